@@ -1,0 +1,1 @@
+//! Black-box tests of Annulus: helpers that the tests share.

@@ -1,0 +1,1 @@
+//! Machine topology, thread and memory placement, and node-local pools.
