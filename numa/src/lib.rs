@@ -1,1 +1,23 @@
-//! Machine topology, thread and memory placement, and node-local pools.
+//! Machine topology, thread and memory placement, and node-local pools whose pages are proven to lie where they should.
+//!
+//! Read in this order: [`topology`] says what the machine has and what this process may use of it; [`plan`] chooses the cores to
+//! run on; [`thread`] starts a thread that is pinned to its core with its stack and thread-local storage on the right node;
+//! [`region`] makes memory on a node and [`pool`] shares it out among the node's cores; [`verify`] looks where pages really lie.
+//!
+//! Linux 6.1 and later, 64 bit. It needs libhwloc and libnuma; on Debian `libhwloc-dev libnuma-dev libudev-dev` to build
+//! (hwlocality asks the linker for libudev, which hwloc's static link line names).
+
+pub mod error;
+pub mod ids;
+pub mod plan;
+pub mod pool;
+pub mod region;
+pub mod set;
+mod sys;
+pub mod thread;
+pub mod topology;
+pub mod verify;
+
+pub use error::{Error, ErrorKind, Result};
+pub use ids::{CpuId, NodeId};
+pub use set::{CpuSet, NodeSet};

@@ -1,0 +1,124 @@
+//! Which cores to run on, and where the memory of each comes from.
+
+use std::{fmt, str::FromStr};
+
+use crate::{CpuId, CpuSet, Error, NodeId, Result, topology::Topology};
+
+/// Which cores a person asks for: all that the process may use, or a list.
+///
+/// ```
+/// use annulus_numa::plan::CoreSelection;
+/// assert_eq!("all".parse::<CoreSelection>()?, CoreSelection::All);
+/// assert_eq!("0-3,8".parse::<CoreSelection>()?.to_string(), "0-3,8");
+/// # Ok::<(), annulus_numa::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CoreSelection {
+    /// Every CPU that the affinity mask and the cpuset allow.
+    #[default]
+    All,
+    /// These CPUs.
+    List(CpuSet),
+}
+
+impl FromStr for CoreSelection {
+    type Err = Error;
+
+    /// `all`, or a list such as `0-3,8`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input), naming the bad piece, also for an empty list.
+    fn from_str(text: &str) -> Result<Self> {
+        if text.trim() == "all" {
+            return Ok(Self::All);
+        }
+        let list: CpuSet = text.parse()?;
+        if list.is_empty() {
+            return Err(Error::input(
+                "the list of cores is empty; write `all`, or CPU numbers such as 0-3,8",
+            ));
+        }
+        Ok(Self::List(list))
+    }
+}
+
+impl fmt::Display for CoreSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::List(cpus) => cpus.fmt(f),
+        }
+    }
+}
+
+/// One core of the plan: a CPU, the node it lives on, and the node its memory comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedCore {
+    /// Its place in the plan, counted from 0.
+    pub index: usize,
+    /// The CPU that its thread is pinned to.
+    pub cpu: CpuId,
+    /// The CPU's home node.
+    pub node: NodeId,
+    /// The node its memory comes from: `node`, or the nearest with memory when `node` has none that the process may use.
+    pub memory: NodeId,
+    /// 0 for the first CPU of its physical core, 1 for its SMT sibling.
+    pub smt_rank: u32,
+}
+
+/// The cores to run on, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorePlan {
+    cores: Vec<PlannedCore>,
+}
+
+impl CorePlan {
+    /// Plans the selected cores. `All` puts physical cores before SMT siblings, so that whoever takes the first N gets N whole
+    /// cores, and within that goes node by node; a list keeps the order of the CPU numbers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a CPU that does not exist or that the process may not run on, saying
+    /// which.
+    pub fn new(topology: &Topology, selection: &CoreSelection) -> Result<Self> {
+        let cpus = match selection {
+            CoreSelection::All => {
+                let mut cpus: Vec<_> = topology.cpus().iter().collect();
+                cpus.sort_by_key(|c| (c.smt_rank, c.node, c.id));
+                cpus
+            }
+            CoreSelection::List(list) if list.is_empty() => {
+                return Err(Error::input("no core is selected; name at least one CPU, or `all`"));
+            }
+            CoreSelection::List(list) => list
+                .iter()
+                .map(|id| topology.cpu(id).ok_or_else(|| cannot_use(topology, id)))
+                .collect::<Result<_>>()?,
+        };
+        let cores = cpus.into_iter().enumerate().map(|(index, cpu)| {
+            let memory = topology.memory_node(cpu.node).ok_or_else(|| {
+                Error::platform(format!(
+                    "no node has memory for CPU {}; widen the cpuset.mems of the process's cgroup",
+                    cpu.id
+                ))
+            })?;
+            Ok(PlannedCore { index, cpu: cpu.id, node: cpu.node, memory, smt_rank: cpu.smt_rank })
+        });
+        Ok(Self { cores: cores.collect::<Result<_>>()? })
+    }
+
+    /// The cores in order; `cores()[i].index == i`.
+    pub fn cores(&self) -> &[PlannedCore] {
+        &self.cores
+    }
+}
+
+fn cannot_use(topology: &Topology, cpu: CpuId) -> Error {
+    let allowed: CpuSet = topology.cpus().iter().map(|c| c.id).collect();
+    if topology.online().contains(cpu) {
+        Error::input(format!(
+            "CPU {cpu} is not allowed: the affinity mask (taskset, numactl) or the cgroup's cpuset leaves this process CPUs {allowed}; choose among them or widen the mask"
+        ))
+    } else {
+        Error::input(format!("CPU {cpu} does not exist or is offline; choose among CPUs {allowed}"))
+    }
+}

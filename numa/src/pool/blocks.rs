@@ -1,0 +1,101 @@
+//! Blocks of one size out of a piece of node memory.
+
+use std::ptr::NonNull;
+
+use super::Carved;
+
+/// Fixed-size blocks for one thread. The list of free blocks is linked through the blocks themselves, so the bookkeeping lies on the node
+/// too and costs nothing beside the blocks; the block that came back last goes out first, because it is the warmest in the cache.
+///
+/// Neither Send nor Sync: it lives on the thread that owns the memory. A block may be used by any thread, but comes back here.
+#[derive(Debug)]
+pub struct Blocks {
+    memory: Carved,
+    first: NonNull<u8>,
+    block_size: usize,
+    capacity: usize,
+    /// Blocks that have been given out at least once; the rest has not been touched.
+    fresh: usize,
+    returned: Option<NonNull<Link>>,
+    free: usize,
+}
+
+/// What a free block holds.
+struct Link(Option<NonNull<Link>>);
+
+impl Blocks {
+    /// Cuts `memory` into blocks of `block_size` bytes. The size is rounded up to a multiple of a pointer's and the first block to
+    /// a pointer's alignment; for more, carve the memory so aligned and choose a size that is a multiple of it. Memory shorter than
+    /// a block gives no block.
+    pub fn new(memory: Carved, block_size: usize) -> Self {
+        let unit = size_of::<Link>();
+        let block_size = block_size.max(1).checked_next_multiple_of(unit).unwrap_or(usize::MAX / unit * unit);
+        let skip = memory.as_ptr().as_ptr().align_offset(align_of::<Link>()).min(memory.len());
+        let capacity = (memory.len() - skip) / block_size;
+        // SAFETY: `skip` is at most the memory's length.
+        let first = unsafe { memory.as_ptr().add(skip) };
+        Self { memory, first, block_size, capacity, fresh: 0, returned: None, free: capacity }
+    }
+
+    /// A free block of [`block_size`](Self::block_size) bytes, of whatever content; None when all are out, which is where
+    /// backpressure starts.
+    pub fn take(&mut self) -> Option<NonNull<u8>> {
+        let block = match self.returned {
+            Some(link) => {
+                // SAFETY: `give` wrote the link into a block that belongs to us until it is taken.
+                self.returned = unsafe { link.read() }.0;
+                link.cast()
+            }
+            None if self.fresh < self.capacity => {
+                // SAFETY: `fresh` is below the number of whole blocks in the memory.
+                let block = unsafe { self.first.add(self.fresh * self.block_size) };
+                self.fresh += 1;
+                block
+            }
+            None => return None,
+        };
+        self.free -= 1;
+        Some(block)
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// The block came from [`take`](Self::take) of this very `Blocks`, was not given back since, and nobody (the kernel neither)
+    /// reads or writes it any more.
+    pub unsafe fn give(&mut self, block: NonNull<u8>) {
+        debug_assert!(self.owns(block), "a block is given back to blocks that it did not come from");
+        let link: NonNull<Link> = block.cast();
+        // SAFETY: the caller promises that the block is ours and unused; it has room and alignment for a link.
+        unsafe { link.write(Link(self.returned)) };
+        self.returned = Some(link);
+        self.free += 1;
+        debug_assert!(self.free <= self.capacity, "a block is given back twice");
+    }
+
+    /// Is `block` the address of one of these blocks?
+    pub fn owns(&self, block: NonNull<u8>) -> bool {
+        let offset = (block.as_ptr() as usize).wrapping_sub(self.first.as_ptr() as usize);
+        offset < self.fresh * self.block_size && offset.is_multiple_of(self.block_size)
+    }
+
+    /// Bytes in a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// All blocks, free or not.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Blocks that can be taken now.
+    pub fn free(&self) -> usize {
+        self.free
+    }
+
+    /// The memory they lie in.
+    pub fn memory(&self) -> &Carved {
+        &self.memory
+    }
+}

@@ -1,0 +1,248 @@
+//! The steps by which a region comes to lie on its node. [`Region::new`] says why in this order.
+
+use std::{io, ops::Range, ptr::NonNull};
+
+use libc::MPOL_BIND;
+
+use super::{Placement, Region, Rung, headroom};
+use crate::{
+    Error, NodeId, Result,
+    sys::{self, MPOL_MF_MOVE, MPOL_PREFERRED_MANY, Policy},
+    thread::{self, InheritedPolicy},
+    topology::sysfs::{self, Sysfs},
+    verify,
+};
+
+/// How much is populated before the next look at what is left: small enough that a full node costs its neighbours little, large
+/// enough that a region of 16 MiB takes a handful of calls.
+const STEP: usize = 4 << 20;
+
+pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
+    if len_bytes == 0 {
+        return Err(Error::input("a region of 0 bytes is asked for; ask for at least one"));
+    }
+    let page = sys::page_size();
+    let too_long =
+        || Error::input(format!("a region of {len_bytes} bytes is longer than memory can be; ask for less"));
+    let len = len_bytes.checked_next_multiple_of(page).ok_or_else(too_long)?;
+    let whole = len.checked_add(2 * page).filter(|&n| isize::try_from(n).is_ok()).ok_or_else(too_long)?;
+    check_node(node)?;
+
+    let (memory, policy) = allocate(whole, node)?;
+    let start = memory.as_ptr() as usize;
+    // SAFETY: one page into a mapping of at least three.
+    let usable = unsafe { memory.add(page) };
+    // From here on dropping the region unmaps.
+    let mut region = Region {
+        memory: usable,
+        len,
+        mapping: start..start + whole,
+        placement: Placement {
+            rung: Rung::FirstTouch,
+            node,
+            pages: verify::PageMap::new(verify::How::Blind),
+            reason: None,
+            remedy: None,
+        },
+    };
+    fence(&region, page)?;
+
+    let settled = settle(&region, node)?;
+    let shortened = settled.len < len;
+    if shortened {
+        shorten(&mut region, settled.len, page)?;
+    }
+    let bound = match &policy {
+        Ok(()) => bind(&region, node).map_err(|e| (Rung::Preferred, "mbind(MPOL_BIND)", e)),
+        Err(e) => {
+            Err((Rung::FirstTouch, "mbind", io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(0))))
+        }
+    };
+    let mut reasons = Vec::new();
+    let mut remedies = Vec::new();
+    region.placement.rung = match bound {
+        Ok(()) => Rung::Bound,
+        Err((rung, call, error)) => {
+            reasons.push(thread::refusal(call, &error));
+            remedies.push(thread::remedy(&error));
+            rung
+        }
+    };
+    if let Some((why, what)) = settled.why {
+        reasons.push(format!("{} of {len} bytes: {why}", region.len));
+        remedies.push(what);
+    }
+    region.placement.pages = verify::where_pages_lie(region.as_ptr(), region.len)?;
+    let off = region.placement.pages.off(node);
+    if off > 0 {
+        reasons.push(format!("{off} pages lie on other nodes"));
+        remedies.push("start it on a thread pinned to the node, and give the node more free memory".into());
+    }
+    region.placement.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+    region.placement.remedy = (!remedies.is_empty()).then(|| remedies.join("; "));
+    Ok(region)
+}
+
+/// Refuses a node that cannot give memory, before a policy call says no more than EINVAL.
+fn check_node(node: NodeId) -> Result<()> {
+    match Sysfs::at("/sys").nodes_with_memory()? {
+        None if node.0 == 0 => {}
+        None => {
+            return Err(Error::input(format!(
+                "node {node} does not exist: this kernel has node 0 only; use that"
+            )));
+        }
+        Some(nodes) if !nodes.contains(node) => {
+            return Err(Error::input(format!(
+                "node {node} does not exist or has no memory; use one of nodes {nodes}"
+            )));
+        }
+        Some(_) => {
+            if let Some(allowed) = sysfs::allowed_memory_nodes()?.filter(|allowed| !allowed.contains(node)) {
+                return Err(Error::input(format!(
+                    "node {node} is outside of the cgroup's cpuset.mems ({allowed}); use one of those or widen it"
+                )));
+            }
+        }
+    }
+    if let InheritedPolicy::Bind(nodes) = thread::inherited_policy()
+        && !nodes.contains(node)
+    {
+        return Err(Error::input(format!(
+            "node {node} is outside of the memory binding that the process was started with (nodes {nodes}); widen numactl --membind"
+        )));
+    }
+    Ok(())
+}
+
+/// A mapping that prefers `node`, by libnuma; or a plain one and the error with which the kernel refused the policy.
+fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
+    let no_address_space = |e| {
+        Error::io(
+            format_args!("cannot map {len} bytes"),
+            e,
+            "ask for less or raise the address space limit (ulimit -v)",
+        )
+    };
+    // Ask on a scratch page first: libnuma would print to stderr and hide the refusal.
+    let scratch = sys::map(sys::page_size()).map_err(no_address_space)?;
+    let page = scratch.as_ptr() as usize..scratch.as_ptr() as usize + sys::page_size();
+    let asked = sys::mbind(page.clone(), &Policy::new(MPOL_PREFERRED_MANY, node), 0);
+    // SAFETY: the scratch page was mapped here and nobody else knows it.
+    unsafe { sys::unmap(page) }.map_err(no_address_space)?;
+    match asked {
+        Ok(()) if sys::libnuma_works() => {
+            let memory =
+                sys::libnuma_alloc(len, node).ok_or_else(|| no_address_space(io::Error::last_os_error()))?;
+            Ok((memory, Ok(())))
+        }
+        Ok(()) => {
+            Ok((sys::map(len).map_err(no_address_space)?, Err(io::Error::from_raw_os_error(libc::ENOSYS))))
+        }
+        Err(e) => Ok((sys::map(len).map_err(no_address_space)?, Err(e))),
+    }
+}
+
+/// Seals the page before and the page after. They catch whoever runs over the end, and keep the region a mapping of its own,
+/// which the kernel then accounts for on its own in /proc/self/numa_maps.
+fn fence(region: &Region, page: usize) -> Result<()> {
+    let all = &region.mapping;
+    for range in [all.start..all.start + page, all.end - page..all.end] {
+        // SAFETY: both pages belong to the region's mapping and lie outside of its usable part.
+        unsafe { sys::seal(range) }
+            .map_err(|e| Error::io("cannot fence a region (mprotect)", e, "see mprotect(2)"))?;
+    }
+    sys::dont_fork(all.clone())
+        .map_err(|e| Error::io("cannot keep a region out of children (MADV_DONTFORK)", e, "see madvise(2)"))
+}
+
+struct Settled {
+    /// How many bytes from the start are present and as far as one can see on the node.
+    len: usize,
+    /// Why that is not all, and what to do.
+    why: Option<(String, String)>,
+}
+
+/// Populates step by step and stops where memory ends.
+fn settle(region: &Region, node: NodeId) -> Result<Settled> {
+    let start = region.as_ptr() as usize;
+    let mut done = 0;
+    while done < region.len {
+        let step = start + done..start + (done + STEP).min(region.len);
+        let room = headroom::bytes()?;
+        if room.bytes < step.len() as u64 {
+            let why = format!("only {} MiB more can be taken safely {}", room.bytes >> 20, room.limit);
+            return stopped(done, node, (why, "ask for smaller pools or free memory".into()));
+        }
+        populate(step.clone()).map_err(|e| {
+            Error::io(
+                format_args!("cannot populate memory on node {node}"),
+                e,
+                "free memory or ask for smaller pools",
+            )
+        })?;
+        if let Some(stray) = first_stray(step, node) {
+            let why = format!("node {node} has no more free memory");
+            let what = "ask for smaller pools or free memory on the node (numactl --hardware, drop caches)";
+            return stopped(stray - start, node, (why, what.into()));
+        }
+        done += STEP.min(region.len - done);
+    }
+    Ok(Settled { len: done, why: None })
+}
+
+fn stopped(len: usize, node: NodeId, why: (String, String)) -> Result<Settled> {
+    if len == 0 {
+        return Err(Error::platform(format!("no memory for a region on node {node}: {}; {}", why.0, why.1)));
+    }
+    Ok(Settled { len, why: Some(why) })
+}
+
+fn populate(range: Range<usize>) -> io::Result<()> {
+    match sys::populate(range.clone()) {
+        // A kernel before 5.14.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            for page in range.step_by(sys::page_size()) {
+                // SAFETY: the page is writable memory of a region that nobody else knows yet.
+                unsafe { std::ptr::with_exposed_provenance_mut::<u8>(page).write_volatile(0) };
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// The lowest page of the range that lies elsewhere and cannot be moved home. Where pages cannot be asked about one by one
+/// (move_pages refused) there is none: the last look, by other means, reports how it is.
+fn first_stray(range: Range<usize>, node: NodeId) -> Option<usize> {
+    let stray = |range: Range<usize>| -> Vec<usize> {
+        verify::ask_each_page(range).map_or(Vec::new(), |(_, placed)| {
+            placed.into_iter().filter(|(_, at)| *at != node).map(|(page, _)| page).collect()
+        })
+    };
+    let strays = stray(range.clone());
+    if strays.is_empty() || verify::move_home(&strays, node) == strays.len() {
+        return None;
+    }
+    stray(range).first().copied()
+}
+
+/// Gives everything after the first `len` bytes back, except for the page that becomes the new fence.
+fn shorten(region: &mut Region, len: usize, page: usize) -> Result<()> {
+    let end = region.as_ptr() as usize + len;
+    let failed = |e| Error::io("cannot give back the end of a region (munmap)", e, "see munmap(2)");
+    // SAFETY: the pages from `end` belong to the region's mapping and nobody has been given them.
+    unsafe {
+        sys::seal(end..end + page).map_err(failed)?;
+        sys::unmap(end + page..region.mapping.end).map_err(failed)?;
+    }
+    region.mapping.end = end + page;
+    region.len = len;
+    Ok(())
+}
+
+/// Every page is there and, as far as one can see, on the node: nothing is faulted in under the binding, hence no OOM kill.
+fn bind(region: &Region, node: NodeId) -> io::Result<()> {
+    let range = region.as_ptr() as usize..region.as_ptr() as usize + region.len;
+    sys::mbind(range, &Policy::new(MPOL_BIND, node), MPOL_MF_MOVE)
+}

@@ -1,0 +1,137 @@
+//! Memory on one node: mapped, populated, looked at, bound, and looked at again, before anyone uses it.
+
+mod build;
+mod headroom;
+
+use std::{fmt, ops::Range, ptr::NonNull, sync::Arc};
+
+use crate::{NodeId, Result, sys, verify::PageMap};
+
+/// How a region came to lie where it lies, from the best way to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rung {
+    /// Its policy is MPOL_BIND: the kernel keeps its pages on the node.
+    Bound,
+    /// Its policy is "preferred": its pages were put on the node, but the kernel may move them later.
+    Preferred,
+    /// It has no policy of its own: a thread pinned to the node touched its pages first.
+    FirstTouch,
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bound => "bound",
+            Self::Preferred => "preferred",
+            Self::FirstTouch => "first touch",
+        })
+    }
+}
+
+/// What was done to place a region, and where its pages lay when it was done.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// The way it was placed.
+    pub rung: Rung,
+    /// The node that was asked for.
+    pub node: NodeId,
+    /// Where the pages lay at the last look.
+    pub pages: PageMap,
+    /// Why the rung is not [`Rung::Bound`], or the region is smaller than asked. None when all is as asked.
+    pub reason: Option<String>,
+    /// What a person can do about it.
+    pub remedy: Option<String>,
+}
+
+/// One line, such as `node 1, bound: 4096 pages: 4096 on node 1 (by move_pages)`, with reason and remedy where there are some.
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {}, {}: {}", self.node, self.rung, self.pages)?;
+        if let Some(reason) = &self.reason {
+            write!(f, "; {reason}")?;
+        }
+        if let Some(remedy) = &self.remedy {
+            write!(f, "; {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Memory of one node, page aligned, zeroed, present, kept out of forked children, with a page before and after it that nobody
+/// may touch. Dropping it gives the memory back.
+///
+/// The bytes belong to whoever the region was given to; it hands out only its address, never a reference.
+#[derive(Debug)]
+pub struct Region {
+    memory: NonNull<u8>,
+    len: usize,
+    /// With the page before and the page after.
+    mapping: Range<usize>,
+    placement: Placement,
+}
+
+// SAFETY: a region is an address range that it alone unmaps; it never reads or writes the bytes, and its other fields are plain data.
+unsafe impl Send for Region {}
+// SAFETY: as above: nothing behind a shared reference changes.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Makes a region of `len_bytes`, rounded up to whole pages, on `node`. **Call it on a thread that is pinned to the node**
+    /// ([`spawn_pinned`](crate::thread::spawn_pinned)): where a container refuses mbind(2), the pages come from the node of the
+    /// CPU that touches them first.
+    ///
+    /// The order, and why: (1) `numa_set_bind_policy(0)` and `numa_alloc_onnode`: a preference. Populating under a *binding* on a
+    /// full node ends in an OOM kill; under a preference it spills to other nodes. (2) Populate, in steps, never more than is
+    /// available. (3) Look. What spilled is moved home, and if that fails, the node is full: everything from there on is given back and
+    /// the region is smaller than asked, and says so. (4) mbind MPOL_BIND with MPOL_MF_MOVE fixes the policy: later reclaim and migration
+    /// keep the pages there. (5) Look again, because mbind's zero proves nothing. Only then should anyone pin it (register it with
+    /// a ring): pinned pages cannot be moved.
+    ///
+    /// Linux 5.14 for MADV_POPULATE_WRITE, else pages are touched one by one. mbind(2), move_pages(2), madvise(2), numa(3).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the node does not exist, has no memory, lies outside the cpuset or outside
+    /// the binding that the process was started with, or when the length is zero;
+    /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when there is not enough memory for even one page of it.
+    pub fn new(node: NodeId, len_bytes: usize) -> Result<Self> {
+        build::region(node, len_bytes)
+    }
+
+    /// Its first byte. The address stays the same for its life.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.memory.as_ptr()
+    }
+
+    /// Its length in bytes: what was asked for rounded up to whole pages, or less when the node is full
+    /// ([`Placement::reason`] says so).
+    #[expect(clippy::len_without_is_empty, reason = "a region is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The node it was asked for.
+    pub fn node(&self) -> NodeId {
+        self.placement.node
+    }
+
+    /// How it was placed and where its pages lay then. For where they lie now, ask
+    /// [`where_pages_lie`](crate::verify::where_pages_lie).
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Shares it: every piece of memory given out of it keeps it alive.
+    pub fn shared(self) -> Arc<Self> {
+        Arc::new(self)
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this region's own, and whoever uses bytes of it keeps the region alive.
+        if let Err(e) = unsafe { sys::unmap(self.mapping.clone()) } {
+            tracing::error!(error = %e, mapping = ?self.mapping, "a region could not be unmapped; its memory stays taken");
+        }
+    }
+}

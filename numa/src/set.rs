@@ -1,0 +1,224 @@
+//! Ordered sets of CPUs and of nodes, in the kernel's list form (`0-3,8`) and in its bit mask form.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use crate::{
+    Error, Result,
+    ids::{CpuId, NodeId},
+};
+
+/// A set of CPUs. See [`IdSet`].
+pub type CpuSet = IdSet<CpuId>;
+/// A set of nodes. See [`IdSet`].
+pub type NodeSet = IdSet<NodeId>;
+
+/// No Linux has a CPU or node number this high (`NR_CPUS` is at most 8192 and `MAX_NUMNODES` 1024 in the kernels of today);
+/// the bound keeps a typing error such as `0-4000000000` from taking the machine's memory.
+const BOUND: u32 = 1 << 16;
+
+/// The word in which the kernel counts bits of a mask (`unsigned long` in `mbind(2)` and `sched_setaffinity(2)`).
+pub(crate) type Word = libc::c_ulong;
+
+/// A kind of number that an [`IdSet`] holds: [`CpuId`] or [`NodeId`], nothing else.
+pub trait Id: Copy + Ord + fmt::Display + sealed::Sealed {
+    /// What the number names, in an error message.
+    #[doc(hidden)]
+    const WHAT: &'static str;
+    #[doc(hidden)]
+    fn from_index(index: u32) -> Self;
+    #[doc(hidden)]
+    fn index(self) -> u32;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::CpuId {}
+    impl Sealed for super::NodeId {}
+}
+
+impl Id for CpuId {
+    const WHAT: &'static str = "CPU";
+    fn from_index(index: u32) -> Self {
+        Self(index)
+    }
+    fn index(self) -> u32 {
+        self.0
+    }
+}
+
+impl Id for NodeId {
+    const WHAT: &'static str = "node";
+    fn from_index(index: u32) -> Self {
+        Self(index)
+    }
+    fn index(self) -> u32 {
+        self.0
+    }
+}
+
+/// An ordered set of CPU or node numbers. `FromStr` and `Display` speak the kernel's list form (`0-3,8`; see "List format" in
+/// cpuset(7)); the empty string is the empty set, as in the `cpulist` of a node without CPUs.
+///
+/// ```
+/// use annulus_numa::{CpuId, CpuSet};
+/// let set: CpuSet = "8,0-3".parse()?;
+/// assert!(set.contains(CpuId(2)) && set.len() == 5);
+/// assert_eq!(set.to_string(), "0-3,8");
+/// assert!("0-x".parse::<CpuSet>().unwrap_err().to_string().contains("\"0-x\""));
+/// # Ok::<(), annulus_numa::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdSet<I: Id>(BTreeSet<I>);
+
+impl<I: Id> IdSet<I> {
+    /// The empty set.
+    pub const fn new() -> Self {
+        Self(BTreeSet::new())
+    }
+
+    /// The members in ascending order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = I> + ExactSizeIterator + Clone + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Is `id` a member?
+    pub fn contains(&self, id: I) -> bool {
+        self.0.contains(&id)
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The lowest member.
+    pub fn first(&self) -> Option<I> {
+        self.0.first().copied()
+    }
+
+    /// The highest member.
+    pub fn last(&self) -> Option<I> {
+        self.0.last().copied()
+    }
+
+    /// Puts `id` in; true when it was not there.
+    pub fn insert(&mut self, id: I) -> bool {
+        self.0.insert(id)
+    }
+
+    /// The members that are in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.0.intersection(&other.0).copied().collect()
+    }
+
+    /// Is every member one of `other`'s too?
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.0.is_subset(&other.0)
+    }
+
+    /// The set as the bit mask that system calls take; the highest member decides its length, so that more than 64 nodes or 1024
+    /// CPUs are no special case.
+    pub(crate) fn to_mask(&self) -> Vec<Word> {
+        let words = self.last().map_or(0, |last| (last.index() / Word::BITS) as usize + 1);
+        let mut mask = vec![0; words];
+        for id in self.iter() {
+            mask[(id.index() / Word::BITS) as usize] |= 1 << (id.index() % Word::BITS);
+        }
+        mask
+    }
+
+    /// The set that a system call wrote as a bit mask.
+    pub(crate) fn from_mask(mask: &[Word]) -> Self {
+        (0..mask.len() as u32 * Word::BITS)
+            .filter(|&i| mask[(i / Word::BITS) as usize] >> (i % Word::BITS) & 1 == 1)
+            .map(I::from_index)
+            .collect()
+    }
+}
+
+impl<I: Id> Default for IdSet<I> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<I: Id> FromIterator<I> for IdSet<I> {
+    fn from_iter<T: IntoIterator<Item = I>>(ids: T) -> Self {
+        Self(ids.into_iter().collect())
+    }
+}
+
+impl<I: Id> Extend<I> for IdSet<I> {
+    fn extend<T: IntoIterator<Item = I>>(&mut self, ids: T) {
+        self.0.extend(ids);
+    }
+}
+
+impl<I: Id> From<I> for IdSet<I> {
+    fn from(id: I) -> Self {
+        [id].into_iter().collect()
+    }
+}
+
+impl<I: Id> fmt::Display for IdSet<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ids = self.iter().map(I::index).peekable();
+        let mut comma = "";
+        while let Some(from) = ids.next() {
+            let mut to = from;
+            while let Some(next) = ids.next_if_eq(&(to + 1)) {
+                to = next;
+            }
+            if from == to {
+                write!(f, "{comma}{from}")?
+            } else {
+                write!(f, "{comma}{from}-{to}")?
+            }
+            comma = ",";
+        }
+        Ok(())
+    }
+}
+
+impl<I: Id> FromStr for IdSet<I> {
+    type Err = Error;
+
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input), naming the piece between two commas that is not a number or a range.
+    fn from_str(list: &str) -> Result<Self> {
+        let list = list.trim();
+        let mut set = Self::new();
+        if list.is_empty() {
+            return Ok(set);
+        }
+        for piece in list.split(',') {
+            let bad = |why: &str| {
+                Error::input(format!(
+                    "{piece:?} in the {} list {list:?} {why}; write numbers and ranges such as 0-3,8",
+                    I::WHAT
+                ))
+            };
+            let number = |text: &str| match text.parse::<u32>() {
+                // `parse` takes a leading plus sign, the kernel does not.
+                Ok(n) if text.starts_with(|c: char| c.is_ascii_digit()) && n < BOUND => Ok(n),
+                Ok(n) if n >= BOUND => Err(bad("is a higher number than any Linux machine has")),
+                _ => Err(bad("is not a number or a range")),
+            };
+            let (from, to) = match piece.split_once('-') {
+                Some((from, to)) => (number(from)?, number(to)?),
+                None => (number(piece)?, number(piece)?),
+            };
+            if from > to {
+                return Err(bad("runs backwards"));
+            }
+            set.extend((from..=to).map(I::from_index));
+        }
+        Ok(set)
+    }
+}

@@ -1,0 +1,25 @@
+//! Threads that are pinned to one CPU, with their stack, thread descriptor and thread-local storage on the right node.
+
+mod policy;
+mod spawn;
+
+pub use policy::{InheritedPolicy, PolicyState, inherited_policy};
+pub(crate) use policy::{refusal, remedy};
+pub use spawn::{ThreadPlacement, placement_of_current, spawn_pinned};
+
+use crate::{CpuSet, Error, Result, sys};
+
+/// The CPUs that the calling thread may run on (sched_getaffinity(2)); a new process's threads all start with its affinity mask
+/// within the cgroup's cpuset.
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when a filter refuses the call.
+pub fn affinity_of_current() -> Result<CpuSet> {
+    sys::affinity().map_err(|e| {
+        Error::io(
+            "cannot read the thread's CPU affinity (sched_getaffinity)",
+            e,
+            "allow it in the seccomp profile",
+        )
+    })
+}

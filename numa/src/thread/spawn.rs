@@ -1,0 +1,174 @@
+//! Starting a pinned thread.
+//!
+//! glibc maps a thread's stack and writes its descriptor and TLS *in the creating thread*. Left alone they land on the creator's
+//! node. So the creator moves itself to the CPU and takes a policy that prefers the node before it spawns, and puts both back
+//! after. The new thread inherits the affinity, hence never runs anywhere else.
+//!
+//! A second trap: glibc keeps the stacks of ended threads and gives them out again, with pages where the former owner had them. The
+//! new thread therefore looks at its stack and moves strays home.
+
+use std::{cell::RefCell, io, thread::JoinHandle};
+
+use libc::{MPOL_DEFAULT, MPOL_LOCAL, MPOL_PREFERRED};
+
+use super::policy::{self, InheritedPolicy, PolicyState};
+use crate::{
+    CpuId, CpuSet, Error, ErrorKind, NodeId, NodeSet, Result,
+    plan::PlannedCore,
+    set::IdSet,
+    sys::{self, Policy},
+    verify,
+};
+
+/// What was done to place a thread of [`spawn_pinned`], for the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadPlacement {
+    /// The CPU it is pinned to.
+    pub cpu: CpuId,
+    /// The node its memory comes from.
+    pub memory: NodeId,
+    /// The creator's policy while it made the thread: decides over stack, thread descriptor and TLS.
+    pub birth: PolicyState,
+    /// The thread's own policy since.
+    pub life: PolicyState,
+    /// The policy that the process came with.
+    pub inherited: InheritedPolicy,
+    /// Pages of a stack that glibc had used before, moved to the node.
+    pub moved_pages: usize,
+}
+
+thread_local! {
+    static PLACEMENT: RefCell<Option<ThreadPlacement>> = const { RefCell::new(None) };
+}
+
+/// How the calling thread was placed; None when [`spawn_pinned`] did not start it.
+pub fn placement_of_current() -> Option<ThreadPlacement> {
+    PLACEMENT.with_borrow(Clone::clone)
+}
+
+/// Starts `f` on a thread that is pinned to `core.cpu` and whose memory comes from `core.memory`.
+///
+/// The calling thread's affinity and memory policy change while it creates the thread and are back when this returns, also when
+/// it fails or panics. The new thread's own policy is MPOL_LOCAL (MPOL_PREFERRED where its home node has no usable memory), or the
+/// process's MPOL_BIND policy if it came with one. A policy call that a filter refuses is no failure, because pages of a pinned thread come
+/// from its node by first touch as well: [`placement_of_current`] on the new thread has the reason. Linux 3.8 (MPOL_LOCAL);
+/// sched_setaffinity(2), set_mempolicy(2), pthread_create(3).
+///
+/// # Errors
+/// [`ErrorKind::Input`] when the name holds a NUL byte or the process may not run on the CPU;
+/// [`ErrorKind::Io`] when the thread cannot be started.
+pub fn spawn_pinned<F, T>(name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    if name.contains('\0') {
+        return Err(Error::input(format!("the thread name {name:?} holds a NUL byte; leave it out")));
+    }
+    let creator = Creator::go_to(core)?;
+    let (birth, inherited, keep) = (creator.birth.clone(), creator.inherited(), creator.bind_to_keep());
+    let (cpu, home, memory) = (core.cpu, core.node, core.memory);
+    let builder = std::thread::Builder::new().name(name.clone());
+    let spawned = builder.spawn(move || {
+        let life = live(home, memory, &inherited, keep);
+        let moved_pages = verify::bring_stack_home(memory);
+        let placement = ThreadPlacement { cpu, memory, birth, life, inherited, moved_pages };
+        PLACEMENT.set(Some(placement));
+        f()
+    });
+    drop(creator);
+    spawned.map_err(|e| {
+        Error::io(
+            format_args!("cannot start thread {name:?} on CPU {cpu}"),
+            e,
+            "look at the limits of processes (ulimit -u, cgroup pids.max) and of memory",
+        )
+    })
+}
+
+/// Sets the new thread's own policy.
+fn live(home: NodeId, memory: NodeId, inherited: &InheritedPolicy, keep: Option<Policy>) -> PolicyState {
+    let (policy, state) = match (keep, inherited) {
+        (Some(bind), _) => {
+            let state = PolicyState::Bound(bind.nodes.clone());
+            (bind, state)
+        }
+        (None, InheritedPolicy::Unknown(errno)) => {
+            // It may be a binding: do not undo what cannot be read.
+            return PolicyState::refused("get_mempolicy", &io::Error::from_raw_os_error(*errno));
+        }
+        (None, _) if home == memory => (Policy::new(MPOL_LOCAL, IdSet::new()), PolicyState::Local),
+        (None, _) => (Policy::new(MPOL_PREFERRED, memory), PolicyState::Preferred(memory)),
+    };
+    match sys::set_policy(&policy) {
+        Ok(()) => state,
+        Err(e) => PolicyState::refused("set_mempolicy", &e),
+    }
+}
+
+/// The creating thread while it stands on the new thread's CPU; dropping it goes back.
+struct Creator {
+    affinity: CpuSet,
+    /// The policy to put back, and to judge by; the error when it cannot be read.
+    policy: io::Result<Policy>,
+    changed_policy: bool,
+    birth: PolicyState,
+}
+
+impl Creator {
+    fn go_to(core: &PlannedCore) -> Result<Self> {
+        let affinity = super::affinity_of_current()?;
+        let mut creator = Self {
+            affinity,
+            policy: sys::policy(),
+            changed_policy: false,
+            birth: PolicyState::Preferred(core.memory),
+        };
+        sys::set_affinity(&core.cpu.into()).map_err(|e| {
+            let kind = if e.raw_os_error() == Some(libc::EINVAL) { ErrorKind::Input } else { ErrorKind::Io };
+            Error::io(
+                format_args!("cannot run on CPU {} (sched_setaffinity)", core.cpu),
+                e,
+                "check that it is online and that the cgroup's cpuset allows it",
+            )
+            .with_kind(kind)
+        })?;
+        // A policy that cannot be read could not be put back.
+        match &creator.policy {
+            Err(e) => creator.birth = PolicyState::refused("get_mempolicy", e),
+            Ok(_) => match sys::set_policy(&Policy::new(MPOL_PREFERRED, core.memory)) {
+                Ok(()) => creator.changed_policy = true,
+                Err(e) => creator.birth = PolicyState::refused("set_mempolicy", &e),
+            },
+        }
+        Ok(creator)
+    }
+
+    fn inherited(&self) -> InheritedPolicy {
+        match &self.policy {
+            Ok(policy) => policy::name(policy.clone()),
+            Err(e) => InheritedPolicy::Unknown(e.raw_os_error().unwrap_or(0)),
+        }
+    }
+
+    fn bind_to_keep(&self) -> Option<Policy> {
+        self.policy.as_ref().ok().filter(|p| p.mode() == libc::MPOL_BIND).cloned()
+    }
+}
+
+impl Drop for Creator {
+    fn drop(&mut self) {
+        if let (true, Ok(before)) = (self.changed_policy, &self.policy)
+            && let Err(e) = sys::set_policy(before)
+        {
+            // Its nodes may have left the cpuset in between; the default is always possible and binds nothing.
+            let fallback = sys::set_policy(&Policy::new(MPOL_DEFAULT, NodeSet::new()));
+            tracing::warn!(error = %e, ?fallback, "the creating thread's memory policy could not be put back; it is the default now");
+        }
+        if let Err(e) = sys::set_affinity(&self.affinity) {
+            // Its CPUs may have left the cpuset in between; the kernel intersects a full mask with what is allowed.
+            let fallback = sys::set_affinity(&(0..8192).map(CpuId).collect());
+            tracing::warn!(error = %e, ?fallback, cpus = %self.affinity, "the creating thread's CPU affinity could not be put back; it may run anywhere allowed now");
+        }
+    }
+}

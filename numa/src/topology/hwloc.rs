@@ -1,0 +1,109 @@
+//! What hwloc knows, in our own types. The only file that names hwlocality: every release of it is an alpha.
+
+use std::collections::BTreeMap;
+
+use hwlocality::{
+    Topology,
+    object::{TopologyObject, attributes::ObjectAttributes, depth::Depth, types::ObjectType},
+    topology::builder::BuildFlags,
+};
+
+use crate::{CpuId, CpuSet, Error, NodeId, NodeSet, Result};
+
+/// hwloc's view of a machine.
+#[derive(Debug, Default)]
+pub(super) struct Hwloc {
+    pub(super) cpus: Vec<Pu>,
+    /// Bytes of memory of each node that has some.
+    pub(super) memory: BTreeMap<NodeId, u64>,
+    /// Distances by (from, to); empty on machines with one node.
+    pub(super) distances: BTreeMap<(NodeId, NodeId), u32>,
+    /// What the cgroup's cpuset allows.
+    pub(super) allowed_cpus: CpuSet,
+    pub(super) allowed_nodes: NodeSet,
+}
+
+/// A hardware thread.
+#[derive(Debug)]
+pub(super) struct Pu {
+    pub(super) id: CpuId,
+    pub(super) package: u32,
+    pub(super) core: u32,
+    /// The node that hwloc would give it: none on a node without memory.
+    pub(super) node: Option<NodeId>,
+}
+
+/// This machine, with the CPUs and nodes that the cpuset forbids, so that an error can tell "not allowed" from "does not exist".
+pub(super) fn this_machine() -> Result<Hwloc> {
+    let topology = Topology::builder()
+        .with_flags(BuildFlags::INCLUDE_DISALLOWED)
+        .map_err(|e| {
+            Error::platform(format!(
+                "hwloc refuses to include disallowed CPUs: {e}; is libhwloc older than 2.1?"
+            ))
+        })?
+        .build()
+        .map_err(|e| Error::platform(format!("hwloc cannot read this machine: {e}; is /sys mounted?")))?;
+    if !topology.is_this_system() {
+        return Err(Error::input(
+            "hwloc describes another machine than this one, because of HWLOC_SYNTHETIC, HWLOC_XMLFILE or HWLOC_FSROOT in the environment; unset it",
+        ));
+    }
+    read(&topology)
+}
+
+/// Reads any hwloc topology; tests give synthetic ones.
+pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
+    let mut seen = Hwloc::default();
+    let nodes: Vec<&TopologyObject> = topology.objects_at_depth(Depth::NUMANode).collect();
+    for node in &nodes {
+        let id = NodeId(os_index(node)?);
+        if let Some(ObjectAttributes::NUMANode(numa)) = node.attributes() {
+            seen.memory.insert(id, numa.local_memory().map_or(0, |bytes| bytes.get()));
+        }
+        if node.nodeset().is_some_and(|set| topology.allowed_nodeset().includes(set)) {
+            seen.allowed_nodes.insert(id);
+        }
+    }
+    for pu in topology.objects_with_type(ObjectType::PU) {
+        let id = CpuId(os_index(pu)?);
+        let ancestor = |ty| pu.first_ancestor_with_type(ty);
+        let package = ancestor(ObjectType::Package).and_then(TopologyObject::os_index).unwrap_or(0);
+        // The logical index counts cores over the whole machine; the OS index of a core starts anew in each package.
+        let core = ancestor(ObjectType::Core).unwrap_or(pu).logical_index();
+        let node = nodes.iter().find(|n| pu.cpuset().is_some_and(|set| n.covers_cpuset(set)));
+        let node = node.map(|n| os_index(n)).transpose()?.map(NodeId);
+        seen.cpus.push(Pu { id, package: narrow(package)?, core: narrow(core)?, node });
+        if pu.cpuset().is_some_and(|set| topology.allowed_cpuset().includes(set)) {
+            seen.allowed_cpus.insert(id);
+        }
+    }
+    let matrices = topology
+        .distances_with_type(None, ObjectType::NUMANode)
+        .map_err(|e| Error::platform(format!("hwloc cannot give the node distances: {e}; report this")))?;
+    // Latency as the firmware tells it; other matrices (bandwidth) count differently.
+    let latency = matrices
+        .iter()
+        .find(|m| m.kind().contains(hwlocality::object::distance::DistancesKind::MEANS_LATENCY));
+    for ((from, to), distance) in latency.into_iter().flat_map(|m| m.enumerate_distances()) {
+        let at = |i: usize| latency.and_then(|m| m.objects().nth(i).flatten());
+        if let (Some(from), Some(to)) = (at(from), at(to)) {
+            seen.distances
+                .insert((NodeId(os_index(from)?), NodeId(os_index(to)?)), narrow(distance as usize)?);
+        }
+    }
+    Ok(seen)
+}
+
+fn os_index(object: &TopologyObject) -> Result<u32> {
+    let index = object.os_index().ok_or_else(|| {
+        Error::platform(format!("hwloc gives a {} without its number; report this", object.object_type()))
+    })?;
+    narrow(index)
+}
+
+fn narrow(number: usize) -> Result<u32> {
+    u32::try_from(number).map_err(|_| {
+        Error::platform(format!("hwloc gives the number {number}, which no machine has; report this"))
+    })
+}

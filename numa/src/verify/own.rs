@@ -1,0 +1,52 @@
+//! The calling thread's own memory: stack, thread descriptor, thread-local storage.
+
+use std::ops::Range;
+
+use super::ask_each_page;
+use crate::{Error, NodeId, Result, sys};
+
+/// The touched part of the calling thread's stack: from the page of the current frame to the highest address. On a thread that was
+/// spawned its thread descriptor and TLS lie at the top of this range too (glibc puts them there).
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when glibc cannot tell (it reads /proc/self/maps on the main thread).
+pub fn stack_of_current_thread() -> Result<Range<usize>> {
+    let bounds = bounds()?;
+    let here = std::hint::black_box(0_u8);
+    let page = (&raw const here) as usize & !(sys::page_size() - 1);
+    Ok(page.clamp(bounds.start, bounds.end)..bounds.end)
+}
+
+/// The calling thread's thread-local storage: one range for each loaded object that has some here.
+pub fn tls_of_current_thread() -> Vec<Range<usize>> {
+    sys::tls_blocks()
+}
+
+/// The address of glibc's descriptor of the calling thread (`struct pthread`), for a look at its page.
+pub fn thread_descriptor_of_current_thread() -> usize {
+    sys::thread_descriptor()
+}
+
+fn bounds() -> Result<Range<usize>> {
+    sys::stack_bounds().map_err(|e| {
+        Error::io("cannot find the thread's stack (pthread_getattr_np)", e, "is /proc mounted and readable?")
+    })
+}
+
+/// Moves those pages of the calling thread's stack to `node` that lie elsewhere, and says how many that were. A refusal is no
+/// failure: the report looks at the stack again and shows what stayed away.
+pub(crate) fn bring_stack_home(node: NodeId) -> usize {
+    let Ok(bounds) = sys::stack_bounds() else { return 0 };
+    let Ok((_, placed)) = ask_each_page(bounds) else { return 0 };
+    let strays: Vec<usize> = placed.iter().filter(|(_, at)| *at != node).map(|(page, _)| *page).collect();
+    move_home(&strays, node)
+}
+
+/// Asks the kernel to move pages to `node` and says how many are there afterwards.
+pub(crate) fn move_home(pages: &[usize], node: NodeId) -> usize {
+    let mut status = vec![-1; pages.len()];
+    if pages.is_empty() || sys::move_pages_to(pages, node, &mut status).is_err() {
+        return 0;
+    }
+    status.iter().filter(|&&at| u32::try_from(at) == Ok(node.0)).count()
+}
