@@ -1,2 +1,25 @@
 //! An io_uring-based, NUMA-aware, thread-per-core runtime for Linux servers that move bytes.
+//!
+//! One pinned thread, one ring and one node-local memory pool per core; zero-copy paths from file to socket and from
+//! socket to socket. Linux 6.1 or later.
+
+pub mod buf;
+pub mod core;
+mod error;
+pub mod fs;
+pub mod net;
+mod op;
+mod ring;
+mod runtime;
+mod sync;
+mod task;
+pub mod time;
+pub mod transfer;
+
 pub use annulus_numa as numa;
+
+pub use crate::core::counters::Counters;
+pub use error::{Error, ErrorKind, Result};
+pub use ring::RingFeatures;
+pub use runtime::{Builder, CoreReport, RegionReport, Report, Running, Runtime};
+pub use task::{JoinError, JoinHandle, spawn, yield_now};

@@ -1,0 +1,118 @@
+//! Blocks: fixed-size, node-local memory for what the application fills itself.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use crate::core::Core;
+use crate::numa::pool::Blocks;
+
+/// The blocks of a core. Kept alive by every block that is out.
+pub(crate) struct BlockPool {
+    blocks: RefCell<Blocks>,
+    block_size: usize,
+    out: Cell<usize>,
+}
+
+impl BlockPool {
+    pub(crate) fn new(blocks: Blocks) -> Rc<Self> {
+        let block_size = blocks.block_size();
+        Rc::new(Self { blocks: RefCell::new(blocks), block_size, out: Cell::new(0) })
+    }
+
+    /// Blocks that are taken just now.
+    pub(crate) fn out(&self) -> usize {
+        self.out.get()
+    }
+}
+
+/// A block of node-local memory from the current core's pool, filled like a `Vec` that cannot grow past its capacity.
+///
+/// Goes back to its pool when dropped. Not `Send`: hand its bytes on, or keep the block on its core.
+pub struct Block {
+    pool: Rc<BlockPool>,
+    memory: NonNull<u8>,
+    len: usize,
+}
+
+impl Block {
+    /// Takes a block of the current core's pool; `None` when all are out, or the pool could not be placed.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub fn take() -> Option<Block> {
+        Core::with(|core| {
+            let memory = core.blocks.blocks.borrow_mut().take()?;
+            core.blocks.out.set(core.blocks.out.get() + 1);
+            Some(Block { pool: Rc::clone(&core.blocks), memory, len: 0 })
+        })
+    }
+
+    /// Bytes that it can hold.
+    pub fn capacity(&self) -> usize {
+        self.pool.block_size
+    }
+
+    /// Forgets what it holds.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Appends as many of `bytes` as fit, and returns how many did.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> usize {
+        let spare = self.spare();
+        let n = bytes.len().min(spare.len());
+        spare[..n].write_copy_of_slice(&bytes[..n]);
+        self.len += n;
+        n
+    }
+
+    /// The room behind what it holds.
+    pub(crate) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
+        let room = self.capacity() - self.len;
+        // SAFETY: the pool hands each block of `capacity` bytes to one `Block` only, and `len` never exceeds it.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.add(self.len).cast().as_ptr(), room) }
+    }
+
+    /// Holds `n` bytes more.
+    ///
+    /// # Safety
+    /// The first `n` bytes of the room are initialised.
+    pub(crate) unsafe fn grow(&mut self, n: usize) {
+        self.len += n;
+        debug_assert!(self.len <= self.capacity());
+    }
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the first `len` bytes were initialised, and this handle is the only one to them.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.pool.out.set(self.pool.out.get() - 1);
+        // SAFETY: the memory came from this pool's `take`, and this handle, its only one, is gone.
+        unsafe { self.pool.blocks.borrow_mut().give(self.memory) };
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Block({} of {} bytes)", self.len, self.capacity())
+    }
+}

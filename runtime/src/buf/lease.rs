@@ -1,0 +1,103 @@
+//! A lease on received bytes.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+
+use super::returns::Held;
+use super::ring::Keep;
+use crate::core::Core;
+
+/// Received bytes, in node-local memory of the core that received them.
+///
+/// It derefs to `[u8]`, can be [split](Lease::split_to), sent on from where it lies, and taken to any thread. The
+/// buffer goes back to its core when the last lease on it is dropped, wherever that is, also after the runtime has
+/// ended. A lease that is kept keeps a whole buffer: copy out what is to be kept for long.
+pub struct Lease {
+    held: ManuallyDrop<Held<Keep>>,
+    from: u32,
+    len: u32,
+}
+
+impl Lease {
+    /// A lease on the first `len` bytes of a buffer that was just handed out.
+    pub(super) fn new(held: Held<Keep>, len: u32) -> Self {
+        let lease = Self { held: ManuallyDrop::new(held), from: 0, len };
+        // Nobody else knows the buffer: no ordering is needed.
+        lease.shares().store(1, Ordering::Relaxed);
+        lease
+    }
+
+    fn shares(&self) -> &std::sync::atomic::AtomicU32 {
+        &self.held.keeper().shares[self.held.index() as usize]
+    }
+
+    /// Splits the first `n` bytes off; `self` keeps the rest. Both share the buffer.
+    ///
+    /// # Panics
+    /// When `n` is larger than the length.
+    #[must_use = "the bytes split off go back with it"]
+    pub fn split_to(&mut self, n: usize) -> Lease {
+        assert!(n <= self.len(), "split at {n} of {} bytes", self.len());
+        // This lease keeps the count above zero meanwhile.
+        self.shares().fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the copy is one more share, just counted: only the last share drops the `Held`.
+        let held = unsafe { self.held.duplicate() };
+        let first = Lease { held: ManuallyDrop::new(held), from: self.from, len: n as u32 };
+        self.advance(n);
+        first
+    }
+
+    /// Forgets the first `n` bytes.
+    ///
+    /// # Panics
+    /// When `n` is larger than the length.
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.len(), "advance by {n} of {} bytes", self.len());
+        self.from += n as u32;
+        self.len -= n as u32;
+    }
+
+    /// Keeps the first `n` bytes, if it is longer.
+    pub fn truncate(&mut self, n: usize) {
+        self.len = self.len.min(n.min(u32::MAX as usize) as u32);
+    }
+}
+
+impl Deref for Lease {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the kernel wrote these bytes and gave the buffer up; while a lease on it is out nobody writes it.
+        unsafe { std::slice::from_raw_parts(self.held.as_ptr().add(self.from as usize).as_ptr(), self.len as usize) }
+    }
+}
+
+impl AsRef<[u8]> for Lease {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The usual case, a buffer that was never split, needs no locked instruction: a count of one is ours, and only
+        // we could raise it. Acquire: what other holders did with the buffer happened before it goes back.
+        let shares = self.shares();
+        if shares.load(Ordering::Acquire) != 1 && shares.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        // SAFETY: taken once, in drop, by the last share.
+        let held = unsafe { ManuallyDrop::take(&mut self.held) };
+        let mut held = Some(held);
+        Core::try_with(|core| held.take().map(|held| core.bufs.take_back(core, held)));
+        // On a thread that is no core's it is dropped here, which sends it home.
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({} bytes)", self.len)
+    }
+}

@@ -1,0 +1,141 @@
+//! Buffers that are lent to the kernel by value.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{Block, Lease};
+use crate::Error;
+
+/// Initialised bytes that stay where they are while their owner is moved about: what a send may take.
+///
+/// # Safety
+/// [`bytes`](Self::bytes) must give the same address and length each time, whatever moves of `self` happen between,
+/// until `self` is dropped or mutated by the one who holds it; and nothing may write those bytes meanwhile.
+pub unsafe trait IoBuf: 'static {
+    /// The bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+/// Room that the kernel may fill: what a read may take.
+///
+/// # Safety
+/// As for [`IoBuf`]: [`room`](Self::room) stays at its place while `self` is moved about, and nobody else touches it.
+pub unsafe trait IoBufMut: 'static {
+    /// The room to fill. It need not be initialised.
+    fn room(&mut self) -> &mut [MaybeUninit<u8>];
+
+    /// The first `n` bytes of the room were filled.
+    ///
+    /// # Safety
+    /// They were.
+    unsafe fn filled(&mut self, n: usize);
+}
+
+macro_rules! heap_buffers {
+    ($($type:ty),+) => {$(
+        // SAFETY: the bytes lie in an allocation of their own, which moving the handle does not move.
+        unsafe impl IoBuf for $type {
+            fn bytes(&self) -> &[u8] {
+                self.as_ref()
+            }
+        }
+    )+};
+}
+
+heap_buffers!(Vec<u8>, Box<[u8]>, Arc<[u8]>, Rc<[u8]>, String);
+
+// SAFETY: static memory does not move.
+unsafe impl IoBuf for &'static [u8] {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+// SAFETY: static memory does not move.
+unsafe impl IoBuf for &'static str {
+    fn bytes(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+// SAFETY: a lease points into its core's region, and nobody writes the block while a lease on it is out.
+unsafe impl IoBuf for Lease {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+// SAFETY: a block points into its core's region and is the only handle to its bytes.
+unsafe impl IoBuf for Block {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A `Vec` is filled behind what it holds: its spare capacity is the room, and its length grows by what came.
+// SAFETY: the spare capacity lies in the vector's own allocation.
+unsafe impl IoBufMut for Vec<u8> {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        self.spare_capacity_mut()
+    }
+
+    unsafe fn filled(&mut self, n: usize) {
+        let len = self.len() + n;
+        // SAFETY: the caller says that `n` bytes behind the old length are initialised.
+        unsafe { self.set_len(len) };
+    }
+}
+
+/// A [`Block`] is filled behind what it holds, as a `Vec` is.
+// SAFETY: the room is the rest of the block, which only this handle names.
+unsafe impl IoBufMut for Block {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        self.spare()
+    }
+
+    unsafe fn filled(&mut self, n: usize) {
+        // SAFETY: handed on to the caller.
+        unsafe { self.grow(n) };
+    }
+}
+
+/// An operation failed, and here is the buffer it was given.
+pub struct BufError<B> {
+    /// Why.
+    pub error: Error,
+    /// The buffer, as it was handed in.
+    pub buf: B,
+}
+
+impl<B> BufError<B> {
+    pub(crate) fn io(what: &'static str, error: io::Error, buf: B) -> Self {
+        Self { error: Error::io(what, error), buf }
+    }
+}
+
+impl<B> fmt::Debug for BufError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for BufError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<B> std::error::Error for BufError<B> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
+impl<B> From<BufError<B>> for Error {
+    fn from(e: BufError<B>) -> Self {
+        e.error
+    }
+}

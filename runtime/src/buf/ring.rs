@@ -1,0 +1,261 @@
+//! The provided-buffer ring of a core: node-local memory that the kernel picks from when something comes.
+//!
+//! The descriptors' ring and the buffers are carved out of the core's share of its node's pool. Only the core's thread
+//! moves the ring's tail; a buffer whose last lease is dropped elsewhere comes back through the
+//! [list of returns](super::returns). Linux 5.19; `io_uring_register_buf_ring(3)`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use io_uring::types::BufRingEntry;
+
+use super::lease::Lease;
+use super::returns::{Held, Keeper, Owner};
+use crate::core::Core;
+use crate::core::shared::CoreShared;
+use crate::net::socket::Socket;
+use crate::numa::pool::{Carved, Share};
+use crate::numa::region::Region;
+use crate::ring::Ring;
+use crate::{Error, ErrorKind, Result};
+
+/// The one buffer group of a core.
+pub(crate) const BUFFER_GROUP: u16 = 0;
+/// Bytes of a buffer: two pages hold a request with its headers, and a bulk receive takes several at a time.
+const BUFFER_SIZE: usize = 8 << 10;
+/// The kernel's limit on the entries of a buffer ring.
+const MAX_BUFFERS: usize = 1 << 15;
+const PAGE: usize = 4096;
+/// No buffer.
+const NONE: u16 = u16::MAX;
+
+/// What keeps the buffers' memory until the last lease is gone.
+pub(crate) struct Keep {
+    /// What was carved out of it never comes back to it, so holding the region holds the buffers.
+    _region: Arc<Region>,
+    /// How many leases share each buffer that is out.
+    pub(super) shares: Box<[AtomicU32]>,
+    core: Arc<CoreShared>,
+}
+
+impl Keeper for Keep {
+    fn wake_owner(&self) {
+        self.core.ring();
+    }
+}
+
+/// Chunks that came for one stream, oldest first: a list through the core's table of buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chain {
+    first: u16,
+    last: u16,
+    len: u32,
+}
+
+impl Chain {
+    pub(crate) const EMPTY: Self = Self { first: NONE, last: NONE, len: 0 };
+
+    /// Chunks in it.
+    pub(crate) fn len(self) -> u32 {
+        self.len
+    }
+}
+
+/// What is known of a buffer that came and was not taken yet.
+#[derive(Clone, Copy)]
+struct Came {
+    bytes: u32,
+    next: u16,
+}
+
+/// The buffers of a core.
+pub(crate) struct BufRing {
+    owner: Owner<Keep>,
+    descriptors: Carved,
+    base: NonNull<u8>,
+    count: u16,
+    tail: Cell<u16>,
+    came: Box<[Cell<Came>]>,
+    /// Streams that found no buffer, in the order in which they will get one.
+    hungry: RefCell<VecDeque<Rc<Socket>>>,
+    /// Streams that held too much when it came; looked at again when the turn ends.
+    overfull: RefCell<Vec<Rc<Socket>>>,
+}
+
+impl BufRing {
+    /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring.
+    pub(crate) fn new(ring: &Ring, share: &mut Share, core: &Arc<CoreShared>) -> Result<Self> {
+        let too_small = || {
+            let what = format!("{} bytes of node memory are too few for receive buffers; give each core more, or free some on the node", share.left());
+            Error::new(ErrorKind::Platform, what)
+        };
+        let fit = share.left() / 2 / BUFFER_SIZE;
+        let count = if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
+        let too_small = too_small();
+        let carved = share.carve(count * size_of::<BufRingEntry>(), PAGE).zip(share.carve(count * BUFFER_SIZE, PAGE));
+        let Some((descriptors, memory)) = carved else { return Err(too_small) };
+        let base = memory.as_ptr();
+        let shares = (0..count).map(|_| AtomicU32::new(0)).collect();
+        let keep = Keep { _region: Arc::clone(memory.region()), shares, core: Arc::clone(core) };
+        // SAFETY: `count` buffers were carved in one piece, whose region `keep` holds; all are at home.
+        let owner = unsafe { Owner::new(base, BUFFER_SIZE, count as u32, keep) };
+        let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
+        // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, count as u16, BUFFER_GROUP, 0) }
+            .map_err(|e| Error::io("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e))?;
+        let this = Self {
+            owner,
+            descriptors,
+            base,
+            count: count as u16,
+            tail: Cell::new(0),
+            came: vec![Cell::new(Came { bytes: 0, next: NONE }); count].into_boxed_slice(),
+            hungry: RefCell::default(),
+            overfull: RefCell::default(),
+        };
+        for index in 0..this.count {
+            this.give_to_kernel(index);
+        }
+        Ok(this)
+    }
+
+    /// Bytes of a buffer, and how many there are.
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        (BUFFER_SIZE, self.count.into())
+    }
+
+    /// Where the descriptors lie, for the report.
+    pub(crate) fn descriptors(&self) -> std::ops::Range<usize> {
+        let start = self.descriptors.as_ptr().addr().get();
+        start..start + self.descriptors.len()
+    }
+
+    /// Puts a buffer that is at home at the tail of the ring.
+    fn give_to_kernel(&self, index: u16) {
+        let entries: *mut BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
+        let tail = self.tail.get();
+        // SAFETY: the slot is inside the descriptors; the kernel reads it only after the tail has passed it. The
+        // address is that of a whole buffer inside the carved memory. The first entry's last field is the tail
+        // (io_uring_register_buf_ring(3)), which no setter of an entry touches.
+        unsafe {
+            let entry = &mut *entries.add((tail & (self.count - 1)).into());
+            entry.set_addr(self.base.add(usize::from(index) * BUFFER_SIZE).as_ptr().expose_provenance() as u64);
+            entry.set_len(BUFFER_SIZE as u32);
+            entry.set_bid(index);
+            let shared_tail = BufRingEntry::tail(entries).cast_mut().cast::<AtomicU16>();
+            (*shared_tail).store(tail.wrapping_add(1), Ordering::Release);
+        }
+        self.tail.set(tail.wrapping_add(1));
+    }
+
+    /// A buffer that nobody holds any more goes back to the kernel, and the first stream that waits for one receives.
+    pub(crate) fn recycle(&self, core: &Core, index: u16) {
+        self.give_to_kernel(index);
+        loop {
+            let next = self.hungry.borrow_mut().pop_front();
+            match next {
+                Some(socket) if socket.fed(core) => return,
+                // It was dropped, or quiesced, while it stood in the queue.
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
+    pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
+        self.came[usize::from(index)].set(Came { bytes, next: NONE });
+        if chain.len == 0 {
+            chain.first = index;
+        } else {
+            let last = &self.came[usize::from(chain.last)];
+            last.set(Came { next: index, ..last.get() });
+        }
+        chain.last = index;
+        chain.len += 1;
+    }
+
+    /// The oldest chunk of a chain, as a lease.
+    pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
+        if chain.len == 0 {
+            return None;
+        }
+        let index = chain.first;
+        let came = self.came[usize::from(index)].get();
+        chain.first = came.next;
+        chain.len -= 1;
+        // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes back to the
+        // kernel only through `recycle`, when it has come home.
+        let held = unsafe { self.owner.hand_out(index.into()) };
+        Some(Lease::new(held, came.bytes))
+    }
+
+    /// A buffer whose last lease was dropped on some thread that may be this core's.
+    pub(super) fn take_back(&self, core: &Core, held: Held<Keep>) {
+        match self.owner.take_back(held) {
+            Ok(index) => self.recycle(core, index as u16),
+            // Another core's: dropping it sends it home.
+            Err(held) => drop(held),
+        }
+    }
+
+    /// A stream that found no buffer waits for its turn.
+    pub(crate) fn wait_for_buffer(&self, socket: Rc<Socket>) {
+        self.hungry.borrow_mut().push_back(socket);
+    }
+
+    /// A stream holds much that nobody took: look again when its task has had its chance.
+    pub(crate) fn look_later(&self, socket: Rc<Socket>) {
+        self.overfull.borrow_mut().push(socket);
+    }
+
+    /// The tasks of this turn have run: fetches what came back from other threads, and switches off streams that are
+    /// not being read.
+    pub(crate) fn end_of_turn(&self, core: &Core) {
+        if self.owner.has_returns() {
+            for index in self.owner.drain() {
+                self.recycle(core, index as u16);
+            }
+        }
+        // Index by index: nothing here adds to the list, and its capacity is kept.
+        let mut overfull = self.overfull.take();
+        for socket in overfull.drain(..) {
+            socket.hold_back(core);
+        }
+        let mut empty = self.overfull.borrow_mut();
+        if empty.capacity() < overfull.capacity() {
+            overfull.append(&mut empty);
+            *empty = overfull;
+        }
+    }
+
+    /// Before the core sleeps. True: buffers that somebody waits for have come back from elsewhere, do not sleep.
+    /// Otherwise, if somebody waits, the next return rings the doorbell.
+    pub(crate) fn must_not_sleep(&self) -> bool {
+        !self.hungry.borrow().is_empty() && !self.owner.starve()
+    }
+
+    /// The end: every operation has been reaped. The memory goes when the last lease does.
+    pub(crate) fn close(self, ring: &Ring) {
+        self.hungry.borrow_mut().clear();
+        if let Err(e) = ring.submitter().unregister_buf_ring(BUFFER_GROUP) {
+            tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
+            return self.leak();
+        }
+        // SAFETY: the ring is unregistered and every operation that could write into a buffer was reaped before.
+        let out = unsafe { self.owner.close() };
+        if out > 0 {
+            tracing::debug!("{out} leases outlive their core");
+        }
+    }
+
+    /// The end, when the kernel may still write into the buffers.
+    pub(crate) fn leak(self) {
+        std::mem::forget(self.descriptors);
+        self.owner.leak();
+    }
+}

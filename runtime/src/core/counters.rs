@@ -1,0 +1,105 @@
+//! Cheap counters of a core: written by its thread only, read by anyone.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter with one writer: a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the core's own thread may call this.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// The counters of a core as its own thread writes them.
+        #[derive(Debug, Default)]
+        pub(crate) struct CoreCounters {
+            $(pub(crate) $name: Counter,)+
+        }
+
+        impl CoreCounters {
+            pub(crate) fn read(&self, core: usize) -> Counters {
+                Counters { core, $($name: self.$name.get(),)+ }
+            }
+        }
+
+        /// The counters of one core at one moment. Each is exact; together they are not one snapshot.
+        ///
+        /// `Display` prints them as `name=value`, in this order, on one line.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counters {
+            /// The core's index.
+            pub core: usize,
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl fmt::Display for Counters {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut space = "";
+                $(
+                    write!(f, concat!("{}", stringify!($name), "={}"), space, self.$name)?;
+                    space = " ";
+                )+
+                let _ = space;
+                Ok(())
+            }
+        }
+    };
+}
+
+counters! {
+    /// Turns of the core's loop.
+    turns,
+    /// `io_uring_enter` system calls.
+    enters,
+    /// Enters that waited for a completion.
+    parks,
+    /// SQEs submitted.
+    sqes,
+    /// CQEs handled.
+    cqes,
+    /// Polls of tasks.
+    polls,
+    /// Tasks woken from other threads.
+    remote_wakes,
+    /// Connections accepted.
+    accepts,
+    /// Accepts put off because no descriptor was left (EMFILE, ENFILE) or no memory.
+    accept_backoffs,
+    /// Bytes received into leases.
+    recv_bytes,
+    /// Times that a receive found no buffer (ENOBUFS) and had to wait for one.
+    recv_starved,
+    /// Receives that were switched off because nobody took what came.
+    recv_held_back,
+    /// Bytes sent from buffers.
+    send_bytes,
+    /// File bytes sent by splice(2) on the core.
+    file_bytes_inline,
+    /// File bytes that came into the pipe by an SQE, because the page cache did not hold them, and left it by splice(2).
+    file_bytes_cold,
+    /// File bytes sent by splice SQEs alone.
+    file_bytes_ring,
+    /// Relayed bytes moved by splice(2) on the core.
+    relay_bytes_inline,
+    /// Relayed bytes moved by splice SQEs.
+    relay_bytes_ring,
+    /// Pipes made.
+    pipes_made,
+    /// Pipes closed because they still held bytes.
+    pipes_spoilt,
+}

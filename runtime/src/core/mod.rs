@@ -1,0 +1,166 @@
+//! A core: one pinned thread, one ring, one share of its node's pool, and the tasks that live there.
+//!
+//! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
+
+pub(crate) mod counters;
+pub(crate) mod mailbox;
+pub(crate) mod shared;
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::ptr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::buf::blocks::BlockPool;
+use crate::buf::ring::BufRing;
+use crate::numa::CpuId;
+use crate::op::table::OpTable;
+use crate::ring::Ring;
+use crate::task::queue::Tasks;
+use crate::time::timers::Timers;
+use crate::transfer::pipe::PipePool;
+use shared::CoreShared;
+use std::sync::Arc;
+
+/// Ready operations that a task may consume in one poll before it must let others run.
+const POLL_BUDGET: u32 = 128;
+
+/// Everything that a core owns. Lives on its thread's stack for as long as the core runs.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<CoreShared>,
+    pub(crate) tasks: Tasks,
+    pub(crate) budget: Budget,
+    pub(crate) timers: Timers,
+    pub(crate) pipes: Rc<PipePool>,
+    pub(crate) bufs: BufRing,
+    pub(crate) blocks: Rc<BlockPool>,
+    pub(crate) ops: OpTable,
+    pub(crate) ring: Ring,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
+}
+
+/// Makes a core the current one of this thread, until dropped.
+pub(crate) struct Entered<'a>(&'a Core);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(ptr::null());
+    }
+}
+
+impl Core {
+    /// Makes this core the current one of the calling thread.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        CURRENT.set(self);
+        Entered(self)
+    }
+
+    /// Runs `f` with the current core; `None` on a thread that has none.
+    pub(crate) fn try_with<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+        let core = CURRENT.get();
+        // SAFETY: the pointer is set by `enter` and reset when its guard, which borrows the core, is dropped; it
+        // never leaves this thread.
+        unsafe { core.as_ref() }.map(f)
+    }
+
+    /// Runs `f` with the current core.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub(crate) fn with<R>(f: impl FnOnce(&Core) -> R) -> R {
+        match Self::try_with(f) {
+            Some(result) => result,
+            None => panic!("not on a core: call this from a future that an annulus::Runtime runs"),
+        }
+    }
+
+    /// Whether `shared` is this thread's core.
+    pub(crate) fn is_current(shared: &Arc<CoreShared>) -> bool {
+        Self::try_with(|core| Arc::ptr_eq(&core.shared, shared)).unwrap_or(false)
+    }
+}
+
+/// What is left of the current task's poll budget. Every operation that finds its result ready spends from it, so that
+/// a task whose socket is always full cannot keep the core.
+pub(crate) struct Budget(Cell<u32>);
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self(Cell::new(POLL_BUDGET))
+    }
+
+    /// A new task is polled.
+    pub(crate) fn refill(&self) {
+        self.0.set(POLL_BUDGET);
+    }
+
+    /// An operation was ready.
+    pub(crate) fn spend(&self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+
+    /// `Pending`, with the task woken for its next turn, when the budget is used up.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.get() > 0 {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// The index of the current core: 0 for the first of the core plan.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn index() -> usize {
+    Core::with(|core| core.shared.index)
+}
+
+/// How many cores this runtime has.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn count() -> usize {
+    Core::with(|core| core.shared.runtime.cores())
+}
+
+/// The CPU that the current core is pinned to.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn cpu() -> CpuId {
+    Core::with(|core| core.shared.cpu)
+}
+
+/// Whether the runtime was asked to stop ([`Running::stop`](crate::Running::stop)).
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn is_stopping() -> bool {
+    Core::with(|core| core.shared.runtime.is_stopping())
+}
+
+/// Completes when the runtime is asked to stop: the time to close listeners and let connections finish.
+///
+/// # Cancellation
+/// Safe: dropping the future forgets the wait.
+///
+/// # Panics
+/// When polled on a thread that is no core's.
+pub async fn stopping() {
+    poll_fn(|cx| {
+        Core::with(|core| {
+            if core.shared.runtime.is_stopping() {
+                return Poll::Ready(());
+            }
+            core.tasks.wait_for_stop(cx.waker());
+            Poll::Pending
+        })
+    })
+    .await;
+}

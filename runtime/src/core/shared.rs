@@ -1,0 +1,71 @@
+//! What other threads may touch of a core: its mailbox, its doorbell, its counters.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use super::counters::CoreCounters;
+use super::mailbox::{Doorbell, WakeList};
+use crate::error::os;
+use crate::numa::{CpuId, NodeId};
+use crate::runtime::state::RuntimeShared;
+use crate::task::Woken;
+
+/// The part of a core that outlives its thread, kept by tasks and wakers.
+pub(crate) struct CoreShared {
+    pub(crate) index: usize,
+    pub(crate) cpu: CpuId,
+    pub(crate) node: NodeId,
+    pub(crate) runtime: Arc<RuntimeShared>,
+    pub(crate) counters: CoreCounters,
+    pub(crate) woken: WakeList<Woken>,
+    doorbell: Doorbell,
+    /// The eventfd that a poll of the core's ring waits on.
+    bell: OwnedFd,
+}
+
+impl CoreShared {
+    pub(crate) fn new(index: usize, cpu: CpuId, node: NodeId, runtime: Arc<RuntimeShared>) -> io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self {
+            index,
+            cpu,
+            node,
+            runtime,
+            counters: CoreCounters::default(),
+            woken: WakeList::new(),
+            doorbell: Doorbell::new(),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
+        })
+    }
+
+    pub(crate) fn bell_fd(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
+    /// The receiver's side of the doorbell.
+    pub(crate) fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+
+    /// Tells the core that there is something to see: work was put in its place before this call.
+    pub(crate) fn ring(&self) {
+        if self.doorbell.ring() {
+            // The counter cannot overflow: it would take 2^64 - 1 rings. A failure here would lose a wake, and there is
+            // no caller to tell: it is a broken invariant, not an outside cause.
+            match rustix::io::write(&self.bell, &1u64.to_ne_bytes()) {
+                Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+                Err(e) => tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index),
+            }
+        }
+    }
+
+    /// Wakes a task of this core from another thread. After the core's end the task is leaked: it may only be dropped
+    /// on its own thread, which is gone.
+    pub(crate) fn wake(&self, task: Woken) {
+        match self.woken.push(task) {
+            Ok(_) => self.ring(),
+            Err(task) => std::mem::forget(task),
+        }
+    }
+}

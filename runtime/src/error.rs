@@ -1,0 +1,102 @@
+//! The one error type of the runtime: what failed, on what, and what to do about it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of thing went wrong: enough to choose an exit code or a retry by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller named something that does not exist, is taken, or is not allowed.
+    Input,
+    /// The machine refuses what the runtime cannot do without (`io_uring` off, kernel too old).
+    Platform,
+    /// An operation failed; [`Error::io_error`] has the cause.
+    Io,
+    /// An earlier send on this stream was dropped half-way, so an unknown prefix of it has left.
+    WritePoisoned,
+    /// A core's root future panicked.
+    Panicked,
+    /// The runtime is ending and takes no more work.
+    Stopped,
+}
+
+/// An error that says what failed, on what, and what to do.
+///
+/// `Display` prints one line; [`std::error::Error::source`] gives the operating system's word where there is one.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    what: Cow<'static, str>,
+    source: Option<io::Error>,
+}
+
+impl Error {
+    /// An error of `kind`, told by `what` (one line, no trailing stop).
+    pub fn new(kind: ErrorKind, what: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, what: what.into(), source: None }
+    }
+
+    /// An error of `kind` caused by the operating system while doing `what`.
+    pub fn with_source(kind: ErrorKind, what: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
+        Self { kind, what: what.into(), source: Some(source) }
+    }
+
+    /// An input or output error that happened while doing `what`.
+    pub fn io(what: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
+        Self::with_source(ErrorKind::Io, what, source)
+    }
+
+    /// The kind of this error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The operating system's error behind this one, if there is one.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.source.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.source, self.what.is_empty()) {
+            (Some(source), true) => write!(f, "{source}"),
+            (Some(source), false) => write!(f, "{}: {source}", self.what),
+            (None, _) => f.write_str(&self.what),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|e| e as _)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Self {
+        Self { kind: ErrorKind::Io, what: Cow::Borrowed(""), source: Some(source) }
+    }
+}
+
+impl From<annulus_numa::Error> for Error {
+    fn from(e: annulus_numa::Error) -> Self {
+        let kind = match e.kind() {
+            annulus_numa::ErrorKind::Input => ErrorKind::Input,
+            annulus_numa::ErrorKind::Platform => ErrorKind::Platform,
+            _ => ErrorKind::Io,
+        };
+        // Its line holds its cause already.
+        Self::new(kind, e.to_string())
+    }
+}
+
+/// The operating system's error for `errno`, as rustix names it, as the standard library's type.
+pub(crate) fn os(errno: rustix::io::Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.raw_os_error())
+}

@@ -1,0 +1,9 @@
+//! Files.
+
+mod file;
+mod open;
+mod residency;
+
+pub use file::{File, FileKind, Stat};
+pub use open::{Dir, OpenOptions};
+pub(crate) use residency::is_cached;

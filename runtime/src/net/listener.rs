@@ -1,0 +1,237 @@
+//! Listening sockets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rustix::net::{SocketFlags, accept_with};
+
+use super::TcpStream;
+use crate::core::Core;
+use crate::error::os;
+use crate::op::accept::AcceptMulti;
+use crate::op::slots::Key;
+use crate::{Error, Result};
+
+/// Accepted connections that may wait for a call of `accept` before the kernel's backlog has to hold them.
+const HOLD_BACK: usize = 64;
+/// How long accepting rests when the process has no descriptor left.
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Copy)]
+enum Accepting {
+    Idle,
+    Armed(Key),
+    Ending(Key),
+}
+
+/// The part of a listener that the multishot accept keeps alive.
+pub(crate) struct Shared {
+    fd: OwnedFd,
+    accepting: Cell<Accepting>,
+    came: RefCell<VecDeque<io::Result<OwnedFd>>>,
+    waiter: RefCell<Option<Waker>>,
+}
+
+impl Shared {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// A CQE of the accept.
+    pub(crate) fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool) {
+        if last {
+            self.accepting.set(Accepting::Idle);
+        }
+        match result {
+            Ok(fd) => {
+                core.shared.counters.accepts.add(1);
+                self.came.borrow_mut().push_back(Ok(fd));
+            }
+            // The connection ended before it was accepted, or the accept was cancelled: the next one.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN)) || aborted(&e) => {}
+            Err(e) => self.came.borrow_mut().push_back(Err(e)),
+        }
+        if self.came.borrow().len() >= HOLD_BACK {
+            self.end(core);
+        }
+        let waiter = self.waiter.borrow_mut().take();
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }
+
+    fn end(&self, core: &Core) {
+        if let Accepting::Armed(key) = self.accepting.get() {
+            core.ops.cancel(&core.ring, key);
+            self.accepting.set(Accepting::Ending(key));
+        }
+    }
+}
+
+/// Errors of one connection, not of the listener (`accept(2)`, "Error handling").
+fn aborted(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+                | libc::EPERM
+        )
+    )
+}
+
+/// Lack of something that comes back by itself.
+fn exhausted(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
+/// A listening socket of the current core.
+///
+/// Each core that binds the same address gets its own socket of one group, and the kernel spreads connections over
+/// those that listen. Port 0 gives one real port, the same for all cores. Dropping the listener closes it; connections
+/// that wait in its backlog are reset unless [`drain`](Self::drain) took them.
+pub struct TcpListener {
+    shared: Rc<Shared>,
+    requested: SocketAddr,
+    bound: SocketAddr,
+}
+
+impl TcpListener {
+    /// This core's member of the group that listens on `address`. It listens when this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the port is taken, the address is not this machine's or the port needs a privilege.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub fn bind(address: SocketAddr) -> Result<Self> {
+        let (fd, bound) = Core::with(|core| {
+            let runtime = &core.shared.runtime;
+            runtime.groups.join(address, core.shared.index, runtime.cores())
+        })?;
+        let shared = Shared {
+            fd,
+            accepting: Cell::new(Accepting::Idle),
+            came: RefCell::default(),
+            waiter: RefCell::default(),
+        };
+        Ok(Self { shared: Rc::new(shared), requested: address, bound })
+    }
+
+    /// The address that it listens on, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.bound
+    }
+
+    /// The next connection.
+    ///
+    /// The first call arms a multishot accept that stays armed (Linux 5.19). When the process has no descriptor left,
+    /// accepting rests for 20 ms at a time; clients wait in the backlog meanwhile and are not lost.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the listener itself fails.
+    ///
+    /// # Cancellation
+    /// Safe: a connection that comes later waits for the next call.
+    pub async fn accept(&self) -> Result<TcpStream> {
+        let mut resting = false;
+        loop {
+            match poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx))).await {
+                Ok(fd) => return Ok(TcpStream::from_fd(fd)),
+                Err(e) if exhausted(&e) => {
+                    Core::with(|core| core.shared.counters.accept_backoffs.add(1));
+                    if !std::mem::replace(&mut resting, true) {
+                        tracing::warn!("accepting on {} rests until resources come back: {e}", self.bound);
+                    }
+                    crate::time::sleep(BACK_OFF).await;
+                }
+                Err(e) => return Err(Error::io(format!("cannot accept on {}", self.bound), e)),
+            }
+        }
+    }
+
+    fn poll_accept(&self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        if core.budget.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let next = self.shared.came.borrow_mut().pop_front();
+        if let Some(result) = next {
+            core.budget.spend();
+            return Poll::Ready(result);
+        }
+        if let Accepting::Idle = self.shared.accepting.get() {
+            let key = core.ops.submit_multi(&core.ring, AcceptMulti { listener: Rc::clone(&self.shared) });
+            self.shared.accepting.set(Accepting::Armed(key));
+        }
+        *self.shared.waiter.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Stops listening and gives every connection that was complete by then, so that none is reset.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the backlog cannot be emptied, for lack of descriptors for example; what was taken until
+    /// then is closed.
+    ///
+    /// # Cancellation
+    /// Dropping the future closes the listener and what it had taken.
+    pub async fn drain(self) -> Result<Vec<TcpStream>> {
+        poll_fn(|cx| {
+            Core::with(|core| {
+                self.shared.end(core);
+                if let Accepting::Idle = self.shared.accepting.get() {
+                    return Poll::Ready(());
+                }
+                *self.shared.waiter.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            })
+        })
+        .await;
+        let mut streams = Vec::new();
+        for result in self.shared.came.take() {
+            match result {
+                Ok(fd) => streams.push(TcpStream::from_fd(fd)),
+                Err(e) => tracing::warn!("a connection on {} could not be taken at the end: {e}", self.bound),
+            }
+        }
+        loop {
+            match accept_with(&self.shared.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
+                Ok(fd) => streams.push(TcpStream::from_fd(fd)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(streams),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
+                Err(e) => return Err(Error::io(format!("cannot empty the backlog of {}", self.bound), e)),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpListener").field("address", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        Core::try_with(|core| {
+            core.shared.runtime.groups.leave(self.requested, self.bound, core.shared.index);
+            if let Accepting::Armed(key) | Accepting::Ending(key) = self.shared.accepting.get() {
+                core.ops.abandon(&core.ring, key);
+            }
+        });
+    }
+}

@@ -1,0 +1,247 @@
+//! A connected socket and its receiving side.
+//!
+//! The multishot receive holds the socket by a counted reference, so the descriptor is closed only after the kernel's
+//! last word on it. Chunks that came and were not taken yet are a list linked through the core's buffer table: no
+//! allocation, however many.
+//!
+//! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a turn, after its task had
+//! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
+//! reads cannot take the core's buffers.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::buf::Lease;
+use crate::buf::ring::Chain;
+use crate::core::Core;
+use crate::op::recv::RecvMulti;
+use crate::op::slots::Key;
+
+/// Undelivered chunks at which a stream's receive is switched off.
+pub(crate) const HOLD_BACK: u32 = 2;
+
+/// Where the receiving side has got to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    /// No operation is armed.
+    Idle,
+    /// The multishot receive is armed.
+    Armed(Key),
+    /// Its end was asked for, and its last CQE is awaited.
+    Ending(Key),
+    /// The core had no buffer; the stream stands in the queue of those that wait for one.
+    Starved,
+    /// End of stream, or an error (its errno), for good.
+    Over(Option<i32>),
+}
+
+/// What sending has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// Nobody sends.
+    Free,
+    /// A send is under way.
+    Busy,
+    /// A send was dropped half-way.
+    Poisoned,
+}
+
+/// A connected socket, shared by its stream and the operations on it.
+pub(crate) struct Socket {
+    fd: Option<OwnedFd>,
+    receiving: Cell<Receiving>,
+    chain: Cell<Chain>,
+    /// Stands in the core's list of streams to look at when the turn ends.
+    overfull: Cell<bool>,
+    /// The stream has been dropped.
+    released: Cell<bool>,
+    reader: RefCell<Option<Waker>>,
+    pub(super) writing: Cell<Writing>,
+    pub(super) writers: RefCell<Vec<Waker>>,
+}
+
+impl Socket {
+    pub(crate) fn new(fd: OwnedFd) -> Rc<Self> {
+        Rc::new(Self {
+            fd: Some(fd),
+            receiving: Cell::new(Receiving::Idle),
+            chain: Cell::new(Chain::EMPTY),
+            overfull: Cell::new(false),
+            released: Cell::new(false),
+            reader: RefCell::new(None),
+            writing: Cell::new(Writing::Free),
+            writers: RefCell::new(Vec::new()),
+        })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("taken in Drop only").as_fd()
+    }
+
+    /// The next chunk, `None` at the end of the stream.
+    pub(crate) fn poll_recv(self: &Rc<Self>, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+        if core.budget.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut chain = self.chain.get();
+        if let Some(lease) = core.bufs.pop(&mut chain) {
+            self.chain.set(chain);
+            core.budget.spend();
+            return Poll::Ready(Ok(Some(lease)));
+        }
+        match self.receiving.get() {
+            Receiving::Over(end) => {
+                core.budget.spend();
+                return Poll::Ready(match end {
+                    None => Ok(None),
+                    Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                });
+            }
+            Receiving::Idle => self.arm(core),
+            Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
+        }
+        let mut reader = self.reader.borrow_mut();
+        if !reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *reader = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn arm(self: &Rc<Self>, core: &Core) {
+        let key = core.ops.submit_multi(&core.ring, RecvMulti { socket: Rc::clone(self) });
+        self.receiving.set(Receiving::Armed(key));
+    }
+
+    /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has ended.
+    pub(crate) fn received(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool) {
+        let was_ending = matches!(self.receiving.get(), Receiving::Ending(_));
+        if last {
+            self.receiving.set(Receiving::Idle);
+        }
+        match (result, buffer) {
+            (Ok(n), Some(buffer)) if n > 0 => {
+                core.shared.counters.recv_bytes.add(u64::from(n));
+                let mut chain = self.chain.get();
+                core.bufs.push(&mut chain, buffer, n);
+                self.chain.set(chain);
+                if chain.len() >= HOLD_BACK && !last && !was_ending && !self.overfull.replace(true) {
+                    core.bufs.look_later(Rc::clone(self));
+                }
+            }
+            (Ok(_), buffer) => {
+                if let Some(buffer) = buffer {
+                    core.bufs.recycle(core, buffer);
+                }
+                self.receiving.set(Receiving::Over(None));
+            }
+            (Err(e), buffer) => {
+                if let Some(buffer) = buffer {
+                    core.bufs.recycle(core, buffer);
+                }
+                self.failed(core, &e, was_ending);
+            }
+        }
+        self.wake_reader();
+    }
+
+    fn failed(self: &Rc<Self>, core: &Core, error: &io::Error, was_ending: bool) {
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS) => {
+                core.shared.counters.recv_starved.add(1);
+                // Only a stream whose reader waits needs a buffer; another arms anew when it is read.
+                if self.reader.borrow().is_some() && !was_ending {
+                    self.receiving.set(Receiving::Starved);
+                    core.bufs.wait_for_buffer(Rc::clone(self));
+                }
+            }
+            // Our own cancel, or the kernel's wish to be asked again.
+            Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
+            errno => self.receiving.set(Receiving::Over(Some(errno.unwrap_or(libc::EIO)))),
+        }
+    }
+
+    fn wake_reader(self: &Rc<Self>) {
+        // A reader that waits re-arms when it is polled and finds nothing.
+        let reader = self.reader.borrow_mut().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// A buffer has come back and it is this stream's turn to receive.
+    pub(crate) fn fed(self: &Rc<Self>, core: &Core) -> bool {
+        let wants = self.receiving.get() == Receiving::Starved && !self.released.get();
+        if wants {
+            self.arm(core);
+        }
+        wants
+    }
+
+    /// The end of the turn: switches the receive off if nobody took what came.
+    pub(crate) fn hold_back(&self, core: &Core) {
+        self.overfull.set(false);
+        if self.chain.get().len() >= HOLD_BACK {
+            core.shared.counters.recv_held_back.add(1);
+            self.end_receiving(core);
+        }
+    }
+
+    fn end_receiving(&self, core: &Core) {
+        if let Receiving::Armed(key) = self.receiving.get() {
+            core.ops.cancel(&core.ring, key);
+            self.receiving.set(Receiving::Ending(key));
+        }
+    }
+
+    /// Waits until no receive is armed; what came meanwhile stays in the chain.
+    pub(crate) fn poll_quiet(&self, core: &Core, cx: &mut Context<'_>) -> Poll<()> {
+        self.end_receiving(core);
+        match self.receiving.get() {
+            Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
+            Receiving::Starved => {
+                // It stands in the queue; when its turn comes it is found not to want a buffer.
+                self.receiving.set(Receiving::Idle);
+                Poll::Ready(())
+            }
+            Receiving::Armed(_) | Receiving::Ending(_) => {
+                *self.reader.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Takes one chunk of what is there, without asking for more.
+    pub(crate) fn take_chunk(&self, core: &Core) -> Option<Lease> {
+        let mut chain = self.chain.get();
+        let lease = core.bufs.pop(&mut chain);
+        self.chain.set(chain);
+        lease
+    }
+
+    /// The stream is dropped: gives back what came and lets go of the receive.
+    pub(crate) fn release(&self, core: &Core) {
+        self.released.set(true);
+        while self.take_chunk(core).is_some() {}
+        self.reader.borrow_mut().take();
+        if let Receiving::Armed(key) | Receiving::Ending(key) = self.receiving.get() {
+            core.ops.abandon(&core.ring, key);
+        }
+        self.receiving.set(Receiving::Idle);
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let Some(fd) = self.fd.take() else { return };
+        // The last reference: no operation is in flight on this descriptor. Without a core, close(2) does it.
+        let mut fd = Some(fd);
+        Core::try_with(|core| {
+            if let Some(fd) = fd.take() {
+                core.close(fd);
+            }
+        });
+    }
+}

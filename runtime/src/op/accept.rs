@@ -1,0 +1,40 @@
+//! Accept, multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use super::slots::Outcome;
+use super::{Multishot, Sqes, check};
+use crate::core::Core;
+use crate::net::listener::Shared;
+
+/// Accepts until it is cancelled or fails.
+pub(crate) struct AcceptMulti {
+    pub(crate) listener: Rc<Shared>,
+}
+
+// SAFETY: the entry names the listener's descriptor only, which the `Rc` keeps open.
+unsafe impl Multishot for AcceptMulti {
+    const NAME: &'static str = "accept";
+
+    fn sqes(&mut self) -> Sqes {
+        // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.
+        opcode::AcceptMulti::new(types::Fd(self.listener.fd().as_raw_fd()))
+            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+            .build()
+            .into()
+    }
+
+    fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+        let accepted = check(outcome).map(|fd| {
+            // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+            unsafe { OwnedFd::from_raw_fd(fd as i32) }
+        });
+        // After the listener has gone a late connection is closed here, by dropping it.
+        if owned {
+            self.listener.accepted(core, accepted, last);
+        }
+    }
+}

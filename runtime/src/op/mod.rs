@@ -1,0 +1,215 @@
+//! Operations: what is asked of the kernel, and who owns its memory until the kernel is done with it.
+//!
+//! An operation is one declarative block (the files of this folder): what it owns, the SQE it becomes, what its result
+//! means. On the first poll it moves into its cell of the [`arena`], where it stays until the final CQE; the future
+//! keeps only the [`slots::Key`]. Dropping the future does not end the operation: it sends a cancel, and whatever the
+//! kernel answers later (a descriptor, bytes in a pipe) belongs to the operation, which cleans it up.
+//!
+//! `user_data` is `tag (8 bits) | generation (32) | index (24)`.
+
+pub(crate) mod accept;
+pub(crate) mod arena;
+pub(crate) mod connect;
+pub(crate) mod open;
+pub(crate) mod poll;
+pub(crate) mod read;
+pub(crate) mod recv;
+pub(crate) mod send;
+pub(crate) mod slots;
+pub(crate) mod splice;
+pub(crate) mod statx;
+pub(crate) mod table;
+pub(crate) mod write;
+
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use io_uring::squeue;
+
+use crate::core::Core;
+use slots::{Key, Look, Outcome};
+
+/// What kind of thing a CQE speaks of: the top 8 bits of its `user_data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Tag {
+    /// An operation of the table.
+    Op = 0,
+    /// The poll at the head of a linked pair; only the operation behind it is listened to.
+    LinkHead = 1,
+    /// A cancel; the cancelled operation's own CQE says what came of it.
+    Cancel = 2,
+    /// The close of a descriptor that nobody waits for.
+    Close = 3,
+    /// The doorbell's poll.
+    Doorbell = 4,
+}
+
+impl Tag {
+    /// `bits` (56 of them) under this tag.
+    pub(crate) fn with(self, bits: u64) -> u64 {
+        debug_assert!(bits >> 56 == 0);
+        (self as u64) << 56 | bits
+    }
+
+    /// Splits a `user_data` into its tag and the rest; `None` for a tag that nobody sends.
+    pub(crate) fn split(user_data: u64) -> Option<(Self, u64)> {
+        let tag = match (user_data >> 56) as u8 {
+            0 => Tag::Op,
+            1 => Tag::LinkHead,
+            2 => Tag::Cancel,
+            3 => Tag::Close,
+            4 => Tag::Doorbell,
+            _ => return None,
+        };
+        Some((tag, user_data & ((1 << 56) - 1)))
+    }
+}
+
+/// The SQEs of an operation: one, or one behind a poll that must succeed first.
+pub(crate) struct Sqes {
+    pub(crate) after: Option<squeue::Entry>,
+    pub(crate) main: squeue::Entry,
+}
+
+impl From<squeue::Entry> for Sqes {
+    fn from(main: squeue::Entry) -> Self {
+        Self { after: None, main }
+    }
+}
+
+/// An operation that answers once.
+///
+/// # Safety
+/// The entry of [`sqes`](Self::sqes) may point only into `self`, or into memory that `self` owns and that does not move
+/// when `self` does not; descriptors it names must be kept open by `self`. `self` is at its final address by then.
+pub(crate) unsafe trait Operation: Sized + 'static {
+    /// For logs.
+    const NAME: &'static str;
+    /// A poll goes before it, in a link: then a cancel must look for either.
+    const LINKED: bool = false;
+    /// What the owner gets.
+    type Output;
+
+    /// The SQE, without `user_data`.
+    fn sqes(&mut self) -> Sqes;
+
+    /// The result: `outcome.result` is a count or a negative errno.
+    fn complete(self, outcome: Outcome) -> Self::Output;
+
+    /// The result came when nobody waited any more. What it brings must not leak; dropping the output does it for all
+    /// operations whose output owns what came.
+    fn late(self, outcome: Outcome) {
+        drop(self.complete(outcome));
+    }
+}
+
+/// An operation that answers many times, to a socket rather than to a future.
+///
+/// # Safety
+/// As for [`Operation`].
+pub(crate) unsafe trait Multishot: Sized + 'static {
+    /// For logs.
+    const NAME: &'static str;
+
+    /// The SQE, without `user_data`.
+    fn sqes(&mut self) -> Sqes;
+
+    /// One answer. `owned` is false once the socket has given the operation up: then what came is to be given back.
+    /// `last` tells that the operation has ended, for whatever reason.
+    fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool);
+}
+
+/// `-errno` as an error, a count as it is. `splice` lets the kernel-internal restart codes 512..=516 out when it is
+/// interrupted (seen on 6.18); they mean what `EINTR` means.
+pub(crate) fn check(outcome: Outcome) -> io::Result<u32> {
+    match outcome.result {
+        n if n >= 0 => Ok(n as u32),
+        n if (-516..=-512).contains(&n) => Err(io::Error::from_raw_os_error(libc::EINTR)),
+        n => Err(io::Error::from_raw_os_error(-n)),
+    }
+}
+
+/// The future of a single operation.
+///
+/// # Cancellation
+/// Dropped before the first poll, nothing was asked of the kernel. Dropped later, a cancel is sent and the operation's
+/// memory stays where it is until the kernel has answered.
+pub(crate) struct Submitted<T: Operation> {
+    state: State<T>,
+    _this_core: PhantomData<*const ()>,
+}
+
+enum State<T> {
+    New(T),
+    Asked(Key),
+    Over,
+}
+
+impl<T: Operation> Submitted<T> {
+    pub(crate) fn new(operation: T) -> Self {
+        Self { state: State::New(operation), _this_core: PhantomData }
+    }
+}
+
+// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of it.
+impl<T: Operation> Unpin for Submitted<T> {}
+
+/// What a finished operation leaves: its output, or only the kernel's word while the kernel still holds the operation.
+pub(crate) enum Finished<O> {
+    /// The operation is over.
+    Whole(O),
+    /// A result came first, and a notification will give the memory back later (zero-copy sends).
+    Early(Outcome),
+}
+
+impl<T: Operation> Future for Submitted<T> {
+    type Output = Finished<T::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Core::with(|core| match std::mem::replace(&mut self.state, State::Over) {
+            State::New(operation) => {
+                let key = core.ops.submit(&core.ring, operation, cx.waker());
+                self.state = State::Asked(key);
+                Poll::Pending
+            }
+            State::Asked(key) => match core.ops.look(key, cx.waker()) {
+                Look::Pending => {
+                    self.state = State::Asked(key);
+                    Poll::Pending
+                }
+                Look::Done(outcome) => {
+                    core.budget.spend();
+                    // SAFETY: this future submitted a `T` under this key, and the table has just made its slot vacant.
+                    let operation: T = unsafe { core.ops.take(key) };
+                    Poll::Ready(Finished::Whole(operation.complete(outcome)))
+                }
+                Look::Early(outcome) => {
+                    core.budget.spend();
+                    Poll::Ready(Finished::Early(outcome))
+                }
+            },
+            State::Over => panic!("{} polled after it was done", T::NAME),
+        })
+    }
+}
+
+impl<T: Operation> Drop for Submitted<T> {
+    fn drop(&mut self) {
+        if let State::Asked(key) = self.state {
+            // Without a core the runtime has ended, and with it every operation of this thread.
+            Core::try_with(|core| core.ops.abandon(&core.ring, key));
+        }
+    }
+}
+
+/// Asks the kernel for an operation that has one answer and no notification.
+pub(crate) async fn ask<T: Operation>(operation: T) -> T::Output {
+    match Submitted::new(operation).await {
+        Finished::Whole(output) => output,
+        Finished::Early(_) => unreachable!("{} has no notification", T::NAME),
+    }
+}

@@ -1,0 +1,49 @@
+//! Open a file. Linux 5.6; `openat2(2)`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use super::slots::Outcome;
+use super::{Operation, Sqes, check};
+
+/// One open. The path and the `open_how` stay here until the kernel has read them.
+pub(crate) struct Open {
+    dir: Option<Rc<OwnedFd>>,
+    path: CString,
+    how: types::OpenHow,
+}
+
+impl Open {
+    /// `path` beneath `dir` (`RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`), or as the process sees it.
+    pub(crate) fn new(dir: Option<Rc<OwnedFd>>, path: CString, flags: i32, mode: u32) -> Self {
+        let resolve = if dir.is_some() { libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS } else { 0 };
+        let how = types::OpenHow::new()
+            .flags((flags | libc::O_CLOEXEC) as u64)
+            .mode(u64::from(mode))
+            .resolve(resolve);
+        Self { dir, path, how }
+    }
+}
+
+// SAFETY: the entry points to the path's own allocation and to `how` inside `self`, and names a descriptor that the
+// `Rc` keeps open.
+unsafe impl Operation for Open {
+    const NAME: &'static str = "openat2";
+    type Output = io::Result<OwnedFd>;
+
+    fn sqes(&mut self) -> Sqes {
+        let dir = self.dir.as_ref().map_or(libc::AT_FDCWD, |dir| dir.as_fd().as_raw_fd());
+        opcode::OpenAt2::new(types::Fd(dir), self.path.as_ptr(), &raw const self.how).build().into()
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        check(outcome).map(|fd| {
+            // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+            unsafe { OwnedFd::from_raw_fd(fd as i32) }
+        })
+    }
+}

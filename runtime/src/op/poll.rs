@@ -1,0 +1,49 @@
+//! Wait until a descriptor is ready. Linux 5.1; `poll(2)`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+
+use io_uring::{opcode, types};
+
+use super::slots::Outcome;
+use super::{Operation, Sqes, check};
+
+/// Which side of a descriptor is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// Bytes, end of stream or an error can be read.
+    Read,
+    /// There is room to write, or writing would fail.
+    Write,
+}
+
+impl Ready {
+    /// The events to ask `poll(2)` for; errors and hang-ups always come with them.
+    pub(crate) fn events(self) -> u32 {
+        (match self {
+            Ready::Read => libc::POLLIN | libc::POLLRDHUP,
+            Ready::Write => libc::POLLOUT,
+        }) as u32
+    }
+}
+
+/// One wait. `F` keeps the descriptor open.
+pub(crate) struct PollOnce<F> {
+    pub(crate) fd: F,
+    pub(crate) ready: Ready,
+}
+
+// SAFETY: the entry names a descriptor that `fd` keeps open, and points to nothing.
+unsafe impl<F: AsFd + 'static> Operation for PollOnce<F> {
+    const NAME: &'static str = "poll";
+    type Output = io::Result<()>;
+
+    fn sqes(&mut self) -> Sqes {
+        opcode::PollAdd::new(types::Fd(self.fd.as_fd().as_raw_fd()), self.ready.events()).build().into()
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        check(outcome).map(drop)
+    }
+}

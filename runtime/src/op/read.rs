@@ -1,0 +1,43 @@
+//! Read at an offset into an owned buffer. Linux 5.6; `pread(2)`.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use super::slots::Outcome;
+use super::{Operation, Sqes, check};
+use crate::buf::IoBufMut;
+
+/// Reads into the room of `buf`.
+pub(crate) struct Read<B> {
+    pub(crate) file: Rc<OwnedFd>,
+    pub(crate) buf: B,
+    pub(crate) offset: u64,
+}
+
+// SAFETY: the entry points to the buffer's room, which `IoBufMut` promises not to move, and names a descriptor that the
+// `Rc` keeps open.
+unsafe impl<B: IoBufMut> Operation for Read<B> {
+    const NAME: &'static str = "read";
+    type Output = (io::Result<usize>, B);
+
+    fn sqes(&mut self) -> Sqes {
+        let room = self.buf.room();
+        let len = room.len().min(1 << 30) as u32;
+        opcode::Read::new(types::Fd(self.file.as_raw_fd()), room.as_mut_ptr().cast(), len)
+            .offset(self.offset)
+            .build()
+            .into()
+    }
+
+    fn complete(mut self, outcome: Outcome) -> Self::Output {
+        let result = check(outcome).map(|n| n as usize);
+        if let Ok(n) = result {
+            // SAFETY: the kernel has filled the first `n` bytes of the room.
+            unsafe { self.buf.filled(n) };
+        }
+        (result, self.buf)
+    }
+}

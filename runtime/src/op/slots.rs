@@ -1,0 +1,249 @@
+//! The life of an operation, as a pure state machine: no kernel, no memory of the operation, no waker semantics.
+//!
+//! Three parties speak of an operation: its **owner** (a future, or a socket for the multishot kind), the **kernel**,
+//! and the **key** that stands in the SQE's `user_data`. The machine answers one question at each event: who still
+//! holds the operation's memory?
+//!
+//! | life | kernel may still speak | owner still waits | result |
+//! |---|---|---|---|
+//! | `InFlight` | yes | yes | not yet |
+//! | `Answered` | yes (a notification is due) | yes | kept |
+//! | `Ready` | no | yes | kept |
+//! | `Lingering` | yes (a notification is due) | no | taken or given up |
+//! | `Abandoned` | yes | no | not yet; a cancel was asked for |
+//!
+//! and *vacant*, the sixth, where nobody holds anything: only then is the memory given back and the key's index used
+//! again, under a new generation. So a late CQE, or a cancel that crosses its completion, finds a stranger and misses.
+//!
+//! # Dropping
+//!
+//! | owner drops in | what happens |
+//! |---|---|
+//! | `InFlight` | `Abandoned`; the caller must send a cancel; memory stays until the final CQE |
+//! | `Answered` | `Lingering`; the result is handed to whoever cleans up late results; memory stays until the notification |
+//! | `Ready` | vacant at once; the result is handed to whoever cleans up late results |
+
+use slab::Slab;
+
+/// Bits of a key's index; the rest of its 56 bits are generation.
+const INDEX_BITS: u32 = 24;
+/// Operations that can be in flight on one core at once.
+pub(crate) const MAX_OPERATIONS: usize = 1 << INDEX_BITS;
+
+/// Names one operation, for as long as it lives and never again: 24 bits of index, 32 of generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// The index of the operation's memory.
+    pub(crate) fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// As the low 56 bits of a `user_data`.
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.generation) << INDEX_BITS | u64::from(self.index)
+    }
+
+    /// From the low 56 bits of a `user_data`.
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self { index: bits as u32 & ((1 << INDEX_BITS) - 1), generation: (bits >> INDEX_BITS) as u32 }
+    }
+}
+
+/// What the kernel answered: the CQE's `res` and `flags`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+/// How often an operation answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shots {
+    /// One result, and for zero-copy sends one notification after it.
+    Single,
+    /// Any number of results, each handed to the owner's sink as it comes.
+    Multi,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    InFlight,
+    Answered(Outcome),
+    Ready(Outcome),
+    Lingering,
+    Abandoned,
+}
+
+struct Slot<W, X> {
+    generation: u32,
+    shots: Shots,
+    life: Life,
+    waker: Option<W>,
+    extra: X,
+}
+
+/// What a CQE means for whoever runs the machine.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event<W, X> {
+    /// No such operation: a stranger's key, or one long gone.
+    Stale,
+    /// The result is kept for the owner: wake it, if it left a waker.
+    Wake(Option<W>),
+    /// One of many results: hand it to the sink. `owned` tells whether the owner is still there; if not, what the
+    /// result brings (a descriptor, a buffer) must be given back. If `last`, the memory is free after that.
+    Item { extra: X, owned: bool, last: bool },
+    /// The owner is gone and this is its result: clean up what it brings. The memory is free after that if `last`.
+    Late { extra: X, outcome: Outcome, last: bool },
+    /// The notification after a result that was already dealt with: the memory is free.
+    Released { extra: X },
+}
+
+/// What an owner finds when it looks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing yet; the waker was kept.
+    Pending,
+    /// The result; the memory is the owner's again.
+    Done(Outcome),
+    /// The result; the memory stays the kernel's until the notification.
+    Early(Outcome),
+}
+
+/// What dropping an owner asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Abandon<X> {
+    /// Send a cancel; nothing is free yet.
+    Cancel,
+    /// A result lay waiting: clean up what it brings. The memory is free after that if `last`.
+    Late { extra: X, outcome: Outcome, last: bool },
+}
+
+/// All operations of a core. `W` is a waker, `X` what the runner wants to remember of each (its function table).
+pub(crate) struct Slots<W, X> {
+    slab: Slab<Slot<W, X>>,
+    next_generation: u32,
+}
+
+impl<W, X: Copy> Slots<W, X> {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self { slab: Slab::with_capacity(capacity), next_generation: 0 }
+    }
+
+    /// Operations that are not vacant.
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// A new operation, `InFlight`; `None` when [`MAX_OPERATIONS`] are.
+    pub(crate) fn submit(&mut self, shots: Shots, extra: X) -> Option<Key> {
+        if self.slab.len() >= MAX_OPERATIONS {
+            return None;
+        }
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let index = self.slab.insert(Slot { generation, shots, life: Life::InFlight, waker: None, extra });
+        Some(Key { index: index as u32, generation })
+    }
+
+    fn slot(&mut self, key: Key) -> Option<&mut Slot<W, X>> {
+        self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
+    }
+
+    /// The kernel speaks: a CQE with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as they stand in its flags.
+    pub(crate) fn complete(&mut self, key: Key, outcome: Outcome, more: bool, notif: bool) -> Event<W, X> {
+        let Some(slot) = self.slot(key) else { return Event::Stale };
+        let extra = slot.extra;
+        if slot.shots == Shots::Multi {
+            let owned = slot.life == Life::InFlight;
+            if !more {
+                self.slab.remove(key.index());
+            }
+            return Event::Item { extra, owned, last: !more };
+        }
+        match (slot.life, notif) {
+            (Life::InFlight, false) => {
+                slot.life = if more { Life::Answered(outcome) } else { Life::Ready(outcome) };
+                Event::Wake(slot.waker.take())
+            }
+            (Life::Abandoned, false) => {
+                if more {
+                    slot.life = Life::Lingering;
+                } else {
+                    self.slab.remove(key.index());
+                }
+                Event::Late { extra, outcome, last: !more }
+            }
+            (Life::Answered(kept), true) => {
+                // The owner has not looked yet; it will find the memory its own again.
+                slot.life = Life::Ready(kept);
+                Event::Wake(slot.waker.take())
+            }
+            (Life::Lingering, true) => {
+                self.slab.remove(key.index());
+                Event::Released { extra }
+            }
+            // The kernel sends one result and at most one notification, in that order; anything else is not ours.
+            (Life::InFlight | Life::Abandoned, true) | (Life::Answered(_) | Life::Lingering | Life::Ready(_), _) => {
+                Event::Stale
+            }
+        }
+    }
+
+    /// The owner looks. `waker` is called only when it has to wait.
+    pub(crate) fn look(&mut self, key: Key, waker: impl FnOnce(Option<W>) -> W) -> Look {
+        let Some(slot) = self.slot(key) else {
+            unreachable!("an owner holds its operation: only it makes the slot vacant");
+        };
+        match slot.life {
+            Life::Ready(outcome) => {
+                self.slab.remove(key.index());
+                Look::Done(outcome)
+            }
+            Life::Answered(outcome) => {
+                slot.life = Life::Lingering;
+                Look::Early(outcome)
+            }
+            Life::InFlight => {
+                let old = slot.waker.take();
+                slot.waker = Some(waker(old));
+                Look::Pending
+            }
+            Life::Lingering | Life::Abandoned => unreachable!("the owner left earlier"),
+        }
+    }
+
+    /// The owner goes without waiting. `None` when the operation is over already (a multishot that had ended).
+    pub(crate) fn abandon(&mut self, key: Key) -> Option<Abandon<X>> {
+        let slot = self.slot(key)?;
+        let extra = slot.extra;
+        slot.waker = None;
+        match slot.life {
+            Life::InFlight => {
+                slot.life = Life::Abandoned;
+                Some(Abandon::Cancel)
+            }
+            Life::Answered(outcome) => {
+                slot.life = Life::Lingering;
+                Some(Abandon::Late { extra, outcome, last: false })
+            }
+            Life::Ready(outcome) => {
+                self.slab.remove(key.index());
+                Some(Abandon::Late { extra, outcome, last: true })
+            }
+            Life::Lingering | Life::Abandoned => None,
+        }
+    }
+
+    /// What the runner remembers of this operation, while it is not vacant.
+    pub(crate) fn extra(&self, key: Key) -> Option<X> {
+        self.slab.get(key.index()).filter(|slot| slot.generation == key.generation).map(|slot| slot.extra)
+    }
+}
+
+#[cfg(test)]
+mod tests;

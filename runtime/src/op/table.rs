@@ -1,0 +1,234 @@
+//! The table of a core's operations: runs the [state machine](super::slots), keeps the memory in the
+//! [arena](super::arena), and talks to the ring.
+//!
+//! All unsafe of operations is here: a cell holds a value of the type whose function table stands in its slot, from
+//! [`OpTable::submit`] until the machine says that the slot is vacant.
+
+use std::cell::RefCell;
+use std::ptr::NonNull;
+use std::task::Waker;
+
+use io_uring::{opcode, squeue};
+
+use super::arena::Arena;
+use super::slots::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
+use super::{Multishot, Operation, Sqes, Tag};
+use crate::core::Core;
+use crate::ring::{Cqe, Ring};
+
+/// What to do with the untyped value in a cell.
+struct Vtable {
+    name: &'static str,
+    /// Consumes the value with a result that nobody waits for. Single operations only.
+    late: unsafe fn(NonNull<u8>, Outcome),
+    /// Shows the value one of many results, and consumes it with the last. Multishot operations only.
+    item: unsafe fn(NonNull<u8>, &Core, Outcome, bool, bool),
+    /// Consumes the value.
+    release: unsafe fn(NonNull<u8>),
+    /// A poll goes before it, and a cancel must find either.
+    linked: bool,
+}
+
+struct Single<T>(T);
+
+impl<T: Operation> Single<T> {
+    const VTABLE: Vtable = Vtable {
+        name: T::NAME,
+        // SAFETY: the caller passes a cell that holds a `T` and treats it as empty afterwards.
+        late: |cell, outcome| unsafe { cell.cast::<T>().read() }.late(outcome),
+        item: |_, _, _, _, _| unreachable!("a single operation has no items"),
+        // SAFETY: as for `late`.
+        release: |cell| drop(unsafe { cell.cast::<T>().read() }),
+        linked: T::LINKED,
+    };
+}
+
+struct Many<T>(T);
+
+impl<T: Multishot> Many<T> {
+    const VTABLE: Vtable = Vtable {
+        name: T::NAME,
+        late: |_, _| unreachable!("a multishot operation has items, not a late result"),
+        item: |cell, core, outcome, owned, last| {
+            if last {
+                // SAFETY: the caller passes a cell that holds a `T` and treats it as empty afterwards.
+                unsafe { cell.cast::<T>().read() }.item(core, outcome, owned, true);
+            } else {
+                // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
+                unsafe { cell.cast::<T>().as_ref() }.item(core, outcome, owned, false);
+            }
+        },
+        release: |_| unreachable!("a multishot operation ends with its last item"),
+        linked: false,
+    };
+}
+
+/// The operations of one core.
+pub(crate) struct OpTable {
+    slots: RefCell<Slots<Waker, &'static Vtable>>,
+    /// The cells; what lies in one is described by the function table of the slot with the same index.
+    arena: RefCell<Arena>,
+}
+
+impl OpTable {
+    /// An empty table with room for `capacity` operations before its states have to move.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { slots: RefCell::new(Slots::with_capacity(capacity)), arena: RefCell::new(Arena::new()) }
+    }
+
+    /// Operations of which the kernel may still speak, or whose result waits for its owner.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
+    /// Submits a single operation on behalf of the task behind `waker`.
+    pub(crate) fn submit<T: Operation>(&self, ring: &Ring, operation: T, waker: &Waker) -> Key {
+        const { Arena::fits::<T>() }
+        let (key, cell) = self.occupy(Shots::Single, &Single::<T>::VTABLE);
+        // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
+        let sqes = unsafe {
+            cell.cast::<T>().write(operation);
+            cell.cast::<T>().as_mut()
+        }
+        .sqes();
+        // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its cell until
+        // the machine makes the slot vacant, which it does only after the final CQE.
+        unsafe { push(ring, key, sqes) };
+        let pending = self.slots.borrow_mut().look(key, |_| waker.clone());
+        debug_assert_eq!(pending, Look::Pending);
+        key
+    }
+
+    /// Submits a multishot operation.
+    pub(crate) fn submit_multi<T: Multishot>(&self, ring: &Ring, operation: T) -> Key {
+        const { Arena::fits::<T>() }
+        let (key, cell) = self.occupy(Shots::Multi, &Many::<T>::VTABLE);
+        // SAFETY: as in `submit`.
+        let sqes = unsafe {
+            cell.cast::<T>().write(operation);
+            cell.cast::<T>().as_mut()
+        }
+        .sqes();
+        // SAFETY: as in `submit`.
+        unsafe { push(ring, key, sqes) };
+        key
+    }
+
+    fn occupy(&self, shots: Shots, vtable: &'static Vtable) -> (Key, NonNull<u8>) {
+        let key = self.slots.borrow_mut().submit(shots, vtable);
+        // 16.7 million operations in flight on one core would need 4 GiB of cells: memory ends first.
+        let key = key.expect("fewer than MAX_OPERATIONS in flight on one core");
+        (key, self.arena.borrow_mut().cell(key.index()))
+    }
+
+    /// The owner's look at its operation.
+    pub(crate) fn look(&self, key: Key, waker: &Waker) -> Look {
+        self.slots.borrow_mut().look(key, |old| match old {
+            Some(old) if old.will_wake(waker) => old,
+            _ => waker.clone(),
+        })
+    }
+
+    /// Takes a finished operation out of its cell.
+    ///
+    /// # Safety
+    /// `key` was submitted as a `T`, and [`look`](Self::look) has just said [`Look::Done`] for it.
+    pub(crate) unsafe fn take<T: Operation>(&self, key: Key) -> T {
+        let cell = self.arena.borrow_mut().cell(key.index());
+        // SAFETY: the caller's promise; the slot is vacant, so nobody else will look into this cell before it is
+        // written anew, and that can only happen through `submit` on this thread.
+        unsafe { cell.cast::<T>().read() }
+    }
+
+    /// The owner of `key` goes without waiting: cancels, and cleans up what had already come.
+    pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
+        let abandoned = self.slots.borrow_mut().abandon(key);
+        match abandoned {
+            None => {}
+            Some(Abandon::Cancel) => self.cancel(ring, key),
+            Some(Abandon::Late { extra, outcome, last }) => self.late(key, extra, outcome, last),
+        }
+    }
+
+    /// Asks the kernel to give up on an operation whose owner stays: a multishot that is to end.
+    pub(crate) fn cancel(&self, ring: &Ring, key: Key) {
+        // Interrupting a running operation is not an error, nor is missing one that has just completed: what became
+        // of it is told by its own CQE. A full submission queue is flushed by the push: no cancel is lost.
+        let cancel = |target| {
+            let entry = opcode::AsyncCancel::new(target)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(Tag::Cancel.with(key.to_bits()));
+            // SAFETY: a cancel points to nothing.
+            unsafe { ring.push(&entry) };
+        };
+        let linked = self.slots.borrow().extra(key).is_some_and(|vtable| vtable.linked);
+        if linked {
+            cancel(Tag::LinkHead.with(key.to_bits()));
+        }
+        cancel(Tag::Op.with(key.to_bits()));
+    }
+
+    /// The kernel's word on an operation of this table.
+    pub(crate) fn complete(&self, core: &Core, bits: u64, cqe: Cqe) {
+        let key = Key::from_bits(bits);
+        let outcome = Outcome { result: cqe.result, flags: cqe.flags };
+        let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif());
+        match event {
+            Event::Wake(Some(waker)) => waker.wake(),
+            Event::Wake(None) => {}
+            Event::Stale => tracing::debug!("CQE for an operation that is over: {cqe:?}"),
+            Event::Item { extra, owned, last } => {
+                let cell = self.arena.borrow_mut().cell(key.index());
+                // SAFETY: the cell holds the value that belongs to this function table. With the last item the machine
+                // has made the slot vacant, and the function takes the value out before it runs anything that could
+                // submit anew and be given the same cell.
+                unsafe { (extra.item)(cell, core, outcome, owned, last) };
+            }
+            Event::Late { extra, outcome, last } => self.late(key, extra, outcome, last),
+            Event::Released { extra } => self.release(key, extra),
+        }
+    }
+
+    fn late(&self, key: Key, vtable: &'static Vtable, outcome: Outcome, last: bool) {
+        tracing::trace!(operation = vtable.name, result = outcome.result, "result after its owner had gone");
+        if last {
+            let cell = self.arena.borrow_mut().cell(key.index());
+            // SAFETY: the machine has just made the slot vacant, and the function takes the value out first.
+            unsafe { (vtable.late)(cell, outcome) };
+        }
+        // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
+    }
+
+    fn release(&self, key: Key, vtable: &'static Vtable) {
+        let cell = self.arena.borrow_mut().cell(key.index());
+        // SAFETY: the machine has just made the slot vacant, and the function takes the value out first.
+        unsafe { (vtable.release)(cell) };
+    }
+
+    /// Gives up the memory of all operations that the kernel has not given back, for ever.
+    pub(crate) fn leak(&self) {
+        self.arena.borrow_mut().leak();
+        let mut slots = self.slots.borrow_mut();
+        std::mem::forget(std::mem::replace(&mut *slots, Slots::with_capacity(0)));
+    }
+}
+
+/// Pushes an operation's SQEs under its key.
+///
+/// # Safety
+/// What the entries point to stays in place until the operation's final CQE.
+unsafe fn push(ring: &Ring, key: Key, sqes: Sqes) {
+    let main = sqes.main.user_data(Tag::Op.with(key.to_bits()));
+    match sqes.after {
+        // SAFETY: the caller's promise.
+        None => unsafe { ring.push(&main) },
+        Some(head) => {
+            let head = head
+                .flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS)
+                .user_data(Tag::LinkHead.with(key.to_bits()));
+            // SAFETY: the caller's promise.
+            unsafe { ring.push_all(&[head, main]) }
+        }
+    }
+}

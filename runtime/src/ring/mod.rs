@@ -1,0 +1,339 @@
+//! A core's ring: SQEs in, one system call a turn, CQEs out.
+//!
+//! All unsafe talk with the `io_uring` crate is in this folder. Enter is our own system call, because the crate's
+//! remembers the registered descriptor in a borrowed value only and knows neither `NO_IOWAIT` nor how to run deferred
+//! work without waiting.
+
+mod setup;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, squeue};
+
+pub use setup::RingFeatures;
+pub(crate) use setup::RingOptions;
+
+use crate::{Error, Result};
+
+// Not exported by the io_uring crate (linux/io_uring.h).
+const ENTER_GETEVENTS: u32 = 1 << 0;
+const ENTER_EXT_ARG: u32 = 1 << 3;
+const ENTER_REGISTERED_RING: u32 = 1 << 4;
+const ENTER_NO_IOWAIT: u32 = 1 << 7;
+const REGISTER_RING_FDS: libc::c_uint = 20;
+const UNREGISTER_RING_FDS: libc::c_uint = 21;
+/// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may wait.
+/// Splices of file pages into pipes are of the second class too, since a pipe is their other end.
+const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
+
+/// One completion, copied out of the queue so that handlers may use the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cqe {
+    pub(crate) user_data: u64,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+impl Cqe {
+    /// More completions of this operation will come.
+    pub(crate) fn more(self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// This is the notification of a zero-copy send, not its result.
+    pub(crate) fn notif(self) -> bool {
+        cqueue::notif(self.flags)
+    }
+
+    /// The provided buffer that holds what came.
+    pub(crate) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+/// How long an enter waits for a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all: submit, run deferred work, come back.
+    No,
+    /// Until one completes, or at most this long.
+    For(Duration),
+    /// Until one completes.
+    Forever,
+}
+
+/// `struct io_uring_getevents_arg` of linux/io_uring.h.
+#[repr(C)]
+struct GetEventsArg {
+    sigmask: u64,
+    sigmask_sz: u32,
+    min_wait_usec: u32,
+    ts: u64,
+}
+
+/// The ring of one core. Neither `Send` nor `Sync`: `SINGLE_ISSUER` means this thread.
+pub(crate) struct Ring {
+    ring: IoUring,
+    enter_fd: RawFd,
+    enter_flags: u32,
+    features: RingFeatures,
+    /// CQEs that had to be taken out early, to make room in a full submission queue.
+    early: RefCell<VecDeque<Cqe>>,
+    enters: Cell<u64>,
+    pushed: Cell<u64>,
+}
+
+impl Ring {
+    /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is where io-wq workers go.
+    pub(crate) fn new(options: RingOptions, cpu: Option<u32>) -> Result<Self> {
+        let (ring, no_sqarray) = setup::create(options)?;
+        let params = ring.params();
+        let no_iowait = params.is_feature_no_iowait();
+        let mut features = RingFeatures {
+            sq_entries: params.sq_entries(),
+            cq_entries: params.cq_entries(),
+            no_sqarray,
+            registered_fd: false,
+            no_iowait,
+            iowq_pinned: false,
+            iowq_max_workers: IOWQ_MAX_WORKERS,
+        };
+        ring.submitter()
+            .register_iowq_max_workers(&mut IOWQ_MAX_WORKERS.clone())
+            .map_err(|e| Error::io("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e))?;
+        if let Some(cpu) = cpu {
+            features.iowq_pinned = pin_iowq(&ring, cpu);
+        }
+        let mut enter_fd = ring.as_raw_fd();
+        let mut enter_flags = if no_iowait { ENTER_NO_IOWAIT } else { 0 };
+        match register_ring_fd(enter_fd) {
+            Ok(index) => {
+                enter_fd = index;
+                enter_flags |= ENTER_REGISTERED_RING;
+                features.registered_fd = true;
+            }
+            Err(e) => tracing::debug!("ring descriptor not registered, each enter looks it up: {e}"),
+        }
+        Ok(Self {
+            ring,
+            enter_fd,
+            enter_flags,
+            features,
+            early: RefCell::new(VecDeque::new()),
+            enters: Cell::new(0),
+            pushed: Cell::new(0),
+        })
+    }
+
+    /// What this ring has in force.
+    pub(crate) fn features(&self) -> &RingFeatures {
+        &self.features
+    }
+
+    /// System calls made to enter the ring, and SQEs pushed, since it was made.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.enters.get(), self.pushed.get())
+    }
+
+    /// The ring's own descriptor, for registrations.
+    pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Queues one SQE; a full queue is flushed to the kernel first, so that nothing is ever turned away.
+    ///
+    /// # Safety
+    /// What the entry points to stays valid and unmoved until its final CQE.
+    pub(crate) unsafe fn push(&self, entry: &squeue::Entry) {
+        // SAFETY: handed on to the caller.
+        unsafe { self.push_all(std::slice::from_ref(entry)) }
+    }
+
+    /// Queues SQEs that belong together (a link chain must not be torn by the end of a submission).
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push), for each entry.
+    pub(crate) unsafe fn push_all(&self, entries: &[squeue::Entry]) {
+        loop {
+            // SAFETY: one thread only (`Ring` is neither Send nor Sync) and no other queue value is alive here.
+            let mut sq = unsafe { self.ring.submission_shared() };
+            if sq.capacity() - sq.len() >= entries.len() {
+                // SAFETY: the caller keeps what the entries point to.
+                let pushed = unsafe { sq.push_multiple(entries) };
+                debug_assert!(pushed.is_ok(), "there was room");
+                self.pushed.set(self.pushed.get() + entries.len() as u64);
+                return;
+            }
+            drop(sq);
+            self.make_room();
+        }
+    }
+
+    /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that first.
+    fn make_room(&self) {
+        match self.enter_once(Wait::No) {
+            Ok(()) => {}
+            Err(e) => {
+                // EBUSY: the completion queue has overflowed. EAGAIN: no memory just now. Both pass once CQEs are taken.
+                debug_assert!(matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)), "enter: {e}");
+                let mut batch = [const { MaybeUninit::uninit() }; 64];
+                let mut early = self.early.borrow_mut();
+                early.extend(self.fill(&mut batch).iter().map(copy));
+            }
+        }
+    }
+
+    /// SQEs that the kernel has not taken yet.
+    fn unsubmitted(&self) -> usize {
+        // SAFETY: one thread only, no other queue value is alive here.
+        unsafe { self.ring.submission_shared() }.len()
+    }
+
+    /// Whether an enter would do anything: SQEs to hand over, deferred work to run, or overflowed CQEs to fetch.
+    pub(crate) fn wants_enter(&self) -> bool {
+        // SAFETY: as in `unsubmitted`.
+        let sq = unsafe { self.ring.submission_shared() };
+        !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
+    }
+
+    /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are not errors:
+    /// the caller looks at the completion queue and decides anew.
+    pub(crate) fn enter(&self, wait: Wait) -> Result<()> {
+        let wait = if self.early.borrow().is_empty() { wait } else { Wait::No };
+        match self.enter_once(wait) {
+            Ok(()) => Ok(()),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(Error::io("io_uring_enter failed", e)),
+            },
+        }
+    }
+
+    fn enter_once(&self, wait: Wait) -> io::Result<()> {
+        let to_submit = self.unsubmitted() as libc::c_uint;
+        let mut timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut arg = GetEventsArg { sigmask: 0, sigmask_sz: 0, min_wait_usec: 0, ts: 0 };
+        let mut flags = self.enter_flags | ENTER_GETEVENTS;
+        let (min_complete, arg_ptr, arg_len) = match wait {
+            // Measured: min_complete = 0 costs 0.3 us; waiting for one with a zero time-out costs 16-18 us.
+            Wait::No | Wait::For(Duration::ZERO) => (0, std::ptr::null(), 0),
+            Wait::Forever => (1, std::ptr::null(), 0),
+            Wait::For(d) => {
+                timespec.tv_sec = d.as_secs().min(i64::MAX as u64) as i64;
+                timespec.tv_nsec = i64::from(d.subsec_nanos());
+                arg.ts = std::ptr::from_ref(&timespec).expose_provenance() as u64;
+                flags |= ENTER_EXT_ARG;
+                (1, std::ptr::from_ref(&arg).cast::<libc::c_void>(), size_of::<GetEventsArg>())
+            }
+        };
+        self.enters.set(self.enters.get() + 1);
+        // SAFETY: io_uring_enter(2) with a descriptor that this value owns; `arg` and `timespec` outlive the call, and
+        // the SQEs' own memory is kept by whoever pushed them.
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter_fd,
+                to_submit,
+                min_complete as libc::c_uint,
+                flags,
+                arg_ptr,
+                arg_len,
+            )
+        };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how many.
+    pub(crate) fn reap(&self, mut handle: impl FnMut(Cqe)) -> usize {
+        let mut count = 0;
+        loop {
+            // The borrow ends before the handler runs: it may push, and pushing may put more aside.
+            let next = self.early.borrow_mut().pop_front();
+            let Some(cqe) = next else { break };
+            handle(cqe);
+            count += 1;
+        }
+        loop {
+            let mut batch = [const { MaybeUninit::uninit() }; 64];
+            let batch = self.fill(&mut batch);
+            if batch.is_empty() {
+                return count;
+            }
+            count += batch.len();
+            batch.iter().map(copy).for_each(&mut handle);
+            // What a handler made the kernel post meanwhile is the next turn's; an early CQE is older than the queue's.
+            if batch.len() < 64 || !self.early.borrow().is_empty() {
+                return count;
+            }
+        }
+    }
+
+    fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
+        // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
+        unsafe { self.ring.completion_shared() }.fill(batch)
+    }
+}
+
+fn copy(entry: &cqueue::Entry) -> Cqe {
+    Cqe { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.features.registered_fd {
+            let mut update = RsrcUpdate { offset: self.enter_fd as u32, resv: 0, data: 0 };
+            if let Err(e) = register(self.ring.as_raw_fd(), UNREGISTER_RING_FDS, &mut update) {
+                tracing::warn!("cannot unregister the ring's descriptor: {e}");
+            }
+        }
+    }
+}
+
+/// `struct io_uring_rsrc_update` of linux/io_uring.h.
+#[repr(C)]
+struct RsrcUpdate {
+    offset: u32,
+    resv: u32,
+    data: u64,
+}
+
+/// Registers the ring's descriptor with its own task and returns the index that enters use instead (Linux 5.18).
+fn register_ring_fd(fd: RawFd) -> io::Result<RawFd> {
+    let mut update = RsrcUpdate { offset: u32::MAX, resv: 0, data: fd as u64 };
+    register(fd, REGISTER_RING_FDS, &mut update)?;
+    Ok(update.offset as RawFd)
+}
+
+fn register(fd: RawFd, opcode: libc::c_uint, update: &mut RsrcUpdate) -> io::Result<()> {
+    // SAFETY: io_uring_register(2) with one io_uring_rsrc_update, ours alone while the kernel reads and writes it.
+    let rc = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, std::ptr::from_mut(update), 1u32) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Pins the thread's io-wq workers to `cpu`: on 6.1 they do not inherit the thread's affinity, and even where they do
+/// a worker made before the pinning would not.
+fn pin_iowq(ring: &IoUring, cpu: u32) -> bool {
+    // SAFETY: cpu_set_t is a bit mask for which all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu as usize >= libc::CPU_SETSIZE as usize {
+        tracing::warn!("io-wq workers are not pinned: CPU {cpu} is beyond cpu_set_t");
+        return false;
+    }
+    // SAFETY: the index is below CPU_SETSIZE.
+    unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    match ring.submitter().register_iowq_aff(&set) {
+        Ok(()) => true,
+        Err(e) => {
+            tracing::warn!("io-wq workers are not pinned to CPU {cpu} (IORING_REGISTER_IOWQ_AFF): {e}");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

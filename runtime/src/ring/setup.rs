@@ -1,0 +1,98 @@
+//! Which ring a core gets: the flags, why each is there, and what happens on a kernel that lacks one.
+//!
+//! | flag | since | why |
+//! |---|---|---|
+//! | `SINGLE_ISSUER` | 6.0 | only the core's thread submits: the kernel drops its submission lock |
+//! | `DEFER_TASKRUN` | 6.1 | completions are processed when we ask, in one batch, not by interrupting the thread |
+//! | `TASKRUN_FLAG` | 5.19 | one load tells whether such work waits, so that a busy core need not enter to find out |
+//! | `SUBMIT_ALL` | 5.18 | one bad SQE does not keep the rest of the batch back |
+//! | `CLAMP`, `CQSIZE` | 5.6 | a CQ of four times the SQ: multishot operations complete more than they submit |
+//! | `NO_SQARRAY` | 6.6 | one indirection less per SQE; **downgraded** where the kernel says `EINVAL` |
+//!
+//! The floor is Linux 6.1: without `DEFER_TASKRUN` a core does not start, and the error says so.
+//! Man page: `io_uring_setup(2)`.
+
+use std::io;
+
+use io_uring::IoUring;
+
+use crate::{Error, ErrorKind, Result};
+
+/// What the ring of a core has in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingFeatures {
+    /// Entries of the submission queue.
+    pub sq_entries: u32,
+    /// Entries of the completion queue.
+    pub cq_entries: u32,
+    /// `IORING_SETUP_NO_SQARRAY` (Linux 6.6).
+    pub no_sqarray: bool,
+    /// The ring's descriptor is registered, which saves a descriptor look-up at each enter (Linux 5.18).
+    pub registered_fd: bool,
+    /// `IORING_ENTER_NO_IOWAIT`: an idle core is not counted as waiting for a disk (Linux 6.15).
+    pub no_iowait: bool,
+    /// io-wq workers are pinned to the core's CPU (`IORING_REGISTER_IOWQ_AFF`, Linux 5.14).
+    pub iowq_pinned: bool,
+    /// Upper bounds of io-wq workers, bounded and unbounded (`IORING_REGISTER_IOWQ_MAX_WORKERS`, Linux 5.15).
+    pub iowq_max_workers: [u32; 2],
+}
+
+/// How a ring is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RingOptions {
+    /// Entries of the submission queue; the kernel rounds up to a power of two and clamps to 32,768.
+    pub(crate) entries: u32,
+    /// Entries of the completion queue, at least as many.
+    pub(crate) cq_entries: u32,
+}
+
+/// Makes the ring. Must run on the pinned thread: the kernel takes the ring's pages from the node of the CPU that asks.
+pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
+    let mut builder = IoUring::<io_uring::squeue::Entry, io_uring::cqueue::Entry>::builder();
+    builder
+        .dontfork()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(options.cq_entries);
+    let plain = builder.clone();
+    match builder.setup_no_sqarray().build(options.entries) {
+        Ok(ring) => Ok((ring, true)),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            tracing::debug!("NO_SQARRAY refused: making the ring without it (Linux < 6.6)");
+            plain.build(options.entries).map(|ring| (ring, false)).map_err(explain)
+        }
+        Err(e) => Err(explain(e)),
+    }
+}
+
+/// Turns the kernel's refusal into a line that names cause and remedy.
+fn explain(e: io::Error) -> Error {
+    let why = match e.raw_os_error() {
+        Some(libc::EPERM) | Some(libc::EACCES) => refused_by_policy(),
+        Some(libc::ENOSYS) => {
+            "io_uring is not in this kernel, or a seccomp filter hides it; run on Linux 6.1 or later with io_uring_setup, io_uring_enter and io_uring_register allowed"
+        }
+        Some(libc::EINVAL) => "this kernel lacks SINGLE_ISSUER or DEFER_TASKRUN; Annulus needs Linux 6.1 or later",
+        Some(libc::ENOMEM) => {
+            "no memory for the ring; ask for fewer entries, or raise RLIMIT_MEMLOCK (ulimit -l) on kernels that charge rings to it"
+        }
+        Some(libc::EMFILE) | Some(libc::ENFILE) => "no file descriptor left for the ring; raise RLIMIT_NOFILE (ulimit -n)",
+        _ => "cannot set up an io_uring",
+    };
+    Error::with_source(ErrorKind::Platform, why, e)
+}
+
+/// `EPERM` has two makers: the sysctl and a seccomp filter. The sysctl can be read; what is left is the filter.
+fn refused_by_policy() -> &'static str {
+    match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").as_deref().map(str::trim) {
+        Ok("2") => "io_uring is switched off on this machine; an administrator turns it on by `sysctl kernel.io_uring_disabled=0`",
+        Ok("1") => {
+            "io_uring is allowed only to privileged processes here; `sysctl kernel.io_uring_disabled=0`, or join the group in kernel.io_uring_group"
+        }
+        _ => "io_uring is refused, most likely by the container's seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register",
+    }
+}

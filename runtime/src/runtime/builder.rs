@@ -1,0 +1,226 @@
+//! How a runtime is asked for.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use super::running::Running;
+use super::state::RuntimeShared;
+use super::worker::{self, Plot};
+use crate::core::shared::CoreShared;
+use crate::numa::plan::{CorePlan, CoreSelection, PlannedCore};
+use crate::numa::pool::NodePool;
+use crate::numa::thread::spawn_pinned;
+use crate::numa::topology::Topology;
+use crate::numa::NodeId;
+use crate::{Error, ErrorKind, Result};
+
+/// Entries of a core's submission queue by default.
+const RING_ENTRIES: u32 = 4096;
+/// Node-local memory of a core by default, in bytes: half for receiving, half as [`Block`](crate::buf::Block)s.
+const POOL_BYTES: usize = 16 << 20;
+/// The least that a pool can work with, in bytes.
+const MIN_POOL_BYTES: usize = 256 << 10;
+
+/// Settings of a runtime. Made by [`Runtime::builder`].
+#[derive(Debug, Clone)]
+pub struct Builder {
+    cores: CoreSelection,
+    pool_bytes: usize,
+    ring_entries: u32,
+    name: String,
+}
+
+impl Builder {
+    /// Which CPUs run a core: all that the process may use, or a list. All by default.
+    pub fn cores(mut self, cores: CoreSelection) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Bytes of node-local memory for each core, at least 256 KiB. 16 MiB by default.
+    pub fn pool_bytes(mut self, bytes: usize) -> Self {
+        self.pool_bytes = bytes;
+        self
+    }
+
+    /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion queue has
+    /// four times as many. 4,096 by default.
+    pub fn ring_entries(mut self, entries: u32) -> Self {
+        self.ring_entries = entries;
+        self
+    }
+
+    /// What threads are called: `NAME-CPU`, of which the kernel shows 15 bytes. `annulus` by default.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Looks at the machine and plans the cores. Starts nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] for a CPU that does not exist or is not allowed, and for sizes out of range;
+    /// [`ErrorKind::Platform`] when the machine cannot be looked at.
+    pub fn build(self) -> Result<Runtime> {
+        if self.pool_bytes < MIN_POOL_BYTES {
+            let what = format!("a core's pool of {} bytes is too small; give at least {MIN_POOL_BYTES}", self.pool_bytes);
+            return Err(Error::new(ErrorKind::Input, what));
+        }
+        if !(8..=32_768).contains(&self.ring_entries) {
+            let what = format!("a ring of {} entries cannot be; choose 8 to 32768", self.ring_entries);
+            return Err(Error::new(ErrorKind::Input, what));
+        }
+        let topology = Topology::discover()?;
+        let plan = CorePlan::new(&topology, &self.cores)?;
+        Ok(Runtime { settings: self, plan, topology })
+    }
+}
+
+/// A runtime that has been planned and not started yet.
+///
+/// ```no_run
+/// use annulus::{Runtime, net::TcpListener};
+///
+/// fn main() -> annulus::Result<()> {
+///     Runtime::builder().cores("0-3".parse()?).build()?.run(|| async {
+///         let listener = TcpListener::bind("127.0.0.1:7000".parse().expect("an address"))?;
+///         loop {
+///             let stream = listener.accept().await?;
+///             annulus::spawn(async move {
+///                 while let Some(chunk) = stream.recv().await? {
+///                     stream.send_all(chunk).await?;
+///                 }
+///                 annulus::Result::Ok(())
+///             })
+///             .detach();
+///         }
+///     })
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Runtime {
+    settings: Builder,
+    plan: CorePlan,
+    topology: Topology,
+}
+
+impl Runtime {
+    /// Settings to start from.
+    pub fn builder() -> Builder {
+        Builder {
+            cores: CoreSelection::All,
+            pool_bytes: POOL_BYTES,
+            ring_entries: RING_ENTRIES,
+            name: "annulus".to_owned(),
+        }
+    }
+
+    /// The machine as this process may use it.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The cores that will run.
+    pub fn plan(&self) -> &CorePlan {
+        &self.plan
+    }
+
+    /// Runs `root` once on every core and waits until all have ended.
+    ///
+    /// A core ends when its root future does: tasks that are left are dropped, operations cancelled, and every last
+    /// completion is awaited. The first error, or panic, of a root future ends all cores and is returned.
+    ///
+    /// # Errors
+    /// What a root future returned; [`ErrorKind::Platform`] and others when the runtime could not start;
+    /// [`ErrorKind::Panicked`] when a root future panicked. Linux 6.1 is needed.
+    pub fn run<F, Fut, E>(self, root: F) -> Result<(), E>
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.start(root)?.wait()
+    }
+
+    /// As [`run`](Self::run), without waiting: gives a handle once every core is up.
+    ///
+    /// # Errors
+    /// When the runtime could not start.
+    pub fn start<F, Fut, E>(self, root: F) -> Result<Running<E>>
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let cores = self.plan.cores();
+        let pools = self.pools()?;
+        let shared = RuntimeShared::new(cores.len()).map_err(|e| Error::io("cannot make an eventfd", e))?;
+        let mut members = Vec::with_capacity(cores.len());
+        for core in cores {
+            let member = CoreShared::new(core.index, core.cpu, core.node, Arc::clone(&shared))
+                .map_err(|e| Error::io("cannot make a core's eventfd", e))?;
+            members.push(Arc::new(member));
+        }
+        shared.set_members(&members);
+        let root = Arc::new(root);
+        // Bounded by the number of cores, each of which sends once.
+        let (ready, up) = crossbeam_channel::bounded(cores.len());
+        let mut threads = Vec::with_capacity(cores.len());
+        let mut failure = None;
+        for (core, member) in cores.iter().zip(&members) {
+            let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
+            let Some(share) = share else {
+                failure = Some(Error::new(ErrorKind::Platform, format!("no memory was shared out for CPU {}", core.cpu)));
+                break;
+            };
+            let plot = Plot {
+                core: core.clone(),
+                shared: Arc::clone(member),
+                share,
+                ring_entries: self.settings.ring_entries,
+            };
+            let (root, ready) = (Arc::clone(&root), ready.clone());
+            let name = format!("{}-{}", self.settings.name, core.cpu);
+            match spawn_pinned(name, core, move || worker::run(plot, &*root, ready)) {
+                Ok(thread) => threads.push(thread),
+                Err(e) => {
+                    failure = Some(e.into());
+                    break;
+                }
+            }
+        }
+        drop(ready);
+        let mut reports = Vec::with_capacity(threads.len());
+        for _ in 0..threads.len() {
+            match up.recv() {
+                Ok(Ok(report)) => reports.push(report),
+                Ok(Err(e)) => failure = failure.or(Some(e)),
+                Err(_) => failure = failure.or(Some(Error::new(ErrorKind::Panicked, "a core panicked while it started"))),
+            }
+        }
+        shared.open_gate(failure.is_none());
+        if let Some(e) = failure {
+            for thread in threads {
+                // Its own error was sent already, or it was told to go home.
+                drop(thread.join());
+            }
+            return Err(e);
+        }
+        reports.sort_by_key(|report| report.core.index);
+        Ok(Running::new(shared, members, threads, reports))
+    }
+
+    /// One pool for each node that cores take memory from.
+    fn pools(&self) -> Result<BTreeMap<NodeId, NodePool>> {
+        let mut by_node: BTreeMap<NodeId, Vec<PlannedCore>> = BTreeMap::new();
+        for core in self.plan.cores() {
+            by_node.entry(core.memory).or_default().push(core.clone());
+        }
+        let mut pools = BTreeMap::new();
+        for (node, cores) in by_node {
+            pools.insert(node, NodePool::new(&cores, self.settings.pool_bytes)?);
+        }
+        Ok(pools)
+    }
+}

@@ -1,0 +1,92 @@
+//! A runtime at work, seen from outside.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::report::{CoreReport, Report};
+use super::state::RuntimeShared;
+use crate::core::counters::Counters;
+use crate::core::shared::CoreShared;
+use crate::task::panic_text;
+use crate::{Error, ErrorKind, Result};
+
+/// A handle on a started runtime. Dropping it cuts the runtime and waits for its end.
+pub struct Running<E> {
+    shared: Arc<RuntimeShared>,
+    members: Vec<Arc<CoreShared>>,
+    threads: Vec<JoinHandle<Result<(), E>>>,
+    reports: Vec<CoreReport>,
+}
+
+impl<E: From<Error> + Send + 'static> Running<E> {
+    pub(super) fn new(
+        shared: Arc<RuntimeShared>,
+        members: Vec<Arc<CoreShared>>,
+        threads: Vec<JoinHandle<Result<(), E>>>,
+        reports: Vec<CoreReport>,
+    ) -> Self {
+        Self { shared, members, threads, reports }
+    }
+
+    /// Asks every core to come to its end: [`core::stopping`](crate::core::stopping) completes there. Does not wait.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Ends every core now: tasks are dropped where they stand. Does not wait.
+    pub fn cut(&self) {
+        self.shared.cut();
+    }
+
+    /// Waits until every core has ended.
+    ///
+    /// # Errors
+    /// The error of the first core, in the order of the plan, that had one.
+    pub fn wait(mut self) -> Result<(), E> {
+        let mut result = Ok(());
+        for thread in std::mem::take(&mut self.threads) {
+            let end = thread.join().unwrap_or_else(|payload| {
+                let what = format!("a core panicked: {}", panic_text(&payload));
+                Err(Error::new(ErrorKind::Panicked, what).into())
+            });
+            result = result.and(end);
+        }
+        result
+    }
+
+    /// An eventfd that becomes readable when every core has ended, for a main thread that polls.
+    pub fn finished_fd(&self) -> BorrowedFd<'_> {
+        self.shared.finished.as_fd()
+    }
+
+    /// What is in force on each core, and where memory lies now.
+    pub fn report(&self) -> Report {
+        Report::look(&self.reports)
+    }
+
+    /// The counters of every core.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.members.iter().map(|core| core.counters.read(core.index)).collect()
+    }
+}
+
+impl<E> Drop for Running<E> {
+    fn drop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        self.shared.cut();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a core panicked at the end of the runtime");
+            }
+        }
+    }
+}
+
+impl<E> std::fmt::Debug for Running<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("cores", &self.members.len()).finish_non_exhaustive()
+    }
+}

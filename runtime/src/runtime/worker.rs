@@ -1,0 +1,271 @@
+//! A core's thread: brings the core up, turns its loop, and hands over to the [end](super::end).
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crossbeam_channel::Sender;
+use io_uring::{opcode, squeue, types};
+
+use super::end;
+use super::report::CoreReport;
+use crate::buf::blocks::BlockPool;
+use crate::buf::ring::BufRing;
+use crate::core::shared::CoreShared;
+use crate::core::{Budget, Core};
+use crate::numa::plan::PlannedCore;
+use crate::numa::pool::{Blocks, Share};
+use crate::numa::thread::placement_of_current;
+use crate::numa::verify;
+use crate::op::Tag;
+use crate::op::table::OpTable;
+use crate::ring::{Cqe, Ring, RingOptions, Wait};
+use crate::task::queue::Tasks;
+use crate::task::{JoinHandle, spawn};
+use crate::time::timers::Timers;
+use crate::transfer::pipe::PipePool;
+use crate::{Error, ErrorKind, Result};
+
+/// Polls of tasks between two looks at the ring.
+const POLLS_PER_TURN: usize = 256;
+/// Bytes of a [`Block`](crate::buf::Block): a 64 KiB body and a page for what goes before it.
+const BLOCK_SIZE: usize = 68 << 10;
+/// States that the operation table holds before it has to move them.
+const OPERATIONS: usize = 4096;
+
+/// What a worker needs to come up.
+pub(super) struct Plot {
+    pub(super) core: PlannedCore,
+    pub(super) shared: Arc<CoreShared>,
+    pub(super) share: Share,
+    pub(super) ring_entries: u32,
+}
+
+/// The thread of a core, from its first instruction to its last.
+pub(super) fn run<F, Fut, E>(plot: Plot, root: &F, ready: Sender<Result<CoreReport>>) -> Result<(), E>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<(), E>> + 'static,
+    E: From<Error> + Send + 'static,
+{
+    let runtime = Arc::clone(&plot.shared.runtime);
+    let up = block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e)).and_then(|()| bring_up(plot));
+    let (core, report) = match up {
+        Ok(up) => up,
+        Err(e) => {
+            // The starter waits for one message of each core; if it has gone, so has everyone.
+            drop(ready.send(Err(e)));
+            runtime.arrive();
+            return Ok(());
+        }
+    };
+    drop(ready.send(Ok(report)));
+    drop(ready);
+    let result = if runtime.wait_at_gate() { turn_until_over(&core, root) } else { Ok(()) };
+    if result.is_err() {
+        runtime.cut();
+    }
+    end::of_core(core);
+    result
+}
+
+/// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the program does
+/// with the signal elsewhere.
+fn block_sigpipe() -> io::Result<()> {
+    // SAFETY: a signal set on our stack, initialised by sigemptyset before it is used; the mask is this thread's own.
+    let rc = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut())
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
+}
+
+/// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
+fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
+    let Plot { core: planned, shared, mut share, ring_entries } = plot;
+    let options = RingOptions { entries: ring_entries, cq_entries: (ring_entries * 4).min(65_536) };
+    let ring = Ring::new(options, Some(planned.cpu.0))?;
+    let mut ranges = Vec::new();
+    let start = share.region().as_ptr().addr();
+    ranges.push(("pool", start..start + share.region().len()));
+    let too_small = || Error::new(ErrorKind::Platform, "a core's share of its node's memory is too small; ask for less or free some");
+    let bufs = BufRing::new(&ring, &mut share, &shared)?;
+    ranges.push(("buffer ring", bufs.descriptors()));
+    let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
+    let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
+    let block_count = blocks.capacity();
+    if let Ok(stack) = verify::stack_of_current_thread() {
+        ranges.push(("stack", stack));
+    }
+    for tls in verify::tls_of_current_thread() {
+        ranges.push(("tls", tls));
+    }
+    let report = CoreReport {
+        core: planned,
+        ring: ring.features().clone(),
+        thread: placement_of_current(),
+        pool: share.region().placement().clone(),
+        recv_buffers: bufs.shape(),
+        blocks: (BLOCK_SIZE, block_count),
+        ranges,
+    };
+    let core = Core {
+        shared,
+        tasks: Tasks::new(),
+        budget: Budget::new(),
+        timers: Timers::new(),
+        pipes: PipePool::new(),
+        bufs,
+        blocks: BlockPool::new(blocks),
+        ops: OpTable::new(OPERATIONS),
+        ring,
+    };
+    Ok((core, report))
+}
+
+fn turn_until_over<F, Fut, E>(core: &Core, root: &F) -> Result<(), E>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<(), E>> + 'static,
+    E: From<Error> + Send + 'static,
+{
+    let _entered = core.enter();
+    core.arm_doorbell();
+    // The closure runs inside the task: a panic in it is contained like any other.
+    let mut root = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(root)) {
+        Ok(future) => spawn(future),
+        Err(payload) => return Err(panicked(&payload).into()),
+    };
+    let mut told = false;
+    let runtime = &core.shared.runtime;
+    loop {
+        if let Some(result) = finished(&mut root) {
+            return result;
+        }
+        if !told && runtime.is_stopping() {
+            told = true;
+            core.tasks.wake_stop_waiters();
+        }
+        if runtime.is_cut() {
+            return Ok(());
+        }
+        core.turn()?;
+    }
+}
+
+fn panicked(payload: &crate::task::Payload) -> Error {
+    let what = format!("a root future panicked: {}", crate::task::panic_text(payload));
+    Error::new(ErrorKind::Panicked, what)
+}
+
+fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Result<(), E>> {
+    if !root.is_finished() {
+        return None;
+    }
+    match Pin::new(root).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => None,
+        Poll::Ready(Ok(result)) => Some(result),
+        Poll::Ready(Err(crate::task::JoinError::Panicked(payload))) => Some(Err(panicked(&payload).into())),
+        Poll::Ready(Err(crate::task::JoinError::Aborted)) => Some(Ok(())),
+    }
+}
+
+impl Core {
+    /// One turn: tasks, then what other threads sent, then timers, then the ring.
+    pub(crate) fn turn(&self) -> Result<()> {
+        let counters = &self.shared.counters;
+        counters.turns.add(1);
+        let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
+        for _ in 0..polls {
+            let Some(task) = self.tasks.pop() else { break };
+            self.budget.refill();
+            task.0.run();
+        }
+        counters.polls.add(polls as u64);
+        for task in self.shared.woken.take_all() {
+            counters.remote_wakes.add(1);
+            self.tasks.push(task);
+        }
+        self.bufs.end_of_turn(self);
+        self.timers.fire();
+        if !self.tasks.is_idle() {
+            if self.ring.wants_enter() {
+                self.ring.enter(Wait::No)?;
+            }
+        } else {
+            self.park()?;
+        }
+        let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
+        counters.cqes.add(cqes as u64);
+        let (enters, sqes) = self.ring.totals();
+        counters.enters.set(enters);
+        counters.sqes.set(sqes);
+        Ok(())
+    }
+
+    /// Sleeps until a completion, a timer or a ring of the doorbell.
+    fn park(&self) -> Result<()> {
+        let doorbell = self.shared.doorbell();
+        doorbell.prepare_sleep();
+        let runtime = &self.shared.runtime;
+        // The look that counts: whatever was put in place before this is found now or rings the bell.
+        if !self.shared.woken.is_empty() || self.bufs.must_not_sleep() || runtime.is_cut() || self.must_tell_stop() {
+            doorbell.cancel_sleep();
+            return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
+        }
+        self.shared.counters.parks.add(1);
+        let entered = self.ring.enter(self.timers.until_next().map_or(Wait::Forever, Wait::For));
+        doorbell.cancel_sleep();
+        entered
+    }
+
+    /// Whether tasks wait for a stop that was asked for and that they have not been told of.
+    fn must_tell_stop(&self) -> bool {
+        self.shared.runtime.is_stopping() && self.tasks.has_stop_waiters()
+    }
+
+    /// One CQE.
+    pub(crate) fn dispatch(&self, cqe: Cqe) {
+        match Tag::split(cqe.user_data) {
+            Some((Tag::Op, bits)) => self.ops.complete(self, bits, cqe),
+            // Only failures come: the cancelled operation's own CQE, or that of the operation behind the poll, tells.
+            Some((Tag::LinkHead | Tag::Cancel, _)) => {}
+            Some((Tag::Close, fd)) => {
+                tracing::warn!("close of descriptor {fd}: {}", io::Error::from_raw_os_error(-cqe.result));
+            }
+            Some((Tag::Doorbell, _)) => {
+                if !cqe.more() && !self.tasks.is_ending() {
+                    self.arm_doorbell();
+                }
+            }
+            None => tracing::error!("a CQE that nobody asked for: {cqe:?}"),
+        }
+    }
+
+    /// Lets the ring watch the doorbell's eventfd. Multishot polls report each write (they are edge-triggered), so the
+    /// counter need never be read.
+    fn arm_doorbell(&self) {
+        let entry = opcode::PollAdd::new(types::Fd(self.shared.bell_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(Tag::Doorbell.with(0));
+        // SAFETY: a poll points to nothing, and the eventfd lives as long as the core's shared part.
+        unsafe { self.ring.push(&entry) };
+    }
+
+    /// Closes a descriptor that nobody waits for, through the ring.
+    pub(crate) fn close(&self, fd: std::os::fd::OwnedFd) {
+        use std::os::fd::IntoRawFd;
+        let fd = fd.into_raw_fd();
+        let entry = opcode::Close::new(types::Fd(fd))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(Tag::Close.with(fd as u64));
+        // SAFETY: a close points to nothing; the descriptor is ours and is given up here.
+        unsafe { self.ring.push(&entry) };
+    }
+}

@@ -1,0 +1,172 @@
+//! Tasks: futures that live on one core and need not be `Send`.
+//!
+//! Allocation, reference counts and wakers are async-task's; here is where a woken task goes. On its own core it goes
+//! into the core's queue, from any other thread onto the core's [wake list](crate::core::mailbox), through a link that
+//! lies in the task itself: waking never waits, needs no memory and cannot fail. When the core has ended, a woken task
+//! is leaked: its future may only be dropped on its own thread.
+
+mod join;
+pub(crate) mod queue;
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_task::Runnable;
+
+pub use join::{JoinError, JoinHandle};
+
+use crate::core::Core;
+use crate::core::mailbox::{Link, Node};
+use crate::core::shared::CoreShared;
+
+/// What every task carries beside its future.
+#[derive(Debug)]
+pub(crate) struct Meta {
+    link: Link,
+    home: Home,
+    /// Where it was spawned, for reports.
+    pub(crate) spawned_at: &'static Location<'static>,
+}
+
+/// The core of a task.
+pub(crate) struct Home(Arc<CoreShared>);
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "core {}", self.0.index)
+    }
+}
+
+/// A task that is to be polled.
+pub(crate) struct Woken(pub(crate) Runnable<Meta>);
+
+// SAFETY: async-task makes at most one Runnable of a task at a time (its SCHEDULED and RUNNING bits), so this value is
+// the only one for its pointer; the pointer is the task's allocation, which a Runnable keeps alive, and the metadata
+// lies in it; into_raw and from_raw only convert.
+unsafe impl Node for Woken {
+    fn link(&self) -> &Link {
+        &self.0.metadata().link
+    }
+
+    fn into_raw(self) -> NonNull<()> {
+        self.0.into_raw()
+    }
+
+    unsafe fn from_raw(raw: NonNull<()>) -> Self {
+        // SAFETY: handed on to the caller.
+        Self(unsafe { Runnable::from_raw(raw) })
+    }
+}
+
+/// Where a woken task goes. Runs on whatever thread wakes it.
+fn schedule(runnable: Runnable<Meta>) {
+    let home = &runnable.metadata().home.0;
+    if Core::is_current(home) {
+        Core::with(|core| core.tasks.push(Woken(runnable)));
+        return;
+    }
+    // Once pushed, the task may be run and freed by its core at once: what is still needed must not lie in it.
+    let home = Arc::clone(home);
+    home.wake(Woken(runnable));
+}
+
+/// Spawns a future on the current core. It is first polled in a later turn, never inside this call.
+///
+/// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics stay inside the task: its
+/// handle gives them back, and a line is logged with the place where the task was spawned.
+///
+/// # Panics
+/// On a thread that is no core's.
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let spawned_at = Location::caller();
+    Core::with(|core| {
+        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)), spawned_at };
+        let registered = core.tasks.register();
+        let contained = move |_: &Meta| Contained { future, spawned_at, _registered: registered };
+        // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands
+        // it to this core's queue or wake list, which only this core's thread empties, and after the core's end leaks
+        // it. `schedule` itself is Send, Sync and 'static. Future and output are 'static.
+        let (runnable, task) =
+            unsafe { async_task::Builder::new().metadata(meta).spawn_unchecked(contained, schedule) };
+        core.tasks.started(&runnable);
+        core.tasks.push(Woken(runnable));
+        JoinHandle::new(task)
+    })
+}
+
+/// What a panic left.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// The words of a panic.
+pub(crate) fn panic_text(payload: &Payload) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is not text")
+}
+
+/// A future whose panics become its output.
+struct Contained<F> {
+    future: F,
+    spawned_at: &'static Location<'static>,
+    _registered: queue::Registered,
+}
+
+impl<F: Future> Future for Contained<F> {
+    type Output = Result<F::Output, Payload>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let spawned_at = self.spawned_at;
+        // SAFETY: `future` is pinned whenever `self` is: it is never moved out, and `Contained` has no Drop of its own.
+        let future = unsafe { self.map_unchecked_mut(|this| &mut this.future) };
+        // Nothing outside the future is left half-changed by its panic: it is not polled again, only dropped.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(payload) => {
+                tracing::error!("a task spawned at {spawned_at} panicked: {}", panic_text(&payload));
+                Poll::Ready(Err(payload))
+            }
+        }
+    }
+}
+
+/// Lets the other tasks of this core have their turn first.
+///
+/// # Cancellation
+/// Safe.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Counts a step that was done without waiting against the task's poll budget, and yields when it is used up.
+pub(crate) async fn consume_budget() {
+    std::future::poll_fn(|cx| {
+        Core::with(|core| {
+            if core.budget.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            core.budget.spend();
+            Poll::Ready(())
+        })
+    })
+    .await;
+}

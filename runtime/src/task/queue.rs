@@ -1,0 +1,135 @@
+//! The tasks of a core: those to be polled, and all that are alive.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use async_task::Runnable;
+use slab::Slab;
+
+use super::{Meta, Woken};
+use crate::core::Core;
+
+/// The run queue and the registry of a core.
+pub(crate) struct Tasks {
+    ready: RefCell<VecDeque<Woken>>,
+    /// A waker of every task that is alive, so that the end can reach those that nobody wakes.
+    alive: RefCell<Slab<Option<Waker>>>,
+    /// The entry of `alive` that `register` made for the task under construction.
+    latest: Cell<usize>,
+    /// Tasks that wait for the runtime to be asked to stop.
+    stop_waiters: RefCell<Vec<Waker>>,
+    /// No task is polled any more; a new one is dropped at once.
+    ending: Cell<bool>,
+}
+
+/// An entry in the registry, for as long as the task's future lives.
+pub(crate) struct Registered(usize);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // The future lives and dies on its core's thread; without a core there is no registry any more.
+        let waker = Core::try_with(|core| core.tasks.alive.borrow_mut().try_remove(self.0));
+        // Dropping a waker may run a scheduler: not while the registry is borrowed.
+        drop(waker);
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new() -> Self {
+        Self {
+            ready: RefCell::new(VecDeque::with_capacity(1024)),
+            alive: RefCell::new(Slab::with_capacity(1024)),
+            latest: Cell::new(0),
+            stop_waiters: RefCell::new(Vec::new()),
+            ending: Cell::new(false),
+        }
+    }
+
+    pub(super) fn register(&self) -> Registered {
+        let index = self.alive.borrow_mut().insert(None);
+        self.latest.set(index);
+        Registered(index)
+    }
+
+    /// Completes the entry that `register` made just before.
+    pub(super) fn started(&self, runnable: &Runnable<Meta>) {
+        self.alive.borrow_mut()[self.latest.get()] = Some(runnable.waker());
+    }
+
+    /// Puts a task at the end of the queue.
+    pub(crate) fn push(&self, task: Woken) {
+        if self.ending.get() {
+            // Dropping a Runnable drops its future: here, on its own thread, which is right.
+            drop(task);
+        } else {
+            self.ready.borrow_mut().push_back(task);
+        }
+    }
+
+    /// The next task to poll.
+    pub(crate) fn pop(&self) -> Option<Woken> {
+        self.ready.borrow_mut().pop_front()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.borrow().is_empty()
+    }
+
+    /// Tasks ready to be polled.
+    pub(crate) fn ready_len(&self) -> usize {
+        self.ready.borrow().len()
+    }
+
+    /// Remembers a task that waits for the stop.
+    pub(crate) fn wait_for_stop(&self, waker: &Waker) {
+        let mut waiters = self.stop_waiters.borrow_mut();
+        if !waiters.iter().any(|w| w.will_wake(waker)) {
+            waiters.push(waker.clone());
+        }
+    }
+
+    pub(crate) fn has_stop_waiters(&self) -> bool {
+        !self.stop_waiters.borrow().is_empty()
+    }
+
+    /// Whether the core is dropping its tasks.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// The runtime was asked to stop: wakes all that waited for it.
+    pub(crate) fn wake_stop_waiters(&self) {
+        for waker in self.stop_waiters.take() {
+            waker.wake();
+        }
+    }
+
+    /// Drops every task of this core. Futures may spawn and wake in their destructors; what they spawn is dropped too.
+    /// `foreign` takes what other threads have woken meanwhile.
+    pub(crate) fn drop_all(&self, mut foreign: impl FnMut() -> Vec<Woken>) {
+        self.ending.set(true);
+        drop(self.stop_waiters.take());
+        let mut patience = 1000;
+        loop {
+            let ready = std::mem::take(&mut *self.ready.borrow_mut());
+            drop(ready);
+            drop(foreign());
+            let wakers: Vec<Waker> =
+                self.alive.borrow_mut().iter_mut().filter_map(|(_, waker)| waker.take()).collect();
+            if wakers.is_empty() {
+                // What is left was woken by a thread that has not put it on the wake list yet: it is about to. If it
+                // never does, the task is leaked, as is one that is woken after the end.
+                patience -= 1;
+                if self.alive.borrow().is_empty() || patience == 0 {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+            // A task that is idle becomes a Runnable, which `push` drops; one that is on the wake list is found there.
+            for waker in wakers {
+                waker.wake();
+            }
+        }
+    }
+}

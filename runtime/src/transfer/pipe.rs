@@ -1,0 +1,175 @@
+//! Pipes: what spliced bytes pass through, pooled per core.
+//!
+//! A pipe is held only while bytes are under way, so ten thousand idle relays hold none. One that still has bytes is
+//! closed, never pooled: the next transfer would send them. For a user without `CAP_SYS_RESOURCE` the kernel bounds all
+//! pipes together (`pipe-user-pages-soft`, 64 MiB): past it `F_SETPIPE_SZ` fails with `EPERM` and new pipes shrink, so
+//! the size is read back and a small pipe is used as it is (`pipe(7)`).
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+
+use crate::core::Core;
+use crate::error::os;
+use crate::op::ask;
+use crate::op::poll::Ready;
+use crate::op::splice::Splice;
+
+/// Size asked for. 16 of them are half of what an unprivileged user may hold.
+const PIPE_SIZE: usize = 1 << 20;
+/// Pipes that a core keeps for the next transfer.
+const KEEP: usize = 16;
+
+/// The idle pipes of a core.
+pub(crate) struct PipePool {
+    idle: RefCell<Vec<Ends>>,
+}
+
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+    size: usize,
+}
+
+impl PipePool {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self { idle: RefCell::new(Vec::with_capacity(KEEP)) })
+    }
+
+    /// An empty pipe of the current core.
+    pub(crate) fn take() -> io::Result<Rc<Pipe>> {
+        Core::with(|core| {
+            let idle = core.pipes.idle.borrow_mut().pop();
+            let ends = match idle {
+                Some(ends) => ends,
+                None => {
+                    core.shared.counters.pipes_made.add(1);
+                    make()?
+                }
+            };
+            let pool = Rc::clone(&core.pipes);
+            Ok(Rc::new(Pipe { ends: Some(ends), held: Cell::new(0), busy: Cell::new(false), pool }))
+        })
+    }
+}
+
+fn make() -> io::Result<Ends> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(os)?;
+    match fcntl_setpipe_size(&write, PIPE_SIZE) {
+        Ok(_) | Err(rustix::io::Errno::PERM | rustix::io::Errno::BUSY | rustix::io::Errno::NOMEM) => {}
+        Err(e) => return Err(os(e)),
+    }
+    let size = fcntl_getpipe_size(&write).map_err(os)?;
+    Ok(Ends { read, write, size })
+}
+
+/// A pipe in use, and how many bytes are in it. Operations of the ring hold it too, so a result that comes after its
+/// transfer was dropped is still counted before the pipe's fate is decided.
+pub(crate) struct Pipe {
+    ends: Option<Ends>,
+    held: Cell<usize>,
+    /// An operation of the ring moves bytes in or out, and has not answered.
+    busy: Cell<bool>,
+    pool: Rc<PipePool>,
+}
+
+impl Pipe {
+    fn ends(&self) -> &Ends {
+        self.ends.as_ref().expect("taken in Drop only")
+    }
+
+    /// Bytes that fit, at most.
+    pub(crate) fn size(&self) -> usize {
+        self.ends().size
+    }
+
+    /// Bytes inside.
+    pub(crate) fn held(&self) -> usize {
+        self.held.get()
+    }
+
+    /// Splices into the pipe on the core. `EAGAIN` when the source has nothing; the pipe must have room.
+    pub(crate) fn fill_now(&self, from: BorrowedFd<'_>, offset: Option<&mut u64>, len: usize) -> io::Result<usize> {
+        let n = now(from, offset, self.ends().write.as_fd(), len, false)?;
+        self.held.set(self.held.get() + n);
+        Ok(n)
+    }
+
+    /// Splices out of the pipe on the core. `EAGAIN` when the target has no room.
+    pub(crate) fn empty_now(&self, into: BorrowedFd<'_>, more: bool) -> io::Result<usize> {
+        let n = now(self.ends().read.as_fd(), None, into, self.held.get(), more)?;
+        self.held.set(self.held.get() - n);
+        Ok(n)
+    }
+
+    /// Splices into the pipe by the ring: from a file at `offset`, or from a socket once it is readable.
+    pub(crate) async fn fill<I: AsFd + 'static>(self: &Rc<Self>, from: I, offset: Option<u64>, len: usize) -> io::Result<usize> {
+        let wait = offset.is_none().then_some(Ready::Read);
+        self.busy.set(true);
+        let into = WriteEnd(Rc::clone(self));
+        let n = ask(Splice { from, offset, into, len: len.min(1 << 30) as u32, wait, more: false }).await;
+        // Not reached when the future is dropped: then the pipe stays busy, and is closed with the operation.
+        self.busy.set(false);
+        let n = n? as usize;
+        self.held.set(self.held.get() + n);
+        Ok(n)
+    }
+
+    /// Splices out of the pipe by the ring, once the socket has room.
+    pub(crate) async fn empty<O: AsFd + 'static>(self: &Rc<Self>, into: O, more: bool) -> io::Result<usize> {
+        self.busy.set(true);
+        let from = ReadEnd(Rc::clone(self));
+        let len = self.held.get() as u32;
+        let n = ask(Splice { from, offset: None, into, len, wait: Some(Ready::Write), more }).await;
+        self.busy.set(false);
+        let n = n? as usize;
+        self.held.set(self.held.get() - n);
+        Ok(n)
+    }
+}
+
+/// `splice(2)` that never waits.
+fn now(
+    from: BorrowedFd<'_>,
+    offset: Option<&mut u64>,
+    into: BorrowedFd<'_>,
+    len: usize,
+    more: bool,
+) -> io::Result<usize> {
+    let mut flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    flags.set(SpliceFlags::MORE, more);
+    splice(from, offset, into, None, len, flags).map_err(os)
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let Some(ends) = self.ends.take() else { return };
+        if self.held.get() > 0 || self.busy.get() {
+            Core::try_with(|core| core.shared.counters.pipes_spoilt.add(1));
+            return;
+        }
+        let mut idle = self.pool.idle.borrow_mut();
+        if idle.len() < KEEP {
+            idle.push(ends);
+        }
+    }
+}
+
+struct ReadEnd(Rc<Pipe>);
+
+impl AsFd for ReadEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.ends().read.as_fd()
+    }
+}
+
+struct WriteEnd(Rc<Pipe>);
+
+impl AsFd for WriteEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.ends().write.as_fd()
+    }
+}

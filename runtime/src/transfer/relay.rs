@@ -1,0 +1,147 @@
+//! A connection joined to another: both directions at once, half-close honoured.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::Road;
+use super::pipe::{Pipe, PipePool};
+use crate::core::Core;
+use crate::net::TcpStream;
+use crate::net::SocketFd;
+use crate::op::poll::Ready;
+use crate::{Error, Result, task};
+
+/// How a relay ended.
+#[derive(Debug)]
+#[must_use = "a relay may have failed"]
+pub struct RelayEnd {
+    /// Bytes that went from the first stream to the second.
+    pub a_to_b: u64,
+    /// Bytes that went from the second stream to the first.
+    pub b_to_a: u64,
+    /// `Ok` when both directions ended by end of stream; otherwise what failed first.
+    pub result: Result<()>,
+}
+
+/// Relays between two connections until both directions have ended, without copying through user memory (`splice(2)`).
+///
+/// Bytes that were received before but not taken are relayed first. The end of one direction shuts the other stream's
+/// write side down (`shutdown(2)`) and the other direction goes on. An error in one direction ends both. Both streams
+/// are closed at the end.
+///
+/// # Cancellation
+/// Closes both connections; bytes under way are lost, as with any connection that is cut.
+pub async fn relay(a: TcpStream, b: TcpStream, road: Road) -> RelayEnd {
+    let (mut a_to_b, mut b_to_a) = (0, 0);
+    let result = {
+        let mut there = pin!(direction(&a, &b, road, &mut a_to_b));
+        let mut back = pin!(direction(&b, &a, road, &mut b_to_a));
+        let (mut there_ended, mut back_ended) = (false, false);
+        poll_fn(|cx| {
+            if !there_ended && let Poll::Ready(end) = there.as_mut().poll(cx) {
+                there_ended = true;
+                end?;
+            }
+            if !back_ended && let Poll::Ready(end) = back.as_mut().poll(cx) {
+                back_ended = true;
+                end?;
+            }
+            if there_ended && back_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    };
+    RelayEnd { a_to_b, b_to_a, result }
+}
+
+async fn direction(from: &TcpStream, into: &TcpStream, road: Road, moved: &mut u64) -> Result<()> {
+    for chunk in from.quiesce().await {
+        let n = chunk.len() as u64;
+        into.send_all(chunk).await?;
+        *moved += n;
+    }
+    let turn = into.writer().await?;
+    let result = match road {
+        Road::Inline => inline(from, into, moved).await,
+        Road::Ring => ring(from, into, moved).await,
+    };
+    turn.done();
+    result.map_err(|e| Error::io("relay failed", e))?;
+    match into.shutdown(Shutdown::Write) {
+        // The other side has gone altogether: nothing is left to tell it.
+        Err(e) if e.io_error().and_then(io::Error::raw_os_error) == Some(libc::ENOTCONN) => Ok(()),
+        result => result,
+    }
+}
+
+/// `splice(2)` on the core. The pipe is taken when bytes are there and given back when it has run dry.
+async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<()> {
+    let mut pipe: Option<Rc<Pipe>> = None;
+    loop {
+        let current = match &pipe {
+            Some(pipe) => pipe,
+            None => {
+                from.ready(Ready::Read).await?;
+                pipe.insert(PipePool::take()?)
+            }
+        };
+        match current.fill_now(from.as_fd(), None, current.size()) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                pipe = None;
+                continue;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        }
+        while current.held() > 0 {
+            match current.empty_now(into.as_fd(), false) {
+                Ok(n) => {
+                    *moved += n as u64;
+                    Core::with(|core| core.shared.counters.relay_bytes_inline.add(n as u64));
+                    task::consume_budget().await;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => into.ready(Ready::Write).await?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// Splice SQEs, each behind a poll: a relay that waits holds no worker, and between bursts no pipe either.
+async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<()> {
+    let retry = |e: &io::Error| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+    let mut pipe: Option<Rc<Pipe>> = None;
+    loop {
+        let current = match &pipe {
+            Some(pipe) => pipe,
+            None => {
+                from.ready(Ready::Read).await?;
+                pipe.insert(PipePool::take()?)
+            }
+        };
+        match current.fill(SocketFd(Rc::clone(from.socket())), None, current.size()).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) if retry(&e) => continue,
+            Err(e) => return Err(e),
+        }
+        while current.held() > 0 {
+            match current.empty(SocketFd(Rc::clone(into.socket())), false).await {
+                Ok(n) => {
+                    *moved += n as u64;
+                    Core::with(|core| core.shared.counters.relay_bytes_ring.add(n as u64));
+                }
+                Err(e) if retry(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        pipe = None;
+    }
+}

@@ -1,0 +1,191 @@
+//! A stretch of a file to a socket.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use super::Road;
+use super::pipe::{Pipe, PipePool};
+use crate::core::Core;
+use crate::fs::{File, is_cached};
+use crate::net::{SocketFd, TcpStream};
+use crate::op::poll::Ready;
+use crate::{Error, task};
+
+/// A step of splice(2) on the core: 16 pages fill one socket buffer exactly, and more at a time measured slower.
+const INLINE_STEP: usize = 64 << 10;
+/// A stretch whose presence in the page cache is asked for at once.
+const WINDOW: u64 = 1 << 20;
+
+/// The transfer stopped, after so many bytes had been given to the socket.
+#[derive(Debug)]
+pub struct SendFileError {
+    /// Bytes that the socket took. The peer got at most these.
+    pub sent: u64,
+    /// Why.
+    pub error: Error,
+}
+
+impl fmt::Display for SendFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (after {} bytes)", self.error, self.sent)
+    }
+}
+
+impl std::error::Error for SendFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
+impl From<SendFileError> for Error {
+    fn from(e: SendFileError) -> Self {
+        e.error
+    }
+}
+
+/// Sends bytes `range` of `file` to `stream` without copying them through user memory (`splice(2)`, Linux 2.6.17; as
+/// SQEs 5.7). Returns how many went: all of them.
+///
+/// The pages are the page cache's own: whoever changes the file before the peer has read may change what it reads.
+///
+/// # Errors
+/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out shorter.
+///
+/// # Cancellation
+/// An unknown part has left: the stream refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that
+/// still holds bytes is closed.
+pub async fn send_file(stream: &TcpStream, file: &File, range: Range<u64>, road: Road) -> Result<u64, SendFileError> {
+    let failed = |sent| move |error| SendFileError { sent, error };
+    let turn = stream.writer().await.map_err(failed(0))?;
+    let pipe = match PipePool::take() {
+        Ok(pipe) => pipe,
+        Err(e) => {
+            turn.done();
+            return Err(failed(0)(Error::io("cannot make a pipe for the transfer", e)));
+        }
+    };
+    let mut transfer = Transfer { stream, file, pipe, next: range.start, end: range.end, sent: 0 };
+    let result = match road {
+        Road::Inline => transfer.inline().await,
+        Road::Ring => transfer.ring().await,
+    };
+    turn.done();
+    result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(Error::io("sending a file failed", e)))
+}
+
+struct Transfer<'a> {
+    stream: &'a TcpStream,
+    file: &'a File,
+    pipe: Rc<Pipe>,
+    /// Offset of the next byte to go into the pipe.
+    next: u64,
+    end: u64,
+    sent: u64,
+}
+
+/// An open file as something that an operation keeps open.
+struct FileFd(Rc<OwnedFd>);
+
+impl AsFd for FileFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Transfer<'_> {
+    async fn inline(&mut self) -> io::Result<()> {
+        // Up to here the page cache is known to have the file, or was made to.
+        let mut warm = self.next;
+        let mut cold = 0;
+        while self.next < self.end || self.pipe.held() > 0 {
+            if self.pipe.held() == 0 {
+                if self.next >= warm {
+                    let window = WINDOW.min(self.end - self.next);
+                    if is_cached(self.file.as_fd(), self.next, window) {
+                        warm = self.next + window;
+                    } else {
+                        let n = self.fill_by_ring(window as usize).await?;
+                        cold += n;
+                        continue;
+                    }
+                }
+                self.fill_now((INLINE_STEP as u64).min(warm - self.next) as usize)?;
+            }
+            match self.pipe.empty_now(self.stream.as_fd(), self.next < self.end) {
+                Ok(n) => {
+                    self.went(n);
+                    Core::with(|core| {
+                        let counters = &core.shared.counters;
+                        let was_cold = n.min(cold);
+                        cold -= was_cold;
+                        counters.file_bytes_cold.add(was_cold as u64);
+                        counters.file_bytes_inline.add((n - was_cold) as u64);
+                    });
+                    task::consume_budget().await;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.stream.ready(Ready::Write).await?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    async fn ring(&mut self) -> io::Result<()> {
+        while self.next < self.end || self.pipe.held() > 0 {
+            if self.pipe.held() == 0 {
+                let len = (self.end - self.next).min(self.pipe.size() as u64) as usize;
+                self.fill_by_ring(len).await?;
+            }
+            let more = self.next < self.end;
+            match self.pipe.empty(SocketFd(Rc::clone(self.stream.socket())), more).await {
+                Ok(n) => {
+                    self.went(n);
+                    Core::with(|core| core.shared.counters.file_bytes_ring.add(n as u64));
+                }
+                // The poll was true and the room was gone, or a worker was interrupted: poll again.
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    async fn fill_by_ring(&mut self, len: usize) -> io::Result<usize> {
+        let len = len.min(self.pipe.size());
+        loop {
+            match self.pipe.fill(FileFd(Rc::clone(self.file.shared_fd())), Some(self.next), len).await {
+                Ok(n) => return self.came(n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn fill_now(&mut self, len: usize) -> io::Result<usize> {
+        loop {
+            let mut offset = self.next;
+            match self.pipe.fill_now(self.file.as_fd(), Some(&mut offset), len.min(self.pipe.size())) {
+                Ok(n) => return self.came(n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// `n` bytes of the file are in the pipe.
+    fn came(&mut self, n: usize) -> io::Result<usize> {
+        if n == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"));
+        }
+        self.next += n as u64;
+        Ok(n)
+    }
+
+    fn went(&mut self, n: usize) {
+        self.sent += n as u64;
+    }
+}

@@ -1,0 +1,48 @@
+//! What the tests of the library share.
+#![allow(dead_code, reason = "not every test file uses everything")]
+
+use std::future::Future;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use annulus::{Result, Runtime};
+
+/// Runs `root` on one core (the first that is allowed) and gives its output.
+pub(crate) fn on_one_core<F, Fut, T>(root: F) -> T
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T>> + 'static,
+    T: Send + 'static,
+{
+    let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
+    on_cores(&first.to_string(), Mutex::new(Some(root)), |root: &Mutex<Option<F>>| {
+        let root = root.lock().unwrap().take().expect("one core, one call");
+        root()
+    })
+    .pop()
+    .unwrap()
+}
+
+/// Runs `root` on each core of `list` and gives the outputs in the order in which they ended.
+pub(crate) fn on_cores<S, F, Fut, T>(list: &str, state: S, root: F) -> Vec<T>
+where
+    S: Send + Sync + 'static,
+    F: Fn(&S) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + 'static,
+    T: Send + 'static,
+{
+    let (tx, rx) = mpsc::channel();
+    let tx = Mutex::new(tx);
+    let runtime = Runtime::builder().cores(list.parse().unwrap()).pool_bytes(4 << 20).build().unwrap();
+    runtime
+        .run(move || {
+            let tx = tx.lock().unwrap().clone();
+            let future = root(&state);
+            async move {
+                tx.send(future.await?).expect("the test waits");
+                Ok::<(), annulus::Error>(())
+            }
+        })
+        .unwrap();
+    rx.into_iter().collect()
+}
