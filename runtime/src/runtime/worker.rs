@@ -143,6 +143,8 @@ where
     let mut told = false;
     let runtime = &core.shared.runtime;
     loop {
+        core.run_tasks();
+        // Looked at before the core may sleep: nothing else would wake it to see this.
         if let Some(result) = finished(&mut root) {
             return result;
         }
@@ -153,7 +155,7 @@ where
         if runtime.is_cut() {
             return Ok(());
         }
-        core.turn()?;
+        core.turn_ring()?;
     }
 }
 
@@ -175,8 +177,8 @@ fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Resu
 }
 
 impl Core {
-    /// One turn: tasks, then what other threads sent, then timers, then the ring.
-    pub(crate) fn turn(&self) -> Result<()> {
+    /// The first half of a turn: tasks that are ready now, but not those that they wake.
+    fn run_tasks(&self) {
         let counters = &self.shared.counters;
         counters.turns.add(1);
         let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
@@ -186,6 +188,11 @@ impl Core {
             task.0.run();
         }
         counters.polls.add(polls as u64);
+    }
+
+    /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
+    fn turn_ring(&self) -> Result<()> {
+        let counters = &self.shared.counters;
         for task in self.shared.woken.take_all() {
             counters.remote_wakes.add(1);
             self.tasks.push(task);
