@@ -6,3 +6,7 @@ mod sync;
 mod core {
     pub(crate) mod mailbox;
 }
+#[allow(dead_code, reason = "used by the runtime, which is written beside this branch")]
+mod buf {
+    pub(crate) mod returns;
+}

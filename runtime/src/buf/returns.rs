@@ -1,0 +1,355 @@
+//! Blocks that come home from other threads, and the end of the region in which they lie.
+//!
+//! A core cuts its region into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]).
+//! Who holds a [`Held`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
+//! that path touches plain memory only. One that is dropped anywhere else goes onto a list that the owner
+//! drains when it likes. Returning never waits, never needs memory and never fails, so it may happen in any
+//! destructor on any thread, long after the core has ended.
+//!
+//! # The list
+//!
+//! `head` is one 32-bit word: the number of the block returned last, or one of three marks.
+//!
+//! - The link of a returned block is the number of the one returned before it, stored in the block's own
+//!   first four bytes. They are plain memory: the returning thread writes them while it still holds the block
+//!   alone, and gives the block away with the compare-and-swap that publishes it (*release*); the owner reads
+//!   them after it took the whole list with one swap (*acquire*). Every return is a read-modify-write of
+//!   `head`, so all returns on the list belong to one release sequence and the one swap synchronises with
+//!   each of them.
+//! - Only the owner removes, and only everything at once. So ABA does no harm: if `head` still holds the
+//!   number that was read, then that block is the top of the list now, and linking to it is right.
+//! - `EMPTY`: nothing there. `STARVING`: nothing there, and the owner is going to sleep and needs a block;
+//!   who replaces it must wake the owner. It is a value of `head`, not a flag beside it, so seeing it and
+//!   returning the block are one step, and exactly one return answers each call for help. `CLOSED`: the owner
+//!   is gone; count instead.
+//!
+//! # Who frees the region
+//!
+//! The [`Keeper`] (which owns the region) lives in a shared allocation, and a thread that has put its block
+//! on the list must not touch that allocation again: the owner may take the block, end and free it at once.
+//! What keeps it alive is counted, in `holders`, but not on the hot path:
+//!
+//! - While the owner lives, `holders` is `OWNER` (more than there can be blocks) plus the *pins*. The owner
+//!   counts the blocks that are out in a plain cell.
+//! - A thread that sees `STARVING` will need the keeper *after* it gave its block away, to wake the owner. It
+//!   pins: adds 1 while its block still keeps everything alive, and takes it off after waking.
+//! - [`Owner::close`] swaps `CLOSED` into `head`. From then on nothing gets onto the list, and each of the
+//!   blocks still out will take 1 off `holders`, perhaps before the owner goes on. The owner counts the
+//!   blocks that came back, and adds the number of those still out, less `OWNER`, in one step.
+//!
+//! Before that step `holders` cannot reach zero, because fewer than `OWNER` blocks can take theirs off; after
+//! it, `holders` is exactly the number of blocks out and pins. Each subtraction stands for one of them, so
+//! exactly one party, the closing owner or the last holder, brings it to zero, and frees. All changes to
+//! `holders` that may be the last are *acquire-release*, so everything that anybody did with a block or with
+//! the keeper happened before the region is freed.
+//!
+//! An owner that is dropped without `close` frees nothing, ever: closing is only right when the kernel is
+//! known to have done with the blocks too, and what is not known to be back is leaked.
+
+use std::cell::Cell;
+use std::fmt;
+use std::iter;
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr::NonNull;
+
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+mod links;
+use links::Links;
+
+/// `head`: no block is on the list.
+const EMPTY: u32 = u32::MAX;
+/// `head`: no block is on the list, and the owner must be woken for the next.
+const STARVING: u32 = u32::MAX - 1;
+/// `head`: the owner has ended; nothing goes onto the list any more.
+const CLOSED: u32 = u32::MAX - 2;
+/// Block numbers lie below this.
+const MARKS: u32 = CLOSED;
+/// What the living owner adds to `holders`: more than there can be blocks and pins, of which no block makes
+/// more than one each.
+const OWNER: u64 = 1 << 40;
+
+/// What owns the region and can reach its core. Dropped, on whichever thread is last, it frees the region.
+pub(crate) trait Keeper: Send + Sync {
+    /// Wakes the owner if it sleeps: it ran out of blocks and one came back. Called on the returning thread.
+    fn wake_owner(&self);
+}
+
+struct Shared<R> {
+    links: Links,
+    keeper: R,
+    ends: Ends,
+}
+
+/// The words that other threads write. On a line of their own (two, as CPUs fetch lines in pairs), because
+/// every [`Held::as_ptr`] reads the words before them.
+#[repr(align(128))]
+struct Ends {
+    head: AtomicU32,
+    holders: AtomicU64,
+}
+
+/// The core's side: hands blocks out and takes them back. Stays on its thread.
+pub(crate) struct Owner<R: Keeper> {
+    shared: NonNull<Shared<R>>,
+    blocks: u32,
+    /// Blocks handed out and not yet back with the owner. Those on the list and in `detached` still count.
+    taken: Cell<u32>,
+    /// The top of a list that was taken from `head` and is not used up yet; `EMPTY` for none.
+    detached: Cell<u32>,
+    keeper: PhantomData<R>,
+}
+
+/// A block on loan. Dropping it returns the block, from any thread.
+pub(crate) struct Held<R: Keeper> {
+    shared: NonNull<Shared<R>>,
+    index: u32,
+    keeper: PhantomData<R>,
+}
+
+// SAFETY: a `Held` reaches the block, which it holds alone, and of `Shared` only what is immutable, atomic or
+// the keeper, which is `Send + Sync` and may be used and dropped on any thread.
+unsafe impl<R: Keeper> Send for Held<R> {}
+// SAFETY: through `&Held` one gets the block's number and address and no access to its bytes.
+unsafe impl<R: Keeper> Sync for Held<R> {}
+
+impl<R: Keeper> Owner<R> {
+    /// Takes over `blocks` blocks of `block_size` bytes from `base` on. None is handed out.
+    ///
+    /// # Panics
+    ///
+    /// If a block is too small for a link (4 bytes), or there are more blocks than 32-bit numbers for them.
+    ///
+    /// # Safety
+    ///
+    /// From `base` on, `block_size * blocks` bytes are one allocation, valid for reads and writes from any
+    /// thread until `keeper` is dropped. The caller keeps track of which blocks are at home, and nobody else
+    /// touches one that is out.
+    pub(crate) unsafe fn new(base: NonNull<u8>, block_size: usize, blocks: u32, keeper: R) -> Owner<R> {
+        assert!(block_size >= size_of::<u32>(), "a block must hold a link");
+        assert!(blocks <= MARKS, "more blocks than numbers");
+        let links = Links::new(base, block_size, blocks);
+        let ends = Ends { head: AtomicU32::new(EMPTY), holders: AtomicU64::new(OWNER) };
+        let shared = NonNull::from(Box::leak(Box::new(Shared { links, keeper, ends })));
+        Owner { shared, blocks, taken: Cell::new(0), detached: Cell::new(EMPTY), keeper: PhantomData }
+    }
+
+    fn shared(&self) -> &Shared<R> {
+        // SAFETY: the owner's own share in `holders` keeps it alive; `close` and `leak` consume the owner.
+        unsafe { self.shared.as_ref() }
+    }
+
+    /// What was given to [`new`](Owner::new).
+    pub(crate) fn keeper(&self) -> &R {
+        &self.shared().keeper
+    }
+
+    /// How many blocks are out: held by somebody, or returned elsewhere and not drained yet.
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.get()
+    }
+
+    /// Lends block `index` out.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such block.
+    ///
+    /// # Safety
+    ///
+    /// The block is at home: it was never handed out, or came back through [`take_back`](Owner::take_back) or
+    /// [`drain`](Owner::drain) since. Neither the owner nor the kernel uses it until it comes back.
+    pub(crate) unsafe fn hand_out(&self, index: u32) -> Held<R> {
+        assert!(index < self.blocks, "no block {index} of {}", self.blocks);
+        self.taken.set(self.taken.get() + 1);
+        Held { shared: self.shared, index, keeper: PhantomData }
+    }
+
+    /// Whether `held` is a block of this owner.
+    pub(crate) fn owns(&self, held: &Held<R>) -> bool {
+        self.shared == held.shared
+    }
+
+    /// Takes a block back on the owner's thread, without an atomic, and says its number.
+    ///
+    /// # Errors
+    ///
+    /// The block is another owner's: it comes back, and dropping it sends it home.
+    pub(crate) fn take_back(&self, held: Held<R>) -> Result<u32, Held<R>> {
+        if !self.owns(&held) {
+            return Err(held);
+        }
+        let index = held.index;
+        mem::forget(held);
+        self.taken.set(self.taken.get() - 1);
+        Ok(index)
+    }
+
+    /// Whether [`drain`](Owner::drain) has something to give: one relaxed load.
+    pub(crate) fn has_returns(&self) -> bool {
+        self.detached.get() < MARKS || self.shared().ends.head.load(Ordering::Relaxed) < MARKS
+    }
+
+    /// The numbers of the blocks that came back from elsewhere, in no order. What is not asked for stays for
+    /// the next call.
+    pub(crate) fn drain(&self) -> impl Iterator<Item = u32> + '_ {
+        iter::from_fn(|| {
+            if self.detached.get() >= MARKS {
+                // The look first: usually nothing is there, and `STARVING` must stay until a return answers
+                // it.
+                let head = &self.shared().ends.head;
+                if head.load(Ordering::Relaxed) >= MARKS {
+                    return None;
+                }
+                self.detached.set(head.swap(EMPTY, Ordering::Acquire));
+            }
+            let index = self.detached.get();
+            // SAFETY: the swap took the list off `head`; it is ours alone.
+            self.detached.set(unsafe { self.shared().links.get(index) });
+            self.taken.set(self.taken.get() - 1);
+            Some(index)
+        })
+    }
+
+    /// Asks to be woken ([`Keeper::wake_owner`]) by the next return from elsewhere. `false`: blocks have come
+    /// back already, drain them first.
+    ///
+    /// For an owner out of blocks, between [`Doorbell::prepare_sleep`] and the sleep. The request stands
+    /// until a return answers it, even if blocks come back on the owner's thread meanwhile: then it costs one
+    /// wake that was not needed.
+    ///
+    /// [`Doorbell::prepare_sleep`]: crate::core::mailbox::Doorbell::prepare_sleep
+    pub(crate) fn starve(&self) -> bool {
+        self.detached.get() >= MARKS
+            && match self.shared().ends.head.compare_exchange(
+                EMPTY,
+                STARVING,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => true,
+                Err(head) => head == STARVING,
+            }
+    }
+
+    /// Ends the owner. The region is freed now if no block is out, else with the last block that is dropped.
+    /// Returns how many were out at that moment.
+    ///
+    /// # Safety
+    ///
+    /// Nobody but the holders of blocks uses the region from here on. In particular the kernel has given up
+    /// the buffers that are at home: their ring is unregistered, and every operation that may write into them
+    /// has been reaped.
+    pub(crate) unsafe fn close(self) -> u32 {
+        let shared = self.shared();
+        let listed = shared.ends.head.swap(CLOSED, Ordering::Acquire);
+        let mut out = self.taken.get();
+        for mut top in [listed, self.detached.get()] {
+            while top < MARKS {
+                out -= 1;
+                // SAFETY: both lists have been taken off `head` and are ours alone.
+                top = unsafe { shared.links.get(top) };
+            }
+        }
+        // One step from `OWNER - gone + pins` to `out - gone + pins`; see the module. Adding wraps, as it
+        // must.
+        let change = u64::from(out).wrapping_sub(OWNER);
+        let before = shared.ends.holders.fetch_add(change, Ordering::AcqRel);
+        if before.wrapping_add(change) == 0 {
+            // SAFETY: zero is reached once, and nobody is left who may use the allocation.
+            drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
+        }
+        out
+    }
+
+    /// Gives the region up without ever freeing it, because the kernel may still write into it. Blocks that
+    /// are out stay usable. Dropping an owner does the same; this says so.
+    pub(crate) fn leak(self) {
+        // Nothing to do: an owner has no destructor, so `holders` keeps its `OWNER` for ever.
+        let Owner { .. } = self;
+    }
+}
+
+impl<R: Keeper> Held<R> {
+    /// The block's number.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The block's first byte. Valid for the block size, for as long as this `Held` is.
+    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
+        // SAFETY: a block that is out keeps `Shared` alive, and its number is below `blocks` (`hand_out`).
+        unsafe { self.shared.as_ref().links.block(self.index) }
+    }
+}
+
+impl<R: Keeper> Drop for Held<R> {
+    fn drop(&mut self) {
+        give_back(self.shared, self.index);
+    }
+}
+
+/// Returns block `index`, which the caller holds and uses no more.
+///
+/// `shared` is a pointer and not a reference because the allocation may be freed before this function
+/// returns.
+fn give_back<R: Keeper>(shared: NonNull<Shared<R>>, index: u32) {
+    // SAFETY: our block is out and keeps the allocation alive until the compare-and-swap below gives it away,
+    // or until `let_go`. After that `it` is used only under a pin.
+    let it = unsafe { &*shared.as_ptr() };
+    let mut pinned = false;
+    let mut head = it.ends.head.load(Ordering::Relaxed);
+    loop {
+        if head == CLOSED {
+            return let_go(shared, 1 + u64::from(pinned));
+        }
+        if head == STARVING && !pinned {
+            it.ends.holders.fetch_add(1, Ordering::Relaxed);
+            pinned = true;
+        }
+        // SAFETY: we hold the block alone until the next line succeeds.
+        unsafe { it.links.set(index, if head == STARVING { EMPTY } else { head }) };
+        // Acquire goes with the release in `starve`: who is asked for help sees what the owner did before it
+        // asked.
+        match it.ends.head.compare_exchange_weak(head, index, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => break,
+            Err(now) => head = now,
+        }
+    }
+    if pinned {
+        if head == STARVING {
+            it.keeper.wake_owner();
+        }
+        let_go(shared, 1);
+    }
+}
+
+/// Takes `count` of the caller's own off `holders`, and frees the region if none is left.
+fn let_go<R: Keeper>(shared: NonNull<Shared<R>>, count: u64) {
+    // SAFETY: what the caller takes off has kept the allocation alive until here.
+    let before = unsafe { &(*shared.as_ptr()).ends.holders }.fetch_sub(count, Ordering::AcqRel);
+    if before == count {
+        // SAFETY: zero is reached once, after the owner closed, and nobody is left who may use the
+        // allocation.
+        drop(unsafe { Box::from_raw(shared.as_ptr()) });
+    }
+}
+
+impl<R: Keeper> fmt::Debug for Owner<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner").field("blocks", &self.blocks).field("taken", &self.taken.get()).finish()
+    }
+}
+
+impl<R: Keeper> fmt::Debug for Held<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("index", &self.index).finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(all(test, loom))]
+mod loom_tests;

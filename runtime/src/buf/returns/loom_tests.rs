@@ -1,0 +1,229 @@
+//! Every interleaving, and every reordering that the memory model allows, of small cases.
+//!
+//! The region's memory is a loom cell that the holders of blocks read and the keeper's drop writes, and the
+//! keeper is reached through a loom `Arc`. So a region freed early, twice or never, and a free that is not
+//! ordered behind every use, each make the model fail.
+
+use std::ptr::NonNull;
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+use super::{Held, Keeper, Owner};
+use crate::core::mailbox::Doorbell;
+
+/// Outlives the region and sees what happens.
+struct Core {
+    bell: Doorbell,
+    signal: Notify,
+    wakes: AtomicUsize,
+    freed: AtomicUsize,
+}
+
+struct Region {
+    core: Arc<Core>,
+    memory: Arc<UnsafeCell<u32>>,
+    bytes: Box<[u8]>,
+    /// Read by `wake_owner` and written by drop: a keeper used after it was freed.
+    alive: UnsafeCell<bool>,
+}
+
+// SAFETY: the cells are watched by loom, which is what they are for.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Keeper for Region {
+    fn wake_owner(&self) {
+        // SAFETY: loom checks that nobody writes meanwhile.
+        assert!(self.alive.with(|alive| unsafe { *alive }));
+        self.core.wakes.fetch_add(1, Ordering::Relaxed);
+        if self.core.bell.ring() {
+            self.core.signal.notify();
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: loom checks that every use of keeper and memory happened before.
+        self.alive.with_mut(|alive| unsafe { *alive = false });
+        // SAFETY: as above.
+        self.memory.with_mut(|memory| unsafe { *memory = 0 });
+        assert_eq!(self.core.freed.fetch_add(1, Ordering::Relaxed), 0);
+    }
+}
+
+struct Block {
+    held: Held<Region>,
+    memory: Arc<UnsafeCell<u32>>,
+}
+
+// SAFETY: the memory is watched by loom.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// Looks at the region and returns the block.
+    fn drop_after_use(self) {
+        // SAFETY: loom checks that nobody frees meanwhile.
+        assert_eq!(self.memory.with(|memory| unsafe { *memory }), 7);
+        drop(self.held);
+    }
+}
+
+fn owner(blocks: u32) -> (Owner<Region>, Vec<Block>, Arc<Core>) {
+    let core = Arc::new(Core {
+        bell: Doorbell::new(),
+        signal: Notify::new(),
+        wakes: AtomicUsize::new(0),
+        freed: AtomicUsize::new(0),
+    });
+    let memory = Arc::new(UnsafeCell::new(7));
+    let mut bytes = vec![0; 4 * blocks as usize].into_boxed_slice();
+    let base = NonNull::from(&mut *bytes).cast();
+    let region = Region { core: core.clone(), memory: memory.clone(), bytes, alive: UnsafeCell::new(true) };
+    assert_eq!(region.bytes.len(), 4 * blocks as usize);
+    // SAFETY: the bytes live as long as the keeper.
+    let owner = unsafe { Owner::new(base, 4, blocks, region) };
+    let blocks = (0..blocks)
+        // SAFETY: each block is handed out once.
+        .map(|index| Block { held: unsafe { owner.hand_out(index) }, memory: memory.clone() })
+        .collect();
+    (owner, blocks, core)
+}
+
+fn drop_elsewhere(blocks: Vec<Block>) -> Vec<thread::JoinHandle<()>> {
+    blocks.into_iter().map(|block| thread::spawn(move || block.drop_after_use())).collect()
+}
+
+fn join(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// See the mailbox's models: three preemptions at any places, unless `LOOM_MAX_PREEMPTIONS` says otherwise.
+fn model(test: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(model.preemption_bound.unwrap_or(3));
+    model.check(test);
+}
+
+#[test]
+fn returns_reach_the_owner_whole_and_once() {
+    model(|| {
+        let (owner, blocks, core) = owner(2);
+        let threads = drop_elsewhere(blocks);
+        let mut back: Vec<u32> = owner.drain().collect();
+        join(threads);
+        back.extend(owner.drain());
+        back.sort_unstable();
+        assert_eq!(back, [0, 1]);
+        assert_eq!(owner.taken(), 0);
+        // SAFETY: no kernel here.
+        assert_eq!(unsafe { owner.close() }, 0);
+        assert_eq!(core.freed.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn close_against_two_returns() {
+    model(|| {
+        let (owner, blocks, core) = owner(2);
+        let threads = drop_elsewhere(blocks);
+        // SAFETY: no kernel here.
+        unsafe { owner.close() };
+        join(threads);
+        assert_eq!(core.freed.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// A block that came back goes out again to another thread, while an older one is on its way and the owner
+/// ends.
+#[test]
+fn a_block_goes_out_a_second_time() {
+    model(|| {
+        let (owner, blocks, core) = owner(2);
+        let memory = blocks[0].memory.clone();
+        let mut threads = drop_elsewhere(blocks);
+        if let Some(index) = { owner.drain().next() } {
+            // SAFETY: the block just came home.
+            let block = Block { held: unsafe { owner.hand_out(index) }, memory };
+            if index == 0 {
+                threads.extend(drop_elsewhere(vec![block]));
+            } else {
+                assert_eq!(owner.take_back(block.held).unwrap(), 1);
+            }
+        }
+        // SAFETY: no kernel here.
+        unsafe { owner.close() };
+        join(threads);
+        assert_eq!(core.freed.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// The owner has no block and sleeps until one comes. A wake that is lost is a deadlock, which loom reports.
+#[test]
+fn a_starving_owner_is_woken() {
+    model(|| {
+        let (owner, blocks, core) = owner(2);
+        let threads = drop_elsewhere(blocks);
+        let mut back = 0;
+        while back < 2 {
+            core.bell.prepare_sleep();
+            if owner.starve() {
+                core.signal.wait();
+            }
+            core.bell.cancel_sleep();
+            back += owner.drain().count();
+        }
+        join(threads);
+        assert!(core.wakes.load(Ordering::Relaxed) <= 2);
+        // SAFETY: no kernel here.
+        unsafe { owner.close() };
+        assert_eq!(core.freed.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// Who wakes the owner needs the keeper after its block is gone: the owner may take that block and end at
+/// once.
+#[test]
+fn the_keeper_outlives_the_wake() {
+    model(|| {
+        let (owner, blocks, core) = owner(2);
+        assert!(owner.starve());
+        let threads = drop_elsewhere(blocks);
+        // Not drained before: the close itself counts what came back.
+        // SAFETY: no kernel here.
+        unsafe { owner.close() };
+        join(threads);
+        assert!(core.wakes.load(Ordering::Relaxed) <= 1);
+        assert_eq!(core.freed.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// The request for help stands from an earlier sleep that another event ended: it must still be answered.
+#[test]
+fn an_old_request_is_answered_too() {
+    model(|| {
+        let (owner, blocks, core) = owner(1);
+        core.bell.prepare_sleep();
+        assert!(owner.starve());
+        core.bell.cancel_sleep();
+        let threads = drop_elsewhere(blocks);
+        // A loop because loom's wait may also end without a reason.
+        while owner.drain().next().is_none() {
+            core.bell.prepare_sleep();
+            if owner.starve() {
+                core.signal.wait();
+            }
+            core.bell.cancel_sleep();
+        }
+        join(threads);
+        // SAFETY: no kernel here.
+        unsafe { owner.close() };
+        assert_eq!(core.freed.load(Ordering::Relaxed), 1);
+    });
+}

@@ -1,0 +1,265 @@
+use std::collections::HashSet;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use super::{Held, Keeper, Owner};
+
+/// A region on the heap, so that a sanitizer sees a use after it was freed; counts what happens to it.
+struct Region {
+    base: NonNull<u8>,
+    layout: std::alloc::Layout,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    freed: AtomicUsize,
+    wakes: AtomicUsize,
+}
+
+impl Seen {
+    fn freed(&self) -> usize {
+        self.freed.load(Ordering::SeqCst)
+    }
+
+    fn wakes(&self) -> usize {
+        self.wakes.load(Ordering::SeqCst)
+    }
+}
+
+// SAFETY: the region is plain memory that has no owner thread; only `Drop` uses the pointer.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Keeper for Region {
+    fn wake_owner(&self) {
+        self.seen.wakes.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.seen.freed.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: `owner` below allocated it with this layout, and the keeper is dropped once, last.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+fn owner(block_size: usize, blocks: u32) -> (Owner<Region>, Arc<Seen>) {
+    let layout =
+        std::alloc::Layout::from_size_align(block_size * blocks as usize, 1).expect("a small region");
+    // SAFETY: the layout is not empty.
+    let base = NonNull::new(unsafe { std::alloc::alloc(layout) }).expect("memory for a test");
+    let seen = Arc::<Seen>::default();
+    let region = Region { base, layout, seen: seen.clone() };
+    // SAFETY: the region is as large as said and freed by the keeper's drop.
+    (unsafe { Owner::new(base, block_size, blocks, region) }, seen)
+}
+
+/// What a test keeps beside an owner: which blocks are at home.
+struct Home {
+    owner: Owner<Region>,
+    free: Vec<u32>,
+}
+
+impl Home {
+    fn new(block_size: usize, blocks: u32) -> (Home, Arc<Seen>) {
+        let (owner, seen) = owner(block_size, blocks);
+        (Home { owner, free: (0..blocks).rev().collect() }, seen)
+    }
+
+    fn take(&mut self) -> Option<Held<Region>> {
+        self.free.extend(self.owner.drain());
+        // SAFETY: `free` holds the numbers of the blocks at home, and no kernel uses them.
+        self.free.pop().map(|index| unsafe { self.owner.hand_out(index) })
+    }
+
+    fn close(self) -> u32 {
+        // SAFETY: no kernel uses the blocks.
+        unsafe { self.owner.close() }
+    }
+}
+
+fn fill(held: &Held<Region>, len: usize, value: u8) {
+    // SAFETY: a held block is the holder's alone, and `len` is the block size.
+    unsafe { held.as_ptr().write_bytes(value, len) };
+}
+
+fn holds(held: &Held<Region>, len: usize, value: u8) -> bool {
+    // SAFETY: as in `fill`, which wrote the block.
+    unsafe { std::slice::from_raw_parts(held.as_ptr().as_ptr(), len) }.iter().all(|byte| *byte == value)
+}
+
+/// Returns from elsewhere as far as the owner can tell: a drop without `take_back` goes onto the list.
+fn elsewhere(held: Held<Region>) {
+    drop(held);
+}
+
+#[test]
+fn blocks_lie_side_by_side_and_come_back_on_both_ways() {
+    let (home, seen) = Home::new(7, 3);
+    // SAFETY: nothing was handed out before.
+    let [a, b, c] = [0, 1, 2].map(|index| unsafe { home.owner.hand_out(index) });
+    assert_eq!(b.as_ptr().addr().get() - a.as_ptr().addr().get(), 7);
+    assert_eq!((a.index(), b.index(), c.index()), (0, 1, 2));
+    assert_eq!(home.owner.taken(), 3);
+    assert!(!home.owner.has_returns());
+
+    assert_eq!(home.owner.take_back(b).ok(), Some(1));
+    assert_eq!(home.owner.taken(), 2);
+    assert!(!home.owner.has_returns());
+
+    elsewhere(a);
+    elsewhere(c);
+    assert!(home.owner.has_returns());
+    assert_eq!(home.owner.taken(), 2, "blocks on the list are out until drained");
+    assert_eq!(home.owner.drain().collect::<HashSet<_>>(), HashSet::from([0, 2]));
+    assert_eq!(home.owner.taken(), 0);
+    assert!(!home.owner.has_returns());
+
+    assert_eq!(home.close(), 0);
+    assert_eq!(seen.freed(), 1);
+}
+
+#[test]
+fn a_drain_that_is_broken_off_goes_on_later() {
+    let (mut home, seen) = Home::new(4, 4);
+    let held: Vec<_> = std::iter::from_fn(|| home.take()).collect();
+    held.into_iter().for_each(elsewhere);
+    assert_eq!(home.owner.drain().take(1).count(), 1);
+    assert!(home.owner.has_returns());
+    assert!(!home.owner.starve(), "there is something to drain");
+    assert_eq!(home.owner.taken(), 3);
+    assert_eq!(home.owner.drain().take(1).count(), 1);
+    // Two blocks are still in the list that was detached: they are back, and close sees it.
+    assert_eq!(home.close(), 0);
+    assert_eq!(seen.freed(), 1);
+}
+
+#[test]
+fn a_block_of_another_owner_is_not_taken_but_still_finds_home() {
+    let (mut one, seen_one) = Home::new(8, 1);
+    let (two, seen_two) = Home::new(8, 1);
+    let held = one.take().expect("one block");
+    let held = two.owner.take_back(held).expect_err("not of this owner");
+    elsewhere(held);
+    assert!(one.owner.has_returns());
+    assert_eq!((one.close(), two.close()), (0, 0));
+    assert_eq!((seen_one.freed(), seen_two.freed()), (1, 1));
+}
+
+#[test]
+fn the_last_block_frees_the_region_when_the_owner_has_ended() {
+    let (mut home, seen) = Home::new(16, 3);
+    let [a, b, c] = [(); 3].map(|()| home.take().expect("three blocks"));
+    elsewhere(a);
+    assert_eq!(home.close(), 2);
+    assert_eq!(seen.freed(), 0);
+    fill(&b, 16, 0xB0);
+    elsewhere(c);
+    assert_eq!(seen.freed(), 0);
+    assert!(holds(&b, 16, 0xB0));
+    thread::spawn(move || elsewhere(b)).join().expect("a drop does not panic");
+    assert_eq!(seen.freed(), 1);
+    assert_eq!(seen.wakes(), 0);
+}
+
+#[test]
+fn a_starving_owner_is_woken_once_for_each_request() {
+    let (mut home, seen) = Home::new(4, 2);
+    let (a, b) = (home.take().expect("two blocks"), home.take().expect("two blocks"));
+    assert!(home.take().is_none());
+    assert!(home.owner.starve());
+    assert!(home.owner.starve(), "it may ask again");
+    assert!(!home.owner.has_returns());
+    assert_eq!(home.owner.drain().count(), 0);
+    elsewhere(a);
+    assert_eq!(seen.wakes(), 1);
+    elsewhere(b);
+    assert_eq!(seen.wakes(), 1);
+    assert!(!home.owner.starve());
+    assert_eq!(home.owner.drain().count(), 2);
+    assert_eq!(home.close(), 0);
+    assert_eq!(seen.freed(), 1);
+}
+
+#[test]
+fn closing_while_starving_wakes_nobody() {
+    let (mut home, seen) = Home::new(4, 1);
+    let held = home.take().expect("one block");
+    assert!(home.owner.starve());
+    assert_eq!(home.close(), 1);
+    elsewhere(held);
+    assert_eq!((seen.wakes(), seen.freed()), (0, 1));
+}
+
+#[test]
+fn what_is_leaked_is_never_freed_and_stays_usable() {
+    let (mut home, seen) = Home::new(32, 2);
+    let (a, b) = (home.take().expect("two blocks"), home.take().expect("two blocks"));
+    // The test frees it after all, so that it passes under a leak checker: the pointer is what `leak` gives
+    // up.
+    let shared = home.owner.shared;
+    home.owner.leak();
+    fill(&a, 32, 1);
+    elsewhere(b);
+    assert!(holds(&a, 32, 1));
+    elsewhere(a);
+    assert_eq!(seen.freed(), 0);
+    // SAFETY: the owner is gone, both blocks are back, nobody else knows the allocation.
+    drop(unsafe { Box::from_raw(shared.as_ptr()) });
+}
+
+/// Blocks are written by the owner and read, written and dropped by other threads while the owner hands
+/// out, drains and at last ends in the middle of it all.
+#[test]
+fn blocks_go_round_between_threads_until_the_region_is_freed_once() {
+    const BLOCK: usize = 64;
+    const THREADS: usize = 3;
+    for round in 0..20_u8 {
+        let (mut home, seen) = Home::new(BLOCK, 8);
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..THREADS).map(|_| mpsc::channel::<(u8, Held<Region>)>()).unzip();
+        let threads: Vec<_> = receivers
+            .into_iter()
+            .map(|receiver| {
+                let seen = seen.clone();
+                thread::spawn(move || {
+                    for (value, held) in receiver {
+                        assert_eq!(seen.freed(), 0);
+                        assert!(holds(&held, BLOCK, value));
+                        fill(&held, BLOCK, !value);
+                        elsewhere(held);
+                    }
+                })
+            })
+            .collect();
+        let mut sent = 0;
+        while sent < 2_000 {
+            let Some(held) = home.take() else {
+                thread::yield_now();
+                continue;
+            };
+            let value = round.wrapping_add(sent as u8);
+            fill(&held, BLOCK, value);
+            if sent % 7 == 0 {
+                let index = home.owner.take_back(held).expect("our own block");
+                home.free.push(index);
+            } else {
+                senders[sent % THREADS].send((value, held)).expect("the threads live on");
+            }
+            sent += 1;
+        }
+        let out = home.close();
+        assert!(out <= 8);
+        drop(senders);
+        for thread in threads {
+            thread.join().expect("no thread panics");
+        }
+        assert_eq!(seen.freed(), 1);
+    }
+}
