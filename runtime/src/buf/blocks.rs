@@ -1,6 +1,6 @@
 //! Blocks: fixed-size, node-local memory for what the application fills itself.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
@@ -14,18 +14,12 @@ use crate::numa::pool::Blocks;
 pub(crate) struct BlockPool {
     blocks: RefCell<Blocks>,
     block_size: usize,
-    out: Cell<usize>,
 }
 
 impl BlockPool {
     pub(crate) fn new(blocks: Blocks) -> Rc<Self> {
         let block_size = blocks.block_size();
-        Rc::new(Self { blocks: RefCell::new(blocks), block_size, out: Cell::new(0) })
-    }
-
-    /// Blocks that are taken just now.
-    pub(crate) fn out(&self) -> usize {
-        self.out.get()
+        Rc::new(Self { blocks: RefCell::new(blocks), block_size })
     }
 }
 
@@ -46,7 +40,6 @@ impl Block {
     pub fn take() -> Option<Block> {
         Core::with(|core| {
             let memory = core.blocks.blocks.borrow_mut().take()?;
-            core.blocks.out.set(core.blocks.out.get() + 1);
             Some(Block { pool: Rc::clone(&core.blocks), memory, len: 0 })
         })
     }
@@ -105,7 +98,6 @@ impl DerefMut for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.pool.out.set(self.pool.out.get() - 1);
         // SAFETY: the memory came from this pool's `take`, and this handle, its only one, is gone.
         unsafe { self.pool.blocks.borrow_mut().give(self.memory) };
     }

@@ -140,12 +140,8 @@ impl<R: Keeper> Owner<R> {
         unsafe { self.shared.as_ref() }
     }
 
-    /// What was given to [`new`](Owner::new).
-    pub(crate) fn keeper(&self) -> &R {
-        &self.shared().keeper
-    }
-
     /// How many blocks are out: held by somebody, or returned elsewhere and not drained yet.
+    #[cfg(test)]
     pub(crate) fn taken(&self) -> u32 {
         self.taken.get()
     }

@@ -15,10 +15,11 @@
 //!
 //! - A push publishes with *release*: what the waker did before (its own data, the link) is visible to who
 //!   takes the node. All pushes are read-modify-writes of `head`, so each continues the release sequence of
-//!   the ones below it, and one *acquire* swap by the consumer synchronises with every push whose node it takes.
+//!   the ones below it, and one *acquire* swap by the consumer synchronises with every push whose node it
+//!   takes.
 //! - A push that finds the list closed takes *acquire*, so that what the owner did before closing is visible.
-//! - Links are written by a producer before its publishing compare-and-swap, and read by the consumer
-//!   after its acquire swap: they could be plain memory. They are relaxed atomics because the losing side of a
+//! - Links are written by a producer before its publishing compare-and-swap, and read by the consumer after
+//!   its acquire swap: they could be plain memory. They are relaxed atomics because the losing side of a
 //!   compare-and-swap rewrites its link, and because it makes every access to them safe code.
 //!
 //! A push is lock-free: its loop goes round again only when another push or a take went through meanwhile.
@@ -32,9 +33,9 @@
 //! the party behind the *other* fence then sees what was written before the first one. So either the
 //! consumer sees the work and does not sleep, or the producer sees `SLEEPY` and rings.
 //!
-//! Among the producers that see `SLEEPY`, the one whose compare-and-swap takes it back to `AWAKE` signals,
-//! so a sleep costs one signal however many producers there are. The others may leave: the signal is on its way, and
-//! their work was there before the consumer could go to sleep again, which needs a new fence and a new look.
+//! Among the producers that see `SLEEPY`, the one whose compare-and-swap takes it back to `AWAKE` signals, so
+//! a sleep costs one signal however many producers there are. The others may leave: the consumer is being
+//! woken, and before it sleeps again it looks again, behind a new fence, so the argument holds anew for them.
 //! The doorbell carries no data: data is ordered by the list's or the channel's own release and acquire.
 
 use std::fmt;
@@ -72,10 +73,10 @@ impl fmt::Debug for Link {
 /// # Safety
 ///
 /// The implementor promises that
-/// - a value is the only one for its raw pointer: while a node is in a list (as a raw pointer), no second value for the
-///   same memory exists that could be pushed, so a node is in at most one list at a time;
-/// - the raw pointer is not null, points into an allocation of the node, and stays valid, with the link at the
-///   same address, until `from_raw` has been called and its result dropped;
+/// - a value is the only one for its raw pointer: while a node is in a list (as a raw pointer), no second
+///   value for the same memory exists that could be pushed, so a node is in at most one list at a time;
+/// - the raw pointer is not null, points into an allocation of the node, and stays valid, with the link at
+///   the same address, until `from_raw` has been called and its result dropped;
 /// - `from_raw(into_raw(n))` gives back `n`, on any thread if `Self: Send`, and has no other effect;
 /// - `link` always names the same link for the same node, and nobody else uses that link.
 pub(crate) unsafe trait Node: Sized {
@@ -89,7 +90,8 @@ pub(crate) unsafe trait Node: Sized {
     ///
     /// # Safety
     ///
-    /// `raw` came from [`into_raw`](Node::into_raw), and this is the only value made of it that is used or dropped as an owner.
+    /// `raw` came from [`into_raw`](Node::into_raw), and this is the only value made of it that is used or
+    /// dropped as an owner.
     unsafe fn from_raw(raw: NonNull<()>) -> Self;
 }
 
@@ -102,8 +104,9 @@ fn closed() -> *mut () {
 
 /// Many threads push, one core takes. See the [module](self) for why it is right.
 ///
-/// Only the owning core may call [`take_all`](WakeList::take_all) and [`close`](WakeList::close). The list does not check
-/// this: were it broken, nodes could be leaked or a closed list opened again, but no memory misused.
+/// Only the owning core may call [`take_all`](WakeList::take_all) and [`close`](WakeList::close). The list
+/// does not check this: were it broken, nodes could be leaked or a closed list opened again, but no memory
+/// misused.
 ///
 /// Dropping a list leaks the nodes in it, because only the owner may drop a task and a list may be dropped
 /// by whoever holds the last reference to it. The owner calls [`close`](WakeList::close) first.
@@ -113,8 +116,8 @@ pub(crate) struct WakeList<N> {
 }
 
 // SAFETY: the list moves values of N from thread to thread and shares none: `N: Send` is what that needs. The
-// head is atomic, and a link is touched only by the thread that owns its node (a producer before it publishes the
-// node, the consumer after it took it; the trait `Node` promises that there is no second owner).
+// head is atomic, and a link is touched only by the thread that owns its node (a producer before it publishes
+// the node, the consumer after it took it; the trait `Node` promises that there is no second owner).
 unsafe impl<N: Send> Send for WakeList<N> {}
 // SAFETY: as above.
 unsafe impl<N: Send> Sync for WakeList<N> {}
@@ -153,7 +156,8 @@ impl<N: Node> WakeList<N> {
         }
     }
 
-    /// Whether there is nothing to take. Between [`Doorbell::prepare_sleep`] and the sleep this is the look that counts.
+    /// Whether there is nothing to take. Between [`Doorbell::prepare_sleep`] and the sleep this is the look
+    /// that counts.
     pub(crate) fn is_empty(&self) -> bool {
         let head = self.head.load(Ordering::Relaxed);
         head.is_null() || head == closed()
@@ -161,15 +165,16 @@ impl<N: Node> WakeList<N> {
 
     /// Takes all nodes, oldest first. Owner only.
     pub(crate) fn take_all(&self) -> Drained<N> {
-        // Looking first keeps the usual case, nothing there, free of a locked instruction, and leaves a closed
-        // list closed: only the owner closes, so it does not happen between the look and the swap.
+        // Looking first keeps the usual case, nothing there, free of a locked instruction, and leaves a
+        // closed list closed: only the owner closes, so it does not happen between the look and the swap.
         if self.is_empty() {
             return Drained::of(ptr::null_mut());
         }
         Drained::of(self.head.swap(ptr::null_mut(), Ordering::Acquire))
     }
 
-    /// Refuses every later push and takes what is there, oldest first. Owner only; a second call gives nothing.
+    /// Refuses every later push and takes what is there, oldest first. Owner only; a second call gives
+    /// nothing.
     pub(crate) fn close(&self) -> Drained<N> {
         let head = self.head.swap(closed(), Ordering::AcqRel);
         Drained::of(if head == closed() { ptr::null_mut() } else { head })
@@ -189,7 +194,8 @@ pub(crate) struct Drained<N: Node> {
 }
 
 impl<N: Node> Drained<N> {
-    /// Takes over the nodes of a detached stack and turns it round, so that the node pushed first comes first.
+    /// Takes over the nodes of a detached stack and turns it round, so that the node pushed first comes
+    /// first.
     fn of(mut top: *mut ()) -> Drained<N> {
         let mut first: *mut () = ptr::null_mut();
         while let Some(raw) = NonNull::new(top) {
@@ -209,8 +215,8 @@ impl<N: Node> Iterator for Drained<N> {
 
     fn next(&mut self) -> Option<N> {
         let raw = NonNull::new(self.first)?;
-        // SAFETY: `raw` came from `into_raw` in `push`, and the chain from `first` on is ours alone. It is taken out of the
-        // chain in the next line, so this is the only value made of it.
+        // SAFETY: `raw` came from `into_raw` in `push`, and the chain from `first` on is ours alone. It is
+        // taken out of the chain in the next line, so this is the only value made of it.
         let node = unsafe { N::from_raw(raw) };
         self.first = node.link().0.load(Ordering::Relaxed);
         Some(node)
@@ -234,8 +240,10 @@ const SLEEPY: u32 = 1;
 ///
 /// The receiver, each time it has nothing to do:
 /// 1. [`prepare_sleep`](Doorbell::prepare_sleep);
-/// 2. looks at every source of work once more; if there is any, it calls [`cancel_sleep`](Doorbell::cancel_sleep) and does it;
-/// 3. else sleeps until a signal (or a timer, or a completion), then calls [`cancel_sleep`](Doorbell::cancel_sleep).
+/// 2. looks at every source of work once more; if there is any, it calls
+///    [`cancel_sleep`](Doorbell::cancel_sleep) and does it;
+/// 3. else sleeps until a signal (or a timer, or a completion), then calls
+///    [`cancel_sleep`](Doorbell::cancel_sleep).
 ///
 /// A producer puts the work where it belongs and then calls [`ring`](Doorbell::ring).
 #[derive(Debug)]
@@ -255,10 +263,11 @@ impl Doorbell {
         fence(Ordering::SeqCst);
     }
 
-    /// Announces that the receiver is awake. Receiver only; after every sleep and every sleep that was called off.
+    /// Announces that the receiver is awake. Receiver only; after every sleep and every sleep that was called
+    /// off.
     ///
-    /// Returns whether somebody rang since `prepare_sleep`: then a signal has been sent or is about to be, which may
-    /// end the next sleep at once.
+    /// Returns whether somebody rang since `prepare_sleep`: then a signal has been sent or is about to be,
+    /// which may end the next sleep at once.
     pub(crate) fn cancel_sleep(&self) -> bool {
         // A producer that reads AWAKE from here sends no signal: its work is found by the look after the next
         // `prepare_sleep`, whose fence orders that look behind the producer's fence.
@@ -267,12 +276,13 @@ impl Doorbell {
 
     /// Tells the receiver that there is work, from any thread, after the work was put in its place.
     ///
-    /// `true`: the receiver sleeps and the caller must signal it (eventfd, or a message on the ring). At most one
-    /// producer gets `true` for each sleep.
+    /// `true`: the receiver sleeps and the caller must signal it (eventfd, or a message on the ring). At most
+    /// one producer gets `true` for each sleep.
     #[must_use = "on true the caller must signal the receiver, or it sleeps on"]
     pub(crate) fn ring(&self) -> bool {
         fence(Ordering::SeqCst);
-        // The plain look first: while the receiver is awake, its producers only read this word and share its cache line.
+        // The plain look first: while the receiver is awake, its producers only read this word and share its
+        // cache line.
         self.state.load(Ordering::Relaxed) == SLEEPY
             && self.state.compare_exchange(SLEEPY, AWAKE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }

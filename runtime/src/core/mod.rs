@@ -8,6 +8,7 @@ pub(crate) mod shared;
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -44,7 +45,7 @@ thread_local! {
 }
 
 /// Makes a core the current one of this thread, until dropped.
-pub(crate) struct Entered<'a>(&'a Core);
+pub(crate) struct Entered<'a>(PhantomData<&'a Core>);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
@@ -56,7 +57,7 @@ impl Core {
     /// Makes this core the current one of the calling thread.
     pub(crate) fn enter(&self) -> Entered<'_> {
         CURRENT.set(self);
-        Entered(self)
+        Entered(PhantomData)
     }
 
     /// Runs `f` with the current core; `None` on a thread that has none.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::counters::CoreCounters;
 use super::mailbox::{Doorbell, WakeList};
 use crate::error::os;
-use crate::numa::{CpuId, NodeId};
+use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
 use crate::task::Woken;
 
@@ -15,7 +15,6 @@ use crate::task::Woken;
 pub(crate) struct CoreShared {
     pub(crate) index: usize,
     pub(crate) cpu: CpuId,
-    pub(crate) node: NodeId,
     pub(crate) runtime: Arc<RuntimeShared>,
     pub(crate) counters: CoreCounters,
     pub(crate) woken: WakeList<Woken>,
@@ -25,12 +24,11 @@ pub(crate) struct CoreShared {
 }
 
 impl CoreShared {
-    pub(crate) fn new(index: usize, cpu: CpuId, node: NodeId, runtime: Arc<RuntimeShared>) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, cpu: CpuId, runtime: Arc<RuntimeShared>) -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self {
             index,
             cpu,
-            node,
             runtime,
             counters: CoreCounters::default(),
             woken: WakeList::new(),

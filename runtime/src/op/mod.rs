@@ -163,7 +163,7 @@ pub(crate) enum Finished<O> {
     /// The operation is over.
     Whole(O),
     /// A result came first, and a notification will give the memory back later (zero-copy sends).
-    Early(Outcome),
+    Early,
 }
 
 impl<T: Operation> Future for Submitted<T> {
@@ -187,9 +187,9 @@ impl<T: Operation> Future for Submitted<T> {
                     let operation: T = unsafe { core.ops.take(key) };
                     Poll::Ready(Finished::Whole(operation.complete(outcome)))
                 }
-                Look::Early(outcome) => {
+                Look::Early(_) => {
                     core.budget.spend();
-                    Poll::Ready(Finished::Early(outcome))
+                    Poll::Ready(Finished::Early)
                 }
             },
             State::Over => panic!("{} polled after it was done", T::NAME),
@@ -210,6 +210,6 @@ impl<T: Operation> Drop for Submitted<T> {
 pub(crate) async fn ask<T: Operation>(operation: T) -> T::Output {
     match Submitted::new(operation).await {
         Finished::Whole(output) => output,
-        Finished::Early(_) => unreachable!("{} has no notification", T::NAME),
+        Finished::Early => unreachable!("{} has no notification", T::NAME),
     }
 }

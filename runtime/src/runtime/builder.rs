@@ -158,7 +158,7 @@ impl Runtime {
         let shared = RuntimeShared::new(cores.len()).map_err(|e| Error::io("cannot make an eventfd", e))?;
         let mut members = Vec::with_capacity(cores.len());
         for core in cores {
-            let member = CoreShared::new(core.index, core.cpu, core.node, Arc::clone(&shared))
+            let member = CoreShared::new(core.index, core.cpu, Arc::clone(&shared))
                 .map_err(|e| Error::io("cannot make a core's eventfd", e))?;
             members.push(Arc::new(member));
         }

@@ -29,8 +29,6 @@ use crate::core::shared::CoreShared;
 pub(crate) struct Meta {
     link: Link,
     home: Home,
-    /// Where it was spawned, for reports.
-    pub(crate) spawned_at: &'static Location<'static>,
 }
 
 /// The core of a task.
@@ -90,7 +88,7 @@ where
 {
     let spawned_at = Location::caller();
     Core::with(|core| {
-        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)), spawned_at };
+        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)) };
         let registered = core.tasks.register();
         let contained = move |_: &Meta| Contained { future, spawned_at, _registered: registered };
         // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands

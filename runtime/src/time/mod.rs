@@ -1,7 +1,6 @@
 //! Time: sleeping and deadlines.
 
 pub(crate) mod timers;
-#[allow(dead_code, reason = "a complete wheel; the runtime does not ask for everything yet")]
 mod wheel;
 
 use std::fmt;

@@ -50,7 +50,7 @@ impl Timers {
 
     /// Wakes all whose time has come.
     pub(crate) fn fire(&self) {
-        if self.wheel.borrow().len() == 0 {
+        if self.wheel.borrow().is_empty() {
             return;
         }
         let now = self.tick(Instant::now());

@@ -10,6 +10,14 @@ use loom::thread;
 
 use super::{Doorbell, Link, Node, WakeList};
 
+/// Three threads that may sleep have more interleavings than can be walked. Three preemptions, at any places,
+/// find each error that was tried (a fence or an ordering taken out).
+fn model(test: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(model.preemption_bound.unwrap_or(3));
+    model.check(test);
+}
+
 struct Item {
     link: Link,
     producer: usize,
@@ -17,7 +25,8 @@ struct Item {
     number: UnsafeCell<usize>,
 }
 
-// SAFETY: a box is the only owner of its memory, and its address is stable; `into_raw` and `from_raw` are the box's own.
+// SAFETY: a box is the only owner of its memory, and its address is stable; `into_raw` and `from_raw` are the
+// box's own.
 unsafe impl Node for Box<Item> {
     fn link(&self) -> &Link {
         &self.link
@@ -87,10 +96,10 @@ impl Core {
     }
 }
 
-/// Two producers and a consumer that sleeps whenever it may; `always` rings after every push, else only the producer that
-/// found the list empty rings.
+/// Two producers and a consumer that sleeps whenever it may; `always` rings after every push, else only the
+/// producer that found the list empty rings.
 fn no_wake_is_lost(always: bool) {
-    loom::model(move || {
+    model(move || {
         let core = core();
         let producers = [0, 1].map(|producer| {
             let core = core.clone();
@@ -123,10 +132,11 @@ fn no_wake_is_lost_when_only_the_first_push_rings() {
     no_wake_is_lost(false);
 }
 
-/// One producer that rings twice for two pieces of work, so that the second may fall into any part of a sleep cycle.
+/// One producer that rings twice for two pieces of work, so that the second may fall into any part of a sleep
+/// cycle.
 #[test]
 fn no_wake_is_lost_in_a_second_sleep() {
-    loom::model(|| {
+    model(|| {
         let core = core();
         let producer = {
             let core = core.clone();
@@ -145,7 +155,7 @@ fn no_wake_is_lost_in_a_second_sleep() {
 /// An awake receiver is never signalled.
 #[test]
 fn nobody_signals_a_receiver_that_is_awake() {
-    loom::model(|| {
+    model(|| {
         let core = core();
         core.bell.prepare_sleep();
         assert!(!core.bell.cancel_sleep());
@@ -166,7 +176,7 @@ fn nobody_signals_a_receiver_that_is_awake() {
 
 #[test]
 fn nodes_of_one_producer_come_in_its_order() {
-    loom::model(|| {
+    model(|| {
         let core = core();
         let producers = [2, 1].map(|count| {
             let core = core.clone();
@@ -188,10 +198,11 @@ fn nodes_of_one_producer_come_in_its_order() {
     });
 }
 
-/// Each node either is in what `close` takes or comes back to its producer: none is lost, none is there twice.
+/// Each node either is in what `close` takes or comes back to its producer: none is lost, none is there
+/// twice.
 #[test]
 fn close_against_push() {
-    loom::model(|| {
+    model(|| {
         let core = core();
         let producers = [0, 1].map(|producer| {
             let core = core.clone();

@@ -23,7 +23,8 @@ struct Item {
     _probe: Probe,
 }
 
-// SAFETY: a box is the only owner of its memory, and its address is stable; `into_raw` and `from_raw` are the box's own.
+// SAFETY: a box is the only owner of its memory, and its address is stable; `into_raw` and `from_raw` are the
+// box's own.
 unsafe impl Node for Box<Item> {
     fn link(&self) -> &Link {
         &self.link
@@ -168,8 +169,8 @@ struct Meta {
     link: Link,
 }
 
-// SAFETY: async-task lets at most one `Runnable` of a task exist at a time (the SCHEDULED and RUNNING bits of its
-// state), keeps the task's memory, metadata included, until that is gone, and never moves it.
+// SAFETY: async-task lets at most one `Runnable` of a task exist at a time (the SCHEDULED and RUNNING bits of
+// its state), keeps the task's memory, metadata included, until that is gone, and never moves it.
 unsafe impl Node for Woken {
     fn link(&self) -> &Link {
         &self.0.metadata().link
@@ -185,7 +186,8 @@ unsafe impl Node for Woken {
     }
 }
 
-/// Tasks woken by many threads at once, while they run and while they do not: each ends, none runs twice at once.
+/// Tasks woken by many threads at once, while they run and while they do not: each ends, none runs twice at
+/// once.
 #[test]
 fn tasks_woken_from_other_threads_run_to_their_end() {
     const TASKS: usize = 200;
