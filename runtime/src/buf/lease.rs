@@ -91,7 +91,7 @@ impl Drop for Lease {
         // SAFETY: taken once, in drop, by the last share.
         let held = unsafe { ManuallyDrop::take(&mut self.held) };
         let mut held = Some(held);
-        Core::try_with(|core| held.take().map(|held| core.bufs.take_back(core, held)));
+        Core::try_with(|core| held.take().map(|held| core.bufs.take_back(held)));
         // On a thread that is no core's it is dropped here, which sends it home.
     }
 }

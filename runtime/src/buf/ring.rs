@@ -79,6 +79,8 @@ pub(crate) struct BufRing {
     base: NonNull<u8>,
     count: u16,
     tail: Cell<u16>,
+    /// Buffers in the ring: at home, for the kernel to pick.
+    free: Cell<u16>,
     came: Box<[Cell<Came>]>,
     /// Streams that found no buffer, in the order in which they will get one.
     hungry: RefCell<VecDeque<Rc<Socket>>>,
@@ -113,6 +115,7 @@ impl BufRing {
             base,
             count: count as u16,
             tail: Cell::new(0),
+            free: Cell::new(0),
             came: vec![Cell::new(Came { bytes: 0, next: NONE }); count].into_boxed_slice(),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
@@ -150,18 +153,32 @@ impl BufRing {
             (*shared_tail).store(tail.wrapping_add(1), Ordering::Release);
         }
         self.tail.set(tail.wrapping_add(1));
+        self.free.set(self.free.get() + 1);
     }
 
-    /// A buffer that nobody holds any more goes back to the kernel, and the first stream that waits for one receives.
-    pub(crate) fn recycle(&self, core: &Core, index: u16) {
+    /// The kernel has picked a buffer: its CQE names it.
+    pub(crate) fn picked(&self) {
+        self.free.set(self.free.get() - 1);
+    }
+
+    /// A buffer that nobody holds any more goes back to the kernel.
+    pub(crate) fn recycle(&self, index: u16) {
         self.give_to_kernel(index);
-        loop {
+    }
+
+    /// Lets as many of the streams that found no buffer receive as there are buffers, in turn.
+    ///
+    /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that is fed and has nothing
+    /// to receive leaves its buffer in the ring, for the next turn; so a core with buffers and hungry streams does not
+    /// sleep ([`must_not_sleep`](Self::must_not_sleep)).
+    fn feed(&self, core: &Core) {
+        let mut meals = self.free.get();
+        while meals > 0 {
             let next = self.hungry.borrow_mut().pop_front();
-            match next {
-                Some(socket) if socket.fed(core) => return,
-                // It was dropped, or quiesced, while it stood in the queue.
-                Some(_) => {}
-                None => return,
+            let Some(socket) = next else { return };
+            // False: it was dropped, or quiesced, while it stood in the queue.
+            if socket.fed(core) {
+                meals -= 1;
             }
         }
     }
@@ -195,9 +212,9 @@ impl BufRing {
     }
 
     /// A buffer whose last lease was dropped on some thread that may be this core's.
-    pub(super) fn take_back(&self, core: &Core, held: Held<Keep>) {
+    pub(super) fn take_back(&self, held: Held<Keep>) {
         match self.owner.take_back(held) {
-            Ok(index) => self.recycle(core, index as u16),
+            Ok(index) => self.recycle(index as u16),
             // Another core's: dropping it sends it home.
             Err(held) => drop(held),
         }
@@ -218,9 +235,10 @@ impl BufRing {
     pub(crate) fn end_of_turn(&self, core: &Core) {
         if self.owner.has_returns() {
             for index in self.owner.drain() {
-                self.recycle(core, index as u16);
+                self.recycle(index as u16);
             }
         }
+        self.feed(core);
         // Index by index: nothing here adds to the list, and its capacity is kept.
         let mut overfull = self.overfull.take();
         for socket in overfull.drain(..) {
@@ -233,10 +251,10 @@ impl BufRing {
         }
     }
 
-    /// Before the core sleeps. True: buffers that somebody waits for have come back from elsewhere, do not sleep.
-    /// Otherwise, if somebody waits, the next return rings the doorbell.
+    /// Before the core sleeps. True: there are buffers, or some have come back from elsewhere, for streams that wait for
+    /// one. Otherwise, if any wait, the next return rings the doorbell.
     pub(crate) fn must_not_sleep(&self) -> bool {
-        !self.hungry.borrow().is_empty() && !self.owner.starve()
+        !self.hungry.borrow().is_empty() && (self.free.get() > 0 || !self.owner.starve())
     }
 
     /// The end: every operation has been reaped. The memory goes when the last lease does.

@@ -133,13 +133,13 @@ impl Socket {
             }
             (Ok(_), buffer) => {
                 if let Some(buffer) = buffer {
-                    core.bufs.recycle(core, buffer);
+                    core.bufs.recycle(buffer);
                 }
                 self.receiving.set(Receiving::Over(None));
             }
             (Err(e), buffer) => {
                 if let Some(buffer) = buffer {
-                    core.bufs.recycle(core, buffer);
+                    core.bufs.recycle(buffer);
                 }
                 self.failed(core, &e, was_ending);
             }
@@ -171,7 +171,7 @@ impl Socket {
         }
     }
 
-    /// A buffer has come back and it is this stream's turn to receive.
+    /// There is a buffer, and it is this stream's turn to receive.
     pub(crate) fn fed(self: &Rc<Self>, core: &Core) -> bool {
         let wants = self.receiving.get() == Receiving::Starved && !self.released.get();
         if wants {

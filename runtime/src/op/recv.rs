@@ -30,12 +30,15 @@ unsafe impl Multishot for RecvMulti {
     fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
         let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
         let buffer = cqe.buffer();
+        if buffer.is_some() {
+            core.bufs.picked();
+        }
         match (owned, check(outcome)) {
             (true, result) => self.socket.received(core, buffer, result, last),
             // The stream has gone: only the buffer matters.
             (false, _) => {
                 if let Some(buffer) = buffer {
-                    core.bufs.recycle(core, buffer);
+                    core.bufs.recycle(buffer);
                 }
             }
         }
