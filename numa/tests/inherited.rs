@@ -15,10 +15,11 @@ fn apart(test: impl FnOnce() + Send + 'static) {
     std::thread::spawn(test).join().unwrap();
 }
 
-fn set_policy(mode: i32, nodes: u64) {
-    let mask = [nodes];
-    // SAFETY: the kernel reads 64 bits of the mask, which lives across the call.
-    let rc = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), 65) };
+fn set_policy(mode: i32, nodes: &NodeSet) {
+    let mut mask = [0_u64; 16];
+    nodes.iter().for_each(|n| mask[n.0 as usize / 64] |= 1 << (n.0 % 64));
+    // SAFETY: the kernel reads 1024 bits of the mask, which lives across the call.
+    let rc = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), 1025) };
     assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
 }
 
@@ -60,7 +61,7 @@ fn a_binding_bounds_pools_and_threads_and_is_kept() {
     for node in all.memory_nodes().iter() {
         let others: Vec<NodeId> = all.memory_nodes().iter().filter(|&n| n != node).collect();
         apart(move || {
-            set_policy(libc::MPOL_BIND, 1 << node.0);
+            set_policy(libc::MPOL_BIND, &node.into());
             assert_eq!(thread::inherited_policy(), InheritedPolicy::Bind(node.into()));
             let topology = Topology::discover().unwrap();
             assert_eq!(topology.memory_nodes(), NodeSet::from(node));
@@ -97,8 +98,7 @@ fn interleaving_is_overridden_on_our_threads_and_reported() {
         return;
     }
     apart(move || {
-        let mask = all.memory_nodes().iter().fold(0, |mask, n| mask | 1 << n.0);
-        set_policy(libc::MPOL_INTERLEAVE, mask);
+        set_policy(libc::MPOL_INTERLEAVE, &all.memory_nodes());
         let plan = CorePlan::new(&all, &CoreSelection::All).unwrap();
         let placed = thread::spawn_pinned("placed".into(), &plan.cores()[0], || {
             thread::placement_of_current().unwrap()

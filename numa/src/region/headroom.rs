@@ -12,8 +12,12 @@ use crate::{
     topology::sysfs::{meminfo, meminfo_bytes, read_if_there},
 };
 
-/// Left alone for everybody else: a thirty-second part of the machine, within these bounds.
-const MARGIN: std::ops::RangeInclusive<u64> = 16 << 20..=512 << 20;
+/// Left alone for everybody else, and for page tables: a thirty-second part of the machine or of the group's limit, and not more than
+/// this.
+const MOST_MARGIN: u64 = 512 << 20;
+/// The least that is left of the machine, and of a group's limit.
+const LEAST_OF_MACHINE: u64 = 16 << 20;
+const LEAST_OF_GROUP: u64 = 2 << 20;
 
 pub(super) struct Headroom {
     pub(super) bytes: u64,
@@ -28,7 +32,7 @@ pub(super) fn bytes() -> Result<Headroom> {
             Error::platform(format!("/proc/meminfo has no {name}; is /proc mounted as Linux gives it?"))
         })
     };
-    let margin = (field("MemTotal")? / 32).clamp(*MARGIN.start(), *MARGIN.end());
+    let margin = (field("MemTotal")? / 32).clamp(LEAST_OF_MACHINE, MOST_MARGIN);
     let mut room = Headroom {
         bytes: field("MemAvailable")?.saturating_sub(margin),
         limit: format!("on this machine, {} MiB being left to others", margin >> 20),
@@ -111,7 +115,8 @@ fn left_in(dir: &Path) -> Result<Option<u64>> {
         .filter(|(name, _)| matches!(*name, "active_file" | "inactive_file"))
         .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
         .sum();
-    Ok(Some(limit.saturating_sub(used.saturating_sub(cache))))
+    let margin = (limit / 32).clamp(LEAST_OF_GROUP, MOST_MARGIN);
+    Ok(Some(limit.saturating_sub(used.saturating_sub(cache)).saturating_sub(margin)))
 }
 
 #[cfg(test)]
