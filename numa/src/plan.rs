@@ -66,6 +66,20 @@ pub struct PlannedCore {
     pub smt_rank: u32,
 }
 
+/// One line, such as `core 2: CPU 4, node 2, memory from node 1, SMT sibling 1`.
+impl fmt::Display for PlannedCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "core {}: CPU {}, node {}", self.index, self.cpu, self.node)?;
+        if self.memory != self.node {
+            write!(f, ", memory from node {}", self.memory)?;
+        }
+        if self.smt_rank > 0 {
+            write!(f, ", SMT sibling {}", self.smt_rank)?;
+        }
+        Ok(())
+    }
+}
+
 /// The cores to run on, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorePlan {

@@ -222,3 +222,58 @@ impl<I: Id> FromStr for IdSet<I> {
         Ok(set)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_written_as_the_kernel_does() {
+        for (list, same) in [("", ""), ("0\n", "0"), ("0-3,8", "0-3,8"), ("8,1,0", "0-1,8"), ("5-5", "5")] {
+            assert_eq!(list.parse::<CpuSet>().unwrap().to_string(), same);
+        }
+    }
+
+    #[test]
+    fn a_bad_piece_is_named() {
+        for (list, piece) in [
+            ("0,x", "\"x\""),
+            ("0-", "\"0-\""),
+            ("1,,2", "\"\""),
+            ("3-1", "\"3-1\""),
+            ("-1", "\"-1\""),
+            ("+1", "\"+1\""),
+            ("0 1", "\"0 1\""),
+            ("0-4000000000", "\"0-4000000000\""),
+            ("99999999999", "\"99999999999\""),
+        ] {
+            let error = list.parse::<NodeSet>().unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Input);
+            assert!(error.to_string().contains(piece), "{list}: {error}");
+            assert!(error.to_string().contains("node list"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mask_has_as_many_words_as_its_highest_member_needs() {
+        assert_eq!(NodeSet::new().to_mask(), Vec::<Word>::new());
+        assert_eq!(NodeSet::from(NodeId(63)).to_mask(), [1 << 63]);
+        assert_eq!(NodeSet::from(NodeId(64)).to_mask(), [0, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_on_the_way(ids in proptest::collection::btree_set(0_u32..1100, 0..40)) {
+            let set: CpuSet = ids.iter().copied().map(CpuId).collect();
+            prop_assert_eq!(&set.to_string().parse::<CpuSet>().unwrap(), &set);
+            prop_assert_eq!(&CpuSet::from_mask(&set.to_mask()), &set);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,40}") {
+            let _either = text.parse::<CpuSet>();
+        }
+    }
+}

@@ -181,7 +181,7 @@ fn settle(region: &Region, node: NodeId) -> Result<Settled> {
                 "free memory or ask for smaller pools",
             )
         })?;
-        if let Some(stray) = first_stray(step, node) {
+        if let Some(stray) = first_stray(region, step, node) {
             let why = format!("node {node} has no more free memory");
             let what = "ask for smaller pools or free memory on the node (numactl --hardware, drop caches)";
             return stopped(stray - start, node, (why, what.into()));
@@ -212,19 +212,24 @@ fn populate(range: Range<usize>) -> io::Result<()> {
     }
 }
 
-/// The lowest page of the range that lies elsewhere and cannot be moved home. Where pages cannot be asked about one by one
-/// (move_pages refused) there is none: the last look, by other means, reports how it is.
-fn first_stray(range: Range<usize>, node: NodeId) -> Option<usize> {
-    let stray = |range: Range<usize>| -> Vec<usize> {
-        verify::ask_each_page(range).map_or(Vec::new(), |(_, placed)| {
-            placed.into_iter().filter(|(_, at)| *at != node).map(|(page, _)| page).collect()
-        })
+/// The lowest page of the step that lies elsewhere and cannot be moved home. Where pages cannot be asked about one by one
+/// (move_pages refused) the region's account as a whole is looked at: all earlier steps were clean, so this whole step is to blame.
+fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usize> {
+    let Ok(strays) = strays_in(step.clone(), node) else {
+        let whole = verify::where_pages_lie(region.as_ptr(), region.len);
+        return whole.is_ok_and(|pages| pages.off(node) > 0).then_some(step.start);
     };
-    let strays = stray(range.clone());
-    if strays.is_empty() || verify::move_home(&strays, node) == strays.len() {
+    if strays.is_empty() {
         return None;
     }
-    stray(range).first().copied()
+    // What the call says of each page does not matter: the look afterwards does.
+    verify::move_home(&strays, node);
+    strays_in(step, node).ok()?.first().copied()
+}
+
+fn strays_in(range: Range<usize>, node: NodeId) -> io::Result<Vec<usize>> {
+    let (_, placed) = verify::ask_each_page(range)?;
+    Ok(placed.into_iter().filter(|(_, at)| *at != node).map(|(page, _)| page).collect())
 }
 
 /// Gives everything after the first `len` bytes back, except for the page that becomes the new fence.

@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     Error, Result,
-    topology::sysfs::{meminfo, meminfo_bytes, read, read_if_there},
+    topology::sysfs::{meminfo, meminfo_bytes, read_if_there},
 };
 
-/// Left alone for everybody else: a thirty-second part of the machine, within these bounds.
-const MARGIN: std::ops::RangeInclusive<u64> = 16 << 20..=512 << 20;
+/// Left alone for everybody else, and for page tables: a thirty-second part of the machine or of the group's limit, and not more than
+/// this.
+const MOST_MARGIN: u64 = 512 << 20;
+/// The least that is left of the machine, and of a group's limit.
+const LEAST_OF_MACHINE: u64 = 16 << 20;
+const LEAST_OF_GROUP: u64 = 2 << 20;
 
 pub(super) struct Headroom {
     pub(super) bytes: u64,
@@ -28,15 +32,18 @@ pub(super) fn bytes() -> Result<Headroom> {
             Error::platform(format!("/proc/meminfo has no {name}; is /proc mounted as Linux gives it?"))
         })
     };
-    let margin = (field("MemTotal")? / 32).clamp(*MARGIN.start(), *MARGIN.end());
+    let margin = (field("MemTotal")? / 32).clamp(LEAST_OF_MACHINE, MOST_MARGIN);
     let mut room = Headroom {
         bytes: field("MemAvailable")?.saturating_sub(margin),
         limit: format!("on this machine, {} MiB being left to others", margin >> 20),
     };
     for dir in group_dirs()? {
-        if let Some(bytes) = left_in(&dir)?
-            && bytes < room.bytes
-        {
+        let left = left_in(&dir).unwrap_or_else(|e| {
+            // A container may hide its groups; then the machine's own number is all there is.
+            tracing::debug!(error = %e, "the memory limit of a control group cannot be read");
+            None
+        });
+        if let Some(bytes) = left.filter(|&bytes| bytes < room.bytes) {
             room = Headroom { bytes, limit: format!("under the memory limit of {}", dir.display()) };
         }
     }
@@ -101,11 +108,51 @@ fn left_in(dir: &Path) -> Result<Option<u64>> {
         },
     };
     let Some(used) = used else { return Ok(None) };
-    let cache: u64 = read(&dir.join("memory.stat"))?
+    let cache: u64 = read_if_there(&dir.join("memory.stat"))?
+        .unwrap_or_default()
         .lines()
         .filter_map(|line| line.split_once(' '))
         .filter(|(name, _)| matches!(*name, "active_file" | "inactive_file"))
         .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
         .sum();
-    Ok(Some(limit.saturating_sub(used.saturating_sub(cache))))
+    let margin = (limit / 32).clamp(LEAST_OF_GROUP, MOST_MARGIN);
+    Ok(Some(limit.saturating_sub(used.saturating_sub(cache)).saturating_sub(margin)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+24 1 0:22 / /proc rw - proc proc rw
+30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate
+31 23 0:27 /docker/abc /old/memory rw - cgroup cgroup rw,memory
+32 23 0:28 / /old/cpu rw - cgroup cgroup rw,cpu
+";
+
+    fn dirs(group: &str) -> Vec<String> {
+        dirs_of(group, MOUNTS).iter().map(|dir| dir.display().to_string()).collect()
+    }
+
+    #[test]
+    fn our_group_and_all_above_it_are_found() {
+        assert_eq!(
+            dirs("0::/system.slice/annulus.service"),
+            ["/sys/fs/cgroup/system.slice/annulus.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup"]
+        );
+        assert_eq!(dirs("0::/"), ["/sys/fs/cgroup/"]);
+        assert_eq!(dirs("4:memory:/docker/abc/inner"), ["/old/memory/inner", "/old/memory"]);
+    }
+
+    #[test]
+    fn other_controllers_and_nonsense_give_none() {
+        for group in ["3:cpu:/a", "4:memory:/elsewhere", "", "0:", "x"] {
+            assert!(dirs(group).is_empty(), "{group}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_room() {
+        assert!(bytes().unwrap().bytes > 0);
+    }
 }

@@ -56,6 +56,7 @@ pub fn placement_of_current() -> Option<ThreadPlacement> {
 ///
 /// # Errors
 /// [`ErrorKind::Input`] when the name holds a NUL byte or the process may not run on the CPU;
+/// [`ErrorKind::Platform`] when a filter refuses to pin threads at all;
 /// [`ErrorKind::Io`] when the thread cannot be started.
 pub fn spawn_pinned<F, T>(name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<T>>
 where
@@ -125,11 +126,15 @@ impl Creator {
             birth: PolicyState::Preferred(core.memory),
         };
         sys::set_affinity(&core.cpu.into()).map_err(|e| {
-            let kind = if e.raw_os_error() == Some(libc::EINVAL) { ErrorKind::Input } else { ErrorKind::Io };
+            let kind = match e.raw_os_error() {
+                Some(libc::EINVAL) => ErrorKind::Input,
+                Some(libc::EPERM) => ErrorKind::Platform,
+                _ => ErrorKind::Io,
+            };
             Error::io(
                 format_args!("cannot run on CPU {} (sched_setaffinity)", core.cpu),
                 e,
-                "check that it is online and that the cgroup's cpuset allows it",
+                "check that it is online, that the cgroup's cpuset allows it, and that no seccomp profile refuses sched_setaffinity",
             )
             .with_kind(kind)
         })?;

@@ -97,7 +97,136 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
         numa: sys_nodes.is_some(),
         cpus,
         nodes,
-        allowed_cpus: allowed.cpus.intersection(&hwloc.allowed_cpus),
+        // The kernel keeps a thread's affinity mask within its cpuset, so nothing else has to be asked.
+        allowed_cpus: allowed.cpus,
         allowed_memory,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use super::*;
+    use crate::{
+        CpuId,
+        topology::{Topology, hwloc::Pu},
+    };
+
+    /// A directory that goes away with the test.
+    struct Fixture(PathBuf);
+
+    impl Fixture {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("annulus-numa-{}-{name}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            let path = self.0.join("devices/system").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn node(&self, id: u32, cpus: &str, megabytes: u64, distance: &str) {
+            self.file(&format!("node/node{id}/cpulist"), &format!("{cpus}\n"));
+            self.file(&format!("node/node{id}/distance"), &format!("{distance}\n"));
+            let kilobytes = megabytes << 10;
+            let meminfo = format!(
+                "Node {id} MemTotal:       {kilobytes} kB\nNode {id} MemFree:        {} kB\n",
+                kilobytes / 2
+            );
+            self.file(&format!("node/node{id}/meminfo"), &meminfo);
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn hwloc(cpus: u32, node_of: impl Fn(u32) -> Option<u32>) -> Hwloc {
+        let pu = |i| Pu { id: CpuId(i), package: i / 2, core: i, node: node_of(i).map(NodeId) };
+        Hwloc { cpus: (0..cpus).map(pu).collect(), ..Hwloc::default() }
+    }
+
+    fn whole() -> NodeFacts {
+        NodeFacts { id: NodeId(0), memory_total: 1 << 30, memory_free: 1 << 29, distances: Vec::new() }
+    }
+
+    fn allowed(cpus: &str, memory: Option<&str>, bound_to: Option<&str>) -> Allowed {
+        Allowed {
+            cpus: cpus.parse().unwrap(),
+            memory: memory.map(|m| m.parse().unwrap()),
+            bound_to: bound_to.map(|b| b.parse().unwrap()),
+        }
+    }
+
+    /// The shape of the guest `4odd`: node 2 has CPUs and no memory, node 3 has memory and no CPU. hwloc is as it was seen there.
+    #[test]
+    fn what_hwloc_leaves_out_comes_from_sysfs() {
+        let sys = Fixture::new("4odd");
+        sys.file("node/online", "0-3\n");
+        sys.file("cpu/online", "0-5\n");
+        sys.node(0, "0-1", 256, "10 21 21 14");
+        sys.node(1, "2-3", 256, "21 10 12 24");
+        sys.node(2, "4-5", 0, "21 12 10 28");
+        sys.node(3, "", 128, "14 24 28 10");
+        let seen = || hwloc(6, |cpu| (cpu < 4).then_some(cpu / 2));
+
+        let machine = merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("0-5", Some("0-3"), None)).unwrap();
+        let topology = Topology::new(machine).unwrap();
+        assert_eq!(topology.home_node(CpuId(5)).unwrap(), NodeId(2));
+        assert_eq!(topology.memory_node(NodeId(2)), Some(NodeId(1)));
+        assert_eq!(topology.memory_nodes().to_string(), "0-1,3");
+        assert_eq!(topology.distance(NodeId(2), NodeId(3)), 28);
+        assert_eq!(topology.nodes().len(), 4);
+        assert_eq!(topology.node(NodeId(0)).unwrap().memory_free, 128 << 20);
+
+        // numactl --membind=0,3 around it: the far memory is nearer to node 1 than nothing, but node 0 has CPUs.
+        let bound =
+            merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("2-5", Some("0-3"), Some("0,3"))).unwrap();
+        let topology = Topology::new(bound).unwrap();
+        assert_eq!(topology.memory_node(NodeId(1)), Some(NodeId(0)));
+        assert_eq!(topology.memory_nodes().to_string(), "0,3");
+        assert!(topology.cpu(CpuId(0)).is_none() && topology.online().contains(CpuId(0)));
+    }
+
+    #[test]
+    fn an_offline_cpu_is_not_there() {
+        let sys = Fixture::new("offline");
+        sys.file("node/online", "0\n");
+        sys.file("cpu/online", "0,2\n");
+        sys.node(0, "0,2", 256, "10");
+        let machine =
+            merge(hwloc(3, |_| Some(0)), &Sysfs::at(&sys.0), whole(), allowed("0-2", None, None)).unwrap();
+        assert_eq!(machine.cpus.len(), 2);
+        // The cpuset is unknown here, and hwloc allows no node: nothing to use.
+        assert!(Topology::new(machine).is_err());
+    }
+
+    #[test]
+    fn without_numa_in_the_kernel_there_is_one_node() {
+        let sys = Fixture::new("nonuma");
+        sys.file("cpu/online", "0-3\n");
+        let machine =
+            merge(hwloc(4, |_| Some(0)), &Sysfs::at(&sys.0), whole(), allowed("1-3", Some(""), None))
+                .unwrap();
+        let topology = Topology::new(machine).unwrap();
+        assert!(!topology.numa_available());
+        assert_eq!(topology.hardware().to_string(), "No NUMA available on this system\n");
+        assert_eq!((topology.nodes().len(), topology.cpus().len()), (1, 3));
+        assert_eq!(topology.memory_node(NodeId(0)), Some(NodeId(0)));
+        assert_eq!(topology.distance(NodeId(0), NodeId(0)), 10);
+    }
+
+    #[test]
+    fn a_broken_list_is_an_error_and_no_panic() {
+        let sys = Fixture::new("broken");
+        sys.file("node/online", "zero\n");
+        let error = merge(hwloc(1, |_| None), &Sysfs::at(&sys.0), whole(), allowed("0", None, None));
+        assert!(error.unwrap_err().to_string().contains("zero"));
+    }
 }

@@ -48,3 +48,50 @@ impl fmt::Display for Hardware<'_> {
 fn column(f: &mut fmt::Formatter<'_>, number: u32, after: &str) -> fmt::Result {
     write!(f, " {number:>2}{after}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        CpuId, NodeId,
+        topology::{CpuFacts, NodeFacts, Topology},
+    };
+
+    #[test]
+    fn two_nodes_print_as_numactl_prints_them() {
+        let node = |id, distances: [u32; 3]| NodeFacts {
+            id: NodeId(id),
+            memory_total: if id == 12 { 0 } else { (256 << 20) + 4096 },
+            memory_free: if id == 12 { 0 } else { (200 << 20) - 1 },
+            distances: distances.to_vec(),
+        };
+        let machine = Description {
+            numa: true,
+            cpus: (0..4)
+                .map(|i| CpuFacts { id: CpuId(i), node: NodeId(i / 2), package: 0, core: i })
+                .collect(),
+            nodes: vec![node(0, [10, 21, 255]), node(1, [21, 10, 9]), node(12, [255, 9, 10])],
+            allowed_cpus: CpuId(0).into(),
+            allowed_memory: NodeId(0).into(),
+        };
+        // As printf("% 3d") of C gives it.
+        let expected = "\
+available: 3 nodes (0-1,12)
+node 0 cpus: 0 1
+node 0 size: 256 MB
+node 0 free: 199 MB
+node 1 cpus: 2 3
+node 1 size: 256 MB
+node 1 free: 199 MB
+node 12 cpus:
+node 12 size: 0 MB
+node 12 free: 0 MB
+node distances:
+node   0   1  12\x20
+  0:  10  21  255\x20
+  1:  21  10   9\x20
+ 12:  255   9  10\x20
+";
+        assert_eq!(Topology::new(machine).unwrap().hardware().to_string(), expected);
+    }
+}

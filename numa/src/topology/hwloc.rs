@@ -8,7 +8,7 @@ use hwlocality::{
     topology::builder::BuildFlags,
 };
 
-use crate::{CpuId, CpuSet, Error, NodeId, NodeSet, Result};
+use crate::{CpuId, Error, NodeId, NodeSet, Result};
 
 /// hwloc's view of a machine.
 #[derive(Debug, Default)]
@@ -19,7 +19,6 @@ pub(super) struct Hwloc {
     /// Distances by (from, to); empty on machines with one node.
     pub(super) distances: BTreeMap<(NodeId, NodeId), u32>,
     /// What the cgroup's cpuset allows.
-    pub(super) allowed_cpus: CpuSet,
     pub(super) allowed_nodes: NodeSet,
 }
 
@@ -74,9 +73,6 @@ pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
         let node = nodes.iter().find(|n| pu.cpuset().is_some_and(|set| n.covers_cpuset(set)));
         let node = node.map(|n| os_index(n)).transpose()?.map(NodeId);
         seen.cpus.push(Pu { id, package: narrow(package)?, core: narrow(core)?, node });
-        if pu.cpuset().is_some_and(|set| topology.allowed_cpuset().includes(set)) {
-            seen.allowed_cpus.insert(id);
-        }
     }
     let matrices = topology
         .distances_with_type(None, ObjectType::NUMANode)
@@ -106,4 +102,49 @@ fn narrow(number: usize) -> Result<u32> {
     u32::try_from(number).map_err(|_| {
         Error::platform(format!("hwloc gives the number {number}, which no machine has; report this"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use hwlocality::object::distance::{AddDistancesFlags, DistancesKind};
+
+    use super::*;
+
+    #[test]
+    fn a_synthetic_machine_is_read() {
+        let mut machine = Topology::builder()
+            .from_synthetic("pack:2 [numa(memory=4GB)] core:2 pu:2")
+            .unwrap()
+            .build()
+            .unwrap();
+        machine
+            .edit(|e| {
+                e.add_distances(
+                    None,
+                    DistancesKind::FROM_USER | DistancesKind::MEANS_LATENCY,
+                    AddDistancesFlags::empty(),
+                    |t| {
+                        (
+                            t.objects_at_depth(Depth::NUMANode).map(Some).collect::<Vec<_>>(),
+                            vec![10, 21, 31, 10],
+                        )
+                    },
+                )
+            })
+            .unwrap();
+        let seen = read(&machine).unwrap();
+        let cpus: Vec<_> = seen.cpus.iter().map(|p| (p.id.0, p.package, p.core, p.node)).collect();
+        let (zero, one) = (Some(NodeId(0)), Some(NodeId(1)));
+        assert_eq!(cpus[..4], [(0, 0, 0, zero), (1, 0, 0, zero), (2, 0, 1, zero), (3, 0, 1, zero)]);
+        assert_eq!(cpus[4..], [(4, 1, 2, one), (5, 1, 2, one), (6, 1, 3, one), (7, 1, 3, one)]);
+        assert_eq!(seen.memory.values().copied().collect::<Vec<_>>(), [4_000_000_000; 2]);
+        let distances: Vec<u32> = seen.distances.values().copied().collect();
+        assert_eq!(distances, [10, 21, 31, 10], "row by row");
+        assert_eq!(seen.allowed_nodes.to_string(), "0-1");
+    }
+
+    #[test]
+    fn this_machine_has_a_cpu() {
+        assert!(!this_machine().unwrap().cpus.is_empty());
+    }
 }

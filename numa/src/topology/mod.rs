@@ -2,8 +2,8 @@
 //!
 //! A [`Topology`] is plain data of our own, built from a [`Description`]. [`Topology::discover`] makes the description from three
 //! sources, because none of them says everything:
-//! - **hwloc** (through hwlocality): packages, cores, which CPUs are siblings, the nodes' memory, the distance matrix, the
-//!   cgroup's cpuset;
+//! - **hwloc** (through hwlocality): packages, cores, which CPUs are siblings, and nodes, memory and distances where sysfs has
+//!   none;
 //! - **sysfs**: the home node of each CPU, and nodes without memory. hwloc leaves out a node without memory and its CPUs then
 //!   belong to no node; it gives a node without CPUs (CXL memory) the CPUs of its nearest neighbour;
 //! - **the kernel's answers for this thread**: affinity mask, memory nodes of the cpuset, an inherited MPOL_BIND mask.

@@ -101,7 +101,11 @@ impl fmt::Display for PageMap {
         if parts.is_empty() {
             parts.push("none".into());
         }
-        write!(f, "{} ({})", parts.join(", "), self.how)
+        write!(f, "{} ({}", parts.join(", "), self.how)?;
+        if let Some(errno) = self.refused {
+            write!(f, ", move_pages being refused: {}", std::io::Error::from_raw_os_error(errno))?;
+        }
+        f.write_str(")")
     }
 }
 

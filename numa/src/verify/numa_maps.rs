@@ -88,3 +88,56 @@ pub(super) fn present_pages(range: Range<usize>) -> Option<usize> {
     file.read_exact(&mut entries).ok()?;
     Some(entries.chunks_exact(8).filter(|entry| entry[7] & 0x80 != 0).count())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 4096;
+    const MAPS: &str = "\
+10000-14000 rw-p 00000000 00:00 0
+14000-18000 rw-p 00000000 00:00 0
+20000-22000 rw-p 00000000 00:00 0    [heap]
+400000-800000 rw-p 00000000 00:00 0
+";
+    const ACCOUNTS: &str = "\
+10000 bind:0 anon=4 dirty=4 active=0 N0=4 kernelpagesize_kB=4
+14000 default anon=3 dirty=3 N0=2 N1=1 kernelpagesize_kB=4
+400000 bind:1 file=/anon_hugepage huge anon=1 dirty=1 N1=1 kernelpagesize_kB=2048
+";
+
+    fn at(range: Range<usize>) -> PageMap {
+        account(MAPS, ACCOUNTS, range, PAGE).unwrap()
+    }
+
+    #[test]
+    fn whole_mappings_are_exact() {
+        let map = at(0x10000..0x18000);
+        assert_eq!((map.on(NodeId(0)), map.on(NodeId(1)), map.absent, map.unknown), (6, 1, 1, 0));
+        assert_eq!(map.pages(), 8);
+        assert!(!map.all_on(NodeId(0)));
+        assert_eq!(map.off(NodeId(0)), 1);
+    }
+
+    #[test]
+    fn a_part_is_known_when_the_whole_leaves_no_choice() {
+        let full = at(0x11000..0x13000);
+        assert_eq!((full.on(NodeId(0)), full.unknown), (2, 0));
+        assert!(full.all_on(NodeId(0)));
+        let mixed = at(0x15000..0x16000);
+        assert_eq!((mixed.unknown, mixed.pages()), (1, 1));
+    }
+
+    #[test]
+    fn huge_pages_count_as_base_pages_and_gaps_as_absent() {
+        let huge = at(0x400000..0x800000);
+        assert_eq!((huge.on(NodeId(1)), huge.absent), (512, 512));
+        let gap = at(0x18000..0x20000);
+        assert_eq!((gap.absent, gap.pages()), (8, 8));
+    }
+
+    #[test]
+    fn a_mapping_without_account_is_unknown() {
+        assert_eq!(at(0x20000..0x22000).unknown, 2);
+    }
+}
