@@ -30,7 +30,7 @@ step_tsan() {
         echo "the standard library is not instrumented: rustup component add --toolchain nightly rust-src would change that"
         flags+=" -Cunsafe-allow-abi-mismatch=sanitizer"
     fi
-    RUSTFLAGS=$flags sanitized_tests tsan ${std[@]+"${std[@]}"}
+    TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions" RUSTFLAGS=$flags sanitized_tests tsan ${std[@]+"${std[@]}"}
 }
 
 # With --target, so that the flags reach neither build scripts nor macros. Doc tests run without the sanitizer in step test.
@@ -40,7 +40,9 @@ sanitized_tests() {
 
 # Every order of steps that the threads of the lock-free parts can take, up to so many preemptions.
 step_loom() {
+    # Optimised, because the orders are many; not linked as for a release, because that takes longer than the tests.
     LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-4} RUSTFLAGS="--cfg loom" \
+        CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         cargo test --release -p annulus --lib --target-dir "$TARGET/loom" loom
 }
 
@@ -49,7 +51,7 @@ step_provenance() {
     need_nightly "the lint for strict provenance"
     local package
     for package in annulus-numa annulus annulus-server; do
-        cargo +nightly rustc -p "$package" --profile check "${@}" --target-dir "$TARGET/provenance" -- \
+        cargo +nightly rustc -p "$package" --profile check --target-dir "$TARGET/provenance" -- \
             "-Zcrate-attr=feature(strict_provenance_lints)" -D lossy_provenance_casts -D fuzzy_provenance_casts
     done
 }

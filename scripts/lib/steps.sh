@@ -5,7 +5,7 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt clippy doc test unprivileged embed deny guest)
+STEPS=(fmt clippy doc test unprivileged embed guest deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl numactl util-linux procps jq qemu-system-x86)
 
@@ -108,10 +108,5 @@ guest_tests() {
         list+=("/with/${program##*/}")
     done < <(test_programs 'numa|runtime')
     with+=(--with "$(type -P numactl)")
-    # One thread: the tests pin threads and count pages, and the emulation is slow enough without tests in each other's way.
-    # shellcheck disable=SC2016 # the guest's shell expands it
-    scripts/numa-vm "${with[@]}" --env RUST_BACKTRACE=1 "$@" busybox sh -c '
-        status=0
-        for program; do echo "-- in the guest: ${program##*/}"; "$program" --test-threads=1 || status=1; done
-        exit $status' tests "${list[@]}"
+    scripts/numa-vm "${with[@]}" --env RUST_BACKTRACE=1 "$@" scripts/lib/run-test-programs "${list[@]}"
 }
