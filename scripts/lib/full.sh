@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+# The slow steps of scripts/test --full. Sourced, not run. What is built with other flags has a folder of its own
+# under target/, so that it does not throw out what the quick steps built.
+
+# shellcheck disable=SC2034 # scripts/test reads it
+FULL_STEPS=(guest-6.1 asan tsan loom provenance)
+HOST=x86_64-unknown-linux-gnu
+
+step_guest_6.1() { guest_tests --kernel 6.1 2node; }
+
+# Nightly, because the sanitizers are not in stable Rust.
+need_nightly() {
+    cargo +nightly --version >/dev/null 2>&1 ||
+        cannot "no nightly toolchain, and $1 is not in stable Rust" "rustup toolchain install nightly"
+}
+
+# Memory errors of the unsafe code: use after free, out of bounds.
+step_asan() {
+    need_nightly "the address sanitizer"
+    RUSTFLAGS=-Zsanitizer=address sanitized_tests asan
+}
+
+# Data races. Without the standard library's source it stays uninstrumented: what it does inside is then not seen.
+step_tsan() {
+    need_nightly "the thread sanitizer"
+    local flags=-Zsanitizer=thread std=()
+    if [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]]; then
+        std=(-Zbuild-std)
+    else
+        echo "the standard library is not instrumented: rustup component add --toolchain nightly rust-src would change that"
+        flags+=" -Cunsafe-allow-abi-mismatch=sanitizer"
+    fi
+    TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions" RUSTFLAGS=$flags sanitized_tests tsan ${std[@]+"${std[@]}"}
+}
+
+# With --target, so that the flags reach neither build scripts nor macros. Doc tests run without the sanitizer in step test.
+sanitized_tests() {
+    cargo +nightly test -p annulus-numa -p annulus --lib --tests --target "$HOST" --target-dir "$TARGET/$1" "${@:2}" --no-fail-fast
+}
+
+# Every order of steps that the threads of the lock-free parts can take, up to so many preemptions.
+step_loom() {
+    # Optimised, because the orders are many; not linked as for a release, because that takes longer than the tests.
+    LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-4} RUSTFLAGS="--cfg loom" \
+        CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo test --release -p annulus --lib --target-dir "$TARGET/loom" loom
+}
+
+# No pointer is made from an integer, nor the other way, without saying where its provenance comes from.
+step_provenance() {
+    need_nightly "the lint for strict provenance"
+    local package
+    for package in annulus-numa annulus annulus-server; do
+        cargo +nightly rustc -p "$package" --profile check --target-dir "$TARGET/provenance" -- \
+            "-Zcrate-attr=feature(strict_provenance_lints)" -D lossy_provenance_casts -D fuzzy_provenance_casts
+    done
+}

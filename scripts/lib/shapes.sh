@@ -1,0 +1,39 @@
+# shellcheck shell=bash
+# The machines that scripts/numa-vm can be: one block each, and nothing else to change for a new one. Sourced, not run.
+
+# shape_2node: two sockets of two CPUs, each with its own memory.
+shape_2node() {
+    cpus 4,sockets=2,cores=2,threads=1
+    node 0 512M 0-1
+    node 1 512M 2-3
+    distance 0 1 21
+}
+
+# cpus SMP: qemu's word for sockets, cores and threads.
+cpus() { machine+=(-smp "$1"); }
+
+# node ID MEMORY CPUS: `-` for MEMORY makes a node without memory, `-` for CPUS one without CPUs.
+node() {
+    local id=$1 memory=$2 cpus=$3 arg="node,nodeid=$1"
+    [[ $cpus == - ]] || arg+=",cpus=$cpus"
+    if [[ $memory != - ]]; then
+        machine+=(-object "memory-backend-ram,id=node$id,size=$memory")
+        arg+=",memdev=node$id"
+        memory_mib=$((memory_mib + ${memory%M}))
+    fi
+    machine+=(-numa "$arg")
+}
+
+# distance FROM TO VALUE: both ways; a node is 10 from itself, and 20 from a node that nothing is said about.
+distance() { machine+=(-numa "dist,src=$1,dst=$2,val=$3"); }
+
+shape_names() { declare -F | sed -n 's/^declare -f shape_\([0-9].*\)$/\1/p' | tr '\n' ' '; }
+
+# shape_arguments NAME: leaves qemu's arguments for the shape in `machine`.
+shape_arguments() {
+    machine=()
+    memory_mib=0
+    declare -F "shape_$1" >/dev/null || return 1
+    "shape_$1"
+    machine+=(-m "${memory_mib}M")
+}

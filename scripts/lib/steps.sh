@@ -1,0 +1,112 @@
+# shellcheck shell=bash
+# The steps of scripts/test. Sourced, not run.
+#
+# Each builds with the same profile, flags and features as the ones before it, so that nothing is compiled twice:
+# `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
+
+# shellcheck disable=SC2034 # scripts/test reads both
+STEPS=(fmt clippy doc test unprivileged embed guest deny)
+# shellcheck disable=SC2034
+TEST_PACKAGES=(curl numactl util-linux procps jq qemu-system-x86)
+
+step_fmt() {
+    need_cargo_part fmt rustfmt
+    cargo fmt --all --check
+}
+
+step_clippy() {
+    need_cargo_part clippy
+    cargo clippy --workspace --all-targets -- -D warnings
+}
+
+step_doc() {
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+}
+
+# Unit, integration and doc tests; the integration tests drive the program annulus, which is built here for them.
+step_test() {
+    build_tests
+    ANNULUS_BIN=$TARGET/debug/annulus cargo test --workspace --no-fail-fast
+}
+
+# The same test programs as a user whom pipe, memlock and mbind limits bind, as they do not bind root. They and the
+# program under test are copied out of the checkout, because that may lie where only root can read.
+step_unprivileged() {
+    [[ $(id -u) == 0 ]] ||
+        not_needed "step test ran as user $(id -un) already, who is not root" "run scripts/test as root to see both"
+    build_tests
+    local program status=0
+    place=$(mktemp -d) # not local: the trap runs after this function
+    trap 'rm -rf "$place"' EXIT
+    mkdir "$place/home"
+    while read -r program; do install "$program" "$place"; done < <(test_programs '.*')
+    install "$TARGET/debug/annulus" "$place"
+    chown nobody: "$place/home"
+    chmod 755 "$place"
+    for program in "$place"/*; do
+        [[ -f $program && $program != "$place/annulus" ]] || continue
+        echo "-- as nobody: ${program##*/}"
+        as_nobody "$place" "$program" || status=1
+    done
+    return "$status"
+}
+
+# as_nobody PLACE COMMAND...: in PLACE/home, with the memlock limit that Linux gives everyone but root (8 MiB).
+as_nobody() (
+    cd "$1/home" || exit
+    ulimit -l 8192
+    exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" \
+        setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all "${@:2}"
+)
+
+# Builds libraries, programs and tests of the workspace, and notes which test programs there are.
+build_tests() {
+    cargo build --workspace --lib --bins --examples --tests --message-format=json-render-diagnostics |
+        jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable)
+            | "\(.manifest_path | split("/")[-2]) \(.executable)"' >"$LOGS/test-programs"
+}
+
+# test_programs PATTERN: those of the packages whose folder matches.
+test_programs() { sed -nE "s/^($1) //p" "$LOGS/test-programs"; }
+
+# A small application outside the workspace that depends on the crate by path: shows that what the linker needs
+# travels with the crate, and that the public face is enough for a stranger.
+step_embed() {
+    app=$(mktemp -d) # not local: the trap runs after this function
+    trap 'rm -rf "$app"' EXIT
+    mkdir "$app/src"
+    cp scripts/embed/main.rs "$app/src"
+    cp Cargo.lock "$app"
+    cat >"$app/Cargo.toml" <<EOF
+[package]
+name = "embed"
+version = "0.0.0"
+edition = "2024"
+[dependencies]
+annulus = { path = "$ROOT/runtime" }
+[profile.dev]
+debug = "line-tables-only" # as in the workspace, so that what it has built is used again
+EOF
+    (cd "$app" && cargo run)
+}
+
+# Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside.
+step_deny() {
+    command -v cargo-deny >/dev/null ||
+        not_needed "cargo-deny is not installed, and building it takes longer than all the rest" "cargo install --locked cargo-deny"
+    cargo deny --offline check bans licenses sources
+}
+
+step_guest() { guest_tests --kernel 6.12 2node; }
+
+# guest_tests [OPTIONS OF numa-vm] SHAPE: the tests of numa and runtime on one machine of that shape.
+guest_tests() {
+    build_tests
+    local program with=() list=()
+    while read -r program; do
+        with+=(--with "$program")
+        list+=("/with/${program##*/}")
+    done < <(test_programs 'numa|runtime')
+    with+=(--with "$(type -P numactl)")
+    scripts/numa-vm "${with[@]}" --env RUST_BACKTRACE=1 "$@" scripts/lib/run-test-programs "${list[@]}"
+}
