@@ -1,0 +1,86 @@
+//! TCP from the client's side, with what std does not offer: resets, and what the kernel counted.
+
+use crate::watch;
+use rustix::net::sockopt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// Connects, with the watchdog on everything that may wait.
+///
+/// # Errors
+/// What connecting says.
+pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr, watch::LIMIT)?;
+    stream.set_read_timeout(Some(watch::LIMIT))?;
+    stream.set_write_timeout(Some(watch::LIMIT))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Closes a connection so that the peer is told of a reset (RST) instead of an orderly end.
+#[track_caller]
+pub fn reset(stream: TcpStream) {
+    sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("SO_LINGER on a socket of ours");
+}
+
+/// Asks for a receive buffer of about `bytes`, so that a peer soon has to wait for us.
+#[track_caller]
+pub fn small_receive_buffer(socket: &impl std::os::fd::AsFd, bytes: usize) {
+    sockopt::set_socket_recv_buffer_size(socket, bytes).expect("SO_RCVBUF on a socket of ours");
+}
+
+/// How many segments with data have arrived on this connection (tcp(7), TCP_INFO; Linux 4.6).
+#[track_caller]
+pub fn data_segments_in(stream: &TcpStream) -> u32 {
+    // SAFETY: tcp_info is plain data, for which all zeros is a valid value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `info`, which is that large; both live across the call.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut len,
+        )
+    };
+    assert_eq!(result, 0, "TCP_INFO of a connection: {}", io::Error::last_os_error());
+    info.tcpi_data_segs_in
+}
+
+/// Whether a read or write failed because the other side is gone, in any of the ways in which TCP says so.
+pub fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}
+
+/// An address of 127.0.0.0/8 that no other test process uses, so that a port on it which was free a moment ago still is.
+pub fn own_loopback() -> IpAddr {
+    let pid = std::process::id();
+    IpAddr::V4(Ipv4Addr::new(127, 77 + (pid >> 16 & 0x3f) as u8, (pid >> 8) as u8, pid as u8 | 1))
+}
+
+/// An address where nobody listens, and where nobody else is going to.
+#[track_caller]
+pub fn free_addr() -> SocketAddr {
+    let listener =
+        TcpListener::bind((own_loopback(), 0)).expect("binding a port of our own loopback address");
+    listener.local_addr().expect("the address of a bound socket")
+}
+
+/// A listener with SO_REUSEPORT set, as a server has it that shares its port between its own sockets.
+///
+/// # Errors
+/// What making and binding the socket says.
+pub fn shared_listener(addr: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    bind(&socket, &addr)?;
+    listen(&socket, 128)?;
+    Ok(TcpListener::from(socket))
+}

@@ -1,0 +1,103 @@
+//! What /proc says about a server from outside: its threads, their CPUs, its open files, its listening sockets.
+
+use crate::cpus;
+use std::fs;
+use std::path::PathBuf;
+
+/// One thread of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its number.
+    pub tid: u32,
+    /// Its name, at most 15 characters.
+    pub name: String,
+    /// The CPUs it may run on.
+    pub cpus: Vec<usize>,
+}
+
+impl Thread {
+    /// Whether this is one of io_uring's own workers (`iou-wrk-TID`), which the kernel makes inside our process.
+    pub fn is_io_worker(&self) -> bool {
+        self.name.starts_with("iou-wrk-")
+    }
+
+    /// Whether this is io_uring's submission thread (`iou-sqp-TID`).
+    pub fn is_sq_poll(&self) -> bool {
+        self.name.starts_with("iou-sqp-")
+    }
+}
+
+/// The threads of a process. One that ends while we look is left out.
+#[track_caller]
+pub fn threads(pid: u32) -> Vec<Thread> {
+    entries(&format!("/proc/{pid}/task"))
+        .into_iter()
+        .filter_map(|dir| {
+            let name = fs::read_to_string(dir.join("comm")).ok()?;
+            let status = fs::read_to_string(dir.join("status")).ok()?;
+            let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+            let tid = dir.file_name()?.to_str()?.parse().ok()?;
+            Some(Thread { tid, name: name.trim_end().to_owned(), cpus: cpus::parse_list(list) })
+        })
+        .collect()
+}
+
+/// The threads that the program itself runs next to its first one: no first thread, none of io_uring's.
+#[track_caller]
+pub fn own_threads(pid: u32) -> Vec<Thread> {
+    threads(pid).into_iter().filter(|t| t.tid != pid && !t.is_io_worker() && !t.is_sq_poll()).collect()
+}
+
+/// How many descriptors a process has open.
+#[track_caller]
+pub fn open_files(pid: u32) -> usize {
+    entries(&format!("/proc/{pid}/fd")).len()
+}
+
+/// How many sockets a process has open.
+#[track_caller]
+pub fn sockets(pid: u32) -> usize {
+    count_links(pid, "socket:")
+}
+
+/// How many ends of pipes a process has open.
+#[track_caller]
+pub fn pipe_ends(pid: u32) -> usize {
+    count_links(pid, "pipe:")
+}
+
+/// How many sockets of this machine listen on TCP `port`, IPv4 and IPv6 together.
+#[track_caller]
+pub fn listeners(port: u16) -> usize {
+    const LISTEN: &str = "0A";
+    let port = format!(":{port:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .map(|table| {
+            table
+                .lines()
+                .filter(|line| {
+                    let mut fields = line.split_whitespace().skip(1);
+                    let local = fields.next().is_some_and(|local| local.ends_with(&port));
+                    local && fields.nth(1) == Some(LISTEN)
+                })
+                .count()
+        })
+        .sum()
+}
+
+#[track_caller]
+fn count_links(pid: u32, prefix: &str) -> usize {
+    entries(&format!("/proc/{pid}/fd"))
+        .into_iter()
+        .filter_map(|link| fs::read_link(link).ok())
+        .filter(|target| target.to_string_lossy().starts_with(prefix))
+        .count()
+}
+
+#[track_caller]
+fn entries(dir: &str) -> Vec<PathBuf> {
+    let listing = fs::read_dir(dir).unwrap_or_else(|e| panic!("listing {dir}: {e}"));
+    listing.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}

@@ -1,0 +1,307 @@
+//! Starts the program, waits for its listening line, and ends it as its users do: with a signal.
+
+use crate::lines::Lines;
+use crate::prepare::{Prepare, Refusal, Sigpipe};
+use crate::{bin, watch};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// A command line of `annulus` that is being put together.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    wrapper: Vec<OsString>,
+    args: Vec<OsString>,
+    prepare: Prepare,
+}
+
+/// A running server. Dropping it kills it.
+pub struct Server {
+    child: Child,
+    addr: SocketAddr,
+    line: String,
+    out: Option<Lines>,
+    err: Option<Lines>,
+}
+
+/// A program that has ended, with all that it said.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// The lines of its standard output.
+    pub out: Vec<String>,
+    /// The lines of its standard error.
+    pub err: Vec<String>,
+}
+
+impl Launch {
+    /// `annulus`, with no arguments yet.
+    pub fn new() -> Launch {
+        Launch::default()
+    }
+
+    /// `annulus serve ROOT --listen 127.0.0.1:0`.
+    pub fn serve(root: &Path) -> Launch {
+        Launch::new().arg("serve").arg(root).listen("127.0.0.1:0")
+    }
+
+    /// `annulus proxy --to UPSTREAM --listen 127.0.0.1:0`.
+    pub fn proxy(upstream: SocketAddr) -> Launch {
+        Launch::new().arg("proxy").arg("--to").arg(upstream.to_string()).listen("127.0.0.1:0")
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Launch {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// `--listen ADDR`, in place of an earlier one.
+    pub fn listen(mut self, addr: &str) -> Launch {
+        if let Some(at) = self.args.iter().position(|arg| arg == "--listen") {
+            self.args.drain(at..at + 2);
+        }
+        self.arg("--listen").arg(addr)
+    }
+
+    /// `--road ROAD`.
+    pub fn road(self, road: &str) -> Launch {
+        self.arg("--road").arg(road)
+    }
+
+    /// `--cores LIST`.
+    pub fn cores(self, list: &str) -> Launch {
+        self.arg("--cores").arg(list)
+    }
+
+    /// Runs it under another program, such as `taskset -c 0`.
+    pub fn under(mut self, wrapper: &[&str]) -> Launch {
+        self.wrapper = wrapper.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// What SIGPIPE does when the program starts.
+    pub fn sigpipe(mut self, sigpipe: Sigpipe) -> Launch {
+        self.prepare.sigpipe = Some(sigpipe);
+        self
+    }
+
+    /// SIGINT and SIGTERM come blocked.
+    pub fn signals_blocked(mut self) -> Launch {
+        self.prepare.signals_blocked = true;
+        self
+    }
+
+    /// RLIMIT_NOFILE, in descriptors.
+    pub fn open_files(mut self, count: u64) -> Launch {
+        self.prepare.open_files = Some(count);
+        self
+    }
+
+    /// RLIMIT_MEMLOCK, in bytes.
+    pub fn locked_memory(mut self, bytes: u64) -> Launch {
+        self.prepare.locked_memory = Some(bytes);
+        self
+    }
+
+    /// System calls that the kernel refuses with `errno`.
+    pub fn refused(mut self, syscalls: &[libc::c_long], errno: i32) -> Launch {
+        self.prepare.refusal = Some(Refusal { syscalls: syscalls.to_vec(), errno });
+        self
+    }
+
+    /// Starts it and returns once its first line with `listening on` is there.
+    #[track_caller]
+    pub fn start(self) -> Server {
+        let (mut child, out, err) = self.spawn();
+        let found = err.wait_for("the listening line", |line| {
+            line.contains("listening on").then(|| (line.to_owned(), address(line)))
+        });
+        match found {
+            Some((line, Some(addr))) => Server { child, addr, line, out: Some(out), err: Some(err) },
+            Some((line, None)) => {
+                stop_at_once(&mut child);
+                panic!("{self:?}: no address in the listening line {line:?}");
+            }
+            None => {
+                let ended = end(child, out, err);
+                panic!("{self:?} ended without listening: {ended:#?}");
+            }
+        }
+    }
+
+    /// Runs it to its own end.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        let (child, out, err) = self.spawn();
+        end(child, out, err)
+    }
+
+    /// Starts it and waits for whichever comes first: it listens, or it ends.
+    #[track_caller]
+    pub fn start_or_end(self) -> Result<Server, Ended> {
+        let (child, out, err) = self.spawn();
+        let found = err.wait_for("the listening line or the end", |line| {
+            line.contains("listening on").then(|| address(line).map(|addr| (line.to_owned(), addr))).flatten()
+        });
+        match found {
+            Some((line, addr)) => Ok(Server { child, addr, line, out: Some(out), err: Some(err) }),
+            None => Err(end(child, out, err)),
+        }
+    }
+
+    #[track_caller]
+    fn spawn(&self) -> (Child, Lines, Lines) {
+        let binary = bin::annulus();
+        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program is at least one word"));
+        command.args(words).args(&self.args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What a test says about output must not depend on who runs it.
+        command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+        self.prepare.apply(&mut command);
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
+        let out = Lines::collect(child.stdout.take().expect("a piped stdout"));
+        let err = Lines::collect(child.stderr.take().expect("a piped stderr"));
+        (child, out, err)
+    }
+}
+
+impl Server {
+    /// Where it listens, as its line says.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// The listening line.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
+    /// The URL of `path` (which begins with a slash).
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its standard error.
+    pub fn err(&self) -> &Lines {
+        self.err.as_ref().expect("a running server's standard error")
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.process(), signal)
+            .unwrap_or_else(|e| panic!("sending {signal:?} to {}: {e}", self.pid()));
+    }
+
+    /// Ends the test if the server no longer runs.
+    #[track_caller]
+    pub fn must_live(&mut self) {
+        let status = self.child.try_wait().expect("asking after the server");
+        assert!(status.is_none(), "the server ended: {status:?}; it said {:#?}", self.err().so_far());
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let (out, err) = (self.out.take().expect("its output"), self.err.take().expect("its errors"));
+        let status = wait(&mut self.child);
+        Ended { status, out: out.all(), err: err.all() }
+    }
+
+    /// Sends SIGTERM, waits, and ends the test unless the exit code is 0.
+    #[track_caller]
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::TERM);
+        let ended = self.wait();
+        assert_eq!(ended.code(), 0, "after SIGTERM: {ended:#?}");
+        ended
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        stop_at_once(&mut self.child);
+    }
+}
+
+impl Ended {
+    /// The exit code.
+    #[track_caller]
+    pub fn code(&self) -> i32 {
+        match self.status.code() {
+            Some(code) => code,
+            None => panic!("killed by signal {:?}: {self:#?}", self.status.signal()),
+        }
+    }
+
+    /// Ends the test unless the program failed with `code` and exactly one line on standard error, which it returns.
+    #[track_caller]
+    pub fn one_line(&self, code: i32) -> &str {
+        assert_eq!(self.code(), code, "exit code: {self:#?}");
+        assert_eq!(self.err.len(), 1, "exactly one line says why: {self:#?}");
+        let line = &self.err[0];
+        assert!(line.trim().len() > 10, "the line says something: {self:#?}");
+        line
+    }
+}
+
+/// The address in `annulus: listening on [http://]ADDR[, relaying to ADDR]`.
+fn address(line: &str) -> Option<SocketAddr> {
+    let rest = line.split_once("listening on ")?.1;
+    let rest = rest.strip_prefix("http://").unwrap_or(rest);
+    rest.split([',', '/', ' ']).next()?.parse().ok()
+}
+
+/// Waits for a child under the watchdog; kills it when that is used up.
+#[track_caller]
+fn wait(child: &mut Child) -> ExitStatus {
+    let pidfd =
+        pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("pidfd_open of a child of ours");
+    let limit = Timespec { tv_sec: watch::LIMIT.as_secs() as i64, tv_nsec: 0 };
+    let ended = loop {
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => panic!("poll of a pidfd: {e}"),
+            Ok(count) => break count == 1,
+        }
+    };
+    if !ended {
+        let threads = crate::procfs::threads(child.id());
+        stop_at_once(child);
+        panic!("process {} did not end within {:?}; its threads: {threads:#?}", child.id(), watch::LIMIT);
+    }
+    child.wait().expect("wait of a child of ours")
+}
+
+#[track_caller]
+fn end(mut child: Child, out: Lines, err: Lines) -> Ended {
+    let status = wait(&mut child);
+    Ended { status, out: out.all(), err: err.all() }
+}
+
+fn stop_at_once(child: &mut Child) {
+    // Both fail only for a child that has been waited for already, which is what is wanted.
+    let _ = child.kill();
+    let _ = child.wait();
+}
