@@ -180,8 +180,10 @@ where
     // Before the first thread, so that all of them inherit the mask.
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
-    let running = Runtime::builder().cores(common.cores.clone()).build()?.start(root)?;
-    supervise(running, &signals, Duration::from_secs(common.grace), common.stats)
+    let runtime = Runtime::builder().cores(common.cores.clone()).build()?;
+    let plan = runtime.plan().clone();
+    let running = runtime.start(root)?;
+    supervise(&plan, running, &signals, Duration::from_secs(common.grace), common.stats)
 }
 
 /// What clap says about a wrong command line, in one line: cause, tip, and where to read more.

@@ -2,24 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use annulus::net::{TcpListener, TcpStream};
 
-use crate::exit::{Failure, Kind, say};
+use crate::exit::{Failure, say};
 use crate::race::{First, race};
-
-/// How long a core that ends waits for one more connection before it closes its listener: what the kernel has
-/// already completed for us arrives at once, and closing the listener would reset it.
-const DRAIN_PAUSE: Duration = Duration::from_millis(20);
-
-/// The most connections that a core still takes while it ends, so that a steady stream of them cannot keep it open.
-const DRAIN_LIMIT: usize = 4096;
 
 /// Where to listen, and what to say when every core does. Shared by all cores.
 #[derive(Debug)]
@@ -37,30 +28,12 @@ pub(crate) struct Door {
 impl Door {
     /// Opens this core's listener; the last core to do so announces the address on stderr.
     pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
-        let listener = TcpListener::bind(self.listen).map_err(|error| self.refused(&error))?;
-        let address = listener.local_addr()?;
+        let listener = TcpListener::bind(self.listen)?;
+        let address = listener.local_addr();
         if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
             say(&format!("listening on {}{address}{}", self.before, self.after));
         }
         Ok(listener)
-    }
-
-    /// Why it is not to be had, and what to do.
-    fn refused(&self, error: &annulus::Error) -> Failure {
-        let remedy = match error.io_error().map(io::Error::kind) {
-            Some(io::ErrorKind::AddrInUse) => {
-                "another program listens there; stop it, or choose another address with --listen (port 0 takes a free one)"
-            }
-            Some(io::ErrorKind::AddrNotAvailable) => {
-                "this machine has no such address; choose one of its own with --listen, such as 127.0.0.1 or 0.0.0.0"
-            }
-            Some(io::ErrorKind::PermissionDenied) => {
-                "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one with --listen"
-            }
-            _ => return Failure::new(Kind::of(error), format!("cannot listen on {}: {error}", self.listen)),
-        };
-        let cause = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
-        Failure::new(Kind::Input, format!("cannot listen on {}: {cause}: {remedy}", self.listen))
     }
 }
 
@@ -68,16 +41,16 @@ impl Door {
 /// when the last of them has ended.
 ///
 /// # Errors
-/// When accepting fails for good. Running out of file descriptors does not: the runtime waits and tries again.
+/// When accepting fails for good. Running out of file descriptors does not: the runtime rests and tries again.
 pub(crate) async fn accept<F, Fut>(listener: TcpListener, serve: F) -> Result<(), Failure>
 where
-    F: Fn(TcpStream, SocketAddr) -> Fut,
+    F: Fn(TcpStream) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
     let guests = Rc::new(Guests::default());
-    let welcome = |stream: TcpStream, peer: SocketAddr| {
+    let welcome = |stream: TcpStream| {
         let presence = Guests::enter(&guests);
-        let serving = serve(stream, peer);
+        let serving = serve(stream);
         annulus::spawn(async move {
             serving.await;
             drop(presence);
@@ -85,47 +58,12 @@ where
         .detach();
     };
     while let First::A(accepted) = race(listener.accept(), annulus::core::stopping()).await {
-        match accepted {
-            Ok((stream, peer)) => welcome(stream, peer),
-            Err(error) if is_one_connections_trouble(&error) => {
-                tracing::debug!(%error, "a client was gone before it was accepted");
-            }
-            Err(error) => return Err(Failure::failed("cannot accept connections", error)),
-        }
+        welcome(accepted?);
     }
-    for _ in 0..DRAIN_LIMIT {
-        match annulus::time::timeout(DRAIN_PAUSE, listener.accept()).await {
-            Ok(Ok((stream, peer))) => welcome(stream, peer),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "while taking in the last clients");
-                break;
-            }
-            Err(_elapsed) => break,
-        }
-    }
-    drop(listener);
+    // What the kernel has already accepted for us would be reset with the listener.
+    listener.drain().await?.into_iter().for_each(welcome);
     guests.gone().await;
     Ok(())
-}
-
-/// accept(2): errors of the new connection that are handed to accept; the listener itself is well.
-fn is_one_connections_trouble(error: &annulus::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
-        PermissionDenied,
-    };
-    error.io_error().is_some_and(|error| {
-        matches!(
-            error.kind(),
-            ConnectionAborted
-                | ConnectionReset
-                | HostUnreachable
-                | Interrupted
-                | NetworkDown
-                | NetworkUnreachable
-                | PermissionDenied
-        )
-    })
 }
 
 /// Counts the connections of a core, and tells the one who waits when the last has gone.
@@ -166,5 +104,40 @@ impl Drop for Presence {
         {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicBool);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_last_guest_to_leave_wakes_the_one_who_waits() {
+        let guests = Rc::new(Guests::default());
+        let (first, second) = (Guests::enter(&guests), Guests::enter(&guests));
+        let bell = Arc::new(Bell::default());
+        let waker = Arc::clone(&bell).into();
+        let mut cx = Context::from_waker(&waker);
+        let mut gone = pin!(guests.gone());
+        assert!(gone.as_mut().poll(&mut cx).is_pending());
+        drop(first);
+        assert!(!bell.0.load(Ordering::Relaxed));
+        drop(second);
+        assert!(bell.0.load(Ordering::Relaxed));
+        assert!(gone.as_mut().poll(&mut cx).is_ready());
     }
 }

@@ -17,7 +17,7 @@ const LAST_BYTES: usize = 256 * 1024;
 
 /// Ends our direction, reads and throws away what still comes for a while, and closes.
 pub(crate) async fn part(stream: TcpStream) {
-    if let Err(error) = stream.shutdown(Shutdown::Write).await {
+    if let Err(error) = stream.shutdown(Shutdown::Write) {
         tracing::trace!(%error, "the peer had already gone");
         return;
     }

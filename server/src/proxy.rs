@@ -28,27 +28,20 @@ pub(crate) struct Settings {
 /// The root task of one core.
 pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
     let listener = settings.door.open()?;
-    door::accept(listener, |client, peer| carry(Arc::clone(&settings), client, peer)).await
+    door::accept(listener, |client| carry(Arc::clone(&settings), client)).await
 }
 
 /// Carries one connection from its first byte to its last.
-async fn carry(settings: Arc<Settings>, client: TcpStream, peer: SocketAddr) {
+async fn carry(settings: Arc<Settings>, client: TcpStream) {
     let Some((server, address)) = reach(&settings.upstream).await else {
         part(client).await;
         return;
     };
-    // Small messages are passed on as they come, not when a full segment has gathered.
-    for (stream, whose) in [(&client, "client"), (&server, "upstream")] {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY towards the {whose}");
-        }
-    }
     let end = transfer::relay(client, server, settings.road).await;
+    let (up, down) = (end.a_to_b, end.b_to_a);
     match end.result {
-        Ok(()) => tracing::debug!(%peer, upstream = %address, up = end.a_to_b, down = end.b_to_a, "carried"),
-        Err(error) => {
-            tracing::debug!(%peer, upstream = %address, up = end.a_to_b, down = end.b_to_a, %error, "broke off");
-        }
+        Ok(()) => tracing::debug!(upstream = %address, up, down, "carried to the end"),
+        Err(error) => tracing::debug!(upstream = %address, up, down, %error, "broke off"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use annulus::Running;
+use annulus::numa::plan::CorePlan;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -30,6 +31,7 @@ enum Phase {
 /// # Errors
 /// The first failure of a core. Being stopped because a signal asked for it is none.
 pub(crate) fn supervise(
+    plan: &CorePlan,
     running: Running<Failure>,
     signals: &Signals,
     grace: Duration,
@@ -46,7 +48,7 @@ pub(crate) fn supervise(
         if signalled {
             match signals.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
                 Some(Signal::Show) => {
-                    stats::print_counters(&running);
+                    stats::print_counters(plan, &running);
                     stats::print_report(&running);
                 }
                 Some(Signal::End) => phase = escalate(phase, &running, grace),
@@ -61,7 +63,7 @@ pub(crate) fn supervise(
         }
     }
     if figures {
-        stats::print_counters(&running);
+        stats::print_counters(plan, &running);
     }
     match running.wait() {
         Err(failure) if failure.kind() == Kind::Stopped && phase != Phase::Open => Ok(()),

@@ -49,20 +49,17 @@ pub(crate) fn verify(selection: CoreSelection) -> Result<(), Failure> {
     let report = running.report();
     running.stop();
     running.wait()?;
-    let mut off = 0;
-    for core in &report.cores {
-        for region in &core.regions {
-            off += region.pages.off(region.node);
-        }
-    }
     print(&report.to_string())?;
-    if off == 0 {
+    if report.is_home() {
         return Ok(());
     }
+    let strays: Vec<_> = report.regions.iter().filter(|region| !region.is_home()).map(|r| r.name).collect();
     Err(Failure::new(
         Kind::Failed,
         format!(
-            "{off} pages do not lie on the node of their core; is that node's memory full? see numactl --hardware"
+            "not every page is known to lie on its core's node ({}); see numactl --hardware for a node without free \
+             memory, and the pool's line above for what the system refused",
+            strays.join(", ")
         ),
     ))
 }

@@ -1,6 +1,5 @@
 //! One connection: requests in, answers out, until either side has had enough.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,15 +14,11 @@ use crate::parting::part;
 use crate::race::{First, race};
 
 /// Serves one connection to its end.
-pub(super) async fn run(stream: TcpStream, peer: SocketAddr, site: Rc<Site>) {
-    // Pipelined answers must not wait for the acknowledgement of the one before.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
-    }
-    match converse(&stream, peer, &site).await {
+pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
+    match converse(&stream, &site).await {
         Ok(Parting::AtOnce) => {}
         Ok(Parting::Gently) => part(stream).await,
-        Err(error) => tracing::debug!(%peer, %error, "the connection broke off"),
+        Err(error) => tracing::debug!(peer = ?stream.peer_addr().ok(), %error, "the connection broke off"),
     }
 }
 
@@ -43,20 +38,20 @@ enum Arrival {
     Gone,
 }
 
-async fn converse(stream: &TcpStream, peer: SocketAddr, site: &Site) -> annulus::Result<Parting> {
+async fn converse(stream: &TcpStream, site: &Site) -> annulus::Result<Parting> {
     let mut inbox = Inbox::default();
     let mut first = true;
     loop {
         match arrival(stream, &mut inbox, first).await? {
             Arrival::Gone => return Ok(Parting::AtOnce),
             Arrival::Refused(refusal) => {
-                tracing::debug!(%peer, status = refusal.status.line(), why = refusal.why, "refused");
+                tracing::debug!(status = refusal.status.line(), why = refusal.why, "refused");
                 respond::refuse(stream, site, refusal).await?;
                 return Ok(Parting::Gently);
             }
             Arrival::Request(request) => {
                 let after = if annulus::core::is_stopping() { After::Close } else { request.after };
-                respond::answer(stream, peer, site, &request.ask, after).await?;
+                respond::answer(stream, site, &request.ask, after).await?;
                 if after == After::Close {
                     let silent = request.after == After::Close
                         && request.body == 0

@@ -25,13 +25,13 @@ pub(super) enum Unavailable {
 
 /// Opens the file `path` below `root`.
 ///
-/// A FIFO, a device or a socket is "not found"; opening it cannot hang, because the runtime opens with O_NONBLOCK.
+/// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
 pub(super) async fn open(root: &Dir, path: &Path) -> Result<Opened, Unavailable> {
-    let options = OpenOptions::new().read(true);
+    let options = OpenOptions::new().nonblock(true);
     let file = root.open_beneath(path, options).await.map_err(judge)?;
     let stat = file.stat().await.map_err(Unavailable::Unreadable)?;
     match stat.kind {
-        FileKind::Regular => Ok(Opened { file, size: stat.size, modified: stat.mtime }),
+        FileKind::Regular => Ok(Opened { file, size: stat.size, modified: stat.modified }),
         _ => Err(Unavailable::NotFound),
     }
 }
@@ -51,5 +51,22 @@ fn judge(error: annulus::Error) -> Unavailable {
             | Errno::NXIO | Errno::NODEV,
         ) => Unavailable::NotFound,
         _ => Unavailable::Unreadable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_cannot_be_read() {
+        let judged = |errno: Errno| judge(annulus::Error::io("opening", errno.into()));
+        for errno in [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV, Errno::NAMETOOLONG, Errno::NXIO]
+        {
+            assert!(matches!(judged(errno), Unavailable::NotFound), "{errno}");
+        }
+        for errno in [Errno::ACCESS, Errno::IO, Errno::MFILE, Errno::NFILE, Errno::PERM] {
+            assert!(matches!(judged(errno), Unavailable::Unreadable(_)), "{errno}");
+        }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
     let root = Dir::open(&settings.root).await?;
     let site = Rc::new(Site { root, road: settings.road, dates: RefCell::default() });
     let listener = settings.door.open()?;
-    door::accept(listener, |stream, peer| connection::run(stream, peer, Rc::clone(&site))).await
+    door::accept(listener, |stream| connection::run(stream, Rc::clone(&site))).await
 }
 
 /// Makes sure, before anything starts, that `root` is a directory whose files can be reached.

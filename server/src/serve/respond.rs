@@ -1,6 +1,5 @@
 //! Answers: from what was asked to bytes on the wire.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -22,13 +21,7 @@ const HEAD_ROOM: usize = 384;
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer(
-    stream: &TcpStream,
-    peer: SocketAddr,
-    site: &Site,
-    ask: &Ask,
-    after: After,
-) -> annulus::Result<()> {
+pub(super) async fn answer(stream: &TcpStream, site: &Site, ask: &Ask, after: After) -> annulus::Result<()> {
     let (resource, with_body) = match ask {
         Ask::Get(resource) => (resource, true),
         Ask::Head(resource) => (resource, false),
@@ -43,7 +36,7 @@ pub(super) async fn answer(
             send(stream, head).await
         }
         Ok(opened) if opened.size <= SMALL_FILE => small(stream, site, path, &opened, after).await,
-        Ok(opened) => large(stream, peer, site, path, &opened, after).await,
+        Ok(opened) => large(stream, site, path, &opened, after).await,
         Err(Unavailable::NotFound) => plain(stream, site, Status::NotFound, "", after, with_body).await,
         Err(Unavailable::Unreadable(error)) => {
             tracing::warn!(?path, %error, "a file cannot be read");
@@ -93,7 +86,6 @@ async fn small(
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
 async fn large(
     stream: &TcpStream,
-    peer: SocketAddr,
     site: &Site,
     path: &Path,
     opened: &Opened,
@@ -104,15 +96,27 @@ async fn large(
     let mut at = 0;
     while at < opened.size {
         let end = opened.size.min(at + SEND_STEP);
-        let sent = within(transfer::send_file(stream, &opened.file, at..end, site.road)).await;
-        if let Err(error) = sent {
+        let sending = async { Ok(transfer::send_file(stream, &opened.file, at..end, site.road).await?) };
+        if let Err(error) = within(sending).await {
             // The head has promised more: only cutting the connection tells the client.
-            tracing::info!(?path, %peer, %error, size = opened.size, "a file was not sent whole");
+            note_cut(path, &error, opened.size);
             return Err(error);
         }
         at = end;
     }
     Ok(())
+}
+
+/// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
+/// something to look into.
+fn note_cut(path: &Path, error: &Error, size: u64) {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
+    match error.io_error().map(std::io::Error::kind) {
+        Some(BrokenPipe | ConnectionReset | TimedOut) => {
+            tracing::info!(?path, size, %error, "the client did not take the whole file");
+        }
+        _ => tracing::warn!(?path, size, %error, "a file was not sent whole: the connection is cut"),
+    }
 }
 
 /// The head of a 200, in a buffer with room for `extra` bytes after it.
