@@ -1,2 +1,29 @@
-//! The program `annulus`.
-fn main() {}
+//! The program `annulus`: serves files over HTTP/1.1, proxies TCP connections, explains the machine.
+//!
+//! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
+
+mod cli;
+mod door;
+mod exit;
+mod http;
+mod logging;
+mod parting;
+mod proxy;
+mod race;
+mod serve;
+mod signals;
+mod stats;
+mod supervise;
+mod topology;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            exit::say(&failure.to_string());
+            failure.code()
+        }
+    }
+}

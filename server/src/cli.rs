@@ -1,0 +1,261 @@
+//! The command line: what can be said, and what is started for it.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use annulus::Runtime;
+use annulus::numa::plan::CoreSelection;
+use annulus::transfer::Road;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::door::Door;
+use crate::exit::Failure;
+use crate::signals::Signals;
+use crate::supervise::supervise;
+use crate::{logging, proxy, serve, topology};
+
+/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
+#[derive(Debug, Parser)]
+#[command(name = "annulus", version, propagate_version = true, arg_required_else_help = false, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say more in the log: -v info, -vv debug, -vvv trace
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
+    verbose: u8,
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  ANNULUS_LOG  filters the log on stderr and outranks -v, for example: debug, or annulus::proxy=trace,warn
+
+Signals:
+  SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
+  SIGUSR1          print counters and placement report on stderr
+
+Exit codes:
+  0 done    1 failed while running    2 bad input    3 the platform refuses (io_uring switched off, kernel too old)";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the files below a directory over HTTP/1.1
+    #[command(after_help = AFTER_HELP)]
+    Serve {
+        /// The directory to serve; nothing outside of it can be reached
+        #[arg(value_name = "ROOT", default_value = ".")]
+        root: PathBuf,
+
+        /// Where to listen; port 0 takes a free port and says which
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = listen_address)]
+        listen: SocketAddr,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Relay TCP connections to another address, both ways
+    #[command(after_help = AFTER_HELP)]
+    Proxy {
+        /// Where to relay to, HOST:PORT; a name's addresses are tried in turn
+        #[arg(long, value_name = "ADDR", value_parser = Upstream::parse)]
+        to: Upstream,
+
+        /// Where to listen; port 0 takes a free port and says which
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", value_parser = listen_address)]
+        listen: SocketAddr,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Print the machine as numactl --hardware does, then the core plan
+    Topology {
+        /// Start the runtime on the cores and check page by page that its memory lies where it should
+        #[arg(long)]
+        verify: bool,
+
+        /// Which CPUs to run on: "all", or a list such as 0-3,8
+        #[arg(long, value_name = "LIST", default_value = "all")]
+        cores: CoreSelection,
+    },
+}
+
+/// What `serve` and `proxy` have in common.
+#[derive(Debug, Args)]
+struct Common {
+    /// Which CPUs to run on, one pinned thread each: "all" that the process may use, or a list such as 0-3,8
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    cores: CoreSelection,
+
+    /// How bulk moves: "ring" by splice requests in the ring, "inline" by splice calls from the core
+    #[arg(long, value_name = "ring|inline", default_value_t)]
+    road: Road,
+
+    /// How long connections may go on after SIGINT or SIGTERM, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 3)]
+    grace: u64,
+
+    /// Print each core's counters on stderr at the end
+    #[arg(long)]
+    stats: bool,
+}
+
+/// An address to connect to, as it was written and as it was resolved.
+#[derive(Debug, Clone)]
+struct Upstream {
+    written: String,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Upstream {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Upstream { written: text.to_owned(), addresses: resolve(text)? })
+    }
+}
+
+/// The first address that `text` stands for.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    resolve(text)?.first().copied().ok_or_else(|| format!("the name {text} has no address"))
+}
+
+/// `HOST:PORT` or `[IPV6]:PORT`, with a name or an address as the host.
+fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let addresses: Vec<SocketAddr> = text
+        .to_socket_addrs()
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => {
+                "write HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080".to_owned()
+            }
+            _ => format!("{error}; write an address that exists, such as 127.0.0.1:8080"),
+        })?
+        .collect();
+    if addresses.is_empty() { Err(format!("the name {text} has no address")) } else { Ok(addresses) }
+}
+
+/// Reads the command line and does what it says.
+///
+/// # Errors
+/// Whatever ends the program with another exit code than 0.
+pub(crate) fn run() -> Result<(), Failure> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are answers, not errors.
+        Err(answer) if !answer.use_stderr() => {
+            return answer.print().or_else(|error| match error.kind() {
+                std::io::ErrorKind::BrokenPipe => Ok(()),
+                _ => Err(Failure::failed("cannot write to standard output", error)),
+            });
+        }
+        Err(error) => return Err(Failure::input(one_line(&error))),
+    };
+    logging::start(cli.verbose)?;
+    match cli.command {
+        Command::Serve { root, listen, common } => {
+            serve::check_root(&root)?;
+            let door = Door { listen, before: "http://", after: String::new(), open: AtomicUsize::new(0) };
+            let settings = Arc::new(serve::Settings { door, root, road: common.road });
+            start(&common, move || serve::on_core(Arc::clone(&settings)))
+        }
+        Command::Proxy { to, listen, common } => {
+            let after = format!(", relaying to {}", to.written);
+            let door = Door { listen, before: "", after, open: AtomicUsize::new(0) };
+            let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
+            start(&common, move || proxy::on_core(Arc::clone(&settings)))
+        }
+        Command::Topology { verify: true, cores } => topology::verify(cores),
+        Command::Topology { verify: false, cores } => topology::show(&cores),
+    }
+}
+
+/// Starts the runtime with `root` on each core, and waits for its end.
+fn start<F, Fut>(common: &Common, root: F) -> Result<(), Failure>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Failure>> + 'static,
+{
+    // Before the first thread, so that all of them inherit the mask.
+    let signals = Signals::block()
+        .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
+    let runtime = Runtime::builder().cores(common.cores.clone()).build()?;
+    let plan = runtime.plan().clone();
+    let running = runtime.start(root)?;
+    supervise(&plan, running, &signals, Duration::from_secs(common.grace), common.stats)
+}
+
+/// What clap says about a wrong command line, in one line: cause, tip, and where to read more.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut said = Vec::new();
+    let mut command = String::from("annulus");
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(usage) = line.strip_prefix("Usage: ") {
+            let words: Vec<_> =
+                usage.split(' ').take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
+            command = words.join(" ");
+        }
+        if line.starts_with("Usage: ") || line.starts_with("For more information") {
+            break;
+        }
+        said.push(line.trim_start_matches("error: ").trim_start_matches("tip: "));
+    }
+    format!("{}; see {command} --help", said.join("; ").replace(":;", ":"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_flag_is_explained() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for command in command.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {argument}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn defaults() {
+        let Command::Serve { root, listen, common } = parse("annulus serve").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((root, listen.to_string()), (".".into(), "127.0.0.1:8080".to_owned()));
+        assert_eq!((common.cores, common.road, common.grace), (CoreSelection::All, Road::default(), 3));
+        let Command::Proxy { to, listen, .. } = parse("annulus proxy --to 127.0.0.1:9").unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!((to.written.as_str(), listen.to_string()), ("127.0.0.1:9", "127.0.0.1:8081".to_owned()));
+    }
+
+    #[test]
+    fn wrong_command_lines_are_told_in_one_line() {
+        for (line, word) in [
+            ("annulus", "subcommand"),
+            ("annulus dance", "dance"),
+            ("annulus proxy", "--to"),
+            ("annulus serve --lisen 1", "--listen"),
+            ("annulus serve --listen 8080", "HOST:PORT"),
+            ("annulus serve --road rail", "--road"),
+            ("annulus serve --cores x", "--cores"),
+            ("annulus serve --grace -1", "-1"),
+            ("annulus serve a b", "'b'"),
+        ] {
+            let text = one_line(&parse(line).unwrap_err());
+            assert!(text.contains(word) && !text.contains('\n') && !text.contains("Usage"), "{line}: {text}");
+        }
+    }
+}

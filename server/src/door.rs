@@ -1,0 +1,143 @@
+//! The way in, the same for server and proxy: bind on every core, say so once, accept, end in order.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+
+use annulus::net::{TcpListener, TcpStream};
+
+use crate::exit::{Failure, say};
+use crate::race::{First, race};
+
+/// Where to listen, and what to say when every core does. Shared by all cores.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// The address as the user gave it; port 0 asks for a free one, the same for all cores.
+    pub(crate) listen: SocketAddr,
+    /// Goes before the address in the line on stderr, for example `http://`.
+    pub(crate) before: &'static str,
+    /// Goes after it.
+    pub(crate) after: String,
+    /// How many cores listen already.
+    pub(crate) open: AtomicUsize,
+}
+
+impl Door {
+    /// Opens this core's listener; the last core to do so announces the address on stderr.
+    pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
+        let listener = TcpListener::bind(self.listen)?;
+        let address = listener.local_addr();
+        if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
+            say(&format!("listening on {}{address}{}", self.before, self.after));
+        }
+        Ok(listener)
+    }
+}
+
+/// Accepts until the runtime is told to stop and runs `serve` for each connection as a task of this core; returns
+/// when the last of them has ended.
+///
+/// # Errors
+/// When accepting fails for good. Running out of file descriptors does not: the runtime rests and tries again.
+pub(crate) async fn accept<F, Fut>(listener: TcpListener, serve: F) -> Result<(), Failure>
+where
+    F: Fn(TcpStream) -> Fut,
+    Fut: Future<Output = ()> + 'static,
+{
+    let guests = Rc::new(Guests::default());
+    let welcome = |stream: TcpStream| {
+        let presence = Guests::enter(&guests);
+        let serving = serve(stream);
+        annulus::spawn(async move {
+            serving.await;
+            drop(presence);
+        })
+        .detach();
+    };
+    while let First::A(accepted) = race(listener.accept(), annulus::core::stopping()).await {
+        welcome(accepted?);
+    }
+    // What the kernel has already accepted for us would be reset with the listener.
+    listener.drain().await?.into_iter().for_each(welcome);
+    guests.gone().await;
+    Ok(())
+}
+
+/// Counts the connections of a core, and tells the one who waits when the last has gone.
+#[derive(Debug, Default)]
+struct Guests {
+    present: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+/// One connection's part in the count, taken back when dropped, also by a panic or an abort.
+#[derive(Debug)]
+struct Presence(Rc<Guests>);
+
+impl Guests {
+    fn enter(guests: &Rc<Self>) -> Presence {
+        guests.present.set(guests.present.get() + 1);
+        Presence(Rc::clone(guests))
+    }
+
+    async fn gone(&self) {
+        std::future::poll_fn(|cx| {
+            if self.present.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let left = self.0.present.get() - 1;
+        self.0.present.set(left);
+        if left == 0
+            && let Some(waker) = self.0.waiting.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicBool);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_last_guest_to_leave_wakes_the_one_who_waits() {
+        let guests = Rc::new(Guests::default());
+        let (first, second) = (Guests::enter(&guests), Guests::enter(&guests));
+        let bell = Arc::new(Bell::default());
+        let waker = Arc::clone(&bell).into();
+        let mut cx = Context::from_waker(&waker);
+        let mut gone = pin!(guests.gone());
+        assert!(gone.as_mut().poll(&mut cx).is_pending());
+        drop(first);
+        assert!(!bell.0.load(Ordering::Relaxed));
+        drop(second);
+        assert!(bell.0.load(Ordering::Relaxed));
+        assert!(gone.as_mut().poll(&mut cx).is_ready());
+    }
+}

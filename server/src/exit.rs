@@ -1,0 +1,98 @@
+//! How the program ends when it ends badly: one line that names cause and remedy, and an exit code.
+
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+use annulus::ErrorKind;
+
+/// Why the program ends, and what its exit code says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Exit code 1: it failed while running.
+    Failed,
+    /// Exit code 2: what the user asked for cannot be had (a bad flag, no such directory, a port in use).
+    Input,
+    /// Exit code 3: the platform refuses what Annulus cannot do without.
+    Platform,
+    /// A core was told to end. No failure when a signal asked for it; [`crate::supervise`] decides.
+    Stopped,
+}
+
+impl Kind {
+    /// What an error of the runtime means for the exit code.
+    pub(crate) fn of(error: &annulus::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Input => Kind::Input,
+            ErrorKind::Platform => Kind::Platform,
+            ErrorKind::Stopped => Kind::Stopped,
+            _ => Kind::Failed,
+        }
+    }
+}
+
+/// A reason to end with an exit code other than 0.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    text: String,
+}
+
+impl Failure {
+    /// A failure told by `text`: one line, cause first, then the remedy.
+    pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Failure { kind, text: text.into() }
+    }
+
+    /// Exit code 1, for an operation of our own that the system refused.
+    pub(crate) fn failed(doing: &str, error: impl fmt::Display) -> Self {
+        Failure::new(Kind::Failed, format!("{doing}: {error}"))
+    }
+
+    /// Exit code 2.
+    pub(crate) fn input(text: impl Into<String>) -> Self {
+        Failure::new(Kind::Input, text)
+    }
+
+    /// What kind of ending this is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> ExitCode {
+        match self.kind {
+            Kind::Failed | Kind::Stopped => ExitCode::from(1),
+            Kind::Input => ExitCode::from(2),
+            Kind::Platform => ExitCode::from(3),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<annulus::Error> for Failure {
+    fn from(error: annulus::Error) -> Self {
+        Failure::new(Kind::of(&error), error.to_string())
+    }
+}
+
+impl From<annulus::numa::Error> for Failure {
+    fn from(error: annulus::numa::Error) -> Self {
+        annulus::Error::from(error).into()
+    }
+}
+
+/// Writes one plain line to stderr, `annulus: ` before it.
+///
+/// Scripts read these lines, so they go past the log and its filter. A stderr that nobody reads any more is no
+/// reason to stop serving, and there is no better place to complain about it, so that failure ends here.
+pub(crate) fn say(text: &str) {
+    // One write, so that lines of several threads do not mix.
+    let line = format!("annulus: {text}\n");
+    drop(std::io::stderr().lock().write_all(line.as_bytes()));
+}

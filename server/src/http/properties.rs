@@ -1,0 +1,110 @@
+//! What must hold for every input: no panic, no escape, no dependence on how the network cuts the bytes.
+
+use std::path::{Component, Path};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::inbox::{Inbox, Next};
+use super::request::{self, After, Ask, Parsed};
+use super::target::{Resource, resolve};
+use super::{MAX_DISCARDED_BODY, MAX_HEAD};
+
+/// Pieces of which interesting requests are made: joined at random they reach far deeper than random bytes.
+fn request_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        6 => prop::sample::select(vec![
+            "GET", "HEAD", "POST", " ", "  ", "\t", "/", "/a", "/..", "%2e", "%", "%00", "?q", "#f", "*", "http://h",
+            "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "\r\n", "\r\n\r\n", "\r", "\n", "\0", "Host", "Host: h\r\n", ":", ": ",
+            "Content-Length: 3\r\n", "Content-Length: 70000\r\n", "Content-Length: -1\r\n", "Transfer-Encoding: chunked\r\n",
+            "Connection: close\r\n", "Connection: keep-alive\r\n", "Expect: 100-continue\r\n", "X: y\r\n", " folded\r\n",
+            "GET /a HTTP/1.1\r\nHost: h\r\n", "GET /a HTTP/1.1\r\nHost: h\r\n\r\n", "HEAD /b/ HTTP/1.0\r\n\r\n",
+        ]).prop_map(|text| text.as_bytes().to_vec()),
+        1 => vec(any::<u8>(), 0..8),
+    ];
+    vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+/// Anything that Linux takes as a file's name.
+fn file_name() -> impl Strategy<Value = String> {
+    "[^/\\x00]{1,8}".prop_map(|name| if name == "." || name == ".." { name + "x" } else { name })
+}
+
+fn is_beneath(path: &Path) -> bool {
+    path.components().all(|component| matches!(component, Component::Normal(_)))
+        && !path.as_os_str().as_encoded_bytes().contains(&0)
+}
+
+/// All that an inbox makes of these chunks, up to the first refusal.
+fn drive<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Next> {
+    let mut inbox = Inbox::default();
+    let mut seen = Vec::new();
+    for chunk in chunks {
+        let mut next = inbox.push(chunk);
+        loop {
+            match next {
+                Next::More => break,
+                Next::Refused(_) => {
+                    seen.push(next);
+                    return seen;
+                }
+                Next::Request(_) => seen.push(next),
+            }
+            next = inbox.next();
+        }
+    }
+    seen
+}
+
+proptest! {
+    #[test]
+    fn a_resolved_path_lies_beneath_the_root(target in "/?([a-z./%?]|%2[eEfF]|%00|\\.\\.){0,12}|\\PC{0,20}") {
+        if let Ok(Resource::File(path) | Resource::Directory(path)) = resolve(target.as_bytes()) {
+            prop_assert!(is_beneath(&path), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_found_under_its_encoded_name(names in vec(file_name(), 1..4)) {
+        let target: String = names.iter().flat_map(|name| {
+            std::iter::once("/".to_owned()).chain(name.bytes().map(|b| format!("%{b:02x}")))
+        }).collect();
+        prop_assert_eq!(resolve(target.as_bytes()), Ok(Resource::File(names.join("/").into())));
+    }
+
+    #[test]
+    fn any_bytes_are_parsed_or_refused(bytes in request_bytes()) {
+        match request::parse(&bytes) {
+            Parsed::Complete(request, taken) => {
+                prop_assert!(taken <= bytes.len() && bytes[..taken].ends_with(b"\r\n\r\n"));
+                prop_assert!(request.body <= MAX_DISCARDED_BODY || request.after == After::Close);
+                if let Ask::Get(Resource::File(path) | Resource::Directory(path))
+                | Ask::Head(Resource::File(path) | Resource::Directory(path)) = request.ask
+                {
+                    prop_assert!(is_beneath(&path), "{path:?}");
+                }
+            }
+            Parsed::Partial => prop_assert!(bytes.len() <= MAX_HEAD),
+            Parsed::Refused(_) => {}
+        }
+    }
+
+    /// A verdict on a beginning is the verdict on the whole: more bytes never change it.
+    #[test]
+    fn a_verdict_is_final(bytes in request_bytes(), more in request_bytes()) {
+        let early = request::parse(&bytes);
+        if early != Parsed::Partial {
+            prop_assert_eq!(request::parse(&[bytes, more].concat()), early);
+        }
+    }
+
+    #[test]
+    fn the_cuts_of_the_network_do_not_matter(bytes in request_bytes(), cuts in vec(any::<prop::sample::Index>(), 0..6)) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let whole = drive([&bytes[..]]);
+        prop_assert_eq!(&drive(cuts.windows(2).map(|w| &bytes[w[0]..w[1]])), &whole);
+        prop_assert_eq!(&drive(bytes.chunks(1)), &whole);
+    }
+}

@@ -1,0 +1,66 @@
+//! The status codes that this server sends, and why it sends the unpleasant ones.
+
+/// A status code with its reason phrase (RFC 9110 15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// 200
+    Ok,
+    /// 400
+    BadRequest,
+    /// 404
+    NotFound,
+    /// 405
+    MethodNotAllowed,
+    /// 408
+    RequestTimeout,
+    /// 413
+    ContentTooLarge,
+    /// 414
+    UriTooLong,
+    /// 431
+    HeadersTooLarge,
+    /// 500
+    InternalServerError,
+    /// 505
+    VersionNotSupported,
+}
+
+impl Status {
+    /// Code and reason phrase as they stand in the status line.
+    pub(crate) fn line(self) -> &'static str {
+        match self {
+            Status::Ok => "200 OK",
+            Status::BadRequest => "400 Bad Request",
+            Status::NotFound => "404 Not Found",
+            Status::MethodNotAllowed => "405 Method Not Allowed",
+            Status::RequestTimeout => "408 Request Timeout",
+            Status::ContentTooLarge => "413 Content Too Large",
+            Status::UriTooLong => "414 URI Too Long",
+            Status::HeadersTooLarge => "431 Request Header Fields Too Large",
+            Status::InternalServerError => "500 Internal Server Error",
+            Status::VersionNotSupported => "505 HTTP Version Not Supported",
+        }
+    }
+}
+
+/// A request that is not understood, or not trusted: it is answered with `status`, and the connection is closed,
+/// because after it nobody can say where the next request begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// What the client is told.
+    pub(crate) status: Status,
+    /// What was wrong, for the log and for the body of the answer.
+    pub(crate) why: &'static str,
+}
+
+impl Refusal {
+    /// A refusal with any status.
+    pub(crate) const fn new(status: Status, why: &'static str) -> Self {
+        Refusal { status, why }
+    }
+
+    /// 400, the most frequent one.
+    pub(crate) const fn bad(why: &'static str) -> Self {
+        Refusal::new(Status::BadRequest, why)
+    }
+}

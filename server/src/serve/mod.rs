@@ -1,0 +1,109 @@
+//! `annulus serve`: the files below a directory, over HTTP/1.1.
+
+mod connection;
+mod files;
+mod respond;
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus::fs::Dir;
+use annulus::transfer::Road;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::door::{self, Door};
+use crate::exit::Failure;
+use crate::http::date::DateCache;
+
+/// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger
+/// ones are spliced. At 64 KiB reading and sending costs about what splicing does, and below it less: the pipe, its
+/// two calls and the second system call for the head are saved.
+pub(crate) const SMALL_FILE: u64 = 64 * 1024;
+
+/// How long a connection may stay open between two requests.
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a request head may take from its first byte to its last, however slowly it drips.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one send may take: the whole of a small answer, or [`SEND_STEP`] bytes of a large one. A client that
+/// takes less than 35 kB a second is cut, so that nobody holds a connection for ever by reading a byte now and then.
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much of a large file is sent under one [`SEND_TIMEOUT`], in bytes.
+pub(crate) const SEND_STEP: u64 = 2 * 1024 * 1024;
+
+/// How long a client that connected just before the end may take to send its first request.
+pub(crate) const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What every core needs to know.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Where clients come in.
+    pub(crate) door: Door,
+    /// The directory to serve.
+    pub(crate) root: PathBuf,
+    /// The road for bulk.
+    pub(crate) road: Road,
+}
+
+/// What the connections of one core share.
+struct Site {
+    root: Dir,
+    road: Road,
+    dates: RefCell<DateCache>,
+}
+
+/// The root task of one core.
+pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
+    let root = Dir::open(&settings.root).await?;
+    let site = Rc::new(Site { root, road: settings.road, dates: RefCell::default() });
+    let listener = settings.door.open()?;
+    door::accept(listener, |stream| connection::run(stream, Rc::clone(&site))).await
+}
+
+/// Makes sure, before anything starts, that `root` is a directory whose files can be reached.
+///
+/// # Errors
+/// [`crate::exit::Kind::Input`], with the remedy.
+pub(crate) fn check_root(root: &Path) -> Result<(), Failure> {
+    let look = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(root, flags, Mode::empty())?;
+        // Reading a directory and reaching what is in it are two rights.
+        rustix::fs::statat(&directory, ".", AtFlags::empty())
+    };
+    let Err(errno) = look() else {
+        return Ok(());
+    };
+    let remedy = match errno {
+        Errno::NOENT => "name a directory that exists",
+        Errno::NOTDIR => "name the directory that holds the files",
+        Errno::ACCESS => "change its rights, or serve as a user who may read it",
+        _ => "name another directory",
+    };
+    let cause = std::io::Error::from(errno);
+    Err(Failure::input(format!("cannot serve {}: {cause}: {remedy}", root.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::exit::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_root_must_be_a_directory() {
+        assert!(check_root(Path::new(".")).is_ok());
+        for (bad, word) in [("/no/such/place", "No such file"), ("Cargo.toml", "Not a directory")] {
+            let failure = check_root(Path::new(bad)).unwrap_err();
+            assert_eq!(failure.kind(), Kind::Input);
+            let text = failure.to_string();
+            assert!(text.contains(bad) && text.contains(word) && !text.contains('\n'), "{text}");
+        }
+    }
+}

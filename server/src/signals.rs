@@ -1,0 +1,97 @@
+//! Signals as a file descriptor.
+//!
+//! The signals are blocked before the first thread starts, so that every thread inherits the mask and none is ever
+//! interrupted; the main thread then reads them from a signalfd (man signalfd(2)) beside the cores' end.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGINT or SIGTERM: end.
+    End,
+    /// SIGUSR1: print the counters and the placement report.
+    Show,
+}
+
+/// The blocked signals.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    fd: File,
+}
+
+impl Signals {
+    /// Blocks SIGINT, SIGTERM and SIGUSR1 for this thread and all that it starts. Call it before the first thread.
+    ///
+    /// # Errors
+    /// What pthread_sigmask(3) or signalfd(2) say; in practice only a lack of file descriptors.
+    pub(crate) fn block() -> io::Result<Self> {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the whole set before anything reads it, and `set` lives across all calls;
+        // the signal numbers are valid constants; a null pointer for the old mask is allowed (sigprocmask(2)).
+        let raw = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1] {
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
+            match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) {
+                0 => libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK),
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: signalfd has just made this descriptor, and nobody else knows it.
+        Ok(Signals { fd: File::from(unsafe { OwnedFd::from_raw_fd(raw) }) })
+    }
+
+    /// The next signal that waits, or `None`. Does not block.
+    ///
+    /// # Errors
+    /// What read(2) says, other than "nothing there".
+    pub(crate) fn next(&self) -> io::Result<Option<Signal>> {
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        match (&self.fd).read(&mut info) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        // ssi_signo is the first field, a u32 (signalfd(2)).
+        let [a, b, c, d, ..] = info;
+        let number = u32::from_ne_bytes([a, b, c, d]);
+        Ok(Some(if number == libc::SIGUSR1 as u32 { Signal::Show } else { Signal::End }))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a signal to this thread only, so that tests on other threads never see it.
+    fn raise(signal: libc::c_int) {
+        // SAFETY: pthread_self is this living thread, and the number is a valid signal.
+        assert_eq!(unsafe { libc::pthread_kill(libc::pthread_self(), signal) }, 0);
+    }
+
+    #[test]
+    fn signals_are_read_and_kill_nobody() {
+        let signals = Signals::block().unwrap();
+        assert_eq!(signals.next().unwrap(), None);
+        for (number, signal) in
+            [(libc::SIGINT, Signal::End), (libc::SIGUSR1, Signal::Show), (libc::SIGTERM, Signal::End)]
+        {
+            raise(number);
+            assert_eq!(signals.next().unwrap(), Some(signal));
+        }
+        assert_eq!(signals.next().unwrap(), None);
+    }
+}
