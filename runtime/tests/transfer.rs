@@ -1,0 +1,347 @@
+//! Files to sockets and sockets to sockets, over both roads.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream as Std};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use annulus::fs::{Dir, File, FileKind, OpenOptions};
+use annulus::net::{TcpListener, TcpStream};
+use annulus::transfer::{Road, relay, send_file};
+use common::on_one_core;
+
+const ROADS: [Road; 2] = [Road::Inline, Road::Ring];
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| ((i + seed) % 251) as u8).collect()
+}
+
+/// A directory of its own for each test, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("annulus-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_file_arrives_whole_over_either_road() {
+    for road in ROADS {
+        let scratch = Scratch::new(&format!("whole-{road}"));
+        let content = pattern(5 << 20 | 12_345, 0);
+        let path = scratch.0.join("file");
+        std::fs::write(&path, &content).unwrap();
+        let got = on_one_core(move || async move {
+            let listener = TcpListener::bind(any())?;
+            let address = listener.local_addr();
+            let client = thread::spawn(move || {
+                let mut got = Vec::new();
+                Std::connect(address).unwrap().read_to_end(&mut got).unwrap();
+                got
+            });
+            let stream = listener.accept().await?;
+            let file = File::open(&path, OpenOptions::new()).await?;
+            assert_eq!(file.stat().await?.size, 5 << 20 | 12_345);
+            stream.send_all_more("head").await?;
+            assert_eq!(send_file(&stream, &file, 1_000..5 << 20, road).await?, (5 << 20) - 1_000);
+            Ok(client)
+        });
+        assert_eq!(got.join().unwrap(), [b"head", &content[1_000..5 << 20]].concat());
+    }
+}
+
+#[test]
+fn a_file_that_is_not_in_memory_arrives_whole() {
+    let scratch = Scratch::new("cold");
+    let path = scratch.0.join("file");
+    let content = pattern(9 << 20, 3);
+    std::fs::write(&path, &content).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let got = on_one_core(move || async move {
+        let listener = TcpListener::bind(any())?;
+        let address = listener.local_addr();
+        let client = thread::spawn(move || {
+            let mut got = Vec::new();
+            Std::connect(address).unwrap().read_to_end(&mut got).unwrap();
+            got
+        });
+        let stream = listener.accept().await?;
+        let file = File::open(&path, OpenOptions::new()).await?;
+        send_file(&stream, &file, 0..9 << 20, Road::Inline).await?;
+        Ok(client)
+    });
+    assert!(got.join().unwrap() == content);
+}
+
+#[test]
+fn a_file_shorter_than_promised_is_an_error_that_tells_how_far() {
+    for road in ROADS {
+        let scratch = Scratch::new(&format!("short-{road}"));
+        let path = scratch.0.join("file");
+        std::fs::write(&path, pattern(100_000, 0)).unwrap();
+        on_one_core(move || async move {
+            let listener = TcpListener::bind(any())?;
+            let mut client = Std::connect(listener.local_addr()).unwrap();
+            let stream = listener.accept().await?;
+            let file = File::open(&path, OpenOptions::new()).await?;
+            let e = send_file(&stream, &file, 0..200_000, road).await.expect_err("the file ends before");
+            assert_eq!(e.sent, 100_000);
+            assert_eq!(e.error.io_error().map(std::io::Error::kind), Some(std::io::ErrorKind::UnexpectedEof));
+            client.read_exact(&mut vec![0; 100_000]).unwrap();
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_is_an_error_and_not_a_signal() {
+    for road in ROADS {
+        let scratch = Scratch::new(&format!("gone-{road}"));
+        let path = scratch.0.join("file");
+        std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        on_one_core(move || async move {
+            let listener = TcpListener::bind(any())?;
+            let mut client = Std::connect(listener.local_addr()).unwrap();
+            let stream = listener.accept().await?;
+            let file = File::open(&path, OpenOptions::new()).await?;
+            let gone = thread::spawn(move || {
+                client.read_exact(&mut vec![0; 1 << 20]).unwrap();
+                // Unread bytes are in its socket: closing it resets the connection.
+                drop(client);
+            });
+            let e = send_file(&stream, &file, 0..1 << 30, road).await.expect_err("the client has gone");
+            assert!(e.sent < 1 << 30);
+            let errno = e.error.io_error().and_then(std::io::Error::raw_os_error);
+            assert!(matches!(errno, Some(libc::EPIPE | libc::ECONNRESET)), "{e}");
+            gone.join().unwrap();
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_dropped_transfer_poisons_the_stream_and_its_pipe_is_not_used_again() {
+    for road in ROADS {
+        let scratch = Scratch::new(&format!("dropped-{road}"));
+        let path = scratch.0.join("file");
+        std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        let second = scratch.0.join("second");
+        std::fs::write(&second, pattern(3 << 20, 9)).unwrap();
+        on_one_core(move || async move {
+            let listener = TcpListener::bind(any())?;
+            let _deaf = Std::connect(listener.local_addr()).unwrap();
+            let stream = listener.accept().await?;
+            let file = File::open(&path, OpenOptions::new()).await?;
+            let sent =
+                annulus::time::timeout(Duration::from_millis(50), send_file(&stream, &file, 0..1 << 30, road)).await;
+            assert!(sent.is_err(), "a client that does not read took 1 GiB");
+            let e = stream.send_all("x").await.expect_err("an unknown prefix has left");
+            assert_eq!(e.error.kind(), annulus::ErrorKind::WritePoisoned);
+            // Bytes of the first file left in a pooled pipe would come first here.
+            let address = listener.local_addr();
+            let client = thread::spawn(move || {
+                let mut got = Vec::new();
+                Std::connect(address).unwrap().read_to_end(&mut got).unwrap();
+                got
+            });
+            let other = listener.accept().await?;
+            let file = File::open(&second, OpenOptions::new()).await?;
+            send_file(&other, &file, 0..3 << 20, road).await?;
+            drop(other);
+            while !client.is_finished() {
+                annulus::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(client.join().unwrap() == pattern(3 << 20, 9));
+            Ok(())
+        });
+    }
+}
+
+/// Relays one connection between a client and an upstream, each a function on its own thread.
+fn relayed<C, U>(road: Road, client: C, upstream: U)
+where
+    C: FnOnce(Std) + Send + 'static,
+    U: FnOnce(Std) + Send + 'static,
+{
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = door.local_addr().unwrap();
+    let upstream = thread::spawn(move || upstream(door.accept().unwrap().0));
+    let client = on_one_core(move || async move {
+        let listener = TcpListener::bind(any())?;
+        let address = listener.local_addr();
+        let client = thread::spawn(move || client(Std::connect(address).unwrap()));
+        let a = listener.accept().await?;
+        let b = TcpStream::connect(to).await?;
+        let end = relay(a, b, road).await;
+        tracing::debug!(?end);
+        Ok(client)
+    });
+    client.join().unwrap();
+    upstream.join().unwrap();
+}
+
+fn read_all(mut stream: &Std) -> Vec<u8> {
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    got
+}
+
+#[test]
+fn a_relay_carries_both_ways_at_once_and_every_byte() {
+    const LEN: usize = 24 << 20;
+    fn both_ways(stream: &Std, send: usize, expect: usize) {
+        let mut writer = stream.try_clone().unwrap();
+        let sender = thread::spawn(move || {
+            writer.write_all(&pattern(LEN, send)).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        assert!(read_all(stream) == pattern(LEN, expect), "bytes were lost or changed");
+        sender.join().unwrap();
+    }
+    for road in ROADS {
+        relayed(road, |c| both_ways(&c, 1, 2), |u| both_ways(&u, 2, 1));
+    }
+}
+
+#[test]
+fn an_answer_after_the_clients_end_arrives() {
+    for road in ROADS {
+        relayed(
+            road,
+            |mut client| {
+                client.write_all(b"question").unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(read_all(&client), b"answer");
+            },
+            |mut upstream| {
+                assert_eq!(read_all(&upstream), b"question");
+                upstream.write_all(b"answer").unwrap();
+            },
+        );
+    }
+}
+
+#[test]
+fn a_client_may_go_on_after_the_upstreams_end() {
+    for road in ROADS {
+        relayed(
+            road,
+            |mut client| {
+                assert_eq!(read_all(&client), b"hello");
+                client.write_all(b"all the rest").unwrap();
+            },
+            |mut upstream| {
+                upstream.write_all(b"hello").unwrap();
+                upstream.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(read_all(&upstream), b"all the rest");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_is_slow_gets_every_byte_also_after_the_writers_end() {
+    const LEN: usize = 8 << 20;
+    for road in ROADS {
+        relayed(
+            road,
+            |mut client| {
+                client.write_all(&pattern(LEN, 5)).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                assert!(read_all(&client).is_empty());
+            },
+            |mut upstream| {
+                let mut got = vec![0; LEN];
+                for piece in got.chunks_mut(100_000) {
+                    upstream.read_exact(piece).unwrap();
+                    thread::yield_now();
+                }
+                assert!(got == pattern(LEN, 5));
+            },
+        );
+    }
+}
+
+#[test]
+fn what_was_received_before_the_relay_goes_first() {
+    for road in ROADS {
+        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = door.local_addr().unwrap();
+        let upstream = thread::spawn(move || read_all(&door.accept().unwrap().0));
+        on_one_core(move || async move {
+            let listener = TcpListener::bind(any())?;
+            let mut client = Std::connect(listener.local_addr()).unwrap();
+            let a = listener.accept().await?;
+            client.write_all(b"peeked ").unwrap();
+            let seen = a.recv().await?.expect("bytes");
+            client.write_all(b"then relayed").unwrap();
+            drop(client);
+            let b = TcpStream::connect(to).await?;
+            b.send_all(seen).await?;
+            let end = relay(a, b, road).await;
+            end.result?;
+            assert_eq!(end.a_to_b, 12);
+            Ok(())
+        });
+        assert_eq!(upstream.join().unwrap(), b"peeked then relayed");
+    }
+}
+
+#[test]
+fn files_are_read_written_and_found_only_beneath() {
+    let scratch = Scratch::new("files");
+    let root = scratch.0.clone();
+    std::fs::create_dir(root.join("inside")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", root.join("way-out")).unwrap();
+    on_one_core(move || async move {
+        let dir = Dir::open(&root).await?;
+        let options = OpenOptions::new().write(true).create(true).mode(0o600);
+        let file = dir.open_beneath("inside/new", options).await?;
+        let back = file.write_all_at(b"0123456789".to_vec(), 2).await?;
+        assert_eq!(back, b"0123456789");
+        let (n, buf) = file.read_at(Vec::with_capacity(64), 4).await?;
+        assert_eq!((n, &buf[..]), (8, &b"23456789"[..]));
+        let (n, buf) = file.read_at(buf, 1 << 40).await?;
+        assert_eq!((n, buf.len()), (0, 8));
+        let stat = file.stat().await?;
+        assert_eq!((stat.size, stat.kind, stat.mode), (12, FileKind::Regular, 0o600));
+        assert_eq!(stat, file.stat_now()?);
+        file.close();
+        let mut block = annulus::buf::Block::take().expect("a fresh pool");
+        block.extend_from_slice(b"head ");
+        let file = dir.open_beneath("inside/new", OpenOptions::new()).await?;
+        let (n, block) = file.read_at(block, 2).await?;
+        assert_eq!((n, &*block), (10, &b"head 0123456789"[..]));
+        for escape in ["way-out", "../outside", "/etc/passwd", "inside/../../x"] {
+            let e = dir.open_beneath(escape, OpenOptions::new()).await.expect_err(escape);
+            let errno = e.io_error().and_then(std::io::Error::raw_os_error);
+            assert!(matches!(errno, Some(libc::EXDEV | libc::ENOENT)), "{escape}: {e}");
+        }
+        let e = Dir::open(root.join("inside/new")).await.expect_err("a file is no directory");
+        assert_eq!(e.io_error().and_then(std::io::Error::raw_os_error), Some(libc::ENOTDIR));
+        Ok(())
+    });
+    let written = std::fs::File::open(scratch.0.join("inside/new")).unwrap();
+    let mut start = [9; 2];
+    written.read_exact_at(&mut start, 0).unwrap();
+    assert_eq!(start, [0, 0]);
+}
