@@ -335,5 +335,3 @@ fn pin_iowq(ring: &IoUring, cpu: u32) -> bool {
     }
 }
 
-#[cfg(test)]
-mod tests;
