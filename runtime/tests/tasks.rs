@@ -64,7 +64,9 @@ fn a_panic_stays_in_its_task() {
     on_one_core(|| async {
         let task = spawn(async { panic!("the words") });
         match task.await {
-            Err(JoinError::Panicked(payload)) => assert_eq!(payload.downcast_ref::<&str>(), Some(&"the words")),
+            Err(JoinError::Panicked(payload)) => {
+                assert_eq!(payload.downcast_ref::<&str>(), Some(&"the words"))
+            }
             other => panic!("{other:?}"),
         }
         assert_eq!(spawn(async { 1 }).await.unwrap(), 1);
@@ -290,8 +292,12 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
     assert!(report.is_home(), "{report}");
     assert_eq!(report.cores.iter().map(|core| core.core.cpu).collect::<Vec<_>>(), expected);
     for core in &report.cores {
-        let names: Vec<_> = report.regions.iter().filter(|r| r.core == core.core.index).map(|r| r.name).collect();
-        assert!(names.contains(&"pool") && names.contains(&"buffer ring") && names.contains(&"stack"), "{names:?}");
+        let names: Vec<_> =
+            report.regions.iter().filter(|r| r.core == core.core.index).map(|r| r.name).collect();
+        assert!(
+            names.contains(&"pool") && names.contains(&"buffer ring") && names.contains(&"stack"),
+            "{names:?}"
+        );
     }
     running.stop();
     running.wait().unwrap();

@@ -87,15 +87,20 @@ fn a_deadline_around_accept_loses_no_client() {
         let listener = TcpListener::bind(any())?;
         let address = listener.local_addr();
         let clients = thread::spawn(move || {
-            (0..200).map(|i: u32| {
-                let mut client = Std::connect(address).unwrap();
-                client.write_all(&i.to_le_bytes()).unwrap();
-                client
-            }).collect::<Vec<_>>()
+            (0..200)
+                .map(|i: u32| {
+                    let mut client = Std::connect(address).unwrap();
+                    client.write_all(&i.to_le_bytes()).unwrap();
+                    client
+                })
+                .collect::<Vec<_>>()
         });
         let mut seen = Vec::new();
         while seen.len() < 200 {
-            let Ok(stream) = annulus::time::timeout(Duration::from_micros(20), listener.accept()).await else { continue };
+            let Ok(stream) = annulus::time::timeout(Duration::from_micros(20), listener.accept()).await
+            else {
+                continue;
+            };
             let stream = stream?;
             let mut number = Vec::new();
             while number.len() < 4 {
@@ -117,7 +122,8 @@ fn a_dropped_send_poisons_the_write_side_and_reading_goes_on() {
         let mut client = Std::connect(listener.local_addr()).unwrap();
         let stream = listener.accept().await?;
         // Far more than the socket buffers hold, and nobody reads: the send must wait.
-        let sent = annulus::time::timeout(Duration::from_millis(20), stream.send_all(vec![1; 64 << 20])).await;
+        let sent =
+            annulus::time::timeout(Duration::from_millis(20), stream.send_all(vec![1; 64 << 20])).await;
         assert!(sent.is_err(), "64 MiB fitted into socket buffers");
         let refused = stream.send_all("more").await.expect_err("an unknown prefix has left");
         assert_eq!(refused.error.kind(), annulus::ErrorKind::WritePoisoned);
@@ -211,7 +217,8 @@ fn buffers_held_elsewhere_come_back_to_a_starving_core() {
     on_one_core(|| async {
         let listener = TcpListener::bind(any())?;
         let address = listener.local_addr();
-        let client = thread::spawn(move || Std::connect(address).unwrap().write_all(&vec![7; 32 << 20]).unwrap());
+        let client =
+            thread::spawn(move || Std::connect(address).unwrap().write_all(&vec![7; 32 << 20]).unwrap());
         let stream = listener.accept().await?;
         let (tx, rx) = std::sync::mpsc::channel();
         let mut got = 0;
@@ -254,7 +261,9 @@ fn a_used_port_is_refused_also_when_a_runtime_holds_it() {
     on_one_core(|| async {
         let listener = TcpListener::bind(any())?;
         let address = listener.local_addr();
-        let other = thread::spawn(move || on_one_core(move || async move { Ok(TcpListener::bind(address).map(drop)) }));
+        let other = thread::spawn(move || {
+            on_one_core(move || async move { Ok(TcpListener::bind(address).map(drop)) })
+        });
         let refused = other.join().unwrap().expect_err("the port is taken");
         assert_eq!(refused.kind(), annulus::ErrorKind::Input);
         Ok(())

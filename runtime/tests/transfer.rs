@@ -151,8 +151,11 @@ fn a_dropped_transfer_poisons_the_stream_and_its_pipe_is_not_used_again() {
             let _deaf = Std::connect(listener.local_addr()).unwrap();
             let stream = listener.accept().await?;
             let file = File::open(&path, OpenOptions::new()).await?;
-            let sent =
-                annulus::time::timeout(Duration::from_millis(50), send_file(&stream, &file, 0..1 << 30, road)).await;
+            let sent = annulus::time::timeout(
+                Duration::from_millis(50),
+                send_file(&stream, &file, 0..1 << 30, road),
+            )
+            .await;
             assert!(sent.is_err(), "a client that does not read took 1 GiB");
             let e = stream.send_all("x").await.expect_err("an unknown prefix has left");
             assert_eq!(e.error.kind(), annulus::ErrorKind::WritePoisoned);

@@ -58,7 +58,9 @@ impl Block {
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> usize {
         let spare = self.spare();
         let n = bytes.len().min(spare.len());
-        spare[..n].write_copy_of_slice(&bytes[..n]);
+        for (room, byte) in spare.iter_mut().zip(bytes) {
+            room.write(*byte);
+        }
         self.len += n;
         n
     }

@@ -70,7 +70,9 @@ impl Deref for Lease {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: the kernel wrote these bytes and gave the buffer up; while a lease on it is out nobody writes it.
-        unsafe { std::slice::from_raw_parts(self.held.as_ptr().add(self.from as usize).as_ptr(), self.len as usize) }
+        unsafe {
+            std::slice::from_raw_parts(self.held.as_ptr().add(self.from as usize).as_ptr(), self.len as usize)
+        }
     }
 }
 

@@ -92,13 +92,18 @@ impl BufRing {
     /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring.
     pub(crate) fn new(ring: &Ring, share: &mut Share, core: &Arc<CoreShared>) -> Result<Self> {
         let too_small = || {
-            let what = format!("{} bytes of node memory are too few for receive buffers; give each core more, or free some on the node", share.left());
+            let what = format!(
+                "{} bytes of node memory are too few for receive buffers; give each core more, or free some on the node",
+                share.left()
+            );
             Error::new(ErrorKind::Platform, what)
         };
         let fit = share.left() / 2 / BUFFER_SIZE;
-        let count = if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
+        let count =
+            if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
         let too_small = too_small();
-        let carved = share.carve(count * size_of::<BufRingEntry>(), PAGE).zip(share.carve(count * BUFFER_SIZE, PAGE));
+        let carved =
+            share.carve(count * size_of::<BufRingEntry>(), PAGE).zip(share.carve(count * BUFFER_SIZE, PAGE));
         let Some((descriptors, memory)) = carved else { return Err(too_small) };
         let base = memory.as_ptr();
         let shares = (0..count).map(|_| AtomicU32::new(0)).collect();

@@ -79,7 +79,10 @@ impl File {
     /// Safe: a descriptor that comes late is closed.
     pub async fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let fd = options.open(None, path).await.map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
+        let fd = options
+            .open(None, path)
+            .await
+            .map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
         Ok(Self::from_fd(fd))
     }
 

@@ -78,7 +78,10 @@ impl OpenOptions {
             (true, true) => libc::O_RDWR,
         };
         let flag = |on, flag| if on { flag } else { 0 };
-        access | flag(self.create, libc::O_CREAT) | flag(self.truncate, libc::O_TRUNC) | flag(self.nonblock, libc::O_NONBLOCK)
+        access
+            | flag(self.create, libc::O_CREAT)
+            | flag(self.truncate, libc::O_TRUNC)
+            | flag(self.nonblock, libc::O_NONBLOCK)
     }
 
     pub(crate) async fn open(self, dir: Option<Rc<OwnedFd>>, path: &Path) -> io::Result<OwnedFd> {

@@ -40,7 +40,13 @@ pub(crate) fn is_cached(file: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
         let mut stat = CacheStat::default();
         // SAFETY: cachestat(2) reads one range and fills one result, both ours and alive.
         let rc = unsafe {
-            libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), std::ptr::from_ref(&range), std::ptr::from_mut(&mut stat), 0)
+            libc::syscall(
+                SYS_CACHESTAT,
+                file.as_raw_fd(),
+                std::ptr::from_ref(&range),
+                std::ptr::from_mut(&mut stat),
+                0,
+            )
         };
         if rc == 0 {
             let pages = (offset + len).div_ceil(PAGE) - offset / PAGE;

@@ -33,7 +33,12 @@ pub(crate) struct Groups(Mutex<Vec<Group>>);
 
 impl Groups {
     /// Core `core` of `cores` takes its member of the group for `requested`: a socket that listens.
-    pub(crate) fn join(&self, requested: SocketAddr, core: usize, cores: usize) -> Result<(OwnedFd, SocketAddr)> {
+    pub(crate) fn join(
+        &self,
+        requested: SocketAddr,
+        core: usize,
+        cores: usize,
+    ) -> Result<(OwnedFd, SocketAddr)> {
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let group = groups.iter_mut().find(|g| g.requested == requested && !g.members[core]);
         let refused = |e| refused(requested, e);

@@ -55,7 +55,9 @@ impl Shared {
                 self.came.borrow_mut().push_back(Ok(fd));
             }
             // The connection ended before it was accepted, or the accept was cancelled: the next one.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN)) || aborted(&e) => {}
+            Err(e)
+                if matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
+                    || aborted(&e) => {}
             Err(e) => self.came.borrow_mut().push_back(Err(e)),
         }
         if self.came.borrow().len() >= HOLD_BACK {

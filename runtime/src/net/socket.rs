@@ -82,7 +82,11 @@ impl Socket {
     }
 
     /// The next chunk, `None` at the end of the stream.
-    pub(crate) fn poll_recv(self: &Rc<Self>, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+    pub(crate) fn poll_recv(
+        self: &Rc<Self>,
+        core: &Core,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Lease>>> {
         if core.budget.poll(cx).is_pending() {
             return Poll::Pending;
         }
@@ -116,7 +120,13 @@ impl Socket {
     }
 
     /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has ended.
-    pub(crate) fn received(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool) {
+    pub(crate) fn received(
+        self: &Rc<Self>,
+        core: &Core,
+        buffer: Option<u16>,
+        result: io::Result<u32>,
+        last: bool,
+    ) {
         let was_ending = matches!(self.receiving.get(), Receiving::Ending(_));
         if last {
             self.receiving.set(Receiving::Idle);

@@ -48,7 +48,8 @@ impl TcpStream {
         let failed = |e| Error::io(format!("cannot connect to {address}"), e);
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(os).map_err(failed)?;
+        let socket =
+            socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(os).map_err(failed)?;
         sockopt::set_tcp_nodelay(&socket, true).map_err(os).map_err(failed)?;
         let socket = ask(Connect::new(socket, address)).await.map_err(failed)?;
         Ok(Self::from_fd(socket))
@@ -59,7 +60,7 @@ impl TcpStream {
     /// # Errors
     /// `ENOTCONN` when the connection has gone already.
     pub fn peer_addr(&self) -> Result<SocketAddr> {
-        let address = rustix::net::getpeername(&self.socket.fd()).map_err(os)?;
+        let address = rustix::net::getpeername(self.socket.fd()).map_err(os)?;
         to_std(address.as_ref())
     }
 
@@ -76,7 +77,9 @@ impl TcpStream {
     /// # Errors
     /// What `setsockopt(2)` says.
     pub fn set_nodelay(&self, nodelay: bool) -> Result<()> {
-        sockopt::set_tcp_nodelay(self.socket.fd(), nodelay).map_err(os).map_err(|e| Error::io("cannot set TCP_NODELAY", e))
+        sockopt::set_tcp_nodelay(self.socket.fd(), nodelay)
+            .map_err(os)
+            .map_err(|e| Error::io("cannot set TCP_NODELAY", e))
     }
 
     /// The next bytes that came, as a lease on the core's node-local memory; `None` when the peer has ended its side.
@@ -199,7 +202,9 @@ impl TcpStream {
             Shutdown::Write => rustix::net::Shutdown::Write,
             Shutdown::Both => rustix::net::Shutdown::Both,
         };
-        rustix::net::shutdown(self.socket.fd(), how).map_err(os).map_err(|e| Error::io("cannot shut the connection down", e))
+        rustix::net::shutdown(self.socket.fd(), how)
+            .map_err(os)
+            .map_err(|e| Error::io("cannot shut the connection down", e))
     }
 
     /// Waits until the socket is ready on one side.

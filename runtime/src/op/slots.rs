@@ -188,9 +188,8 @@ impl<W, X: Copy> Slots<W, X> {
                 Event::Released { extra }
             }
             // The kernel sends one result and at most one notification, in that order; anything else is not ours.
-            (Life::InFlight | Life::Abandoned, true) | (Life::Answered(_) | Life::Lingering | Life::Ready(_), _) => {
-                Event::Stale
-            }
+            (Life::InFlight | Life::Abandoned, true)
+            | (Life::Answered(_) | Life::Lingering | Life::Ready(_), _) => Event::Stale,
         }
     }
 

@@ -27,7 +27,10 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
     fn sqes(&mut self) -> Sqes {
         let bytes = &self.buf.bytes()[self.from..];
         let len = bytes.len().min(1 << 30) as u32;
-        opcode::Write::new(types::Fd(self.file.as_raw_fd()), bytes.as_ptr(), len).offset(self.offset).build().into()
+        opcode::Write::new(types::Fd(self.file.as_raw_fd()), bytes.as_ptr(), len)
+            .offset(self.offset)
+            .build()
+            .into()
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

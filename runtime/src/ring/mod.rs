@@ -103,9 +103,9 @@ impl Ring {
             iowq_pinned: false,
             iowq_max_workers: IOWQ_MAX_WORKERS,
         };
-        ring.submitter()
-            .register_iowq_max_workers(&mut IOWQ_MAX_WORKERS.clone())
-            .map_err(|e| Error::io("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e))?;
+        ring.submitter().register_iowq_max_workers(&mut IOWQ_MAX_WORKERS.clone()).map_err(|e| {
+            Error::io("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e)
+        })?;
         if let Some(cpu) = cpu {
             features.iowq_pinned = pin_iowq(&ring, cpu);
         }
@@ -180,7 +180,10 @@ impl Ring {
             Ok(()) => {}
             Err(e) => {
                 // EBUSY: the completion queue has overflowed. EAGAIN: no memory just now. Both pass once CQEs are taken.
-                debug_assert!(matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)), "enter: {e}");
+                debug_assert!(
+                    matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)),
+                    "enter: {e}"
+                );
                 let mut batch = [const { MaybeUninit::uninit() }; 64];
                 let mut early = self.early.borrow_mut();
                 early.extend(self.fill(&mut batch).iter().map(copy));
@@ -311,7 +314,8 @@ fn register_ring_fd(fd: RawFd) -> io::Result<RawFd> {
 
 fn register(fd: RawFd, opcode: libc::c_uint, update: &mut RsrcUpdate) -> io::Result<()> {
     // SAFETY: io_uring_register(2) with one io_uring_rsrc_update, ours alone while the kernel reads and writes it.
-    let rc = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, std::ptr::from_mut(update), 1u32) };
+    let rc =
+        unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, std::ptr::from_mut(update), 1u32) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -334,4 +338,3 @@ fn pin_iowq(ring: &IoUring, cpu: u32) -> bool {
         }
     }
 }
-

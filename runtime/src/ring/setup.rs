@@ -76,11 +76,15 @@ fn explain(e: io::Error) -> Error {
         Some(libc::ENOSYS) => {
             "io_uring is not in this kernel, or a seccomp filter hides it; run on Linux 6.1 or later with io_uring_setup, io_uring_enter and io_uring_register allowed"
         }
-        Some(libc::EINVAL) => "this kernel lacks SINGLE_ISSUER or DEFER_TASKRUN; Annulus needs Linux 6.1 or later",
+        Some(libc::EINVAL) => {
+            "this kernel lacks SINGLE_ISSUER or DEFER_TASKRUN; Annulus needs Linux 6.1 or later"
+        }
         Some(libc::ENOMEM) => {
             "no memory for the ring; ask for fewer entries, or raise RLIMIT_MEMLOCK (ulimit -l) on kernels that charge rings to it"
         }
-        Some(libc::EMFILE) | Some(libc::ENFILE) => "no file descriptor left for the ring; raise RLIMIT_NOFILE (ulimit -n)",
+        Some(libc::EMFILE) | Some(libc::ENFILE) => {
+            "no file descriptor left for the ring; raise RLIMIT_NOFILE (ulimit -n)"
+        }
         _ => "cannot set up an io_uring",
     };
     Error::with_source(ErrorKind::Platform, why, e)
@@ -89,10 +93,14 @@ fn explain(e: io::Error) -> Error {
 /// `EPERM` has two makers: the sysctl and a seccomp filter. The sysctl can be read; what is left is the filter.
 fn refused_by_policy() -> &'static str {
     match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").as_deref().map(str::trim) {
-        Ok("2") => "io_uring is switched off on this machine; an administrator turns it on by `sysctl kernel.io_uring_disabled=0`",
+        Ok("2") => {
+            "io_uring is switched off on this machine; an administrator turns it on by `sysctl kernel.io_uring_disabled=0`"
+        }
         Ok("1") => {
             "io_uring is allowed only to privileged processes here; `sysctl kernel.io_uring_disabled=0`, or join the group in kernel.io_uring_group"
         }
-        _ => "io_uring is refused, most likely by the container's seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register",
+        _ => {
+            "io_uring is refused, most likely by the container's seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register"
+        }
     }
 }

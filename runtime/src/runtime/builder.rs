@@ -8,11 +8,11 @@ use super::running::Running;
 use super::state::RuntimeShared;
 use super::worker::{self, Plot};
 use crate::core::shared::CoreShared;
+use crate::numa::NodeId;
 use crate::numa::plan::{CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
 use crate::numa::thread::spawn_pinned;
 use crate::numa::topology::Topology;
-use crate::numa::NodeId;
 use crate::{Error, ErrorKind, Result};
 
 /// Entries of a core's submission queue by default.
@@ -64,7 +64,10 @@ impl Builder {
     /// [`ErrorKind::Platform`] when the machine cannot be looked at.
     pub fn build(self) -> Result<Runtime> {
         if self.pool_bytes < MIN_POOL_BYTES {
-            let what = format!("a core's pool of {} bytes is too small; give at least {MIN_POOL_BYTES}", self.pool_bytes);
+            let what = format!(
+                "a core's pool of {} bytes is too small; give at least {MIN_POOL_BYTES}",
+                self.pool_bytes
+            );
             return Err(Error::new(ErrorKind::Input, what));
         }
         if !(8..=32_768).contains(&self.ring_entries) {
@@ -171,7 +174,10 @@ impl Runtime {
         for (core, member) in cores.iter().zip(&members) {
             let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
             let Some(share) = share else {
-                failure = Some(Error::new(ErrorKind::Platform, format!("no memory was shared out for CPU {}", core.cpu)));
+                failure = Some(Error::new(
+                    ErrorKind::Platform,
+                    format!("no memory was shared out for CPU {}", core.cpu),
+                ));
                 break;
             };
             let plot = Plot {
@@ -196,7 +202,10 @@ impl Runtime {
             match up.recv() {
                 Ok(Ok(report)) => reports.push(report),
                 Ok(Err(e)) => failure = failure.or(Some(e)),
-                Err(_) => failure = failure.or(Some(Error::new(ErrorKind::Panicked, "a core panicked while it started"))),
+                Err(_) => {
+                    failure =
+                        failure.or(Some(Error::new(ErrorKind::Panicked, "a core panicked while it started")))
+                }
             }
         }
         shared.open_gate(failure.is_none());

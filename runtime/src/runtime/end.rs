@@ -55,13 +55,16 @@ pub(super) fn of_core(core: Core) {
 fn drain(core: &Core) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build().user_data(Tag::Cancel.with(0));
+        let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
+            .build()
+            .user_data(Tag::Cancel.with(0));
         // SAFETY: a cancel points to nothing.
         unsafe { core.ring.push(&entry) };
         let round = Instant::now() + REPEAT;
         loop {
             let now = Instant::now();
-            let wait = if core.ops.len() == 0 { Wait::No } else { Wait::For(round.saturating_duration_since(now)) };
+            let wait =
+                if core.ops.len() == 0 { Wait::No } else { Wait::For(round.saturating_duration_since(now)) };
             if let Err(e) = core.ring.enter(wait) {
                 tracing::error!("core {}: the ring cannot be drained: {e}", core.shared.index);
                 return false;

@@ -86,7 +86,11 @@ impl Report {
 impl fmt::Display for CoreReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (core, ring) = (&self.core, &self.ring);
-        write!(f, "core {}: CPU {}, node {}, memory of node {}", core.index, core.cpu, core.node, core.memory)?;
+        write!(
+            f,
+            "core {}: CPU {}, node {}, memory of node {}",
+            core.index, core.cpu, core.node, core.memory
+        )?;
         write!(f, "; ring of {} SQEs and {} CQEs", ring.sq_entries, ring.cq_entries)?;
         let flags = [
             ("SINGLE_ISSUER", true),

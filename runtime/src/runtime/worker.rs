@@ -92,7 +92,12 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let mut ranges = Vec::new();
     let start = share.region().as_ptr().addr();
     ranges.push(("pool", start..start + share.region().len()));
-    let too_small = || Error::new(ErrorKind::Platform, "a core's share of its node's memory is too small; ask for less or free some");
+    let too_small = || {
+        Error::new(
+            ErrorKind::Platform,
+            "a core's share of its node's memory is too small; ask for less or free some",
+        )
+    };
     let bufs = BufRing::new(&ring, &mut share, &shared)?;
     ranges.push(("buffer ring", bufs.descriptors()));
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
@@ -220,7 +225,11 @@ impl Core {
         doorbell.prepare_sleep();
         let runtime = &self.shared.runtime;
         // The look that counts: whatever was put in place before this is found now or rings the bell.
-        if !self.shared.woken.is_empty() || self.bufs.must_not_sleep() || runtime.is_cut() || self.must_tell_stop() {
+        if !self.shared.woken.is_empty()
+            || self.bufs.must_not_sleep()
+            || runtime.is_cut()
+            || self.must_tell_stop()
+        {
             doorbell.cancel_sleep();
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }

@@ -92,7 +92,12 @@ impl Pipe {
     }
 
     /// Splices into the pipe on the core. `EAGAIN` when the source has nothing; the pipe must have room.
-    pub(crate) fn fill_now(&self, from: BorrowedFd<'_>, offset: Option<&mut u64>, len: usize) -> io::Result<usize> {
+    pub(crate) fn fill_now(
+        &self,
+        from: BorrowedFd<'_>,
+        offset: Option<&mut u64>,
+        len: usize,
+    ) -> io::Result<usize> {
         let n = now(from, offset, self.ends().write.as_fd(), len, false)?;
         self.held.set(self.held.get() + n);
         Ok(n)
@@ -106,7 +111,12 @@ impl Pipe {
     }
 
     /// Splices into the pipe by the ring: from a file at `offset`, or from a socket once it is readable.
-    pub(crate) async fn fill<I: AsFd + 'static>(self: &Rc<Self>, from: I, offset: Option<u64>, len: usize) -> io::Result<usize> {
+    pub(crate) async fn fill<I: AsFd + 'static>(
+        self: &Rc<Self>,
+        from: I,
+        offset: Option<u64>,
+        len: usize,
+    ) -> io::Result<usize> {
         let wait = offset.is_none().then_some(Ready::Read);
         self.busy.set(true);
         let into = WriteEnd(Rc::clone(self));

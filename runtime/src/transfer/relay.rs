@@ -11,8 +11,8 @@ use std::task::Poll;
 use super::Road;
 use super::pipe::{Pipe, PipePool};
 use crate::core::Core;
-use crate::net::TcpStream;
 use crate::net::SocketFd;
+use crate::net::TcpStream;
 use crate::op::poll::Ready;
 use crate::{Error, Result, task};
 

@@ -57,7 +57,12 @@ impl From<SendFileError> for Error {
 /// # Cancellation
 /// An unknown part has left: the stream refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that
 /// still holds bytes is closed.
-pub async fn send_file(stream: &TcpStream, file: &File, range: Range<u64>, road: Road) -> Result<u64, SendFileError> {
+pub async fn send_file(
+    stream: &TcpStream,
+    file: &File,
+    range: Range<u64>,
+    road: Road,
+) -> Result<u64, SendFileError> {
     let failed = |sent| move |error| SendFileError { sent, error };
     let turn = stream.writer().await.map_err(failed(0))?;
     let pipe = match PipePool::take() {

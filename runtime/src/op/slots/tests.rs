@@ -24,13 +24,27 @@ struct Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Submit { multi: bool },
+    Submit {
+        multi: bool,
+    },
     /// The kernel sends operation `pick`'s next CQE; `more` where it has a choice.
-    Cqe { pick: usize, result: i32, more: bool },
-    Look { pick: usize },
-    Drop { pick: usize },
+    Cqe {
+        pick: usize,
+        result: i32,
+        more: bool,
+    },
+    Look {
+        pick: usize,
+    },
+    Drop {
+        pick: usize,
+    },
     /// A CQE under the key of an operation that is over.
-    Stray { pick: usize, more: bool, notif: bool },
+    Stray {
+        pick: usize,
+        more: bool,
+        notif: bool,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
