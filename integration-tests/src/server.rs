@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A command line of `annulus` that is being put together.
@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 pub struct Launch {
     wrapper: Vec<OsString>,
     args: Vec<OsString>,
+    dir: Option<PathBuf>,
     prepare: Prepare,
 }
 
@@ -85,6 +86,12 @@ impl Launch {
         self
     }
 
+    /// Runs it with this working directory.
+    pub fn within(mut self, dir: &Path) -> Launch {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
     /// What SIGPIPE does when the program starts.
     pub fn sigpipe(mut self, sigpipe: Sigpipe) -> Launch {
         self.prepare.sigpipe = Some(sigpipe);
@@ -135,11 +142,13 @@ impl Launch {
         }
     }
 
-    /// Runs it to its own end.
+    /// Runs it to its own end. A server that listens instead of ending is a failure at once.
     #[track_caller]
     pub fn run(self) -> Ended {
-        let (child, out, err) = self.spawn();
-        end(child, out, err)
+        match self.clone().start_or_end() {
+            Ok(server) => panic!("{self:?} should have ended, and says {:?}", server.line()),
+            Err(ended) => ended,
+        }
     }
 
     /// Starts it and waits for whichever comes first: it listens, or it ends.
@@ -162,6 +171,9 @@ impl Launch {
         let mut command = Command::new(words.next().expect("the program is at least one word"));
         command.args(words).args(&self.args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
         // What a test says about output must not depend on who runs it.
         command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
         self.prepare.apply(&mut command);

@@ -1,0 +1,71 @@
+//! Few file descriptors: the server waits for free ones and forgets nobody.
+
+use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::http::{self, Client};
+use annulus_integration_tests::server::Launch;
+use annulus_integration_tests::{curl, procfs, watch};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+const FILES: u64 = 64;
+
+#[test]
+fn clients_that_no_descriptor_is_left_for_are_served_once_there_is() {
+    let tree = Tree::new();
+    let sample = tree.file("file.txt", 3000);
+    let mut server = Launch::serve(tree.root()).open_files(FILES).start();
+    let mut clients: Vec<Client> = (0..200).map(|_| Client::connect(server.addr())).collect();
+    // Nobody has asked for anything: all that the server has of them is their connections, and it cannot have 200.
+    watch::until("the server has as many connections as it can have", || {
+        (procfs::open_files(server.pid()) as u64 >= FILES - 8).then_some(())
+    });
+    server.must_live();
+    // The last ones are certainly still in the queue. All others leave.
+    let mut last = clients.split_off(180);
+    drop(clients);
+    for (i, client) in last.iter_mut().enumerate() {
+        let response =
+            client.try_get(&sample.path).unwrap_or_else(|e| panic!("client {i} of the last 20: {e}"));
+        assert_eq!((response.head.status, response.body.len() as u64), (200, sample.sum.len), "client {i}");
+    }
+    assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
+    server.must_live();
+    server.stop();
+}
+
+#[test]
+fn two_hundred_clients_who_all_ask_are_all_served_with_64_descriptors() {
+    let tree = Tree::new();
+    let small = tree.file("small.txt", 3000);
+    let large = tree.file("large.bin", 2 << 20);
+    let mut server = Launch::serve(tree.root()).open_files(FILES).start();
+    let mut clients: Vec<Option<Client>> = (0..200).map(|_| Some(Client::connect(server.addr()))).collect();
+    let sample = |i: usize| if i.is_multiple_of(10) { &large } else { &small };
+    for (i, client) in clients.iter_mut().flatten().enumerate() {
+        client.send(http::get(&sample(i).path)).expect("sending");
+    }
+    let mut left = clients.len();
+    while left > 0 {
+        // Whoever is answered leaves, and so makes room for others: in whatever order the server takes them.
+        let waiting: Vec<usize> = (0..clients.len()).filter(|&i| clients[i].is_some()).collect();
+        let mut polls: Vec<PollFd> =
+            clients.iter().flatten().map(|c| PollFd::new(c.stream(), PollFlags::IN)).collect();
+        let limit = Timespec { tv_sec: watch::LIMIT.as_secs() as i64, tv_nsec: 0 };
+        let ready = poll(&mut polls, Some(&limit)).expect("poll of our sockets");
+        assert_ne!(
+            ready,
+            0,
+            "{left} of 200 clients are still not answered; {} open files",
+            procfs::open_files(server.pid())
+        );
+        let ready: Vec<bool> = polls.iter().map(|poll| !poll.revents().is_empty()).collect();
+        for (i, _) in waiting.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+            let mut client = clients[i].take().expect("a client that waits");
+            let response = client.response().unwrap_or_else(|e| panic!("client {i}: {e}"));
+            assert_eq!(response.head.status, 200, "client {i}");
+            assert_eq!(response.body.len() as u64, sample(i).sum.len, "client {i}");
+            left -= 1;
+        }
+    }
+    server.must_live();
+    server.stop();
+}

@@ -1,0 +1,71 @@
+//! What the program does where the platform refuses something, as containers do by seccomp: it says so in one line and exits with 3,
+//! or goes on with less and says so.
+
+use annulus_integration_tests::curl;
+use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::server::Launch;
+use annulus_integration_tests::upstream::Upstream;
+
+#[test]
+fn no_io_uring_is_exit_code_3_and_one_line() {
+    let tree = Tree::new();
+    let upstream = Upstream::echo();
+    // EPERM is what Docker's profile and the sysctl kernel.io_uring_disabled give, ENOSYS what older kernels and gVisor do.
+    for errno in [libc::EPERM, libc::ENOSYS, libc::EACCES] {
+        for launch in [Launch::serve(tree.root()), Launch::proxy(upstream.addr())] {
+            let ended = launch.refused(&[libc::SYS_io_uring_setup], errno).run();
+            let line = ended.one_line(3);
+            assert!(line.contains("io_uring"), "{line:?} names what is missing");
+        }
+    }
+}
+
+#[test]
+fn an_io_uring_that_cannot_be_entered_is_exit_code_3_and_one_line() {
+    let tree = Tree::new();
+    for call in [libc::SYS_io_uring_register, libc::SYS_io_uring_enter] {
+        let line = Launch::serve(tree.root()).refused(&[call], libc::EPERM).run().one_line(3).to_owned();
+        assert!(line.contains("io_uring"), "{line:?} names what is missing");
+    }
+}
+
+#[test]
+fn bad_input_is_told_before_a_bad_platform() {
+    let ended = Launch::serve(std::path::Path::new("/no/such/directory"))
+        .refused(&[libc::SYS_io_uring_setup], libc::EPERM)
+        .run();
+    ended.one_line(2);
+}
+
+/// Docker's default profile without CAP_SYS_NICE, but for io_uring.
+#[test]
+fn refused_memory_policies_cost_placement_and_nothing_else() {
+    let tree = Tree::new();
+    let sample = tree.file("large.bin", 10 << 20);
+    let policies = [libc::SYS_mbind, libc::SYS_set_mempolicy, libc::SYS_get_mempolicy, libc::SYS_move_pages];
+    let server = Launch::serve(tree.root()).refused(&policies, libc::EPERM).start();
+    assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
+    let ended = server.stop();
+    let noise = ["mbind: Operation not permitted", "set_mempolicy: Operation not permitted"];
+    assert!(
+        !ended.err.iter().any(|line| noise.contains(&line.as_str())),
+        "libnuma's own bare messages are not for our users: {ended:#?}"
+    );
+    // Nothing is downgraded in silence: the report names the rung.
+    let report = Launch::new().arg("topology").arg("--verify").refused(&policies, libc::EPERM).run();
+    let said = report
+        .out
+        .iter()
+        .chain(&report.err)
+        .any(|line| line.to_lowercase().replace(['-', '_'], " ").contains("first touch"));
+    assert!(said, "the rung first touch is named: {report:#?}");
+}
+
+#[test]
+fn no_locked_memory_is_needed() {
+    let tree = Tree::new();
+    let sample = tree.file("large.bin", 10 << 20);
+    let server = Launch::serve(tree.root()).locked_memory(0).start();
+    assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
+    server.stop();
+}

@@ -1,0 +1,287 @@
+//! `annulus serve`: what is refused, with which status, and that a refusal harms nobody.
+
+use annulus_integration_tests::curl;
+use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::http::{self, Client};
+use annulus_integration_tests::server::Launch;
+use std::path::Path;
+
+/// Sends `request` on a new connection and returns the status of the answer.
+#[track_caller]
+fn status(addr: std::net::SocketAddr, request: impl AsRef<[u8]>) -> u16 {
+    let mut client = Client::connect(addr);
+    client.send(&request).expect("sending a request");
+    match client.head() {
+        Ok(head) => head.status,
+        Err(e) => panic!("no answer to {:?}: {e}", String::from_utf8_lossy(request.as_ref())),
+    }
+}
+
+#[test]
+fn missing_files_and_directories_are_404_and_the_connection_goes_on() {
+    let tree = Tree::new();
+    tree.dir("dir/inner");
+    let sample = tree.file("file.txt", 1000);
+    let server = Launch::serve(tree.root()).start();
+    let mut client = Client::connect(server.addr());
+    for path in
+        ["/missing", "/missing/too", "/dir", "/dir/", "/dir/inner", "/", "/file.txt/beyond", "/file.txt/"]
+    {
+        let response = client.get(path);
+        assert_eq!(response.head.status, 404, "{path}");
+        assert_eq!(client.get("/file.txt").body.len() as u64, sample.sum.len, "after {path}");
+    }
+    assert_eq!(curl::status(&[], &server.url("/missing")), 404);
+    assert_eq!(curl::status(&["--head"], &server.url("/missing")), 404);
+    server.stop();
+}
+
+#[test]
+fn a_name_longer_than_the_kernel_allows_is_a_refusal_and_no_failure() {
+    let tree = Tree::new();
+    let server = Launch::serve(tree.root()).start();
+    for path in [format!("/{}", "n".repeat(300)), "/d".repeat(2100)] {
+        let status = status(server.addr(), http::get(&path));
+        assert!([400, 404, 414].contains(&status), "{status} for a path of {} bytes", path.len());
+    }
+    server.stop();
+}
+
+#[test]
+fn other_methods_are_405_with_allow() {
+    let tree = Tree::new();
+    tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+        let mut client = Client::connect(server.addr());
+        client.send(http::request(method, "/file.txt")).expect("sending");
+        let head = client.head().expect("an answer");
+        assert_eq!(head.status, 405, "{method}");
+        assert_eq!(head.field("allow"), Some("GET, HEAD"), "{method}");
+    }
+    assert_eq!(curl::status(&["--request", "DELETE"], &server.url("/file.txt")), 405);
+    assert_eq!(curl::status(&["--data", "some=body"], &server.url("/file.txt")), 405);
+    assert!(tree.at("file.txt").exists());
+    server.stop();
+}
+
+#[test]
+fn the_body_of_a_refused_request_is_not_taken_for_the_next_request() {
+    let tree = Tree::new();
+    tree.bytes("secret.txt", b"the smuggled answer");
+    let server = Launch::serve(tree.root()).start();
+    let smuggled = http::get("/secret.txt");
+    let bodies = [
+        format!("Content-Length: {}\r\n\r\n{smuggled}", smuggled.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len()),
+    ];
+    for body in &bodies {
+        for method in ["POST", "GET"] {
+            let mut client = Client::connect(server.addr());
+            client.send(format!("{method} /missing HTTP/1.1\r\nHost: localhost\r\n{body}")).expect("sending");
+            client.finish_sending().expect("ending our side");
+            let answer = client.bytes_to_close().expect("the server closes");
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with("HTTP/1.1 4"), "{method}: {answer}");
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{method}: {answer}");
+            assert!(!answer.contains("the smuggled answer"), "{method}: {answer}");
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn dots_that_climb_are_400_however_they_are_written() {
+    let tree = Tree::new();
+    tree.dir("dir");
+    tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    let paths = [
+        "/..",
+        "/../",
+        "/../etc/passwd",
+        "/dir/../file.txt",
+        "/dir/..",
+        "/dir/../../etc/passwd",
+        "/%2e%2e/etc/passwd",
+        "/%2E%2e/etc/passwd",
+        "/.%2e/etc/passwd",
+        "/dir/%2e%2e/file.txt",
+        "/dir%2f..%2f..%2fetc/passwd",
+        "/..%2fetc/passwd",
+    ];
+    for path in paths {
+        assert_eq!(curl::status(&["--path-as-is"], &server.url(path)), 400, "{path}");
+        assert_eq!(curl::status(&["--path-as-is", "--head"], &server.url(path)), 400, "HEAD {path}");
+    }
+    server.stop();
+}
+
+#[test]
+fn nul_bytes_in_a_path_are_400() {
+    let tree = Tree::new();
+    tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    assert_eq!(status(server.addr(), http::get("/file.txt%00")), 400);
+    assert_eq!(status(server.addr(), http::get("/file.txt%00.png")), 400);
+    assert_eq!(status(server.addr(), "GET /file.txt\0 HTTP/1.1\r\nHost: localhost\r\n\r\n"), 400);
+    server.stop();
+}
+
+#[test]
+fn garbage_is_400_and_ends_the_connection() {
+    let tree = Tree::new();
+    let sample = tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    let garbage: [&[u8]; 10] = [
+        b"GARBAGE\r\n\r\n",
+        b"this is no request at all\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /file.txt\r\n\r\n",
+        b"GET  /file.txt HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"G\x01T /file.txt HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x00\x01\x02\xff\xfe\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET /file.txt FTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /file.txt HTTP/1.1\r\nHost localhost\r\n\r\n",
+    ];
+    for request in garbage {
+        let shown = String::from_utf8_lossy(request);
+        let mut client = Client::connect(server.addr());
+        client.send(request).expect("sending");
+        let response = client.response().unwrap_or_else(|e| panic!("no answer to {shown:?}: {e}"));
+        assert_eq!(response.head.status, 400, "{shown:?}");
+        client.must_be_closed();
+    }
+    assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum, "everybody else is served");
+    server.stop();
+}
+
+#[test]
+fn a_head_without_an_end_is_refused_before_it_fills_the_memory() {
+    let tree = Tree::new();
+    let sample = tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    let mut client = Client::connect(server.addr());
+    client.send("GET /file.txt HTTP/1.1\r\nHost: localhost\r\n").expect("sending");
+    let line = format!("X-More: {}\r\n", "x".repeat(1000));
+    // 16 MiB of it. The server may close before the end, which sending sees as an error; or answer, and read on to the end so
+    // that the answer is not lost to a reset.
+    let cut = (0..16 * 1024).any(|_| client.send(&line).is_err());
+    if !cut {
+        client.finish_sending().expect("ending our side");
+        let answer = client.bytes_to_close().expect("the server closes");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 4"), "16 MiB of header fields were taken: {answer:?}");
+    }
+    assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
+    server.stop();
+}
+
+/// sysfs has files that nobody may read, root neither: the modes of its files hold for everybody.
+#[test]
+fn a_file_that_cannot_be_opened_or_read_is_500_for_root_too() {
+    let cases =
+        [("/sys/bus/cpu", "/uevent", "may only be written"), ("/sys/class/net/lo", "/speed", "gives EINVAL")];
+    for (root, path, why) in cases {
+        let file = format!("{root}{path}");
+        assert!(Path::new(&file).exists(), "this test needs {file}, which {why}");
+        assert!(std::fs::read(&file).is_err(), "reading {file} should fail: it {why}");
+        let server = Launch::serve(Path::new(root)).start();
+        let mut client = Client::connect(server.addr());
+        client.send(http::get(path)).expect("sending");
+        assert_eq!(client.head().expect("an answer").status, 500, "{file} {why}");
+        let ended = server.stop();
+        assert!(
+            ended.err.iter().any(|line| line.contains(path.trim_start_matches('/'))),
+            "the log names what could not be read: {ended:#?}"
+        );
+    }
+}
+
+/// Root may read everything on an ordinary file system, so this one says something for other users only.
+#[test]
+fn a_file_without_read_permission_is_500_for_an_ordinary_user() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        eprintln!("note: root may read a file of mode 000; run the tests as another user to see this one");
+        return;
+    }
+    let tree = Tree::new();
+    tree.file("closed.txt", 100);
+    tree.dir("closed");
+    tree.file("closed/file.txt", 100);
+    let none = std::fs::Permissions::from_mode(0o000);
+    std::fs::set_permissions(tree.at("closed.txt"), none.clone()).expect("chmod of our own file");
+    std::fs::set_permissions(tree.at("closed"), none).expect("chmod of our own directory");
+    let server = Launch::serve(tree.root()).start();
+    let answers = ["/closed.txt", "/closed/file.txt"].map(|path| status(server.addr(), http::get(path)));
+    // Before anything may fail: the tree cannot be removed otherwise.
+    let all = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(tree.at("closed"), all).expect("chmod of our own directory");
+    assert_eq!(answers, [500, 500]);
+    server.stop();
+}
+
+/// sysfs says 4096 bytes for every file and gives fewer: a length that was promised and is not there.
+#[test]
+fn a_file_shorter_than_its_size_says_does_not_break_the_framing() {
+    let root = Path::new("/sys/class/net/lo");
+    let server = Launch::serve(root).start();
+    let mut client = Client::connect(server.addr());
+    client.send(http::get("/mtu")).expect("sending");
+    client.finish_sending().expect("ending our side");
+    let head = client.head().expect("an answer");
+    let body = client.bytes_to_close().expect("the server closes");
+    match head.status {
+        500 => assert_eq!(body.len() as u64, head.content_length(), "the body of the refusal"),
+        200 => assert!(body.len() as u64 <= head.content_length(), "more bytes than were promised: {body:?}"),
+        other => panic!("status {other} for a readable file"),
+    }
+    // And no client waits for the bytes that are missing: the connection above was closed, and a new one works.
+    assert_eq!(status(server.addr(), http::get("/missing")), 404);
+    server.stop();
+}
+
+#[test]
+fn a_fifo_hangs_nobody() {
+    let tree = Tree::new();
+    tree.fifo("fifo");
+    let sample = tree.file("file.txt", 10);
+    // One core: if it hung, nobody else would be served.
+    let server =
+        Launch::serve(tree.root()).cores(&annulus_integration_tests::cpus::allowed()[0].to_string()).start();
+    for _ in 0..3 {
+        let status = status(server.addr(), http::get("/fifo"));
+        assert!((400..=599).contains(&status), "a FIFO is not served: {status}");
+        assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
+    }
+    server.stop();
+}
+
+#[test]
+fn links_are_followed_inside_the_root_and_not_beyond() {
+    let outside = Tree::new();
+    outside.bytes("secret.txt", b"not for you");
+    let tree = Tree::new();
+    tree.dir("dir");
+    tree.bytes("dir/target.txt", b"inside");
+    tree.link("inside.txt", "dir/target.txt");
+    tree.link("dir/up.txt", "../inside.txt");
+    tree.link("absolute.txt", outside.at("secret.txt"));
+    tree.link("outside", outside.root());
+    let name = outside.root().file_name().expect("a name").to_owned();
+    tree.link("relative.txt", Path::new("..").join(name).join("secret.txt"));
+    tree.link("loop.txt", "loop.txt");
+    let server = Launch::serve(tree.root()).start();
+    let mut client = Client::connect(server.addr());
+    for path in ["/inside.txt", "/dir/up.txt"] {
+        assert_eq!(client.get(path).body, b"inside", "{path}");
+    }
+    for path in ["/absolute.txt", "/outside/secret.txt", "/relative.txt", "/loop.txt"] {
+        let response = client.get(path);
+        assert!((400..=599).contains(&response.head.status), "{path}: {}", response.head.status);
+        assert!(!String::from_utf8_lossy(&response.body).contains("not for you"), "{path}");
+    }
+    server.stop();
+}
