@@ -257,7 +257,7 @@ fn a_stop_reaches_every_core() {
                 tx.send(annulus::core::cpu()).expect("the test waits");
                 annulus::core::stopping().await;
                 assert!(annulus::core::is_stopping());
-                Ok(())
+                annulus::Ok(())
             }
         })
         .unwrap();
@@ -285,7 +285,7 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
     let expected: Vec<_> = runtime.plan().cores().iter().map(|core| core.cpu).collect();
     let running = runtime.start(|| async {
         annulus::core::stopping().await;
-        Ok(())
+        annulus::Ok(())
     });
     let running = running.unwrap();
     let report = running.report();

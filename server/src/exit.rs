@@ -15,8 +15,6 @@ pub(crate) enum Kind {
     Input,
     /// Exit code 3: the platform refuses what Annulus cannot do without.
     Platform,
-    /// A core was told to end. No failure when a signal asked for it; [`crate::supervise`] decides.
-    Stopped,
 }
 
 impl Kind {
@@ -25,7 +23,6 @@ impl Kind {
         match error.kind() {
             ErrorKind::Input => Kind::Input,
             ErrorKind::Platform => Kind::Platform,
-            ErrorKind::Stopped => Kind::Stopped,
             _ => Kind::Failed,
         }
     }
@@ -54,15 +51,10 @@ impl Failure {
         Failure::new(Kind::Input, text)
     }
 
-    /// What kind of ending this is.
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// The exit code.
     pub(crate) fn code(&self) -> ExitCode {
         match self.kind {
-            Kind::Failed | Kind::Stopped => ExitCode::from(1),
+            Kind::Failed => ExitCode::from(1),
             Kind::Input => ExitCode::from(2),
             Kind::Platform => ExitCode::from(3),
         }
