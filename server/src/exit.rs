@@ -51,6 +51,12 @@ impl Failure {
         Failure::new(Kind::Input, text)
     }
 
+    /// What kind of ending this is.
+    #[cfg(test)]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The exit code.
     pub(crate) fn code(&self) -> ExitCode {
         match self.kind {
