@@ -251,7 +251,11 @@ impl<S> Core<S> {
         self.bufs.bytes(block, len)
     }
 
-    /// Gives a block back and lets the connection that has waited longest for one receive again.
+    /// Gives a block back and lets all connections that were refused one receive again.
+    ///
+    /// All of them: the kernel takes a block before it looks whether the socket has bytes, so ENOBUFS may have come to one
+    /// that has none. Woken alone, it would wait without taking the block, and nobody would wake the others (seen: two
+    /// blocks, 32 connections, stuck).
     ///
     /// # Errors
     /// The ring failed.
@@ -259,7 +263,7 @@ impl<S> Core<S> {
         self.bufs.give(block);
         while let Some(conn) = self.starved.pop_front() {
             if self.conns.get(conn).is_some_and(|c| c.starved && !c.closing) {
-                return self.receive(conn);
+                self.receive(conn)?;
             }
         }
         Ok(())
