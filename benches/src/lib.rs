@@ -1,1 +1,15 @@
-//! Benches of Annulus.
+//! Yardsticks for Annulus: the same work done on a bare io_uring, a load driver that checks every byte before it
+//! measures, and a harness that runs contestants beside each other and compares the CPU time each of them spent.
+//!
+//! - [`bare`]: what the baseline servers share (ring, buffer ring, sockets); the servers are `src/bin/bare_*`.
+//! - [`drive`]: the load driver; `src/bin/drive.rs` is its command line.
+//! - [`contest`]: the table of contestants and the rounds; `src/bin/compare.rs` is its command line.
+
+pub mod bare;
+pub mod contest;
+pub mod cputime;
+pub mod drive;
+pub mod pattern;
+pub mod pin;
+pub mod size;
+pub mod stats;

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 while let Some(chunk) = stream.recv().await? {
                     stream.send_all(chunk).await?;
                 }
-                annulus::Result::Ok(())
+                annulus::Ok(())
             })
             .detach();
         }

@@ -7,6 +7,16 @@ use std::io;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// `Ok(value)` of a [`Result`]: the last line of an async block whose error type nothing else tells.
+///
+/// ```
+/// let task = async { annulus::Ok(7) };
+/// ```
+#[allow(non_snake_case, reason = "it stands for the variant")]
+pub fn Ok<T>(value: T) -> Result<T> {
+    Result::Ok(value)
+}
+
 /// What kind of thing went wrong: enough to choose an exit code or a retry by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -21,8 +31,8 @@ pub enum ErrorKind {
     WritePoisoned,
     /// A core's root future panicked.
     Panicked,
-    /// The runtime is ending and takes no more work.
-    Stopped,
+    /// The application's own error, passed through by [`Error::other`].
+    Other,
 }
 
 /// An error that says what failed, on what, and what to do.
@@ -32,7 +42,13 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     what: Cow<'static, str>,
-    source: Option<io::Error>,
+    source: Option<Source>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Io(io::Error),
+    Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -43,12 +59,17 @@ impl Error {
 
     /// An error of `kind` caused by the operating system while doing `what`.
     pub fn with_source(kind: ErrorKind, what: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
-        Self { kind, what: what.into(), source: Some(source) }
+        Self { kind, what: what.into(), source: Some(Source::Io(source)) }
     }
 
     /// An input or output error that happened while doing `what`.
     pub fn io(what: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
         Self::with_source(ErrorKind::Io, what, source)
+    }
+
+    /// The application's own error, so that a root future can return it: `...map_err(annulus::Error::other)?`.
+    pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { kind: ErrorKind::Other, what: Cow::Borrowed(""), source: Some(Source::Other(source.into())) }
     }
 
     /// The kind of this error.
@@ -58,7 +79,19 @@ impl Error {
 
     /// The operating system's error behind this one, if there is one.
     pub fn io_error(&self) -> Option<&io::Error> {
-        self.source.as_ref()
+        match &self.source {
+            Some(Source::Io(e)) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Io(e) => e.fmt(f),
+            Source::Other(e) => e.fmt(f),
+        }
     }
 }
 
@@ -74,13 +107,17 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|e| e as _)
+        match &self.source {
+            Some(Source::Io(e)) => Some(e),
+            Some(Source::Other(e)) => Some(&**e),
+            None => None,
+        }
     }
 }
 
 impl From<io::Error> for Error {
     fn from(source: io::Error) -> Self {
-        Self { kind: ErrorKind::Io, what: Cow::Borrowed(""), source: Some(source) }
+        Self { kind: ErrorKind::Io, what: Cow::Borrowed(""), source: Some(Source::Io(source)) }
     }
 }
 

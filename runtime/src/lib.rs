@@ -19,7 +19,7 @@ pub mod transfer;
 pub use annulus_numa as numa;
 
 pub use crate::core::counters::Counters;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use runtime::{Builder, CoreReport, RegionReport, Report, Running, Runtime};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};

@@ -257,7 +257,7 @@ fn a_stop_reaches_every_core() {
                 tx.send(annulus::core::cpu()).expect("the test waits");
                 annulus::core::stopping().await;
                 assert!(annulus::core::is_stopping());
-                Ok::<(), Error>(())
+                annulus::Ok(())
             }
         })
         .unwrap();
@@ -271,12 +271,12 @@ fn a_stop_reaches_every_core() {
 #[test]
 fn a_cut_ends_roots_that_do_not_listen() {
     let runtime = Runtime::builder().pool_bytes(1 << 20).build().unwrap();
-    let running = runtime.start(|| pending::<Result<()>>()).unwrap();
+    let running = runtime.start(pending::<Result<()>>).unwrap();
     running.cut();
     running.wait().unwrap();
     let runtime = Runtime::builder().pool_bytes(1 << 20).build().unwrap();
     // Dropping the handle is a cut too.
-    drop(runtime.start(|| pending::<Result<()>>()).unwrap());
+    drop(runtime.start(pending::<Result<()>>).unwrap());
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
     let expected: Vec<_> = runtime.plan().cores().iter().map(|core| core.cpu).collect();
     let running = runtime.start(|| async {
         annulus::core::stopping().await;
-        Ok::<(), Error>(())
+        annulus::Ok(())
     });
     let running = running.unwrap();
     let report = running.report();

@@ -1,6 +1,8 @@
 //! An application that embeds Annulus from outside its workspace: one core, one connection to itself, one message.
 //! `scripts/test` builds and runs it, to show that what the linker needs travels with the crate.
 
+use std::net::SocketAddr;
+
 use annulus::net::{TcpListener, TcpStream};
 use annulus::numa::CpuSet;
 use annulus::numa::plan::CoreSelection;
@@ -11,7 +13,7 @@ fn main() -> annulus::Result<()> {
     let first: CpuSet = topology.cpus().iter().map(|cpu| cpu.id).take(1).collect();
 
     annulus::Runtime::builder().cores(CoreSelection::List(first)).build()?.run(|| async {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let client = TcpStream::connect(listener.local_addr()).await?;
         let served = listener.accept().await?;
 

@@ -15,8 +15,6 @@ pub(crate) enum Kind {
     Input,
     /// Exit code 3: the platform refuses what Annulus cannot do without.
     Platform,
-    /// A core was told to end. No failure when a signal asked for it; [`crate::supervise`] decides.
-    Stopped,
 }
 
 impl Kind {
@@ -25,7 +23,6 @@ impl Kind {
         match error.kind() {
             ErrorKind::Input => Kind::Input,
             ErrorKind::Platform => Kind::Platform,
-            ErrorKind::Stopped => Kind::Stopped,
             _ => Kind::Failed,
         }
     }
@@ -55,6 +52,7 @@ impl Failure {
     }
 
     /// What kind of ending this is.
+    #[cfg(test)]
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -62,7 +60,7 @@ impl Failure {
     /// The exit code.
     pub(crate) fn code(&self) -> ExitCode {
         match self.kind {
-            Kind::Failed | Kind::Stopped => ExitCode::from(1),
+            Kind::Failed => ExitCode::from(1),
             Kind::Input => ExitCode::from(2),
             Kind::Platform => ExitCode::from(3),
         }

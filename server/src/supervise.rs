@@ -8,7 +8,7 @@ use annulus::numa::plan::CorePlan;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::exit::{Failure, Kind};
+use crate::exit::Failure;
 use crate::signals::{Signal, Signals};
 use crate::stats;
 
@@ -29,7 +29,7 @@ enum Phase {
 /// second signal cuts it. SIGUSR1 prints counters and report; `figures` asks for the counters at the end.
 ///
 /// # Errors
-/// The first failure of a core. Being stopped because a signal asked for it is none.
+/// The first failure of a core.
 pub(crate) fn supervise(
     plan: &CorePlan,
     running: Running<Failure>,
@@ -65,10 +65,7 @@ pub(crate) fn supervise(
     if figures {
         stats::print_counters(plan, &running);
     }
-    match running.wait() {
-        Err(failure) if failure.kind() == Kind::Stopped && phase != Phase::Open => Ok(()),
-        outcome => outcome,
-    }
+    running.wait()
 }
 
 /// One step further towards the end.

@@ -94,7 +94,7 @@ impl Builder {
 ///                 while let Some(chunk) = stream.recv().await? {
 ///                     stream.send_all(chunk).await?;
 ///                 }
-///                 annulus::Result::Ok(())
+///                 annulus::Ok(())
 ///             })
 ///             .detach();
 ///         }
@@ -137,16 +137,16 @@ impl Runtime {
     /// # Errors
     /// What a root future returned; [`ErrorKind::Platform`] and others when the runtime could not start;
     /// [`ErrorKind::Panicked`] when a root future panicked. Linux 6.1 is needed.
-    pub fn run<F, Fut, E>(self, root: F) -> Result<(), E>
+    pub fn run<F, Fut>(self, root: F) -> Result<()>
     where
         F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + 'static,
-        E: From<Error> + Send + 'static,
+        Fut: Future<Output = Result<()>> + 'static,
     {
         self.start(root)?.wait()
     }
 
-    /// As [`run`](Self::run), without waiting: gives a handle once every core is up.
+    /// As [`run`](Self::run), without waiting: gives a handle once every core is up. The root future may have an error
+    /// type of its own.
     ///
     /// # Errors
     /// When the runtime could not start.

@@ -12,7 +12,7 @@ use crate::task::panic_text;
 use crate::{Error, ErrorKind, Result};
 
 /// A handle on a started runtime. Dropping it cuts the runtime and waits for its end.
-pub struct Running<E> {
+pub struct Running<E = Error> {
     shared: Arc<RuntimeShared>,
     members: Vec<Arc<CoreShared>>,
     threads: Vec<JoinHandle<Result<(), E>>>,

@@ -40,7 +40,7 @@ where
             let future = root(&state);
             async move {
                 tx.send(future.await?).expect("the test waits");
-                Ok::<(), annulus::Error>(())
+                Ok(())
             }
         })
         .unwrap();

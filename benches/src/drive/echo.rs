@@ -1,0 +1,139 @@
+//! Messages that come back, one under way on each connection.
+
+use super::backend::{Backend, Manner, Order, Served};
+use super::poller::{Poller, connect, receive, transmit_small};
+use super::{Outcome, Session, wrong};
+use crate::pattern;
+use rustix::fd::OwnedFd;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Sockets of the backend are numbered from here.
+const BACKEND: u64 = 1 << 32;
+
+/// Connections to an echo server, or through a relay to the driver's own.
+pub struct Echo {
+    poller: Poller,
+    clients: Vec<Client>,
+    served: Vec<Served>,
+    size: usize,
+    message: Vec<u8>,
+    buf: Vec<u8>,
+}
+
+struct Client {
+    socket: OwnedFd,
+    /// Bytes of the message under way that have come back.
+    back: usize,
+}
+
+impl Echo {
+    /// Connects `connections` times; with `backend`, waits until the relay has connected as often to it.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or `size` is not 1 to 16,384.
+    pub fn open(
+        server: SocketAddr,
+        backend: Option<&Backend>,
+        size: usize,
+        connections: usize,
+    ) -> io::Result<Echo> {
+        if !(1..=16 << 10).contains(&size) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message has 1 to 16384 bytes"));
+        }
+        let poller = Poller::new()?;
+        let (mut clients, mut served) = (Vec::new(), Vec::new());
+        for token in 0..connections as u64 {
+            let socket = connect(server)?;
+            poller.add(&socket, token, false)?;
+            if let Some(backend) = backend {
+                let behind = backend.accept_for(&socket)?;
+                poller.add(&behind, BACKEND + token, false)?;
+                served.push(Served::new(behind, BACKEND + token));
+                transmit_small(&socket, &Order::Echo.encode())?;
+            }
+            clients.push(Client { socket, back: 0 });
+        }
+        let message = pattern::bytes(size);
+        Ok(Echo { poller, clients, served, size, message, buf: vec![0; 64 << 10] })
+    }
+
+    fn pass(&mut self, messages: u64, verify: bool) -> io::Result<Outcome> {
+        let begun = Instant::now();
+        let mut sent = messages.min(self.clients.len() as u64);
+        let mut done = 0;
+        for client in &self.clients[..sent as usize] {
+            transmit_small(&client.socket, &self.message)?;
+        }
+        while done < messages {
+            for ready in self.poller.wait()? {
+                let mut manner = Manner { filler: &[], buf: &mut self.buf, verify, copy: true };
+                if ready.token >= BACKEND {
+                    self.served[(ready.token - BACKEND) as usize].go_on(&self.poller, &mut manner)?;
+                    continue;
+                }
+                let client = &mut self.clients[ready.token as usize];
+                let Some(n) = receive(&client.socket, &mut self.buf)? else { continue };
+                if n == 0 {
+                    return Err(wrong("the connection ended where a message was due"));
+                }
+                let due = self.message.get(client.back..client.back + n);
+                if due.is_none() || (verify && due != Some(&self.buf[..n])) {
+                    return Err(wrong("what came back is not what was sent"));
+                }
+                client.back += n;
+                if client.back == self.size {
+                    client.back = 0;
+                    done += 1;
+                    if sent < messages {
+                        sent += 1;
+                        transmit_small(&client.socket, &self.message)?;
+                    }
+                }
+            }
+        }
+        Ok(Outcome { requests: messages, bytes: messages * self.size as u64, wall: begun.elapsed() })
+    }
+}
+
+impl Session for Echo {
+    fn verify(&mut self) -> io::Result<()> {
+        // Connections carry different bytes, so that an answer on the wrong one shows.
+        for round in 0..3 {
+            for token in 0..self.clients.len() as u64 {
+                pattern::fill(&mut self.message, (round << 40) + (token << 20));
+                self.one(token as usize)?;
+            }
+        }
+        self.pass(3 * self.clients.len() as u64, true).map(drop)
+    }
+
+    fn run(&mut self, work: u64) -> io::Result<Outcome> {
+        self.pass(work, false)
+    }
+}
+
+impl Echo {
+    /// Sends the message on one connection and waits for it, checked.
+    fn one(&mut self, which: usize) -> io::Result<()> {
+        transmit_small(&self.clients[which].socket, &self.message)?;
+        let mut back = 0;
+        while back < self.size {
+            for ready in self.poller.wait()? {
+                let mut manner = Manner { filler: &[], buf: &mut self.buf, verify: true, copy: true };
+                if ready.token >= BACKEND {
+                    self.served[(ready.token - BACKEND) as usize].go_on(&self.poller, &mut manner)?;
+                } else if ready.token as usize != which {
+                    return Err(wrong("a message came back on another connection"));
+                } else if let Some(n) = receive(&self.clients[which].socket, &mut self.buf)? {
+                    if n == 0 || self.message.get(back..back + n) != Some(&self.buf[..n]) {
+                        return Err(wrong("what came back is not what was sent"));
+                    }
+                    back += n;
+                }
+            }
+        }
+        Ok(())
+    }
+}

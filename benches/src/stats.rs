@@ -1,0 +1,143 @@
+//! Medians, their spread, and intervals that hold without assuming how noise is distributed.
+
+/// Middle value; the mean of the two middle ones for an even count. `None` for no values.
+pub fn median(values: &[f64]) -> Option<f64> {
+    quantile(values, 0.5)
+}
+
+/// The value below which the share `q` (0 to 1) of the values lies, interpolated. `None` for no values.
+pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = q.clamp(0.0, 1.0) * sorted.len().checked_sub(1)? as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    Some(low + (high - low) * place.fract())
+}
+
+/// A ratio of two contestants, from paired rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    /// Best guess (Hodges-Lehmann, on logarithms).
+    pub value: f64,
+    /// The 95% interval, or `None` when there were too few rounds (below 6) for one to exist.
+    pub interval: Option<(f64, f64)>,
+}
+
+/// How `ours` stands against `reference` when both ran in the same rounds: above 1 we are larger.
+///
+/// The interval is that of the Wilcoxon signed-rank test on the logarithms of the round-by-round ratios, exact for
+/// the number of rounds: a shared machine throws outliers, and a t interval would let one of them widen all.
+/// Source: Hollander, Wolfe, "Nonparametric Statistical Methods", section 3.3.
+///
+/// Returns `None` when there is no round, the counts differ, or a value is not above zero.
+pub fn paired_ratio(ours: &[f64], reference: &[f64]) -> Option<Ratio> {
+    if ours.len() != reference.len() || ours.iter().chain(reference).any(|v| v.is_nan() || *v <= 0.0) {
+        return None;
+    }
+    let logs: Vec<f64> = ours.iter().zip(reference).map(|(a, b)| (a / b).ln()).collect();
+    let mut walsh = Vec::new();
+    for (i, a) in logs.iter().enumerate() {
+        walsh.extend(logs[i..].iter().map(|b| (a + b) / 2.0));
+    }
+    walsh.sort_by(f64::total_cmp);
+    let value = median(&walsh)?.exp();
+    let interval = trimmed_each_side(logs.len()).map(|k| (walsh[k].exp(), walsh[walsh.len() - 1 - k].exp()));
+    Some(Ratio { value, interval })
+}
+
+/// How many of the sorted Walsh averages fall outside a 95% interval on each side, or `None` where even
+/// leaving out none covers less.
+fn trimmed_each_side(n: usize) -> Option<usize> {
+    // ways[s]: in how many of the 2^n sign patterns the positive ranks sum to s.
+    let mut ways = vec![0.0_f64; n * (n + 1) / 2 + 1];
+    ways[0] = 1.0;
+    for rank in 1..=n {
+        for sum in (rank..ways.len()).rev() {
+            ways[sum] += ways[sum - rank];
+        }
+    }
+    let total = (n as f64).exp2();
+    let mut below = 0.0;
+    let mut trimmed = None;
+    for (sum, count) in ways.iter().enumerate() {
+        below += count / total;
+        if below > 0.025 {
+            break;
+        }
+        trimmed = Some(sum);
+    }
+    trimmed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_of_small_sets() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[4.0, 1.0, 3.0]), Some(3.0));
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.25), Some(2.0));
+        assert_eq!(quantile(&[1.0, 2.0], 1.0), Some(2.0));
+    }
+
+    /// The two-sided 5% critical values that the textbooks print: reject when the signed-rank sum is at or below them.
+    #[test]
+    fn critical_values_are_the_tabled_ones() {
+        for (n, critical) in
+            [(5, None), (6, Some(0)), (7, Some(2)), (8, Some(3)), (9, Some(5)), (10, Some(8)), (15, Some(25))]
+        {
+            assert_eq!(trimmed_each_side(n), critical, "n = {n}");
+        }
+    }
+
+    #[test]
+    fn a_constant_ratio_is_found_whatever_the_rounds_were_like() {
+        let reference = [1.0, 7.0, 2.0, 9.0, 3.0, 5.0];
+        let ours: Vec<f64> = reference.iter().map(|v| v * 1.5).collect();
+        let ratio = paired_ratio(&ours, &reference).unwrap();
+        let (low, high) = ratio.interval.unwrap();
+        for x in [ratio.value, low, high] {
+            assert!((x - 1.5).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn one_wild_round_of_ten_does_not_move_the_answer() {
+        let reference = [1.0; 10];
+        let mut ours = [1.1, 1.12, 1.09, 1.1, 1.11, 1.1, 1.08, 1.1, 1.13, 1.1];
+        ours[4] = 50.0;
+        let ratio = paired_ratio(&ours, &reference).unwrap();
+        assert!((ratio.value - 1.1).abs() < 0.02, "{ratio:?}");
+        assert!(ratio.interval.unwrap().0 > 1.05);
+    }
+
+    #[test]
+    fn too_few_rounds_give_no_interval_and_bad_input_no_ratio() {
+        assert_eq!(paired_ratio(&[2.0; 5], &[1.0; 5]).unwrap().interval, None);
+        assert_eq!(paired_ratio(&[], &[]), None);
+        assert_eq!(paired_ratio(&[1.0], &[1.0, 2.0]), None);
+        assert_eq!(paired_ratio(&[1.0, 0.0], &[1.0, 2.0]), None);
+    }
+
+    /// Over made-up noise the interval must hold the true ratio about 95 times of 100.
+    #[test]
+    fn intervals_cover_the_truth() {
+        let mut seed = 0;
+        let mut noise = || {
+            seed += 1;
+            let unit = (crate::pattern::mix(seed) >> 11) as f64 / (1_u64 << 53) as f64;
+            1.0 + 0.2 * (unit - 0.5)
+        };
+        let mut held = 0;
+        for _ in 0..400 {
+            let reference: Vec<f64> = (0..10).map(|_| noise()).collect();
+            let ours: Vec<f64> = (0..10).map(|_| 1.25 * noise()).collect();
+            let (low, high) = paired_ratio(&ours, &reference).unwrap().interval.unwrap();
+            held += usize::from(low <= 1.25 && 1.25 <= high);
+        }
+        assert!((360..=400).contains(&held), "{held} of 400");
+    }
+}
