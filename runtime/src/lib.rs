@@ -23,3 +23,8 @@ pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use runtime::{Builder, CoreReport, RegionReport, Report, Running, Runtime};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};
+
+/// The example of the README, compiled.
+#[doc = include_str!("../../README.md")]
+#[cfg(doctest)]
+struct Readme;

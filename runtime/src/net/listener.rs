@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::error::os;
 use crate::op::accept::AcceptMulti;
 use crate::op::slots::Key;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Accepted connections that may wait for a call of `accept` before the kernel's backlog has to hold them.
 const HOLD_BACK: usize = 64;
@@ -115,12 +115,19 @@ pub struct TcpListener {
 impl TcpListener {
     /// This core's member of the group that listens on `address`. It listens when this returns.
     ///
+    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up, and only
+    /// the first address that it gives is used.
+    ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the port is taken, the address is not this machine's or the port needs a privilege.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the address is not this machine's or the port needs a privilege.
     ///
     /// # Panics
     /// On a thread that is no core's.
-    pub fn bind(address: SocketAddr) -> Result<Self> {
+    pub fn bind(address: impl ToSocketAddrs) -> Result<Self> {
+        let address = address
+            .to_socket_addrs()
+            .and_then(|mut all| all.next().ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .map_err(|e| Error::with_source(ErrorKind::Input, "this is no address to listen on", e))?;
         let (fd, bound) = Core::with(|core| {
             let runtime = &core.shared.runtime;
             runtime.groups.join(address, core.shared.index, runtime.cores())

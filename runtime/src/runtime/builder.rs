@@ -87,7 +87,7 @@ impl Builder {
 ///
 /// fn main() -> annulus::Result<()> {
 ///     Runtime::builder().cores("0-3".parse()?).build()?.run(|| async {
-///         let listener = TcpListener::bind("127.0.0.1:7000".parse().expect("an address"))?;
+///         let listener = TcpListener::bind("127.0.0.1:7000")?;
 ///         loop {
 ///             let stream = listener.accept().await?;
 ///             annulus::spawn(async move {
