@@ -7,8 +7,9 @@ pub(crate) mod mailbox;
 pub(crate) mod shared;
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -153,15 +154,37 @@ pub fn is_stopping() -> bool {
 ///
 /// # Panics
 /// When polled on a thread that is no core's.
-pub async fn stopping() {
-    poll_fn(|cx| {
+pub fn stopping() -> Stopping {
+    Stopping { waits: None, _this_core: PhantomData }
+}
+
+/// The future of [`stopping`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Stopping {
+    /// Its place among those that wait.
+    waits: Option<usize>,
+    _this_core: PhantomData<*const ()>,
+}
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         Core::with(|core| {
             if core.shared.runtime.is_stopping() {
                 return Poll::Ready(());
             }
-            core.tasks.wait_for_stop(cx.waker());
+            core.tasks.wait_for_stop(&mut self.waits, cx.waker());
             Poll::Pending
         })
-    })
-    .await;
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        if let Some(key) = self.waits {
+            Core::try_with(|core| core.tasks.forget_stop(key));
+        }
+    }
 }

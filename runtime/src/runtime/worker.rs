@@ -247,9 +247,10 @@ impl Core {
     /// One CQE.
     pub(crate) fn dispatch(&self, cqe: Cqe) {
         match Tag::split(cqe.user_data) {
-            Some((Tag::Op, bits)) => self.ops.complete(self, bits, cqe),
-            // Only failures come: the cancelled operation's own CQE, or that of the operation behind the poll, tells.
-            Some((Tag::LinkHead | Tag::Cancel, _)) => {}
+            // A head that fails (it was cancelled) answers for the operation behind it, which then stays silent.
+            Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
+            // Only failures come: what became of the cancelled operation is told by its own CQE.
+            Some((Tag::Cancel, _)) => {}
             Some((Tag::Close, fd)) => {
                 tracing::warn!("close of descriptor {fd}: {}", io::Error::from_raw_os_error(-cqe.result));
             }

@@ -17,8 +17,9 @@ pub(crate) struct Tasks {
     alive: RefCell<Slab<Option<Waker>>>,
     /// The entry of `alive` that `register` made for the task under construction.
     latest: Cell<usize>,
-    /// Tasks that wait for the runtime to be asked to stop.
-    stop_waiters: RefCell<Vec<Waker>>,
+    /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries come and
+    /// go in constant time, and none outlives its future.
+    stop_waiters: RefCell<Slab<Waker>>,
     /// No task is polled any more; a new one is dropped at once.
     ending: Cell<bool>,
 }
@@ -41,7 +42,7 @@ impl Tasks {
             ready: RefCell::new(VecDeque::with_capacity(1024)),
             alive: RefCell::new(Slab::with_capacity(1024)),
             latest: Cell::new(0),
-            stop_waiters: RefCell::new(Vec::new()),
+            stop_waiters: RefCell::new(Slab::new()),
             ending: Cell::new(false),
         }
     }
@@ -81,12 +82,26 @@ impl Tasks {
         self.ready.borrow().len()
     }
 
-    /// Remembers a task that waits for the stop.
-    pub(crate) fn wait_for_stop(&self, waker: &Waker) {
+    /// Remembers one that waits for the stop, under `key` once it has one.
+    pub(crate) fn wait_for_stop(&self, key: &mut Option<usize>, waker: &Waker) {
         let mut waiters = self.stop_waiters.borrow_mut();
-        if !waiters.iter().any(|w| w.will_wake(waker)) {
-            waiters.push(waker.clone());
-        }
+        let old = match key.and_then(|key| waiters.get_mut(key)) {
+            Some(old) if old.will_wake(waker) => return,
+            Some(old) => Some(std::mem::replace(old, waker.clone())),
+            None => {
+                *key = Some(waiters.insert(waker.clone()));
+                None
+            }
+        };
+        // Dropping a waker may run a scheduler: not while the list is borrowed.
+        drop(waiters);
+        drop(old);
+    }
+
+    /// Forgets one that waited for the stop. Once all were woken or dropped the key stands for nothing.
+    pub(crate) fn forget_stop(&self, key: usize) {
+        let waker = self.stop_waiters.borrow_mut().try_remove(key);
+        drop(waker);
     }
 
     pub(crate) fn has_stop_waiters(&self) -> bool {
@@ -100,7 +115,7 @@ impl Tasks {
 
     /// The runtime was asked to stop: wakes all that waited for it.
     pub(crate) fn wake_stop_waiters(&self) {
-        for waker in self.stop_waiters.take() {
+        for (_, waker) in self.stop_waiters.take() {
             waker.wake();
         }
     }

@@ -13,6 +13,7 @@ use loom::thread;
 
 use super::{Held, Keeper, Owner};
 use crate::core::mailbox::Doorbell;
+use crate::sync::model::{Turn, check};
 
 /// Outlives the region and sees what happens.
 struct Core {
@@ -20,6 +21,8 @@ struct Core {
     signal: Notify,
     wakes: AtomicUsize,
     freed: AtomicUsize,
+    /// Passed by a returning thread after each return, and by the owner before each look.
+    turn: Turn,
 }
 
 struct Region {
@@ -59,6 +62,7 @@ impl Drop for Region {
 struct Block {
     held: Held<Region>,
     memory: Arc<UnsafeCell<u32>>,
+    core: Arc<Core>,
 }
 
 // SAFETY: the memory is watched by loom.
@@ -70,6 +74,7 @@ impl Block {
         // SAFETY: loom checks that nobody frees meanwhile.
         assert_eq!(self.memory.with(|memory| unsafe { *memory }), 7);
         drop(self.held);
+        self.core.turn.pass();
     }
 }
 
@@ -79,6 +84,7 @@ fn owner(blocks: u32) -> (Owner<Region>, Vec<Block>, Arc<Core>) {
         signal: Notify::new(),
         wakes: AtomicUsize::new(0),
         freed: AtomicUsize::new(0),
+        turn: Turn::new(),
     });
     let memory = Arc::new(UnsafeCell::new(7));
     let mut bytes = vec![0; 4 * blocks as usize].into_boxed_slice();
@@ -87,10 +93,12 @@ fn owner(blocks: u32) -> (Owner<Region>, Vec<Block>, Arc<Core>) {
     assert_eq!(region.bytes.len(), 4 * blocks as usize);
     // SAFETY: the bytes live as long as the keeper.
     let owner = unsafe { Owner::new(base, 4, blocks, region) };
-    let blocks = (0..blocks)
+    let block = |index| {
         // SAFETY: each block is handed out once.
-        .map(|index| Block { held: unsafe { owner.hand_out(index) }, memory: memory.clone() })
-        .collect();
+        let held = unsafe { owner.hand_out(index) };
+        Block { held, memory: memory.clone(), core: core.clone() }
+    };
+    let blocks = (0..blocks).map(block).collect();
     (owner, blocks, core)
 }
 
@@ -104,18 +112,12 @@ fn join(threads: Vec<thread::JoinHandle<()>>) {
     }
 }
 
-/// See the mailbox's models: three preemptions at any places, unless `LOOM_MAX_PREEMPTIONS` says otherwise.
-fn model(test: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(model.preemption_bound.unwrap_or(3));
-    model.check(test);
-}
-
 #[test]
 fn returns_reach_the_owner_whole_and_once() {
-    model(|| {
+    check(4, || {
         let (owner, blocks, core) = owner(2);
         let threads = drop_elsewhere(blocks);
+        core.turn.pass();
         let mut back: Vec<u32> = owner.drain().collect();
         join(threads);
         back.extend(owner.drain());
@@ -130,7 +132,7 @@ fn returns_reach_the_owner_whole_and_once() {
 
 #[test]
 fn close_against_two_returns() {
-    model(|| {
+    check(4, || {
         let (owner, blocks, core) = owner(2);
         let threads = drop_elsewhere(blocks);
         // SAFETY: no kernel here.
@@ -144,13 +146,14 @@ fn close_against_two_returns() {
 /// ends.
 #[test]
 fn a_block_goes_out_a_second_time() {
-    model(|| {
+    check(4, || {
         let (owner, blocks, core) = owner(2);
         let memory = blocks[0].memory.clone();
         let mut threads = drop_elsewhere(blocks);
+        core.turn.pass();
         if let Some(index) = { owner.drain().next() } {
             // SAFETY: the block just came home.
-            let block = Block { held: unsafe { owner.hand_out(index) }, memory };
+            let block = Block { held: unsafe { owner.hand_out(index) }, memory, core: core.clone() };
             if index == 0 {
                 threads.extend(drop_elsewhere(vec![block]));
             } else {
@@ -167,16 +170,18 @@ fn a_block_goes_out_a_second_time() {
 /// The owner has no block and sleeps until one comes. A wake that is lost is a deadlock, which loom reports.
 #[test]
 fn a_starving_owner_is_woken() {
-    model(|| {
+    check(2, || {
         let (owner, blocks, core) = owner(2);
         let threads = drop_elsewhere(blocks);
         let mut back = 0;
         while back < 2 {
             core.bell.prepare_sleep();
+            core.turn.pass();
             if owner.starve() {
                 core.signal.wait();
             }
             core.bell.cancel_sleep();
+            core.turn.pass();
             back += owner.drain().count();
         }
         join(threads);
@@ -191,7 +196,7 @@ fn a_starving_owner_is_woken() {
 /// once.
 #[test]
 fn the_keeper_outlives_the_wake() {
-    model(|| {
+    check(4, || {
         let (owner, blocks, core) = owner(2);
         assert!(owner.starve());
         let threads = drop_elsewhere(blocks);
@@ -207,7 +212,7 @@ fn the_keeper_outlives_the_wake() {
 /// The request for help stands from an earlier sleep that another event ended: it must still be answered.
 #[test]
 fn an_old_request_is_answered_too() {
-    model(|| {
+    check(4, || {
         let (owner, blocks, core) = owner(1);
         core.bell.prepare_sleep();
         assert!(owner.starve());
@@ -216,6 +221,7 @@ fn an_old_request_is_answered_too() {
         // A loop because loom's wait may also end without a reason.
         while owner.drain().next().is_none() {
             core.bell.prepare_sleep();
+            core.turn.pass();
             if owner.starve() {
                 core.signal.wait();
             }

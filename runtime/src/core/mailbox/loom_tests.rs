@@ -9,14 +9,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::{Doorbell, Link, Node, WakeList};
-
-/// Three threads that may sleep have more interleavings than can be walked. Three preemptions, at any places,
-/// find each error that was tried (a fence or an ordering taken out).
-fn model(test: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(model.preemption_bound.unwrap_or(3));
-    model.check(test);
-}
+use crate::sync::model::{Turn, check};
 
 struct Item {
     link: Link,
@@ -60,6 +53,8 @@ struct Core {
     signal: Notify,
     signals: AtomicUsize,
     announced: AtomicUsize,
+    /// Passed by a producer after each push, and by the consumer before each look.
+    turn: Turn,
 }
 
 fn core() -> Arc<Core> {
@@ -69,10 +64,22 @@ fn core() -> Arc<Core> {
         signal: Notify::new(),
         signals: AtomicUsize::new(0),
         announced: AtomicUsize::new(0),
+        turn: Turn::new(),
     })
 }
 
 impl Core {
+    fn push(&self, node: Box<Item>) -> Result<bool, Box<Item>> {
+        let pushed = self.list.push(node);
+        self.turn.pass();
+        pushed
+    }
+
+    fn take_all(&self) -> Vec<(usize, usize)> {
+        self.turn.pass();
+        self.list.take_all().map(|node| (node.producer, node.number())).collect()
+    }
+
     fn ring(&self) {
         if self.bell.ring() {
             self.signals.fetch_add(1, Ordering::Relaxed);
@@ -86,11 +93,12 @@ impl Core {
         while got.len() < expected {
             self.announced.fetch_add(1, Ordering::Relaxed);
             self.bell.prepare_sleep();
+            self.turn.pass();
             if self.list.is_empty() {
                 self.signal.wait();
             }
             self.bell.cancel_sleep();
-            got.extend(self.list.take_all().map(|node| (node.producer, node.number())));
+            got.extend(self.take_all());
         }
         got
     }
@@ -99,12 +107,12 @@ impl Core {
 /// Two producers and a consumer that sleeps whenever it may; `always` rings after every push, else only the
 /// producer that found the list empty rings.
 fn no_wake_is_lost(always: bool) {
-    model(move || {
+    check(2, move || {
         let core = core();
         let producers = [0, 1].map(|producer| {
             let core = core.clone();
             thread::spawn(move || {
-                let was_empty = core.list.push(item(producer, 0)).ok().expect("the list is open");
+                let was_empty = core.push(item(producer, 0)).ok().expect("the list is open");
                 if always || was_empty {
                     core.ring();
                 }
@@ -136,13 +144,13 @@ fn no_wake_is_lost_when_only_the_first_push_rings() {
 /// cycle.
 #[test]
 fn no_wake_is_lost_in_a_second_sleep() {
-    model(|| {
+    check(4, || {
         let core = core();
         let producer = {
             let core = core.clone();
             thread::spawn(move || {
                 for number in 0..2 {
-                    assert!(core.list.push(item(0, number)).is_ok());
+                    assert!(core.push(item(0, number)).is_ok());
                     core.ring();
                 }
             })
@@ -155,18 +163,18 @@ fn no_wake_is_lost_in_a_second_sleep() {
 /// An awake receiver is never signalled.
 #[test]
 fn nobody_signals_a_receiver_that_is_awake() {
-    model(|| {
+    check(4, || {
         let core = core();
         core.bell.prepare_sleep();
         assert!(!core.bell.cancel_sleep());
         let producer = {
             let core = core.clone();
             thread::spawn(move || {
-                assert!(core.list.push(item(0, 0)).is_ok());
+                assert!(core.push(item(0, 0)).is_ok());
                 core.ring();
             })
         };
-        while core.list.take_all().next().is_none() {
+        while core.take_all().is_empty() {
             thread::yield_now();
         }
         producer.join().unwrap();
@@ -176,21 +184,21 @@ fn nobody_signals_a_receiver_that_is_awake() {
 
 #[test]
 fn nodes_of_one_producer_come_in_its_order() {
-    model(|| {
+    check(4, || {
         let core = core();
         let producers = [2, 1].map(|count| {
             let core = core.clone();
             thread::spawn(move || {
                 for number in 0..count {
-                    assert!(core.list.push(item(count, number)).is_ok());
+                    assert!(core.push(item(count, number)).is_ok());
                 }
             })
         });
-        let mut got: Vec<_> = core.list.take_all().map(|node| (node.producer, node.number())).collect();
+        let mut got = core.take_all();
         for producer in producers {
             producer.join().unwrap();
         }
-        got.extend(core.list.take_all().map(|node| (node.producer, node.number())));
+        got.extend(core.take_all());
         assert_eq!(got.len(), 3);
         let of = |who| got.iter().filter(|(p, _)| *p == who).map(|(_, n)| *n).collect::<Vec<_>>();
         assert_eq!(of(2), [0, 1]);
@@ -202,11 +210,11 @@ fn nodes_of_one_producer_come_in_its_order() {
 /// twice.
 #[test]
 fn close_against_push() {
-    model(|| {
+    check(4, || {
         let core = core();
         let producers = [0, 1].map(|producer| {
             let core = core.clone();
-            thread::spawn(move || match core.list.push(item(producer, 0)) {
+            thread::spawn(move || match core.push(item(producer, 0)) {
                 Ok(_) => 0,
                 Err(node) => {
                     assert_eq!((node.producer, node.number()), (producer, 0));
@@ -214,10 +222,10 @@ fn close_against_push() {
                 }
             })
         });
-        let taken = core.list.close().map(|node| node.number()).count();
+        let taken = core.list.close().map(|node| node.number()).collect::<Vec<_>>().len();
         let refused: usize = producers.map(|producer| producer.join().unwrap()).iter().sum();
         assert_eq!(taken + refused, 2);
-        assert!(core.list.push(item(0, 1)).is_err());
-        assert_eq!(core.list.take_all().count(), 0);
+        assert!(core.push(item(0, 1)).is_err());
+        assert_eq!(core.take_all(), []);
     });
 }
