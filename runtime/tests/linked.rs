@@ -29,7 +29,7 @@ fn a_dropped_send_that_waited_for_room_lets_go_of_its_socket() {
     std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
     let file = path.clone();
     on_one_core(move || async move {
-        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
         let peer = Std::connect(listener.local_addr()).unwrap();
         let stream = listener.accept().await?;
         let file = File::open(&file, OpenOptions::new()).await?;
@@ -49,7 +49,7 @@ fn a_dropped_send_that_waited_for_room_lets_go_of_its_socket() {
 #[test]
 fn a_dropped_relay_that_waited_for_room_lets_go_of_both_sockets() {
     on_one_core(|| async {
-        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
         let [mut talker, listless] = [(); 2].map(|()| Std::connect(listener.local_addr()).unwrap());
         let (a, b) = (listener.accept().await?, listener.accept().await?);
         talker.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
