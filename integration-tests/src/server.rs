@@ -80,6 +80,11 @@ impl Launch {
         self.arg("--cores").arg(list)
     }
 
+    /// `--grace SECS`: how long connections may go on after a signal.
+    pub fn grace(self, seconds: u32) -> Launch {
+        self.arg("--grace").arg(seconds.to_string())
+    }
+
     /// Runs it under another program, such as `taskset -c 0`.
     pub fn under(mut self, wrapper: &[&str]) -> Launch {
         self.wrapper = wrapper.iter().map(OsString::from).collect();
@@ -175,7 +180,7 @@ impl Launch {
             command.current_dir(dir);
         }
         // What a test says about output must not depend on who runs it.
-        command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+        command.env_remove("ANNULUS_LOG").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
         self.prepare.apply(&mut command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
         let out = Lines::collect(child.stdout.take().expect("a piped stdout"));

@@ -11,6 +11,8 @@ use std::io::{Read, Write};
 
 /// More than all socket buffers together hold, so that a client that does not read keeps the download open.
 const LARGE: u64 = 64 << 20;
+/// A grace that no test waits for, in seconds: what ends before, ended for another reason.
+const AN_HOUR: u32 = 3600;
 
 fn tree() -> (Tree, Sample, Sample) {
     let tree = Tree::new();
@@ -41,7 +43,7 @@ fn a_signal_ends_an_idle_server_with_0() {
     for signal in [Signal::INT, Signal::TERM] {
         for launch in [Launch::serve(tree.root()), Launch::proxy(upstream.addr())] {
             for launch in [launch.clone(), launch.signals_blocked()] {
-                let server = launch.start();
+                let server = launch.grace(AN_HOUR).start();
                 server.signal(signal);
                 let ended = server.wait();
                 assert_eq!(ended.code(), 0, "{signal:?}: {ended:#?}");
@@ -54,7 +56,7 @@ fn a_signal_ends_an_idle_server_with_0() {
 fn a_signal_closes_connections_that_wait_for_nothing() {
     let (tree, small, _) = tree();
     for signal in [Signal::INT, Signal::TERM] {
-        let server = Launch::serve(tree.root()).start();
+        let server = Launch::serve(tree.root()).grace(AN_HOUR).start();
         let mut idle: Vec<Client> = (0..32).map(|_| idle(&server, &small)).collect();
         // Never asked for anything, and asked for half of something.
         let mut silent = Client::connect(server.addr());
@@ -73,7 +75,7 @@ fn a_signal_closes_connections_that_wait_for_nothing() {
 fn a_download_in_progress_is_finished_if_the_client_reads_on() {
     let (tree, small, large) = tree();
     for road in ["ring", "inline"] {
-        let server = Launch::serve(tree.root()).road(road).start();
+        let server = Launch::serve(tree.root()).road(road).grace(AN_HOUR).start();
         let mut idle: Vec<Client> = (0..16).map(|_| idle(&server, &small)).collect();
         let mut busy: Vec<Client> = (0..4).map(|_| busy(&server, &large)).collect();
         server.signal(Signal::TERM);
@@ -92,7 +94,7 @@ fn a_download_in_progress_is_finished_if_the_client_reads_on() {
 #[test]
 fn nobody_new_is_served_after_a_signal() {
     let (tree, small, large) = tree();
-    let server = Launch::serve(tree.root()).start();
+    let server = Launch::serve(tree.root()).grace(AN_HOUR).start();
     let mut idle = idle(&server, &small);
     let mut busy = busy(&server, &large);
     let addr = server.addr();
@@ -125,7 +127,7 @@ fn a_second_signal_does_not_wait() {
     for (first, second) in
         [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)]
     {
-        let server = Launch::serve(tree.root()).start();
+        let server = Launch::serve(tree.root()).grace(AN_HOUR).start();
         let mut idle = idle(&server, &small);
         let mut busy = busy(&server, &large);
         server.signal(first);
@@ -148,7 +150,7 @@ fn relays_in_progress_are_finished_if_both_sides_go_on() {
         }
     });
     for road in ["ring", "inline"] {
-        let server = Launch::proxy(upstream.addr()).road(road).start();
+        let server = Launch::proxy(upstream.addr()).road(road).grace(AN_HOUR).start();
         let mut client = net::connect(server.addr()).expect("connecting");
         client.write_all(b"!").expect("sending");
         let mut first = [0; 1024];
@@ -174,7 +176,7 @@ fn relays_in_progress_are_finished_if_both_sides_go_on() {
 fn a_second_signal_cuts_relays() {
     let upstream = Upstream::echo();
     for road in ["ring", "inline"] {
-        let server = Launch::proxy(upstream.addr()).road(road).start();
+        let server = Launch::proxy(upstream.addr()).road(road).grace(AN_HOUR).start();
         let mut client = net::connect(server.addr()).expect("connecting");
         client.write_all(b"hello").expect("sending");
         let mut back = [0; 5];
@@ -195,7 +197,7 @@ fn a_second_signal_cuts_relays() {
 fn signals_while_clients_come_and_go_end_it_with_0() {
     let (tree, small, _) = tree();
     for _ in 0..5 {
-        let server = Launch::serve(tree.root()).start();
+        let server = Launch::serve(tree.root()).grace(AN_HOUR).start();
         let addr = server.addr();
         std::thread::scope(|scope| {
             for _ in 0..4 {
