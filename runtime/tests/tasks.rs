@@ -310,3 +310,30 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
         assert_eq!(allowed.iter().collect::<Vec<_>>(), [cpu]);
     }
 }
+
+/// Seen to fail: with the future dropped outside the containment async-task aborts the process.
+#[test]
+fn a_panic_in_a_futures_destructor_stays_in_its_task() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a destructor");
+        }
+    }
+    on_one_core(|| async {
+        let bomb = Bomb;
+        let ended = spawn(async move {
+            let _bomb = &bomb;
+            yield_now().await;
+        });
+        assert!(matches!(ended.await, Err(JoinError::Panicked(_))));
+        let bomb = Bomb;
+        let aborted = spawn(async move {
+            let _bomb = bomb;
+            pending::<()>().await;
+        });
+        yield_now().await;
+        assert_eq!(aborted.cancel().await, None);
+        Ok(())
+    });
+}

@@ -348,3 +348,52 @@ fn files_are_read_written_and_found_only_beneath() {
     written.read_exact_at(&mut start, 0).unwrap();
     assert_eq!(start, [0, 0]);
 }
+
+/// Sends one urgent byte (`send(2)`, MSG_OOB).
+fn send_urgent(stream: &Std) {
+    assert_eq!(rustix::net::send(stream, b"!", rustix::net::SendFlags::OOB).unwrap(), 1);
+}
+
+/// Seen to fail: without the receive that passes the mark the relay spins and then ends after "before".
+#[test]
+fn an_urgent_byte_neither_stops_a_relay_nor_loses_what_follows() {
+    for road in ROADS {
+        relayed(
+            road,
+            |mut client| {
+                client.write_all(b"before ").unwrap();
+                send_urgent(&client);
+                client.write_all(b"after").unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                assert!(read_all(&client).is_empty());
+            },
+            |upstream| assert_eq!(read_all(&upstream), b"before after"),
+        );
+    }
+}
+
+/// Seen to fail: without the look at how receiving had ended, the upstream reads a clean end.
+#[test]
+fn a_reset_seen_before_the_relay_is_not_a_clean_end() {
+    for road in ROADS {
+        on_one_core(move || async move {
+            let listener = TcpListener::bind(any())?;
+            let client = Std::connect(listener.local_addr()).unwrap();
+            let a = listener.accept().await?;
+            let waiting = annulus::time::timeout(Duration::from_millis(1), a.recv()).await;
+            assert!(waiting.is_err(), "nothing was sent");
+            // Closing with a linger of zero resets.
+            rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+            drop(client);
+            // The armed receive takes the error, in this or a later turn; nobody has asked it yet.
+            for _ in 0..100 {
+                annulus::yield_now().await;
+            }
+            let upstream = std::net::TcpListener::bind(any()).unwrap();
+            let b = TcpStream::connect(upstream.local_addr().unwrap()).await?;
+            let end = relay(a, b, road).await;
+            assert!(end.result.is_err(), "{end:?}");
+            Ok(())
+        });
+    }
+}

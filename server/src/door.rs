@@ -61,7 +61,7 @@ where
         welcome(accepted?);
     }
     // What the kernel has already accepted for us would be reset with the listener.
-    listener.drain().await?.into_iter().for_each(welcome);
+    listener.drain().await.into_iter().for_each(welcome);
     guests.gone().await;
     Ok(())
 }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -83,7 +83,7 @@ pub(crate) struct BufRing {
     free: Cell<u16>,
     came: Box<[Cell<Came>]>,
     /// Streams that found no buffer, in the order in which they will get one.
-    hungry: RefCell<VecDeque<Rc<Socket>>>,
+    hungry: RefCell<VecDeque<Weak<Socket>>>,
     /// Streams that held too much when it came; looked at again when the turn ends.
     overfull: RefCell<Vec<Rc<Socket>>>,
 }
@@ -181,8 +181,8 @@ impl BufRing {
         while meals > 0 {
             let next = self.hungry.borrow_mut().pop_front();
             let Some(socket) = next else { return };
-            // False: it was dropped, or quiesced, while it stood in the queue.
-            if socket.fed(core) {
+            // Otherwise it was dropped, or quiesced, while it stood in the queue.
+            if socket.upgrade().is_some_and(|socket| socket.fed(core)) {
                 meals -= 1;
             }
         }
@@ -226,8 +226,8 @@ impl BufRing {
     }
 
     /// A stream that found no buffer waits for its turn.
-    pub(crate) fn wait_for_buffer(&self, socket: Rc<Socket>) {
-        self.hungry.borrow_mut().push_back(socket);
+    pub(crate) fn wait_for_buffer(&self, socket: &Rc<Socket>) {
+        self.hungry.borrow_mut().push_back(Rc::downgrade(socket));
     }
 
     /// A stream holds much that nobody took: look again when its task has had its chance.

@@ -98,6 +98,10 @@ counters! {
     relay_bytes_inline,
     /// Relayed bytes moved by splice SQEs.
     relay_bytes_ring,
+    /// Relayed bytes that were copied, because splicing stops before an urgent byte.
+    relay_bytes_copied,
+    /// Operations that the kernel had not given back when the core ended; their memory was leaked.
+    ops_leaked,
     /// Pipes made.
     pipes_made,
     /// Pipes closed because they still held bytes.

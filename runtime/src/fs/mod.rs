@@ -6,4 +6,4 @@ mod residency;
 
 pub use file::{File, FileKind, Stat};
 pub use open::{Dir, OpenOptions};
-pub(crate) use residency::is_cached;
+pub(crate) use residency::cached;

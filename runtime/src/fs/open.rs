@@ -6,11 +6,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::File;
 use crate::op::ask;
 use crate::op::open::Open;
 use crate::{Error, Result};
+
+/// How often an open is tried again that the kernel asks to be tried again, and how long between.
+const TRIES: u32 = 8;
+const REST: Duration = Duration::from_millis(1);
 
 /// How to open a file. Reading only, at first.
 #[derive(Debug, Clone, Copy)]
@@ -88,13 +93,16 @@ impl OpenOptions {
         let path = CString::new(path.as_os_str().as_bytes())?;
         // openat2 refuses a mode where nothing is made.
         let mode = if self.create { self.mode & 0o7777 } else { 0 };
-        loop {
+        for _ in 0..TRIES {
             match ask(Open::new(dir.clone(), path.clone(), self.flags(), mode)).await {
-                // A name was changed beneath us while it was being resolved (openat2(2), RESOLVE_BENEATH).
+                // A name was changed beneath us while it was being resolved (openat2(2), RESOLVE_BENEATH), or a lease
+                // on the file is being broken (fcntl(2), F_SETLEASE), which may take longer than anyone should wait.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
                 result => return result,
             }
+            crate::time::sleep(REST).await;
         }
+        ask(Open::new(dir, path, self.flags(), mode)).await
     }
 }
 

@@ -18,13 +18,15 @@ use crate::error::os;
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that may wait to be accepted on each core's socket; `net.core.somaxconn` bounds it (4096 by default).
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 struct Group {
     requested: SocketAddr,
     bound: SocketAddr,
-    /// Which cores have their member.
-    members: Vec<bool>,
+    /// Which cores have a listener of it.
+    listening: Vec<bool>,
+    /// Its sockets that are still open: a dropped listener's closes with the last word of its accept.
+    sockets: usize,
 }
 
 /// All groups of a runtime.
@@ -40,14 +42,15 @@ impl Groups {
         cores: usize,
     ) -> Result<(OwnedFd, SocketAddr)> {
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let group = groups.iter_mut().find(|g| g.requested == requested && !g.members[core]);
+        let group = groups.iter_mut().find(|g| g.requested == requested && !g.listening[core]);
         let refused = |e| refused(requested, e);
         if let Some(group) = group {
             let socket = open(requested).map_err(refused)?;
             sockopt::set_socket_reuseport(&socket, true).map_err(os).map_err(refused)?;
             bind(&socket, &group.bound).map_err(os).map_err(refused)?;
             listen(&socket, BACKLOG).map_err(os).map_err(refused)?;
-            group.members[core] = true;
+            group.listening[core] = true;
+            group.sockets += 1;
             return Ok((socket, group.bound));
         }
         let socket = open(requested).map_err(refused)?;
@@ -55,19 +58,27 @@ impl Groups {
         sockopt::set_socket_reuseport(&socket, true).map_err(os).map_err(refused)?;
         listen(&socket, BACKLOG).map_err(os).map_err(refused)?;
         let bound = local_addr(socket.as_fd())?;
-        let mut members = vec![false; cores];
-        members[core] = true;
-        groups.push(Group { requested, bound, members });
+        let mut listening = vec![false; cores];
+        listening[core] = true;
+        groups.push(Group { requested, bound, listening, sockets: 1 });
         Ok((socket, bound))
     }
 
-    /// Core `core` gives its member up.
+    /// Core `core` listens no more. Its socket may still be open, so it could join again.
     pub(crate) fn leave(&self, requested: SocketAddr, bound: SocketAddr, core: usize) {
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(group) = groups.iter_mut().find(|g| g.requested == requested && g.bound == bound) {
-            group.members[core] = false;
+            group.listening[core] = false;
         }
-        groups.retain(|g| g.members.contains(&true));
+    }
+
+    /// A socket of the group has been closed. With the last one the address is free for others.
+    pub(crate) fn closed(&self, requested: SocketAddr, bound: SocketAddr) {
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = groups.iter_mut().find(|g| g.requested == requested && g.bound == bound) {
+            group.sockets -= 1;
+        }
+        groups.retain(|g| g.sockets > 0);
     }
 }
 

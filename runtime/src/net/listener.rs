@@ -7,16 +7,19 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::{SocketFlags, accept_with};
 
 use super::TcpStream;
+use super::group::BACKLOG;
 use crate::core::Core;
 use crate::error::os;
 use crate::op::accept::AcceptMulti;
 use crate::op::slots::Key;
+use crate::runtime::state::RuntimeShared;
 use crate::{Error, ErrorKind, Result};
 
 /// Accepted connections that may wait for a call of `accept` before the kernel's backlog has to hold them.
@@ -33,7 +36,10 @@ enum Accepting {
 
 /// The part of a listener that the multishot accept keeps alive.
 pub(crate) struct Shared {
-    fd: OwnedFd,
+    fd: Option<OwnedFd>,
+    requested: SocketAddr,
+    bound: SocketAddr,
+    runtime: Arc<RuntimeShared>,
     accepting: Cell<Accepting>,
     came: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waiter: RefCell<Option<Waker>>,
@@ -41,7 +47,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd.as_ref().expect("taken in Drop only").as_fd()
     }
 
     /// A CQE of the accept.
@@ -69,11 +75,24 @@ impl Shared {
         }
     }
 
+    fn wait(&self, cx: &Context<'_>) {
+        // The old waker is dropped after the borrow: what dropping it does is not ours to know.
+        drop(self.waiter.replace(Some(cx.waker().clone())));
+    }
+
     fn end(&self, core: &Core) {
         if let Accepting::Armed(key) = self.accepting.get() {
             core.ops.cancel(&core.ring, key);
             self.accepting.set(Accepting::Ending(key));
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // First the socket, then the word that the address is free of it.
+        drop(self.fd.take());
+        self.runtime.groups.closed(self.requested, self.bound);
     }
 }
 
@@ -89,16 +108,18 @@ fn aborted(e: &io::Error) -> bool {
                 | libc::EHOSTDOWN
                 | libc::ENONET
                 | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
                 | libc::ENETUNREACH
-                | libc::EPERM
         )
     )
 }
 
-/// Lack of something that comes back by itself.
+/// Lack of something that comes back by itself, or a refusal by a firewall or a security module, which would come again
+/// at once: trying again without a rest would only burn the core.
 fn exhausted(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EPERM | libc::EOPNOTSUPP)
+    )
 }
 
 /// A listening socket of the current core.
@@ -108,8 +129,6 @@ fn exhausted(e: &io::Error) -> bool {
 /// that wait in its backlog are reset unless [`drain`](Self::drain) took them.
 pub struct TcpListener {
     shared: Rc<Shared>,
-    requested: SocketAddr,
-    bound: SocketAddr,
 }
 
 impl TcpListener {
@@ -128,22 +147,25 @@ impl TcpListener {
             .to_socket_addrs()
             .and_then(|mut all| all.next().ok_or_else(|| io::ErrorKind::NotFound.into()))
             .map_err(|e| Error::with_source(ErrorKind::Input, "this is no address to listen on", e))?;
-        let (fd, bound) = Core::with(|core| {
-            let runtime = &core.shared.runtime;
-            runtime.groups.join(address, core.shared.index, runtime.cores())
-        })?;
-        let shared = Shared {
-            fd,
-            accepting: Cell::new(Accepting::Idle),
-            came: RefCell::default(),
-            waiter: RefCell::default(),
-        };
-        Ok(Self { shared: Rc::new(shared), requested: address, bound })
+        Core::with(|core| {
+            let runtime = Arc::clone(&core.shared.runtime);
+            let (fd, bound) = runtime.groups.join(address, core.shared.index, runtime.cores())?;
+            let shared = Shared {
+                fd: Some(fd),
+                requested: address,
+                bound,
+                runtime,
+                accepting: Cell::new(Accepting::Idle),
+                came: RefCell::default(),
+                waiter: RefCell::default(),
+            };
+            Ok(Self { shared: Rc::new(shared) })
+        })
     }
 
     /// The address that it listens on, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.bound
+        self.shared.bound
     }
 
     /// The next connection.
@@ -164,11 +186,14 @@ impl TcpListener {
                 Err(e) if exhausted(&e) => {
                     Core::with(|core| core.shared.counters.accept_backoffs.add(1));
                     if !std::mem::replace(&mut resting, true) {
-                        tracing::warn!("accepting on {} rests until resources come back: {e}", self.bound);
+                        tracing::warn!(
+                            "accepting on {} rests until resources come back: {e}",
+                            self.shared.bound
+                        );
                     }
                     crate::time::sleep(BACK_OFF).await;
                 }
-                Err(e) => return Err(Error::io(format!("cannot accept on {}", self.bound), e)),
+                Err(e) => return Err(Error::io(format!("cannot accept on {}", self.shared.bound), e)),
             }
         }
     }
@@ -186,26 +211,24 @@ impl TcpListener {
             let key = core.ops.submit_multi(&core.ring, AcceptMulti { listener: Rc::clone(&self.shared) });
             self.shared.accepting.set(Accepting::Armed(key));
         }
-        *self.shared.waiter.borrow_mut() = Some(cx.waker().clone());
+        self.shared.wait(cx);
         Poll::Pending
     }
 
-    /// Stops listening and gives every connection that was complete by then, so that none is reset.
+    /// Stops listening and gives every connection that was complete by then, so that none is reset. When the backlog
+    /// cannot be emptied, for lack of descriptors for example, what was taken until then is given, and a line is logged.
     ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the backlog cannot be emptied, for lack of descriptors for example; what was taken until
-    /// then is closed.
     ///
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.
-    pub async fn drain(self) -> Result<Vec<TcpStream>> {
+    pub async fn drain(self) -> Vec<TcpStream> {
         poll_fn(|cx| {
             Core::with(|core| {
                 self.shared.end(core);
                 if let Accepting::Idle = self.shared.accepting.get() {
                     return Poll::Ready(());
                 }
-                *self.shared.waiter.borrow_mut() = Some(cx.waker().clone());
+                self.shared.wait(cx);
                 Poll::Pending
             })
         })
@@ -214,30 +237,39 @@ impl TcpListener {
         for result in self.shared.came.take() {
             match result {
                 Ok(fd) => streams.push(TcpStream::from_fd(fd)),
-                Err(e) => tracing::warn!("a connection on {} could not be taken at the end: {e}", self.bound),
+                Err(e) => {
+                    tracing::warn!("a connection on {} could not be taken at the end: {e}", self.shared.bound)
+                }
             }
         }
-        loop {
-            match accept_with(&self.shared.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
+        // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
+        for _ in 0..BACKLOG {
+            match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
                 Ok(fd) => streams.push(TcpStream::from_fd(fd)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(streams),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
-                Err(e) => return Err(Error::io(format!("cannot empty the backlog of {}", self.bound), e)),
+                Err(e) => {
+                    tracing::warn!("connections in the backlog of {} are lost: {e}", self.shared.bound);
+                    break;
+                }
             }
+            crate::task::consume_budget().await;
         }
+        streams
     }
 }
 
 impl std::fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TcpListener").field("address", &self.bound).finish_non_exhaustive()
+        f.debug_struct("TcpListener").field("address", &self.shared.bound).finish_non_exhaustive()
     }
 }
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
         Core::try_with(|core| {
-            core.shared.runtime.groups.leave(self.requested, self.bound, core.shared.index);
+            let Shared { requested, bound, runtime, .. } = &*self.shared;
+            runtime.groups.leave(*requested, *bound, core.shared.index);
             if let Accepting::Armed(key) | Accepting::Ending(key) = self.shared.accepting.get() {
                 core.ops.abandon(&core.ring, key);
             }

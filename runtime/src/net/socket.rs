@@ -107,11 +107,15 @@ impl Socket {
             Receiving::Idle => self.arm(core),
             Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
         }
-        let mut reader = self.reader.borrow_mut();
-        if !reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *reader = Some(cx.waker().clone());
-        }
+        self.wait(cx);
         Poll::Pending
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
+        if !self.reader.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            // The old waker is dropped after the borrow: what dropping it does is not ours to know.
+            drop(self.reader.replace(Some(cx.waker().clone())));
+        }
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
@@ -164,7 +168,7 @@ impl Socket {
                 // Only a stream whose reader waits needs a buffer; another arms anew when it is read.
                 if self.reader.borrow().is_some() && !was_ending {
                     self.receiving.set(Receiving::Starved);
-                    core.bufs.wait_for_buffer(Rc::clone(self));
+                    core.bufs.wait_for_buffer(self);
                 }
             }
             // Our own cancel, or the kernel's wish to be asked again.
@@ -217,9 +221,18 @@ impl Socket {
                 Poll::Ready(())
             }
             Receiving::Armed(_) | Receiving::Ending(_) => {
-                *self.reader.borrow_mut() = Some(cx.waker().clone());
+                self.wait(cx);
                 Poll::Pending
             }
+        }
+    }
+
+    /// How receiving has ended, if it has: an error's errno, or none at the end of the stream. The kernel reports an
+    /// error once, so who receives by other means must ask here first.
+    pub(crate) fn over(&self) -> Option<Option<i32>> {
+        match self.receiving.get() {
+            Receiving::Over(end) => Some(end),
+            _ => None,
         }
     }
 
@@ -235,7 +248,7 @@ impl Socket {
     pub(crate) fn release(&self, core: &Core) {
         self.released.set(true);
         while self.take_chunk(core).is_some() {}
-        self.reader.borrow_mut().take();
+        drop(self.reader.take());
         if let Receiving::Armed(key) | Receiving::Ending(key) = self.receiving.get() {
             core.ops.abandon(&core.ring, key);
         }

@@ -118,7 +118,7 @@ impl TcpStream {
     ///
     /// # Errors
     /// [`ErrorKind::Io`] with the system's reason; [`ErrorKind::WritePoisoned`] when an earlier send was dropped
-    /// half-way. The buffer comes back with the error.
+    /// half-way or failed after a part of it had left. The buffer comes back with the error.
     ///
     /// # Cancellation
     /// Safe before the send has started. Dropped later, an unknown part of `buf` has left: the stream refuses every
@@ -150,17 +150,17 @@ impl TcpStream {
             buf = back;
             match result {
                 // A send of a positive length that sends nothing does not exist; if it did, this would spin.
-                Ok(0) => {
-                    turn.done();
-                    return Err(BufError::io("send failed", io::ErrorKind::WriteZero.into(), buf));
-                }
+                Ok(0) => return Err(BufError::io("send failed", io::ErrorKind::WriteZero.into(), buf)),
                 Ok(n) => {
                     from += n;
                     Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
                 Err(e) => {
-                    turn.done();
+                    // With a part gone the next sender would go on in the middle of this one: that is poison.
+                    if from == 0 {
+                        turn.done();
+                    }
                     return Err(BufError::io("send failed", e, buf));
                 }
             }
@@ -177,10 +177,8 @@ impl TcpStream {
                 Poll::Ready(Ok(WriteTurn { socket: Rc::clone(&self.socket), done: false }))
             }
             Writing::Busy => {
-                let mut writers = self.socket.writers.borrow_mut();
-                if !writers.iter().any(|w| w.will_wake(cx.waker())) {
-                    writers.push(cx.waker().clone());
-                }
+                let waker = cx.waker().clone();
+                self.socket.writers.borrow_mut().push(waker);
                 Poll::Pending
             }
             Writing::Poisoned => Poll::Ready(Err(Error::new(

@@ -127,16 +127,24 @@ pub(crate) enum Abandon<X> {
 pub(crate) struct Slots<W, X> {
     slab: Slab<Slot<W, X>>,
     next_generation: u32,
+    /// Operations of which the kernel may still speak.
+    in_kernel: usize,
 }
 
 impl<W, X: Copy> Slots<W, X> {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { slab: Slab::with_capacity(capacity), next_generation: 0 }
+        Self { slab: Slab::with_capacity(capacity), next_generation: 0, in_kernel: 0 }
     }
 
     /// Operations that are not vacant.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
+    }
+
+    /// Operations of which the kernel may still speak. Results that wait for their owners do not count.
+    pub(crate) fn in_kernel(&self) -> usize {
+        self.in_kernel
     }
 
     /// A new operation, `InFlight`; `None` when [`MAX_OPERATIONS`] are.
@@ -146,6 +154,7 @@ impl<W, X: Copy> Slots<W, X> {
         }
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
+        self.in_kernel += 1;
         let index = self.slab.insert(Slot { generation, shots, life: Life::InFlight, waker: None, extra });
         Some(Key { index: index as u32, generation })
     }
@@ -156,8 +165,15 @@ impl<W, X: Copy> Slots<W, X> {
 
     /// The kernel speaks: a CQE with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as they stand in its flags.
     pub(crate) fn complete(&mut self, key: Key, outcome: Outcome, more: bool, notif: bool) -> Event<W, X> {
-        let Some(slot) = self.slot(key) else { return Event::Stale };
+        let Some(slot) = self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
+        else {
+            return Event::Stale;
+        };
         let extra = slot.extra;
+        // `Ready` has had its last CQE already; what comes for it is not ours.
+        if !more && !matches!(slot.life, Life::Ready(_)) {
+            self.in_kernel -= 1;
+        }
         if slot.shots == Shots::Multi {
             let owned = slot.life == Life::InFlight;
             if !more {
@@ -193,8 +209,9 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// The owner looks. `waker` is called only when it has to wait.
-    pub(crate) fn look(&mut self, key: Key, waker: impl FnOnce(Option<W>) -> W) -> Look {
+    /// The owner looks. When it has to wait, `waker` is kept and the one kept before takes its place: the caller drops
+    /// that when the machine is no longer borrowed, since what dropping a waker does is not ours to know.
+    pub(crate) fn look(&mut self, key: Key, waker: &mut Option<W>) -> Look {
         let Some(slot) = self.slot(key) else {
             unreachable!("an owner holds its operation: only it makes the slot vacant");
         };
@@ -208,19 +225,19 @@ impl<W, X: Copy> Slots<W, X> {
                 Look::Early(outcome)
             }
             Life::InFlight => {
-                let old = slot.waker.take();
-                slot.waker = Some(waker(old));
+                std::mem::swap(&mut slot.waker, waker);
                 Look::Pending
             }
             Life::Lingering | Life::Abandoned => unreachable!("the owner left earlier"),
         }
     }
 
-    /// The owner goes without waiting. `None` when the operation is over already (a multishot that had ended).
-    pub(crate) fn abandon(&mut self, key: Key) -> Option<Abandon<X>> {
+    /// The owner goes without waiting. `None` when the operation is over already (a multishot that had ended). Its waker
+    /// comes back in `waker`, as from [`look`](Self::look).
+    pub(crate) fn abandon(&mut self, key: Key, waker: &mut Option<W>) -> Option<Abandon<X>> {
         let slot = self.slot(key)?;
         let extra = slot.extra;
-        slot.waker = None;
+        *waker = slot.waker.take();
         match slot.life {
             Life::InFlight => {
                 slot.life = Life::Abandoned;
@@ -235,6 +252,14 @@ impl<W, X: Copy> Slots<W, X> {
                 Some(Abandon::Late { extra, outcome, last: true })
             }
             Life::Lingering | Life::Abandoned => None,
+        }
+    }
+
+    /// Takes back an operation that never reached the kernel.
+    pub(crate) fn withdraw(&mut self, key: Key) {
+        if self.slot(key).is_some() {
+            self.slab.remove(key.index());
+            self.in_kernel -= 1;
         }
     }
 

@@ -76,25 +76,28 @@ impl OpTable {
         Self { slots: RefCell::new(Slots::with_capacity(capacity)), arena: RefCell::new(Arena::new()) }
     }
 
-    /// Operations of which the kernel may still speak, or whose result waits for its owner.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.borrow().len()
+    /// Operations of which the kernel may still speak.
+    pub(crate) fn in_kernel(&self) -> usize {
+        self.slots.borrow().in_kernel()
     }
 
     /// Submits a single operation on behalf of the task behind `waker`.
     pub(crate) fn submit<T: Operation>(&self, ring: &Ring, operation: T, waker: &Waker) -> Key {
         const { Arena::fits::<T>() }
         let (key, cell) = self.occupy(Shots::Single, &Single::<T>::VTABLE);
+        // A buffer of the application's own type may panic when it is asked for its bytes: nothing was submitted then.
+        let withdraw = Withdraw { table: self, key };
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
         let sqes = unsafe {
             cell.cast::<T>().write(operation);
             cell.cast::<T>().as_mut()
         }
         .sqes();
+        std::mem::forget(withdraw);
         // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its cell until
         // the machine makes the slot vacant, which it does only after the final CQE.
         unsafe { push(ring, key, sqes) };
-        let pending = self.slots.borrow_mut().look(key, |_| waker.clone());
+        let pending = self.look(key, waker);
         debug_assert_eq!(pending, Look::Pending);
         key
     }
@@ -123,10 +126,8 @@ impl OpTable {
 
     /// The owner's look at its operation.
     pub(crate) fn look(&self, key: Key, waker: &Waker) -> Look {
-        self.slots.borrow_mut().look(key, |old| match old {
-            Some(old) if old.will_wake(waker) => old,
-            _ => waker.clone(),
-        })
+        let mut waker = Some(waker.clone());
+        self.slots.borrow_mut().look(key, &mut waker)
     }
 
     /// Takes a finished operation out of its cell.
@@ -142,7 +143,9 @@ impl OpTable {
 
     /// The owner of `key` goes without waiting: cancels, and cleans up what had already come.
     pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
-        let abandoned = self.slots.borrow_mut().abandon(key);
+        let mut waker = None;
+        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker);
+        drop(waker);
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
@@ -211,6 +214,18 @@ impl OpTable {
         self.arena.borrow_mut().leak();
         let mut slots = self.slots.borrow_mut();
         std::mem::forget(std::mem::replace(&mut *slots, Slots::with_capacity(0)));
+    }
+}
+
+/// Takes an operation back if its SQE could not be made. The value in the cell is leaked: it has just panicked.
+struct Withdraw<'a> {
+    table: &'a OpTable,
+    key: Key,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        self.table.slots.borrow_mut().withdraw(self.key);
     }
 }
 

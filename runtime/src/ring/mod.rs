@@ -180,7 +180,7 @@ impl Ring {
             Ok(()) => {}
             Err(e) => {
                 // EBUSY: the completion queue has overflowed. EAGAIN: no memory just now. Both pass once CQEs are taken.
-                debug_assert!(
+                assert!(
                     matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)),
                     "enter: {e}"
                 );

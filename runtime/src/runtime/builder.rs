@@ -197,6 +197,10 @@ impl Runtime {
             }
         }
         drop(ready);
+        // The others wait for every core at the end: for those that never began, it is said here that they are gone.
+        for _ in threads.len()..cores.len() {
+            shared.arrive();
+        }
         let mut reports = Vec::with_capacity(threads.len());
         for _ in 0..threads.len() {
             match up.recv() {

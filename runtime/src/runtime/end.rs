@@ -33,6 +33,7 @@ pub(super) fn of_core(core: Core) {
         core.timers.clear();
         drain(&core)
     };
+    core.shared.counters.ops_leaked.set(if drained { 0 } else { core.ops.in_kernel() as u64 });
     core.shared.runtime.arrive();
     core.shared.runtime.wait_for_all();
     let Core { ring, ops, bufs, shared, .. } = core;
@@ -40,7 +41,7 @@ pub(super) fn of_core(core: Core) {
         bufs.close(&ring);
         return;
     }
-    let left = ops.len();
+    let left = ops.in_kernel();
     tracing::error!(
         "core {}: the kernel still holds {left} operations {} s after the end; their memory is leaked",
         shared.index,
@@ -63,17 +64,20 @@ fn drain(core: &Core) -> bool {
         let round = Instant::now() + REPEAT;
         loop {
             let now = Instant::now();
-            let wait =
-                if core.ops.len() == 0 { Wait::No } else { Wait::For(round.saturating_duration_since(now)) };
+            let wait = if core.ops.in_kernel() == 0 {
+                Wait::No
+            } else {
+                Wait::For(round.saturating_duration_since(now))
+            };
             if let Err(e) = core.ring.enter(wait) {
                 tracing::error!("core {}: the ring cannot be drained: {e}", core.shared.index);
                 return false;
             }
             let reaped = core.ring.reap(|cqe| core.dispatch(cqe));
-            if core.ops.len() == 0 && reaped == 0 && !core.ring.wants_enter() {
+            if core.ops.in_kernel() == 0 && reaped == 0 && !core.ring.wants_enter() {
                 return true;
             }
-            if now >= deadline && core.ops.len() > 0 {
+            if now >= deadline && core.ops.in_kernel() > 0 {
                 return false;
             }
             if now >= round {

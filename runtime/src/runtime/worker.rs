@@ -51,7 +51,12 @@ where
     E: From<Error> + Send + 'static,
 {
     let runtime = Arc::clone(&plot.shared.runtime);
-    let up = block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e)).and_then(|()| bring_up(plot));
+    // A panic out here (a tracing subscriber, an allocator, a destructor of the application) must not leave the other
+    // cores waiting for this one for ever.
+    let up = contain(|| {
+        block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e))?;
+        bring_up(plot)
+    });
     let (core, report) = match up {
         Ok(up) => up,
         Err(e) => {
@@ -63,12 +68,24 @@ where
     };
     drop(ready.send(Ok(report)));
     drop(ready);
-    let result = if runtime.wait_at_gate() { turn_until_over(&core, root) } else { Ok(()) };
+    let result = if runtime.wait_at_gate() {
+        contain(|| Ok(turn_until_over(&core, root))).unwrap_or_else(|e| Err(e.into()))
+    } else {
+        Ok(())
+    };
     if result.is_err() {
         runtime.cut();
     }
     end::of_core(core);
     result
+}
+
+/// Runs `f`; a panic becomes an error.
+fn contain<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+        let what = format!("a core panicked: {}", crate::task::panic_text(&payload));
+        Err(Error::new(ErrorKind::Panicked, what))
+    })
 }
 
 /// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the program does

@@ -75,8 +75,9 @@ fn schedule(runnable: Runnable<Meta>) {
 
 /// Spawns a future on the current core. It is first polled in a later turn, never inside this call.
 ///
-/// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics stay inside the task: its
-/// handle gives them back, and a line is logged with the place where the task was spawned.
+/// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics of the future stay inside the
+/// task: its handle gives them back, and a line is logged with the place where the task was spawned. An output that
+/// nobody takes must not panic when it is dropped: that aborts the process.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -90,7 +91,8 @@ where
     Core::with(|core| {
         let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)) };
         let registered = core.tasks.register();
-        let contained = move |_: &Meta| Contained { future, spawned_at, _registered: registered };
+        let contained =
+            move |_: &Meta| Contained { future: Some(future), spawned_at, _registered: registered };
         // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands
         // it to this core's queue or wake list, which only this core's thread empties, and after the core's end leaks
         // it. `schedule` itself is Send, Sync and 'static. Future and output are 'static.
@@ -114,11 +116,27 @@ pub(crate) fn panic_text(payload: &Payload) -> &str {
         .unwrap_or("a value that is not text")
 }
 
-/// A future whose panics become its output.
+/// A future whose panics become its output, those of its destructor too: async-task would abort the process.
 struct Contained<F> {
-    future: F,
+    /// `None` once it has ended.
+    future: Option<F>,
     spawned_at: &'static Location<'static>,
     _registered: queue::Registered,
+}
+
+impl<F> Contained<F> {
+    fn future(self: Pin<&mut Self>) -> Pin<&mut Option<F>> {
+        // SAFETY: `future` is pinned whenever `self` is: nothing moves it out, and it is only ever replaced in its place,
+        // which drops the old value there.
+        unsafe { self.map_unchecked_mut(|this| &mut this.future) }
+    }
+
+    /// Runs `f`, which may panic. Nothing outside the future is left half-changed by that: it is not polled again.
+    fn contain<T>(spawned_at: &Location<'_>, f: impl FnOnce() -> T) -> Result<T, Payload> {
+        catch_unwind(AssertUnwindSafe(f)).inspect_err(|payload| {
+            tracing::error!("a task spawned at {spawned_at} panicked: {}", panic_text(payload));
+        })
+    }
 }
 
 impl<F: Future> Future for Contained<F> {
@@ -126,16 +144,27 @@ impl<F: Future> Future for Contained<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let spawned_at = self.spawned_at;
-        // SAFETY: `future` is pinned whenever `self` is: it is never moved out, and `Contained` has no Drop of its own.
-        let future = unsafe { self.map_unchecked_mut(|this| &mut this.future) };
-        // Nothing outside the future is left half-changed by its panic: it is not polled again, only dropped.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(payload) => {
-                tracing::error!("a task spawned at {spawned_at} panicked: {}", panic_text(&payload));
-                Poll::Ready(Err(payload))
-            }
-        }
+        let mut future = self.future();
+        let polled = Self::contain(spawned_at, || {
+            let running = future.as_mut().as_pin_mut().expect("a task that has ended is not polled");
+            running.poll(cx)
+        });
+        let output = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(payload) => Err(payload),
+        };
+        Poll::Ready(Self::contain(spawned_at, || future.set(None)).and(output))
+    }
+}
+
+impl<F> Drop for Contained<F> {
+    fn drop(&mut self) {
+        // SAFETY: the value is in its last place: it is dropped and never moved again.
+        let this = unsafe { Pin::new_unchecked(self) };
+        let spawned_at = this.spawned_at;
+        // The words were logged; there is nobody to hand the payload to.
+        drop(Self::contain(spawned_at, || this.future().set(None)));
     }
 }
 

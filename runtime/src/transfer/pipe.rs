@@ -122,10 +122,17 @@ impl Pipe {
         let into = WriteEnd(Rc::clone(self));
         let n = ask(Splice { from, offset, into, len: len.min(1 << 30) as u32, wait, more: false }).await;
         // Not reached when the future is dropped: then the pipe stays busy, and is closed with the operation.
-        self.busy.set(false);
-        let n = n? as usize;
+        let n = self.settle(n)?;
         self.held.set(self.held.get() + n);
         Ok(n)
+    }
+
+    /// An operation has answered. Only a plain answer says that no byte moves any more: one that was cancelled or
+    /// interrupted leaves the pipe under suspicion until the next plain answer.
+    fn settle(&self, answer: io::Result<u32>) -> io::Result<usize> {
+        let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
+        self.busy.set(matches!(errno, Some(libc::ECANCELED | libc::EINTR)));
+        answer.map(|n| n as usize)
     }
 
     /// Splices out of the pipe by the ring, once the socket has room.
@@ -134,8 +141,7 @@ impl Pipe {
         let from = ReadEnd(Rc::clone(self));
         let len = self.held.get() as u32;
         let n = ask(Splice { from, offset: None, into, len, wait: Some(Ready::Write), more }).await;
-        self.busy.set(false);
-        let n = n? as usize;
+        let n = self.settle(n)?;
         self.held.set(self.held.get() - n);
         Ok(n)
     }

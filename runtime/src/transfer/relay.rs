@@ -11,9 +11,12 @@ use std::task::Poll;
 use super::Road;
 use super::pipe::{Pipe, PipePool};
 use crate::core::Core;
+use crate::error::os;
 use crate::net::SocketFd;
 use crate::net::TcpStream;
+use crate::op::ask;
 use crate::op::poll::Ready;
+use crate::op::send::Send;
 use crate::{Error, Result, task};
 
 /// How a relay ended.
@@ -64,8 +67,14 @@ async fn direction(from: &TcpStream, into: &TcpStream, road: Road, moved: &mut u
         into.send_all(chunk).await?;
         *moved += n;
     }
+    // The kernel tells an error once. If the receive that was armed before took it, splicing would find a clean end.
+    let over = from.socket().over();
+    if let Some(Some(errno)) = over {
+        return Err(Error::io("relay failed", io::Error::from_raw_os_error(errno)));
+    }
     let turn = into.writer().await?;
     let result = match road {
+        _ if over.is_some() => Ok(()),
         Road::Inline => inline(from, into, moved).await,
         Road::Ring => ring(from, into, moved).await,
     };
@@ -81,18 +90,32 @@ async fn direction(from: &TcpStream, into: &TcpStream, road: Road, moved: &mut u
 /// `splice(2)` on the core. The pipe is taken when bytes are there and given back when it has run dry.
 async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<()> {
     let mut pipe: Option<Rc<Pipe>> = None;
+    let mut polled = false;
     loop {
         let current = match &pipe {
             Some(pipe) => pipe,
             None => {
                 from.ready(Ready::Read).await?;
+                polled = true;
                 pipe.insert(PipePool::take()?)
             }
         };
-        match current.fill_now(from.as_fd(), None, current.size()) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
+        let filled = current.fill_now(from.as_fd(), None, current.size());
+        let fresh = std::mem::replace(&mut polled, false);
+        match filled {
+            Ok(n) if n > 0 => {}
+            // The end, or so it seems: see `past_the_mark`.
+            Ok(_) => {
+                if matches!(past_the_mark(from, into, moved).await?, Seen::End) {
+                    return Ok(());
+                }
+                pipe = None;
+                continue;
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if fresh && matches!(past_the_mark(from, into, moved).await?, Seen::End) {
+                    return Ok(());
+                }
                 pipe = None;
                 continue;
             }
@@ -127,10 +150,16 @@ async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result
             }
         };
         match current.fill(SocketFd(Rc::clone(from.socket())), None, current.size()).await {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(e) if retry(&e) => continue,
-            Err(e) => return Err(e),
+            Ok(n) if n > 0 => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+            // The end, or so it seems, or nothing where the poll before it promised something: see `past_the_mark`.
+            _ => {
+                if matches!(past_the_mark(from, into, moved).await?, Seen::End) {
+                    return Ok(());
+                }
+                continue;
+            }
         }
         while current.held() > 0 {
             match current.empty(SocketFd(Rc::clone(into.socket())), false).await {
@@ -144,4 +173,48 @@ async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result
         }
         pipe = None;
     }
+}
+
+/// What a receive found.
+enum Seen {
+    /// Bytes, which were sent on.
+    Bytes,
+    /// Nothing yet.
+    Nothing,
+    /// The end of the stream.
+    End,
+}
+
+/// Receives and sends on by copying, once.
+///
+/// Splicing from a TCP socket stops before an urgent byte (`send(2)`, MSG_OOB): it gives `EAGAIN` for ever while a poll
+/// says that there is something, and after the peer's end it gives 0 with bytes still queued. A plain receive passes the
+/// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
+/// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
+async fn past_the_mark(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<Seen> {
+    // On the stack, because what is usually found is the end.
+    let mut found = [0; 4096];
+    let n = match rustix::net::recv(from, &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
+        Ok((0, _)) => return Ok(Seen::End),
+        Ok((n, _)) => n,
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            return Ok(Seen::Nothing);
+        }
+        Err(e) => return Err(e),
+    };
+    let mut bytes = found[..n].to_vec();
+    let mut at = 0;
+    while at < n {
+        let (sent, back) =
+            ask(Send { socket: Rc::clone(into.socket()), buf: bytes, from: at, flags: 0 }).await;
+        bytes = back;
+        match sent {
+            Ok(sent) => at += sent,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    *moved += n as u64;
+    Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
+    Ok(Seen::Bytes)
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::Road;
 use super::pipe::{Pipe, PipePool};
 use crate::core::Core;
-use crate::fs::{File, is_cached};
+use crate::fs::{File, cached};
 use crate::net::{SocketFd, TcpStream};
 use crate::op::poll::Ready;
 use crate::{Error, task};
@@ -109,13 +109,12 @@ impl Transfer<'_> {
             if self.pipe.held() == 0 {
                 if self.next >= warm {
                     let window = WINDOW.min(self.end - self.next);
-                    if is_cached(self.file.as_fd(), self.next, window) {
-                        warm = self.next + window;
-                    } else {
-                        let n = self.fill_by_ring(window as usize).await?;
-                        cold += n;
+                    let known = cached(self.file.as_fd(), self.next, window, INLINE_STEP as u64);
+                    if known == 0 {
+                        cold += self.fill_by_ring(window as usize).await?;
                         continue;
                     }
+                    warm = self.next + known;
                 }
                 self.fill_now((INLINE_STEP as u64).min(warm - self.next) as usize)?;
             }

@@ -34,15 +34,26 @@ where
     let (tx, rx) = mpsc::channel();
     let tx = Mutex::new(tx);
     let runtime = Runtime::builder().cores(list.parse().unwrap()).pool_bytes(4 << 20).build().unwrap();
-    runtime
-        .run(move || {
+    let running = runtime
+        .start(move || {
             let tx = tx.lock().unwrap().clone();
             let future = root(&state);
             async move {
                 tx.send(future.await?).expect("the test waits");
-                Ok(())
+                annulus::Ok(())
             }
         })
         .unwrap();
+    let mut ended =
+        [rustix::event::PollFd::from_borrowed_fd(running.finished_fd(), rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut ended, None).unwrap();
+    for counters in running.counters() {
+        assert_eq!(
+            counters.ops_leaked, 0,
+            "the kernel kept operations of core {} beyond the end",
+            counters.core
+        );
+    }
+    running.wait().unwrap();
     rx.into_iter().collect()
 }

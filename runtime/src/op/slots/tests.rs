@@ -97,11 +97,12 @@ impl World {
                 let Some(key) = self.pick(pick, |m| m.freed) else { return };
                 assert_eq!(slots.complete(key, Outcome { result: 0, flags: 0 }, more, notif), Event::Stale);
                 assert_eq!(slots.extra(key), None);
-                assert_eq!(slots.abandon(key), None);
+                assert_eq!(slots.abandon(key, &mut None), None);
             }
         }
         let alive = self.models.values().filter(|m| !m.freed).count();
         assert_eq!(slots.len(), alive, "an operation leaked or vanished");
+        assert_eq!(slots.in_kernel(), self.models.values().filter(|m| m.kernel).count());
     }
 
     fn submit(&mut self, slots: &mut Slots<u64, u64>, shots: Shots) {
@@ -124,7 +125,7 @@ impl World {
     }
 
     fn look(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
-        let look = slots.look(key, |old| old.unwrap_or(7));
+        let look = slots.look(key, &mut Some(7));
         let model = self.models.get_mut(&key).unwrap();
         let Some(result) = model.result.take() else {
             assert_eq!(look, Look::Pending);
@@ -141,7 +142,7 @@ impl World {
     }
 
     fn drop_owner(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
-        let abandoned = slots.abandon(key);
+        let abandoned = slots.abandon(key, &mut None);
         let model = self.models.get_mut(&key).unwrap();
         model.owner = false;
         match (model.result.take(), model.kernel) {
