@@ -72,6 +72,10 @@ counters! {
     sqes,
     /// CQEs handled.
     cqes,
+    /// Turns that found more completions than the completion queue holds: the kernel kept the rest, at a cost.
+    cq_overflows,
+    /// Operations in flight now, and those whose result waits for its owner. Not a sum: it goes up and down.
+    operations,
     /// Polls of tasks.
     polls,
     /// Tasks woken from other threads.

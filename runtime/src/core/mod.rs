@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 
 use crate::buf::blocks::BlockPool;
 use crate::buf::ring::BufRing;
+use crate::core::counters::Counters;
 use crate::numa::CpuId;
 use crate::op::table::OpTable;
 use crate::ring::Ring;
@@ -137,6 +138,14 @@ pub fn count() -> usize {
 /// On a thread that is no core's.
 pub fn cpu() -> CpuId {
     Core::with(|core| core.shared.cpu)
+}
+
+/// The counters of the current core, as they were when its last turn ended.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn counters() -> Counters {
+    Core::with(|core| core.shared.counters.read(core.shared.index))
 }
 
 /// Whether the runtime was asked to stop ([`Running::stop`](crate::Running::stop)).

@@ -215,3 +215,6 @@ pub(crate) async fn ask<T: Operation>(operation: T) -> T::Output {
         Finished::Early => unreachable!("{} has no notification", T::NAME),
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

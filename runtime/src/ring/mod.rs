@@ -204,6 +204,12 @@ impl Ring {
         !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
+    /// Whether the kernel keeps completions for which the queue had no room.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        // SAFETY: as in `unsubmitted`.
+        unsafe { self.ring.submission_shared() }.cq_overflow()
+    }
+
     /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are not errors:
     /// the caller looks at the completion queue and decides anew.
     pub(crate) fn enter(&self, wait: Wait) -> Result<()> {

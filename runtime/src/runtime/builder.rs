@@ -13,6 +13,7 @@ use crate::numa::plan::{CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
 use crate::numa::thread::spawn_pinned;
 use crate::numa::topology::Topology;
+use crate::ring::RingOptions;
 use crate::{Error, ErrorKind, Result};
 
 /// Entries of a core's submission queue by default.
@@ -28,6 +29,7 @@ pub struct Builder {
     cores: CoreSelection,
     pool_bytes: usize,
     ring_entries: u32,
+    cq_entries: Option<u32>,
     name: String,
 }
 
@@ -51,10 +53,23 @@ impl Builder {
         self
     }
 
+    /// Entries of each core's completion queue, at least as many as the submission queue has. For tests: a queue that is
+    /// too small costs time, never a completion.
+    #[doc(hidden)]
+    pub fn cq_entries(mut self, entries: u32) -> Self {
+        self.cq_entries = Some(entries);
+        self
+    }
+
     /// What threads are called: `NAME-CPU`, of which the kernel shows 15 bytes. `annulus` by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
+    }
+
+    fn ring(&self) -> RingOptions {
+        let entries = self.ring_entries;
+        RingOptions { entries, cq_entries: self.cq_entries.unwrap_or((entries * 4).min(65_536)) }
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -115,6 +130,7 @@ impl Runtime {
             cores: CoreSelection::All,
             pool_bytes: POOL_BYTES,
             ring_entries: RING_ENTRIES,
+            cq_entries: None,
             name: "annulus".to_owned(),
         }
     }
@@ -180,12 +196,8 @@ impl Runtime {
                 ));
                 break;
             };
-            let plot = Plot {
-                core: core.clone(),
-                shared: Arc::clone(member),
-                share,
-                ring_entries: self.settings.ring_entries,
-            };
+            let plot =
+                Plot { core: core.clone(), shared: Arc::clone(member), share, ring: self.settings.ring() };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
             match spawn_pinned(name, core, move || worker::run(plot, &*root, ready)) {

@@ -40,7 +40,7 @@ pub(super) struct Plot {
     pub(super) core: PlannedCore,
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
-    pub(super) ring_entries: u32,
+    pub(super) ring: RingOptions,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -103,9 +103,8 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, ring_entries } = plot;
-    let options = RingOptions { entries: ring_entries, cq_entries: (ring_entries * 4).min(65_536) };
-    let ring = Ring::new(options, Some(planned.cpu.0))?;
+    let Plot { core: planned, shared, mut share, ring } = plot;
+    let ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     let start = share.region().as_ptr().addr();
     ranges.push(("pool", start..start + share.region().len()));
@@ -228,8 +227,12 @@ impl Core {
         } else {
             self.park()?;
         }
+        if self.ring.has_overflowed() {
+            counters.cq_overflows.add(1);
+        }
         let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
         counters.cqes.add(cqes as u64);
+        counters.operations.set(self.ops.len() as u64);
         let (enters, sqes) = self.ring.totals();
         counters.enters.set(enters);
         counters.sqes.set(sqes);

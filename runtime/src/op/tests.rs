@@ -1,0 +1,378 @@
+//! Every operation, dropped at every stage of its life: nothing is freed while the kernel may still use it, and nothing
+//! is kept when it cannot.
+//!
+//! Seen to fail: with `Arena`'s value dropped in `abandon` ("freed early" for `Pushed` and `InKernel`), with no cancel
+//! sent (the polls and the pending reads never end), with `late` forgetting its output (descriptors stay open).
+
+use std::ffi::CString;
+use std::future::Future;
+use std::io::Write as _;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use super::{Operation, Submitted, connect, open, poll, read, send, splice, statx, write};
+use crate::Runtime;
+use crate::buf::{IoBuf, IoBufMut};
+use crate::core::Core;
+use crate::net::TcpListener;
+use crate::net::socket::Socket;
+use crate::ring::Wait;
+use crate::task::yield_now;
+
+/// Where in its life an operation loses its future.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was asked.
+    BeforePoll,
+    /// The SQE lies in the queue; the kernel has not seen it.
+    Pushed,
+    /// The kernel has it, or its answer lies in the completion queue.
+    InKernel,
+    /// The answer came and nobody has looked.
+    Answered,
+}
+
+const STAGES: [Stage; 4] = [Stage::BeforePoll, Stage::Pushed, Stage::InKernel, Stage::Answered];
+
+/// A waker that only remembers.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lets the core turn until `done`, or says what did not happen.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < patience, "never: {what}");
+        yield_now().await;
+    }
+}
+
+fn alive() -> usize {
+    Core::with(|core| core.ops.len())
+}
+
+/// A buffer whose end can be seen by the count.
+struct Bytes(Vec<u8>, #[allow(dead_code, reason = "counted, not read")] Rc<()>);
+
+// SAFETY: as for the vector inside.
+unsafe impl IoBuf for Bytes {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// SAFETY: as for the vector inside.
+unsafe impl IoBufMut for Bytes {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        self.0.spare_capacity_mut()
+    }
+
+    unsafe fn filled(&mut self, n: usize) {
+        // SAFETY: handed on to the caller.
+        unsafe { self.0.set_len(self.0.len() + n) };
+    }
+}
+
+struct Fd(Rc<OwnedFd>);
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Drops `operation` at `stage`. `is_held` tells whether what it owns is still there; `provoke` lets it complete if it
+/// waits for something.
+async fn drop_at<T: Operation>(
+    stage: Stage,
+    operation: T,
+    is_held: impl Fn() -> bool,
+    provoke: impl FnOnce(),
+) {
+    let before = alive();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let mut future = Submitted::new(operation);
+    if stage != Stage::BeforePoll {
+        assert!(Pin::new(&mut future).poll(&mut cx).is_pending(), "{}: nothing is ready at once", T::NAME);
+        assert_eq!(alive(), before + 1);
+    }
+    match stage {
+        Stage::BeforePoll | Stage::Pushed => {}
+        Stage::InKernel => Core::with(|core| core.ring.enter(Wait::No)).unwrap(),
+        Stage::Answered => {
+            provoke();
+            until(&format!("answer of {}", T::NAME), || woken.0.load(Ordering::Relaxed)).await;
+        }
+    }
+    drop(future);
+    match stage {
+        Stage::BeforePoll | Stage::Answered => assert!(!is_held(), "{}: kept at {stage:?}", T::NAME),
+        // No turn has passed: the final CQE was not reaped, whatever the kernel has done meanwhile.
+        Stage::Pushed | Stage::InKernel => {
+            assert!(is_held(), "{}: freed early at {stage:?}", T::NAME);
+        }
+    }
+    until(&format!("end of {} dropped at {stage:?}", T::NAME), || alive() == before).await;
+    assert!(!is_held(), "{}: leaked at {stage:?}", T::NAME);
+}
+
+fn on_a_core(ring_entries: u32, test: impl AsyncFn() + Send + Sync + Clone + 'static) {
+    let first = crate::numa::thread::affinity_of_current().unwrap().first().unwrap();
+    let runtime = Runtime::builder()
+        .cores(first.to_string().parse().unwrap())
+        .pool_bytes(1 << 20)
+        .ring_entries(ring_entries)
+        .build()
+        .unwrap();
+    runtime
+        .run(move || {
+            let test = test.clone();
+            async move {
+                test().await;
+                Ok(())
+            }
+        })
+        .unwrap();
+}
+
+fn file_with(bytes: &[u8]) -> Rc<OwnedFd> {
+    let path = unique_path();
+    let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file.write_all(bytes).unwrap();
+    Rc::new(file.into())
+}
+
+fn unique_path() -> PathBuf {
+    use std::sync::atomic::AtomicUsize;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("annulus-op-{}-{n}", std::process::id()))
+}
+
+/// Whether some descriptor of this process stands for `target`, as /proc names it.
+fn is_open(target: &Path) -> bool {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).any(|link| link == target)
+}
+
+/// A connected pair, ours first.
+fn pair() -> (Rc<Socket>, StdStream) {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let peer = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (Socket::new(ours.into()), peer)
+}
+
+/// A non-blocking pair whose first end has nothing to read until something is written to the second.
+fn quiet() -> (Rc<OwnedFd>, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (Rc::new(ours.into()), theirs)
+}
+
+fn held<T>(counted: &Rc<T>) -> impl Fn() -> bool + use<T> {
+    let counted = Rc::downgrade(counted);
+    // One is the test's own.
+    move || counted.strong_count() > 1
+}
+
+#[test]
+fn files() {
+    on_a_core(64, async || {
+        for stage in STAGES {
+            let seen = Rc::new(());
+            let buf = Bytes(Vec::with_capacity(1 << 20), Rc::clone(&seen));
+            let read = read::Read { file: file_with(&[1; 1 << 20]), buf, offset: 0 };
+            drop_at(stage, read, held(&seen), || {}).await;
+            let buf = Bytes(vec![2; 1 << 20], Rc::clone(&seen));
+            let write = write::Write { file: file_with(&[]), buf, from: 0, offset: 0 };
+            drop_at(stage, write, held(&seen), || {}).await;
+            let file = file_with(&[]);
+            drop_at(stage, statx::Statx::new(Rc::clone(&file)), held(&file), || {}).await;
+            let path = unique_path();
+            let dir = Rc::new(OwnedFd::from(std::fs::File::open(path.parent().unwrap()).unwrap()));
+            let name = CString::new(path.file_name().unwrap().to_str().unwrap()).unwrap();
+            let open = open::Open::new(Some(Rc::clone(&dir)), name, libc::O_RDWR | libc::O_CREAT, 0o600);
+            drop_at(stage, open, held(&dir), || {}).await;
+            assert!(!is_open(&path), "a file that was opened late stays open at {stage:?}");
+            // A cancelled open need not have made it.
+            drop(std::fs::remove_file(&path));
+        }
+    });
+}
+
+/// Operations that wait for the other end, which says nothing until it is provoked.
+#[test]
+fn waits() {
+    on_a_core(64, async || {
+        for stage in STAGES {
+            let seen = Rc::new(());
+            let (ours, mut theirs) = quiet();
+            let buf = Bytes(Vec::with_capacity(100), Rc::clone(&seen));
+            let read = read::Read { file: ours, buf, offset: u64::MAX };
+            drop_at(stage, read, held(&seen), || theirs.write_all(b"late").unwrap()).await;
+            let (ours, mut theirs) = quiet();
+            let poll = poll::PollOnce { fd: Fd(Rc::clone(&ours)), ready: poll::Ready::Read };
+            drop_at(stage, poll, held(&ours), || theirs.write_all(b"late").unwrap()).await;
+            // More than both socket buffers hold: it cannot end before the peer reads.
+            let (socket, mut peer) = pair();
+            let buf = Bytes(vec![3; 64 << 20], Rc::clone(&seen));
+            let send = send::Send { socket, buf, from: 0, flags: 0 };
+            drop_at(stage, send, held(&seen), || drain(&mut peer)).await;
+        }
+    });
+}
+
+/// Reads to the end on a thread of its own.
+fn drain(peer: &mut StdStream) {
+    let mut peer = peer.try_clone().unwrap();
+    std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
+}
+
+#[test]
+fn splices() {
+    on_a_core(64, async || {
+        for stage in STAGES {
+            let (read_end, write_end) = std::io::pipe().unwrap();
+            let (read_end, write_end) = (Rc::new(OwnedFd::from(read_end)), Rc::new(OwnedFd::from(write_end)));
+            let fill = splice::Splice {
+                from: Fd(file_with(&[4; 1000])),
+                offset: Some(0),
+                into: Fd(Rc::clone(&write_end)),
+                len: 1000,
+                wait: None,
+                more: false,
+            };
+            drop_at(stage, fill, held(&write_end), || {}).await;
+            // Behind a poll that waits: the cancel must find the poll.
+            let (ours, mut theirs) = quiet();
+            let fill = splice::Splice {
+                from: Fd(Rc::clone(&ours)),
+                offset: None,
+                into: Fd(Rc::clone(&write_end)),
+                len: 100,
+                wait: Some(poll::Ready::Read),
+                more: false,
+            };
+            drop_at(stage, fill, held(&ours), || theirs.write_all(b"late").unwrap()).await;
+            rustix::io::write(&*write_end, b"something").unwrap();
+            let (ours, _theirs) = quiet();
+            let empty = splice::Splice {
+                from: Fd(Rc::clone(&read_end)),
+                offset: None,
+                into: Fd(ours),
+                len: 9,
+                wait: Some(poll::Ready::Write),
+                more: false,
+            };
+            drop_at(stage, empty, held(&read_end), || {}).await;
+        }
+    });
+}
+
+#[test]
+fn connections() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    on_a_core(64, async || {
+        for stage in STAGES {
+            let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+            let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+            let connect = connect::Connect::new(socket, listener.local_addr().unwrap());
+            drop_at(stage, connect, || is_open(&link), || {}).await;
+        }
+    });
+}
+
+/// The multishot kind belongs to its socket: the future may go at any time, the end comes with the socket.
+#[test]
+fn multishots() {
+    on_a_core(64, async || {
+        let before = alive();
+        for stage in STAGES {
+            let listener = TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()).unwrap();
+            let mut client = StdStream::connect(listener.local_addr()).unwrap();
+            let stream = listener.accept().await.unwrap();
+            let waker = Waker::noop();
+            let mut cx = Context::from_waker(waker);
+            {
+                let mut recv = std::pin::pin!(stream.recv());
+                let mut accept = std::pin::pin!(listener.accept());
+                if stage != Stage::BeforePoll {
+                    assert!(
+                        recv.as_mut().poll(&mut cx).is_pending()
+                            && accept.as_mut().poll(&mut cx).is_pending()
+                    );
+                }
+            }
+            let second = (stage == Stage::Answered).then(|| {
+                client.write_all(&[5; 100]).unwrap();
+                StdStream::connect(listener.local_addr()).unwrap()
+            });
+            match stage {
+                Stage::BeforePoll | Stage::Pushed => {}
+                Stage::InKernel => Core::with(|core| core.ring.enter(Wait::No)).unwrap(),
+                Stage::Answered => {
+                    let accepts = || Core::with(|core| core.shared.counters.read(0).accepts);
+                    let (had, bytes) =
+                        (accepts(), || Core::with(|core| core.shared.counters.read(0).recv_bytes));
+                    let got = bytes();
+                    until("accept and bytes", || accepts() > had || bytes() > got).await;
+                }
+            }
+            drop((stream, listener));
+            until("the end of accept and recv", || alive() == before).await;
+            for mut client in second.into_iter().chain([client]) {
+                client.set_nonblocking(true).unwrap();
+                // Closed or reset: either way nobody holds the other end any more.
+                let mut end = || std::io::Read::read(&mut client, &mut [0; 1]);
+                until("the client's end", || {
+                    !end().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+                })
+                .await;
+            }
+        }
+    });
+}
+
+/// 300 cancels through a submission queue of eight: none is lost, or an operation would stay for ever.
+#[test]
+fn cancels_through_a_full_queue() {
+    on_a_core(8, async || {
+        let before = alive();
+        let (ours, _theirs) = quiet();
+        let mut cx = Context::from_waker(Waker::noop());
+        let futures: Vec<_> = (0..300)
+            .map(|_| {
+                let mut future =
+                    Submitted::new(poll::PollOnce { fd: Fd(Rc::clone(&ours)), ready: poll::Ready::Read });
+                assert!(Pin::new(&mut future).poll(&mut cx).is_pending());
+                future
+            })
+            .collect();
+        assert_eq!(alive(), before + 300);
+        drop(futures);
+        until("the end of 300 polls", || alive() == before).await;
+        assert_eq!(Rc::strong_count(&ours), 1);
+    });
+}
