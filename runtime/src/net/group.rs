@@ -1,7 +1,8 @@
 //! The listener group: one listening socket for each core, all on one address, found by the cores themselves.
 //!
-//! The first core to ask for an address binds without `SO_REUSEPORT`, so that a used port is refused (also when another
-//! Annulus holds it) and port 0 becomes one real port; then it sets `SO_REUSEPORT`, which lets the others join. The
+//! The first core to ask for an address binds and listens without `SO_REUSEPORT`, so that a used port is refused (also when
+//! another Annulus holds it, or is about to) and port 0 becomes one real port; then it sets `SO_REUSEPORT`, which lets the
+//! others join. The
 //! kernel spreads connections over the sockets that listen, by a hash of the addresses (`socket(7)`).
 //!
 //! Ports are matched by order: a core's n-th listener on an address belongs with every other core's n-th.
@@ -55,8 +56,9 @@ impl Groups {
         }
         let socket = open(requested).map_err(refused)?;
         bind(&socket, &requested).map_err(os).map_err(refused)?;
-        sockopt::set_socket_reuseport(&socket, true).map_err(os).map_err(refused)?;
+        // It listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one of them may listen.
         listen(&socket, BACKLOG).map_err(os).map_err(refused)?;
+        sockopt::set_socket_reuseport(&socket, true).map_err(os).map_err(refused)?;
         let bound = local_addr(socket.as_fd())?;
         let mut listening = vec![false; cores];
         listening[core] = true;
