@@ -4,7 +4,7 @@ use annulus_integration_tests::files::{Sample, Tree};
 use annulus_integration_tests::http::Client;
 use annulus_integration_tests::server::{Ended, Launch, Server};
 use annulus_integration_tests::upstream::Upstream;
-use annulus_integration_tests::{cpus, curl, net, procfs};
+use annulus_integration_tests::{cpus, curl, net, procfs, stats};
 use std::net::{SocketAddr, TcpListener};
 
 fn tree() -> (Tree, Sample) {
@@ -73,7 +73,7 @@ fn every_core_accepts_when_the_line_is_there() {
 #[test]
 fn port_0_is_one_port_for_all_cores() {
     let (tree, sample) = tree();
-    let server = Launch::serve(tree.root()).cores(&cpus::list(&cpus::two())).start();
+    let server = Launch::serve(tree.root()).cores(&cpus::list(&cpus::two())).arg("--stats").start();
     assert_eq!(procfs::listeners(server.port()), cpus::two().len());
     // The kernel spreads connections over the listeners by a hash: 200 of them reach all.
     for i in 0..200 {
@@ -86,6 +86,20 @@ fn port_0_is_one_port_for_all_cores() {
         );
     }
     let line = server.line().to_owned();
+    let ended = server.stop();
+    one_listening_line(&ended, &line);
+    let stats = stats::of(&ended);
+    assert_eq!(stats.total("accepts"), 200);
+    assert!(stats.cores.iter().all(|core| core["accepts"] > 0), "every core has accepted: {stats:?}");
+}
+
+/// However much the log says, a program that takes the first address it sees takes the right one.
+#[test]
+fn no_address_comes_before_the_line_in_the_fullest_log() {
+    let (tree, sample) = tree();
+    let server = Launch::serve(tree.root()).arg("-vvv").start();
+    let line = server.line().to_owned();
+    assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
     one_listening_line(&server.stop(), &line);
 }
 
