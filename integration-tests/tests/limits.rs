@@ -96,7 +96,29 @@ fn a_proxy_that_ran_out_of_descriptors_recovers() {
             let mut echoes = || client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok();
             (echoes() && echoes()).then_some(())
         });
+        let listeners = procfs::listeners(server.port());
+        watch::until("all relays are taken down", || {
+            (procfs::sockets(server.pid()) == listeners).then_some(())
+        });
         server.must_live();
         server.stop();
+    }
+}
+
+#[test]
+fn a_server_that_has_no_descriptor_left_ends_cleanly_too() {
+    let tree = Tree::new();
+    tree.file("file.txt", 10);
+    let upstream = Upstream::echo();
+    for launch in [Launch::serve(tree.root()), Launch::proxy(upstream.addr())] {
+        let server = launch.open_files(FILES).start();
+        // More than it can have, so that some are in the queue, where it cannot even take them to close them.
+        let clients: Vec<TcpStream> =
+            (0..200).map(|_| net::connect(server.addr()).expect("connecting")).collect();
+        watch::until("the server has as many descriptors as it can have", || {
+            (procfs::open_files(server.pid()) as u64 >= FILES - 12).then_some(())
+        });
+        server.stop();
+        drop(clients);
     }
 }
