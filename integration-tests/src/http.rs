@@ -3,7 +3,7 @@
 //! It believes nothing: a response without Content-Length, or with bytes after its end, is an error here.
 
 use crate::digest::{Digest, Sum};
-use crate::net;
+use crate::{net, watch};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
@@ -220,7 +220,7 @@ impl Client {
                     left -= n as u64;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(in_words(e)),
             }
         }
         Ok(())
@@ -235,9 +235,19 @@ impl Client {
                     return Ok(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(in_words(e)),
             }
         }
+    }
+}
+
+/// A read that the watchdog ended says EAGAIN; this says what it means.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("nothing came for {:?}", watch::LIMIT))
+        }
+        _ => error,
     }
 }
 

@@ -64,9 +64,7 @@ fn flags_and_commands_that_are_not_there() {
 #[test]
 fn addresses_that_are_none() {
     let tree = Tree::new();
-    for addr in
-        ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:70000", "300.0.0.1:80", ":::8080", "[::1:80"]
-    {
+    for addr in ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:70000", "300.0.0.1:80", "[::1:80"] {
         let line = Launch::serve(tree.root()).listen(addr).run().one_line(2).to_owned();
         assert!(line.contains(addr), "{line:?} names {addr:?}");
         let line = Launch::new()

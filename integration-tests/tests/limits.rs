@@ -3,8 +3,11 @@
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::Launch;
-use annulus_integration_tests::{curl, procfs, watch};
+use annulus_integration_tests::upstream::Upstream;
+use annulus_integration_tests::{curl, net, procfs, stats, watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 const FILES: u64 = 64;
 
@@ -12,7 +15,7 @@ const FILES: u64 = 64;
 fn clients_that_no_descriptor_is_left_for_are_served_once_there_is() {
     let tree = Tree::new();
     let sample = tree.file("file.txt", 3000);
-    let mut server = Launch::serve(tree.root()).open_files(FILES).start();
+    let mut server = Launch::serve(tree.root()).open_files(FILES).arg("--stats").start();
     let mut clients: Vec<Client> = (0..200).map(|_| Client::connect(server.addr())).collect();
     // Nobody has asked for anything: all that the server has of them is their connections, and it cannot have 200.
     watch::until("the server has as many connections as it can have", || {
@@ -29,7 +32,8 @@ fn clients_that_no_descriptor_is_left_for_are_served_once_there_is() {
     }
     assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
     server.must_live();
-    server.stop();
+    let stats = stats::of(&server.stop());
+    assert!(stats.total("accept_backoffs") > 0, "the server did run out of descriptors: {stats:?}");
 }
 
 #[test]
@@ -68,4 +72,53 @@ fn two_hundred_clients_who_all_ask_are_all_served_with_64_descriptors() {
     }
     server.must_live();
     server.stop();
+}
+
+/// A relay needs several descriptors, so some of these clients may be turned away; the proxy must be itself again afterwards.
+#[test]
+fn a_proxy_that_ran_out_of_descriptors_recovers() {
+    let upstream = Upstream::echo();
+    for road in ["ring", "inline"] {
+        let mut server = Launch::proxy(upstream.addr()).road(road).open_files(FILES).start();
+        let mut clients: Vec<TcpStream> =
+            (0..200).map(|_| net::connect(server.addr()).expect("connecting")).collect();
+        for client in &mut clients {
+            // Whether it is relayed, waits or is turned away is not asked here.
+            let _ = client.write_all(&[1; 5000]);
+        }
+        watch::until("the proxy has as many descriptors as it can have", || {
+            (procfs::open_files(server.pid()) as u64 >= FILES - 12).then_some(())
+        });
+        drop(clients);
+        // The old relays are still being taken down at first, and a new one may find no descriptors for its pipes.
+        watch::until("a new client is relayed", || {
+            let mut client = net::connect(server.addr()).expect("connecting");
+            let mut echoes = || client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok();
+            (echoes() && echoes()).then_some(())
+        });
+        let listeners = procfs::listeners(server.port());
+        watch::until("all relays are taken down", || {
+            (procfs::sockets(server.pid()) == listeners).then_some(())
+        });
+        server.must_live();
+        server.stop();
+    }
+}
+
+#[test]
+fn a_server_that_has_no_descriptor_left_ends_cleanly_too() {
+    let tree = Tree::new();
+    tree.file("file.txt", 10);
+    let upstream = Upstream::echo();
+    for launch in [Launch::serve(tree.root()), Launch::proxy(upstream.addr())] {
+        let server = launch.open_files(FILES).start();
+        // More than it can have, so that some are in the queue, where it cannot even take them to close them.
+        let clients: Vec<TcpStream> =
+            (0..200).map(|_| net::connect(server.addr()).expect("connecting")).collect();
+        watch::until("the server has as many descriptors as it can have", || {
+            (procfs::open_files(server.pid()) as u64 >= FILES - 12).then_some(())
+        });
+        server.stop();
+        drop(clients);
+    }
 }

@@ -4,8 +4,10 @@ use annulus_integration_tests::files::{Sample, Tree};
 use annulus_integration_tests::http::Client;
 use annulus_integration_tests::server::{Ended, Launch, Server};
 use annulus_integration_tests::upstream::Upstream;
-use annulus_integration_tests::{cpus, curl, net, procfs};
+use annulus_integration_tests::{cpus, curl, net, procfs, stats};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 
 fn tree() -> (Tree, Sample) {
     let tree = Tree::new();
@@ -73,7 +75,7 @@ fn every_core_accepts_when_the_line_is_there() {
 #[test]
 fn port_0_is_one_port_for_all_cores() {
     let (tree, sample) = tree();
-    let server = Launch::serve(tree.root()).cores(&cpus::list(&cpus::two())).start();
+    let server = Launch::serve(tree.root()).cores(&cpus::list(&cpus::two())).arg("--stats").start();
     assert_eq!(procfs::listeners(server.port()), cpus::two().len());
     // The kernel spreads connections over the listeners by a hash: 200 of them reach all.
     for i in 0..200 {
@@ -86,6 +88,20 @@ fn port_0_is_one_port_for_all_cores() {
         );
     }
     let line = server.line().to_owned();
+    let ended = server.stop();
+    one_listening_line(&ended, &line);
+    let stats = stats::of(&ended);
+    assert_eq!(stats.total("accepts"), 200);
+    assert!(stats.cores.iter().all(|core| core["accepts"] > 0), "every core has accepted: {stats:?}");
+}
+
+/// However much the log says, a program that takes the first address it sees takes the right one.
+#[test]
+fn no_address_comes_before_the_line_in_the_fullest_log() {
+    let (tree, sample) = tree();
+    let server = Launch::serve(tree.root()).arg("-vvv").start();
+    let line = server.line().to_owned();
+    assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum);
     one_listening_line(&server.stop(), &line);
 }
 
@@ -145,46 +161,66 @@ fn a_port_that_annulus_holds_is_refused() {
     first.stop();
 }
 
+/// Starts `count` servers at once on one port, each under `wrapper`, and checks that one of them has it alone.
+#[track_caller]
+fn one_of(count: usize, wrapper: &[&str]) {
+    let (tree, sample) = tree();
+    let addr = net::free_addr();
+    let launch = Launch::serve(tree.root()).listen(&addr.to_string()).under(wrapper);
+    // Each is started and waited for on a thread of its own, which keeps the server: it dies with its thread.
+    let (tell, told) = channel::<()>();
+    let gate = Mutex::new(told);
+    let (results, outcomes) = channel();
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            let (launch, results, gate) = (launch.clone(), results.clone(), &gate);
+            scope.spawn(move || match launch.start_or_end() {
+                Ok(server) => {
+                    results.send(Ok(server.addr())).expect("the test takes outcomes");
+                    let asked_to_end = gate.lock().expect("one server holds this at a time").recv();
+                    asked_to_end.expect_err("the sender is dropped, nothing is sent");
+                    server.stop();
+                }
+                Err(ended) => results.send(Err(ended)).expect("the test takes outcomes"),
+            });
+        }
+        // Only the threads hold senders now: if one panics, this does not wait for its outcome.
+        drop(results);
+        let all: Vec<Result<SocketAddr, Ended>> = outcomes.iter().take(count).collect();
+        let serving = all.iter().filter(|outcome| outcome.is_ok()).count();
+        let listeners = procfs::listeners(addr.port());
+        let body = Client::connect(addr).try_get(&sample.path).map(|response| response.body.len() as u64);
+        drop(tell);
+        assert_eq!(serving, 1, "of {count} on {addr}: {all:#?}");
+        for outcome in &all {
+            if let Err(ended) = outcome {
+                ended.one_line(2);
+            }
+        }
+        assert_eq!(listeners, cpus::allowed().len(), "all listeners are the one server's");
+        assert_eq!(body.expect("a response"), sample.sum.len);
+    });
+}
+
 #[test]
 fn of_several_that_start_on_one_port_one_serves() {
-    let (tree, sample) = tree();
     for _ in 0..5 {
-        let addr = net::free_addr();
-        let launch = Launch::serve(tree.root()).listen(&addr.to_string());
-        // Each is started and waited for on a thread of its own, which keeps the server: it dies with its thread.
-        let (tell, told) = std::sync::mpsc::channel::<()>();
-        let gate = std::sync::Mutex::new(told);
-        let (results, outcomes) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                let (launch, results, gate) = (launch.clone(), results.clone(), &gate);
-                scope.spawn(move || match launch.start_or_end() {
-                    Ok(server) => {
-                        results.send(Ok(server.addr())).expect("the test takes outcomes");
-                        let asked_to_end = gate.lock().expect("one server holds this at a time").recv();
-                        asked_to_end.expect_err("the sender is dropped, nothing is sent");
-                        server.stop();
-                    }
-                    Err(ended) => results.send(Err(ended)).expect("the test takes outcomes"),
-                });
-            }
-            // Only the threads hold senders now: if one panics, this does not wait for its outcome.
-            drop(results);
-            let all: Vec<Result<SocketAddr, Ended>> = outcomes.iter().take(4).collect();
-            let serving = all.iter().filter(|outcome| outcome.is_ok()).count();
-            let listeners = procfs::listeners(addr.port());
-            let body = Client::connect(addr).try_get(&sample.path).map(|response| response.body.len() as u64);
-            drop(tell);
-            assert_eq!(serving, 1, "of four on {addr}: {all:#?}");
-            for outcome in &all {
-                if let Err(ended) = outcome {
-                    ended.one_line(2);
-                }
-            }
-            assert_eq!(listeners, cpus::allowed().len(), "all listeners are the one server's");
-            assert_eq!(body.expect("a response"), sample.sum.len);
-        });
+        one_of(4, &[]);
     }
+}
+
+/// With SO_REUSEADDR two sockets may be bound to one port as long as neither listens, so what is done between bind and listen
+/// decides whether both may. strace holds each process there long enough for the other to arrive.
+#[test]
+fn of_two_that_are_bound_before_either_listens_one_serves() {
+    if let Err(e) = std::process::Command::new("strace").arg("-V").output() {
+        eprintln!(
+            "note: without strace (apt-get install strace: {e}) the moment between bind and listen is too short to test"
+        );
+        return;
+    }
+    // -D: the program stays our own child, and strace is its child.
+    one_of(2, &["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "inject=listen:delay_enter=300000"]);
 }
 
 /// The closed connections of the server before are in TIME_WAIT; a restart must not have to wait for them.

@@ -1,6 +1,9 @@
 //! `annulus proxy`: many bytes, both ways at once, and none lost to slow readers or to the number of relays.
 
+use annulus_integration_tests::curl;
 use annulus_integration_tests::digest::{self, Sum};
+use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::http::Client;
 use annulus_integration_tests::net;
 use annulus_integration_tests::pattern::{self, Pattern};
 use annulus_integration_tests::server::{Launch, Server};
@@ -220,5 +223,30 @@ fn a_direction_that_stands_still_does_not_stop_the_other() {
         );
         drop(client);
         server.stop();
+    }
+}
+
+#[test]
+fn a_file_server_behind_the_proxy_serves_as_without() {
+    let tree = Tree::new();
+    let samples = [tree.file("small.txt", 1000), tree.file("large.bin", 64 * MIB)];
+    for road in ["ring", "inline"] {
+        let files = Launch::serve(tree.root()).road(road).start();
+        let proxy = Launch::proxy(files.addr()).road(road).start();
+        for sample in &samples {
+            assert_eq!(
+                curl::sum(&format!("http://{}{}", proxy.addr(), sample.path)),
+                sample.sum,
+                "by {road}"
+            );
+        }
+        let mut client = Client::connect(proxy.addr());
+        for _ in 0..20 {
+            let response = client.get(&samples[0].path);
+            assert_eq!(digest::of(&response.body), samples[0].sum, "by {road}");
+        }
+        drop(client);
+        proxy.stop();
+        files.stop();
     }
 }

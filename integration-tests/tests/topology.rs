@@ -53,8 +53,70 @@ fn the_plan_names_every_core() {
     }
 }
 
+/// What one line of `--verify` says of a stretch of memory.
+struct Stretch {
+    core: usize,
+    name: String,
+    bytes: u64,
+    node: usize,
+    pages: u64,
+    /// Pages by where they are.
+    found: Vec<(String, u64)>,
+}
+
+/// `core 0: pool of 33558528 bytes belongs on node 0: 8193 pages: 8193 on node 0 (by move_pages)`
+fn stretch(line: &str) -> Option<Stretch> {
+    let (core, rest) = line.strip_prefix("core ")?.split_once(": ")?;
+    let (name, rest) = rest.split_once(" of ")?;
+    let (bytes, rest) = rest.split_once(" bytes belongs on node ")?;
+    let (node, rest) = rest.split_once(": ")?;
+    let (pages, rest) = rest.split_once(" page")?;
+    let (_, found) = rest.split_once(": ")?;
+    let found = found.split(" (by ").next()?;
+    let found = found
+        .split(", ")
+        .map(|piece| {
+            piece.split_once(' ').and_then(|(count, place)| Some((place.to_owned(), count.parse().ok()?)))
+        })
+        .collect::<Option<_>>()?;
+    Some(Stretch {
+        core: core.parse().ok()?,
+        name: name.to_owned(),
+        bytes: bytes.parse().ok()?,
+        node: node.parse().ok()?,
+        pages: pages.parse().ok()?,
+        found,
+    })
+}
+
 #[test]
-fn verify_finds_everything_where_it_belongs() {
+fn verify_finds_every_page_on_its_node_and_its_lines_add_up() {
+    const PAGE: u64 = 4096;
     let out = topology(&["--verify"]);
-    assert!(out.len() > topology(&[]).len(), "--verify says more: {out:#?}");
+    let stretches: Vec<Stretch> = out.iter().filter_map(|line| stretch(line)).collect();
+    let cores = cpus::allowed().len();
+    for stretch in &stretches {
+        let sum: u64 = stretch.found.iter().map(|(_, count)| count).sum();
+        assert_eq!(sum, stretch.pages, "core {} {}: {:?}", stretch.core, stretch.name, stretch.found);
+        assert!(
+            stretch.pages * PAGE >= stretch.bytes,
+            "core {} {}: too few pages",
+            stretch.core,
+            stretch.name
+        );
+        let home = format!("on node {}", stretch.node);
+        assert!(
+            stretch.found.iter().all(|(place, _)| *place == home),
+            "core {}: {:?}",
+            stretch.core,
+            stretch.found
+        );
+    }
+    for core in 0..cores {
+        for name in ["pool", "buffer ring", "stack"] {
+            let own = stretches.iter().filter(|s| s.core == core && s.name == name).count();
+            assert_eq!(own, 1, "core {core} has one {name}: {out:#?}");
+        }
+    }
+    assert!(stretches.iter().all(|stretch| stretch.core < cores), "{out:#?}");
 }
