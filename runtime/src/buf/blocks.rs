@@ -54,6 +54,11 @@ impl Block {
         self.len = 0;
     }
 
+    /// Forgets what it holds beyond the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// Appends as many of `bytes` as fit, and returns how many did.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> usize {
         let spare = self.spare();

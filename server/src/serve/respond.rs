@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use annulus::buf::{Block, IoBuf, IoBufMut};
 use annulus::net::TcpStream;
 use annulus::{Error, ErrorKind, transfer};
 
@@ -32,7 +33,7 @@ pub(super) async fn answer(stream: &TcpStream, site: &Site, ask: &Ask, after: Af
     };
     match files::open(&site.root, path).await {
         Ok(opened) if !with_body => {
-            let head = head(site, path, &opened, after, 0);
+            let head = head(site, path, &opened, after);
             send(stream, head).await
         }
         Ok(opened) if opened.size <= SMALL_FILE => small(stream, site, path, &opened, after).await,
@@ -50,7 +51,8 @@ pub(super) async fn refuse(stream: &TcpStream, site: &Site, refusal: Refusal) ->
     plain(stream, site, refusal.status, refusal.why, After::Close, true).await
 }
 
-/// Head and body in one send.
+/// Head and body in one send, from a block of the core's pool while there is one: node-local memory that is already
+/// there. Fresh heap memory costs page faults, a third of the whole request for a file of 64 KiB.
 async fn small(
     stream: &TcpStream,
     site: &Site,
@@ -58,11 +60,50 @@ async fn small(
     opened: &Opened,
     after: After,
 ) -> annulus::Result<()> {
-    let size = opened.size as usize;
-    let mut answer = head(site, path, opened, after, size);
-    let whole = answer.len() + size;
+    let head = head(site, path, opened, after);
+    let whole = head.len() + opened.size as usize;
+    match Block::take() {
+        Some(mut block) if block.capacity() >= whole => {
+            block.extend_from_slice(&head);
+            whole_file(stream, site, path, opened, after, block).await
+        }
+        _ => {
+            let mut heap = Vec::with_capacity(whole);
+            heap.extend_from_slice(&head);
+            whole_file(stream, site, path, opened, after, heap).await
+        }
+    }
+}
+
+/// Memory for a whole answer.
+trait Answer: IoBuf + IoBufMut {
+    fn truncate(&mut self, len: usize);
+}
+
+impl Answer for Block {
+    fn truncate(&mut self, len: usize) {
+        Block::truncate(self, len);
+    }
+}
+
+impl Answer for Vec<u8> {
+    fn truncate(&mut self, len: usize) {
+        Vec::truncate(self, len);
+    }
+}
+
+/// Reads the file behind the head that `answer` holds, and sends both.
+async fn whole_file(
+    stream: &TcpStream,
+    site: &Site,
+    path: &Path,
+    opened: &Opened,
+    after: After,
+    mut answer: impl Answer,
+) -> annulus::Result<()> {
+    let whole = answer.bytes().len() + opened.size as usize;
     let mut at = 0;
-    while answer.len() < whole {
+    while answer.bytes().len() < whole {
         let (read, buffer) = match opened.file.read_at(answer, at).await {
             Ok(done) => done,
             Err(failed) => {
@@ -78,7 +119,7 @@ async fn small(
         }
         at += read as u64;
     }
-    // The file may have grown, and the buffer may have had room for it.
+    // The file may have grown, and the memory may have had room for it.
     answer.truncate(whole);
     send(stream, answer).await
 }
@@ -91,7 +132,7 @@ async fn large(
     opened: &Opened,
     after: After,
 ) -> annulus::Result<()> {
-    let head = head(site, path, opened, after, 0);
+    let head = head(site, path, opened, after);
     within(async { Ok(stream.send_all_more(head).await.map(drop)?) }).await?;
     let mut at = 0;
     while at < opened.size {
@@ -119,11 +160,11 @@ fn note_cut(path: &Path, error: &Error, size: u64) {
     }
 }
 
-/// The head of a 200, in a buffer with room for `extra` bytes after it.
-fn head(site: &Site, path: &Path, opened: &Opened, after: After, extra: usize) -> Vec<u8> {
+/// The head of a 200.
+fn head(site: &Site, path: &Path, opened: &Opened, after: After) -> Vec<u8> {
     let content_type = content_type(path);
     let facts = FileFacts { content_type: &content_type, size: opened.size, modified: opened.modified };
-    let mut out = Vec::with_capacity(HEAD_ROOM + extra);
+    let mut out = Vec::with_capacity(HEAD_ROOM);
     response::file_head(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), &facts, after);
     out
 }
@@ -143,7 +184,7 @@ async fn plain(
 }
 
 /// Sends all of `bytes`.
-async fn send(stream: &TcpStream, bytes: Vec<u8>) -> annulus::Result<()> {
+async fn send(stream: &TcpStream, bytes: impl IoBuf) -> annulus::Result<()> {
     within(async { Ok(stream.send_all(bytes).await.map(drop)?) }).await
 }
 
