@@ -5,7 +5,7 @@ use annulus::{Runtime, net::TcpListener};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let address = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned()).parse()?;
+    let address: std::net::SocketAddr = args.next().unwrap_or_else(|| "127.0.0.1:7000".to_owned()).parse()?;
     let cores: CoreSelection = args.next().unwrap_or_else(|| "all".to_owned()).parse()?;
 
     Runtime::builder().cores(cores).build()?.run(move || async move {

@@ -87,8 +87,7 @@ fn block_sigpipe() -> io::Result<()> {
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let Plot { core: planned, shared, mut share, ring_entries } = plot;
-    let options = RingOptions { entries: ring_entries, cq_entries: (ring_entries * 4).min(65_536) };
-    let ring = Ring::new(options, Some(planned.cpu.0))?;
+    let ring = Ring::new(RingOptions::for_entries(ring_entries), Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     let start = share.region().as_ptr().addr();
     ranges.push(("pool", start..start + share.region().len()));
