@@ -20,8 +20,11 @@ use finding::{Finding, Verdict};
 
 use crate::exit::{Failure, Kind};
 
-/// The groups of checks, in the order in which they are told.
-const GROUPS: [(&str, fn(&Facts) -> Vec<Finding>); 5] = [
+/// One group of checks.
+type Check = fn(&Facts) -> Vec<Finding>;
+
+/// The groups, in the order in which they are told.
+const GROUPS: [(&str, Check); 5] = [
     ("ring", ring::check),
     ("limits", limits::check),
     ("placement", placement::check),
