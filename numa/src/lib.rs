@@ -7,10 +7,13 @@
 //! Linux 6.1 and later, 64 bit. It needs libhwloc and libnuma; on Debian `libhwloc-dev libnuma-dev libudev-dev` to build
 //! (hwlocality asks the linker for libudev, which hwloc's static link line names).
 
+pub mod cgroup;
+pub mod devices;
 pub mod error;
 pub mod ids;
 pub mod plan;
 pub mod pool;
+pub mod probe;
 pub mod region;
 pub mod set;
 mod sys;

@@ -122,6 +122,18 @@ impl<I: Id> IdSet<I> {
         self.0.is_subset(&other.0)
     }
 
+    /// The set that sysfs writes as hexadecimal words of 32 bits, the highest first: `00000001,00000003` is 0, 1 and 32. None for
+    /// what is no such mask.
+    pub fn from_hex_mask(text: &str) -> Option<Self> {
+        let mut set = Self::new();
+        for (index, word) in text.trim().rsplit(',').enumerate() {
+            let word = u32::from_str_radix(word, 16).ok()?;
+            let first = u32::try_from(index).ok()?.checked_mul(32).filter(|&first| first < BOUND)?;
+            set.extend((0..32).filter(|bit| word >> bit & 1 == 1).map(|bit| I::from_index(first + bit)));
+        }
+        Some(set)
+    }
+
     /// The set as the bit mask that system calls take; the highest member decides its length, so that more than 64 nodes or 1024
     /// CPUs are no special case.
     pub(crate) fn to_mask(&self) -> Vec<Word> {

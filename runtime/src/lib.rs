@@ -21,6 +21,7 @@ pub use annulus_numa as numa;
 pub use crate::core::counters::Counters;
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
+pub use ring::probe::{RingProbe, probe_ring};
 pub use runtime::{Builder, CoreReport, RegionReport, Report, Running, Runtime};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};
 

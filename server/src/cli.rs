@@ -15,7 +15,7 @@ use crate::door::Door;
 use crate::exit::Failure;
 use crate::signals::Signals;
 use crate::supervise::supervise;
-use crate::{logging, proxy, serve, topology};
+use crate::{doctor, logging, proxy, serve, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
 #[derive(Debug, Parser)]
@@ -82,7 +82,26 @@ enum Command {
         #[arg(long, value_name = "LIST", default_value = "all")]
         cores: CoreSelection,
     },
+
+    /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command mends it
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        /// Print one JSON object in place of lines
+        #[arg(long)]
+        json: bool,
+
+        /// Which CPUs would run: "all", or a list such as 0-3,8
+        #[arg(long, value_name = "LIST", default_value = "all")]
+        cores: CoreSelection,
+    },
 }
+
+const DOCTOR_HELP: &str = "\
+It changes nothing. Each line: ok, note (nothing to do), advice (could be better) or FAIL (cannot run); what was found; what it
+costs; what mends it.
+
+Exit codes:
+  0 all good    1 there is advice    2 bad input    3 Annulus cannot run here";
 
 /// What `serve` and `proxy` have in common.
 #[derive(Debug, Args)]
@@ -168,6 +187,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         }
         Command::Topology { verify: true, cores } => topology::verify(cores),
         Command::Topology { verify: false, cores } => topology::show(&cores),
+        Command::Doctor { json, cores } => doctor::examine(&cores, json),
     }
 }
 

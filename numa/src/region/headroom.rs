@@ -5,10 +5,10 @@
 //! limit is left (memory.max, or memory.limit_in_bytes of the first version; cgroups(7)). Memory of page cache is counted as free there, because
 //! the kernel takes it back before it kills.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{
-    Error, Result,
+    Error, Result, cgroup,
     topology::sysfs::{meminfo, meminfo_bytes, read_if_there},
 };
 
@@ -37,7 +37,7 @@ pub(super) fn bytes() -> Result<Headroom> {
         bytes: field("MemAvailable")?.saturating_sub(margin),
         limit: format!("on this machine, {} MiB being left to others", margin >> 20),
     };
-    for dir in group_dirs()? {
+    for dir in cgroup::dirs("memory")? {
         let left = left_in(&dir).unwrap_or_else(|e| {
             // A container may hide its groups; then the machine's own number is all there is.
             tracing::debug!(error = %e, "the memory limit of a control group cannot be read");
@@ -48,50 +48,6 @@ pub(super) fn bytes() -> Result<Headroom> {
         }
     }
     Ok(room)
-}
-
-/// The directories of our memory control group and all above it.
-fn group_dirs() -> Result<Vec<PathBuf>> {
-    let (Some(groups), Some(mounts)) =
-        (read_if_there(Path::new("/proc/self/cgroup"))?, read_if_there(Path::new("/proc/self/mountinfo"))?)
-    else {
-        return Ok(Vec::new());
-    };
-    Ok(groups.lines().flat_map(|group| dirs_of(group, &mounts)).collect())
-}
-
-/// `group` is a line of /proc/self/cgroup: `0::/path` of version 2, or `4:memory:/path` of version 1.
-fn dirs_of(group: &str, mounts: &str) -> Vec<PathBuf> {
-    let mut parts = group.splitn(3, ':');
-    let (Some(number), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
-        return Vec::new();
-    };
-    let unified = number == "0" && controllers.is_empty();
-    if !unified && !controllers.split(',').any(|c| c == "memory") {
-        return Vec::new();
-    }
-    let mut dirs = Vec::new();
-    for mount in mounts.lines() {
-        // `id parent major:minor root mountpoint options ... - type source superoptions`, proc(5)
-        let Some((left, right)) = mount.split_once(" - ") else { continue };
-        let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
-        let (Some(root), Some(point), Some(kind)) = (left.next(), left.next(), right.next()) else {
-            continue;
-        };
-        let right_kind = if unified {
-            kind == "cgroup2"
-        } else {
-            kind == "cgroup" && right.nth(1).is_some_and(|options| options.split(',').any(|o| o == "memory"))
-        };
-        // A container sees its own group as the root of the mount.
-        let Ok(below) = Path::new(path).strip_prefix(root) else { continue };
-        if right_kind {
-            let whole = Path::new(point).join(below);
-            dirs.extend(whole.ancestors().take_while(|dir| dir.starts_with(point)).map(Path::to_path_buf));
-            break;
-        }
-    }
-    dirs
 }
 
 /// What is left of a group's limit; None when it has none.
@@ -122,34 +78,6 @@ fn left_in(dir: &Path) -> Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MOUNTS: &str = "\
-24 1 0:22 / /proc rw - proc proc rw
-30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate
-31 23 0:27 /docker/abc /old/memory rw - cgroup cgroup rw,memory
-32 23 0:28 / /old/cpu rw - cgroup cgroup rw,cpu
-";
-
-    fn dirs(group: &str) -> Vec<String> {
-        dirs_of(group, MOUNTS).iter().map(|dir| dir.display().to_string()).collect()
-    }
-
-    #[test]
-    fn our_group_and_all_above_it_are_found() {
-        assert_eq!(
-            dirs("0::/system.slice/annulus.service"),
-            ["/sys/fs/cgroup/system.slice/annulus.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup"]
-        );
-        assert_eq!(dirs("0::/"), ["/sys/fs/cgroup/"]);
-        assert_eq!(dirs("4:memory:/docker/abc/inner"), ["/old/memory/inner", "/old/memory"]);
-    }
-
-    #[test]
-    fn other_controllers_and_nonsense_give_none() {
-        for group in ["3:cpu:/a", "4:memory:/elsewhere", "", "0:", "x"] {
-            assert!(dirs(group).is_empty(), "{group}");
-        }
-    }
 
     #[test]
     fn this_machine_has_room() {

@@ -76,6 +76,12 @@ impl OpTable {
         Self { slots: RefCell::new(Slots::with_capacity(capacity)), arena: RefCell::new(Arena::new()) }
     }
 
+    /// Operations that are not vacant: also those whose result waits for its owner.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
     /// Operations of which the kernel may still speak.
     pub(crate) fn in_kernel(&self) -> usize {
         self.slots.borrow().in_kernel()

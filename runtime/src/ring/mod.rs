@@ -4,6 +4,7 @@
 //! remembers the registered descriptor in a borrowed value only and knows neither `NO_IOWAIT` nor how to run deferred
 //! work without waiting.
 
+pub(crate) mod probe;
 mod setup;
 
 use std::cell::{Cell, RefCell};

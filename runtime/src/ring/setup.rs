@@ -47,6 +47,13 @@ pub(crate) struct RingOptions {
     pub(crate) cq_entries: u32,
 }
 
+impl RingOptions {
+    /// A ring of so many submissions, and four times as many completions up to the kernel's bound.
+    pub(crate) fn for_entries(entries: u32) -> Self {
+        Self { entries, cq_entries: entries.saturating_mul(4).min(65_536) }
+    }
+}
+
 /// Makes the ring. Must run on the pinned thread: the kernel takes the ring's pages from the node of the CPU that asks.
 pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
     let mut builder = IoUring::<io_uring::squeue::Entry, io_uring::cqueue::Entry>::builder();

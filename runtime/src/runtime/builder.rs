@@ -68,8 +68,8 @@ impl Builder {
     }
 
     fn ring(&self) -> RingOptions {
-        let entries = self.ring_entries;
-        RingOptions { entries, cq_entries: self.cq_entries.unwrap_or((entries * 4).min(65_536)) }
+        let usual = RingOptions::for_entries(self.ring_entries);
+        RingOptions { cq_entries: self.cq_entries.unwrap_or(usual.cq_entries), ..usual }
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.

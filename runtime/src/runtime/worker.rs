@@ -232,7 +232,7 @@ impl Core {
         }
         let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
         counters.cqes.add(cqes as u64);
-        counters.operations.set(self.ops.len() as u64);
+        counters.operations.set(self.ops.in_kernel() as u64);
         let (enters, sqes) = self.ring.totals();
         counters.enters.set(enters);
         counters.sqes.set(sqes);

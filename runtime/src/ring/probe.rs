@@ -1,0 +1,75 @@
+//! Whether a core's ring could be made here, and what it would have: asked without starting a runtime.
+
+use io_uring::{Probe, opcode};
+
+use super::{Ring, RingFeatures, RingOptions};
+use crate::{Error, ErrorKind, Result};
+
+/// `IORING_OP_RECV_ZC` of linux/io_uring.h (Linux 6.15).
+const RECV_ZC: u8 = 58;
+
+/// What a ring has here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingProbe {
+    /// What a core's ring has in force.
+    pub features: RingFeatures,
+    /// Operations that the runtime uses and this kernel lacks, by the name in `io_uring_enter(2)`. Empty from Linux 6.1 on.
+    pub missing: Vec<&'static str>,
+    /// Whether the kernel knows zero-copy receive (`RECV_ZC`, Linux 6.15). A network interface must be able to as well.
+    pub zero_copy_receive: bool,
+}
+
+/// Makes a ring as a core would, asks it what it can do, and gives it back. Runs on a thread of its own: bounds on io-wq
+/// workers belong to the thread and would stay with the caller's.
+///
+/// # Errors
+/// [`ErrorKind::Platform`] when the ring cannot be made, with cause and remedy. Linux 6.1 is needed. `io_uring_setup(2)`.
+pub fn probe_ring(entries: u32) -> Result<RingProbe> {
+    let asked = std::thread::Builder::new().name("annulus-probe".to_owned()).spawn(move || ask(entries));
+    let asked = asked.map_err(|e| Error::io("cannot start a thread to try a ring on", e))?;
+    asked.join().unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Panicked, "the thread that tries a ring panicked; report this"))
+    })
+}
+
+fn ask(entries: u32) -> Result<RingProbe> {
+    let ring = Ring::new(RingOptions::for_entries(entries), None)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).map_err(|e| {
+        let what = "cannot ask the ring what it can do (IORING_REGISTER_PROBE); allow io_uring_register";
+        Error::with_source(ErrorKind::Platform, what, e)
+    })?;
+    let used = [
+        ("POLL_ADD", opcode::PollAdd::CODE),
+        ("ACCEPT", opcode::AcceptMulti::CODE),
+        ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+        ("CONNECT", opcode::Connect::CODE),
+        ("CLOSE", opcode::Close::CODE),
+        ("STATX", opcode::Statx::CODE),
+        ("READ", opcode::Read::CODE),
+        ("WRITE", opcode::Write::CODE),
+        ("SEND", opcode::Send::CODE),
+        ("RECV", opcode::RecvMulti::CODE),
+        ("OPENAT2", opcode::OpenAt2::CODE),
+        ("SPLICE", opcode::Splice::CODE),
+    ];
+    let missing = used.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name);
+    Ok(RingProbe {
+        features: ring.features().clone(),
+        missing: missing.collect(),
+        zero_copy_receive: probe.is_supported(RECV_ZC),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_can_be_tried_without_a_runtime() {
+        let probe = probe_ring(64).unwrap();
+        assert_eq!(probe.features.sq_entries, 64);
+        assert_eq!(probe.missing, Vec::<&str>::new());
+    }
+}

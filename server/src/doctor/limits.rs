@@ -1,0 +1,109 @@
+//! Limits of the process: descriptors, locked memory, pipes.
+
+use super::facts::{Facts, Limit, mebibytes};
+use super::finding::Finding;
+
+/// Descriptors that a server of some size needs: one for each client, another for each upstream, two for each pipe.
+const ENOUGH_FILES: u64 = 16_384;
+/// Bytes of the pipes through which bulk moves.
+const PIPE: u64 = 1 << 20;
+/// Pipes that a core keeps.
+const PIPES_PER_CORE: u64 = 16;
+/// `CAP_SYS_RESOURCE` of capabilities(7): the pipe limits do not bind who has it.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    vec![descriptors(facts.open_files), locked(facts.locked_memory), pipe_size(facts), pipe_pages(facts)]
+}
+
+fn descriptors(limit: Limit) -> Finding {
+    let what = "open files (ulimit -n)";
+    match limit.soft {
+        None => Finding::good(what, "unlimited"),
+        Some(soft) if soft >= ENOUGH_FILES => Finding::good(what, soft.to_string()),
+        Some(soft) => {
+            let hard = limit.hard.map_or("unlimited".to_owned(), |hard| hard.to_string());
+            let mend = if limit.hard.is_none_or(|hard| hard >= 65_536) {
+                "ulimit -n 65536 (systemd: LimitNOFILE=65536)"
+            } else {
+                "as root: prlimit --nofile=65536 (systemd: LimitNOFILE=65536)"
+            };
+            Finding::advice(what, format!("{soft}, at most {hard}"))
+                .costs(format!("some {soft} clients of serve, {} of proxy", soft / 4))
+                .mend(mend)
+        }
+    }
+}
+
+/// Since Linux 5.12 rings are charged to the memory control group, and the pools are not pinned through it.
+fn locked(limit: Limit) -> Finding {
+    let found = limit.soft.map_or("unlimited".to_owned(), mebibytes);
+    Finding::good("locked memory (ulimit -l)", format!("{found}; rings and pools need none of it"))
+}
+
+fn pipe_size(facts: &Facts) -> Finding {
+    let what = "fs.pipe-max-size";
+    match facts.files.number("/proc/sys/fs/pipe-max-size") {
+        None => Finding::note(what, "cannot tell"),
+        Some(size) if size >= PIPE || facts.has_capability(CAP_SYS_RESOURCE) => {
+            Finding::good(what, mebibytes(size))
+        }
+        Some(size) => Finding::advice(what, format!("{size} bytes"))
+            .costs("bulk moves in smaller steps, hence more system calls per byte")
+            .mend(format!("sysctl -w fs.pipe-max-size={PIPE}")),
+    }
+}
+
+/// Past this many pages of all of a user's pipes, new ones get two pages.
+fn pipe_pages(facts: &Facts) -> Finding {
+    let what = "fs.pipe-user-pages-soft";
+    let wanted = facts.cores.len() as u64 * PIPES_PER_CORE * PIPE / 4096;
+    match facts.files.number("/proc/sys/fs/pipe-user-pages-soft") {
+        None => Finding::note(what, "cannot tell"),
+        Some(0) => Finding::good(what, "0: no limit"),
+        Some(pages) if facts.has_capability(CAP_SYS_RESOURCE) => {
+            Finding::good(what, format!("{pages} pages, which do not bind this process"))
+        }
+        Some(pages) if pages >= wanted => Finding::good(what, format!("{pages} pages")),
+        Some(pages) => Finding::advice(what, format!("{pages} pages; the cores' pipes may take {wanted}"))
+            .costs(format!(
+                "after {} pipes of 1 MiB the next ones hold 8 KiB: slower bulk",
+                pages * 4096 / PIPE
+            ))
+            .mend(format!("sysctl -w fs.pipe-user-pages-soft={wanted}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::facts::fixture::Machine;
+    use crate::doctor::finding::Verdict;
+
+    #[test]
+    fn few_descriptors_are_told_with_the_command_that_is_allowed() {
+        let limit = |soft, hard| descriptors(Limit { soft, hard });
+        assert_eq!(limit(None, None).verdict, Verdict::Good);
+        assert_eq!(limit(Some(20_000), Some(20_000)).verdict, Verdict::Good);
+        let raise = limit(Some(1024), Some(524_288));
+        assert_eq!(raise.verdict, Verdict::Advice);
+        assert!(raise.mend.unwrap().starts_with("ulimit"));
+        assert!(limit(Some(1024), Some(4096)).mend.unwrap().starts_with("as root"));
+    }
+
+    #[test]
+    fn pipes_bind_users_and_not_root() {
+        let pipes = |name, capabilities: &str, pages: &str| {
+            let machine = Machine::new(name, 2)
+                .file("/proc/self/status", &format!("CapEff:\t{capabilities}\n"))
+                .file("/proc/sys/fs/pipe-max-size", "65536\n")
+                .file("/proc/sys/fs/pipe-user-pages-soft", pages);
+            (pipe_size(&machine.facts).verdict, pipe_pages(&machine.facts).verdict)
+        };
+        assert_eq!(pipes("user", "0", "1024"), (Verdict::Advice, Verdict::Advice));
+        assert_eq!(pipes("user-large", "0", "16384"), (Verdict::Advice, Verdict::Good));
+        assert_eq!(pipes("user-free", "0", "0").1, Verdict::Good);
+        assert_eq!(pipes("root", "1000000", "1024"), (Verdict::Good, Verdict::Good));
+        assert_eq!(pipe_pages(&Machine::new("none", 1).facts).verdict, Verdict::Note);
+    }
+}
