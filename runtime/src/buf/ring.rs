@@ -20,7 +20,7 @@ use crate::core::shared::CoreShared;
 use crate::net::socket::Socket;
 use crate::numa::pool::{Carved, Share};
 use crate::numa::region::Region;
-use crate::ring::Ring;
+use crate::ring::{Ring, not_registered};
 use crate::{Error, ErrorKind, Result};
 
 /// The one buffer group of a core.
@@ -113,7 +113,7 @@ impl BufRing {
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, count as u16, BUFFER_GROUP, 0) }
-            .map_err(|e| Error::io("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e))?;
+            .map_err(|e| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e))?;
         let this = Self {
             owner,
             descriptors,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, squeue};
 
 pub use setup::RingFeatures;
-pub(crate) use setup::RingOptions;
+pub(crate) use setup::{RingOptions, not_registered};
 
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ impl Ring {
             iowq_max_workers: IOWQ_MAX_WORKERS,
         };
         ring.submitter().register_iowq_max_workers(&mut IOWQ_MAX_WORKERS.clone()).map_err(|e| {
-            Error::io("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e)
+            not_registered("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e)
         })?;
         if let Some(cpu) = cpu {
             features.iowq_pinned = pin_iowq(&ring, cpu);

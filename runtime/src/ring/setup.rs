@@ -76,6 +76,25 @@ pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
     }
 }
 
+/// A registration with the ring failed: where it is refused by policy the platform cannot run us, as at the set-up.
+pub(crate) fn not_registered(what: &'static str, e: io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Error::with_source(
+            ErrorKind::Platform,
+            format!(
+                "{what}: io_uring_register is refused, most likely by the container's seccomp profile; allow it beside io_uring_setup and io_uring_enter"
+            ),
+            e,
+        ),
+        Some(libc::ENOMEM) => Error::with_source(
+            ErrorKind::Platform,
+            format!("{what}: not enough memory may be locked; raise RLIMIT_MEMLOCK (ulimit -l)"),
+            e,
+        ),
+        _ => Error::io(what, e),
+    }
+}
+
 /// Turns the kernel's refusal into a line that names cause and remedy.
 fn explain(e: io::Error) -> Error {
     let why = match e.raw_os_error() {
