@@ -36,6 +36,8 @@ pub(crate) fn start(verbose: u8) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
+        // It would complain on stderr that stderr cannot be written to, by a macro that panics.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| Failure::failed("cannot start the log", error))
 }
