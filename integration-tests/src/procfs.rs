@@ -21,6 +21,11 @@ impl Thread {
         self.name.starts_with("iou-wrk-")
     }
 
+    /// The thread whose ring this io_uring worker works for.
+    pub fn works_for(&self) -> Option<u32> {
+        self.name.strip_prefix("iou-wrk-")?.parse().ok()
+    }
+
     /// Whether this is io_uring's submission thread (`iou-sqp-TID`).
     pub fn is_sq_poll(&self) -> bool {
         self.name.starts_with("iou-sqp-")

@@ -169,11 +169,16 @@ fn echoes(server: &Server, len: u64) {
 
 #[track_caller]
 fn workers_are_pinned_and_few(server: &Server, cores: &[usize], when: &str) -> Vec<Thread> {
-    let workers: Vec<Thread> =
-        procfs::threads(server.pid()).into_iter().filter(Thread::is_io_worker).collect();
+    let threads = procfs::threads(server.pid());
+    let workers: Vec<Thread> = threads.iter().filter(|t| t.is_io_worker()).cloned().collect();
     for worker in &workers {
-        assert_eq!(worker.cpus.len(), 1, "{when}: {worker:?} is pinned to one CPU");
-        assert!(cores.contains(&worker.cpus[0]), "{when}: {worker:?} is pinned to one of {cores:?}");
+        let core = threads.iter().find(|t| Some(t.tid) == worker.works_for());
+        let core = core.unwrap_or_else(|| panic!("{when}: {worker:?} works for none of {threads:#?}"));
+        assert_eq!(worker.cpus, core.cpus, "{when}: {worker:?} is pinned as its core is");
+        assert!(
+            worker.cpus.len() == 1 && cores.contains(&worker.cpus[0]),
+            "{when}: {worker:?} is on one of {cores:?}"
+        );
     }
     let bound = WORKERS_PER_CORE * cores.len();
     assert!(
