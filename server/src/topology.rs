@@ -1,7 +1,9 @@
 //! `annulus topology`: the machine, the cores that would run on it, and proof of where their memory lies.
 
 use std::io::{self, Write};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
+use annulus::PlacementPolicy;
 use annulus::numa::plan::{CorePlan, CoreSelection};
 use annulus::numa::topology::Topology;
 
@@ -36,32 +38,73 @@ fn describe(plan: &CorePlan) -> String {
     text
 }
 
-/// Starts the runtime on the cores, looks where every page of it lies, and says so.
+/// Starts the runtime on the cores, makes each do a little of everything, looks where every page of it lies and where its io-wq
+/// workers may run, and says so.
 ///
 /// # Errors
-/// [`Kind::Failed`] when a page lies elsewhere.
-pub(crate) fn verify(selection: CoreSelection) -> Result<(), Failure> {
-    let runtime = annulus::Runtime::builder().cores(selection).build()?;
-    let running = runtime.start(|| async {
-        annulus::core::stopping().await;
-        Ok::<(), Failure>(())
+/// [`Kind::Failed`] when a page lies elsewhere, or cannot be told.
+pub(crate) fn verify(selection: CoreSelection, placement: PlacementPolicy) -> Result<(), Failure> {
+    let runtime = annulus::Runtime::builder().cores(selection).placement(placement).build()?;
+    let cores = runtime.plan().cores().len();
+    let (worked, done) = sync_channel(cores);
+    let running = runtime.start(move || {
+        let worked = Tell(worked.clone());
+        async move {
+            let result = work().await;
+            drop(worked);
+            result?;
+            annulus::core::stopping().await;
+            Ok::<(), Failure>(())
+        }
     })?;
+    for _ in done.iter().take(cores) {}
     let report = running.report();
     running.stop();
     running.wait()?;
     print(&report.to_string())?;
-    if report.is_home() {
+    let strays = report.strays();
+    if strays.is_empty() {
         return Ok(());
     }
-    let strays: Vec<_> = report.regions.iter().filter(|region| !region.is_home()).map(|r| r.name).collect();
     Err(Failure::new(
         Kind::Failed,
         format!(
-            "not every page is known to lie on its core's node ({}); see numactl --hardware for a node without free \
-             memory, and the pool's line above for what the system refused",
+            "not all is known to be where its core is ({}); see numactl --hardware for a node without free memory, the pool's line \
+             above for what the system refused, and annulus doctor",
             strays.join(", ")
         ),
     ))
+}
+
+/// Tells that a core has done its work, or will never do it: a core that fails or panics drops it as well.
+struct Tell(SyncSender<()>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        // There is room for one word of every core, and who has stopped listening knows enough.
+        self.0.try_send(()).unwrap_or_default();
+    }
+}
+
+/// Something of everything that a core does: memory from the heap and the pool, timers, and a look at a file, which the ring hands
+/// to an io-wq worker.
+async fn work() -> annulus::Result<()> {
+    let tasks: Vec<_> = (0..64)
+        .map(|i| {
+            annulus::spawn(async move {
+                annulus::time::sleep(std::time::Duration::from_millis(i % 4)).await;
+                annulus::buf::Block::take().is_some()
+            })
+        })
+        .collect();
+    for task in tasks {
+        // A task that panicked would have nothing to do with where memory lies.
+        drop(task.await);
+    }
+    let root = annulus::fs::Dir::open("/proc").await?;
+    let file = root.open_beneath("version", annulus::fs::OpenOptions::new()).await?;
+    file.stat().await?;
+    Ok(())
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) has read enough.
