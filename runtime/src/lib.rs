@@ -22,7 +22,9 @@ pub use crate::core::counters::Counters;
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
-pub use runtime::{Builder, CoreReport, RegionReport, Report, Running, Runtime};
+pub use runtime::{
+    Builder, CoreReport, PlacementPolicy, RegionReport, Report, Running, Runtime, WorkerReport,
+};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};
 
 /// The example of the README, compiled.

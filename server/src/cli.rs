@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use annulus::Runtime;
 use annulus::numa::plan::CoreSelection;
 use annulus::transfer::Road;
+use annulus::{PlacementPolicy, Runtime};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::door::Door;
@@ -81,6 +81,10 @@ enum Command {
         /// Which CPUs to run on: "all", or a list such as 0-3,8
         #[arg(long, value_name = "LIST", default_value = "all")]
         cores: CoreSelection,
+
+        /// With --verify, what to do when memory cannot lie on its core's node: as in serve
+        #[arg(long, value_name = "require|prefer|off", default_value_t)]
+        placement: PlacementPolicy,
     },
 
     /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command mends it
@@ -109,6 +113,11 @@ struct Common {
     /// Which CPUs to run on, one pinned thread each: "all" that the process may use, or a list such as 0-3,8
     #[arg(long, value_name = "LIST", default_value = "all")]
     cores: CoreSelection,
+
+    /// When memory cannot lie on its core's node: "require" refuses to start, "prefer" places what it can and reports the rest,
+    /// "off" places nothing
+    #[arg(long, value_name = "require|prefer|off", default_value_t)]
+    placement: PlacementPolicy,
 
     /// How bulk moves: "ring" by splice requests in the ring, "inline" by splice calls from the core
     #[arg(long, value_name = "ring|inline", default_value_t)]
@@ -185,8 +194,8 @@ pub(crate) fn run() -> Result<(), Failure> {
             let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
             start(&common, move || proxy::on_core(Arc::clone(&settings)))
         }
-        Command::Topology { verify: true, cores } => topology::verify(cores),
-        Command::Topology { verify: false, cores } => topology::show(&cores),
+        Command::Topology { verify: true, cores, placement } => topology::verify(cores, placement),
+        Command::Topology { verify: false, cores, .. } => topology::show(&cores),
         Command::Doctor { json, cores } => doctor::examine(&cores, json),
     }
 }
@@ -200,7 +209,7 @@ where
     // Before the first thread, so that all of them inherit the mask.
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
-    let runtime = Runtime::builder().cores(common.cores.clone()).build()?;
+    let runtime = Runtime::builder().cores(common.cores.clone()).placement(common.placement).build()?;
     let plan = runtime.plan().clone();
     let running = runtime.start(root)?;
     supervise(&plan, running, &signals, Duration::from_secs(common.grace), common.stats)

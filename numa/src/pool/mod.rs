@@ -45,27 +45,7 @@ impl NodePool {
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there are no cores, when they take their memory from different nodes, or
     /// when the sizes do not fit into an address space; else what [`Region::new`] says.
     pub fn new(cores: &[PlannedCore], bytes_per_core: usize) -> Result<Self> {
-        let Some(first) = cores.first() else {
-            return Err(Error::input("a pool for no cores is asked for; give the cores of one node"));
-        };
-        if let Some(other) = cores.iter().find(|c| c.memory != first.memory) {
-            return Err(Error::input(format!(
-                "CPU {} takes its memory from node {} and CPU {} from node {}; make one pool for each node",
-                first.cpu, first.memory, other.cpu, other.memory
-            )));
-        }
-        let page = sys::page_size();
-        let header = (cores.len() * size_of::<Record>()).next_multiple_of(page);
-        let len = bytes_per_core
-            .checked_next_multiple_of(page)
-            .and_then(|share| share.max(page).checked_mul(cores.len()))
-            .and_then(|shares| shares.checked_add(header))
-            .ok_or_else(|| {
-                Error::input(format!(
-                    "{bytes_per_core} bytes for each of {} cores is more than memory can be; ask for less",
-                    cores.len()
-                ))
-            })?;
+        let (first, header, len) = measure(cores, bytes_per_core)?;
         let node = first.memory;
         let count = cores.len();
         let making = thread::spawn_pinned(format!("annulus-node{node}"), first, move || {
@@ -77,6 +57,17 @@ impl NodePool {
             Error::platform(format!("the thread that makes the pool of node {node} panicked; report this"))
         })??;
         Ok(Self { region, cores: cores.to_vec() })
+    }
+
+    /// The same without placing it: the region's pages come from wherever the calling thread's come from ([`Region::unplaced`]).
+    ///
+    /// # Errors
+    /// As [`NodePool::new`].
+    pub fn unplaced(cores: &[PlannedCore], bytes_per_core: usize) -> Result<Self> {
+        let (first, header, len) = measure(cores, bytes_per_core)?;
+        let region = Region::unplaced(first.memory, len)?;
+        lay_out(&region, cores.len(), header)?;
+        Ok(Self { region: Arc::new(region), cores: cores.to_vec() })
     }
 
     /// The node that the memory is asked from.
@@ -102,6 +93,32 @@ impl NodePool {
         // Relaxed: the flag guards who owns the share, and nothing was written to the share before.
         (!record.taken.swap(true, Ordering::Relaxed)).then(|| Share::new(Arc::clone(&self.region), index))
     }
+}
+
+/// The first of the cores, the length of the header and that of the region.
+fn measure(cores: &[PlannedCore], bytes_per_core: usize) -> Result<(&PlannedCore, usize, usize)> {
+    let Some(first) = cores.first() else {
+        return Err(Error::input("a pool for no cores is asked for; give the cores of one node"));
+    };
+    if let Some(other) = cores.iter().find(|c| c.memory != first.memory) {
+        return Err(Error::input(format!(
+            "CPU {} takes its memory from node {} and CPU {} from node {}; make one pool for each node",
+            first.cpu, first.memory, other.cpu, other.memory
+        )));
+    }
+    let page = sys::page_size();
+    let header = (cores.len() * size_of::<Record>()).next_multiple_of(page);
+    let len = bytes_per_core
+        .checked_next_multiple_of(page)
+        .and_then(|share| share.max(page).checked_mul(cores.len()))
+        .and_then(|shares| shares.checked_add(header))
+        .ok_or_else(|| {
+            Error::input(format!(
+                "{bytes_per_core} bytes for each of {} cores is more than memory can be; ask for less",
+                cores.len()
+            ))
+        })?;
+    Ok((first, header, len))
 }
 
 /// Writes the header: every core gets an equal part of what is there.

@@ -39,6 +39,12 @@ impl Share {
         Some(Carved { ptr, len, region: Arc::clone(&self.region) })
     }
 
+    /// Its addresses, carved or not.
+    pub fn addresses(&self) -> std::ops::Range<usize> {
+        let base = self.region.as_ptr().addr();
+        base + self.record().start..base + self.record().end
+    }
+
     /// Bytes of the share, carved or not.
     #[expect(clippy::len_without_is_empty, reason = "a share is never empty")]
     pub fn len(&self) -> usize {

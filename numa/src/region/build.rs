@@ -17,7 +17,8 @@ use crate::{
 /// enough that a region of 16 MiB takes a handful of calls.
 const STEP: usize = 4 << 20;
 
-pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
+/// The lengths of a region of that many bytes and of its mapping with the two fences.
+fn lengths(len_bytes: usize) -> Result<(usize, usize)> {
     if len_bytes == 0 {
         return Err(Error::input("a region of 0 bytes is asked for; ask for at least one"));
     }
@@ -26,19 +27,20 @@ pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
         || Error::input(format!("a region of {len_bytes} bytes is longer than memory can be; ask for less"));
     let len = len_bytes.checked_next_multiple_of(page).ok_or_else(too_long)?;
     let whole = len.checked_add(2 * page).filter(|&n| isize::try_from(n).is_ok()).ok_or_else(too_long)?;
-    check_node(node)?;
+    Ok((len, whole))
+}
 
-    let (memory, policy) = allocate(whole, node)?;
+/// Takes over a mapping of `whole` bytes, whose first and last page become the fences. Dropping the region unmaps it.
+fn take_over(memory: NonNull<u8>, len: usize, whole: usize, node: NodeId, rung: Rung) -> Result<Region> {
+    let page = sys::page_size();
     let start = memory.as_ptr() as usize;
-    // SAFETY: one page into a mapping of at least three.
-    let usable = unsafe { memory.add(page) };
-    // From here on dropping the region unmaps.
-    let mut region = Region {
-        memory: usable,
+    let region = Region {
+        // SAFETY: one page into a mapping of at least three.
+        memory: unsafe { memory.add(page) },
         len,
         mapping: start..start + whole,
         placement: Placement {
-            rung: Rung::FirstTouch,
+            rung,
             node,
             pages: verify::PageMap::new(verify::How::Blind),
             reason: None,
@@ -46,6 +48,34 @@ pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
         },
     };
     fence(&region, page)?;
+    Ok(region)
+}
+
+pub(super) fn unplaced(node: NodeId, len_bytes: usize) -> Result<Region> {
+    let (len, whole) = lengths(len_bytes)?;
+    let memory = sys::map(whole).map_err(|e| no_address_space(whole, e))?;
+    let mut region = take_over(memory, len, whole, node, Rung::Unplaced)?;
+    let room = headroom::bytes()?;
+    if room.bytes < len as u64 {
+        let room = format!("only {} MiB can be taken safely {}", room.bytes >> 20, room.limit);
+        return Err(Error::platform(format!("no memory for a region of {len} bytes: {room}; ask for less")));
+    }
+    let start = region.as_ptr() as usize;
+    populate(start..start + len)
+        .map_err(|e| Error::io("cannot populate memory", e, "free memory or ask for smaller pools"))?;
+    region.placement.pages = verify::where_pages_lie(region.as_ptr(), len)?;
+    region.placement.reason = Some("placement is off, as was asked".into());
+    Ok(region)
+}
+
+pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
+    let (len, whole) = lengths(len_bytes)?;
+    let page = sys::page_size();
+    check_node(node)?;
+
+    let (memory, policy) = allocate(whole, node)?;
+    // From here on dropping the region unmaps.
+    let mut region = take_over(memory, len, whole, node, Rung::FirstTouch)?;
 
     let settled = settle(&region, node)?;
     let shortened = settled.len < len;
@@ -122,13 +152,7 @@ fn check_node(node: NodeId) -> Result<()> {
 
 /// A mapping that prefers `node`, by libnuma; or a plain one and the error with which the kernel refused the policy.
 fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
-    let no_address_space = |e| {
-        Error::io(
-            format_args!("cannot map {len} bytes"),
-            e,
-            "ask for less or raise the address space limit (ulimit -v)",
-        )
-    };
+    let no_address_space = |e| no_address_space(len, e);
     // Ask on a scratch page first: libnuma would print to stderr and hide the refusal.
     let scratch = sys::map(sys::page_size()).map_err(no_address_space)?;
     let page = scratch.as_ptr() as usize..scratch.as_ptr() as usize + sys::page_size();
@@ -146,6 +170,14 @@ fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
         }
         Err(e) => Ok((sys::map(len).map_err(no_address_space)?, Err(e))),
     }
+}
+
+fn no_address_space(len: usize, e: io::Error) -> Error {
+    Error::io(
+        format_args!("cannot map {len} bytes"),
+        e,
+        "ask for less or raise the address space limit (ulimit -v)",
+    )
 }
 
 /// Seals the page before and the page after. They catch whoever runs over the end, and keep the region a mapping of its own,

@@ -17,6 +17,8 @@ pub enum Rung {
     Preferred,
     /// It has no policy of its own: a thread pinned to the node touched its pages first.
     FirstTouch,
+    /// Nobody placed it, as was asked: its pages lie where the thread that made it ran.
+    Unplaced,
 }
 
 impl fmt::Display for Rung {
@@ -25,6 +27,7 @@ impl fmt::Display for Rung {
             Self::Bound => "bound",
             Self::Preferred => "preferred",
             Self::FirstTouch => "first touch",
+            Self::Unplaced => "not placed",
         })
     }
 }
@@ -96,6 +99,15 @@ impl Region {
     /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when there is not enough memory for even one page of it.
     pub fn new(node: NodeId, len_bytes: usize) -> Result<Self> {
         build::region(node, len_bytes)
+    }
+
+    /// Makes a region without placing it: its pages come from wherever the calling thread's come from. `node` is where they would
+    /// belong, which [`Placement`] then compares. For comparison with [`Region::new`].
+    ///
+    /// # Errors
+    /// As [`Region::new`].
+    pub fn unplaced(node: NodeId, len_bytes: usize) -> Result<Self> {
+        build::unplaced(node, len_bytes)
     }
 
     /// Its first byte. The address stays the same for its life.

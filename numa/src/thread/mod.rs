@@ -5,7 +5,7 @@ mod spawn;
 
 pub use policy::{InheritedPolicy, PolicyState, inherited_policy};
 pub(crate) use policy::{refusal, remedy};
-pub use spawn::{ThreadPlacement, placement_of_current, spawn_pinned};
+pub use spawn::{ThreadPlacement, placement_of_current, spawn_pinned, spawn_unplaced};
 
 use crate::{CpuSet, Error, Result, sys};
 

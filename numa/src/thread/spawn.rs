@@ -4,8 +4,8 @@
 //! node. So the creator moves itself to the CPU and takes a policy that prefers the node before it spawns, and puts both back
 //! after. The new thread inherits the affinity, hence never runs anywhere else.
 //!
-//! A second trap: glibc keeps the stacks of ended threads and gives them out again, with pages where the former owner had them. The
-//! new thread therefore looks at its stack and moves strays home.
+//! A second trap: glibc keeps the stacks and the heaps (malloc arenas) of ended threads and gives them out again, with pages where
+//! the former owner had them. The new thread therefore looks at both and moves strays home.
 
 use std::{cell::RefCell, io, thread::JoinHandle};
 
@@ -20,6 +20,9 @@ use crate::{
     verify,
 };
 
+const CHECK_CPU: &str = "check that it is online, that the cgroup's cpuset allows it, and that no seccomp profile refuses sched_setaffinity";
+const CHECK_THREADS: &str = "look at the limits of processes (ulimit -u, cgroup pids.max) and of memory";
+
 /// What was done to place a thread of [`spawn_pinned`], for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadPlacement {
@@ -33,7 +36,7 @@ pub struct ThreadPlacement {
     pub life: PolicyState,
     /// The policy that the process came with.
     pub inherited: InheritedPolicy,
-    /// Pages of a stack that glibc had used before, moved to the node.
+    /// Pages of a stack and a heap that glibc had used before, moved to the node.
     pub moved_pages: usize,
 }
 
@@ -72,19 +75,40 @@ where
     let builder = std::thread::Builder::new().name(name.clone());
     let spawned = builder.spawn(move || {
         let life = live(home, memory, &inherited, keep);
-        let moved_pages = verify::bring_stack_home(memory);
+        let moved_pages = verify::bring_own_home(memory);
         let placement = ThreadPlacement { cpu, memory, birth, life, inherited, moved_pages };
         PLACEMENT.set(Some(placement));
         f()
     });
     drop(creator);
-    spawned.map_err(|e| {
-        Error::io(
-            format_args!("cannot start thread {name:?} on CPU {cpu}"),
-            e,
-            "look at the limits of processes (ulimit -u, cgroup pids.max) and of memory",
-        )
-    })
+    spawned
+        .map_err(|e| Error::io(format_args!("cannot start thread {name:?} on CPU {cpu}"), e, CHECK_THREADS))
+}
+
+/// Starts `f` on a thread that pins itself to `core.cpu` and is otherwise as the operating system makes it: no policy is set,
+/// nothing is moved. For comparison with [`spawn_pinned`].
+///
+/// # Errors
+/// As [`spawn_pinned`].
+pub fn spawn_unplaced<F, T>(name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    if name.contains('\0') {
+        return Err(Error::input(format!("the thread name {name:?} holds a NUL byte; leave it out")));
+    }
+    let cpu = core.cpu;
+    // Whether we may run there is found out here, where an error can be returned.
+    drop(Creator::go_to(core)?);
+    let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        if let Err(e) = sys::set_affinity(&cpu.into()) {
+            tracing::warn!(error = %e, %cpu, "a thread could not be pinned to its CPU, though its creator was allowed there");
+        }
+        f()
+    });
+    spawned
+        .map_err(|e| Error::io(format_args!("cannot start thread {name:?} on CPU {cpu}"), e, CHECK_THREADS))
 }
 
 /// Sets the new thread's own policy.
@@ -131,12 +155,8 @@ impl Creator {
                 Some(libc::EPERM) => ErrorKind::Platform,
                 _ => ErrorKind::Io,
             };
-            Error::io(
-                format_args!("cannot run on CPU {} (sched_setaffinity)", core.cpu),
-                e,
-                "check that it is online, that the cgroup's cpuset allows it, and that no seccomp profile refuses sched_setaffinity",
-            )
-            .with_kind(kind)
+            Error::io(format_args!("cannot run on CPU {} (sched_setaffinity)", core.cpu), e, CHECK_CPU)
+                .with_kind(kind)
         })?;
         // A policy that cannot be read could not be put back.
         match &creator.policy {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ask_each_page;
+use super::{ask_each_page, numa_maps};
 use crate::{Error, NodeId, Result, sys};
 
 /// The touched part of the calling thread's stack: from the page of the current frame to the highest address. On a thread that was
@@ -27,17 +27,35 @@ pub fn thread_descriptor_of_current_thread() -> usize {
     sys::thread_descriptor()
 }
 
+/// The mapping from which the calling thread's small allocations come: glibc gives every thread an arena of its own, and what a
+/// core allocates (tasks, timers, tables) lies there. It grows: ask [`mapping_of`] for its extent at a later time. None where
+/// /proc/self/maps does not say.
+pub fn heap_of_current_thread() -> Option<Range<usize>> {
+    let sample = std::hint::black_box(Box::new([0_u64; 8]));
+    mapping_of((&raw const *sample).addr())
+}
+
+/// The mapping of this process that holds an address.
+pub fn mapping_of(address: usize) -> Option<Range<usize>> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().filter_map(numa_maps::mapping).find(|mapping| mapping.contains(&address))
+}
+
 fn bounds() -> Result<Range<usize>> {
     sys::stack_bounds().map_err(|e| {
         Error::io("cannot find the thread's stack (pthread_getattr_np)", e, "is /proc mounted and readable?")
     })
 }
 
-/// Moves those pages of the calling thread's stack to `node` that lie elsewhere, and says how many that were. A refusal is no
-/// failure: the report looks at the stack again and shows what stayed away.
-pub(crate) fn bring_stack_home(node: NodeId) -> usize {
-    let Ok(bounds) = sys::stack_bounds() else { return 0 };
-    let Ok((_, placed)) = ask_each_page(bounds) else { return 0 };
+/// Moves those pages of the calling thread's stack and heap to `node` that lie elsewhere, and says how many that were. A refusal
+/// is no failure: the report looks at them again and shows what stayed away.
+pub(crate) fn bring_own_home(node: NodeId) -> usize {
+    let stack = sys::stack_bounds().ok();
+    stack.into_iter().chain(heap_of_current_thread()).map(|range| bring_home(range, node)).sum()
+}
+
+fn bring_home(range: Range<usize>, node: NodeId) -> usize {
+    let Ok((_, placed)) = ask_each_page(range) else { return 0 };
     let strays: Vec<usize> = placed.iter().filter(|(_, at)| *at != node).map(|(page, _)| *page).collect();
     move_home(&strays, node)
 }

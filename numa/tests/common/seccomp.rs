@@ -19,6 +19,7 @@ impl Deny {
         Self { call, only_if: None }
     }
 
+    #[allow(dead_code, reason = "not every test that takes this file in refuses by argument")]
     pub(crate) fn when(call: c_long, argument: u32, value: u32) -> Self {
         Self { call, only_if: Some((argument, value)) }
     }

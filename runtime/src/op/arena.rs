@@ -12,6 +12,7 @@ pub(crate) const CELL_SIZE: usize = 256;
 const CELL_ALIGN: usize = 64;
 /// Cells of a chunk: 64 KiB, sixteen pages.
 const CHUNK_CELLS: usize = 256;
+pub(crate) const CHUNK_SIZE: usize = CELL_SIZE * CHUNK_CELLS;
 
 /// The cells of a core.
 pub(crate) struct Arena {
@@ -25,7 +26,7 @@ impl Arena {
 
     fn layout() -> Layout {
         const { assert!(CELL_SIZE.is_multiple_of(CELL_ALIGN)) }
-        Layout::from_size_align(CELL_SIZE * CHUNK_CELLS, CELL_ALIGN).expect("constants make a valid layout")
+        Layout::from_size_align(CHUNK_SIZE, CELL_ALIGN).expect("constants make a valid layout")
     }
 
     /// The cell of `index`, made if it is new. The address stays the same for the arena's life.

@@ -76,6 +76,12 @@ impl OpTable {
         Self { slots: RefCell::new(Slots::with_capacity(capacity)), arena: RefCell::new(Arena::new()) }
     }
 
+    /// Where the first cells lie, for the report: what the kernel sees of operations.
+    pub(crate) fn memory(&self) -> std::ops::Range<usize> {
+        let first = self.arena.borrow_mut().cell(0).addr().get();
+        first..first + super::arena::CHUNK_SIZE
+    }
+
     /// Operations that are not vacant: also those whose result waits for its owner.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

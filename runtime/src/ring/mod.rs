@@ -6,18 +6,20 @@
 
 pub(crate) mod probe;
 mod setup;
+mod view;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, squeue};
 
 pub use setup::RingFeatures;
 pub(crate) use setup::{RingOptions, not_registered};
+use view::View;
 
 use crate::{Error, Result};
 
@@ -83,6 +85,7 @@ pub(crate) struct Ring {
     enter_fd: RawFd,
     enter_flags: u32,
     features: RingFeatures,
+    views: Vec<(&'static str, View)>,
     /// CQEs that had to be taken out early, to make room in a full submission queue.
     early: RefCell<VecDeque<Cqe>>,
     enters: Cell<u64>,
@@ -110,6 +113,7 @@ impl Ring {
         if let Some(cpu) = cpu {
             features.iowq_pinned = pin_iowq(&ring, cpu);
         }
+        let views = look_at(&ring);
         let mut enter_fd = ring.as_raw_fd();
         let mut enter_flags = if no_iowait { ENTER_NO_IOWAIT } else { 0 };
         match register_ring_fd(enter_fd) {
@@ -125,6 +129,7 @@ impl Ring {
             enter_fd,
             enter_flags,
             features,
+            views,
             early: RefCell::new(VecDeque::new()),
             enters: Cell::new(0),
             pushed: Cell::new(0),
@@ -134,6 +139,11 @@ impl Ring {
     /// What this ring has in force.
     pub(crate) fn features(&self) -> &RingFeatures {
         &self.features
+    }
+
+    /// Where its memory lies, by name, for the report.
+    pub(crate) fn memory(&self) -> impl Iterator<Item = (&'static str, std::ops::Range<usize>)> {
+        self.views.iter().map(|(name, view)| (*name, view.addresses()))
     }
 
     /// System calls made to enter the ring, and SQEs pushed, since it was made.
@@ -287,6 +297,25 @@ impl Ring {
         // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
         unsafe { self.ring.completion_shared() }.fill(batch)
     }
+}
+
+/// Maps the ring's memory once more for the report; a ring that cannot be looked at works all the same.
+fn look_at(ring: &IoUring) -> Vec<(&'static str, View)> {
+    let params = ring.params();
+    // SAFETY: the descriptor is the ring's own, which outlives the borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+    let views = [
+        ("completion ring", View::of_queues(fd, params.cq_entries())),
+        ("submission ring", View::of_submissions(fd, params.sq_entries())),
+    ];
+    let made = views.into_iter().filter_map(|(name, view)| match view {
+        Ok(view) => Some((name, view)),
+        Err(e) => {
+            tracing::warn!("the report will not say where the {name} lies: it cannot be mapped again: {e}");
+            None
+        }
+    });
+    made.collect()
 }
 
 fn copy(entry: &cqueue::Entry) -> Cqe {

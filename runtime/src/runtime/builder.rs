@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use super::placement::PlacementPolicy;
+use super::report::{CoreReport, Report};
 use super::running::Running;
 use super::state::RuntimeShared;
 use super::worker::{self, Plot};
@@ -11,7 +14,7 @@ use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
 use crate::numa::plan::{CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
-use crate::numa::thread::spawn_pinned;
+use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
 use crate::ring::RingOptions;
 use crate::{Error, ErrorKind, Result};
@@ -31,6 +34,7 @@ pub struct Builder {
     ring_entries: u32,
     cq_entries: Option<u32>,
     name: String,
+    placement: PlacementPolicy,
 }
 
 impl Builder {
@@ -64,6 +68,12 @@ impl Builder {
     /// What threads are called: `NAME-CPU`, of which the kernel shows 15 bytes. `annulus` by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// What to do when a core's memory cannot lie where it should. [`PlacementPolicy::Prefer`] by default.
+    pub fn placement(mut self, policy: PlacementPolicy) -> Self {
+        self.placement = policy;
         self
     }
 
@@ -132,6 +142,7 @@ impl Runtime {
             ring_entries: RING_ENTRIES,
             cq_entries: None,
             name: "annulus".to_owned(),
+            placement: PlacementPolicy::default(),
         }
     }
 
@@ -200,10 +211,10 @@ impl Runtime {
                 Plot { core: core.clone(), shared: Arc::clone(member), share, ring: self.settings.ring() };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
-            match spawn_pinned(name, core, move || worker::run(plot, &*root, ready)) {
+            match self.spawn(name, core, move || worker::run(plot, &*root, ready)) {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
-                    failure = Some(e.into());
+                    failure = Some(e);
                     break;
                 }
             }
@@ -224,6 +235,14 @@ impl Runtime {
                 }
             }
         }
+        reports.sort_by_key(|report: &CoreReport| report.core.index);
+        if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
+            let several = self.topology.memory_nodes().len() > 1;
+            let report = Report::look(&reports);
+            failure = report
+                .refusal(self.settings.pool_bytes, several)
+                .map(|why| Error::new(ErrorKind::Platform, why));
+        }
         shared.open_gate(failure.is_none());
         if let Some(e) = failure {
             for thread in threads {
@@ -232,8 +251,19 @@ impl Runtime {
             }
             return Err(e);
         }
-        reports.sort_by_key(|report| report.core.index);
         Ok(Running::new(shared, members, threads, reports))
+    }
+
+    /// Starts a core's thread as the placement policy has it.
+    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<Result<(), E>>>
+    where
+        F: FnOnce() -> Result<(), E> + Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        if self.settings.placement == PlacementPolicy::Off {
+            return Ok(spawn_unplaced(name, core, f)?);
+        }
+        Ok(spawn_pinned(name, core, f)?)
     }
 
     /// One pool for each node that cores take memory from.
@@ -244,7 +274,11 @@ impl Runtime {
         }
         let mut pools = BTreeMap::new();
         for (node, cores) in by_node {
-            pools.insert(node, NodePool::new(&cores, self.settings.pool_bytes)?);
+            let make = match self.settings.placement {
+                PlacementPolicy::Off => NodePool::unplaced,
+                _ => NodePool::new,
+            };
+            pools.insert(node, make(&cores, self.settings.pool_bytes)?);
         }
         Ok(pools)
     }

@@ -2,11 +2,13 @@
 
 mod builder;
 mod end;
+mod placement;
 mod report;
 mod running;
 pub(crate) mod state;
 mod worker;
 
 pub use builder::{Builder, Runtime};
-pub use report::{CoreReport, RegionReport, Report};
+pub use placement::PlacementPolicy;
+pub use report::{CoreReport, RegionReport, Report, WorkerReport};
 pub use running::Running;

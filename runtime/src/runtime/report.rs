@@ -4,10 +4,10 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::numa::plan::PlannedCore;
-use crate::numa::region::Placement;
-use crate::numa::thread::ThreadPlacement;
-use crate::numa::verify::{PageMap, where_pages_lie};
-use crate::numa::{Error, NodeId};
+use crate::numa::region::{Placement, Rung};
+use crate::numa::thread::{InheritedPolicy, ThreadPlacement};
+use crate::numa::verify::{PageMap, mapping_of, where_pages_lie};
+use crate::numa::{CpuId, CpuSet, Error, NodeId};
 use crate::ring::RingFeatures;
 
 /// What a core had in force when it came up.
@@ -16,6 +16,8 @@ use crate::ring::RingFeatures;
 pub struct CoreReport {
     /// The core, as planned.
     pub core: PlannedCore,
+    /// Its thread's number (gettid(2)).
+    pub tid: i32,
     /// What its ring has.
     pub ring: RingFeatures,
     /// How its thread was placed.
@@ -36,7 +38,8 @@ pub struct CoreReport {
 pub struct RegionReport {
     /// The core's index.
     pub core: usize,
-    /// What it is: `pool`, `buffer ring`, `stack`, `tls`.
+    /// What it is: `pool` (the core's share of it), `buffer ring`, `completion ring`, `submission ring`, `stack`, `tls`,
+    /// `operations` (what the kernel sees of them), `heap` (tasks, timers, tables: all that the core allocates).
     pub name: &'static str,
     /// The node where it should lie.
     pub node: NodeId,
@@ -61,25 +64,115 @@ pub struct Report {
     pub cores: Vec<CoreReport>,
     /// Where each core's memory lies now.
     pub regions: Vec<RegionReport>,
+    /// The io-wq workers that the kernel keeps for the cores just now.
+    pub workers: Vec<WorkerReport>,
 }
+
+/// A kernel thread that does what a core's ring may not wait for (`iou-wrk-TID`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// The index of the core that it works for.
+    pub core: usize,
+    /// The core's CPU, where it should run.
+    pub cpu: CpuId,
+    /// Its thread's number.
+    pub tid: i32,
+    /// The CPUs on which it may run.
+    pub cpus: CpuSet,
+}
+
+impl WorkerReport {
+    /// Whether it runs on its core's CPU and nowhere else.
+    pub fn is_home(&self) -> bool {
+        self.cpus == self.cpu.into()
+    }
+}
+
+/// The name of the region that grows: its extent is looked up anew each time.
+pub(super) const HEAP: &str = "heap";
+/// The name of a core's share of its node's pool.
+pub(super) const POOL: &str = "pool";
 
 impl Report {
     pub(super) fn look(cores: &[CoreReport]) -> Self {
         let regions = cores.iter().flat_map(|core| {
-            core.ranges.iter().map(|(name, range)| RegionReport {
-                core: core.core.index,
-                name,
-                node: core.core.memory,
-                len: range.len(),
-                pages: where_pages_lie(std::ptr::without_provenance(range.start), range.len()),
+            core.ranges.iter().map(|(name, range)| {
+                let grown = if *name == HEAP { mapping_of(range.start) } else { None };
+                let range = grown.as_ref().unwrap_or(range);
+                RegionReport {
+                    core: core.core.index,
+                    name,
+                    node: core.core.memory,
+                    len: range.len(),
+                    pages: where_pages_lie(std::ptr::without_provenance(range.start), range.len()),
+                }
             })
         });
-        Self { regions: regions.collect(), cores: cores.to_vec() }
+        Self { regions: regions.collect(), workers: workers_of(cores), cores: cores.to_vec() }
     }
 
-    /// Whether every region is at home.
+    /// Whether every region and every io-wq worker is at home.
     pub fn is_home(&self) -> bool {
-        self.regions.iter().all(RegionReport::is_home)
+        self.strays().is_empty()
+    }
+
+    /// What is not known to be at home, a few words each, such as `heap of core 1`.
+    pub fn strays(&self) -> Vec<String> {
+        let regions = self.regions.iter().filter(|region| !region.is_home());
+        let workers = self.workers.iter().filter(|worker| !worker.is_home());
+        let regions = regions.map(|region| format!("{} of core {}", region.name, region.core));
+        regions
+            .chain(workers.map(|worker| format!("io-wq worker {} of core {}", worker.tid, worker.core)))
+            .collect()
+    }
+
+    /// Why a runtime that requires placement may not start; None when everything is where it should be, and as large as asked.
+    /// `several`: there is more than one node, so that pages must not only lie right but be kept there.
+    pub(super) fn refusal(&self, pool_bytes: usize, several: bool) -> Option<String> {
+        let strays = self.strays();
+        if !strays.is_empty() {
+            let what = strays.join(", ");
+            return Some(format!(
+                "not all is known to be where its core is ({what}); annulus doctor says what the system refuses, and with placement \
+                 `prefer` it starts all the same"
+            ));
+        }
+        let small = self.regions.iter().find(|region| region.name == POOL && region.len < pool_bytes);
+        let small = small.and_then(|region| self.cores.iter().find(|core| core.core.index == region.core));
+        let loose = self.cores.iter().find(|core| several && core.pool.rung != Rung::Bound);
+        small.or(loose).map(|core| {
+            let reason = core.pool.reason.as_deref().unwrap_or("it is smaller than asked");
+            let remedy = core.pool.remedy.as_deref().unwrap_or("see annulus doctor");
+            format!("the pool of node {} is not as it should be: {reason}; {remedy}", core.pool.node)
+        })
+    }
+}
+
+/// The io-wq workers of the cores, as /proc has them now. They are threads of this process, named after the thread that they
+/// work for; they come with work and go when they have been idle for five seconds.
+fn workers_of(cores: &[CoreReport]) -> Vec<WorkerReport> {
+    // Threads may end while they are read: what has gone is not reported.
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().filter_map(|entry| entry.ok());
+    let mut workers: Vec<WorkerReport> = threads
+        .filter_map(|thread| {
+            let name = std::fs::read_to_string(thread.path().join("comm")).ok()?;
+            let owner: i32 = name.trim().strip_prefix("iou-wrk-")?.parse().ok()?;
+            let core = cores.iter().find(|core| core.tid == owner)?;
+            let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
+            let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+            let tid = thread.file_name().to_str()?.parse().ok()?;
+            Some(WorkerReport { core: core.core.index, cpu: core.core.cpu, tid, cpus: cpus.parse().ok()? })
+        })
+        .collect();
+    workers.sort_by_key(|worker| (worker.core, worker.tid));
+    workers
+}
+
+impl fmt::Display for WorkerReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "core {}: io-wq worker {} may run on CPUs {}", self.core, self.tid, self.cpus)?;
+        if self.is_home() { Ok(()) } else { write!(f, ", and should run on CPU {} only", self.cpu) }
     }
 }
 
@@ -109,6 +202,12 @@ impl fmt::Display for CoreReport {
         write!(f, "; at most {}+{} io-wq workers", ring.iowq_max_workers[0], ring.iowq_max_workers[1])?;
         let ((recv_size, recv), (block_size, blocks)) = (self.recv_buffers, self.blocks);
         write!(f, "; {recv} receive buffers of {recv_size} bytes, {blocks} blocks of {block_size} bytes")?;
+        if let Some(thread) = &self.thread {
+            write!(f, "; stack born {}, memory {}", thread.birth, thread.life)?;
+            if matches!(thread.inherited, InheritedPolicy::Preferred(_) | InheritedPolicy::Interleave(_)) {
+                write!(f, ", which overrides the policy that the process came with ({})", thread.inherited)?;
+            }
+        }
         write!(f, "; pool {}", self.pool)
     }
 }
@@ -130,6 +229,9 @@ impl fmt::Display for Report {
         }
         for region in &self.regions {
             writeln!(f, "{region}")?;
+        }
+        for worker in &self.workers {
+            writeln!(f, "{worker}")?;
         }
         Ok(())
     }

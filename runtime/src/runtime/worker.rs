@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use io_uring::{opcode, squeue, types};
 
 use super::end;
-use super::report::CoreReport;
+use super::report::{CoreReport, HEAP, POOL};
 use crate::buf::blocks::BlockPool;
 use crate::buf::ring::BufRing;
 use crate::core::shared::CoreShared;
@@ -106,8 +106,8 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let Plot { core: planned, shared, mut share, ring } = plot;
     let ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
-    let start = share.region().as_ptr().addr();
-    ranges.push(("pool", start..start + share.region().len()));
+    ranges.push((POOL, share.addresses()));
+    ranges.extend(ring.memory());
     let too_small = || {
         Error::new(
             ErrorKind::Platform,
@@ -125,8 +125,12 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     for tls in verify::tls_of_current_thread() {
         ranges.push(("tls", tls));
     }
+    let ops = OpTable::new(OPERATIONS);
+    ranges.push(("operations", ops.memory()));
+    ranges.extend(verify::heap_of_current_thread().map(|heap| (HEAP, heap)));
     let report = CoreReport {
         core: planned,
+        tid: rustix::thread::gettid().as_raw_nonzero().get(),
         ring: ring.features().clone(),
         thread: placement_of_current(),
         pool: share.region().placement().clone(),
@@ -142,7 +146,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pipes: PipePool::new(),
         bufs,
         blocks: BlockPool::new(blocks),
-        ops: OpTable::new(OPERATIONS),
+        ops,
         ring,
     };
     Ok((core, report))
