@@ -3,12 +3,16 @@
 //!
 //! - [`bare`]: what the baseline servers share (ring, buffer ring, sockets); the servers are `src/bin/bare_*`.
 //! - [`drive`]: the load driver; `src/bin/drive.rs` is its command line.
+//! - [`micro`]: operations of a runtime that are too small for a load driver.
 //! - [`contest`]: the table of contestants and the rounds; `src/bin/compare.rs` is its command line.
+//!
+//! Contestants that are other runtimes build in `benches/peers`, a workspace of its own.
 
 pub mod bare;
 pub mod contest;
 pub mod cputime;
 pub mod drive;
+pub mod micro;
 pub mod pattern;
 pub mod pin;
 pub mod size;

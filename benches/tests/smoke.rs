@@ -1,7 +1,8 @@
 //! Each bare server under the load driver, every byte checked, ended by SIGTERM with 0.
 
+use annulus_benches::contest::contestants::{Contestant, Learn, contestants};
 use annulus_benches::contest::launch::{Place, Running, start};
-use annulus_benches::contest::table::{Contestant, Kind, Learn, contestants};
+use annulus_benches::contest::table::Kind;
 use annulus_benches::drive::{Backend, Direction, Load};
 use annulus_benches::{cputime, pattern};
 use std::io::{Read, Write};
@@ -24,7 +25,10 @@ impl Scene {
         let cpu = (0..1024).find(|cpu| allowed.is_set(*cpu)).unwrap() as u32;
         let bare = Path::new(env!("CARGO_BIN_EXE_bare_http")).parent().unwrap().to_owned();
         let (root, file) = (scratch.clone(), "file".to_owned());
-        Scene { place: Place { bare, annulus: None, cpu, root, file, body: 1, to: NOWHERE, scratch } }
+        let (peers, other_cpu, to) = (bare.clone(), cpu, NOWHERE);
+        Scene {
+            place: Place { bare, peers, annulus: None, cpu, other_cpu, root, file, body: 1, to, scratch },
+        }
     }
 
     fn with_file(mut self, bytes: u64) -> Scene {

@@ -1,12 +1,13 @@
 //! Runs contestants beside each other and prints what each costs: one table per workload, and JSON.
 
 use annulus_benches::contest::launch::Place;
-use annulus_benches::contest::rounds::{Settings, play};
-use annulus_benches::contest::{report, table};
+use annulus_benches::contest::rounds::{Outcomes, Settings, play};
+use annulus_benches::contest::{bars, check, markdown, report, svg, table};
 use annulus_benches::pin::pin_current_thread;
 use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, fs, io};
@@ -16,9 +17,9 @@ use std::{env, fs, io};
 /// Each contestant runs on one CPU and is driven from another; all take turns in every round, and ratios are of
 /// rounds paired. A contestant that sends a wrong byte is left out.
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct Args {
-    /// Workloads or groups: roads, small, hello-1k, hello-16k, echo-100, file-64k, file-1m, file-256m, relay-1, relay-64,
-    /// relay-small [default: all]
+    /// Workloads or groups; an unknown name lists them [default: all]
     workloads: Vec<String>,
     /// Rounds; below 6 there are no intervals
     #[arg(long, default_value_t = 9)]
@@ -26,7 +27,7 @@ struct Args {
     /// Milliseconds that a contestant works in a round, about
     #[arg(long, default_value_t = 200)]
     run_ms: u64,
-    /// Only contestants whose name contains this; may be repeated
+    /// Only contestants whose name contains this, or is this where it ends in `=`; may be repeated
     #[arg(long)]
     only: Vec<String>,
     /// The contestant that ratios refer to [default: each workload's own]
@@ -41,12 +42,27 @@ struct Args {
     /// The program `annulus` [default: the one beside this program]
     #[arg(long)]
     annulus: Option<PathBuf>,
+    /// The directory of the other runtimes' programs [default: ../peers/release beside this program's]
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// Have clients read bulk bytes, instead of dropping them in the kernel
     #[arg(long)]
     copy: bool,
     /// Where results go as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where results go as a page of Markdown
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// A directory in which results go as pictures, cost.svg and speed.svg
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// A line for JSON and Markdown, such as versions of the contestants
+    #[arg(long, default_value = "")]
+    note: String,
+    /// Measure the bars of this table instead; exit with 1 if one is missed
+    #[arg(long, conflicts_with_all = ["workloads", "rounds", "only", "against", "markdown", "svg"])]
+    check: Option<PathBuf>,
     /// Where files to serve are kept [default: bench-files beside the program's directory]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -69,11 +85,14 @@ fn run(args: Args) -> io::Result<bool> {
     let own = env::current_exe()?;
     let bare = own.parent().map(PathBuf::from).unwrap_or_default();
     let annulus = args.annulus.or_else(|| Some(bare.join("annulus"))).filter(|path| path.exists());
+    let peers = args.peers.unwrap_or_else(|| bare.join("../peers/release"));
     let dir = args.dir.unwrap_or_else(|| bare.join("../bench-files"));
     let place = Place {
         bare,
+        peers,
         annulus,
         cpu: args.cpu,
+        other_cpu: args.drive_cpu,
         root: dir.join("root"),
         file: String::new(),
         body: 0,
@@ -93,30 +112,85 @@ fn run(args: Args) -> io::Result<bool> {
         only: args.only,
         copy: args.copy,
     };
-    let before = report::machine();
-    let (mut results, mut all_played) = (Vec::new(), true);
-    for work in chosen {
-        let reference = args.against.as_deref().unwrap_or(work.reference);
-        eprintln!("compare: {} ...", work.name);
-        let outcomes = play(&work, &place, &settings)?;
-        print!("{}", report::text(&work, &outcomes, reference, &settings));
-        all_played &= !outcomes.results.is_empty();
-        results.push(report::json(&work, &outcomes, reference));
-    }
+    raise_open_files()?;
+    let machine = report::machine();
+    let (results, good) = match &args.check {
+        Some(table) => measure_bars(table, &place, &settings)?,
+        None => {
+            let played = play_all(&chosen, &place, &settings, args.against.as_deref())?;
+            if let Some(path) = &args.markdown {
+                write(path, &markdown::page(&machine, &args.note, &played))?;
+            }
+            if let Some(dir) = &args.svg {
+                fs::create_dir_all(dir)?;
+                let (cost, speed) = svg::pictures(&played);
+                write(&dir.join("cost.svg"), &cost)?;
+                write(&dir.join("speed.svg"), &speed)?;
+            }
+            let good = played.iter().all(|(_, outcomes, _)| !outcomes.results.is_empty());
+            let json =
+                played.iter().map(|(work, outcomes, reference)| report::json(work, outcomes, reference));
+            (json.collect(), good)
+        }
+    };
     fs::remove_dir_all(&place.scratch)?;
     if let Some(path) = args.json {
         let all = serde_json::json!({
-            "machine": before,
+            "machine": machine,
+            "note": args.note,
             "load_average_after": report::machine()["load_average"],
-            "rounds": settings.rounds,
             "run_ms": args.run_ms,
             "copy": settings.copy,
             "workloads": results,
         });
-        fs::write(&path, format!("{all:#}\n"))
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        write(&path, &format!("{all:#}\n"))?;
     }
-    Ok(all_played)
+    Ok(good)
+}
+
+type Played = Vec<(table::Workload, Outcomes, String)>;
+
+fn play_all(
+    chosen: &[table::Workload],
+    place: &Place,
+    settings: &Settings,
+    against: Option<&str>,
+) -> io::Result<Played> {
+    let mut played = Vec::new();
+    for work in chosen {
+        let reference = against.unwrap_or(work.reference);
+        eprintln!("compare: {} ...", work.name);
+        let outcomes = play(work, place, settings)?;
+        print!("{}", report::text(work, &outcomes, reference));
+        played.push((work.clone(), outcomes, reference.to_owned()));
+    }
+    Ok(played)
+}
+
+/// Results as JSON, and whether no bar was missed.
+fn measure_bars(
+    table: &Path,
+    place: &Place,
+    settings: &Settings,
+) -> io::Result<(Vec<serde_json::Value>, bool)> {
+    let of_table =
+        |e: String| io::Error::new(io::ErrorKind::InvalidInput, format!("{}: {e}", table.display()));
+    let text = fs::read_to_string(table).map_err(|e| of_table(e.to_string()))?;
+    let checked = check::check(&bars::parse(&text).map_err(of_table)?, place, settings)?;
+    println!("check: {checked}");
+    let good = !checked.missed();
+    Ok((checked.results, good))
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+}
+
+/// Thousands of connections need as many descriptors, here and in the servers, which inherit the limit.
+fn raise_open_files() -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// The workloads that `names` stand for, in the table's order; all if there are none.
@@ -129,8 +203,13 @@ fn choose(names: &[String]) -> io::Result<Vec<table::Workload>> {
             None => match all.iter().find(|work| work.name == name) {
                 Some(work) => wanted.push(work.name),
                 None => {
+                    let groups: Vec<&str> = table::GROUPS.iter().map(|(group, _)| *group).collect();
                     let known: Vec<&str> = all.iter().map(|work| work.name).collect();
-                    let text = format!("no workload `{name}`: roads, small, {}", known.join(", "));
+                    let text = format!(
+                        "no workload `{name}`; there are the groups {} and {}",
+                        groups.join(", "),
+                        known.join(", ")
+                    );
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
                 }
             },

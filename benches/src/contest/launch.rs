@@ -1,9 +1,11 @@
 //! Starting a program on one CPU, learning its address, and ending it.
 
-use super::table::{Contestant, Learn};
+use super::contestants::{Contestant, Learn};
 use crate::cputime;
+use crate::micro::{Measured, Op};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,16 +15,22 @@ use std::time::{Duration, Instant};
 
 /// How long a program may take to listen, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a program that measures itself may take.
+const OWN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the placeholders of a command line stand for.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The directory of our own binaries.
     pub bare: PathBuf,
+    /// The directory of the other runtimes' binaries.
+    pub peers: PathBuf,
     /// The program under test, if it is there.
     pub annulus: Option<PathBuf>,
     /// Where the program runs.
     pub cpu: u32,
+    /// Where its other thread runs, if it measures itself with two; else the driver's.
+    pub other_cpu: u32,
     /// The directory that is served.
     pub root: PathBuf,
     /// The name in it of the file that is asked for.
@@ -102,8 +110,10 @@ fn fill_in(text: &str, place: &Place, scratch: &Path, port: u16) -> String {
     let file = place.root.join(&place.file);
     [
         ("{bare}", place.bare.display().to_string()),
+        ("{peers}", place.peers.display().to_string()),
         ("{annulus}", annulus.display().to_string()),
         ("{cpu}", place.cpu.to_string()),
+        ("{other_cpu}", place.other_cpu.to_string()),
         ("{root}", place.root.display().to_string()),
         ("{path}", place.file.clone()),
         ("{file}", file.display().to_string()),
@@ -131,18 +141,7 @@ pub fn start(who: &Contestant, place: &Place) -> io::Result<Running> {
         std::fs::write(scratch.join("conf"), fill_in(conf, place, &scratch, port))?;
     }
     let words: Vec<String> = who.command.iter().map(|word| fill_in(word, place, &scratch, port)).collect();
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let cpu = place.cpu;
-    // SAFETY: between fork and exec the closure makes two system calls; on success it does not allocate.
-    unsafe {
-        command.pre_exec(move || {
-            // A harness that is killed must not leave servers behind.
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            crate::pin::pin_current_thread(cpu)
-        });
-    }
-    let mut child = command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", words[0])))?;
+    let mut child = spawn(&words, [place.cpu; 2], Stdio::null())?;
     let Some(stderr) = child.stderr.take() else { return Err(io::Error::other("no stderr")) };
     let lines = read_lines(stderr);
     let address = match who.learn {
@@ -161,6 +160,58 @@ pub fn start(who: &Contestant, place: &Place) -> io::Result<Running> {
             })
         }
     }
+}
+
+/// Has `who` do `op` so often, on its CPU and the other one, and reads what it measured.
+///
+/// # Errors
+/// It is not installed, failed (with what it said), takes longer than a minute, or prints something else.
+pub fn run_own(who: &Contestant, place: &Place, op: Op, count: u64) -> io::Result<Measured> {
+    let words: Vec<String> = who
+        .command
+        .iter()
+        .map(|word| fill_in(word, place, &place.scratch, 0))
+        .map(|word| word.replace("{op}", op.name()).replace("{count}", &count.to_string()))
+        .collect();
+    let mut child = spawn(&words, [place.cpu, place.other_cpu], Stdio::piped())?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    // What it prints is far less than a pipe holds, so it ends without being read from; the write end closes then.
+    let ended = match &out {
+        Some(out) => {
+            let limit = Timespec { tv_sec: OWN_PATIENCE.as_secs() as i64, tv_nsec: 0 };
+            poll(&mut [PollFd::new(out, PollFlags::IN)], Some(&limit))? > 0
+        }
+        None => false,
+    };
+    if !ended {
+        kill(&mut child);
+        return Err(io::Error::other(format!("took longer than {} s", OWN_PATIENCE.as_secs())));
+    }
+    let (mut printed, mut said) = (String::new(), String::new());
+    if let (Some(mut out), Some(mut err)) = (out, err) {
+        out.read_to_string(&mut printed)?;
+        err.read_to_string(&mut said)?;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("ended with {status}: {}", said.trim())));
+    }
+    printed.trim().parse().map_err(io::Error::other)
+}
+
+/// Starts a program that may run on `cpus`.
+fn spawn(words: &[String], cpus: [u32; 2], stdout: Stdio) -> io::Result<Child> {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    // SAFETY: between fork and exec the closure makes two system calls; on success it does not allocate.
+    unsafe {
+        command.pre_exec(move || {
+            // A harness that is killed must not leave servers behind.
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            crate::pin::keep_current_thread_on(&cpus)
+        });
+    }
+    command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", words[0])))
 }
 
 /// A port that nobody listens on now. Another program may take it before ours does; then ours says so and is left out.
@@ -255,16 +306,20 @@ mod tests {
         };
         let place = Place {
             bare: PathBuf::new(),
+            peers: PathBuf::new(),
             annulus: None,
             cpu: 0,
+            other_cpu: 0,
             root: PathBuf::new(),
             file: String::new(),
             body: 0,
             to: SocketAddr::from(([127, 0, 0, 1], 1)),
             scratch: std::env::temp_dir().join(format!("annulus-launch-{}", std::process::id())),
         };
-        let error = start(&who, &place).map(drop).unwrap_err();
+        let errors = [start(&who, &place).map(drop), run_own(&who, &place, Op::Yield, 1).map(drop)];
         std::fs::remove_dir_all(&place.scratch).unwrap();
-        assert!(error.to_string().contains("/nonexistent/program"), "{error}");
+        for error in errors.map(Result::unwrap_err) {
+            assert!(error.to_string().contains("/nonexistent/program"), "{error}");
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! Contestants beside each other: who takes part, how each is started, the rounds, and what comes out.
 
+pub mod bars;
+pub mod check;
+pub mod contestants;
 pub mod launch;
+pub mod markdown;
 pub mod report;
 pub mod rounds;
+pub mod svg;
 pub mod table;

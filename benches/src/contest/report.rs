@@ -1,37 +1,54 @@
 //! What came out, for people and for scripts.
 
-use super::rounds::{Outcomes, Result, Settings};
+use super::rounds::{Outcomes, Result, Sample};
 use super::table::{Unit, Workload};
 use crate::stats::{Ratio, median, paired_ratio, quantile};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// One line of a table.
-struct Line<'a> {
-    result: &'a Result,
+pub struct Line<'a> {
+    /// Who, and every sample.
+    pub result: &'a Result,
     cost: Vec<f64>,
     speed: Vec<f64>,
-    ratio: Option<Ratio>,
+    /// Cost to that of the reference.
+    pub ratio: Option<Ratio>,
 }
 
-fn lines<'a>(work: &Workload, outcomes: &'a Outcomes, reference: &str) -> Vec<Line<'a>> {
-    let cost_of = |result: &Result| -> Vec<f64> {
-        let cost = |sample: &super::rounds::Sample| match work.unit {
-            Unit::MicrosPerRequest => sample.cpu_ns as f64 / 1e3 / sample.outcome.requests as f64,
-            Unit::SecondsPerGigabyte => sample.cpu_ns as f64 / sample.outcome.bytes as f64,
-        };
-        result.samples.iter().map(cost).collect()
-    };
+impl Line<'_> {
+    /// Lower quartile, median and upper quartile of the cost.
+    pub fn quartiles(&self) -> [f64; 3] {
+        [0.25, 0.5, 0.75].map(|q| quantile(&self.cost, q).unwrap_or(f64::NAN))
+    }
+
+    /// The median speed.
+    pub fn speed(&self) -> f64 {
+        median(&self.speed).unwrap_or(f64::NAN)
+    }
+
+    /// The share of the wall time in which the contestant had a CPU, over all rounds.
+    pub fn busy(&self) -> f64 {
+        let samples = &self.result.samples;
+        let cpu: u64 = samples.iter().map(|sample| sample.cpu_ns).sum();
+        let wall: f64 = samples.iter().map(|sample| sample.outcome.wall.as_secs_f64()).sum();
+        cpu as f64 / 1e9 / wall.max(1e-9)
+    }
+}
+
+/// The lines of a table, the cheapest contestant first.
+pub fn lines<'a>(work: &Workload, outcomes: &'a Outcomes, reference: &str) -> Vec<Line<'a>> {
+    let cost_of = |result: &Result| costs(work.unit, result);
     let reference = outcomes.results.iter().find(|result| result.who.name == reference).map(cost_of);
     let mut lines: Vec<Line<'a>> = outcomes
         .results
         .iter()
         .map(|result| {
             let cost = cost_of(result);
-            let speed = |sample: &super::rounds::Sample| {
+            let speed = |sample: &Sample| {
                 let done = match work.unit {
-                    Unit::MicrosPerRequest => sample.outcome.requests as f64 / 1e3,
                     Unit::SecondsPerGigabyte => sample.outcome.bytes as f64 / 1e9,
+                    _ => sample.outcome.requests as f64 / 1e3,
                 };
                 done / sample.outcome.wall.as_secs_f64()
             };
@@ -43,31 +60,35 @@ fn lines<'a>(work: &Workload, outcomes: &'a Outcomes, reference: &str) -> Vec<Li
     lines
 }
 
-/// The share of the wall time in which the contestant had a CPU, over all rounds.
-fn busy(result: &Result) -> f64 {
-    let cpu: u64 = result.samples.iter().map(|sample| sample.cpu_ns).sum();
-    let wall: f64 = result.samples.iter().map(|sample| sample.outcome.wall.as_secs_f64()).sum();
-    cpu as f64 / 1e9 / wall.max(1e-9)
+/// What each round cost.
+pub fn costs(unit: Unit, result: &Result) -> Vec<f64> {
+    let cost = |sample: &Sample| {
+        let (cpu, requests) = (sample.cpu_ns as f64, sample.outcome.requests as f64);
+        match unit {
+            Unit::MicrosPerRequest => cpu / 1e3 / requests,
+            Unit::SecondsPerGigabyte => cpu / sample.outcome.bytes as f64,
+            Unit::NanosPerOperation => cpu / requests,
+            Unit::MicrosLate => sample.late.map_or(f64::NAN, |late| late.as_nanos() as f64 / 1e3),
+        }
+    };
+    result.samples.iter().map(cost).collect()
 }
 
 /// The table of one workload, the cheapest contestant first.
-pub fn text(work: &Workload, outcomes: &Outcomes, reference: &str, settings: &Settings) -> String {
-    let (cost, speed) = match work.unit {
-        Unit::MicrosPerRequest => ("CPU us/request", "k requests/s"),
-        Unit::SecondsPerGigabyte => ("CPU s/GB", "GB/s"),
-    };
-    let mut out = format!("\n{}: {} rounds; ratios of CPU to `{reference}`\n", work.name, settings.rounds);
+pub fn text(work: &Workload, outcomes: &Outcomes, reference: &str) -> String {
+    let (cost, speed) = work.unit.names();
+    let mut out = format!("\n{}: {} rounds; ratios of cost to `{reference}`\n", work.name, outcomes.rounds);
     let mut row = |cells: [&str; 5]| {
         // Writing to a String does not fail.
         let _ = writeln!(
             out,
-            "  {:<28} {:>24} {:>24} {:>12} {:>5}",
+            "  {:<28} {:>30} {:>24} {:>14} {:>5}",
             cells[0], cells[1], cells[2], cells[3], cells[4]
         );
     };
     row(["contestant", &format!("{cost} [quartiles]"), "ratio [95%]", speed, "busy"]);
     for line in lines(work, outcomes, reference) {
-        let at = |q| quantile(&line.cost, q).unwrap_or(f64::NAN);
+        let [low, middle, high] = line.quartiles();
         let ratio = match line.ratio {
             Some(Ratio { value, interval: Some((low, high)) }) => format!("{value:.2} [{low:.2}, {high:.2}]"),
             Some(Ratio { value, interval: None }) => format!("{value:.2} [too few rounds]"),
@@ -75,10 +96,10 @@ pub fn text(work: &Workload, outcomes: &Outcomes, reference: &str, settings: &Se
         };
         row([
             &line.result.who.name,
-            &format!("{:.3} [{:.3}, {:.3}]", at(0.5), at(0.25), at(0.75)),
+            &format!("{middle:.3} [{low:.3}, {high:.3}]"),
             &ratio,
-            &format!("{:.2}", median(&line.speed).unwrap_or(f64::NAN)),
-            &format!("{:.0}%", busy(line.result) * 100.0),
+            &format!("{:.2}", line.speed()),
+            &format!("{:.0}%", line.busy() * 100.0),
         ]);
     }
     for (name, why) in &outcomes.left_out {
@@ -102,6 +123,7 @@ pub fn json(work: &Workload, outcomes: &Outcomes, reference: &str) -> Value {
                         "wall_ns": sample.outcome.wall.as_nanos() as u64,
                         "requests": sample.outcome.requests,
                         "bytes": sample.outcome.bytes,
+                        "late_ns": sample.late.map(|late| late.as_nanos() as u64),
                     })
                 })
                 .collect();
@@ -113,7 +135,7 @@ pub fn json(work: &Workload, outcomes: &Outcomes, reference: &str) -> Value {
                 "speed_median": median(&line.speed),
                 "ratio": line.ratio.map(|ratio| ratio.value),
                 "ratio_interval_95": line.ratio.and_then(|ratio| ratio.interval).map(|(low, high)| [low, high]),
-                "busy": busy(line.result),
+                "busy": line.busy(),
                 "samples": samples,
             })
         })
@@ -122,11 +144,10 @@ pub fn json(work: &Workload, outcomes: &Outcomes, reference: &str) -> Value {
         outcomes.left_out.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect();
     json!({
         "name": work.name,
-        "load": format!("{:?}", work.load),
-        "unit": match work.unit {
-            Unit::MicrosPerRequest => "CPU us per request",
-            Unit::SecondsPerGigabyte => "CPU s per 10^9 bytes",
-        },
+        "task": format!("{:?}", work.task),
+        "unit": work.unit.names().0,
+        "speed_unit": work.unit.names().1,
+        "rounds": outcomes.rounds,
         "reference": reference,
         "contestants": contestants,
         "left_out": left_out,
@@ -156,8 +177,8 @@ pub fn machine() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rounds::Sample;
-    use super::super::table::{contestants, workloads};
+    use super::super::contestants::contestants;
+    use super::super::table::workloads;
     use super::*;
     use crate::drive::Outcome;
     use std::time::Duration;
@@ -169,10 +190,11 @@ mod tests {
             let outcome = Outcome { requests: 100, bytes: 6_553_600, wall: Duration::from_millis(10) };
             Result {
                 who: contestants(work.kind)[index].clone(),
-                samples: vec![Sample { cpu_ns: cpu_us * 1000, outcome }; 6],
+                samples: vec![Sample { cpu_ns: cpu_us * 1000, outcome, late: None }; 6],
             }
         };
         let outcomes = Outcomes {
+            rounds: 6,
             results: vec![result(0, 4000), result(4, 2000)],
             left_out: vec![("nobody".into(), "not there".into())],
         };
@@ -184,13 +206,7 @@ mod tests {
         let ratio = found["contestants"][1]["ratio"].as_f64().unwrap();
         assert!((ratio - 2.0).abs() < 1e-9);
         assert_eq!(found["left_out"][0]["name"], "nobody");
-        let settings = super::super::rounds::Settings {
-            rounds: 6,
-            run: Duration::from_millis(1),
-            only: vec![],
-            copy: false,
-        };
-        let table = text(&work, &outcomes, reference, &settings);
+        let table = text(&work, &outcomes, reference);
         assert!(table.contains("2.00 [2.00, 2.00]"), "{table}");
         assert!(table.contains("left out: nobody: not there"), "{table}");
     }

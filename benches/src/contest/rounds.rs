@@ -1,8 +1,10 @@
 //! The rounds: every contestant is started, checked and given its amount of work, and then all take turns.
 
-use super::launch::{Place, Running, start};
-use super::table::{Contestant, Kind, Workload, contestants};
+use super::contestants::{Contestant, contestants};
+use super::launch::{Place, Running, run_own, start};
+use super::table::{Kind, Task, Workload};
 use crate::drive::{Backend, Load, Outcome};
+use crate::micro::{Measured, Op};
 use crate::{pattern, size};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -17,10 +19,20 @@ pub struct Settings {
     pub rounds: usize,
     /// About how long each contestant works in each of them.
     pub run: Duration,
-    /// Contestants whose name contains one of these take part; all if there is none.
+    /// Contestants whose name contains one of these take part, or is one if it ends in `=`; all if there is none.
     pub only: Vec<String>,
     /// Clients read bulk bytes instead of dropping them inside the kernel.
     pub copy: bool,
+}
+
+impl Settings {
+    fn wants(&self, name: &str) -> bool {
+        let fits = |part: &String| match part.strip_suffix('=') {
+            Some(whole) => name == whole,
+            None => name.contains(part.as_str()),
+        };
+        self.only.is_empty() || self.only.iter().any(fits)
+    }
 }
 
 /// What one contestant did in one round.
@@ -30,6 +42,8 @@ pub struct Sample {
     pub cpu_ns: u64,
     /// What was delivered, and how long it took.
     pub outcome: Outcome,
+    /// How late sleepers woke.
+    pub late: Option<Duration>,
 }
 
 /// A contestant that finished all rounds.
@@ -44,6 +58,8 @@ pub struct Result {
 /// What came of one workload.
 #[derive(Clone, Debug, Default)]
 pub struct Outcomes {
+    /// How many rounds there were.
+    pub rounds: usize,
     /// Those that finished.
     pub results: Vec<Result>,
     /// Those that did not, and why.
@@ -52,110 +68,160 @@ pub struct Outcomes {
 
 struct Player {
     who: Contestant,
-    running: Running,
-    work: u64,
+    /// The server, or nothing for a program that is started anew each time.
+    running: Option<Running>,
+    amount: u64,
     samples: Vec<Sample>,
 }
 
-/// Has all contestants of `work` do it in turns.
+/// One workload and those who play it.
+pub struct Match {
+    work: Workload,
+    place: Place,
+    backend: Backend,
+    settings: Settings,
+    players: Vec<Player>,
+    left_out: Vec<(String, String)>,
+    rounds: usize,
+}
+
+/// Has all contestants of `work` do it in turns, for as many rounds as `settings` says.
 ///
 /// # Errors
-/// The files or the backend cannot be made. A contestant that fails is left out and named instead.
+/// As for [`Match::new`].
 pub fn play(work: &Workload, place: &Place, settings: &Settings) -> io::Result<Outcomes> {
-    let backend = Backend::new(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let mut place = Place { to: backend.address(), ..place.clone() };
-    if let Load::Http { path, body, .. } = &work.load {
-        place.file = path.trim_start_matches('/').to_owned();
-        place.body = *body;
-        if let Kind::File(_) | Kind::Hello(_) = work.kind {
-            make_file(&place.root.join(&place.file), *body)?;
+    let mut game = Match::new(work, place, settings)?;
+    for _ in 0..settings.rounds {
+        game.round();
+    }
+    Ok(game.finish())
+}
+
+impl Match {
+    /// Starts every contestant, checks every byte of some answers, and finds out how much work fills a turn.
+    ///
+    /// # Errors
+    /// The files or the backend cannot be made. A contestant that fails is left out and named instead.
+    pub fn new(work: &Workload, place: &Place, settings: &Settings) -> io::Result<Match> {
+        let backend = Backend::new(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let mut place = Place { to: backend.address(), ..place.clone() };
+        if let Task::Drive(Load::Http { path, body, .. }) = &work.task {
+            place.file = path.trim_start_matches('/').to_owned();
+            place.body = *body;
+            if let Kind::File(_) | Kind::Hello(_) = work.kind {
+                make_file(&place.root.join(&place.file), *body)?;
+            }
+        }
+        let (work, settings) = (work.clone(), settings.clone());
+        let (players, left_out) = (Vec::new(), Vec::new());
+        let mut game = Match { work, place, backend, settings, players, left_out, rounds: 0 };
+        for who in contestants(game.work.kind) {
+            if !game.settings.wants(&who.name) {
+                continue;
+            }
+            match game.prepare(&who) {
+                Ok(player) => game.players.push(player),
+                Err(e) => game.left_out.push((who.name, e.to_string())),
+            }
+        }
+        Ok(game)
+    }
+
+    fn prepare(&self, who: &Contestant) -> io::Result<Player> {
+        let (running, least) = match &self.work.task {
+            Task::Own(Op::Sleepers) => (None, 1),
+            Task::Own(_) => (None, 100),
+            Task::Drive(load) => {
+                let running = start(who, &self.place)?;
+                let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
+                session.verify().map_err(|e| io::Error::new(e.kind(), format!("disqualified: {e}")))?;
+                drop(session);
+                (Some(running), least_work(load))
+            }
+        };
+        let mut player = Player { who: who.clone(), running, amount: least, samples: Vec::new() };
+        loop {
+            let wall = self.turn(&player)?.outcome.wall.max(Duration::from_micros(1));
+            let share = self.settings.run.as_secs_f64() / wall.as_secs_f64();
+            if share <= 4.0 {
+                player.amount = ((player.amount as f64 * share) as u64).max(least);
+                return Ok(player);
+            }
+            player.amount *= 4;
         }
     }
-    let mut outcomes = Outcomes::default();
-    let mut players = Vec::new();
-    for who in contestants(work.kind) {
-        if !settings.only.is_empty() && !settings.only.iter().any(|part| who.name.contains(part)) {
-            continue;
-        }
-        match prepare(&who, work, &place, &backend, settings) {
-            Ok(player) => players.push(player),
-            Err(e) => outcomes.left_out.push((who.name, e.to_string())),
-        }
-    }
-    for round in 0..settings.rounds {
+
+    /// Lets everyone have one turn. Who fails is left out from then on, with all that he did before.
+    pub fn round(&mut self) {
         let mut failed = Vec::new();
-        for turn in order(players.len(), round as u64) {
-            let player = &mut players[turn];
-            match one_turn(&player.running, player.work, work, &backend, settings) {
-                Ok(sample) => player.samples.push(sample),
-                Err(e) => failed.push((turn, format!("in round {}: {e}", round + 1))),
+        for turn in order(self.players.len(), self.rounds as u64) {
+            match self.turn(&self.players[turn]) {
+                Ok(sample) => self.players[turn].samples.push(sample),
+                Err(e) => failed.push((turn, format!("in round {}: {e}", self.rounds + 1))),
             }
         }
         failed.sort_by_key(|(turn, _)| std::cmp::Reverse(*turn));
         for (turn, why) in failed {
-            outcomes.left_out.push((players.remove(turn).who.name, why));
+            self.left_out.push((self.players.remove(turn).who.name, why));
         }
+        self.rounds += 1;
     }
-    for player in players {
-        if let Err(e) = player.running.stop() {
-            eprintln!("{}: {e}", player.who.name);
-        }
-        outcomes.results.push(Result { who: player.who, samples: player.samples });
-    }
-    Ok(outcomes)
-}
 
-/// Starts a contestant, checks every byte of some answers, and finds out how much work fills a turn.
-fn prepare(
-    who: &Contestant,
-    work: &Workload,
-    place: &Place,
-    backend: &Backend,
-    settings: &Settings,
-) -> io::Result<Player> {
-    let running = start(who, place)?;
-    let mut session = work.load.open(running.address, Some(backend), settings.copy)?;
-    session.verify().map_err(|e| io::Error::new(e.kind(), format!("disqualified: {e}")))?;
-    let least = least_work(work);
-    let mut amount = least;
-    loop {
-        let wall = session.run(amount)?.wall.max(Duration::from_micros(1));
-        let share = settings.run.as_secs_f64() / wall.as_secs_f64();
-        if share <= 4.0 {
-            amount = ((amount as f64 * share) as u64).max(least);
-            break;
+    /// For a server new connections, warmed by a little work, and then the work that counts.
+    fn turn(&self, player: &Player) -> io::Result<Sample> {
+        let (load, running) = match (&self.work.task, &player.running) {
+            (Task::Drive(load), Some(running)) => (load, running),
+            (Task::Drive(_), None) => return Err(io::Error::other("the server was never started")),
+            (Task::Own(op), _) => {
+                let Measured { ops, wall, cpu, late } =
+                    run_own(&player.who, &self.place, *op, player.amount)?;
+                let outcome = Outcome { requests: ops, bytes: 0, wall };
+                return Ok(Sample { cpu_ns: cpu.as_nanos() as u64, outcome, late });
+            }
+        };
+        let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
+        let warm = (player.amount / 10).max(least_work(load));
+        if warm < player.amount {
+            session.run(warm)?;
         }
-        amount *= 4;
+        let before = running.cpu_ns()?;
+        let outcome = session.run(player.amount)?;
+        Ok(Sample { cpu_ns: running.cpu_ns()? - before, outcome, late: None })
     }
-    drop(session);
-    Ok(Player { who: who.clone(), running, work: amount, samples: Vec::new() })
+
+    /// How many rounds there were.
+    pub fn rounds(&self) -> usize {
+        self.rounds
+    }
+
+    /// How it stands.
+    pub fn outcomes(&self) -> Outcomes {
+        let result = |player: &Player| Result { who: player.who.clone(), samples: player.samples.clone() };
+        Outcomes {
+            rounds: self.rounds,
+            results: self.players.iter().map(result).collect(),
+            left_out: self.left_out.clone(),
+        }
+    }
+
+    /// Ends all servers.
+    pub fn finish(self) -> Outcomes {
+        let outcomes = self.outcomes();
+        for player in self.players {
+            if let Some(Err(e)) = player.running.map(Running::stop) {
+                eprintln!("{}: {e}", player.who.name);
+            }
+        }
+        outcomes
+    }
 }
 
 /// One request on each connection, or bulk that is more than all buffers on the way.
-fn least_work(work: &Workload) -> u64 {
-    match &work.load {
+fn least_work(load: &Load) -> u64 {
+    match load {
         Load::Http { connections, .. } | Load::Echo { connections, .. } => *connections as u64,
         Load::Bulk { connections, .. } => (*connections as u64) << 20,
     }
-}
-
-/// New connections, warmed by a little work, and then the work that counts.
-fn one_turn(
-    running: &Running,
-    amount: u64,
-    work: &Workload,
-    backend: &Backend,
-    settings: &Settings,
-) -> io::Result<Sample> {
-    let mut session = work.load.open(running.address, Some(backend), settings.copy)?;
-    let warm = (amount / 10).max(least_work(work));
-    if warm < amount {
-        session.run(warm)?;
-    }
-    let before = running.cpu_ns()?;
-    let outcome = session.run(amount)?;
-    let cpu_ns = running.cpu_ns()? - before;
-    Ok(Sample { cpu_ns, outcome })
 }
 
 /// Who plays when: another order each round, so that nobody always follows the same one.

@@ -1,0 +1,189 @@
+//! The one table of who takes part. To add a contestant, add a line to [`contestants`].
+
+use super::table::Kind;
+
+/// How the address of a contestant is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learn {
+    /// It prints a line with `listening on ADDR` on stderr.
+    Line,
+    /// It is told `{port}`, and is there once a connection is accepted.
+    Port,
+}
+
+/// A program with a command line. `{...}` are filled in: `{bare}` the directory of our own binaries, `{peers}` that of
+/// the other runtimes', `{annulus}` the program under test, `{cpu}`, `{other_cpu}`, `{root}` and `{path}` and `{file}`
+/// (the directory that is served, the path of the request in it, and both together), `{body}` its bytes, `{to}` the
+/// address of the backend, `{port}` a free port, `{scratch}` a directory of its own, `{op}` and `{count}` the operation
+/// to measure and how often.
+#[derive(Clone, Debug)]
+pub struct Contestant {
+    /// As in the results.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How its address is learned.
+    pub learn: Learn,
+    /// Written to `{scratch}/conf` before it is started.
+    pub conf: Option<String>,
+}
+
+/// All that can do work of `kind`.
+pub fn contestants(kind: Kind) -> Vec<Contestant> {
+    let mut all = Vec::new();
+    let mut add = |name: &str, command: &str, learn, conf: Option<String>| {
+        let command = command.split_ascii_whitespace().map(str::to_owned).collect();
+        all.push(Contestant { name: name.to_owned(), command, learn, conf });
+    };
+    match kind {
+        Kind::Hello(_) => {
+            add("bare", "{bare}/bare_http --cpu {cpu} --body {body}", Learn::Line, None);
+            for sendfile in ["on", "off"] {
+                add(&format!("nginx sendfile {sendfile}"), NGINX, Learn::Port, Some(nginx_files(sendfile)));
+            }
+            add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
+            add("annulus hello", "{bare}/annulus_hello --cpu {cpu} --body {body}", Learn::Line, None);
+            for peer in PEERS {
+                let command = format!("{{peers}}/peer-{peer} hello --cpu {{cpu}} --body {{body}}");
+                add(peer, &command, Learn::Line, None);
+            }
+            add("hyper", "{peers}/peer-tokio hyper --cpu {cpu} --body {body}", Learn::Line, None);
+        }
+        Kind::File(_) => {
+            for road in FILE_ROADS {
+                let command = format!("{{bare}}/bare_file {{file}} --cpu {{cpu}} --road {road}");
+                add(&format!("bare {road}"), &command, Learn::Line, None);
+            }
+            for sendfile in ["on", "off"] {
+                add(&format!("nginx sendfile {sendfile}"), NGINX, Learn::Port, Some(nginx_files(sendfile)));
+            }
+            for road in ["ring", "inline"] {
+                add(&format!("annulus {road}"), &format!("{ANNULUS_SERVE} --road {road}"), Learn::Line, None);
+            }
+        }
+        Kind::Echo => {
+            add("bare", "{bare}/bare_echo --cpu {cpu}", Learn::Line, None);
+            add("annulus", "{bare}/examples/echo 127.0.0.1:0 {cpu}", Learn::Line, None);
+            for peer in PEERS {
+                add(peer, &format!("{{peers}}/peer-{peer} echo --cpu {{cpu}}"), Learn::Line, None);
+            }
+        }
+        Kind::Micro => {
+            let measure = "--count {count} --cpu {cpu} --other-cpu {other_cpu}";
+            add("annulus", &format!("{{bare}}/annulus_micro {{op}} {measure}"), Learn::Line, None);
+            for peer in PEERS {
+                add(peer, &format!("{{peers}}/peer-{peer} micro {{op}} {measure}"), Learn::Line, None);
+            }
+        }
+        Kind::RelayBulk | Kind::RelaySmall => {
+            let roads = if kind == Kind::RelayBulk { RELAY_ROADS } else { SMALL_ROADS };
+            for road in roads {
+                let command = format!("{{bare}}/bare_relay --to {{to}} --cpu {{cpu}} --road {road}");
+                add(&format!("bare {road}"), &command, Learn::Line, None);
+            }
+            for (name, options) in HAPROXY {
+                add(name, "haproxy -db -f {scratch}/conf", Learn::Port, Some(haproxy(options)));
+            }
+            for road in ["ring", "inline"] {
+                let command = format!(
+                    "{{annulus}} proxy --to {{to}} --listen 127.0.0.1:0 --cores {{cpu}} --road {road}"
+                );
+                add(&format!("annulus {road}"), &command, Learn::Line, None);
+            }
+        }
+    }
+    all
+}
+
+/// The program as it comes out of its box.
+const ANNULUS_SERVE: &str = "{annulus} serve {root} --listen 127.0.0.1:0 --cores {cpu}";
+
+/// The other runtimes, each a program `peer-NAME` of benches/peers.
+const PEERS: &[&str] = &["compio", "glommio", "monoio", "tokio"];
+
+const FILE_ROADS: &[&str] = &[
+    "read-send:64k",
+    "sendfile:64k",
+    "sendfile:1m",
+    "sendfile:all",
+    "inline-splice:64k",
+    "inline-splice:1m",
+    "splice-sqe:64k",
+    "splice-sqe:1m",
+    "read-fixed-send:64k",
+    "read-fixed-send:256k",
+    "read-fixed-send-zc:64k",
+    "read-fixed-send-zc:256k",
+];
+
+const RELAY_ROADS: &[&str] = &[
+    "recv-send:64k",
+    "recv-send:256k",
+    "splice-sqe:64k",
+    "splice-sqe:1m",
+    "inline-splice:64k",
+    "inline-splice:1m",
+    "mshot",
+];
+
+const SMALL_ROADS: &[&str] = &["mshot", "recv-send:64k", "inline-splice:64k"];
+
+const NGINX: &str = "nginx -p {scratch} -c {scratch}/conf -e stderr";
+
+/// One process, no log, descriptors kept open: what nginx's own tuning pages advise for static files.
+fn nginx_files(sendfile: &str) -> String {
+    format!(
+        "daemon off; master_process off; worker_processes 1; pid {{scratch}}/pid; error_log stderr crit;
+events {{ worker_connections 20000; }}
+http {{
+  access_log off; server_tokens off; default_type application/octet-stream;
+  sendfile {sendfile}; tcp_nopush on; tcp_nodelay on;
+  keepalive_timeout 300s; keepalive_requests 1000000000;
+  open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;
+  client_body_temp_path {{scratch}}/a; proxy_temp_path {{scratch}}/b; fastcgi_temp_path {{scratch}}/c;
+  uwsgi_temp_path {{scratch}}/d; scgi_temp_path {{scratch}}/e;
+  server {{ listen 127.0.0.1:{{port}}; root {{root}}; }}
+}}
+"
+    )
+}
+
+/// Out of the box; with splicing named (`splice-auto` never engaged on 2.6); the same with pipes of 1 MiB.
+const HAPROXY: &[(&str, (&str, &str))] = &[
+    ("haproxy", ("", "")),
+    ("haproxy splice", ("", "option splice-request\n  option splice-response")),
+    ("haproxy splice 1m", ("tune.pipesize 1048576", "option splice-request\n  option splice-response")),
+];
+
+fn haproxy((global, listen): &(&str, &str)) -> String {
+    format!(
+        "global
+  nbthread 1
+  maxconn 4000
+  {global}
+listen relay
+  mode tcp
+  bind 127.0.0.1:{{port}}
+  timeout connect 10s
+  timeout client 300s
+  timeout server 300s
+  {listen}
+  server backend {{to}}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_roads_are_roads() {
+        for road in FILE_ROADS {
+            road.parse::<crate::bare::FileRoad>().unwrap();
+        }
+        for road in RELAY_ROADS.iter().chain(SMALL_ROADS) {
+            road.parse::<crate::bare::RelayRoad>().unwrap();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The results as a page for people.
+
+use super::report::{Line, lines};
+use super::rounds::Outcomes;
+use super::table::Workload;
+use crate::stats::Ratio;
+use serde_json::Value;
+use std::fmt::Write;
+
+/// One section per workload, the cheapest contestant first, after a line that says what machine it was.
+pub fn page(machine: &Value, note: &str, played: &[(Workload, Outcomes, String)]) -> String {
+    let text = |name: &str| machine[name].as_str().map_or_else(|| machine[name].to_string(), str::to_owned);
+    let mut out = format!(
+        "{} CPUs {}, {}, Linux {}, TCP {}; load average at the start {}.\n",
+        text("cpus"),
+        text("cpu"),
+        text("memory"),
+        text("kernel"),
+        text("tcp_congestion_control"),
+        text("load_average"),
+    );
+    if machine["optimized"] != true {
+        out.push_str("\n**A debug build: the numbers say nothing.**\n");
+    }
+    if !note.is_empty() {
+        let _ = writeln!(out, "\n{note}");
+    }
+    for (work, outcomes, reference) in played {
+        section(&mut out, work, outcomes, reference);
+    }
+    out
+}
+
+fn section(out: &mut String, work: &Workload, outcomes: &Outcomes, reference: &str) {
+    let (cost, speed) = work.unit.names();
+    // Writing to a String does not fail, here and below.
+    let _ = write!(
+        out,
+        "\n### {}\n\n{} rounds, ratios to `{reference}`\n\n| contestant | {cost} (quartiles) | ratio (95%) | {speed} | busy |\n\
+         |---|---|---|---|---|\n",
+        work.name, outcomes.rounds
+    );
+    for line in lines(work, outcomes, reference) {
+        let Line { result, .. } = &line;
+        let [low, middle, high] = line.quartiles().map(figure);
+        let ratio = match line.ratio {
+            Some(Ratio { value, interval: Some((low, high)) }) => format!("{value:.2} ({low:.2}-{high:.2})"),
+            Some(Ratio { value, interval: None }) => format!("{value:.2}"),
+            None => "-".to_owned(),
+        };
+        let (speed, busy) = (figure(line.speed()), line.busy() * 100.0);
+        let _ = writeln!(
+            out,
+            "| {} | {middle} ({low}-{high}) | {ratio} | {speed} | {busy:.0}% |",
+            result.who.name
+        );
+    }
+    for (name, why) in &outcomes.left_out {
+        let _ = writeln!(out, "\nLeft out: {name}: {}", why.replace('\n', " "));
+    }
+}
+
+/// Three digits that count, and no more than three behind the point.
+pub fn figure(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v if v >= 1.0 => format!("{v:.2}"),
+        v => format!("{v:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits() {
+        for (value, text) in
+            [(1234.5, "1234"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.1234, "0.123")]
+        {
+            assert_eq!(figure(value), text);
+        }
+    }
+}
