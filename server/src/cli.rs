@@ -11,6 +11,7 @@ use annulus::transfer::Road;
 use annulus::{PlacementPolicy, Runtime};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::descriptors;
 use crate::door::Door;
 use crate::exit::Failure;
 use crate::signals::Signals;
@@ -209,6 +210,8 @@ where
     // Before the first thread, so that all of them inherit the mask.
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
+    // Before the first listener, which reads the limit.
+    descriptors::raise_limit();
     let runtime = Runtime::builder().cores(common.cores.clone()).placement(common.placement).build()?;
     let plan = runtime.plan().clone();
     let running = runtime.start(root)?;

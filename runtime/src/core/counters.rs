@@ -98,11 +98,13 @@ counters! {
     file_bytes_cold,
     /// File bytes sent by splice SQEs alone.
     file_bytes_ring,
+    /// File bytes that were copied, because no pipe could be had.
+    file_bytes_copied,
     /// Relayed bytes moved by splice(2) on the core.
     relay_bytes_inline,
     /// Relayed bytes moved by splice SQEs.
     relay_bytes_ring,
-    /// Relayed bytes that were copied, because splicing stops before an urgent byte.
+    /// Relayed bytes that were copied: no pipe could be had, or splicing had stopped before an urgent byte.
     relay_bytes_copied,
     /// Operations that the kernel had not given back when the core ended; their memory was leaked.
     ops_leaked,

@@ -15,9 +15,10 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::TcpStream;
 use super::group::BACKLOG;
+use super::room::Room;
 use crate::core::Core;
 use crate::error::os;
-use crate::op::accept::AcceptMulti;
+use crate::op::accept::Accept;
 use crate::op::slots::Key;
 use crate::runtime::state::RuntimeShared;
 use crate::{Error, ErrorKind, Result};
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     bound: SocketAddr,
     runtime: Arc<RuntimeShared>,
     accepting: Cell<Accepting>,
+    room: Room,
     came: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waiter: RefCell<Option<Waker>>,
 }
@@ -58,6 +60,7 @@ impl Shared {
         match result {
             Ok(fd) => {
                 core.shared.counters.accepts.add(1);
+                self.room.accepted(fd.as_fd());
                 self.came.borrow_mut().push_back(Ok(fd));
             }
             // The connection ended before it was accepted, or the accept was cancelled: the next one.
@@ -66,7 +69,7 @@ impl Shared {
                     || aborted(&e) => {}
             Err(e) => self.came.borrow_mut().push_back(Err(e)),
         }
-        if self.came.borrow().len() >= HOLD_BACK {
+        if self.came.borrow().len() >= HOLD_BACK || !self.room.for_many() {
             self.end(core);
         }
         let waiter = self.waiter.borrow_mut().take();
@@ -150,7 +153,9 @@ impl TcpListener {
         Core::with(|core| {
             let runtime = Arc::clone(&core.shared.runtime);
             let (fd, bound) = runtime.groups.join(address, core.shared.index, runtime.cores())?;
+            let room = Room::new(fd.as_fd());
             let shared = Shared {
+                room,
                 fd: Some(fd),
                 requested: address,
                 bound,
@@ -170,8 +175,10 @@ impl TcpListener {
 
     /// The next connection.
     ///
-    /// The first call arms a multishot accept that stays armed (Linux 5.19). When the process has no descriptor left,
-    /// accepting rests for 20 ms at a time; clients wait in the backlog meanwhile and are not lost.
+    /// The first call arms a multishot accept that stays armed (Linux 5.19). Where `RLIMIT_NOFILE` is near, connections
+    /// are accepted one by one, and a quarter of the descriptors (at most 256) is left to files and pipes: past it
+    /// accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile and are not lost. So a server does
+    /// well to raise its limit before it listens.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the listener itself fails.
@@ -208,7 +215,11 @@ impl TcpListener {
             return Poll::Ready(result);
         }
         if let Accepting::Idle = self.shared.accepting.get() {
-            let key = core.ops.submit_multi(&core.ring, AcceptMulti { listener: Rc::clone(&self.shared) });
+            let many = self.shared.room.for_many();
+            if !many && !self.shared.room.for_one(self.shared.fd()) {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)));
+            }
+            let key = core.ops.submit_multi(&core.ring, Accept { listener: Rc::clone(&self.shared), many });
             self.shared.accepting.set(Accepting::Armed(key));
         }
         self.shared.wait(cx);

@@ -6,6 +6,7 @@
 
 pub(crate) mod group;
 pub(crate) mod listener;
+mod room;
 pub(crate) mod socket;
 mod stream;
 

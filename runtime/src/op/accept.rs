@@ -1,4 +1,4 @@
-//! Accept, multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
+//! Accept: one connection, or multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
@@ -10,21 +10,25 @@ use super::{Multishot, Sqes, check};
 use crate::core::Core;
 use crate::net::listener::Shared;
 
-/// Accepts until it is cancelled or fails.
-pub(crate) struct AcceptMulti {
+/// Accepts one connection, or until it is cancelled or fails.
+pub(crate) struct Accept {
     pub(crate) listener: Rc<Shared>,
+    pub(crate) many: bool,
 }
 
 // SAFETY: the entry names the listener's descriptor only, which the `Rc` keeps open.
-unsafe impl Multishot for AcceptMulti {
+unsafe impl Multishot for Accept {
     const NAME: &'static str = "accept";
 
     fn sqes(&mut self) -> Sqes {
         // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.
-        opcode::AcceptMulti::new(types::Fd(self.listener.fd().as_raw_fd()))
-            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
-            .build()
-            .into()
+        let (fd, flags) =
+            (types::Fd(self.listener.fd().as_raw_fd()), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        if self.many {
+            opcode::AcceptMulti::new(fd).flags(flags).build().into()
+        } else {
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build().into()
+        }
     }
 
     fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {

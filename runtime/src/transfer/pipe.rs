@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+use rustix::process::{Resource, getrlimit};
 
 use crate::core::Core;
 use crate::error::os;
@@ -26,6 +27,7 @@ const KEEP: usize = 16;
 /// The idle pipes of a core.
 pub(crate) struct PipePool {
     idle: RefCell<Vec<Ends>>,
+    keep: usize,
 }
 
 struct Ends {
@@ -36,7 +38,10 @@ struct Ends {
 
 impl PipePool {
     pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Self { idle: RefCell::new(Vec::with_capacity(KEEP)) })
+        // Two descriptors each: where there are few, an idle pipe is worth less than a connection.
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let keep = KEEP.min((limit / 64) as usize);
+        Rc::new(Self { idle: RefCell::new(Vec::with_capacity(keep)), keep })
     }
 
     /// An empty pipe of the current core.
@@ -54,6 +59,11 @@ impl PipePool {
             Ok(Rc::new(Pipe { ends: Some(ends), held: Cell::new(0), busy: Cell::new(false), pool }))
         })
     }
+}
+
+/// Whether a pipe could not be had for lack of something that comes back: then bytes are copied instead.
+pub(super) fn is_lack(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 fn make() -> io::Result<Ends> {
@@ -168,7 +178,7 @@ impl Drop for Pipe {
             return;
         }
         let mut idle = self.pool.idle.borrow_mut();
-        if idle.len() < KEEP {
+        if idle.len() < self.pool.keep {
             idle.push(ends);
         }
     }

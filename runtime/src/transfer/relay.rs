@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::Road;
-use super::pipe::{Pipe, PipePool};
+use super::pipe::{Pipe, PipePool, is_lack};
 use crate::core::Core;
 use crate::error::os;
 use crate::net::SocketFd;
@@ -97,23 +97,30 @@ async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Resu
             None => {
                 from.ready(Ready::Read).await?;
                 polled = true;
-                pipe.insert(PipePool::take()?)
+                match PipePool::take() {
+                    Ok(taken) => pipe.insert(taken),
+                    Err(e) if is_lack(&e) => match copy_some(from, into, moved).await? {
+                        Seen::End => return Ok(()),
+                        Seen::Bytes | Seen::Nothing => continue,
+                    },
+                    Err(e) => return Err(e),
+                }
             }
         };
         let filled = current.fill_now(from.as_fd(), None, current.size());
         let fresh = std::mem::replace(&mut polled, false);
         match filled {
             Ok(n) if n > 0 => {}
-            // The end, or so it seems: see `past_the_mark`.
+            // The end, or so it seems: see `copy_some`.
             Ok(_) => {
-                if matches!(past_the_mark(from, into, moved).await?, Seen::End) {
+                if matches!(copy_some(from, into, moved).await?, Seen::End) {
                     return Ok(());
                 }
                 pipe = None;
                 continue;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                if fresh && matches!(past_the_mark(from, into, moved).await?, Seen::End) {
+                if fresh && matches!(copy_some(from, into, moved).await?, Seen::End) {
                     return Ok(());
                 }
                 pipe = None;
@@ -146,16 +153,23 @@ async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result
             Some(pipe) => pipe,
             None => {
                 from.ready(Ready::Read).await?;
-                pipe.insert(PipePool::take()?)
+                match PipePool::take() {
+                    Ok(taken) => pipe.insert(taken),
+                    Err(e) if is_lack(&e) => match copy_some(from, into, moved).await? {
+                        Seen::End => return Ok(()),
+                        Seen::Bytes | Seen::Nothing => continue,
+                    },
+                    Err(e) => return Err(e),
+                }
             }
         };
         match current.fill(SocketFd(Rc::clone(from.socket())), None, current.size()).await {
             Ok(n) if n > 0 => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
-            // The end, or so it seems, or nothing where the poll before it promised something: see `past_the_mark`.
+            // The end, or so it seems, or nothing where the poll before it promised something: see `copy_some`.
             _ => {
-                if matches!(past_the_mark(from, into, moved).await?, Seen::End) {
+                if matches!(copy_some(from, into, moved).await?, Seen::End) {
                     return Ok(());
                 }
                 continue;
@@ -185,13 +199,13 @@ enum Seen {
     End,
 }
 
-/// Receives and sends on by copying, once.
+/// Receives and sends on by copying, once: where no pipe can be had, and where splicing has come to its limits.
 ///
 /// Splicing from a TCP socket stops before an urgent byte (`send(2)`, MSG_OOB): it gives `EAGAIN` for ever while a poll
 /// says that there is something, and after the peer's end it gives 0 with bytes still queued. A plain receive passes the
 /// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
 /// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
-async fn past_the_mark(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<Seen> {
+async fn copy_some(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<Seen> {
     // On the stack, because what is usually found is the end.
     let mut found = [0; 4096];
     let n = match rustix::net::recv(from, &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {

@@ -7,11 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Road;
-use super::pipe::{Pipe, PipePool};
+use super::pipe::{Pipe, PipePool, is_lack};
 use crate::core::Core;
 use crate::fs::{File, cached};
 use crate::net::{SocketFd, TcpStream};
+use crate::op::ask;
 use crate::op::poll::Ready;
+use crate::op::read::Read;
+use crate::op::send::Send;
 use crate::{Error, task};
 
 /// A step of splice(2) on the core: 16 pages fill one socket buffer exactly, and more at a time measured slower.
@@ -67,6 +70,12 @@ pub async fn send_file(
     let turn = stream.writer().await.map_err(failed(0))?;
     let pipe = match PipePool::take() {
         Ok(pipe) => pipe,
+        Err(e) if is_lack(&e) => {
+            let mut sent = 0;
+            let result = copy(stream, file, range, &mut sent).await;
+            turn.done();
+            return result.map(|()| sent).map_err(|e| failed(sent)(Error::io("sending a file failed", e)));
+        }
         Err(e) => {
             turn.done();
             return Err(failed(0)(Error::io("cannot make a pipe for the transfer", e)));
@@ -79,6 +88,37 @@ pub async fn send_file(
     };
     turn.done();
     result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(Error::io("sending a file failed", e)))
+}
+
+/// Reads and sends, where no pipe can be had: slower, and it needs no descriptor.
+async fn copy(stream: &TcpStream, file: &File, range: Range<u64>, sent: &mut u64) -> io::Result<()> {
+    let mut at = range.start;
+    let mut buf = Vec::new();
+    while at < range.end {
+        buf.clear();
+        buf.reserve_exact((range.end - at).min(INLINE_STEP as u64) as usize);
+        let room = (range.end - at) as usize;
+        let (read, back) = ask(Read { file: Rc::clone(file.shared_fd()), buf, offset: at }).await;
+        buf = back;
+        if read? == 0 {
+            return Err(short());
+        }
+        buf.truncate(room);
+        at += buf.len() as u64;
+        let mut from = 0;
+        while from < buf.len() {
+            let (result, back) = ask(Send { socket: Rc::clone(stream.socket()), buf, from, flags: 0 }).await;
+            buf = back;
+            from += result?;
+        }
+        *sent += buf.len() as u64;
+        Core::with(|core| core.shared.counters.file_bytes_copied.add(buf.len() as u64));
+    }
+    Ok(())
+}
+
+fn short() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was")
 }
 
 struct Transfer<'a> {
@@ -183,7 +223,7 @@ impl Transfer<'_> {
     /// `n` bytes of the file are in the pipe.
     fn came(&mut self, n: usize) -> io::Result<usize> {
         if n == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"));
+            return Err(short());
         }
         self.next += n as u64;
         Ok(n)

@@ -1,10 +1,14 @@
 //! Opening what a path names, and telling "not there" from "cannot be read".
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use annulus::fs::{Dir, File, FileKind, OpenOptions};
 use rustix::io::Errno;
+
+/// How long a request waits for a descriptor, and how long between two tries.
+const PATIENCE: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_millis(5);
 
 /// An open regular file.
 pub(super) struct Opened {
@@ -28,7 +32,18 @@ pub(super) enum Unavailable {
 /// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
 pub(super) async fn open(root: &Dir, path: &Path) -> Result<Opened, Unavailable> {
     let options = OpenOptions::new().nonblock(true);
-    let file = root.open_beneath(path, options).await.map_err(judge)?;
+    let mut waited = Duration::ZERO;
+    let file = loop {
+        match root.open_beneath(path, options).await {
+            Ok(file) => break file,
+            // The listener leaves some descriptors to files, so one comes back soon.
+            Err(error) if is_lack(&error) && waited < PATIENCE => {
+                annulus::time::sleep(REST).await;
+                waited += REST;
+            }
+            Err(error) => return Err(judge(error)),
+        }
+    };
     // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a trip through the
     // ring costs more than the call.
     let stat = file.stat_now().map_err(Unavailable::Unreadable)?;
@@ -36,6 +51,12 @@ pub(super) async fn open(root: &Dir, path: &Path) -> Result<Opened, Unavailable>
         FileKind::Regular => Ok(Opened { file, size: stat.size, modified: stat.modified }),
         _ => Err(Unavailable::NotFound),
     }
+}
+
+/// Whether no descriptor is left, of this process or of the machine.
+fn is_lack(error: &annulus::Error) -> bool {
+    let errno = error.io_error().and_then(std::io::Error::raw_os_error).map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// What an error of openat2(2) says about the path.
