@@ -197,7 +197,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_like_a_sorted_map(start in span(), steps in prop::collection::vec(step(), 1..120)) {
