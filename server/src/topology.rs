@@ -108,7 +108,7 @@ async fn work() -> annulus::Result<()> {
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) has read enough.
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -14,6 +14,7 @@ use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
 use crate::numa::plan::{CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
+use crate::numa::region::Backing;
 use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
 use crate::ring::RingOptions;
@@ -35,6 +36,7 @@ pub struct Builder {
     cq_entries: Option<u32>,
     name: String,
     placement: PlacementPolicy,
+    pages: Backing,
 }
 
 impl Builder {
@@ -68,6 +70,12 @@ impl Builder {
     /// What threads are called: `NAME-CPU`, of which the kernel shows 15 bytes. `annulus` by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// With which size of page pools are backed; what a node really gave is in the report. [`Backing::System`] by default.
+    pub fn pages(mut self, pages: Backing) -> Self {
+        self.pages = pages;
         self
     }
 
@@ -143,6 +151,7 @@ impl Runtime {
             cq_entries: None,
             name: "annulus".to_owned(),
             placement: PlacementPolicy::default(),
+            pages: Backing::default(),
         }
     }
 
@@ -274,11 +283,12 @@ impl Runtime {
         }
         let mut pools = BTreeMap::new();
         for (node, cores) in by_node {
-            let make = match self.settings.placement {
-                PlacementPolicy::Off => NodePool::unplaced,
-                _ => NodePool::new,
+            let bytes = self.settings.pool_bytes;
+            let pool = match self.settings.placement {
+                PlacementPolicy::Off => NodePool::unplaced(&cores, bytes),
+                _ => NodePool::with_backing(&cores, bytes, self.settings.pages),
             };
-            pools.insert(node, make(&cores, self.settings.pool_bytes)?);
+            pools.insert(node, pool?);
         }
         Ok(pools)
     }
