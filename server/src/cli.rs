@@ -83,6 +83,10 @@ enum Command {
         #[arg(long, value_name = "LIST", default_value = "all")]
         cores: CoreSelection,
 
+        /// The network interface that clients come in by, such as eth0: CPUs of its node come first
+        #[arg(long, value_name = "NAME")]
+        nic: Option<String>,
+
         /// With --verify, what to do when memory cannot lie on its core's node: as in serve
         #[arg(long, value_name = "require|prefer|off", default_value_t)]
         placement: PlacementPolicy,
@@ -125,6 +129,10 @@ struct Common {
     /// Which CPUs to run on, one pinned thread each: "all" that the process may use, or a list such as 0-3,8
     #[arg(long, value_name = "LIST", default_value = "all")]
     cores: CoreSelection,
+
+    /// The network interface that clients come in by, such as eth0: CPUs of its node come first
+    #[arg(long, value_name = "NAME")]
+    nic: Option<String>,
 
     /// When memory cannot lie on its core's node: "require" refuses to start, "prefer" places what it can and reports the rest,
     /// "off" places nothing
@@ -211,8 +219,8 @@ pub(crate) fn run() -> Result<(), Failure> {
             let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
             start(&common, move || proxy::on_core(Arc::clone(&settings)))
         }
-        Command::Topology { verify: true, cores, placement } => topology::verify(cores, placement),
-        Command::Topology { verify: false, cores, .. } => topology::show(&cores),
+        Command::Topology { verify: true, cores, placement, .. } => topology::verify(cores, placement),
+        Command::Topology { verify: false, cores, nic, .. } => topology::show(&cores, nic.as_deref()),
         Command::NumaBench { quick, cores } => numa_bench::run(&cores, quick),
         Command::Doctor { json, cores } => doctor::examine(&cores, json),
     }
@@ -227,11 +235,12 @@ where
     // Before the first thread, so that all of them inherit the mask.
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
-    let runtime = Runtime::builder()
-        .cores(common.cores.clone())
-        .placement(common.placement)
-        .pages(common.pages)
-        .build()?;
+    let mut builder =
+        Runtime::builder().cores(common.cores.clone()).placement(common.placement).pages(common.pages);
+    if let Some(nic) = &common.nic {
+        builder = builder.nic(nic);
+    }
+    let runtime = builder.build()?;
     let plan = runtime.plan().clone();
     let running = runtime.start(root)?;
     supervise(&plan, running, &signals, Duration::from_secs(common.grace), common.stats)

@@ -12,7 +12,7 @@ use super::state::RuntimeShared;
 use super::worker::{self, Plot};
 use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
-use crate::numa::plan::{CorePlan, CoreSelection, PlannedCore};
+use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
 use crate::numa::region::Backing;
 use crate::numa::thread::{spawn_pinned, spawn_unplaced};
@@ -37,10 +37,12 @@ pub struct Builder {
     name: String,
     placement: PlacementPolicy,
     pages: Backing,
+    nic: Option<String>,
 }
 
 impl Builder {
-    /// Which CPUs run a core: all that the process may use, or a list. All by default.
+    /// Which CPUs run a core: all that the process may use (no more than its control groups' CPU quota has time for), or a list. All
+    /// by default.
     pub fn cores(mut self, cores: CoreSelection) -> Self {
         self.cores = cores;
         self
@@ -70,6 +72,12 @@ impl Builder {
     /// What threads are called: `NAME-CPU`, of which the kernel shows 15 bytes. `annulus` by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// The network interface that clients come in by, such as `eth0`: CPUs of its node come first in the plan.
+    pub fn nic(mut self, name: impl Into<String>) -> Self {
+        self.nic = Some(name.into());
         self
     }
 
@@ -108,7 +116,11 @@ impl Builder {
             return Err(Error::new(ErrorKind::Input, what));
         }
         let topology = Topology::discover()?;
-        let plan = CorePlan::new(&topology, &self.cores)?;
+        let circumstances = Circumstances::of_this_process(self.nic.as_deref())?;
+        let plan = CorePlan::under(&topology, &self.cores, &circumstances)?;
+        for reason in plan.reasons() {
+            tracing::warn!("core plan: {reason}");
+        }
         Ok(Runtime { settings: self, plan, topology })
     }
 }
@@ -152,6 +164,7 @@ impl Runtime {
             name: "annulus".to_owned(),
             placement: PlacementPolicy::default(),
             pages: Backing::default(),
+            nic: None,
         }
     }
 
