@@ -82,3 +82,24 @@ fn no_locked_memory_is_enough_or_is_named_with_its_remedy() {
         }
     }
 }
+
+/// The profile that the docs and `annulus doctor` hand to people refuses nothing that Annulus calls.
+#[test]
+fn the_reference_seccomp_profile_lets_through_what_is_needed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/seccomp/annulus.json");
+    let text = std::fs::read_to_string(path).expect("the profile is there");
+    let profile: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
+    let needed = [
+        ["io_uring_setup", "io_uring_enter", "io_uring_register"].as_slice(),
+        &["mbind", "set_mempolicy", "get_mempolicy", "move_pages", "sched_setaffinity", "madvise", "splice"],
+    ]
+    .concat();
+    for rule in profile["syscalls"].as_array().expect("rules") {
+        let names: Vec<_> =
+            rule["names"].as_array().expect("names").iter().filter_map(|n| n.as_str()).collect();
+        if rule["action"] != "SCMP_ACT_ALLOW" {
+            assert!(needed.iter().all(|name| !names.contains(name)), "{rule}");
+        }
+    }
+}

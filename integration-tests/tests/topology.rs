@@ -124,3 +124,15 @@ fn verify_finds_every_page_on_its_node_and_its_lines_add_up() {
     }
     assert!(stretches.iter().all(|stretch| stretch.core < cores), "{out:#?}");
 }
+
+#[test]
+fn numa_bench_prints_a_matrix_and_is_honest_on_one_node() {
+    let ended = Launch::new().arg("numa-bench").arg("--quick").run();
+    assert_eq!(ended.code(), 0, "{ended:#?}");
+    for title in ["distance", "latency", "bandwidth"] {
+        assert!(ended.out.iter().any(|line| line.starts_with(title)), "{title}: {ended:#?}");
+    }
+    let nodes = topology(&[]).iter().filter(|line| line.contains(" size:")).count();
+    let honest = ended.out.iter().any(|line| line.contains("nothing remote to measure"));
+    assert_eq!(honest, nodes == 1, "{ended:#?}");
+}

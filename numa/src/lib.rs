@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod devices;
 pub mod error;
 pub mod ids;
+pub mod measure;
 pub mod plan;
 pub mod pool;
 pub mod probe;

@@ -2,7 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{CpuId, CpuSet, Error, NodeId, Result, topology::Topology};
+use crate::{
+    CpuId, CpuSet, Error, NodeId, Result,
+    cgroup::{self, CpuQuota},
+    devices,
+    topology::Topology,
+};
 
 /// Which cores a person asks for: all that the process may use, or a list.
 ///
@@ -84,6 +89,28 @@ impl fmt::Display for PlannedCore {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorePlan {
     cores: Vec<PlannedCore>,
+    reasons: Vec<String>,
+}
+
+/// What else a plan has to heed, beside the topology.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Circumstances {
+    /// The CPU time that the process may use: `all` takes no more cores than that.
+    pub quota: Option<CpuQuota>,
+    /// The node where the packets come from: among CPUs that are equally good, its own come first.
+    pub near: Option<NodeId>,
+}
+
+impl Circumstances {
+    /// Those of this process: the quota of its control groups, and the node of the network interface called `nic`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there is no such interface, naming those that there are;
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc or /sys cannot be read.
+    pub fn of_this_process(nic: Option<&str>) -> Result<Self> {
+        let near = nic.map(devices::nic).transpose()?.and_then(|nic| nic.node);
+        Ok(Self { quota: cgroup::cpu_quota()?, near })
+    }
 }
 
 impl CorePlan {
@@ -94,10 +121,34 @@ impl CorePlan {
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a CPU that does not exist or that the process may not run on, saying
     /// which.
     pub fn new(topology: &Topology, selection: &CoreSelection) -> Result<Self> {
+        Self::under(topology, selection, &Circumstances::default())
+    }
+
+    /// The same under more circumstances. A list is taken as it is: who names CPUs knows why.
+    ///
+    /// # Errors
+    /// As [`CorePlan::new`].
+    pub fn under(
+        topology: &Topology,
+        selection: &CoreSelection,
+        circumstances: &Circumstances,
+    ) -> Result<Self> {
+        let mut reasons = Vec::new();
         let cpus = match selection {
             CoreSelection::All => {
+                let near = circumstances.near;
                 let mut cpus: Vec<_> = topology.cpus().iter().collect();
-                cpus.sort_by_key(|c| (c.smt_rank, c.node, c.id));
+                cpus.sort_by_key(|c| (c.smt_rank, near.is_some_and(|near| c.node != near), c.node, c.id));
+                if let Some(quota) = circumstances.quota.as_ref().filter(|q| q.whole_cpus() < cpus.len()) {
+                    reasons.push(format!(
+                        "{} of {} CPUs, because the group {} may use the time of {}; raise its cpu.max, or name CPUs, for more",
+                        quota.whole_cpus(),
+                        cpus.len(),
+                        quota.group.display(),
+                        quota.cpus
+                    ));
+                    cpus.truncate(quota.whole_cpus());
+                }
                 cpus
             }
             CoreSelection::List(list) if list.is_empty() => {
@@ -117,7 +168,12 @@ impl CorePlan {
             })?;
             Ok(PlannedCore { index, cpu: cpu.id, node: cpu.node, memory, smt_rank: cpu.smt_rank })
         });
-        Ok(Self { cores: cores.collect::<Result<_>>()? })
+        Ok(Self { cores: cores.collect::<Result<_>>()?, reasons })
+    }
+
+    /// Why there are fewer cores than CPUs that may be used, a line each.
+    pub fn reasons(&self) -> &[String] {
+        &self.reasons
     }
 
     /// The cores in order; `cores()[i].index == i`.

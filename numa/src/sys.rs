@@ -234,6 +234,33 @@ pub(crate) fn map(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))
 }
 
+/// A fresh private mapping of reserved huge pages of 2 MiB, of the calling thread's policy (MAP_HUGETLB). `len` is a
+/// multiple of that. ENOMEM when not so many are free in the machine.
+pub(crate) fn map_huge(len: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
+            -1,
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))
+}
+
+/// Asks for huge pages or against them (MADV_HUGEPAGE, MADV_NOHUGEPAGE): changes no byte.
+pub(crate) fn advise(range: Range<usize>, advice: c_int) -> io::Result<()> {
+    assert!(matches!(advice, libc::MADV_HUGEPAGE | libc::MADV_NOHUGEPAGE));
+    // SAFETY: the two pieces of advice allowed above change the size of pages, not what they hold.
+    check(unsafe { libc::madvise(range.start as *mut c_void, range.len(), advice) }.into()).map(drop)
+}
+
 /// Unmaps pages.
 ///
 /// # Safety

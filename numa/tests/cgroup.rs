@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 
 use annulus_numa::{
     ErrorKind, NodeId, NodeSet,
-    plan::{CorePlan, CoreSelection},
+    plan::{Circumstances, CorePlan, CoreSelection},
     region::Region,
     thread,
     topology::Topology,
@@ -23,7 +23,7 @@ fn in_group(name: &str, limits: &[(&str, String)]) -> bool {
         println!("skipped: control groups are made in a guest only");
         return false;
     }
-    fs::write(root.join("cgroup.subtree_control"), "+memory +cpuset").unwrap();
+    fs::write(root.join("cgroup.subtree_control"), "+memory +cpuset +cpu").unwrap();
     let group = root.join(format!("annulus-{name}"));
     fs::create_dir_all(&group).unwrap();
     for (file, value) in limits {
@@ -50,6 +50,7 @@ fn scenario() {
     match name.as_str() {
         "cpuset" => within_a_cpuset(),
         "memory" => within_a_memory_limit(),
+        "quota" => within_a_quota(),
         other => panic!("no scenario {other}"),
     }
 }
@@ -100,4 +101,19 @@ fn within_a_memory_limit() {
     assert!(region.len() < 48 << 20 && region.len() > 8 << 20, "{placement}");
     assert!(placement.reason.as_ref().unwrap().contains("memory limit of /cg/annulus-memory"), "{placement}");
     assert!(verify::where_pages_lie(region.as_ptr(), region.len()).unwrap().all_on(node));
+}
+
+#[test]
+fn a_quota_bounds_the_plan() {
+    in_group("quota", &[("cpu.max", "250000 100000".to_owned())]);
+}
+
+fn within_a_quota() {
+    let circumstances = Circumstances::of_this_process(None).unwrap();
+    let quota = circumstances.quota.clone().expect("the group's quota is seen");
+    assert_eq!((quota.cpus, quota.group.as_path()), (2.5, Path::new("/cg/annulus-quota")));
+    let topology = Topology::discover().unwrap();
+    let plan = CorePlan::under(&topology, &CoreSelection::All, &circumstances).unwrap();
+    assert_eq!(plan.cores().len(), topology.cpus().len().min(2));
+    println!("{:?}", plan.reasons());
 }

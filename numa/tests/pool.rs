@@ -165,3 +165,39 @@ proptest! {
         prop_assert_eq!(all.len(), COUNT);
     }
 }
+
+/// Whatever was asked for, the region is whole, on its node, and says what backs it; reserved pages that are not there are replaced
+/// with a reason and the command that would have them.
+#[test]
+fn every_backing_gives_a_region_on_its_node() {
+    use annulus_numa::region::{Backing, Region};
+    let topology = Topology::discover().unwrap();
+    for core in CorePlan::new(&topology, &CoreSelection::All).unwrap().cores() {
+        let node = core.memory;
+        for backing in
+            [Backing::System, Backing::Small, Backing::Transparent, Backing::Reserved, Backing::Auto]
+        {
+            let made = annulus_numa::thread::spawn_pinned("backing".into(), core, move || {
+                Region::with_backing(node, 3 << 20, backing)
+            });
+            let region = made.unwrap().join().unwrap().unwrap();
+            let placement = region.placement();
+            println!("{backing}: {placement}");
+            assert!(region.len() >= 3 << 20, "{placement}");
+            assert_ne!(placement.backing, Backing::Auto);
+            let pages = annulus_numa::verify::where_pages_lie(region.as_ptr(), region.len()).unwrap();
+            assert!(pages.all_on(node), "{pages}");
+            if backing == Backing::Reserved && placement.backing != Backing::Reserved {
+                let (reason, remedy) =
+                    (placement.reason.as_ref().unwrap(), placement.remedy.as_ref().unwrap());
+                assert!(
+                    reason.contains("reserved huge pages") && remedy.contains("nr_hugepages"),
+                    "{placement}"
+                );
+            }
+            if placement.backing == Backing::Transparent {
+                assert_eq!(region.as_ptr().addr() % (2 << 20), 0, "{placement}");
+            }
+        }
+    }
+}

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use annulus_numa::{
     CpuId, CpuSet, ErrorKind, NodeId, NodeSet,
-    plan::{CorePlan, CoreSelection},
+    cgroup::CpuQuota,
+    plan::{Circumstances, CorePlan, CoreSelection},
     topology::{CpuFacts, Description, NodeFacts, Topology},
 };
 use proptest::prelude::*;
@@ -97,6 +98,28 @@ proptest! {
         prop_assert_eq!(on_nodes, planned.len());
         // Printing it never fails.
         prop_assert_eq!(topology.hardware().to_string().lines().count(), 3 * machine.nodes.len() + 3 + machine.nodes.len());
+    }
+
+    #[test]
+    fn a_quota_takes_the_best_cores_and_an_interface_brings_its_node_forward(
+        machine in machine(), cpus in 0.1_f64..20.0, near in any::<prop::sample::Index>(),
+    ) {
+        let Ok(topology) = Topology::new(machine) else { return Ok(()) };
+        let near = near.get(topology.nodes()).id;
+        let quota = CpuQuota { cpus, group: "/cg/some".into() };
+        let whole = quota.whole_cpus();
+        let with = |quota| Circumstances { quota, near: Some(near) };
+        let all = CorePlan::under(&topology, &CoreSelection::All, &with(None)).unwrap();
+        // Whole cores first; among those of a rank, the interface's node first.
+        let order: Vec<_> = all.cores().iter().map(|c| (c.smt_rank, c.node != near)).collect();
+        prop_assert!(order.is_sorted(), "{order:?}");
+        prop_assert!(all.reasons().is_empty());
+        let limited = CorePlan::under(&topology, &CoreSelection::All, &with(Some(quota.clone()))).unwrap();
+        prop_assert_eq!(limited.cores(), &all.cores()[..whole.min(all.cores().len())]);
+        prop_assert_eq!(limited.reasons().len(), usize::from(whole < all.cores().len()));
+        // Who names CPUs knows why.
+        let list = CoreSelection::List(topology.cpus().iter().map(|c| c.id).collect());
+        prop_assert_eq!(CorePlan::under(&topology, &list, &with(Some(quota))).unwrap().cores().len(), all.cores().len());
     }
 
     #[test]

@@ -9,6 +9,33 @@ shape_2node() {
     distance 0 1 21
 }
 
+# shape_4odd: two ordinary nodes, one that has CPUs only (its memory is node 1's) and one that has memory only (as CXL memory).
+shape_4odd() {
+    cpus 6,sockets=3,cores=2,threads=1
+    node 0 512M 0-1
+    node 1 512M 2-3
+    node 2 - 4-5
+    node 3 256M -
+    distance 0 1 21
+    distance 0 2 21
+    distance 0 3 14
+    distance 1 2 12
+    distance 1 3 24
+    distance 2 3 28
+}
+
+# shape_8node: eight small sockets of one CPU, in two boards that are far from each other.
+shape_8node() {
+    cpus 8,sockets=8,cores=1,threads=1
+    local id other
+    for id in 0 1 2 3 4 5 6 7; do
+        node "$id" 256M "$id"
+        for ((other = 0; other < id; other++)); do
+            if ((other / 4 == id / 4)); then distance "$other" "$id" 16; else distance "$other" "$id" 28; fi
+        done
+    done
+}
+
 # cpus SMP: qemu's word for sockets, cores and threads.
 cpus() { machine+=(-smp "$1"); }
 

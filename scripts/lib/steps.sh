@@ -101,7 +101,10 @@ step_deny() {
 # of random cases would take minutes.
 PURE=(time::wheel:: op::slots:: core::mailbox:: buf::returns::)
 
-step_guest() { guest_tests --kernel 6.12 2node; }
+step_guest() {
+    guest_tests --kernel 6.12 2node
+    guest_serve --kernel 6.12 2node
+}
 
 # guest_tests [OPTIONS OF numa-vm] SHAPE: the tests of numa and runtime on one machine of that shape.
 guest_tests() {
@@ -114,4 +117,10 @@ guest_tests() {
     with+=(--with "$(type -P numactl)")
     LIMIT=${LIMIT:-900} scripts/numa-vm "${with[@]}" --env RUST_BACKTRACE=1 --env "LEAVE_OUT=${PURE[*]/#/--skip=}" "$@" \
         scripts/lib/run-test-programs "${list[@]}"
+}
+
+# guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape.
+guest_serve() {
+    [[ -x $TARGET/debug/annulus ]] || build_tests
+    scripts/numa-vm --with "$TARGET/debug/annulus" --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
 }

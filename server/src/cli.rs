@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use annulus::numa::plan::CoreSelection;
+use annulus::numa::region::Backing;
 use annulus::transfer::Road;
 use annulus::{PlacementPolicy, Runtime};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -16,7 +17,7 @@ use crate::door::Door;
 use crate::exit::Failure;
 use crate::signals::Signals;
 use crate::supervise::supervise;
-use crate::{doctor, logging, proxy, serve, topology};
+use crate::{doctor, logging, numa_bench, proxy, serve, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
 #[derive(Debug, Parser)]
@@ -83,9 +84,24 @@ enum Command {
         #[arg(long, value_name = "LIST", default_value = "all")]
         cores: CoreSelection,
 
+        /// The network interface that clients come in by, such as eth0: CPUs of its node come first
+        #[arg(long, value_name = "NAME")]
+        nic: Option<String>,
+
         /// With --verify, what to do when memory cannot lie on its core's node: as in serve
         #[arg(long, value_name = "require|prefer|off", default_value_t)]
         placement: PlacementPolicy,
+    },
+
+    /// Measure latency and bandwidth from every node's CPUs to every node's memory
+    NumaBench {
+        /// Regions of at most 64 MiB, one round: seconds instead of a minute; on large caches the cache is measured
+        #[arg(long)]
+        quick: bool,
+
+        /// Which CPUs to measure from: "all", or a list such as 0-3,8
+        #[arg(long, value_name = "LIST", default_value = "all")]
+        cores: CoreSelection,
     },
 
     /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command mends it
@@ -115,10 +131,19 @@ struct Common {
     #[arg(long, value_name = "LIST", default_value = "all")]
     cores: CoreSelection,
 
+    /// The network interface that clients come in by, such as eth0: CPUs of its node come first
+    #[arg(long, value_name = "NAME")]
+    nic: Option<String>,
+
     /// When memory cannot lie on its core's node: "require" refuses to start, "prefer" places what it can and reports the rest,
     /// "off" places nothing
     #[arg(long, value_name = "require|prefer|off", default_value_t)]
     placement: PlacementPolicy,
+
+    /// Pages of pools: "system" as for all programs, "4k", "thp" transparent huge pages, "hugetlb" reserved ones, "auto" reserved ones
+    /// where the node has enough free and else transparent ones
+    #[arg(long, value_name = "system|4k|thp|hugetlb|auto", default_value_t)]
+    pages: Backing,
 
     /// How bulk moves: "ring" by splice requests in the ring, "inline" by splice calls from the core
     #[arg(long, value_name = "ring|inline", default_value_t)]
@@ -195,8 +220,9 @@ pub(crate) fn run() -> Result<(), Failure> {
             let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
             start(&common, move || proxy::on_core(Arc::clone(&settings)))
         }
-        Command::Topology { verify: true, cores, placement } => topology::verify(cores, placement),
-        Command::Topology { verify: false, cores, .. } => topology::show(&cores),
+        Command::Topology { verify: true, cores, placement, .. } => topology::verify(cores, placement),
+        Command::Topology { verify: false, cores, nic, .. } => topology::show(&cores, nic.as_deref()),
+        Command::NumaBench { quick, cores } => numa_bench::run(&cores, quick),
         Command::Doctor { json, cores } => doctor::examine(&cores, json),
     }
 }
@@ -212,7 +238,12 @@ where
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
-    let runtime = Runtime::builder().cores(common.cores.clone()).placement(common.placement).build()?;
+    let mut builder =
+        Runtime::builder().cores(common.cores.clone()).placement(common.placement).pages(common.pages);
+    if let Some(nic) = &common.nic {
+        builder = builder.nic(nic);
+    }
+    let runtime = builder.build()?;
     let plan = runtime.plan().clone();
     let running = runtime.start(root)?;
     supervise(&plan, running, &signals, Duration::from_secs(common.grace), common.stats)

@@ -9,6 +9,7 @@ mod door;
 mod exit;
 mod http;
 mod logging;
+mod numa_bench;
 mod parting;
 mod proxy;
 mod race;

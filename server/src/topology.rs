@@ -4,15 +4,15 @@ use std::io::{self, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use annulus::PlacementPolicy;
-use annulus::numa::plan::{CorePlan, CoreSelection};
+use annulus::numa::plan::{Circumstances, CorePlan, CoreSelection};
 use annulus::numa::topology::Topology;
 
 use crate::exit::{Failure, Kind};
 
 /// Prints numactl --hardware's lines, then the core plan.
-pub(crate) fn show(selection: &CoreSelection) -> Result<(), Failure> {
+pub(crate) fn show(selection: &CoreSelection, nic: Option<&str>) -> Result<(), Failure> {
     let topology = Topology::discover()?;
-    let plan = CorePlan::new(&topology, selection)?;
+    let plan = CorePlan::under(&topology, selection, &Circumstances::of_this_process(nic)?)?;
     let mut text = topology.hardware().to_string();
     if !text.ends_with('\n') {
         text.push('\n');
@@ -34,6 +34,9 @@ fn describe(plan: &CorePlan) -> String {
             text.push_str(" (shares its physical core)");
         }
         text.push('\n');
+    }
+    for reason in plan.reasons() {
+        text.push_str(&format!("core plan: {reason}\n"));
     }
     text
 }
@@ -108,7 +111,7 @@ async fn work() -> annulus::Result<()> {
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) has read enough.
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -14,7 +14,12 @@ use std::{
 pub use blocks::Blocks;
 pub use share::{Carved, Share};
 
-use crate::{CpuId, Error, NodeId, Result, plan::PlannedCore, region::Region, sys, thread};
+use crate::{
+    CpuId, Error, NodeId, Result,
+    plan::PlannedCore,
+    region::{Backing, Region},
+    sys, thread,
+};
 
 /// What the header says of one core's share. 128 bytes, so that two cores never write to one cache line nor to its neighbour, which
 /// x86 fetches along with it.
@@ -45,11 +50,19 @@ impl NodePool {
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there are no cores, when they take their memory from different nodes, or
     /// when the sizes do not fit into an address space; else what [`Region::new`] says.
     pub fn new(cores: &[PlannedCore], bytes_per_core: usize) -> Result<Self> {
+        Self::with_backing(cores, bytes_per_core, Backing::System)
+    }
+
+    /// The same with pages of a chosen size ([`Region::with_backing`]).
+    ///
+    /// # Errors
+    /// As [`NodePool::new`].
+    pub fn with_backing(cores: &[PlannedCore], bytes_per_core: usize, backing: Backing) -> Result<Self> {
         let (first, header, len) = measure(cores, bytes_per_core)?;
         let node = first.memory;
         let count = cores.len();
         let making = thread::spawn_pinned(format!("annulus-node{node}"), first, move || {
-            let region = Region::new(node, len)?;
+            let region = Region::with_backing(node, len, backing)?;
             lay_out(&region, count, header)?;
             Ok(Arc::new(region))
         })?;

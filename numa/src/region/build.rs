@@ -4,7 +4,7 @@ use std::{io, ops::Range, ptr::NonNull};
 
 use libc::MPOL_BIND;
 
-use super::{Placement, Region, Rung, headroom};
+use super::{Backing, Placement, Region, Rung, backing, headroom};
 use crate::{
     Error, NodeId, Result,
     sys::{self, MPOL_MF_MOVE, MPOL_PREFERRED_MANY, Policy},
@@ -17,44 +17,61 @@ use crate::{
 /// enough that a region of 16 MiB takes a handful of calls.
 const STEP: usize = 4 << 20;
 
-/// The lengths of a region of that many bytes and of its mapping with the two fences.
-fn lengths(len_bytes: usize) -> Result<(usize, usize)> {
+/// The length of a region of that many bytes, and how much to map so that it can begin at a multiple of `granule` between two
+/// fences.
+fn lengths(len_bytes: usize, granule: usize) -> Result<(usize, usize)> {
     if len_bytes == 0 {
         return Err(Error::input("a region of 0 bytes is asked for; ask for at least one"));
     }
     let page = sys::page_size();
     let too_long =
         || Error::input(format!("a region of {len_bytes} bytes is longer than memory can be; ask for less"));
-    let len = len_bytes.checked_next_multiple_of(page).ok_or_else(too_long)?;
-    let whole = len.checked_add(2 * page).filter(|&n| isize::try_from(n).is_ok()).ok_or_else(too_long)?;
+    let len = len_bytes.checked_next_multiple_of(granule).ok_or_else(too_long)?;
+    let slack = granule - page + 2 * page;
+    let whole = len.checked_add(slack).filter(|&n| isize::try_from(n).is_ok()).ok_or_else(too_long)?;
     Ok((len, whole))
 }
 
-/// Takes over a mapping of `whole` bytes, whose first and last page become the fences. Dropping the region unmaps it.
-fn take_over(memory: NonNull<u8>, len: usize, whole: usize, node: NodeId, rung: Rung) -> Result<Region> {
+/// Takes over a mapping of `whole` bytes: gives back what is before and after the region and its two fences. Dropping the region
+/// unmaps it.
+fn take_over(memory: NonNull<u8>, whole: usize, len: usize, granule: usize, node: NodeId) -> Result<Region> {
     let page = sys::page_size();
-    let start = memory.as_ptr() as usize;
+    let (start, end) = (memory.as_ptr().addr(), memory.as_ptr().addr() + whole);
+    let first = (start + page).next_multiple_of(granule);
     let region = Region {
-        // SAFETY: one page into a mapping of at least three.
-        memory: unsafe { memory.add(page) },
+        // SAFETY: `lengths` left room for a page and for rounding up before `len` bytes.
+        memory: unsafe { memory.add(first - start) },
         len,
-        mapping: start..start + whole,
-        placement: Placement {
-            rung,
-            node,
-            pages: verify::PageMap::new(verify::How::Blind),
-            reason: None,
-            remedy: None,
-        },
+        mapping: first - page..first + len + page,
+        placement: not_placed_yet(node),
     };
+    let failed = |e| Error::io("cannot give back the ends of a mapping (munmap)", e, "see munmap(2)");
+    // SAFETY: both ends belong to the mapping, lie outside of the region's part of it, and nobody has been given them.
+    unsafe {
+        sys::unmap(start..region.mapping.start).map_err(failed)?;
+        sys::unmap(region.mapping.end..end).map_err(failed)?;
+    }
     fence(&region, page)?;
     Ok(region)
 }
 
+fn not_placed_yet(node: NodeId) -> Placement {
+    Placement {
+        rung: Rung::FirstTouch,
+        node,
+        backing: Backing::System,
+        pages: verify::PageMap::new(verify::How::Blind),
+        reason: None,
+        remedy: None,
+    }
+}
+
 pub(super) fn unplaced(node: NodeId, len_bytes: usize) -> Result<Region> {
-    let (len, whole) = lengths(len_bytes)?;
+    let page = sys::page_size();
+    let (len, whole) = lengths(len_bytes, page)?;
     let memory = sys::map(whole).map_err(|e| no_address_space(whole, e))?;
-    let mut region = take_over(memory, len, whole, node, Rung::Unplaced)?;
+    let mut region = take_over(memory, whole, len, page, node)?;
+    region.placement.rung = Rung::Unplaced;
     let room = headroom::bytes()?;
     if room.bytes < len as u64 {
         let room = format!("only {} MiB can be taken safely {}", room.bytes >> 20, room.limit);
@@ -68,14 +85,41 @@ pub(super) fn unplaced(node: NodeId, len_bytes: usize) -> Result<Region> {
     Ok(region)
 }
 
-pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
-    let (len, whole) = lengths(len_bytes)?;
+pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<Region> {
     let page = sys::page_size();
     check_node(node)?;
-
+    let (mut backing, mut instead) = wanted.on(node, len_bytes);
+    if backing == Backing::Reserved {
+        match reserved(node, len_bytes) {
+            Ok(region) => return Ok(region),
+            // Somebody was faster, a filter refuses mbind, or the group may have none (hugetlb controller).
+            Err(e) => {
+                let (_, remedy) = backing::lacking(node, len_bytes.div_ceil(backing::HUGE), 0);
+                let why = format!("reserved huge pages cannot be had ({e}): transparent ones instead");
+                (backing, instead) =
+                    (Backing::Transparent, (wanted == Backing::Reserved).then_some((why, remedy)));
+            }
+        }
+    }
+    let granule = backing.granule(page);
+    let (len, whole) = lengths(len_bytes, granule)?;
     let (memory, policy) = allocate(whole, node)?;
     // From here on dropping the region unmaps.
-    let mut region = take_over(memory, len, whole, node, Rung::FirstTouch)?;
+    let mut region = take_over(memory, whole, len, granule, node)?;
+    region.placement.backing = backing;
+    let range = region.as_ptr().addr()..region.as_ptr().addr() + len;
+    let advised = match backing {
+        Backing::Small => sys::advise(range, libc::MADV_NOHUGEPAGE),
+        Backing::Transparent => sys::advise(range, libc::MADV_HUGEPAGE),
+        _ => Ok(()),
+    };
+    if let Err(e) = advised {
+        // EINVAL: a kernel without transparent huge pages has small ones only.
+        region.placement.backing = Backing::Small;
+        instead = (backing == Backing::Transparent).then(|| {
+            (format!("no transparent huge pages: madvise: {e}"), "boot a kernel that has them".into())
+        });
+    }
 
     let settled = settle(&region, node)?;
     let shortened = settled.len < len;
@@ -88,8 +132,7 @@ pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
             Err((Rung::FirstTouch, "mbind", io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(0))))
         }
     };
-    let mut reasons = Vec::new();
-    let mut remedies = Vec::new();
+    let (mut reasons, mut remedies): (Vec<_>, Vec<_>) = instead.into_iter().unzip();
     region.placement.rung = match bound {
         Ok(()) => Rung::Bound,
         Err((rung, call, error)) => {
@@ -115,6 +158,26 @@ pub(super) fn region(node: NodeId, len_bytes: usize) -> Result<Region> {
     }
     region.placement.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
     region.placement.remedy = (!remedies.is_empty()).then(|| remedies.join("; "));
+    Ok(region)
+}
+
+/// A region of reserved huge pages, bound to the node before they are faulted in: such pages have no fallback to other nodes that
+/// could be looked at and mended, and populating where there are none is an error here and not a SIGBUS.
+fn reserved(node: NodeId, len_bytes: usize) -> io::Result<Region> {
+    let len = len_bytes.next_multiple_of(backing::HUGE);
+    let memory = sys::map_huge(len)?;
+    let start = memory.as_ptr().addr();
+    // No fences: they would be huge pages too. Dropping the region unmaps.
+    let mut region = Region { memory, len, mapping: start..start + len, placement: not_placed_yet(node) };
+    bind(&region, node)?;
+    sys::populate(start..start + len)?;
+    sys::dont_fork(start..start + len)?;
+    let pages = verify::where_pages_lie(region.as_ptr(), len).map_err(io::Error::other)?;
+    if pages.off(node) > 0 || pages.absent > 0 {
+        return Err(io::Error::other(format!("they lie elsewhere: {pages}")));
+    }
+    region.placement =
+        Placement { rung: Rung::Bound, backing: Backing::Reserved, pages, ..region.placement.clone() };
     Ok(region)
 }
 

@@ -1,9 +1,12 @@
 //! Memory on one node: mapped, populated, looked at, bound, and looked at again, before anyone uses it.
 
+mod backing;
 mod build;
 mod headroom;
 
 use std::{fmt, ops::Range, ptr::NonNull, sync::Arc};
+
+pub use backing::Backing;
 
 use crate::{NodeId, Result, sys, verify::PageMap};
 
@@ -39,6 +42,8 @@ pub struct Placement {
     pub rung: Rung,
     /// The node that was asked for.
     pub node: NodeId,
+    /// What backs it: never [`Backing::Auto`].
+    pub backing: Backing,
     /// Where the pages lay at the last look.
     pub pages: PageMap,
     /// Why the rung is not [`Rung::Bound`], or the region is smaller than asked. None when all is as asked.
@@ -50,7 +55,11 @@ pub struct Placement {
 /// One line, such as `node 1, bound: 4096 pages: 4096 on node 1 (by move_pages)`, with reason and remedy where there are some.
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {}, {}: {}", self.node, self.rung, self.pages)?;
+        write!(f, "node {}, {}", self.node, self.rung)?;
+        if self.backing != Backing::System {
+            write!(f, ", {} pages", self.backing)?;
+        }
+        write!(f, ": {}", self.pages)?;
         if let Some(reason) = &self.reason {
             write!(f, "; {reason}")?;
         }
@@ -98,7 +107,17 @@ impl Region {
     /// the binding that the process was started with, or when the length is zero;
     /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when there is not enough memory for even one page of it.
     pub fn new(node: NodeId, len_bytes: usize) -> Result<Self> {
-        build::region(node, len_bytes)
+        build::region(node, len_bytes, Backing::System)
+    }
+
+    /// The same with pages of a chosen size. Lengths are rounded up to whole huge pages where there are some. Reserved huge pages
+    /// that the node has not enough of are replaced by transparent ones, which [`Placement::reason`] says: to fault them in where
+    /// there are none would be a SIGBUS.
+    ///
+    /// # Errors
+    /// As [`Region::new`].
+    pub fn with_backing(node: NodeId, len_bytes: usize, backing: Backing) -> Result<Self> {
+        build::region(node, len_bytes, backing)
     }
 
     /// Makes a region without placing it: its pages come from wherever the calling thread's come from. `node` is where they would

@@ -12,8 +12,9 @@ use super::state::RuntimeShared;
 use super::worker::{self, Plot};
 use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
-use crate::numa::plan::{CorePlan, CoreSelection, PlannedCore};
+use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
+use crate::numa::region::Backing;
 use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
 use crate::ring::RingOptions;
@@ -35,10 +36,13 @@ pub struct Builder {
     cq_entries: Option<u32>,
     name: String,
     placement: PlacementPolicy,
+    pages: Backing,
+    nic: Option<String>,
 }
 
 impl Builder {
-    /// Which CPUs run a core: all that the process may use, or a list. All by default.
+    /// Which CPUs run a core: all that the process may use (no more than its control groups' CPU quota has time for), or a list. All
+    /// by default.
     pub fn cores(mut self, cores: CoreSelection) -> Self {
         self.cores = cores;
         self
@@ -71,6 +75,18 @@ impl Builder {
         self
     }
 
+    /// The network interface that clients come in by, such as `eth0`: CPUs of its node come first in the plan.
+    pub fn nic(mut self, name: impl Into<String>) -> Self {
+        self.nic = Some(name.into());
+        self
+    }
+
+    /// With which size of page pools are backed; what a node really gave is in the report. [`Backing::System`] by default.
+    pub fn pages(mut self, pages: Backing) -> Self {
+        self.pages = pages;
+        self
+    }
+
     /// What to do when a core's memory cannot lie where it should. [`PlacementPolicy::Prefer`] by default.
     pub fn placement(mut self, policy: PlacementPolicy) -> Self {
         self.placement = policy;
@@ -100,7 +116,11 @@ impl Builder {
             return Err(Error::new(ErrorKind::Input, what));
         }
         let topology = Topology::discover()?;
-        let plan = CorePlan::new(&topology, &self.cores)?;
+        let circumstances = Circumstances::of_this_process(self.nic.as_deref())?;
+        let plan = CorePlan::under(&topology, &self.cores, &circumstances)?;
+        for reason in plan.reasons() {
+            tracing::warn!("core plan: {reason}");
+        }
         Ok(Runtime { settings: self, plan, topology })
     }
 }
@@ -143,6 +163,8 @@ impl Runtime {
             cq_entries: None,
             name: "annulus".to_owned(),
             placement: PlacementPolicy::default(),
+            pages: Backing::default(),
+            nic: None,
         }
     }
 
@@ -274,11 +296,12 @@ impl Runtime {
         }
         let mut pools = BTreeMap::new();
         for (node, cores) in by_node {
-            let make = match self.settings.placement {
-                PlacementPolicy::Off => NodePool::unplaced,
-                _ => NodePool::new,
+            let bytes = self.settings.pool_bytes;
+            let pool = match self.settings.placement {
+                PlacementPolicy::Off => NodePool::unplaced(&cores, bytes),
+                _ => NodePool::with_backing(&cores, bytes, self.settings.pages),
             };
-            pools.insert(node, make(&cores, self.settings.pool_bytes)?);
+            pools.insert(node, pool?);
         }
         Ok(pools)
     }

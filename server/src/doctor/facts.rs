@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use annulus::RingProbe;
-use annulus::numa::cgroup::{self, CpuQuota};
+use annulus::numa::cgroup::CpuQuota;
 use annulus::numa::devices::{self, Disk, Nic};
-use annulus::numa::plan::{CorePlan, CoreSelection, PlannedCore};
+use annulus::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use annulus::numa::probe::{self, PolicyCalls};
 use annulus::numa::thread::{self, InheritedPolicy};
 use annulus::numa::topology::Topology;
@@ -67,7 +67,8 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn gather(selection: &CoreSelection) -> Result<Self, Failure> {
         let topology = Topology::discover()?;
-        let cores = CorePlan::new(&topology, selection)?.cores().to_vec();
+        let circumstances = Circumstances::of_this_process(None)?;
+        let cores = CorePlan::under(&topology, selection, &circumstances)?.cores().to_vec();
         Ok(Self {
             files: Files("/".into()),
             topology,
@@ -75,7 +76,7 @@ impl Facts {
             ring: annulus::probe_ring(RING_ENTRIES),
             policy_calls: probe::policy_calls()?,
             inherited: thread::inherited_policy(),
-            quota: cgroup::cpu_quota()?,
+            quota: circumstances.quota,
             nics: devices::nics()?,
             disks: devices::disks()?,
             open_files: Limit::of(Resource::Nofile),

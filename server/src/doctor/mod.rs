@@ -12,13 +12,12 @@ mod network;
 mod placement;
 mod ring;
 
-use std::io::{self, Write};
-
 use annulus::numa::plan::CoreSelection;
 use facts::Facts;
 use finding::{Finding, Verdict};
 
 use crate::exit::{Failure, Kind};
+use crate::topology::print;
 
 /// One group of checks.
 type Check = fn(&Facts) -> Vec<Finding>;
@@ -85,16 +84,6 @@ fn as_json(found: &[(&str, Finding)]) -> String {
         })
         .collect();
     format!("{:#}\n", serde_json::json!({ "verdict": worst.name(), "checks": checks }))
-}
-
-/// Writes to stdout. A reader that has gone (`| head`) has read enough.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::failed("cannot write to standard output", error)),
-        Ok(()) => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,100 @@
+//! With which size of page a region is backed: fewer, larger pages take fewer entries of the TLB and shorter walks.
+
+use std::{fmt, fs, str::FromStr};
+
+use crate::{Error, NodeId};
+
+/// Bytes of a huge page (x86-64, and aarch64 with 4 KiB pages).
+pub(super) const HUGE: usize = 2 << 20;
+
+/// What a region is backed by.
+///
+/// ```
+/// use annulus_numa::region::Backing;
+/// assert_eq!("thp".parse::<Backing>()?, Backing::Transparent);
+/// assert_eq!(Backing::default().to_string(), "system");
+/// # Ok::<(), annulus_numa::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backing {
+    /// What the administrator chose for all programs (/sys/kernel/mm/transparent_hugepage/enabled).
+    #[default]
+    System,
+    /// Base pages only (4 KiB).
+    Small,
+    /// Transparent huge pages where the kernel has some (MADV_HUGEPAGE).
+    Transparent,
+    /// Reserved huge pages of 2 MiB (MAP_HUGETLB); transparent ones, with a reason, where the node has not enough free.
+    Reserved,
+    /// Reserved ones if the node has enough free, else transparent ones.
+    Auto,
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::Small => "4k",
+            Self::Transparent => "thp",
+            Self::Reserved => "hugetlb",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+impl FromStr for Backing {
+    type Err = Error;
+
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for any other word.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Ok(match text {
+            "system" => Self::System,
+            "4k" => Self::Small,
+            "thp" => Self::Transparent,
+            "hugetlb" => Self::Reserved,
+            "auto" => Self::Auto,
+            _ => {
+                let what = format!("{text:?} is no size of pages; write system, 4k, thp, hugetlb or auto");
+                return Err(Error::input(what));
+            }
+        })
+    }
+}
+
+impl Backing {
+    /// To what multiple lengths and addresses of such regions are rounded up.
+    pub(super) fn granule(self, page: usize) -> usize {
+        if matches!(self, Self::Transparent | Self::Reserved) { HUGE } else { page }
+    }
+
+    /// What is to be tried on a node: `Auto` and `Reserved` depend on what is free there. With the reason and the remedy where
+    /// that is not what was asked.
+    pub(super) fn on(self, node: NodeId, len: usize) -> (Self, Option<(String, String)>) {
+        let wanted = len.div_ceil(HUGE);
+        let free = || free_pages(node).unwrap_or(0);
+        match self {
+            Self::Auto | Self::Reserved if free() >= wanted => (Self::Reserved, None),
+            Self::Auto => (Self::Transparent, None),
+            Self::Reserved => (Self::Transparent, Some(lacking(node, wanted, free()))),
+            other => (other, None),
+        }
+    }
+}
+
+/// Why there are no reserved huge pages, and how to have some.
+pub(super) fn lacking(node: NodeId, wanted: usize, free: usize) -> (String, String) {
+    let why = format!(
+        "node {node} has {free} reserved huge pages free of the {wanted} wanted: transparent ones instead"
+    );
+    (why, format!("as root: echo {wanted} > {}/nr_hugepages", dir(node)))
+}
+
+fn dir(node: NodeId) -> String {
+    format!("/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB")
+}
+
+fn free_pages(node: NodeId) -> Option<usize> {
+    fs::read_to_string(format!("{}/free_hugepages", dir(node))).ok()?.trim().parse().ok()
+}
