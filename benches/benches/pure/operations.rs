@@ -1,0 +1,28 @@
+//! The slot table: what every operation of the ring goes through.
+
+use crate::runtime::op::slots::{Outcome, Shots, Slots};
+use criterion::{BenchmarkId, Criterion};
+
+pub(crate) fn bench(c: &mut Criterion) {
+    let mut group = c.benchmark_group("operations");
+    let outcome = Outcome { result: 1, flags: 0 };
+    for in_flight in [0_usize, 10_000] {
+        let mut slots = Slots::<u32, u32>::with_capacity(in_flight + 1);
+        for n in 0..in_flight {
+            assert!(slots.submit(Shots::Multi, n as u32).is_some());
+        }
+        group.bench_function(BenchmarkId::new("submit, look, complete, look beside", in_flight), |b| {
+            b.iter(|| {
+                let Some(key) = slots.submit(Shots::Single, 7) else { return };
+                slots.look(key, |_| 1);
+                slots.complete(key, outcome, false, false);
+                slots.look(key, |_| 1);
+            });
+        });
+    }
+    let mut slots = Slots::<u32, u32>::with_capacity(1);
+    if let Some(key) = slots.submit(Shots::Multi, 7) {
+        group.bench_function("one of many results", |b| b.iter(|| slots.complete(key, outcome, true, false)));
+    }
+    group.finish();
+}
