@@ -1,10 +1,10 @@
 //! What the program does where the platform refuses something, as containers do by seccomp: it says so in one line and exits with 3,
 //! or goes on with less and says so.
 
-use annulus_integration_tests::curl;
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::server::Launch;
 use annulus_integration_tests::upstream::Upstream;
+use annulus_integration_tests::{cpus, curl};
 
 #[test]
 fn no_io_uring_is_exit_code_3_and_one_line() {
@@ -102,4 +102,31 @@ fn the_reference_seccomp_profile_lets_through_what_is_needed() {
             assert!(needed.iter().all(|name| !names.contains(name)), "{rule}");
         }
     }
+}
+
+/// Seen to fail: when the cores that had started waited for those that could not, the program hung until it was killed.
+#[test]
+fn too_few_threads_allowed_is_an_end_and_not_a_wait() {
+    if cpus::allowed().len() < 2 {
+        println!("one CPU: there is no second core that could fail to start");
+        return;
+    }
+    let tree = Tree::new();
+    let mut command = std::process::Command::new("timeout");
+    command.arg("60");
+    if rustix::process::geteuid().is_root() {
+        // The limit counts all processes of the user, and does not bind root: a user who has no others.
+        command.args(["setpriv", "--reuid=65531", "--regid=65531", "--clear-groups"]);
+    }
+    let ended = command
+        .args(["prlimit", "--nproc=2"])
+        .arg(annulus_integration_tests::bin::annulus())
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .arg(tree.root())
+        .output()
+        .expect("timeout, setpriv and prlimit are in coreutils and util-linux");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("thread"), "{said}");
 }
