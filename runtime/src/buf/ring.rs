@@ -230,6 +230,11 @@ impl BufRing {
         self.hungry.borrow_mut().push_back(Rc::downgrade(socket));
     }
 
+    /// Whether streams wait for buffers.
+    pub(crate) fn is_short(&self) -> bool {
+        !self.hungry.borrow().is_empty()
+    }
+
     /// A stream holds much that nobody took: look again when its task has had its chance.
     pub(crate) fn look_later(&self, socket: Rc<Socket>) {
         self.overfull.borrow_mut().push(socket);

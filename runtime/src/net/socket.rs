@@ -104,6 +104,9 @@ impl Socket {
                     Some(errno) => Err(io::Error::from_raw_os_error(errno)),
                 });
             }
+            // Who has just been served must not push in before those that wait for a buffer: a receive takes as many as
+            // there are.
+            Receiving::Idle if core.bufs.is_short() => self.starve(core),
             Receiving::Idle => self.arm(core),
             Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
         }
@@ -116,6 +119,11 @@ impl Socket {
             // The old waker is dropped after the borrow: what dropping it does is not ours to know.
             drop(self.reader.replace(Some(cx.waker().clone())));
         }
+    }
+
+    fn starve(self: &Rc<Self>, core: &Core) {
+        self.receiving.set(Receiving::Starved);
+        core.bufs.wait_for_buffer(self);
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
@@ -167,8 +175,7 @@ impl Socket {
                 core.shared.counters.recv_starved.add(1);
                 // Only a stream whose reader waits needs a buffer; another arms anew when it is read.
                 if self.reader.borrow().is_some() && !was_ending {
-                    self.receiving.set(Receiving::Starved);
-                    core.bufs.wait_for_buffer(self);
+                    self.starve(core);
                 }
             }
             // Our own cancel, or the kernel's wish to be asked again.

@@ -86,3 +86,6 @@ fn drain(core: &Core) -> bool {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
