@@ -25,7 +25,7 @@ pub use ring::probe::{RingProbe, probe_ring};
 pub use runtime::{
     Builder, CoreReport, PlacementPolicy, RegionReport, Report, Running, Runtime, WorkerReport,
 };
-pub use task::{JoinError, JoinHandle, spawn, yield_now};
+pub use task::{JoinError, JoinHandle, Scope, ScopedHandle, scope, spawn, yield_now};
 
 /// The example of the README, compiled.
 #[doc = include_str!("../../README.md")]

@@ -14,12 +14,30 @@ use crate::numa::pool::Blocks;
 pub(crate) struct BlockPool {
     blocks: RefCell<Blocks>,
     block_size: usize,
+    /// Address of the first block, if the memory is registered with the ring: [pieces](piece), numbered from 0.
+    fixed: Option<usize>,
+}
+
+/// Bytes of a registered buffer: the kernel's limit is 1 GiB, and no block may lie across two.
+const fn piece(block_size: usize) -> usize {
+    (1 << 30) / block_size * block_size
 }
 
 impl BlockPool {
-    pub(crate) fn new(blocks: Blocks) -> Rc<Self> {
+    /// `register` makes the memory known to the ring, in the pieces that it is given, and says whether it could.
+    pub(crate) fn new(blocks: Blocks, register: impl FnOnce(&[libc::iovec]) -> bool) -> Rc<Self> {
         let block_size = blocks.block_size();
-        Rc::new(Self { blocks: RefCell::new(blocks), block_size })
+        let (start, len) = (blocks.memory().as_ptr(), blocks.capacity() * block_size);
+        let pieces: Vec<_> = (0..len)
+            .step_by(piece(block_size))
+            .map(|at| libc::iovec {
+                // SAFETY: `at` lies inside the blocks' memory.
+                iov_base: unsafe { start.add(at) }.as_ptr().cast(),
+                iov_len: (len - at).min(piece(block_size)),
+            })
+            .collect();
+        let fixed = (!pieces.is_empty() && register(&pieces)).then(|| start.addr().get());
+        Rc::new(Self { blocks: RefCell::new(blocks), block_size, fixed })
     }
 }
 
@@ -68,6 +86,11 @@ impl Block {
         }
         self.len += n;
         n
+    }
+
+    /// The number of the registered buffer in which it lies.
+    pub(crate) fn fixed_index(&self) -> Option<u16> {
+        self.pool.fixed.map(|start| ((self.memory.addr().get() - start) / piece(self.pool.block_size)) as u16)
     }
 
     /// The room behind what it holds.

@@ -6,10 +6,12 @@
 
 pub(crate) mod blocks;
 mod lease;
+mod many;
 pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;
 
 pub use blocks::Block;
 pub use lease::Lease;
+pub use many::IoBufs;
 pub use owned::{BufError, IoBuf, IoBufMut};

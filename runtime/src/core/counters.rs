@@ -92,6 +92,10 @@ counters! {
     recv_held_back,
     /// Bytes sent from buffers.
     send_bytes,
+    /// Zero-copy sends of which the kernel gave a result.
+    zc_sends,
+    /// Zero-copy sends that the kernel says it copied after all.
+    zc_copied,
     /// File bytes sent by splice(2) on the core.
     file_bytes_inline,
     /// File bytes that came into the pipe by an SQE, because the page cache did not hold them, and left it by splice(2).

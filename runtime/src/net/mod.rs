@@ -7,6 +7,7 @@
 pub(crate) mod group;
 pub(crate) mod listener;
 mod room;
+mod send;
 pub(crate) mod socket;
 mod stream;
 

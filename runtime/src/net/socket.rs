@@ -49,6 +49,9 @@ pub(crate) enum Writing {
     Poisoned,
 }
 
+/// Zero-copy sends in a row that the kernel copied after all, at which a socket makes no more of them.
+const ZC_COPIED_IN_A_ROW: u8 = 4;
+
 /// A connected socket, shared by its stream and the operations on it.
 pub(crate) struct Socket {
     fd: Option<OwnedFd>,
@@ -59,6 +62,10 @@ pub(crate) struct Socket {
     /// The stream has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    /// Zero-copy sends that were copied, since the last that was not.
+    zc_copied: Cell<u8>,
+    /// What is left of a chunk that was taken in part. It comes before the chain.
+    rest: RefCell<Option<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: RefCell<Vec<Waker>>,
 }
@@ -72,6 +79,8 @@ impl Socket {
             overfull: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
+            zc_copied: Cell::new(0),
+            rest: RefCell::new(None),
             writing: Cell::new(Writing::Free),
             writers: RefCell::new(Vec::new()),
         })
@@ -79,6 +88,19 @@ impl Socket {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_ref().expect("taken in Drop only").as_fd()
+    }
+
+    /// The kernel has let go of a zero-copy send's pages, and says whether it copied them.
+    pub(crate) fn zc_notified(&self, core: &Core, copied: bool) {
+        if copied {
+            core.shared.counters.zc_copied.add(1);
+        }
+        self.zc_copied.set(if copied { self.zc_copied.get().saturating_add(1) } else { 0 });
+    }
+
+    /// Whether sending without a copy is worth its while on the way to this peer, as far as is known.
+    pub(crate) fn may_skip_copy(&self) -> bool {
+        self.zc_copied.get() < ZC_COPIED_IN_A_ROW
     }
 
     /// The next chunk, `None` at the end of the stream.
@@ -90,9 +112,7 @@ impl Socket {
         if core.budget.poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let mut chain = self.chain.get();
-        if let Some(lease) = core.bufs.pop(&mut chain) {
-            self.chain.set(chain);
+        if let Some(lease) = self.take_chunk(core) {
             core.budget.spend();
             return Poll::Ready(Ok(Some(lease)));
         }
@@ -245,10 +265,26 @@ impl Socket {
 
     /// Takes one chunk of what is there, without asking for more.
     pub(crate) fn take_chunk(&self, core: &Core) -> Option<Lease> {
+        let rest = self.rest.borrow_mut().take();
+        if rest.is_some() {
+            return rest;
+        }
         let mut chain = self.chain.get();
         let lease = core.bufs.pop(&mut chain);
         self.chain.set(chain);
         lease
+    }
+
+    /// Gives back what is left of a chunk that was just taken: the next to be taken.
+    pub(crate) fn put_back(&self, rest: Lease) {
+        if !rest.is_empty() {
+            *self.rest.borrow_mut() = Some(rest);
+        }
+    }
+
+    /// How receiving has ended, if it has: `None` inside for the end of the stream, an errno otherwise.
+    pub(crate) fn end(&self) -> Option<Option<i32>> {
+        if let Receiving::Over(end) = self.receiving.get() { Some(end) } else { None }
     }
 
     /// The stream is dropped: gives back what came and lets go of the receive.

@@ -15,6 +15,8 @@ pub(crate) mod poll;
 pub(crate) mod read;
 pub(crate) mod recv;
 pub(crate) mod send;
+pub(crate) mod send_vectored;
+pub(crate) mod send_zc;
 pub(crate) mod slots;
 pub(crate) mod splice;
 pub(crate) mod statx;
@@ -107,6 +109,11 @@ pub(crate) unsafe trait Operation: Sized + 'static {
     fn late(self, outcome: Outcome) {
         drop(self.complete(outcome));
     }
+
+    /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only.
+    fn notified(&self, core: &Core, outcome: Outcome) {
+        let _ = (core, outcome);
+    }
 }
 
 /// An operation that answers many times, to a socket rather than to a future.
@@ -165,7 +172,7 @@ pub(crate) enum Finished<O> {
     /// The operation is over.
     Whole(O),
     /// A result came first, and a notification will give the memory back later (zero-copy sends).
-    Early,
+    Early(Outcome),
 }
 
 impl<T: Operation> Future for Submitted<T> {
@@ -189,9 +196,9 @@ impl<T: Operation> Future for Submitted<T> {
                     let operation: T = unsafe { core.ops.take(key) };
                     Poll::Ready(Finished::Whole(operation.complete(outcome)))
                 }
-                Look::Early(_) => {
+                Look::Early(outcome) => {
                     core.budget.spend();
-                    Poll::Ready(Finished::Early)
+                    Poll::Ready(Finished::Early(outcome))
                 }
             },
             State::Over => panic!("{} polled after it was done", T::NAME),
@@ -212,7 +219,7 @@ impl<T: Operation> Drop for Submitted<T> {
 pub(crate) async fn ask<T: Operation>(operation: T) -> T::Output {
     match Submitted::new(operation).await {
         Finished::Whole(output) => output,
-        Finished::Early => unreachable!("{} has no notification", T::NAME),
+        Finished::Early(_) => unreachable!("{} has no notification", T::NAME),
     }
 }
 

@@ -99,6 +99,8 @@ pub(crate) enum Event<W, X> {
     Item { extra: X, owned: bool, last: bool },
     /// The owner is gone and this is its result: clean up what it brings. The memory is free after that if `last`.
     Late { extra: X, outcome: Outcome, last: bool },
+    /// The notification came before the owner looked at the result. The memory is the owner's: wake it.
+    Notified { extra: X, waker: Option<W> },
     /// The notification after a result that was already dealt with: the memory is free.
     Released { extra: X },
 }
@@ -197,7 +199,7 @@ impl<W, X: Copy> Slots<W, X> {
             (Life::Answered(kept), true) => {
                 // The owner has not looked yet; it will find the memory its own again.
                 slot.life = Life::Ready(kept);
-                Event::Wake(slot.waker.take())
+                Event::Notified { extra, waker: slot.waker.take() }
             }
             (Life::Lingering, true) => {
                 self.slab.remove(key.index());

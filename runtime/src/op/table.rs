@@ -23,8 +23,10 @@ struct Vtable {
     late: unsafe fn(NonNull<u8>, Outcome),
     /// Shows the value one of many results, and consumes it with the last. Multishot operations only.
     item: unsafe fn(NonNull<u8>, &Core, Outcome, bool, bool),
-    /// Consumes the value.
-    release: unsafe fn(NonNull<u8>),
+    /// Shows the value its notification. Single operations only.
+    notified: unsafe fn(NonNull<u8>, &Core, Outcome),
+    /// Shows the value its notification and consumes it. Single operations only.
+    release: unsafe fn(NonNull<u8>, &Core, Outcome),
     /// A poll goes before it, and a cancel must find either.
     linked: bool,
 }
@@ -37,8 +39,10 @@ impl<T: Operation> Single<T> {
         // SAFETY: the caller passes a cell that holds a `T` and treats it as empty afterwards.
         late: |cell, outcome| unsafe { cell.cast::<T>().read() }.late(outcome),
         item: |_, _, _, _, _| unreachable!("a single operation has no items"),
+        // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
+        notified: |cell, core, outcome| unsafe { cell.cast::<T>().as_ref() }.notified(core, outcome),
         // SAFETY: as for `late`.
-        release: |cell| drop(unsafe { cell.cast::<T>().read() }),
+        release: |cell, core, outcome| unsafe { cell.cast::<T>().read() }.notified(core, outcome),
         linked: T::LINKED,
     };
 }
@@ -58,7 +62,8 @@ impl<T: Multishot> Many<T> {
                 unsafe { cell.cast::<T>().as_ref() }.item(core, outcome, owned, false);
             }
         },
-        release: |_| unreachable!("a multishot operation ends with its last item"),
+        notified: |_, _, _| unreachable!("a multishot operation has no notification"),
+        release: |_, _, _| unreachable!("a multishot operation ends with its last item"),
         linked: false,
     };
 }
@@ -201,7 +206,19 @@ impl OpTable {
                 unsafe { (extra.item)(cell, core, outcome, owned, last) };
             }
             Event::Late { extra, outcome, last } => self.late(key, extra, outcome, last),
-            Event::Released { extra } => self.release(key, extra),
+            Event::Notified { extra, waker } => {
+                let cell = self.arena.borrow_mut().cell(key.index());
+                // SAFETY: the cell holds the value that belongs to this function table until its owner takes it.
+                unsafe { (extra.notified)(cell, core, outcome) };
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Event::Released { extra } => {
+                let cell = self.arena.borrow_mut().cell(key.index());
+                // SAFETY: the machine has just made the slot vacant, and the function takes the value out first.
+                unsafe { (extra.release)(cell, core, outcome) };
+            }
         }
     }
 
@@ -213,12 +230,6 @@ impl OpTable {
             unsafe { (vtable.late)(cell, outcome) };
         }
         // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
-    }
-
-    fn release(&self, key: Key, vtable: &'static Vtable) {
-        let cell = self.arena.borrow_mut().cell(key.index());
-        // SAFETY: the machine has just made the slot vacant, and the function takes the value out first.
-        unsafe { (vtable.release)(cell) };
     }
 
     /// Gives up the memory of all operations that the kernel has not given back, for ever.

@@ -15,12 +15,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 pub use setup::RingFeatures;
 pub(crate) use setup::{RingOptions, not_registered};
 use view::View;
 
+use crate::op::Tag;
+use crate::op::send_zc::REPORT_USAGE;
 use crate::{Error, Result};
 
 // Not exported by the io_uring crate (linux/io_uring.h).
@@ -106,6 +108,8 @@ impl Ring {
             no_iowait,
             iowq_pinned: false,
             iowq_max_workers: IOWQ_MAX_WORKERS,
+            fixed_buffers: false,
+            zc_report: false,
         };
         ring.submitter().register_iowq_max_workers(&mut IOWQ_MAX_WORKERS.clone()).map_err(|e| {
             not_registered("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e)
@@ -124,7 +128,7 @@ impl Ring {
             }
             Err(e) => tracing::debug!("ring descriptor not registered, each enter looks it up: {e}"),
         }
-        Ok(Self {
+        let mut this = Self {
             ring,
             enter_fd,
             enter_flags,
@@ -133,7 +137,42 @@ impl Ring {
             early: RefCell::new(VecDeque::new()),
             enters: Cell::new(0),
             pushed: Cell::new(0),
-        })
+        };
+        this.features.zc_report = this.knows_zc_report()?;
+        Ok(this)
+    }
+
+    /// Whether a zero-copy send can be asked to report: one on no descriptor fails by `EBADF` where the flag is known,
+    /// and by `EINVAL` before that where it is not. Linux 6.2.
+    fn knows_zc_report(&self) -> Result<bool> {
+        let probe = opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0)
+            .zc_flags(REPORT_USAGE)
+            .build()
+            .user_data(Tag::Cancel.with(0));
+        // SAFETY: a send of nothing on no descriptor; the kernel looks at no memory.
+        unsafe { self.push(&probe) };
+        let mut result = None;
+        while result.is_none() {
+            self.enter(Wait::Forever)?;
+            // A notification may follow; nobody listens to this tag.
+            self.reap(|cqe| result = result.or(Some(cqe.result)));
+        }
+        Ok(result != Some(-libc::EINVAL))
+    }
+
+    /// Makes memory known to the kernel, so that operations on it need not pin its pages each time. False, with a line
+    /// that says why, when it may not.
+    pub(crate) fn register_buffers(&mut self, pieces: &[libc::iovec]) -> bool {
+        // SAFETY: the memory is a core's blocks, mapped now. The kernel pins the pages themselves, so what is mapped there
+        // later does not matter; and operations that name a registered buffer keep their block.
+        match unsafe { self.ring.submitter().register_buffers(pieces) } {
+            Ok(()) => self.features.fixed_buffers = true,
+            Err(e) => tracing::info!(
+                "blocks are not registered with the ring, so zero-copy sends pin their pages each time; raise \
+                 RLIMIT_MEMLOCK (ulimit -l) if that is what it lacks: {e}"
+            ),
+        }
+        self.features.fixed_buffers
     }
 
     /// What this ring has in force.

@@ -36,6 +36,11 @@ pub struct RingFeatures {
     pub iowq_pinned: bool,
     /// Upper bounds of io-wq workers, bounded and unbounded (`IORING_REGISTER_IOWQ_MAX_WORKERS`, Linux 5.15).
     pub iowq_max_workers: [u32; 2],
+    /// The core's blocks are registered with the ring, so that zero-copy sends from them need not pin pages each time.
+    /// Refused where `RLIMIT_MEMLOCK` is too small.
+    pub fixed_buffers: bool,
+    /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2).
+    pub zc_report: bool,
 }
 
 /// How a ring is to be made.

@@ -192,6 +192,8 @@ impl fmt::Display for CoreReport {
             ("registered descriptor", ring.registered_fd),
             ("NO_IOWAIT", ring.no_iowait),
             ("io-wq pinned", ring.iowq_pinned),
+            ("registered blocks", ring.fixed_buffers),
+            ("zero-copy reports", ring.zc_report),
         ];
         for (name, _) in flags.iter().filter(|(_, on)| *on) {
             write!(f, ", {name}")?;

@@ -104,7 +104,7 @@ fn block_sigpipe() -> io::Result<()> {
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let Plot { core: planned, shared, mut share, ring } = plot;
-    let ring = Ring::new(ring, Some(planned.cpu.0))?;
+    let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
     ranges.extend(ring.memory());
@@ -119,6 +119,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
     let block_count = blocks.capacity();
+    let blocks = BlockPool::new(blocks, |pieces| ring.register_buffers(pieces));
     if let Ok(stack) = verify::stack_of_current_thread() {
         ranges.push(("stack", stack));
     }
@@ -145,7 +146,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         timers: Timers::new(),
         pipes: PipePool::new(),
         bufs,
-        blocks: BlockPool::new(blocks),
+        blocks,
         ops,
         ring,
     };

@@ -7,6 +7,7 @@
 
 mod join;
 pub(crate) mod queue;
+mod scope;
 
 use std::any::Any;
 use std::future::Future;
@@ -19,6 +20,7 @@ use std::task::{Context, Poll};
 use async_task::Runnable;
 
 pub use join::{JoinError, JoinHandle};
+pub use scope::{Scope, ScopedHandle, scope};
 
 use crate::core::Core;
 use crate::core::mailbox::{Link, Node};

@@ -189,7 +189,7 @@ impl World {
                     self.free(key);
                 }
             }
-            (true, true) => assert!(matches!(event, Event::Wake(_))),
+            (true, true) => assert!(matches!(event, Event::Notified { extra, .. } if extra == name)),
             (true, false) => {
                 assert_eq!(event, Event::Released { extra: name });
                 self.free(key);

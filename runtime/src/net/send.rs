@@ -1,0 +1,180 @@
+//! Other ways to give bytes to a stream: several buffers at once, a block without a copy; and to take them into an owned
+//! buffer.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+
+use rustix::net::RecvFlags;
+
+use super::TcpStream;
+use crate::buf::{Block, BufError, IoBuf, IoBufMut, IoBufs};
+use crate::core::Core;
+use crate::error::os;
+use crate::op::poll::Ready;
+use crate::op::send::Send;
+use crate::op::send_vectored::SendVectored;
+use crate::op::send_zc::{SendZc, SharedBlock};
+use crate::op::{Finished, Submitted, ask, check};
+use crate::{Error, Result};
+
+/// Bytes below which copying costs less than keeping pages for the network.
+const ZC_LEAST: usize = 16 << 10;
+
+impl TcpStream {
+    /// Sends all of several buffers, one behind the other, and gives them back: a head and a body leave in one segment
+    /// where they fit, by one system call (`sendmsg(2)`).
+    ///
+    /// # Errors
+    /// As for [`send_all`](Self::send_all); the buffers come back with the error.
+    ///
+    /// # Cancellation
+    /// As for [`send_all`](Self::send_all).
+    pub async fn send_all_vectored<V: IoBufs>(&self, mut bufs: V) -> Result<V, BufError<V>> {
+        let turn = match self.writer().await {
+            Ok(turn) => turn,
+            Err(error) => return Err(BufError { error, buf: bufs }),
+        };
+        let (total, mut from, mut vectors) = (bufs.total(), 0, Vec::new());
+        while from < total {
+            let send = SendVectored::new(Rc::clone(self.socket()), bufs, from, vectors);
+            let result;
+            (result, bufs, vectors) = ask(send).await;
+            match sent(result) {
+                Ok(n) => from += n,
+                Err(e) => {
+                    turn.done();
+                    return Err(BufError::io("send failed", e, bufs));
+                }
+            }
+        }
+        turn.done();
+        Ok(bufs)
+    }
+
+    /// Sends all of a block without copying it, where that is worth its while (Linux 6.0, `io_uring_prep_send_zc(3)`).
+    ///
+    /// It completes when the kernel has taken the bytes; the block goes back to its pool when the network has let go of
+    /// its pages, which for a peer that does not read may be long after: blocks that are out bound how much that is.
+    /// Below 16 KiB, and to a peer for which the kernel copied four times in a row after all (loopback, and network cards
+    /// that cannot gather), it is an ordinary send. Where the kernel does not tell (Linux 6.1), it goes on trying.
+    ///
+    /// # Errors
+    /// As for [`send_all`](Self::send_all), but the block may still be the kernel's, so it does not come back.
+    ///
+    /// # Cancellation
+    /// As for [`send_all`](Self::send_all).
+    pub async fn send_zc(&self, block: Block) -> Result<()> {
+        let turn = self.writer().await?;
+        let block = SharedBlock(Rc::new(block));
+        let (mut from, mut may_skip_copy) = (0, true);
+        while from < block.bytes().len() {
+            let skip_copy =
+                may_skip_copy && block.bytes().len() - from >= ZC_LEAST && self.socket().may_skip_copy();
+            let result = if skip_copy {
+                self.send_zc_once(&block, from).await
+            } else {
+                let send = Send { socket: Rc::clone(self.socket()), buf: block.clone(), from, flags: 0 };
+                ask(send).await.0
+            };
+            match sent(result) {
+                Ok(n) => from += n,
+                // RLIMIT_MEMLOCK is used up by pages that were not registered, or the socket cannot.
+                Err(e) if skip_copy && matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP)) => {
+                    may_skip_copy = false;
+                }
+                Err(e) => {
+                    turn.done();
+                    return Err(Error::io("send failed", e));
+                }
+            }
+        }
+        turn.done();
+        Ok(())
+    }
+
+    async fn send_zc_once(&self, block: &SharedBlock, from: usize) -> io::Result<usize> {
+        let report = Core::with(|core| core.ring.features().zc_report);
+        let send = SendZc { socket: Rc::clone(self.socket()), block: block.clone(), from, report };
+        let result = match Submitted::new(send).await {
+            Finished::Whole(result) => result,
+            // The notification is due: the operation keeps its share of the block until then.
+            Finished::Early(outcome) => check(outcome).map(|n| n as usize),
+        };
+        if result.is_ok() {
+            Core::with(|core| core.shared.counters.zc_sends.add(1));
+        }
+        result
+    }
+
+    /// Receives into a buffer of the caller's and gives it back, with the number of bytes that came: 0 at the end of the
+    /// stream, or when the buffer has no room. The escape hatch beside [`recv`](Self::recv), for bytes that are to lie in
+    /// a certain place: it costs a copy of what had come before, and a poll and a call of `recv(2)` for what comes later.
+    ///
+    /// It [quiesces](Self::quiesce) the stream first. One reader at a time, as for `recv`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io); the buffer comes back with it.
+    ///
+    /// # Cancellation
+    /// Safe: the buffer is not lent to the kernel while this waits, so no byte can land in it unseen. The buffer is
+    /// dropped.
+    pub async fn recv_into<B: IoBufMut>(&self, mut buf: B) -> Result<(usize, B), BufError<B>> {
+        if buf.room().is_empty() {
+            return Ok((0, buf));
+        }
+        poll_fn(|cx| Core::with(|core| self.socket().poll_quiet(core, cx))).await;
+        if let Some(mut chunk) = Core::with(|core| self.socket().take_chunk(core)) {
+            let room = buf.room();
+            let n = chunk.len().min(room.len());
+            for (to, from) in room.iter_mut().zip(&chunk[..n]) {
+                to.write(*from);
+            }
+            // SAFETY: `n` bytes of the room were written just now.
+            unsafe { buf.filled(n) };
+            chunk.advance(n);
+            self.socket().put_back(chunk);
+            return Ok((n, buf));
+        }
+        if let Some(end) = self.socket().end() {
+            return match end {
+                None => Ok((0, buf)),
+                Some(errno) => Err(BufError::io("receive failed", io::Error::from_raw_os_error(errno), buf)),
+            };
+        }
+        loop {
+            // Before the bytes are taken: after that there must be no await in which they could be dropped.
+            crate::task::consume_budget().await;
+            match rustix::net::recv(self.socket().fd(), buf.room(), RecvFlags::empty()).map_err(os) {
+                Ok(((filled, _), _)) => {
+                    let n = filled.len();
+                    // SAFETY: recv(2) has written them.
+                    unsafe { buf.filled(n) };
+                    Core::with(|core| core.shared.counters.recv_bytes.add(n as u64));
+                    return Ok((n, buf));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if let Err(e) = self.ready(Ready::Read).await {
+                        return Err(BufError::io("receive failed", e, buf));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(BufError::io("receive failed", e, buf)),
+            }
+        }
+    }
+}
+
+/// What a send came to: an interruption is nothing sent, and nothing sent is an error.
+fn sent(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(n) => {
+            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+            Ok(n)
+        }
+        Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(0),
+        Err(e) => Err(e),
+    }
+}

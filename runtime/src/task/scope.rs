@@ -1,0 +1,253 @@
+//! A scope: child futures that may borrow what their parent owns.
+//!
+//! A spawned task must be `'static`, because nobody can promise that its parent outlives it: a parent's future can be
+//! leaked (`std::mem::forget`) with its destructor never run, so "I shall wait for my children" is no promise that the
+//! borrow checker could rely on. Here the children lie *inside* the parent's future and are polled by it. If that
+//! future is dropped, they go with it; if it is leaked, nothing polls them any more, and the borrow lasts for ever. So
+//! this file needs no unsafe code. The price: children take their turns within the parent's task.
+//!
+//! Each child has a waker of its own, so a wake polls the one child that it is for.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use slab::Slab;
+
+use super::{JoinError, Payload};
+
+/// Runs `body` with a [`Scope`] in which it can spawn children that borrow from outside the scope, and completes when
+/// the body and all children have.
+///
+/// ```
+/// # use annulus::{Runtime, scope};
+/// # let core = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
+/// # Runtime::builder().cores(core.to_string().parse()?).pool_bytes(1 << 20).build()?.run(|| async {
+/// let names = vec!["one".to_owned(), "three".to_owned()];
+/// let total = scope(async |s| {
+///     let handles: Vec<_> = names.iter().map(|name| s.spawn(async move { name.len() })).collect();
+///     let mut total = 0;
+///     for handle in handles {
+///         total += handle.await.expect("no panic");
+///     }
+///     total
+/// })
+/// .await;
+/// assert_eq!(total, names[0].len() + names[1].len());
+/// # Ok(())
+/// # })?;
+/// # annulus::Ok(())
+/// ```
+///
+/// # Panics
+/// When the body does, or a child whose handle was dropped did; the other children have ended by then, or are dropped.
+///
+/// # Cancellation
+/// Dropping the future drops the body and all children where they stand.
+pub async fn scope<'env, T>(body: impl AsyncFnOnce(&Scope<'env>) -> T) -> T {
+    let scope = Scope {
+        children: RefCell::default(),
+        ready: Arc::new(Ready { keys: Mutex::default(), parent: Mutex::new(Waker::noop().clone()) }),
+        panic: RefCell::default(),
+    };
+    let mut output = None;
+    let mut body = pin!(body(&scope));
+    poll_fn(|cx| {
+        scope.ready.set_parent(cx.waker());
+        if output.is_none()
+            && let Poll::Ready(value) = body.as_mut().poll(cx)
+        {
+            output = Some(value);
+        }
+        scope.poll_children();
+        if output.is_some() && scope.children.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    let panic = scope.panic.take();
+    if let Some(payload) = panic {
+        resume_unwind(payload);
+    }
+    output.expect("the body has ended")
+}
+
+type ChildFuture<'env> = Pin<Box<dyn Future<Output = Option<Payload>> + 'env>>;
+
+struct Child<'env> {
+    /// `None` while it is being polled.
+    future: Option<ChildFuture<'env>>,
+    waker: Waker,
+}
+
+/// Where [`scope`]'s children are spawned.
+pub struct Scope<'env> {
+    children: RefCell<Slab<Child<'env>>>,
+    ready: Arc<Ready>,
+    /// The first panic of a child that nobody waits for.
+    panic: RefCell<Option<Payload>>,
+}
+
+impl<'env> Scope<'env> {
+    /// Adds a child. It is first polled after the body has come to its next `.await` that waits.
+    ///
+    /// Dropping the handle does not end the child: the scope waits for it.
+    pub fn spawn<F: Future + 'env>(&self, future: F) -> ScopedHandle<F::Output>
+    where
+        F::Output: 'env,
+    {
+        let end = Rc::new(RefCell::new(End { output: None, waiter: None }));
+        let tell = Rc::clone(&end);
+        let future = Box::pin(async move {
+            let output = contained(future).await;
+            // A handle that has gone leaves this the only reference: then a panic is the scope's to raise.
+            match output {
+                Err(payload) if Rc::strong_count(&tell) == 1 => return Some(payload),
+                output => tell.borrow_mut().output = Some(output),
+            }
+            let waiter = tell.borrow_mut().waiter.take();
+            if let Some(waiter) = waiter {
+                waiter.wake();
+            }
+            None
+        });
+        let mut children = self.children.borrow_mut();
+        let entry = children.vacant_entry();
+        let waker = Arc::new(ChildWaker {
+            key: entry.key(),
+            queued: AtomicBool::new(false),
+            ready: Arc::clone(&self.ready),
+        });
+        let waker = Waker::from(waker);
+        waker.wake_by_ref();
+        entry.insert(Child { future: Some(future), waker });
+        ScopedHandle { end }
+    }
+
+    /// Polls those children that were woken since the last time; those that they wake wait for the next.
+    fn poll_children(&self) {
+        let woken = std::mem::take(&mut *lock(&self.ready.keys));
+        for ready in woken {
+            ready.queued.store(false, Ordering::Release);
+            // A waker may outlive its child, and another may have its place: only the child's own waker counts.
+            let taken = self.children.borrow_mut().get_mut(ready.key).and_then(|child| {
+                let same = child.waker.data() == Arc::as_ptr(&ready).cast();
+                if same { Some((child.future.take()?, child.waker.clone())) } else { None }
+            });
+            let Some((mut future, waker)) = taken else { continue };
+            // Nothing here is borrowed while the child runs: it may wake, and its destructors may do anything.
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Pending => self.children.borrow_mut()[ready.key].future = Some(future),
+                Poll::Ready(panic) => {
+                    drop(future);
+                    let child = self.children.borrow_mut().remove(ready.key);
+                    drop(child);
+                    if let Some(payload) = panic {
+                        self.panic.borrow_mut().get_or_insert(payload);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("children", &self.children.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+/// Runs a future whose panics become its output.
+async fn contained<F: Future>(future: F) -> Result<F::Output, Payload> {
+    let mut future = pin!(future);
+    // Nothing outside the future is left half-changed by its panic: it is not polled again, only dropped.
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(payload) => Poll::Ready(Err(payload)),
+    })
+    .await
+}
+
+struct End<T> {
+    output: Option<Result<T, Box<dyn Any + Send>>>,
+    waiter: Option<Waker>,
+}
+
+/// A handle on a child of a [`Scope`]: await it for the child's output, or drop it.
+///
+/// # Cancellation
+/// Dropping it ends nothing: the scope waits for the child all the same.
+#[must_use = "await it for the output; the child runs without it too"]
+pub struct ScopedHandle<T> {
+    end: Rc<RefCell<End<T>>>,
+}
+
+impl<T> Future for ScopedHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut end = self.end.borrow_mut();
+        match end.output.take() {
+            Some(output) => Poll::Ready(output.map_err(JoinError::Panicked)),
+            None => {
+                end.waiter = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for ScopedHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedHandle").finish_non_exhaustive()
+    }
+}
+
+/// Children to be polled, and whom to wake for it. Wakers are `Send`: locks, held for a push or a swap.
+struct Ready {
+    keys: Mutex<Vec<Arc<ChildWaker>>>,
+    parent: Mutex<Waker>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ready {
+    fn set_parent(&self, waker: &Waker) {
+        let mut parent = lock(&self.parent);
+        if !parent.will_wake(waker) {
+            let old = std::mem::replace(&mut *parent, waker.clone());
+            drop(parent);
+            drop(old);
+        }
+    }
+}
+
+struct ChildWaker {
+    key: usize,
+    /// Stands in the list already.
+    queued: AtomicBool,
+    ready: Arc<Ready>,
+}
+
+impl Wake for ChildWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        lock(&self.ready.keys).push(Arc::clone(self));
+        // Woken outside the lock: waking runs the parent's scheduler.
+        let parent = lock(&self.ready.parent).clone();
+        parent.wake();
+    }
+}

@@ -1,0 +1,205 @@
+//! Several buffers at once, blocks without a copy, and receiving into a buffer of one's own.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream as Std};
+use std::thread;
+use std::time::Duration;
+
+use annulus::buf::Block;
+use annulus::net::{TcpListener, TcpStream};
+use annulus::{ErrorKind, Result, Runtime, core, time};
+use common::on_one_core;
+
+async fn connected() -> Result<(TcpStream, Std)> {
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let listener = TcpListener::bind(any)?;
+    let client = Std::connect(listener.local_addr()).unwrap();
+    Ok((listener.accept().await?, client))
+}
+
+/// Everything that a peer sends until its end, and a thread that fetches it.
+fn reader(mut client: Std) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        got
+    })
+}
+
+fn pattern(from: usize, len: usize) -> Vec<u8> {
+    (from..from + len).map(|i| (i % 251) as u8).collect()
+}
+
+/// Seen to fail: with `from` not skipped after a short send, and with no bound on the vectors (`EMSGSIZE`).
+#[test]
+fn vectored_sends_keep_the_order_however_many_and_however_long() {
+    let (got, expected) = on_one_core(|| async {
+        let (stream, client) = connected().await?;
+        let reader = reader(client);
+        let mut expected = b"head and body".to_vec();
+        let (head, body) = stream.send_all_vectored((String::from("head"), " and body")).await?;
+        assert_eq!((&head[..], body), ("head", " and body"));
+        // More than one call takes, with empty ones among them.
+        let many: Vec<Vec<u8>> = (0..3000).map(|i| pattern(i, i % 40)).collect();
+        expected.extend(many.iter().flatten());
+        assert_eq!(stream.send_all_vectored(many).await?.len(), 3000);
+        // More than a socket buffer.
+        let long = [pattern(7, 20 << 20), pattern(9, 20 << 20)];
+        expected.extend(long.iter().flatten());
+        stream.send_all_vectored(long).await?;
+        assert!(stream.send_all_vectored(Vec::<Vec<u8>>::new()).await?.is_empty());
+        Ok((reader, expected))
+    });
+    assert!(got.join().unwrap() == expected);
+}
+
+#[test]
+fn a_failed_vectored_send_gives_the_buffers_back_and_a_dropped_one_poisons() {
+    on_one_core(|| async {
+        let (stream, client) = connected().await?;
+        drop(client);
+        let mut last = None;
+        // The first may still be taken by the kernel, before the peer's reset comes.
+        for _ in 0..100 {
+            match stream.send_all_vectored((vec![1; 10], "x")).await {
+                Ok(_) => time::sleep(Duration::from_millis(1)).await,
+                Err(e) => last = last.or(Some(e)),
+            }
+        }
+        let failed = last.expect("the peer has gone");
+        assert_eq!(
+            (failed.error.kind(), &failed.buf.0[..], failed.buf.1),
+            (ErrorKind::Io, &[1; 10][..], "x")
+        );
+        let (stream, _client) = connected().await?;
+        let sent =
+            time::timeout(Duration::from_millis(5), stream.send_all_vectored([vec![0; 64 << 20]])).await;
+        assert!(sent.is_err());
+        let refused = stream.send_all_vectored(["x"]).await.expect_err("poisoned");
+        assert_eq!((refused.error.kind(), refused.buf), (ErrorKind::WritePoisoned, ["x"]));
+        Ok(())
+    });
+}
+
+/// Seen to fail: with the stream not quiesced first bytes go astray; with the rest of a chunk dropped, they are lost.
+#[test]
+fn receiving_into_a_buffer_takes_exactly_what_comes_next() {
+    const LEN: usize = 8 << 20;
+    on_one_core(|| async {
+        let (stream, mut client) = connected().await?;
+        let writer = thread::spawn(move || client.write_all(&pattern(0, LEN)).unwrap());
+        let (mut at, mut late, mut turn) = (0, 0, 0usize);
+        let cycle = pattern(0, 251 + (64 << 10));
+        loop {
+            turn += 1;
+            let got = if turn % 3 == 0 {
+                let Ok(chunk) = time::timeout(Duration::from_micros(20), stream.recv()).await else {
+                    continue;
+                };
+                chunk?.map_or_else(Vec::new, |chunk| chunk.to_vec())
+            } else {
+                let buf = Vec::with_capacity(1 + turn * 7919 % 30_000);
+                match time::timeout(Duration::from_micros(20), stream.recv_into(buf)).await {
+                    Ok(got) => got?.1,
+                    Err(time::Elapsed) => {
+                        late += 1;
+                        continue;
+                    }
+                }
+            };
+            if got.is_empty() {
+                break;
+            }
+            assert!(got == cycle[at % 251..][..got.len()], "within {} bytes at {at}", got.len());
+            at += got.len();
+        }
+        assert_eq!(at, LEN);
+        assert!(late > 0, "no deadline ever passed: the test shows nothing");
+        assert_eq!(stream.recv_into(Vec::with_capacity(10)).await?.0, 0, "the end stays the end");
+        Ok(writer)
+    })
+    .join()
+    .unwrap();
+}
+
+fn block(from: usize, len: usize) -> Block {
+    let mut block = Block::take().expect("a block is free");
+    assert_eq!(block.extend_from_slice(&pattern(from, len)), len);
+    block
+}
+
+/// Whether the first core's ring is told of copies.
+fn reports() -> bool {
+    let running = Runtime::builder().pool_bytes(1 << 20).build().unwrap().start(|| async {
+        core::stopping().await;
+        annulus::Ok(())
+    });
+    let running = running.unwrap();
+    let reports = running.report().cores[0].ring.zc_report;
+    running.stop();
+    running.wait().unwrap();
+    reports
+}
+
+/// Loopback copies every time. Seen to fail: with the notification's result not looked at all twenty skip the copy that
+/// is made all the same; with blocks given back at the result rather than the notification, `Block::take` gives memory
+/// that is still being sent.
+#[test]
+fn a_zero_copy_send_that_is_copied_four_times_becomes_an_ordinary_one() {
+    let reports = reports();
+    let got = on_one_core(move || async move {
+        let (stream, client) = connected().await?;
+        let reader = reader(client);
+        stream.send_zc(block(0, 1000)).await?;
+        assert_eq!(core::counters().zc_sends, 0, "too short to be worth it");
+        for i in 0..20 {
+            let before = core::counters();
+            stream.send_zc(block(i, 60_000)).await?;
+            // Each notification is awaited here, so that the next send knows it.
+            while reports
+                && core::counters().zc_sends > before.zc_sends
+                && core::counters().zc_copied == before.zc_copied
+            {
+                annulus::yield_now().await;
+            }
+        }
+        let after = core::counters();
+        assert_eq!((after.zc_sends, after.zc_copied), if reports { (4, 4) } else { (20, 0) });
+        Ok(reader)
+    })
+    .join()
+    .unwrap();
+    let expected: Vec<u8> =
+        [pattern(0, 1000)].into_iter().chain((0..20).map(|i| pattern(i, 60_000))).flatten().collect();
+    assert!(got == expected);
+}
+
+/// A peer that reads nothing keeps the blocks that were sent to it; they come back when it has gone.
+#[test]
+fn blocks_come_back_to_their_pool_with_the_notification() {
+    on_one_core(|| async {
+        let count = || {
+            let blocks: Vec<_> = std::iter::from_fn(Block::take).collect();
+            blocks.len()
+        };
+        let all = count();
+        let (stream, client) = connected().await?;
+        let mut sent = 0;
+        while let Some(mut block) = Block::take() {
+            block.extend_from_slice(&[1; 60_000]);
+            match time::timeout(Duration::from_millis(50), stream.send_zc(block)).await {
+                Ok(result) => result?,
+                Err(time::Elapsed) => break,
+            }
+            sent += 1;
+            assert!(sent < 100_000, "socket buffers have no end");
+        }
+        drop((client, stream));
+        while count() < all {
+            annulus::yield_now().await;
+        }
+        Ok(())
+    });
+}
