@@ -42,7 +42,7 @@ fn children_borrow_from_their_parent_and_give_their_output() {
     });
 }
 
-/// Seen to fail: with the children's own wakers replaced by the parent's every child is polled at every wake.
+/// Seen to fail: with the parent's waker in place of the children's own, no child is ever found to be ready.
 #[test]
 fn a_wake_polls_the_child_that_it_is_for() {
     on_one_core(|| async {

@@ -6,4 +6,4 @@ mod residency;
 
 pub use file::{File, FileKind, Stat};
 pub use open::{Dir, OpenOptions};
-pub(crate) use residency::cached;
+pub(crate) use residency::{cached, has_cachestat};

@@ -31,6 +31,16 @@ struct CacheStat {
 
 static NO_CACHESTAT: AtomicBool = AtomicBool::new(false);
 
+/// Whether the kernel has `cachestat(2)`, and no filter hides it: on no descriptor it then says `EBADF`.
+pub(crate) fn has_cachestat() -> bool {
+    let (range, mut stat) = (Range { off: 0, len: 0 }, CacheStat::default());
+    // SAFETY: cachestat(2) reads one range and fills one result, both ours and alive.
+    let rc = unsafe {
+        libc::syscall(SYS_CACHESTAT, -1, std::ptr::from_ref(&range), std::ptr::from_mut(&mut stat), 0)
+    };
+    rc == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
+}
+
 /// How many bytes from `offset` on, at most `len`, are in memory, as far as the kernel lets us know: all, one `step`,
 /// or none.
 pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> u64 {

@@ -28,6 +28,8 @@ pub struct CoreReport {
     pub recv_buffers: (usize, usize),
     /// Bytes of a [`Block`](crate::buf::Block), and how many there are.
     pub blocks: (usize, usize),
+    /// `cachestat(2)` tells what of a file is in memory (Linux 6.5); without it one byte is asked for at a time.
+    pub cachestat: bool,
     /// Address ranges to look at.
     pub(crate) ranges: Vec<(&'static str, Range<usize>)>,
 }
@@ -194,6 +196,7 @@ impl fmt::Display for CoreReport {
             ("io-wq pinned", ring.iowq_pinned),
             ("registered blocks", ring.fixed_buffers),
             ("zero-copy reports", ring.zc_report),
+            ("cachestat", self.cachestat),
         ];
         for (name, _) in flags.iter().filter(|(_, on)| *on) {
             write!(f, ", {name}")?;

@@ -137,6 +137,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pool: share.region().placement().clone(),
         recv_buffers: bufs.shape(),
         blocks: (BLOCK_SIZE, block_count),
+        cachestat: crate::fs::has_cachestat(),
         ranges,
     };
     let core = Core {
