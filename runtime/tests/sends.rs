@@ -29,7 +29,8 @@ fn reader(mut client: Std) -> thread::JoinHandle<Vec<u8>> {
 }
 
 fn pattern(from: usize, len: usize) -> Vec<u8> {
-    (from..from + len).map(|i| (i % 251) as u8).collect()
+    let cycle: Vec<u8> = (0..251).collect();
+    cycle.repeat(len / 251 + 2)[from % 251..][..len].to_vec()
 }
 
 /// Seen to fail: with `from` not skipped after a short send, and with no bound on the vectors (`EMSGSIZE`).

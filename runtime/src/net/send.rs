@@ -57,7 +57,7 @@ impl TcpStream {
     /// It completes when the kernel has taken the bytes; the block goes back to its pool when the network has let go of
     /// its pages, which for a peer that does not read may be long after: blocks that are out bound how much that is.
     /// Below 16 KiB, and to a peer for which the kernel copied four times in a row after all (loopback, and network cards
-    /// that cannot gather), it is an ordinary send. Where the kernel does not tell (Linux 6.1), it goes on trying.
+    /// that cannot gather), it is an ordinary send. Where the kernel does not tell (early 6.1), it goes on trying.
     ///
     /// # Errors
     /// As for [`send_all`](Self::send_all), but the block may still be the kernel's, so it does not come back.

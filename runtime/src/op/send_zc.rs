@@ -4,7 +4,7 @@
 //! peer has acknowledged them: tens of milliseconds, with a delayed acknowledgement. So nobody waits for it. The block
 //! belongs to the operation until then and goes back to its pool from there.
 //!
-//! The notification says whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2): it does on
+//! The notification says whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today): it does on
 //! loopback, on veth, and where the network card cannot gather. Then the pages were pinned for nothing, and the socket
 //! counts it ([`Socket::zc_notified`]).
 

@@ -39,7 +39,7 @@ pub struct RingFeatures {
     /// The core's blocks are registered with the ring, so that zero-copy sends from them need not pin pages each time.
     /// Refused where `RLIMIT_MEMLOCK` is too small.
     pub fixed_buffers: bool,
-    /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2).
+    /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today).
     pub zc_report: bool,
 }
 
