@@ -86,7 +86,9 @@ fn require_refuses_what_is_only_first_touch_where_there_are_several_nodes() {
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Platform);
             let line = error.to_string();
-            assert!(line.contains("mbind") && line.contains("CAP_SYS_NICE"), "{line}");
+            // Without mbind a thread's own memory may lie elsewhere too, and is then what is named.
+            let named = line.contains("mbind") && line.contains("CAP_SYS_NICE");
+            assert!(named || line.contains("annulus doctor"), "{line}");
         }
     }
 }

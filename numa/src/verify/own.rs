@@ -34,8 +34,10 @@ pub fn thread_descriptor_of_current_thread() -> usize {
 /// core allocates (tasks, timers, tables) lies there. It grows: ask [`mapping_of`] for its extent at a later time. None where
 /// /proc/self/maps does not say.
 pub fn heap_of_current_thread() -> Option<Range<usize>> {
-    let sample = std::hint::black_box(Box::new([0_u64; 8]));
-    mapping_of((&raw const *sample).addr())
+    // Larger than what glibc caches for each thread (tcache, up to 1 KiB): a small piece may be one that another thread allocated
+    // and this one freed, hence of the other's arena.
+    let sample = std::hint::black_box(vec![0_u8; 8192]);
+    mapping_of(sample.as_ptr().addr())
 }
 
 /// The mapping of this process that holds an address.
@@ -54,8 +56,8 @@ fn bounds() -> Result<Range<usize>> {
 /// failure: the report looks at them again and shows what is away.
 ///
 /// Moving is not enough where NUMA balancing runs: memory without a policy of its own may follow whichever thread touches it next,
-/// and the thread that made us reads what we sent it. So both get an explicit preference, which the balancer leaves alone. (In the
-/// guest 4odd, with balancing on, one page of one heap was seen elsewhere before they had one.)
+/// and the thread that made us reads what we sent it. So both get an explicit preference, which the balancer leaves alone
+/// (mm/mempolicy.c, `vma_policy_mof`).
 pub(crate) fn bring_own_home(node: NodeId) -> usize {
     let stack = sys::stack_bounds().ok();
     stack.into_iter().chain(whole_heap()).map(|range| bring_home(range, node)).sum()
