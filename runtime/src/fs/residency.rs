@@ -94,7 +94,9 @@ mod tests {
         let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         file.write_all(&vec![7; 1 << 20]).unwrap();
-        assert_eq!(cached(file.as_fd(), 0, 1 << 20, 4096), 1 << 20);
+        // All of it where cachestat counts; one step where there is only the first byte to go by.
+        let known = cached(file.as_fd(), 0, 1 << 20, 4096);
+        assert_eq!(known, if NO_CACHESTAT.load(Ordering::Relaxed) { 4096 } else { 1 << 20 });
         assert!(first_byte_is_cached(file.as_fd(), 0));
         if rustix::fs::fstatfs(&file).unwrap().f_type as u64 == 0x0102_1994 {
             return; // tmpfs: its pages are the file

@@ -278,6 +278,11 @@ impl std::fmt::Debug for TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
+        // The descriptor closes with the last word of its accept, a turn later. Until then it must not be handed clients
+        // that mean a listener bound anew: shutting it down takes it out of the kernel's table at once (inet_shutdown()).
+        if let Err(e) = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read) {
+            tracing::debug!("{} listens for a moment longer: {e}", self.shared.bound);
+        }
         Core::try_with(|core| {
             let Shared { requested, bound, runtime, .. } = &*self.shared;
             runtime.groups.leave(*requested, *bound, core.shared.index);
