@@ -141,8 +141,11 @@ impl Match {
         };
         let mut player = Player { who: who.clone(), running, amount: least, samples: Vec::new() };
         loop {
-            let wall = self.turn(&player)?.outcome.wall.max(Duration::from_micros(1));
-            let share = self.settings.run.as_secs_f64() / wall.as_secs_f64();
+            let Sample { cpu_ns, outcome, .. } = self.turn(&player)?;
+            // By CPU time, so that a machine that is busy with other things does not shorten the turns; sleepers have
+            // hardly any.
+            let spent = Duration::from_nanos(cpu_ns).max(outcome.wall / 4).max(Duration::from_micros(1));
+            let share = self.settings.run.as_secs_f64() / spent.as_secs_f64();
             if share <= 4.0 {
                 player.amount = ((player.amount as f64 * share) as u64).max(least);
                 return Ok(player);
