@@ -23,28 +23,33 @@ need_nightly() {
         cannot "no nightly toolchain, and $1 is not in stable Rust" "rustup toolchain install nightly"
 }
 
-# Memory errors of the unsafe code: use after free, out of bounds.
+# Memory errors of the unsafe code: use after free, out of bounds. Leaks are not looked for: what the kernel may still
+# write to, and a task of a core that has ended, are leaked by design. Locals stay on the real stack, because the
+# tests look where a thread's stack lies.
 step_asan() {
     need_nightly "the address sanitizer"
-    RUSTFLAGS=-Zsanitizer=address sanitized_tests asan
+    ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 RUSTFLAGS=-Zsanitizer=address \
+        sanitized_tests asan -p annulus-numa -p annulus --lib --tests --no-fail-fast
 }
 
-# Data races. Without the standard library's source it stays uninstrumented: what it does inside is then not seen.
+# Data races. An uninstrumented standard library hides its fences and the lock that a Condvar takes again, so that
+# correct code is reported: without its source, only the lock-free modules are looked at, which use nothing of it.
 step_tsan() {
     need_nightly "the thread sanitizer"
-    local flags=-Zsanitizer=thread std=()
+    export TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions"
     if [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]]; then
-        std=(-Zbuild-std)
-    else
-        echo "the standard library is not instrumented: rustup component add --toolchain nightly rust-src would change that"
-        flags+=" -Cunsafe-allow-abi-mismatch=sanitizer"
+        RUSTFLAGS=-Zsanitizer=thread sanitized_tests tsan -Zbuild-std -p annulus-numa -p annulus --lib --tests --no-fail-fast
+        return
     fi
-    TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions" RUSTFLAGS=$flags sanitized_tests tsan ${std[@]+"${std[@]}"}
+    echo "only the lock-free modules; for the rest: rustup component add --toolchain nightly rust-src"
+    export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+    # The one test left out ends in thread::scope, whose last wait is such a hidden one.
+    sanitized_tests tsan -p annulus --lib -- core::mailbox:: buf::returns:: --skip tasks_woken_from_other_threads
 }
 
-# With --target, so that the flags reach neither build scripts nor macros. Doc tests run without the sanitizer in step test.
+# With --target, so that the flags reach neither build scripts nor macros. Doc tests run without sanitizers in step test.
 sanitized_tests() {
-    cargo +nightly test -p annulus-numa -p annulus --lib --tests --target "$HOST" --target-dir "$TARGET/$1" "${@:2}" --no-fail-fast
+    cargo +nightly test --target "$HOST" --target-dir "$TARGET/$1" "${@:2}"
 }
 
 # Every order of steps that the threads of the lock-free parts can take, up to so many preemptions.
