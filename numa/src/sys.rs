@@ -258,7 +258,8 @@ pub(crate) fn map_huge(len: usize) -> io::Result<NonNull<u8>> {
 pub(crate) fn advise(range: Range<usize>, advice: c_int) -> io::Result<()> {
     assert!(matches!(advice, libc::MADV_HUGEPAGE | libc::MADV_NOHUGEPAGE));
     // SAFETY: the two pieces of advice allowed above change the size of pages, not what they hold.
-    check(unsafe { libc::madvise(range.start as *mut c_void, range.len(), advice) }.into()).map(drop)
+    check(unsafe { libc::madvise(std::ptr::without_provenance_mut(range.start), range.len(), advice) }.into())
+        .map(drop)
 }
 
 /// Unmaps pages.
@@ -270,7 +271,8 @@ pub(crate) unsafe fn unmap(range: Range<usize>) -> io::Result<()> {
         return Ok(());
     }
     // SAFETY: the caller promises that the range is its own and unused.
-    check(unsafe { libc::munmap(range.start as *mut c_void, range.len()) }.into()).map(drop)
+    check(unsafe { libc::munmap(std::ptr::without_provenance_mut(range.start), range.len()) }.into())
+        .map(drop)
 }
 
 /// Makes pages inaccessible and gives their memory back.
@@ -280,23 +282,41 @@ pub(crate) unsafe fn unmap(range: Range<usize>) -> io::Result<()> {
 pub(crate) unsafe fn seal(range: Range<usize>) -> io::Result<()> {
     // SAFETY: the caller promises that the range is its own and unused.
     unsafe {
-        check(libc::madvise(range.start as *mut c_void, range.len(), libc::MADV_DONTNEED).into())?;
-        check(libc::mprotect(range.start as *mut c_void, range.len(), libc::PROT_NONE).into()).map(drop)
+        check(
+            libc::madvise(std::ptr::without_provenance_mut(range.start), range.len(), libc::MADV_DONTNEED)
+                .into(),
+        )?;
+        check(
+            libc::mprotect(std::ptr::without_provenance_mut(range.start), range.len(), libc::PROT_NONE)
+                .into(),
+        )
+        .map(drop)
     }
 }
 
 /// Keeps a range out of children of fork(2), in which a write to a page under I/O would be copied away from the device.
 pub(crate) fn dont_fork(range: Range<usize>) -> io::Result<()> {
     // SAFETY: MADV_DONTFORK changes nothing in this process.
-    check(unsafe { libc::madvise(range.start as *mut c_void, range.len(), libc::MADV_DONTFORK) }.into())
-        .map(drop)
+    check(
+        unsafe {
+            libc::madvise(std::ptr::without_provenance_mut(range.start), range.len(), libc::MADV_DONTFORK)
+        }
+        .into(),
+    )
+    .map(drop)
 }
 
 /// Gives every page of a range memory, as a write would, without changing a byte (MADV_POPULATE_WRITE, Linux 5.14).
 pub(crate) fn populate(range: Range<usize>) -> io::Result<()> {
     loop {
         // SAFETY: MADV_POPULATE_WRITE faults pages in and keeps their contents.
-        let rc = unsafe { libc::madvise(range.start as *mut c_void, range.len(), libc::MADV_POPULATE_WRITE) };
+        let rc = unsafe {
+            libc::madvise(
+                std::ptr::without_provenance_mut(range.start),
+                range.len(),
+                libc::MADV_POPULATE_WRITE,
+            )
+        };
         match check(rc.into()) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {}
             other => return other.map(drop),
@@ -321,7 +341,7 @@ pub(crate) fn stack_bounds() -> io::Result<Range<usize>> {
     if rc != 0 {
         return Err(io::Error::from_raw_os_error(rc));
     }
-    Ok(base as usize..base as usize + size)
+    Ok(base.addr()..base.addr() + size)
 }
 
 /// The thread descriptor that glibc keeps at the thread pointer.
@@ -340,7 +360,7 @@ pub(crate) fn tls_blocks() -> Vec<Range<usize>> {
                 return 0;
             }
             let headers = std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
-            let start = (*info).dlpi_tls_data as usize;
+            let start = (*info).dlpi_tls_data.addr();
             let blocks = headers.iter().filter(|h| h.p_type == libc::PT_TLS && h.p_memsz > 0);
             (*out.cast::<Vec<Range<usize>>>()).extend(blocks.map(|h| start..start + h.p_memsz as usize));
         }

@@ -75,7 +75,7 @@ impl Blocks {
 
     /// Is `block` the address of one of these blocks?
     pub fn owns(&self, block: NonNull<u8>) -> bool {
-        let offset = (block.as_ptr() as usize).wrapping_sub(self.first.as_ptr() as usize);
+        let offset = block.as_ptr().addr().wrapping_sub(self.first.as_ptr().addr());
         offset < self.fresh * self.block_size && offset.is_multiple_of(self.block_size)
     }
 

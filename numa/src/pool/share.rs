@@ -27,7 +27,7 @@ impl Share {
         if len == 0 || !align.is_power_of_two() {
             return None;
         }
-        let base = self.region.as_ptr() as usize;
+        let base = self.region.as_ptr().addr();
         // Relaxed: `&mut self` is the only writer; it is an atomic because the header lies in shared memory.
         let record = self.record();
         let next = record.next.load(Ordering::Relaxed);

@@ -77,7 +77,7 @@ pub(super) fn unplaced(node: NodeId, len_bytes: usize) -> Result<Region> {
         let room = format!("only {} MiB can be taken safely {}", room.bytes >> 20, room.limit);
         return Err(Error::platform(format!("no memory for a region of {len} bytes: {room}; ask for less")));
     }
-    let start = region.as_ptr() as usize;
+    let start = region.as_ptr().addr();
     populate(start..start + len)
         .map_err(|e| Error::io("cannot populate memory", e, "free memory or ask for smaller pools"))?;
     region.placement.pages = verify::where_pages_lie(region.as_ptr(), len)?;
@@ -218,7 +218,7 @@ fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
     let no_address_space = |e| no_address_space(len, e);
     // Ask on a scratch page first: libnuma would print to stderr and hide the refusal.
     let scratch = sys::map(sys::page_size()).map_err(no_address_space)?;
-    let page = scratch.as_ptr() as usize..scratch.as_ptr() as usize + sys::page_size();
+    let page = scratch.as_ptr().addr()..scratch.as_ptr().addr() + sys::page_size();
     let asked = sys::mbind(page.clone(), &Policy::new(MPOL_PREFERRED_MANY, node), 0);
     // SAFETY: the scratch page was mapped here and nobody else knows it.
     unsafe { sys::unmap(page) }.map_err(no_address_space)?;
@@ -265,7 +265,7 @@ struct Settled {
 
 /// Populates step by step and stops where memory ends.
 fn settle(region: &Region, node: NodeId) -> Result<Settled> {
-    let start = region.as_ptr() as usize;
+    let start = region.as_ptr().addr();
     let mut done = 0;
     while done < region.len {
         let step = start + done..start + (done + STEP).min(region.len);
@@ -344,7 +344,7 @@ fn away_from(node: NodeId, range: Range<usize>) -> io::Result<Vec<usize>> {
 
 /// Gives everything after the first `len` bytes back, except for the page that becomes the new fence.
 fn shorten(region: &mut Region, len: usize, page: usize) -> Result<()> {
-    let end = region.as_ptr() as usize + len;
+    let end = region.as_ptr().addr() + len;
     let failed = |e| Error::io("cannot give back the end of a region (munmap)", e, "see munmap(2)");
     // SAFETY: the pages from `end` belong to the region's mapping and nobody has been given them.
     unsafe {
@@ -358,6 +358,6 @@ fn shorten(region: &mut Region, len: usize, page: usize) -> Result<()> {
 
 /// Every page is there and, as far as one can see, on the node: nothing is faulted in under the binding, hence no OOM kill.
 fn bind(region: &Region, node: NodeId) -> io::Result<()> {
-    let range = region.as_ptr() as usize..region.as_ptr() as usize + region.len;
+    let range = region.as_ptr().addr()..region.as_ptr().addr() + region.len;
     sys::mbind(range, &Policy::new(MPOL_BIND, node), MPOL_MF_MOVE)
 }

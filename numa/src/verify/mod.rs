@@ -119,7 +119,7 @@ impl fmt::Display for PageMap {
 /// None today: where every way of looking is refused the pages are reported as unknown, with [`How::Blind`] and the errno. The
 /// `Result` is for callers that keep asking when a kernel answers something new, such as ENOMEM.
 pub fn where_pages_lie(ptr: *const u8, len: usize) -> Result<PageMap> {
-    let range = whole_pages(ptr as usize, len);
+    let range = whole_pages(ptr.addr(), len);
     let refused = match ask_each_page(range.clone()) {
         Ok((map, _)) => return Ok(map),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS)) => {

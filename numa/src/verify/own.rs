@@ -16,7 +16,7 @@ use crate::{
 pub fn stack_of_current_thread() -> Result<Range<usize>> {
     let bounds = bounds()?;
     let here = std::hint::black_box(0_u8);
-    let page = (&raw const here) as usize & !(sys::page_size() - 1);
+    let page = (&raw const here).addr() & !(sys::page_size() - 1);
     Ok(page.clamp(bounds.start, bounds.end)..bounds.end)
 }
 

@@ -17,8 +17,9 @@ use crate::op::read::Read;
 use crate::op::send::Send;
 use crate::{Error, task};
 
-/// A step of splice(2) on the core: 16 pages fill one socket buffer exactly, and more at a time measured slower.
-const INLINE_STEP: usize = 64 << 10;
+/// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as one full segment
+/// and one of 53 bytes, each with all that a segment costs; BENCHMARKS.md, "Sixty-four is one page too many", has the figures.
+const INLINE_STEP: usize = 60 << 10;
 /// A stretch whose presence in the page cache is asked for at once.
 const WINDOW: u64 = 1 << 20;
 
