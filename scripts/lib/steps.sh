@@ -115,12 +115,22 @@ guest_tests() {
         list+=("/with/${program##*/}")
     done < <(test_programs 'numa|runtime')
     with+=(--with "$(type -P numactl)")
-    LIMIT=${LIMIT:-900} scripts/numa-vm "${with[@]}" --env RUST_BACKTRACE=1 --env "LEAVE_OUT=${PURE[*]/#/--skip=}" "$@" \
+    LIMIT=${LIMIT:-900} in_guest "${with[@]}" --env RUST_BACKTRACE=1 --env "LEAVE_OUT=${PURE[*]/#/--skip=}" "$@" \
         scripts/lib/run-test-programs "${list[@]}"
+}
+
+# in_guest ARGUMENTS OF numa-vm: once more when the machine died without a status (99). Seen once in some fifty boots: the
+# emulation trips over the kernel's patching of its own code (a panic by int3), which is no fault of what is tested.
+in_guest() {
+    local status=0
+    scripts/numa-vm "$@" || status=$?
+    [[ $status == 99 ]] || return "$status"
+    say "the guest died without a status: once more"
+    scripts/numa-vm "$@"
 }
 
 # guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape.
 guest_serve() {
     [[ -x $TARGET/debug/annulus ]] || build_tests
-    scripts/numa-vm --with "$TARGET/debug/annulus" --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
+    in_guest --with "$TARGET/debug/annulus" --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
 }
