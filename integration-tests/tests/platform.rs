@@ -86,9 +86,8 @@ fn no_locked_memory_is_enough_or_is_named_with_its_remedy() {
 /// The profile that the docs and `annulus doctor` hand to people refuses nothing that Annulus calls.
 #[test]
 fn the_reference_seccomp_profile_lets_through_what_is_needed() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/seccomp/annulus.json");
-    let text = std::fs::read_to_string(path).expect("the profile is there");
-    let profile: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let text = include_str!("../../scripts/seccomp/annulus.json");
+    let profile: serde_json::Value = serde_json::from_str(text).expect("it is JSON");
     assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
     let needed = [
         ["io_uring_setup", "io_uring_enter", "io_uring_register"].as_slice(),
@@ -112,6 +111,12 @@ fn too_few_threads_allowed_is_an_end_and_not_a_wait() {
         return;
     }
     let tree = Tree::new();
+    // The build may lie where only root can read.
+    let place = std::env::temp_dir().join(format!("annulus-threads-{}", std::process::id()));
+    std::fs::create_dir(&place).expect("a directory of our own");
+    std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    let program = place.join("annulus");
+    std::fs::copy(annulus_integration_tests::bin::annulus(), &program).expect("copying the program");
     let mut command = std::process::Command::new("timeout");
     command.arg("60");
     if rustix::process::geteuid().is_root() {
@@ -120,11 +125,12 @@ fn too_few_threads_allowed_is_an_end_and_not_a_wait() {
     }
     let ended = command
         .args(["prlimit", "--nproc=2"])
-        .arg(annulus_integration_tests::bin::annulus())
+        .arg(&program)
         .args(["serve", "--listen", "127.0.0.1:0"])
         .arg(tree.root())
         .output()
         .expect("timeout, setpriv and prlimit are in coreutils and util-linux");
+    std::fs::remove_dir_all(&place).expect("removing our directory");
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");

@@ -102,8 +102,9 @@ fn nobody_new_is_taken_after_a_signal_while_others_are_finished() {
             Err(e) => panic!("connecting to {addr}: {e}"),
             Ok(stream) => Client::over(stream),
         };
+        // An answer is whole, or there is none. It need not say that it is the last: the signal may not have been read yet.
         if let Ok(response) = client.try_get(&small.path) {
-            assert_eq!(response.head.field("connection"), Some("close"), "an answer after the signal");
+            assert_eq!(response.body.len() as u64, small.sum.len, "an answer after the signal");
         }
         None
     });
