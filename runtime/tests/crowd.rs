@@ -50,7 +50,7 @@ async fn echo(listener: TcpListener, clients: usize) -> annulus::Result<()> {
 /// Seen to fail: with hungry streams not fed it never ends.
 #[test]
 fn thousands_of_connections_share_sixteen_buffers() {
-    let clients = connections(4000);
+    let clients = connections(common::bulk(4000));
     let (address_tx, address) = std::sync::mpsc::channel::<SocketAddr>();
     let address_tx = std::sync::Mutex::new(address_tx);
     let running = small()

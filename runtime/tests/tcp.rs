@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use annulus::net::{TcpListener, TcpStream};
-use common::on_one_core;
+use common::{bulk, on_one_core};
 
 fn any() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -53,11 +53,11 @@ fn echoes_what_came_and_ends_with_the_client() {
 
 #[test]
 fn a_deadline_around_every_recv_loses_no_byte() {
-    const LEN: usize = 100 << 20;
-    on_one_core(|| async {
+    let len = bulk(100 << 20);
+    on_one_core(move || async move {
         let listener = TcpListener::bind(any())?;
         let address = listener.local_addr();
-        let client = thread::spawn(move || Std::connect(address).unwrap().write_all(&pattern(LEN)).unwrap());
+        let client = thread::spawn(move || Std::connect(address).unwrap().write_all(&pattern(len)).unwrap());
         let stream = listener.accept().await?;
         let cycle = pattern(251 + (64 << 10));
         let (mut at, mut late) = (0usize, 0u32);
@@ -74,7 +74,7 @@ fn a_deadline_around_every_recv_loses_no_byte() {
                 },
             }
         }
-        assert_eq!(at, LEN);
+        assert_eq!(at, len);
         assert!(late > 0, "no deadline ever passed: the test shows nothing");
         client.join().unwrap();
         Ok(())

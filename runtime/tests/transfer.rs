@@ -12,7 +12,7 @@ use std::time::Duration;
 use annulus::fs::{Dir, File, FileKind, OpenOptions};
 use annulus::net::{TcpListener, TcpStream};
 use annulus::transfer::{Road, relay, send_file};
-use common::on_one_core;
+use common::{bulk, on_one_core};
 
 const ROADS: [Road; 2] = [Road::Inline, Road::Ring];
 
@@ -210,14 +210,16 @@ fn read_all(mut stream: &Std) -> Vec<u8> {
 
 #[test]
 fn a_relay_carries_both_ways_at_once_and_every_byte() {
-    const LEN: usize = 24 << 20;
+    fn len() -> usize {
+        bulk(24 << 20)
+    }
     fn both_ways(stream: &Std, send: usize, expect: usize) {
         let mut writer = stream.try_clone().unwrap();
         let sender = thread::spawn(move || {
-            writer.write_all(&pattern(LEN, send)).unwrap();
+            writer.write_all(&pattern(len(), send)).unwrap();
             writer.shutdown(Shutdown::Write).unwrap();
         });
-        assert!(read_all(stream) == pattern(LEN, expect), "bytes were lost or changed");
+        assert!(read_all(stream) == pattern(len(), expect), "bytes were lost or changed");
         sender.join().unwrap();
     }
     for road in ROADS {
@@ -263,22 +265,24 @@ fn a_client_may_go_on_after_the_upstreams_end() {
 
 #[test]
 fn a_reader_that_is_slow_gets_every_byte_also_after_the_writers_end() {
-    const LEN: usize = 8 << 20;
+    fn len() -> usize {
+        bulk(8 << 20)
+    }
     for road in ROADS {
         relayed(
             road,
             |mut client| {
-                client.write_all(&pattern(LEN, 5)).unwrap();
+                client.write_all(&pattern(len(), 5)).unwrap();
                 client.shutdown(Shutdown::Write).unwrap();
                 assert!(read_all(&client).is_empty());
             },
             |mut upstream| {
-                let mut got = vec![0; LEN];
+                let mut got = vec![0; len()];
                 for piece in got.chunks_mut(100_000) {
                     upstream.read_exact(piece).unwrap();
                     thread::yield_now();
                 }
-                assert!(got == pattern(LEN, 5));
+                assert!(got == pattern(len(), 5));
             },
         );
     }
