@@ -5,6 +5,7 @@
 //! work without waiting.
 
 pub(crate) mod probe;
+mod register;
 mod setup;
 mod view;
 
@@ -30,8 +31,6 @@ const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
 const ENTER_NO_IOWAIT: u32 = 1 << 7;
-const REGISTER_RING_FDS: libc::c_uint = 20;
-const UNREGISTER_RING_FDS: libc::c_uint = 21;
 /// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may wait.
 /// Splices of file pages into pipes are of the second class too, since a pipe is their other end.
 const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
@@ -115,12 +114,12 @@ impl Ring {
             not_registered("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e)
         })?;
         if let Some(cpu) = cpu {
-            features.iowq_pinned = pin_iowq(&ring, cpu);
+            features.iowq_pinned = register::pin_iowq(&ring, cpu);
         }
         let views = look_at(&ring);
         let mut enter_fd = ring.as_raw_fd();
         let mut enter_flags = if no_iowait { ENTER_NO_IOWAIT } else { 0 };
-        match register_ring_fd(enter_fd) {
+        match register::ring_fd(enter_fd) {
             Ok(index) => {
                 enter_fd = index;
                 enter_flags |= ENTER_REGISTERED_RING;
@@ -363,53 +362,10 @@ fn copy(entry: &cqueue::Entry) -> Cqe {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.features.registered_fd {
-            let mut update = RsrcUpdate { offset: self.enter_fd as u32, resv: 0, data: 0 };
-            if let Err(e) = register(self.ring.as_raw_fd(), UNREGISTER_RING_FDS, &mut update) {
-                tracing::warn!("cannot unregister the ring's descriptor: {e}");
-            }
-        }
-    }
-}
-
-/// `struct io_uring_rsrc_update` of linux/io_uring.h.
-#[repr(C)]
-struct RsrcUpdate {
-    offset: u32,
-    resv: u32,
-    data: u64,
-}
-
-/// Registers the ring's descriptor with its own task and returns the index that enters use instead (Linux 5.18).
-fn register_ring_fd(fd: RawFd) -> io::Result<RawFd> {
-    let mut update = RsrcUpdate { offset: u32::MAX, resv: 0, data: fd as u64 };
-    register(fd, REGISTER_RING_FDS, &mut update)?;
-    Ok(update.offset as RawFd)
-}
-
-fn register(fd: RawFd, opcode: libc::c_uint, update: &mut RsrcUpdate) -> io::Result<()> {
-    // SAFETY: io_uring_register(2) with one io_uring_rsrc_update, ours alone while the kernel reads and writes it.
-    let rc =
-        unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, std::ptr::from_mut(update), 1u32) };
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Pins the thread's io-wq workers to `cpu`: on 6.1 they do not inherit the thread's affinity, and even where they do
-/// a worker made before the pinning would not.
-fn pin_iowq(ring: &IoUring, cpu: u32) -> bool {
-    // SAFETY: cpu_set_t is a bit mask for which all zeroes is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    if cpu as usize >= libc::CPU_SETSIZE as usize {
-        tracing::warn!("io-wq workers are not pinned: CPU {cpu} is beyond cpu_set_t");
-        return false;
-    }
-    // SAFETY: the index is below CPU_SETSIZE.
-    unsafe { libc::CPU_SET(cpu as usize, &mut set) };
-    match ring.submitter().register_iowq_aff(&set) {
-        Ok(()) => true,
-        Err(e) => {
-            tracing::warn!("io-wq workers are not pinned to CPU {cpu} (IORING_REGISTER_IOWQ_AFF): {e}");
-            false
+        if self.features.registered_fd
+            && let Err(e) = register::unregister_ring_fd(self.ring.as_raw_fd(), self.enter_fd)
+        {
+            tracing::warn!("cannot unregister the ring's descriptor: {e}");
         }
     }
 }
