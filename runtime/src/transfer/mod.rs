@@ -1,7 +1,7 @@
 //! Bytes from a file to a socket, and from socket to socket, without passing through user memory.
 //!
 //! Two calls, [`send_file`] and [`relay`], over two roads ([`Road`]). Both go through a pipe of the core's
-//! [pool](pipe::PipePool); counters tell how many bytes each road moved.
+//! pool; counters tell how many bytes each road moved.
 
 pub(crate) mod pipe;
 mod relay;
