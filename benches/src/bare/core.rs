@@ -212,7 +212,7 @@ impl<S> Core<S> {
         self.push_all(&[accept.user_data(key(ACCEPT, 0, 0))])
     }
 
-    /// Adds a connection and returns its number. Numbers are used again only after [`Core::remove`].
+    /// Adds a connection and returns its number. Numbers are used again only after it has been removed.
     pub fn insert(&mut self, fd: OwnedFd, state: S) -> usize {
         self.conns.insert(Conn { fd, in_flight: 0, receiving: false, starved: false, closing: false, state })
     }
@@ -289,7 +289,7 @@ impl<S> Core<S> {
         unsafe { self.ring.push(entries) }
     }
 
-    /// Marks `conn` as closing and ends what the kernel has in hand for it. The socket is closed by [`Core::remove`].
+    /// Marks `conn` as closing and ends what the kernel has in hand for it. The socket is closed when it is removed.
     pub fn close(&mut self, conn: usize) {
         let c = &mut self.conns[conn];
         c.closing = true;
