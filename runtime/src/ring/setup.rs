@@ -13,6 +13,7 @@
 //! Man page: `io_uring_setup(2)`.
 
 use std::io;
+use std::time::Duration;
 
 use io_uring::IoUring;
 
@@ -71,14 +72,26 @@ pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
         .setup_clamp()
         .setup_cqsize(options.cq_entries);
     let plain = builder.clone();
-    match builder.setup_no_sqarray().build(options.entries) {
+    match patiently(|| builder.setup_no_sqarray().build(options.entries)) {
         Ok(ring) => Ok((ring, true)),
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             tracing::debug!("NO_SQARRAY refused: making the ring without it (Linux < 6.6)");
-            plain.build(options.entries).map(|ring| (ring, false)).map_err(explain)
+            patiently(|| plain.build(options.entries)).map(|ring| (ring, false)).map_err(explain)
         }
         Err(e) => Err(explain(e)),
     }
+}
+
+/// Tries for a second while there is no memory. Rings are charged to what their user may lock, and the kernel gives a
+/// closed ring back a moment after `close(2)` has returned: whoever starts again at once finds the last run still charged.
+fn patiently(mut make: impl FnMut() -> io::Result<IoUring>) -> io::Result<IoUring> {
+    for _ in 0..50 {
+        match make() {
+            Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => std::thread::sleep(Duration::from_millis(20)),
+            made => return made,
+        }
+    }
+    make()
 }
 
 /// A registration with the ring failed: where it is refused by policy the platform cannot run us, as at the set-up.

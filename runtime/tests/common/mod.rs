@@ -33,7 +33,12 @@ where
 {
     let (tx, rx) = mpsc::channel();
     let tx = Mutex::new(tx);
-    let runtime = Runtime::builder().cores(list.parse().unwrap()).pool_bytes(4 << 20).build().unwrap();
+    let runtime = Runtime::builder()
+        .cores(list.parse().unwrap())
+        .pool_bytes(4 << 20)
+        .ring_entries(1024)
+        .build()
+        .unwrap();
     let running = runtime
         .start(move || {
             let tx = tx.lock().unwrap().clone();
