@@ -87,6 +87,15 @@ async fn direction(from: &TcpStream, into: &TcpStream, road: Road, moved: &mut u
     }
 }
 
+/// Waits until something can be read and takes a pipe for it; `None` where none can be had and bytes are to be copied.
+async fn begin(from: &TcpStream) -> io::Result<Option<Rc<Pipe>>> {
+    from.ready(Ready::Read).await?;
+    match PipePool::take() {
+        Err(e) if is_lack(&e) => Ok(None),
+        taken => taken.map(Some),
+    }
+}
+
 /// `splice(2)` on the core. The pipe is taken when bytes are there and given back when it has run dry.
 async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<()> {
     let mut pipe: Option<Rc<Pipe>> = None;
@@ -95,16 +104,14 @@ async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Resu
         let current = match &pipe {
             Some(pipe) => pipe,
             None => {
-                from.ready(Ready::Read).await?;
-                polled = true;
-                match PipePool::take() {
-                    Ok(taken) => pipe.insert(taken),
-                    Err(e) if is_lack(&e) => match copy_some(from, into, moved).await? {
+                let Some(taken) = begin(from).await? else {
+                    match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(()),
                         Seen::Bytes | Seen::Nothing => continue,
-                    },
-                    Err(e) => return Err(e),
-                }
+                    }
+                };
+                polled = true;
+                pipe.insert(taken)
             }
         };
         let filled = current.fill_now(from.as_fd(), None, current.size());
@@ -152,15 +159,13 @@ async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result
         let current = match &pipe {
             Some(pipe) => pipe,
             None => {
-                from.ready(Ready::Read).await?;
-                match PipePool::take() {
-                    Ok(taken) => pipe.insert(taken),
-                    Err(e) if is_lack(&e) => match copy_some(from, into, moved).await? {
+                let Some(taken) = begin(from).await? else {
+                    match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(()),
                         Seen::Bytes | Seen::Nothing => continue,
-                    },
-                    Err(e) => return Err(e),
-                }
+                    }
+                };
+                pipe.insert(taken)
             }
         };
         match current.fill(SocketFd(Rc::clone(from.socket())), None, current.size()).await {
