@@ -71,6 +71,7 @@ $1 == "page" {
     address = hex($5); m = mapping(address)
     who = m < 0 ? "others" : owner[m]
     note("of it " who, $3, $4, $6, $7)
+    if (m >= 0 && !(rights[m] ~ /w/ || paths[m] == "")) image[who] += $3 == $4 ? 0 : $6 + $7
     if ($3 == $4 || m < 0) next
     page[who, $5] += $6 + $7; page_from[who, $5] = page_from[who, $5] $3 "->" $4 " "
     page_place[who, $5] = place(m, address)
@@ -97,6 +98,10 @@ END {
     }
     if (devices) printf "to devices: %d\n", devices
     if (lost) printf "WARNING: %d accesses are in the sums, but not told apart: the meter's tables are full\n", lost
+    for (i = 0; i < who_count; i++) {
+        who = order[i]; sub(/^of it /, "", who)
+        if (who in image) printf "%s: read-only image %s, memory that is written %s of its accesses\n", who, share(image[who], all[order[i]]), share(remote[order[i]] - image[who], all[order[i]])
+    }
     for (key in page) {
         split(key, part, SUBSEP)
         if (shown[part[1]]++) continue
