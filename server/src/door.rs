@@ -12,6 +12,15 @@ use annulus::net::{TcpListener, TcpStream};
 use crate::exit::{Failure, say};
 use crate::race::{First, race};
 
+/// Which core a connection comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Steer {
+    /// Spread by a hash of the addresses.
+    Hash,
+    /// The core of the CPU that its packets arrive on.
+    Cpu,
+}
+
 /// Where to listen, and what to say when every core does. Shared by all cores.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -21,14 +30,24 @@ pub(crate) struct Door {
     pub(crate) before: &'static str,
     /// Goes after it.
     pub(crate) after: String,
+    /// Whether a core prefers connections that arrive on its CPU.
+    pub(crate) steer: Steer,
     /// How many cores listen already.
     pub(crate) open: AtomicUsize,
 }
 
 impl Door {
+    /// A door that no core has opened yet.
+    pub(crate) fn new(listen: SocketAddr, before: &'static str, after: String, steer: Steer) -> Self {
+        Self { listen, before, after, steer, open: AtomicUsize::new(0) }
+    }
+
     /// Opens this core's listener; the last core to do so announces the address on stderr.
     pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
         let listener = TcpListener::bind(self.listen)?;
+        if self.steer == Steer::Cpu {
+            listener.prefer_own_cpu()?;
+        }
         let address = listener.local_addr();
         if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
             say(&format!("listening on {}{address}{}", self.before, self.after));
