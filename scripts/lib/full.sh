@@ -17,6 +17,9 @@ on_shape() {
     DRIVEN=10000 guest_serve --kernel "$1" "$2"
 }
 
+# What of the running server's work leaves its node, and where its pages lie: a short run of the locality meter.
+step_meter() { scripts/meter --check; }
+
 # Nightly, because the sanitizers are not in stable Rust.
 need_nightly() {
     cargo +nightly --version >/dev/null 2>&1 ||
