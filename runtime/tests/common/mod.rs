@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
@@ -66,4 +67,21 @@ where
 /// How many bytes to move where `len` would be right: in a guest, whose CPUs are emulated, a sixteenth.
 pub(crate) fn bulk(len: usize) -> usize {
     if std::env::var_os("ANNULUS_GUEST").is_some_and(|guest| guest == "1") { len / 16 } else { len }
+}
+
+/// A directory of its own for each test, removed at the end.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("annulus-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
 }
