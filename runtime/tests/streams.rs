@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use annulus::ErrorKind;
 use annulus::net::{Keepalive, ListenOptions, TcpListener, TcpStream};
-use common::{on_cores, on_one_core};
+use common::{on_cores, on_one_core, served_by_each_core};
 
 fn any() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -204,31 +204,9 @@ fn an_inherited_listener_accepts_on_every_core_and_stays_open() {
     let cpus = annulus::numa::thread::affinity_of_current().unwrap();
     let socket = std::net::TcpListener::bind(any()).unwrap();
     let address = socket.local_addr().unwrap();
-    let clients = thread::spawn(move || {
-        let greet = |_| {
-            let mut client = Std::connect(address).unwrap();
-            client.read_exact(&mut [0; 1]).unwrap();
-        };
-        (0..40).for_each(greet);
-    });
-    let served = on_cores(&cpus.to_string(), socket.try_clone().unwrap(), |socket| {
-        let socket = socket.try_clone();
-        async move {
-            let listener = TcpListener::from_owned_fd(socket?.into())?;
-            let mut served = 0;
-            // Until nobody comes any more.
-            let patience = Duration::from_millis(500);
-            while let Ok(stream) = annulus::time::timeout(patience, listener.accept()).await {
-                stream?.send_all("x").await?;
-                served += 1;
-            }
-            Ok(served)
-        }
-    });
-    clients.join().unwrap();
-    assert_eq!(served.iter().sum::<i32>(), 40, "{served:?}");
-    // Idle cores get them in turn. Seen to fail with a multishot accept: one core got all.
-    assert!(served.iter().all(|&n| n > 0), "{served:?}");
+    let inherited = socket.try_clone().unwrap();
+    let listen = move || TcpListener::from_owned_fd(inherited.try_clone()?.into());
+    served_by_each_core(&cpus.to_string(), cpus.len(), listen, move || Std::connect(address).unwrap());
     Std::connect(address).expect("closing a listener leaves the others' socket alone");
     let refused = on_one_core(|| async {
         let connected = std::net::UdpSocket::bind(any()).unwrap();

@@ -14,7 +14,7 @@ use annulus::ErrorKind;
 use annulus::fs::{File, OpenOptions};
 use annulus::net::{ListenOptions, TcpListener, TcpStream, UnixListener, UnixStream};
 use annulus::transfer::{Road, relay, send_file};
-use common::{Scratch, bulk, on_cores, on_one_core};
+use common::{Scratch, bulk, on_one_core, served_by_each_core};
 
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
@@ -51,7 +51,8 @@ fn a_path_is_listened_on_echoes_and_is_taken_away() {
         while let Some(chunk) = stream.recv().await? {
             stream.send_all(chunk).await?;
         }
-        drop(stream);
+        // The client's thread is waited for on the core, which closes nothing meanwhile.
+        stream.shutdown(Shutdown::Write)?;
         client.join().unwrap();
         assert!(path.exists());
         drop(listener);
@@ -122,40 +123,17 @@ fn only_a_file_that_was_left_behind_is_replaced() {
     });
 }
 
-/// Seen to fail: with a multishot accept one core got every client.
+/// Seen to fail: with a multishot accept the first core takes the other's client too, and keeps it waiting.
 #[test]
-fn cores_share_a_path_and_get_clients_in_turn() {
+fn cores_share_a_path_and_each_takes_one_client_at_a_time() {
     let scratch = Scratch::new("unix-cores");
     let path = scratch.0.join("socket");
     let cpus = annulus::numa::thread::affinity_of_current().unwrap();
-    let clients = thread::spawn({
+    let bound = path.clone();
+    served_by_each_core(&cpus.to_string(), cpus.len(), move || UnixListener::bind(&bound), {
         let path = path.clone();
-        move || {
-            let mut served = 0;
-            while served < 40 {
-                // The cores have yet to bind.
-                let Ok(mut client) = StdUnix::connect(&path) else { continue };
-                client.read_exact(&mut [0; 1]).unwrap();
-                served += 1;
-            }
-        }
+        move || StdUnix::connect(&path).unwrap()
     });
-    let served = on_cores(&cpus.to_string(), path.clone(), |path: &std::path::PathBuf| {
-        let path = path.clone();
-        async move {
-            let listener = UnixListener::bind(path)?;
-            let mut served = 0;
-            while let Ok(stream) = annulus::time::timeout(Duration::from_millis(500), listener.accept()).await
-            {
-                stream?.send_all("x").await?;
-                served += 1;
-            }
-            Ok(served)
-        }
-    });
-    clients.join().unwrap();
-    assert_eq!(served.iter().sum::<i32>(), 40, "{served:?}");
-    assert!(served.iter().all(|&n| n > 0), "{served:?}");
     assert!(!path.exists(), "the last core takes the file away");
 }
 
@@ -243,7 +221,7 @@ fn relays_carry_between_tcp_and_unix_over_either_road() {
     for road in [Road::Inline, Road::Ring] {
         let scratch = Scratch::new(&format!("unix-relay-{road}"));
         let path = scratch.0.join("socket");
-        let len = bulk(20 << 20);
+        let len = bulk(4 << 20);
         on_one_core(move || async move {
             let front = TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())?;
             let middle = UnixListener::bind(&path)?;

@@ -52,8 +52,9 @@ impl Place {
             .map_err(|e| Error::io("cannot read a Unix socket's address", os(e)))?;
         Ok(match (address.path_bytes(), address.abstract_name()) {
             (Some(path), _) => Self::Path(OsStr::from_bytes(path).into()),
-            (None, Some(name)) => Self::Abstract(name.to_vec()),
-            (None, None) => Self::Unnamed,
+            // rustix gives no address the same form as an empty abstract name, which nobody uses.
+            (None, Some(name)) if !name.is_empty() => Self::Abstract(name.to_vec()),
+            (None, _) => Self::Unnamed,
         })
     }
 

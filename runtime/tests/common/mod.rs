@@ -2,10 +2,13 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 use std::future::Future;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::thread;
 
+use annulus::net::{Family, Listener};
 use annulus::{Result, Runtime};
 
 /// Runs `root` on one core (the first that is allowed) and gives its output.
@@ -84,4 +87,32 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).unwrap();
     }
+}
+
+/// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts one and no
+/// more, so each must get one.
+pub(crate) fn served_by_each_core<F: Family, C: Read>(
+    list: &str,
+    cores: usize,
+    listen: impl Fn() -> Result<Listener<F>> + Send + Sync + 'static,
+    connect: impl Fn() -> C + Send + 'static,
+) {
+    let (tx, rx) = mpsc::channel();
+    let clients = thread::spawn(move || {
+        assert_eq!(rx.iter().take(cores).count(), cores, "every core is to listen first");
+        for _ in 0..cores {
+            connect().read_exact(&mut [0; 1]).unwrap();
+        }
+    });
+    on_cores(list, (tx, listen), |(tx, listen)| {
+        let (tx, listener) = (tx.clone(), listen());
+        async move {
+            let listener = listener?;
+            tx.send(()).unwrap();
+            let stream = listener.accept().await?;
+            stream.send_all("x").await?;
+            Ok(())
+        }
+    });
+    clients.join().unwrap();
 }
