@@ -95,7 +95,8 @@ fn streams_that_find_no_buffer_get_more() {
 #[test]
 fn grown_buffers_come_home_from_other_threads_and_outlive_their_core() {
     let (tx, rx) = std::sync::mpsc::channel();
-    let elsewhere = std::thread::spawn(move || rx.into_iter().collect::<Vec<annulus::buf::Lease>>().split_off(80));
+    let elsewhere =
+        std::thread::spawn(move || rx.into_iter().collect::<Vec<annulus::buf::Lease>>().split_off(80));
     look(small(), || async move {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut client = Std::connect(listener.local_addr()).unwrap();
@@ -184,7 +185,9 @@ fn at_the_limit_tasks_wait_in_the_order_in_which_they_came() {
 
 #[test]
 fn a_step_is_placed_and_reported_as_the_pool_is() {
-    let off = look(small().placement(PlacementPolicy::Off), || async { Ok((Block::get().await, Block::get().await)) });
+    let off = look(small().placement(PlacementPolicy::Off), || async {
+        Ok((Block::get().await, Block::get().await))
+    });
     assert_eq!(off.cores[0].grown[0].placement.rung, Rung::Unplaced, "{off}");
     let without = std::thread::spawn(|| {
         seccomp::refuse(&[seccomp::Deny::call(libc::SYS_mbind)]);
@@ -213,7 +216,8 @@ fn a_full_node_gives_no_step_and_says_so() {
     let builder = small().pool_limit(1 << 30);
     let runtime = builder.clone().build().unwrap();
     let planned = runtime.plan().cores()[0].clone();
-    let (node, size) = (planned.memory, runtime.topology().node(planned.memory).unwrap().memory_total as usize);
+    let (node, size) =
+        (planned.memory, runtime.topology().node(planned.memory).unwrap().memory_total as usize);
     let report = look(builder, move || async move {
         let fill = move || {
             let mut held = Vec::new();
@@ -222,7 +226,8 @@ fn a_full_node_gives_no_step_and_says_so() {
             }
             held
         };
-        let full = annulus::spawn_blocking(move || spawn_pinned("greedy".into(), &planned, fill).unwrap().join());
+        let full =
+            annulus::spawn_blocking(move || spawn_pinned("greedy".into(), &planned, fill).unwrap().join());
         let full = full.await.unwrap().unwrap();
         let first = Block::get().await;
         let blocks: Rc<RefCell<Vec<Block>>> = Rc::default();

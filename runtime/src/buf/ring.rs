@@ -8,8 +8,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
@@ -97,7 +97,12 @@ pub(crate) struct BufRing {
 
 impl BufRing {
     /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring.
-    pub(crate) fn new(ring: &Ring, share: &mut Share, core: &Arc<CoreShared>, growth: &Terms) -> Result<Self> {
+    pub(crate) fn new(
+        ring: &Ring,
+        share: &mut Share,
+        core: &Arc<CoreShared>,
+        growth: &Terms,
+    ) -> Result<Self> {
         let too_small = || {
             let what = format!(
                 "{} bytes of node memory are too few for receive buffers; give each core more, or free some on the node",
@@ -155,7 +160,8 @@ impl BufRing {
     /// a whole number of extents, the last numbers stay unused.
     pub(crate) fn extend(&self, memory: Carved) -> usize {
         let base = memory.as_ptr();
-        let room = (self.slots - self.count.get()).min((self.most_extents - self.extents.get()) * self.per_extent);
+        let room =
+            (self.slots - self.count.get()).min((self.most_extents - self.extents.get()) * self.per_extent);
         let count = (memory.len() / BUFFER_SIZE).min(room.into()) as u16;
         // Locked by this thread alone until the core has ended. A list is whole at every moment.
         self.owner.keeper().memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);

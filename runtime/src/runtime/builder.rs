@@ -136,8 +136,10 @@ impl Builder {
             return Err(Error::new(ErrorKind::Input, what));
         }
         if let Some(limit) = self.pool_limit.filter(|&limit| limit < self.pool_bytes) {
-            let what =
-                format!("a pool of {} bytes cannot have a limit of {limit}; raise the limit", self.pool_bytes);
+            let what = format!(
+                "a pool of {} bytes cannot have a limit of {limit}; raise the limit",
+                self.pool_bytes
+            );
             return Err(Error::new(ErrorKind::Input, what));
         }
         if !(8..=32_768).contains(&self.ring_entries) {
