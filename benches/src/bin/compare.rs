@@ -126,7 +126,11 @@ fn run(args: Args) -> io::Result<bool> {
     raise_open_files()?;
     if let Some(times) = args.copy_demo {
         let took = copy_demo::copy_demo(&place, times, settings.copy)?;
-        print!("{}", copy_demo::table(&took, times << 30));
+        let table = copy_demo::table(&report::machine(), &took, times << 30);
+        print!("{table}");
+        if let Some(path) = &args.markdown {
+            write(path, &table)?;
+        }
         fs::remove_dir_all(&place.scratch)?;
         return Ok(!took.is_empty());
     }

@@ -6,6 +6,7 @@ use super::rounds::make_file;
 use super::table::Kind;
 use crate::cputime::user_and_system;
 use crate::drive::Load;
+use serde_json::Value;
 use std::io;
 use std::time::Duration;
 
@@ -59,10 +60,14 @@ pub fn copy_demo(place: &Place, times: u64, copy: bool) -> io::Result<Vec<Took>>
 }
 
 /// As a table in Markdown.
-pub fn table(all: &[Took], bytes: u64) -> String {
+pub fn table(machine: &Value, all: &[Took], bytes: u64) -> String {
     let mut out = format!(
-        "{:.1} GB from a file in memory to one client over loopback\n\n| server | wall s | user s | sys s |\n|---|---|---|---|\n",
-        bytes as f64 / 1e9
+        "{:.1} GB from a file in memory to one client over loopback, Linux {}, {}, load average {}:\n\n\
+         | server | wall s | user s | sys s |\n|---|---|---|---|\n",
+        bytes as f64 / 1e9,
+        machine["kernel"].as_str().unwrap_or("?"),
+        machine["cpu"].as_str().unwrap_or("?"),
+        machine["load_average"].as_str().unwrap_or("?"),
     );
     for Took { name, wall, cpu: (user, system) } in all {
         let [wall, user, system] = [wall, user, system].map(Duration::as_secs_f64);

@@ -302,6 +302,30 @@ pub(super) fn make_file(path: &Path, bytes: u64) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Whoever follows a heavy neighbour finds its traces in the caches: nobody may always do.
+    #[test]
+    fn places_and_neighbours_change_evenly() {
+        const PLAYERS: usize = 6;
+        const ROUNDS: u64 = 3_000;
+        let (mut places, mut follows) = ([[0; PLAYERS]; PLAYERS], [[0; PLAYERS]; PLAYERS]);
+        for round in 0..ROUNDS {
+            let order = order(PLAYERS, round);
+            for (place, player) in order.iter().enumerate() {
+                places[*player][place] += 1;
+            }
+            for pair in order.windows(2) {
+                follows[pair[0]][pair[1]] += 1;
+            }
+        }
+        // 500 of each are due; four standard deviations are 82.
+        assert!(places.iter().flatten().all(|n| (410..=590).contains(n)), "{places:?}");
+        for (player, next) in
+            (0..PLAYERS).flat_map(|a| (0..PLAYERS).map(move |b| (a, b))).filter(|(a, b)| a != b)
+        {
+            assert!((410..=590).contains(&follows[player][next]), "{follows:?}");
+        }
+    }
+
     #[test]
     fn everybody_plays_once_a_round_and_not_always_in_the_same_order() {
         let orders: std::collections::HashSet<Vec<usize>> = (0..20).map(|round| order(5, round)).collect();

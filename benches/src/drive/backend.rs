@@ -29,7 +29,7 @@ pub struct Backend {
 struct Job {
     load: Load,
     server: SocketAddr,
-    came: Arc<AtomicU64>,
+    moved: Arc<AtomicU64>,
     asks: UnboundedReceiver<Ask>,
     answers: Sender<io::Result<Outcome>>,
 }
@@ -80,10 +80,10 @@ impl Backend {
     pub(super) fn open(&self, load: &Load, server: SocketAddr) -> io::Result<Remote> {
         let (asks, queue) = unbounded();
         let (answers, replies) = mpsc::channel();
-        let came = Arc::new(AtomicU64::new(0));
-        let job = Job { load: load.clone(), server, came: Arc::clone(&came), asks: queue, answers };
+        let moved = Arc::new(AtomicU64::new(0));
+        let job = Job { load: load.clone(), server, moved: Arc::clone(&moved), asks: queue, answers };
         self.jobs.unbounded_send(job).map_err(|_| wrong("the driver has ended"))?;
-        let remote = Remote { asks, replies, came };
+        let remote = Remote { asks, replies, moved };
         remote.reply().map(|_| remote)
     }
 }
@@ -92,20 +92,20 @@ impl Backend {
 pub(super) struct Remote {
     asks: UnboundedSender<Ask>,
     replies: Receiver<io::Result<Outcome>>,
-    came: Arc<AtomicU64>,
+    moved: Arc<AtomicU64>,
 }
 
 impl Remote {
     fn reply(&self) -> io::Result<Outcome> {
-        let mut before = self.came.load(Ordering::Relaxed);
+        let mut before = self.moved.load(Ordering::Relaxed);
         loop {
             match self.replies.recv_timeout(STALL) {
                 Ok(reply) => return reply,
                 Err(RecvTimeoutError::Disconnected) => return Err(wrong("the driver's session has ended")),
                 Err(RecvTimeoutError::Timeout) => {
-                    let now = self.came.load(Ordering::Relaxed);
+                    let now = self.moved.load(Ordering::Relaxed);
                     if now == before {
-                        return Err(wrong(format!("stuck: no byte came for {} s", STALL.as_secs())));
+                        return Err(wrong(format!("stuck: no byte moved for {} s", STALL.as_secs())));
                     }
                     before = now;
                 }
@@ -140,16 +140,16 @@ async fn work(
         return Ok(());
     }
     let accepting = spawn(async move {
-        let came = Arc::new(AtomicU64::new(0));
+        let moved = Arc::new(AtomicU64::new(0));
         loop {
-            let wire = Wire::new(listener.accept().await?, Arc::clone(&came));
+            let wire = Wire::new(listener.accept().await?, Arc::clone(&moved));
             // Relays bring connections that are cut when a session ends; what is wrong the client sees.
             spawn(serve(wire)).detach();
         }
     });
     let failed: annulus::JoinHandle<annulus::Result<()>> = accepting;
-    while let Ok(Job { load, server, came, asks, answers }) = jobs.recv().await {
-        spawn(session(load, server, came, asks, answers)).detach();
+    while let Ok(Job { load, server, moved, asks, answers }) = jobs.recv().await {
+        spawn(session(load, server, moved, asks, answers)).detach();
     }
     failed.abort();
     Ok(())
@@ -159,11 +159,11 @@ async fn work(
 async fn session(
     load: Load,
     server: SocketAddr,
-    came: Arc<AtomicU64>,
+    moved: Arc<AtomicU64>,
     mut asks: UnboundedReceiver<Ask>,
     answers: Sender<io::Result<Outcome>>,
 ) {
-    let mut ends = Ends::open(&load, server, &came).await;
+    let mut ends = Ends::open(&load, server, &moved).await;
     let mut answer = ends.as_ref().map(|_| Outcome::default()).map_err(copy);
     loop {
         let failed = answer.is_err();
@@ -188,11 +188,11 @@ enum Ends {
 }
 
 impl Ends {
-    async fn open(load: &Load, server: SocketAddr, came: &Arc<AtomicU64>) -> io::Result<Ends> {
+    async fn open(load: &Load, server: SocketAddr, moved: &Arc<AtomicU64>) -> io::Result<Ends> {
         if let Load::Bulk { direction, connections } = *load {
-            return bulk::Bulk::open(server, direction, connections, came).await.map(Ends::Bulk);
+            return bulk::Bulk::open(server, direction, connections, moved).await.map(Ends::Bulk);
         }
-        exchange::Exchange::open(load, server, came).await.map(Ends::Exchange)
+        exchange::Exchange::open(load, server, moved).await.map(Ends::Exchange)
     }
 }
 

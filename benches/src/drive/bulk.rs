@@ -54,11 +54,11 @@ impl Bulk {
         relay: SocketAddr,
         direction: Direction,
         connections: usize,
-        came: &Arc<AtomicU64>,
+        moved: &Arc<AtomicU64>,
     ) -> io::Result<Bulk> {
         let mut wires = Vec::with_capacity(connections);
         for _ in 0..connections {
-            let mut wire = Wire::connect(relay, came).await?;
+            let mut wire = Wire::connect(relay, moved).await?;
             up(&mut wire, 0, false).await?;
             wires.push(wire);
         }

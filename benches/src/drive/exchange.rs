@@ -38,7 +38,11 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Opens the connections of `load`; through a relay, each until the backend behind it has answered.
-    pub(super) async fn open(load: &Load, server: SocketAddr, came: &Arc<AtomicU64>) -> io::Result<Exchange> {
+    pub(super) async fn open(
+        load: &Load,
+        server: SocketAddr,
+        moved: &Arc<AtomicU64>,
+    ) -> io::Result<Exchange> {
         let (of, rate) = match load {
             Load::Paced { of, rate } => (&**of, Some(*rate)),
             load => (load, None),
@@ -55,7 +59,7 @@ impl Exchange {
         };
         let mut wires = Vec::with_capacity(connections);
         for token in 0..connections as u64 {
-            let mut wire = Wire::connect(server, came).await?;
+            let mut wire = Wire::connect(server, moved).await?;
             if relayed {
                 wire.send(Order::Echo.encode()).await?;
                 exchange(&mut wire, &what, Some(token)).await?;

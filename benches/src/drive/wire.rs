@@ -20,17 +20,17 @@ fn filler() -> &'static [u8] {
 pub(super) struct Wire {
     stream: TcpStream,
     rest: Option<Lease>,
-    /// Bytes that this side has received, of all connections: when it stands still, somebody is stuck.
-    came: Arc<AtomicU64>,
+    /// Bytes that this side has moved, of all connections: when it stands still, somebody is stuck.
+    moved: Arc<AtomicU64>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, came: Arc<AtomicU64>) -> Wire {
-        Wire { stream, rest: None, came }
+    pub(super) fn new(stream: TcpStream, moved: Arc<AtomicU64>) -> Wire {
+        Wire { stream, rest: None, moved }
     }
 
-    pub(super) async fn connect(server: SocketAddr, came: &Arc<AtomicU64>) -> io::Result<Wire> {
-        Ok(Wire::new(TcpStream::connect(server).await.map_err(told)?, Arc::clone(came)))
+    pub(super) async fn connect(server: SocketAddr, moved: &Arc<AtomicU64>) -> io::Result<Wire> {
+        Ok(Wire::new(TcpStream::connect(server).await.map_err(told)?, Arc::clone(moved)))
     }
 
     /// The next bytes, at most `most`; `None` at the end of the stream.
@@ -39,7 +39,7 @@ impl Wire {
             Some(rest) => rest,
             None => {
                 let Some(piece) = self.stream.recv().await.map_err(told)? else { return Ok(None) };
-                self.came.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                self.moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 piece
             }
         };
@@ -92,6 +92,7 @@ impl Wire {
                 self.send(&filler()[..n]).await?;
             }
             moved += n as u64;
+            self.moved.fetch_add(n as u64, Ordering::Relaxed);
         }
         Ok(())
     }
