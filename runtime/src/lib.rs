@@ -4,6 +4,7 @@
 //! socket to socket. Linux 6.1 or later.
 
 mod block_on;
+pub mod blocking;
 pub mod buf;
 pub mod core;
 mod error;
@@ -20,6 +21,7 @@ pub mod transfer;
 pub use annulus_numa as numa;
 
 pub use crate::core::counters::Counters;
+pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};

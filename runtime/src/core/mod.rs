@@ -18,6 +18,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::BlockPool;
 use crate::buf::ring::BufRing;
 use crate::core::counters::Counters;
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,
     pub(crate) blocks: Rc<BlockPool>,
+    pub(crate) blocking: Arc<BlockingPool>,
     pub(crate) ops: OpTable,
     pub(crate) ring: Ring,
 }

@@ -10,6 +10,7 @@ use super::report::{CoreReport, Report};
 use super::running::Running;
 use super::state::RuntimeShared;
 use super::worker::{self, Plot};
+use crate::blocking::pool::BlockingPool;
 use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
@@ -24,6 +25,8 @@ use crate::{Error, ErrorKind, Result};
 const RING_ENTRIES: u32 = 4096;
 /// Node-local memory of a core by default, in bytes: half for receiving, half as [`Block`](crate::buf::Block)s.
 const POOL_BYTES: usize = 16 << 20;
+/// Threads of a node for blocking work, at most, by default.
+const BLOCKING_THREADS: usize = 64;
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
@@ -38,6 +41,7 @@ pub struct Builder {
     placement: PlacementPolicy,
     pages: Backing,
     nic: Option<String>,
+    blocking_threads: usize,
 }
 
 impl Builder {
@@ -93,6 +97,13 @@ impl Builder {
         self
     }
 
+    /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64 by default; they
+    /// are started when needed.
+    pub fn blocking_threads(mut self, most: usize) -> Self {
+        self.blocking_threads = most;
+        self
+    }
+
     fn ring(&self) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         RingOptions { cq_entries: self.cq_entries.unwrap_or(usual.cq_entries), ..usual }
@@ -114,6 +125,12 @@ impl Builder {
         if !(8..=32_768).contains(&self.ring_entries) {
             let what = format!("a ring of {} entries cannot be; choose 8 to 32768", self.ring_entries);
             return Err(Error::new(ErrorKind::Input, what));
+        }
+        if self.blocking_threads == 0 {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "blocking work needs a thread; allow at least one for a node",
+            ));
         }
         let topology = Topology::discover()?;
         let circumstances = Circumstances::of_this_process(self.nic.as_deref())?;
@@ -165,6 +182,7 @@ impl Runtime {
             placement: PlacementPolicy::default(),
             pages: Backing::default(),
             nic: None,
+            blocking_threads: BLOCKING_THREADS,
         }
     }
 
@@ -215,6 +233,12 @@ impl Runtime {
             members.push(Arc::new(member));
         }
         shared.set_members(&members);
+        let blocking = BlockingPool::for_nodes(
+            &self.settings.name,
+            cores,
+            &self.topology,
+            self.settings.blocking_threads,
+        );
         let root = Arc::new(root);
         // Bounded by the number of cores, each of which sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
@@ -229,8 +253,13 @@ impl Runtime {
                 ));
                 break;
             };
-            let plot =
-                Plot { core: core.clone(), shared: Arc::clone(member), share, ring: self.settings.ring() };
+            let plot = Plot {
+                core: core.clone(),
+                shared: Arc::clone(member),
+                share,
+                ring: self.settings.ring(),
+                blocking: Arc::clone(&blocking[&core.node]),
+            };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
             match self.spawn(name, core, move || worker::run(plot, &*root, ready)) {
@@ -273,7 +302,7 @@ impl Runtime {
             }
             return Err(e);
         }
-        Ok(Running::new(shared, members, threads, reports))
+        Ok(Running::new(shared, members, threads, blocking.into_values().collect(), reports))
     }
 
     /// Starts a core's thread as the placement policy has it.

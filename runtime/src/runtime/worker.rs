@@ -11,6 +11,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::end;
 use super::report::{CoreReport, HEAP, POOL};
+use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::BlockPool;
 use crate::buf::ring::BufRing;
 use crate::core::inbox::Door;
@@ -43,6 +44,7 @@ pub(super) struct Plot {
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
     pub(super) ring: RingOptions,
+    pub(super) blocking: Arc<BlockingPool>,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -106,7 +108,7 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, ring } = plot;
+    let Plot { core: planned, shared, mut share, ring, blocking } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -156,6 +158,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pipes: PipePool::new(),
         bufs,
         blocks,
+        blocking,
         ops,
         ring,
     };
