@@ -183,7 +183,9 @@ mod loom_tests {
                     if model.latch.is_closed() {
                         return 0;
                     }
-                    model.places[sender].store(1, Ordering::Relaxed);
+                    // As the channel does: a change of the word. Loom may take a plain store for older than a swap that
+                    // did not read it.
+                    model.places[sender].fetch_add(1, Ordering::Relaxed);
                     model.turn.pass();
                     if model.latch.closed_meanwhile() {
                         model.empty();
