@@ -8,6 +8,7 @@ use super::Core;
 use super::counters::CoreCounters;
 use super::inbox::Door;
 use super::mailbox::{Doorbell, WakeList};
+use crate::buf::growth::Recorded;
 use crate::error::os;
 use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
@@ -22,6 +23,7 @@ pub(crate) struct CoreShared {
     pub(crate) woken: WakeList<Woken>,
     /// What the core shows of itself once it is up, before any core begins.
     pub(crate) door: OnceLock<Door>,
+    pub(crate) growth: Recorded,
     doorbell: Doorbell,
     /// The eventfd that a poll of the core's ring waits on.
     bell: OwnedFd,
@@ -37,6 +39,7 @@ impl CoreShared {
             counters: CoreCounters::default(),
             woken: WakeList::new(),
             door: OnceLock::new(),
+            growth: Recorded::default(),
             doorbell: Doorbell::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
         })

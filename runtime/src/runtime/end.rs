@@ -33,6 +33,7 @@ pub(super) fn of_core(core: Core) {
         // From here on a task that another thread wakes is leaked by its waker.
         drop(shared.woken.close());
         core.timers.clear();
+        core.growth.end();
         // Destructors may have had something to say to other cores, which sleep until they are told.
         core.ring_peers_now();
         drain(&core)

@@ -40,6 +40,7 @@ where
     let runtime = Runtime::builder()
         .cores(list.parse().unwrap())
         .pool_bytes(4 << 20)
+        .pool_limit(4 << 20)
         .ring_entries(1024)
         .build()
         .unwrap();
