@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
-use annulus::net::{TcpListener, TcpStream};
+use annulus::net::{ListenOptions, TcpListener, TcpStream};
 
 use crate::exit::{Failure, say};
 use crate::race::{First, race};
@@ -44,10 +44,8 @@ impl Door {
 
     /// Opens this core's listener; the last core to do so announces the address on stderr.
     pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
-        let listener = TcpListener::bind(self.listen)?;
-        if self.steer == Steer::Cpu {
-            listener.prefer_own_cpu()?;
-        }
+        let options = ListenOptions::new().steer_by_cpu(self.steer == Steer::Cpu);
+        let listener = TcpListener::bind_with(self.listen, &options)?;
         let address = listener.local_addr();
         if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
             say(&format!("listening on {}{address}{}", self.before, self.after));

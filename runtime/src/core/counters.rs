@@ -80,6 +80,14 @@ counters! {
     polls,
     /// Tasks woken from other threads.
     remote_wakes,
+    /// Closures that other cores and threads sent here and that were taken.
+    errands,
+    /// Closures sent to other cores.
+    submits,
+    /// Sleeping cores that this one woke by a message between the rings.
+    signals_by_ring,
+    /// Sleeping cores that this one woke by their eventfd.
+    signals_by_eventfd,
     /// Connections accepted.
     accepts,
     /// Accepts put off because no descriptor was left (EMFILE, ENFILE) or no memory.
@@ -90,6 +98,12 @@ counters! {
     recv_starved,
     /// Receives that were switched off because nobody took what came.
     recv_held_back,
+    /// Bytes by which the pool has grown.
+    pool_grown_bytes,
+    /// Steps of growth that brought nothing, or less than was asked.
+    pool_refusals,
+    /// Times that a task had to wait for a block.
+    block_waits,
     /// Bytes sent from buffers.
     send_bytes,
     /// Zero-copy sends of which the kernel gave a result.

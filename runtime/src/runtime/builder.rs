@@ -10,6 +10,8 @@ use super::report::{CoreReport, Report};
 use super::running::Running;
 use super::state::RuntimeShared;
 use super::worker::{self, Plot};
+use crate::blocking::pool::BlockingPool;
+use crate::buf::growth::Terms;
 use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
@@ -24,6 +26,8 @@ use crate::{Error, ErrorKind, Result};
 const RING_ENTRIES: u32 = 4096;
 /// Node-local memory of a core by default, in bytes: half for receiving, half as [`Block`](crate::buf::Block)s.
 const POOL_BYTES: usize = 16 << 20;
+/// Threads of a node for blocking work, at most, by default.
+const BLOCKING_THREADS: usize = 64;
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
@@ -32,12 +36,14 @@ const MIN_POOL_BYTES: usize = 256 << 10;
 pub struct Builder {
     cores: CoreSelection,
     pool_bytes: usize,
+    pool_limit: Option<usize>,
     ring_entries: u32,
     cq_entries: Option<u32>,
     name: String,
     placement: PlacementPolicy,
     pages: Backing,
     nic: Option<String>,
+    blocking_threads: usize,
 }
 
 impl Builder {
@@ -48,9 +54,20 @@ impl Builder {
         self
     }
 
-    /// Bytes of node-local memory for each core, at least 256 KiB. 16 MiB by default.
+    /// Bytes of node-local memory for each core to begin with, at least 256 KiB. 16 MiB by default.
     pub fn pool_bytes(mut self, bytes: usize) -> Self {
         self.pool_bytes = bytes;
+        self
+    }
+
+    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as many by default.
+    ///
+    /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no buffer or tasks find
+    /// no [`Block`](crate::buf::Block), on the core's node and by no more than that has free. At the limit they wait. What it
+    /// has grown by is in the [report](super::Report) and stays until the end; it is not registered with the ring, so that
+    /// zero-copy sends from such blocks pin their pages each time.
+    pub fn pool_limit(mut self, bytes: usize) -> Self {
+        self.pool_limit = Some(bytes);
         self
     }
 
@@ -93,6 +110,13 @@ impl Builder {
         self
     }
 
+    /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64 by default; they
+    /// are started when needed.
+    pub fn blocking_threads(mut self, most: usize) -> Self {
+        self.blocking_threads = most;
+        self
+    }
+
     fn ring(&self) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         RingOptions { cq_entries: self.cq_entries.unwrap_or(usual.cq_entries), ..usual }
@@ -111,9 +135,22 @@ impl Builder {
             );
             return Err(Error::new(ErrorKind::Input, what));
         }
+        if let Some(limit) = self.pool_limit.filter(|&limit| limit < self.pool_bytes) {
+            let what = format!(
+                "a pool of {} bytes cannot have a limit of {limit}; raise the limit",
+                self.pool_bytes
+            );
+            return Err(Error::new(ErrorKind::Input, what));
+        }
         if !(8..=32_768).contains(&self.ring_entries) {
             let what = format!("a ring of {} entries cannot be; choose 8 to 32768", self.ring_entries);
             return Err(Error::new(ErrorKind::Input, what));
+        }
+        if self.blocking_threads == 0 {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "blocking work needs a thread; allow at least one for a node",
+            ));
         }
         let topology = Topology::discover()?;
         let circumstances = Circumstances::of_this_process(self.nic.as_deref())?;
@@ -159,12 +196,14 @@ impl Runtime {
         Builder {
             cores: CoreSelection::All,
             pool_bytes: POOL_BYTES,
+            pool_limit: None,
             ring_entries: RING_ENTRIES,
             cq_entries: None,
             name: "annulus".to_owned(),
             placement: PlacementPolicy::default(),
             pages: Backing::default(),
             nic: None,
+            blocking_threads: BLOCKING_THREADS,
         }
     }
 
@@ -215,6 +254,19 @@ impl Runtime {
             members.push(Arc::new(member));
         }
         shared.set_members(&members);
+        let blocking = BlockingPool::for_nodes(
+            &self.settings.name,
+            cores,
+            &self.topology,
+            self.settings.blocking_threads,
+        );
+        let growth = Terms {
+            limit: self.settings.pool_limit.unwrap_or_else(|| self.settings.pool_bytes.saturating_mul(4)),
+            pool_bytes: self.settings.pool_bytes,
+            backing: self.settings.pages,
+            policy: self.settings.placement,
+            several: self.topology.memory_nodes().len() > 1,
+        };
         let root = Arc::new(root);
         // Bounded by the number of cores, each of which sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
@@ -229,8 +281,14 @@ impl Runtime {
                 ));
                 break;
             };
-            let plot =
-                Plot { core: core.clone(), shared: Arc::clone(member), share, ring: self.settings.ring() };
+            let plot = Plot {
+                core: core.clone(),
+                shared: Arc::clone(member),
+                share,
+                growth: growth.clone(),
+                ring: self.settings.ring(),
+                blocking: Arc::clone(&blocking[&core.node]),
+            };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
             match self.spawn(name, core, move || worker::run(plot, &*root, ready)) {
@@ -259,10 +317,9 @@ impl Runtime {
         }
         reports.sort_by_key(|report: &CoreReport| report.core.index);
         if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
-            let several = self.topology.memory_nodes().len() > 1;
-            let report = Report::look(&reports);
+            let report = Report::look(&reports, &members);
             failure = report
-                .refusal(self.settings.pool_bytes, several)
+                .refusal(self.settings.pool_bytes, growth.several)
                 .map(|why| Error::new(ErrorKind::Platform, why));
         }
         shared.open_gate(failure.is_none());
@@ -273,7 +330,7 @@ impl Runtime {
             }
             return Err(e);
         }
-        Ok(Running::new(shared, members, threads, reports))
+        Ok(Running::new(shared, members, threads, blocking.into_values().collect(), reports))
     }
 
     /// Starts a core's thread as the placement policy has it.

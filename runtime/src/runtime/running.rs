@@ -1,21 +1,30 @@
 //! A runtime at work, seen from outside.
 
+use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use super::handle::Handle;
 use super::report::{CoreReport, Report};
 use super::state::RuntimeShared;
+use crate::blocking::pool::BlockingPool;
 use crate::core::counters::Counters;
 use crate::core::shared::CoreShared;
+use crate::core::submit::SubmitError;
 use crate::task::panic_text;
 use crate::{Error, ErrorKind, Result};
+
+/// How long closures that block may hold the end of the runtime up.
+const BLOCKING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A handle on a started runtime. Dropping it cuts the runtime and waits for its end.
 pub struct Running<E = Error> {
     shared: Arc<RuntimeShared>,
     members: Vec<Arc<CoreShared>>,
     threads: Vec<JoinHandle<Result<(), E>>>,
+    blocking: Vec<Arc<BlockingPool>>,
     reports: Vec<CoreReport>,
 }
 
@@ -24,9 +33,10 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         shared: Arc<RuntimeShared>,
         members: Vec<Arc<CoreShared>>,
         threads: Vec<JoinHandle<Result<(), E>>>,
+        blocking: Vec<Arc<BlockingPool>>,
         reports: Vec<CoreReport>,
     ) -> Self {
-        Self { shared, members, threads, reports }
+        Self { shared, members, threads, blocking, reports }
     }
 
     /// Asks every core to come to its end: [`core::stopping`](crate::core::stopping) completes there. Does not wait.
@@ -39,7 +49,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         self.shared.cut();
     }
 
-    /// Waits until every core has ended.
+    /// Waits until every core has ended, and for [blocking work](crate::spawn_blocking) that still runs, up to five seconds.
     ///
     /// # Errors
     /// The error of the first core, in the order of the plan, that had one.
@@ -52,7 +62,33 @@ impl<E: From<Error> + Send + 'static> Running<E> {
             });
             result = result.and(end);
         }
+        end_blocking(&self.blocking);
         result
+    }
+
+    /// A way in for other threads: send work to a core, ask for the end.
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.shared), self.members.iter().cloned().collect())
+    }
+
+    /// Runs an async closure on core `core` and gives its output, from any thread: [`Handle::submit_to`].
+    ///
+    /// # Errors
+    /// [`SubmitError`](crate::core::SubmitError).
+    ///
+    /// # Cancellation
+    /// What was not begun never runs, what was begun is aborted.
+    #[track_caller]
+    pub fn submit_to<F, T>(
+        &self,
+        core: usize,
+        f: F,
+    ) -> impl Future<Output = Result<T, SubmitError>> + Send + use<F, T, E>
+    where
+        F: AsyncFnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.handle().submit_to(core, f)
     }
 
     /// An eventfd that becomes readable when every core has ended, for a main thread that polls.
@@ -62,12 +98,26 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 
     /// What is in force on each core, and where memory lies now.
     pub fn report(&self) -> Report {
-        Report::look(&self.reports)
+        Report::look(&self.reports, &self.members)
     }
 
     /// The counters of every core.
     pub fn counters(&self) -> Vec<Counters> {
         self.members.iter().map(|core| core.counters.read(core.index)).collect()
+    }
+}
+
+/// Ends the threads for blocking work. The cores have ended: nobody waits for results any more.
+fn end_blocking(pools: &[Arc<BlockingPool>]) {
+    let deadline = Instant::now() + BLOCKING_PATIENCE;
+    for pool in pools {
+        let left = pool.end(deadline);
+        if left > 0 {
+            tracing::warn!(
+                "{left} blocking closures still run {} s after the runtime's end and are left to themselves",
+                BLOCKING_PATIENCE.as_secs()
+            );
+        }
     }
 }
 
@@ -82,6 +132,7 @@ impl<E> Drop for Running<E> {
                 tracing::error!("a core panicked at the end of the runtime");
             }
         }
+        end_blocking(&self.blocking);
     }
 }
 

@@ -11,8 +11,12 @@ use io_uring::{opcode, squeue, types};
 
 use super::end;
 use super::report::{CoreReport, HEAP, POOL};
-use crate::buf::blocks::BlockPool;
+use crate::blocking::pool::BlockingPool;
+use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
+use crate::buf::growth::{Growth, Terms};
 use crate::buf::ring::BufRing;
+use crate::core::inbox::Door;
+use crate::core::peers::{BY_RING, POLLS_PER_RING, Peers};
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
 use crate::numa::plan::PlannedCore;
@@ -30,8 +34,6 @@ use crate::{Error, ErrorKind, Result};
 
 /// Polls of tasks between two looks at the ring.
 const POLLS_PER_TURN: usize = 256;
-/// Bytes of a [`Block`](crate::buf::Block): a 64 KiB body and a page for what goes before it.
-const BLOCK_SIZE: usize = 68 << 10;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
 
@@ -40,7 +42,9 @@ pub(super) struct Plot {
     pub(super) core: PlannedCore,
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
+    pub(super) growth: Terms,
     pub(super) ring: RingOptions,
+    pub(super) blocking: Arc<BlockingPool>,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -69,6 +73,7 @@ where
     drop(ready.send(Ok(report)));
     drop(ready);
     let result = if runtime.wait_at_gate() {
+        core.peers.learn_rings();
         contain(|| Ok(turn_until_over(&core, root))).unwrap_or_else(|e| Err(e.into()))
     } else {
         Ok(())
@@ -103,7 +108,7 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, ring } = plot;
+    let Plot { core: planned, shared, mut share, growth, ring, blocking } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -114,7 +119,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
             "a core's share of its node's memory is too small; ask for less or free some",
         )
     };
-    let bufs = BufRing::new(&ring, &mut share, &shared)?;
+    let bufs = BufRing::new(&ring, &mut share, &shared, &growth)?;
     ranges.push(("buffer ring", bufs.descriptors()));
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
@@ -129,6 +134,8 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let ops = OpTable::new(OPERATIONS);
     ranges.push(("operations", ops.memory()));
     ranges.extend(verify::heap_of_current_thread().map(|heap| (HEAP, heap)));
+    let pool_limit = growth.limit.max(share.len());
+    let growth = Growth::new(growth, planned.clone(), share.len());
     let report = CoreReport {
         core: planned,
         tid: rustix::thread::gettid().as_raw_nonzero().get(),
@@ -137,17 +144,27 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pool: share.region().placement().clone(),
         recv_buffers: bufs.shape(),
         blocks: (BLOCK_SIZE, block_count),
+        pool_limit,
+        grown: Vec::new(),
+        not_grown: None,
         cachestat: crate::fs::has_cachestat(),
         ranges,
     };
+    let peers = Peers::new(shared.runtime.members());
+    if shared.door.set(Door::open(ring.fd())).is_err() {
+        return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
+    }
     let core = Core {
         shared,
+        peers,
         tasks: Tasks::new(),
         budget: Budget::new(),
         timers: Timers::new(),
         pipes: PipePool::new(),
         bufs,
         blocks,
+        growth,
+        blocking,
         ops,
         ring,
     };
@@ -170,7 +187,7 @@ where
     let mut told = false;
     let runtime = &core.shared.runtime;
     loop {
-        core.run_tasks();
+        core.run_tasks()?;
         // Looked at before the core may sleep: nothing else would wake it to see this.
         if let Some(result) = finished(&mut root) {
             return result;
@@ -205,16 +222,21 @@ fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Resu
 
 impl Core {
     /// The first half of a turn: tasks that are ready now, but not those that they wake.
-    fn run_tasks(&self) {
+    fn run_tasks(&self) -> Result<()> {
         let counters = &self.shared.counters;
         counters.turns.add(1);
         let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
-        for _ in 0..polls {
+        for poll in 1..=polls {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             task.0.run();
+            if poll % POLLS_PER_RING == 0 && poll < polls && self.peers.must_ring() {
+                self.ring_peers();
+                self.ring.enter(Wait::No)?;
+            }
         }
         counters.polls.add(polls as u64);
+        Ok(())
     }
 
     /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
@@ -224,8 +246,12 @@ impl Core {
             counters.remote_wakes.add(1);
             self.tasks.push(task);
         }
+        self.take_errands(POLLS_PER_TURN);
+        self.growth.take(self);
         self.bufs.end_of_turn(self);
+        self.growth.ask(self);
         self.timers.fire();
+        self.ring_peers();
         if !self.tasks.is_idle() {
             if self.ring.wants_enter() {
                 self.ring.enter(Wait::No)?;
@@ -252,7 +278,9 @@ impl Core {
         let runtime = &self.shared.runtime;
         // The look that counts: whatever was put in place before this is found now or rings the bell.
         if !self.shared.woken.is_empty()
+            || !self.has_no_errands()
             || self.bufs.must_not_sleep()
+            || self.growth.has_ended()
             || runtime.is_cut()
             || self.must_tell_stop()
         {
@@ -279,6 +307,15 @@ impl Core {
             Some((Tag::Cancel, _)) => {}
             Some((Tag::Close, fd)) => {
                 tracing::warn!("close of descriptor {fd}: {}", io::Error::from_raw_os_error(-cqe.result));
+            }
+            // It had to end the sleep, and has done so.
+            Some((Tag::Doorbell, BY_RING)) => {}
+            Some((Tag::Signal, peer)) => {
+                let why = io::Error::from_raw_os_error(-cqe.result);
+                tracing::info!(
+                    "core {peer} is woken by its eventfd: its ring takes no message (IORING_OP_MSG_RING): {why}"
+                );
+                self.peers.ring_refused(peer as usize);
             }
             Some((Tag::Doorbell, _)) => {
                 if !cqe.more() && !self.tasks.is_ending() {
