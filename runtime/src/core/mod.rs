@@ -18,6 +18,7 @@ use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::BlockPool;
 use crate::buf::ring::BufRing;
 use crate::core::counters::Counters;
+use crate::net::zero_copy::ZeroCopy;
 use crate::numa::CpuId;
 use crate::op::table::OpTable;
 use crate::ring::Ring;
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) bufs: BufRing,
     pub(crate) blocks: Rc<BlockPool>,
     pub(crate) blocking: Arc<BlockingPool>,
+    pub(crate) zero_copy: ZeroCopy,
     pub(crate) ops: OpTable,
     pub(crate) ring: Ring,
 }

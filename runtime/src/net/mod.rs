@@ -10,6 +10,7 @@ mod room;
 mod send;
 pub(crate) mod socket;
 mod stream;
+pub(crate) mod zero_copy;
 
 pub use listener::TcpListener;
 pub(crate) use stream::SocketFd;

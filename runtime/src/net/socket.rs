@@ -8,12 +8,13 @@
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
 //! reads cannot take the core's buffers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::zero_copy::{self, Peer};
 use crate::buf::Lease;
 use crate::buf::ring::Chain;
 use crate::core::Core;
@@ -49,9 +50,6 @@ pub(crate) enum Writing {
     Poisoned,
 }
 
-/// Zero-copy sends in a row that the kernel copied after all, at which a socket makes no more of them.
-const ZC_COPIED_IN_A_ROW: u8 = 4;
-
 /// A connected socket, shared by its stream and the operations on it.
 pub(crate) struct Socket {
     fd: Option<OwnedFd>,
@@ -62,8 +60,10 @@ pub(crate) struct Socket {
     /// The stream has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
-    /// Zero-copy sends that were copied, since the last that was not.
-    zc_copied: Cell<u8>,
+    /// What is known of zero-copy sends to its peer. Asked for at the first of them.
+    peer: OnceCell<Rc<Peer>>,
+    /// Zero-copy sends whose blocks the kernel holds.
+    lent: Cell<u32>,
     /// What is left of a chunk that was taken in part. It comes before the chain.
     rest: RefCell<Option<Lease>>,
     pub(super) writing: Cell<Writing>,
@@ -79,7 +79,8 @@ impl Socket {
             overfull: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
-            zc_copied: Cell::new(0),
+            peer: OnceCell::new(),
+            lent: Cell::new(0),
             rest: RefCell::new(None),
             writing: Cell::new(Writing::Free),
             writers: RefCell::new(Vec::new()),
@@ -95,12 +96,28 @@ impl Socket {
         if copied {
             core.shared.counters.zc_copied.add(1);
         }
-        self.zc_copied.set(if copied { self.zc_copied.get().saturating_add(1) } else { 0 });
+        if let Some(peer) = self.peer.get() {
+            peer.notified(copied);
+        }
     }
 
     /// Whether sending without a copy is worth its while on the way to this peer, as far as is known.
-    pub(crate) fn may_skip_copy(&self) -> bool {
-        self.zc_copied.get() < ZC_COPIED_IN_A_ROW
+    pub(crate) fn may_skip_copy(&self, core: &Core) -> bool {
+        self.peer.get_or_init(|| core.zero_copy.peer_of(self.fd())).may_skip_copy()
+    }
+
+    /// Zero-copy sends of which the kernel has not said that it has let go of their blocks.
+    pub(crate) fn lent(&self) -> u32 {
+        self.lent.get()
+    }
+
+    /// Resets the connection, so that the network lets go of what it was lent.
+    pub(crate) fn reset(&self, why: &str) {
+        match zero_copy::disconnect(self.fd()) {
+            Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
+            Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
+        }
+        Core::try_with(|core| core.shared.counters.zc_resets.add(1));
     }
 
     /// The next chunk, `None` at the end of the stream.
@@ -288,7 +305,7 @@ impl Socket {
     }
 
     /// The stream is dropped: gives back what came and lets go of the receive.
-    pub(crate) fn release(&self, core: &Core) {
+    pub(crate) fn release(self: &Rc<Self>, core: &Core) {
         self.released.set(true);
         while self.take_chunk(core).is_some() {}
         drop(self.reader.take());
@@ -296,6 +313,30 @@ impl Socket {
             core.ops.abandon(&core.ring, key);
         }
         self.receiving.set(Receiving::Idle);
+        // At the end of the core its end sees to them.
+        if self.lent() > 0 && !core.tasks.is_ending() {
+            crate::spawn(zero_copy::see_out(Rc::downgrade(self), core.zero_copy.patience)).detach();
+        }
+    }
+}
+
+/// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.
+pub(crate) struct Lent(Rc<Socket>);
+
+impl Lent {
+    pub(crate) fn new(socket: Rc<Socket>) -> Self {
+        socket.lent.set(socket.lent.get() + 1);
+        Self(socket)
+    }
+
+    pub(crate) fn socket(&self) -> &Rc<Socket> {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.lent.set(self.0.lent.get() - 1);
     }
 }
 
