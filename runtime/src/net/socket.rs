@@ -9,15 +9,19 @@
 //! reads cannot take the core's buffers.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::writing::Writing;
 use super::zero_copy::{self, Peer};
 use crate::buf::Lease;
 use crate::buf::ring::Chain;
 use crate::core::Core;
+use crate::op::ask;
+use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::slots::Key;
 
@@ -39,17 +43,6 @@ enum Receiving {
     Over(Option<i32>),
 }
 
-/// What sending has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Writing {
-    /// Nobody sends.
-    Free,
-    /// A send is under way.
-    Busy,
-    /// A send was dropped half-way.
-    Poisoned,
-}
-
 /// A connected socket, shared by its stream and the operations on it.
 pub(crate) struct Socket {
     fd: Option<OwnedFd>,
@@ -57,7 +50,9 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
-    /// The stream has been dropped.
+    /// Its writer has been dropped.
+    unwritten: Cell<bool>,
+    /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     /// What is known of zero-copy sends to its peer. Asked for at the first of them.
@@ -77,6 +72,7 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
+            unwritten: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
             peer: OnceCell::new(),
@@ -118,6 +114,11 @@ impl Socket {
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
         }
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
+    }
+
+    /// The socket cannot send without a copy at all, as a Unix socket cannot.
+    pub(super) fn never_skip_copy(&self) {
+        self.peer.get_or_init(Rc::default).never_skip_copy();
     }
 
     /// The next chunk, `None` at the end of the stream.
@@ -299,13 +300,53 @@ impl Socket {
         }
     }
 
-    /// How receiving has ended, if it has: `None` inside for the end of the stream, an errno otherwise.
-    pub(crate) fn end(&self) -> Option<Option<i32>> {
-        if let Receiving::Over(end) = self.receiving.get() { Some(end) } else { None }
+    /// Waits until no receive is armed, and gives what had come.
+    pub(crate) async fn quiesce(self: &Rc<Self>) -> Vec<Lease> {
+        poll_fn(|cx| Core::with(|core| self.poll_quiet(core, cx))).await;
+        let mut chunks = Vec::new();
+        Core::with(|core| {
+            while let Some(chunk) = self.take_chunk(core) {
+                chunks.push(chunk);
+            }
+        });
+        chunks
     }
 
-    /// The stream is dropped: gives back what came and lets go of the receive.
-    pub(crate) fn release(self: &Rc<Self>, core: &Core) {
+    /// Waits until the socket is ready on one side.
+    pub(crate) async fn ready(self: &Rc<Self>, ready: Ready) -> io::Result<()> {
+        ask(PollOnce { fd: SocketFd(Rc::clone(self)), ready }).await
+    }
+
+    /// Nobody reads any more. Without a core the runtime has ended, and with it every operation.
+    fn stop_receiving(&self) {
+        Core::try_with(|core| self.release(core));
+    }
+
+    /// A handle that could read, or one that could write, or both in one, is dropped. With the last of them, somebody must
+    /// see to what the network was lent; at the end of the core its end does.
+    pub(super) fn handle_dropped(self: &Rc<Self>, read: bool, wrote: bool) {
+        if read {
+            self.stop_receiving();
+        }
+        self.unwritten.set(self.unwritten.get() || wrote);
+        if self.lent.get() == 0 || !self.released.get() || !self.unwritten.get() {
+            return;
+        }
+        Core::try_with(|core| {
+            if !core.tasks.is_ending() {
+                let patience = core.zero_copy.patience;
+                crate::spawn(zero_copy::see_out(Rc::downgrade(self), patience)).detach();
+            }
+        });
+    }
+
+    /// The last handle gives the descriptor up: no operation holds the socket.
+    pub(super) fn into_fd(mut self) -> OwnedFd {
+        self.fd.take().expect("taken here and in Drop only")
+    }
+
+    /// The reader is dropped: gives back what came and lets go of the receive.
+    fn release(&self, core: &Core) {
         self.released.set(true);
         while self.take_chunk(core).is_some() {}
         drop(self.reader.take());
@@ -313,10 +354,6 @@ impl Socket {
             core.ops.abandon(&core.ring, key);
         }
         self.receiving.set(Receiving::Idle);
-        // At the end of the core its end sees to them.
-        if self.lent() > 0 && !core.tasks.is_ending() {
-            crate::spawn(zero_copy::see_out(Rc::downgrade(self), core.zero_copy.patience)).detach();
-        }
     }
 }
 
@@ -350,5 +387,15 @@ impl Drop for Socket {
                 core.close(fd);
             }
         });
+    }
+}
+
+/// A socket as something that an operation keeps open.
+#[derive(Clone)]
+pub(crate) struct SocketFd(pub(crate) Rc<Socket>);
+
+impl AsFd for SocketFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
     }
 }

@@ -49,6 +49,11 @@ impl Peer {
         self.copied.get() < COPIED_IN_A_ROW
     }
 
+    /// It cannot be.
+    pub(crate) fn never_skip_copy(&self) {
+        self.copied.set(COPIED_IN_A_ROW);
+    }
+
     fn met_again(&self) {
         if self.may_skip_copy() {
             return;
