@@ -158,7 +158,7 @@ struct Common {
 
     /// Which core a connection comes to: "hash" spreads them, "cpu" takes the core of the CPU that its packets arrive on, where there is
     /// one (Linux 6.2; for machines whose packets arrive on all CPUs)
-    #[arg(long, value_name = "hash|cpu", default_value = "hash", hide_possible_values = true, hide_default_value = false)]
+    #[arg(long, value_name = "hash|cpu", default_value = "hash", hide_possible_values = true)]
     steer: Steer,
 
     /// How long connections may go on after SIGINT or SIGTERM, in seconds
