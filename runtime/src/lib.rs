@@ -5,6 +5,7 @@
 
 pub mod blocking;
 pub mod buf;
+pub mod compat;
 pub mod core;
 mod error;
 pub mod fs;
