@@ -29,8 +29,11 @@ use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use crate::{Error, ErrorKind, Result};
 
-/// Polls of tasks between two looks at the ring.
+/// Polls of tasks between two looks at the ring: all that were ready when the turn began, but no more than this.
 const POLLS_PER_TURN: usize = 256;
+/// Polls that a turn has in any case, if there are as many: tasks that wake each other need not wait for the ring in
+/// between, which costs more than their polls do.
+const POLLS_AT_LEAST: usize = 64;
 /// Bytes of a [`Block`](crate::buf::Block): a 64 KiB body and a page for what goes before it.
 const BLOCK_SIZE: usize = 68 << 10;
 /// States that the operation table holds before it has to move them.
@@ -207,15 +210,17 @@ fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Resu
 }
 
 impl Core {
-    /// The first half of a turn: tasks that are ready now, but not those that they wake.
+    /// The first half of a turn: tasks that are ready now, and of those that they wake as many as there is time for.
     fn run_tasks(&self) {
         let counters = &self.shared.counters;
         counters.turns.add(1);
-        let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
-        for _ in 0..polls {
+        let limit = self.tasks.ready_len().clamp(POLLS_AT_LEAST, POLLS_PER_TURN);
+        let mut polls = 0;
+        while polls < limit {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             task.0.run();
+            polls += 1;
         }
         counters.polls.add(polls as u64);
     }
