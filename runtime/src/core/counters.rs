@@ -90,6 +90,12 @@ counters! {
     recv_starved,
     /// Receives that were switched off because nobody took what came.
     recv_held_back,
+    /// Bytes by which the pool has grown.
+    pool_grown_bytes,
+    /// Steps of growth that brought nothing, or less than was asked.
+    pool_refusals,
+    /// Times that a task had to wait for a block.
+    block_waits,
     /// Bytes sent from buffers.
     send_bytes,
     /// Zero-copy sends of which the kernel gave a result.

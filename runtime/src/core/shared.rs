@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::counters::CoreCounters;
 use super::mailbox::{Doorbell, WakeList};
+use crate::buf::growth::Recorded;
 use crate::error::os;
 use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
@@ -18,6 +19,7 @@ pub(crate) struct CoreShared {
     pub(crate) runtime: Arc<RuntimeShared>,
     pub(crate) counters: CoreCounters,
     pub(crate) woken: WakeList<Woken>,
+    pub(crate) growth: Recorded,
     doorbell: Doorbell,
     /// The eventfd that a poll of the core's ring waits on.
     bell: OwnedFd,
@@ -32,6 +34,7 @@ impl CoreShared {
             runtime,
             counters: CoreCounters::default(),
             woken: WakeList::new(),
+            growth: Recorded::default(),
             doorbell: Doorbell::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
         })

@@ -9,14 +9,18 @@
 //! reads cannot take the core's buffers.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::writing::Writing;
 use crate::buf::Lease;
 use crate::buf::ring::Chain;
 use crate::core::Core;
+use crate::op::ask;
+use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::slots::Key;
 
@@ -38,17 +42,6 @@ enum Receiving {
     Over(Option<i32>),
 }
 
-/// What sending has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Writing {
-    /// Nobody sends.
-    Free,
-    /// A send is under way.
-    Busy,
-    /// A send was dropped half-way.
-    Poisoned,
-}
-
 /// Zero-copy sends in a row that the kernel copied after all, at which a socket makes no more of them.
 const ZC_COPIED_IN_A_ROW: u8 = 4;
 
@@ -59,7 +52,7 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
-    /// The stream has been dropped.
+    /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     /// Zero-copy sends that were copied, since the last that was not.
@@ -101,6 +94,11 @@ impl Socket {
     /// Whether sending without a copy is worth its while on the way to this peer, as far as is known.
     pub(crate) fn may_skip_copy(&self) -> bool {
         self.zc_copied.get() < ZC_COPIED_IN_A_ROW
+    }
+
+    /// The socket cannot send without a copy at all, as a Unix socket cannot.
+    pub(super) fn never_skip_copy(&self) {
+        self.zc_copied.set(ZC_COPIED_IN_A_ROW);
     }
 
     /// The next chunk, `None` at the end of the stream.
@@ -282,13 +280,35 @@ impl Socket {
         }
     }
 
-    /// How receiving has ended, if it has: `None` inside for the end of the stream, an errno otherwise.
-    pub(crate) fn end(&self) -> Option<Option<i32>> {
-        if let Receiving::Over(end) = self.receiving.get() { Some(end) } else { None }
+    /// Waits until no receive is armed, and gives what had come.
+    pub(crate) async fn quiesce(self: &Rc<Self>) -> Vec<Lease> {
+        poll_fn(|cx| Core::with(|core| self.poll_quiet(core, cx))).await;
+        let mut chunks = Vec::new();
+        Core::with(|core| {
+            while let Some(chunk) = self.take_chunk(core) {
+                chunks.push(chunk);
+            }
+        });
+        chunks
     }
 
-    /// The stream is dropped: gives back what came and lets go of the receive.
-    pub(crate) fn release(&self, core: &Core) {
+    /// Waits until the socket is ready on one side.
+    pub(crate) async fn ready(self: &Rc<Self>, ready: Ready) -> io::Result<()> {
+        ask(PollOnce { fd: SocketFd(Rc::clone(self)), ready }).await
+    }
+
+    /// Nobody reads any more. Without a core the runtime has ended, and with it every operation.
+    pub(super) fn stop_receiving(&self) {
+        Core::try_with(|core| self.release(core));
+    }
+
+    /// The last handle gives the descriptor up: no operation holds the socket.
+    pub(super) fn into_fd(mut self) -> OwnedFd {
+        self.fd.take().expect("taken here and in Drop only")
+    }
+
+    /// The reader is dropped: gives back what came and lets go of the receive.
+    fn release(&self, core: &Core) {
         self.released.set(true);
         while self.take_chunk(core).is_some() {}
         drop(self.reader.take());
@@ -309,5 +329,15 @@ impl Drop for Socket {
                 core.close(fd);
             }
         });
+    }
+}
+
+/// A socket as something that an operation keeps open.
+#[derive(Clone)]
+pub(crate) struct SocketFd(pub(crate) Rc<Socket>);
+
+impl AsFd for SocketFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
     }
 }

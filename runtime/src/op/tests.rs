@@ -318,14 +318,14 @@ fn splices() {
 
 #[test]
 fn connections() {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, socket_with};
     on_a_core(64, async || {
         for stage in STAGES {
             let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
             let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-            let connect = connect::Connect::new(socket, listener.local_addr().unwrap());
+            let connect = connect::Connect::new(socket, SocketAddrAny::from(listener.local_addr().unwrap()));
             drop_at(stage, connect, || is_open(&link), || {}).await;
         }
     });

@@ -11,6 +11,7 @@ use super::running::Running;
 use super::state::RuntimeShared;
 use super::worker::{self, Plot};
 use crate::blocking::pool::BlockingPool;
+use crate::buf::growth::Terms;
 use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
@@ -35,6 +36,7 @@ const MIN_POOL_BYTES: usize = 256 << 10;
 pub struct Builder {
     cores: CoreSelection,
     pool_bytes: usize,
+    pool_limit: Option<usize>,
     ring_entries: u32,
     cq_entries: Option<u32>,
     name: String,
@@ -52,9 +54,20 @@ impl Builder {
         self
     }
 
-    /// Bytes of node-local memory for each core, at least 256 KiB. 16 MiB by default.
+    /// Bytes of node-local memory for each core to begin with, at least 256 KiB. 16 MiB by default.
     pub fn pool_bytes(mut self, bytes: usize) -> Self {
         self.pool_bytes = bytes;
+        self
+    }
+
+    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as many by default.
+    ///
+    /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no buffer or tasks find
+    /// no [`Block`](crate::buf::Block), on the core's node and by no more than that has free. At the limit they wait. What it
+    /// has grown by is in the [report](super::Report) and stays until the end; it is not registered with the ring, so that
+    /// zero-copy sends from such blocks pin their pages each time.
+    pub fn pool_limit(mut self, bytes: usize) -> Self {
+        self.pool_limit = Some(bytes);
         self
     }
 
@@ -122,6 +135,13 @@ impl Builder {
             );
             return Err(Error::new(ErrorKind::Input, what));
         }
+        if let Some(limit) = self.pool_limit.filter(|&limit| limit < self.pool_bytes) {
+            let what = format!(
+                "a pool of {} bytes cannot have a limit of {limit}; raise the limit",
+                self.pool_bytes
+            );
+            return Err(Error::new(ErrorKind::Input, what));
+        }
         if !(8..=32_768).contains(&self.ring_entries) {
             let what = format!("a ring of {} entries cannot be; choose 8 to 32768", self.ring_entries);
             return Err(Error::new(ErrorKind::Input, what));
@@ -176,6 +196,7 @@ impl Runtime {
         Builder {
             cores: CoreSelection::All,
             pool_bytes: POOL_BYTES,
+            pool_limit: None,
             ring_entries: RING_ENTRIES,
             cq_entries: None,
             name: "annulus".to_owned(),
@@ -239,6 +260,13 @@ impl Runtime {
             &self.topology,
             self.settings.blocking_threads,
         );
+        let growth = Terms {
+            limit: self.settings.pool_limit.unwrap_or_else(|| self.settings.pool_bytes.saturating_mul(4)),
+            pool_bytes: self.settings.pool_bytes,
+            backing: self.settings.pages,
+            policy: self.settings.placement,
+            several: self.topology.memory_nodes().len() > 1,
+        };
         let root = Arc::new(root);
         // Bounded by the number of cores, each of which sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
@@ -257,6 +285,7 @@ impl Runtime {
                 core: core.clone(),
                 shared: Arc::clone(member),
                 share,
+                growth: growth.clone(),
                 ring: self.settings.ring(),
                 blocking: Arc::clone(&blocking[&core.node]),
             };
@@ -288,10 +317,9 @@ impl Runtime {
         }
         reports.sort_by_key(|report: &CoreReport| report.core.index);
         if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
-            let several = self.topology.memory_nodes().len() > 1;
-            let report = Report::look(&reports);
+            let report = Report::look(&reports, &members);
             failure = report
-                .refusal(self.settings.pool_bytes, several)
+                .refusal(self.settings.pool_bytes, growth.several)
                 .map(|why| Error::new(ErrorKind::Platform, why));
         }
         shared.open_gate(failure.is_none());

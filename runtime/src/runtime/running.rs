@@ -70,7 +70,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 
     /// What is in force on each core, and where memory lies now.
     pub fn report(&self) -> Report {
-        Report::look(&self.reports)
+        Report::look(&self.reports, &self.members)
     }
 
     /// The counters of every core.

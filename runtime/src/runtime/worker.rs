@@ -12,7 +12,8 @@ use io_uring::{opcode, squeue, types};
 use super::end;
 use super::report::{CoreReport, HEAP, POOL};
 use crate::blocking::pool::BlockingPool;
-use crate::buf::blocks::BlockPool;
+use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
+use crate::buf::growth::{Growth, Terms};
 use crate::buf::ring::BufRing;
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
@@ -31,11 +32,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// Polls of tasks between two looks at the ring: all that were ready when the turn began, but no more than this.
 const POLLS_PER_TURN: usize = 256;
-/// Polls that a turn has in any case, if there are as many: tasks that wake each other need not wait for the ring in
-/// between, which costs more than their polls do.
+/// Polls of tasks that other polls of the same turn woke: as long as nothing was asked of the kernel, they need not wait
+/// for the ring, a look at which costs more than they do.
 const POLLS_AT_LEAST: usize = 64;
-/// Bytes of a [`Block`](crate::buf::Block): a 64 KiB body and a page for what goes before it.
-const BLOCK_SIZE: usize = 68 << 10;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
 
@@ -44,6 +43,7 @@ pub(super) struct Plot {
     pub(super) core: PlannedCore,
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
+    pub(super) growth: Terms,
     pub(super) ring: RingOptions,
     pub(super) blocking: Arc<BlockingPool>,
 }
@@ -108,7 +108,7 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, ring, blocking } = plot;
+    let Plot { core: planned, shared, mut share, growth, ring, blocking } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -119,7 +119,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
             "a core's share of its node's memory is too small; ask for less or free some",
         )
     };
-    let bufs = BufRing::new(&ring, &mut share, &shared)?;
+    let bufs = BufRing::new(&ring, &mut share, &shared, &growth)?;
     ranges.push(("buffer ring", bufs.descriptors()));
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
@@ -134,6 +134,8 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let ops = OpTable::new(OPERATIONS);
     ranges.push(("operations", ops.memory()));
     ranges.extend(verify::heap_of_current_thread().map(|heap| (HEAP, heap)));
+    let pool_limit = growth.limit.max(share.len());
+    let growth = Growth::new(growth, planned.clone(), share.len());
     let report = CoreReport {
         core: planned,
         tid: rustix::thread::gettid().as_raw_nonzero().get(),
@@ -142,6 +144,9 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pool: share.region().placement().clone(),
         recv_buffers: bufs.shape(),
         blocks: (BLOCK_SIZE, block_count),
+        pool_limit,
+        grown: Vec::new(),
+        not_grown: None,
         cachestat: crate::fs::has_cachestat(),
         ranges,
     };
@@ -153,6 +158,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pipes: PipePool::new(),
         bufs,
         blocks,
+        growth,
         blocking,
         ops,
         ring,
@@ -214,9 +220,10 @@ impl Core {
     fn run_tasks(&self) {
         let counters = &self.shared.counters;
         counters.turns.add(1);
-        let limit = self.tasks.ready_len().clamp(POLLS_AT_LEAST, POLLS_PER_TURN);
+        let (_, pushed) = self.ring.totals();
+        let ready = self.tasks.ready_len().min(POLLS_PER_TURN);
         let mut polls = 0;
-        while polls < limit {
+        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.totals().1 == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             task.0.run();
@@ -232,7 +239,9 @@ impl Core {
             counters.remote_wakes.add(1);
             self.tasks.push(task);
         }
+        self.growth.take(self);
         self.bufs.end_of_turn(self);
+        self.growth.ask(self);
         self.timers.fire();
         if !self.tasks.is_idle() {
             if self.ring.wants_enter() {
@@ -261,6 +270,7 @@ impl Core {
         // The look that counts: whatever was put in place before this is found now or rings the bell.
         if !self.shared.woken.is_empty()
             || self.bufs.must_not_sleep()
+            || self.growth.has_ended()
             || runtime.is_cut()
             || self.must_tell_stop()
         {
