@@ -120,7 +120,7 @@ struct Contained<F> {
     /// `None` once it has ended.
     future: Option<F>,
     spawned_at: &'static Location<'static>,
-    /// Since the first poll.
+    /// Since it waited for the first time.
     registered: Option<queue::Registered>,
 }
 
@@ -130,7 +130,7 @@ impl<F> Contained<F> {
         // SAFETY: nothing is moved; `registered` is not pinned with `self`.
         let registered = unsafe { &mut self.get_unchecked_mut().registered };
         if registered.is_none() {
-            *registered = Some(Core::with(|core| core.tasks.register(cx.waker())));
+            *registered = Some(Core::with(|core| core.tasks.register(cx.waker().clone())));
         }
     }
 
@@ -152,15 +152,17 @@ impl<F: Future> Future for Contained<F> {
     type Output = Result<F::Output, Payload>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.as_mut().register(cx);
         let spawned_at = self.spawned_at;
-        let mut future = self.future();
+        let mut future = self.as_mut().future();
         let polled = Self::contain(spawned_at, || {
             let running = future.as_mut().as_pin_mut().expect("a task that has ended is not polled");
             running.poll(cx)
         });
         let output = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                self.register(cx);
+                return Poll::Pending;
+            }
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };

@@ -2,8 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::mem::ManuallyDrop;
-use std::task::{RawWakerVTable, Waker};
+use std::task::Waker;
 
 use slab::Slab;
 
@@ -13,34 +12,15 @@ use crate::core::Core;
 /// The run queue and the registry of a core.
 pub(crate) struct Tasks {
     ready: RefCell<VecDeque<Woken>>,
-    /// Every task that has been polled and is alive, so that the end can reach those that nobody wakes. A task that has
-    /// not been polled is in the run queue, or on the wake list.
-    alive: RefCell<Slab<Option<Alive>>>,
+    /// A waker of every task that waits, so that the end can reach those that nobody wakes, and so that a task whose other
+    /// wakers are gone is kept until then. A task that has not been polled is in the run queue or on the wake list, and
+    /// one that never waits need not be here at all.
+    alive: RefCell<Slab<Option<Waker>>>,
     /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries come and
     /// go in constant time, and none outlives its future.
     stop_waiters: RefCell<Slab<Waker>>,
     /// No task is polled any more; a new one is dropped at once.
     ending: Cell<bool>,
-}
-
-/// The parts of the waker that a task's first poll was given. It owns no reference to the task: two locked instructions
-/// less for each task.
-struct Alive {
-    data: *const (),
-    vtable: &'static RawWakerVTable,
-}
-
-impl Alive {
-    /// A waker that owns its reference.
-    ///
-    /// # Safety
-    /// The task's future has not been dropped yet.
-    unsafe fn waker(&self) -> Waker {
-        // SAFETY: these are the parts of a waker of the task, whose allocation lives as long as its future does (the
-        // caller's promise). The borrowed value is never dropped: it stands for a reference that is not ours.
-        let borrowed = ManuallyDrop::new(unsafe { Waker::new(self.data, self.vtable) });
-        (*borrowed).clone()
-    }
 }
 
 /// An entry in the registry, for as long as the task's future lives.
@@ -49,7 +29,9 @@ pub(crate) struct Registered(usize);
 impl Drop for Registered {
     fn drop(&mut self) {
         // The future lives and dies on its core's thread; without a core there is no registry any more.
-        Core::try_with(|core| core.tasks.alive.borrow_mut().try_remove(self.0));
+        let waker = Core::try_with(|core| core.tasks.alive.borrow_mut().try_remove(self.0));
+        // Dropping a waker may run a scheduler: not while the registry is borrowed.
+        drop(waker);
     }
 }
 
@@ -63,11 +45,9 @@ impl Tasks {
         }
     }
 
-    /// Enters a task with the waker of its first poll. The task's future keeps the entry, so an entry that is there
-    /// belongs to a future that has not been dropped.
-    pub(super) fn register(&self, waker: &Waker) -> Registered {
-        let alive = Alive { data: waker.data(), vtable: waker.vtable() };
-        Registered(self.alive.borrow_mut().insert(Some(alive)))
+    /// Enters a task that waits.
+    pub(super) fn register(&self, waker: Waker) -> Registered {
+        Registered(self.alive.borrow_mut().insert(Some(waker)))
     }
 
     /// Puts a task at the end of the queue.
@@ -142,10 +122,8 @@ impl Tasks {
             let ready = std::mem::take(&mut *self.ready.borrow_mut());
             drop(ready);
             drop(foreign());
-            let taken =
-                self.alive.borrow_mut().iter_mut().filter_map(|(_, alive)| alive.take()).collect::<Vec<_>>();
-            // SAFETY: these entries were there a moment ago, and nothing was dropped since: their futures have not been.
-            let wakers: Vec<Waker> = taken.iter().map(|alive| unsafe { alive.waker() }).collect();
+            let wakers: Vec<Waker> =
+                self.alive.borrow_mut().iter_mut().filter_map(|(_, waker)| waker.take()).collect();
             if wakers.is_empty() {
                 // What is left was woken by a thread that has not put it on the wake list yet: it is about to. If it
                 // never does, the task is leaked, as is one that is woken after the end.
