@@ -64,7 +64,7 @@ fn ticks(running: &Running) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Seen to fail: with `park` never sleeping the core is never found asleep.
+/// Seen to fail: with a `park` that wakes every 50 ms.
 #[test]
 fn without_events_a_core_neither_turns_nor_enters_nor_takes_cpu() {
     let (running, address) = echo();
@@ -81,7 +81,7 @@ fn without_events_a_core_neither_turns_nor_enters_nor_takes_cpu() {
 
 /// Between events it sleeps, too: what it does is bounded by how many there were.
 ///
-/// Seen to fail: with a core that looks at its ring a thousand times before it sleeps.
+/// Seen to fail: with a core that looks at its ring ten times before it sleeps.
 #[test]
 fn what_a_core_does_is_bounded_by_its_events() {
     const EVENTS: u64 = 200;
