@@ -27,6 +27,8 @@ use crate::{Error, ErrorKind, Result};
 pub(super) enum Ask {
     /// A socket that listens, for at most so many connections that wait.
     Stream { backlog: i32 },
+    /// A socket for datagrams.
+    Datagram,
 }
 
 impl Ask {
@@ -93,6 +95,7 @@ impl Member {
                 let refused = |e| refused(&requested, &ask, e);
                 let (socket, one) = match (&requested, &ask) {
                     (Place::Ip(_), _) => (open(&requested, &ask, false).map_err(refused)?, None),
+                    (_, Ask::Datagram) => return Err(refused(io::ErrorKind::Unsupported.into())),
                     (_, Ask::Stream { backlog }) => {
                         let one = Bound::new(&requested, *backlog)?;
                         (one.duplicate().map_err(refused)?, Some(one))
@@ -151,31 +154,42 @@ impl Drop for Member {
 fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let any = place.to_any().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
-    let Ask::Stream { backlog } = ask;
-    let socket = socket_with(place.family(), SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(os)?;
-    // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is still refused.
-    sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
-    // Accepted sockets inherit it, which saves a system call for each.
-    sockopt::set_tcp_nodelay(&socket, true).map_err(os)?;
+    let (kind, protocol) = match ask {
+        Ask::Stream { .. } => (SocketType::STREAM, ipproto::TCP),
+        Ask::Datagram => (SocketType::DGRAM, ipproto::UDP),
+    };
+    let socket = socket_with(place.family(), kind, flags, Some(protocol)).map_err(os)?;
+    if let Ask::Stream { .. } = ask {
+        // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is still refused.
+        // For datagrams it would let a second program take the port.
+        sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
+        // Accepted sockets inherit it, which saves a system call for each.
+        sockopt::set_tcp_nodelay(&socket, true).map_err(os)?;
+    }
     if joins {
         sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
     }
     bind(&socket, &any).map_err(os)?;
-    // The first listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one may listen.
-    listen(&socket, *backlog).map_err(os)?;
+    if let Ask::Stream { backlog } = ask {
+        // The first listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one may listen.
+        listen(&socket, *backlog).map_err(os)?;
+    }
     if !joins {
         sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
     }
     Ok(socket)
 }
 
-pub(super) fn refused(place: &Place, ask: &Ask, e: io::Error) -> Error {
-    let Ask::Stream { .. } = ask;
+fn refused(place: &Place, ask: &Ask, e: io::Error) -> Error {
+    let what = match ask {
+        Ask::Stream { .. } => "listen on",
+        Ask::Datagram => "receive on",
+    };
     let remedy = match e.raw_os_error() {
-        Some(libc::EADDRINUSE) => "something listens there already; stop it or choose another port",
+        Some(libc::EADDRINUSE) => "something has that port already; stop it or choose another",
         Some(libc::EADDRNOTAVAIL) => "this machine has no such address; choose one that `ip address` shows",
         Some(libc::EACCES) => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one or grant it",
-        _ => return Error::io(format!("cannot listen on {place}"), e),
+        _ => return Error::io(format!("cannot {what} {place}"), e),
     };
-    Error::with_source(ErrorKind::Input, format!("cannot listen on {place} ({remedy})"), e)
+    Error::with_source(ErrorKind::Input, format!("cannot {what} {place} ({remedy})"), e)
 }

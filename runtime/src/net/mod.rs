@@ -1,4 +1,4 @@
-//! TCP and Unix sockets.
+//! TCP, UDP and Unix sockets.
 //!
 //! Receiving and accepting belong to the socket, not to a future: dropping a `recv` or `accept` future leaves the
 //! multishot operation armed, and what it brings waits for the next call. A timeout around `recv` loses no byte, one
@@ -15,9 +15,11 @@ pub(crate) mod listener;
 mod place;
 mod room;
 mod send;
+pub(crate) mod sockaddr;
 pub(crate) mod socket;
 mod sys;
 mod tcp;
+mod udp;
 mod unix;
 mod unix_path;
 pub(crate) mod writing;
@@ -28,4 +30,5 @@ pub use inherited::inherited_sockets;
 pub use listener::{ListenOptions, Listener};
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
+pub use udp::{Datagram, UdpSocket};
 pub use unix::{PeerCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf};

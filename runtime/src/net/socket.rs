@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::group::Member;
 use super::writing::Writing;
 use crate::buf::Lease;
 use crate::buf::ring::Chain;
@@ -22,10 +23,13 @@ use crate::core::Core;
 use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
+use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
 
 /// Undelivered chunks at which a stream's receive is switched off.
-pub(crate) const HOLD_BACK: u32 = 2;
+const HOLD_BACK: u32 = 2;
+/// The same for datagrams, which are smaller and come in bursts.
+const HOLD_BACK_DATAGRAMS: u32 = 8;
 
 /// Where the receiving side has got to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +49,18 @@ enum Receiving {
 /// Zero-copy sends in a row that the kernel copied after all, at which a socket makes no more of them.
 const ZC_COPIED_IN_A_ROW: u8 = 4;
 
-/// A connected socket, shared by its stream and the operations on it.
+/// What comes.
+enum Kind {
+    /// Bytes, which have an end.
+    Stream,
+    /// Datagrams, each in its own buffer behind its sender's address; errors pass. The group in which the socket is bound.
+    Datagram(Option<Member>),
+}
+
+/// A connected socket, or one for datagrams, shared by its stream and the operations on it.
 pub(crate) struct Socket {
     fd: Option<OwnedFd>,
+    kind: Kind,
     receiving: Cell<Receiving>,
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
@@ -64,9 +77,20 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// Of a connection.
     pub(crate) fn new(fd: OwnedFd) -> Rc<Self> {
+        Self::of(fd, Kind::Stream)
+    }
+
+    /// For datagrams.
+    pub(super) fn datagram(fd: OwnedFd, member: Option<Member>) -> Rc<Self> {
+        Self::of(fd, Kind::Datagram(member))
+    }
+
+    fn of(fd: OwnedFd, kind: Kind) -> Rc<Self> {
         Rc::new(Self {
             fd: Some(fd),
+            kind,
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
@@ -117,6 +141,9 @@ impl Socket {
         match self.receiving.get() {
             Receiving::Over(end) => {
                 core.budget.spend();
+                if let Kind::Datagram(_) = self.kind {
+                    self.receiving.set(Receiving::Idle);
+                }
                 return Poll::Ready(match end {
                     None => Ok(None),
                     Some(errno) => Err(io::Error::from_raw_os_error(errno)),
@@ -145,7 +172,11 @@ impl Socket {
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
-        let key = core.ops.submit_multi(&core.ring, RecvMulti { socket: Rc::clone(self) });
+        let socket = Rc::clone(self);
+        let key = match self.kind {
+            Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
+            Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
+        };
         self.receiving.set(Receiving::Armed(key));
     }
 
@@ -163,11 +194,13 @@ impl Socket {
         }
         match (result, buffer) {
             (Ok(n), Some(buffer)) if n > 0 => {
-                core.shared.counters.recv_bytes.add(u64::from(n));
+                let before = if let Kind::Datagram(_) = self.kind { recv_msg::BEFORE as u64 } else { 0 };
+                core.shared.counters.recv_bytes.add(u64::from(n).saturating_sub(before));
                 let mut chain = self.chain.get();
                 core.bufs.push(&mut chain, buffer, n);
                 self.chain.set(chain);
-                if chain.len() >= HOLD_BACK && !last && !was_ending && !self.overfull.replace(true) {
+                if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
+                {
                     core.bufs.look_later(Rc::clone(self));
                 }
             }
@@ -222,9 +255,16 @@ impl Socket {
     /// The end of the turn: switches the receive off if nobody took what came.
     pub(crate) fn hold_back(&self, core: &Core) {
         self.overfull.set(false);
-        if self.chain.get().len() >= HOLD_BACK {
+        if self.chain.get().len() >= self.hold_back_at() {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
+        }
+    }
+
+    fn hold_back_at(&self) -> u32 {
+        match self.kind {
+            Kind::Stream => HOLD_BACK,
+            Kind::Datagram(_) => HOLD_BACK_DATAGRAMS,
         }
     }
 
@@ -302,6 +342,13 @@ impl Socket {
         Core::try_with(|core| self.release(core));
     }
 
+    /// The core has no more use for its place in the group.
+    pub(super) fn leave_group(&self) {
+        if let Kind::Datagram(Some(member)) = &self.kind {
+            member.leave();
+        }
+    }
+
     /// The last handle gives the descriptor up: no operation holds the socket.
     pub(super) fn into_fd(mut self) -> OwnedFd {
         self.fd.take().expect("taken here and in Drop only")
@@ -322,6 +369,12 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
+        if let Kind::Datagram(member) = &mut self.kind {
+            // Nothing of it waits to be sent, so closing is quick. First the socket, then the word that the address is free.
+            drop(fd);
+            drop(member.take());
+            return;
+        }
         // The last reference: no operation is in flight on this descriptor. Without a core, close(2) does it.
         let mut fd = Some(fd);
         Core::try_with(|core| {

@@ -35,3 +35,20 @@ pub(super) fn peer_credentials(socket: impl AsFd) -> io::Result<libc::ucred> {
     };
     if rc == 0 { Ok(credentials) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Datagrams that were thrown away because a socket's queue was full (`SO_MEMINFO` of linux/sock_diag.h).
+pub(super) fn dropped_datagrams(socket: impl AsFd) -> io::Result<u32> {
+    let mut info = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of the array on our stack.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 { Ok(info[libc::SK_MEMINFO_DROPS as usize]) } else { Err(io::Error::last_os_error()) }
+}

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::future::Future;
 use std::io::Write as _;
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    Operation, Submitted, advise, connect, fallocate, mkdir, open, poll, read, rename, send, send_vectored,
-    send_zc, splice, statx, sync, truncate, unlink, write,
+    Operation, Submitted, advise, connect, fallocate, mkdir, open, poll, read, rename, send, send_to,
+    send_vectored, send_zc, splice, statx, sync, truncate, unlink, write,
 };
 use crate::Runtime;
 use crate::buf::{Block, IoBuf, IoBufMut};
@@ -347,6 +347,43 @@ fn drain(peer: &mut StdStream) {
     std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
 }
 
+/// Datagrams, sent and received.
+#[test]
+fn datagrams() {
+    on_a_core(64, async || {
+        let before = alive();
+        for stage in STAGES {
+            let seen = Rc::new(());
+            let theirs = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let buf = Bytes(vec![6; 1000], Rc::clone(&seen));
+            let to = theirs.local_addr().unwrap();
+            drop_at(stage, send_to::SendTo::new(Socket::new(socket.into()), buf, to), held(&seen), || {})
+                .await;
+            let ours = crate::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let address = ours.local_addr().unwrap();
+            let mut cx = Context::from_waker(Waker::noop());
+            if stage != Stage::BeforePoll {
+                assert!(std::pin::pin!(ours.recv()).poll(&mut cx).is_pending());
+            }
+            match stage {
+                Stage::BeforePoll | Stage::Pushed => {}
+                Stage::InKernel => Core::with(|core| core.ring.enter(Wait::No)).unwrap(),
+                Stage::Answered => {
+                    let bytes = || Core::with(|core| core.shared.counters.read(0).recv_bytes);
+                    let had = bytes();
+                    theirs.send_to(&[7; 9], address).unwrap();
+                    until("a datagram", || bytes() == had + 9).await;
+                }
+            }
+            drop(ours);
+            until("the end of recvmsg", || alive() == before).await;
+            UdpSocket::bind(address).expect("nobody holds the socket any more");
+        }
+    });
+}
+
 #[test]
 fn splices() {
     on_a_core(64, async || {
@@ -357,6 +394,7 @@ fn splices() {
                 from: Fd(file_with(&[4; 1000])),
                 offset: Some(0),
                 into: Fd(Rc::clone(&write_end)),
+                into_offset: None,
                 len: 1000,
                 wait: None,
                 more: false,
@@ -368,6 +406,7 @@ fn splices() {
                 from: Fd(Rc::clone(&ours)),
                 offset: None,
                 into: Fd(Rc::clone(&write_end)),
+                into_offset: None,
                 len: 100,
                 wait: Some(poll::Ready::Read),
                 more: false,
@@ -379,6 +418,7 @@ fn splices() {
                 from: Fd(Rc::clone(&read_end)),
                 offset: None,
                 into: Fd(ours),
+                into_offset: None,
                 len: 9,
                 wait: Some(poll::Ready::Write),
                 more: false,
