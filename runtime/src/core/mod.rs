@@ -2,11 +2,13 @@
 //!
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
 
+mod all;
 pub(crate) mod counters;
 pub(crate) mod inbox;
 pub(crate) mod mailbox;
 pub(crate) mod peers;
 pub(crate) mod queue;
+pub(crate) mod sharded;
 pub(crate) mod shared;
 pub(crate) mod submit;
 
@@ -30,9 +32,12 @@ use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use peers::Peers;
+use sharded::Shards;
 use shared::CoreShared;
 use std::sync::Arc;
 
+pub use peers::{Neighbour, least_loaded_neighbour, neighbours};
+pub use sharded::{Local, Sharded};
 pub use submit::{SubmitError, submit_to};
 
 /// Ready operations that a task may consume in one poll before it must let others run.
@@ -42,6 +47,7 @@ const POLL_BUDGET: u32 = 128;
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
     pub(crate) peers: Peers,
+    pub(crate) shards: Shards,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
     pub(crate) timers: Timers,

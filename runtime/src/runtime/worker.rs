@@ -16,7 +16,8 @@ use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::growth::{Growth, Terms};
 use crate::buf::ring::BufRing;
 use crate::core::inbox::Door;
-use crate::core::peers::{BY_RING, POLLS_PER_RING, Peers};
+use crate::core::peers::{self, BY_RING, Neighbour, POLLS_PER_RING, Peers};
+use crate::core::sharded::Shards;
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
 use crate::numa::plan::PlannedCore;
@@ -44,6 +45,8 @@ pub(super) struct Plot {
     pub(super) share: Share,
     pub(super) growth: Terms,
     pub(super) ring: RingOptions,
+    /// The other cores, nearest first.
+    pub(super) near: Vec<Neighbour>,
     pub(super) blocking: Arc<BlockingPool>,
 }
 
@@ -108,7 +111,7 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, growth, ring, blocking } = plot;
+    let Plot { core: planned, shared, mut share, growth, ring, blocking, near } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -150,13 +153,14 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         cachestat: crate::fs::has_cachestat(),
         ranges,
     };
-    let peers = Peers::new(shared.runtime.members());
+    let peers = Peers::new(shared.runtime.members(), near);
     if shared.door.set(Door::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
     let core = Core {
         shared,
         peers,
+        shards: Shards::default(),
         tasks: Tasks::new(),
         budget: Budget::new(),
         timers: Timers::new(),
@@ -225,7 +229,9 @@ impl Core {
     fn run_tasks(&self) -> Result<()> {
         let counters = &self.shared.counters;
         counters.turns.add(1);
-        let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
+        let ready = self.tasks.ready_len();
+        counters.load.set(peers::smoothed(counters.load.get(), ready));
+        let polls = ready.min(POLLS_PER_TURN);
         for poll in 1..=polls {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
