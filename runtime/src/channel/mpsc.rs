@@ -149,7 +149,7 @@ impl<T: Send + 'static> Receiver<T> {
             end => end,
         };
         match end {
-            Err(TryRecvError::Empty) => return Poll::Pending,
+            Err(TryRecvError::Empty) => Poll::Pending,
             Ok(message) => {
                 Core::try_with(|core| core.budget.spend());
                 Poll::Ready(Some(message))
