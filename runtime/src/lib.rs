@@ -7,6 +7,7 @@ mod block_on;
 pub mod blocking;
 pub mod buf;
 pub mod channel;
+pub mod compat;
 pub mod core;
 mod error;
 pub mod fs;

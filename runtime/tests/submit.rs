@@ -302,7 +302,7 @@ fn nothing_is_lost_when_the_core_ends_meanwhile() {
 }
 
 /// Two tasks on two cores that wake each other by nothing but their wakers: no wake may be lost when the doorbell is
-/// rung at the end of the turn. A lost one hangs the test. (Seen: without the ring before the sleep it hangs at once.)
+/// rung at the end of the turn. A lost one hangs the test.
 #[test]
 fn sleeping_cores_wake_each_other_by_their_rings() {
     const ROUNDS: usize = 2000;

@@ -177,7 +177,7 @@ mod loom_tests {
         }
     }
 
-    /// (Seen: without either fence a message stays behind.)
+    /// (Seen: without the sender's fence a message stays behind.)
     #[test]
     fn nothing_stays_in_a_closed_queue() {
         check(3, || {
