@@ -39,6 +39,12 @@ impl BlockPool {
         let fixed = (!pieces.is_empty() && register(&pieces)).then(|| start.addr().get());
         Rc::new(Self { blocks: RefCell::new(blocks), block_size, fixed })
     }
+
+    /// Blocks that somebody holds.
+    pub(crate) fn out(&self) -> usize {
+        let blocks = self.blocks.borrow();
+        blocks.capacity() - blocks.free()
+    }
 }
 
 /// A block of node-local memory from the current core's pool, filled like a `Vec` that cannot grow past its capacity.
@@ -57,7 +63,12 @@ impl Block {
     /// On a thread that is no core's.
     pub fn take() -> Option<Block> {
         Core::with(|core| {
-            let memory = core.blocks.blocks.borrow_mut().take()?;
+            let counters = &core.shared.counters;
+            let Some(memory) = core.blocks.blocks.borrow_mut().take() else {
+                counters.blocks_refused.add(1);
+                return None;
+            };
+            counters.blocks_peak.raise(core.blocks.out() as u64);
             Some(Block { pool: Rc::clone(&core.blocks), memory, len: 0 })
         })
     }

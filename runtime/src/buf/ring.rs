@@ -16,6 +16,7 @@ use io_uring::types::BufRingEntry;
 use super::lease::Lease;
 use super::returns::{Held, Keeper, Owner};
 use crate::core::Core;
+use crate::core::counters::CoreCounters;
 use crate::core::shared::CoreShared;
 use crate::net::socket::Socket;
 use crate::numa::pool::{Carved, Share};
@@ -81,6 +82,8 @@ pub(crate) struct BufRing {
     tail: Cell<u16>,
     /// Buffers in the ring: at home, for the kernel to pick.
     free: Cell<u16>,
+    /// The fewest that were there at any time.
+    least_free: Cell<u16>,
     came: Box<[Cell<Came>]>,
     /// Streams that found no buffer, in the order in which they will get one.
     hungry: RefCell<VecDeque<Weak<Socket>>>,
@@ -121,6 +124,7 @@ impl BufRing {
             count: count as u16,
             tail: Cell::new(0),
             free: Cell::new(0),
+            least_free: Cell::new(count as u16),
             came: vec![Cell::new(Came { bytes: 0, next: NONE }); count].into_boxed_slice(),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
@@ -163,7 +167,16 @@ impl BufRing {
 
     /// The kernel has picked a buffer: its CQE names it.
     pub(crate) fn picked(&self) {
-        self.free.set(self.free.get() - 1);
+        let free = self.free.get() - 1;
+        self.free.set(free);
+        self.least_free.set(self.least_free.get().min(free));
+    }
+
+    /// Tells how many buffers are out, and how many were at most.
+    pub(crate) fn count(&self, counters: &CoreCounters) {
+        let out = |free: u16| u64::from(self.count - free);
+        counters.recv_buffers_out.set(out(self.free.get()));
+        counters.recv_buffers_peak.raise(out(self.least_free.get()));
     }
 
     /// A buffer that nobody holds any more goes back to the kernel.

@@ -3,8 +3,10 @@
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
 
 pub(crate) mod counters;
+pub(crate) mod histogram;
 pub(crate) mod mailbox;
 pub(crate) mod shared;
+pub(crate) mod turn;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -20,11 +22,13 @@ use crate::core::counters::Counters;
 use crate::numa::CpuId;
 use crate::op::table::OpTable;
 use crate::ring::Ring;
+use crate::runtime::Options;
 use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use shared::CoreShared;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Ready operations that a task may consume in one poll before it must let others run.
 const POLL_BUDGET: u32 = 128;
@@ -32,8 +36,11 @@ const POLL_BUDGET: u32 = 128;
 /// Everything that a core owns. Lives on its thread's stack for as long as the core runs.
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
+    pub(crate) options: Options,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
+    /// When the core last woke. Kept only while time is measured.
+    pub(crate) busy_since: Cell<Instant>,
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,

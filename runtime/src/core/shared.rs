@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::counters::CoreCounters;
 use super::mailbox::{Doorbell, WakeList};
+use super::turn::TurnWord;
 use crate::error::os;
 use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
@@ -17,6 +18,8 @@ pub(crate) struct CoreShared {
     pub(crate) cpu: CpuId,
     pub(crate) runtime: Arc<RuntimeShared>,
     pub(crate) counters: CoreCounters,
+    /// Which task is polled just now.
+    pub(crate) turn: TurnWord,
     pub(crate) woken: WakeList<Woken>,
     doorbell: Doorbell,
     /// The eventfd that a poll of the core's ring waits on.
@@ -31,6 +34,7 @@ impl CoreShared {
             cpu,
             runtime,
             counters: CoreCounters::default(),
+            turn: TurnWord::new(),
             woken: WakeList::new(),
             doorbell: Doorbell::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,

@@ -2,13 +2,17 @@
 
 mod builder;
 mod end;
+mod options;
 mod placement;
 mod report;
 mod running;
+mod stalls;
 pub(crate) mod state;
 mod worker;
 
 pub use builder::{Builder, Runtime};
+pub use options::Options;
 pub use placement::PlacementPolicy;
 pub use report::{CoreReport, RegionReport, Report, WorkerReport};
 pub use running::Running;
+pub use stalls::Stall;

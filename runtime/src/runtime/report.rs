@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::options::Options;
 use crate::numa::plan::PlannedCore;
 use crate::numa::region::{Placement, Rung};
 use crate::numa::thread::{InheritedPolicy, ThreadPlacement};
@@ -28,6 +29,8 @@ pub struct CoreReport {
     pub recv_buffers: (usize, usize),
     /// Bytes of a [`Block`](crate::buf::Block), and how many there are.
     pub blocks: (usize, usize),
+    /// What the runtime was asked to do beyond the usual.
+    pub options: Options,
     /// `cachestat(2)` tells what of a file is in memory (Linux 6.5); without it one byte is asked for at a time.
     pub cachestat: bool,
     /// Address ranges to look at.
@@ -213,7 +216,8 @@ impl fmt::Display for CoreReport {
                 write!(f, ", which overrides the policy that the process came with ({})", thread.inherited)?;
             }
         }
-        write!(f, "; pool {}", self.pool)
+        write!(f, "; pool {}", self.pool)?;
+        if self.options == Options::default() { Ok(()) } else { write!(f, "; options: {}", self.options) }
     }
 }
 

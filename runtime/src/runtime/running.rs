@@ -3,8 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::report::{CoreReport, Report};
+use super::stalls::{Sampler, Stall};
 use super::state::RuntimeShared;
 use crate::core::counters::Counters;
 use crate::core::shared::CoreShared;
@@ -16,6 +18,8 @@ pub struct Running<E = Error> {
     shared: Arc<RuntimeShared>,
     members: Vec<Arc<CoreShared>>,
     threads: Vec<JoinHandle<Result<(), E>>>,
+    /// Looks out for stalls, if that was asked for; ends by itself when the cores have.
+    watch: Option<JoinHandle<()>>,
     reports: Vec<CoreReport>,
 }
 
@@ -24,9 +28,10 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         shared: Arc<RuntimeShared>,
         members: Vec<Arc<CoreShared>>,
         threads: Vec<JoinHandle<Result<(), E>>>,
+        watch: Option<JoinHandle<()>>,
         reports: Vec<CoreReport>,
     ) -> Self {
-        Self { shared, members, threads, reports }
+        Self { shared, members, threads, watch, reports }
     }
 
     /// Asks every core to come to its end: [`core::stopping`](crate::core::stopping) completes there. Does not wait.
@@ -52,6 +57,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
             });
             result = result.and(end);
         }
+        self.end_watch();
         result
     }
 
@@ -63,6 +69,17 @@ impl<E: From<Error> + Send + 'static> Running<E> {
     /// What is in force on each core, and where memory lies now.
     pub fn report(&self) -> Report {
         Report::look(&self.reports)
+    }
+
+    /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives those that lasted
+    /// from the first look to the second. So it blocks the calling thread for that long; it costs the cores nothing. Call it
+    /// from a thread that is no core's.
+    ///
+    /// [`Builder::report_stalls`](crate::Builder::report_stalls) has a thread that goes on looking.
+    pub fn stalls(&self, threshold: Duration) -> Vec<Stall> {
+        let mut sampler = Sampler::new(&self.members);
+        std::thread::sleep(threshold);
+        sampler.look(threshold)
     }
 
     /// The counters of every core.
@@ -81,6 +98,16 @@ impl<E> Drop for Running<E> {
             if thread.join().is_err() {
                 tracing::error!("a core panicked at the end of the runtime");
             }
+        }
+        self.end_watch();
+    }
+}
+
+impl<E> Running<E> {
+    /// The cores have ended, and the watch with them.
+    fn end_watch(&mut self) {
+        if self.watch.take().is_some_and(|watch| watch.join().is_err()) {
+            tracing::error!("the thread that looked out for stalls panicked");
         }
     }
 }

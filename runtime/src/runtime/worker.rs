@@ -1,15 +1,19 @@
 //! A core's thread: brings the core up, turns its loop, and hands over to the [end](super::end).
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use io_uring::{opcode, squeue, types};
 
 use super::end;
+use super::options::Options;
 use super::report::{CoreReport, HEAP, POOL};
 use crate::buf::blocks::BlockPool;
 use crate::buf::ring::BufRing;
@@ -23,7 +27,7 @@ use crate::op::Tag;
 use crate::op::table::OpTable;
 use crate::ring::{Cqe, Ring, RingOptions, Wait};
 use crate::task::queue::Tasks;
-use crate::task::{JoinHandle, spawn};
+use crate::task::{JoinHandle, Woken, spawn_from};
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use crate::{Error, ErrorKind, Result};
@@ -34,6 +38,8 @@ const POLLS_PER_TURN: usize = 256;
 const BLOCK_SIZE: usize = 68 << 10;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
+/// The target of the spans around polls of tasks.
+const POLLS: &str = "annulus::polls";
 
 /// What a worker needs to come up.
 pub(super) struct Plot {
@@ -41,6 +47,9 @@ pub(super) struct Plot {
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
     pub(super) ring: RingOptions,
+    pub(super) options: Options,
+    /// Where the runtime was started: root futures go by this name.
+    pub(super) started_at: &'static Location<'static>,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -51,6 +60,9 @@ where
     E: From<Error> + Send + 'static,
 {
     let runtime = Arc::clone(&plot.shared.runtime);
+    let started_at = plot.started_at;
+    // What the application logs on a core says on which.
+    let _span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0).entered();
     // A panic out here (a tracing subscriber, an allocator, a destructor of the application) must not leave the other
     // cores waiting for this one for ever.
     let up = contain(|| {
@@ -69,7 +81,7 @@ where
     drop(ready.send(Ok(report)));
     drop(ready);
     let result = if runtime.wait_at_gate() {
-        contain(|| Ok(turn_until_over(&core, root))).unwrap_or_else(|e| Err(e.into()))
+        contain(|| Ok(turn_until_over(&core, root, started_at))).unwrap_or_else(|e| Err(e.into()))
     } else {
         Ok(())
     };
@@ -103,8 +115,8 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, ring } = plot;
-    let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
+    let Plot { core: planned, shared, mut share, ring, options, started_at: _ } = plot;
+    let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
     ranges.extend(ring.memory());
@@ -138,12 +150,15 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         recv_buffers: bufs.shape(),
         blocks: (BLOCK_SIZE, block_count),
         cachestat: crate::fs::has_cachestat(),
+        options: options.clone(),
         ranges,
     };
     let core = Core {
         shared,
+        options,
         tasks: Tasks::new(),
         budget: Budget::new(),
+        busy_since: Cell::new(Instant::now()),
         timers: Timers::new(),
         pipes: PipePool::new(),
         bufs,
@@ -154,7 +169,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     Ok((core, report))
 }
 
-fn turn_until_over<F, Fut, E>(core: &Core, root: &F) -> Result<(), E>
+fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + 'static,
@@ -164,7 +179,7 @@ where
     core.arm_doorbell();
     // The closure runs inside the task: a panic in it is contained like any other.
     let mut root = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(root)) {
-        Ok(future) => spawn(future),
+        Ok(future) => spawn_from(future, started_at),
         Err(payload) => return Err(panicked(&payload).into()),
     };
     let mut told = false;
@@ -184,6 +199,11 @@ where
         }
         core.turn_ring()?;
     }
+}
+
+/// More than 584 years are as good as that many.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn panicked(payload: &crate::task::Payload) -> Error {
@@ -209,12 +229,32 @@ impl Core {
         let counters = &self.shared.counters;
         counters.turns.add(1);
         let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
+        // Asked once a turn, so that what is off costs a poll one branch.
+        let watched =
+            self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE);
         for _ in 0..polls {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
-            task.0.run();
+            self.shared.turn.begin(task.spawned_at());
+            if watched {
+                self.run_watched(task);
+            } else {
+                task.0.run();
+            }
         }
+        self.shared.turn.pause();
         counters.polls.add(polls as u64);
+    }
+
+    /// Polls a task in a span, and takes the time.
+    #[cold]
+    fn run_watched(&self, task: Woken) {
+        let span = tracing::trace_span!(target: POLLS, "poll", spawned_at = %task.spawned_at());
+        let begin = self.options.measure_polls.then(Instant::now);
+        span.in_scope(|| task.0.run());
+        if let Some(begin) = begin {
+            self.shared.counters.poll_ns.record(nanoseconds(begin.elapsed()));
+        }
     }
 
     /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
@@ -238,10 +278,10 @@ impl Core {
         }
         let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
         counters.cqes.add(cqes as u64);
+        counters.cqes_per_turn.record(cqes as u64);
         counters.operations.set(self.ops.in_kernel() as u64);
-        let (enters, sqes) = self.ring.totals();
-        counters.enters.set(enters);
-        counters.sqes.set(sqes);
+        self.bufs.count(counters);
+        counters.blocks_out.set(self.blocks.out() as u64);
         Ok(())
     }
 
@@ -260,9 +300,20 @@ impl Core {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
         self.shared.counters.parks.add(1);
+        let parked = self.options.measure_time.then(Instant::now);
         let entered = self.ring.enter(self.timers.until_next().map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
+        if let Some(parked) = parked {
+            self.awake(parked);
+        }
         entered
+    }
+
+    /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
+    fn awake(&self, parked: Instant) {
+        let (counters, now) = (&self.shared.counters, Instant::now());
+        counters.parked_ns.add(nanoseconds(now - parked));
+        counters.busy_ns.add(nanoseconds(parked - self.busy_since.replace(now)));
     }
 
     /// Whether tasks wait for a stop that was asked for and that they have not been told of.

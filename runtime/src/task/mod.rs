@@ -31,6 +31,7 @@ use crate::core::shared::CoreShared;
 pub(crate) struct Meta {
     link: Link,
     home: Home,
+    spawned_at: &'static Location<'static>,
 }
 
 /// The core of a task.
@@ -44,6 +45,13 @@ impl std::fmt::Debug for Home {
 
 /// A task that is to be polled.
 pub(crate) struct Woken(pub(crate) Runnable<Meta>);
+
+impl Woken {
+    /// Where the task was spawned.
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        self.0.metadata().spawned_at
+    }
+}
 
 // SAFETY: async-task makes at most one Runnable of a task at a time (its SCHEDULED and RUNNING bits), so this value is
 // the only one for its pointer; the pointer is the task's allocation, which a Runnable keeps alive, and the metadata
@@ -89,9 +97,17 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let spawned_at = Location::caller();
+    spawn_from(future, Location::caller())
+}
+
+/// As [`spawn`], on behalf of whoever is at `spawned_at`.
+pub(crate) fn spawn_from<F>(future: F, spawned_at: &'static Location<'static>) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
     Core::with(|core| {
-        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)) };
+        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)), spawned_at };
         let registered = core.tasks.register();
         let contained =
             move |_: &Meta| Contained { future: Some(future), spawned_at, _registered: registered };
