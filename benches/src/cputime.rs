@@ -1,6 +1,6 @@
 //! CPU time that another process has spent, to the nanosecond, over all its threads.
 
-use std::{fs, io, mem::MaybeUninit};
+use std::{fs, io, mem::MaybeUninit, time::Duration};
 
 /// Nanoseconds of CPU that process `pid` and its living descendants have spent since each began.
 ///
@@ -41,6 +41,25 @@ pub fn process_ns(pid: u32) -> io::Result<u64> {
     // SAFETY: clock_gettime returned 0, so it has written the timespec.
     let time = unsafe { time.assume_init() };
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// CPU that process `pid` has spent in user mode and in the kernel, in ticks of 10 ms. Source: proc(5), `stat`.
+///
+/// # Errors
+/// The process is gone.
+pub fn user_and_system(pid: u32) -> io::Result<(Duration, Duration)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in brackets may hold anything; after it, the state is the third field, utime the 14th.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let mut ticks = fields.split_ascii_whitespace().skip(11).map(|word| word.parse::<f64>());
+    match (ticks.next(), ticks.next()) {
+        (Some(Ok(user)), Some(Ok(system))) => {
+            let time =
+                |ticks: f64| Duration::from_secs_f64(ticks / rustix::param::clock_ticks_per_second() as f64);
+            Ok((time(user), time(system)))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no CPU times"))),
+    }
 }
 
 /// Living child processes, of any thread of `pid`.
@@ -89,6 +108,17 @@ mod tests {
         }
         std::hint::black_box(x);
         assert!(process_ns(me).unwrap() > before);
+    }
+
+    #[test]
+    fn user_and_system_time_add_up() {
+        let me = std::process::id();
+        let before = process_ns(me).unwrap();
+        let (user, system) = user_and_system(me).unwrap();
+        let after = process_ns(me).unwrap();
+        // Each of the two is cut to whole ticks.
+        let sum = (user + system).as_nanos() as u64;
+        assert!(sum + 20_000_000 >= before && sum <= after + 20_000_000, "{before} {sum} {after}");
     }
 
     #[test]

@@ -3,15 +3,19 @@
 //!
 //! - [`bare`]: what the baseline servers share (ring, buffer ring, sockets); the servers are `src/bin/bare_*`.
 //! - [`drive`]: the load driver; `src/bin/drive.rs` is its command line.
+//! - [`cold`], [`memory`], [`cputime`]: the page cache, memory and CPU time of others.
 //! - [`micro`]: operations of a runtime that are too small for a load driver.
 //! - [`contest`]: the table of contestants and the rounds; `src/bin/compare.rs` is its command line.
 //!
 //! Contestants that are other runtimes build in `benches/peers`, a workspace of its own.
 
 pub mod bare;
+pub mod cold;
 pub mod contest;
 pub mod cputime;
 pub mod drive;
+pub mod histogram;
+pub mod memory;
 pub mod micro;
 pub mod pattern;
 pub mod pin;

@@ -93,6 +93,35 @@ mod tests {
         }
     }
 
+    /// The example of Hollander and Wolfe (section 3.1, Hamilton's scale before and after): there the estimate is 0.46 and
+    /// the interval of 96.1% 0.010 to 0.786.
+    #[allow(clippy::approx_constant, reason = "somebody's score, not pi")]
+    #[test]
+    fn the_textbooks_example_comes_out_as_in_the_textbook() {
+        let before = [1.83_f64, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30].map(f64::exp);
+        let after = [0.878_f64, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29].map(f64::exp);
+        let ratio = paired_ratio(&before, &after).unwrap();
+        let (low, high) = ratio.interval.unwrap();
+        for (found, printed) in [(ratio.value, 0.46), (low, 0.010), (high, 0.786)] {
+            assert!((found.ln() - printed).abs() < 5e-4, "{} is not {printed}", found.ln());
+        }
+    }
+
+    /// Whatever a round does to both of its members is gone from the ratio; pairs mixed up would show all of it.
+    #[test]
+    fn what_befalls_a_whole_round_does_not_count() {
+        let noise = |i: u64| 1.0 + (crate::pattern::mix(i) % 1000) as f64 / 100.0;
+        let reference: Vec<f64> = (0..12).map(noise).collect();
+        let ours: Vec<f64> =
+            reference.iter().zip([1.0, 1.02].iter().cycle()).map(|(a, b)| a * 1.3 * b).collect();
+        let (low, high) = paired_ratio(&ours, &reference).unwrap().interval.unwrap();
+        assert!(1.29 < low && high < 1.34, "{low} {high}");
+        let mut mixed = ours.clone();
+        mixed.rotate_left(1);
+        let (low, high) = paired_ratio(&mixed, &reference).unwrap().interval.unwrap();
+        assert!(high / low > 1.5, "{low} {high}");
+    }
+
     #[test]
     fn a_constant_ratio_is_found_whatever_the_rounds_were_like() {
         let reference = [1.0, 7.0, 2.0, 9.0, 3.0, 5.0];

@@ -2,9 +2,9 @@
 
 use annulus_benches::contest::contestants::{Contestant, Learn, contestants};
 use annulus_benches::contest::launch::{Place, run_own, start};
-use annulus_benches::contest::rounds::{Settings, play};
-use annulus_benches::contest::table::{Kind, workloads};
-use annulus_benches::drive::Load;
+use annulus_benches::contest::rounds::{Match, Settings, Until, play};
+use annulus_benches::contest::table::{Kind, Task, Workload, workloads};
+use annulus_benches::drive::{Backend, Load};
 use annulus_benches::micro::Op;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,15 @@ fn ours(kind: Kind, name: &str) -> Contestant {
     contestants(kind).into_iter().find(|who| who.name == name).unwrap()
 }
 
+fn settings(only: &[&str]) -> Settings {
+    let only = only.iter().map(|name| format!("{name}=")).collect();
+    Settings { rounds: 2, run: Duration::from_millis(1), only, without: vec![], copy: false }
+}
+
+fn work(name: &str) -> Workload {
+    workloads().into_iter().find(|work| work.name == name).unwrap()
+}
+
 #[test]
 fn hello_on_annulus_sends_the_right_bytes() {
     let place = place("annulus-hello");
@@ -67,9 +76,7 @@ fn every_micro_operation_is_done_on_annulus() {
 
 #[test]
 fn what_is_not_built_is_left_out_and_named() {
-    let work = workloads().into_iter().find(|work| work.name == "yield").unwrap();
-    let settings = Settings { rounds: 2, run: Duration::from_millis(1), only: vec![], copy: false };
-    let outcomes = play(&work, &place("left-out"), &settings).unwrap();
+    let outcomes = play(&work("yield"), &place("left-out"), &settings(&[]), &Until::default()).unwrap();
     let finished: Vec<&str> = outcomes.results.iter().map(|result| result.who.name.as_str()).collect();
     assert_eq!(finished, ["annulus"]);
     assert!(outcomes.left_out.iter().any(|(name, why)| name == "tokio" && why.contains("peer-tokio")));
@@ -119,5 +126,106 @@ fn a_check_ends_with_one_if_and_only_if_a_bar_is_missed() {
         let printed = String::from_utf8_lossy(&out.stdout).into_owned();
         assert_eq!(out.status.code(), Some(code), "{printed} {}", String::from_utf8_lossy(&out.stderr));
         assert!(printed.lines().last().unwrap().contains(verdict), "{printed}");
+    }
+}
+
+/// Every kind of work of the table, in turns of a millisecond, done by the bare ring.
+#[test]
+fn every_kind_of_work_is_checked_measured_and_told() {
+    for (name, who) in [
+        ("hello-1k", "bare"),
+        ("close-1k", "bare"),
+        ("echo-100", "bare"),
+        ("file-16k", "bare inline-splice:60k"),
+        ("cold-64k", "bare sendfile:all"),
+        ("relay-1", "bare mshot"),
+        ("relay-64", "bare mshot"),
+        ("relay-small", "bare mshot"),
+    ] {
+        let outcomes = play(&work(name), &place(name), &settings(&[who]), &Until::default()).unwrap();
+        assert_eq!(outcomes.left_out, [], "{name}");
+        for sample in &outcomes.results[0].samples {
+            assert!(
+                sample.cpu_ns > 0 && sample.outcome.requests > 0 && sample.outcome.bytes > 0,
+                "{name}: {sample:?}"
+            );
+            let latency = sample.outcome.latency.as_ref().map(|latency| latency.total());
+            assert_eq!(latency, (name == "cold-64k").then_some(sample.outcome.requests), "{name}");
+        }
+    }
+}
+
+/// At a rate that takes a hundred times the time that the work does, nobody has to wait, yet it takes its time.
+#[test]
+fn at_a_fixed_rate_the_schedule_sets_the_pace() {
+    for (name, who) in [("rate-10k", "bare"), ("relay-rate-5k", "bare mshot")] {
+        let mut work = work(name);
+        let Task::Drive(Load::Paced { rate, .. }) = &mut work.task else { panic!("{name} has no rate") };
+        *rate = 1000;
+        let mut game = Match::new(&work, &place(name), &settings(&[who])).unwrap();
+        game.round();
+        let outcomes = game.finish();
+        assert_eq!(outcomes.left_out, [], "{name}");
+        let outcome = &outcomes.results[0].samples[0].outcome;
+        let least = Duration::from_micros(1000 * (outcome.requests - 1));
+        assert!(outcome.wall >= least, "{name}: {outcome:?}");
+        assert_eq!(outcome.latency.as_ref().unwrap().total(), outcome.requests);
+    }
+}
+
+/// A server that answers ten times more slowly than requests are due: what waits in the client counts as well.
+#[test]
+fn what_waits_for_its_connection_is_late_from_its_moment_on() {
+    const REQUESTS: u64 = 40;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let slow = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut client, _) = listener.accept().unwrap();
+        client.set_nodelay(true).unwrap();
+        let mut request = [0; 4096];
+        while client.read(&mut request).unwrap() > 0 {
+            // The slowness that is to be seen: nothing is waited for.
+            std::thread::sleep(Duration::from_millis(2));
+            client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    let backend = Backend::new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let of = Box::new(Load::Http { path: "/".into(), body: 0, connections: 1 });
+    let load = Load::Paced { of, rate: 5000 };
+    let mut session = load.open(address, Some(&backend), false).unwrap();
+    let latency = session.run(REQUESTS).unwrap().latency.unwrap();
+    drop(session);
+    slow.join().unwrap();
+    // The last was due after 8 ms and answered after 80 at the earliest; by itself each takes 2 and a little.
+    assert_eq!(latency.total(), REQUESTS);
+    assert!(latency.most() >= 70_000_000, "{latency:?}");
+    assert!(latency.quantile(0.5).unwrap() >= 30_000_000, "{latency:?}");
+}
+
+#[test]
+fn idle_connections_cost_memory_of_both() {
+    let mut work = work("idle-10k-user");
+    work.task = Task::Idle(200);
+    let outcomes = play(&work, &place("idle"), &settings(&["bare"]), &Until::default()).unwrap();
+    assert_eq!(outcomes.left_out, []);
+    for sample in &outcomes.results[0].samples {
+        assert!(sample.memory.unwrap().user > 0 && sample.outcome.requests == 200, "{sample:?}");
+    }
+}
+
+/// A file with one byte changed, behind a server that knows no better.
+#[test]
+fn a_wrong_byte_disqualifies() {
+    let place = place("wrong-byte");
+    for (name, file, bytes) in [("file-16k", "16k", 16 << 10), ("cold-64k", "cold-64k", 64 << 10)] {
+        let mut wrong = annulus_benches::pattern::bytes(bytes);
+        wrong[bytes - 1] ^= 1;
+        std::fs::write(place.root.join(file), wrong).unwrap();
+        let who = "bare sendfile:all";
+        let outcomes = play(&work(name), &place, &settings(&[who]), &Until::default()).unwrap();
+        assert!(outcomes.results.is_empty());
+        let (left_out, why) = &outcomes.left_out[0];
+        assert!(left_out == who && why.contains("disqualified") && why.contains("is wrong"), "{why}");
     }
 }

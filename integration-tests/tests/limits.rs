@@ -1,10 +1,10 @@
-//! Few file descriptors: the server waits for free ones and forgets nobody.
+//! Few file descriptors: the server waits for free ones and forgets nobody. Little memory: it serves on without.
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::Launch;
 use annulus_integration_tests::upstream::Upstream;
-use annulus_integration_tests::{curl, net, procfs, stats, watch};
+use annulus_integration_tests::{cpus, curl, digest, net, procfs, stats, watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -73,6 +73,32 @@ fn two_hundred_clients_who_all_ask_are_all_served_with_64_descriptors() {
     }
     server.must_live();
     server.stop();
+}
+
+/// The pool has one block, and may not have more. Who does not read keeps it; the others' files go without one.
+#[test]
+fn clients_that_take_nothing_cost_no_memory_and_hold_nobody_up() {
+    let tree = Tree::new();
+    let sample = tree.file("file.bin", 60_000);
+    let first = cpus::list(&cpus::allowed()[..1]);
+    let launch = Launch::serve(tree.root()).cores(&first).arg("--stats");
+    let mut server = launch.arg("--pool").arg("256K").arg("--pool-limit").arg("256K").start();
+    let mut slow = net::connect(server.addr()).expect("connecting");
+    net::small_receive_buffer(&slow, 4096);
+    // More than all buffers on the way hold.
+    for _ in 0..300 {
+        slow.write_all(http::get(&sample.path).as_bytes()).expect("sending");
+    }
+    let mut client = Client::connect(server.addr());
+    for _ in 0..200 {
+        let response = client.get(&sample.path);
+        assert_eq!((response.head.status, digest::of(&response.body)), (200, sample.sum));
+    }
+    server.must_live();
+    drop(slow);
+    let stats = stats::of(&server.stop());
+    assert!(stats.total("file_bytes_inline") > 0, "there were blocks all the time: {stats:?}");
+    assert_eq!(stats.total("pool_grown_bytes"), 0, "{stats:?}");
 }
 
 /// A relay needs several descriptors, so some of these clients may be turned away; the proxy must be itself again afterwards.

@@ -121,6 +121,10 @@ fn verify_finds_every_page_on_its_node_and_its_lines_add_up() {
             let own = stretches.iter().filter(|s| s.core == core && s.name == name).count();
             assert_eq!(own, 1, "core {core} has one {name}: {out:#?}");
         }
+        assert!(
+            stretches.iter().any(|s| s.core == core && s.name == "grown pool"),
+            "core {core} was made to grow: {out:#?}"
+        );
     }
     assert!(stretches.iter().all(|stretch| stretch.core < cores), "{out:#?}");
 }

@@ -3,6 +3,7 @@
 //! One pinned thread, one ring and one node-local memory pool per core; zero-copy paths from file to socket and from
 //! socket to socket. Linux 6.1 or later.
 
+pub mod blocking;
 pub mod buf;
 pub mod core;
 mod error;
@@ -20,6 +21,7 @@ pub use annulus_numa as numa;
 
 pub use crate::core::counters::Counters;
 pub use crate::core::histogram::Histogram;
+pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};

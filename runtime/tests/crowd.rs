@@ -23,7 +23,13 @@ fn connections(wanted: usize) -> usize {
 /// One core with the least memory that there can be: 16 receive buffers of 8 KiB.
 fn small() -> Runtime {
     let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
-    Runtime::builder().cores(first.to_string().parse().unwrap()).pool_bytes(256 << 10).build().unwrap()
+    let least = 256 << 10;
+    Runtime::builder()
+        .cores(first.to_string().parse().unwrap())
+        .pool_bytes(least)
+        .pool_limit(least)
+        .build()
+        .unwrap()
 }
 
 /// Echoes every client until `clients` have been served.

@@ -86,7 +86,7 @@ fn counters_tell_what_was_done() {
         let at_least: u64 = counters.sqes_per_enter.buckets().map(|(from, count)| from * count).sum();
         assert!(at_least <= counters.sqes && counters.sqes < 2 * at_least.max(1) + 64, "{counters}");
         assert_eq!(counters.blocks_out, blocks.len() as u64);
-        assert_eq!((counters.blocks_peak, counters.blocks_refused), (counters.blocks_out, 1));
+        assert_eq!((counters.blocks_peak, counters.blocks_refused >= 1), (counters.blocks_out, true));
         drop(blocks);
         annulus::yield_now().await;
         let counters = annulus::core::counters();

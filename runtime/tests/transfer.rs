@@ -5,14 +5,13 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream as Std};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use annulus::fs::{Dir, File, FileKind, OpenOptions};
 use annulus::net::{TcpListener, TcpStream};
 use annulus::transfer::{Road, relay, send_file};
-use common::{bulk, on_one_core};
+use common::{Scratch, bulk, on_one_core};
 
 const ROADS: [Road; 2] = [Road::Inline, Road::Ring];
 
@@ -22,23 +21,6 @@ fn any() -> SocketAddr {
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|i| ((i + seed) % 251) as u8).collect()
-}
-
-/// A directory of its own for each test, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("annulus-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
 }
 
 #[test]

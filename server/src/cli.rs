@@ -145,6 +145,14 @@ struct Common {
     #[arg(long, value_name = "system|4k|thp|hugetlb|auto", default_value_t)]
     pages: Backing,
 
+    /// Memory of each core's pool to begin with, such as 16M
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size)]
+    pool: usize,
+
+    /// What each core's pool may grow to when it runs out of receive buffers or blocks, such as 64M [default: four times --pool]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pool_limit: Option<usize>,
+
     /// How bulk moves: "ring" by splice requests in the ring, "inline" by splice calls from the core
     #[arg(long, value_name = "ring|inline", default_value_t)]
     road: Road,
@@ -192,6 +200,18 @@ fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {
         })?
         .collect();
     if addresses.is_empty() { Err(format!("the name {text} has no address")) } else { Ok(addresses) }
+}
+
+/// A number of bytes, or of KiB, MiB or GiB by the letter behind it.
+fn size(text: &str) -> Result<usize, String> {
+    let (number, unit) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+        Some(b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'M') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    size.ok_or_else(|| "write a number of bytes, or of KiB, MiB or GiB, such as 16M".to_owned())
 }
 
 /// Reads the command line and does what it says.
@@ -242,8 +262,14 @@ where
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
-    let mut builder =
-        Runtime::builder().cores(common.cores.clone()).placement(common.placement).pages(common.pages);
+    let mut builder = Runtime::builder()
+        .cores(common.cores.clone())
+        .placement(common.placement)
+        .pages(common.pages)
+        .pool_bytes(common.pool);
+    if let Some(limit) = common.pool_limit {
+        builder = builder.pool_limit(limit);
+    }
     if let Some(nic) = &common.nic {
         builder = builder.nic(nic);
     }
@@ -312,6 +338,16 @@ mod tests {
     }
 
     #[test]
+    fn sizes() {
+        for (text, bytes) in [("300000", 300_000), ("512k", 512 << 10), ("16M", 16 << 20), ("2G", 2 << 30)] {
+            assert_eq!(size(text), Ok(bytes));
+        }
+        for text in ["", "M", "-1M", "1.5G", "16MiB"] {
+            assert!(size(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn wrong_command_lines_are_told_in_one_line() {
         for (line, word) in [
             ("annulus", "subcommand"),
@@ -321,6 +357,8 @@ mod tests {
             ("annulus serve --listen 8080", "HOST:PORT"),
             ("annulus serve --road rail", "--road"),
             ("annulus serve --cores x", "--cores"),
+            ("annulus serve --pool 16X", "16M"),
+            ("annulus serve --pool-limit 99999999999G", "16M"),
             ("annulus serve --grace -1", "-1"),
             ("annulus serve --stall 0", "--stall"),
             ("annulus serve a b", "'b'"),

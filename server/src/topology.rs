@@ -9,6 +9,9 @@ use annulus::numa::topology::Topology;
 
 use crate::exit::{Failure, Kind};
 
+/// How long a pool's growth is waited for.
+const GROWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Prints numactl --hardware's lines, then the core plan.
 pub(crate) fn show(selection: &CoreSelection, nic: Option<&str>) -> Result<(), Failure> {
     let topology = Topology::discover()?;
@@ -89,8 +92,8 @@ impl Drop for Tell {
     }
 }
 
-/// Something of everything that a core does: memory from the heap and the pool, timers, and a look at a file, which the ring hands
-/// to an io-wq worker.
+/// Something of everything that a core does: memory from the heap and the pool, more than that had, so that it grows by a step
+/// that can be looked at as well, timers, and a look at a file, which the ring hands to an io-wq worker.
 async fn work() -> annulus::Result<()> {
     let tasks: Vec<_> = (0..64)
         .map(|i| {
@@ -104,6 +107,10 @@ async fn work() -> annulus::Result<()> {
         // A task that panicked would have nothing to do with where memory lies.
         drop(task.await);
     }
+    let all: Vec<_> = std::iter::from_fn(annulus::buf::Block::take).collect();
+    // Where the node has no more, the report says why.
+    let more = annulus::time::timeout(GROWN_WITHIN, annulus::buf::Block::get()).await;
+    drop((all, more));
     let root = annulus::fs::Dir::open("/proc").await?;
     let file = root.open_beneath("version", annulus::fs::OpenOptions::new()).await?;
     file.stat().await?;

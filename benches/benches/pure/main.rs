@@ -10,6 +10,9 @@ mod runtime {
     pub(crate) mod core {
         pub(crate) mod mailbox;
     }
+    pub(crate) mod fs {
+        pub(crate) mod residency;
+    }
     pub(crate) mod op {
         pub(crate) mod slots;
     }
@@ -32,10 +35,19 @@ mod sync;
 mod heads;
 mod operations;
 mod pool;
+mod roads;
 mod timers;
 mod wakes;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(pure, heads::bench, operations::bench, pool::bench, timers::bench, wakes::bench);
+criterion_group!(
+    pure,
+    heads::bench,
+    operations::bench,
+    pool::bench,
+    roads::bench,
+    timers::bench,
+    wakes::bench
+);
 criterion_main!(pure);

@@ -1,8 +1,9 @@
 //! Runs contestants beside each other and prints what each costs: one table per workload, and JSON.
 
+use annulus_benches::contest::budget::Budget;
 use annulus_benches::contest::launch::Place;
 use annulus_benches::contest::rounds::{Outcomes, Settings, play};
-use annulus_benches::contest::{bars, check, markdown, report, svg, table};
+use annulus_benches::contest::{bars, check, copy_demo, latency, markdown, report, svg, table};
 use annulus_benches::pin::pin_current_thread;
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -30,6 +31,12 @@ struct Args {
     /// Only contestants whose name contains this, or is this where it ends in `=`; may be repeated
     #[arg(long)]
     only: Vec<String>,
+    /// No contestants whose name contains this, or is this where it ends in `=`; may be repeated
+    #[arg(long)]
+    without: Vec<String>,
+    /// Seconds that all may take: turns become shorter and rounds fewer, but not below 6 while there is time
+    #[arg(long)]
+    budget: Option<u64>,
     /// The contestant that ratios refer to [default: each workload's own]
     #[arg(long)]
     against: Option<String>,
@@ -54,7 +61,7 @@ struct Args {
     /// Where results go as a page of Markdown
     #[arg(long)]
     markdown: Option<PathBuf>,
-    /// A directory in which results go as pictures, cost.svg and speed.svg
+    /// A directory in which results go as pictures, cost.svg, speed.svg and latency.svg
     #[arg(long)]
     svg: Option<PathBuf>,
     /// A line for JSON and Markdown, such as versions of the contestants
@@ -63,6 +70,9 @@ struct Args {
     /// Measure the bars of this table instead; exit with 1 if one is missed
     #[arg(long, conflicts_with_all = ["workloads", "rounds", "only", "against", "markdown", "svg"])]
     check: Option<PathBuf>,
+    /// Instead, send a file of 1 GiB so many times by copying and without, and say what each took
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["workloads", "check"])]
+    copy_demo: Option<u64>,
     /// Where files to serve are kept [default: bench-files beside the program's directory]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -110,22 +120,41 @@ fn run(args: Args) -> io::Result<bool> {
         rounds: args.rounds,
         run: Duration::from_millis(args.run_ms),
         only: args.only,
+        without: args.without,
         copy: args.copy,
     };
     raise_open_files()?;
+    if let Some(times) = args.copy_demo {
+        let took = copy_demo::copy_demo(&place, times, settings.copy)?;
+        let table = copy_demo::table(&report::machine(), &took, times << 30);
+        print!("{table}");
+        if let Some(path) = &args.markdown {
+            write(path, &table)?;
+        }
+        fs::remove_dir_all(&place.scratch)?;
+        return Ok(!took.is_empty());
+    }
     let machine = report::machine();
     let (results, good) = match &args.check {
         Some(table) => measure_bars(table, &place, &settings)?,
         None => {
-            let played = play_all(&chosen, &place, &settings, args.against.as_deref())?;
+            let budget = Budget::new(args.budget.map(Duration::from_secs));
+            let played = play_all(&chosen, &place, &settings, budget, args.against.as_deref())?;
+            let load_after = report::machine()["load_average"].as_str().unwrap_or_default().to_owned();
             if let Some(path) = &args.markdown {
-                write(path, &markdown::page(&machine, &args.note, &played))?;
+                write(path, &markdown::page(&machine, &load_after, &args.note, &played))?;
             }
             if let Some(dir) = &args.svg {
                 fs::create_dir_all(dir)?;
                 let (cost, speed) = svg::pictures(&played);
                 write(&dir.join("cost.svg"), &cost)?;
                 write(&dir.join("speed.svg"), &speed)?;
+                let distinct = played
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, (work, ..))| *i == 0 || played[*i - 1].0.task != work.task);
+                let pictured = distinct.map(|(_, (work, outcomes, _))| (work, outcomes));
+                write(&dir.join("latency.svg"), &latency::picture(pictured))?;
             }
             let good = played.iter().all(|(_, outcomes, _)| !outcomes.results.is_empty());
             let json =
@@ -154,13 +183,24 @@ fn play_all(
     chosen: &[table::Workload],
     place: &Place,
     settings: &Settings,
+    budget: Budget,
     against: Option<&str>,
 ) -> io::Result<Played> {
-    let mut played = Vec::new();
-    for work in chosen {
+    let mut played: Played = Vec::new();
+    for (i, work) in chosen.iter().enumerate() {
         let reference = against.unwrap_or(work.reference);
-        eprintln!("compare: {} ...", work.name);
-        let outcomes = play(work, place, settings)?;
+        // What is only another view of the same rounds takes no time.
+        let view =
+            |i: usize| i > 0 && chosen[i - 1].kind == chosen[i].kind && chosen[i - 1].task == chosen[i].task;
+        let outcomes = match played.last() {
+            Some((_, outcomes, _)) if view(i) => outcomes.clone(),
+            _ => {
+                let left: Vec<_> = (i..chosen.len()).filter(|i| !view(*i)).map(|i| &chosen[i]).collect();
+                let (settings, until) = budget.share(&left, settings);
+                eprintln!("compare: {} ... (turns of {} ms)", work.name, settings.run.as_millis());
+                play(work, place, &settings, &until)?
+            }
+        };
         print!("{}", report::text(work, &outcomes, reference));
         played.push((work.clone(), outcomes, reference.to_owned()));
     }

@@ -144,15 +144,16 @@ mod tests {
 
     /// Two contestants, of which the first costs `ratio` times as much as the second, each round a little otherwise.
     fn played(ratio: f64, rounds: u64) -> Outcomes {
-        let outcome = Outcome { requests: 1000, bytes: 0, wall: Duration::from_millis(1) };
+        let outcome = Outcome { requests: 1000, wall: Duration::from_millis(1), ..Outcome::default() };
         let result = |index: usize, factor: f64| Played {
             who: contestants(Kind::Micro)[index].clone(),
             samples: (0..rounds)
                 .map(|i| Sample {
                     cpu_ns: ((1e6 + 1e3 * i as f64) * factor * (1.0 + 0.01 * index as f64 * (i % 3) as f64))
                         as u64,
-                    outcome,
+                    outcome: outcome.clone(),
                     late: None,
+                    memory: None,
                 })
                 .collect(),
         };

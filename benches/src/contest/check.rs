@@ -4,7 +4,7 @@ use super::bars::{Bar, Standing, Verdict};
 use super::launch::Place;
 use super::report;
 use super::rounds::{Match, Settings};
-use super::table::workloads;
+use super::table::{Workload, workloads};
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
@@ -33,23 +33,26 @@ pub fn check(bars: &[Bar], place: &Place, settings: &Settings) -> io::Result<Che
     let mut checked = Checked { standings: Vec::new(), results: Vec::new() };
     let mut left = bars.to_vec();
     while let Some(first) = left.first() {
-        let name = first.work.clone();
-        let (now, later): (Vec<Bar>, Vec<Bar>) = left.into_iter().partition(|bar| bar.work == name);
+        let work = find(&first.work)?;
+        // Views of the same rounds are measured together.
+        let mut now = Vec::new();
+        let mut later = Vec::new();
+        for bar in left {
+            let of = find(&bar.work)?;
+            if of.kind == work.kind && of.task == work.task { now.push((bar, of)) } else { later.push(bar) }
+        }
         left = later;
-        let Some(work) = workloads().into_iter().find(|work| work.name == name) else {
-            let text = format!("a bar names the work `{name}`, which there is not");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        };
-        let names = now.iter().flat_map(|bar| bar.others.iter().chain([&bar.ours]));
+        let names = now.iter().flat_map(|(bar, _)| bar.others.iter().chain([&bar.ours]));
         let settings = Settings { only: names.map(|name| format!("{name}=")).collect(), ..settings.clone() };
         let mut game = Match::new(&work, place, &settings)?;
         let mut standings = Vec::new();
         for rounds in LOOKS {
+            let rounds = rounds.min(work.task.most_rounds());
             while game.rounds() < rounds {
                 game.round();
             }
             let outcomes = game.outcomes();
-            standings = now.iter().map(|bar| bar.stands(work.unit, &outcomes)).collect::<Vec<_>>();
+            standings = now.iter().map(|(bar, of)| bar.stands(of.unit, &outcomes)).collect::<Vec<_>>();
             let open = standings.iter().any(|standing| standing.verdict == Verdict::Undecided);
             if !open || begun.elapsed() > ENOUGH {
                 break;
@@ -60,12 +63,21 @@ pub fn check(bars: &[Bar], place: &Place, settings: &Settings) -> io::Result<Che
             println!("{:<9} {standing} ({} rounds)", format!("{:?}", standing.verdict), outcomes.rounds);
         }
         for (who, why) in &outcomes.left_out {
-            println!("left out  {name}: {who}: {why}");
+            println!("left out  {}: {who}: {why}", work.name);
         }
-        checked.results.push(report::json(&work, &outcomes, work.reference));
+        let mut views: Vec<&Workload> = now.iter().map(|(_, of)| of).collect();
+        views.dedup_by_key(|of| of.name);
+        checked.results.extend(views.into_iter().map(|of| report::json(of, &outcomes, of.reference)));
         checked.standings.append(&mut standings);
     }
     Ok(checked)
+}
+
+fn find(name: &str) -> io::Result<Workload> {
+    workloads().into_iter().find(|work| work.name == name).ok_or_else(|| {
+        let text = format!("a bar names the work `{name}`, which there is not");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })
 }
 
 impl Checked {

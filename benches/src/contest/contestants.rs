@@ -49,8 +49,9 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             }
             add("hyper", "{peers}/peer-tokio hyper --cpu {cpu} --body {body}", Learn::Line, None);
         }
-        Kind::File(_) => {
-            for road in FILE_ROADS {
+        Kind::File(_) | Kind::Cold(_) => {
+            let roads = if let Kind::Cold(_) = kind { COLD_ROADS } else { FILE_ROADS };
+            for road in roads {
                 let command = format!("{{bare}}/bare_file {{file}} --cpu {{cpu}} --road {road}");
                 add(&format!("bare {road}"), &command, Learn::Line, None);
             }
@@ -118,6 +119,16 @@ const FILE_ROADS: &[&str] = &[
     "read-fixed-send-zc:256k",
 ];
 
+/// One of each manner: where the disk is, the size of a step matters less.
+const COLD_ROADS: &[&str] = &[
+    "read-send:64k",
+    "sendfile:all",
+    "inline-splice:60k",
+    "splice-sqe:64k",
+    "splice-sqe:1m",
+    "read-fixed-send:256k",
+];
+
 const RELAY_ROADS: &[&str] = &[
     "recv-send:64k",
     "recv-send:256k",
@@ -181,7 +192,7 @@ mod tests {
 
     #[test]
     fn bare_roads_are_roads() {
-        for road in FILE_ROADS {
+        for road in FILE_ROADS.iter().chain(COLD_ROADS) {
             road.parse::<crate::bare::FileRoad>().unwrap();
         }
         for road in RELAY_ROADS.iter().chain(SMALL_ROADS) {

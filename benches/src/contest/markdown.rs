@@ -1,5 +1,6 @@
 //! The results as a page for people.
 
+use super::latency;
 use super::report::{Line, lines};
 use super::rounds::Outcomes;
 use super::table::Workload;
@@ -8,12 +9,19 @@ use serde_json::Value;
 use std::fmt::Write;
 
 /// One section per workload, the cheapest contestant first, after a line that says what machine it was.
-pub fn page(machine: &Value, note: &str, played: &[(Workload, Outcomes, String)]) -> String {
+pub fn page(
+    machine: &Value,
+    load_after: &str,
+    note: &str,
+    played: &[(Workload, Outcomes, String)],
+) -> String {
     let text = |name: &str| machine[name].as_str().map_or_else(|| machine[name].to_string(), str::to_owned);
     let mut out = format!(
-        "{} CPUs {}, {}, Linux {}, TCP {}; load average at the start {}.\n",
+        "{} CPUs {}{}, governor {}, {}, Linux {}, TCP {}; load average {} at the start, {load_after} at the end.\n",
         text("cpus"),
         text("cpu"),
+        if machine["virtual_machine"] == true { " (virtual)" } else { "" },
+        text("governor"),
         text("memory"),
         text("kernel"),
         text("tcp_congestion_control"),
@@ -25,8 +33,12 @@ pub fn page(machine: &Value, note: &str, played: &[(Workload, Outcomes, String)]
     if !note.is_empty() {
         let _ = writeln!(out, "\n{note}");
     }
-    for (work, outcomes, reference) in played {
+    for (i, (work, outcomes, reference)) in played.iter().enumerate() {
         section(&mut out, work, outcomes, reference);
+        // Once, where the same rounds are looked at more than once.
+        if i == 0 || played[i - 1].0.task != work.task {
+            out.push_str(&latency::table(outcomes));
+        }
     }
     out
 }

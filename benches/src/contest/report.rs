@@ -2,6 +2,7 @@
 
 use super::rounds::{Outcomes, Result, Sample};
 use super::table::{Unit, Workload};
+use crate::histogram::Histogram;
 use crate::stats::{Ratio, median, paired_ratio, quantile};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -60,6 +61,25 @@ pub fn lines<'a>(work: &Workload, outcomes: &'a Outcomes, reference: &str) -> Ve
     lines
 }
 
+/// Microseconds within which the share `q` of the requests was answered.
+fn within(sample: &Sample, q: f64) -> f64 {
+    let latency = sample.outcome.latency.as_ref().and_then(|latency| latency.quantile(q));
+    latency.map_or(f64::NAN, |ns| ns as f64 / 1e3)
+}
+
+/// The latencies of all rounds, if they were looked at.
+pub fn latency(result: &Result) -> Option<Histogram> {
+    let mut all = Histogram::default();
+    for sample in &result.samples {
+        all.merge(sample.outcome.latency.as_ref()?);
+    }
+    (all.total() > 0).then_some(all)
+}
+
+/// The shares of which latency is told.
+pub const SHARES: [(&str, f64); 5] =
+    [("50%", 0.5), ("90%", 0.9), ("99%", 0.99), ("99.9%", 0.999), ("100%", 1.0)];
+
 /// What each round cost.
 pub fn costs(unit: Unit, result: &Result) -> Vec<f64> {
     let cost = |sample: &Sample| {
@@ -69,6 +89,12 @@ pub fn costs(unit: Unit, result: &Result) -> Vec<f64> {
             Unit::SecondsPerGigabyte => cpu / sample.outcome.bytes as f64,
             Unit::NanosPerOperation => cpu / requests,
             Unit::MicrosLate => sample.late.map_or(f64::NAN, |late| late.as_nanos() as f64 / 1e3),
+            Unit::MicrosMedian => within(sample, 0.5),
+            Unit::Micros99 => within(sample, 0.99),
+            Unit::KibUser => sample.memory.map_or(f64::NAN, |memory| memory.user as f64) / 1024.0 / requests,
+            Unit::KibKernel => {
+                sample.memory.map_or(f64::NAN, |memory| memory.kernel as f64) / 1024.0 / requests
+            }
         }
     };
     result.samples.iter().map(cost).collect()
@@ -124,6 +150,8 @@ pub fn json(work: &Workload, outcomes: &Outcomes, reference: &str) -> Value {
                         "requests": sample.outcome.requests,
                         "bytes": sample.outcome.bytes,
                         "late_ns": sample.late.map(|late| late.as_nanos() as u64),
+                        "user_bytes": sample.memory.map(|memory| memory.user),
+                        "kernel_bytes": sample.memory.map(|memory| memory.kernel),
                     })
                 })
                 .collect();
@@ -136,6 +164,10 @@ pub fn json(work: &Workload, outcomes: &Outcomes, reference: &str) -> Value {
                 "ratio": line.ratio.map(|ratio| ratio.value),
                 "ratio_interval_95": line.ratio.and_then(|ratio| ratio.interval).map(|(low, high)| [low, high]),
                 "busy": line.busy(),
+                "latency_ns": latency(line.result).map(|latency| {
+                    let shares = SHARES.map(|(name, q)| (name.to_owned(), json!(latency.quantile(q))));
+                    Value::Object(shares.into_iter().collect())
+                }),
                 "samples": samples,
             })
         })
@@ -162,12 +194,17 @@ pub fn machine() -> Value {
         line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned())
     };
     let kernel = rustix::system::uname();
+    let governor = read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+    let virtual_machine =
+        field(&read("/proc/cpuinfo"), "flags").is_some_and(|flags| flags.contains("hypervisor"));
     json!({
         "kernel": kernel.release().to_string_lossy(),
         "cpu": field(&read("/proc/cpuinfo"), "model name"),
         // Not those we may use: the driver has pinned itself by now.
         "cpus": read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count(),
         "memory": field(&read("/proc/meminfo"), "MemTotal"),
+        "governor": if governor.is_empty() { "none" } else { governor.trim() },
+        "virtual_machine": virtual_machine,
         "load_average": read("/proc/loadavg").trim(),
         // bbr paces, with timers that cost CPU; cubic does not: results under one do not speak of the other.
         "tcp_congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control").trim(),
@@ -187,10 +224,11 @@ mod tests {
     fn costs_and_ratios_come_from_the_samples() {
         let work = workloads().into_iter().find(|work| work.name == "file-64k").unwrap();
         let result = |name: &str, cpu_us: u64| {
-            let outcome = Outcome { requests: 100, bytes: 6_553_600, wall: Duration::from_millis(10) };
+            let wall = Duration::from_millis(10);
+            let outcome = Outcome { requests: 100, bytes: 6_553_600, wall, latency: None };
             Result {
                 who: contestants(work.kind).into_iter().find(|who| who.name == name).unwrap(),
-                samples: vec![Sample { cpu_ns: cpu_us * 1000, outcome, late: None }; 6],
+                samples: vec![Sample { cpu_ns: cpu_us * 1000, outcome, late: None, memory: None }; 6],
             }
         };
         let outcomes = Outcomes {

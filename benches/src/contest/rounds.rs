@@ -2,15 +2,16 @@
 
 use super::contestants::{Contestant, contestants};
 use super::launch::{Place, Running, run_own, start};
-use super::table::{Kind, Task, Workload};
+use super::table::{Task, Workload};
 use crate::drive::{Backend, Load, Outcome};
+use crate::memory::{self, Memory};
 use crate::micro::{Measured, Op};
 use crate::{pattern, size};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How the rounds are run.
 #[derive(Clone, Debug)]
@@ -21,22 +22,25 @@ pub struct Settings {
     pub run: Duration,
     /// Contestants whose name contains one of these take part, or is one if it ends in `=`; all if there is none.
     pub only: Vec<String>,
+    /// Contestants whose name contains one of these do not, nor those that are one if it ends in `=`.
+    pub without: Vec<String>,
     /// Clients read bulk bytes instead of dropping them inside the kernel.
     pub copy: bool,
 }
 
 impl Settings {
-    fn wants(&self, name: &str) -> bool {
+    /// Whether the contestant `name` takes part.
+    pub fn wants(&self, name: &str) -> bool {
         let fits = |part: &String| match part.strip_suffix('=') {
             Some(whole) => name == whole,
             None => name.contains(part.as_str()),
         };
-        self.only.is_empty() || self.only.iter().any(fits)
+        (self.only.is_empty() || self.only.iter().any(fits)) && !self.without.iter().any(fits)
     }
 }
 
 /// What one contestant did in one round.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sample {
     /// Nanoseconds of CPU over all its threads and processes.
     pub cpu_ns: u64,
@@ -44,6 +48,8 @@ pub struct Sample {
     pub outcome: Outcome,
     /// How late sleepers woke.
     pub late: Option<Duration>,
+    /// Bytes of the process, and by how many the kernel's have grown, with all connections idle.
+    pub memory: Option<Memory>,
 }
 
 /// A contestant that finished all rounds.
@@ -85,16 +91,36 @@ pub struct Match {
     rounds: usize,
 }
 
-/// Has all contestants of `work` do it in turns, for as many rounds as `settings` says.
+/// Has all contestants of `work` do it in turns, for as many rounds as `settings` says; for fewer, but if possible
+/// [`LEAST_ROUNDS`], where they would not be over by `until`.
 ///
 /// # Errors
 /// As for [`Match::new`].
-pub fn play(work: &Workload, place: &Place, settings: &Settings) -> io::Result<Outcomes> {
+pub fn play(work: &Workload, place: &Place, settings: &Settings, until: &Until) -> io::Result<Outcomes> {
     let mut game = Match::new(work, place, settings)?;
-    for _ in 0..settings.rounds {
+    let wanted = settings.rounds.min(work.task.most_rounds());
+    while game.rounds() < wanted {
+        let begun = Instant::now();
         game.round();
+        let next = Instant::now() + begun.elapsed();
+        let limit = if game.rounds() < LEAST_ROUNDS { until.at_the_latest } else { until.better };
+        if limit.is_some_and(|limit| next > limit) {
+            break;
+        }
     }
     Ok(game.finish())
+}
+
+/// Below so many there are no intervals.
+pub const LEAST_ROUNDS: usize = 6;
+
+/// When rounds should be over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Until {
+    /// If there are enough of them.
+    pub better: Option<Instant>,
+    /// In any case.
+    pub at_the_latest: Option<Instant>,
 }
 
 impl Match {
@@ -105,14 +131,15 @@ impl Match {
     pub fn new(work: &Workload, place: &Place, settings: &Settings) -> io::Result<Match> {
         let backend = Backend::new(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let mut place = Place { to: backend.address(), ..place.clone() };
-        if let Task::Drive(Load::Http { path, body, .. }) = &work.task {
+        let (mut work, settings) = (work.clone(), settings.clone());
+        if let Some((path, body)) = work.task.asks_for() {
             place.file = path.trim_start_matches('/').to_owned();
-            place.body = *body;
-            if let Kind::File(_) | Kind::Hello(_) = work.kind {
-                make_file(&place.root.join(&place.file), *body)?;
-            }
+            place.body = body;
+            make_file(&place.root.join(&place.file), body)?;
         }
-        let (work, settings) = (work.clone(), settings.clone());
+        if let Task::Drive(Load::Cold { file, .. }) = &mut work.task {
+            *file = place.root.join(&place.file);
+        }
         let (players, left_out) = (Vec::new(), Vec::new());
         let mut game = Match { work, place, backend, settings, players, left_out, rounds: 0 };
         for who in contestants(game.work.kind) {
@@ -128,16 +155,21 @@ impl Match {
     }
 
     fn prepare(&self, who: &Contestant) -> io::Result<Player> {
+        let checked = |load: &Load| {
+            let running = start(who, &self.place)?;
+            let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
+            session.verify().map_err(|e| io::Error::new(e.kind(), format!("disqualified: {e}")))?;
+            Ok::<Running, io::Error>(running)
+        };
         let (running, least) = match &self.work.task {
             Task::Own(Op::Sleepers) => (None, 1),
             Task::Own(_) => (None, 100),
-            Task::Drive(load) => {
-                let running = start(who, &self.place)?;
-                let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
-                session.verify().map_err(|e| io::Error::new(e.kind(), format!("disqualified: {e}")))?;
-                drop(session);
-                (Some(running), least_work(load))
+            Task::Idle(connections) => {
+                checked(&self.hello(64))?;
+                let (who, amount) = (who.clone(), *connections as u64);
+                return Ok(Player { who, running: None, amount, samples: Vec::new() });
             }
+            Task::Drive(load) => (Some(checked(load)?), load.least()),
         };
         let mut player = Player { who: who.clone(), running, amount: least, samples: Vec::new() };
         loop {
@@ -175,21 +207,39 @@ impl Match {
         let (load, running) = match (&self.work.task, &player.running) {
             (Task::Drive(load), Some(running)) => (load, running),
             (Task::Drive(_), None) => return Err(io::Error::other("the server was never started")),
+            (Task::Idle(connections), _) => return self.idle(player, *connections),
             (Task::Own(op), _) => {
                 let Measured { ops, wall, cpu, late } =
                     run_own(&player.who, &self.place, *op, player.amount)?;
-                let outcome = Outcome { requests: ops, bytes: 0, wall };
-                return Ok(Sample { cpu_ns: cpu.as_nanos() as u64, outcome, late });
+                let outcome = Outcome { requests: ops, wall, ..Outcome::default() };
+                return Ok(Sample { cpu_ns: cpu.as_nanos() as u64, outcome, late, memory: None });
             }
         };
         let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
-        let warm = (player.amount / 10).max(least_work(load));
-        if warm < player.amount {
+        let warm = (player.amount / 10).max(load.least());
+        // What a cold file costs is not to be warmed away, and strangers connect anew each time.
+        if warm < player.amount && !matches!(load, Load::Cold { .. } | Load::Stranger { .. }) {
             session.run(warm)?;
         }
         let before = running.cpu_ns()?;
         let outcome = session.run(player.amount)?;
-        Ok(Sample { cpu_ns: running.cpu_ns()? - before, outcome, late: None })
+        Ok(Sample { cpu_ns: running.cpu_ns()? - before, outcome, late: None, memory: None })
+    }
+
+    /// A server that was never under load has many connections: what it frees and keeps for later would hide them.
+    fn idle(&self, player: &Player, connections: usize) -> io::Result<Sample> {
+        let running = start(&player.who, &self.place)?;
+        let before = memory::look(running.pid())?;
+        let mut session = self.hello(connections).open(running.address, Some(&self.backend), false)?;
+        let outcome = session.run(connections as u64)?;
+        let after = memory::look(running.pid())?;
+        let cpu_ns = running.cpu_ns()?;
+        let kernel = after.kernel.saturating_sub(before.kernel);
+        Ok(Sample { cpu_ns, outcome, late: None, memory: Some(Memory { kernel, ..after }) })
+    }
+
+    fn hello(&self, connections: usize) -> Load {
+        Load::Http { path: format!("/{}", self.place.file), body: self.place.body, connections }
     }
 
     /// How many rounds there were.
@@ -219,14 +269,6 @@ impl Match {
     }
 }
 
-/// One request on each connection, or bulk that is more than all buffers on the way.
-fn least_work(load: &Load) -> u64 {
-    match load {
-        Load::Http { connections, .. } | Load::Echo { connections, .. } => *connections as u64,
-        Load::Bulk { connections, .. } => (*connections as u64) << 20,
-    }
-}
-
 /// Who plays when: another order each round, so that nobody always follows the same one.
 pub fn order(players: usize, round: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..players).collect();
@@ -238,7 +280,7 @@ pub fn order(players: usize, round: u64) -> Vec<usize> {
 }
 
 /// Writes the first `bytes` of the pattern to `path`, unless a file of that size is there.
-fn make_file(path: &Path, bytes: u64) -> io::Result<()> {
+pub(super) fn make_file(path: &Path, bytes: u64) -> io::Result<()> {
     if path.metadata().is_ok_and(|found| found.len() == bytes) {
         return Ok(());
     }
@@ -259,6 +301,30 @@ fn make_file(path: &Path, bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever follows a heavy neighbour finds its traces in the caches: nobody may always do.
+    #[test]
+    fn places_and_neighbours_change_evenly() {
+        const PLAYERS: usize = 6;
+        const ROUNDS: u64 = 3_000;
+        let (mut places, mut follows) = ([[0; PLAYERS]; PLAYERS], [[0; PLAYERS]; PLAYERS]);
+        for round in 0..ROUNDS {
+            let order = order(PLAYERS, round);
+            for (place, player) in order.iter().enumerate() {
+                places[*player][place] += 1;
+            }
+            for pair in order.windows(2) {
+                follows[pair[0]][pair[1]] += 1;
+            }
+        }
+        // 500 of each are due; four standard deviations are 82.
+        assert!(places.iter().flatten().all(|n| (410..=590).contains(n)), "{places:?}");
+        for (player, next) in
+            (0..PLAYERS).flat_map(|a| (0..PLAYERS).map(move |b| (a, b))).filter(|(a, b)| a != b)
+        {
+            assert!((410..=590).contains(&follows[player][next]), "{follows:?}");
+        }
+    }
 
     #[test]
     fn everybody_plays_once_a_round_and_not_always_in_the_same_order() {

@@ -79,11 +79,7 @@ pub fn picture(blocks: &[Block]) -> String {
 
 fn row(out: &mut String, bar: &Bar, y: f64, at: impl Fn(f64) -> f64) {
     let ours = bar.name.starts_with("annulus");
-    let colour = match bar.name.split(' ').next() {
-        _ if ours => "#1f6f8b",
-        Some("bare") => "#9aa5ab",
-        _ => "#d9a566",
-    };
+    let colour = colour(&bar.name);
     let weight = if ours { " font-weight=\"bold\"" } else { "" };
     let (end, top) = (at(bar.value), y - 11.0);
     let _ = writeln!(
@@ -104,8 +100,20 @@ fn row(out: &mut String, bar: &Bar, y: f64, at: impl Fn(f64) -> f64) {
     let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{y}\">{}</text>", text + 5.0, figure(bar.value));
 }
 
+/// Ours, the limit, and each of the others.
+pub(super) fn colour(name: &str) -> &'static str {
+    match name.split(' ').next() {
+        Some("annulus") => "#1f6f8b",
+        Some("bare") => "#9aa5ab",
+        Some("nginx" | "haproxy") => "#7a9a4c",
+        Some("tokio" | "hyper") => "#b5523b",
+        Some("monoio") => "#8a63a8",
+        _ => "#d9a566",
+    }
+}
+
 /// Names come from our own table, but one day one of them will hold a `<`.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

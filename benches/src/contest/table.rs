@@ -1,9 +1,10 @@
 //! The one table of what is done. To add work, add a line to [`workloads`]; who does it stands in
 //! [`contestants`](super::contestants).
 
-use crate::drive::{Direction, Load};
+use crate::drive::{Direction, Load, Tool};
 use crate::micro::Op;
 use crate::size::show_size;
+use std::path::PathBuf;
 
 /// What a contestant must be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub enum Kind {
     Hello(u64),
     /// Serve a file of so many bytes of the pattern over HTTP.
     File(u64),
+    /// The same of a file that is not in memory.
+    Cold(u64),
     /// Send back what it receives.
     Echo,
     /// Relay TCP, bulk.
@@ -33,6 +36,14 @@ pub enum Unit {
     NanosPerOperation,
     /// Microseconds that a sleeper woke later than asked for.
     MicrosLate,
+    /// Microseconds within which half of the requests were answered.
+    MicrosMedian,
+    /// Microseconds within which 99 of 100 were.
+    Micros99,
+    /// KiB of a process's own memory, all of it, per connection.
+    KibUser,
+    /// KiB by which the kernel's memory grew per connection.
+    KibKernel,
 }
 
 impl Unit {
@@ -43,20 +54,59 @@ impl Unit {
             Unit::SecondsPerGigabyte => ("CPU s/GB", "GB/s"),
             Unit::NanosPerOperation => ("CPU ns/operation", "k operations/s"),
             Unit::MicrosLate => ("us late", "k operations/s"),
+            Unit::MicrosMedian => ("us, median", "k requests/s"),
+            Unit::Micros99 => ("us, 99%", "k requests/s"),
+            Unit::KibUser => ("KiB/connection, process", "k connections/s"),
+            Unit::KibKernel => ("KiB/connection, kernel", "k connections/s"),
         }
     }
 }
 
 /// What is to be done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// A server is driven.
     Drive(Load),
+    /// A server, started anew, answers once on each of so many connections, and then has them all idle.
+    Idle(usize),
     /// A program measures itself.
     Own(Op),
 }
 
-/// One piece of work that all contestants of its kind do.
+impl Task {
+    /// The path that is asked for and the bytes of its body, if it is HTTP.
+    pub fn asks_for(&self) -> Option<(&str, u64)> {
+        match self {
+            Task::Drive(load) => load.asks_for(),
+            Task::Idle(_) => Some(("/1k", 1 << 10)),
+            Task::Own(_) => None,
+        }
+    }
+
+    /// More rounds than these would cost much time and tell little more.
+    pub fn most_rounds(&self) -> usize {
+        match self {
+            Task::Idle(_) | Task::Drive(Load::Stranger { .. }) => 6,
+            Task::Drive(load) if load.asks_for().is_some_and(|(_, body)| body >= 1 << 30) => 6,
+            _ => usize::MAX,
+        }
+    }
+
+    /// About how much longer than others a turn takes, where its length does not follow from what the turn is given.
+    pub fn weight(&self) -> u32 {
+        match self {
+            Task::Idle(_) => 4,
+            Task::Drive(Load::Cold { body, .. }) if *body >= 1 << 30 => 6,
+            Task::Drive(Load::Http { body, .. }) if *body >= 1 << 30 => 3,
+            Task::Drive(Load::Http { connections, .. }) if *connections > 4096 => 3,
+            Task::Drive(Load::Stranger { .. }) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// One piece of work that all contestants of its kind do. Two in a row of the same kind and task are views of the same
+/// rounds: they are played once.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// As on the command line.
@@ -96,9 +146,31 @@ pub fn workloads() -> Vec<Workload> {
     let micro =
         |name, op, unit| Workload { name, kind: Kind::Micro, task: Task::Own(op), unit, reference: "tokio" };
     let other = |name, kind, task, unit, reference| Workload { name, kind, task, unit, reference };
+    let path = || "/1k".to_owned();
+    let bare = |name, task, unit| other(name, Kind::Hello(1 << 10), task, unit, "bare");
+    let by = |tool| Task::Drive(Load::Stranger { tool, path: path(), body: 1 << 10, connections: 64 });
+    let fresh = Task::Drive(Load::Fresh { path: path(), body: 1 << 10, connections: 64 });
+    let cold = |name, body| {
+        let load = Load::Cold { path: format!("/cold-{}", show_size(body)), body, file: PathBuf::new() };
+        other(name, Kind::Cold(body), Task::Drive(load), Micros, "nginx sendfile on")
+    };
+    let paced = |of, rate| match of {
+        Task::Drive(of) => Task::Drive(Load::Paced { of: Box::new(of), rate }),
+        other => other,
+    };
+    let rate = |name, unit| bare(name, paced(http(1 << 10, 64), 10_000), unit);
+    let relay_rate =
+        |name, unit| other(name, Kind::RelaySmall, paced(echo(1024, true), 5_000), unit, "bare mshot");
+    let idle = |name, unit| bare(name, Task::Idle(10_000), unit);
     vec![
         hello("hello-1k", 1 << 10, 64),
         hello("hello-16k", 16 << 10, 64),
+        bare("hello-1k-wrk", by(Tool::Wrk), Micros),
+        bare("hello-1k-h2load", by(Tool::H2load), Micros),
+        bare("close-1k", fresh, Micros),
+        rate("rate-10k", Micros),
+        rate("rate-10k-median", Unit::MicrosMedian),
+        rate("rate-10k-99", Unit::Micros99),
         other("echo-100", Kind::Echo, echo(100, false), Micros, "bare"),
         file("file-1k", 1 << 10, 64, Micros),
         file("file-16k", 16 << 10, 64, Micros),
@@ -106,9 +178,20 @@ pub fn workloads() -> Vec<Workload> {
         file("file-1m", 1 << 20, 64, Micros),
         file("file-256m", 256 << 20, 1, Gigabyte),
         file("file-1g", 1 << 30, 1, Gigabyte),
+        cold("cold-1k", 1 << 10),
+        cold("cold-16k", 16 << 10),
+        cold("cold-64k", 64 << 10),
+        cold("cold-1m", 1 << 20),
+        cold("cold-1g", 1 << 30),
         other("relay-1", Kind::RelayBulk, bulk(1), Gigabyte, "bare inline-splice:1m"),
         other("relay-64", Kind::RelayBulk, bulk(64), Gigabyte, "bare inline-splice:1m"),
         other("relay-small", Kind::RelaySmall, echo(1024, true), Micros, "bare mshot"),
+        relay_rate("relay-rate-5k", Micros),
+        relay_rate("relay-rate-5k-median", Unit::MicrosMedian),
+        relay_rate("relay-rate-5k-99", Unit::Micros99),
+        idle("idle-10k-user", Unit::KibUser),
+        idle("idle-10k-kernel", Unit::KibKernel),
+        hello("conns-256", 1 << 10, 256),
         hello("conns-1024", 1 << 10, 1024),
         hello("conns-4096", 1 << 10, 4096),
         hello("conns-16384", 1 << 10, 16384),
@@ -124,9 +207,14 @@ pub fn workloads() -> Vec<Workload> {
 /// Names that stand for several workloads.
 pub const GROUPS: &[(&str, &[&str])] = &[
     ("roads", &["file-64k", "file-1m", "file-256m", "relay-1", "relay-64"]),
-    ("files", &["file-1k", "file-16k", "file-64k", "file-1m", "file-256m"]),
+    ("files", &["file-1k", "file-16k", "file-64k", "file-1m", "file-256m", "file-1g"]),
+    ("cold", &["cold-1k", "cold-16k", "cold-64k", "cold-1m", "cold-1g"]),
+    ("strangers", &["hello-1k-wrk", "hello-1k-h2load"]),
+    ("rate", &["rate-10k", "rate-10k-median", "rate-10k-99"]),
+    ("relay-rate", &["relay-rate-5k", "relay-rate-5k-median", "relay-rate-5k-99"]),
+    ("idle", &["idle-10k-user", "idle-10k-kernel"]),
     ("small", &["hello-1k", "hello-16k", "echo-100", "relay-small"]),
-    ("conns", &["hello-1k", "conns-1024", "conns-4096", "conns-16384"]),
+    ("conns", &["hello-1k", "conns-256", "conns-1024", "conns-4096", "conns-16384"]),
     ("micro", &["spawn", "yield", "timer", "ping-pong", "sleepers", "sleepers-late"]),
 ];
 
@@ -149,6 +237,18 @@ mod tests {
             let distinct: std::collections::HashSet<_> = who.iter().map(|c| &c.name).collect();
             assert_eq!(distinct.len(), who.len(), "{}", work.name);
             assert!(who.iter().any(|c| c.name == work.reference), "{}", work.name);
+        }
+    }
+
+    /// Views are played once only if they follow each other.
+    #[test]
+    fn work_that_is_done_alike_stands_together() {
+        let all = workloads();
+        for (i, first) in all.iter().enumerate() {
+            let alike = |work: &Workload| work.kind == first.kind && work.task == first.task;
+            let together = all[i..].iter().take_while(|work| alike(work)).count();
+            let later = all[i + together..].iter().find(|work| alike(work));
+            assert!(later.is_none(), "{} and {:?}", first.name, later.map(|work| work.name));
         }
     }
 

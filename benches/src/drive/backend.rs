@@ -1,33 +1,74 @@
-//! The server behind a relay, played by the driver itself.
+//! The part of the driver that is an Annulus program, on the driver's CPU: the server behind a relay, and the clients of
+//! relays and of load at a fixed rate.
 //!
-//! A client's first 16 bytes say what the backend is to do with the connection: a word, and a number of bytes, both
-//! little-endian.
+//! A relay's client says in 16 bytes what the server behind is to do: a word, and a number of bytes, both little-endian.
+//! Another order may follow once that is done.
 
-use super::poller::{Poller, discard, prepare, receive, transmit, transmit_small};
-use super::{STALL, wrong};
-use crate::pattern;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, OwnedFd};
+use super::wire::{Wire, told};
+use super::{Load, Outcome, STALL, Session, bulk, exchange, wrong};
+use annulus::net::TcpListener;
+use annulus::{Running, Runtime, spawn};
+use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where relays connect to.
+/// Bytes of memory for what is received.
+const POOL: usize = 16 << 20;
+
+/// The running program, and where relays connect to. Dropping it ends it.
 pub struct Backend {
-    listener: TcpListener,
     address: SocketAddr,
+    jobs: UnboundedSender<Job>,
+    _running: Running,
+}
+
+/// A session that is asked for.
+struct Job {
+    load: Load,
+    server: SocketAddr,
+    moved: Arc<AtomicU64>,
+    asks: UnboundedReceiver<Ask>,
+    answers: Sender<io::Result<Outcome>>,
+}
+
+/// What a session is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ask {
+    /// A little, with every byte checked.
+    Verify,
+    /// So much.
+    Run(u64),
 }
 
 impl Backend {
-    /// Listens on `address`, or with port 0 on a port of the kernel's choice.
+    /// Starts the program on the first CPU that this thread may use; its server listens on `address`, or with port 0 on a
+    /// port of the kernel's choice.
     ///
     /// # Errors
     /// It cannot.
     pub fn new(address: SocketAddr) -> io::Result<Backend> {
-        let listener = TcpListener::bind(address)
-            .map_err(|e| io::Error::new(e.kind(), format!("backend on {address}: {e}")))?;
-        let address = listener.local_addr()?;
-        Ok(Backend { listener, address })
+        let allowed = rustix::thread::sched_getaffinity(None)?;
+        let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap_or(0);
+        let core = cpu.to_string().parse().map_err(io::Error::other)?;
+        let (jobs, queue) = unbounded();
+        let (listens, told_where) = mpsc::channel();
+        // The root is made once per core, of which there is one.
+        let once = Mutex::new(Some((queue, listens)));
+        let runtime = Runtime::builder().cores(core).pool_bytes(POOL).name("drive").build().map_err(told)?;
+        let running = runtime.start(move || {
+            let parts = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move {
+                if let Some((jobs, listens)) = parts { work(address, jobs, listens).await } else { Ok(()) }
+            }
+        });
+        let running = running.map_err(told)?;
+        match told_where.recv() {
+            Ok(address) => Ok(Backend { address, jobs, _running: running }),
+            Err(_) => Err(running.wait().map_err(told).err().unwrap_or_else(|| wrong("the driver ended"))),
+        }
     }
 
     /// Its address, which the relay is told.
@@ -35,199 +76,180 @@ impl Backend {
         self.address
     }
 
-    /// The connection that the relay makes for `client`. The client says a word that no other has said, and
-    /// connections that do not begin with it are dropped: a relay may still bring some of an earlier session.
-    pub(super) fn accept_for(&self, client: &OwnedFd) -> io::Result<OwnedFd> {
-        static SAID: AtomicU64 = AtomicU64::new(1);
-        let word = SAID.fetch_add(1, Ordering::Relaxed).to_le_bytes();
-        transmit_small(client, &word)?;
+    /// Has the program open the connections of `load`.
+    pub(super) fn open(&self, load: &Load, server: SocketAddr) -> io::Result<Remote> {
+        let (asks, queue) = unbounded();
+        let (answers, replies) = mpsc::channel();
+        let moved = Arc::new(AtomicU64::new(0));
+        let job = Job { load: load.clone(), server, moved: Arc::clone(&moved), asks: queue, answers };
+        self.jobs.unbounded_send(job).map_err(|_| wrong("the driver has ended"))?;
+        let remote = Remote { asks, replies, moved };
+        remote.reply().map(|_| remote)
+    }
+}
+
+/// A session inside the program, from outside. Dropping it ends it.
+pub(super) struct Remote {
+    asks: UnboundedSender<Ask>,
+    replies: Receiver<io::Result<Outcome>>,
+    moved: Arc<AtomicU64>,
+}
+
+impl Remote {
+    fn reply(&self) -> io::Result<Outcome> {
+        let mut before = self.moved.load(Ordering::Relaxed);
         loop {
-            wait_readable(&self.listener, "the relay did not connect to its backend")?;
-            let socket = prepare(self.listener.accept()?.0.into())?;
-            let (mut heard, mut have) = ([0; 8], 0);
-            while have < heard.len() {
-                wait_readable(&socket, "the relay does not pass on what a client said")?;
-                match receive(&socket, &mut heard[have..]) {
-                    Ok(Some(0)) | Err(_) => break,
-                    Ok(n) => have += n.unwrap_or(0),
+            match self.replies.recv_timeout(STALL) {
+                Ok(reply) => return reply,
+                Err(RecvTimeoutError::Disconnected) => return Err(wrong("the driver's session has ended")),
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = self.moved.load(Ordering::Relaxed);
+                    if now == before {
+                        return Err(wrong(format!("stuck: no byte moved for {} s", STALL.as_secs())));
+                    }
+                    before = now;
                 }
-            }
-            if heard == word {
-                return Ok(socket);
             }
         }
     }
-}
 
-fn wait_readable(socket: impl AsFd, or: &str) -> io::Result<()> {
-    let limit = Timespec { tv_sec: STALL.as_secs() as i64, tv_nsec: 0 };
-    match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&limit))? {
-        0 => Err(wrong(or)),
-        _ => Ok(()),
+    fn ask(&self, ask: Ask) -> io::Result<Outcome> {
+        self.asks.unbounded_send(ask).map_err(|_| wrong("the driver's session has ended"))?;
+        self.reply()
     }
 }
 
-/// What the backend does with a connection.
+impl Session for Remote {
+    fn verify(&mut self) -> io::Result<()> {
+        self.ask(Ask::Verify).map(drop)
+    }
+
+    fn run(&mut self, work: u64) -> io::Result<Outcome> {
+        self.ask(Ask::Run(work))
+    }
+}
+
+/// What the program does: serves those behind relays, and begins sessions.
+async fn work(
+    address: SocketAddr,
+    mut jobs: UnboundedReceiver<Job>,
+    listens: Sender<SocketAddr>,
+) -> annulus::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    if listens.send(listener.local_addr()).is_err() {
+        return Ok(());
+    }
+    let accepting = spawn(async move {
+        let moved = Arc::new(AtomicU64::new(0));
+        loop {
+            let wire = Wire::new(listener.accept().await?, Arc::clone(&moved));
+            // Relays bring connections that are cut when a session ends; what is wrong the client sees.
+            spawn(serve(wire)).detach();
+        }
+    });
+    let failed: annulus::JoinHandle<annulus::Result<()>> = accepting;
+    while let Ok(Job { load, server, moved, asks, answers }) = jobs.recv().await {
+        spawn(session(load, server, moved, asks, answers)).detach();
+    }
+    failed.abort();
+    Ok(())
+}
+
+/// Opens, and then does what is asked until nobody asks any more, or something is wrong.
+async fn session(
+    load: Load,
+    server: SocketAddr,
+    moved: Arc<AtomicU64>,
+    mut asks: UnboundedReceiver<Ask>,
+    answers: Sender<io::Result<Outcome>>,
+) {
+    let mut ends = Ends::open(&load, server, &moved).await;
+    let mut answer = ends.as_ref().map(|_| Outcome::default()).map_err(copy);
+    loop {
+        let failed = answer.is_err();
+        if answers.send(answer).is_err() || failed {
+            return;
+        }
+        let (Ok(ends), Ok(ask)) = (&mut ends, asks.recv().await) else { return };
+        answer = match ends {
+            Ends::Bulk(bulk) => bulk.pass(ask).await,
+            Ends::Exchange(exchange) => exchange.pass(ask).await,
+        };
+    }
+}
+
+fn copy(e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), e.to_string())
+}
+
+enum Ends {
+    Bulk(bulk::Bulk),
+    Exchange(exchange::Exchange),
+}
+
+impl Ends {
+    async fn open(load: &Load, server: SocketAddr, moved: &Arc<AtomicU64>) -> io::Result<Ends> {
+        if let Load::Bulk { direction, connections } = *load {
+            return bulk::Bulk::open(server, direction, connections, moved).await.map(Ends::Bulk);
+        }
+        exchange::Exchange::open(load, server, moved).await.map(Ends::Exchange)
+    }
+}
+
+/// What the server behind a relay does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Send so many bytes.
-    Send(u64),
-    /// Receive so many bytes and then say [`ACK`].
-    Receive(u64),
+    /// Send so many bytes; of the pattern, if they are checked.
+    Send { bytes: u64, verify: bool },
+    /// Receive so many bytes and then say [`ACK`], or if they are checked and wrong, close.
+    Receive { bytes: u64, verify: bool },
     /// Send back what comes.
     Echo,
 }
 
 /// Said when all bytes of [`Order::Receive`] have come.
-pub(super) const ACK: &[u8; 4] = b"all\n";
+pub(super) const ACK: [u8; 4] = *b"all\n";
 
 impl Order {
     /// As it travels.
-    pub(super) fn encode(self) -> [u8; 16] {
+    pub(super) fn encode(self) -> Vec<u8> {
         let (word, number) = match self {
-            Order::Send(n) => (1_u64, n),
-            Order::Receive(n) => (2, n),
-            Order::Echo => (3, 0),
+            Order::Send { bytes, verify } => (2 + u64::from(verify), bytes),
+            Order::Receive { bytes, verify } => (4 + u64::from(verify), bytes),
+            Order::Echo => (6, 0),
         };
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&word.to_le_bytes());
-        bytes[8..].copy_from_slice(&number.to_le_bytes());
-        bytes
+        [word.to_le_bytes(), number.to_le_bytes()].concat()
     }
 
-    fn decode(bytes: [u8; 16]) -> io::Result<Order> {
-        let (word, number) = bytes.split_at(8);
+    fn decode(order: [u8; 16]) -> io::Result<Order> {
+        let (word, number) = order.split_at(8);
         let read = |part: &[u8]| part.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
         match (read(word), read(number)) {
-            (1, n) => Ok(Order::Send(n)),
-            (2, n) => Ok(Order::Receive(n)),
-            (3, 0) => Ok(Order::Echo),
+            (word @ 2..=3, bytes) => Ok(Order::Send { bytes, verify: word == 3 }),
+            (word @ 4..=5, bytes) => Ok(Order::Receive { bytes, verify: word == 5 }),
+            (6, 0) => Ok(Order::Echo),
             _ => Err(wrong("the relay changed the bytes of an order")),
         }
     }
 }
 
-/// One connection of the backend. An order may follow once the one before is carried out.
-pub(super) struct Served {
-    pub(super) socket: OwnedFd,
-    token: u64,
-    head: ([u8; 16], usize),
-    order: Option<Order>,
-    /// Bytes of the order that have been sent or received.
-    moved: u64,
-}
-
-/// How one pass treats bytes.
-pub(super) struct Manner<'a> {
-    /// Sent over and over where nobody checks.
-    pub(super) filler: &'a [u8],
-    /// For receiving.
-    pub(super) buf: &'a mut [u8],
-    pub(super) verify: bool,
-    pub(super) copy: bool,
-}
-
-impl Manner<'_> {
-    /// Sends bytes of the pattern at `offset`, at most `left`.
-    pub(super) fn send(&mut self, socket: &OwnedFd, offset: u64, left: u64) -> io::Result<Option<usize>> {
-        let len = self.filler.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        if !self.verify {
-            return transmit(socket, &self.filler[..len]);
-        }
-        let len = len.min(self.buf.len());
-        pattern::fill(&mut self.buf[..len], offset);
-        transmit(socket, &self.buf[..len])
-    }
-
-    /// Receives bytes of the pattern at `offset`, at most `left`; the end of the stream is an error.
-    pub(super) fn receive(&mut self, socket: &OwnedFd, offset: u64, left: u64) -> io::Result<Option<usize>> {
-        let got = if self.verify || self.copy {
-            let len = self.buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            receive(socket, &mut self.buf[..len])?
-        } else {
-            discard(socket, self.buf, left)?
-        };
-        match got {
-            Some(0) => Err(wrong(format!("the connection ended {left} bytes too early"))),
-            Some(n) if self.verify => {
-                let right = pattern::check(&self.buf[..n], offset);
-                right.map_err(|at| wrong(format!("byte {at} of the stream is wrong")))?;
-                Ok(Some(n))
+/// One connection of the server behind a relay, until its end.
+async fn serve(mut wire: Wire) -> io::Result<()> {
+    while let Some(order) = wire.exactly().await? {
+        match Order::decode(order)? {
+            Order::Send { bytes, verify } => wire.put(bytes, verify).await?,
+            Order::Receive { bytes, verify } => {
+                wire.take(bytes, verify, 0).await?;
+                wire.send(ACK.to_vec()).await?;
             }
-            got => Ok(got),
-        }
-    }
-}
-
-impl Served {
-    pub(super) fn new(socket: OwnedFd, token: u64) -> Served {
-        Served { socket, token, head: ([0; 16], 0), order: None, moved: 0 }
-    }
-
-    /// Does what can be done now.
-    pub(super) fn go_on(&mut self, poller: &Poller, manner: &mut Manner<'_>) -> io::Result<()> {
-        loop {
-            let went_on = match self.order {
-                None => self.take_order(poller)?,
-                Some(Order::Echo) => return self.echo(manner),
-                Some(Order::Send(total)) => {
-                    let sent = manner.send(&self.socket, self.moved, total - self.moved)?;
-                    self.count(sent, total, poller)?
+            Order::Echo => {
+                while let Some(piece) = wire.some(u64::MAX).await? {
+                    wire.send(piece).await?;
                 }
-                Some(Order::Receive(total)) => {
-                    let came = manner.receive(&self.socket, self.moved, total - self.moved)?;
-                    let went_on = self.count(came, total, poller)?;
-                    if self.order.is_none() {
-                        transmit_small(&self.socket, ACK)?;
-                    }
-                    went_on
-                }
-            };
-            if !went_on {
-                return Ok(());
             }
         }
     }
-
-    fn count(&mut self, n: Option<usize>, total: u64, poller: &Poller) -> io::Result<bool> {
-        let Some(n) = n else { return Ok(false) };
-        self.moved += n as u64;
-        if self.moved == total {
-            if let Some(Order::Send(_)) = self.order {
-                poller.change(&self.socket, self.token, false)?;
-            }
-            self.order = None;
-        }
-        Ok(true)
-    }
-
-    fn take_order(&mut self, poller: &Poller) -> io::Result<bool> {
-        let (bytes, have) = &mut self.head;
-        let Some(n) = receive(&self.socket, &mut bytes[*have..])? else { return Ok(false) };
-        if n == 0 {
-            return Err(wrong("the relay closed a connection to its backend"));
-        }
-        *have += n;
-        if *have == bytes.len() {
-            let order = Order::decode(*bytes)?;
-            self.head.1 = 0;
-            self.moved = 0;
-            self.order = Some(order);
-            if let Order::Send(_) = order {
-                poller.change(&self.socket, self.token, true)?;
-            }
-        }
-        Ok(true)
-    }
-
-    fn echo(&mut self, manner: &mut Manner<'_>) -> io::Result<()> {
-        // One message of at most 16 KiB is under way, so what came fits the way back.
-        match receive(&self.socket, manner.buf)? {
-            Some(0) => Err(wrong("the relay closed a connection to its backend")),
-            Some(n) => transmit_small(&self.socket, &manner.buf[..n]),
-            None => Ok(()),
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -236,8 +258,13 @@ mod tests {
 
     #[test]
     fn orders_arrive_as_they_were_given() {
-        for order in [Order::Send(1), Order::Receive(u64::MAX), Order::Echo] {
-            assert_eq!(Order::decode(order.encode()).unwrap(), order);
+        for verify in [true, false] {
+            for order in
+                [Order::Send { bytes: 1, verify }, Order::Receive { bytes: u64::MAX, verify }, Order::Echo]
+            {
+                let bytes: [u8; 16] = order.encode().try_into().unwrap();
+                assert_eq!(Order::decode(bytes).unwrap(), order);
+            }
         }
         assert!(Order::decode([0; 16]).is_err());
     }

@@ -1,6 +1,5 @@
 //! Messages that come back, one under way on each connection.
 
-use super::backend::{Backend, Manner, Order, Served};
 use super::poller::{Poller, connect, receive, transmit_small};
 use super::{Outcome, Session, wrong};
 use crate::pattern;
@@ -9,14 +8,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Sockets of the backend are numbered from here.
-const BACKEND: u64 = 1 << 32;
-
-/// Connections to an echo server, or through a relay to the driver's own.
+/// Connections to an echo server.
 pub struct Echo {
     poller: Poller,
     clients: Vec<Client>,
-    served: Vec<Served>,
     size: usize,
     message: Vec<u8>,
     buf: Vec<u8>,
@@ -29,34 +24,23 @@ struct Client {
 }
 
 impl Echo {
-    /// Connects `connections` times; with `backend`, waits until the relay has connected as often to it.
+    /// Connects `connections` times.
     ///
     /// # Errors
     /// The server cannot be reached, or `size` is not 1 to 16,384.
-    pub fn open(
-        server: SocketAddr,
-        backend: Option<&Backend>,
-        size: usize,
-        connections: usize,
-    ) -> io::Result<Echo> {
+    pub fn open(server: SocketAddr, size: usize, connections: usize) -> io::Result<Echo> {
         if !(1..=16 << 10).contains(&size) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message has 1 to 16384 bytes"));
         }
         let poller = Poller::new()?;
-        let (mut clients, mut served) = (Vec::new(), Vec::new());
+        let mut clients = Vec::new();
         for token in 0..connections as u64 {
             let socket = connect(server)?;
-            poller.add(&socket, token, false)?;
-            if let Some(backend) = backend {
-                let behind = backend.accept_for(&socket)?;
-                poller.add(&behind, BACKEND + token, false)?;
-                served.push(Served::new(behind, BACKEND + token));
-                transmit_small(&socket, &Order::Echo.encode())?;
-            }
+            poller.add(&socket, token)?;
             clients.push(Client { socket, back: 0 });
         }
         let message = pattern::bytes(size);
-        Ok(Echo { poller, clients, served, size, message, buf: vec![0; 64 << 10] })
+        Ok(Echo { poller, clients, size, message, buf: vec![0; 64 << 10] })
     }
 
     fn pass(&mut self, messages: u64, verify: bool) -> io::Result<Outcome> {
@@ -67,13 +51,8 @@ impl Echo {
             transmit_small(&client.socket, &self.message)?;
         }
         while done < messages {
-            for ready in self.poller.wait()? {
-                let mut manner = Manner { filler: &[], buf: &mut self.buf, verify, copy: true };
-                if ready.token >= BACKEND {
-                    self.served[(ready.token - BACKEND) as usize].go_on(&self.poller, &mut manner)?;
-                    continue;
-                }
-                let client = &mut self.clients[ready.token as usize];
+            for token in self.poller.wait()? {
+                let client = &mut self.clients[token as usize];
                 let Some(n) = receive(&client.socket, &mut self.buf)? else { continue };
                 if n == 0 {
                     return Err(wrong("the connection ended where a message was due"));
@@ -93,7 +72,12 @@ impl Echo {
                 }
             }
         }
-        Ok(Outcome { requests: messages, bytes: messages * self.size as u64, wall: begun.elapsed() })
+        Ok(Outcome {
+            requests: messages,
+            bytes: messages * self.size as u64,
+            wall: begun.elapsed(),
+            latency: None,
+        })
     }
 }
 
@@ -120,11 +104,8 @@ impl Echo {
         transmit_small(&self.clients[which].socket, &self.message)?;
         let mut back = 0;
         while back < self.size {
-            for ready in self.poller.wait()? {
-                let mut manner = Manner { filler: &[], buf: &mut self.buf, verify: true, copy: true };
-                if ready.token >= BACKEND {
-                    self.served[(ready.token - BACKEND) as usize].go_on(&self.poller, &mut manner)?;
-                } else if ready.token as usize != which {
+            for token in self.poller.wait()? {
+                if token as usize != which {
                     return Err(wrong("a message came back on another connection"));
                 } else if let Some(n) = receive(&self.clients[which].socket, &mut self.buf)? {
                     if n == 0 || self.message.get(back..back + n) != Some(&self.buf[..n]) {

@@ -21,16 +21,17 @@ pub struct Http {
     buf: Vec<u8>,
 }
 
-struct Conn {
-    socket: OwnedFd,
+/// One connection, and how far its answer is.
+pub(super) struct Conn {
+    pub(super) socket: OwnedFd,
     /// The beginning of an answer's head, when it came in pieces.
     head: Vec<u8>,
     /// Bytes of the body that are still to come, or `None` while the head is.
-    left: Option<u64>,
+    pub(super) left: Option<u64>,
 }
 
 /// Reads a head that is 200 and says its length. Returns the bytes of the body, and of the head.
-fn parse_head(bytes: &[u8]) -> io::Result<Option<(u64, usize)>> {
+pub(super) fn parse_head(bytes: &[u8]) -> io::Result<Option<(u64, usize)>> {
     let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
         return if bytes.len() > HEAD_MOST { Err(wrong("an endless head")) } else { Ok(None) };
     };
@@ -49,6 +50,11 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(u64, usize)>> {
     }
 }
 
+/// What is asked.
+pub(super) fn request(server: SocketAddr, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: drive\r\nAccept: */*\r\n\r\n")
+}
+
 impl Http {
     /// Connects `connections` times.
     ///
@@ -65,15 +71,20 @@ impl Http {
         let mut conns = Vec::with_capacity(connections);
         for token in 0..connections as u64 {
             let socket = connect(server)?;
-            poller.add(&socket, token, false)?;
-            conns.push(Conn { socket, head: Vec::new(), left: None });
+            poller.add(&socket, token)?;
+            conns.push(Conn::new(socket));
         }
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: drive\r\nAccept: */*\r\n\r\n");
-        Ok(Http { poller, conns, request: request.into_bytes(), body, copy, buf: vec![0; 256 << 10] })
+        Ok(Http {
+            poller,
+            conns,
+            request: request(server, path).into_bytes(),
+            body,
+            copy,
+            buf: vec![0; 256 << 10],
+        })
     }
 
-    fn pass(&mut self, requests: u64, verify: bool) -> io::Result<Outcome> {
+    pub(super) fn pass(&mut self, requests: u64, verify: bool) -> io::Result<Outcome> {
         let begun = Instant::now();
         let mut asked = requests.min(self.conns.len() as u64);
         let mut done = 0;
@@ -81,8 +92,8 @@ impl Http {
             transmit_small(&conn.socket, &self.request)?;
         }
         while done < requests {
-            for ready in self.poller.wait()? {
-                let conn = &mut self.conns[ready.token as usize];
+            for token in self.poller.wait()? {
+                let conn = &mut self.conns[token as usize];
                 while conn.take(&mut self.buf, self.body, verify, self.copy)? {
                     if conn.left == Some(0) {
                         conn.left = None;
@@ -96,13 +107,17 @@ impl Http {
                 }
             }
         }
-        Ok(Outcome { requests, bytes: requests * self.body, wall: begun.elapsed() })
+        Ok(Outcome { requests, bytes: requests * self.body, wall: begun.elapsed(), latency: None })
     }
 }
 
 impl Conn {
+    pub(super) fn new(socket: OwnedFd) -> Conn {
+        Conn { socket, head: Vec::new(), left: None }
+    }
+
     /// Takes what has come of the answer; `false` when nothing has.
-    fn take(&mut self, buf: &mut [u8], body: u64, verify: bool, copy: bool) -> io::Result<bool> {
+    pub(super) fn take(&mut self, buf: &mut [u8], body: u64, verify: bool, copy: bool) -> io::Result<bool> {
         let Some(left) = self.left else { return self.take_head(buf, body, verify) };
         let got = if copy || verify {
             let len = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -1,25 +1,38 @@
-//! The load driver: one thread on epoll, which plays the clients and, for a relay, the server behind it as well.
+//! The load driver: one thread, which plays the clients and, for a relay, the server behind it as well.
 //!
 //! Every session can check each byte against [`pattern`](crate::pattern) (`verify`), which costs time, or only
-//! count (`run`), which is what gets measured. Connections are made before the clock starts.
+//! count (`run`), which is what gets measured. Connections are made before the clock starts, but for those that are the
+//! work themselves. HTTP and echo are driven by a small loop on epoll that lets the kernel drop bulk bytes uncopied; relays,
+//! and load at a fixed rate, by a program on Annulus.
 
 mod backend;
 mod bulk;
+mod clock;
+mod cold;
 mod echo;
+mod exchange;
+mod fresh;
 mod http;
 mod poller;
+mod stranger;
+mod wire;
 
 pub use backend::Backend;
-pub use bulk::{Bulk, Direction};
+pub use bulk::Direction;
+pub use cold::Cold;
 pub use echo::Echo;
+pub use fresh::Fresh;
 pub use http::Http;
+pub use stranger::{Stranger, Tool};
 
+use crate::histogram::Histogram;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What one timed run did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     /// Requests answered, or messages that came back, or for bulk the connections that were served.
     pub requests: u64,
@@ -27,6 +40,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// From the first byte sent to the last one received.
     pub wall: Duration,
+    /// How long each request took, where that is looked at.
+    pub latency: Option<Histogram>,
 }
 
 /// Load on one server, over connections that are open.
@@ -48,7 +63,7 @@ pub trait Session {
 pub const STALL: Duration = Duration::from_secs(10);
 
 /// What to ask of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Load {
     /// GET `path` over `connections` keep-alive connections, each with one request under way; the body must be the
     /// first `body` bytes of the pattern.
@@ -69,6 +84,42 @@ pub enum Load {
         connections: usize,
         /// Through a relay.
         relayed: bool,
+    },
+    /// GET `path` over a new connection each time, `connections` of them at once.
+    Fresh {
+        /// Beginning with a slash.
+        path: String,
+        /// Bytes of the body.
+        body: u64,
+        /// How many at the same time.
+        connections: usize,
+    },
+    /// GET `path` over one connection; before each request, `file` is dropped from the page cache.
+    Cold {
+        /// Beginning with a slash.
+        path: String,
+        /// Bytes of the body.
+        body: u64,
+        /// What the server serves as `path`.
+        file: PathBuf,
+    },
+    /// `of`, with requests that are due at fixed moments, `rate` in a second over all connections.
+    Paced {
+        /// HTTP or echo.
+        of: Box<Load>,
+        /// Requests a second.
+        rate: u32,
+    },
+    /// As HTTP, by a load generator that is not ours.
+    Stranger {
+        /// Which.
+        tool: Tool,
+        /// Beginning with a slash.
+        path: String,
+        /// Bytes of the body.
+        body: u64,
+        /// How many.
+        connections: usize,
     },
     /// Bulk bytes between the driver's own backend and its clients, through the server.
     Bulk {
@@ -91,25 +142,53 @@ impl Load {
         backend: Option<&'a Backend>,
         copy: bool,
     ) -> io::Result<Box<dyn Session + 'a>> {
-        let needed = || {
-            backend.ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidInput, "a relay needs the driver's backend behind it")
-            })
+        let on_annulus = || match backend {
+            Some(backend) => backend.open(self, server),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "this load needs the driver's backend")),
         };
         Ok(match self {
             Load::Http { path, body, connections } => {
                 Box::new(Http::open(server, path, *body, *connections, copy)?)
             }
+            Load::Fresh { path, body, connections } => {
+                Box::new(Fresh::open(server, path, *body, *connections)?)
+            }
+            Load::Cold { path, body, file } => Box::new(Cold::open(server, path, *body, file, copy)?),
+            Load::Stranger { tool, path, body, connections } => {
+                Box::new(Stranger::open(*tool, server, path, *body, *connections)?)
+            }
             Load::Echo { size, connections, relayed: false } => {
-                Box::new(Echo::open(server, None, *size, *connections)?)
+                Box::new(Echo::open(server, *size, *connections)?)
             }
-            Load::Echo { size, connections, relayed: true } => {
-                Box::new(Echo::open(server, Some(needed()?), *size, *connections)?)
-            }
-            Load::Bulk { direction, connections } => {
-                Box::new(Bulk::open(server, needed()?, *direction, *connections, copy)?)
+            Load::Echo { relayed: true, .. } | Load::Bulk { .. } | Load::Paced { .. } => {
+                Box::new(on_annulus()?)
             }
         })
+    }
+
+    /// The least that can be asked of it: one request on each connection, or bulk that is more than all buffers on the way.
+    pub fn least(&self) -> u64 {
+        match self {
+            Load::Http { connections, .. }
+            | Load::Echo { connections, .. }
+            | Load::Fresh { connections, .. }
+            | Load::Stranger { connections, .. } => *connections as u64,
+            Load::Cold { .. } => 1,
+            Load::Paced { of, .. } => of.least(),
+            Load::Bulk { connections, .. } => (*connections as u64) << 20,
+        }
+    }
+
+    /// The path that is asked for and the bytes of its body, if it is HTTP.
+    pub fn asks_for(&self) -> Option<(&str, u64)> {
+        match self {
+            Load::Http { path, body, .. }
+            | Load::Fresh { path, body, .. }
+            | Load::Cold { path, body, .. }
+            | Load::Stranger { path, body, .. } => Some((path, *body)),
+            Load::Paced { of, .. } => of.asks_for(),
+            Load::Echo { .. } | Load::Bulk { .. } => None,
+        }
     }
 }
 

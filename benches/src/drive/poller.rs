@@ -5,27 +5,18 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, ipproto, recv, send, socket_with,
+    sockopt,
+};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Which sockets can be read from or written to.
+/// Which sockets can be read from.
 pub(super) struct Poller {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
-}
-
-/// One socket that is ready.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ready {
-    pub(super) token: u64,
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-}
-
-fn interest(write: bool) -> epoll::EventFlags {
-    // A socket that is written to is watched for reading too, so that its end is seen.
-    if write { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN }
 }
 
 impl Poller {
@@ -33,16 +24,12 @@ impl Poller {
         Ok(Poller { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: Vec::with_capacity(256) })
     }
 
-    pub(super) fn add(&self, socket: impl AsFd, token: u64, write: bool) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token), interest(write))?)
+    pub(super) fn add(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
     }
 
-    pub(super) fn change(&self, socket: impl AsFd, token: u64, write: bool) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(token), interest(write))?)
-    }
-
-    /// Waits for sockets; nothing for [`STALL`] is an error.
-    pub(super) fn wait(&mut self) -> io::Result<Vec<Ready>> {
+    /// Waits for sockets, and gives the numbers of those that are ready; nothing for [`STALL`] is an error.
+    pub(super) fn wait(&mut self) -> io::Result<Vec<u64>> {
         let limit = Timespec { tv_sec: STALL.as_secs() as i64, tv_nsec: 0 };
         self.events.clear();
         loop {
@@ -53,29 +40,31 @@ impl Poller {
                 Err(e) => return Err(e.into()),
             }
         }
-        let end = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
-        let ready = self.events.iter().map(|event| {
-            // The kernel's struct is packed: fields are copied out before they are looked at.
-            let (data, flags) = (event.data, event.flags);
-            Ready {
-                token: data.u64(),
-                readable: flags.intersects(epoll::EventFlags::IN | end),
-                writable: flags.contains(epoll::EventFlags::OUT),
-            }
-        });
-        Ok(ready.collect())
+        let token = |event: &epoll::Event| {
+            // The kernel's struct is packed: the field is copied out before it is looked at.
+            let data = event.data;
+            data.u64()
+        };
+        Ok(self.events.iter().map(token).collect())
     }
 }
 
 /// A connected socket, non-blocking, without Nagle's delay.
+///
+/// On loopback each comes from the next of 127.0.0.2 to 127.0.0.201: of one address, some 28,000 ports are all there are,
+/// those of connections that ended in the last minute included.
 pub(super) fn connect(server: SocketAddr) -> io::Result<OwnedFd> {
-    let stream = TcpStream::connect_timeout(&server, STALL)
-        .map_err(|e| io::Error::new(e.kind(), format!("connect to {server}: {e}")))?;
-    prepare(stream.into())
-}
-
-/// The same for a socket that was accepted.
-pub(super) fn prepare(socket: OwnedFd) -> io::Result<OwnedFd> {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+    // One that connects is writable within this time, or connect(2) fails (socket(7), SO_SNDTIMEO).
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(STALL))?;
+    if server.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        let last = 2 + NEXT.fetch_add(1, Ordering::Relaxed) % 200;
+        bind(&socket, &SocketAddr::from(([127, 0, 0, last], 0)))?;
+    }
+    rustix::net::connect(&socket, &server)
+        .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("connect to {server}: {e}")))?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)

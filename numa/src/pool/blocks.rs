@@ -10,14 +10,34 @@ use super::Carved;
 /// Neither Send nor Sync: it lives on the thread that owns the memory. A block may be used by any thread, but comes back here.
 #[derive(Debug)]
 pub struct Blocks {
+    /// Never empty: what they began with, then what [`extend`](Self::extend) added.
+    extents: Vec<Extent>,
+    /// The first extent that may have blocks that were never given out.
+    current: usize,
+    block_size: usize,
+    capacity: usize,
+    returned: Option<NonNull<Link>>,
+    free: usize,
+}
+
+/// One piece of memory, cut into blocks.
+#[derive(Debug)]
+struct Extent {
     memory: Carved,
     first: NonNull<u8>,
-    block_size: usize,
     capacity: usize,
     /// Blocks that have been given out at least once; the rest has not been touched.
     fresh: usize,
-    returned: Option<NonNull<Link>>,
-    free: usize,
+}
+
+impl Extent {
+    fn new(memory: Carved, block_size: usize) -> Self {
+        let skip = memory.as_ptr().as_ptr().align_offset(align_of::<Link>()).min(memory.len());
+        let capacity = (memory.len() - skip) / block_size;
+        // SAFETY: `skip` is at most the memory's length.
+        let first = unsafe { memory.as_ptr().add(skip) };
+        Self { memory, first, capacity, fresh: 0 }
+    }
 }
 
 /// What a free block holds.
@@ -30,11 +50,19 @@ impl Blocks {
     pub fn new(memory: Carved, block_size: usize) -> Self {
         let unit = size_of::<Link>();
         let block_size = block_size.max(1).checked_next_multiple_of(unit).unwrap_or(usize::MAX / unit * unit);
-        let skip = memory.as_ptr().as_ptr().align_offset(align_of::<Link>()).min(memory.len());
-        let capacity = (memory.len() - skip) / block_size;
-        // SAFETY: `skip` is at most the memory's length.
-        let first = unsafe { memory.as_ptr().add(skip) };
-        Self { memory, first, block_size, capacity, fresh: 0, returned: None, free: capacity }
+        let extent = Extent::new(memory, block_size);
+        let capacity = extent.capacity;
+        Self { extents: vec![extent], current: 0, block_size, capacity, returned: None, free: capacity }
+    }
+
+    /// Adds memory, which is cut in the same way, and returns how many blocks it makes.
+    pub fn extend(&mut self, memory: Carved) -> usize {
+        let extent = Extent::new(memory, self.block_size);
+        let more = extent.capacity;
+        self.extents.push(extent);
+        self.capacity += more;
+        self.free += more;
+        more
     }
 
     /// A free block of [`block_size`](Self::block_size) bytes, of whatever content; None when all are out, which is where
@@ -46,16 +74,23 @@ impl Blocks {
                 self.returned = unsafe { link.read() }.0;
                 link.cast()
             }
-            None if self.fresh < self.capacity => {
-                // SAFETY: `fresh` is below the number of whole blocks in the memory.
-                let block = unsafe { self.first.add(self.fresh * self.block_size) };
-                self.fresh += 1;
-                block
-            }
-            None => return None,
+            None => self.take_fresh()?,
         };
         self.free -= 1;
         Some(block)
+    }
+
+    fn take_fresh(&mut self) -> Option<NonNull<u8>> {
+        loop {
+            let extent = self.extents.get_mut(self.current)?;
+            if extent.fresh < extent.capacity {
+                // SAFETY: `fresh` is below the number of whole blocks in the memory.
+                let block = unsafe { extent.first.add(extent.fresh * self.block_size) };
+                extent.fresh += 1;
+                return Some(block);
+            }
+            self.current += 1;
+        }
     }
 
     /// Takes a block back.
@@ -75,8 +110,10 @@ impl Blocks {
 
     /// Is `block` the address of one of these blocks?
     pub fn owns(&self, block: NonNull<u8>) -> bool {
-        let offset = block.as_ptr().addr().wrapping_sub(self.first.as_ptr().addr());
-        offset < self.fresh * self.block_size && offset.is_multiple_of(self.block_size)
+        self.extents.iter().any(|extent| {
+            let offset = block.as_ptr().addr().wrapping_sub(extent.first.as_ptr().addr());
+            offset < extent.fresh * self.block_size && offset.is_multiple_of(self.block_size)
+        })
     }
 
     /// Bytes in a block.
@@ -94,8 +131,8 @@ impl Blocks {
         self.free
     }
 
-    /// The memory they lie in.
+    /// The memory they began with, which [`extend`](Self::extend) does not change.
     pub fn memory(&self) -> &Carved {
-        &self.memory
+        &self.extents[0].memory
     }
 }

@@ -87,6 +87,13 @@ pub struct Carved {
 unsafe impl Send for Carved {}
 
 impl Carved {
+    /// A whole region as one piece: what a pool grows by.
+    pub fn whole(region: Region) -> Self {
+        // SAFETY: a region's pointer is never null.
+        let ptr = unsafe { NonNull::new_unchecked(region.as_ptr()) };
+        Self { ptr, len: region.len(), region: region.shared() }
+    }
+
     /// Its first byte. Valid for reads and writes of `len` bytes as long as [`region`](Self::region) lives.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.ptr

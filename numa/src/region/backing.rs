@@ -64,6 +64,11 @@ impl FromStr for Backing {
 }
 
 impl Backing {
+    /// To what multiple, in bytes, the length of a region that is asked for so may be rounded up.
+    pub fn multiple(self) -> usize {
+        if self == Self::Auto { HUGE } else { self.granule(crate::sys::page_size()) }
+    }
+
     /// To what multiple lengths and addresses of such regions are rounded up.
     pub(super) fn granule(self, page: usize) -> usize {
         if matches!(self, Self::Transparent | Self::Reserved) { HUGE } else { page }

@@ -1,8 +1,10 @@
 //! Threads that are pinned to one CPU, with their stack, thread descriptor and thread-local storage on the right node.
 
+mod helper;
 mod policy;
 mod spawn;
 
+pub use helper::{Origin, spawn_helper};
 pub use policy::{InheritedPolicy, PolicyState, inherited_policy};
 pub(crate) use policy::{refusal, remedy};
 pub use spawn::{ThreadPlacement, placement_of_current, spawn_pinned, spawn_unplaced};

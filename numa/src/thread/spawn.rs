@@ -21,7 +21,8 @@ use crate::{
 };
 
 const CHECK_CPU: &str = "check that it is online, that the cgroup's cpuset allows it, and that no seccomp profile refuses sched_setaffinity";
-const CHECK_THREADS: &str = "look at the limits of processes (ulimit -u, cgroup pids.max) and of memory";
+pub(super) const CHECK_THREADS: &str =
+    "look at the limits of processes (ulimit -u, cgroup pids.max) and of memory";
 
 /// What was done to place a thread of [`spawn_pinned`], for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,21 +1,39 @@
 //! Blocks: fixed-size, node-local memory for what the application fills itself.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
 use std::mem::MaybeUninit;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
+use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use crate::core::Core;
-use crate::numa::pool::Blocks;
+use crate::core::counters::CoreCounters;
+use crate::numa::pool::{Blocks, Carved};
+
+/// Bytes of a [`Block`]: a 64 KiB body and a page for what goes before it.
+pub(crate) const BLOCK_SIZE: usize = 68 << 10;
 
 /// The blocks of a core. Kept alive by every block that is out.
 pub(crate) struct BlockPool {
     blocks: RefCell<Blocks>,
     block_size: usize,
-    /// Address of the first block, if the memory is registered with the ring: [pieces](piece), numbered from 0.
-    fixed: Option<usize>,
+    /// Addresses of the blocks that are registered with the ring, in [pieces](piece) numbered from 0. What the pool grows by is
+    /// not.
+    fixed: Range<usize>,
+    /// Tasks that wait for a block, by ticket, in the order in which they came.
+    waiters: RefCell<VecDeque<(u64, Waker)>>,
+    next_ticket: Cell<u64>,
+    /// Somebody found no block since [`is_short`](Self::is_short) was asked.
+    missed: Cell<bool>,
+    /// Times that somebody found none.
+    refused: Cell<u64>,
+    /// The most that were out at once.
+    most_out: Cell<usize>,
 }
 
 /// Bytes of a registered buffer: the kernel's limit is 1 GiB, and no block may lie across two.
@@ -36,14 +54,69 @@ impl BlockPool {
                 iov_len: (len - at).min(piece(block_size)),
             })
             .collect();
-        let fixed = (!pieces.is_empty() && register(&pieces)).then(|| start.addr().get());
-        Rc::new(Self { blocks: RefCell::new(blocks), block_size, fixed })
+        let first = start.addr().get();
+        let fixed = if !pieces.is_empty() && register(&pieces) { first..first + len } else { 0..0 };
+        Rc::new(Self {
+            blocks: RefCell::new(blocks),
+            block_size,
+            fixed,
+            waiters: RefCell::default(),
+            next_ticket: Cell::new(0),
+            missed: Cell::new(false),
+            refused: Cell::new(0),
+            most_out: Cell::new(0),
+        })
+    }
+
+    /// More memory has come. Returns how many blocks it makes.
+    pub(crate) fn extend(&self, memory: Carved) -> usize {
+        let more = self.blocks.borrow_mut().extend(memory);
+        self.wake_next();
+        more
+    }
+
+    /// Whether blocks are wanted that are not there.
+    pub(crate) fn is_short(&self) -> bool {
+        let wanted = self.missed.take() || !self.waiters.borrow().is_empty();
+        // Those who wait may not have had their turn since some came.
+        wanted && self.blocks.borrow().free() == 0
+    }
+
+    /// A block for `ticket`, or for somebody who just came: not before those who came earlier.
+    fn take(self: &Rc<Self>, ticket: Option<u64>) -> Option<Block> {
+        let turn = self.waiters.borrow().front().is_none_or(|(first, _)| Some(*first) == ticket);
+        let memory = if turn { self.blocks.borrow_mut().take() } else { None };
+        if memory.is_none() {
+            self.missed.set(true);
+            self.refused.set(self.refused.get() + 1);
+        }
+        let out = self.out();
+        self.most_out.set(self.most_out.get().max(out));
+        Some(Block { pool: Rc::clone(self), memory: memory?, len: 0 })
+    }
+
+    /// Wakes the task that has waited longest, if there is a block for it.
+    fn wake_next(&self) {
+        if self.waiters.borrow().is_empty() || self.blocks.borrow().free() == 0 {
+            return;
+        }
+        let first = self.waiters.borrow().front().map(|(_, waker)| waker.clone());
+        if let Some(waker) = first {
+            waker.wake();
+        }
     }
 
     /// Blocks that somebody holds.
-    pub(crate) fn out(&self) -> usize {
+    fn out(&self) -> usize {
         let blocks = self.blocks.borrow();
         blocks.capacity() - blocks.free()
+    }
+
+    /// Tells how many blocks are out, how many were at most, and how often there was none.
+    pub(crate) fn count(&self, counters: &CoreCounters) {
+        counters.blocks_out.set(self.out() as u64);
+        counters.blocks_peak.set(self.most_out.get() as u64);
+        counters.blocks_refused.set(self.refused.get());
     }
 }
 
@@ -57,20 +130,34 @@ pub struct Block {
 }
 
 impl Block {
-    /// Takes a block of the current core's pool; `None` when all are out, or the pool could not be placed.
+    /// Takes a block of the current core's pool if one is free and no task waits for it: `None` makes the pool grow, if its
+    /// [limit](crate::Builder::pool_limit) and the node allow that, so that a later call may find one.
     ///
     /// # Panics
     /// On a thread that is no core's.
     pub fn take() -> Option<Block> {
-        Core::with(|core| {
-            let counters = &core.shared.counters;
-            let Some(memory) = core.blocks.blocks.borrow_mut().take() else {
-                counters.blocks_refused.add(1);
-                return None;
-            };
-            counters.blocks_peak.raise(core.blocks.out() as u64);
-            Some(Block { pool: Rc::clone(&core.blocks), memory, len: 0 })
-        })
+        Core::with(|core| core.blocks.take(None))
+    }
+
+    /// Takes a block of the current core's pool, and waits for one while all are out: backpressure instead of more memory than
+    /// the core may have. Tasks get theirs in the order in which they came. A task that holds blocks and waits for more waits
+    /// for ever if all the others do so too.
+    ///
+    /// ```no_run
+    /// # async fn f(stream: annulus::net::TcpStream) -> annulus::Result<()> {
+    /// let mut block = annulus::buf::Block::get().await;
+    /// block.extend_from_slice(b"HTTP/1.1 204 No Content\r\n\r\n");
+    /// stream.send_all(block).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancellation
+    /// Safe: dropping the future gives up the place among those who wait.
+    ///
+    /// # Panics
+    /// When polled on a thread that is no core's.
+    pub fn get() -> GetBlock {
+        GetBlock { waits: None }
     }
 
     /// Bytes that it can hold.
@@ -99,9 +186,10 @@ impl Block {
         n
     }
 
-    /// The number of the registered buffer in which it lies.
+    /// The number of the registered buffer in which it lies, if it lies in one.
     pub(crate) fn fixed_index(&self) -> Option<u16> {
-        self.pool.fixed.map(|start| ((self.memory.addr().get() - start) / piece(self.pool.block_size)) as u16)
+        let (address, fixed) = (self.memory.addr().get(), &self.pool.fixed);
+        fixed.contains(&address).then(|| ((address - fixed.start) / piece(self.pool.block_size)) as u16)
     }
 
     /// The room behind what it holds.
@@ -141,11 +229,85 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: the memory came from this pool's `take`, and this handle, its only one, is gone.
         unsafe { self.pool.blocks.borrow_mut().give(self.memory) };
+        self.pool.wake_next();
     }
 }
 
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Block({} of {} bytes)", self.len, self.capacity())
+    }
+}
+
+/// The future of [`Block::get`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct GetBlock {
+    /// The pool, and the ticket with which this one stands among those who wait.
+    waits: Option<(Rc<BlockPool>, u64)>,
+}
+
+impl GetBlock {
+    /// Gives up the place among those who wait.
+    fn leave(&mut self) -> Option<Rc<BlockPool>> {
+        let (pool, ticket) = self.waits.take()?;
+        let mut waiters = pool.waiters.borrow_mut();
+        if let Ok(place) = waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
+            waiters.remove(place);
+        }
+        drop(waiters);
+        Some(pool)
+    }
+}
+
+impl Future for GetBlock {
+    type Output = Block;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Block> {
+        Core::with(|core| {
+            if core.budget.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let ticket = self.waits.as_ref().map(|(_, ticket)| *ticket);
+            let pool = self.waits.as_ref().map_or(&core.blocks, |(pool, _)| pool);
+            if let Some(block) = pool.take(ticket) {
+                core.budget.spend();
+                if let Some(pool) = self.leave() {
+                    pool.wake_next();
+                }
+                return Poll::Ready(block);
+            }
+            let mut waiters = pool.waiters.borrow_mut();
+            match ticket {
+                Some(ticket) => {
+                    let place = waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket);
+                    if let Some((_, waker)) = place.ok().and_then(|place| waiters.get_mut(place)) {
+                        waker.clone_from(cx.waker());
+                    }
+                }
+                None => {
+                    core.shared.counters.block_waits.add(1);
+                    let ticket = pool.next_ticket.replace(pool.next_ticket.get() + 1);
+                    waiters.push_back((ticket, cx.waker().clone()));
+                    drop(waiters);
+                    self.waits = Some((Rc::clone(&core.blocks), ticket));
+                }
+            }
+            Poll::Pending
+        })
+    }
+}
+
+impl Drop for GetBlock {
+    fn drop(&mut self) {
+        // A wake that was meant for this one is the next one's.
+        if let Some(pool) = self.leave() {
+            pool.wake_next();
+        }
+    }
+}
+
+impl fmt::Debug for GetBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetBlock").field("waits", &self.waits.is_some()).finish()
     }
 }

@@ -5,13 +5,15 @@
 //! borrowed crosses an await into the kernel.
 
 pub(crate) mod blocks;
+pub(crate) mod growth;
 mod lease;
 mod many;
 pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;
 
-pub use blocks::Block;
+pub use blocks::{Block, GetBlock};
+pub use growth::Grown;
 pub use lease::Lease;
 pub use many::IoBufs;
 pub use owned::{BufError, IoBuf, IoBufMut};

@@ -17,6 +17,12 @@ use crate::Error;
 pub unsafe trait IoBuf: 'static {
     /// The bytes.
     fn bytes(&self) -> &[u8];
+
+    /// The number of the buffer, registered with this core's ring, in which the bytes lie.
+    #[doc(hidden)]
+    fn registered(&self) -> Option<u16> {
+        None
+    }
 }
 
 /// Room that the kernel may fill: what a read may take.
@@ -32,6 +38,12 @@ pub unsafe trait IoBufMut: 'static {
     /// # Safety
     /// They were.
     unsafe fn filled(&mut self, n: usize);
+
+    /// The number of the buffer, registered with this core's ring, in which the room lies.
+    #[doc(hidden)]
+    fn registered(&self) -> Option<u16> {
+        None
+    }
 }
 
 macro_rules! heap_buffers {
@@ -73,6 +85,10 @@ unsafe impl IoBuf for Block {
     fn bytes(&self) -> &[u8] {
         self
     }
+
+    fn registered(&self) -> Option<u16> {
+        self.fixed_index()
+    }
 }
 
 /// A `Vec` is filled behind what it holds: its spare capacity is the room, and its length grows by what came.
@@ -100,6 +116,35 @@ unsafe impl IoBufMut for Block {
         // SAFETY: handed on to the caller.
         unsafe { self.grow(n) };
     }
+
+    fn registered(&self) -> Option<u16> {
+        self.fixed_index()
+    }
+}
+
+/// A buffer of which only the first so many bytes of its room are to be filled.
+pub(crate) struct AtMost<B> {
+    pub(crate) buf: B,
+    pub(crate) len: usize,
+}
+
+// SAFETY: the room is the beginning of the buffer's own.
+unsafe impl<B: IoBufMut> IoBufMut for AtMost<B> {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        let room = self.buf.room();
+        let len = self.len.min(room.len());
+        &mut room[..len]
+    }
+
+    unsafe fn filled(&mut self, n: usize) {
+        self.len -= n;
+        // SAFETY: handed on to the caller.
+        unsafe { self.buf.filled(n) };
+    }
+
+    fn registered(&self) -> Option<u16> {
+        self.buf.registered()
+    }
 }
 
 /// An operation failed, and here is the buffer it was given.
@@ -111,6 +156,10 @@ pub struct BufError<B> {
 }
 
 impl<B> BufError<B> {
+    pub(crate) fn new(error: Error, buf: B) -> Self {
+        Self { error, buf }
+    }
+
     pub(crate) fn io(what: &'static str, error: io::Error, buf: B) -> Self {
         Self { error: Error::io(what, error), buf }
     }

@@ -1,6 +1,7 @@
 //! Blocks that come home from other threads, and the end of the region in which they lie.
 //!
-//! A core cuts its region into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]).
+//! A core cuts its memory into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]). It may
+//! [add](Owner::add) more while others are out. All its memory together is called the region here.
 //! Who holds a [`Held`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
 //! that path touches plain memory only. One that is dropped anywhere else goes onto a list that the owner
 //! drains when it likes. Returning never waits, never needs memory and never fails, so it may happen in any
@@ -115,24 +116,37 @@ unsafe impl<R: Keeper> Send for Held<R> {}
 unsafe impl<R: Keeper> Sync for Held<R> {}
 
 impl<R: Keeper> Owner<R> {
-    /// Takes over `blocks` blocks of `block_size` bytes from `base` on. None is handed out.
+    /// An owner that can have `extents` times `per_extent` blocks of `block_size` bytes, and has none yet.
     ///
     /// # Panics
     ///
-    /// If a block is too small for a link (4 bytes), or there are more blocks than 32-bit numbers for them.
-    ///
-    /// # Safety
-    ///
-    /// From `base` on, `block_size * blocks` bytes are one allocation, valid for reads and writes from any
-    /// thread until `keeper` is dropped. The caller keeps track of which blocks are at home, and nobody else
-    /// touches one that is out.
-    pub(crate) unsafe fn new(base: NonNull<u8>, block_size: usize, blocks: u32, keeper: R) -> Owner<R> {
+    /// If a block is too small for a link (4 bytes), `per_extent` is no power of two, or there are more blocks than
+    /// 32-bit numbers for them.
+    pub(crate) fn new(block_size: usize, per_extent: u32, extents: u32, keeper: R) -> Owner<R> {
         assert!(block_size >= size_of::<u32>(), "a block must hold a link");
-        assert!(blocks <= MARKS, "more blocks than numbers");
-        let links = Links::new(base, block_size, blocks);
+        assert!(per_extent.is_power_of_two(), "a block's extent is told by a shift");
+        let blocks = per_extent.checked_mul(extents).filter(|&blocks| blocks <= MARKS);
+        let blocks = blocks.expect("as many numbers as blocks");
+        let links = Links::new(block_size, per_extent, extents);
         let ends = Ends { head: AtomicU32::new(EMPTY), holders: AtomicU64::new(OWNER) };
         let shared = NonNull::from(Box::leak(Box::new(Shared { links, keeper, ends })));
         Owner { shared, blocks, taken: Cell::new(0), detached: Cell::new(EMPTY), keeper: PhantomData }
+    }
+
+    /// Takes over the memory of one extent, whose first block gets the number `first`. None is handed out.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such number.
+    ///
+    /// # Safety
+    ///
+    /// `first` is a multiple of the blocks per extent, and its extent was not added before. From `base` on, all bytes of
+    /// those of the extent's blocks that will ever be handed out are valid for reads and writes from any thread until
+    /// the keeper is dropped. The caller keeps track of which blocks are at home, and nobody else touches one that is
+    /// out.
+    pub(crate) unsafe fn add(&self, first: u32, base: NonNull<u8>) {
+        self.shared().links.add(first, base);
     }
 
     fn shared(&self) -> &Shared<R> {
@@ -140,10 +154,25 @@ impl<R: Keeper> Owner<R> {
         unsafe { self.shared.as_ref() }
     }
 
+    /// What keeps the region.
+    pub(crate) fn keeper(&self) -> &R {
+        &self.shared().keeper
+    }
+
     /// How many blocks are out: held by somebody, or returned elsewhere and not drained yet.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> u32 {
         self.taken.get()
+    }
+
+    /// Where block `index` lies.
+    ///
+    /// # Safety
+    ///
+    /// The block's extent was added, with memory for it.
+    pub(crate) unsafe fn address(&self, index: u32) -> NonNull<u8> {
+        // SAFETY: handed on to the caller; the owner keeps the memory.
+        unsafe { self.shared().links.block(index) }
     }
 
     /// Lends block `index` out.
@@ -154,7 +183,7 @@ impl<R: Keeper> Owner<R> {
     ///
     /// # Safety
     ///
-    /// The block is at home: it was never handed out, or came back through [`take_back`](Owner::take_back) or
+    /// The block's extent was added, with memory for it. The block is at home: it was never handed out, or came back through [`take_back`](Owner::take_back) or
     /// [`drain`](Owner::drain) since. Neither the owner nor the kernel uses it until it comes back.
     pub(crate) unsafe fn hand_out(&self, index: u32) -> Held<R> {
         assert!(index < self.blocks, "no block {index} of {}", self.blocks);

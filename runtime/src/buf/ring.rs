@@ -1,18 +1,19 @@
 //! The provided-buffer ring of a core: node-local memory that the kernel picks from when something comes.
 //!
-//! The descriptors' ring and the buffers are carved out of the core's share of its node's pool. Only the core's thread
+//! The descriptors' ring and the buffers are carved out of the core's share of its node's pool. The ring has room for all
+//! buffers that there can be, so that the pool may [grow](super::growth). Only the core's thread
 //! moves the ring's tail; a buffer whose last lease is dropped elsewhere comes back through the
 //! [list of returns](super::returns). Linux 5.19; `io_uring_register_buf_ring(3)`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
+use super::growth::Terms;
 use super::lease::Lease;
 use super::returns::{Held, Keeper, Owner};
 use crate::core::Core;
@@ -20,14 +21,13 @@ use crate::core::counters::CoreCounters;
 use crate::core::shared::CoreShared;
 use crate::net::socket::Socket;
 use crate::numa::pool::{Carved, Share};
-use crate::numa::region::Region;
 use crate::ring::{Ring, not_registered};
 use crate::{Error, ErrorKind, Result};
 
 /// The one buffer group of a core.
 pub(crate) const BUFFER_GROUP: u16 = 0;
 /// Bytes of a buffer: two pages hold a request with its headers, and a bulk receive takes several at a time.
-const BUFFER_SIZE: usize = 8 << 10;
+pub(super) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
@@ -36,8 +36,8 @@ const NONE: u16 = u16::MAX;
 
 /// What keeps the buffers' memory until the last lease is gone.
 pub(crate) struct Keep {
-    /// What was carved out of it never comes back to it, so holding the region holds the buffers.
-    _region: Arc<Region>,
+    /// The buffers' memory. Locked when it grows, and when it goes.
+    memory: Mutex<Vec<Carved>>,
     /// How many leases share each buffer that is out.
     pub(super) shares: Box<[AtomicU32]>,
     core: Arc<CoreShared>,
@@ -77,13 +77,20 @@ struct Came {
 pub(crate) struct BufRing {
     owner: Owner<Keep>,
     descriptors: Carved,
-    base: NonNull<u8>,
-    count: u16,
+    /// Slots of the ring, a power of two.
+    slots: u16,
+    /// Buffers with consecutive numbers and addresses, a power of two: what it grows by.
+    per_extent: u16,
+    /// Extents that there are, and that there can be.
+    extents: Cell<u16>,
+    most_extents: u16,
+    /// Buffers that there are.
+    count: Cell<u16>,
     tail: Cell<u16>,
     /// Buffers in the ring: at home, for the kernel to pick.
     free: Cell<u16>,
-    /// The fewest that were there at any time.
-    least_free: Cell<u16>,
+    /// The most that were out at once.
+    most_out: Cell<u16>,
     came: Box<[Cell<Came>]>,
     /// Streams that found no buffer, in the order in which they will get one.
     hungry: RefCell<VecDeque<Weak<Socket>>>,
@@ -93,7 +100,12 @@ pub(crate) struct BufRing {
 
 impl BufRing {
     /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring.
-    pub(crate) fn new(ring: &Ring, share: &mut Share, core: &Arc<CoreShared>) -> Result<Self> {
+    pub(crate) fn new(
+        ring: &Ring,
+        share: &mut Share,
+        core: &Arc<CoreShared>,
+        growth: &Terms,
+    ) -> Result<Self> {
         let too_small = || {
             let what = format!(
                 "{} bytes of node memory are too few for receive buffers; give each core more, or free some on the node",
@@ -104,40 +116,79 @@ impl BufRing {
         let fit = share.left() / 2 / BUFFER_SIZE;
         let count =
             if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
+        let more = growth.limit.saturating_sub(share.len()) / BUFFER_SIZE;
+        // The descriptors take no more than a quarter of what there is to begin with.
+        let affordable = share.left() / 4 / size_of::<BufRingEntry>();
+        let slots = (count + more).min(affordable).clamp(count, MAX_BUFFERS).next_power_of_two();
+        let per_extent = (growth.step() / BUFFER_SIZE).min(slots);
+        let most_extents =
+            (MAX_BUFFERS / per_extent).min(count.div_ceil(per_extent) + more.div_ceil(per_extent));
         let too_small = too_small();
         let carved =
-            share.carve(count * size_of::<BufRingEntry>(), PAGE).zip(share.carve(count * BUFFER_SIZE, PAGE));
+            share.carve(slots * size_of::<BufRingEntry>(), PAGE).zip(share.carve(count * BUFFER_SIZE, PAGE));
         let Some((descriptors, memory)) = carved else { return Err(too_small) };
-        let base = memory.as_ptr();
-        let shares = (0..count).map(|_| AtomicU32::new(0)).collect();
-        let keep = Keep { _region: Arc::clone(memory.region()), shares, core: Arc::clone(core) };
-        // SAFETY: `count` buffers were carved in one piece, whose region `keep` holds; all are at home.
-        let owner = unsafe { Owner::new(base, BUFFER_SIZE, count as u32, keep) };
+        let numbers = per_extent * most_extents;
+        let shares = (0..numbers).map(|_| AtomicU32::new(0)).collect();
+        let keep = Keep { memory: Mutex::default(), shares, core: Arc::clone(core) };
+        let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, keep);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, count as u16, BUFFER_GROUP, 0) }
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, slots as u16, BUFFER_GROUP, 0) }
             .map_err(|e| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e))?;
         let this = Self {
             owner,
             descriptors,
-            base,
-            count: count as u16,
+            slots: slots as u16,
+            per_extent: per_extent as u16,
+            extents: Cell::new(0),
+            most_extents: most_extents as u16,
+            count: Cell::new(0),
             tail: Cell::new(0),
             free: Cell::new(0),
-            least_free: Cell::new(count as u16),
-            came: vec![Cell::new(Came { bytes: 0, next: NONE }); count].into_boxed_slice(),
+            most_out: Cell::new(0),
+            came: vec![Cell::new(Came { bytes: 0, next: NONE }); numbers].into_boxed_slice(),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
         };
-        for index in 0..this.count {
-            this.give_to_kernel(index);
-        }
+        this.extend(memory);
         Ok(this)
+    }
+
+    /// Buffers by which it may grow in one step.
+    pub(crate) fn room(&self) -> usize {
+        let room = if self.extents.get() < self.most_extents { self.per_extent } else { 0 };
+        room.min(self.slots - self.count.get()).into()
+    }
+
+    /// Cuts `memory` into buffers, as many as there are slots and numbers for, and returns how many. Where it is too short for
+    /// a whole number of extents, the last numbers stay unused.
+    pub(crate) fn extend(&self, memory: Carved) -> usize {
+        let base = memory.as_ptr();
+        let room =
+            (self.slots - self.count.get()).min((self.most_extents - self.extents.get()) * self.per_extent);
+        let count = (memory.len() / BUFFER_SIZE).min(room.into()) as u16;
+        // Locked by this thread alone until the core has ended. A list is whole at every moment.
+        self.owner.keeper().memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        let first = self.extents.get() * self.per_extent;
+        for number in (0..count).step_by(self.per_extent.into()) {
+            // SAFETY: the offset is below `count` buffers, hence inside the memory, which the keeper now has. The extents are
+            // new, and numbers of buffers that do not fit are not handed out: they never get to the kernel.
+            unsafe {
+                let base = base.add(usize::from(number) * BUFFER_SIZE);
+                self.owner.add((first + number).into(), base);
+            }
+        }
+        self.extents.set(self.extents.get() + count.div_ceil(self.per_extent));
+        self.count.set(self.count.get() + count);
+        for number in 0..count {
+            self.give_to_kernel(first + number);
+        }
+        count.into()
     }
 
     /// Bytes of a buffer, and how many there are.
     pub(crate) fn shape(&self) -> (usize, usize) {
-        (BUFFER_SIZE, self.count.into())
+        (BUFFER_SIZE, self.count.get().into())
     }
 
     /// Where the descriptors lie, for the report.
@@ -150,12 +201,12 @@ impl BufRing {
     fn give_to_kernel(&self, index: u16) {
         let entries: *mut BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
         let tail = self.tail.get();
-        // SAFETY: the slot is inside the descriptors; the kernel reads it only after the tail has passed it. The
-        // address is that of a whole buffer inside the carved memory. The first entry's last field is the tail
+        // SAFETY: the buffer's extent was added. The slot is inside the descriptors; the kernel reads it only after the tail has passed it. The
+        // address is that of a whole buffer, which is at home. The first entry's last field is the tail
         // (io_uring_register_buf_ring(3)), which no setter of an entry touches.
         unsafe {
-            let entry = &mut *entries.add((tail & (self.count - 1)).into());
-            entry.set_addr(self.base.add(usize::from(index) * BUFFER_SIZE).as_ptr().expose_provenance() as u64);
+            let entry = &mut *entries.add((tail & (self.slots - 1)).into());
+            entry.set_addr(self.owner.address(index.into()).as_ptr().expose_provenance() as u64);
             entry.set_len(BUFFER_SIZE as u32);
             entry.set_bid(index);
             let shared_tail = BufRingEntry::tail(entries).cast_mut().cast::<AtomicU16>();
@@ -167,16 +218,19 @@ impl BufRing {
 
     /// The kernel has picked a buffer: its CQE names it.
     pub(crate) fn picked(&self) {
-        let free = self.free.get() - 1;
-        self.free.set(free);
-        self.least_free.set(self.least_free.get().min(free));
+        self.free.set(self.free.get() - 1);
+        self.most_out.set(self.most_out.get().max(self.out()));
     }
 
     /// Tells how many buffers are out, and how many were at most.
-    pub(crate) fn count(&self, counters: &CoreCounters) {
-        let out = |free: u16| u64::from(self.count - free);
-        counters.recv_buffers_out.set(out(self.free.get()));
-        counters.recv_buffers_peak.raise(out(self.least_free.get()));
+    pub(crate) fn tell(&self, counters: &CoreCounters) {
+        counters.recv_buffers_out.set(self.out().into());
+        counters.recv_buffers_peak.set(self.most_out.get().into());
+    }
+
+    /// Buffers that are not in the ring.
+    fn out(&self) -> u16 {
+        self.count.get() - self.free.get()
     }
 
     /// A buffer that nobody holds any more goes back to the kernel.
@@ -246,6 +300,11 @@ impl BufRing {
     /// Whether streams wait for buffers.
     pub(crate) fn is_short(&self) -> bool {
         !self.hungry.borrow().is_empty()
+    }
+
+    /// Whether streams wait for buffers and there is none.
+    pub(crate) fn is_starving(&self) -> bool {
+        self.free.get() == 0 && self.is_short()
     }
 
     /// A stream holds much that nobody took: look again when its task has had its chance.

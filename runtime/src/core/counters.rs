@@ -22,13 +22,6 @@ impl Counter {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// The counter is the highest level so far. Only the core's own thread may call this.
-    pub(crate) fn raise(&self, n: u64) {
-        if self.get() < n {
-            self.set(n);
-        }
-    }
-
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -107,8 +100,9 @@ counters! {
     cq_overflows,
     /// Operations in flight now, and those whose result waits for its owner. Not a sum: it goes up and down.
     operations,
-    /// Operations that we know to run on an io-wq worker, a kernel thread, because the kernel never runs them in line: `statx`,
-    /// splice, opens that make or truncate a file. What the kernel sends there for reasons of its own (a read that found no page
+    /// Operations that we know to run on an io-wq worker, a kernel thread, because the kernel never runs them in line: splice,
+    /// `statx`, `fsync`, `fallocate`, `ftruncate`, the making, renaming and removing of names, opens that make or truncate a file,
+    /// and advice to read. What the kernel sends there for reasons of its own (a read that found no page
     /// in memory on a file system that cannot wait asynchronously) it does not tell, and it is not in here.
     iowq_punts,
     /// Polls of tasks.
@@ -133,8 +127,14 @@ counters! {
     blocks_out,
     /// The most blocks that were out at once.
     blocks_peak,
-    /// Times that a block was asked for and all were out.
+    /// Times that a block was asked for and none could be had.
     blocks_refused,
+    /// Bytes by which the pool has grown.
+    pool_grown_bytes,
+    /// Steps of growth that brought nothing, or less than was asked.
+    pool_refusals,
+    /// Times that a task had to wait for a block.
+    block_waits,
     /// Bytes sent from buffers.
     send_bytes,
     /// Zero-copy sends of which the kernel gave a result.

@@ -16,7 +16,9 @@ use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::BlockPool;
+use crate::buf::growth::Growth;
 use crate::buf::ring::BufRing;
 use crate::core::counters::Counters;
 use crate::numa::CpuId;
@@ -45,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,
     pub(crate) blocks: Rc<BlockPool>,
+    pub(crate) growth: Growth,
+    pub(crate) blocking: Arc<BlockingPool>,
     pub(crate) ops: OpTable,
     pub(crate) ring: Ring,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::counters::CoreCounters;
 use super::mailbox::{Doorbell, WakeList};
 use super::turn::TurnWord;
+use crate::buf::growth::Recorded;
 use crate::error::os;
 use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
@@ -21,6 +22,7 @@ pub(crate) struct CoreShared {
     /// Which task is polled just now.
     pub(crate) turn: TurnWord,
     pub(crate) woken: WakeList<Woken>,
+    pub(crate) growth: Recorded,
     doorbell: Doorbell,
     /// The eventfd that a poll of the core's ring waits on.
     bell: OwnedFd,
@@ -36,6 +38,7 @@ impl CoreShared {
             counters: CoreCounters::default(),
             turn: TurnWord::new(),
             woken: WakeList::new(),
+            growth: Recorded::default(),
             doorbell: Doorbell::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
         })

@@ -1,60 +1,41 @@
 //! Open files.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::OpenOptions;
+use super::{Alignment, OpenOptions, Stat};
+use crate::buf::owned::AtMost;
 use crate::buf::{BufError, IoBuf, IoBufMut};
 use crate::core::Core;
 use crate::error::os;
+use crate::op::advise::Advise;
 use crate::op::ask;
+use crate::op::fallocate::Fallocate;
 use crate::op::read::Read;
 use crate::op::statx::Statx;
+use crate::op::sync::Sync;
+use crate::op::truncate::Truncate;
 use crate::op::write::Write;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result, spawn_blocking};
 
-/// What a name stands for.
+/// How a file will be read (`posix_fadvise(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FileKind {
-    /// A regular file.
-    Regular,
-    /// A directory.
-    Directory,
-    /// A FIFO, a device, a socket.
-    Other,
-}
-
-/// What is known of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stat {
-    /// What it is.
-    pub kind: FileKind,
-    /// Bytes.
-    pub size: u64,
-    /// When its content was last changed.
-    pub modified: SystemTime,
-    /// Permission bits.
-    pub mode: u32,
-    /// Inode number; with the device it names the file.
-    pub inode: u64,
-}
-
-impl Stat {
-    fn new(mode: u32, size: u64, inode: u64, seconds: i64, nanoseconds: u32) -> Self {
-        let kind = match mode & libc::S_IFMT {
-            libc::S_IFREG => FileKind::Regular,
-            libc::S_IFDIR => FileKind::Directory,
-            _ => FileKind::Other,
-        };
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
-        let modified = base.unwrap_or(UNIX_EPOCH) + Duration::from_nanos(u64::from(nanoseconds));
-        Self { kind, size, modified, mode: mode & 0o7777, inode }
-    }
+pub enum Advice {
+    /// In no known way.
+    Normal,
+    /// From front to back: the kernel reads further ahead.
+    Sequential,
+    /// Here and there: it does not read ahead.
+    Random,
+    /// Soon: it begins to read now.
+    WillNeed,
+    /// Not again: pages that need not be written are dropped from the page cache.
+    DontNeed,
 }
 
 /// An open file. Cloning is cheap and shares the descriptor, which is closed with the last clone and the last
@@ -62,12 +43,21 @@ impl Stat {
 #[derive(Debug, Clone)]
 pub struct File {
     fd: Rc<OwnedFd>,
+    /// Opened for direct I/O.
+    direct: Option<Alignment>,
 }
 
+/// The kernel has no operation to truncate by.
+static NO_TRUNCATE: AtomicBool = AtomicBool::new(false);
+
 impl File {
+    pub(super) fn new(fd: Rc<OwnedFd>, direct: Option<Alignment>) -> Self {
+        Self { fd, direct }
+    }
+
     /// Takes over an open descriptor.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd: Rc::new(fd) }
+        Self::new(Rc::new(fd), None)
     }
 
     /// Opens a file as the process sees its path. Linux 5.6 (`openat2(2)`).
@@ -79,11 +69,26 @@ impl File {
     /// Safe: a descriptor that comes late is closed.
     pub async fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let fd = options
-            .open(None, path)
-            .await
-            .map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
-        Ok(Self::from_fd(fd))
+        let file = options.file(None, path).await;
+        file.map_err(|e| Error::io(format!("cannot open {}", path.display()), e))
+    }
+
+    /// Opens a file for reading and writing as the process sees its path; one that is not there is made, one that is
+    /// there is emptied. Linux 5.6 (`openat2(2)`).
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    ///
+    /// # Cancellation
+    /// As for [`open`](Self::open), and the file may have been made or emptied.
+    pub async fn create(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open(path, OpenOptions::new().write(true).create(true).truncate(true)).await
+    }
+
+    /// What reads and writes have to be aligned to, if the file was opened for direct I/O
+    /// ([`OpenOptions::direct`]).
+    pub fn alignment(&self) -> Option<Alignment> {
+        self.direct
     }
 
     pub(crate) fn shared_fd(&self) -> &Rc<OwnedFd> {
@@ -100,8 +105,7 @@ impl File {
     /// Safe.
     pub async fn stat(&self) -> Result<Stat> {
         let s = ask(Statx::new(Rc::clone(&self.fd))).await.map_err(|e| Error::io("cannot stat a file", e))?;
-        let mode = u32::from(s.stx_mode);
-        Ok(Stat::new(mode, s.stx_size, s.stx_ino, s.stx_mtime.tv_sec, s.stx_mtime.tv_nsec))
+        Ok(Stat::from(&*s))
     }
 
     /// What the file is, asked on the core (`fstat(2)`). The inode of an open file is in memory, so on a local file
@@ -112,18 +116,25 @@ impl File {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
     pub fn stat_now(&self) -> Result<Stat> {
         let s = rustix::fs::fstat(&*self.fd).map_err(os).map_err(|e| Error::io("cannot stat a file", e))?;
-        Ok(Stat::new(s.st_mode, s.st_size as u64, s.st_ino, s.st_mtime, s.st_mtime_nsec as u32))
+        Ok(Stat::from(&s))
     }
 
     /// Reads at `offset` (bytes) into the room of `buf`. Returns how many bytes came, 0 at the end of the file, and the
     /// buffer. Linux 5.6 (`pread(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, [`ErrorKind::Input`](crate::ErrorKind::Input)
+    /// for a direct read that is not aligned; the buffer comes back with it.
     ///
     /// # Cancellation
     /// Safe: the buffer stays the kernel's until the read has ended, and is dropped then.
     pub async fn read_at<B: IoBufMut>(&self, mut buf: B, offset: u64) -> Result<(usize, B), BufError<B>> {
+        if let Some(direct) = self.direct {
+            let room = buf.room();
+            if let Err(e) = direct.check("read", room.as_ptr().addr(), offset, room.len()) {
+                return Err(BufError::new(e, buf));
+            }
+        }
         loop {
             let (result, back) = ask(Read { file: Rc::clone(&self.fd), buf, offset }).await;
             buf = back;
@@ -135,27 +146,202 @@ impl File {
         }
     }
 
+    /// Reads `len` bytes at `offset` (bytes) into the room of `buf`. Linux 5.6 (`pread(2)`).
+    ///
+    /// # Errors
+    /// As for [`read_at`](Self::read_at); `UnexpectedEof` when the file ends before; [`ErrorKind::Input`](crate::ErrorKind::Input)
+    /// when the room is smaller than `len`. The buffer comes back with it, and has what came.
+    ///
+    /// # Cancellation
+    /// As for [`read_at`](Self::read_at).
+    pub async fn read_exact_at<B: IoBufMut>(
+        &self,
+        mut buf: B,
+        len: usize,
+        offset: u64,
+    ) -> Result<B, BufError<B>> {
+        let room = buf.room().len();
+        if room < len {
+            let what = format!("{len} bytes are to be read into room for {room}");
+            return Err(BufError::new(Error::new(ErrorKind::Input, what), buf));
+        }
+        let mut buf = AtMost { buf, len };
+        while buf.len > 0 {
+            let at = offset + (len - buf.len) as u64;
+            match self.read_at(buf, at).await {
+                Ok((0, AtMost { buf, .. })) => {
+                    return Err(BufError::io("read failed", io::ErrorKind::UnexpectedEof.into(), buf));
+                }
+                Ok((_, back)) => buf = back,
+                Err(BufError { error, buf: AtMost { buf, .. } }) => return Err(BufError::new(error, buf)),
+            }
+        }
+        Ok(buf.buf)
+    }
+
+    /// Writes from the beginning of `buf` at `offset` (bytes), once. Returns how many bytes were written, which may be
+    /// fewer than there are, and the buffer. Linux 5.6 (`pwrite(2)`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, [`ErrorKind::Input`](crate::ErrorKind::Input)
+    /// for a direct write that is not aligned; the buffer comes back with it.
+    ///
+    /// # Cancellation
+    /// An unknown prefix may have been written.
+    pub async fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Result<(usize, B), BufError<B>> {
+        self.write_from(buf, 0, offset).await
+    }
+
     /// Writes all of `buf` at `offset` (bytes) and gives it back. Linux 5.6 (`pwrite(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it, and a prefix may have been written.
+    /// As for [`write_at`](Self::write_at), and a prefix may have been written.
     ///
     /// # Cancellation
     /// An unknown prefix may have been written.
     pub async fn write_all_at<B: IoBuf>(&self, mut buf: B, offset: u64) -> Result<B, BufError<B>> {
         let mut from = 0;
         while from < buf.bytes().len() {
-            let write = Write { file: Rc::clone(&self.fd), buf, from, offset: offset + from as u64 };
-            let (result, back) = ask(write).await;
+            let (n, back) = self.write_from(buf, from, offset + from as u64).await?;
+            buf = back;
+            if n == 0 {
+                return Err(BufError::io("write failed", io::ErrorKind::WriteZero.into(), buf));
+            }
+            from += n;
+        }
+        Ok(buf)
+    }
+
+    /// One write of `buf[from..]`.
+    async fn write_from<B: IoBuf>(
+        &self,
+        mut buf: B,
+        from: usize,
+        offset: u64,
+    ) -> Result<(usize, B), BufError<B>> {
+        if let Some(direct) = self.direct {
+            let bytes = &buf.bytes()[from..];
+            if let Err(e) = direct.check("write", bytes.as_ptr().addr(), offset, bytes.len()) {
+                return Err(BufError::new(e, buf));
+            }
+        }
+        loop {
+            let (result, back) = ask(Write { file: Rc::clone(&self.fd), buf, from, offset }).await;
             buf = back;
             match result {
-                Ok(0) => return Err(BufError::io("write failed", io::ErrorKind::WriteZero.into(), buf)),
-                Ok(n) => from += n,
+                Ok(n) => return Ok((n, buf)),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(BufError::io("write failed", e, buf)),
             }
         }
-        Ok(buf)
+    }
+
+    /// Brings what was written to the disk, with all that is known of the file. Linux 5.1 (`fsync(2)`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason. An `EIO` is told once: after it nobody knows
+    /// which writes are lost.
+    ///
+    /// # Cancellation
+    /// Safe; it may have been done.
+    pub async fn sync_all(&self) -> Result<()> {
+        sync(&self.fd, false).await
+    }
+
+    /// As [`sync_all`](Self::sync_all), without what is not needed to read the bytes again, such as times
+    /// (`fdatasync(2)`).
+    ///
+    /// # Errors
+    /// As for [`sync_all`](Self::sync_all).
+    ///
+    /// # Cancellation
+    /// Safe; it may have been done.
+    pub async fn sync_data(&self) -> Result<()> {
+        sync(&self.fd, true).await
+    }
+
+    /// Cuts the file to `len` bytes, or lengthens it by a hole that reads as zeroes. By the ring since Linux 6.9; before,
+    /// by a [blocking thread](crate::spawn_blocking) (`ftruncate(2)`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EINVAL` for a file that was not opened for
+    /// writing, or a length that is too large.
+    ///
+    /// # Cancellation
+    /// It may have been done.
+    pub async fn set_len(&self, len: u64) -> Result<()> {
+        let failed = |e| Error::io(format!("cannot set a file's length to {len} bytes"), e);
+        if !NO_TRUNCATE.load(Ordering::Relaxed) {
+            match ask(Truncate { file: Rc::clone(&self.fd), len }).await {
+                // Not known to this kernel, or wrong: the call on the thread tells which.
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+                result => return result.map_err(failed),
+            }
+        }
+        let fd = self.fd.try_clone().map_err(failed)?;
+        spawn_blocking(move || rustix::fs::ftruncate(fd, len)).await?.map_err(os).map_err(failed)?;
+        if !NO_TRUNCATE.swap(true, Ordering::Relaxed) {
+            tracing::debug!("no IORING_OP_FTRUNCATE (Linux < 6.9): files are truncated by blocking threads");
+        }
+        Ok(())
+    }
+
+    /// Gives bytes `range` of the file their blocks on the disk, and lengthens the file to the range's end if it is
+    /// shorter: later writes there do not fail for lack of space. Linux 5.6 (`fallocate(2)`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ENOSPC`, `EOPNOTSUPP` where the file system
+    /// cannot, `EINVAL` for an empty range.
+    ///
+    /// # Cancellation
+    /// It may have been done, or a part of it.
+    pub async fn allocate(&self, range: Range<u64>) -> Result<()> {
+        self.fallocate(range, 0).await
+    }
+
+    /// Takes the blocks of bytes `range`, which then read as zeroes; the file's length stays. Linux 5.6
+    /// (`fallocate(2)`, FALLOC_FL_PUNCH_HOLE).
+    ///
+    /// # Errors
+    /// As for [`allocate`](Self::allocate).
+    ///
+    /// # Cancellation
+    /// It may have been done, or a part of it.
+    pub async fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.fallocate(range, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).await
+    }
+
+    async fn fallocate(&self, range: Range<u64>, mode: i32) -> Result<()> {
+        let len = range.end.saturating_sub(range.start);
+        let fallocate = Fallocate { file: Rc::clone(&self.fd), offset: range.start, len, mode };
+        ask(fallocate).await.map_err(|e| Error::io("cannot change the blocks of a file", e))
+    }
+
+    /// Tells the kernel how bytes `range` will be read. Linux 5.6 (`posix_fadvise(2)`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ESPIPE` for a pipe.
+    ///
+    /// # Cancellation
+    /// Safe; advice changes no byte.
+    pub async fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
+        let advice = match advice {
+            Advice::Normal => libc::POSIX_FADV_NORMAL,
+            Advice::Sequential => libc::POSIX_FADV_SEQUENTIAL,
+            Advice::Random => libc::POSIX_FADV_RANDOM,
+            Advice::WillNeed => libc::POSIX_FADV_WILLNEED,
+            Advice::DontNeed => libc::POSIX_FADV_DONTNEED,
+        };
+        // The entry's length has 32 bits, and 0 stands for "to the end": a longer range is told in steps.
+        let Range { start: mut offset, end } = range;
+        while offset < end {
+            let len = (end - offset).min(1 << 30) as u32;
+            ask(Advise { file: Rc::clone(&self.fd), offset, len, advice })
+                .await
+                .map_err(|e| Error::io("cannot advise on a file", e))?;
+            offset += u64::from(len);
+        }
+        Ok(())
     }
 
     /// Closes the descriptor through the ring if this is its last user. Dropping a file does the same on the core,
@@ -165,6 +351,13 @@ impl File {
             Core::with(|core| core.close(fd));
         }
     }
+}
+
+/// `fsync(2)` or `fdatasync(2)`.
+pub(super) async fn sync(file: &Rc<OwnedFd>, data_only: bool) -> Result<()> {
+    ask(Sync { file: Rc::clone(file), data_only })
+        .await
+        .map_err(|e| Error::io("cannot bring a file to the disk", e))
 }
 
 impl AsFd for File {

@@ -1,17 +1,16 @@
-//! Opening files, also beneath a directory that they cannot escape.
+//! How files are opened.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::File;
+use super::{Alignment, File};
 use crate::op::ask;
 use crate::op::open::Open;
-use crate::{Error, Result};
 
 /// How often an open is tried again that the kernel asks to be tried again, and how long between.
 const TRIES: u32 = 8;
@@ -22,8 +21,11 @@ const REST: Duration = Duration::from_millis(1);
 pub struct OpenOptions {
     read: bool,
     write: bool,
+    append: bool,
     create: bool,
+    create_new: bool,
     truncate: bool,
+    direct: bool,
     nonblock: bool,
     mode: u32,
 }
@@ -37,7 +39,17 @@ impl Default for OpenOptions {
 impl OpenOptions {
     /// Reading only.
     pub const fn new() -> Self {
-        Self { read: true, write: false, create: false, truncate: false, nonblock: false, mode: 0o666 }
+        Self {
+            read: true,
+            write: false,
+            append: false,
+            create: false,
+            create_new: false,
+            truncate: false,
+            direct: false,
+            nonblock: false,
+            mode: 0o666,
+        }
     }
 
     /// Whether the file can be read.
@@ -52,9 +64,30 @@ impl OpenOptions {
         self
     }
 
+    /// Whether every write goes to the file's end, whatever offset it names (`O_APPEND`). Say `write(true)` too.
+    pub const fn append(mut self, append: bool) -> Self {
+        self.append = append;
+        self
+    }
+
     /// Whether a missing file is made (`O_CREAT`).
     pub const fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether the file must not be there before (`O_CREAT | O_EXCL`): no symbolic link is followed, and of several that
+    /// try one succeeds.
+    pub const fn create_new(mut self, create_new: bool) -> Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// Whether bytes go past the page cache (`O_DIRECT`, `open(2)`). Buffers, offsets and lengths must then be
+    /// [aligned](super::Alignment); a read or write that is not is refused with an error that says in what. `EINVAL` on
+    /// file systems that cannot (tmpfs before Linux 6.6).
+    pub const fn direct(mut self, direct: bool) -> Self {
+        self.direct = direct;
         self
     }
 
@@ -84,68 +117,39 @@ impl OpenOptions {
         };
         let flag = |on, flag| if on { flag } else { 0 };
         access
+            | flag(self.append, libc::O_APPEND)
             | flag(self.create, libc::O_CREAT)
+            | flag(self.create_new, libc::O_CREAT | libc::O_EXCL)
+            | flag(self.direct, libc::O_DIRECT)
             | flag(self.truncate, libc::O_TRUNC)
             | flag(self.nonblock, libc::O_NONBLOCK)
     }
 
-    pub(crate) async fn open(self, dir: Option<Rc<OwnedFd>>, path: &Path) -> io::Result<OwnedFd> {
-        let path = CString::new(path.as_os_str().as_bytes())?;
+    /// Opens `path` beneath `dir`, or as the process sees it.
+    pub(super) async fn file(self, dir: Option<&Rc<OwnedFd>>, path: &Path) -> io::Result<File> {
         // openat2 refuses a mode where nothing is made.
-        let mode = if self.create { self.mode & 0o7777 } else { 0 };
-        for _ in 0..TRIES {
-            match ask(Open::new(dir.clone(), path.clone(), self.flags(), mode)).await {
-                // A name was changed beneath us while it was being resolved (openat2(2), RESOLVE_BENEATH), or a lease
-                // on the file is being broken (fcntl(2), F_SETLEASE), which may take longer than anyone should wait.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
-                result => return result,
-            }
-            crate::time::sleep(REST).await;
+        let mode = if self.create || self.create_new { self.mode & 0o7777 } else { 0 };
+        let fd = Rc::new(open(dir, path, self.flags(), mode).await?);
+        let direct = if self.direct { Some(Alignment::of(&fd).await?) } else { None };
+        Ok(File::new(fd, direct))
+    }
+}
+
+/// Opens what is there beneath `dir`.
+pub(super) async fn open_path(dir: &Rc<OwnedFd>, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    open(Some(dir), path, flags, 0).await
+}
+
+async fn open(dir: Option<&Rc<OwnedFd>>, path: &Path, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    for _ in 0..TRIES {
+        match ask(Open::new(dir.cloned(), path.clone(), flags, mode)).await {
+            // A name was changed beneath us while it was being resolved (openat2(2), RESOLVE_BENEATH), or a lease
+            // on the file is being broken (fcntl(2), F_SETLEASE), which may take longer than anyone should wait.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+            result => return result,
         }
-        ask(Open::new(dir, path, self.flags(), mode)).await
+        crate::time::sleep(REST).await;
     }
-}
-
-/// A directory beneath which files are opened.
-#[derive(Debug, Clone)]
-pub struct Dir {
-    fd: Rc<OwnedFd>,
-}
-
-impl Dir {
-    /// Opens a directory. Linux 5.6 (`openat2(2)`).
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path; `ENOTDIR` when it is none.
-    ///
-    /// # Cancellation
-    /// Safe: a descriptor that comes late is closed.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let failed = |e| Error::io(format!("cannot open directory {}", path.display()), e);
-        let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| failed(e.into()))?;
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        let fd = ask(Open::new(None, name, flags, 0)).await.map_err(failed)?;
-        Ok(Self { fd: Rc::new(fd) })
-    }
-
-    /// Opens a file beneath this directory: no `..`, no absolute path and no symbolic link leads out of it
-    /// (`RESOLVE_BENEATH`, Linux 5.6, `openat2(2)`).
-    ///
-    /// # Errors
-    /// The system's reason as it is, since a server asks for paths that its clients made up: `ENOENT`, `EXDEV` (it
-    /// would leave the directory), `ELOOP`, `EACCES`, `ENOTDIR`, `ENAMETOOLONG`, ...
-    ///
-    /// # Cancellation
-    /// Safe: a descriptor that comes late is closed.
-    pub async fn open_beneath(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
-        let fd = options.open(Some(Rc::clone(&self.fd)), path.as_ref()).await?;
-        Ok(File::from_fd(fd))
-    }
-}
-
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+    ask(Open::new(dir.cloned(), path, flags, mode)).await
 }

@@ -1,33 +1,53 @@
-//! The listener group: one listening socket for each core, all on one address, found by the cores themselves.
+//! The sockets of a runtime that stand on one address together, found by the cores themselves.
 //!
-//! The first core to ask for an address binds and listens without `SO_REUSEPORT`, so that a used port is refused (also when
-//! another Annulus holds it, or is about to) and port 0 becomes one real port; then it sets `SO_REUSEPORT`, which lets the
-//! others join. The
-//! kernel spreads connections over the sockets that listen, by a hash of the addresses (`socket(7)`).
+//! **IP.** Each core has a socket of its own. The first to ask for an address binds without `SO_REUSEPORT`, so that a used
+//! port is refused (also when another Annulus holds it, or is about to) and port 0 becomes one real port; then it sets
+//! `SO_REUSEPORT`, which lets the others join. The kernel spreads connections and datagrams over them by a hash of the
+//! addresses (`socket(7)`).
 //!
-//! Ports are matched by order: a core's n-th listener on an address belongs with every other core's n-th.
+//! **Unix.** There is no such group: the first core binds, and the others get a descriptor of the same open socket.
+//!
+//! Sockets are matched by order: a core's n-th on an address belongs with every other core's n-th.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
+use rustix::net::{SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
-use super::stream::local_addr;
+use super::place::Place;
+use super::unix_path::Bound;
+use crate::core::Core;
 use crate::error::os;
+use crate::runtime::state::RuntimeShared;
 use crate::{Error, ErrorKind, Result};
 
-/// Connections that may wait to be accepted on each core's socket; `net.core.somaxconn` bounds it (4096 by default).
-pub(super) const BACKLOG: i32 = 4096;
+/// What a core asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A socket that listens, for at most so many connections that wait.
+    Stream { backlog: i32 },
+    /// A socket for datagrams.
+    Datagram,
+}
+
+impl Ask {
+    /// Whether sockets that were asked for like this stand on an address together.
+    fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
 
 struct Group {
-    requested: SocketAddr,
-    bound: SocketAddr,
-    /// Which cores have a listener of it.
-    listening: Vec<bool>,
+    ask: Ask,
+    requested: Place,
+    bound: Place,
+    /// Which cores have a socket of it.
+    members: Vec<bool>,
     /// Its sockets that are still open: a dropped listener's closes with the last word of its accept.
     sockets: usize,
+    /// The one open socket of a Unix address.
+    one: Option<Bound>,
 }
 
 /// All groups of a runtime.
@@ -35,72 +55,141 @@ struct Group {
 pub(crate) struct Groups(Mutex<Vec<Group>>);
 
 impl Groups {
-    /// Core `core` of `cores` takes its member of the group for `requested`: a socket that listens.
-    pub(crate) fn join(
-        &self,
-        requested: SocketAddr,
-        core: usize,
-        cores: usize,
-    ) -> Result<(OwnedFd, SocketAddr)> {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let group = groups.iter_mut().find(|g| g.requested == requested && !g.listening[core]);
-        let refused = |e| refused(requested, e);
-        if let Some(group) = group {
-            let socket = open(requested).map_err(refused)?;
-            sockopt::set_socket_reuseport(&socket, true).map_err(os).map_err(refused)?;
-            bind(&socket, &group.bound).map_err(os).map_err(refused)?;
-            listen(&socket, BACKLOG).map_err(os).map_err(refused)?;
-            group.listening[core] = true;
-            group.sockets += 1;
-            return Ok((socket, group.bound));
-        }
-        let socket = open(requested).map_err(refused)?;
-        bind(&socket, &requested).map_err(os).map_err(refused)?;
-        // It listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one of them may listen.
-        listen(&socket, BACKLOG).map_err(os).map_err(refused)?;
-        sockopt::set_socket_reuseport(&socket, true).map_err(os).map_err(refused)?;
-        let bound = local_addr(socket.as_fd())?;
-        let mut listening = vec![false; cores];
-        listening[core] = true;
-        groups.push(Group { requested, bound, listening, sockets: 1 });
-        Ok((socket, bound))
-    }
-
-    /// Core `core` listens no more. Its socket may still be open, so it could join again.
-    pub(crate) fn leave(&self, requested: SocketAddr, bound: SocketAddr, core: usize) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = groups.iter_mut().find(|g| g.requested == requested && g.bound == bound) {
-            group.listening[core] = false;
-        }
-    }
-
-    /// A socket of the group has been closed. With the last one the address is free for others.
-    pub(crate) fn closed(&self, requested: SocketAddr, bound: SocketAddr) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = groups.iter_mut().find(|g| g.requested == requested && g.bound == bound) {
-            group.sockets -= 1;
-        }
-        groups.retain(|g| g.sockets > 0);
+    fn lock(&self) -> MutexGuard<'_, Vec<Group>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+/// A core's membership in a group. Dropped after its socket has been closed.
+pub(super) struct Member {
+    runtime: Arc<RuntimeShared>,
+    core: usize,
+    ask: Ask,
+    requested: Place,
+    /// With the real port.
+    pub(super) bound: Place,
+    /// Its socket is open on other cores as well.
+    pub(super) is_shared: bool,
+}
+
+impl Member {
+    /// The current core takes its member of the group for `requested`.
+    pub(super) fn join(core: &Core, ask: Ask, requested: Place) -> Result<(OwnedFd, Self)> {
+        let runtime = Arc::clone(&core.shared.runtime);
+        let (core, cores) = (core.shared.index, runtime.cores());
+        let mut groups = runtime.groups.lock();
+        let known =
+            groups.iter_mut().find(|g| g.ask.is_like(&ask) && g.requested == requested && !g.members[core]);
+        let (socket, bound) = match known {
+            Some(group) => {
+                let socket = match &group.one {
+                    Some(one) => one.duplicate(),
+                    None => open(&group.bound, &ask, true),
+                };
+                let socket = socket.map_err(|e| refused(&requested, &ask, e))?;
+                group.members[core] = true;
+                group.sockets += 1;
+                (socket, group.bound.clone())
+            }
+            None => {
+                let refused = |e| refused(&requested, &ask, e);
+                let (socket, one) = match (&requested, &ask) {
+                    (Place::Ip(_), _) => (open(&requested, &ask, false).map_err(refused)?, None),
+                    (_, Ask::Datagram) => return Err(refused(io::ErrorKind::Unsupported.into())),
+                    (_, Ask::Stream { backlog }) => {
+                        let one = Bound::new(&requested, *backlog)?;
+                        (one.duplicate().map_err(refused)?, Some(one))
+                    }
+                };
+                let bound = Place::of(&socket)?;
+                let mut members = vec![false; cores];
+                members[core] = true;
+                let (ask, requested, bound_of) = (ask.clone(), requested.clone(), bound.clone());
+                groups.push(Group { ask, requested, bound: bound_of, members, sockets: 1, one });
+                (socket, bound)
+            }
+        };
+        drop(groups);
+        let is_shared = cores > 1 && !matches!(bound, Place::Ip(_));
+        Ok((socket, Self { runtime, core, ask, requested, bound, is_shared }))
+    }
+
+    fn with_group(&self, f: impl FnOnce(&mut Group) -> bool) {
+        let mut groups = self.runtime.groups.lock();
+        let this =
+            |g: &Group| g.ask.is_like(&self.ask) && g.requested == self.requested && g.bound == self.bound;
+        if let Some(at) = groups.iter().position(this)
+            && f(&mut groups[at])
+        {
+            drop(groups.swap_remove(at));
+        }
+    }
+
+    /// Its address is no IP address: one socket for all cores.
+    pub(super) fn is_unix(&self) -> bool {
+        !matches!(self.bound, Place::Ip(_))
+    }
+
+    /// The core wants no more of it. Its socket may still be open, so it could join again.
+    pub(super) fn leave(&self) {
+        self.with_group(|group| {
+            group.members[self.core] = false;
+            // What is shared ends with the last that uses it: who binds anew gets a new socket.
+            group.one.is_some() && group.members.iter().all(|member| !member)
+        });
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // With the last socket the address is free for others.
+        self.with_group(|group| {
+            group.sockets -= 1;
+            group.sockets == 0
+        });
+    }
+}
+
+/// A socket on an IP address: the first of its group, or one that joins it.
+fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(os)?;
-    // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is still refused.
-    sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
-    // Accepted sockets inherit it, which saves a system call for each.
-    sockopt::set_tcp_nodelay(&socket, true).map_err(os)?;
+    let any = place.to_any().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
+    let (kind, protocol) = match ask {
+        Ask::Stream { .. } => (SocketType::STREAM, ipproto::TCP),
+        Ask::Datagram => (SocketType::DGRAM, ipproto::UDP),
+    };
+    let socket = socket_with(place.family(), kind, flags, Some(protocol)).map_err(os)?;
+    if let Ask::Stream { .. } = ask {
+        // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is still refused.
+        // For datagrams it would let a second program take the port.
+        sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
+        // Accepted sockets inherit it, which saves a system call for each.
+        sockopt::set_tcp_nodelay(&socket, true).map_err(os)?;
+    }
+    if joins {
+        sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
+    }
+    bind(&socket, &any).map_err(os)?;
+    if let Ask::Stream { backlog } = ask {
+        // The first listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one may listen.
+        listen(&socket, *backlog).map_err(os)?;
+    }
+    if !joins {
+        sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
+    }
     Ok(socket)
 }
 
-fn refused(address: SocketAddr, e: io::Error) -> Error {
+fn refused(place: &Place, ask: &Ask, e: io::Error) -> Error {
+    let what = match ask {
+        Ask::Stream { .. } => "listen on",
+        Ask::Datagram => "receive on",
+    };
     let remedy = match e.raw_os_error() {
-        Some(libc::EADDRINUSE) => "something listens there already; stop it or choose another port",
+        Some(libc::EADDRINUSE) => "something has that port already; stop it or choose another",
         Some(libc::EADDRNOTAVAIL) => "this machine has no such address; choose one that `ip address` shows",
         Some(libc::EACCES) => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one or grant it",
-        _ => return Error::io(format!("cannot listen on {address}"), e),
+        _ => return Error::io(format!("cannot {what} {place}"), e),
     };
-    Error::with_source(ErrorKind::Input, format!("cannot listen on {address} ({remedy})"), e)
+    Error::with_source(ErrorKind::Input, format!("cannot {what} {place} ({remedy})"), e)
 }

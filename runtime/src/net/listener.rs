@@ -1,27 +1,31 @@
-//! Listening sockets.
+//! Listening sockets: accepting, which TCP and Unix have in common.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{SocketFlags, SocketType, accept_with, sockopt};
 
-use super::TcpStream;
-use super::group::BACKLOG;
+use super::connection::{Connection, adopt};
+use super::family::Family;
+use super::group::{Ask, Member};
+use super::place::Place;
 use super::room::Room;
 use crate::core::Core;
 use crate::error::os;
 use crate::op::accept::Accept;
 use crate::op::slots::Key;
-use crate::runtime::state::RuntimeShared;
 use crate::{Error, ErrorKind, Result};
+
+/// Connections that may wait to be accepted on each core's socket, unless told otherwise; `net.core.somaxconn` bounds it
+/// (4096 by default).
+pub(super) const BACKLOG: u32 = 4096;
 
 /// Accepted connections that may wait for a call of `accept` before the kernel's backlog has to hold them.
 const HOLD_BACK: usize = 64;
@@ -38,9 +42,13 @@ enum Accepting {
 /// The part of a listener that the multishot accept keeps alive.
 pub(crate) struct Shared {
     fd: Option<OwnedFd>,
-    requested: SocketAddr,
-    bound: SocketAddr,
-    runtime: Arc<RuntimeShared>,
+    bound: Place,
+    /// None for one that was made elsewhere.
+    member: Option<Member>,
+    /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that wait, the kernel
+    /// wakes the first, and who accepts anew stands at the end, so the cores get them in turn. A multishot accept would
+    /// keep its place.
+    is_shared: bool,
     accepting: Cell<Accepting>,
     room: Room,
     came: RefCell<VecDeque<io::Result<OwnedFd>>>,
@@ -48,6 +56,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn new(fd: OwnedFd, bound: Place, member: Option<Member>) -> Rc<Self> {
+        Rc::new(Self {
+            room: Room::new(fd.as_fd()),
+            fd: Some(fd),
+            bound,
+            is_shared: member.as_ref().is_none_or(|member| member.is_shared),
+            member,
+            accepting: Cell::new(Accepting::Idle),
+            came: RefCell::default(),
+            waiter: RefCell::default(),
+        })
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_ref().expect("taken in Drop only").as_fd()
     }
@@ -95,7 +116,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // First the socket, then the word that the address is free of it.
         drop(self.fd.take());
-        self.runtime.groups.closed(self.requested, self.bound);
+        drop(self.member.take());
     }
 }
 
@@ -125,52 +146,98 @@ fn exhausted(e: &io::Error) -> bool {
     )
 }
 
-/// A listening socket of the current core.
-///
-/// Each core that binds the same address gets its own socket of one group, and the kernel spreads connections over
-/// those that listen. Port 0 gives one real port, the same for all cores. Dropping the listener closes it; connections
-/// that wait in its backlog are reset unless [`drain`](Self::drain) took them.
-pub struct TcpListener {
-    shared: Rc<Shared>,
+/// How to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenOptions {
+    pub(super) backlog: u32,
+    pub(super) steer_by_cpu: bool,
 }
 
-impl TcpListener {
-    /// This core's member of the group that listens on `address`. It listens when this returns.
+impl ListenOptions {
+    /// A backlog of 4096, connections spread by hash.
+    pub fn new() -> Self {
+        Self { backlog: BACKLOG, steer_by_cpu: false }
+    }
+
+    /// How many connections may wait on each core's socket to be accepted. `net.core.somaxconn` bounds it (`listen(2)`).
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Gives a TCP connection to the core whose CPU received its first packet, instead of spreading connections by a hash of
+    /// the addresses (`SO_INCOMING_CPU`, `socket(7)`). Linux 6.2; before it the kernel goes on hashing.
     ///
-    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up, and only
-    /// the first address that it gives is used.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the address is not this machine's or the port needs a privilege.
-    ///
-    /// # Panics
-    /// On a thread that is no core's.
-    pub fn bind(address: impl ToSocketAddrs) -> Result<Self> {
-        let address = address
-            .to_socket_addrs()
-            .and_then(|mut all| all.next().ok_or_else(|| io::ErrorKind::NotFound.into()))
-            .map_err(|e| Error::with_source(ErrorKind::Input, "this is no address to listen on", e))?;
+    /// It spares each packet the way from one CPU to another, where the network card spreads connections over queues
+    /// whose interrupts go to the CPUs that run cores, one queue at least for each: `annulus doctor` looks at that. What it
+    /// costs: the spread is the card's. Over loopback a connection goes to the core on whose CPU its client runs, so
+    /// one client loads one core; and where fewer queues than cores have interrupts, the other cores get nothing.
+    pub fn steer_by_cpu(mut self, steer: bool) -> Self {
+        self.steer_by_cpu = steer;
+        self
+    }
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A listening socket of the current core: a [`TcpListener`](super::TcpListener) or a [`UnixListener`](super::UnixListener).
+///
+/// Dropping it closes it; connections that wait in its backlog are reset unless [`drain`](Self::drain) took them, or another
+/// core shares the socket.
+pub struct Listener<F: Family> {
+    shared: Rc<Shared>,
+    _family: PhantomData<F>,
+}
+
+impl<F: Family> Listener<F> {
+    pub(super) fn listen_on(place: Place, options: &ListenOptions) -> Result<Self> {
+        let ask = Ask::Stream { backlog: options.backlog.min(i32::MAX as u32) as i32 };
         Core::with(|core| {
-            let runtime = Arc::clone(&core.shared.runtime);
-            let (fd, bound) = runtime.groups.join(address, core.shared.index, runtime.cores())?;
-            let room = Room::new(fd.as_fd());
-            let shared = Shared {
-                room,
-                fd: Some(fd),
-                requested: address,
-                bound,
-                runtime,
-                accepting: Cell::new(Accepting::Idle),
-                came: RefCell::default(),
-                waiter: RefCell::default(),
-            };
-            Ok(Self { shared: Rc::new(shared) })
+            let (fd, member) = Member::join(core, ask, place)?;
+            if options.steer_by_cpu && matches!(member.bound, Place::Ip(_)) {
+                sockopt::set_socket_incoming_cpu(&fd, core.shared.cpu.0)
+                    .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))?;
+            }
+            Ok(Self::of(Shared::new(fd, member.bound.clone(), Some(member))))
         })
     }
 
-    /// The address that it listens on, with the real port.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.shared.bound
+    /// Takes over a socket that listens already: one that the service manager opened
+    /// ([`inherited_sockets`](super::inherited_sockets)). It is made non-blocking and close-on-exec; its other options stay
+    /// as they are.
+    ///
+    /// Give each core a clone of the one descriptor ([`OwnedFd::try_clone`]): all accept from its one backlog, one
+    /// connection at a time, and the kernel wakes the core that has waited longest. Dropping the listener closes the
+    /// descriptor and nothing more: whoever else has the socket open may go on with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] when it is no listening stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`,
+    /// `SO_ACCEPTCONN`.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
+        adopt::<F>(&fd, SocketType::STREAM)?;
+        let listens = sockopt::socket_acceptconn(&fd);
+        if !listens.map_err(|e| Error::io("cannot read SO_ACCEPTCONN", os(e)))? {
+            let what = "a socket that does not listen was given to a listener; call listen(2) on it first";
+            return Err(Error::new(ErrorKind::Input, what));
+        }
+        let bound = Place::of(&fd)?;
+        // Panics here, and not at the first accept, where there is no core.
+        Core::with(|_| Ok(Self::of(Shared::new(fd, bound, None))))
+    }
+
+    fn of(shared: Rc<Shared>) -> Self {
+        Self { shared, _family: PhantomData }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.shared.bound
     }
 
     /// The next connection.
@@ -185,11 +252,11 @@ impl TcpListener {
     ///
     /// # Cancellation
     /// Safe: a connection that comes later waits for the next call.
-    pub async fn accept(&self) -> Result<TcpStream> {
+    pub async fn accept(&self) -> Result<Connection<F>> {
         let mut resting = false;
         loop {
             match poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx))).await {
-                Ok(fd) => return Ok(TcpStream::from_fd(fd)),
+                Ok(fd) => return Ok(Connection::from_fd(fd)),
                 Err(e) if exhausted(&e) => {
                     Core::with(|core| core.shared.counters.accept_backoffs.add(1));
                     if !std::mem::replace(&mut resting, true) {
@@ -215,8 +282,9 @@ impl TcpListener {
             return Poll::Ready(result);
         }
         if let Accepting::Idle = self.shared.accepting.get() {
-            let many = self.shared.room.for_many();
-            if !many && !self.shared.room.for_one(self.shared.fd()) {
+            let many_fit = self.shared.room.for_many();
+            let many = many_fit && !self.shared.is_shared;
+            if !many_fit && !self.shared.room.for_one(self.shared.fd()) {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)));
             }
             let key = core.ops.submit_multi(&core.ring, Accept { listener: Rc::clone(&self.shared), many });
@@ -229,10 +297,9 @@ impl TcpListener {
     /// Stops listening and gives every connection that was complete by then, so that none is reset. When the backlog
     /// cannot be emptied, for lack of descriptors for example, what was taken until then is given, and a line is logged.
     ///
-    ///
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.
-    pub async fn drain(self) -> Vec<TcpStream> {
+    pub async fn drain(self) -> Vec<Connection<F>> {
         poll_fn(|cx| {
             Core::with(|core| {
                 self.shared.end(core);
@@ -247,7 +314,7 @@ impl TcpListener {
         let mut streams = Vec::new();
         for result in self.shared.came.take() {
             match result {
-                Ok(fd) => streams.push(TcpStream::from_fd(fd)),
+                Ok(fd) => streams.push(Connection::from_fd(fd)),
                 Err(e) => {
                     tracing::warn!("a connection on {} could not be taken at the end: {e}", self.shared.bound)
                 }
@@ -256,7 +323,7 @@ impl TcpListener {
         // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
-                Ok(fd) => streams.push(TcpStream::from_fd(fd)),
+                Ok(fd) => streams.push(Connection::from_fd(fd)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
                 Err(e) => {
@@ -270,22 +337,26 @@ impl TcpListener {
     }
 }
 
-impl std::fmt::Debug for TcpListener {
+impl<F: Family> std::fmt::Debug for Listener<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TcpListener").field("address", &self.shared.bound).finish_non_exhaustive()
+        f.debug_struct("Listener").field("address", &self.shared.bound).finish_non_exhaustive()
     }
 }
 
-impl Drop for TcpListener {
+impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
-        // The descriptor closes with the last word of its accept, a turn later. Until then it must not be handed clients
-        // that mean a listener bound anew: shutting it down takes it out of the kernel's table at once (inet_shutdown()).
-        if let Err(e) = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read) {
-            tracing::debug!("{} listens for a moment longer: {e}", self.shared.bound);
+        if let Some(member) = &self.shared.member {
+            // The descriptor closes with the last word of its accept, a turn later. Until then it must not be handed clients
+            // that mean a listener bound anew: shutting it down takes it out of the kernel's table at once
+            // (inet_shutdown()). What is shared is shut down with the last that leaves.
+            if !member.is_unix()
+                && let Err(e) = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read)
+            {
+                tracing::debug!("{} listens for a moment longer: {e}", self.shared.bound);
+            }
+            member.leave();
         }
         Core::try_with(|core| {
-            let Shared { requested, bound, runtime, .. } = &*self.shared;
-            runtime.groups.leave(*requested, *bound, core.shared.index);
             if let Accepting::Armed(key) | Accepting::Ending(key) = self.shared.accepting.get() {
                 core.ops.abandon(&core.ring, key);
             }

@@ -1,16 +1,34 @@
-//! TCP.
+//! TCP, UDP and Unix sockets.
 //!
 //! Receiving and accepting belong to the socket, not to a future: dropping a `recv` or `accept` future leaves the
 //! multishot operation armed, and what it brings waits for the next call. A timeout around `recv` loses no byte, one
 //! around `accept` loses no client.
+//!
+//! [`TcpStream`] and [`UnixStream`] are both a [`Connection`], and so are the halves of each: what they have in common
+//! is described there.
 
+mod connection;
+mod family;
 pub(crate) mod group;
+mod inherited;
 pub(crate) mod listener;
+mod place;
 mod room;
 mod send;
+pub(crate) mod sockaddr;
 pub(crate) mod socket;
-mod stream;
+mod sys;
+mod tcp;
+mod udp;
+mod unix;
+mod unix_path;
+pub(crate) mod writing;
 
-pub use listener::TcpListener;
-pub(crate) use stream::SocketFd;
-pub use stream::TcpStream;
+pub use connection::{Connection, ReuniteError};
+pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
+pub use inherited::inherited_sockets;
+pub use listener::{ListenOptions, Listener};
+pub(crate) use socket::SocketFd;
+pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
+pub use udp::{Datagram, UdpSocket};
+pub use unix::{PeerCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf};

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit};
 
-use super::group::BACKLOG;
+use super::listener::BACKLOG;
 
 /// What a listener knows of the process's descriptors.
 pub(super) struct Room {
@@ -47,7 +47,7 @@ impl Room {
 
     /// Whether a whole backlog may be accepted on every core without coming near the limit.
     pub(super) fn for_many(&self) -> bool {
-        self.open.get() + 4 * BACKLOG as u64 <= self.limit
+        self.open.get() + 4 * u64::from(BACKLOG) <= self.limit
     }
 
     /// Whether one more may be accepted. Where the last number was high, it looks at what the next would be.

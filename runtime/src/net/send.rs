@@ -7,7 +7,10 @@ use std::rc::Rc;
 
 use rustix::net::RecvFlags;
 
-use super::TcpStream;
+use super::connection::Connection;
+use super::family::{Family, Reads, Writes};
+use super::socket::Socket;
+use super::writing::sent;
 use crate::buf::{Block, BufError, IoBuf, IoBufMut, IoBufs};
 use crate::core::Core;
 use crate::error::os;
@@ -21,7 +24,7 @@ use crate::{Error, Result};
 /// Bytes below which copying costs less than keeping pages for the network.
 const ZC_LEAST: usize = 16 << 10;
 
-impl TcpStream {
+impl<F: Family, S: Writes> Connection<F, S> {
     /// Sends all of several buffers, one behind the other, and gives them back: a head and a body leave in one segment
     /// where they fit, by one system call (`sendmsg(2)`).
     ///
@@ -31,7 +34,7 @@ impl TcpStream {
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
     pub async fn send_all_vectored<V: IoBufs>(&self, mut bufs: V) -> Result<V, BufError<V>> {
-        let turn = match self.writer().await {
+        let turn = match self.socket().writer().await {
             Ok(turn) => turn,
             Err(error) => return Err(BufError { error, buf: bufs }),
         };
@@ -65,14 +68,14 @@ impl TcpStream {
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
     pub async fn send_zc(&self, block: Block) -> Result<()> {
-        let turn = self.writer().await?;
+        let turn = self.socket().writer().await?;
         let block = SharedBlock(Rc::new(block));
         let (mut from, mut may_skip_copy) = (0, true);
         while from < block.bytes().len() {
             let skip_copy =
                 may_skip_copy && block.bytes().len() - from >= ZC_LEAST && self.socket().may_skip_copy();
             let result = if skip_copy {
-                self.send_zc_once(&block, from).await
+                send_zc_once(self.socket(), &block, from).await
             } else {
                 let send = Send { socket: Rc::clone(self.socket()), buf: block.clone(), from, flags: 0 };
                 ask(send).await.0
@@ -82,6 +85,9 @@ impl TcpStream {
                 // RLIMIT_MEMLOCK is used up by pages that were not registered, or the socket cannot.
                 Err(e) if skip_copy && matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP)) => {
                     may_skip_copy = false;
+                    if e.raw_os_error() == Some(libc::EOPNOTSUPP) {
+                        self.socket().never_skip_copy();
+                    }
                 }
                 Err(e) => {
                     turn.done();
@@ -92,21 +98,9 @@ impl TcpStream {
         turn.done();
         Ok(())
     }
+}
 
-    async fn send_zc_once(&self, block: &SharedBlock, from: usize) -> io::Result<usize> {
-        let report = Core::with(|core| core.ring.features().zc_report);
-        let send = SendZc { socket: Rc::clone(self.socket()), block: block.clone(), from, report };
-        let result = match Submitted::new(send).await {
-            Finished::Whole(result) => result,
-            // The notification is due: the operation keeps its share of the block until then.
-            Finished::Early(outcome) => check(outcome).map(|n| n as usize),
-        };
-        if result.is_ok() {
-            Core::with(|core| core.shared.counters.zc_sends.add(1));
-        }
-        result
-    }
-
+impl<F: Family, S: Reads> Connection<F, S> {
     /// Receives into a buffer of the caller's and gives it back, with the number of bytes that came: 0 at the end of the
     /// stream, or when the buffer has no room. The escape hatch beside [`recv`](Self::recv), for bytes that are to lie in
     /// a certain place: it costs a copy of what had come before, and a poll and a call of `recv(2)` for what comes later.
@@ -136,7 +130,7 @@ impl TcpStream {
             self.socket().put_back(chunk);
             return Ok((n, buf));
         }
-        if let Some(end) = self.socket().end() {
+        if let Some(end) = self.socket().over() {
             return match end {
                 None => Ok((0, buf)),
                 Some(errno) => Err(BufError::io("receive failed", io::Error::from_raw_os_error(errno), buf)),
@@ -154,7 +148,7 @@ impl TcpStream {
                     return Ok((n, buf));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if let Err(e) = self.ready(Ready::Read).await {
+                    if let Err(e) = self.socket().ready(Ready::Read).await {
                         return Err(BufError::io("receive failed", e, buf));
                     }
                 }
@@ -165,16 +159,16 @@ impl TcpStream {
     }
 }
 
-/// What a send came to: an interruption is nothing sent, and nothing sent is an error.
-fn sent(result: io::Result<usize>) -> io::Result<usize> {
-    match result {
-        // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        Ok(n) => {
-            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
-            Ok(n)
-        }
-        Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(0),
-        Err(e) => Err(e),
+async fn send_zc_once(socket: &Rc<Socket>, block: &SharedBlock, from: usize) -> io::Result<usize> {
+    let report = Core::with(|core| core.ring.features().zc_report);
+    let send = SendZc { socket: Rc::clone(socket), block: block.clone(), from, report };
+    let result = match Submitted::new(send).await {
+        Finished::Whole(result) => result,
+        // The notification is due: the operation keeps its share of the block until then.
+        Finished::Early(outcome) => check(outcome).map(|n| n as usize),
+    };
+    if result.is_ok() {
+        Core::with(|core| core.shared.counters.zc_sends.add(1));
     }
+    result
 }

@@ -9,19 +9,27 @@
 //! reads cannot take the core's buffers.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::group::Member;
+use super::writing::Writing;
 use crate::buf::Lease;
 use crate::buf::ring::Chain;
 use crate::core::Core;
+use crate::op::ask;
+use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
+use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
 
 /// Undelivered chunks at which a stream's receive is switched off.
-pub(crate) const HOLD_BACK: u32 = 2;
+const HOLD_BACK: u32 = 2;
+/// The same for datagrams, which are smaller and come in bursts.
+const HOLD_BACK_DATAGRAMS: u32 = 8;
 
 /// Where the receiving side has got to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,28 +46,26 @@ enum Receiving {
     Over(Option<i32>),
 }
 
-/// What sending has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Writing {
-    /// Nobody sends.
-    Free,
-    /// A send is under way.
-    Busy,
-    /// A send was dropped half-way.
-    Poisoned,
-}
-
 /// Zero-copy sends in a row that the kernel copied after all, at which a socket makes no more of them.
 const ZC_COPIED_IN_A_ROW: u8 = 4;
 
-/// A connected socket, shared by its stream and the operations on it.
+/// What comes.
+enum Kind {
+    /// Bytes, which have an end.
+    Stream,
+    /// Datagrams, each in its own buffer behind its sender's address; errors pass. The group in which the socket is bound.
+    Datagram(Option<Member>),
+}
+
+/// A connected socket, or one for datagrams, shared by its stream and the operations on it.
 pub(crate) struct Socket {
     fd: Option<OwnedFd>,
+    kind: Kind,
     receiving: Cell<Receiving>,
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
-    /// The stream has been dropped.
+    /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     /// Zero-copy sends that were copied, since the last that was not.
@@ -71,9 +77,20 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// Of a connection.
     pub(crate) fn new(fd: OwnedFd) -> Rc<Self> {
+        Self::of(fd, Kind::Stream)
+    }
+
+    /// For datagrams.
+    pub(super) fn datagram(fd: OwnedFd, member: Option<Member>) -> Rc<Self> {
+        Self::of(fd, Kind::Datagram(member))
+    }
+
+    fn of(fd: OwnedFd, kind: Kind) -> Rc<Self> {
         Rc::new(Self {
             fd: Some(fd),
+            kind,
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
@@ -103,6 +120,11 @@ impl Socket {
         self.zc_copied.get() < ZC_COPIED_IN_A_ROW
     }
 
+    /// The socket cannot send without a copy at all, as a Unix socket cannot.
+    pub(super) fn never_skip_copy(&self) {
+        self.zc_copied.set(ZC_COPIED_IN_A_ROW);
+    }
+
     /// The next chunk, `None` at the end of the stream.
     pub(crate) fn poll_recv(
         self: &Rc<Self>,
@@ -119,6 +141,9 @@ impl Socket {
         match self.receiving.get() {
             Receiving::Over(end) => {
                 core.budget.spend();
+                if let Kind::Datagram(_) = self.kind {
+                    self.receiving.set(Receiving::Idle);
+                }
                 return Poll::Ready(match end {
                     None => Ok(None),
                     Some(errno) => Err(io::Error::from_raw_os_error(errno)),
@@ -147,7 +172,11 @@ impl Socket {
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
-        let key = core.ops.submit_multi(&core.ring, RecvMulti { socket: Rc::clone(self) });
+        let socket = Rc::clone(self);
+        let key = match self.kind {
+            Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
+            Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
+        };
         self.receiving.set(Receiving::Armed(key));
     }
 
@@ -165,11 +194,13 @@ impl Socket {
         }
         match (result, buffer) {
             (Ok(n), Some(buffer)) if n > 0 => {
-                core.shared.counters.recv_bytes.add(u64::from(n));
+                let before = if let Kind::Datagram(_) = self.kind { recv_msg::BEFORE as u64 } else { 0 };
+                core.shared.counters.recv_bytes.add(u64::from(n).saturating_sub(before));
                 let mut chain = self.chain.get();
                 core.bufs.push(&mut chain, buffer, n);
                 self.chain.set(chain);
-                if chain.len() >= HOLD_BACK && !last && !was_ending && !self.overfull.replace(true) {
+                if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
+                {
                     core.bufs.look_later(Rc::clone(self));
                 }
             }
@@ -224,9 +255,16 @@ impl Socket {
     /// The end of the turn: switches the receive off if nobody took what came.
     pub(crate) fn hold_back(&self, core: &Core) {
         self.overfull.set(false);
-        if self.chain.get().len() >= HOLD_BACK {
+        if self.chain.get().len() >= self.hold_back_at() {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
+        }
+    }
+
+    fn hold_back_at(&self) -> u32 {
+        match self.kind {
+            Kind::Stream => HOLD_BACK,
+            Kind::Datagram(_) => HOLD_BACK_DATAGRAMS,
         }
     }
 
@@ -282,13 +320,42 @@ impl Socket {
         }
     }
 
-    /// How receiving has ended, if it has: `None` inside for the end of the stream, an errno otherwise.
-    pub(crate) fn end(&self) -> Option<Option<i32>> {
-        if let Receiving::Over(end) = self.receiving.get() { Some(end) } else { None }
+    /// Waits until no receive is armed, and gives what had come.
+    pub(crate) async fn quiesce(self: &Rc<Self>) -> Vec<Lease> {
+        poll_fn(|cx| Core::with(|core| self.poll_quiet(core, cx))).await;
+        let mut chunks = Vec::new();
+        Core::with(|core| {
+            while let Some(chunk) = self.take_chunk(core) {
+                chunks.push(chunk);
+            }
+        });
+        chunks
     }
 
-    /// The stream is dropped: gives back what came and lets go of the receive.
-    pub(crate) fn release(&self, core: &Core) {
+    /// Waits until the socket is ready on one side.
+    pub(crate) async fn ready(self: &Rc<Self>, ready: Ready) -> io::Result<()> {
+        ask(PollOnce { fd: SocketFd(Rc::clone(self)), ready }).await
+    }
+
+    /// Nobody reads any more. Without a core the runtime has ended, and with it every operation.
+    pub(super) fn stop_receiving(&self) {
+        Core::try_with(|core| self.release(core));
+    }
+
+    /// The core has no more use for its place in the group.
+    pub(super) fn leave_group(&self) {
+        if let Kind::Datagram(Some(member)) = &self.kind {
+            member.leave();
+        }
+    }
+
+    /// The last handle gives the descriptor up: no operation holds the socket.
+    pub(super) fn into_fd(mut self) -> OwnedFd {
+        self.fd.take().expect("taken here and in Drop only")
+    }
+
+    /// The reader is dropped: gives back what came and lets go of the receive.
+    fn release(&self, core: &Core) {
         self.released.set(true);
         while self.take_chunk(core).is_some() {}
         drop(self.reader.take());
@@ -302,6 +369,12 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
+        if let Kind::Datagram(member) = &mut self.kind {
+            // Nothing of it waits to be sent, so closing is quick. First the socket, then the word that the address is free.
+            drop(fd);
+            drop(member.take());
+            return;
+        }
         // The last reference: no operation is in flight on this descriptor. Without a core, close(2) does it.
         let mut fd = Some(fd);
         Core::try_with(|core| {
@@ -309,5 +382,15 @@ impl Drop for Socket {
                 core.close(fd);
             }
         });
+    }
+}
+
+/// A socket as something that an operation keeps open.
+#[derive(Clone)]
+pub(crate) struct SocketFd(pub(crate) Rc<Socket>);
+
+impl AsFd for SocketFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
     }
 }

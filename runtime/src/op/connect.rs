@@ -1,11 +1,10 @@
 //! Connect. Linux 5.5; `connect(2)`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::{opcode, types};
-use rustix::net::addr::SocketAddrArg;
+use rustix::net::SocketAddrAny;
 
 use super::slots::Outcome;
 use super::{Operation, Sqes, check};
@@ -13,12 +12,12 @@ use super::{Operation, Sqes, check};
 /// Connects a fresh socket. The socket is the operation's until it is done.
 pub(crate) struct Connect {
     socket: OwnedFd,
-    address: rustix::net::SocketAddrAny,
+    address: SocketAddrAny,
 }
 
 impl Connect {
-    pub(crate) fn new(socket: OwnedFd, address: SocketAddr) -> Self {
-        Self { socket, address: address.as_any() }
+    pub(crate) fn new(socket: OwnedFd, address: SocketAddrAny) -> Self {
+        Self { socket, address }
     }
 }
 

@@ -8,19 +8,28 @@
 //! `user_data` is `tag (8 bits) | generation (32) | index (24)`.
 
 pub(crate) mod accept;
+pub(crate) mod advise;
 pub(crate) mod arena;
 pub(crate) mod connect;
+pub(crate) mod fallocate;
+pub(crate) mod mkdir;
 pub(crate) mod open;
 pub(crate) mod poll;
 pub(crate) mod read;
 pub(crate) mod recv;
+pub(crate) mod recv_msg;
+pub(crate) mod rename;
 pub(crate) mod send;
+pub(crate) mod send_to;
 pub(crate) mod send_vectored;
 pub(crate) mod send_zc;
 pub(crate) mod slots;
 pub(crate) mod splice;
 pub(crate) mod statx;
+pub(crate) mod sync;
 pub(crate) mod table;
+pub(crate) mod truncate;
+pub(crate) mod unlink;
 pub(crate) mod write;
 
 use std::future::Future;

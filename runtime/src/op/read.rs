@@ -26,10 +26,12 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
     fn sqes(&mut self) -> Sqes {
         let room = self.buf.room();
         let len = room.len().min(1 << 30) as u32;
-        opcode::Read::new(types::Fd(self.file.as_raw_fd()), room.as_mut_ptr().cast(), len)
-            .offset(self.offset)
-            .build()
-            .into()
+        let (fd, to) = (types::Fd(self.file.as_raw_fd()), room.as_mut_ptr().cast());
+        match self.buf.registered() {
+            None => opcode::Read::new(fd, to, len).offset(self.offset).build().into(),
+            // The pages are pinned already. The kernel refuses (EFAULT) what does not lie in that buffer.
+            Some(index) => opcode::ReadFixed::new(fd, to, len, index).offset(self.offset).build().into(),
+        }
     }
 
     fn complete(mut self, outcome: Outcome) -> Self::Output {

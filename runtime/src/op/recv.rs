@@ -28,19 +28,20 @@ unsafe impl Multishot for RecvMulti {
     }
 
     fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
-        let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
-        let buffer = cqe.buffer();
-        if buffer.is_some() {
-            core.bufs.picked();
-        }
-        match (owned, check(outcome)) {
-            (true, result) => self.socket.received(core, buffer, result, last),
-            // The stream has gone: only the buffer matters.
-            (false, _) => {
-                if let Some(buffer) = buffer {
-                    core.bufs.recycle(buffer);
-                }
-            }
-        }
+        came(&self.socket, core, outcome, owned, last);
+    }
+}
+
+/// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer matters.
+pub(super) fn came(socket: &Rc<Socket>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+    let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
+    let buffer = cqe.buffer();
+    if buffer.is_some() {
+        core.bufs.picked();
+    }
+    if owned {
+        socket.received(core, buffer, check(outcome), last);
+    } else if let Some(buffer) = buffer {
+        core.bufs.recycle(buffer);
     }
 }

@@ -35,7 +35,7 @@ unsafe impl Operation for Statx {
             std::ptr::from_mut(&mut *self.answer).cast(),
         )
         .flags(libc::AT_EMPTY_PATH)
-        .mask(libc::STATX_BASIC_STATS)
+        .mask(libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_DIOALIGN)
         .build()
         .into()
     }

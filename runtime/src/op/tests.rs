@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::future::Future;
 use std::io::Write as _;
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    Operation, Submitted, connect, open, poll, read, send, send_vectored, send_zc, splice, statx, write,
+    Operation, Submitted, advise, connect, fallocate, mkdir, open, poll, read, rename, send, send_to,
+    send_vectored, send_zc, splice, statx, sync, truncate, unlink, write,
 };
 use crate::Runtime;
 use crate::buf::{Block, IoBuf, IoBufMut};
@@ -227,8 +228,79 @@ fn files() {
             assert!(!is_open(&path), "a file that was opened late stays open at {stage:?}");
             // A cancelled open need not have made it.
             drop(std::fs::remove_file(&path));
+            files_without_bytes(stage, &file, &dir).await;
+            let mut block = Block::take().unwrap();
+            block.extend_from_slice(&[1; 1000]);
+            let (seen, block) = counted(block);
+            let write = write::Write { file: file_with(&[]), buf: block, from: 0, offset: 0 };
+            drop_at(stage, write, seen, || {}).await;
+            let (seen, block) = counted(Block::take().unwrap());
+            let read = read::Read { file: file_with(&[1; 1000]), buf: block, offset: 0 };
+            drop_at(stage, read, seen, || {}).await;
         }
     });
+}
+
+/// A block of the pool whose end can be seen.
+struct CountedBlock(Block, #[allow(dead_code, reason = "counted, not read")] Rc<()>);
+
+fn counted(block: Block) -> (impl Fn() -> bool, CountedBlock) {
+    let seen = Rc::new(());
+    let weak = Rc::downgrade(&seen);
+    (move || weak.strong_count() > 0, CountedBlock(block, seen))
+}
+
+// SAFETY: as for the block inside.
+unsafe impl IoBuf for CountedBlock {
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    fn registered(&self) -> Option<u16> {
+        IoBuf::registered(&self.0)
+    }
+}
+
+// SAFETY: as for the block inside.
+unsafe impl IoBufMut for CountedBlock {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        self.0.room()
+    }
+
+    unsafe fn filled(&mut self, n: usize) {
+        // SAFETY: handed on to the caller.
+        unsafe { self.0.filled(n) };
+    }
+
+    fn registered(&self) -> Option<u16> {
+        IoBufMut::registered(&self.0)
+    }
+}
+
+/// Operations on files that carry no buffer: what they hold is a descriptor, and a name in its own allocation.
+async fn files_without_bytes(stage: Stage, file: &Rc<OwnedFd>, dir: &Rc<OwnedFd>) {
+    let name = || CString::new(unique_path().file_name().unwrap().to_str().unwrap()).unwrap();
+    let clone = || Rc::clone(file);
+    for data_only in [false, true] {
+        drop_at(stage, sync::Sync { file: clone(), data_only }, held(file), || {}).await;
+    }
+    let fallocate = fallocate::Fallocate { file: clone(), offset: 0, len: 4096, mode: 0 };
+    drop_at(stage, fallocate, held(file), || {}).await;
+    drop_at(stage, truncate::Truncate { file: clone(), len: 10 }, held(file), || {}).await;
+    let advise = advise::Advise { file: clone(), offset: 0, len: 0, advice: libc::POSIX_FADV_DONTNEED };
+    drop_at(stage, advise, held(file), || {}).await;
+    let made = name();
+    let mkdir = mkdir::Mkdir { dir: Rc::clone(dir), name: made.clone(), mode: 0o700 };
+    drop_at(stage, mkdir, held(dir), || {}).await;
+    let moved = name();
+    let (from, to) = ((Rc::clone(dir), made.clone()), (Rc::clone(dir), moved.clone()));
+    drop_at(stage, rename::Rename { from, to, flags: 0 }, held(dir), || {}).await;
+    // Whatever has become of the two before, neither is left.
+    for name in [made, moved] {
+        let unlink = unlink::Unlink { dir: Rc::clone(dir), name: name.clone(), directory: true };
+        drop_at(stage, unlink, held(dir), || {}).await;
+        let _gone_already = rustix::fs::unlinkat(dir, &name, rustix::fs::AtFlags::REMOVEDIR);
+    }
 }
 
 /// Operations that wait for the other end, which says nothing until it is provoked.
@@ -275,6 +347,43 @@ fn drain(peer: &mut StdStream) {
     std::thread::spawn(move || std::io::copy(&mut peer, &mut std::io::sink()));
 }
 
+/// Datagrams, sent and received.
+#[test]
+fn datagrams() {
+    on_a_core(64, async || {
+        let before = alive();
+        for stage in STAGES {
+            let seen = Rc::new(());
+            let theirs = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let buf = Bytes(vec![6; 1000], Rc::clone(&seen));
+            let to = theirs.local_addr().unwrap();
+            drop_at(stage, send_to::SendTo::new(Socket::new(socket.into()), buf, to), held(&seen), || {})
+                .await;
+            let ours = crate::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let address = ours.local_addr().unwrap();
+            let mut cx = Context::from_waker(Waker::noop());
+            if stage != Stage::BeforePoll {
+                assert!(std::pin::pin!(ours.recv()).poll(&mut cx).is_pending());
+            }
+            match stage {
+                Stage::BeforePoll | Stage::Pushed => {}
+                Stage::InKernel => Core::with(|core| core.ring.enter(Wait::No)).unwrap(),
+                Stage::Answered => {
+                    let bytes = || Core::with(|core| core.shared.counters.read(0).recv_bytes);
+                    let had = bytes();
+                    theirs.send_to(&[7; 9], address).unwrap();
+                    until("a datagram", || bytes() == had + 9).await;
+                }
+            }
+            drop(ours);
+            until("the end of recvmsg", || alive() == before).await;
+            UdpSocket::bind(address).expect("nobody holds the socket any more");
+        }
+    });
+}
+
 #[test]
 fn splices() {
     on_a_core(64, async || {
@@ -318,14 +427,14 @@ fn splices() {
 
 #[test]
 fn connections() {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, socket_with};
     on_a_core(64, async || {
         for stage in STAGES {
             let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
             let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-            let connect = connect::Connect::new(socket, listener.local_addr().unwrap());
+            let connect = connect::Connect::new(socket, SocketAddrAny::from(listener.local_addr().unwrap()));
             drop_at(stage, connect, || is_open(&link), || {}).await;
         }
     });

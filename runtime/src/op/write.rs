@@ -27,10 +27,14 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
     fn sqes(&mut self) -> Sqes {
         let bytes = &self.buf.bytes()[self.from..];
         let len = bytes.len().min(1 << 30) as u32;
-        opcode::Write::new(types::Fd(self.file.as_raw_fd()), bytes.as_ptr(), len)
-            .offset(self.offset)
-            .build()
-            .into()
+        let fd = types::Fd(self.file.as_raw_fd());
+        match self.buf.registered() {
+            None => opcode::Write::new(fd, bytes.as_ptr(), len).offset(self.offset).build().into(),
+            // As for a read.
+            Some(index) => {
+                opcode::WriteFixed::new(fd, bytes.as_ptr(), len, index).offset(self.offset).build().into()
+            }
+        }
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -52,6 +52,8 @@ fn ask(entries: u32) -> Result<RingProbe> {
         ("WRITE", opcode::Write::CODE),
         ("SEND", opcode::Send::CODE),
         ("RECV", opcode::RecvMulti::CODE),
+        ("RECVMSG", opcode::RecvMsgMulti::CODE),
+        ("SENDMSG", opcode::SendMsg::CODE),
         ("OPENAT2", opcode::OpenAt2::CODE),
         ("SPLICE", opcode::Splice::CODE),
     ];

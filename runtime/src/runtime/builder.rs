@@ -14,6 +14,8 @@ use super::running::Running;
 use super::stalls::Sampler;
 use super::state::RuntimeShared;
 use super::worker::{self, Plot};
+use crate::blocking::pool::BlockingPool;
+use crate::buf::growth::Terms;
 use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
@@ -28,6 +30,8 @@ use crate::{Error, ErrorKind, Result};
 const RING_ENTRIES: u32 = 4096;
 /// Node-local memory of a core by default, in bytes: half for receiving, half as [`Block`](crate::buf::Block)s.
 const POOL_BYTES: usize = 16 << 20;
+/// Threads of a node for blocking work, at most, by default.
+const BLOCKING_THREADS: usize = 64;
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
@@ -36,6 +40,7 @@ const MIN_POOL_BYTES: usize = 256 << 10;
 pub struct Builder {
     cores: CoreSelection,
     pool_bytes: usize,
+    pool_limit: Option<usize>,
     ring_entries: u32,
     cq_entries: Option<u32>,
     name: String,
@@ -43,6 +48,7 @@ pub struct Builder {
     pages: Backing,
     nic: Option<String>,
     options: Options,
+    blocking_threads: usize,
 }
 
 impl Builder {
@@ -53,9 +59,20 @@ impl Builder {
         self
     }
 
-    /// Bytes of node-local memory for each core, at least 256 KiB. 16 MiB by default.
+    /// Bytes of node-local memory for each core to begin with, at least 256 KiB. 16 MiB by default.
     pub fn pool_bytes(mut self, bytes: usize) -> Self {
         self.pool_bytes = bytes;
+        self
+    }
+
+    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as many by default.
+    ///
+    /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no buffer or tasks find
+    /// no [`Block`](crate::buf::Block), on the core's node and by no more than that has free. At the limit they wait. What it
+    /// has grown by is in the [report](super::Report) and stays until the end; it is not registered with the ring, so that
+    /// zero-copy sends from such blocks pin their pages each time.
+    pub fn pool_limit(mut self, bytes: usize) -> Self {
+        self.pool_limit = Some(bytes);
         self
     }
 
@@ -98,6 +115,13 @@ impl Builder {
         self
     }
 
+    /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64 by default; they
+    /// are started when needed.
+    pub fn blocking_threads(mut self, most: usize) -> Self {
+        self.blocking_threads = most;
+        self
+    }
+
     /// Counts how long each core was busy and how long it waited ([`Counters::busy_ns`](crate::Counters::busy_ns)). Off by
     /// default: it reads the clock twice for each wait, 20 to 50 ns each time.
     pub fn measure_time(mut self, on: bool) -> Self {
@@ -114,7 +138,7 @@ impl Builder {
 
     /// Logs, at level `warn`, each poll of a task that lasts for `threshold` or longer, while it lasts, with the place where
     /// the task was spawned ([`Stall`](crate::Stall)). Off by default: it costs the cores nothing, and the machine a thread that
-    /// wakes four times in each `threshold`. Only the threads of the runtime's process are looked at, from within.
+    /// wakes four times in each `threshold`.
     pub fn report_stalls(mut self, threshold: Duration) -> Self {
         self.options.report_stalls = Some(threshold);
         self
@@ -138,9 +162,22 @@ impl Builder {
             );
             return Err(Error::new(ErrorKind::Input, what));
         }
+        if let Some(limit) = self.pool_limit.filter(|&limit| limit < self.pool_bytes) {
+            let what = format!(
+                "a pool of {} bytes cannot have a limit of {limit}; raise the limit",
+                self.pool_bytes
+            );
+            return Err(Error::new(ErrorKind::Input, what));
+        }
         if !(8..=32_768).contains(&self.ring_entries) {
             let what = format!("a ring of {} entries cannot be; choose 8 to 32768", self.ring_entries);
             return Err(Error::new(ErrorKind::Input, what));
+        }
+        if self.blocking_threads == 0 {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "blocking work needs a thread; allow at least one for a node",
+            ));
         }
         let topology = Topology::discover()?;
         let circumstances = Circumstances::of_this_process(self.nic.as_deref())?;
@@ -186,6 +223,7 @@ impl Runtime {
         Builder {
             cores: CoreSelection::All,
             pool_bytes: POOL_BYTES,
+            pool_limit: None,
             ring_entries: RING_ENTRIES,
             cq_entries: None,
             name: "annulus".to_owned(),
@@ -193,6 +231,7 @@ impl Runtime {
             pages: Backing::default(),
             nic: None,
             options: Options::default(),
+            blocking_threads: BLOCKING_THREADS,
         }
     }
 
@@ -246,6 +285,19 @@ impl Runtime {
             members.push(Arc::new(member));
         }
         shared.set_members(&members);
+        let blocking = BlockingPool::for_nodes(
+            &self.settings.name,
+            cores,
+            &self.topology,
+            self.settings.blocking_threads,
+        );
+        let growth = Terms {
+            limit: self.settings.pool_limit.unwrap_or_else(|| self.settings.pool_bytes.saturating_mul(4)),
+            pool_bytes: self.settings.pool_bytes,
+            backing: self.settings.pages,
+            policy: self.settings.placement,
+            several: self.topology.memory_nodes().len() > 1,
+        };
         let root = Arc::new(root);
         // Bounded by the number of cores, each of which sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
@@ -264,7 +316,9 @@ impl Runtime {
                 core: core.clone(),
                 shared: Arc::clone(member),
                 share,
+                growth: growth.clone(),
                 ring: self.settings.ring(),
+                blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),
                 started_at,
             };
@@ -296,10 +350,9 @@ impl Runtime {
         }
         reports.sort_by_key(|report: &CoreReport| report.core.index);
         if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
-            let several = self.topology.memory_nodes().len() > 1;
-            let report = Report::look(&reports);
+            let report = Report::look(&reports, &members);
             failure = report
-                .refusal(self.settings.pool_bytes, several)
+                .refusal(self.settings.pool_bytes, growth.several)
                 .map(|why| Error::new(ErrorKind::Platform, why));
         }
         let mut watch = None;
@@ -317,7 +370,7 @@ impl Runtime {
             }
             return Err(e);
         }
-        Ok(Running::new(shared, members, threads, watch, reports))
+        Ok(Running::new(shared, members, threads, watch, blocking.into_values().collect(), reports))
     }
 
     /// Starts the thread that looks out for stalls, if that was asked for.

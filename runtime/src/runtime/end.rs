@@ -31,6 +31,7 @@ pub(super) fn of_core(core: Core) {
         // From here on a task that another thread wakes is leaked by its waker.
         drop(shared.woken.close());
         core.timers.clear();
+        core.growth.end();
         drain(&core)
     };
     core.shared.counters.ops_leaked.set(if drained { 0 } else { core.ops.in_kernel() as u64 });

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::options::Options;
+use crate::buf::Grown;
+use crate::core::shared::CoreShared;
 use crate::numa::plan::PlannedCore;
 use crate::numa::region::{Placement, Rung};
 use crate::numa::thread::{InheritedPolicy, ThreadPlacement};
@@ -25,12 +28,18 @@ pub struct CoreReport {
     pub thread: Option<ThreadPlacement>,
     /// How its node's pool was placed.
     pub pool: Placement,
-    /// Bytes of a buffer that a receive fills, and how many there are.
+    /// Bytes of a buffer that a receive fills, and how many there were when it came up.
     pub recv_buffers: (usize, usize),
-    /// Bytes of a [`Block`](crate::buf::Block), and how many there are.
+    /// Bytes of a [`Block`](crate::buf::Block), and how many there were when it came up.
     pub blocks: (usize, usize),
     /// What the runtime was asked to do beyond the usual.
     pub options: Options,
+    /// Bytes to which its pool may grow.
+    pub pool_limit: usize,
+    /// The steps by which its pool has grown since.
+    pub grown: Vec<Grown>,
+    /// Why the last step that brought too little did so.
+    pub not_grown: Option<String>,
     /// `cachestat(2)` tells what of a file is in memory (Linux 6.5); without it one byte is asked for at a time.
     pub cachestat: bool,
     /// Address ranges to look at.
@@ -43,7 +52,7 @@ pub struct CoreReport {
 pub struct RegionReport {
     /// The core's index.
     pub core: usize,
-    /// What it is: `pool` (the core's share of it), `buffer ring`, `completion ring`, `submission ring`, `stack`, `tls`,
+    /// What it is: `pool` (the core's share of it), `grown pool` (a step by which it grew), `buffer ring`, `completion ring`, `submission ring`, `stack`, `tls`,
     /// `operations` (what the kernel sees of them), `heap` (tasks, timers, tables: all that the core allocates).
     pub name: &'static str,
     /// The node where it should lie.
@@ -96,11 +105,25 @@ impl WorkerReport {
 
 /// The name of the region that grows: its extent is looked up anew each time.
 pub(super) const HEAP: &str = "heap";
+/// The name of what a pool has grown by.
+const GROWN: &str = "grown pool";
 /// The name of a core's share of its node's pool.
 pub(super) const POOL: &str = "pool";
 
 impl Report {
-    pub(super) fn look(cores: &[CoreReport]) -> Self {
+    /// `members` are in the order of the plan.
+    pub(super) fn look(cores: &[CoreReport], members: &[Arc<CoreShared>]) -> Self {
+        let now = |core: &CoreReport| {
+            let mut core = core.clone();
+            if let Some(member) = members.get(core.core.index) {
+                let record = member.grown();
+                core.ranges.extend(record.steps.iter().map(|step| (GROWN, step.addresses.clone())));
+                core.grown.clone_from(&record.steps);
+                core.not_grown.clone_from(&record.short);
+            }
+            core
+        };
+        let cores: Vec<CoreReport> = cores.iter().map(now).collect();
         let regions = cores.iter().flat_map(|core| {
             core.ranges.iter().map(|(name, range)| {
                 let grown = if *name == HEAP { mapping_of(range.start) } else { None };
@@ -114,7 +137,7 @@ impl Report {
                 }
             })
         });
-        Self { regions: regions.collect(), workers: workers_of(cores), cores: cores.to_vec() }
+        Self { regions: regions.collect(), workers: workers_of(&cores), cores }
     }
 
     /// Whether every region and every io-wq worker is at home.
@@ -217,6 +240,13 @@ impl fmt::Display for CoreReport {
             }
         }
         write!(f, "; pool {}", self.pool)?;
+        for step in &self.grown {
+            write!(f, "; {step}")?;
+        }
+        if let Some(short) = &self.not_grown {
+            write!(f, "; did not grow as asked: {short}")?;
+        }
+        write!(f, "; may grow to {} bytes", self.pool_limit)?;
         if self.options == Options::default() { Ok(()) } else { write!(f, "; options: {}", self.options) }
     }
 }

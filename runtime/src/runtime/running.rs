@@ -3,15 +3,19 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::report::{CoreReport, Report};
 use super::stalls::{Sampler, Stall};
 use super::state::RuntimeShared;
+use crate::blocking::pool::BlockingPool;
 use crate::core::counters::Counters;
 use crate::core::shared::CoreShared;
 use crate::task::panic_text;
 use crate::{Error, ErrorKind, Result};
+
+/// How long closures that block may hold the end of the runtime up.
+const BLOCKING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A handle on a started runtime. Dropping it cuts the runtime and waits for its end.
 pub struct Running<E = Error> {
@@ -20,6 +24,7 @@ pub struct Running<E = Error> {
     threads: Vec<JoinHandle<Result<(), E>>>,
     /// Looks out for stalls, if that was asked for; ends by itself when the cores have.
     watch: Option<JoinHandle<()>>,
+    blocking: Vec<Arc<BlockingPool>>,
     reports: Vec<CoreReport>,
 }
 
@@ -29,9 +34,10 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         members: Vec<Arc<CoreShared>>,
         threads: Vec<JoinHandle<Result<(), E>>>,
         watch: Option<JoinHandle<()>>,
+        blocking: Vec<Arc<BlockingPool>>,
         reports: Vec<CoreReport>,
     ) -> Self {
-        Self { shared, members, threads, watch, reports }
+        Self { shared, members, threads, watch, blocking, reports }
     }
 
     /// Asks every core to come to its end: [`core::stopping`](crate::core::stopping) completes there. Does not wait.
@@ -44,7 +50,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         self.shared.cut();
     }
 
-    /// Waits until every core has ended.
+    /// Waits until every core has ended, and for [blocking work](crate::spawn_blocking) that still runs, up to five seconds.
     ///
     /// # Errors
     /// The error of the first core, in the order of the plan, that had one.
@@ -58,6 +64,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
             result = result.and(end);
         }
         self.end_watch();
+        end_blocking(&self.blocking);
         result
     }
 
@@ -68,7 +75,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 
     /// What is in force on each core, and where memory lies now.
     pub fn report(&self) -> Report {
-        Report::look(&self.reports)
+        Report::look(&self.reports, &self.members)
     }
 
     /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives those that lasted
@@ -88,6 +95,20 @@ impl<E: From<Error> + Send + 'static> Running<E> {
     }
 }
 
+/// Ends the threads for blocking work. The cores have ended: nobody waits for results any more.
+fn end_blocking(pools: &[Arc<BlockingPool>]) {
+    let deadline = Instant::now() + BLOCKING_PATIENCE;
+    for pool in pools {
+        let left = pool.end(deadline);
+        if left > 0 {
+            tracing::warn!(
+                "{left} blocking closures still run {} s after the runtime's end and are left to themselves",
+                BLOCKING_PATIENCE.as_secs()
+            );
+        }
+    }
+}
+
 impl<E> Drop for Running<E> {
     fn drop(&mut self) {
         if self.threads.is_empty() {
@@ -100,6 +121,7 @@ impl<E> Drop for Running<E> {
             }
         }
         self.end_watch();
+        end_blocking(&self.blocking);
     }
 }
 

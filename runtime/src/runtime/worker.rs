@@ -15,7 +15,9 @@ use io_uring::{opcode, squeue, types};
 use super::end;
 use super::options::Options;
 use super::report::{CoreReport, HEAP, POOL};
-use crate::buf::blocks::BlockPool;
+use crate::blocking::pool::BlockingPool;
+use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
+use crate::buf::growth::{Growth, Terms};
 use crate::buf::ring::BufRing;
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
@@ -34,8 +36,6 @@ use crate::{Error, ErrorKind, Result};
 
 /// Polls of tasks between two looks at the ring.
 const POLLS_PER_TURN: usize = 256;
-/// Bytes of a [`Block`](crate::buf::Block): a 64 KiB body and a page for what goes before it.
-const BLOCK_SIZE: usize = 68 << 10;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
 /// The target of the spans around polls of tasks.
@@ -46,10 +46,12 @@ pub(super) struct Plot {
     pub(super) core: PlannedCore,
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
+    pub(super) growth: Terms,
     pub(super) ring: RingOptions,
     pub(super) options: Options,
     /// Where the runtime was started: root futures go by this name.
     pub(super) started_at: &'static Location<'static>,
+    pub(super) blocking: Arc<BlockingPool>,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -115,7 +117,7 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, ring, options, started_at: _ } = plot;
+    let Plot { core: planned, shared, mut share, growth, ring, blocking, options, started_at: _ } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -126,7 +128,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
             "a core's share of its node's memory is too small; ask for less or free some",
         )
     };
-    let bufs = BufRing::new(&ring, &mut share, &shared)?;
+    let bufs = BufRing::new(&ring, &mut share, &shared, &growth)?;
     ranges.push(("buffer ring", bufs.descriptors()));
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
@@ -141,6 +143,8 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let ops = OpTable::new(OPERATIONS);
     ranges.push(("operations", ops.memory()));
     ranges.extend(verify::heap_of_current_thread().map(|heap| (HEAP, heap)));
+    let pool_limit = growth.limit.max(share.len());
+    let growth = Growth::new(growth, planned.clone(), share.len());
     let report = CoreReport {
         core: planned,
         tid: rustix::thread::gettid().as_raw_nonzero().get(),
@@ -149,6 +153,9 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pool: share.region().placement().clone(),
         recv_buffers: bufs.shape(),
         blocks: (BLOCK_SIZE, block_count),
+        pool_limit,
+        grown: Vec::new(),
+        not_grown: None,
         cachestat: crate::fs::has_cachestat(),
         options: options.clone(),
         ranges,
@@ -163,6 +170,8 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         pipes: PipePool::new(),
         bufs,
         blocks,
+        growth,
+        blocking,
         ops,
         ring,
     };
@@ -264,7 +273,9 @@ impl Core {
             counters.remote_wakes.add(1);
             self.tasks.push(task);
         }
+        self.growth.take(self);
         self.bufs.end_of_turn(self);
+        self.growth.ask(self);
         self.timers.fire();
         if !self.tasks.is_idle() {
             if self.ring.wants_enter() {
@@ -280,8 +291,8 @@ impl Core {
         counters.cqes.add(cqes as u64);
         counters.cqes_per_turn.record(cqes as u64);
         counters.operations.set(self.ops.in_kernel() as u64);
-        self.bufs.count(counters);
-        counters.blocks_out.set(self.blocks.out() as u64);
+        self.bufs.tell(counters);
+        self.blocks.count(counters);
         Ok(())
     }
 
@@ -293,6 +304,7 @@ impl Core {
         // The look that counts: whatever was put in place before this is found now or rings the bell.
         if !self.shared.woken.is_empty()
             || self.bufs.must_not_sleep()
+            || self.growth.has_ended()
             || runtime.is_cut()
             || self.must_tell_stop()
         {

@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -12,8 +11,9 @@ use super::Road;
 use super::pipe::{Pipe, PipePool, is_lack};
 use crate::core::Core;
 use crate::error::os;
-use crate::net::SocketFd;
-use crate::net::TcpStream;
+use crate::net::socket::Socket;
+use crate::net::writing::SendAll;
+use crate::net::{Connection, Family, SocketFd};
 use crate::op::ask;
 use crate::op::poll::Ready;
 use crate::op::send::Send;
@@ -31,7 +31,7 @@ pub struct RelayEnd {
     pub result: Result<()>,
 }
 
-/// Relays between two connections until both directions have ended, without copying through user memory (`splice(2)`).
+/// Relays between two connections, TCP or Unix, until both directions have ended, without copying through user memory (`splice(2)`).
 ///
 /// Bytes that were received before but not taken are relayed first. The end of one direction shuts the other stream's
 /// write side down (`shutdown(2)`) and the other direction goes on. An error in one direction ends both. Both streams
@@ -39,11 +39,11 @@ pub struct RelayEnd {
 ///
 /// # Cancellation
 /// Closes both connections; bytes under way are lost, as with any connection that is cut.
-pub async fn relay(a: TcpStream, b: TcpStream, road: Road) -> RelayEnd {
+pub async fn relay<A: Family, B: Family>(a: Connection<A>, b: Connection<B>, road: Road) -> RelayEnd {
     let (mut a_to_b, mut b_to_a) = (0, 0);
     let result = {
-        let mut there = pin!(direction(&a, &b, road, &mut a_to_b));
-        let mut back = pin!(direction(&b, &a, road, &mut b_to_a));
+        let mut there = pin!(direction(a.socket(), b.socket(), road, &mut a_to_b));
+        let mut back = pin!(direction(b.socket(), a.socket(), road, &mut b_to_a));
         let (mut there_ended, mut back_ended) = (false, false);
         poll_fn(|cx| {
             if !there_ended && let Poll::Ready(end) = there.as_mut().poll(cx) {
@@ -61,14 +61,14 @@ pub async fn relay(a: TcpStream, b: TcpStream, road: Road) -> RelayEnd {
     RelayEnd { a_to_b, b_to_a, result }
 }
 
-async fn direction(from: &TcpStream, into: &TcpStream, road: Road, moved: &mut u64) -> Result<()> {
+async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut u64) -> Result<()> {
     for chunk in from.quiesce().await {
         let n = chunk.len() as u64;
-        into.send_all(chunk).await?;
+        SendAll::new(Rc::clone(into), chunk, 0).await?;
         *moved += n;
     }
     // The kernel tells an error once. If the receive that was armed before took it, splicing would find a clean end.
-    let over = from.socket().over();
+    let over = from.over();
     if let Some(Some(errno)) = over {
         return Err(Error::io("relay failed", io::Error::from_raw_os_error(errno)));
     }
@@ -88,7 +88,7 @@ async fn direction(from: &TcpStream, into: &TcpStream, road: Road, moved: &mut u
 }
 
 /// Waits until something can be read and takes a pipe for it; `None` where none can be had and bytes are to be copied.
-async fn begin(from: &TcpStream) -> io::Result<Option<Rc<Pipe>>> {
+async fn begin(from: &Rc<Socket>) -> io::Result<Option<Rc<Pipe>>> {
     from.ready(Ready::Read).await?;
     match PipePool::take() {
         Err(e) if is_lack(&e) => Ok(None),
@@ -97,7 +97,7 @@ async fn begin(from: &TcpStream) -> io::Result<Option<Rc<Pipe>>> {
 }
 
 /// `splice(2)` on the core. The pipe is taken when bytes are there and given back when it has run dry.
-async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<()> {
+async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<()> {
     let mut pipe: Option<Rc<Pipe>> = None;
     let mut polled = false;
     loop {
@@ -114,7 +114,7 @@ async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Resu
                 pipe.insert(taken)
             }
         };
-        let filled = current.fill_now(from.as_fd(), None, current.size());
+        let filled = current.fill_now(from.fd(), None, current.size());
         let fresh = std::mem::replace(&mut polled, false);
         match filled {
             Ok(n) if n > 0 => {}
@@ -137,7 +137,7 @@ async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Resu
             Err(e) => return Err(e),
         }
         while current.held() > 0 {
-            match current.empty_now(into.as_fd(), false) {
+            match current.empty_now(into.fd(), false) {
                 Ok(n) => {
                     *moved += n as u64;
                     Core::with(|core| core.shared.counters.relay_bytes_inline.add(n as u64));
@@ -152,7 +152,7 @@ async fn inline(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Resu
 }
 
 /// Splice SQEs, each behind a poll: a relay that waits holds no worker, and between bursts no pipe either.
-async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<()> {
+async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<()> {
     let retry = |e: &io::Error| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
     let mut pipe: Option<Rc<Pipe>> = None;
     loop {
@@ -168,7 +168,7 @@ async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result
                 pipe.insert(taken)
             }
         };
-        match current.fill(SocketFd(Rc::clone(from.socket())), None, current.size()).await {
+        match current.fill(SocketFd(Rc::clone(from)), None, current.size()).await {
             Ok(n) if n > 0 => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
@@ -181,7 +181,7 @@ async fn ring(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result
             }
         }
         while current.held() > 0 {
-            match current.empty(SocketFd(Rc::clone(into.socket())), false).await {
+            match current.empty(SocketFd(Rc::clone(into)), false).await {
                 Ok(n) => {
                     *moved += n as u64;
                     Core::with(|core| core.shared.counters.relay_bytes_ring.add(n as u64));
@@ -210,10 +210,10 @@ enum Seen {
 /// says that there is something, and after the peer's end it gives 0 with bytes still queued. A plain receive passes the
 /// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
 /// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
-async fn copy_some(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::Result<Seen> {
+async fn copy_some(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Seen> {
     // On the stack, because what is usually found is the end.
     let mut found = [0; 4096];
-    let n = match rustix::net::recv(from, &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
+    let n = match rustix::net::recv(from.fd(), &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
         Ok((0, _)) => return Ok(Seen::End),
         Ok((n, _)) => n,
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -224,8 +224,7 @@ async fn copy_some(from: &TcpStream, into: &TcpStream, moved: &mut u64) -> io::R
     let mut bytes = found[..n].to_vec();
     let mut at = 0;
     while at < n {
-        let (sent, back) =
-            ask(Send { socket: Rc::clone(into.socket()), buf: bytes, from: at, flags: 0 }).await;
+        let (sent, back) = ask(Send { socket: Rc::clone(into), buf: bytes, from: at, flags: 0 }).await;
         bytes = back;
         match sent {
             Ok(sent) => at += sent,

@@ -10,7 +10,8 @@ use super::Road;
 use super::pipe::{Pipe, PipePool, is_lack};
 use crate::core::Core;
 use crate::fs::{File, cached};
-use crate::net::{SocketFd, TcpStream};
+use crate::net::socket::Socket;
+use crate::net::{Connection, Family, SocketFd, Writes};
 use crate::op::ask;
 use crate::op::poll::Ready;
 use crate::op::read::Read;
@@ -63,19 +64,24 @@ impl From<SendFileError> for Error {
 /// # Cancellation
 /// An unknown part has left: the stream refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that
 /// still holds bytes is closed.
-pub async fn send_file(
-    stream: &TcpStream,
+pub async fn send_file<F: Family, S: Writes>(
+    stream: &Connection<F, S>,
     file: &File,
     range: Range<u64>,
     road: Road,
 ) -> Result<u64, SendFileError> {
+    send(stream.socket(), file, range, road).await
+}
+
+/// Once for all families and sides.
+async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -> Result<u64, SendFileError> {
     let failed = |sent| move |error| SendFileError { sent, error };
-    let turn = stream.writer().await.map_err(failed(0))?;
+    let turn = socket.writer().await.map_err(failed(0))?;
     let pipe = match PipePool::take() {
         Ok(pipe) => pipe,
         Err(e) if is_lack(&e) => {
             let mut sent = 0;
-            let result = copy(stream, file, range, &mut sent).await;
+            let result = copy(socket, file, range, &mut sent).await;
             turn.done();
             return result.map(|()| sent).map_err(|e| failed(sent)(Error::io("sending a file failed", e)));
         }
@@ -84,7 +90,7 @@ pub async fn send_file(
             return Err(failed(0)(Error::io("cannot make a pipe for the transfer", e)));
         }
     };
-    let mut transfer = Transfer { stream, file, pipe, next: range.start, end: range.end, sent: 0 };
+    let mut transfer = Transfer { socket, file, pipe, next: range.start, end: range.end, sent: 0 };
     let result = match road {
         Road::Inline => transfer.inline().await,
         Road::Ring => transfer.ring().await,
@@ -94,7 +100,7 @@ pub async fn send_file(
 }
 
 /// Reads and sends, where no pipe can be had: slower, and it needs no descriptor.
-async fn copy(stream: &TcpStream, file: &File, range: Range<u64>, sent: &mut u64) -> io::Result<()> {
+async fn copy(socket: &Rc<Socket>, file: &File, range: Range<u64>, sent: &mut u64) -> io::Result<()> {
     let mut at = range.start;
     let mut buf = Vec::new();
     while at < range.end {
@@ -110,7 +116,7 @@ async fn copy(stream: &TcpStream, file: &File, range: Range<u64>, sent: &mut u64
         at += buf.len() as u64;
         let mut from = 0;
         while from < buf.len() {
-            let (result, back) = ask(Send { socket: Rc::clone(stream.socket()), buf, from, flags: 0 }).await;
+            let (result, back) = ask(Send { socket: Rc::clone(socket), buf, from, flags: 0 }).await;
             buf = back;
             from += result?;
         }
@@ -125,7 +131,7 @@ fn short() -> io::Error {
 }
 
 struct Transfer<'a> {
-    stream: &'a TcpStream,
+    socket: &'a Rc<Socket>,
     file: &'a File,
     pipe: Rc<Pipe>,
     /// Offset of the next byte to go into the pipe.
@@ -164,7 +170,7 @@ impl Transfer<'_> {
                     if known <= LAST_STEP && warm == self.end { known } else { INLINE_STEP.min(known) };
                 self.fill_now(step as usize)?;
             }
-            match self.pipe.empty_now(self.stream.as_fd(), self.next < self.end) {
+            match self.pipe.empty_now(self.socket.fd(), self.next < self.end) {
                 Ok(n) => {
                     self.went(n);
                     Core::with(|core| {
@@ -176,7 +182,7 @@ impl Transfer<'_> {
                     });
                     task::consume_budget().await;
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.stream.ready(Ready::Write).await?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.socket.ready(Ready::Write).await?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
@@ -191,7 +197,7 @@ impl Transfer<'_> {
                 self.fill_by_ring(len).await?;
             }
             let more = self.next < self.end;
-            match self.pipe.empty(SocketFd(Rc::clone(self.stream.socket())), more).await {
+            match self.pipe.empty(SocketFd(Rc::clone(self.socket)), more).await {
                 Ok(n) => {
                     self.went(n);
                     Core::with(|core| core.shared.counters.file_bytes_ring.add(n as u64));

@@ -2,9 +2,13 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 use std::future::Future;
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::thread;
 
+use annulus::net::{Family, Listener};
 use annulus::{Result, Runtime};
 
 /// Runs `root` on one core (the first that is allowed) and gives its output.
@@ -36,6 +40,7 @@ where
     let runtime = Runtime::builder()
         .cores(list.parse().unwrap())
         .pool_bytes(4 << 20)
+        .pool_limit(4 << 20)
         .ring_entries(1024)
         .build()
         .unwrap();
@@ -66,4 +71,49 @@ where
 /// How many bytes to move where `len` would be right: in a guest, whose CPUs are emulated, a sixteenth.
 pub(crate) fn bulk(len: usize) -> usize {
     if std::env::var_os("ANNULUS_GUEST").is_some_and(|guest| guest == "1") { len / 16 } else { len }
+}
+
+/// A directory of its own for each test, removed at the end.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("annulus-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts one and no
+/// more, so each must get one.
+pub(crate) fn served_by_each_core<F: Family, C: Read>(
+    list: &str,
+    cores: usize,
+    listen: impl Fn() -> Result<Listener<F>> + Send + Sync + 'static,
+    connect: impl Fn() -> C + Send + 'static,
+) {
+    let (tx, rx) = mpsc::channel();
+    let clients = thread::spawn(move || {
+        assert_eq!(rx.iter().take(cores).count(), cores, "every core is to listen first");
+        for _ in 0..cores {
+            connect().read_exact(&mut [0; 1]).unwrap();
+        }
+    });
+    on_cores(list, (tx, listen), |(tx, listen)| {
+        let (tx, listener) = (tx.clone(), listen());
+        async move {
+            let listener = listener?;
+            tx.send(()).unwrap();
+            let stream = listener.accept().await?;
+            stream.send_all("x").await?;
+            Ok(())
+        }
+    });
+    clients.join().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use annulus::buf::{Block, IoBuf, IoBufMut};
+use annulus::buf::{Block, IoBuf};
 use annulus::net::TcpStream;
 use annulus::{Error, ErrorKind, transfer};
 
@@ -51,8 +51,9 @@ pub(super) async fn refuse(stream: &TcpStream, site: &Site, refusal: Refusal) ->
     plain(stream, site, refusal.status, refusal.why, After::Close, true).await
 }
 
-/// Head and body in one send, from a block of the core's pool while there is one: node-local memory that is already
-/// there. Fresh heap memory costs page faults, a third of the whole request for a file of 64 KiB.
+/// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
+/// are out, by clients that take theirs slowly, the file goes the way of large ones, which needs no memory of ours: so
+/// neither do those clients hold up the others, nor does their number cost memory without end.
 async fn small(
     stream: &TcpStream,
     site: &Site,
@@ -62,56 +63,23 @@ async fn small(
 ) -> annulus::Result<()> {
     let head = head(site, path, opened, after);
     let whole = head.len() + opened.size as usize;
-    match Block::take() {
-        Some(mut block) if block.capacity() >= whole => {
-            block.extend_from_slice(&head);
-            whole_file(stream, site, path, opened, after, block).await
-        }
-        _ => {
-            let mut heap = Vec::with_capacity(whole);
-            heap.extend_from_slice(&head);
-            whole_file(stream, site, path, opened, after, heap).await
-        }
-    }
-}
-
-/// Memory for a whole answer.
-trait Answer: IoBuf + IoBufMut {
-    fn truncate(&mut self, len: usize);
-}
-
-impl Answer for Block {
-    fn truncate(&mut self, len: usize) {
-        Block::truncate(self, len);
-    }
-}
-
-impl Answer for Vec<u8> {
-    fn truncate(&mut self, len: usize) {
-        Vec::truncate(self, len);
-    }
-}
-
-/// Reads the file behind the head that `answer` holds, and sends both.
-async fn whole_file(
-    stream: &TcpStream,
-    site: &Site,
-    path: &Path,
-    opened: &Opened,
-    after: After,
-    mut answer: impl Answer,
-) -> annulus::Result<()> {
-    let whole = answer.bytes().len() + opened.size as usize;
+    let Some(mut block) = Block::take().filter(|block| block.capacity() >= whole) else {
+        return large(stream, site, path, opened, after).await;
+    };
+    block.extend_from_slice(&head);
     let mut at = 0;
-    while answer.bytes().len() < whole {
-        let (read, buffer) = match opened.file.read_at(answer, at).await {
-            Ok(done) => done,
+    // Reads the file behind the head that the block holds.
+    while block.len() < whole {
+        let read = match opened.file.read_at(block, at).await {
+            Ok((read, filled)) => {
+                block = filled;
+                read
+            }
             Err(failed) => {
                 tracing::warn!(?path, error = %failed.error, "a file cannot be read");
                 return plain(stream, site, Status::InternalServerError, "", after, true).await;
             }
         };
-        answer = buffer;
         if read == 0 {
             // Nothing has been sent yet, so the client can be told.
             tracing::warn!(?path, "a file became shorter while it was read");
@@ -119,9 +87,9 @@ async fn whole_file(
         }
         at += read as u64;
     }
-    // The file may have grown, and the memory may have had room for it.
-    answer.truncate(whole);
-    send(stream, answer).await
+    // The file may have grown, and the block had room for it.
+    block.truncate(whole);
+    send(stream, block).await
 }
 
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.

@@ -1,37 +1,53 @@
 //! The numbers that returned blocks carry in their own first bytes.
 
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Where the blocks lie, and the links in their first bytes.
+///
+/// Blocks lie in extents of equal length: an extent is one piece of memory, and where it lies is looked up in a table that
+/// has room for all extents that there can be. So blocks can be added while others are out, and none of them moves.
 ///
 /// Loom can only watch memory of its own kind: under loom the links lie in cells beside the blocks, one for
 /// each, and every access that is not ordered by the list makes the model fail.
 pub(super) struct Links {
-    base: NonNull<u8>,
+    /// The first byte of each extent; null for one that has not been added.
+    extents: Box<[AtomicPtr<u8>]>,
+    /// Blocks of an extent are two to the power of this.
+    shift: u32,
     block_size: usize,
     #[cfg(loom)]
     cells: Box<[loom::cell::UnsafeCell<u32>]>,
 }
 
 impl Links {
-    #[cfg_attr(not(loom), expect(unused_variables, reason = "loom needs to know how many"))]
-    pub(super) fn new(base: NonNull<u8>, block_size: usize, blocks: u32) -> Links {
+    /// Numbers for `extents` times `per_extent` (a power of two) blocks, of which none is there yet.
+    pub(super) fn new(block_size: usize, per_extent: u32, extents: u32) -> Links {
         #[cfg(loom)]
-        let cells = (0..blocks).map(|_| loom::cell::UnsafeCell::new(0)).collect();
+        let cells = (0..per_extent * extents).map(|_| loom::cell::UnsafeCell::new(0)).collect();
         Links {
-            base,
+            extents: (0..extents).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
+            shift: per_extent.ilog2(),
             block_size,
             #[cfg(loom)]
             cells,
         }
     }
 
+    /// Says where the blocks from `first` (an extent's first) on lie.
+    pub(super) fn add(&self, first: u32, base: NonNull<u8>) {
+        // Relaxed, here and below: who has a block got it after its extent was added.
+        self.extents[(first >> self.shift) as usize].store(base.as_ptr(), Ordering::Relaxed);
+    }
+
     /// # Safety
     ///
-    /// There is a block `index`, and the region has not been freed.
+    /// There is a block `index`, and its memory has not been freed.
     pub(super) unsafe fn block(&self, index: u32) -> NonNull<u8> {
-        // SAFETY: within the one allocation that the caller of `Owner::new` promised.
-        unsafe { self.base.add(index as usize * self.block_size) }
+        let base = self.extents[(index >> self.shift) as usize].load(Ordering::Relaxed);
+        let within = (index & ((1 << self.shift) - 1)) as usize;
+        // SAFETY: the block's extent was added, with memory for it (`Owner::add`).
+        unsafe { NonNull::new_unchecked(base.add(within * self.block_size)) }
     }
 
     /// # Safety

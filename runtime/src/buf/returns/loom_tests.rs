@@ -96,8 +96,9 @@ fn owner(blocks: u32) -> (Owner<Region>, Vec<Block>, Arc<Core>) {
     let base = NonNull::from(&mut *bytes).cast();
     let region = Region { core: core.clone(), memory: memory.clone(), bytes, alive: UnsafeCell::new(true) };
     assert_eq!(region.bytes.len(), 4 * blocks as usize);
+    let owner = Owner::new(4, blocks.next_power_of_two(), 1, region);
     // SAFETY: the bytes live as long as the keeper.
-    let owner = unsafe { Owner::new(base, 4, blocks, region) };
+    unsafe { owner.add(0, base) };
     let block = |index| {
         // SAFETY: each block is handed out once.
         let held = unsafe { owner.hand_out(index) };

@@ -56,8 +56,10 @@ fn owner(block_size: usize, blocks: u32) -> (Owner<Region>, Arc<Seen>) {
     let base = NonNull::new(unsafe { std::alloc::alloc(layout) }).expect("memory for a test");
     let seen = Arc::<Seen>::default();
     let region = Region { base, layout, seen: seen.clone() };
+    let owner = Owner::new(block_size, blocks.next_power_of_two(), 1, region);
     // SAFETY: the region is as large as said and freed by the keeper's drop.
-    (unsafe { Owner::new(base, block_size, blocks, region) }, seen)
+    unsafe { owner.add(0, base) };
+    (owner, seen)
 }
 
 /// What a test keeps beside an owner: which blocks are at home.

@@ -1,0 +1,165 @@
+//! Work that blocks, off the core.
+//!
+//! A core must never wait in the kernel: while it does, none of its tasks runs. What can only be done by waiting (listing a
+//! directory, resolving a name, a library that knows nothing of futures) or by long computing goes to a thread of the
+//! core's node by [`spawn_blocking`]. Threads are made when they are needed, up to
+//! [`Builder::blocking_threads`](crate::Builder::blocking_threads) for a node, and end when they have been idle for ten
+//! seconds.
+
+pub(crate) mod pool;
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_task::FallibleTask;
+
+use crate::Error;
+use crate::core::Core;
+use crate::task::{Payload, panic_text};
+
+/// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.
+///
+/// The thread may run on all CPUs of the node that the process may use, and has the memory policy and the signal mask
+/// that the thread had which started the runtime: not the core's one CPU, nor its policy, and `SIGPIPE` is not blocked
+/// unless it was there. The queue before the threads has no end: whoever calls this for each request of a client bounds
+/// the requests.
+///
+/// Starting a thread, if none is idle, takes the core some tens of microseconds; handing work to an idle one takes two.
+///
+/// # Errors
+/// The handle gives [`BlockingError`]: `f` panicked, no thread could be started, or the runtime had ended.
+///
+/// # Cancellation
+/// Nothing stops a closure. Dropping the handle only forgets the result: `f` runs all the same, and its result is
+/// dropped on its thread (which must not panic: that aborts the process). When the runtime ends, closures that have not
+/// begun are dropped, and those that run are waited for, five seconds at most; one that takes longer runs on, as long as
+/// the process does.
+///
+/// # Panics
+/// On a thread that is no core's.
+///
+/// ```
+/// # annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
+/// let entries = annulus::spawn_blocking(|| std::fs::read_dir("/").map(Iterator::count));
+/// assert!(entries.await.expect("it does not panic")? > 0);
+/// # Ok(())
+/// # })?;
+/// # Ok::<(), annulus::Error>(())
+/// ```
+pub fn spawn_blocking<F, T>(f: F) -> BlockingHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let pool = Core::with(|core| Arc::clone(&core.blocking));
+    let work = async move { catch_unwind(AssertUnwindSafe(f)) };
+    let queue = Arc::clone(&pool);
+    // The future never waits, so it is scheduled once.
+    let (runnable, task) = async_task::spawn(work, move |runnable| queue.push(runnable));
+    let task = Some(task.fallible());
+    runnable.schedule();
+    let refused = pool.ensure_thread().err();
+    BlockingHandle { task, refused, _this_core: PhantomData }
+}
+
+/// The result to come of a [`spawn_blocking`].
+#[must_use = "dropping the handle forgets the result: await it, or call detach()"]
+pub struct BlockingHandle<T> {
+    /// Taken in `drop` only.
+    task: Option<FallibleTask<Result<T, Payload>>>,
+    /// No thread could be started.
+    refused: Option<Error>,
+    _this_core: PhantomData<*const ()>,
+}
+
+impl<T> BlockingHandle<T> {
+    /// Forgets the result; the same as dropping the handle.
+    pub fn detach(self) {}
+
+    /// Whether the closure has ended.
+    pub fn is_finished(&self) -> bool {
+        self.task.as_ref().is_some_and(FallibleTask::is_finished)
+    }
+}
+
+impl<T> Future for BlockingHandle<T> {
+    type Output = Result<T, BlockingError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(e) = self.refused.take() {
+            return Poll::Ready(Err(BlockingError::NoThread(e)));
+        }
+        let task = self.task.as_mut().expect("there until the handle is dropped");
+        Pin::new(task).poll(cx).map(|end| match end {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(payload)) => Err(BlockingError::Panicked(payload)),
+            None => Err(BlockingError::Ended),
+        })
+    }
+}
+
+impl<T> Drop for BlockingHandle<T> {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.detach();
+        }
+    }
+}
+
+impl<T> fmt::Debug for BlockingHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockingHandle").field("finished", &self.is_finished()).finish_non_exhaustive()
+    }
+}
+
+/// Why a [`spawn_blocking`] has no result.
+#[non_exhaustive]
+pub enum BlockingError {
+    /// The closure panicked, with this.
+    Panicked(Box<dyn std::any::Any + Send>),
+    /// There was no thread, and none could be started. The closure was not run.
+    NoThread(Error),
+    /// The runtime had ended. The closure was not run.
+    Ended,
+}
+
+impl fmt::Debug for BlockingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BlockingError::Panicked(payload) => {
+                f.debug_tuple("Panicked").field(&panic_text(payload)).finish()
+            }
+            BlockingError::NoThread(e) => f.debug_tuple("NoThread").field(e).finish(),
+            BlockingError::Ended => f.write_str("Ended"),
+        }
+    }
+}
+
+impl fmt::Display for BlockingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BlockingError::Panicked(payload) => {
+                write!(f, "the blocking closure panicked: {}", panic_text(payload))
+            }
+            BlockingError::NoThread(e) => write!(f, "no thread for blocking work: {e}"),
+            BlockingError::Ended => f.write_str("the runtime ended before the blocking closure began"),
+        }
+    }
+}
+
+impl std::error::Error for BlockingError {}
+
+impl From<BlockingError> for Error {
+    fn from(e: BlockingError) -> Self {
+        let kind = match e {
+            BlockingError::Panicked(_) => crate::ErrorKind::Panicked,
+            _ => crate::ErrorKind::Platform,
+        };
+        Error::new(kind, e.to_string())
+    }
+}

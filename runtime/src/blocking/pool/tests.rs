@@ -1,0 +1,91 @@
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use async_task::Task;
+
+use super::*;
+
+fn pool(most: usize, idle_time: Duration) -> Arc<BlockingPool> {
+    let cpus = crate::numa::thread::affinity_of_current().unwrap();
+    let mut pool = BlockingPool::new("test-blk".into(), cpus, Arc::new(Origin::of_current()), most);
+    Arc::get_mut(&mut pool).unwrap().idle_time = idle_time;
+    pool
+}
+
+fn give<T: Send + 'static>(pool: &Arc<BlockingPool>, f: impl FnOnce() -> T + Send + 'static) -> Task<T> {
+    let queue = Arc::clone(pool);
+    let (runnable, task) = async_task::spawn(async move { f() }, move |runnable| queue.push(runnable));
+    runnable.schedule();
+    pool.ensure_thread().unwrap();
+    task
+}
+
+fn threads_become(pool: &BlockingPool, wanted: usize) {
+    let mut state = pool.lock();
+    while state.threads != wanted {
+        state = pool.gone.wait(state).unwrap();
+    }
+}
+
+/// A thread that gives up counts itself out under the lock of its last look: work pushed after it finds no thread and starts one.
+#[test]
+fn idle_threads_end_and_later_work_gets_a_new_one() {
+    let pool = pool(1, Duration::from_millis(1));
+    for _ in 0..50 {
+        let (tx, rx) = mpsc::channel();
+        give(&pool, move || tx.send(()).unwrap()).detach();
+        rx.recv().unwrap();
+    }
+    threads_become(&pool, 0);
+    assert_eq!(pool.end(Instant::now()), 0);
+}
+
+#[test]
+fn there_are_never_more_threads_than_allowed() {
+    let pool = pool(2, Duration::from_secs(10));
+    let (tx, rx) = mpsc::channel();
+    let (hold, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    for _ in 0..5 {
+        let (tx, held) = (tx.clone(), Arc::clone(&held));
+        give(&pool, move || {
+            tx.send(std::thread::current().id()).unwrap();
+            held.lock().unwrap().recv().unwrap();
+        })
+        .detach();
+    }
+    let first = [rx.recv().unwrap(), rx.recv().unwrap()];
+    assert_eq!(pool.lock().threads, 2);
+    assert_eq!(pool.lock().queue.len(), 3);
+    for _ in 0..5 {
+        hold.send(()).unwrap();
+    }
+    for _ in 0..3 {
+        assert!(first.contains(&rx.recv().unwrap()));
+    }
+    assert_eq!(pool.end(Instant::now() + Duration::from_secs(20)), 0);
+}
+
+#[test]
+fn the_end_drops_what_has_not_begun_and_leaves_what_does_not_end() {
+    let pool = pool(1, Duration::from_secs(10));
+    let (begun, begins) = mpsc::channel();
+    let (hold, held) = mpsc::channel::<()>();
+    give(&pool, move || {
+        begun.send(()).unwrap();
+        held.recv().unwrap();
+    })
+    .detach();
+    begins.recv().unwrap();
+    let dropped = Arc::new(());
+    let seen = Arc::clone(&dropped);
+    give(&pool, move || drop(seen)).detach();
+    assert_eq!(pool.end(Instant::now()), 1, "it runs on");
+    assert_eq!(Arc::strong_count(&dropped), 1);
+    // What comes after the end is dropped at once.
+    let seen = Arc::clone(&dropped);
+    give(&pool, move || drop(seen)).detach();
+    assert_eq!(Arc::strong_count(&dropped), 1);
+    hold.send(()).unwrap();
+    threads_become(&pool, 0);
+}

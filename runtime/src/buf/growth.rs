@@ -1,0 +1,288 @@
+//! How a core's pool grows: step by step, when receives or tasks wait for memory, up to a limit, on the node.
+//!
+//! A step is a region of its own, made as every region is ([`Region::new`]: prefer, populate, look, mend or give back, bind, look),
+//! so it takes no more than the node has free and cannot end in an OOM kill. That takes a millisecond or two for 4 MiB, most
+//! of it zeroing, so the core does not do it: a thread does, which the core starts for one step and which ends with it. It
+//! is pinned to the core's own CPU, for three reasons: what it touches first is on the node even where mbind(2) is refused;
+//! whoever waits for memory pays, and no neighbour; and a core that has nothing else to do sleeps meanwhile. A core that is
+//! busy shares its CPU with it for that time, as the kernel's scheduler has it.
+//!
+//! Nothing is taken back: a core that needed the memory once is expected to need it again.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+
+use super::blocks::BLOCK_SIZE;
+use super::ring::BUFFER_SIZE;
+use crate::core::Core;
+use crate::core::shared::CoreShared;
+use crate::numa::plan::PlannedCore;
+use crate::numa::pool::Carved;
+use crate::numa::region::{Backing, Placement, Region, Rung};
+use crate::numa::thread::{spawn_pinned, spawn_unplaced};
+use crate::runtime::PlacementPolicy;
+use crate::{Error, ErrorKind, Result};
+
+/// How long a core waits after a step that brought less than was asked, before it asks again.
+const REST: Duration = Duration::from_secs(1);
+/// Bounds of a step, in bytes: a few buffers of the smallest pool; what is still made in some milliseconds.
+const STEP: Range<usize> = 64 << 10..16 << 20;
+
+/// What more memory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    Receiving,
+    Blocks,
+}
+
+impl fmt::Display for For {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Receiving => "receive buffers",
+            Self::Blocks => "blocks",
+        })
+    }
+}
+
+/// A step by which a core's pool has grown.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Grown {
+    /// What it holds: `receive buffers` or `blocks`.
+    pub what: &'static str,
+    /// How many.
+    pub count: usize,
+    /// How it was placed.
+    pub placement: Placement,
+    pub(crate) addresses: Range<usize>,
+}
+
+/// What the report says of a core's growth.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) steps: Vec<Grown>,
+    /// Why the last step brought nothing, or less than was asked.
+    pub(crate) short: Option<String>,
+}
+
+/// What a pool may become.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Bytes that the core's pool has at most, grown or not.
+    pub(crate) limit: usize,
+    /// Bytes that it was to begin with.
+    pub(crate) pool_bytes: usize,
+    pub(crate) backing: Backing,
+    pub(crate) policy: PlacementPolicy,
+    /// There are several nodes: under `require` pages must not only lie right but be kept there.
+    pub(crate) several: bool,
+}
+
+impl Terms {
+    /// About how much is asked for at a time, in bytes: a power of two, and a multiple of what regions are rounded up to.
+    pub(crate) fn step(&self) -> usize {
+        let step = (self.pool_bytes / 4).clamp(STEP.start, STEP.end);
+        (1 << step.ilog2()).max(self.backing.multiple())
+    }
+}
+
+/// The growth of one core's pool. Lives on the core's thread.
+pub(crate) struct Growth {
+    terms: Terms,
+    core: PlannedCore,
+    /// Bytes of the pool now.
+    held: Cell<usize>,
+    making: RefCell<Option<Making>>,
+    /// The thread of the step before, which has sent what it had to send.
+    last: RefCell<Option<JoinHandle<()>>>,
+    rest_until: Cell<Option<Instant>>,
+    /// What the last step was for: where both are short they take turns.
+    turn: Cell<For>,
+}
+
+/// A step under way.
+struct Making {
+    what: For,
+    asked: usize,
+    made: Receiver<Result<Region>>,
+    thread: JoinHandle<()>,
+}
+
+impl Growth {
+    pub(crate) fn new(terms: Terms, core: PlannedCore, held: usize) -> Self {
+        Self {
+            terms,
+            core,
+            held: Cell::new(held),
+            making: RefCell::default(),
+            last: RefCell::default(),
+            rest_until: Cell::new(None),
+            turn: Cell::new(For::Blocks),
+        }
+    }
+
+    /// Whether a step that was under way has ended, and waits to be taken.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.making.borrow().as_ref().is_some_and(|making| !making.made.is_empty())
+    }
+
+    /// Takes a step that has ended into the pool.
+    pub(crate) fn take(&self, core: &Core) {
+        if self.making.borrow().is_none() {
+            return;
+        }
+        let made = match self.making.borrow().as_ref().map(|making| making.made.try_recv()) {
+            None | Some(Err(TryRecvError::Empty)) => return,
+            Some(Ok(made)) => made,
+            Some(Err(TryRecvError::Disconnected)) => {
+                Err(Error::new(ErrorKind::Panicked, "the thread that made the memory panicked"))
+            }
+        };
+        let Some(Making { what, asked, thread, .. }) = self.making.take() else { return };
+        *self.last.borrow_mut() = Some(thread);
+        let counters = &core.shared.counters;
+        let short = match made.and_then(|region| self.keep(core, what, region)) {
+            Ok(len) if len >= asked => None,
+            Ok(len) => Some(format!("{len} of {asked} bytes for {what}")),
+            Err(e) => Some(format!("nothing for {what}: {e}")),
+        };
+        if let Some(short) = short {
+            counters.pool_refusals.add(1);
+            self.rest_until.set(Some(Instant::now() + REST));
+            tracing::warn!("core {}: a pool could not grow as asked: {short}", core.shared.index);
+            core.shared.grown().short = Some(short);
+        }
+    }
+
+    /// Gives a region to what it was made for, and returns its length.
+    fn keep(&self, core: &Core, what: For, region: Region) -> Result<usize> {
+        let (len, start, placement) = (region.len(), region.as_ptr().addr(), region.placement().clone());
+        let count = match what {
+            For::Receiving => core.bufs.extend(Carved::whole(region)),
+            For::Blocks => core.blocks.extend(Carved::whole(region)),
+        };
+        if count == 0 {
+            return Err(Error::new(ErrorKind::Platform, format!("{len} bytes are too few for one")));
+        }
+        self.held.set(self.held.get() + len);
+        core.shared.counters.pool_grown_bytes.add(len as u64);
+        let name = if what == For::Receiving { "receive buffers" } else { "blocks" };
+        let grown = Grown { what: name, count, placement, addresses: start..start + len };
+        tracing::debug!("core {}: {grown}", core.shared.index);
+        core.shared.grown().steps.push(grown);
+        Ok(len)
+    }
+
+    /// Starts a step if something is short of memory and may have more.
+    pub(crate) fn ask(&self, core: &Core) {
+        let (receiving, blocks) = (core.bufs.is_starving(), core.blocks.is_short());
+        if !receiving && !blocks || self.making.borrow().is_some() {
+            return;
+        }
+        let what = match self.turn.get() {
+            For::Receiving if blocks => For::Blocks,
+            For::Blocks if receiving => For::Receiving,
+            same => same,
+        };
+        let Some(bytes) = self.step(core, what) else { return };
+        if self.rest_until.get().is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.turn.set(what);
+        match self.start(&core.shared, what, bytes) {
+            Ok(making) => *self.making.borrow_mut() = Some(making),
+            Err(e) => {
+                core.shared.counters.pool_refusals.add(1);
+                self.rest_until.set(Some(Instant::now() + REST));
+                tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
+                core.shared.grown().short = Some(e.to_string());
+            }
+        }
+    }
+
+    /// Bytes of the next step; `None` where the limit leaves no room for one.
+    fn step(&self, core: &Core, what: For) -> Option<usize> {
+        let multiple = self.terms.backing.multiple();
+        let left = self.terms.limit.saturating_sub(self.held.get()) / multiple * multiple;
+        let (unit, most) = match what {
+            For::Receiving => (BUFFER_SIZE, core.bufs.room()),
+            For::Blocks => (BLOCK_SIZE, (self.terms.step() / BLOCK_SIZE).max(1)),
+        };
+        let bytes = (most.checked_mul(unit)?.next_multiple_of(multiple)).min(left);
+        (bytes >= unit && most > 0).then_some(if multiple > unit { bytes } else { bytes / unit * unit })
+    }
+
+    fn start(&self, shared: &Arc<CoreShared>, what: For, asked: usize) -> Result<Making> {
+        // The thread before has sent its region: what is left of it is its exit.
+        self.end_last();
+        let (tx, made) = bounded(1);
+        let (terms, node, shared) = (self.terms.clone(), self.core.memory, Arc::clone(shared));
+        let make = move || {
+            // The core may have ended meanwhile: then the region ends here.
+            drop(tx.send(terms.make(node, asked)));
+            shared.ring();
+        };
+        let name = format!("annulus-grow{}", self.core.cpu);
+        let thread = match self.terms.policy {
+            PlacementPolicy::Off => spawn_unplaced(name, &self.core, make)?,
+            _ => spawn_pinned(name, &self.core, make)?,
+        };
+        Ok(Making { what, asked, made, thread })
+    }
+
+    fn end_last(&self) {
+        if self.last.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a thread that grew a pool panicked");
+        }
+    }
+
+    /// The core ends: so does what was begun for it.
+    pub(crate) fn end(&self) {
+        self.end_last();
+        if let Some(making) = self.making.take() {
+            *self.last.borrow_mut() = Some(making.thread);
+        }
+        self.end_last();
+    }
+}
+
+impl Terms {
+    /// On the thread that is pinned for it: the memory, or why not.
+    fn make(&self, node: crate::numa::NodeId, bytes: usize) -> Result<Region> {
+        if self.policy == PlacementPolicy::Off {
+            return Ok(Region::unplaced(node, bytes)?);
+        }
+        let region = Region::with_backing(node, bytes, self.backing)?;
+        let placement = region.placement();
+        let strays = placement.pages.off(node) > 0 || placement.pages.unknown > 0;
+        let loose = self.several && placement.rung != Rung::Bound;
+        if self.policy == PlacementPolicy::Require && (strays || loose) {
+            let what = format!("not all of it would be where it must be, so it was given back: {placement}");
+            return Err(Error::new(ErrorKind::Platform, what));
+        }
+        Ok(region)
+    }
+}
+
+impl fmt::Display for Grown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "grown by {} {}: {}", self.count, self.what, self.placement)
+    }
+}
+
+impl CoreShared {
+    /// What the report says of this core's growth.
+    pub(crate) fn grown(&self) -> MutexGuard<'_, Record> {
+        // A list is whole at every moment.
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As the core's shared part holds it. Locked for a report, and once a step.
+pub(crate) type Recorded = Mutex<Record>;

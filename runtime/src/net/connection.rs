@@ -1,0 +1,300 @@
+//! A connection: what TCP and Unix streams, and their halves, have in common.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::marker::PhantomData;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, ioctl_fionbio};
+use rustix::net::{SocketType, sockopt};
+
+use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
+use super::place::Place;
+use super::socket::Socket;
+use super::writing::SendAll;
+use crate::buf::{BufError, IoBuf, Lease};
+use crate::core::Core;
+use crate::error::os;
+use crate::{Error, ErrorKind, Result};
+
+/// A connection of the current core: [`TcpStream`](super::TcpStream), [`UnixStream`](super::UnixStream), or one half of
+/// either. All methods take `&self`: a reader and a writer may share it in an `Rc`, or take a half each
+/// ([`split`](Self::split)). Not `Send`: it belongs to its core's ring.
+///
+/// Dropping it closes it; bytes already given to the kernel are still delivered. Of two halves, dropping the [`Writer`]
+/// shuts the write side down (the peer sees the end of the stream), dropping the [`Reader`] stops receiving, and the
+/// socket is closed with the later of them.
+pub struct Connection<F: Family, S: Side = Both> {
+    socket: Option<Rc<Socket>>,
+    _kind: PhantomData<(F, S)>,
+}
+
+impl<F: Family, S: Side> Connection<F, S> {
+    pub(super) fn of(socket: Rc<Socket>) -> Self {
+        Self { socket: Some(socket), _kind: PhantomData }
+    }
+
+    pub(crate) fn socket(&self) -> &Rc<Socket> {
+        self.socket.as_ref().expect("taken in Drop and `into_socket` only")
+    }
+
+    fn into_socket(mut self) -> Rc<Socket> {
+        self.socket.take().expect("taken in Drop and here only")
+    }
+}
+
+impl<F: Family> Connection<F> {
+    /// Takes over a connected, non-blocking socket.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self::of(Socket::new(fd))
+    }
+
+    /// Takes over a connected socket that was made elsewhere: inherited, received over a Unix socket, or given up by
+    /// another core. It is made non-blocking and close-on-exec; its other options stay as they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] when it is no stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`.
+    pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
+        adopt::<F>(&fd, SocketType::STREAM)?;
+        Ok(Self::from_fd(fd))
+    }
+
+    /// Gives the socket up: the descriptor, and what had come and was not taken. No operation of this core's ring takes
+    /// bytes from it any more, so another core, or another thread, may go on with it. `O_NONBLOCK` stays set.
+    ///
+    /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
+    /// notification is due), the descriptor is a duplicate, and the connection is closed only after that has ended too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WritePoisoned`] after a send that was dropped half-way, [`ErrorKind::Io`] when the connection had failed;
+    /// it is closed in both cases.
+    ///
+    /// # Cancellation
+    /// Closes the connection.
+    pub async fn into_owned_fd(self) -> Result<(OwnedFd, Vec<Lease>)> {
+        self.socket().must_be_sound()?;
+        let came = self.quiesce().await;
+        let socket = self.into_socket();
+        // The kernel tells an error once, and it has told us. It tells the end of a stream as often as it is asked.
+        if let Some(Some(errno)) = socket.over() {
+            return Err(Error::io("the connection has failed", io::Error::from_raw_os_error(errno)));
+        }
+        let fd = match Rc::try_unwrap(socket) {
+            Ok(socket) => socket.into_fd(),
+            Err(shared) => fcntl_dupfd_cloexec(shared.fd(), 0)
+                .map_err(|e| Error::io("cannot duplicate a socket that is still in use", os(e)))?,
+        };
+        Ok((fd, came))
+    }
+
+    /// Splits it into a half that receives and one that sends, each to be moved into a task of its own on this core.
+    pub fn split(self) -> (Connection<F, Reader>, Connection<F, Writer>) {
+        let socket = self.into_socket();
+        (Connection::of(Rc::clone(&socket)), Connection::of(socket))
+    }
+}
+
+impl<F: Family> Connection<F, Reader> {
+    /// Joins the two halves of one connection again.
+    ///
+    /// # Errors
+    /// [`ReuniteError`], with both halves in it, when they are of different connections.
+    pub fn reunite(self, writer: Connection<F, Writer>) -> Result<Connection<F>, ReuniteError<F>> {
+        if !Rc::ptr_eq(self.socket(), writer.socket()) {
+            return Err(ReuniteError { reader: self, writer });
+        }
+        drop(writer.into_socket());
+        Ok(Connection::of(self.into_socket()))
+    }
+}
+
+impl<F: Family, S: Reads> Connection<F, S> {
+    /// The next bytes that came, as a lease on the core's node-local memory; `None` when the peer has ended its side.
+    ///
+    /// The first call arms a multishot receive that stays armed (Linux 6.0). One reader at a time: of two tasks that
+    /// wait, only the later is woken.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`], for good: later calls give the same.
+    ///
+    /// # Cancellation
+    /// Safe: no byte is lost. What came waits for the next call.
+    pub async fn recv(&self) -> Result<Option<Lease>> {
+        poll_fn(|cx| Core::with(|core| self.socket().poll_recv(core, cx)))
+            .await
+            .map_err(|e| Error::io("receive failed", e))
+    }
+
+    /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced from, since no
+    /// operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts anew.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is taken before the receive has ended.
+    pub async fn quiesce(&self) -> Vec<Lease> {
+        self.socket().quiesce().await
+    }
+}
+
+impl<F: Family, S: Writes> Connection<F, S> {
+    /// Sends all of `buf` and gives it back. Sends of several tasks on one stream do not mix: each waits for its turn.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] with the system's reason; [`ErrorKind::WritePoisoned`] when an earlier send was dropped
+    /// half-way or failed after a part of it had left. The buffer comes back with the error.
+    ///
+    /// # Cancellation
+    /// Safe before the send has started. Dropped later, an unknown part of `buf` has left: the stream refuses every
+    /// further send with [`ErrorKind::WritePoisoned`]. Receiving goes on.
+    pub async fn send_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
+        SendAll::new(Rc::clone(self.socket()), buf, 0).await
+    }
+
+    /// As [`send_all`](Self::send_all), telling the kernel that more follows at once (`MSG_MORE`, `send(2)`): on TCP a
+    /// last short segment waits for it, at most 200 ms.
+    ///
+    /// # Errors
+    /// As for [`send_all`](Self::send_all).
+    ///
+    /// # Cancellation
+    /// As for [`send_all`](Self::send_all).
+    pub async fn send_all_more<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
+        SendAll::new(Rc::clone(self.socket()), buf, libc::MSG_MORE).await
+    }
+}
+
+impl<F: Family, S: Side> Connection<F, S> {
+    /// Ends one side or both (`shutdown(2)`). A system call on the core: it never waits, while the ring would run it on
+    /// an io-wq worker.
+    ///
+    /// # Errors
+    /// `ENOTCONN` when the connection has gone already.
+    pub fn shutdown(&self, how: Shutdown) -> Result<()> {
+        self.socket().shutdown(how)
+    }
+
+    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with what it
+    /// needs itself: twice what was asked for.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn recv_buffer_size(&self) -> Result<usize> {
+        got("SO_RCVBUF", sockopt::socket_recv_buffer_size(self.socket().fd()))
+    }
+
+    /// Asks for a receive buffer of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it, bounds it by
+    /// `net.core.rmem_max`, and tunes the buffer by itself no more.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_recv_buffer_size(&self, bytes: usize) -> Result<()> {
+        set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket().fd(), bytes))
+    }
+
+    /// Bytes that the kernel keeps for this socket until the peer has them (`SO_SNDBUF`, `socket(7)`), with what it needs
+    /// itself: twice what was asked for.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn send_buffer_size(&self) -> Result<usize> {
+        got("SO_SNDBUF", sockopt::socket_send_buffer_size(self.socket().fd()))
+    }
+
+    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it, bounds it by
+    /// `net.core.wmem_max`, and tunes the buffer by itself no more.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_send_buffer_size(&self, bytes: usize) -> Result<()> {
+        set("SO_SNDBUF", sockopt::set_socket_send_buffer_size(self.socket().fd(), bytes))
+    }
+
+    pub(super) fn place(&self) -> Result<Place> {
+        Place::of(self.socket().fd())
+    }
+
+    pub(super) fn peer_place(&self) -> Result<Place> {
+        Place::of_peer(self.socket().fd())
+    }
+}
+
+/// A socket option was read.
+pub(super) fn got<T>(option: &'static str, result: rustix::io::Result<T>) -> Result<T> {
+    result.map_err(|e| Error::io(format!("cannot read {option}"), os(e)))
+}
+
+/// A socket option was set.
+pub(super) fn set(option: &'static str, result: rustix::io::Result<()>) -> Result<()> {
+    result.map_err(|e| Error::io(format!("cannot set {option}"), os(e)))
+}
+
+/// Makes a socket from elsewhere ours, if it is of the right kind.
+pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType) -> Result<()> {
+    let kind = sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
+    match kind {
+        Ok((domain, kind)) if F::is(domain) && kind == wanted => {}
+        Ok((domain, kind)) => {
+            let what = format!(
+                "a socket of domain {} and type {} is none for a {}",
+                domain.as_raw(),
+                kind.as_raw(),
+                F::NAME
+            );
+            return Err(Error::new(ErrorKind::Input, what));
+        }
+        Err(e) => {
+            let what = format!("a descriptor is no socket for a {}", F::NAME);
+            return Err(Error::with_source(ErrorKind::Input, what, os(e)));
+        }
+    }
+    ioctl_fionbio(fd, true)
+        .and_then(|()| fcntl_setfd(fd, FdFlags::CLOEXEC))
+        .map_err(|e| Error::io("cannot make a socket non-blocking and close-on-exec", os(e)))
+}
+
+impl<F: Family, S: Side> AsFd for Connection<F, S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().fd()
+    }
+}
+
+impl<F: Family, S: Side> fmt::Debug for Connection<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(F::NAME).field("fd", &self.socket().fd()).finish_non_exhaustive()
+    }
+}
+
+impl<F: Family, S: Side> Drop for Connection<F, S> {
+    fn drop(&mut self) {
+        let Some(socket) = self.socket.take() else { return };
+        if S::READS {
+            socket.stop_receiving();
+        } else if let Err(e) = socket.shutdown(Shutdown::Write) {
+            tracing::debug!("the write side of a dropped half stays as it is: {e}");
+        }
+    }
+}
+
+/// The halves are of different connections.
+pub struct ReuniteError<F: Family> {
+    /// The half that receives, as it was given.
+    pub reader: Connection<F, Reader>,
+    /// The half that sends, as it was given.
+    pub writer: Connection<F, Writer>,
+}
+
+impl<F: Family> fmt::Debug for ReuniteError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReuniteError").field("reader", &self.reader).field("writer", &self.writer).finish()
+    }
+}
+
+impl<F: Family> fmt::Display for ReuniteError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the two halves are of different connections")
+    }
+}
+
+impl<F: Family> std::error::Error for ReuniteError<F> {}

@@ -1,0 +1,273 @@
+//! TCP connections: how they are made, and the options that only they have (`tcp(7)`).
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+
+use super::connection::{Connection, got, set};
+use super::family::{Both, Reader, Side, Tcp, Writer};
+use super::listener::{ListenOptions, Listener};
+use super::place::Place;
+use super::sys;
+use crate::error::os;
+use crate::op::{ask, connect::Connect};
+use crate::{Error, ErrorKind, Result};
+
+/// A TCP connection of the current core. What it can do beside the options here, it can as a [`Connection`].
+///
+/// `TCP_NODELAY` is on for those that Annulus connects or accepts: bytes leave when they are sent, and what belongs
+/// together is sent together ([`send_all_more`](Connection::send_all_more)).
+pub type TcpStream<S = Both> = Connection<Tcp, S>;
+
+/// The half of a [`TcpStream`] that receives.
+pub type TcpReadHalf = TcpStream<Reader>;
+
+/// The half of a [`TcpStream`] that sends.
+pub type TcpWriteHalf = TcpStream<Writer>;
+
+/// When the kernel asks a silent peer whether it is still there (`tcp(7)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first question (`TCP_KEEPIDLE`), in whole seconds, 1 to 32,767.
+    pub time: Duration,
+    /// Between two questions (`TCP_KEEPINTVL`), in whole seconds, 1 to 32,767.
+    pub interval: Duration,
+    /// Questions without an answer after which the connection is given up (`TCP_KEEPCNT`), 1 to 127.
+    pub count: u32,
+}
+
+impl TcpStream {
+    /// Connects to `address`. Linux 5.5 (`connect(2)`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address.
+    ///
+    /// # Cancellation
+    /// Safe: a connection that is made after the future was dropped is closed.
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
+        connect(None, address).await
+    }
+
+    /// Connects to `address` from the local address `from`; with port 0 the kernel chooses a port when it knows both ends
+    /// (`IP_BIND_ADDRESS_NO_PORT`, `ip(7)`), so that one local port may serve many destinations. Linux 5.5.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] when `from` is not this machine's, is in use, or needs a privilege; else as for
+    /// [`connect`](Self::connect).
+    ///
+    /// # Cancellation
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_from(from: SocketAddr, address: SocketAddr) -> Result<Self> {
+        connect(Some(from), address).await
+    }
+
+    /// Takes over a connection of the standard library. It is made non-blocking; its other options stay as they are.
+    ///
+    /// # Errors
+    /// What `ioctl(2)` and `fcntl(2)` say.
+    pub fn from_std(stream: std::net::TcpStream) -> Result<Self> {
+        Self::from_owned_fd(stream.into())
+    }
+}
+
+async fn connect(from: Option<SocketAddr>, address: SocketAddr) -> Result<TcpStream> {
+    let failed = |e| Error::io(format!("cannot connect to {address}"), e);
+    let place = Place::Ip(address);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(place.family(), SocketType::STREAM, flags, Some(ipproto::TCP));
+    let socket = socket.map_err(os).map_err(failed)?;
+    sockopt::set_tcp_nodelay(&socket, true).map_err(os).map_err(failed)?;
+    if let Some(from) = from {
+        bind_to(&socket, from)?;
+    }
+    let socket = ask(Connect::new(socket, place.to_any()?)).await.map_err(failed)?;
+    Ok(TcpStream::from_fd(socket))
+}
+
+fn bind_to(socket: &OwnedFd, from: SocketAddr) -> Result<()> {
+    if from.port() == 0 {
+        // The option lies at the same place for IPv6 (ipv6(7): the IPv4 options hold there too).
+        sys::set_flag(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, true)
+            .map_err(|e| Error::io("cannot set IP_BIND_ADDRESS_NO_PORT", e))?;
+    }
+    bind(socket, &from).map_err(|e| {
+        let what =
+            format!("cannot connect from {from}: choose an address that `ip address` shows, and a free port");
+        Error::with_source(ErrorKind::Input, what, os(e))
+    })
+}
+
+impl<S: Side> TcpStream<S> {
+    /// The address at the other end.
+    ///
+    /// # Errors
+    /// `ENOTCONN` when the connection has gone already.
+    pub fn peer_addr(&self) -> Result<SocketAddr> {
+        self.peer_place()?.ip()
+    }
+
+    /// The address at this end.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        self.place()?.ip()
+    }
+
+    /// Switches `TCP_NODELAY` (`tcp(7)`): whether a short segment leaves although an earlier one is not acknowledged.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_nodelay(&self, nodelay: bool) -> Result<()> {
+        set("TCP_NODELAY", sockopt::set_tcp_nodelay(self.socket().fd(), nodelay))
+    }
+
+    /// Whether `TCP_NODELAY` is on.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn nodelay(&self) -> Result<bool> {
+        got("TCP_NODELAY", sockopt::tcp_nodelay(self.socket().fd()))
+    }
+
+    /// Lets the kernel ask a silent peer whether it is still there, or no more (`None`). A peer that has gone is a receive
+    /// that fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a value out of its range; what `setsockopt(2)` says.
+    pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> Result<()> {
+        let fd = self.socket().fd();
+        if let Some(Keepalive { time, interval, count }) = keepalive {
+            set("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(fd, time))?;
+            set("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(fd, interval))?;
+            set("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(fd, count))?;
+        }
+        set("SO_KEEPALIVE", sockopt::set_socket_keepalive(fd, keepalive.is_some()))
+    }
+
+    /// How the kernel asks a silent peer; `None` when it does not.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn keepalive(&self) -> Result<Option<Keepalive>> {
+        let fd = self.socket().fd();
+        if !got("SO_KEEPALIVE", sockopt::socket_keepalive(fd))? {
+            return Ok(None);
+        }
+        Ok(Some(Keepalive {
+            time: got("TCP_KEEPIDLE", sockopt::tcp_keepidle(fd))?,
+            interval: got("TCP_KEEPINTVL", sockopt::tcp_keepintvl(fd))?,
+            count: got("TCP_KEEPCNT", sockopt::tcp_keepcnt(fd))?,
+        }))
+    }
+
+    /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). `None`, as at first: they are sent in the
+    /// background. Zero: they are thrown away and the peer sees a reset. Longer: the close waits as long for them; it is
+    /// made by an io-wq worker of the ring, so the core does not wait. In whole seconds.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_linger(&self, linger: Option<Duration>) -> Result<()> {
+        set("SO_LINGER", sockopt::set_socket_linger(self.socket().fd(), linger))
+    }
+
+    /// What closing does with bytes that have not left.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn linger(&self) -> Result<Option<Duration>> {
+        got("SO_LINGER", sockopt::socket_linger(self.socket().fd()))
+    }
+
+    /// Acknowledges at once (`true`) or with the next bytes sent (`TCP_QUICKACK`, `tcp(7)`). Not for good: the kernel goes
+    /// back to its own judgement as the connection goes on.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_quickack(&self, quickack: bool) -> Result<()> {
+        set("TCP_QUICKACK", sockopt::set_tcp_quickack(self.socket().fd(), quickack))
+    }
+
+    /// Whether the connection acknowledges at once.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn quickack(&self) -> Result<bool> {
+        got("TCP_QUICKACK", sockopt::tcp_quickack(self.socket().fd()))
+    }
+
+    /// How long sent bytes may stay unacknowledged before the connection is given up with `ETIMEDOUT`
+    /// (`TCP_USER_TIMEOUT`, `tcp(7)`), in milliseconds; `None` leaves it to the kernel's retransmissions, some fifteen
+    /// minutes.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> Result<()> {
+        // A time that is too short to be told from none is one millisecond; zero would mean none.
+        let ms = timeout.map_or(0, |timeout| timeout.as_millis().clamp(1, i32::MAX as u128) as u32);
+        set("TCP_USER_TIMEOUT", sockopt::set_tcp_user_timeout(self.socket().fd(), ms))
+    }
+
+    /// How long sent bytes may stay unacknowledged.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn user_timeout(&self) -> Result<Option<Duration>> {
+        let ms = got("TCP_USER_TIMEOUT", sockopt::tcp_user_timeout(self.socket().fd()))?;
+        Ok((ms > 0).then(|| Duration::from_millis(ms.into())))
+    }
+}
+
+/// A listening TCP socket of the current core.
+///
+/// Each core that binds the same address gets its own socket of one group, and the kernel spreads connections over
+/// those that listen. Port 0 gives one real port, the same for all cores. Dropping the listener closes it; connections
+/// that wait in its backlog are reset unless [`drain`](Listener::drain) took them.
+pub type TcpListener = Listener<Tcp>;
+
+impl TcpListener {
+    /// This core's member of the group that listens on `address`. It listens when this returns.
+    ///
+    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up, and only
+    /// the first address that it gives is used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] when the address cannot be read, the port is taken, the address is not this machine's or the
+    /// port needs a privilege.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub fn bind(address: impl ToSocketAddrs) -> Result<Self> {
+        Self::bind_with(address, &ListenOptions::new())
+    }
+
+    /// As [`bind`](Self::bind), with options: each core gives its own.
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind).
+    ///
+    /// # Panics
+    /// As for [`bind`](Self::bind).
+    pub fn bind_with(address: impl ToSocketAddrs, options: &ListenOptions) -> Result<Self> {
+        Self::listen_on(first(address)?, options)
+    }
+
+    /// The address that it listens on, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        match self.place() {
+            Place::Ip(address) => *address,
+            other => unreachable!("a TCP socket on {other}: its domain was checked"),
+        }
+    }
+}
+
+/// The first of the addresses that are meant.
+pub(super) fn first(address: impl ToSocketAddrs) -> Result<Place> {
+    address
+        .to_socket_addrs()
+        .and_then(|mut all| all.next().ok_or_else(|| std::io::ErrorKind::NotFound.into()))
+        .map(Place::Ip)
+        .map_err(|e| Error::with_source(ErrorKind::Input, "this is no address to listen on", e))
+}

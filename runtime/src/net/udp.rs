@@ -1,0 +1,262 @@
+//! UDP.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::net::{SocketType, sockopt};
+
+use super::connection::{adopt, got, set};
+use super::family::Tcp;
+use super::group::{Ask, Member};
+use super::place::Place;
+use super::socket::Socket;
+use super::{sys, tcp};
+use crate::buf::{BufError, IoBuf, Lease};
+use crate::core::Core;
+use crate::error::os;
+use crate::op::send::Send;
+use crate::op::send_to::SendTo;
+use crate::op::{ask, recv_msg};
+use crate::{Error, Result};
+
+/// A UDP socket of the current core (`udp(7)`). All methods take `&self`.
+///
+/// Each core that binds the same address gets its own socket of one group, and the kernel spreads datagrams over those that
+/// are open, by a hash of both ends' addresses: while no core comes or goes, what one peer sends goes to one core.
+///
+/// Dropping the socket closes it; what was not received is lost, as is what comes in the moment until the receive has been
+/// cancelled.
+pub struct UdpSocket {
+    socket: Rc<Socket>,
+}
+
+/// A datagram that came: it derefs to its bytes.
+#[derive(Debug)]
+pub struct Datagram {
+    bytes: Lease,
+    source: SocketAddr,
+    len: usize,
+}
+
+impl Datagram {
+    /// Who sent it.
+    pub fn source(&self) -> SocketAddr {
+        self.source
+    }
+
+    /// Whether its end was cut off: it was longer than a receive buffer holds, about 8,100 bytes.
+    pub fn is_truncated(&self) -> bool {
+        self.len > self.bytes.len()
+    }
+
+    /// Bytes that it had when it was sent.
+    pub fn full_len(&self) -> usize {
+        self.len
+    }
+
+    /// Its bytes, on the core's node-local memory: to be sent on from where they lie, or taken to any thread.
+    pub fn into_lease(self) -> Lease {
+        self.bytes
+    }
+}
+
+impl Deref for Datagram {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl UdpSocket {
+    /// This core's member of the group on `address`. Port 0 gives one real port, the same for all cores.
+    ///
+    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up, and only the
+    /// first address that it gives is used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the address is not
+    /// this machine's or the port needs a privilege.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub fn bind(address: impl ToSocketAddrs) -> Result<Self> {
+        let place = tcp::first(address)?;
+        Core::with(|core| {
+            let (fd, member) = Member::join(core, Ask::Datagram, place)?;
+            Ok(Self { socket: Socket::datagram(fd, Some(member)) })
+        })
+    }
+
+    /// Takes over a UDP socket that was made elsewhere. It is made non-blocking and close-on-exec; its other options stay
+    /// as they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when it is no datagram socket of IPv4 or IPv6. `socket(7)`: `SO_DOMAIN`,
+    /// `SO_TYPE`.
+    pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
+        // The domains are those of TCP.
+        adopt::<Tcp>(&fd, SocketType::DGRAM)?;
+        Ok(Self { socket: Socket::datagram(fd, None) })
+    }
+
+    /// Takes over a socket of the standard library; see [`from_owned_fd`](Self::from_owned_fd).
+    ///
+    /// # Errors
+    /// What `ioctl(2)` and `fcntl(2)` say.
+    pub fn from_std(socket: std::net::UdpSocket) -> Result<Self> {
+        Self::from_owned_fd(socket.into())
+    }
+
+    /// The address that it is bound to, with the real port.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        Place::of(self.socket.fd())?.ip()
+    }
+
+    /// The address that it is connected to.
+    ///
+    /// # Errors
+    /// `ENOTCONN` when it is connected to none.
+    pub fn peer_addr(&self) -> Result<SocketAddr> {
+        Place::of_peer(self.socket.fd())?.ip()
+    }
+
+    /// Sends to, and receives from, `address` only (`connect(2)`); what others sent before may still come. Nothing is sent
+    /// and nothing is waited for.
+    ///
+    /// # Errors
+    /// What `connect(2)` says: no way leads there.
+    pub fn connect(&self, address: SocketAddr) -> Result<()> {
+        rustix::net::connect(self.socket.fd(), &address)
+            .map_err(|e| Error::io(format!("cannot connect to {address}"), os(e)))
+    }
+
+    /// The next datagram that came.
+    ///
+    /// The first call arms a multishot receive that stays armed (Linux 6.0). When eight datagrams lie untaken at the end of
+    /// a turn it is switched off until they are taken; the kernel's queue ([`set_recv_buffer_size`](Self::set_recv_buffer_size))
+    /// holds what comes meanwhile, and drops what does not fit: [`dropped`](Self::dropped) counts. One reader at a time: of
+    /// two tasks that wait, only the later is woken.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io). An error is told once and receiving goes on: on a connected socket, that
+    /// nobody listens at the peer's port (`ECONNREFUSED`, `udp(7)`).
+    ///
+    /// # Cancellation
+    /// Safe: no datagram is lost. What came waits for the next call.
+    pub async fn recv(&self) -> Result<Datagram> {
+        let failed = |e| Error::io("receive failed", e);
+        let lease = poll_fn(|cx| Core::with(|core| self.socket.poll_recv(core, cx))).await.map_err(failed)?;
+        match lease.map(recv_msg::unwrap) {
+            Some((bytes, Some(source), len)) => Ok(Datagram { bytes, source, len }),
+            _ => Err(failed(io::Error::other("a datagram without its sender's address"))),
+        }
+    }
+
+    /// Sends `buf` as one datagram to `address` and gives it back. Sends of several tasks do not disturb each other. It
+    /// waits while the socket's send buffer is full.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it. `EMSGSIZE`: longer than
+    /// 65,507 bytes, or than the path allows. `EACCES`: a broadcast address without
+    /// [`set_broadcast`](Self::set_broadcast).
+    ///
+    /// # Cancellation
+    /// The datagram has left whole, or not at all; the buffer is given back when the kernel has let go of it.
+    pub async fn send_to<B: IoBuf>(&self, buf: B, address: SocketAddr) -> Result<B, BufError<B>> {
+        sent(ask(SendTo::new(Rc::clone(&self.socket), buf, address)).await)
+    }
+
+    /// Sends `buf` as one datagram to the address that the socket is [connected](Self::connect) to.
+    ///
+    /// # Errors
+    /// As for [`send_to`](Self::send_to). `EDESTADDRREQ`: it is not connected. `ECONNREFUSED`: an earlier datagram found
+    /// nobody; this one has not left.
+    ///
+    /// # Cancellation
+    /// As for [`send_to`](Self::send_to).
+    pub async fn send<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
+        sent(ask(Send { socket: Rc::clone(&self.socket), buf, from: 0, flags: 0 }).await)
+    }
+
+    /// Datagrams that the kernel threw away because its queue for this socket was full (`SO_MEMINFO`, Linux 4.12). A count
+    /// of 32 bits that starts anew after the last.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn dropped(&self) -> Result<u32> {
+        sys::dropped_datagrams(self.socket.fd()).map_err(|e| Error::io("cannot read SO_MEMINFO", e))
+    }
+
+    /// Whether datagrams may be sent to broadcast addresses (`SO_BROADCAST`, `socket(7)`). Off at first.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_broadcast(&self, broadcast: bool) -> Result<()> {
+        set("SO_BROADCAST", sockopt::set_socket_broadcast(self.socket.fd(), broadcast))
+    }
+
+    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with what it needs
+    /// itself: twice what was asked for.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn recv_buffer_size(&self) -> Result<usize> {
+        got("SO_RCVBUF", sockopt::socket_recv_buffer_size(self.socket.fd()))
+    }
+
+    /// Asks for a receive queue of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it and bounds it by
+    /// `net.core.rmem_max`. A small datagram takes some 800 bytes of it.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_recv_buffer_size(&self, bytes: usize) -> Result<()> {
+        set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket.fd(), bytes))
+    }
+
+    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it and bounds it by
+    /// `net.core.wmem_max`.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_send_buffer_size(&self, bytes: usize) -> Result<()> {
+        set("SO_SNDBUF", sockopt::set_socket_send_buffer_size(self.socket.fd(), bytes))
+    }
+}
+
+fn sent<B: IoBuf>((result, buf): (io::Result<usize>, B)) -> Result<B, BufError<B>> {
+    match result {
+        Ok(n) => {
+            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+            Ok(buf)
+        }
+        Err(e) => Err(BufError::io("send failed", e, buf)),
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.fd()
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket").field("fd", &self.socket.fd()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for UdpSocket {
+    fn drop(&mut self) {
+        self.socket.leave_group();
+        self.socket.stop_receiving();
+    }
+}

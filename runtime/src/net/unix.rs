@@ -1,0 +1,180 @@
+//! Unix domain sockets: streams and listeners on paths and abstract names (`unix(7)`).
+
+use std::os::unix::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, socketpair};
+
+use super::connection::Connection;
+use super::family::{Both, Reader, Side, Unix, Writer};
+use super::listener::{ListenOptions, Listener};
+use super::place::Place;
+use crate::error::os;
+use crate::op::{ask, connect::Connect};
+use crate::{Error, Result};
+
+/// A Unix stream connection of the current core. What it can do beside the functions here, it can as a [`Connection`].
+pub type UnixStream<S = Both> = Connection<Unix, S>;
+
+/// The half of a [`UnixStream`] that receives.
+pub type UnixReadHalf = UnixStream<Reader>;
+
+/// The half of a [`UnixStream`] that sends.
+pub type UnixWriteHalf = UnixStream<Writer>;
+
+/// How long to wait, at first and at most, when a listener's backlog is full.
+const FULL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
+
+/// Who is at the other end, as the kernel knows it (`SO_PEERCRED`, `unix(7)`): the user of the process at the time when it
+/// connected or began to listen, or made the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerCred {
+    /// Its process number; 0 when it is of a PID namespace that is not seen from here.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+impl UnixStream {
+    /// Connects to the socket whose file is `path`. Linux 5.5 (`connect(2)`, `unix(7)`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason (`ECONNREFUSED`, `ENOENT`, ...), naming the path;
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a path of more than 107 bytes.
+    ///
+    /// # Cancellation
+    /// Safe: a connection that is made after the future was dropped is closed.
+    pub async fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        connect(Place::Path(path.as_ref().to_owned())).await
+    }
+
+    /// As [`connect`](Self::connect), to an address that may be an abstract name
+    /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)).
+    ///
+    /// A listener whose backlog is full is asked again after 1 to 20 ms: the kernel tells nobody when there is room
+    /// (`EAGAIN`, `connect(2)`).
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    ///
+    /// # Cancellation
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_addr(address: &SocketAddr) -> Result<Self> {
+        connect(address.into()).await
+    }
+
+    /// Two connections that are joined to each other, both of the current core (`socketpair(2)`). Give one up with
+    /// [`into_owned_fd`](Connection::into_owned_fd) to have it elsewhere.
+    ///
+    /// # Errors
+    /// What `socketpair(2)` says: no descriptor is left.
+    pub fn pair() -> Result<(Self, Self)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|e| Error::io("cannot make a pair of sockets", os(e)))?;
+        Ok((Self::from_fd(a), Self::from_fd(b)))
+    }
+
+    /// Takes over a connection of the standard library. It is made non-blocking; its other options stay as they are.
+    ///
+    /// # Errors
+    /// What `ioctl(2)` and `fcntl(2)` say.
+    pub fn from_std(stream: std::os::unix::net::UnixStream) -> Result<Self> {
+        Self::from_owned_fd(stream.into())
+    }
+}
+
+async fn connect(place: Place) -> Result<UnixStream> {
+    let failed = |e| Error::io(format!("cannot connect to {place}"), e);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let [mut rest, longest] = FULL;
+    loop {
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(os).map_err(failed)?;
+        match ask(Connect::new(socket, place.to_any()?)).await {
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => crate::time::sleep(rest).await,
+            made => return made.map(UnixStream::from_fd).map_err(failed),
+        }
+        rest = longest.min(rest * 2);
+    }
+}
+
+impl<S: Side> UnixStream<S> {
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn peer_cred(&self) -> Result<PeerCred> {
+        // Not rustix's, whose process number cannot be zero.
+        let credentials = super::sys::peer_credentials(self.socket().fd());
+        let libc::ucred { pid, uid, gid } =
+            credentials.map_err(|e| Error::io("cannot read SO_PEERCRED", e))?;
+        Ok(PeerCred { pid, uid, gid })
+    }
+
+    /// The address at the other end; unnamed for a client that bound to none.
+    ///
+    /// # Errors
+    /// `ENOTCONN` when the connection has gone already.
+    pub fn peer_addr(&self) -> Result<SocketAddr> {
+        self.peer_place()?.unix()
+    }
+
+    /// The address at this end.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        self.place()?.unix()
+    }
+}
+
+/// A listening Unix socket of the current core.
+///
+/// A path has one socket, so the cores of a runtime share it: the first that binds an address makes the socket, the others
+/// get a descriptor of the same open socket, and all accept from its one backlog. Each takes one connection at a time, and
+/// the kernel wakes the core that has waited longest: an idle runtime deals connections out in turn, and a busy core takes
+/// fewer.
+///
+/// The file of a path is made with the process's umask (`unix(7)`). One that was left behind by a program that was killed
+/// is replaced; one on which somebody listens, or that is no socket, is refused. When the last core's listener is
+/// dropped the file is taken away, unless another has been put in its place.
+pub type UnixListener = Listener<Unix>;
+
+impl UnixListener {
+    /// Listens on `path`, with the other cores that ask for it. It listens when this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when somebody listens there, a file that is no socket is in the way, the
+    /// directory cannot be written to, or the path has more than 107 bytes.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
+        Self::listen_on(Place::Path(path.as_ref().to_owned()), &ListenOptions::new())
+    }
+
+    /// As [`bind`](Self::bind), on an address that may be an abstract name
+    /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)), with options.
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind).
+    ///
+    /// # Panics
+    /// As for [`bind`](Self::bind).
+    pub fn bind_addr(address: &SocketAddr, options: &ListenOptions) -> Result<Self> {
+        Self::listen_on(address.into(), options)
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// None in practice: the address was read when it was bound.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        self.place().clone().unix()
+    }
+}

@@ -1,0 +1,189 @@
+//! The writing side of a socket: one sender at a time, and poison where an unknown part has left.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::socket::Socket;
+use crate::buf::{BufError, IoBuf};
+use crate::core::Core;
+use crate::error::os;
+use crate::op::send::Send;
+use crate::op::{Finished, Submitted};
+use crate::{Error, ErrorKind, Result};
+
+/// What sending has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// Nobody sends.
+    Free,
+    /// A send is under way.
+    Busy,
+    /// A send was dropped half-way.
+    Poisoned,
+}
+
+/// The right to write to a socket. Dropped before [`done`](Self::done), it poisons the write side.
+pub(crate) struct WriteTurn {
+    socket: Rc<Socket>,
+    done: bool,
+}
+
+impl WriteTurn {
+    /// What was to be written is with the kernel, or failed in a way that the caller is told of.
+    pub(crate) fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for WriteTurn {
+    fn drop(&mut self) {
+        self.socket.writing.set(if self.done { Writing::Free } else { Writing::Poisoned });
+        for writer in self.socket.writers.take() {
+            writer.wake();
+        }
+    }
+}
+
+impl Socket {
+    /// The right to write, once nobody else has it.
+    pub(crate) async fn writer(self: &Rc<Self>) -> Result<WriteTurn> {
+        poll_fn(|cx| self.poll_writer(cx)).await
+    }
+
+    fn poll_writer(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<Result<WriteTurn>> {
+        match self.writing.get() {
+            Writing::Free => {
+                self.writing.set(Writing::Busy);
+                Poll::Ready(Ok(WriteTurn { socket: Rc::clone(self), done: false }))
+            }
+            Writing::Busy => {
+                let waker = cx.waker().clone();
+                self.writers.borrow_mut().push(waker);
+                Poll::Pending
+            }
+            Writing::Poisoned => Poll::Ready(Err(poisoned())),
+        }
+    }
+
+    /// Refuses a socket of which an unknown part has left.
+    pub(super) fn must_be_sound(&self) -> Result<()> {
+        if self.writing.get() == Writing::Poisoned { Err(poisoned()) } else { Ok(()) }
+    }
+
+    /// Ends one side or both. A system call on the core: it never waits, while the ring would run it on an io-wq worker.
+    pub(crate) fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        rustix::net::shutdown(self.fd(), how)
+            .map_err(os)
+            .map_err(|e| Error::io("cannot shut the connection down", e))
+    }
+}
+
+fn poisoned() -> Error {
+    Error::new(
+        ErrorKind::WritePoisoned,
+        "an earlier send on this stream was dropped half-way, so what has left is unknown: close the stream",
+    )
+}
+
+/// What a send came to: an interruption is nothing sent, and nothing sent is an error.
+pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(n) => {
+            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+            Ok(n)
+        }
+        Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+/// Waits for its turn and sends all of a buffer.
+#[must_use = "futures do nothing unless awaited"]
+pub(crate) struct SendAll<B: IoBuf> {
+    socket: Rc<Socket>,
+    turn: Option<WriteTurn>,
+    /// Bytes that have left.
+    from: usize,
+    flags: i32,
+    step: Step<B>,
+}
+
+enum Step<B: IoBuf> {
+    /// The buffer, between two sends.
+    Here(B),
+    Asked(Submitted<Send<B>>),
+    Over,
+}
+
+impl<B: IoBuf> SendAll<B> {
+    /// `flags`: `MSG_MORE`, or nothing.
+    pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
+        Self { socket, turn: None, from: 0, flags, step: Step::Here(buf) }
+    }
+
+    fn end(&mut self, result: Result<B, BufError<B>>, is_sound: bool) -> Poll<Result<B, BufError<B>>> {
+        if is_sound && let Some(turn) = self.turn.take() {
+            turn.done();
+        }
+        // Otherwise dropped here, which poisons the socket.
+        self.turn = None;
+        Poll::Ready(result)
+    }
+}
+
+// Nothing in it is pinned: the buffer moves into its operation's cell before the kernel hears of it.
+impl<B: IoBuf> Unpin for SendAll<B> {}
+
+impl<B: IoBuf> Future for SendAll<B> {
+    type Output = Result<B, BufError<B>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            if let Step::Asked(send) = &mut this.step {
+                let (result, buf) = match Pin::new(send).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Finished::Whole(whole)) => whole,
+                    Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
+                };
+                this.step = Step::Over;
+                match sent(result) {
+                    Ok(n) => this.from += n,
+                    // With a part gone the next sender would go on in the middle of this one: that is poison.
+                    Err(e) => return this.end(Err(BufError::io("send failed", e, buf)), this.from == 0),
+                }
+                this.step = Step::Here(buf);
+            }
+            if this.turn.is_none() {
+                match this.socket.poll_writer(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(turn) => match (turn, std::mem::replace(&mut this.step, Step::Over)) {
+                        (Ok(turn), here) => (this.turn, this.step) = (Some(turn), here),
+                        (Err(error), Step::Here(buf)) => return Poll::Ready(Err(BufError { error, buf })),
+                        (Err(_), _) => panic!("a send polled after it was done"),
+                    },
+                }
+            }
+            match std::mem::replace(&mut this.step, Step::Over) {
+                Step::Here(buf) if this.from >= buf.bytes().len() => return this.end(Ok(buf), true),
+                Step::Here(buf) => {
+                    let socket = Rc::clone(&this.socket);
+                    let send = Send { socket, buf, from: this.from, flags: this.flags };
+                    this.step = Step::Asked(Submitted::new(send));
+                }
+                Step::Asked(_) | Step::Over => panic!("a send polled after it was done"),
+            }
+        }
+    }
+}

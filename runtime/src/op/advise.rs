@@ -1,0 +1,36 @@
+//! Tell the kernel how a file will be read. Linux 5.6; `posix_fadvise(2)`.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use super::slots::Outcome;
+use super::{Operation, Sqes, check};
+
+/// One fadvise. The length is 32 bits wide in the entry; 0 is to the end of the file.
+pub(crate) struct Advise {
+    pub(crate) file: Rc<OwnedFd>,
+    pub(crate) offset: u64,
+    pub(crate) len: u32,
+    /// `POSIX_FADV_*`.
+    pub(crate) advice: i32,
+}
+
+// SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
+unsafe impl Operation for Advise {
+    const NAME: &'static str = "fadvise";
+    type Output = io::Result<()>;
+
+    fn sqes(&mut self) -> Sqes {
+        opcode::Fadvise::new(types::Fd(self.file.as_raw_fd()), i64::from(self.len), self.advice)
+            .offset(self.offset)
+            .build()
+            .into()
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        check(outcome).map(drop)
+    }
+}

@@ -1,0 +1,42 @@
+//! Give a stretch of a file its blocks on the disk, or take them. Linux 5.6; `fallocate(2)`. The kernel always runs it
+//! on an io-wq worker.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use super::slots::Outcome;
+use super::{Operation, Sqes, check};
+
+/// One fallocate.
+pub(crate) struct Fallocate {
+    pub(crate) file: Rc<OwnedFd>,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// `FALLOC_FL_*`.
+    pub(crate) mode: i32,
+}
+
+// SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
+unsafe impl Operation for Fallocate {
+    const NAME: &'static str = "fallocate";
+    type Output = io::Result<()>;
+
+    fn sqes(&mut self) -> Sqes {
+        opcode::Fallocate::new(types::Fd(self.file.as_raw_fd()), self.len)
+            .offset(self.offset)
+            .mode(self.mode)
+            .build()
+            .into()
+    }
+
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        check(outcome).map(drop)
+    }
+}

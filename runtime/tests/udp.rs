@@ -1,0 +1,275 @@
+//! Datagrams: whence they come, what is cut off, dropped or held back, and who of a group gets them.
+
+mod common;
+
+use std::net::{SocketAddr, UdpSocket as Std};
+use std::thread;
+use std::time::Duration;
+
+use annulus::ErrorKind;
+use annulus::net::UdpSocket;
+use annulus::time::timeout;
+use common::{on_cores, on_one_core};
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// A socket of the runtime, and one of the standard library that is connected to it.
+fn pair() -> annulus::Result<(UdpSocket, Std)> {
+    let ours = UdpSocket::bind(any())?;
+    let theirs = Std::bind(any()).unwrap();
+    theirs.connect(ours.local_addr()?).unwrap();
+    Ok((ours, theirs))
+}
+
+#[test]
+fn datagrams_come_whole_with_their_source_and_answers_find_it() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        on_one_core(move || async move {
+            // A machine may have no IPv6.
+            let Ok(theirs) = Std::bind(address) else { return Ok(()) };
+            let ours = UdpSocket::bind(address)?;
+            theirs.connect(ours.local_addr()?).unwrap();
+            for datagram in [&b"one"[..], b"", b"three", &[7; 8000]] {
+                theirs.send(datagram).unwrap();
+                let came = ours.recv().await?;
+                assert_eq!((&*came, came.source()), (datagram, theirs.local_addr().unwrap()));
+                assert!(!came.is_truncated() && came.full_len() == datagram.len());
+                let source = came.source();
+                // From where it lies.
+                ours.send_to(came.into_lease(), source).await?;
+                let mut got = [0; 9000];
+                let n = theirs.recv(&mut got).unwrap();
+                assert_eq!(&got[..n], datagram);
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_cut_off_and_said_to_be() {
+    on_one_core(|| async {
+        let (ours, theirs) = pair()?;
+        theirs.send(&[9; 20_000]).unwrap();
+        let came = ours.recv().await?;
+        assert!(came.is_truncated());
+        assert_eq!(came.full_len(), 20_000);
+        assert!(came.len() > 8000 && came.iter().all(|&byte| byte == 9));
+        theirs.send(b"next").unwrap();
+        assert_eq!(&*ours.recv().await?, b"next");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_deadline_around_every_recv_loses_no_datagram() {
+    on_one_core(|| async {
+        let (ours, theirs) = pair()?;
+        let (acknowledge, may_go_on) = std::sync::mpsc::sync_channel(64);
+        let sender = thread::spawn(move || {
+            for number in 0..20_000u32 {
+                theirs.send(&number.to_le_bytes()).unwrap();
+                // The kernel's queue must not overflow: that would be a loss of another kind.
+                if number % 32 == 0 {
+                    may_go_on.recv().unwrap();
+                }
+            }
+        });
+        let (mut next, mut late) = (0u32, 0);
+        while next < 20_000 {
+            match timeout(Duration::from_micros(2), ours.recv()).await {
+                Err(annulus::time::Elapsed) => late += 1,
+                Ok(came) => {
+                    assert_eq!(came?[..], next.to_le_bytes());
+                    if next.is_multiple_of(32) {
+                        acknowledge.send(()).unwrap();
+                    }
+                    next += 1;
+                }
+            }
+        }
+        assert!(late > 0, "no deadline ever passed: the test shows nothing");
+        assert_eq!(ours.dropped()?, 0);
+        sender.join().unwrap();
+        Ok(())
+    });
+}
+
+/// Seen to fail: without the hold-back all of the core's buffers went to the socket that nobody reads.
+#[test]
+fn what_nobody_takes_stays_with_the_kernel_which_counts_what_it_drops() {
+    on_one_core(|| async {
+        let (ours, theirs) = pair()?;
+        ours.set_recv_buffer_size(16 << 10)?;
+        theirs.send(b"arms the receive").unwrap();
+        ours.recv().await?;
+        let before = annulus::core::counters();
+        for _ in 0..2000 {
+            theirs.send(&[1; 1000]).unwrap();
+        }
+        // Turns, so that the ring takes what it will.
+        annulus::time::sleep(Duration::from_millis(5)).await;
+        let now = annulus::core::counters();
+        assert!(now.recv_held_back > before.recv_held_back, "never switched off");
+        let dropped = ours.dropped()?;
+        assert!(dropped > 0);
+        // Another stream of the core is none the worse.
+        let (other, peer) = pair()?;
+        peer.send(b"through").unwrap();
+        assert_eq!(&*other.recv().await?, b"through");
+        let mut came = 0;
+        while let Ok(datagram) = timeout(Duration::from_millis(50), ours.recv()).await {
+            assert_eq!(datagram?.len(), 1000);
+            came += 1;
+        }
+        assert_eq!(came + ours.dropped()?, 2000, "{dropped} dropped at first");
+        theirs.send(b"again").unwrap();
+        assert_eq!(&*ours.recv().await?, b"again");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_core_without_buffers_gets_its_datagrams_when_some_come_back() {
+    on_one_core(|| async {
+        let (ours, theirs) = pair()?;
+        let mut held = Vec::new();
+        // Until the core has none left: what came is kept.
+        loop {
+            theirs.send(b"kept").unwrap();
+            match timeout(Duration::from_millis(100), ours.recv()).await {
+                Ok(came) => held.push(came?),
+                Err(annulus::time::Elapsed) => break,
+            }
+        }
+        assert!(held.len() > 16, "{} buffers", held.len());
+        assert!(annulus::core::counters().recv_starved > 0);
+        theirs.send(b"one more").unwrap();
+        // The one that found no buffer, and this.
+        drop(held.split_off(held.len() / 2));
+        assert_eq!(&*ours.recv().await?, b"kept");
+        assert_eq!(&*ours.recv().await?, b"one more");
+        assert_eq!(ours.dropped()?, 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_connected_socket_hears_its_peer_only_and_learns_that_nobody_is_there() {
+    on_one_core(|| async {
+        let (ours, theirs) = pair()?;
+        let stranger = Std::bind(any()).unwrap();
+        let address = ours.local_addr()?;
+        assert!(ours.peer_addr().is_err());
+        ours.connect(theirs.local_addr().unwrap())?;
+        assert_eq!(ours.peer_addr()?, theirs.local_addr().unwrap());
+        stranger.send_to(b"unheard", address).unwrap();
+        theirs.send(b"heard").unwrap();
+        assert_eq!(&*ours.recv().await?, b"heard");
+        ours.send("answer").await?;
+        let mut got = [0; 10];
+        assert_eq!(theirs.recv(&mut got).unwrap(), 6);
+        // Its port is closed: the next datagram comes back as an error, once.
+        drop(theirs);
+        ours.send("to nobody").await?;
+        let refused = ours.recv().await.expect_err("nobody is there");
+        assert_eq!(refused.io_error().and_then(std::io::Error::raw_os_error), Some(libc::ECONNREFUSED));
+        assert!(timeout(Duration::from_millis(5), ours.recv()).await.is_err(), "told twice");
+        Ok(())
+    });
+}
+
+#[test]
+fn errors_of_sending_give_the_buffer_back() {
+    on_one_core(|| async {
+        let (ours, theirs) = pair()?;
+        let to = theirs.local_addr().unwrap();
+        let errno = |e: &annulus::Error| e.io_error().and_then(std::io::Error::raw_os_error);
+        let long = ours.send_to(vec![0; 70_000], to).await.expect_err("too long");
+        assert_eq!((errno(&long.error), long.buf.len()), (Some(libc::EMSGSIZE), 70_000));
+        let lost = ours.send("where to?").await.expect_err("not connected");
+        assert_eq!(errno(&lost.error), Some(libc::EDESTADDRREQ));
+        let broad: SocketAddr = "127.255.255.255:9".parse().unwrap();
+        let refused = ours.send_to("all", broad).await.expect_err("not allowed yet");
+        assert_eq!(errno(&refused.error), Some(libc::EACCES));
+        ours.set_broadcast(true)?;
+        ours.send_to("all", broad).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_used_port_is_refused_and_a_port_is_free_again_at_once() {
+    on_one_core(|| async {
+        let theirs = Std::bind(any()).unwrap();
+        let refused = UdpSocket::bind(theirs.local_addr().unwrap()).expect_err("taken");
+        assert_eq!(refused.kind(), ErrorKind::Input);
+        let ours = UdpSocket::bind(any())?;
+        let address = ours.local_addr()?;
+        assert!(Std::bind(address).is_err(), "a port of ours was given away");
+        let other =
+            thread::spawn(move || on_one_core(move || async move { Ok(UdpSocket::bind(address).map(drop)) }));
+        assert_eq!(other.join().unwrap().expect_err("another runtime").kind(), ErrorKind::Input);
+        let free = Std::bind(any()).unwrap().local_addr().unwrap();
+        let mut ours = Some(UdpSocket::bind(free)?);
+        for _ in 0..3 {
+            // Arms the receive, which keeps the socket open for a turn after it was dropped.
+            assert!(timeout(Duration::from_millis(1), ours.take().unwrap().recv()).await.is_err());
+            ours = Some(UdpSocket::bind(free)?);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn sockets_from_elsewhere_are_taken_if_they_are_of_the_right_kind() {
+    on_one_core(|| async {
+        let std = Std::bind(any()).unwrap();
+        let address = std.local_addr().unwrap();
+        let ours = UdpSocket::from_std(std)?;
+        Std::bind(any()).unwrap().send_to(b"hello", address).unwrap();
+        assert_eq!(&*ours.recv().await?, b"hello");
+        let wrong = std::net::TcpListener::bind(any()).unwrap();
+        assert_eq!(UdpSocket::from_owned_fd(wrong.into()).expect_err("TCP").kind(), ErrorKind::Input);
+        Ok(())
+    });
+}
+
+/// The kernel spreads by a hash of both ends: with 64 clients, that one core of two gets none has a chance of 2^-63.
+#[test]
+fn cores_have_one_port_and_the_kernel_spreads_datagrams_over_them() {
+    let cpus = annulus::numa::thread::affinity_of_current().unwrap();
+    let cores = cpus.len();
+    let (tx, rx) = std::sync::mpsc::channel::<SocketAddr>();
+    let clients = thread::spawn(move || {
+        let bound: Vec<_> = rx.iter().take(cores).collect();
+        assert!(bound.iter().all(|address| *address == bound[0]), "{bound:?}");
+        for n in 0..64u8 {
+            let client = Std::bind(any()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.send_to(&[n], bound[0]).unwrap();
+            let mut back = [0; 2];
+            assert_eq!((client.recv(&mut back).unwrap(), back[0]), (1, n));
+        }
+    });
+    let served = on_cores(&cpus.to_string(), tx, |tx| {
+        let tx = tx.clone();
+        async move {
+            let socket = UdpSocket::bind(any())?;
+            tx.send(socket.local_addr()?).unwrap();
+            let mut served = 0;
+            while let Ok(datagram) = timeout(Duration::from_secs(1), socket.recv()).await {
+                let datagram = datagram?;
+                let source = datagram.source();
+                socket.send_to(datagram.into_lease(), source).await?;
+                served += 1;
+            }
+            Ok(served)
+        }
+    });
+    clients.join().unwrap();
+    assert_eq!(served.iter().sum::<i32>(), 64);
+    assert!(served.iter().all(|&n| n > 0), "{served:?}");
+}
