@@ -102,7 +102,7 @@ counters! {
     operations,
     /// Operations that we know to run on an io-wq worker, a kernel thread, because the kernel never runs them in line: splice,
     /// `statx`, `fsync`, `fallocate`, `ftruncate`, the making, renaming and removing of names, opens that make or truncate a file,
-    /// and advice to read. What the kernel sends there for reasons of its own (a read that found no page
+    /// and advice to read or forget. What the kernel sends there for reasons of its own (a read that found no page
     /// in memory on a file system that cannot wait asynchronously) it does not tell, and it is not in here.
     iowq_punts,
     /// Polls of tasks.
