@@ -10,6 +10,7 @@ mod error;
 pub mod fs;
 pub mod net;
 mod op;
+pub mod pipe;
 mod ring;
 mod runtime;
 mod sync;

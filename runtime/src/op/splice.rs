@@ -1,4 +1,4 @@
-//! Splice: bytes from a file or a socket into a pipe, or from a pipe into a socket. Linux 5.7; `splice(2)`.
+//! Splice: bytes from a file or a socket into a pipe, or from a pipe into a file or a socket. Linux 5.7; `splice(2)`.
 //!
 //! The kernel always runs it on an io-wq worker. One that had to wait there would hold a kernel thread, so a splice
 //! with a socket end stands behind a poll of that end, in a link, and the socket is `O_NONBLOCK`: a poll that was wrong
@@ -20,6 +20,8 @@ pub(crate) struct Splice<I, O> {
     /// Offset in a file; `None` for a pipe or a socket.
     pub(crate) offset: Option<u64>,
     pub(crate) into: O,
+    /// As `offset`, at the other end.
+    pub(crate) into_offset: Option<u64>,
     pub(crate) len: u32,
     /// Which end to poll first, if one can keep us waiting.
     pub(crate) wait: Option<Ready>,
@@ -35,8 +37,9 @@ pub(crate) fn flags(more: bool) -> u32 {
 impl<I: AsFd, O: AsFd> Splice<I, O> {
     fn entries(&self) -> Sqes {
         let (from, into) = (self.from.as_fd().as_raw_fd(), self.into.as_fd().as_raw_fd());
-        let offset = self.offset.map_or(-1, |offset| offset as i64);
-        let main = opcode::Splice::new(types::Fd(from), offset, types::Fd(into), -1, self.len)
+        let place = |offset: Option<u64>| offset.map_or(-1, |offset| offset as i64);
+        let (from_at, into_at) = (place(self.offset), place(self.into_offset));
+        let main = opcode::Splice::new(types::Fd(from), from_at, types::Fd(into), into_at, self.len)
             .flags(flags(self.more))
             .build();
         let after = self.wait.map(|ready| {

@@ -1,13 +1,16 @@
 //! Bytes from a file to a socket, and from socket to socket, without passing through user memory.
 //!
 //! Two calls, [`send_file`] and [`relay`], over two roads ([`Road`]). Both go through a pipe of the core's
-//! pool; counters tell how many bytes each road moved.
+//! pool; counters tell how many bytes each road moved. [`splice`] and [`tee`] are single steps, by a
+//! [pipe](crate::pipe) of the caller's.
 
 pub(crate) mod pipe;
 mod relay;
 mod road;
 mod send_file;
+mod splice;
 
 pub use relay::{RelayEnd, relay};
 pub use road::{ParseRoadError, Road};
 pub use send_file::{SendFileError, send_file};
+pub use splice::{Source, Target, splice, tee};

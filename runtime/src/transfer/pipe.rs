@@ -30,9 +30,10 @@ pub(crate) struct PipePool {
     keep: usize,
 }
 
-struct Ends {
-    read: OwnedFd,
-    write: OwnedFd,
+/// Both ends of a pipe, which never wait.
+pub(crate) struct Ends {
+    pub(crate) read: OwnedFd,
+    pub(crate) write: OwnedFd,
     size: usize,
 }
 
@@ -52,7 +53,7 @@ impl PipePool {
                 Some(ends) => ends,
                 None => {
                     core.shared.counters.pipes_made.add(1);
-                    make()?
+                    make(Some(PIPE_SIZE))?
                 }
             };
             let pool = Rc::clone(&core.pipes);
@@ -66,9 +67,10 @@ pub(super) fn is_lack(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
-fn make() -> io::Result<Ends> {
+/// Makes a pipe, of so many bytes if the kernel lets us, or of the size that it usually has.
+pub(crate) fn make(size: Option<usize>) -> io::Result<Ends> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(os)?;
-    match fcntl_setpipe_size(&write, PIPE_SIZE) {
+    match size.map_or(Ok(0), |size| fcntl_setpipe_size(&write, size)) {
         Ok(_) | Err(rustix::io::Errno::PERM | rustix::io::Errno::BUSY | rustix::io::Errno::NOMEM) => {}
         Err(e) => return Err(os(e)),
     }
@@ -130,7 +132,16 @@ impl Pipe {
         let wait = offset.is_none().then_some(Ready::Read);
         self.busy.set(true);
         let into = WriteEnd(Rc::clone(self));
-        let n = ask(Splice { from, offset, into, len: len.min(1 << 30) as u32, wait, more: false }).await;
+        let n = ask(Splice {
+            from,
+            offset,
+            into,
+            into_offset: None,
+            len: len.min(1 << 30) as u32,
+            wait,
+            more: false,
+        })
+        .await;
         // Not reached when the future is dropped: then the pipe stays busy, and is closed with the operation.
         let n = self.settle(n)?;
         self.held.set(self.held.get() + n);
@@ -150,7 +161,9 @@ impl Pipe {
         self.busy.set(true);
         let from = ReadEnd(Rc::clone(self));
         let len = self.held.get() as u32;
-        let n = ask(Splice { from, offset: None, into, len, wait: Some(Ready::Write), more }).await;
+        let n =
+            ask(Splice { from, offset: None, into, into_offset: None, len, wait: Some(Ready::Write), more })
+                .await;
         let n = self.settle(n)?;
         self.held.set(self.held.get() - n);
         Ok(n)
@@ -158,7 +171,7 @@ impl Pipe {
 }
 
 /// `splice(2)` that never waits.
-fn now(
+pub(super) fn now(
     from: BorrowedFd<'_>,
     offset: Option<&mut u64>,
     into: BorrowedFd<'_>,

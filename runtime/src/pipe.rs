@@ -1,0 +1,205 @@
+//! Pipes.
+//!
+//! Both ends never wait in the kernel (`O_NONBLOCK`): a read or write that can be done is done on the core, which is one
+//! copy of memory, and else the ring says when. So a read that is dropped loses no byte. To move bytes between a pipe
+//! and a file or a socket without copying them: [`transfer::splice`](crate::transfer::splice) and
+//! [`tee`](crate::transfer::tee).
+//!
+//! ```
+//! # annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
+//! let (reader, writer) = annulus::pipe::pipe()?;
+//! writer.write_all("through a pipe").await?;
+//! drop(writer);
+//! let (n, buf) = reader.read(Vec::with_capacity(100)).await?;
+//! assert_eq!(buf[..n], *b"through a pipe");
+//! let (n, _) = reader.read(buf).await?;
+//! assert_eq!(n, 0, "every writer has gone");
+//! # Ok(())
+//! # })?;
+//! # Ok::<(), annulus::Error>(())
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+
+use crate::buf::{BufError, IoBuf, IoBufMut};
+use crate::core::Core;
+use crate::error::os;
+use crate::op::ask;
+use crate::op::poll::{PollOnce, Ready};
+use crate::transfer::pipe::{Ends, make};
+use crate::{Error, Result, task};
+
+/// Makes a pipe of the kernel's usual size, 64 KiB (`pipe2(2)`, Linux 2.6.27).
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::ErrorKind::Io): no descriptor is left (`EMFILE`, `ENFILE`).
+pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
+    Core::with(|core| core.shared.counters.pipes_made.add(1));
+    let Ends { read, write, .. } = make(None).map_err(|e| Error::io("cannot make a pipe", e))?;
+    Ok((PipeReader { fd: Rc::new(read) }, PipeWriter { fd: Rc::new(write) }))
+}
+
+/// The end of a pipe that bytes come out of. Not `Send`; closed when dropped.
+#[derive(Debug)]
+pub struct PipeReader {
+    fd: Rc<OwnedFd>,
+}
+
+/// The end of a pipe that bytes go into. Not `Send`; closed when dropped, and when every writer has gone the reader is
+/// told the end.
+#[derive(Debug)]
+pub struct PipeWriter {
+    fd: Rc<OwnedFd>,
+}
+
+macro_rules! both_ends {
+    ($($end:ident),+) => {$(
+        impl $end {
+            /// Takes over an end that was made elsewhere: a child's output, a FIFO. It is made non-blocking
+            /// (`O_NONBLOCK`), and with it every copy of the descriptor, those of other processes too.
+            ///
+            /// # Errors
+            /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it is no pipe (`EBADF`).
+            pub fn from_fd(fd: OwnedFd) -> Result<Self> {
+                let failed = |e| Error::io("cannot take over a pipe", os(e));
+                fcntl_getpipe_size(&fd).map_err(failed)?;
+                let flags = fcntl_getfl(&fd).map_err(failed)?;
+                fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(failed)?;
+                Ok(Self { fd: Rc::new(fd) })
+            }
+
+            /// Bytes that the pipe holds at most (`F_GETPIPE_SZ`, Linux 2.6.35).
+            ///
+            /// # Errors
+            /// What `fcntl(2)` says.
+            pub fn size(&self) -> Result<usize> {
+                fcntl_getpipe_size(&self.fd).map_err(os).map_err(|e| Error::io("cannot read a pipe's size", e))
+            }
+
+            /// Asks for room for so many bytes and returns what was given (`F_SETPIPE_SZ`, Linux 2.6.35).
+            ///
+            /// # Errors
+            /// `EPERM` past `/proc/sys/fs/pipe-max-size` or the user's share of all pipes (`pipe(7)`); `EBUSY` when it
+            /// holds more.
+            pub fn set_size(&self, bytes: usize) -> Result<usize> {
+                fcntl_setpipe_size(&self.fd, bytes)
+                    .map_err(os)
+                    .map_err(|e| Error::io(format!("cannot give a pipe {bytes} bytes"), e))?;
+                self.size()
+            }
+
+            pub(crate) fn shared_fd(&self) -> &Rc<OwnedFd> {
+                &self.fd
+            }
+        }
+
+        impl AsFd for $end {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.fd.as_fd()
+            }
+        }
+    )+};
+}
+
+both_ends!(PipeReader, PipeWriter);
+
+impl PipeReader {
+    /// The bytes that are there, as many as the room of `buf` takes; waits until there is one. Returns how many came, 0
+    /// when every writer has gone, and the buffer. `read(2)`; waiting by the ring, Linux 5.1.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
+    ///
+    /// # Cancellation
+    /// Safe: no byte is lost.
+    pub async fn read<B: IoBufMut>(&self, mut buf: B) -> Result<(usize, B), BufError<B>> {
+        loop {
+            let read = rustix::io::read(&self.fd, buf.room()).map(|(filled, _)| filled.len());
+            match read.map_err(os) {
+                Ok(n) => {
+                    // SAFETY: read(2) has filled the first `n` bytes of the room.
+                    unsafe { buf.filled(n) };
+                    task::consume_budget().await;
+                    return Ok((n, buf));
+                }
+                Err(e) => {
+                    if let Err(e) = wait(&self.fd, Ready::Read, e).await {
+                        return Err(BufError::io("read from a pipe failed", e, buf));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl PipeWriter {
+    /// Writes from the beginning of `buf` as much as there is room for; waits until there is some. Returns how many
+    /// bytes went, and the buffer. Up to 4,096 bytes go whole or not at all (`pipe(7)`, PIPE_BUF). `write(2)`; waiting
+    /// by the ring, Linux 5.1.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, `EPIPE` when every reader has gone; the buffer
+    /// comes back with it.
+    ///
+    /// # Cancellation
+    /// Safe: a future that was not ready has written nothing.
+    pub async fn write<B: IoBuf>(&self, buf: B) -> Result<(usize, B), BufError<B>> {
+        match self.write_from(&buf, 0).await {
+            Ok(n) => Ok((n, buf)),
+            Err(e) => Err(BufError::io("write to a pipe failed", e, buf)),
+        }
+    }
+
+    /// Writes all of `buf` and gives it back.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write), and a prefix may have been written.
+    ///
+    /// # Cancellation
+    /// An unknown prefix has been written.
+    pub async fn write_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
+        let mut from = 0;
+        while from < buf.bytes().len() {
+            match self.write_from(&buf, from).await {
+                Ok(n) => from += n,
+                Err(e) => return Err(BufError::io("write to a pipe failed", e, buf)),
+            }
+        }
+        Ok(buf)
+    }
+
+    async fn write_from(&self, buf: &impl IoBuf, from: usize) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.fd, &buf.bytes()[from..]).map_err(os) {
+                Ok(n) => {
+                    task::consume_budget().await;
+                    return Ok(n);
+                }
+                Err(e) => wait(&self.fd, Ready::Write, e).await?,
+            }
+        }
+    }
+}
+
+/// An end that an operation keeps open.
+pub(crate) struct EndFd(pub(crate) Rc<OwnedFd>);
+
+impl AsFd for EndFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until an attempt that ended in `error` is worth another, or gives the error back.
+async fn wait(fd: &Rc<OwnedFd>, ready: Ready, error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => ask(PollOnce { fd: EndFd(Rc::clone(fd)), ready }).await,
+        io::ErrorKind::Interrupted => Ok(()),
+        _ => Err(error),
+    }
+}
