@@ -4,8 +4,12 @@
 
 pub(crate) mod counters;
 pub(crate) mod histogram;
+pub(crate) mod inbox;
 pub(crate) mod mailbox;
+pub(crate) mod peers;
+pub(crate) mod queue;
 pub(crate) mod shared;
+pub(crate) mod submit;
 pub(crate) mod turn;
 
 use std::cell::Cell;
@@ -28,9 +32,12 @@ use crate::runtime::Options;
 use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
+use peers::Peers;
 use shared::CoreShared;
 use std::sync::Arc;
 use std::time::Instant;
+
+pub use submit::{SubmitError, submit_to};
 
 /// Ready operations that a task may consume in one poll before it must let others run.
 const POLL_BUDGET: u32 = 128;
@@ -39,6 +46,7 @@ const POLL_BUDGET: u32 = 128;
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
     pub(crate) options: Options,
+    pub(crate) peers: Peers,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
     /// When the core last woke. Kept only while time is measured.
@@ -157,6 +165,14 @@ pub fn cpu() -> CpuId {
 /// On a thread that is no core's.
 pub fn counters() -> Counters {
     Core::with(|core| core.shared.counters.read(core.shared.index))
+}
+
+/// A handle on this runtime, for threads outside it: [`Handle::submit_to`](crate::Handle::submit_to) sends work in.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn handle() -> crate::Handle {
+    Core::with(|core| crate::Handle::new(Arc::clone(&core.shared.runtime), core.peers.members()))
 }
 
 /// Whether the runtime was asked to stop ([`Running::stop`](crate::Running::stop)).

@@ -2,6 +2,7 @@
 
 mod builder;
 mod end;
+mod handle;
 mod options;
 mod placement;
 mod report;
@@ -11,6 +12,7 @@ pub(crate) mod state;
 mod worker;
 
 pub use builder::{Builder, Runtime};
+pub use handle::Handle;
 pub use options::Options;
 pub use placement::PlacementPolicy;
 pub use report::{CoreReport, RegionReport, Report, WorkerReport};

@@ -97,11 +97,11 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    spawn_from(future, Location::caller())
+    spawn_at(Location::caller(), future)
 }
 
-/// As [`spawn`], on behalf of whoever is at `spawned_at`.
-pub(crate) fn spawn_from<F>(future: F, spawned_at: &'static Location<'static>) -> JoinHandle<F::Output>
+/// [`spawn`] on behalf of a caller somewhere else.
+pub(crate) fn spawn_at<F>(spawned_at: &'static Location<'static>, future: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,
