@@ -32,6 +32,8 @@ const RING_ENTRIES: u32 = 4096;
 const POOL_BYTES: usize = 16 << 20;
 /// Threads of a node for blocking work, at most, by default.
 const BLOCKING_THREADS: usize = 64;
+/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes nothing.
+const ZERO_COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
@@ -49,6 +51,7 @@ pub struct Builder {
     nic: Option<String>,
     options: Options,
     blocking_threads: usize,
+    zero_copy_patience: Duration,
 }
 
 impl Builder {
@@ -144,6 +147,13 @@ impl Builder {
         self
     }
 
+    /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after their stream was
+    /// dropped, if the peer takes less than 16 KiB in that time: then the connection is reset. 10 seconds by default.
+    pub fn zero_copy_patience(mut self, patience: Duration) -> Self {
+        self.zero_copy_patience = patience;
+        self
+    }
+
     fn ring(&self) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         RingOptions { cq_entries: self.cq_entries.unwrap_or(usual.cq_entries), ..usual }
@@ -232,6 +242,7 @@ impl Runtime {
             nic: None,
             options: Options::default(),
             blocking_threads: BLOCKING_THREADS,
+            zero_copy_patience: ZERO_COPY_PATIENCE,
         }
     }
 
@@ -321,6 +332,7 @@ impl Runtime {
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),
                 started_at,
+                zero_copy_patience: self.settings.zero_copy_patience,
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);

@@ -23,6 +23,7 @@ use crate::core::inbox::Door;
 use crate::core::peers::{BY_RING, POLLS_PER_RING, Peers};
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
+use crate::net::zero_copy::ZeroCopy;
 use crate::numa::plan::PlannedCore;
 use crate::numa::pool::{Blocks, Share};
 use crate::numa::thread::placement_of_current;
@@ -54,6 +55,7 @@ pub(super) struct Plot {
     /// Where the runtime was started: root futures go by this name.
     pub(super) started_at: &'static Location<'static>,
     pub(super) blocking: Arc<BlockingPool>,
+    pub(super) zero_copy_patience: Duration,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -120,7 +122,17 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, growth, ring, blocking, options, started_at: _ } = plot;
+    let Plot {
+        core: planned,
+        shared,
+        mut share,
+        growth,
+        ring,
+        blocking,
+        options,
+        started_at: _,
+        zero_copy_patience,
+    } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -180,6 +192,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         blocks,
         growth,
         blocking,
+        zero_copy: ZeroCopy::new(zero_copy_patience),
         ops,
         ring,
     };
