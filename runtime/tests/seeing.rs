@@ -67,6 +67,11 @@ fn block(held: &(Mutex<bool>, Condvar)) {
     }
 }
 
+/// A task that waits is not polled again in the same turn.
+async fn end_turn() {
+    annulus::time::sleep(Duration::from_millis(1)).await;
+}
+
 /// Seen to fail: each of the figures with its line of code left out.
 #[test]
 fn counters_tell_what_was_done() {
@@ -78,7 +83,7 @@ fn counters_tell_what_was_done() {
         }
         let blocks: Vec<_> = std::iter::from_fn(Block::take).collect();
         assert!(!blocks.is_empty());
-        annulus::yield_now().await;
+        end_turn().await;
         let counters = annulus::core::counters();
         assert_eq!(counters.iowq_punts - before.iowq_punts, 5, "opening does not, stat does");
         assert_eq!(counters.sqes_per_enter.count(), counters.enters);
@@ -88,7 +93,7 @@ fn counters_tell_what_was_done() {
         assert_eq!(counters.blocks_out, blocks.len() as u64);
         assert_eq!((counters.blocks_peak, counters.blocks_refused >= 1), (counters.blocks_out, true));
         drop(blocks);
-        annulus::yield_now().await;
+        end_turn().await;
         let counters = annulus::core::counters();
         assert_eq!(counters.blocks_out, 0);
         assert!(counters.blocks_peak > 0);
@@ -99,11 +104,11 @@ fn counters_tell_what_was_done() {
         let stream = listener.accept().await?;
         client.write_all(b"here").unwrap();
         let lease = stream.recv().await?.expect("bytes");
-        annulus::yield_now().await;
+        end_turn().await;
         let counters = annulus::core::counters();
         assert_eq!((counters.recv_buffers_out, counters.recv_buffers_peak), (1, 1));
         drop(lease);
-        annulus::yield_now().await;
+        end_turn().await;
         assert_eq!(annulus::core::counters().recv_buffers_out, 0);
         Ok(())
     });
@@ -114,11 +119,11 @@ fn counters_tell_what_was_done() {
 fn times_are_taken_when_asked_for() {
     let running = one_core().measure_time(true).measure_polls(true).build().unwrap().start(|| async {
         annulus::time::sleep(Duration::from_millis(5)).await;
-        annulus::yield_now().await;
+        end_turn().await;
         let counters = annulus::core::counters();
         assert!(counters.parked_ns >= 3_000_000 && counters.busy_ns > 0, "{counters}");
-        // The poll that is going on is not over.
-        assert_eq!(counters.poll_ns.count() + 1, counters.polls + 1, "{counters}");
+        // Polls are counted when the turn ends, their times at once.
+        assert!(counters.poll_ns.count() >= counters.polls && counters.polls > 0, "{counters}");
         annulus::core::stopping().await;
         annulus::Ok(())
     });

@@ -183,6 +183,11 @@ impl Ring {
         self.views.iter().map(|(name, view)| (*name, view.addresses()))
     }
 
+    /// SQEs pushed since the ring was made.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.counters.sqes.get()
+    }
+
     /// The counters of the ring's core.
     pub(crate) fn counters(&self) -> &CoreCounters {
         &self.counters
