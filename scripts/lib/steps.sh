@@ -7,7 +7,7 @@
 # shellcheck disable=SC2034 # scripts/test reads both
 STEPS=(fmt clippy doc test unprivileged embed guest deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl numactl util-linux procps jq qemu-system-x86)
+TEST_PACKAGES=(curl wrk numactl util-linux procps jq qemu-system-x86)
 
 step_fmt() {
     need_cargo_part fmt rustfmt
@@ -41,6 +41,8 @@ step_unprivileged() {
     mkdir "$place/home"
     while read -r program; do install "$program" "$place"; done < <(test_programs 'numa|runtime|integration-tests')
     install "$TARGET/debug/annulus" "$place"
+    mkdir "$place/examples"
+    find "$TARGET/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec install -t "$place/examples" {} +
     chown nobody: "$place/home"
     chmod 755 "$place"
     for program in "$place"/*; do
@@ -55,7 +57,7 @@ step_unprivileged() {
 as_nobody() (
     cd "$1/home" || exit
     ulimit -l 8192
-    exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" \
+    exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" ANNULUS_EXAMPLES="$1/examples" \
         setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all "${@:2}"
 )
 
