@@ -21,6 +21,7 @@
 
 mod all;
 pub(crate) mod counters;
+pub(crate) mod histogram;
 pub(crate) mod inbox;
 pub(crate) mod mailbox;
 pub(crate) mod peers;
@@ -28,6 +29,7 @@ pub(crate) mod queue;
 pub(crate) mod sharded;
 pub(crate) mod shared;
 pub(crate) mod submit;
+pub(crate) mod turn;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -46,6 +48,7 @@ use crate::net::zero_copy::ZeroCopy;
 use crate::numa::CpuId;
 use crate::op::table::OpTable;
 use crate::ring::Ring;
+use crate::runtime::Options;
 use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
@@ -53,6 +56,7 @@ use peers::Peers;
 use sharded::Shards;
 use shared::CoreShared;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use peers::{Neighbour, least_loaded_neighbour, neighbours};
 pub use sharded::{Local, Sharded};
@@ -64,10 +68,13 @@ const POLL_BUDGET: u32 = 128;
 /// Everything that a core owns. Lives on its thread's stack for as long as the core runs.
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
+    pub(crate) options: Options,
     pub(crate) peers: Peers,
     pub(crate) shards: Shards,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
+    /// When the core last woke. Kept only while time is measured.
+    pub(crate) busy_since: Cell<Instant>,
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,
