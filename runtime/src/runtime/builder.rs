@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::placement::PlacementPolicy;
 use super::report::{CoreReport, Report};
@@ -28,6 +29,8 @@ const RING_ENTRIES: u32 = 4096;
 const POOL_BYTES: usize = 16 << 20;
 /// Threads of a node for blocking work, at most, by default.
 const BLOCKING_THREADS: usize = 64;
+/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes nothing.
+const ZERO_COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
@@ -44,6 +47,7 @@ pub struct Builder {
     pages: Backing,
     nic: Option<String>,
     blocking_threads: usize,
+    zero_copy_patience: Duration,
 }
 
 impl Builder {
@@ -114,6 +118,13 @@ impl Builder {
     /// are started when needed.
     pub fn blocking_threads(mut self, most: usize) -> Self {
         self.blocking_threads = most;
+        self
+    }
+
+    /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after their stream was
+    /// dropped, if the peer takes less than 16 KiB in that time: then the connection is reset. 10 seconds by default.
+    pub fn zero_copy_patience(mut self, patience: Duration) -> Self {
+        self.zero_copy_patience = patience;
         self
     }
 
@@ -204,6 +215,7 @@ impl Runtime {
             pages: Backing::default(),
             nic: None,
             blocking_threads: BLOCKING_THREADS,
+            zero_copy_patience: ZERO_COPY_PATIENCE,
         }
     }
 
@@ -288,6 +300,7 @@ impl Runtime {
                 growth: growth.clone(),
                 ring: self.settings.ring(),
                 blocking: Arc::clone(&blocking[&core.node]),
+                zero_copy_patience: self.settings.zero_copy_patience,
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
