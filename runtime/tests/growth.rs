@@ -253,5 +253,7 @@ fn a_full_node_gives_no_step_and_says_so() {
     });
     let short = report.cores[0].not_grown.as_deref().unwrap_or_default();
     assert!(short.contains("blocks"), "{short}");
-    assert!(report.is_home(), "{report}");
+    // The heap, which is only preferred, may have gone elsewhere meanwhile; what grew has not.
+    let mut pool = report.regions.iter().filter(|region| region.name.ends_with("pool"));
+    assert!(pool.all(|region| region.is_home()), "{report}");
 }
