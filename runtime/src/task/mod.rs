@@ -31,6 +31,7 @@ use crate::core::shared::CoreShared;
 pub(crate) struct Meta {
     link: Link,
     home: Home,
+    spawned_at: &'static Location<'static>,
 }
 
 /// The core of a task.
@@ -44,6 +45,13 @@ impl std::fmt::Debug for Home {
 
 /// A task that is to be polled.
 pub(crate) struct Woken(pub(crate) Runnable<Meta>);
+
+impl Woken {
+    /// Where the task was spawned.
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        self.0.metadata().spawned_at
+    }
+}
 
 // SAFETY: async-task makes at most one Runnable of a task at a time (its SCHEDULED and RUNNING bits), so this value is
 // the only one for its pointer; the pointer is the task's allocation, which a Runnable keeps alive, and the metadata
@@ -99,16 +107,13 @@ where
     F::Output: 'static,
 {
     Core::with(|core| {
-        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)) };
-        let registered = core.tasks.register();
-        let contained =
-            move |_: &Meta| Contained { future: Some(future), spawned_at, _registered: registered };
+        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)), spawned_at };
+        let contained = move |_: &Meta| Contained { future: Some(future), spawned_at, registered: None };
         // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands
         // it to this core's queue or wake list, which only this core's thread empties, and after the core's end leaks
         // it. `schedule` itself is Send, Sync and 'static. Future and output are 'static.
         let (runnable, task) =
             unsafe { async_task::Builder::new().metadata(meta).spawn_unchecked(contained, schedule) };
-        core.tasks.started(&runnable);
         core.tasks.push(Woken(runnable));
         JoinHandle::new(task)
     })
@@ -131,10 +136,20 @@ struct Contained<F> {
     /// `None` once it has ended.
     future: Option<F>,
     spawned_at: &'static Location<'static>,
-    _registered: queue::Registered,
+    /// Since it waited for the first time.
+    registered: Option<queue::Registered>,
 }
 
 impl<F> Contained<F> {
+    /// Enters the task in the registry of its core, once.
+    fn register(self: Pin<&mut Self>, cx: &Context<'_>) {
+        // SAFETY: nothing is moved; `registered` is not pinned with `self`.
+        let registered = unsafe { &mut self.get_unchecked_mut().registered };
+        if registered.is_none() {
+            *registered = Some(Core::with(|core| core.tasks.register(cx.waker().clone())));
+        }
+    }
+
     fn future(self: Pin<&mut Self>) -> Pin<&mut Option<F>> {
         // SAFETY: `future` is pinned whenever `self` is: nothing moves it out, and it is only ever replaced in its place,
         // which drops the old value there.
@@ -152,15 +167,18 @@ impl<F> Contained<F> {
 impl<F: Future> Future for Contained<F> {
     type Output = Result<F::Output, Payload>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let spawned_at = self.spawned_at;
-        let mut future = self.future();
+        let mut future = self.as_mut().future();
         let polled = Self::contain(spawned_at, || {
             let running = future.as_mut().as_pin_mut().expect("a task that has ended is not polled");
             running.poll(cx)
         });
         let output = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                self.register(cx);
+                return Poll::Pending;
+            }
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };

@@ -1,6 +1,6 @@
 //! The timers of a core: the pure wheel, and the clock that drives it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,14 @@ pub(crate) type TimerKey = Key;
 pub(crate) struct Timers {
     epoch: Instant,
     wheel: RefCell<Wheel<Waker>>,
+    /// When the clock was last asked.
+    asked: Cell<Instant>,
 }
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Self { epoch: Instant::now(), wheel: RefCell::new(Wheel::new(0)) }
+        let epoch = Instant::now();
+        Self { epoch, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch) }
     }
 
     /// The tick that has begun at `instant`: time passed is rounded down, so that nothing fires early.
@@ -27,8 +30,17 @@ impl Timers {
 
     /// A timer for `deadline`, which is rounded up to a tick.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
-        let tick = deadline.saturating_duration_since(self.epoch).as_nanos().div_ceil(1000) as u64;
+        let after = deadline.saturating_duration_since(self.epoch);
+        let tick = after
+            .as_secs()
+            .saturating_mul(1_000_000)
+            .saturating_add(u64::from(after.subsec_nanos().div_ceil(1000)));
         self.wheel.borrow_mut().insert(tick, waker.clone())
+    }
+
+    /// Whether `deadline` had passed when the clock was last asked: true is certain, false is not.
+    pub(crate) fn has_passed(&self, deadline: Instant) -> bool {
+        deadline <= self.asked.get()
     }
 
     /// Lets a timer that has not fired wake `waker` instead. False when it has fired.
@@ -53,7 +65,9 @@ impl Timers {
         if self.wheel.borrow().is_empty() {
             return;
         }
-        let now = self.tick(Instant::now());
+        let now = Instant::now();
+        self.asked.set(now);
+        let now = self.tick(now);
         loop {
             // The borrow ends before the waker runs.
             let due = self.wheel.borrow_mut().expire(now);
