@@ -147,8 +147,8 @@ mod tests {
     /// memory and no CPUs, for which it gives those of its nearest neighbour.
     #[test]
     fn an_odd_machine_is_read_from_xml() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/4odd.xml");
-        let machine = Topology::builder().from_xml_file(file).unwrap().build().unwrap();
+        let xml = include_str!("../../tests/fixtures/4odd.xml");
+        let machine = Topology::builder().from_xml(xml).unwrap().build().unwrap();
         let seen = read(&machine).unwrap();
         let homes: Vec<_> = seen.cpus.iter().map(|pu| (pu.id.0, pu.node.map(|node| node.0))).collect();
         assert_eq!(homes[..4], [(0, Some(0)), (1, Some(0)), (2, Some(1)), (3, Some(1))]);

@@ -3,12 +3,14 @@
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
 
 pub(crate) mod counters;
+pub(crate) mod histogram;
 pub(crate) mod inbox;
 pub(crate) mod mailbox;
 pub(crate) mod peers;
 pub(crate) mod queue;
 pub(crate) mod shared;
 pub(crate) mod submit;
+pub(crate) mod turn;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -27,12 +29,14 @@ use crate::net::zero_copy::ZeroCopy;
 use crate::numa::CpuId;
 use crate::op::table::OpTable;
 use crate::ring::Ring;
+use crate::runtime::Options;
 use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use peers::Peers;
 use shared::CoreShared;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use submit::{SubmitError, submit_to};
 
@@ -42,9 +46,12 @@ const POLL_BUDGET: u32 = 128;
 /// Everything that a core owns. Lives on its thread's stack for as long as the core runs.
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
+    pub(crate) options: Options,
     pub(crate) peers: Peers,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
+    /// When the core last woke. Kept only while time is measured.
+    pub(crate) busy_since: Cell<Instant>,
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,
