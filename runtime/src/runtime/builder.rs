@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::placement::PlacementPolicy;
 use super::report::{CoreReport, Report};
@@ -28,6 +29,8 @@ const RING_ENTRIES: u32 = 4096;
 const POOL_BYTES: usize = 16 << 20;
 /// Threads of a node for blocking work, at most, by default.
 const BLOCKING_THREADS: usize = 64;
+/// More would not be a slack but a mistake in the unit.
+const MAX_TIMER_SLACK: Duration = Duration::from_secs(10);
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
@@ -44,6 +47,7 @@ pub struct Builder {
     pages: Backing,
     nic: Option<String>,
     blocking_threads: usize,
+    timer_slack: Duration,
 }
 
 impl Builder {
@@ -117,6 +121,15 @@ impl Builder {
         self
     }
 
+    /// How late a timer may fire, up to ten seconds. Zero, the default, is precise: each timer wakes an idle core by itself. With a
+    /// slack the deadlines are rounded up to multiples of it, and timers that fall together share one wake: where thousands of
+    /// short sleeps are under way, one millisecond saves nearly all wakes (16-21 us of CPU each in a virtual machine). Never
+    /// early; at most `slack` late, beside what a wake costs.
+    pub fn timer_slack(mut self, slack: Duration) -> Self {
+        self.timer_slack = slack;
+        self
+    }
+
     fn ring(&self) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         RingOptions { cq_entries: self.cq_entries.unwrap_or(usual.cq_entries), ..usual }
@@ -151,6 +164,10 @@ impl Builder {
                 ErrorKind::Input,
                 "blocking work needs a thread; allow at least one for a node",
             ));
+        }
+        if self.timer_slack > MAX_TIMER_SLACK {
+            let what = format!("timers cannot be {:?} late; allow ten seconds at most", self.timer_slack);
+            return Err(Error::new(ErrorKind::Input, what));
         }
         let topology = Topology::discover()?;
         let circumstances = Circumstances::of_this_process(self.nic.as_deref())?;
@@ -204,6 +221,7 @@ impl Runtime {
             pages: Backing::default(),
             nic: None,
             blocking_threads: BLOCKING_THREADS,
+            timer_slack: Duration::ZERO,
         }
     }
 
@@ -288,6 +306,7 @@ impl Runtime {
                 growth: growth.clone(),
                 ring: self.settings.ring(),
                 blocking: Arc::clone(&blocking[&core.node]),
+                timer_slack: self.settings.timer_slack,
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use io_uring::{opcode, squeue, types};
@@ -43,6 +44,7 @@ pub(super) struct Plot {
     pub(super) growth: Terms,
     pub(super) ring: RingOptions,
     pub(super) blocking: Arc<BlockingPool>,
+    pub(super) timer_slack: Duration,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -105,7 +107,7 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, growth, ring, blocking } = plot;
+    let Plot { core: planned, shared, mut share, growth, ring, blocking, timer_slack } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -151,7 +153,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         shared,
         tasks: Tasks::new(),
         budget: Budget::new(),
-        timers: Timers::new(),
+        timers: Timers::new(timer_slack),
         pipes: PipePool::new(),
         bufs,
         blocks,

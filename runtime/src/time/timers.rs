@@ -9,26 +9,43 @@ use super::wheel::{Key, Wheel};
 /// Names one timer.
 pub(crate) type TimerKey = Key;
 
-/// The wheel in microseconds since the core began.
+/// The finest tick, in nanoseconds.
+const FINEST: u64 = 1000;
+
+/// The wheel, in ticks since the core began. Timers of one tick fire in one wake: a tick of a microsecond is as exact as a
+/// wake can be, a longer one gathers more timers and lets each be late by up to a tick.
 pub(crate) struct Timers {
     epoch: Instant,
+    /// Nanoseconds of a tick.
+    tick: u64,
     wheel: RefCell<Wheel<Waker>>,
 }
 
 impl Timers {
-    pub(crate) fn new() -> Self {
-        Self { epoch: Instant::now(), wheel: RefCell::new(Wheel::new(0)) }
+    /// `slack` is how late a timer may be.
+    pub(crate) fn new(slack: Duration) -> Self {
+        let tick = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX).max(FINEST);
+        Self { epoch: Instant::now(), tick, wheel: RefCell::new(Wheel::new(0)) }
     }
 
-    /// The tick that has begun at `instant`: time passed is rounded down, so that nothing fires early.
-    fn tick(&self, instant: Instant) -> u64 {
-        instant.saturating_duration_since(self.epoch).as_micros() as u64
+    /// Nanoseconds from the epoch to `instant`: 584 years of them fit.
+    fn since_epoch(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.epoch);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
     }
 
-    /// A timer for `deadline`, which is rounded up to a tick.
+    /// A timer for `deadline`, which is rounded up to a tick, as time passed is rounded down: nothing fires early.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
-        let tick = deadline.saturating_duration_since(self.epoch).as_nanos().div_ceil(1000) as u64;
+        let tick = self.since_epoch(deadline).div_ceil(self.tick);
         self.wheel.borrow_mut().insert(tick, waker.clone())
+    }
+
+    /// Lets a timer that has not fired do so at `deadline` instead. `None` when it has fired.
+    pub(crate) fn postpone(&self, timer: TimerKey, deadline: Instant) -> Option<TimerKey> {
+        let tick = self.since_epoch(deadline).div_ceil(self.tick);
+        let mut wheel = self.wheel.borrow_mut();
+        let waker = wheel.cancel(timer)?;
+        Some(wheel.insert(tick, waker))
     }
 
     /// Lets a timer that has not fired wake `waker` instead. False when it has fired.
@@ -53,7 +70,7 @@ impl Timers {
         if self.wheel.borrow().is_empty() {
             return;
         }
-        let now = self.tick(Instant::now());
+        let now = self.since_epoch(Instant::now()) / self.tick;
         loop {
             // The borrow ends before the waker runs.
             let due = self.wheel.borrow_mut().expire(now);
@@ -67,8 +84,8 @@ impl Timers {
     /// How long the core may sleep; `None` without timers.
     pub(crate) fn until_next(&self) -> Option<Duration> {
         let next = self.wheel.borrow().next_expiry()?;
-        let now = Instant::now().saturating_duration_since(self.epoch);
-        Some(Duration::from_micros(next).saturating_sub(now))
+        let now = self.since_epoch(Instant::now());
+        Some(Duration::from_nanos(next.saturating_mul(self.tick).saturating_sub(now)))
     }
 
     /// Takes all timers away.
