@@ -29,8 +29,10 @@ pub enum ErrorKind {
     Io,
     /// An earlier send on this stream was dropped half-way, so an unknown prefix of it has left.
     WritePoisoned,
-    /// A core's root future panicked.
+    /// A core's root future panicked, or work that was sent to a core.
     Panicked,
+    /// The core that was to do it has ended, or ended while it did.
+    Ended,
     /// The application's own error, passed through by [`Error::other`].
     Other,
 }

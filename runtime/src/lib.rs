@@ -3,6 +3,7 @@
 //! One pinned thread, one ring and one node-local memory pool per core; zero-copy paths from file to socket and from
 //! socket to socket. Linux 6.1 or later.
 
+mod block_on;
 pub mod blocking;
 pub mod buf;
 pub mod core;
@@ -26,7 +27,7 @@ pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
 pub use runtime::{
-    Builder, CoreReport, PlacementPolicy, RegionReport, Report, Running, Runtime, WorkerReport,
+    Builder, CoreReport, Handle, PlacementPolicy, RegionReport, Report, Running, Runtime, WorkerReport,
 };
 pub use task::{JoinError, JoinHandle, Scope, ScopedHandle, scope, spawn, yield_now};
 

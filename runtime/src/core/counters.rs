@@ -80,6 +80,14 @@ counters! {
     polls,
     /// Tasks woken from other threads.
     remote_wakes,
+    /// Closures that other cores and threads sent here and that were taken.
+    errands,
+    /// Closures sent to other cores.
+    submits,
+    /// Sleeping cores that this one woke by a message between the rings.
+    signals_by_ring,
+    /// Sleeping cores that this one woke by their eventfd.
+    signals_by_eventfd,
     /// Connections accepted.
     accepts,
     /// Accepts put off because no descriptor was left (EMFILE, ENFILE) or no memory.

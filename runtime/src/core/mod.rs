@@ -3,8 +3,12 @@
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
 
 pub(crate) mod counters;
+pub(crate) mod inbox;
 pub(crate) mod mailbox;
+pub(crate) mod peers;
+pub(crate) mod queue;
 pub(crate) mod shared;
+pub(crate) mod submit;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,8 +29,11 @@ use crate::ring::Ring;
 use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
+use peers::Peers;
 use shared::CoreShared;
 use std::sync::Arc;
+
+pub use submit::{SubmitError, submit_to};
 
 /// Ready operations that a task may consume in one poll before it must let others run.
 const POLL_BUDGET: u32 = 128;
@@ -34,6 +41,7 @@ const POLL_BUDGET: u32 = 128;
 /// Everything that a core owns. Lives on its thread's stack for as long as the core runs.
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
+    pub(crate) peers: Peers,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
     pub(crate) timers: Timers,
@@ -150,6 +158,14 @@ pub fn cpu() -> CpuId {
 /// On a thread that is no core's.
 pub fn counters() -> Counters {
     Core::with(|core| core.shared.counters.read(core.shared.index))
+}
+
+/// A handle on this runtime, for threads outside it: [`Handle::submit_to`](crate::Handle::submit_to) sends work in.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn handle() -> crate::Handle {
+    Core::with(|core| crate::Handle::new(Arc::clone(&core.shared.runtime), core.peers.members()))
 }
 
 /// Whether the runtime was asked to stop ([`Running::stop`](crate::Running::stop)).

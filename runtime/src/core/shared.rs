@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::Core;
 use super::counters::CoreCounters;
+use super::inbox::Door;
 use super::mailbox::{Doorbell, WakeList};
 use crate::buf::growth::Recorded;
 use crate::error::os;
@@ -19,6 +21,8 @@ pub(crate) struct CoreShared {
     pub(crate) runtime: Arc<RuntimeShared>,
     pub(crate) counters: CoreCounters,
     pub(crate) woken: WakeList<Woken>,
+    /// What the core shows of itself once it is up, before any core begins.
+    pub(crate) door: OnceLock<Door>,
     pub(crate) growth: Recorded,
     doorbell: Doorbell,
     /// The eventfd that a poll of the core's ring waits on.
@@ -34,6 +38,7 @@ impl CoreShared {
             runtime,
             counters: CoreCounters::default(),
             woken: WakeList::new(),
+            door: OnceLock::new(),
             growth: Recorded::default(),
             doorbell: Doorbell::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
@@ -49,15 +54,22 @@ impl CoreShared {
         &self.doorbell
     }
 
-    /// Tells the core that there is something to see: work was put in its place before this call.
+    /// Tells the core that there is something to see: work was put in its place before this call. From another core of
+    /// the runtime it is told [at the end of that core's turn](super::peers), from elsewhere now.
     pub(crate) fn ring(&self) {
-        if self.doorbell.ring() {
-            // The counter cannot overflow: it would take 2^64 - 1 rings. A failure here would lose a wake, and there is
-            // no caller to tell: it is a broken invariant, not an outside cause.
-            match rustix::io::write(&self.bell, &1u64.to_ne_bytes()) {
-                Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-                Err(e) => tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index),
-            }
+        let later = Core::try_with(|here| here.peers.ring_later(self)).unwrap_or(false);
+        if !later && self.doorbell.ring() {
+            self.signal();
+        }
+    }
+
+    /// Ends the core's sleep by its eventfd.
+    pub(crate) fn signal(&self) {
+        // The counter cannot overflow: it would take 2^64 - 1 rings. A failure here would lose a wake, and there is
+        // no caller to tell: it is a broken invariant, not an outside cause.
+        match rustix::io::write(&self.bell, &1u64.to_ne_bytes()) {
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+            Err(e) => tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index),
         }
     }
 

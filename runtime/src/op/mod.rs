@@ -57,8 +57,10 @@ pub(crate) enum Tag {
     Cancel = 2,
     /// The close of a descriptor that nobody waits for.
     Close = 3,
-    /// The doorbell's poll.
+    /// The doorbell: the eventfd's poll, or a message from another core's ring.
     Doorbell = 4,
+    /// Another core's ring would not take a message.
+    Signal = 5,
 }
 
 impl Tag {
@@ -76,6 +78,7 @@ impl Tag {
             2 => Tag::Cancel,
             3 => Tag::Close,
             4 => Tag::Doorbell,
+            5 => Tag::Signal,
             _ => return None,
         };
         Some((tag, user_data & ((1 << 56) - 1)))

@@ -189,7 +189,12 @@ impl Ring {
         (self.enters.get(), self.pushed.get())
     }
 
-    /// The ring's own descriptor, for registrations.
+    /// The ring's descriptor, for messages from other rings.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    /// The ring itself, for registrations.
     pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
         self.ring.submitter()
     }

@@ -27,11 +27,15 @@ pub(super) fn of_core(core: Core) {
     let drained = {
         let _entered = core.enter();
         let shared = &core.shared;
+        // What was sent here and not begun is dropped, and its senders told.
+        core.close_inbox();
         core.tasks.drop_all(|| shared.woken.take_all().collect::<Vec<Woken>>());
         // From here on a task that another thread wakes is leaked by its waker.
         drop(shared.woken.close());
         core.timers.clear();
         core.growth.end();
+        // Destructors may have had something to say to other cores, which sleep until they are told.
+        core.ring_peers_now();
         drain(&core)
     };
     core.shared.counters.ops_leaked.set(if drained { 0 } else { core.ops.in_kernel() as u64 });
@@ -75,6 +79,7 @@ fn drain(core: &Core) -> bool {
                 return false;
             }
             let reaped = core.ring.reap(|cqe| core.dispatch(cqe));
+            core.ring_peers_now();
             if core.ops.in_kernel() == 0 && reaped == 0 && !core.ring.wants_enter() {
                 return true;
             }

@@ -2,6 +2,7 @@
 
 mod builder;
 mod end;
+mod handle;
 mod placement;
 mod report;
 mod running;
@@ -9,6 +10,7 @@ pub(crate) mod state;
 mod worker;
 
 pub use builder::{Builder, Runtime};
+pub use handle::Handle;
 pub use placement::PlacementPolicy;
 pub use report::{CoreReport, RegionReport, Report, WorkerReport};
 pub use running::Running;

@@ -1,15 +1,18 @@
 //! A runtime at work, seen from outside.
 
+use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::handle::Handle;
 use super::report::{CoreReport, Report};
 use super::state::RuntimeShared;
 use crate::blocking::pool::BlockingPool;
 use crate::core::counters::Counters;
 use crate::core::shared::CoreShared;
+use crate::core::submit::SubmitError;
 use crate::task::panic_text;
 use crate::{Error, ErrorKind, Result};
 
@@ -61,6 +64,31 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         }
         end_blocking(&self.blocking);
         result
+    }
+
+    /// A way in for other threads: send work to a core, ask for the end.
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.shared), self.members.iter().cloned().collect())
+    }
+
+    /// Runs an async closure on core `core` and gives its output, from any thread: [`Handle::submit_to`].
+    ///
+    /// # Errors
+    /// [`SubmitError`](crate::core::SubmitError).
+    ///
+    /// # Cancellation
+    /// What was not begun never runs, what was begun is aborted.
+    #[track_caller]
+    pub fn submit_to<F, T>(
+        &self,
+        core: usize,
+        f: F,
+    ) -> impl Future<Output = Result<T, SubmitError>> + Send + use<F, T, E>
+    where
+        F: AsyncFnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.handle().submit_to(core, f)
     }
 
     /// An eventfd that becomes readable when every core has ended, for a main thread that polls.

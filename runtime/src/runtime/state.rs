@@ -63,6 +63,11 @@ impl RuntimeShared {
         *lock(&self.members) = members.iter().map(Arc::downgrade).collect();
     }
 
+    /// The cores, by index. Fewer than there are to be when one has not come up.
+    pub(crate) fn members(&self) -> Vec<Arc<CoreShared>> {
+        lock(&self.members).iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Whether the root futures were asked to come to their end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.wish.load(Ordering::Acquire) >= STOP
@@ -85,8 +90,7 @@ impl RuntimeShared {
 
     fn wish(&self, wish: u8) {
         self.wish.fetch_max(wish, Ordering::AcqRel);
-        let members: Vec<_> = lock(&self.members).iter().filter_map(Weak::upgrade).collect();
-        for core in members {
+        for core in self.members() {
             core.ring();
         }
     }

@@ -16,6 +16,8 @@ use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::growth::{Growth, Terms};
 use crate::buf::ring::BufRing;
+use crate::core::inbox::Door;
+use crate::core::peers::{BY_RING, POLLS_PER_RING, Peers};
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
 use crate::numa::plan::PlannedCore;
@@ -73,6 +75,7 @@ where
     drop(ready.send(Ok(report)));
     drop(ready);
     let result = if runtime.wait_at_gate() {
+        core.peers.learn_rings();
         contain(|| Ok(turn_until_over(&core, root))).unwrap_or_else(|e| Err(e.into()))
     } else {
         Ok(())
@@ -149,8 +152,13 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         cachestat: crate::fs::has_cachestat(),
         ranges,
     };
+    let peers = Peers::new(shared.runtime.members());
+    if shared.door.set(Door::open(ring.fd())).is_err() {
+        return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
+    }
     let core = Core {
         shared,
+        peers,
         tasks: Tasks::new(),
         budget: Budget::new(),
         timers: Timers::new(timer_slack),
@@ -181,7 +189,7 @@ where
     let mut told = false;
     let runtime = &core.shared.runtime;
     loop {
-        core.run_tasks();
+        core.run_tasks()?;
         // Looked at before the core may sleep: nothing else would wake it to see this.
         if let Some(result) = finished(&mut root) {
             return result;
@@ -216,16 +224,21 @@ fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Resu
 
 impl Core {
     /// The first half of a turn: tasks that are ready now, but not those that they wake.
-    fn run_tasks(&self) {
+    fn run_tasks(&self) -> Result<()> {
         let counters = &self.shared.counters;
         counters.turns.add(1);
         let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
-        for _ in 0..polls {
+        for poll in 1..=polls {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             task.0.run();
+            if poll % POLLS_PER_RING == 0 && poll < polls && self.peers.must_ring() {
+                self.ring_peers();
+                self.ring.enter(Wait::No)?;
+            }
         }
         counters.polls.add(polls as u64);
+        Ok(())
     }
 
     /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
@@ -235,10 +248,12 @@ impl Core {
             counters.remote_wakes.add(1);
             self.tasks.push(task);
         }
+        self.take_errands(POLLS_PER_TURN);
         self.growth.take(self);
         self.bufs.end_of_turn(self);
         self.growth.ask(self);
         self.timers.fire();
+        self.ring_peers();
         if !self.tasks.is_idle() {
             if self.ring.wants_enter() {
                 self.ring.enter(Wait::No)?;
@@ -265,6 +280,7 @@ impl Core {
         let runtime = &self.shared.runtime;
         // The look that counts: whatever was put in place before this is found now or rings the bell.
         if !self.shared.woken.is_empty()
+            || !self.has_no_errands()
             || self.bufs.must_not_sleep()
             || self.growth.has_ended()
             || runtime.is_cut()
@@ -293,6 +309,15 @@ impl Core {
             Some((Tag::Cancel, _)) => {}
             Some((Tag::Close, fd)) => {
                 tracing::warn!("close of descriptor {fd}: {}", io::Error::from_raw_os_error(-cqe.result));
+            }
+            // It had to end the sleep, and has done so.
+            Some((Tag::Doorbell, BY_RING)) => {}
+            Some((Tag::Signal, peer)) => {
+                let why = io::Error::from_raw_os_error(-cqe.result);
+                tracing::info!(
+                    "core {peer} is woken by its eventfd: its ring takes no message (IORING_OP_MSG_RING): {why}"
+                );
+                self.peers.ring_refused(peer as usize);
             }
             Some((Tag::Doorbell, _)) => {
                 if !cqe.more() && !self.tasks.is_ending() {

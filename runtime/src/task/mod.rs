@@ -89,7 +89,15 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let spawned_at = Location::caller();
+    spawn_at(Location::caller(), future)
+}
+
+/// [`spawn`] on behalf of a caller somewhere else.
+pub(crate) fn spawn_at<F>(spawned_at: &'static Location<'static>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
     Core::with(|core| {
         let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)) };
         let registered = core.tasks.register();

@@ -73,6 +73,45 @@ pub(crate) fn bulk(len: usize) -> usize {
     if std::env::var_os("ANNULUS_GUEST").is_some_and(|guest| guest == "1") { len / 16 } else { len }
 }
 
+/// Two CPUs for two cores, as a list. None, with a line that says so, where the process has only one: two cores cannot
+/// share a CPU.
+pub(crate) fn two_cpus() -> Option<String> {
+    let allowed = annulus::numa::thread::affinity_of_current().unwrap();
+    let mut cpus = allowed.iter();
+    match (cpus.next(), cpus.next()) {
+        (Some(a), Some(b)) => Some(format!("{a},{b}")),
+        _ => {
+            println!("skipped: two cores need two CPUs, and this process has {allowed}");
+            None
+        }
+    }
+}
+
+/// A runtime on two cores that does what it is sent, until it is stopped. None as for [`two_cpus`].
+pub(crate) fn two_idle_cores() -> Option<annulus::Running> {
+    Some(idle_cores(&two_cpus()?))
+}
+
+/// A runtime on each core of `list` that does what it is sent, until it is stopped.
+pub(crate) fn idle_cores(list: &str) -> annulus::Running {
+    Runtime::builder()
+        .cores(list.parse().unwrap())
+        .pool_bytes(1 << 20)
+        .ring_entries(256)
+        .build()
+        .unwrap()
+        .start(|| async {
+            annulus::core::stopping().await;
+            annulus::Ok(())
+        })
+        .unwrap()
+}
+
+/// One CPU that the process may run on.
+pub(crate) fn one_cpu() -> String {
+    annulus::numa::thread::affinity_of_current().unwrap().first().unwrap().to_string()
+}
+
 /// A directory of its own for each test, removed at the end.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 

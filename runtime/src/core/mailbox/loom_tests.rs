@@ -160,6 +160,40 @@ fn no_wake_is_lost_in_a_second_sleep() {
     });
 }
 
+/// A core that puts its rings off until the end of its turn (`core/peers.rs`): one ring for two pushes, and none before
+/// it sleeps itself; meanwhile somebody else pushes and rings at once. Both cores sleep whenever they may.
+/// (Seen: with the ring after the own sleep loom reports the deadlock.)
+#[test]
+fn no_wake_is_lost_when_the_ring_is_put_off() {
+    check(2, || {
+        let (near, far) = (core(), core());
+        let other = {
+            let (near, far) = (near.clone(), far.clone());
+            thread::spawn(move || {
+                let mut got = far.receive(3);
+                got.sort_unstable();
+                assert_eq!(got, [(0, 0), (0, 1), (1, 0)]);
+                assert!(near.push(item(0, 2)).is_ok());
+                near.ring();
+            })
+        };
+        let outside = {
+            let far = far.clone();
+            thread::spawn(move || {
+                assert!(far.push(item(1, 0)).is_ok());
+                far.ring();
+            })
+        };
+        for number in 0..2 {
+            assert!(far.push(item(0, number)).is_ok());
+        }
+        far.ring();
+        assert_eq!(near.receive(1), [(0, 2)]);
+        outside.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
 /// An awake receiver is never signalled.
 #[test]
 fn nobody_signals_a_receiver_that_is_awake() {

@@ -1,0 +1,202 @@
+//! A bounded queue from many threads to one, in the receiver's memory, with a wait for room that stops nobody.
+//!
+//! The places are a crossbeam channel's, allocated and touched by whoever makes the queue: made on a core's pinned thread
+//! they lie on its node. Who finds no place waits in an event's list and is told in turn when places become free.
+//!
+//! # Closing
+//!
+//! A crossbeam channel keeps what is in it when its receiver goes, until its last sender goes too: a message would be
+//! neither received nor dropped, and whoever waits for what becomes of it would wait for ever. So the queue has a latch of
+//! its own. The owner closes the latch and then takes everything out; a sender puts its message in and then looks at the
+//! latch, and if it is closed takes everything out as well. Each writes one word and reads the other's, with a
+//! sequentially consistent fence between; so either the owner sees the message or the sender sees the latch, and nothing
+//! stays behind.
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use event_listener::Event;
+
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// Says that a queue takes no more.
+pub(crate) struct Latch(AtomicBool);
+
+impl Latch {
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Before a message is put: spares the trouble, and promises nothing.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// After a message was put. True: the caller has to take out what there is, for the owner may have done so before.
+    #[must_use]
+    pub(crate) fn closed_meanwhile(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// After it the owner takes out what there is.
+    pub(crate) fn close(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The queue. Shared by both sides.
+pub(crate) struct Queue<T> {
+    places: Sender<T>,
+    messages: Receiver<T>,
+    /// Who found no place waits here.
+    room: Event,
+    latch: Latch,
+}
+
+/// Why a message was not put, with the message.
+pub(crate) enum Refused<T> {
+    Full(T),
+    Closed(T),
+}
+
+impl<T> Queue<T> {
+    /// A queue of so many places, at least one, in the memory of the calling thread.
+    pub(crate) fn new(places: usize) -> Self {
+        debug_assert!(places > 0);
+        let (places, messages) = bounded(places);
+        Self { places, messages, room: Event::new(), latch: Latch::new() }
+    }
+
+    /// Puts a message, if there is room. From any thread; afterwards the receiver is to be told.
+    pub(crate) fn try_put(&self, message: T) -> Result<(), Refused<T>> {
+        if self.latch.is_closed() {
+            return Err(Refused::Closed(message));
+        }
+        match self.places.try_send(message) {
+            Ok(()) => {
+                if self.latch.closed_meanwhile() {
+                    self.empty();
+                }
+                Ok(())
+            }
+            // The queue holds a receiver itself, so its own latch is what closes it.
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Err(Refused::Full(back)),
+        }
+    }
+
+    /// Puts a message once there is room, and calls `told` when it has.
+    ///
+    /// # Errors
+    /// The queue is closed, or was before there was room: the message comes back.
+    pub(crate) async fn put(&self, mut message: T, told: impl Fn()) -> Result<(), T> {
+        loop {
+            let mut room = None;
+            // Room that is made before we listen is told to nobody: listen first, look again, and only then wait.
+            for _ in 0..2 {
+                message = match self.try_put(message) {
+                    Ok(()) => {
+                        told();
+                        return Ok(());
+                    }
+                    Err(Refused::Closed(message)) => return Err(message),
+                    Err(Refused::Full(message)) => message,
+                };
+                room.get_or_insert_with(|| self.room.listen());
+            }
+            if let Some(room) = room {
+                room.await;
+            }
+        }
+    }
+
+    /// Whether there is nothing to take.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Takes the oldest message. The receiver tells of the room that this makes.
+    pub(crate) fn try_take(&self) -> Option<T> {
+        self.messages.try_recv().ok()
+    }
+
+    /// So many messages were taken: as many that wait may look again.
+    pub(crate) fn made_room(&self, places: usize) {
+        self.room.notify_additional(places);
+    }
+
+    /// Refuses what comes from now on and drops what is there. The receiver only.
+    pub(crate) fn close(&self) {
+        self.latch.close();
+        self.empty();
+        // They look again and find the queue closed.
+        self.room.notify(usize::MAX);
+    }
+
+    fn empty(&self) {
+        // Dropping a message runs code that is not ours: one after the other, with nothing borrowed.
+        while let Some(message) = self.try_take() {
+            drop(message);
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+
+    use super::Latch;
+    use crate::sync::model::{Turn, check};
+
+    /// A queue of relaxed words stands for the channel: what orders them is the latch alone.
+    struct Model {
+        latch: Latch,
+        places: [AtomicUsize; 2],
+        taken: AtomicUsize,
+        turn: Turn,
+    }
+
+    impl Model {
+        fn empty(&self) {
+            self.turn.pass();
+            for place in &self.places {
+                let found = place.swap(0, Ordering::Relaxed);
+                self.taken.fetch_add(found, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// (Seen: without either fence a message stays behind.)
+    #[test]
+    fn nothing_stays_in_a_closed_queue() {
+        check(3, || {
+            let model = Arc::new(Model {
+                latch: Latch::new(),
+                places: [AtomicUsize::new(0), AtomicUsize::new(0)],
+                taken: AtomicUsize::new(0),
+                turn: Turn::new(),
+            });
+            let senders = [0, 1].map(|sender: usize| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || {
+                    if model.latch.is_closed() {
+                        return 0;
+                    }
+                    // As the channel does: a change of the word. Loom may take a plain store for older than a swap that
+                    // did not read it.
+                    model.places[sender].fetch_add(1, Ordering::Relaxed);
+                    model.turn.pass();
+                    if model.latch.closed_meanwhile() {
+                        model.empty();
+                    }
+                    1
+                })
+            });
+            model.latch.close();
+            model.empty();
+            let put: usize = senders.map(|sender| sender.join().unwrap()).iter().sum();
+            assert_eq!(model.taken.load(Ordering::Relaxed), put);
+        });
+    }
+}

@@ -1,0 +1,222 @@
+//! Work for another core: a closure goes there, its output comes back.
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_channel::oneshot;
+
+use super::Core;
+use super::shared::CoreShared;
+use crate::task::{panic_text, spawn_at};
+use crate::{Error, ErrorKind};
+
+/// Why work that was sent to a core has no output.
+#[non_exhaustive]
+pub enum SubmitError {
+    /// The runtime has no core of this index. Nothing ran.
+    NoSuchCore {
+        /// The index that was asked for.
+        core: usize,
+        /// How many cores there are.
+        cores: usize,
+    },
+    /// The core had ended, or ended before it took the work. Nothing ran; the closure was dropped.
+    Ended,
+    /// The core ended while the work was under way, and dropped it half-way.
+    Aborted,
+    /// The work panicked, with this.
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl fmt::Debug for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchCore { core, cores } => {
+                f.debug_struct("NoSuchCore").field("core", core).field("cores", cores).finish()
+            }
+            Self::Ended => f.write_str("Ended"),
+            Self::Aborted => f.write_str("Aborted"),
+            Self::Panicked(payload) => f.debug_tuple("Panicked").field(&panic_text(payload)).finish(),
+        }
+    }
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchCore { core, cores } => {
+                write!(f, "there is no core {core}: the runtime has {cores}, counted from 0")
+            }
+            Self::Ended => f.write_str("the core had ended, so the work was not begun"),
+            Self::Aborted => f.write_str("the core ended while the work was under way"),
+            Self::Panicked(payload) => write!(f, "the work panicked: {}", panic_text(payload)),
+        }
+    }
+}
+
+impl std::error::Error for SubmitError {}
+
+impl From<SubmitError> for Error {
+    fn from(e: SubmitError) -> Self {
+        let kind = match e {
+            SubmitError::NoSuchCore { .. } => ErrorKind::Input,
+            SubmitError::Ended | SubmitError::Aborted => ErrorKind::Ended,
+            SubmitError::Panicked(_) => ErrorKind::Panicked,
+        };
+        Error::new(kind, e.to_string())
+    }
+}
+
+/// Runs an async closure on core `core` of this runtime and gives its output.
+///
+/// The closure travels, so it is `Send`, and so is its output. The future that it makes is made on that core and stays
+/// there: it need not be `Send`. There it is a task like any other. Sending to the own core is allowed.
+///
+/// Each core has an inbox of 512 places, which lies on its node. This future waits while the inbox is full, and the core
+/// takes fewer when it has much to do: that is the backpressure. Answers need no place, so cores that ask each other,
+/// over however many steps, cannot block each other. What was taken is not counted any more: who wants a bound on the
+/// work under way on the other core keeps one.
+///
+/// ```
+/// # fn main() -> annulus::Result<()> {
+/// # annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
+/// # if annulus::core::index() > 0 {
+/// #     annulus::core::stopping().await;
+/// #     return annulus::Ok(());
+/// # }
+/// let core = annulus::core::count() - 1;
+/// let name = String::from("here");
+/// let answer = annulus::core::submit_to(core, async move || {
+///     let held = std::rc::Rc::new(annulus::core::index());
+///     annulus::yield_now().await;
+///     format!("{name} and on core {held}")
+/// });
+/// assert_eq!(answer.await?, format!("here and on core {core}"));
+/// # annulus::core::handle().stop();
+/// # annulus::Ok(())
+/// # })
+/// # }
+/// ```
+///
+/// # Errors
+/// [`SubmitError`]: there is no such core, it has ended (then the closure was dropped and did not run), it ended
+/// half-way, or the closure panicked. `?` turns it into an [`Error`].
+///
+/// # Cancellation
+/// Nothing is sent before the first poll. Dropped before the core took the work, the closure is dropped and never runs;
+/// dropped later, the task there is aborted: its future is dropped on its own core, with all that dropping it means for
+/// the operations inside. An output that nobody waits for any more is dropped there.
+///
+/// # Panics
+/// On a thread that is no core's: see [`Handle::submit_to`](crate::Handle::submit_to).
+#[track_caller]
+pub fn submit_to<F, T>(core: usize, f: F) -> impl Future<Output = Result<T, SubmitError>> + use<F, T>
+where
+    F: AsyncFnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let at = Location::caller();
+    let target = Core::with(|here| here.peers.get(core).cloned().ok_or(here.peers.len()));
+    async move {
+        match target {
+            Ok(target) => send(target, f, at).await,
+            Err(cores) => Err(SubmitError::NoSuchCore { core, cores }),
+        }
+    }
+}
+
+/// Sends `f` to `target`, from any thread.
+pub(crate) async fn send<F, T>(
+    target: Arc<CoreShared>,
+    f: F,
+    at: &'static Location<'static>,
+) -> Result<T, SubmitError>
+where
+    F: AsyncFnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let (answer, outcome) = oneshot::channel();
+    let parcel = Parcel { content: Some((f, answer)), at };
+    if Core::is_current(&target) {
+        parcel.open();
+    } else {
+        Core::try_with(|here| here.peers.count_submit(&here.shared.counters, &target));
+        target.send(Box::new(move || parcel.open())).await;
+    }
+    outcome.await.unwrap_or(Err(SubmitError::Aborted))
+}
+
+type Outcome<T> = Result<T, SubmitError>;
+
+/// A closure on its way, with the cell that its outcome goes to. Dropped unopened, it says that nothing ran.
+struct Parcel<F, T> {
+    content: Option<(F, oneshot::Sender<Outcome<T>>)>,
+    at: &'static Location<'static>,
+}
+
+impl<F, T> Parcel<F, T>
+where
+    F: AsyncFnOnce() -> T + 'static,
+    T: 'static,
+{
+    /// Begins the work, on the core that it was sent to.
+    fn open(mut self) {
+        if Core::with(|core| core.tasks.is_ending()) {
+            return;
+        }
+        // Whoever does not want it any more has no use for an answer either: dropping the rest of the parcel is enough.
+        if self.content.as_ref().is_some_and(|(_, answer)| !answer.is_canceled())
+            && let Some((f, answer)) = self.content.take()
+        {
+            spawn_at(self.at, work(f, answer)).detach();
+        }
+    }
+}
+
+impl<F, T> Drop for Parcel<F, T> {
+    fn drop(&mut self) {
+        let Some((f, answer)) = self.content.take() else { return };
+        // It may be dropped in the middle of a core's turn, or of its end, which a destructor's panic must not stop.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(f))) {
+            tracing::error!(
+                "a closure sent at {} panicked when it was dropped: {}",
+                self.at,
+                panic_text(&payload)
+            );
+        }
+        // Refused when nobody waits any more.
+        drop(answer.send(Err(SubmitError::Ended)));
+    }
+}
+
+/// The task on the other core. It ends early when nobody waits for the outcome any more.
+async fn work<F, T>(f: F, mut answer: oneshot::Sender<Outcome<T>>)
+where
+    F: AsyncFnOnce() -> T,
+{
+    let outcome = {
+        let mut running = pin!(async move { f().await });
+        poll_fn(|cx| {
+            if answer.is_canceled() {
+                return Poll::Ready(None);
+            }
+            match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
+                Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
+                Ok(Poll::Pending) => answer.poll_canceled(cx).map(|()| None),
+                // What the future shares with others is theirs to judge, as with any task that panics.
+                Err(payload) => Poll::Ready(Some(Err(SubmitError::Panicked(payload)))),
+            }
+        })
+        .await
+        // The future is dropped here, before anyone learns of its outcome.
+    };
+    if let Some(outcome) = outcome {
+        // Given back when nobody waits any more: then it is dropped here, on the core that made it.
+        drop(answer.send(outcome));
+    }
+}

@@ -1,0 +1,101 @@
+//! A way into a runtime for threads outside it.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::state::RuntimeShared;
+use crate::block_on::block_on;
+use crate::core::shared::CoreShared;
+use crate::core::submit::{SubmitError, send};
+
+/// A way into a runtime, from any thread: an application's own main thread, or a task of another runtime such as tokio.
+/// Cloned at the price of two counts; it keeps nothing running.
+///
+/// From [`Running::handle`](crate::Running::handle), or [`core::handle`](crate::core::handle) on a core.
+#[derive(Clone)]
+pub struct Handle {
+    runtime: Arc<RuntimeShared>,
+    members: Arc<[Arc<CoreShared>]>,
+}
+
+impl Handle {
+    pub(crate) fn new(runtime: Arc<RuntimeShared>, members: Arc<[Arc<CoreShared>]>) -> Self {
+        Self { runtime, members }
+    }
+
+    /// How many cores the runtime has.
+    pub fn cores(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Runs an async closure on core `core` and gives its output: [`core::submit_to`](crate::core::submit_to) for any
+    /// thread. The future belongs to no runtime: whoever polls it is woken by its own waker.
+    ///
+    /// # Errors
+    /// [`SubmitError`], as there.
+    ///
+    /// # Cancellation
+    /// As there: what was not begun never runs, what was begun is aborted.
+    #[track_caller]
+    pub fn submit_to<F, T>(
+        &self,
+        core: usize,
+        f: F,
+    ) -> impl Future<Output = Result<T, SubmitError>> + Send + use<F, T>
+    where
+        F: AsyncFnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let at = Location::caller();
+        let (target, cores) = (self.members.get(core).cloned(), self.cores());
+        async move {
+            match target {
+                Some(target) => send(target, f, at).await,
+                None => Err(SubmitError::NoSuchCore { core, cores }),
+            }
+        }
+    }
+
+    /// As [`submit_to`](Self::submit_to), asleep until the output is there.
+    ///
+    /// ```
+    /// # fn main() -> annulus::Result<()> {
+    /// let runtime = annulus::Runtime::builder().pool_bytes(1 << 20).build()?;
+    /// let running = runtime.start(|| async {
+    ///     annulus::core::stopping().await;
+    ///     annulus::Ok(())
+    /// })?;
+    /// let answer = running.handle().submit_to_blocking(0, async || 6 * 7)?;
+    /// assert_eq!(answer, 42);
+    /// running.stop();
+    /// running.wait()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    ///
+    /// # Panics
+    /// On a core's thread, which must not sleep: use [`core::submit_to`](crate::core::submit_to) there.
+    #[track_caller]
+    pub fn submit_to_blocking<F, T>(&self, core: usize, f: F) -> Result<T, SubmitError>
+    where
+        F: AsyncFnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        block_on(self.submit_to(core, f))
+    }
+
+    /// Asks every core to come to its end, as [`Running::stop`](crate::Running::stop) does.
+    pub fn stop(&self) {
+        self.runtime.stop();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("cores", &self.cores()).finish_non_exhaustive()
+    }
+}
