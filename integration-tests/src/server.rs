@@ -62,6 +62,11 @@ impl Launch {
         self
     }
 
+    /// Some more arguments.
+    pub fn args<const N: usize>(self, args: [&str; N]) -> Launch {
+        args.into_iter().fold(self, Launch::arg)
+    }
+
     /// `--listen ADDR`, in place of an earlier one.
     pub fn listen(mut self, addr: &str) -> Launch {
         if let Some(at) = self.args.iter().position(|arg| arg == "--listen") {

@@ -91,6 +91,35 @@ fn a_binding_bounds_pools_and_threads_and_is_kept() {
 }
 
 #[test]
+fn a_preference_is_overridden_on_our_threads_and_reported() {
+    let all = Topology::discover().unwrap();
+    if !all.numa_available() {
+        println!("skipped: this kernel has no NUMA, hence no policy");
+        return;
+    }
+    for node in all.memory_nodes().iter() {
+        let all = all.clone();
+        apart(move || {
+            set_policy(libc::MPOL_PREFERRED, &node.into());
+            let plan = CorePlan::new(&all, &CoreSelection::All).unwrap();
+            for core in plan.cores() {
+                let memory = core.memory;
+                let placed = thread::spawn_pinned("placed".into(), core, move || {
+                    let stack = verify::stack_of_current_thread().unwrap();
+                    let pages = verify::where_pages_lie(stack.start as *const u8, stack.len()).unwrap();
+                    assert_eq!(pages.off(memory), 0, "not where the wrapper would have it: {pages}");
+                    thread::placement_of_current().unwrap()
+                });
+                let placed = placed.unwrap().join().unwrap();
+                assert_eq!(placed.inherited, InheritedPolicy::Preferred(node.into()));
+                assert!(matches!(placed.life, PolicyState::Local | PolicyState::Preferred(_)), "{placed:?}");
+            }
+            assert_eq!(thread::inherited_policy(), InheritedPolicy::Preferred(node.into()), "kept");
+        });
+    }
+}
+
+#[test]
 fn interleaving_is_overridden_on_our_threads_and_reported() {
     let all = Topology::discover().unwrap();
     if !all.numa_available() {

@@ -194,6 +194,27 @@ mod tests {
         assert!(topology.cpu(CpuId(0)).is_none() && topology.online().contains(CpuId(0)));
     }
 
+    /// Numbers with holes and beyond 64, as on machines with many boards and CXL memory; masks of more than one word.
+    #[test]
+    fn nodes_beyond_the_first_word_of_a_mask() {
+        let sys = Fixture::new("far-nodes");
+        sys.file("node/online", "0,70,130\n");
+        sys.file("cpu/online", "0-2\n");
+        sys.node(0, "0", 256, "10 30 40");
+        sys.node(70, "1-2", 0, "30 10 15");
+        sys.node(130, "", 256, "40 15 10");
+        let seen = || hwloc(3, |_| None);
+        let far = merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("0-2", Some("0-130"), None)).unwrap();
+        let topology = Topology::new(far).unwrap();
+        assert_eq!(topology.home_node(CpuId(2)).unwrap(), NodeId(70));
+        assert_eq!(topology.memory_nodes().to_string(), "0,130");
+        // A node with CPUs is taken before far memory without, though that is nearer.
+        assert_eq!(topology.memory_node(NodeId(70)), Some(NodeId(0)));
+        let bound =
+            merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("0-2", Some("0-130"), Some("130"))).unwrap();
+        assert_eq!(Topology::new(bound).unwrap().memory_node(NodeId(70)), Some(NodeId(130)));
+    }
+
     #[test]
     fn an_offline_cpu_is_not_there() {
         let sys = Fixture::new("offline");

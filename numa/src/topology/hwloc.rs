@@ -143,6 +143,25 @@ mod tests {
         assert_eq!(seen.allowed_nodes.to_string(), "0-1");
     }
 
+    /// What `lstopo --of xml` printed in the guest `4odd`: node 2 has CPUs and no memory, which hwloc leaves out, and node 3
+    /// memory and no CPUs, for which it gives those of its nearest neighbour.
+    #[test]
+    fn an_odd_machine_is_read_from_xml() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/4odd.xml");
+        let machine = Topology::builder().from_xml_file(file).unwrap().build().unwrap();
+        let seen = read(&machine).unwrap();
+        let homes: Vec<_> = seen.cpus.iter().map(|pu| (pu.id.0, pu.node.map(|node| node.0))).collect();
+        assert_eq!(homes[..4], [(0, Some(0)), (1, Some(0)), (2, Some(1)), (3, Some(1))]);
+        assert_eq!(homes[4..], [(4, None), (5, None)], "the home of these is for sysfs to tell");
+        assert_eq!(seen.memory.keys().map(|node| node.0).collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!(seen.allowed_nodes.to_string(), "0-1,3");
+        assert_eq!(seen.distances[&(NodeId(0), NodeId(3))], 14);
+        assert_eq!(seen.distances.len(), 9);
+        let mut cores: Vec<u32> = seen.cpus.iter().map(|pu| pu.core).collect();
+        cores.dedup();
+        assert_eq!(cores.len(), 6, "each CPU is a physical core");
+    }
+
     #[test]
     fn this_machine_has_a_cpu() {
         assert!(!this_machine().unwrap().cpus.is_empty());

@@ -110,6 +110,10 @@ counters! {
     zc_sends,
     /// Zero-copy sends that the kernel says it copied after all.
     zc_copied,
+    /// Sends that would have been without a copy, to a peer for which the kernel copies after all.
+    zc_avoided,
+    /// Connections reset to get back blocks that the network held for a peer that did not read.
+    zc_resets,
     /// File bytes sent by splice(2) on the core.
     file_bytes_inline,
     /// File bytes that came into the pipe by an SQE, because the page cache did not hold them, and left it by splice(2).

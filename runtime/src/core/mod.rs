@@ -23,6 +23,7 @@ use crate::buf::blocks::BlockPool;
 use crate::buf::growth::Growth;
 use crate::buf::ring::BufRing;
 use crate::core::counters::Counters;
+use crate::net::zero_copy::ZeroCopy;
 use crate::numa::CpuId;
 use crate::op::table::OpTable;
 use crate::ring::Ring;
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) blocks: Rc<BlockPool>,
     pub(crate) growth: Growth,
     pub(crate) blocking: Arc<BlockingPool>,
+    pub(crate) zero_copy: ZeroCopy,
     pub(crate) ops: OpTable,
     pub(crate) ring: Ring,
 }

@@ -269,9 +269,10 @@ impl<F: Family, S: Side> fmt::Debug for Connection<F, S> {
 impl<F: Family, S: Side> Drop for Connection<F, S> {
     fn drop(&mut self) {
         let Some(socket) = self.socket.take() else { return };
-        if S::READS {
-            socket.stop_receiving();
-        } else if let Err(e) = socket.shutdown(Shutdown::Write) {
+        socket.handle_dropped(S::READS, S::WRITES);
+        if !S::READS
+            && let Err(e) = socket.shutdown(Shutdown::Write)
+        {
             tracing::debug!("the write side of a dropped half stays as it is: {e}");
         }
     }

@@ -16,6 +16,8 @@ pub(super) mod sealed {
     pub trait Side: 'static {
         /// It receives.
         const READS: bool;
+        /// It sends.
+        const WRITES: bool;
     }
 }
 
@@ -80,12 +82,15 @@ impl Writes for Writer {}
 
 impl sealed::Side for Both {
     const READS: bool = true;
+    const WRITES: bool = true;
 }
 
 impl sealed::Side for Reader {
     const READS: bool = true;
+    const WRITES: bool = false;
 }
 
 impl sealed::Side for Writer {
     const READS: bool = false;
+    const WRITES: bool = true;
 }

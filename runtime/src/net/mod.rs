@@ -23,6 +23,7 @@ mod udp;
 mod unix;
 mod unix_path;
 pub(crate) mod writing;
+pub(crate) mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};

@@ -59,8 +59,13 @@ impl<F: Family, S: Writes> Connection<F, S> {
     ///
     /// It completes when the kernel has taken the bytes; the block goes back to its pool when the network has let go of
     /// its pages, which for a peer that does not read may be long after: blocks that are out bound how much that is.
-    /// Below 16 KiB, and to a peer for which the kernel copied four times in a row after all (loopback, and network cards
-    /// that cannot gather), it is an ordinary send. Where the kernel does not tell (early 6.1), it goes on trying.
+    /// Below 16 KiB, and to an address for which the kernel copied four times in a row after all (loopback, and network
+    /// cards that cannot gather), it is an ordinary send; each core remembers the last 64 such addresses and tries one
+    /// again after 256 connections. Where the kernel does not tell (early 6.1), it goes on trying.
+    ///
+    /// Dropping the stream does not end what was sent, but blocks are not lent for ever: when the peer then takes less than
+    /// 16 KiB in [`Builder::zero_copy_patience`](crate::Builder::zero_copy_patience), the connection is reset and the
+    /// blocks come back. A core that ends waits one second at most.
     ///
     /// # Errors
     /// As for [`send_all`](Self::send_all), but the block may still be the kernel's, so it does not come back.
@@ -73,7 +78,7 @@ impl<F: Family, S: Writes> Connection<F, S> {
         let (mut from, mut may_skip_copy) = (0, true);
         while from < block.bytes().len() {
             let skip_copy =
-                may_skip_copy && block.bytes().len() - from >= ZC_LEAST && self.socket().may_skip_copy();
+                may_skip_copy && block.bytes().len() - from >= ZC_LEAST && worth_skipping_copy(self.socket());
             let result = if skip_copy {
                 send_zc_once(self.socket(), &block, from).await
             } else {
@@ -98,6 +103,16 @@ impl<F: Family, S: Writes> Connection<F, S> {
         turn.done();
         Ok(())
     }
+}
+
+fn worth_skipping_copy(socket: &Rc<Socket>) -> bool {
+    Core::with(|core| {
+        let may = socket.may_skip_copy(core);
+        if !may {
+            core.shared.counters.zc_avoided.add(1);
+        }
+        may
+    })
 }
 
 impl<F: Family, S: Reads> Connection<F, S> {
@@ -161,7 +176,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
 
 async fn send_zc_once(socket: &Rc<Socket>, block: &SharedBlock, from: usize) -> io::Result<usize> {
     let report = Core::with(|core| core.ring.features().zc_report);
-    let send = SendZc { socket: Rc::clone(socket), block: block.clone(), from, report };
+    let send = SendZc::new(Rc::clone(socket), block.clone(), from, report);
     let result = match Submitted::new(send).await {
         Finished::Whole(result) => result,
         // The notification is due: the operation keeps its share of the block until then.

@@ -8,7 +8,7 @@
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
 //! reads cannot take the core's buffers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::group::Member;
 use super::writing::Writing;
+use super::zero_copy::{self, Peer};
 use crate::buf::Lease;
 use crate::buf::ring::Chain;
 use crate::core::Core;
@@ -46,9 +47,6 @@ enum Receiving {
     Over(Option<i32>),
 }
 
-/// Zero-copy sends in a row that the kernel copied after all, at which a socket makes no more of them.
-const ZC_COPIED_IN_A_ROW: u8 = 4;
-
 /// What comes.
 enum Kind {
     /// Bytes, which have an end.
@@ -65,11 +63,15 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
+    /// Its writer has been dropped.
+    unwritten: Cell<bool>,
     /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
-    /// Zero-copy sends that were copied, since the last that was not.
-    zc_copied: Cell<u8>,
+    /// What is known of zero-copy sends to its peer. Asked for at the first of them.
+    peer: OnceCell<Rc<Peer>>,
+    /// Zero-copy sends whose blocks the kernel holds.
+    lent: Cell<u32>,
     /// What is left of a chunk that was taken in part. It comes before the chain.
     rest: RefCell<Option<Lease>>,
     pub(super) writing: Cell<Writing>,
@@ -94,9 +96,11 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
+            unwritten: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
-            zc_copied: Cell::new(0),
+            peer: OnceCell::new(),
+            lent: Cell::new(0),
             rest: RefCell::new(None),
             writing: Cell::new(Writing::Free),
             writers: RefCell::new(Vec::new()),
@@ -112,17 +116,33 @@ impl Socket {
         if copied {
             core.shared.counters.zc_copied.add(1);
         }
-        self.zc_copied.set(if copied { self.zc_copied.get().saturating_add(1) } else { 0 });
+        if let Some(peer) = self.peer.get() {
+            peer.notified(copied);
+        }
     }
 
     /// Whether sending without a copy is worth its while on the way to this peer, as far as is known.
-    pub(crate) fn may_skip_copy(&self) -> bool {
-        self.zc_copied.get() < ZC_COPIED_IN_A_ROW
+    pub(crate) fn may_skip_copy(&self, core: &Core) -> bool {
+        self.peer.get_or_init(|| core.zero_copy.peer_of(self.fd())).may_skip_copy()
+    }
+
+    /// Zero-copy sends of which the kernel has not said that it has let go of their blocks.
+    pub(crate) fn lent(&self) -> u32 {
+        self.lent.get()
+    }
+
+    /// Resets the connection, so that the network lets go of what it was lent.
+    pub(crate) fn reset(&self, why: &str) {
+        match zero_copy::disconnect(self.fd()) {
+            Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
+            Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
+        }
+        Core::try_with(|core| core.shared.counters.zc_resets.add(1));
     }
 
     /// The socket cannot send without a copy at all, as a Unix socket cannot.
     pub(super) fn never_skip_copy(&self) {
-        self.zc_copied.set(ZC_COPIED_IN_A_ROW);
+        self.peer.get_or_init(Rc::default).never_skip_copy();
     }
 
     /// The next chunk, `None` at the end of the stream.
@@ -342,6 +362,24 @@ impl Socket {
         Core::try_with(|core| self.release(core));
     }
 
+    /// A handle that could read, or one that could write, or both in one, is dropped. With the last of them, somebody must
+    /// see to what the network was lent; at the end of the core its end does.
+    pub(super) fn handle_dropped(self: &Rc<Self>, read: bool, wrote: bool) {
+        if read {
+            self.stop_receiving();
+        }
+        self.unwritten.set(self.unwritten.get() || wrote);
+        if self.lent.get() == 0 || !self.released.get() || !self.unwritten.get() {
+            return;
+        }
+        Core::try_with(|core| {
+            if !core.tasks.is_ending() {
+                let patience = core.zero_copy.patience;
+                crate::spawn(zero_copy::see_out(Rc::downgrade(self), patience)).detach();
+            }
+        });
+    }
+
     /// The core has no more use for its place in the group.
     pub(super) fn leave_group(&self) {
         if let Kind::Datagram(Some(member)) = &self.kind {
@@ -363,6 +401,26 @@ impl Socket {
             core.ops.abandon(&core.ring, key);
         }
         self.receiving.set(Receiving::Idle);
+    }
+}
+
+/// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.
+pub(crate) struct Lent(Rc<Socket>);
+
+impl Lent {
+    pub(crate) fn new(socket: Rc<Socket>) -> Self {
+        socket.lent.set(socket.lent.get() + 1);
+        Self(socket)
+    }
+
+    pub(crate) fn socket(&self) -> &Rc<Socket> {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.lent.set(self.0.lent.get() - 1);
     }
 }
 

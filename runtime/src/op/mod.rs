@@ -122,6 +122,10 @@ pub(crate) unsafe trait Operation: Sized + 'static {
         drop(self.complete(outcome));
     }
 
+    /// The core ends, and the kernel has had time to give the operation back: does what makes it let go at once, if there
+    /// is such a thing.
+    fn hurry(&self) {}
+
     /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only.
     fn notified(&self, core: &Core, outcome: Outcome) {
         let _ = (core, outcome);

@@ -7,6 +7,9 @@
 //! The notification says whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today): it does on
 //! loopback, on veth, and where the network card cannot gather. Then the pages were pinned for nothing, and the socket
 //! counts it ([`Socket::zc_notified`]).
+//!
+//! A peer that never acknowledges keeps the pages until its connection is reset: [`crate::net::zero_copy`] for a dropped
+//! stream, [`Operation::hurry`] at the end of the core.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,7 +21,7 @@ use super::slots::Outcome;
 use super::{Operation, Sqes, check};
 use crate::buf::{Block, IoBuf};
 use crate::core::Core;
-use crate::net::socket::Socket;
+use crate::net::socket::{Lent, Socket};
 
 // Not exported by the io_uring crate (linux/io_uring.h).
 /// In the SQE: tell with the notification whether the bytes were copied.
@@ -39,11 +42,17 @@ unsafe impl IoBuf for SharedBlock {
 
 /// Sends `block[from..]`.
 pub(crate) struct SendZc {
-    pub(crate) socket: Rc<Socket>,
-    pub(crate) block: SharedBlock,
-    pub(crate) from: usize,
+    on: Lent,
+    block: SharedBlock,
+    from: usize,
     /// Whether the notification can be asked to report (Linux 6.2).
-    pub(crate) report: bool,
+    report: bool,
+}
+
+impl SendZc {
+    pub(crate) fn new(socket: Rc<Socket>, block: SharedBlock, from: usize, report: bool) -> Self {
+        Self { on: Lent::new(socket), block, from, report }
+    }
 }
 
 // SAFETY: the entry points to the block's bytes, which do not move and which the `Rc` keeps until this value is dropped,
@@ -56,7 +65,7 @@ unsafe impl Operation for SendZc {
     fn sqes(&mut self) -> Sqes {
         let bytes = &self.block.bytes()[self.from..];
         // A block is far smaller than 4 GiB.
-        opcode::SendZc::new(types::Fd(self.socket.fd().as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
+        opcode::SendZc::new(types::Fd(self.on.socket().fd().as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
             .buf_index(self.block.0.fixed_index())
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .zc_flags(if self.report { REPORT_USAGE } else { 0 })
@@ -70,7 +79,11 @@ unsafe impl Operation for SendZc {
 
     fn notified(&self, core: &Core, outcome: Outcome) {
         if self.report {
-            self.socket.zc_notified(core, outcome.result & COPIED != 0);
+            self.on.socket().zc_notified(core, outcome.result & COPIED != 0);
         }
+    }
+
+    fn hurry(&self) {
+        self.on.socket().reset("the core ends");
     }
 }

@@ -265,6 +265,11 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
+    /// The indices of all operations that are not vacant, and what the runner remembers of each.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (usize, X)> {
+        self.slab.iter().map(|(index, slot)| (index, slot.extra))
+    }
+
     /// What the runner remembers of this operation, while it is not vacant.
     pub(crate) fn extra(&self, key: Key) -> Option<X> {
         self.slab.get(key.index()).filter(|slot| slot.generation == key.generation).map(|slot| slot.extra)

@@ -27,6 +27,8 @@ struct Vtable {
     notified: unsafe fn(NonNull<u8>, &Core, Outcome),
     /// Shows the value its notification and consumes it. Single operations only.
     release: unsafe fn(NonNull<u8>, &Core, Outcome),
+    /// Asks the value to make the kernel let go.
+    hurry: unsafe fn(NonNull<u8>),
     /// A poll goes before it, and a cancel must find either.
     linked: bool,
 }
@@ -43,6 +45,8 @@ impl<T: Operation> Single<T> {
         notified: |cell, core, outcome| unsafe { cell.cast::<T>().as_ref() }.notified(core, outcome),
         // SAFETY: as for `late`.
         release: |cell, core, outcome| unsafe { cell.cast::<T>().read() }.notified(core, outcome),
+        // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
+        hurry: |cell| unsafe { cell.cast::<T>().as_ref() }.hurry(),
         linked: T::LINKED,
     };
 }
@@ -64,6 +68,7 @@ impl<T: Multishot> Many<T> {
         },
         notified: |_, _, _| unreachable!("a multishot operation has no notification"),
         release: |_, _, _| unreachable!("a multishot operation ends with its last item"),
+        hurry: |_| {},
         linked: false,
     };
 }
@@ -230,6 +235,17 @@ impl OpTable {
             unsafe { (vtable.late)(cell, outcome) };
         }
         // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
+    }
+
+    /// Asks every operation to make the kernel let go of it. For the end of the core: futures are gone, nothing submits.
+    pub(crate) fn hurry(&self) {
+        let all: Vec<_> = self.slots.borrow().all().collect();
+        for (index, vtable) in all {
+            let cell = self.arena.borrow_mut().cell(index);
+            // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table, and what is
+            // called submits nothing and reaps nothing.
+            unsafe { (vtable.hurry)(cell) };
+        }
     }
 
     /// Gives up the memory of all operations that the kernel has not given back, for ever.

@@ -330,12 +330,8 @@ fn waits() {
             let mut block = Block::take().unwrap();
             block.extend_from_slice(&[4; 60_000]);
             let block = Rc::new(block);
-            let send = send_zc::SendZc {
-                socket,
-                block: send_zc::SharedBlock(Rc::clone(&block)),
-                from: 0,
-                report: Core::with(|core| core.ring.features().zc_report),
-            };
+            let report = Core::with(|core| core.ring.features().zc_report);
+            let send = send_zc::SendZc::new(socket, send_zc::SharedBlock(Rc::clone(&block)), 0, report);
             drop_at(stage, send, held(&block), || drain(&mut peer)).await;
         }
     });

@@ -31,6 +31,8 @@ const POOL_BYTES: usize = 16 << 20;
 const BLOCKING_THREADS: usize = 64;
 /// More would not be a slack but a mistake in the unit.
 const MAX_TIMER_SLACK: Duration = Duration::from_secs(10);
+/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes nothing.
+const ZERO_COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
@@ -48,6 +50,7 @@ pub struct Builder {
     nic: Option<String>,
     blocking_threads: usize,
     timer_slack: Duration,
+    zero_copy_patience: Duration,
 }
 
 impl Builder {
@@ -127,6 +130,13 @@ impl Builder {
     /// early; at most `slack` late, beside what a wake costs.
     pub fn timer_slack(mut self, slack: Duration) -> Self {
         self.timer_slack = slack;
+        self
+    }
+
+    /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after their stream was
+    /// dropped, if the peer takes less than 16 KiB in that time: then the connection is reset. 10 seconds by default.
+    pub fn zero_copy_patience(mut self, patience: Duration) -> Self {
+        self.zero_copy_patience = patience;
         self
     }
 
@@ -222,6 +232,7 @@ impl Runtime {
             nic: None,
             blocking_threads: BLOCKING_THREADS,
             timer_slack: Duration::ZERO,
+            zero_copy_patience: ZERO_COPY_PATIENCE,
         }
     }
 
@@ -307,6 +318,7 @@ impl Runtime {
                 ring: self.settings.ring(),
                 blocking: Arc::clone(&blocking[&core.node]),
                 timer_slack: self.settings.timer_slack,
+                zero_copy_patience: self.settings.zero_copy_patience,
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);

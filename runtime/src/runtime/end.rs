@@ -7,6 +7,9 @@
 //! Closing a ring does **not** wait for what is in flight: a 32 MiB read was seen landing in memory 60 ms after
 //! `close(2)` had returned. So what the kernel does not give back in [`PATIENCE`] is leaked, with a line that says so,
 //! and never freed.
+//!
+//! The network keeps what was sent without a copy until the peer has acknowledged it, and no cancel changes that. A peer
+//! that reads has [`GRACE`]; then the connection is reset, and the memory comes back.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,8 @@ use crate::task::Woken;
 
 /// How long the last CQEs may take. A disk that hangs for longer costs the memory of its operations.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long peers may take to acknowledge what was sent to them without a copy.
+const GRACE: Duration = Duration::from_secs(1);
 /// How often cancels are repeated: an operation that was between two states may have missed one.
 const REPEAT: Duration = Duration::from_millis(50);
 
@@ -59,8 +64,14 @@ pub(super) fn of_core(core: Core) {
 
 /// Cancels everything and takes every CQE. False when the kernel did not give everything back in time.
 fn drain(core: &Core) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
+    let deadline = begun + PATIENCE;
+    let mut grace = Some(begun + GRACE.min(core.zero_copy.patience));
     loop {
+        if grace.is_some_and(|grace| grace <= Instant::now()) {
+            grace = None;
+            core.ops.hurry();
+        }
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
             .build()
             .user_data(Tag::Cancel.with(0));

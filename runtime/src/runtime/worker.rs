@@ -20,6 +20,7 @@ use crate::core::inbox::Door;
 use crate::core::peers::{BY_RING, POLLS_PER_RING, Peers};
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
+use crate::net::zero_copy::ZeroCopy;
 use crate::numa::plan::PlannedCore;
 use crate::numa::pool::{Blocks, Share};
 use crate::numa::thread::placement_of_current;
@@ -47,6 +48,7 @@ pub(super) struct Plot {
     pub(super) ring: RingOptions,
     pub(super) blocking: Arc<BlockingPool>,
     pub(super) timer_slack: Duration,
+    pub(super) zero_copy_patience: Duration,
 }
 
 /// The thread of a core, from its first instruction to its last.
@@ -110,7 +112,8 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, growth, ring, blocking, timer_slack } = plot;
+    let Plot { core: planned, shared, mut share, growth, ring, blocking, timer_slack, zero_copy_patience } =
+        plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -167,6 +170,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         blocks,
         growth,
         blocking,
+        zero_copy: ZeroCopy::new(zero_copy_patience),
         ops,
         ring,
     };

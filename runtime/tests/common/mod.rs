@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use annulus::net::{Family, Listener};
-use annulus::{Result, Runtime};
+use annulus::{Builder, Result, Runtime};
 
 /// Runs `root` on one core (the first that is allowed) and gives its output.
 pub(crate) fn on_one_core<F, Fut, T>(root: F) -> T
@@ -18,8 +18,19 @@ where
     Fut: Future<Output = Result<T>> + 'static,
     T: Send + 'static,
 {
+    on_one_core_of(small(), root)
+}
+
+/// As [`on_one_core`], on a runtime with these settings.
+pub(crate) fn on_one_core_of<F, Fut, T>(settings: Builder, root: F) -> T
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T>> + 'static,
+    T: Send + 'static,
+{
     let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
-    on_cores(&first.to_string(), Mutex::new(Some(root)), |root: &Mutex<Option<F>>| {
+    let settings = settings.cores(first.to_string().parse().unwrap());
+    run(settings, Mutex::new(Some(root)), |root: &Mutex<Option<F>>| {
         let root = root.lock().unwrap().take().expect("one core, one call");
         root()
     })
@@ -35,15 +46,24 @@ where
     Fut: Future<Output = Result<T>> + 'static,
     T: Send + 'static,
 {
+    run(small().cores(list.parse().unwrap()), state, root)
+}
+
+/// Settings that an unprivileged user can have several of.
+pub(crate) fn small() -> Builder {
+    Runtime::builder().pool_bytes(4 << 20).pool_limit(4 << 20).ring_entries(1024)
+}
+
+fn run<S, F, Fut, T>(settings: Builder, state: S, root: F) -> Vec<T>
+where
+    S: Send + Sync + 'static,
+    F: Fn(&S) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + 'static,
+    T: Send + 'static,
+{
     let (tx, rx) = mpsc::channel();
     let tx = Mutex::new(tx);
-    let runtime = Runtime::builder()
-        .cores(list.parse().unwrap())
-        .pool_bytes(4 << 20)
-        .pool_limit(4 << 20)
-        .ring_entries(1024)
-        .build()
-        .unwrap();
+    let runtime = settings.build().unwrap();
     let running = runtime
         .start(move || {
             let tx = tx.lock().unwrap().clone();

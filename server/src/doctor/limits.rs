@@ -9,11 +9,15 @@ const ENOUGH_FILES: u64 = 16_384;
 const PIPE: u64 = 1 << 20;
 /// Pipes that a core keeps.
 const PIPES_PER_CORE: u64 = 16;
+/// Bytes that a core registers with its ring, half of the default pool, and the ring itself.
+const LOCKED_PER_CORE: u64 = (8 << 20) + (1 << 20);
+/// `CAP_IPC_LOCK` of capabilities(7): the limit of locked memory does not bind who has it.
+const CAP_IPC_LOCK: u32 = 14;
 /// `CAP_SYS_RESOURCE` of capabilities(7): the pipe limits do not bind who has it.
 const CAP_SYS_RESOURCE: u32 = 24;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    vec![descriptors(facts.open_files), locked(facts.locked_memory), pipe_size(facts), pipe_pages(facts)]
+    vec![descriptors(facts.open_files), locked(facts), pipe_size(facts), pipe_pages(facts)]
 }
 
 /// The hard limit counts: servers raise the soft one to it when they start.
@@ -28,10 +32,24 @@ fn descriptors(limit: Limit) -> Finding {
     }
 }
 
-/// Since Linux 5.12 rings are charged to the memory control group, and the pools are not pinned through it.
-fn locked(limit: Limit) -> Finding {
-    let found = limit.soft.map_or("unlimited".to_owned(), mebibytes);
-    Finding::good("locked memory (ulimit -l)", format!("{found}; rings and pools need none of it"))
+/// What is registered with a ring is charged to this limit, the blocks of each core; since Linux 6.14 the rings are as well.
+fn locked(facts: &Facts) -> Finding {
+    let what = "locked memory (ulimit -l)";
+    let wanted = facts.cores.len() as u64 * LOCKED_PER_CORE;
+    match facts.locked_memory.soft {
+        None => Finding::good(what, "unlimited"),
+        Some(soft) if soft >= wanted => Finding::good(what, mebibytes(soft)),
+        Some(soft) if facts.has_capability(CAP_IPC_LOCK) => {
+            Finding::good(what, format!("{}, which do not bind this process", mebibytes(soft)))
+        }
+        Some(soft) => {
+            let found =
+                format!("{}; registered blocks and rings may take {}", mebibytes(soft), mebibytes(wanted));
+            Finding::advice(what, found)
+                .costs("zero-copy sends pin their pages each time; from Linux 6.14 on rings may not be had at all")
+                .mend(format!("as root: prlimit --memlock={wanted} annulus ... (systemd: LimitMEMLOCK={wanted})"))
+        }
+    }
 }
 
 fn pipe_size(facts: &Facts) -> Finding {
@@ -81,6 +99,21 @@ mod tests {
         let few = limit(Some(4096));
         assert_eq!(few.verdict, Verdict::Advice);
         assert!(few.mend.unwrap().contains("prlimit"));
+    }
+
+    #[test]
+    fn locked_memory_binds_users_and_not_root() {
+        for (capabilities, soft, verdict) in [
+            ("0", Some(8 << 20), Verdict::Advice),
+            ("0", Some(64 << 20), Verdict::Good),
+            ("0", None, Verdict::Good),
+            ("4000", Some(8 << 20), Verdict::Good),
+        ] {
+            let mut machine = Machine::new(&format!("locked-{capabilities}-{soft:?}"), 1)
+                .file("/proc/self/status", &format!("CapEff:\t{capabilities}\n"));
+            machine.facts.locked_memory = Limit { soft, hard: soft };
+            assert_eq!(locked(&machine.facts).verdict, verdict, "{capabilities} {soft:?}");
+        }
     }
 
     #[test]

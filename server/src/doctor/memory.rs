@@ -14,6 +14,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![balancing(facts), zone_reclaim(facts), transparent(facts)];
     found.extend(facts.topology.memory_nodes().iter().map(|node| huge_pages(facts, node)));
     found.extend(facts.topology.memory_nodes().iter().map(|node| free(facts, node)));
+    found.extend(strays(facts));
     found
 }
 
@@ -98,6 +99,38 @@ fn free(facts: &Facts, node: NodeId) -> Finding {
         .mend("run fewer cores on that node (--cores), or free memory there (numastat -m)")
 }
 
+/// Per mille of the allocations that wanted a node and went to another, from which on it is worth a look.
+const STRAYS: u64 = 10;
+
+/// How often, since boot, memory was wanted of a node and came from another (numastat(8): `numa_foreign` of `numa_hit`).
+/// Nothing to say where there is one node.
+fn strays(facts: &Facts) -> Option<Finding> {
+    let what = "remote allocations";
+    if !facts.has_remote_memory() {
+        return None;
+    }
+    let mut worst: Option<(u64, NodeId)> = None;
+    for node in facts.topology.memory_nodes().iter() {
+        let text = facts.files.read(&format!("{}/numastat", node_dir(node))).unwrap_or_default();
+        let number = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        let (Some(hit), Some(foreign)) = (number("numa_hit "), number("numa_foreign ")) else { continue };
+        let share = foreign.saturating_mul(1000) / (hit + foreign).max(1);
+        worst = worst.max(Some((share, node)));
+    }
+    Some(match worst {
+        None => Finding::note(what, "cannot tell (/sys/devices/system/node/node*/numastat)"),
+        Some((share, _)) if share < STRAYS => {
+            Finding::good(what, format!("below {} in a hundred on each node", STRAYS / 10))
+        }
+        Some((share, node)) => {
+            let found = format!("{share} in a thousand that wanted node {node}, since boot");
+            Finding::advice(what, found)
+                .costs("page cache and socket buffers that a core works on lie on another node")
+                .mend("free memory on that node, or move other programs off it (numastat -m; numactl --cpunodebind --membind)")
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +171,24 @@ mod tests {
         let machine =
             machine.file(&format!("{dir}/nr_hugepages"), "0").file(&format!("{dir}/free_hugepages"), "0");
         assert!(huge_pages(&machine.facts, NodeId(1)).mend.unwrap().starts_with("echo 17 >"));
+    }
+
+    #[test]
+    fn allocations_that_strayed() {
+        let file = |node: u32| format!("{}/numastat", node_dir(NodeId(node)));
+        let text = |hit: u64, foreign: u64| format!("numa_hit {hit}\nnuma_miss 7\nnuma_foreign {foreign}\n");
+        assert_eq!(strays(&Machine::new("strays-1", 1).facts), None);
+        let machine = Machine::new("strays-2", 2);
+        assert_eq!(strays(&machine.facts).unwrap().verdict, Verdict::Note);
+        let machine = machine.file(&file(0), &text(100_000, 10)).file(&file(1), &text(5000, 40));
+        assert_eq!(strays(&machine.facts).unwrap().verdict, Verdict::Good);
+        let machine = machine.file(&file(1), &text(900, 100));
+        let finding = strays(&machine.facts).unwrap();
+        assert_eq!(
+            (finding.verdict, finding.found.as_str()),
+            (Verdict::Advice, "100 in a thousand that wanted node 1, since boot")
+        );
+        assert!(finding.cost.is_some() && finding.mend.is_some());
     }
 
     #[test]
