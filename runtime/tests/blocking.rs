@@ -107,12 +107,14 @@ fn the_end_waits_for_a_closure_that_runs() {
     let (ended, ends) = mpsc::channel();
     let (begun, begins) = mpsc::channel();
     let (go, goes) = mpsc::channel();
+    let (run, runs) = mpsc::channel();
     let helper = thread::spawn(move || {
         begins.recv().unwrap();
         go.send(()).unwrap();
     });
     on_one_core(move || async move {
         let mut handle = spawn_blocking(move || {
+            run.send(()).unwrap();
             goes.recv().unwrap();
             ended.send(()).unwrap();
         });
@@ -123,6 +125,8 @@ fn the_end_waits_for_a_closure_that_runs() {
         .await;
         // Awaited by a task that the end drops.
         annulus::spawn(async move { handle.await.map_err(drop) }).detach();
+        // One that has not begun when its runtime ends is dropped.
+        runs.recv().unwrap();
         begun.send(()).unwrap();
         Ok(())
     });

@@ -305,6 +305,9 @@ impl BufRing {
             }
         }
         self.feed(core);
+        if self.overfull.borrow().is_empty() {
+            return;
+        }
         // Index by index: nothing here adds to the list, and its capacity is kept.
         let mut overfull = self.overfull.take();
         for socket in overfull.drain(..) {

@@ -34,8 +34,11 @@ use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use crate::{Error, ErrorKind, Result};
 
-/// Polls of tasks between two looks at the ring.
+/// Polls of tasks between two looks at the ring: all that were ready when the turn began, but no more than this.
 const POLLS_PER_TURN: usize = 256;
+/// Polls of tasks that other polls of the same turn woke: as long as nothing was asked of the kernel, they need not wait
+/// for the ring, a look at which costs more than they do.
+const POLLS_AT_LEAST: usize = 64;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
 
@@ -227,16 +230,19 @@ fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Resu
 }
 
 impl Core {
-    /// The first half of a turn: tasks that are ready now, but not those that they wake.
+    /// The first half of a turn: tasks that are ready now, and of those that they wake as many as there is time for.
     fn run_tasks(&self) -> Result<()> {
         let counters = &self.shared.counters;
         counters.turns.add(1);
-        let polls = self.tasks.ready_len().min(POLLS_PER_TURN);
-        for poll in 1..=polls {
+        let (_, pushed) = self.ring.totals();
+        let ready = self.tasks.ready_len().min(POLLS_PER_TURN);
+        let mut polls = 0;
+        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.totals().1 == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             task.0.run();
-            if poll % POLLS_PER_RING == 0 && poll < polls && self.peers.must_ring() {
+            polls += 1;
+            if polls % POLLS_PER_RING == 0 && self.peers.must_ring() {
                 self.ring_peers();
                 self.ring.enter(Wait::No)?;
             }

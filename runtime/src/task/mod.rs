@@ -100,15 +100,12 @@ where
 {
     Core::with(|core| {
         let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)) };
-        let registered = core.tasks.register();
-        let contained =
-            move |_: &Meta| Contained { future: Some(future), spawned_at, _registered: registered };
+        let contained = move |_: &Meta| Contained { future: Some(future), spawned_at, registered: None };
         // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands
         // it to this core's queue or wake list, which only this core's thread empties, and after the core's end leaks
         // it. `schedule` itself is Send, Sync and 'static. Future and output are 'static.
         let (runnable, task) =
             unsafe { async_task::Builder::new().metadata(meta).spawn_unchecked(contained, schedule) };
-        core.tasks.started(&runnable);
         core.tasks.push(Woken(runnable));
         JoinHandle::new(task)
     })
@@ -131,10 +128,20 @@ struct Contained<F> {
     /// `None` once it has ended.
     future: Option<F>,
     spawned_at: &'static Location<'static>,
-    _registered: queue::Registered,
+    /// Since it waited for the first time.
+    registered: Option<queue::Registered>,
 }
 
 impl<F> Contained<F> {
+    /// Enters the task in the registry of its core, once.
+    fn register(self: Pin<&mut Self>, cx: &Context<'_>) {
+        // SAFETY: nothing is moved; `registered` is not pinned with `self`.
+        let registered = unsafe { &mut self.get_unchecked_mut().registered };
+        if registered.is_none() {
+            *registered = Some(Core::with(|core| core.tasks.register(cx.waker().clone())));
+        }
+    }
+
     fn future(self: Pin<&mut Self>) -> Pin<&mut Option<F>> {
         // SAFETY: `future` is pinned whenever `self` is: nothing moves it out, and it is only ever replaced in its place,
         // which drops the old value there.
@@ -152,15 +159,18 @@ impl<F> Contained<F> {
 impl<F: Future> Future for Contained<F> {
     type Output = Result<F::Output, Payload>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let spawned_at = self.spawned_at;
-        let mut future = self.future();
+        let mut future = self.as_mut().future();
         let polled = Self::contain(spawned_at, || {
             let running = future.as_mut().as_pin_mut().expect("a task that has ended is not polled");
             running.poll(cx)
         });
         let output = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => {
+                self.register(cx);
+                return Poll::Pending;
+            }
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => Err(payload),
         };

@@ -4,19 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use async_task::Runnable;
 use slab::Slab;
 
-use super::{Meta, Woken};
+use super::Woken;
 use crate::core::Core;
 
 /// The run queue and the registry of a core.
 pub(crate) struct Tasks {
     ready: RefCell<VecDeque<Woken>>,
-    /// A waker of every task that is alive, so that the end can reach those that nobody wakes.
+    /// A waker of every task that waits, so that the end can reach those that nobody wakes, and so that a task whose other
+    /// wakers are gone is kept until then. A task that has not been polled is in the run queue or on the wake list, and
+    /// one that never waits need not be here at all.
     alive: RefCell<Slab<Option<Waker>>>,
-    /// The entry of `alive` that `register` made for the task under construction.
-    latest: Cell<usize>,
     /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries come and
     /// go in constant time, and none outlives its future.
     stop_waiters: RefCell<Slab<Waker>>,
@@ -41,21 +40,14 @@ impl Tasks {
         Self {
             ready: RefCell::new(VecDeque::with_capacity(1024)),
             alive: RefCell::new(Slab::with_capacity(1024)),
-            latest: Cell::new(0),
             stop_waiters: RefCell::new(Slab::new()),
             ending: Cell::new(false),
         }
     }
 
-    pub(super) fn register(&self) -> Registered {
-        let index = self.alive.borrow_mut().insert(None);
-        self.latest.set(index);
-        Registered(index)
-    }
-
-    /// Completes the entry that `register` made just before.
-    pub(super) fn started(&self, runnable: &Runnable<Meta>) {
-        self.alive.borrow_mut()[self.latest.get()] = Some(runnable.waker());
+    /// Enters a task that waits.
+    pub(super) fn register(&self, waker: Waker) -> Registered {
+        Registered(self.alive.borrow_mut().insert(Some(waker)))
     }
 
     /// Puts a task at the end of the queue.

@@ -88,7 +88,9 @@ impl Future for Sleep {
                 return Poll::Pending;
             }
             let waits = match self.timer {
-                None if self.deadline <= Instant::now() => false,
+                // The clock is not asked again: a deadline that has passed since it was is found by the wheel, at the end
+                // of this turn.
+                None if core.timers.has_passed(self.deadline) => false,
                 None => {
                     self.timer = Some(core.timers.insert(self.deadline, cx.waker()));
                     true

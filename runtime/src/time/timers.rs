@@ -1,6 +1,6 @@
 //! The timers of a core: the pure wheel, and the clock that drives it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,16 @@ pub(crate) struct Timers {
     /// Nanoseconds of a tick.
     tick: u64,
     wheel: RefCell<Wheel<Waker>>,
+    /// When the clock was last asked.
+    asked: Cell<Instant>,
 }
 
 impl Timers {
     /// `slack` is how late a timer may be.
     pub(crate) fn new(slack: Duration) -> Self {
         let tick = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX).max(FINEST);
-        Self { epoch: Instant::now(), tick, wheel: RefCell::new(Wheel::new(0)) }
+        let epoch = Instant::now();
+        Self { epoch, tick, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch) }
     }
 
     /// Nanoseconds from the epoch to `instant`: 584 years of them fit.
@@ -36,16 +39,29 @@ impl Timers {
 
     /// A timer for `deadline`, which is rounded up to a tick, as time passed is rounded down: nothing fires early.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
-        let tick = self.since_epoch(deadline).div_ceil(self.tick);
+        let tick = self.tick_of(deadline);
         self.wheel.borrow_mut().insert(tick, waker.clone())
+    }
+
+    /// The first tick that begins at `deadline` or after it.
+    fn tick_of(&self, deadline: Instant) -> u64 {
+        let nanoseconds = self.since_epoch(deadline);
+        // A division by a constant costs a fraction of one by a variable.
+        if self.tick == FINEST { nanoseconds.div_ceil(FINEST) } else { nanoseconds.div_ceil(self.tick) }
     }
 
     /// Lets a timer that has not fired do so at `deadline` instead. `None` when it has fired.
     pub(crate) fn postpone(&self, timer: TimerKey, deadline: Instant) -> Option<TimerKey> {
-        let tick = self.since_epoch(deadline).div_ceil(self.tick);
+        let tick = self.tick_of(deadline);
         let mut wheel = self.wheel.borrow_mut();
         let waker = wheel.cancel(timer)?;
         Some(wheel.insert(tick, waker))
+    }
+
+    /// Whether `deadline` had passed when the clock was last asked: true is certain, false is not. With a slack the clock
+    /// is asked now, since what has passed would otherwise wait for the end of a long tick.
+    pub(crate) fn has_passed(&self, deadline: Instant) -> bool {
+        deadline <= self.asked.get() || self.tick > FINEST && deadline <= Instant::now()
     }
 
     /// Lets a timer that has not fired wake `waker` instead. False when it has fired.
@@ -70,7 +86,9 @@ impl Timers {
         if self.wheel.borrow().is_empty() {
             return;
         }
-        let now = self.since_epoch(Instant::now()) / self.tick;
+        let now = Instant::now();
+        self.asked.set(now);
+        let now = self.since_epoch(now) / self.tick;
         loop {
             // The borrow ends before the waker runs.
             let due = self.wheel.borrow_mut().expire(now);
