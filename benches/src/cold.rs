@@ -1,8 +1,10 @@
 //! Files that are not in memory: dropped from the page cache, and seen to be gone.
 
 use rustix::fs::{Advice, fadvise};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Drops `file` from the page cache and returns when none of its pages is there.
 ///
 /// The kernel keeps pages that somebody holds, such as those in a send queue whose last bytes were not acknowledged
-/// yet: then it is tried again. Source: posix_fadvise(2), mincore(2).
+/// yet: then it is tried again, after a nudge to every CPU. Source: posix_fadvise(2), mincore(2).
 ///
 /// # Errors
 /// Pages are still there after ten seconds; the file cannot be mapped.
@@ -29,9 +31,31 @@ pub fn drop_pages(file: &File) -> io::Result<()> {
             let text = format!("{left} pages of the file do not leave memory: is it on tmpfs, or dirty?");
             return Err(io::Error::other(text));
         }
+        nudge()?;
         // An acknowledgement comes within 40 ms by itself; nothing tells us of it.
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Has every CPU that we may use receive a packet.
+///
+/// A packet that was read on another CPU than the one that made it is given back to that CPU, which frees it, and the file's
+/// pages in it, when it next receives something: an idle one never does. Source: kernel, net/core/skbuff.c,
+/// `skb_attempt_defer_free` (Linux 5.19).
+fn nudge() -> io::Result<()> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(socket.local_addr()?)?;
+    let ours = sched_getaffinity(None)?;
+    for cpu in 0..CpuSet::MAX_CPU {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        // Refused for CPUs that there are not, or that are not for us.
+        if sched_setaffinity(None, &only).is_ok() {
+            // A packet of loopback is received where it is sent; how that goes does not matter.
+            let _ = socket.send(&[0]).and_then(|_| socket.recv(&mut [0]));
+        }
+    }
+    Ok(sched_setaffinity(None, &ours)?)
 }
 
 /// Opens a file that will be dropped, and has its dirty pages written: only clean ones can leave.

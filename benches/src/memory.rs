@@ -8,17 +8,20 @@ pub struct Memory {
     /// The process's own: anonymous, shared anonymous (rings and regions are) and huge pages. Programs and libraries
     /// on disk are not counted.
     pub user: u64,
-    /// The kernel's, of the whole machine: slabs, buffers of TCP, stacks, page tables.
+    /// The kernel's, of the whole machine: objects in slabs, buffers of TCP, stacks, page tables.
     pub kernel: u64,
 }
 
-/// What process `pid` and the kernel have now. Source: proc(5), `smaps_rollup`, `meminfo`; `sockstat` counts pages.
+/// What process `pid` and the kernel have now. Source: proc(5), `smaps_rollup`, `meminfo`; slabinfo(5);
+/// `sockstat` counts pages.
 ///
 /// # Errors
 /// The process is gone, or /proc does not have the figures.
 pub fn look(pid: u32) -> io::Result<Memory> {
     let user = user(&read(&format!("/proc/{pid}/smaps_rollup"))?);
-    let kernel = kernel(&read("/proc/meminfo")?, &read("/proc/net/sockstat")?);
+    // For root only; without it, slabs that are kept empty for later are counted as in use.
+    let slabs = fs::read_to_string("/proc/slabinfo").ok();
+    let kernel = kernel(&read("/proc/meminfo")?, slabs.as_deref(), &read("/proc/net/sockstat")?);
     let missing = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} has no figures"));
     Ok(Memory {
         user: user.ok_or_else(|| missing("smaps_rollup"))?,
@@ -43,12 +46,23 @@ fn user(rollup: &str) -> Option<u64> {
     Some(own + huge("Private_Hugetlb") + huge("Shared_Hugetlb"))
 }
 
-fn kernel(meminfo: &str, sockstat: &str) -> Option<u64> {
+/// Bytes of the objects that are in use, from lines of name, objects in use, objects, bytes of one.
+fn objects(slabinfo: &str) -> u64 {
+    let of_line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
+        let (active, _, size) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some(active * size)
+    };
+    // The two lines of the head hold no numbers there.
+    slabinfo.lines().filter_map(of_line).sum()
+}
+
+fn kernel(meminfo: &str, slabinfo: Option<&str>, sockstat: &str) -> Option<u64> {
     let tcp = sockstat.lines().find(|line| line.starts_with("TCP:"))?;
     let mut words = tcp.split_ascii_whitespace().skip_while(|word| *word != "mem").skip(1);
     let pages: u64 = words.next()?.parse().ok()?;
-    let parts = ["Slab", "KernelStack", "PageTables"].map(|name| kib(meminfo, name));
-    let sum = parts.into_iter().sum::<Option<u64>>()?;
+    let slabs = slabinfo.map(objects).filter(|bytes| *bytes > 0).or_else(|| kib(meminfo, "Slab"));
+    let sum = slabs? + kib(meminfo, "KernelStack")? + kib(meminfo, "PageTables")?;
     Some(sum + pages * rustix::param::page_size() as u64)
 }
 
@@ -65,7 +79,11 @@ mod tests {
         let sockstat = "sockets: used 9\nTCP: inuse 4 orphan 0 tw 0 alloc 8 mem 3\nUDP: inuse 0 mem 8\n";
         let meminfo = "MemTotal: 99 kB\nSlab:   40 kB\nKernelStack:   4 kB\nPageTables:   6 kB\n";
         let page = rustix::param::page_size() as u64;
-        assert_eq!(kernel(meminfo, sockstat), Some((50 << 10) + 3 * page));
+        assert_eq!(kernel(meminfo, None, sockstat), Some((50 << 10) + 3 * page));
+        let slabinfo = "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab>\n\
+                        TCP                  3      8   2432   13    8 : tunables    0    0    0\n\
+                        kmalloc-8            5      9      8  512    1 : tunables    0    0    0\n";
+        assert_eq!(kernel(meminfo, Some(slabinfo), sockstat), Some((10 << 10) + 3 * 2432 + 40 + 3 * page));
     }
 
     #[test]

@@ -26,3 +26,28 @@ pub fn annulus() -> PathBuf {
     );
     path
 }
+
+/// The path of an example of the library.
+///
+/// The environment variable `ANNULUS_EXAMPLES` names the directory; without it, it is the one that cargo built into the same
+/// profile's directory as this test. `cargo test --workspace` builds them.
+#[track_caller]
+pub fn example(name: &str) -> PathBuf {
+    let dir = match std::env::var_os("ANNULUS_EXAMPLES") {
+        Some(named) => PathBuf::from(named),
+        None => {
+            let test = std::env::current_exe().expect("the path of this test's own executable");
+            let profile =
+                test.parent().and_then(|deps| deps.parent()).expect("a test lies in target/PROFILE/deps");
+            profile.join("examples")
+        }
+    };
+    let path = dir.join(name);
+    assert!(
+        path.is_file(),
+        "there is no example at {}: run `cargo build -p annulus --examples` (with --release where the tests run so), or \
+         name their directory in ANNULUS_EXAMPLES",
+        path.display()
+    );
+    path
+}

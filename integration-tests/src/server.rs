@@ -14,6 +14,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 /// A command line of `annulus` that is being put together.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
+    /// An example of the library in place of `annulus`.
+    example: Option<&'static str>,
     wrapper: Vec<OsString>,
     args: Vec<OsString>,
     dir: Option<PathBuf>,
@@ -54,6 +56,12 @@ impl Launch {
     /// `annulus proxy --to UPSTREAM --listen 127.0.0.1:0`.
     pub fn proxy(upstream: SocketAddr) -> Launch {
         Launch::new().arg("proxy").arg("--to").arg(upstream.to_string()).listen("127.0.0.1:0")
+    }
+
+    /// `NAME 127.0.0.1:0 CORES`, an example of the library that is a server.
+    pub fn example(name: &'static str, cores: &str) -> Launch {
+        let launch = Launch { example: Some(name), ..Launch::default() };
+        launch.arg("127.0.0.1:0").arg(cores)
     }
 
     /// One more argument.
@@ -176,7 +184,7 @@ impl Launch {
 
     #[track_caller]
     fn spawn(&self) -> (Child, Lines, Lines) {
-        let binary = bin::annulus();
+        let binary = self.example.map_or_else(bin::annulus, bin::example);
         let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([binary.as_os_str()]);
         let mut command = Command::new(words.next().expect("the program is at least one word"));
         command.args(words).args(&self.args);

@@ -6,6 +6,7 @@
 mod block_on;
 pub mod blocking;
 pub mod buf;
+pub mod compat;
 pub mod core;
 mod error;
 pub mod fs;

@@ -3,7 +3,7 @@
 # under target/, so that it does not throw out what the quick steps built.
 
 # shellcheck disable=SC2034 # scripts/test reads it
-FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 asan tsan loom provenance)
+FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter asan tsan loom provenance)
 HOST=x86_64-unknown-linux-gnu
 
 step_guest_6.1() { on_shape 6.1 2node; }
@@ -14,8 +14,11 @@ step_guest_8node_6.1() { on_shape 6.1 8node; }
 
 on_shape() {
     guest_tests --kernel "$1" "$2"
-    guest_serve --kernel "$1" "$2"
+    DRIVEN=10000 guest_serve --kernel "$1" "$2"
 }
+
+# What of the running server's work leaves its node, and where its pages lie: a short run of the locality meter.
+step_meter() { scripts/meter --check; }
 
 # Nightly, because the sanitizers are not in stable Rust.
 need_nightly() {
@@ -32,19 +35,46 @@ step_asan() {
         sanitized_tests asan -p annulus-numa -p annulus --lib --tests --no-fail-fast
 }
 
-# Data races. An uninstrumented standard library hides its fences and the lock that a Condvar takes again, so that
-# correct code is reported: without its source, only the lock-free modules are looked at, which use nothing of it.
+# Data races. An uninstrumented standard library hides its fences and the lock that a Condvar takes again, so that correct code
+# is reported. Its source comes with nightly's rust-src, or from Debian, which packages a compiler with the source it is built
+# from. Without either, only the lock-free modules are looked at, which use nothing of it.
 step_tsan() {
     need_nightly "the thread sanitizer"
-    export TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions"
-    if [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]]; then
-        RUSTFLAGS=-Zsanitizer=thread sanitized_tests tsan -Zbuild-std -p annulus-numa -p annulus --lib --tests --no-fail-fast
+    export RUSTFLAGS=-Zsanitizer=thread
+    if [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]] || use_debian_rust; then
+        sanitized_tests tsan -Zbuild-std -p annulus-numa -p annulus --lib --tests --no-fail-fast
         return
     fi
     echo "only the lock-free modules; for the rest: rustup component add --toolchain nightly rust-src"
-    export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+    unset RUSTC RUSTC_BOOTSTRAP LD_LIBRARY_PATH
+    export TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions"
+    RUSTFLAGS+=" -Cunsafe-allow-abi-mismatch=sanitizer"
     # The one test left out ends in thread::scope, whose last wait is such a hidden one.
     sanitized_tests tsan -p annulus --lib -- core::mailbox:: buf::returns:: --skip tasks_woken_from_other_threads
+}
+
+# Makes cargo use Debian's compiler, unpacked under target/ and not installed, with the sanitizer's runtime of nightly, which
+# Debian leaves out. False where it cannot be had, or is older than what we need.
+use_debian_rust() {
+    local place=$TARGET/debs/rustc-web names part wanted
+    command -v apt-get >/dev/null || return 1
+    # What its LLVM is linked with.
+    need_packages libedit2 libxml2 libz3-4
+    if [[ ! -d $place ]]; then
+        names=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+            --no-enhances rustc-web | grep -xE 'rustc-web|libstd-rust-web-[0-9a-z.]+|libllvm[0-9]+' | sort -u)
+        mkdir -p "$TARGET/debs"
+        part=$(mktemp -d "$TARGET/debs/part.XXXXXX")
+        # shellcheck disable=SC2086 # names of packages
+        (cd "$part" && apt-get -o APT::Sandbox::User=root download -q $names rust-web-src >&2 &&
+            for deb in ./*.deb; do dpkg -x "$deb" . && rm "$deb" || exit; done &&
+            cp "$(rustc +nightly --print target-libdir)/librustc-nightly_rt.tsan.a" \
+                "usr/lib/rustlib/$HOST/lib/librustc-stable_rt.tsan.a") || { rm -rf "$part"; return 1; }
+        mv "$part" "$place"
+    fi
+    export RUSTC=$place/usr/bin/rustc RUSTC_BOOTSTRAP=1 LD_LIBRARY_PATH=$place/usr/lib/x86_64-linux-gnu
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    [[ $(printf '%s\n' "$wanted" "$("$RUSTC" -V | cut -d' ' -f2)" | sort -V | head -n1) == "$wanted" ]]
 }
 
 # With --target, so that the flags reach neither build scripts nor macros. Doc tests run without sanitizers in step test.

@@ -7,7 +7,7 @@
 # shellcheck disable=SC2034 # scripts/test reads both
 STEPS=(fmt clippy doc test unprivileged embed guest deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl numactl util-linux procps jq qemu-system-x86)
+TEST_PACKAGES=(curl wrk numactl util-linux procps jq qemu-system-x86)
 
 step_fmt() {
     need_cargo_part fmt rustfmt
@@ -41,6 +41,8 @@ step_unprivileged() {
     mkdir "$place/home"
     while read -r program; do install "$program" "$place"; done < <(test_programs 'numa|runtime|integration-tests')
     install "$TARGET/debug/annulus" "$place"
+    mkdir "$place/examples"
+    find "$TARGET/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec install -t "$place/examples" {} +
     chown nobody: "$place/home"
     chmod 755 "$place"
     for program in "$place"/*; do
@@ -55,7 +57,7 @@ step_unprivileged() {
 as_nobody() (
     cd "$1/home" || exit
     ulimit -l 8192
-    exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" \
+    exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" ANNULUS_EXAMPLES="$1/examples" \
         setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all "${@:2}"
 )
 
@@ -129,8 +131,9 @@ in_guest() {
     scripts/numa-vm "$@"
 }
 
-# guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape.
+# guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape; DRIVEN: so many requests more.
 guest_serve() {
-    [[ -x $TARGET/debug/annulus ]] || build_tests
-    in_guest --with "$TARGET/debug/annulus" --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
+    [[ -x $TARGET/debug/annulus && -x $TARGET/debug/drive ]] || build_tests
+    in_guest --with "$TARGET/debug/annulus" --with "$TARGET/debug/drive" --with scripts/lib/strays --env "DRIVEN=${DRIVEN:-1000}" \
+        --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
 }

@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use annulus::numa::plan::CoreSelection;
@@ -13,7 +12,7 @@ use annulus::{PlacementPolicy, Runtime};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::descriptors;
-use crate::door::Door;
+use crate::door::{Door, Steer};
 use crate::exit::Failure;
 use crate::signals::Signals;
 use crate::supervise::supervise;
@@ -157,6 +156,11 @@ struct Common {
     #[arg(long, value_name = "ring|inline", default_value_t)]
     road: Road,
 
+    /// Which core a connection comes to: "hash" spreads them, "cpu" takes the core of the CPU that its packets arrive on, where there is
+    /// one (Linux 6.2; for machines whose packets arrive on all CPUs)
+    #[arg(long, value_name = "hash|cpu", default_value = "hash", hide_possible_values = true)]
+    steer: Steer,
+
     /// How long connections may go on after SIGINT or SIGTERM, in seconds
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     grace: u64,
@@ -230,13 +234,13 @@ pub(crate) fn run() -> Result<(), Failure> {
     match cli.command {
         Command::Serve { root, listen, common } => {
             serve::check_root(&root)?;
-            let door = Door { listen, before: "http://", after: String::new(), open: AtomicUsize::new(0) };
+            let door = Door::new(listen, "http://", String::new(), common.steer);
             let settings = Arc::new(serve::Settings { door, root, road: common.road });
             start(&common, move || serve::on_core(Arc::clone(&settings)))
         }
         Command::Proxy { to, listen, common } => {
             let after = format!(", relaying to {}", to.written);
-            let door = Door { listen, before: "", after, open: AtomicUsize::new(0) };
+            let door = Door::new(listen, "", after, common.steer);
             let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
             start(&common, move || proxy::on_core(Arc::clone(&settings)))
         }

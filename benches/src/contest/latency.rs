@@ -11,7 +11,7 @@ use std::fmt::Write;
 /// Pixels of a diagram, and of what is around it.
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 70.0;
+const LEFT: f64 = 84.0;
 const TOP: f64 = 30.0;
 const LEGEND: f64 = 190.0;
 const BOTTOM: f64 = 40.0;

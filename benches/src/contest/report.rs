@@ -205,7 +205,8 @@ pub fn machine() -> Value {
         "memory": field(&read("/proc/meminfo"), "MemTotal"),
         "governor": if governor.is_empty() { "none" } else { governor.trim() },
         "virtual_machine": virtual_machine,
-        "load_average": read("/proc/loadavg").trim(),
+        // Over 1, 5 and 15 minutes.
+        "load_average": read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
         // bbr paces, with timers that cost CPU; cubic does not: results under one do not speak of the other.
         "tcp_congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control").trim(),
         "optimized": !cfg!(debug_assertions),

@@ -5,6 +5,7 @@
 //! borrowed crosses an await into the kernel.
 
 pub(crate) mod blocks;
+pub(crate) mod copied;
 pub(crate) mod growth;
 mod lease;
 mod many;

@@ -1,0 +1,57 @@
+//! The traits of the crate futures-io.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
+
+use super::Io;
+use crate::net::{Family, Reads, Writes};
+
+impl<F: Family, S: Reads> AsyncRead for Io<F, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let came = ready!(self.poll_fill(cx))?;
+        let n = came.len().min(buf.len());
+        buf[..n].copy_from_slice(&came[..n]);
+        self.advance(n);
+        Poll::Ready(Ok(n))
+    }
+}
+
+/// What it shows lies in the lease that came: nothing is copied.
+impl<F: Family, S: Reads> AsyncBufRead for Io<F, S> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.get_mut().poll_fill(cx)
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.advance(n);
+    }
+}
+
+impl<F: Family, S: Writes> AsyncWrite for Io<F, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, std::iter::once(buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bufs.iter().map(|part| &**part))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_sent(cx)
+    }
+
+    /// Flushes, and ends the write side: the peer sees the end of the stream.
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_end(cx)
+    }
+}
