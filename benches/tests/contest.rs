@@ -69,9 +69,13 @@ fn every_micro_operation_is_done_on_annulus() {
             continue;
         }
         let count = if op == Op::Sleepers { 1 } else { 100 };
-        let measured = run_own(&ours(Kind::Micro, "annulus"), &place, op, count).unwrap();
-        assert!(measured.ops >= 100 && !measured.cpu.is_zero(), "{op:?}: {measured:?}");
-        assert_eq!(measured.late.is_some(), op == Op::Sleepers);
+        let sleeping = op == Op::Sleepers;
+        let kind = if sleeping { Kind::Sleepers } else { Kind::Micro };
+        for name in ["annulus", "annulus coarse"].into_iter().take(1 + usize::from(sleeping)) {
+            let measured = run_own(&ours(kind, name), &place, op, count).unwrap();
+            assert!(measured.ops >= 100 && !measured.cpu.is_zero(), "{op:?}: {measured:?}");
+            assert_eq!(measured.late.is_some(), sleeping);
+        }
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) struct Plot {
     /// Where the runtime was started: root futures go by this name.
     pub(super) started_at: &'static Location<'static>,
     pub(super) blocking: Arc<BlockingPool>,
+    pub(super) timer_slack: Duration,
     pub(super) zero_copy_patience: Duration,
 }
 
@@ -133,6 +134,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         ring,
         blocking,
         options,
+        timer_slack,
         started_at: _,
         zero_copy_patience,
     } = plot;
@@ -189,7 +191,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         tasks: Tasks::new(),
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
-        timers: Timers::new(),
+        timers: Timers::new(timer_slack),
         pipes: PipePool::new(),
         bufs,
         blocks,
