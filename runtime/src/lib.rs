@@ -68,6 +68,7 @@
 mod block_on;
 pub mod blocking;
 pub mod buf;
+pub mod channel;
 pub mod compat;
 pub mod core;
 mod error;

@@ -16,6 +16,7 @@ use super::state::RuntimeShared;
 use super::worker::{self, Plot};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::growth::Terms;
+use crate::core::peers::Neighbour;
 use crate::core::shared::CoreShared;
 use crate::numa::NodeId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
@@ -346,6 +347,7 @@ impl Runtime {
                 share,
                 growth: growth.clone(),
                 ring: self.settings.ring(),
+                near: Neighbour::of(core, cores, &self.topology),
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),
                 started_at,
