@@ -56,9 +56,11 @@ fn work(name: &str) -> Workload {
 #[test]
 fn hello_on_annulus_sends_the_right_bytes() {
     let place = place("annulus-hello");
-    let server = start(&ours(Kind::Hello(3000), "annulus hello"), &place).unwrap();
-    let load = Load::Http { path: "/".into(), body: 3000, connections: 16 };
-    load.open(server.address, None, false).unwrap().verify().unwrap();
+    for name in ["annulus hello", "annulus hyper"] {
+        let server = start(&ours(Kind::Hello(3000), name), &place).unwrap();
+        let load = Load::Http { path: "/".into(), body: 3000, connections: 16 };
+        load.open(server.address, None, false).unwrap().verify().unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             }
             add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
             add("annulus hello", "{bare}/annulus_hello --cpu {cpu} --body {body}", Learn::Line, None);
+            add("annulus hyper", "{bare}/annulus_hyper --cpu {cpu} --body {body}", Learn::Line, None);
             for peer in PEERS {
                 let command = format!("{{peers}}/peer-{peer} hello --cpu {{cpu}} --body {{body}}");
                 add(peer, &command, Learn::Line, None);
