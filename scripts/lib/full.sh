@@ -3,7 +3,7 @@
 # under target/, so that it does not throw out what the quick steps built.
 
 # shellcheck disable=SC2034 # scripts/test reads it
-FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 asan tsan loom provenance)
+FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter asan tsan loom provenance)
 HOST=x86_64-unknown-linux-gnu
 
 step_guest_6.1() { on_shape 6.1 2node; }
@@ -14,8 +14,11 @@ step_guest_8node_6.1() { on_shape 6.1 8node; }
 
 on_shape() {
     guest_tests --kernel "$1" "$2"
-    guest_serve --kernel "$1" "$2"
+    DRIVEN=10000 guest_serve --kernel "$1" "$2"
 }
+
+# What of the running server's work leaves its node, and where its pages lie: a short run of the locality meter.
+step_meter() { scripts/meter --check; }
 
 # Nightly, because the sanitizers are not in stable Rust.
 need_nightly() {

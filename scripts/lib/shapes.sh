@@ -41,24 +41,44 @@ cpus() { machine+=(-smp "$1"); }
 
 # node ID MEMORY CPUS: `-` for MEMORY makes a node without memory, `-` for CPUS one without CPUs.
 node() {
-    local id=$1 memory=$2 cpus=$3 arg="node,nodeid=$1"
-    [[ $cpus == - ]] || arg+=",cpus=$cpus"
+    local id=$1 memory=$2 cpus=$3 arg="node,nodeid=$1" cpu
+    if [[ $cpus != - ]]; then
+        arg+=",cpus=$cpus"
+        for ((cpu = ${cpus%-*}; cpu <= ${cpus#*-}; cpu++)); do cpu_nodes[cpu]=$id; done
+    fi
     if [[ $memory != - ]]; then
         machine+=(-object "memory-backend-ram,id=node$id,size=$memory")
         arg+=",memdev=node$id"
+        memory_nodes+=("$id:$memory_mib:$((memory_mib + ${memory%M}))")
         memory_mib=$((memory_mib + ${memory%M}))
     fi
     machine+=(-numa "$arg")
 }
 
 # distance FROM TO VALUE: both ways; a node is 10 from itself, and 20 from a node that nothing is said about.
-distance() { machine+=(-numa "dist,src=$1,dst=$2,val=$3"); }
+distance() {
+    machine+=(-numa "dist,src=$1,dst=$2,val=$3")
+    distances[$1,$2]=$3 distances[$2,$1]=$3
+}
+
+# home NODE: the nearest node that has memory; itself, if it has.
+home() {
+    local piece id far best=-1 least=256
+    for piece in "${memory_nodes[@]}"; do
+        id=${piece%%:*} far=${distances[$1,$id]:-20}
+        [[ $id != "$1" ]] || far=10
+        if ((far < least)); then best=$id least=$far; fi
+    done
+    printf '%s\n' "$best"
+}
 
 shape_names() { declare -F | sed -n 's/^declare -f shape_\([0-9].*\)$/\1/p' | tr '\n' ' '; }
 
-# shape_arguments NAME: leaves qemu's arguments for the shape in `machine`.
+# shape_arguments NAME: leaves qemu's arguments for the shape in `machine`, the node of each CPU in `cpu_nodes`, and in
+# `memory_nodes` NODE:FROM:TO, the part of the machine's memory in MiB that is each node's.
 shape_arguments() {
-    machine=()
+    machine=() cpu_nodes=() memory_nodes=()
+    declare -gA distances=()
     memory_mib=0
     declare -F "shape_$1" >/dev/null || return 1
     "shape_$1"

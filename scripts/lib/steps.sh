@@ -131,8 +131,9 @@ in_guest() {
     scripts/numa-vm "$@"
 }
 
-# guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape.
+# guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape; DRIVEN: so many requests more.
 guest_serve() {
-    [[ -x $TARGET/debug/annulus ]] || build_tests
-    in_guest --with "$TARGET/debug/annulus" --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
+    [[ -x $TARGET/debug/annulus && -x $TARGET/debug/drive ]] || build_tests
+    in_guest --with "$TARGET/debug/annulus" --with "$TARGET/debug/drive" --with scripts/lib/strays --env "DRIVEN=${DRIVEN:-1000}" \
+        --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
 }

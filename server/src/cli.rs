@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use annulus::numa::plan::CoreSelection;
@@ -13,7 +12,7 @@ use annulus::{PlacementPolicy, Runtime};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::descriptors;
-use crate::door::Door;
+use crate::door::{Door, Steer};
 use crate::exit::Failure;
 use crate::signals::Signals;
 use crate::supervise::supervise;
@@ -37,7 +36,7 @@ Environment:
 
 Signals:
   SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
-  SIGUSR1          print counters and placement report on stderr
+  SIGUSR1          print counters, stalled cores and placement report on stderr
 
 Exit codes:
   0 done    1 failed while running    2 bad input    3 the platform refuses (io_uring switched off, kernel too old)";
@@ -157,9 +156,18 @@ struct Common {
     #[arg(long, value_name = "ring|inline", default_value_t)]
     road: Road,
 
+    /// Which core a connection comes to: "hash" spreads them, "cpu" takes the core of the CPU that its packets arrive on, where there is
+    /// one (Linux 6.2; for machines whose packets arrive on all CPUs)
+    #[arg(long, value_name = "hash|cpu", default_value = "hash", hide_possible_values = true)]
+    steer: Steer,
+
     /// How long connections may go on after SIGINT or SIGTERM, in seconds
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     grace: u64,
+
+    /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the task was started
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    stall: Option<u64>,
 
     /// Print each core's counters on stderr at the end
     #[arg(long)]
@@ -230,13 +238,13 @@ pub(crate) fn run() -> Result<(), Failure> {
     match cli.command {
         Command::Serve { root, listen, common } => {
             serve::check_root(&root)?;
-            let door = Door { listen, before: "http://", after: String::new(), open: AtomicUsize::new(0) };
+            let door = Door::new(listen, "http://", String::new(), common.steer);
             let settings = Arc::new(serve::Settings { door, root, road: common.road });
             start(&common, move || serve::on_core(Arc::clone(&settings)))
         }
         Command::Proxy { to, listen, common } => {
             let after = format!(", relaying to {}", to.written);
-            let door = Door { listen, before: "", after, open: AtomicUsize::new(0) };
+            let door = Door::new(listen, "", after, common.steer);
             let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
             start(&common, move || proxy::on_core(Arc::clone(&settings)))
         }
@@ -268,6 +276,9 @@ where
     }
     if let Some(nic) = &common.nic {
         builder = builder.nic(nic);
+    }
+    if let Some(stall) = common.stall {
+        builder = builder.report_stalls(Duration::from_millis(stall));
     }
     let runtime = builder.build()?;
     let plan = runtime.plan().clone();
@@ -353,6 +364,7 @@ mod tests {
             ("annulus serve --pool 16X", "16M"),
             ("annulus serve --pool-limit 99999999999G", "16M"),
             ("annulus serve --grace -1", "-1"),
+            ("annulus serve --stall 0", "--stall"),
             ("annulus serve a b", "'b'"),
         ] {
             let text = one_line(&parse(line).unwrap_err());

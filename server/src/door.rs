@@ -7,10 +7,19 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
-use annulus::net::{TcpListener, TcpStream};
+use annulus::net::{ListenOptions, TcpListener, TcpStream};
 
 use crate::exit::{Failure, say};
 use crate::race::{First, race};
+
+/// Which core a connection comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Steer {
+    /// Spread by a hash of the addresses.
+    Hash,
+    /// The core of the CPU that its packets arrive on.
+    Cpu,
+}
 
 /// Where to listen, and what to say when every core does. Shared by all cores.
 #[derive(Debug)]
@@ -21,14 +30,22 @@ pub(crate) struct Door {
     pub(crate) before: &'static str,
     /// Goes after it.
     pub(crate) after: String,
+    /// Whether a core prefers connections that arrive on its CPU.
+    pub(crate) steer: Steer,
     /// How many cores listen already.
     pub(crate) open: AtomicUsize,
 }
 
 impl Door {
+    /// A door that no core has opened yet.
+    pub(crate) fn new(listen: SocketAddr, before: &'static str, after: String, steer: Steer) -> Self {
+        Self { listen, before, after, steer, open: AtomicUsize::new(0) }
+    }
+
     /// Opens this core's listener; the last core to do so announces the address on stderr.
     pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
-        let listener = TcpListener::bind(self.listen)?;
+        let options = ListenOptions::new().steer_by_cpu(self.steer == Steer::Cpu);
+        let listener = TcpListener::bind_with(self.listen, &options)?;
         let address = listener.local_addr();
         if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
             say(&format!("listening on {}{address}{}", self.before, self.after));
