@@ -55,12 +55,13 @@ pub(super) struct Plot {
     pub(super) share: Share,
     pub(super) growth: Terms,
     pub(super) ring: RingOptions,
-    /// The other cores, nearest first.
-    pub(super) near: Vec<Neighbour>,
     pub(super) options: Options,
     /// Where the runtime was started: root futures go by this name.
     pub(super) started_at: &'static Location<'static>,
+    /// The other cores, nearest first.
+    pub(super) near: Vec<Neighbour>,
     pub(super) blocking: Arc<BlockingPool>,
+    pub(super) timer_slack: Duration,
     pub(super) zero_copy_patience: Duration,
 }
 
@@ -136,6 +137,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         ring,
         blocking,
         options,
+        timer_slack,
         started_at: _,
         zero_copy_patience,
         near,
@@ -194,7 +196,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         tasks: Tasks::new(),
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
-        timers: Timers::new(),
+        timers: Timers::new(timer_slack),
         pipes: PipePool::new(),
         bufs,
         blocks,

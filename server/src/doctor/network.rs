@@ -156,9 +156,16 @@ fn zero_copy(facts: &Facts, nic: &Nic) -> Finding {
             "ethtool -G {0} tcp-data-split on; ethtool -X {0} equal ...; ethtool -K {0} ntuple on",
             nic.name
         );
-        return Finding::note(what, format!("possible ({driver}), once set up; not used today")).mend(split);
+        return Finding::note(
+            what,
+            format!("possible ({driver}), once set up; not used today (docs/zero-copy-receive.md)"),
+        )
+        .mend(split);
     }
-    Finding::note(what, format!("not possible: needs {}", lacks.join(", ")))
+    Finding::note(
+        what,
+        format!("not possible: needs {}; not used today (docs/zero-copy-receive.md)", lacks.join(", ")),
+    )
 }
 
 fn disks(facts: &Facts) -> Option<Finding> {
