@@ -6,6 +6,7 @@
 mod block_on;
 pub mod blocking;
 pub mod buf;
+pub mod channel;
 pub mod compat;
 pub mod core;
 mod error;
@@ -23,12 +24,14 @@ pub mod transfer;
 pub use annulus_numa as numa;
 
 pub use crate::core::counters::Counters;
+pub use crate::core::histogram::Histogram;
 pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
 pub use runtime::{
-    Builder, CoreReport, Handle, PlacementPolicy, RegionReport, Report, Running, Runtime, WorkerReport,
+    Builder, CoreReport, Handle, Options, PlacementPolicy, RegionReport, Report, Running, Runtime, Stall,
+    WorkerReport,
 };
 pub use task::{JoinError, JoinHandle, Scope, ScopedHandle, scope, spawn, yield_now};
 

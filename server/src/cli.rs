@@ -36,7 +36,7 @@ Environment:
 
 Signals:
   SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
-  SIGUSR1          print counters and placement report on stderr
+  SIGUSR1          print counters, stalled cores and placement report on stderr
 
 Exit codes:
   0 done    1 failed while running    2 bad input    3 the platform refuses (io_uring switched off, kernel too old)";
@@ -165,6 +165,10 @@ struct Common {
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     grace: u64,
 
+    /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the task was started
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    stall: Option<u64>,
+
     /// Print each core's counters on stderr at the end
     #[arg(long)]
     stats: bool,
@@ -273,6 +277,9 @@ where
     if let Some(nic) = &common.nic {
         builder = builder.nic(nic);
     }
+    if let Some(stall) = common.stall {
+        builder = builder.report_stalls(Duration::from_millis(stall));
+    }
     let runtime = builder.build()?;
     let plan = runtime.plan().clone();
     let running = runtime.start(root)?;
@@ -357,6 +364,7 @@ mod tests {
             ("annulus serve --pool 16X", "16M"),
             ("annulus serve --pool-limit 99999999999G", "16M"),
             ("annulus serve --grace -1", "-1"),
+            ("annulus serve --stall 0", "--stall"),
             ("annulus serve a b", "'b'"),
         ] {
             let text = one_line(&parse(line).unwrap_err());

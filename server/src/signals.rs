@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 pub(crate) enum Signal {
     /// SIGINT or SIGTERM: end.
     End,
-    /// SIGUSR1: print the counters and the placement report.
+    /// SIGUSR1: print the counters, the stalled cores and the placement report.
     Show,
 }
 

@@ -1,5 +1,7 @@
 //! The figures of the cores, as stable lines for people and scripts.
 
+use std::time::Duration;
+
 use annulus::Running;
 use annulus::numa::plan::CorePlan;
 
@@ -9,6 +11,20 @@ use crate::exit::{Failure, say};
 pub(crate) fn print_counters(plan: &CorePlan, running: &Running<Failure>) {
     for (core, counters) in plan.cores().iter().zip(running.counters()) {
         say(&format!("core {} cpu {} node {} {counters}", core.index, core.cpu, core.node));
+    }
+}
+
+/// How long one step of a task may last before the picture shows it. The picture waits for so long.
+const STALL: Duration = Duration::from_millis(50);
+
+/// A line for each core that is stuck in one step of a task.
+pub(crate) fn print_stalls(running: &Running<Failure>) {
+    let stalls = running.stalls(STALL);
+    for stall in &stalls {
+        say(&stall.to_string());
+    }
+    if stalls.is_empty() {
+        say(&format!("no core is in one step of a task for {} ms", STALL.as_millis()));
     }
 }
 

@@ -26,7 +26,7 @@ enum Phase {
 /// Waits until all cores have ended.
 ///
 /// The first SIGINT or SIGTERM stops accepting and gives what runs `grace` to finish; the end of the grace or a
-/// second signal cuts it. SIGUSR1 prints counters and report; `figures` asks for the counters at the end.
+/// second signal cuts it. SIGUSR1 prints counters, stalls and report; `figures` asks for the counters at the end.
 ///
 /// # Errors
 /// The first failure of a core.
@@ -49,6 +49,7 @@ pub(crate) fn supervise(
             match signals.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
                 Some(Signal::Show) => {
                     stats::print_counters(plan, &running);
+                    stats::print_stalls(&running);
                     stats::print_report(&running);
                 }
                 Some(Signal::End) => phase = escalate(phase, &running, grace),

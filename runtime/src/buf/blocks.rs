@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::core::Core;
+use crate::core::counters::CoreCounters;
 use crate::numa::pool::{Blocks, Carved};
 
 /// Bytes of a [`Block`]: a 64 KiB body and a page for what goes before it.
@@ -29,6 +30,10 @@ pub(crate) struct BlockPool {
     next_ticket: Cell<u64>,
     /// Somebody found no block since [`is_short`](Self::is_short) was asked.
     missed: Cell<bool>,
+    /// Times that somebody found none.
+    refused: Cell<u64>,
+    /// The most that were out at once.
+    most_out: Cell<usize>,
 }
 
 /// Bytes of a registered buffer: the kernel's limit is 1 GiB, and no block may lie across two.
@@ -58,6 +63,8 @@ impl BlockPool {
             waiters: RefCell::default(),
             next_ticket: Cell::new(0),
             missed: Cell::new(false),
+            refused: Cell::new(0),
+            most_out: Cell::new(0),
         })
     }
 
@@ -81,7 +88,10 @@ impl BlockPool {
         let memory = if turn { self.blocks.borrow_mut().take() } else { None };
         if memory.is_none() {
             self.missed.set(true);
+            self.refused.set(self.refused.get() + 1);
         }
+        let out = self.out();
+        self.most_out.set(self.most_out.get().max(out));
         Some(Block { pool: Rc::clone(self), memory: memory?, len: 0 })
     }
 
@@ -94,6 +104,19 @@ impl BlockPool {
         if let Some(waker) = first {
             waker.wake();
         }
+    }
+
+    /// Blocks that somebody holds.
+    fn out(&self) -> usize {
+        let blocks = self.blocks.borrow();
+        blocks.capacity() - blocks.free()
+    }
+
+    /// Tells how many blocks are out, how many were at most, and how often there was none.
+    pub(crate) fn count(&self, counters: &CoreCounters) {
+        counters.blocks_out.set(self.out() as u64);
+        counters.blocks_peak.set(self.most_out.get() as u64);
+        counters.blocks_refused.set(self.refused.get());
     }
 }
 

@@ -17,6 +17,7 @@ use super::growth::Terms;
 use super::lease::Lease;
 use super::returns::{Held, Keeper, Owner};
 use crate::core::Core;
+use crate::core::counters::CoreCounters;
 use crate::core::shared::CoreShared;
 use crate::net::socket::Socket;
 use crate::numa::pool::{Carved, Share};
@@ -88,6 +89,8 @@ pub(crate) struct BufRing {
     tail: Cell<u16>,
     /// Buffers in the ring: at home, for the kernel to pick.
     free: Cell<u16>,
+    /// The most that were out at once.
+    most_out: Cell<u16>,
     came: Box<[Cell<Came>]>,
     /// Streams that found no buffer, in the order in which they will get one.
     hungry: RefCell<VecDeque<Weak<Socket>>>,
@@ -114,9 +117,9 @@ impl BufRing {
         let count =
             if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
         let more = growth.limit.saturating_sub(share.len()) / BUFFER_SIZE;
-        // The descriptors take no more than a quarter of what there is to begin with.
-        let affordable = share.left() / 4 / size_of::<BufRingEntry>();
-        let slots = (count + more).min(affordable).clamp(count, MAX_BUFFERS).next_power_of_two();
+        // The descriptors take no more than a sixteenth of what there is to begin with: the smallest pool keeps room for a block.
+        let affordable = 1 << (share.left() / 16 / size_of::<BufRingEntry>()).max(1).ilog2();
+        let slots = (count + more).min(MAX_BUFFERS).next_power_of_two().min(affordable).max(count);
         let per_extent = (growth.step() / BUFFER_SIZE).min(slots);
         let most_extents =
             (MAX_BUFFERS / per_extent).min(count.div_ceil(per_extent) + more.div_ceil(per_extent));
@@ -142,6 +145,7 @@ impl BufRing {
             count: Cell::new(0),
             tail: Cell::new(0),
             free: Cell::new(0),
+            most_out: Cell::new(0),
             came: vec![Cell::new(Came { bytes: 0, next: NONE }); numbers].into_boxed_slice(),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
@@ -215,6 +219,18 @@ impl BufRing {
     /// The kernel has picked a buffer: its CQE names it.
     pub(crate) fn picked(&self) {
         self.free.set(self.free.get() - 1);
+        self.most_out.set(self.most_out.get().max(self.out()));
+    }
+
+    /// Tells how many buffers are out, and how many were at most.
+    pub(crate) fn tell(&self, counters: &CoreCounters) {
+        counters.recv_buffers_out.set(self.out().into());
+        counters.recv_buffers_peak.set(self.most_out.get().into());
+    }
+
+    /// Buffers that are not in the ring.
+    fn out(&self) -> u16 {
+        self.count.get() - self.free.get()
     }
 
     /// A buffer that nobody holds any more goes back to the kernel.

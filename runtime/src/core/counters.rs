@@ -1,7 +1,11 @@
 //! Cheap counters of a core: written by its thread only, read by anyone.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::histogram::{Histogram, HistogramCells};
 
 /// A counter with one writer: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
@@ -13,38 +17,58 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// The counter is a level, which goes up and down. Only the core's own thread may call this.
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
+/// The counters of a core, shared by the core, its ring, and whoever reads them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CoreCounters(Arc<Cells>);
+
+impl Deref for CoreCounters {
+    type Target = Cells;
+
+    fn deref(&self) -> &Cells {
+        &self.0
+    }
+}
+
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// The counters of a core as its own thread writes them.
+    ($($(#[doc = $doc:literal])+ $name:ident,)+ ; $($(#[doc = $hdoc:literal])+ $histogram:ident,)+) => {
+        /// The counters of a core as its own thread writes them. On lines of their own (two, as CPUs fetch lines in pairs).
         #[derive(Debug, Default)]
-        pub(crate) struct CoreCounters {
+        #[repr(align(128))]
+        pub(crate) struct Cells {
             $(pub(crate) $name: Counter,)+
+            $(pub(crate) $histogram: HistogramCells,)+
         }
 
-        impl CoreCounters {
+        impl Cells {
             pub(crate) fn read(&self, core: usize) -> Counters {
-                Counters { core, $($name: self.$name.get(),)+ }
+                Counters {
+                    core,
+                    $($name: self.$name.get(),)+
+                    $($histogram: self.$histogram.get(),)+
+                }
             }
         }
 
         /// The counters of one core at one moment. Each is exact; together they are not one snapshot.
         ///
-        /// `Display` prints them as `name=value`, in this order, on one line.
+        /// `Display` prints them as `name=value`, in this order, on one line; a value is a number, or a [`Histogram`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {
             /// The core's index.
             pub core: usize,
             $($(#[doc = $doc])+ pub $name: u64,)+
+            $($(#[doc = $hdoc])+ pub $histogram: Histogram,)+
         }
 
         impl fmt::Display for Counters {
@@ -54,7 +78,7 @@ macro_rules! counters {
                     write!(f, concat!("{}", stringify!($name), "={}"), space, self.$name)?;
                     space = " ";
                 )+
-                let _ = space;
+                $(write!(f, concat!("{}", stringify!($histogram), "={}"), space, self.$histogram)?;)+
                 Ok(())
             }
         }
@@ -76,14 +100,35 @@ counters! {
     cq_overflows,
     /// Operations in flight now, and those whose result waits for its owner. Not a sum: it goes up and down.
     operations,
+    /// Operations that we know to run on an io-wq worker, a kernel thread, because the kernel never runs them in line: splice,
+    /// `statx`, `fsync`, `fallocate`, `ftruncate`, the making, renaming and removing of names, opens that make or truncate a file,
+    /// and advice to read or forget. What the kernel sends there for reasons of its own (a read that found no page
+    /// in memory on a file system that cannot wait asynchronously) it does not tell, and it is not in here.
+    iowq_punts,
     /// Polls of tasks.
     polls,
     /// Tasks woken from other threads.
     remote_wakes,
     /// Closures that other cores and threads sent here and that were taken.
     errands,
-    /// Closures sent to other cores.
-    submits,
+    /// Wakes of tasks on a hardware thread of the same physical core.
+    wakes_same_core,
+    /// Wakes of tasks on a core that shares the last level of cache.
+    wakes_same_cache,
+    /// Wakes of tasks on another core of the node.
+    wakes_same_node,
+    /// Wakes of tasks on another node's core.
+    wakes_remote,
+    /// Closures sent to a hardware thread of the same physical core.
+    submits_same_core,
+    /// Closures sent to a core that shares the last level of cache.
+    submits_same_cache,
+    /// Closures sent to another core of the node.
+    submits_same_node,
+    /// Closures sent to another node's core.
+    submits_remote,
+    /// Sixteen times the tasks that were ready when a turn began, on average over some eight turns. Not a sum.
+    load,
     /// Sleeping cores that this one woke by a message between the rings.
     signals_by_ring,
     /// Sleeping cores that this one woke by their eventfd.
@@ -98,6 +143,16 @@ counters! {
     recv_starved,
     /// Receives that were switched off because nobody took what came.
     recv_held_back,
+    /// Receive buffers out of the kernel's hands when the last turn ended: chunks that nobody took yet, and leases. A level.
+    recv_buffers_out,
+    /// The most receive buffers that were out at once.
+    recv_buffers_peak,
+    /// [`Block`](crate::buf::Block)s out when the last turn ended. A level.
+    blocks_out,
+    /// The most blocks that were out at once.
+    blocks_peak,
+    /// Times that a block was asked for and none could be had.
+    blocks_refused,
     /// Bytes by which the pool has grown.
     pool_grown_bytes,
     /// Steps of growth that brought nothing, or less than was asked.
@@ -134,4 +189,16 @@ counters! {
     pipes_made,
     /// Pipes closed because they still held bytes.
     pipes_spoilt,
+    /// Nanoseconds between waits: tasks, the ring, and being kept from the CPU by others. Zero unless
+    /// [`measure_time`](crate::Builder::measure_time) is on.
+    busy_ns,
+    /// Nanoseconds in enters that waited for a completion. Zero unless [`measure_time`](crate::Builder::measure_time) is on.
+    parked_ns,
+    ;
+    /// SQEs that each enter submitted.
+    sqes_per_enter,
+    /// CQEs that each turn found.
+    cqes_per_turn,
+    /// Nanoseconds that each poll of a task took. Empty unless [`measure_polls`](crate::Builder::measure_polls) is on.
+    poll_ns,
 }

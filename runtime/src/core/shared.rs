@@ -8,6 +8,7 @@ use super::Core;
 use super::counters::CoreCounters;
 use super::inbox::Door;
 use super::mailbox::{Doorbell, WakeList};
+use super::turn::TurnWord;
 use crate::buf::growth::Recorded;
 use crate::error::os;
 use crate::numa::CpuId;
@@ -20,6 +21,8 @@ pub(crate) struct CoreShared {
     pub(crate) cpu: CpuId,
     pub(crate) runtime: Arc<RuntimeShared>,
     pub(crate) counters: CoreCounters,
+    /// Which task is polled just now.
+    pub(crate) turn: TurnWord,
     pub(crate) woken: WakeList<Woken>,
     /// What the core shows of itself once it is up, before any core begins.
     pub(crate) door: OnceLock<Door>,
@@ -37,6 +40,7 @@ impl CoreShared {
             cpu,
             runtime,
             counters: CoreCounters::default(),
+            turn: TurnWord::new(),
             woken: WakeList::new(),
             door: OnceLock::new(),
             growth: Recorded::default(),
@@ -77,7 +81,10 @@ impl CoreShared {
     /// on its own thread, which is gone.
     pub(crate) fn wake(&self, task: Woken) {
         match self.woken.push(task) {
-            Ok(_) => self.ring(),
+            Ok(_) => {
+                Core::try_with(|here| here.peers.count_wake(&here.shared.counters, self));
+                self.ring();
+            }
             Err(task) => std::mem::forget(task),
         }
     }

@@ -30,6 +30,14 @@ unsafe impl Operation for Advise {
             .into()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        // `io_fadvise_force_async` of the kernel: what only sets a flag of the file runs in line.
+        !matches!(
+            self.advice,
+            libc::POSIX_FADV_NORMAL | libc::POSIX_FADV_RANDOM | libc::POSIX_FADV_SEQUENTIAL
+        )
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(drop)
     }

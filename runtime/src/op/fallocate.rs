@@ -32,6 +32,10 @@ unsafe impl Operation for Fallocate {
             .into()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(drop)
     }

@@ -29,6 +29,10 @@ unsafe impl Operation for Mkdir {
             .into()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(drop)
     }

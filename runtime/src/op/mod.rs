@@ -113,6 +113,11 @@ pub(crate) unsafe trait Operation: Sized + 'static {
     /// The SQE, without `user_data`.
     fn sqes(&mut self) -> Sqes;
 
+    /// Whether the kernel always hands this to an io-wq worker, so that it is counted as such.
+    fn runs_on_iowq(&self) -> bool {
+        false
+    }
+
     /// The result: `outcome.result` is a count or a negative errno.
     fn complete(self, outcome: Outcome) -> Self::Output;
 

@@ -15,6 +15,8 @@ pub(crate) struct Open {
     dir: Option<Rc<OwnedFd>>,
     path: CString,
     how: types::OpenHow,
+    /// Makes or truncates a file: `io_openat_force_async` of the kernel sends these to a worker.
+    makes: bool,
 }
 
 impl Open {
@@ -25,7 +27,8 @@ impl Open {
             .flags((flags | libc::O_CLOEXEC) as u64)
             .mode(u64::from(mode))
             .resolve(resolve);
-        Self { dir, path, how }
+        let makes = flags & (libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY) != 0;
+        Self { dir, path, how, makes }
     }
 }
 
@@ -38,6 +41,10 @@ unsafe impl Operation for Open {
     fn sqes(&mut self) -> Sqes {
         let dir = self.dir.as_ref().map_or(libc::AT_FDCWD, |dir| dir.as_fd().as_raw_fd());
         opcode::OpenAt2::new(types::Fd(dir), self.path.as_ptr(), &raw const self.how).build().into()
+    }
+
+    fn runs_on_iowq(&self) -> bool {
+        self.makes
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -36,6 +36,10 @@ unsafe impl Operation for Rename {
         .into()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(drop)
     }

@@ -60,6 +60,10 @@ unsafe impl<I: AsFd + 'static, O: AsFd + 'static> Operation for Splice<I, O> {
         self.entries()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome)
     }

@@ -40,6 +40,10 @@ unsafe impl Operation for Statx {
         .into()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(|_| self.answer)
     }

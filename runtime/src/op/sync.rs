@@ -26,6 +26,10 @@ unsafe impl Operation for Sync {
         opcode::Fsync::new(types::Fd(self.file.as_raw_fd())).flags(flags).build().into()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(drop)
     }

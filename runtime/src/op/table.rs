@@ -110,11 +110,14 @@ impl OpTable {
         // A buffer of the application's own type may panic when it is asked for its bytes: nothing was submitted then.
         let withdraw = Withdraw { table: self, key };
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
-        let sqes = unsafe {
+        let operation = unsafe {
             cell.cast::<T>().write(operation);
             cell.cast::<T>().as_mut()
+        };
+        let sqes = operation.sqes();
+        if operation.runs_on_iowq() {
+            ring.counters().iowq_punts.add(1);
         }
-        .sqes();
         std::mem::forget(withdraw);
         // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its cell until
         // the machine makes the slot vacant, which it does only after the final CQE.

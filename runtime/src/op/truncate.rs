@@ -24,6 +24,10 @@ unsafe impl Operation for Truncate {
         opcode::Ftruncate::new(types::Fd(self.file.as_raw_fd()), self.len).build().into()
     }
 
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(drop)
     }

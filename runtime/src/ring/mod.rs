@@ -9,7 +9,7 @@ mod register;
 mod setup;
 mod view;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
@@ -22,6 +22,7 @@ pub use setup::RingFeatures;
 pub(crate) use setup::{RingOptions, not_registered};
 use view::View;
 
+use crate::core::counters::CoreCounters;
 use crate::op::Tag;
 use crate::op::send_zc::REPORT_USAGE;
 use crate::{Error, Result};
@@ -89,13 +90,12 @@ pub(crate) struct Ring {
     views: Vec<(&'static str, View)>,
     /// CQEs that had to be taken out early, to make room in a full submission queue.
     early: RefCell<VecDeque<Cqe>>,
-    enters: Cell<u64>,
-    pushed: Cell<u64>,
+    counters: CoreCounters,
 }
 
 impl Ring {
     /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is where io-wq workers go.
-    pub(crate) fn new(options: RingOptions, cpu: Option<u32>) -> Result<Self> {
+    pub(crate) fn new(options: RingOptions, cpu: Option<u32>, counters: CoreCounters) -> Result<Self> {
         let (ring, no_sqarray) = setup::create(options)?;
         let params = ring.params();
         let no_iowait = params.is_feature_no_iowait();
@@ -134,8 +134,7 @@ impl Ring {
             features,
             views,
             early: RefCell::new(VecDeque::new()),
-            enters: Cell::new(0),
-            pushed: Cell::new(0),
+            counters,
         };
         this.features.zc_report = this.knows_zc_report()?;
         Ok(this)
@@ -184,9 +183,14 @@ impl Ring {
         self.views.iter().map(|(name, view)| (*name, view.addresses()))
     }
 
-    /// System calls made to enter the ring, and SQEs pushed, since it was made.
-    pub(crate) fn totals(&self) -> (u64, u64) {
-        (self.enters.get(), self.pushed.get())
+    /// SQEs pushed since the ring was made.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.counters.sqes.get()
+    }
+
+    /// The counters of the ring's core.
+    pub(crate) fn counters(&self) -> &CoreCounters {
+        &self.counters
     }
 
     /// The ring's descriptor, for messages from other rings.
@@ -220,7 +224,7 @@ impl Ring {
                 // SAFETY: the caller keeps what the entries point to.
                 let pushed = unsafe { sq.push_multiple(entries) };
                 debug_assert!(pushed.is_ok(), "there was room");
-                self.pushed.set(self.pushed.get() + entries.len() as u64);
+                self.counters.sqes.add(entries.len() as u64);
                 return;
             }
             drop(sq);
@@ -294,7 +298,8 @@ impl Ring {
                 (1, std::ptr::from_ref(&arg).cast::<libc::c_void>(), size_of::<GetEventsArg>())
             }
         };
-        self.enters.set(self.enters.get() + 1);
+        self.counters.enters.add(1);
+        self.counters.sqes_per_enter.record(to_submit.into());
         // SAFETY: io_uring_enter(2) with a descriptor that this value owns; `arg` and `timespec` outlive the call, and
         // the SQEs' own memory is kept by whoever pushed them.
         let rc = unsafe {

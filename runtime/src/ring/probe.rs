@@ -3,6 +3,7 @@
 use io_uring::{Probe, opcode};
 
 use super::{Ring, RingFeatures, RingOptions};
+use crate::core::counters::CoreCounters;
 use crate::{Error, ErrorKind, Result};
 
 /// `IORING_OP_RECV_ZC` of linux/io_uring.h (Linux 6.15).
@@ -34,7 +35,7 @@ pub fn probe_ring(entries: u32) -> Result<RingProbe> {
 }
 
 fn ask(entries: u32) -> Result<RingProbe> {
-    let ring = Ring::new(RingOptions::for_entries(entries), None)?;
+    let ring = Ring::new(RingOptions::for_entries(entries), None, CoreCounters::default())?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|e| {
         let what = "cannot ask the ring what it can do (IORING_REGISTER_PROBE); allow io_uring_register";

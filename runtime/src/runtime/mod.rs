@@ -3,14 +3,18 @@
 mod builder;
 mod end;
 mod handle;
+mod options;
 mod placement;
 mod report;
 mod running;
+mod stalls;
 pub(crate) mod state;
 mod worker;
 
 pub use builder::{Builder, Runtime};
 pub use handle::Handle;
+pub use options::Options;
 pub use placement::PlacementPolicy;
 pub use report::{CoreReport, RegionReport, Report, WorkerReport};
 pub use running::Running;
+pub use stalls::Stall;

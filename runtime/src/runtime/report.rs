@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::options::Options;
 use crate::buf::Grown;
 use crate::core::shared::CoreShared;
 use crate::numa::plan::PlannedCore;
@@ -31,6 +32,8 @@ pub struct CoreReport {
     pub recv_buffers: (usize, usize),
     /// Bytes of a [`Block`](crate::buf::Block), and how many there were when it came up.
     pub blocks: (usize, usize),
+    /// What the runtime was asked to do beyond the usual.
+    pub options: Options,
     /// Bytes to which its pool may grow.
     pub pool_limit: usize,
     /// The steps by which its pool has grown since.
@@ -243,7 +246,8 @@ impl fmt::Display for CoreReport {
         if let Some(short) = &self.not_grown {
             write!(f, "; did not grow as asked: {short}")?;
         }
-        write!(f, "; may grow to {} bytes", self.pool_limit)
+        write!(f, "; may grow to {} bytes", self.pool_limit)?;
+        if self.options == Options::default() { Ok(()) } else { write!(f, "; options: {}", self.options) }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::handle::Handle;
 use super::report::{CoreReport, Report};
+use super::stalls::{Sampler, Stall};
 use super::state::RuntimeShared;
 use crate::blocking::pool::BlockingPool;
 use crate::core::counters::Counters;
@@ -24,6 +25,8 @@ pub struct Running<E = Error> {
     shared: Arc<RuntimeShared>,
     members: Vec<Arc<CoreShared>>,
     threads: Vec<JoinHandle<Result<(), E>>>,
+    /// Looks out for stalls, if that was asked for; ends by itself when the cores have.
+    watch: Option<JoinHandle<()>>,
     blocking: Vec<Arc<BlockingPool>>,
     reports: Vec<CoreReport>,
 }
@@ -33,10 +36,11 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         shared: Arc<RuntimeShared>,
         members: Vec<Arc<CoreShared>>,
         threads: Vec<JoinHandle<Result<(), E>>>,
+        watch: Option<JoinHandle<()>>,
         blocking: Vec<Arc<BlockingPool>>,
         reports: Vec<CoreReport>,
     ) -> Self {
-        Self { shared, members, threads, blocking, reports }
+        Self { shared, members, threads, watch, blocking, reports }
     }
 
     /// Asks every core to come to its end: [`core::stopping`](crate::core::stopping) completes there. Does not wait.
@@ -62,6 +66,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
             });
             result = result.and(end);
         }
+        self.end_watch();
         end_blocking(&self.blocking);
         result
     }
@@ -101,6 +106,17 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         Report::look(&self.reports, &self.members)
     }
 
+    /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives those that lasted
+    /// from the first look to the second. So it blocks the calling thread for that long; it costs the cores nothing. Call it
+    /// from a thread that is no core's.
+    ///
+    /// [`Builder::report_stalls`](crate::Builder::report_stalls) has a thread that goes on looking.
+    pub fn stalls(&self, threshold: Duration) -> Vec<Stall> {
+        let mut sampler = Sampler::new(&self.members);
+        std::thread::sleep(threshold);
+        sampler.look(threshold)
+    }
+
     /// The counters of every core.
     pub fn counters(&self) -> Vec<Counters> {
         self.members.iter().map(|core| core.counters.read(core.index)).collect()
@@ -132,7 +148,17 @@ impl<E> Drop for Running<E> {
                 tracing::error!("a core panicked at the end of the runtime");
             }
         }
+        self.end_watch();
         end_blocking(&self.blocking);
+    }
+}
+
+impl<E> Running<E> {
+    /// The cores have ended, and the watch with them.
+    fn end_watch(&mut self) {
+        if self.watch.take().is_some_and(|watch| watch.join().is_err()) {
+            tracing::error!("the thread that looked out for stalls panicked");
+        }
     }
 }
 

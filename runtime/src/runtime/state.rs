@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -122,6 +123,13 @@ impl RuntimeShared {
                 tracing::error!("the end of the runtime cannot be signalled: {e}");
             }
         }
+    }
+
+    /// Waits at most `patience` until every core has arrived, and says whether they have.
+    pub(crate) fn all_arrived_within(&self, patience: Duration) -> bool {
+        let progress = lock(&self.progress);
+        let waited = self.changed.wait_timeout_while(progress, patience, |progress| progress.busy > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.busy == 0
     }
 
     /// Waits until every core has arrived.

@@ -1,23 +1,27 @@
 //! A core's thread: brings the core up, turns its loop, and hands over to the [end](super::end).
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use io_uring::{opcode, squeue, types};
 
 use super::end;
+use super::options::Options;
 use super::report::{CoreReport, HEAP, POOL};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::growth::{Growth, Terms};
 use crate::buf::ring::BufRing;
 use crate::core::inbox::Door;
-use crate::core::peers::{BY_RING, POLLS_PER_RING, Peers};
+use crate::core::peers::{self, BY_RING, Neighbour, POLLS_PER_RING, Peers};
+use crate::core::sharded::Shards;
 use crate::core::shared::CoreShared;
 use crate::core::{Budget, Core};
 use crate::net::zero_copy::ZeroCopy;
@@ -29,7 +33,7 @@ use crate::op::Tag;
 use crate::op::table::OpTable;
 use crate::ring::{Cqe, Ring, RingOptions, Wait};
 use crate::task::queue::Tasks;
-use crate::task::{JoinHandle, spawn};
+use crate::task::{JoinHandle, Woken, spawn_at};
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use crate::{Error, ErrorKind, Result};
@@ -41,6 +45,8 @@ const POLLS_PER_TURN: usize = 256;
 const POLLS_AT_LEAST: usize = 64;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
+/// The target of the spans around polls of tasks.
+const POLLS: &str = "annulus::polls";
 
 /// What a worker needs to come up.
 pub(super) struct Plot {
@@ -49,6 +55,11 @@ pub(super) struct Plot {
     pub(super) share: Share,
     pub(super) growth: Terms,
     pub(super) ring: RingOptions,
+    /// The other cores, nearest first.
+    pub(super) near: Vec<Neighbour>,
+    pub(super) options: Options,
+    /// Where the runtime was started: root futures go by this name.
+    pub(super) started_at: &'static Location<'static>,
     pub(super) blocking: Arc<BlockingPool>,
     pub(super) timer_slack: Duration,
     pub(super) zero_copy_patience: Duration,
@@ -62,6 +73,9 @@ where
     E: From<Error> + Send + 'static,
 {
     let runtime = Arc::clone(&plot.shared.runtime);
+    let started_at = plot.started_at;
+    // What the application logs on a core says on which.
+    let _span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0).entered();
     // A panic out here (a tracing subscriber, an allocator, a destructor of the application) must not leave the other
     // cores waiting for this one for ever.
     let up = contain(|| {
@@ -81,7 +95,7 @@ where
     drop(ready);
     let result = if runtime.wait_at_gate() {
         core.peers.learn_rings();
-        contain(|| Ok(turn_until_over(&core, root))).unwrap_or_else(|e| Err(e.into()))
+        contain(|| Ok(turn_until_over(&core, root, started_at))).unwrap_or_else(|e| Err(e.into()))
     } else {
         Ok(())
     };
@@ -115,9 +129,20 @@ fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot { core: planned, shared, mut share, growth, ring, blocking, timer_slack, zero_copy_patience } =
-        plot;
-    let mut ring = Ring::new(ring, Some(planned.cpu.0))?;
+    let Plot {
+        core: planned,
+        shared,
+        mut share,
+        growth,
+        ring,
+        blocking,
+        timer_slack,
+        options,
+        started_at: _,
+        zero_copy_patience,
+        near,
+    } = plot;
+    let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
     ranges.extend(ring.memory());
@@ -156,18 +181,22 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         grown: Vec::new(),
         not_grown: None,
         cachestat: crate::fs::has_cachestat(),
+        options: options.clone(),
         ranges,
     };
-    let peers = Peers::new(shared.runtime.members());
+    let peers = Peers::new(shared.runtime.members(), near);
     if shared.door.set(Door::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
     let core = Core {
         shared,
+        options,
         peers,
+        shards: Shards::default(),
         tasks: Tasks::new(),
         budget: Budget::new(),
         timers: Timers::new(timer_slack),
+        busy_since: Cell::new(Instant::now()),
         pipes: PipePool::new(),
         bufs,
         blocks,
@@ -180,7 +209,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     Ok((core, report))
 }
 
-fn turn_until_over<F, Fut, E>(core: &Core, root: &F) -> Result<(), E>
+fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + 'static,
@@ -190,7 +219,7 @@ where
     core.arm_doorbell();
     // The closure runs inside the task: a panic in it is contained like any other.
     let mut root = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(root)) {
-        Ok(future) => spawn(future),
+        Ok(future) => spawn_at(started_at, future),
         Err(payload) => return Err(panicked(&payload).into()),
     };
     let mut told = false;
@@ -210,6 +239,11 @@ where
         }
         core.turn_ring()?;
     }
+}
+
+/// More than 584 years are as good as that many.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn panicked(payload: &crate::task::Payload) -> Error {
@@ -234,21 +268,43 @@ impl Core {
     fn run_tasks(&self) -> Result<()> {
         let counters = &self.shared.counters;
         counters.turns.add(1);
-        let (_, pushed) = self.ring.totals();
-        let ready = self.tasks.ready_len().min(POLLS_PER_TURN);
+        let pushed = self.ring.pushed();
+        let ready = self.tasks.ready_len();
+        counters.load.set(peers::smoothed(counters.load.get(), ready));
+        let ready = ready.min(POLLS_PER_TURN);
+        // Asked once a turn, so that what is off costs a poll one branch.
+        let watched =
+            self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE);
         let mut polls = 0;
-        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.totals().1 == pushed) {
+        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
-            task.0.run();
+            self.shared.turn.begin(task.spawned_at());
+            if watched {
+                self.run_watched(task);
+            } else {
+                task.0.run();
+            }
             polls += 1;
             if polls % POLLS_PER_RING == 0 && self.peers.must_ring() {
                 self.ring_peers();
                 self.ring.enter(Wait::No)?;
             }
         }
+        self.shared.turn.pause();
         counters.polls.add(polls as u64);
         Ok(())
+    }
+
+    /// Polls a task in a span, and takes the time.
+    #[cold]
+    fn run_watched(&self, task: Woken) {
+        let span = tracing::trace_span!(target: POLLS, "poll", spawned_at = %task.spawned_at());
+        let begin = self.options.measure_polls.then(Instant::now);
+        span.in_scope(|| task.0.run());
+        if let Some(begin) = begin {
+            self.shared.counters.poll_ns.record(nanoseconds(begin.elapsed()));
+        }
     }
 
     /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
@@ -276,10 +332,10 @@ impl Core {
         }
         let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
         counters.cqes.add(cqes as u64);
+        counters.cqes_per_turn.record(cqes as u64);
         counters.operations.set(self.ops.in_kernel() as u64);
-        let (enters, sqes) = self.ring.totals();
-        counters.enters.set(enters);
-        counters.sqes.set(sqes);
+        self.bufs.tell(counters);
+        self.blocks.count(counters);
         Ok(())
     }
 
@@ -300,9 +356,20 @@ impl Core {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
         self.shared.counters.parks.add(1);
+        let parked = self.options.measure_time.then(Instant::now);
         let entered = self.ring.enter(self.timers.until_next().map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
+        if let Some(parked) = parked {
+            self.awake(parked);
+        }
         entered
+    }
+
+    /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
+    fn awake(&self, parked: Instant) {
+        let (counters, now) = (&self.shared.counters, Instant::now());
+        counters.parked_ns.add(nanoseconds(now - parked));
+        counters.busy_ns.add(nanoseconds(parked - self.busy_since.replace(now)));
     }
 
     /// Whether tasks wait for a stop that was asked for and that they have not been told of.

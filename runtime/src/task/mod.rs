@@ -31,6 +31,7 @@ use crate::core::shared::CoreShared;
 pub(crate) struct Meta {
     link: Link,
     home: Home,
+    spawned_at: &'static Location<'static>,
 }
 
 /// The core of a task.
@@ -44,6 +45,13 @@ impl std::fmt::Debug for Home {
 
 /// A task that is to be polled.
 pub(crate) struct Woken(pub(crate) Runnable<Meta>);
+
+impl Woken {
+    /// Where the task was spawned.
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        self.0.metadata().spawned_at
+    }
+}
 
 // SAFETY: async-task makes at most one Runnable of a task at a time (its SCHEDULED and RUNNING bits), so this value is
 // the only one for its pointer; the pointer is the task's allocation, which a Runnable keeps alive, and the metadata
@@ -99,7 +107,7 @@ where
     F::Output: 'static,
 {
     Core::with(|core| {
-        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)) };
+        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)), spawned_at };
         let contained = move |_: &Meta| Contained { future: Some(future), spawned_at, registered: None };
         // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands
         // it to this core's queue or wake list, which only this core's thread empties, and after the core's end leaks

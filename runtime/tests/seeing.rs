@@ -1,0 +1,151 @@
+//! What can be seen of a runtime from outside: stalls, counters, what is in force.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::panic::Location;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use annulus::buf::Block;
+use annulus::net::TcpListener;
+use annulus::{Builder, Runtime};
+use common::on_one_core;
+
+fn one_core() -> Builder {
+    let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
+    Runtime::builder().cores(first.to_string().parse().unwrap()).pool_bytes(1 << 20).ring_entries(64)
+}
+
+/// Seen to fail: with `TurnWord::begin` left out of the loop nothing is ever named, with `pause` left out the idle core is.
+#[test]
+fn a_stalled_core_is_named_by_where_its_task_was_spawned() {
+    let held = Arc::new((Mutex::new(true), Condvar::new()));
+    let place = Arc::new(Mutex::new(None));
+    let (on_core, tell) = (Arc::clone(&held), Arc::clone(&place));
+    let running = one_core()
+        .build()
+        .unwrap()
+        .start(move || {
+            let (on_core, tell) = (Arc::clone(&on_core), Arc::clone(&tell));
+            async move {
+                // The two are on one line, which is what is compared.
+                #[rustfmt::skip]
+                let (task, here) = (annulus::spawn(async move { block(&on_core) }), Location::caller());
+                *tell.lock().unwrap() = Some(here.line());
+                task.await.expect("no panic");
+                annulus::core::stopping().await;
+                annulus::Ok(())
+            }
+        })
+        .unwrap();
+    // Whatever the scheduler does meanwhile, the task blocks until it has been named.
+    let stall = loop {
+        if let Some(stall) = running.stalls(Duration::from_millis(20)).pop() {
+            break stall;
+        }
+    };
+    assert_eq!((stall.core, stall.spawned_at.file()), (0, file!()));
+    assert_eq!(Some(stall.spawned_at.line()), *place.lock().unwrap());
+    assert!(stall.lasted >= Duration::from_millis(20));
+    let text = stall.to_string();
+    assert!(text.contains("tests/seeing.rs:") && text.contains("at least"), "{text}");
+    // The same poll goes on.
+    assert_eq!(running.stalls(Duration::from_millis(1)).pop().unwrap().poll, stall.poll);
+    *held.0.lock().unwrap() = false;
+    held.1.notify_all();
+    while !running.stalls(Duration::from_millis(1)).is_empty() {}
+    running.stop();
+    running.wait().unwrap();
+}
+
+fn block(held: &(Mutex<bool>, Condvar)) {
+    let mut blocked = held.0.lock().unwrap();
+    while *blocked {
+        blocked = held.1.wait(blocked).unwrap();
+    }
+}
+
+/// A task that waits is not polled again in the same turn.
+async fn end_turn() {
+    annulus::time::sleep(Duration::from_millis(1)).await;
+}
+
+/// Seen to fail: each of the figures with its line of code left out.
+#[test]
+fn counters_tell_what_was_done() {
+    on_one_core(|| async {
+        let before = annulus::core::counters();
+        let file = annulus::fs::File::open("/proc/version", annulus::fs::OpenOptions::new()).await?;
+        for _ in 0..5 {
+            file.stat().await?;
+        }
+        let blocks: Vec<_> = std::iter::from_fn(Block::take).collect();
+        assert!(!blocks.is_empty());
+        end_turn().await;
+        let counters = annulus::core::counters();
+        assert_eq!(counters.iowq_punts - before.iowq_punts, 5, "opening does not, stat does");
+        assert_eq!(counters.sqes_per_enter.count(), counters.enters);
+        assert_eq!(counters.cqes_per_turn.count(), counters.turns - 1, "this turn has not ended");
+        let at_least: u64 = counters.sqes_per_enter.buckets().map(|(from, count)| from * count).sum();
+        assert!(at_least <= counters.sqes && counters.sqes < 2 * at_least.max(1) + 64, "{counters}");
+        assert_eq!(counters.blocks_out, blocks.len() as u64);
+        assert_eq!((counters.blocks_peak, counters.blocks_refused >= 1), (counters.blocks_out, true));
+        drop(blocks);
+        end_turn().await;
+        let counters = annulus::core::counters();
+        assert_eq!(counters.blocks_out, 0);
+        assert!(counters.blocks_peak > 0);
+        assert_eq!((counters.busy_ns, counters.parked_ns, counters.poll_ns.count()), (0, 0, 0));
+
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = std::net::TcpStream::connect(listener.local_addr()).unwrap();
+        let stream = listener.accept().await?;
+        client.write_all(b"here").unwrap();
+        let lease = stream.recv().await?.expect("bytes");
+        end_turn().await;
+        let counters = annulus::core::counters();
+        assert_eq!((counters.recv_buffers_out, counters.recv_buffers_peak), (1, 1));
+        drop(lease);
+        end_turn().await;
+        assert_eq!(annulus::core::counters().recv_buffers_out, 0);
+        Ok(())
+    });
+}
+
+/// Seen to fail: with the options not handed on to the cores.
+#[test]
+fn times_are_taken_when_asked_for() {
+    let running = one_core().measure_time(true).measure_polls(true).build().unwrap().start(|| async {
+        annulus::time::sleep(Duration::from_millis(5)).await;
+        end_turn().await;
+        let counters = annulus::core::counters();
+        assert!(counters.parked_ns >= 3_000_000 && counters.busy_ns > 0, "{counters}");
+        // Polls are counted when the turn ends, their times at once.
+        assert!(counters.poll_ns.count() >= counters.polls && counters.polls > 0, "{counters}");
+        annulus::core::stopping().await;
+        annulus::Ok(())
+    });
+    let running = running.unwrap();
+    let text = running.report().to_string();
+    assert!(text.contains("options: measure_time, measure_polls"), "{text}");
+    running.stop();
+    running.wait().unwrap();
+}
+
+/// Every counter is one word of the line, and reads back.
+#[test]
+fn the_line_of_counters_can_be_read_by_scripts() {
+    let line = on_one_core(|| async { Ok(annulus::core::counters().to_string()) });
+    let words: BTreeMap<_, _> =
+        line.split(' ').map(|word| word.split_once('=').expect("name=value")).collect();
+    for (name, value) in &words {
+        let bucket = |pair: &str| pair.split_once(':').is_some_and(|(a, b)| (a.len() * b.len()) > 0);
+        assert!(
+            value.parse::<u64>().is_ok() || *value == "-" || value.split(',').all(bucket),
+            "{name}={value}"
+        );
+    }
+    assert!(words.contains_key("iowq_punts") && words.contains_key("sqes_per_enter"));
+}
