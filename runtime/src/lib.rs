@@ -79,6 +79,7 @@ mod op;
 pub mod pipe;
 mod ring;
 mod runtime;
+pub mod signal;
 mod sync;
 mod task;
 pub mod time;
