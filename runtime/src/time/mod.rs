@@ -25,7 +25,9 @@ use timers::TimerKey;
 /// # Cancellation
 /// Safe; dropping it takes the timer away at once.
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(deadline_after(duration))
+    let mut sleep = sleep_until(deadline_after(duration));
+    sleep.due = duration.is_zero();
+    sleep
 }
 
 /// Completes at `deadline`, never earlier.
@@ -33,7 +35,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # Cancellation
 /// As for [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, timer: None, _this_core: PhantomData }
+    Sleep { deadline, timer: None, due: false, _this_core: PhantomData }
 }
 
 /// The time `duration` from now, or one that no program lives to see where that cannot be told.
@@ -51,6 +53,8 @@ fn far_future() -> Instant {
 pub struct Sleep {
     deadline: Instant,
     timer: Option<TimerKey>,
+    /// Nothing to wait for: so said from the beginning.
+    due: bool,
     _this_core: PhantomData<*const ()>,
 }
 
@@ -72,6 +76,7 @@ impl Sleep {
     /// On another thread than the core's on which it was polled.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
+        self.due = false;
         if let Some(timer) = self.timer {
             // One that has fired has woken its task, which will look.
             self.timer = Core::with(|core| core.timers.postpone(timer, deadline));
@@ -90,7 +95,7 @@ impl Future for Sleep {
             let waits = match self.timer {
                 // The clock is not asked again: a deadline that has passed since it was is found by the wheel, at the end
                 // of this turn.
-                None if core.timers.has_passed(self.deadline) => false,
+                None if self.due || core.timers.has_passed(self.deadline) => false,
                 None => {
                     self.timer = Some(core.timers.insert(self.deadline, cx.waker()));
                     true
