@@ -167,23 +167,37 @@ fn a_core_is_woken_from_other_threads_however_often() {
     assert!(polls.load(Ordering::Relaxed) > 1);
 }
 
-/// Hands its waker to whoever asks and never completes.
-struct Hostage(mpsc::Sender<Waker>);
+/// Hands its waker to whoever asks and never completes. Where it is dropped is counted if that is not at home.
+struct Hostage {
+    wakers: mpsc::Sender<Waker>,
+    home: thread::ThreadId,
+    strays: Arc<AtomicUsize>,
+}
+
+impl Drop for Hostage {
+    fn drop(&mut self) {
+        if thread::current().id() != self.home {
+            self.strays.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Future for Hostage {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // The receiver may have gone: then nobody wants wakers any more.
-        drop(self.0.send(cx.waker().clone()));
+        drop(self.wakers.send(cx.waker().clone()));
         Poll::Pending
     }
 }
 
 #[test]
 fn wakers_are_sound_during_and_after_the_end() {
+    let strays = Arc::new(AtomicUsize::new(0));
     for round in 0..20 {
         let (tx, rx) = mpsc::channel();
+        let counter = Arc::clone(&strays);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let tormentor = thread::spawn(move || {
@@ -206,7 +220,8 @@ fn wakers_are_sound_during_and_after_the_end() {
         });
         on_one_core(move || async move {
             for _ in 0..50 {
-                spawn(Hostage(tx.clone())).detach();
+                let (wakers, strays) = (tx.clone(), Arc::clone(&counter));
+                spawn(Hostage { wakers, home: thread::current().id(), strays }).detach();
             }
             for _ in 0..round {
                 yield_now().await;
@@ -216,6 +231,7 @@ fn wakers_are_sound_during_and_after_the_end() {
         stop.store(true, Ordering::Release);
         tormentor.join().unwrap();
     }
+    assert_eq!(strays.load(Ordering::Relaxed), 0, "futures were dropped by the thread that woke them");
 }
 
 #[test]
