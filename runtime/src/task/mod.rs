@@ -233,6 +233,8 @@ mod tests {
     use crate::runtime::state::RuntimeShared;
 
     /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the core may end.
+    ///
+    /// Seen to fail: with `CoreShared::wake` dropping the task that the closed list gives back.
     #[test]
     fn a_task_that_comes_to_a_closed_wake_list_is_not_dropped_by_who_woke_it() {
         let core = CoreShared::new(0, CpuId(0), RuntimeShared::new(1).unwrap()).unwrap();
