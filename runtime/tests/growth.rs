@@ -145,7 +145,7 @@ fn a_task_that_waits_for_a_block_gets_a_new_one() {
     assert_eq!(report.cores[0].not_grown, None, "a limit is no failure");
 }
 
-/// Seen to fail: with `take` not looking whose turn it is, the last comes first.
+/// Seen to fail: with `take` not looking whose turn it is, who has just come gets the block before those that wait.
 #[test]
 fn at_the_limit_tasks_wait_in_the_order_in_which_they_came() {
     let report = look(small().pool_limit(POOL), || async {

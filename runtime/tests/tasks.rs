@@ -75,7 +75,6 @@ fn a_panic_stays_in_its_task() {
 }
 
 /// Seen to fail, by waiting for ever: with the other cores not cut, and with a panic taken for an end without error.
-/// Seen to fail, by waiting for ever: with the other cores not cut, and with a panic taken for an end without error.
 #[test]
 fn a_panic_or_an_error_of_one_root_ends_all_cores_and_is_returned() {
     let run = |fail: fn() -> Result<()>| {
@@ -194,8 +193,6 @@ impl Future for Hostage {
     }
 }
 
-/// Seen to fail: with a task that another thread wakes dropped there instead of put on its core's wake list. A wake that
-/// finds the list closed is too rare to be met here: `task/mod.rs` has a test of its own for it.
 /// Seen to fail: with a task that another thread wakes dropped there instead of put on its core's wake list. A wake that
 /// finds the list closed is too rare to be met here: `task/mod.rs` has a test of its own for it.
 #[test]

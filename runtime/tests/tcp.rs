@@ -84,7 +84,6 @@ fn a_deadline_around_every_recv_loses_no_byte() {
 }
 
 /// Seen to fail, by waiting for ever: with a client that comes while no accept waits closed instead of kept.
-/// Seen to fail, by waiting for ever: with a client that comes while no accept waits closed instead of kept.
 #[test]
 fn a_deadline_around_accept_loses_no_client() {
     on_one_core(|| async {
@@ -139,7 +138,6 @@ fn a_dropped_send_poisons_the_write_side_and_reading_goes_on() {
     });
 }
 
-/// Seen to fail: with the chunks that had come dropped by `quiesce`.
 /// Seen to fail: with the chunks that had come dropped by `quiesce`.
 #[test]
 fn quiesce_hands_over_exactly_what_came() {
