@@ -19,7 +19,7 @@ fn sigpipe_is_blocked() -> bool {
     }
 }
 
-/// Seen to fail: without `Origin::take_on` the affinity is the core's one CPU, the policy `Local`, and SIGPIPE blocked.
+/// Seen to fail: without `Origin::take_on` the affinity is the core's one CPU.
 #[test]
 fn a_closure_runs_on_its_node_and_not_as_the_core_does() {
     let all = affinity_of_current().unwrap();

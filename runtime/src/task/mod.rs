@@ -225,3 +225,30 @@ pub(crate) async fn consume_budget() {
     })
     .await;
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::numa::CpuId;
+    use crate::runtime::state::RuntimeShared;
+
+    /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the core may end.
+    ///
+    /// Seen to fail: with `CoreShared::wake` dropping the task that the closed list gives back.
+    #[test]
+    fn a_task_that_comes_to_a_closed_wake_list_is_not_dropped_by_who_woke_it() {
+        let core = CoreShared::new(0, CpuId(0), RuntimeShared::new(1).unwrap()).unwrap();
+        drop(core.woken.close());
+        let held = Arc::new(());
+        let inside = Arc::clone(&held);
+        let future = async move {
+            let _inside = inside;
+            std::future::pending::<()>().await;
+        };
+        let meta = Meta { link: Link::new(), home: Home(Arc::new(core)), spawned_at: Location::caller() };
+        let (runnable, task) = async_task::Builder::new().metadata(meta).spawn(move |_| future, schedule);
+        task.detach();
+        std::thread::spawn(move || runnable.schedule()).join().unwrap();
+        assert_eq!(Arc::strong_count(&held), 2, "the future was dropped on another thread");
+    }
+}
