@@ -372,7 +372,7 @@ fn wakes_of_one_turn_are_one_signal() {
     end(running);
 }
 
-/// Seen to fail: with an enter after each 32 polls that woke somebody, whether or not there was a signal to send.
+/// Meant to fail (not yet seen): with an enter after each 32 polls that woke somebody, whether or not there was a signal to send.
 #[test]
 fn wakes_of_a_core_that_is_awake_cost_no_system_call() {
     const TASKS: usize = 200;

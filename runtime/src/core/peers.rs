@@ -323,7 +323,7 @@ mod tests {
         assert_eq!((0..100).fold(busy, |load, _| smoothed(load, 0)), 0);
     }
 
-    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Seen to fail: with a wish
+    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Meant to fail (not yet seen): with a wish
     /// that only rings, the other sleeps on.
     #[test]
     fn a_stop_reaches_a_core_whose_signal_was_lost() {
