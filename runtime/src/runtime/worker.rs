@@ -282,7 +282,8 @@ impl Core {
         let watched =
             self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE);
         let mut polls = 0;
-        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
+        let mut entered = Ok(());
+        while entered.is_ok() && polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             self.shared.turn.begin(task.spawned_at());
@@ -293,13 +294,17 @@ impl Core {
             }
             polls += 1;
             if polls % POLLS_PER_RING == 0 && self.peers.must_ring() {
+                let before = self.ring.pushed();
                 self.ring_peers();
-                self.ring.enter(Wait::No)?;
+                // Those that are awake need no signal.
+                if self.ring.pushed() != before {
+                    entered = self.ring.enter(Wait::No);
+                }
             }
         }
         self.shared.turn.pause();
         counters.polls.add(polls as u64);
-        Ok(())
+        entered
     }
 
     /// Polls a task in a span, and takes the time.

@@ -131,6 +131,13 @@ pub(crate) fn panic_text(payload: &Payload) -> &str {
         .unwrap_or("a value that is not text")
 }
 
+/// Runs `f`, code that is not ours, where its panic must stop nothing: it is logged as one of `what`.
+pub(crate) fn contained(what: impl std::fmt::Display, f: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+        tracing::error!("{what} panicked: {}", panic_text(&payload));
+    }
+}
+
 /// A future whose panics become its output, those of its destructor too: async-task would abort the process.
 struct Contained<F> {
     /// `None` once it has ended.
@@ -212,16 +219,18 @@ pub async fn yield_now() {
     .await;
 }
 
-/// Counts a step that was done without waiting against the task's poll budget, and yields when it is used up.
+/// Counts a step that was done without waiting against the task's poll budget, and yields when it is used up. Off a core
+/// there is none to count against.
 pub(crate) async fn consume_budget() {
     std::future::poll_fn(|cx| {
-        Core::with(|core| {
+        Core::try_with(|core| {
             if core.budget.poll(cx).is_pending() {
                 return Poll::Pending;
             }
             core.budget.spend();
             Poll::Ready(())
         })
+        .unwrap_or(Poll::Ready(()))
     })
     .await;
 }
