@@ -9,6 +9,7 @@ pub(crate) mod mailbox;
 pub(crate) mod peers;
 pub(crate) mod queue;
 pub(crate) mod shared;
+pub(crate) mod spin;
 pub(crate) mod submit;
 pub(crate) mod turn;
 
@@ -35,6 +36,7 @@ use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use peers::Peers;
 use shared::CoreShared;
+use spin::Spin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) budget: Budget,
     /// When the core last woke. Kept only while time is measured.
     pub(crate) busy_since: Cell<Instant>,
+    pub(crate) spin: Spin,
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,

@@ -17,12 +17,12 @@ use super::worker::{self, Plot};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::growth::Terms;
 use crate::core::shared::CoreShared;
-use crate::numa::NodeId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
 use crate::numa::region::Backing;
 use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
+use crate::numa::{CpuId, NodeId};
 use crate::ring::RingOptions;
 use crate::{Error, ErrorKind, Result};
 
@@ -49,7 +49,7 @@ pub struct Builder {
     placement: PlacementPolicy,
     pages: Backing,
     nic: Option<String>,
-    options: Options,
+    pub(super) options: Options,
     blocking_threads: usize,
     zero_copy_patience: Duration,
 }
@@ -125,28 +125,6 @@ impl Builder {
         self
     }
 
-    /// Counts how long each core was busy and how long it waited ([`Counters::busy_ns`](crate::Counters::busy_ns)). Off by
-    /// default: it reads the clock twice for each wait, 20 to 50 ns each time.
-    pub fn measure_time(mut self, on: bool) -> Self {
-        self.options.measure_time = on;
-        self
-    }
-
-    /// Counts how long each poll of a task took ([`Counters::poll_ns`](crate::Counters::poll_ns)). Off by default: it reads the
-    /// clock twice for each poll, 20 to 50 ns each time.
-    pub fn measure_polls(mut self, on: bool) -> Self {
-        self.options.measure_polls = on;
-        self
-    }
-
-    /// Logs, at level `warn`, each poll of a task that lasts for `threshold` or longer, while it lasts, with the place where
-    /// the task was spawned ([`Stall`](crate::Stall)). Off by default: it costs the cores nothing, and the machine a thread that
-    /// wakes four times in each `threshold`.
-    pub fn report_stalls(mut self, threshold: Duration) -> Self {
-        self.options.report_stalls = Some(threshold);
-        self
-    }
-
     /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after their stream was
     /// dropped, if the peer takes less than 16 KiB in that time: then the connection is reset. 10 seconds by default.
     pub fn zero_copy_patience(mut self, patience: Duration) -> Self {
@@ -154,9 +132,14 @@ impl Builder {
         self
     }
 
-    fn ring(&self) -> RingOptions {
+    fn ring(&self, poller: Option<CpuId>) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
-        RingOptions { cq_entries: self.cq_entries.unwrap_or(usual.cq_entries), ..usual }
+        RingOptions {
+            cq_entries: self.cq_entries.unwrap_or(usual.cq_entries),
+            poller: self.options.poller(poller),
+            busy_poll: self.options.busy_poll(),
+            ..usual
+        }
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -195,7 +178,8 @@ impl Builder {
         for reason in plan.reasons() {
             tracing::warn!("core plan: {reason}");
         }
-        Ok(Runtime { settings: self, plan, topology })
+        let pollers = self.options.poller_cpus(plan.cores(), &topology)?;
+        Ok(Runtime { settings: self, plan, topology, pollers })
     }
 }
 
@@ -225,6 +209,8 @@ pub struct Runtime {
     settings: Builder,
     plan: CorePlan,
     topology: Topology,
+    /// The CPU of each core's submission poller; empty without them.
+    pollers: Vec<CpuId>,
 }
 
 impl Runtime {
@@ -328,7 +314,7 @@ impl Runtime {
                 shared: Arc::clone(member),
                 share,
                 growth: growth.clone(),
-                ring: self.settings.ring(),
+                ring: self.settings.ring(self.pollers.get(core.index).copied()),
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),
                 started_at,

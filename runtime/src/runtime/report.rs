@@ -214,8 +214,8 @@ impl fmt::Display for CoreReport {
         )?;
         write!(f, "; ring of {} SQEs and {} CQEs", ring.sq_entries, ring.cq_entries)?;
         let flags = [
-            ("SINGLE_ISSUER", true),
-            ("DEFER_TASKRUN", true),
+            ("SINGLE_ISSUER", ring.sqpoll.is_none()),
+            ("DEFER_TASKRUN", ring.sqpoll.is_none()),
             ("NO_SQARRAY", ring.no_sqarray),
             ("registered descriptor", ring.registered_fd),
             ("NO_IOWAIT", ring.no_iowait),
@@ -247,7 +247,19 @@ impl fmt::Display for CoreReport {
             write!(f, "; did not grow as asked: {short}")?;
         }
         write!(f, "; may grow to {} bytes", self.pool_limit)?;
-        if self.options == Options::default() { Ok(()) } else { write!(f, "; options: {}", self.options) }
+        if self.options != Options::default() {
+            write!(f, "; options: {}", self.options)?;
+        }
+        if let Some(cpu) = ring.sqpoll {
+            write!(f, "; submissions are polled from CPU {cpu}")?;
+        }
+        if ring.busy_poll {
+            f.write_str("; waits poll network devices")?;
+        }
+        for lack in &ring.lacks {
+            write!(f, "; without {lack}")?;
+        }
+        Ok(())
     }
 }
 
