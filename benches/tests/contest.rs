@@ -56,9 +56,11 @@ fn work(name: &str) -> Workload {
 #[test]
 fn hello_on_annulus_sends_the_right_bytes() {
     let place = place("annulus-hello");
-    let server = start(&ours(Kind::Hello(3000), "annulus hello"), &place).unwrap();
-    let load = Load::Http { path: "/".into(), body: 3000, connections: 16 };
-    load.open(server.address, None, false).unwrap().verify().unwrap();
+    for name in ["annulus hello", "annulus hyper"] {
+        let server = start(&ours(Kind::Hello(3000), name), &place).unwrap();
+        let load = Load::Http { path: "/".into(), body: 3000, connections: 16 };
+        load.open(server.address, None, false).unwrap().verify().unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
 }
 
 #[test]
@@ -69,9 +71,13 @@ fn every_micro_operation_is_done_on_annulus() {
             continue;
         }
         let count = if op == Op::Sleepers { 1 } else { 100 };
-        let measured = run_own(&ours(Kind::Micro, "annulus"), &place, op, count).unwrap();
-        assert!(measured.ops >= 100 && !measured.cpu.is_zero(), "{op:?}: {measured:?}");
-        assert_eq!(measured.late.is_some(), op == Op::Sleepers);
+        let sleeping = op == Op::Sleepers;
+        let kind = if sleeping { Kind::Sleepers } else { Kind::Micro };
+        for name in ["annulus", "annulus coarse"].into_iter().take(1 + usize::from(sleeping)) {
+            let measured = run_own(&ours(kind, name), &place, op, count).unwrap();
+            assert!(measured.ops >= 100 && !measured.cpu.is_zero(), "{op:?}: {measured:?}");
+            assert_eq!(measured.late.is_some(), sleeping);
+        }
     }
 }
 

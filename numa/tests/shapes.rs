@@ -29,6 +29,7 @@ fn machine() -> impl Strategy<Value = Description> {
                     node: NodeId(ids[homes[core_of(cpu) as usize]]),
                     package: 0,
                     core: core_of(cpu),
+                    cache: None,
                 };
                 let row = |i: usize| {
                     let distance = |j: usize| if i == j { 10 } else { distances[i * n + j] };
@@ -146,7 +147,7 @@ proptest! {
 fn a_description_that_contradicts_itself_is_refused() {
     let good = Description {
         numa: true,
-        cpus: vec![CpuFacts { id: CpuId(0), node: NodeId(0), package: 0, core: 0 }],
+        cpus: vec![CpuFacts { id: CpuId(0), node: NodeId(0), package: 0, core: 0, cache: None }],
         nodes: vec![NodeFacts { id: NodeId(0), memory_total: 1, memory_free: 0, distances: vec![10] }],
         allowed_cpus: CpuId(0).into(),
         allowed_memory: NodeId(0).into(),

@@ -1,20 +1,85 @@
 //! An io_uring-based, NUMA-aware, thread-per-core runtime for Linux servers that move bytes.
 //!
 //! One pinned thread, one ring and one node-local memory pool per core; zero-copy paths from file to socket and from
-//! socket to socket. Linux 6.1 or later.
+//! socket to socket. Linux 6.1 or later, 64 bit.
+//!
+//! # From nothing to an echo server
+//!
+//! On Debian: `apt-get install gcc pkg-config libhwloc-dev libnuma-dev libudev-dev`, then `cargo new echo`, and in its
+//! `Cargo.toml`:
+//!
+//! ```toml
+//! [dependencies]
+//! annulus = { path = "../annulus/runtime" }
+//! ```
+//!
+//! `src/main.rs`, the whole of it:
+//!
+//! ```no_run
+//! use annulus::{Runtime, net::TcpListener};
+//!
+//! fn main() -> annulus::Result<()> {
+//!     Runtime::builder().build()?.run(|| async {                  // once per core, on that core; need not be Send
+//!         let listener = TcpListener::bind("127.0.0.1:7000")?;        // this core's member of the group
+//!         loop {
+//!             let stream = listener.accept().await?;
+//!             annulus::spawn(async move {
+//!                 while let Some(chunk) = stream.recv().await? {  // a lease on this core's node-local memory
+//!                     stream.send_all(chunk).await?;              // sent from where it lies
+//!                 }
+//!                 annulus::Ok(())
+//!             })
+//!             .detach();
+//!         }
+//!     })
+//! }
+//! ```
+//!
+//! `cargo run`, and in another terminal `nc 127.0.0.1 7000`. It runs on every CPU that the process may use;
+//! [`Builder::cores`] chooses. A program that has a main thread of its own calls [`Runtime::start`] instead of `run`.
+//!
+//! # Where things are
+//!
+//! | you want | look at |
+//! |---|---|
+//! | to start, configure, stop, look inside | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
+//! | tasks | [`spawn`], [`JoinHandle`], [`scope`], [`yield_now`] |
+//! | sockets | [`net`] |
+//! | files, pipes | [`fs`], [`pipe`] |
+//! | bytes moved without a copy | [`transfer`] |
+//! | buffers | [`buf`] |
+//! | time | [`time`] |
+//! | other cores, other threads | [`core`], [`Handle`], [`spawn_blocking`] |
+//! | where memory and threads lie | [`numa`] |
+//! | to find your way from tokio, monoio or Seastar | [`guide`] |
+//!
+//! # What holds everywhere
+//!
+//! - **A core's things stay on their core.** Tasks, sockets and files are not `Send`; what crosses is what is `Send`, by
+//!   [`core::submit_to`] and channels. Functions of this crate panic on a thread that is no core's, and say so.
+//! - **Dropping a future is always sound**, and each says under "Cancellation" what it means. Receiving and accepting lose
+//!   nothing by it.
+//! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it.
+//! - **Errors** ([`Error`]) say what failed, on what, and what to do; operations that took a buffer give it back with the
+//!   error ([`buf::BufError`]).
+//! - **The end is clean** ([`Running::stop`], [`Running::cut`]): tasks are dropped on their own cores, every operation is
+//!   cancelled and its last completion awaited, and only then is memory released.
 
 mod block_on;
 pub mod blocking;
 pub mod buf;
+pub mod channel;
 pub mod compat;
 pub mod core;
 mod error;
 pub mod fs;
+pub mod guide;
 pub mod net;
 mod op;
 pub mod pipe;
 mod ring;
 mod runtime;
+pub mod signal;
 mod sync;
 mod task;
 pub mod time;

@@ -62,7 +62,7 @@ fn grown(report: &Report) -> usize {
 }
 
 /// Seen to fail: with `Growth::ask` doing nothing the seventeenth stream waits for ever; with the look at `has_ended` left out
-/// before the sleep it hangs now and then; with the helper not ringing it always hangs.
+/// before the sleep, or the helper not ringing, so does the first that needs a new one.
 #[test]
 fn streams_that_find_no_buffer_get_more() {
     const STREAMS: usize = 60;
@@ -142,7 +142,6 @@ fn a_task_that_waits_for_a_block_gets_a_new_one() {
     });
     assert!(report.is_home() && grown(&report) <= LIMIT - POOL, "{report}");
     let steps = &report.cores[0].grown;
-    // Seen to fail: twice as many steps, with those counted as waiting who have a block and not yet had their turn.
     assert!(steps.iter().all(|step| step.what == "blocks" && step.count == 1), "{report}");
     assert_eq!(report.cores[0].not_grown, None, "a limit is no failure");
 }
@@ -189,6 +188,8 @@ fn a_step_is_placed_and_reported_as_the_pool_is() {
         Ok((Block::get().await, Block::get().await))
     });
     assert_eq!(off.cores[0].grown[0].placement.rung, Rung::Unplaced, "{off}");
+    // Seen to fail: two steps, with those counted as waiting for whom a block has come and who have not yet had their turn.
+    assert_eq!(off.cores[0].grown.len(), 1, "{off}");
     let without = std::thread::spawn(|| {
         seccomp::refuse(&[seccomp::Deny::call(libc::SYS_mbind)]);
         look(small(), || async { Ok((Block::get().await, Block::get().await)) })
@@ -197,6 +198,13 @@ fn a_step_is_placed_and_reported_as_the_pool_is() {
     let step = &without.cores[0].grown[0].placement;
     assert_eq!(step.rung, Rung::FirstTouch, "{without}");
     assert!(step.reason.as_deref().is_some_and(|why| why.contains("mbind")), "{without}");
+}
+
+/// Seen to fail: with descriptors for all that the limit allows, nothing is left of the smallest pool for a block.
+#[test]
+fn the_smallest_pool_may_have_any_limit() {
+    let report = look(small().pool_limit(usize::MAX), || async { Ok(Block::get().await) });
+    assert!(report.cores[0].blocks.1 >= 1 && report.is_home(), "{report}");
 }
 
 #[test]
@@ -245,5 +253,7 @@ fn a_full_node_gives_no_step_and_says_so() {
     });
     let short = report.cores[0].not_grown.as_deref().unwrap_or_default();
     assert!(short.contains("blocks"), "{short}");
-    assert!(report.is_home(), "{report}");
+    // The heap, which is only preferred, may have gone elsewhere meanwhile; what grew has not.
+    let mut pool = report.regions.iter().filter(|region| region.name.ends_with("pool"));
+    assert!(pool.all(|region| region.is_home()), "{report}");
 }

@@ -8,6 +8,7 @@ use annulus_benches::micro::{self, End, Measured, Op};
 use clap::Parser;
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Measures a micro-operation and prints the figures.
 #[derive(Parser)]
@@ -23,6 +24,9 @@ struct Args {
     /// The other CPU of ping-pong
     #[arg(long)]
     other_cpu: u32,
+    /// How late timers may be, in milliseconds
+    #[arg(long, default_value_t = 0)]
+    timer_slack_ms: u64,
 }
 
 fn main() -> annulus::Result<()> {
@@ -34,7 +38,9 @@ fn main() -> annulus::Result<()> {
     let (near, far) = micro::line();
     // Each core takes one end of the line: core 0 measures, core 1 answers, if there is one.
     let ends = Mutex::new([Some(near), Some(far)]);
-    Runtime::builder().cores(cores.parse::<CoreSelection>()?).build()?.run(move || {
+    let slack = Duration::from_millis(args.timer_slack_ms);
+    let runtime = Runtime::builder().cores(cores.parse::<CoreSelection>()?).timer_slack(slack).build()?;
+    runtime.run(move || {
         let core = annulus::core::index();
         let end = ends.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
         async move {

@@ -43,6 +43,7 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             }
             add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
             add("annulus hello", "{bare}/annulus_hello --cpu {cpu} --body {body}", Learn::Line, None);
+            add("annulus hyper", "{bare}/annulus_hyper --cpu {cpu} --body {body}", Learn::Line, None);
             for peer in PEERS {
                 let command = format!("{{peers}}/peer-{peer} hello --cpu {{cpu}} --body {{body}}");
                 add(peer, &command, Learn::Line, None);
@@ -69,9 +70,13 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
                 add(peer, &format!("{{peers}}/peer-{peer} echo --cpu {{cpu}}"), Learn::Line, None);
             }
         }
-        Kind::Micro => {
+        Kind::Micro | Kind::Sleepers => {
             let measure = "--count {count} --cpu {cpu} --other-cpu {other_cpu}";
-            add("annulus", &format!("{{bare}}/annulus_micro {{op}} {measure}"), Learn::Line, None);
+            let command = format!("{{bare}}/annulus_micro {{op}} {measure}");
+            add("annulus", &command, Learn::Line, None);
+            if kind == Kind::Sleepers {
+                add("annulus coarse", &format!("{command} --timer-slack-ms 1"), Learn::Line, None);
+            }
             for peer in PEERS {
                 add(peer, &format!("{{peers}}/peer-{peer} micro {{op}} {measure}"), Learn::Line, None);
             }

@@ -23,6 +23,8 @@ pub enum Kind {
     RelaySmall,
     /// Measure an operation of its own.
     Micro,
+    /// The same, where timers fire: how late they may be is a choice.
+    Sleepers,
 }
 
 /// What the cost of a contestant is told in.
@@ -199,8 +201,8 @@ pub fn workloads() -> Vec<Workload> {
         micro("yield", Op::Yield, Unit::NanosPerOperation),
         micro("timer", Op::Timer, Unit::NanosPerOperation),
         micro("ping-pong", Op::PingPong, Unit::NanosPerOperation),
-        micro("sleepers", Op::Sleepers, Unit::NanosPerOperation),
-        micro("sleepers-late", Op::Sleepers, Unit::MicrosLate),
+        other("sleepers", Kind::Sleepers, Task::Own(Op::Sleepers), Unit::NanosPerOperation, "tokio"),
+        other("sleepers-late", Kind::Sleepers, Task::Own(Op::Sleepers), Unit::MicrosLate, "tokio"),
     ]
 }
 

@@ -31,6 +31,9 @@ pub struct CpuFacts {
     pub package: u32,
     /// The physical core, unique in the machine: CPUs with the same one are SMT siblings.
     pub core: u32,
+    /// The last level of cache that it has, unique in the machine: CPUs with the same one share it. None where the machine
+    /// does not say.
+    pub cache: Option<u32>,
 }
 
 /// One online node.

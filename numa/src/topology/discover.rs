@@ -82,6 +82,7 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
             },
             package: pu.package,
             core: pu.core,
+            cache: pu.cache,
         })
         .collect();
     let every: NodeSet = nodes.iter().map(|n| n.id).collect();
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn hwloc(cpus: u32, node_of: impl Fn(u32) -> Option<u32>) -> Hwloc {
-        let pu = |i| Pu { id: CpuId(i), package: i / 2, core: i, node: node_of(i).map(NodeId) };
+        let pu = |i| Pu { id: CpuId(i), package: i / 2, core: i, cache: None, node: node_of(i).map(NodeId) };
         Hwloc { cpus: (0..cpus).map(pu).collect(), ..Hwloc::default() }
     }
 

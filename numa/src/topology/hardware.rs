@@ -68,7 +68,7 @@ mod tests {
         let machine = Description {
             numa: true,
             cpus: (0..4)
-                .map(|i| CpuFacts { id: CpuId(i), node: NodeId(i / 2), package: 0, core: i })
+                .map(|i| CpuFacts { id: CpuId(i), node: NodeId(i / 2), package: 0, core: i, cache: None })
                 .collect(),
             nodes: vec![node(0, [10, 21, 255]), node(1, [21, 10, 9]), node(12, [255, 9, 10])],
             allowed_cpus: CpuId(0).into(),

@@ -28,6 +28,8 @@ pub(super) struct Pu {
     pub(super) id: CpuId,
     pub(super) package: u32,
     pub(super) core: u32,
+    /// The last level of cache above it, by hwloc's number for the object.
+    pub(super) cache: Option<u32>,
     /// The node that hwloc would give it: none on a node without memory.
     pub(super) node: Option<NodeId>,
 }
@@ -70,9 +72,11 @@ pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
         let package = ancestor(ObjectType::Package).and_then(TopologyObject::os_index).unwrap_or(0);
         // The logical index counts cores over the whole machine; the OS index of a core starts anew in each package.
         let core = ancestor(ObjectType::Core).unwrap_or(pu).logical_index();
+        let cache = pu.ancestors().filter(|o| o.object_type().is_cpu_data_cache()).last();
+        let cache = cache.map(|o| narrow(o.global_persistent_index() as usize)).transpose()?;
         let node = nodes.iter().find(|n| pu.cpuset().is_some_and(|set| n.covers_cpuset(set)));
         let node = node.map(|n| os_index(n)).transpose()?.map(NodeId);
-        seen.cpus.push(Pu { id, package: narrow(package)?, core: narrow(core)?, node });
+        seen.cpus.push(Pu { id, package: narrow(package)?, core: narrow(core)?, cache, node });
     }
     let matrices = topology
         .distances_with_type(None, ObjectType::NUMANode)
@@ -147,8 +151,8 @@ mod tests {
     /// memory and no CPUs, for which it gives those of its nearest neighbour.
     #[test]
     fn an_odd_machine_is_read_from_xml() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/4odd.xml");
-        let machine = Topology::builder().from_xml_file(file).unwrap().build().unwrap();
+        let xml = include_str!("../../tests/fixtures/4odd.xml");
+        let machine = Topology::builder().from_xml(xml).unwrap().build().unwrap();
         let seen = read(&machine).unwrap();
         let homes: Vec<_> = seen.cpus.iter().map(|pu| (pu.id.0, pu.node.map(|node| node.0))).collect();
         assert_eq!(homes[..4], [(0, Some(0)), (1, Some(0)), (2, Some(1)), (3, Some(1))]);
@@ -160,6 +164,23 @@ mod tests {
         let mut cores: Vec<u32> = seen.cpus.iter().map(|pu| pu.core).collect();
         cores.dedup();
         assert_eq!(cores.len(), 6, "each CPU is a physical core");
+    }
+
+    #[test]
+    fn the_last_level_of_cache_is_found() {
+        let machine = Topology::builder()
+            .from_synthetic("pack:2 [numa] l3:2 l2:2 core:1 pu:2")
+            .unwrap()
+            .build()
+            .unwrap();
+        let caches: Vec<_> = read(&machine).unwrap().cpus.iter().map(|pu| pu.cache).collect();
+        assert!(caches.iter().all(Option::is_some));
+        for (i, chunk) in caches.chunks(4).enumerate() {
+            assert!(chunk.iter().all(|cache| *cache == chunk[0]), "four threads below an L3: {caches:?}");
+            assert!(caches.chunks(4).enumerate().all(|(j, other)| i == j || other[0] != chunk[0]));
+        }
+        let bare = Topology::builder().from_synthetic("core:2 pu:1").unwrap().build().unwrap();
+        assert!(read(&bare).unwrap().cpus.iter().all(|pu| pu.cache.is_none()));
     }
 
     #[test]

@@ -14,12 +14,14 @@ mod describe;
 mod discover;
 mod hardware;
 mod hwloc;
+mod proximity;
 pub(crate) mod sysfs;
 
 use std::collections::BTreeMap;
 
 pub use describe::{CpuFacts, Description, NodeFacts};
 pub use hardware::Hardware;
+pub use proximity::Proximity;
 
 use crate::{CpuId, CpuSet, Error, NodeId, NodeSet, Result};
 

@@ -117,9 +117,9 @@ impl BufRing {
         let count =
             if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
         let more = growth.limit.saturating_sub(share.len()) / BUFFER_SIZE;
-        // The descriptors take no more than a quarter of what there is to begin with.
-        let affordable = share.left() / 4 / size_of::<BufRingEntry>();
-        let slots = (count + more).min(affordable).clamp(count, MAX_BUFFERS).next_power_of_two();
+        // The descriptors take no more than a sixteenth of what there is to begin with: the smallest pool keeps room for a block.
+        let affordable = 1 << (share.left() / 16 / size_of::<BufRingEntry>()).max(1).ilog2();
+        let slots = (count + more).min(MAX_BUFFERS).next_power_of_two().min(affordable).max(count);
         let per_extent = (growth.step() / BUFFER_SIZE).min(slots);
         let most_extents =
             (MAX_BUFFERS / per_extent).min(count.div_ceil(per_extent) + more.div_ceil(per_extent));

@@ -117,8 +117,24 @@ counters! {
     remote_wakes,
     /// Closures that other cores and threads sent here and that were taken.
     errands,
-    /// Closures sent to other cores.
-    submits,
+    /// Wakes of tasks on a hardware thread of the same physical core.
+    wakes_same_core,
+    /// Wakes of tasks on a core that shares the last level of cache.
+    wakes_same_cache,
+    /// Wakes of tasks on another core of the node.
+    wakes_same_node,
+    /// Wakes of tasks on another node's core.
+    wakes_remote,
+    /// Closures sent to a hardware thread of the same physical core.
+    submits_same_core,
+    /// Closures sent to a core that shares the last level of cache.
+    submits_same_cache,
+    /// Closures sent to another core of the node.
+    submits_same_node,
+    /// Closures sent to another node's core.
+    submits_remote,
+    /// Sixteen times the tasks that were ready when a turn began, on average over some eight turns. Not a sum.
+    load,
     /// Sleeping cores that this one woke by a message between the rings.
     signals_by_ring,
     /// Sleeping cores that this one woke by their eventfd.

@@ -263,6 +263,11 @@ impl Doorbell {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether the receiver sleeps, or is about to: a look that orders nothing.
+    pub(crate) fn is_sleepy(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == SLEEPY
+    }
+
     /// Announces that the receiver is awake. Receiver only; after every sleep and every sleep that was called
     /// off.
     ///

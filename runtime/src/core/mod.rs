@@ -1,13 +1,32 @@
 //! A core: one pinned thread, one ring, one share of its node's pool, and the tasks that live there.
 //!
+//! # Across cores
+//!
+//! Cores share nothing and send each other work, values, and connections:
+//!
+//! | to | there is | where it lies |
+//! |---|---|---|
+//! | run something on another core and have its output | [`submit_to`], from outside [`Handle::submit_to`](crate::Handle::submit_to) | in the other core's inbox |
+//! | keep state that is split by core | [`Sharded`] | each part on its core |
+//! | send many values to one core | [`channel::bounded`](crate::channel::bounded) | in the receiver's memory |
+//! | send one value | [`channel::oneshot`](crate::channel::oneshot()) | with who made it |
+//! | give a connection to a core that has less to do | [`Connection::hand_over`](crate::net::Connection::hand_over), [`neighbours`], [`least_loaded_neighbour`] | its bytes stay where they were received |
+//!
+//! A core that has work for another rings for it once a turn, by a message between the rings (`IORING_OP_MSG_RING`,
+//! Linux 5.18) that leaves with the turn's own system call; a core that is awake is not rung at all. Waking a sleeping CPU is what
+//! costs: tens of microseconds on virtual machines. So it pays to send several things in one turn, and to send them to a
+//! core that is awake. `runtime/examples/ping_pong.rs` shows the worst case, where each message finds its core asleep.
+//!
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
 
+mod all;
 pub(crate) mod counters;
 pub(crate) mod histogram;
 pub(crate) mod inbox;
 pub(crate) mod mailbox;
 pub(crate) mod peers;
 pub(crate) mod queue;
+pub(crate) mod sharded;
 pub(crate) mod shared;
 pub(crate) mod spin;
 pub(crate) mod submit;
@@ -35,11 +54,14 @@ use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::transfer::pipe::PipePool;
 use peers::Peers;
+use sharded::Shards;
 use shared::CoreShared;
 use spin::Spin;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use peers::{Neighbour, least_loaded_neighbour, neighbours};
+pub use sharded::{Local, Sharded};
 pub use submit::{SubmitError, submit_to};
 
 /// Ready operations that a task may consume in one poll before it must let others run.
@@ -50,6 +72,7 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
     pub(crate) options: Options,
     pub(crate) peers: Peers,
+    pub(crate) shards: Shards,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
     /// When the core last woke. Kept only while time is measured.

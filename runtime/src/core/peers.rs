@@ -17,6 +17,7 @@
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
@@ -24,6 +25,9 @@ use io_uring::{opcode, squeue, types};
 use super::Core;
 use super::counters::CoreCounters;
 use super::shared::CoreShared;
+use crate::numa::CpuId;
+use crate::numa::plan::PlannedCore;
+use crate::numa::topology::{Proximity, Topology};
 use crate::op::Tag;
 
 /// Polls of tasks after which the doorbells are rung, although the turn is not over.
@@ -34,6 +38,7 @@ pub(crate) const BY_RING: u64 = 1;
 /// A core of the same runtime.
 struct Peer {
     shared: Arc<CoreShared>,
+    proximity: Proximity,
     /// Its ring, `None` once the kernel has refused to post there.
     ring_fd: Cell<Option<RawFd>>,
 }
@@ -44,13 +49,105 @@ pub(crate) struct Peers {
     /// A bit for every core that has work and was not rung yet.
     to_ring: Box<[Cell<u64>]>,
     any: Cell<bool>,
+    /// The others, nearest first.
+    near: Rc<[Neighbour]>,
+}
+
+/// Another core, and how near it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Neighbour {
+    /// Its index.
+    pub core: usize,
+    /// The CPU that it is pinned to.
+    pub cpu: CpuId,
+    /// How near its CPU is to this core's.
+    pub proximity: Proximity,
+}
+
+impl Neighbour {
+    /// All cores of a plan but `own`, nearest first.
+    pub(crate) fn of(own: &PlannedCore, plan: &[PlannedCore], topology: &Topology) -> Vec<Self> {
+        let others = plan.iter().filter(|other| other.index != own.index);
+        let mut near: Vec<_> = others
+            .map(|other| {
+                // Every core of the plan is of this topology; were one not, it would be far.
+                let proximity = topology.proximity(own.cpu, other.cpu).unwrap_or(Proximity::Remote(u32::MAX));
+                Self { core: other.index, cpu: other.cpu, proximity }
+            })
+            .collect();
+        // Of those equally near, the one behind this comes first: cores that all look for help do not all ask the same.
+        let cores = plan.len();
+        near.sort_by_key(|other| (other.proximity, (other.core + cores - own.index) % cores));
+        near
+    }
+}
+
+/// The other cores of this runtime, nearest first: hardware threads of the same physical core, then those that share the
+/// last level of cache, those of the same node, and other nodes by their distance. For a choice of whom to
+/// [hand a connection over](crate::net::Connection::hand_over) to, or to ask.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn neighbours() -> Rc<[Neighbour]> {
+    Core::with(|core| Rc::clone(&core.peers.near))
+}
+
+/// The nearest core that has less than half as much to do as this one; None when there is no such core, or this one is
+/// not busy. For an acceptor that has more than its share: it hands *connections* over, and keeps what belongs to them
+/// together.
+///
+/// The measure is the number of tasks that are ready when a turn of the core's loop begins, averaged over some eight
+/// turns ([`Counters::load`](crate::Counters::load)); a core that sleeps has nothing to do. It is a guess, and may be
+/// out of date when it is read.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn least_loaded_neighbour() -> Option<usize> {
+    Core::with(|core| {
+        let own = core.shared.counters.load.get();
+        let load = |other: &Neighbour| {
+            let other = core.peers.get(other.core)?;
+            Some(if other.doorbell().is_sleepy() { 0 } else { other.counters.load.get() })
+        };
+        // A single ready task is the one that asks.
+        if own < 2 * LOAD_OF_ONE {
+            return None;
+        }
+        core.peers
+            .near
+            .iter()
+            .find(|other| load(other).is_some_and(|load| load < own / 2))
+            .map(|other| other.core)
+    })
+}
+
+/// One task that is ready at each turn.
+const LOAD_OF_ONE: u64 = 16;
+
+/// The load after a turn that began with `ready` tasks.
+pub(crate) fn smoothed(load: u64, ready: usize) -> u64 {
+    load - load.div_ceil(8) + LOAD_OF_ONE / 8 * ready as u64
 }
 
 impl Peers {
-    pub(crate) fn new(members: Vec<Arc<CoreShared>>) -> Self {
+    pub(crate) fn new(members: Vec<Arc<CoreShared>>, near: Vec<Neighbour>) -> Self {
         let words = members.len().div_ceil(64);
-        let all = members.into_iter().map(|shared| Peer { shared, ring_fd: Cell::new(None) }).collect();
-        Self { all, to_ring: vec![Cell::new(0); words].into_boxed_slice(), any: Cell::new(false) }
+        let mut all: Box<[Peer]> = members
+            .into_iter()
+            .map(|shared| Peer { shared, proximity: Proximity::SameCore, ring_fd: Cell::new(None) })
+            .collect();
+        for other in &near {
+            if let Some(peer) = all.get_mut(other.core) {
+                peer.proximity = other.proximity;
+            }
+        }
+        Self {
+            all,
+            to_ring: vec![Cell::new(0); words].into_boxed_slice(),
+            any: Cell::new(false),
+            near: near.into(),
+        }
     }
 
     /// Every core is up: learns the descriptors of their rings.
@@ -110,10 +207,31 @@ impl Peers {
         peer.shared.signal();
     }
 
+    /// How near a core is, if it is of this runtime.
+    fn proximity(&self, to: &CoreShared) -> Option<Proximity> {
+        self.all.get(to.index).filter(|peer| std::ptr::eq(&*peer.shared, to)).map(|peer| peer.proximity)
+    }
+
     /// Work is about to be sent to a core.
     pub(crate) fn count_submit(&self, counters: &CoreCounters, to: &CoreShared) {
-        let _ = to;
-        counters.submits.add(1);
+        match self.proximity(to) {
+            Some(Proximity::SameCore) => counters.submits_same_core.add(1),
+            Some(Proximity::SameCache) => counters.submits_same_cache.add(1),
+            Some(Proximity::SameNode) => counters.submits_same_node.add(1),
+            Some(Proximity::Remote(_)) => counters.submits_remote.add(1),
+            None => {}
+        }
+    }
+
+    /// A task of another core was woken.
+    pub(crate) fn count_wake(&self, counters: &CoreCounters, to: &CoreShared) {
+        match self.proximity(to) {
+            Some(Proximity::SameCore) => counters.wakes_same_core.add(1),
+            Some(Proximity::SameCache) => counters.wakes_same_cache.add(1),
+            Some(Proximity::SameNode) => counters.wakes_same_node.add(1),
+            Some(Proximity::Remote(_)) => counters.wakes_remote.add(1),
+            None => {}
+        }
     }
 }
 
@@ -154,5 +272,94 @@ impl Core {
                 peer.shared.signal();
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::numa::NodeId;
+    use crate::numa::plan::{CorePlan, CoreSelection};
+    use crate::numa::topology::{CpuFacts, Description, NodeFacts};
+
+    /// Two nodes of two caches of two cores of two threads.
+    #[test]
+    fn neighbours_come_nearest_first_and_not_all_ask_the_same() {
+        let cpu = |i: u32| CpuFacts {
+            id: CpuId(i),
+            node: NodeId(i / 8),
+            package: i / 8,
+            core: i / 2,
+            cache: Some(i / 4),
+        };
+        let node = |i: u32| NodeFacts {
+            id: NodeId(i),
+            memory_total: 1 << 30,
+            memory_free: 1 << 29,
+            distances: vec![],
+        };
+        let topology = Topology::new(Description {
+            numa: true,
+            cpus: (0..16).map(cpu).collect(),
+            nodes: vec![node(0), node(1)],
+            allowed_cpus: "0-15".parse().unwrap(),
+            allowed_memory: "0-1".parse().unwrap(),
+        })
+        .unwrap();
+        let plan = CorePlan::new(&topology, &CoreSelection::List("0-15".parse().unwrap())).unwrap();
+        let order = |own: usize| {
+            let near = Neighbour::of(&plan.cores()[own], plan.cores(), &topology);
+            near.iter().map(|other| other.core).collect::<Vec<_>>()
+        };
+        assert_eq!(order(0), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(order(6), [7, 4, 5, 0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(order(9)[..7], [8, 10, 11, 12, 13, 14, 15]);
+    }
+
+    #[test]
+    fn load_follows_what_is_ready_and_comes_back_to_nothing() {
+        let busy = (0..100).fold(0, |load, _| smoothed(load, 10));
+        assert!((140..=160).contains(&busy), "{busy}");
+        assert_eq!((0..100).fold(busy, |load, _| smoothed(load, 0)), 0);
+    }
+
+    /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is lost.
+    #[test]
+    fn a_ring_that_takes_no_message_is_rung_by_its_eventfd() {
+        const ROUNDS: usize = 50;
+        let allowed = crate::numa::thread::affinity_of_current().unwrap();
+        if allowed.len() < 2 {
+            println!("skipped: two cores need two CPUs, and this process has {allowed}");
+            return;
+        }
+        let cpus: crate::numa::CpuSet = allowed.iter().take(2).collect();
+        let running = crate::Runtime::builder()
+            .cores(CoreSelection::List(cpus))
+            .pool_bytes(1 << 20)
+            .ring_entries(64)
+            .build()
+            .unwrap()
+            .start(|| async {
+                crate::core::stopping().await;
+                crate::Ok(())
+            })
+            .unwrap();
+        running
+            .handle()
+            .submit_to_blocking(0, async || {
+                // The eventfd is no ring: EBADFD.
+                Core::with(|core| core.peers.all[1].ring_fd.set(Some(core.peers.all[1].shared.bell_fd())));
+                for round in 0..ROUNDS {
+                    assert_eq!(crate::core::submit_to(1, async move || round).await.unwrap(), round);
+                }
+                Core::with(|core| {
+                    assert_eq!(core.peers.all[1].ring_fd.get(), None, "refused once, not asked again")
+                });
+            })
+            .unwrap();
+        let counters = running.counters();
+        assert_eq!(counters[0].signals_by_ring, 1, "{}", counters[0]);
+        running.stop();
+        running.wait().unwrap();
     }
 }

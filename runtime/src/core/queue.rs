@@ -109,6 +109,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Messages in the queue.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Whether there is nothing to take.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
@@ -122,6 +127,11 @@ impl<T> Queue<T> {
     /// So many messages were taken: as many that wait may look again.
     pub(crate) fn made_room(&self, places: usize) {
         self.room.notify_additional(places);
+    }
+
+    /// Whether the receiver takes no more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.latch.is_closed()
     }
 
     /// Refuses what comes from now on and drops what is there. The receiver only.
@@ -167,7 +177,7 @@ mod loom_tests {
         }
     }
 
-    /// (Seen: without either fence a message stays behind.)
+    /// (Seen: without the sender's fence a message stays behind.)
     #[test]
     fn nothing_stays_in_a_closed_queue() {
         check(3, || {

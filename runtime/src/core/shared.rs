@@ -81,7 +81,10 @@ impl CoreShared {
     /// on its own thread, which is gone.
     pub(crate) fn wake(&self, task: Woken) {
         match self.woken.push(task) {
-            Ok(_) => self.ring(),
+            Ok(_) => {
+                Core::try_with(|here| here.peers.count_wake(&here.shared.counters, self));
+                self.ring();
+            }
             Err(task) => std::mem::forget(task),
         }
     }

@@ -41,7 +41,7 @@ impl<F: Family, S: Side> Connection<F, S> {
         self.socket.as_ref().expect("taken in Drop and `into_socket` only")
     }
 
-    fn into_socket(mut self) -> Rc<Socket> {
+    pub(super) fn into_socket(mut self) -> Rc<Socket> {
         self.socket.take().expect("taken in Drop and here only")
     }
 }

@@ -10,6 +10,7 @@
 mod connection;
 mod family;
 pub(crate) mod group;
+mod hand_over;
 mod inherited;
 pub(crate) mod listener;
 mod place;
@@ -27,6 +28,7 @@ pub(crate) mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
+pub use hand_over::{HandOverError, Packed};
 pub use inherited::inherited_sockets;
 pub use listener::{ListenOptions, Listener};
 pub(crate) use socket::SocketFd;

@@ -9,6 +9,7 @@
 //! reads cannot take the core's buffers.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,13 +73,48 @@ pub(crate) struct Socket {
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
-    /// What is left of a chunk that was taken in part. It comes before the chain.
-    rest: RefCell<Option<Lease>>,
+    /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
+    /// another core.
+    rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: RefCell<Vec<Waker>>,
 }
 
+/// What a socket has beside its descriptor when it goes from core to core.
+pub(super) struct Travelling {
+    /// Chunks that came and were not taken.
+    pub(super) came: VecDeque<Lease>,
+    /// How receiving has ended, if it has.
+    end: Option<Option<i32>>,
+    poisoned: bool,
+}
+
 impl Socket {
+    /// What goes with the descriptor to another core, and the chunks that were just taken.
+    pub(super) fn leave(&self, came: VecDeque<Lease>) -> Travelling {
+        // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
+        let poisoned = self.writing.get() != Writing::Free;
+        Travelling { came, end: self.over(), poisoned }
+    }
+
+    /// It stays after all.
+    pub(super) fn stay(&self, state: Travelling) {
+        *self.rest.borrow_mut() = state.came;
+    }
+
+    /// A socket that came from another core.
+    pub(super) fn arrived(fd: OwnedFd, state: Travelling) -> Rc<Self> {
+        let socket = Self::new(fd);
+        if let Some(end) = state.end {
+            socket.receiving.set(Receiving::Over(end));
+        }
+        if state.poisoned {
+            socket.writing.set(Writing::Poisoned);
+        }
+        socket.stay(state);
+        socket
+    }
+
     /// Of a connection.
     pub(crate) fn new(fd: OwnedFd) -> Rc<Self> {
         Self::of(fd, Kind::Stream)
@@ -101,7 +137,7 @@ impl Socket {
             reader: RefCell::new(None),
             peer: OnceCell::new(),
             lent: Cell::new(0),
-            rest: RefCell::new(None),
+            rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
             writers: RefCell::new(Vec::new()),
         })
@@ -323,7 +359,7 @@ impl Socket {
 
     /// Takes one chunk of what is there, without asking for more.
     pub(crate) fn take_chunk(&self, core: &Core) -> Option<Lease> {
-        let rest = self.rest.borrow_mut().take();
+        let rest = self.rest.borrow_mut().pop_front();
         if rest.is_some() {
             return rest;
         }
@@ -336,7 +372,7 @@ impl Socket {
     /// Gives back what is left of a chunk that was just taken: the next to be taken.
     pub(crate) fn put_back(&self, rest: Lease) {
         if !rest.is_empty() {
-            *self.rest.borrow_mut() = Some(rest);
+            self.rest.borrow_mut().push_front(rest);
         }
     }
 

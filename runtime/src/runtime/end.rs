@@ -35,6 +35,7 @@ pub(super) fn of_core(core: Core) {
         // What was sent here and not begun is dropped, and its senders told.
         core.close_inbox();
         core.tasks.drop_all(|| shared.woken.take_all().collect::<Vec<Woken>>());
+        core.shards.clear();
         // From here on a task that another thread wakes is leaked by its waker.
         drop(shared.woken.close());
         core.timers.clear();

@@ -20,7 +20,8 @@ use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::growth::{Growth, Terms};
 use crate::buf::ring::BufRing;
 use crate::core::inbox::Door;
-use crate::core::peers::{BY_RING, POLLS_PER_RING, Peers};
+use crate::core::peers::{self, BY_RING, Neighbour, POLLS_PER_RING, Peers};
+use crate::core::sharded::Shards;
 use crate::core::shared::CoreShared;
 use crate::core::spin::Spin;
 use crate::core::{Budget, Core};
@@ -58,7 +59,10 @@ pub(super) struct Plot {
     pub(super) options: Options,
     /// Where the runtime was started: root futures go by this name.
     pub(super) started_at: &'static Location<'static>,
+    /// The other cores, nearest first.
+    pub(super) near: Vec<Neighbour>,
     pub(super) blocking: Arc<BlockingPool>,
+    pub(super) timer_slack: Duration,
     pub(super) zero_copy_patience: Duration,
 }
 
@@ -134,8 +138,10 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         ring,
         blocking,
         options,
+        timer_slack,
         started_at: _,
         zero_copy_patience,
+        near,
     } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
@@ -179,7 +185,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         options: options.clone(),
         ranges,
     };
-    let peers = Peers::new(shared.runtime.members());
+    let peers = Peers::new(shared.runtime.members(), near);
     if shared.door.set(Door::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
@@ -188,11 +194,12 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         shared,
         options,
         peers,
+        shards: Shards::default(),
         tasks: Tasks::new(),
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
         spin: Spin::new(spin),
-        timers: Timers::new(),
+        timers: Timers::new(timer_slack),
         pipes: PipePool::new(),
         bufs,
         blocks,
@@ -265,7 +272,9 @@ impl Core {
         let counters = &self.shared.counters;
         counters.turns.add(1);
         let pushed = self.ring.pushed();
-        let ready = self.tasks.ready_len().min(POLLS_PER_TURN);
+        let ready = self.tasks.ready_len();
+        counters.load.set(peers::smoothed(counters.load.get(), ready));
+        let ready = ready.min(POLLS_PER_TURN);
         // Asked once a turn, so that what is off costs a poll one branch.
         let watched =
             self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE);

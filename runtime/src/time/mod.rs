@@ -1,5 +1,10 @@
-//! Time: sleeping and deadlines.
+//! Time: sleeping, deadlines, intervals.
+//!
+//! Making a timer and taking it away cost the same few steps, however many are pending. A timer never fires early. How
+//! late it may be is the runtime's choice ([`Builder::timer_slack`](crate::Builder::timer_slack)): by default as exact as
+//! a wake can be.
 
+mod interval;
 pub(crate) mod timers;
 mod wheel;
 
@@ -11,14 +16,16 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::core::Core;
+pub use interval::{Interval, MissedTick, interval, interval_at};
 use timers::TimerKey;
 
-/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, plus what a wake costs.
+/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, or the runtime's
+/// [slack](crate::Builder::timer_slack), plus what a wake costs.
 ///
 /// # Cancellation
 /// Safe; dropping it takes the timer away at once.
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(Instant::now().checked_add(duration).unwrap_or_else(far_future))
+    sleep_until(deadline_after(duration))
 }
 
 /// Completes at `deadline`, never earlier.
@@ -27,6 +34,11 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// As for [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, timer: None, _this_core: PhantomData }
+}
+
+/// The time `duration` from now, or one that no program lives to see where that cannot be told.
+pub fn deadline_after(duration: Duration) -> Instant {
+    Instant::now().checked_add(duration).unwrap_or_else(far_future)
 }
 
 /// A deadline that no program lives to see.
@@ -40,6 +52,31 @@ pub struct Sleep {
     deadline: Instant,
     timer: Option<TimerKey>,
     _this_core: PhantomData<*const ()>,
+}
+
+impl Sleep {
+    /// When it completes.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether the deadline has passed.
+    pub fn is_elapsed(&self) -> bool {
+        self.deadline <= Instant::now()
+    }
+
+    /// Moves the deadline, also of a sleep that has completed, which then can be awaited again. A task that waits for it
+    /// is woken at the new time.
+    ///
+    /// # Panics
+    /// On another thread than the core's on which it was polled.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        if let Some(timer) = self.timer {
+            // One that has fired has woken its task, which will look.
+            self.timer = Core::with(|core| core.timers.postpone(timer, deadline));
+        }
+    }
 }
 
 impl Future for Sleep {
@@ -104,8 +141,19 @@ impl std::error::Error for Elapsed {}
 /// # Cancellation
 /// Drops `future`.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    timeout_at(deadline_after(duration), future).await
+}
+
+/// Runs `future` until `deadline` at most.
+///
+/// # Errors
+/// As for [`timeout`].
+///
+/// # Cancellation
+/// Drops `future`.
+pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
-    let mut sleep = sleep(duration);
+    let mut sleep = sleep_until(deadline);
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
         Poll::Pending => Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed)),

@@ -9,38 +9,59 @@ use super::wheel::{Key, Wheel};
 /// Names one timer.
 pub(crate) type TimerKey = Key;
 
-/// The wheel in microseconds since the core began.
+/// The finest tick, in nanoseconds.
+const FINEST: u64 = 1000;
+
+/// The wheel, in ticks since the core began. Timers of one tick fire in one wake: a tick of a microsecond is as exact as a
+/// wake can be, a longer one gathers more timers and lets each be late by up to a tick.
 pub(crate) struct Timers {
     epoch: Instant,
+    /// Nanoseconds of a tick.
+    tick: u64,
     wheel: RefCell<Wheel<Waker>>,
     /// When the clock was last asked.
     asked: Cell<Instant>,
 }
 
 impl Timers {
-    pub(crate) fn new() -> Self {
+    /// `slack` is how late a timer may be.
+    pub(crate) fn new(slack: Duration) -> Self {
+        let tick = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX).max(FINEST);
         let epoch = Instant::now();
-        Self { epoch, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch) }
+        Self { epoch, tick, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch) }
     }
 
-    /// The tick that has begun at `instant`: time passed is rounded down, so that nothing fires early.
-    fn tick(&self, instant: Instant) -> u64 {
-        instant.saturating_duration_since(self.epoch).as_micros() as u64
+    /// Nanoseconds from the epoch to `instant`: 584 years of them fit.
+    fn since_epoch(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.epoch);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
     }
 
-    /// A timer for `deadline`, which is rounded up to a tick.
+    /// A timer for `deadline`, which is rounded up to a tick, as time passed is rounded down: nothing fires early.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
-        let after = deadline.saturating_duration_since(self.epoch);
-        let tick = after
-            .as_secs()
-            .saturating_mul(1_000_000)
-            .saturating_add(u64::from(after.subsec_nanos().div_ceil(1000)));
+        let tick = self.tick_of(deadline);
         self.wheel.borrow_mut().insert(tick, waker.clone())
     }
 
-    /// Whether `deadline` had passed when the clock was last asked: true is certain, false is not.
+    /// The first tick that begins at `deadline` or after it.
+    fn tick_of(&self, deadline: Instant) -> u64 {
+        let nanoseconds = self.since_epoch(deadline);
+        // A division by a constant costs a fraction of one by a variable.
+        if self.tick == FINEST { nanoseconds.div_ceil(FINEST) } else { nanoseconds.div_ceil(self.tick) }
+    }
+
+    /// Lets a timer that has not fired do so at `deadline` instead. `None` when it has fired.
+    pub(crate) fn postpone(&self, timer: TimerKey, deadline: Instant) -> Option<TimerKey> {
+        let tick = self.tick_of(deadline);
+        let mut wheel = self.wheel.borrow_mut();
+        let waker = wheel.cancel(timer)?;
+        Some(wheel.insert(tick, waker))
+    }
+
+    /// Whether `deadline` had passed when the clock was last asked: true is certain, false is not. With a slack the clock
+    /// is asked now, since what has passed would otherwise wait for the end of a long tick.
     pub(crate) fn has_passed(&self, deadline: Instant) -> bool {
-        deadline <= self.asked.get()
+        deadline <= self.asked.get() || self.tick > FINEST && deadline <= Instant::now()
     }
 
     /// Lets a timer that has not fired wake `waker` instead. False when it has fired.
@@ -67,7 +88,7 @@ impl Timers {
         }
         let now = Instant::now();
         self.asked.set(now);
-        let now = self.tick(now);
+        let now = self.since_epoch(now) / self.tick;
         loop {
             // The borrow ends before the waker runs.
             let due = self.wheel.borrow_mut().expire(now);
@@ -81,8 +102,8 @@ impl Timers {
     /// How long the core may sleep; `None` without timers.
     pub(crate) fn until_next(&self) -> Option<Duration> {
         let next = self.wheel.borrow().next_expiry()?;
-        let now = Instant::now().saturating_duration_since(self.epoch);
-        Some(Duration::from_micros(next).saturating_sub(now))
+        let now = self.since_epoch(Instant::now());
+        Some(Duration::from_nanos(next.saturating_mul(self.tick).saturating_sub(now)))
     }
 
     /// Takes all timers away.

@@ -7,7 +7,8 @@
  *            cpu=N          the node of the next CPU, once for each CPU in their order
  *            range=A:B:N    physical addresses A up to B (hexadecimal) are memory of node N, once for each range
  *            offset=A:B:N   the same in QEMU's own numbering of memory, for a QEMU that tells it in place of the address
- *            by=page|code   what is counted apart: the pages that are met, or the instructions whose accesses are remote
+ *            by=page|code   what is counted apart: the pages that are met (of the kernel's only those that are remote), or the
+ *                            instructions whose accesses are remote
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -128,7 +129,7 @@ static void on_access(unsigned index, mem_info info, uint64_t address, void *cod
     bool kernel = (uintptr_t)code >> 63, store = qemu_plugin_mem_is_store(info);
     struct count *sum = &cpu->sums[kernel][node];
     *(store ? &sum->stores : &sum->loads) += 1;
-    if (by_code ? node == cpu_nodes[index] : kernel)
+    if ((by_code || kernel) && node == cpu_nodes[index])
         return;
     uint64_t key = by_code ? (uintptr_t)code : address >> PAGE_SHIFT << PAGE_SHIFT;
     struct entry *entry = entry_of(cpu, key, kernel, node);

@@ -30,6 +30,15 @@ function place(m, address,    path, file_address, i, text) {
             text = text " " section_name[path, i]
     return text
 }
+# Which part of the kernel's address space it is (Documentation/arch/x86/x86_64/mm.rst of Linux), with 4 levels of page tables and
+# with 5. The meter's guests boot without address space randomisation of the kernel.
+function area(address) {
+    if (address ~ /^ffffffff/) return "its image"
+    if (address ~ /^(ffffc9|ffa0)/) return "stacks and vmalloc"
+    if (address ~ /^(ffffea|ffd4)/) return "struct page"
+    if (address ~ /^(ffff8[89a-f]|ffff[9ab]|ff[1-8])/) return "pages and slabs"
+    return "elsewhere"
+}
 function note(who, cpu, node, loads, stores) {
     if (!(who in known_who)) { known_who[who] = 1; order[who_count++] = who }
     all[who] += loads + stores
@@ -68,6 +77,7 @@ $1 == "sum" {
 }
 $1 == "page" {
     if ($4 == -1) next
+    if ($2 == "kernel") { areas[area($5)] += $6 + $7; next }
     address = hex($5); m = mapping(address)
     who = m < 0 ? "others" : owner[m]
     note("of it " who, $3, $4, $6, $7)
@@ -96,6 +106,7 @@ END {
             printf " %d->%d %d+%d", cpu, node, flow[who, cpu, node, "l"], flow[who, cpu, node, "s"]
         printf "\n"
     }
+    for (name in areas) if (areas[name]) printf "the kernel, remote in %-18s %12d %11s\n", name, areas[name], share(areas[name], all["the kernel"])
     if (devices) printf "to devices: %d\n", devices
     if (lost) printf "WARNING: %d accesses are in the sums, but not told apart: the meter's tables are full\n", lost
     for (i = 0; i < who_count; i++) {

@@ -123,7 +123,13 @@ pub(super) mod fixture {
             let all = Description {
                 numa: true,
                 cpus: (0..nodes * 2)
-                    .map(|i| CpuFacts { id: CpuId(i), node: NodeId(i / 2), package: i / 2, core: i })
+                    .map(|i| CpuFacts {
+                        id: CpuId(i),
+                        node: NodeId(i / 2),
+                        package: i / 2,
+                        core: i,
+                        cache: None,
+                    })
                     .collect(),
                 nodes: (0..nodes)
                     .map(|i| NodeFacts {

@@ -1,0 +1,269 @@
+//! Many senders, one receiver, a bounded queue in the receiver's memory.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use atomic_waker::AtomicWaker;
+
+use crate::block_on::block_on;
+use crate::core::Core;
+use crate::core::queue::{Queue, Refused};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+/// What both sides share.
+struct Shared<T> {
+    queue: Queue<T>,
+    /// The receiver, when it waits. A sender puts its message first and then wakes; the receiver registers first and then
+    /// looks once more: one of the two sees the other, since both change the waker's one word.
+    receiver: AtomicWaker,
+    senders: AtomicUsize,
+}
+
+/// Makes a channel of `capacity` messages whose queue lies in the memory of the current core, which receives.
+///
+/// # Panics
+/// On a thread that is no core's, and for a capacity of 0.
+pub fn bounded<T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    assert!(capacity > 0, "a channel has room for one message at least");
+    Core::with(|_| ());
+    let shared = Arc::new(Shared {
+        queue: Queue::new(capacity),
+        receiver: AtomicWaker::new(),
+        senders: AtomicUsize::new(1),
+    });
+    (Sender { shared: Arc::clone(&shared) }, Receiver { shared, _this_core: PhantomData })
+}
+
+/// The sending side of [`bounded`]: cloned at the price of two counts, and used from any thread.
+pub struct Sender<T: Send + 'static> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: Send + 'static> Sender<T> {
+    /// Sends a message, once there is room for it.
+    ///
+    /// Messages of one sender arrive in their order.
+    ///
+    /// # Errors
+    /// The receiver has been dropped; the message comes back. A message that was sent before that and not received is
+    /// dropped with the queue.
+    ///
+    /// # Cancellation
+    /// Dropped before there was room, the message is dropped and was not sent.
+    pub async fn send(&self, message: T) -> Result<(), SendError<T>> {
+        if Core::try_with(|_| ()).is_some() {
+            crate::task::consume_budget().await;
+        }
+        self.shared.queue.put(message, || self.shared.receiver.wake()).await.map_err(SendError)
+    }
+
+    /// Sends a message if there is room for it now.
+    ///
+    /// # Errors
+    /// There is none, or the receiver has been dropped; the message comes back.
+    pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
+        match self.shared.queue.try_put(message) {
+            Ok(()) => {
+                self.shared.receiver.wake();
+                Ok(())
+            }
+            Err(Refused::Full(message)) => Err(TrySendError::Full(message)),
+            Err(Refused::Closed(message)) => Err(TrySendError::Closed(message)),
+        }
+    }
+
+    /// As [`send`](Self::send), asleep until there is room. For threads outside the runtime.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    ///
+    /// # Panics
+    /// On a core's thread, which must not sleep.
+    #[track_caller]
+    pub fn blocking_send(&self, message: T) -> Result<(), SendError<T>> {
+        block_on(self.send(message))
+    }
+
+    /// Whether the receiver has been dropped. If not, it may be at any time.
+    pub fn is_closed(&self) -> bool {
+        self.shared.queue.is_closed()
+    }
+}
+
+impl<T: Send + 'static> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        // This sender keeps the count above zero.
+        self.shared.senders.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T: Send + 'static> Drop for Sender<T> {
+    fn drop(&mut self) {
+        // Release: what this sender has sent is seen by a receiver that sees it gone.
+        if self.shared.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.receiver.wake();
+        }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("closed", &self.is_closed()).finish_non_exhaustive()
+    }
+}
+
+/// The receiving side of [`bounded`]. It stays on its core.
+///
+/// Dropping it closes the channel: senders get their messages back, those that wait for room too, and what is in the
+/// queue is dropped.
+pub struct Receiver<T: Send + 'static> {
+    shared: Arc<Shared<T>>,
+    _this_core: PhantomData<*const ()>,
+}
+
+impl<T: Send + 'static> Receiver<T> {
+    /// The next message; `None` when all senders are gone and everything was received.
+    ///
+    /// One task at a time: of two that wait, only the later is woken.
+    ///
+    /// # Cancellation
+    /// Safe: a message is taken only when it is returned.
+    pub async fn recv(&self) -> Option<T> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        // A queue that is always full must not keep the core.
+        if Core::try_with(|core| core.budget.poll(cx).is_pending()).unwrap_or(false) {
+            return Poll::Pending;
+        }
+        let end = match self.try_recv() {
+            Err(TryRecvError::Empty) => {
+                self.shared.receiver.register(cx.waker());
+                self.try_recv()
+            }
+            end => end,
+        };
+        match end {
+            Err(TryRecvError::Empty) => Poll::Pending,
+            Ok(message) => {
+                Core::try_with(|core| core.budget.spend());
+                Poll::Ready(Some(message))
+            }
+            Err(TryRecvError::Closed) => Poll::Ready(None),
+        }
+    }
+
+    /// The next message, if there is one now.
+    ///
+    /// # Errors
+    /// There is none, and whether there may be one yet.
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        if let Some(message) = self.take() {
+            return Ok(message);
+        }
+        // Acquire: whoever is gone had sent before.
+        if self.shared.senders.load(Ordering::Acquire) > 0 {
+            return Err(TryRecvError::Empty);
+        }
+        self.take().ok_or(TryRecvError::Closed)
+    }
+
+    fn take(&self) -> Option<T> {
+        let message = self.shared.queue.try_take()?;
+        self.shared.queue.made_room(1);
+        Some(message)
+    }
+
+    /// Messages in the queue.
+    pub fn len(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// Whether there is no message in the queue.
+    pub fn is_empty(&self) -> bool {
+        self.shared.queue.is_empty()
+    }
+}
+
+impl<T: Send + 'static> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        drop(self.shared.receiver.take());
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// The receiver is gone. Holds the message that was not sent.
+pub struct SendError<T>(pub T);
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SendError(..)")
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the channel's receiver is gone, so nothing was sent")
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {}
+
+/// Why a message was not sent at once. Holds the message.
+pub enum TrySendError<T> {
+    /// There is no room now.
+    Full(T),
+    /// The receiver is gone.
+    Closed(T),
+}
+
+impl<T> fmt::Debug for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Closed(_) => "Closed(..)",
+        })
+    }
+}
+
+impl<T> fmt::Display for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "the channel is full",
+            Self::Closed(_) => "the channel's receiver is gone, so nothing was sent",
+        })
+    }
+}
+
+impl<T> std::error::Error for TrySendError<T> {}
+
+/// Why there is no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryRecvError {
+    /// None now.
+    Empty,
+    /// None for ever: all senders are gone.
+    Closed,
+}
+
+impl fmt::Display for TryRecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the channel is empty",
+            Self::Closed => "the channel is empty and all its senders are gone",
+        })
+    }
+}
+
+impl std::error::Error for TryRecvError {}

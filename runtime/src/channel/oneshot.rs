@@ -1,0 +1,94 @@
+//! A single value from one thread to another, in futures-channel's cell.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_channel::oneshot as cell;
+
+use crate::block_on::block_on;
+
+/// Makes a channel for one value. Both sides go to any thread.
+///
+/// ```
+/// # fn main() -> annulus::Result<()> {
+/// let (sender, receiver) = annulus::channel::oneshot();
+/// std::thread::spawn(move || sender.send(42));
+/// assert_eq!(receiver.blocking_recv().map_err(annulus::Error::other)?, 42);
+/// # annulus::Ok(())
+/// # }
+/// ```
+pub fn oneshot<T>() -> (OneSender<T>, OneReceiver<T>) {
+    let (sender, receiver) = cell::channel();
+    (OneSender(sender), OneReceiver(receiver))
+}
+
+/// The sending side of [`oneshot()`].
+#[derive(Debug)]
+pub struct OneSender<T>(cell::Sender<T>);
+
+impl<T> OneSender<T> {
+    /// Sends the value.
+    ///
+    /// # Errors
+    /// The receiver is gone; the value comes back. A receiver that goes after this drops it.
+    pub fn send(self, value: T) -> Result<(), T> {
+        self.0.send(value)
+    }
+
+    /// Whether the receiver is gone.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_canceled()
+    }
+
+    /// Completes when the receiver is gone: the time to give up what nobody waits for.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn closed(&mut self) {
+        poll_fn(|cx| self.0.poll_canceled(cx)).await;
+    }
+}
+
+/// The receiving side of [`oneshot()`]: await it for the value.
+///
+/// # Cancellation
+/// Dropping it tells the sender.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct OneReceiver<T>(cell::Receiver<T>);
+
+impl<T> OneReceiver<T> {
+    /// Waits for the value, asleep. For threads outside the runtime.
+    ///
+    /// # Errors
+    /// The sender is gone and has sent nothing.
+    ///
+    /// # Panics
+    /// On a core's thread, which must not sleep.
+    #[track_caller]
+    pub fn blocking_recv(self) -> Result<T, Vanished> {
+        block_on(self)
+    }
+}
+
+impl<T> Future for OneReceiver<T> {
+    type Output = Result<T, Vanished>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_err(|_| Vanished)
+    }
+}
+
+/// The sender is gone and has sent nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vanished;
+
+impl fmt::Display for Vanished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the sender is gone and has sent nothing")
+    }
+}
+
+impl std::error::Error for Vanished {}

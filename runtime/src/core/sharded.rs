@@ -1,0 +1,274 @@
+//! One value per core, each made, used and dropped on its own core.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_channel::oneshot;
+
+use super::Core;
+use crate::{Error, ErrorKind, Handle, Result};
+
+/// Tells the values of one `Sharded` from those of another.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The shards of a core, by number, in ascending order. There are few, and they come and go seldom.
+#[derive(Default)]
+pub(crate) struct Shards(RefCell<Vec<(u64, Rc<dyn Any>)>>);
+
+impl Shards {
+    fn insert(&self, id: u64, shard: Rc<dyn Any>) {
+        let mut shards = self.0.borrow_mut();
+        let at = shards.partition_point(|(other, _)| *other < id);
+        shards.insert(at, (id, shard));
+    }
+
+    fn get<T: 'static>(&self, id: u64) -> Option<Rc<Shard<T>>> {
+        let shards = self.0.borrow();
+        let at = shards.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Rc::downcast(Rc::clone(&shards[at].1)).ok()
+    }
+
+    fn remove<T: 'static>(&self, id: u64) -> Option<Rc<Shard<T>>> {
+        let removed = {
+            let mut shards = self.0.borrow_mut();
+            let at = shards.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+            shards.remove(at).1
+        };
+        Rc::downcast(removed).ok()
+    }
+
+    /// The end of the core: drops what was not stopped, here, one by one.
+    pub(crate) fn clear(&self) {
+        loop {
+            // The borrow ends first: a destructor may look for another shard.
+            let next = self.0.borrow_mut().pop();
+            let Some(shard) = next else { return };
+            if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(shard))) {
+                tracing::error!(
+                    "a shard panicked when it was dropped: {}",
+                    crate::task::panic_text(&payload)
+                );
+            }
+        }
+    }
+}
+
+/// A core's value. The fields are dropped in this order: who waits for the end is told after it.
+struct Shard<T> {
+    value: T,
+    _gone: oneshot::Sender<()>,
+    /// Taken by who stops it.
+    when_gone: RefCell<Option<oneshot::Receiver<()>>>,
+}
+
+/// One `T` on each core of a runtime: state that is split by core, so that nobody locks it.
+///
+/// Each `T` is made on its core, used there only, and dropped there: it need not be `Send`. The handle is cloned freely and
+/// used from any core and any thread. Without [`stop`](Sharded::stop) each `T` lives until its core ends.
+///
+/// ```
+/// # fn main() -> annulus::Result<()> {
+/// # let runtime = annulus::Runtime::builder().pool_bytes(1 << 20).build()?;
+/// # let running = runtime.start(|| async {
+/// #     annulus::core::stopping().await;
+/// #     annulus::Ok(())
+/// # })?;
+/// # let cores = running.handle().cores();
+/// # let total = running.handle().submit_to_blocking(0, async || {
+/// use annulus::core::Sharded;
+/// use std::cell::Cell;
+///
+/// let hits = Sharded::new(async || annulus::Ok(Cell::new(0))).await?;
+/// hits.invoke_on(0, async |hits| hits.set(hits.get() + 5)).await?;
+/// hits.invoke_on_all(async |hits| hits.set(hits.get() + 1)).await?;
+/// let total = hits.map_reduce(async |hits| hits.get(), 0, |sum, hits| sum + hits).await?;
+/// hits.stop(async |_| ()).await?;
+/// # annulus::Ok(total)
+/// # })??;
+/// assert_eq!(total, 5 + cores);
+/// # running.stop();
+/// # running.wait()
+/// # }
+/// ```
+pub struct Sharded<T: 'static> {
+    id: u64,
+    runtime: Handle,
+    _value: PhantomData<fn() -> T>,
+}
+
+impl<T: 'static> Sharded<T> {
+    /// Makes a `T` on each core of the current core's runtime, by `factory`, all at the same time.
+    ///
+    /// # Errors
+    /// The first in the order of the cores: what a factory returned, [`ErrorKind::Panicked`] when it panicked,
+    /// [`ErrorKind::Ended`] when a core has ended. What was made elsewhere is dropped, on its core.
+    ///
+    /// # Cancellation
+    /// Factories that are under way are aborted; what was made stays until its core ends.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub async fn new<F>(factory: F) -> Result<Self>
+    where
+        F: AsyncFnOnce() -> Result<T> + Clone + Send + 'static,
+    {
+        let this =
+            Self { id: NEXT.fetch_add(1, Ordering::Relaxed), runtime: super::handle(), _value: PhantomData };
+        let id = this.id;
+        let made = this.on_each(|core| {
+            let factory = factory.clone();
+            this.runtime.submit_to(core, async move || {
+                let value = factory().await?;
+                let (gone, when_gone) = oneshot::channel();
+                let shard = Shard { value, _gone: gone, when_gone: RefCell::new(Some(when_gone)) };
+                Core::with(|core| core.shards.insert(id, Rc::new(shard)));
+                Ok(())
+            })
+        });
+        let made: Result<()> = made.await.into_iter().try_for_each(|made| made.map_err(Error::from)?);
+        if let Err(e) = made {
+            // Where none was made, or the core has ended, there is nothing to stop.
+            drop(this.stop(async |_| ()).await);
+            return Err(e);
+        }
+        Ok(this)
+    }
+
+    /// The current core's `T`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Ended`] after [`stop`](Self::stop).
+    ///
+    /// # Panics
+    /// On a thread that is no core's. A core of another runtime has none of these.
+    pub fn local(&self) -> Result<Local<T>> {
+        local(self.id)
+    }
+
+    /// Calls `f` with the `T` of core `core`, on that core.
+    ///
+    /// # Errors
+    /// Those of [`SubmitError`](super::SubmitError), as an [`Error`]; [`ErrorKind::Ended`] after [`stop`](Self::stop).
+    ///
+    /// # Cancellation
+    /// As for [`submit_to`](super::submit_to).
+    pub async fn invoke_on<F, R>(&self, core: usize, f: F) -> Result<R>
+    where
+        F: AsyncFnOnce(&T) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let id = self.id;
+        self.runtime.submit_to(core, async move || Ok(f(&*local::<T>(id)?).await)).await?
+    }
+
+    /// Calls `f` on each core with its `T`, all at the same time, and waits until all have returned.
+    ///
+    /// # Errors
+    /// The first in the order of the cores, as for [`invoke_on`](Self::invoke_on). The other cores' calls are finished first.
+    ///
+    /// # Cancellation
+    /// As for [`submit_to`](super::submit_to), on each core.
+    pub async fn invoke_on_all<F>(&self, f: F) -> Result<()>
+    where
+        F: AsyncFnOnce(&T) + Clone + Send + 'static,
+    {
+        self.map_reduce(f, (), |(), ()| ()).await
+    }
+
+    /// Calls `map` on each core with its `T`, all at the same time, and folds what comes back, in the order of the cores.
+    ///
+    /// # Errors
+    /// As for [`invoke_on_all`](Self::invoke_on_all).
+    ///
+    /// # Cancellation
+    /// As for [`submit_to`](super::submit_to), on each core.
+    pub async fn map_reduce<M, R, A>(&self, map: M, first: A, reduce: impl FnMut(A, R) -> A) -> Result<A>
+    where
+        M: AsyncFnOnce(&T) -> R + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        let mapped = self.on_each(|core| self.invoke_on(core, map.clone())).await;
+        Ok(mapped.into_iter().collect::<Result<Vec<R>>>()?.into_iter().fold(first, reduce))
+    }
+
+    /// Ends it in good order: on each core, all at the same time, no more calls find the `T`, `f` is called with it, and it
+    /// is dropped when the last that uses it has let go. Completes when all have been dropped.
+    ///
+    /// A [`Local`] that is kept keeps its `T`, and this waits for it. Stopping twice does nothing.
+    ///
+    /// # Errors
+    /// The first in the order of the cores: a core has ended (its `T` was dropped then), or `f` panicked.
+    ///
+    /// # Cancellation
+    /// Cores that have begun drop their `T` all the same, without `f` having come to its end.
+    pub async fn stop<F>(&self, f: F) -> Result<()>
+    where
+        F: AsyncFnOnce(&T) + Clone + Send + 'static,
+    {
+        let id = self.id;
+        let ended = self.on_each(|core| {
+            let f = f.clone();
+            self.runtime.submit_to(core, async move || {
+                let Some(shard) = Core::with(|core| core.shards.remove::<T>(id)) else { return };
+                let gone = shard.when_gone.take();
+                f(&shard.value).await;
+                drop(shard);
+                if let Some(gone) = gone {
+                    // Nothing is ever sent, so this is no error: its sender goes with the value.
+                    let Err(oneshot::Canceled) = gone.await else { return };
+                }
+            })
+        });
+        ended.await.into_iter().try_for_each(|ended| ended.map_err(Error::from))
+    }
+
+    /// One future for each core, all under way at the same time; their outputs in the order of the cores.
+    async fn on_each<Fut: Future>(&self, future: impl FnMut(usize) -> Fut) -> Vec<Fut::Output> {
+        super::all::all((0..self.runtime.cores()).map(future)).await
+    }
+}
+
+fn local<T: 'static>(id: u64) -> Result<Local<T>> {
+    let shard = Core::with(|core| core.shards.get(id)).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Ended,
+            "this core has none of these any more: it was stopped, or is of another runtime",
+        )
+    })?;
+    Ok(Local(shard))
+}
+
+impl<T: 'static> Clone for Sharded<T> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, runtime: self.runtime.clone(), _value: PhantomData }
+    }
+}
+
+impl<T: 'static> fmt::Debug for Sharded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sharded").field("cores", &self.runtime.cores()).finish_non_exhaustive()
+    }
+}
+
+/// The current core's value of a [`Sharded`]: derefs to it, and keeps it.
+pub struct Local<T: 'static>(Rc<Shard<T>>);
+
+impl<T: 'static> Deref for Local<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+impl<T: fmt::Debug + 'static> fmt::Debug for Local<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,12 @@
+//! Pages for people who come from elsewhere: what is called what here, and what is different on purpose.
+//!
+//! There is nothing in these modules but their text.
+
+#[doc = include_str!("from_tokio.md")]
+pub mod from_tokio {}
+
+#[doc = include_str!("from_monoio.md")]
+pub mod from_monoio {}
+
+#[doc = include_str!("from_seastar.md")]
+pub mod from_seastar {}

@@ -1,0 +1,174 @@
+//! A connection goes to another core: quiesced here, built anew there, with nothing lost on the way.
+//!
+//! An overloaded core gives *connections* away, never pieces of work: what belongs to a connection then happens on one
+//! core, next to its memory.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::fcntl_dupfd_cloexec;
+
+use super::connection::Connection;
+use super::family::Family;
+use super::socket::{Socket, Travelling};
+use crate::core::Core;
+use crate::core::submit::send;
+use crate::error::os;
+use crate::task::spawn_at;
+use crate::{Error, ErrorKind};
+
+/// A connection that belongs to no core: it can be sent to any, and [unpacked](Packed::unpack) there. Dropping it closes
+/// the connection.
+///
+/// It holds all that the connection had: bytes that had come and were not taken (as leases, which go back to the core that
+/// received them when they are dropped), whether the peer has ended its side or receiving has failed, and whether the write
+/// side is poisoned. Half-closed sides and socket options are the kernel's and stay as they are.
+pub struct Packed<F: Family> {
+    fd: OwnedFd,
+    state: Travelling,
+    _family: PhantomData<fn() -> F>,
+}
+
+impl<F: Family> Packed<F> {
+    /// Makes a connection of the current core of it.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub fn unpack(self) -> Connection<F> {
+        Core::with(|_| ());
+        Connection::of(Socket::arrived(self.fd, self.state))
+    }
+}
+
+impl<F: Family> fmt::Debug for Packed<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packed")
+            .field("fd", &self.fd)
+            .field("chunks", &self.state.came.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F: Family> Connection<F> {
+    /// Takes the connection off this core: stops receiving and packs it up with all that it has, to be sent elsewhere.
+    ///
+    /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
+    /// notification is due), the descriptor in the packet is a duplicate.
+    ///
+    /// # Errors
+    /// Such a duplicate cannot be made (`EMFILE`, `fcntl(2)`): the connection comes back as it was.
+    ///
+    /// # Cancellation
+    /// Closes the connection.
+    pub async fn pack(self) -> Result<Packed<F>, HandOverError<F>> {
+        let came = VecDeque::from(self.quiesce().await);
+        let socket = self.into_socket();
+        let state = socket.leave(came);
+        let fd = match Rc::try_unwrap(socket) {
+            Ok(socket) => socket.into_fd(),
+            Err(shared) => match fcntl_dupfd_cloexec(shared.fd(), 0) {
+                Ok(fd) => fd,
+                Err(e) => {
+                    let error = Error::io("cannot duplicate a socket that is still in use", os(e));
+                    shared.stay(state);
+                    return Err(HandOverError { error, connection: Some(Connection::of(shared)) });
+                }
+            },
+        };
+        Ok(Packed { fd, state, _family: PhantomData })
+    }
+
+    /// Gives the connection to core `core`, which goes on with it by `f`, as a task of its own. Completes when that core
+    /// has it.
+    ///
+    /// Which core is near is told by [`core::neighbours`](crate::core::neighbours).
+    ///
+    /// # Errors
+    /// There is no such core, or it has ended and did not take the connection: then it comes back, as it was. Also those of
+    /// [`pack`](Self::pack).
+    ///
+    /// # Cancellation
+    /// Closes the connection, unless the other core has it already.
+    #[track_caller]
+    pub fn hand_over<H>(
+        self,
+        core: usize,
+        f: H,
+    ) -> impl Future<Output = Result<(), HandOverError<F>>> + use<F, H>
+    where
+        H: AsyncFnOnce(Connection<F>) + Send + 'static,
+    {
+        let at = Location::caller();
+        let target = Core::with(|here| here.peers.get(core).cloned().ok_or(here.peers.len()));
+        async move {
+            let target = match target {
+                Ok(target) => target,
+                Err(cores) => {
+                    let what = format!("there is no core {core}: the runtime has {cores}, counted from 0");
+                    let error = Error::new(ErrorKind::Input, what);
+                    return Err(HandOverError { error, connection: Some(self) });
+                }
+            };
+            // Where it lies until the other core takes it; left there, it is ours again.
+            let packet = Arc::new(Mutex::new(Some(self.pack().await?)));
+            let take = |packet: &Mutex<Option<Packed<F>>>| {
+                packet.lock().unwrap_or_else(PoisonError::into_inner).take()
+            };
+            let there = Arc::clone(&packet);
+            let handed = send(
+                target,
+                async move || {
+                    if let Some(packed) = take(&there) {
+                        spawn_at(at, async move { f(packed.unpack()).await }).detach();
+                    }
+                },
+                at,
+            );
+            handed
+                .await
+                .map_err(|e| HandOverError { error: e.into(), connection: take(&packet).map(Packed::unpack) })
+        }
+    }
+}
+
+/// A connection was not handed over.
+pub struct HandOverError<F: Family> {
+    /// Why.
+    pub error: Error,
+    /// The connection, a connection of the core that wanted to give it away. None when the other core had taken it and
+    /// then ended.
+    pub connection: Option<Connection<F>>,
+}
+
+impl<F: Family> fmt::Debug for HandOverError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandOverError")
+            .field("error", &self.error)
+            .field("connection", &self.connection)
+            .finish()
+    }
+}
+
+impl<F: Family> fmt::Display for HandOverError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the connection was not handed over: {}", self.error)
+    }
+}
+
+impl<F: Family> std::error::Error for HandOverError<F> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Closes the connection, if it came back.
+impl<F: Family> From<HandOverError<F>> for Error {
+    fn from(e: HandOverError<F>) -> Self {
+        e.error
+    }
+}

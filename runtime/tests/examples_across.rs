@@ -1,0 +1,31 @@
+//! The examples that talk across cores, run as a person would.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::two_cpus;
+
+/// cargo puts examples beside the tests' folder. Where only the test programs were copied there are none.
+fn example(name: &str) -> Option<PathBuf> {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent()?.parent()?.join("examples").join(name);
+    if !path.exists() {
+        println!("skipped: there is no {}; build the examples beside the tests", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn ping_pong_counts_its_round_trips() {
+    let (Some(cpus), Some(program)) = (two_cpus(), example("ping_pong")) else { return };
+    let ran = Command::new(program).args([&cpus, "200"]).output().unwrap();
+    let text = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success(), "{text}{}", String::from_utf8_lossy(&ran.stderr));
+    for way in ["submit_to", "channel"] {
+        assert!(text.contains(&format!("{way}: 200 round trips in ")), "{text}");
+    }
+    assert!(text.starts_with("from CPU "), "{text}");
+}

@@ -1,0 +1,148 @@
+//! Timers: how many, how late, and what moves them.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use annulus::time::{MissedTick, deadline_after, interval, interval_at, sleep, sleep_until, timeout_at};
+use annulus::{ErrorKind, Runtime, spawn};
+use common::{bulk, on_one_core};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Polls once and says whether it is ready.
+async fn ready<F: Future + Unpin>(future: &mut F) -> bool {
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_ready())).await
+}
+
+#[test]
+fn a_million_pending_timers_keep_no_other_from_firing() {
+    let count = bulk(1 << 20);
+    on_one_core(move || async move {
+        let mut sleeps: Vec<_> = (0..count as u64)
+            .map(|n| sleep(Duration::from_secs(600) + Duration::from_micros(n * 977)))
+            .collect();
+        for sleep in &mut sleeps {
+            assert!(!ready(sleep).await);
+        }
+        let due = deadline_after(2 * MS);
+        sleep_until(due).await;
+        assert!(due <= Instant::now());
+        // In an order of its own: 2^20 has no odd factor.
+        for i in 0..sleeps.len() {
+            let at = i * 7919 % sleeps.len();
+            sleeps[at] = sleep(Duration::ZERO);
+        }
+        sleep(MS).await;
+        Ok(())
+    });
+}
+
+/// Seen to fail: without a slack the sleepers wake in many turns.
+#[test]
+fn with_a_slack_many_timers_share_a_wake_and_none_is_early() {
+    let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
+    let build = |slack| {
+        let builder = Runtime::builder().cores(first.to_string().parse().unwrap()).pool_bytes(1 << 20);
+        builder.timer_slack(slack).build()
+    };
+    assert_eq!(build(Duration::from_secs(11)).unwrap_err().kind(), ErrorKind::Input);
+    let runtime = build(20 * MS).unwrap();
+    runtime
+        .run(|| async {
+            let start = Instant::now();
+            let tasks: Vec<_> = (0..100)
+                .map(|n| {
+                    let due = start + 100 * MS + Duration::from_micros(n * 200);
+                    spawn(async move {
+                        sleep_until(due).await;
+                        assert!(due <= Instant::now(), "early");
+                        annulus::core::counters().turns
+                    })
+                })
+                .collect();
+            let mut turns = BTreeSet::new();
+            for task in tasks {
+                turns.insert(task.await.expect("it does not panic"));
+            }
+            // 20 ms of deadlines touch two ticks of 20 ms, three with both ends.
+            assert!(turns.len() <= 3, "{turns:?}");
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_sleep_is_moved_in_both_directions_and_used_again() {
+    on_one_core(|| async {
+        let start = Instant::now();
+        let mut moved = sleep(Duration::from_secs(600));
+        assert!(!ready(&mut moved).await && !moved.is_elapsed());
+        // The task that waits does not poll again before it is woken.
+        let waiting = spawn(async move {
+            let mut polls = 0;
+            let mut reset = false;
+            poll_fn(|cx| {
+                polls += 1;
+                let polled = Pin::new(&mut moved).poll(cx);
+                if !std::mem::replace(&mut reset, true) {
+                    moved.reset(start + 5 * MS);
+                }
+                polled
+            })
+            .await;
+            (moved, polls)
+        });
+        let (mut moved, polls) = waiting.await.expect("it does not panic");
+        assert!(start.elapsed() >= 5 * MS && polls == 2);
+        assert_eq!(moved.deadline(), start + 5 * MS);
+        moved.reset(deadline_after(Duration::from_secs(600)));
+        assert!(!ready(&mut moved).await, "a completed sleep sleeps again");
+        moved.reset(start);
+        (&mut moved).await;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_deadline_that_has_passed_still_lets_a_ready_future_win() {
+    on_one_core(|| async {
+        let past = Instant::now();
+        assert_eq!(timeout_at(past, async { 7 }).await, Ok(7));
+        assert!(timeout_at(past, std::future::pending::<()>()).await.is_err());
+        sleep(Duration::ZERO).await;
+        assert!(!ready(&mut sleep(Duration::MAX)).await);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interval_ticks_when_due_and_a_dropped_tick_waits() {
+    on_one_core(|| async {
+        let start = Instant::now();
+        let mut ticks = interval_at(start, 3 * MS);
+        assert_eq!(ticks.tick().await, start);
+        assert!(timeout_at(start, ticks.tick()).await.is_err() || start.elapsed() >= 3 * MS);
+        let next = ticks.next_due();
+        assert_eq!(ticks.tick().await, next);
+        assert!(next <= Instant::now());
+        // Three ticks are missed.
+        let mut burst = interval_at(start, 3 * MS);
+        let mut skip = interval_at(start, 3 * MS).missed(MissedTick::Skip);
+        sleep_until(start + 10 * MS).await;
+        for n in 0..4 {
+            assert_eq!(burst.tick().await, start + 3 * MS * n);
+        }
+        assert_eq!(skip.tick().await, start);
+        assert!(skip.next_due() > start + 10 * MS, "what was missed is left out");
+        let before = Instant::now();
+        skip.reset();
+        assert!(skip.next_due() >= before + skip.period());
+        interval(MS).tick().await;
+        Ok(())
+    });
+}
