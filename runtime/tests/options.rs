@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream as Std;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -62,8 +63,48 @@ async fn echo_until(enough: impl Fn() -> bool) -> annulus::Result<()> {
         stream.send_all(chunk).await?;
     }
     drop(stream);
-    peer.join().unwrap();
+    // Not joined here: the close goes through the ring, and a core that blocks submits nothing.
+    annulus::spawn_blocking(move || peer.join().unwrap()).await.expect("no panic");
     Ok(())
+}
+
+/// Two cores that wake each other a few hundred times, and are woken from outside, whether they are awake, look about or sleep.
+fn wake_each_other(builder: impl Fn(Builder, &str) -> Builder) {
+    let Some(cpus) = common::two_cpus() else { return };
+    let settings = Runtime::builder().cores(cpus.parse().unwrap()).pool_bytes(1 << 20).ring_entries(64);
+    let running = builder(settings, &cpus).build().unwrap().start(|| async {
+        annulus::core::stopping().await;
+        annulus::Ok(())
+    });
+    let running = running.unwrap();
+    let sum = running.handle().submit_to_blocking(0, async || {
+        let mut sum = 0;
+        for i in 0..300 {
+            sum += annulus::core::submit_to(1, async move || i).await.expect("core 1 is there");
+        }
+        sum
+    });
+    assert_eq!(sum.unwrap(), 300 * 299 / 2);
+    for core in [0, 1].repeat(20) {
+        // Nothing is under way, so sooner or later it sleeps; and this finds it anywhere on the way.
+        let index = running.handle().submit_to_blocking(core, async || annulus::core::index());
+        assert_eq!(index.unwrap(), core);
+    }
+    running.stop();
+    running.wait().unwrap();
+}
+
+#[test]
+fn cores_that_spin_wake_each_other() {
+    wake_each_other(|builder, _| builder.spin(Duration::from_micros(50)));
+}
+
+#[test]
+fn cores_with_pollers_wake_each_other() {
+    // The pollers sleep now and then, on the CPUs of the cores.
+    wake_each_other(|builder, cpus| {
+        builder.sqpoll(Duration::from_millis(1)).sqpoll_cpus(cpus.parse().unwrap())
+    });
 }
 
 /// Seen to fail (by running for ever): with `has_completions` always false.
@@ -77,6 +118,24 @@ fn a_core_that_spins_finds_what_comes() {
             echo_until(|| annulus::core::counters().spins_won >= 3).await?;
             let counters = annulus::core::counters();
             assert!(counters.spins >= counters.spins_won, "{counters}");
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// A look about ends with the next timer.
+#[test]
+fn timers_fire_while_a_core_spins() {
+    one_core()
+        .spin(Duration::from_secs(3600))
+        .build()
+        .unwrap()
+        .run(|| async {
+            for _ in 0..3 {
+                annulus::time::sleep(Duration::from_millis(2)).await;
+            }
+            let counters = annulus::core::counters();
+            assert!(counters.spins_won >= 3 && counters.parks == 0, "{counters}");
             Ok(())
         })
         .unwrap();
@@ -125,8 +184,10 @@ fn a_polled_ring_submits_without_a_system_call() {
 fn a_poller_that_sleeps_is_woken() {
     let path = numbers("woken", 1);
     let file = path.clone();
+    let (tell, done) = mpsc::channel();
+    let tell = Mutex::new(tell);
     let running = polled(Duration::from_millis(1)).build().unwrap().start(move || {
-        let file = file.clone();
+        let (file, tell) = (file.clone(), tell.lock().unwrap().clone());
         async move {
             let file = File::open(file, OpenOptions::new()).await?;
             let before = annulus::core::counters().poller_wakes;
@@ -135,12 +196,16 @@ fn a_poller_that_sleeps_is_woken() {
                 read(&file, 0).await?;
             }
             echo_until(|| true).await?;
+            file.stat().await?;
+            tell.send(()).expect("the test waits");
             annulus::core::stopping().await;
             annulus::Ok(())
         }
     });
     let running = running.unwrap();
+    done.recv().unwrap();
     let report = running.report();
+    assert!(!report.workers.is_empty(), "the one that did the stat is the poller's, and goes in seconds");
     let text = report.to_string();
     let poller = affinity_of_current().unwrap().last().unwrap();
     assert_eq!(report.cores[0].ring.sqpoll, Some(poller.0));

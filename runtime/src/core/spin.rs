@@ -24,16 +24,18 @@ impl Spin {
         !self.most.is_zero()
     }
 
+    /// Whether the last times make a look worth while.
+    pub(crate) fn is_worth_while(&self) -> bool {
+        !self.next.get().is_zero()
+    }
+
     /// Looks until `found` says that there is work, for no longer than the last times make worth while. True: there is.
     pub(crate) fn look(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
-        if patience.is_zero() {
-            return false;
-        }
         let begin = Instant::now();
         while begin.elapsed() < patience {
             if found() {
-                self.next.set(self.most.min(patience * 2));
+                self.next.set(self.most.min(patience.saturating_mul(2)));
                 return true;
             }
             std::hint::spin_loop();
@@ -46,7 +48,7 @@ impl Spin {
     /// The core slept for so long, after a look in vain.
     pub(crate) fn slept(&self, time: Duration) {
         if time <= self.most {
-            self.next.set(self.most.min((self.next.get() * 2).max(self.most / LEAST)));
+            self.next.set(self.most.min(self.next.get().saturating_mul(2).max(self.most / LEAST)));
         }
     }
 }
@@ -62,14 +64,13 @@ mod tests {
         assert!(spin.is_on() && !Spin::new(Duration::ZERO).is_on());
         assert!(spin.look(|| true));
         let mut vain = 0;
-        while spin.next.get() > Duration::ZERO {
+        while spin.is_worth_while() {
             assert!(!spin.look(|| false));
             vain += 1;
         }
         assert_eq!(vain, 5, "16, 8, 4, 2 and 1 us");
-        assert!(!spin.look(|| panic!("an idle core does not look")));
         spin.slept(Duration::from_secs(1));
-        assert_eq!(spin.next.get(), Duration::ZERO);
+        assert!(!spin.is_worth_while(), "an idle core does not look");
         for expected in [1, 2, 4, 8, 16, 16] {
             spin.slept(Duration::from_micros(15));
             assert_eq!(spin.next.get(), Duration::from_micros(expected));

@@ -9,7 +9,7 @@
 //! | `CLAMP`, `CQSIZE` | 5.6 | a CQ of four times the SQ: multishot operations complete more than they submit |
 //! | `NO_SQARRAY` | 6.6 | one indirection less per SQE; **downgraded** where the kernel says `EINVAL` |
 //!
-//! With a submission poller ([`Poller`]) `SQPOLL` and `SQ_AFF` take the place of the first three.
+//! With a submission poller ([`Poller`]) `SQPOLL` and `SQ_AFF` take the place of `DEFER_TASKRUN` and `TASKRUN_FLAG`.
 //!
 //! The floor is Linux 6.1: without `DEFER_TASKRUN` a core does not start, and the error says so.
 //! Man page: `io_uring_setup(2)`.
@@ -46,7 +46,7 @@ pub struct RingFeatures {
     /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today).
     pub zc_report: bool,
     /// The CPU of the kernel thread that takes the submissions (`IORING_SETUP_SQPOLL`), where that was
-    /// [asked for](crate::Builder::sqpoll). Then `SINGLE_ISSUER`, `DEFER_TASKRUN` and `TASKRUN_FLAG` are left out.
+    /// [asked for](crate::Builder::sqpoll). Then `DEFER_TASKRUN` and `TASKRUN_FLAG` are left out.
     pub sqpoll: Option<u32>,
     /// Waits poll network devices, which was [asked for](crate::Builder::busy_poll) (`IORING_REGISTER_NAPI`, Linux 6.9).
     pub busy_poll: bool,
@@ -100,11 +100,16 @@ impl RingOptions {
 /// Makes the ring. Must run on the pinned thread: the kernel takes the ring's pages from the node of the CPU that asks.
 pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
     let mut builder = IoUring::<io_uring::squeue::Entry, io_uring::cqueue::Entry>::builder();
-    builder.dontfork().setup_submit_all().setup_clamp().setup_cqsize(options.cq_entries);
+    builder
+        .dontfork()
+        .setup_single_issuer()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(options.cq_entries);
     match options.poller {
-        // The kernel refuses DEFER_TASKRUN and TASKRUN_FLAG beside SQPOLL; the poller is not the only issuer of what we register.
+        // The kernel refuses DEFER_TASKRUN and TASKRUN_FLAG beside SQPOLL; its poller counts as the single issuer.
         Some(poller) => builder.setup_sqpoll(poller.idle_ms).setup_sqpoll_cpu(poller.cpu),
-        None => builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
+        None => builder.setup_defer_taskrun().setup_taskrun_flag(),
     };
     let explain = |e| explain(e, options.poller);
     let plain = builder.clone();

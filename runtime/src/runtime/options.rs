@@ -114,7 +114,8 @@ impl Builder {
     /// not write to its eventfd. It costs CPU time that other threads on this CPU could use, the other core of a hypervisor's
     /// or SMT pair too. It is adaptive: a look in vain halves the next, down to nothing, and a sleep shorter than `most` makes it
     /// longer again, so an idle core sleeps as always. 10 to 50 us are sensible; more than the machine's wake costs is waste.
-    /// [`Counters::spins`](crate::Counters::spins) and [`spins_won`](crate::Counters::spins_won) tell whether it pays.
+    /// [`Counters::spins`](crate::Counters::spins) and [`spins_won`](crate::Counters::spins_won) tell whether it pays;
+    /// [`busy_ns`](crate::Counters::busy_ns) counts a look as work.
     pub fn spin(mut self, most: Duration) -> Self {
         self.options.spin = most;
         self
@@ -124,9 +125,9 @@ impl Builder {
     /// system call. The thread polls, and sleeps after `idle` without work (at least 1 ms); waking it is a system call. Off by default.
     ///
     /// It costs a second CPU for each busy core, on the same node: one that no core runs on, or those of
-    /// [`sqpoll_cpus`](Self::sqpoll_cpus). The kernel then has neither `DEFER_TASKRUN` nor its `TASKRUN_FLAG`, and `SINGLE_ISSUER` says
-    /// nothing, so all three are left out: completions are made on the poller's CPU, and each costs a cache line that moves
-    /// between the two. A server is seldom faster by it; a core with many small submissions can be. The system call of a wait stays.
+    /// [`sqpoll_cpus`](Self::sqpoll_cpus). The kernel then allows neither `DEFER_TASKRUN` nor `TASKRUN_FLAG`: completions are made
+    /// on the poller's CPU, and each costs a cache line that moves between the two. A server is seldom faster by it; a core
+    /// with many small submissions can be. The system call of a wait stays.
     ///
     /// Linux 5.13 for an unprivileged process; `io_uring_setup(2)`.
     ///

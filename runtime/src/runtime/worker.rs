@@ -344,7 +344,7 @@ impl Core {
 
     /// Sleeps until a completion, a timer or a ring of the doorbell.
     fn park(&self) -> Result<()> {
-        if self.spin.is_on() && self.find_work() {
+        if self.spin.is_worth_while() && self.find_work() {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
         let doorbell = self.shared.doorbell();
