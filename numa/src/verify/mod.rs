@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fmt, ops::Range};
 
 pub(crate) use own::{bring_own_home, move_home};
 pub use own::{
-    heap_of_current_thread, mapping_of, stack_of_current_thread, thread_descriptor_of_current_thread,
+    bring_home, heap_of_current_thread, mapping_of, stack_of_current_thread, thread_descriptor_of_current_thread,
     tls_of_current_thread,
 };
 

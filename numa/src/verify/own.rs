@@ -63,7 +63,12 @@ pub(crate) fn bring_own_home(node: NodeId) -> usize {
     stack.into_iter().chain(whole_heap()).map(|range| bring_home(range, node)).sum()
 }
 
-fn bring_home(range: Range<usize>, node: NodeId) -> usize {
+/// Brings memory of this process, which somebody may have touched from elsewhere, to `node`, with a preference for that node from
+/// then on (`mbind(2)`, `MPOL_PREFERRED` with `MPOL_MF_MOVE`); says how many pages had to move. Whole pages are moved: everything
+/// on a page of `range` goes along. A refusal is no failure: the pages stay, and a look at them shows where.
+pub fn bring_home(range: Range<usize>, node: NodeId) -> usize {
+    let page = sys::page_size();
+    let range = range.start / page * page..range.end.next_multiple_of(page);
     let strays = |range| {
         let placed = ask_each_page(range).map(|(_, placed)| placed).unwrap_or_default();
         placed.iter().filter(|(_, at)| *at != node).map(|(page, _)| *page).collect::<Vec<_>>()

@@ -1,7 +1,7 @@
 //! Cheap counters of a core: written by its thread only, read by anyone.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,6 +31,14 @@ impl Counter {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CoreCounters(Arc<Cells>);
 
+impl CoreCounters {
+    /// Where they lie.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = std::ptr::from_ref::<Cells>(&self.0).addr();
+        start..start + size_of::<Cells>()
+    }
+}
+
 impl Deref for CoreCounters {
     type Target = Cells;
 
@@ -41,9 +49,10 @@ impl Deref for CoreCounters {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+ ; $($(#[doc = $hdoc:literal])+ $histogram:ident,)+) => {
-        /// The counters of a core as its own thread writes them. On lines of their own (two, as CPUs fetch lines in pairs).
+        /// The counters of a core as its own thread writes them. On pages of their own, which the core brings to its node: who
+        /// starts the runtime makes them.
         #[derive(Debug, Default)]
-        #[repr(align(128))]
+        #[repr(align(4096))]
         pub(crate) struct Cells {
             $(pub(crate) $name: Counter,)+
             $(pub(crate) $histogram: HistogramCells,)+

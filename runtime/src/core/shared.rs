@@ -1,6 +1,7 @@
 //! What other threads may touch of a core: its mailbox, its doorbell, its counters.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +16,9 @@ use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
 use crate::task::Woken;
 
-/// The part of a core that outlives its thread, kept by tasks and wakers.
+/// The part of a core that outlives its thread, kept by tasks and wakers. On pages of its own, which the core brings to its
+/// node: who starts the runtime makes it.
+#[repr(align(4096))]
 pub(crate) struct CoreShared {
     pub(crate) index: usize,
     pub(crate) cpu: CpuId,
@@ -47,6 +50,12 @@ impl CoreShared {
             doorbell: Doorbell::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
         })
+    }
+
+    /// Where it lies.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = std::ptr::from_ref(self).addr();
+        start..start + size_of::<Self>()
     }
 
     pub(crate) fn bell_fd(&self) -> RawFd {

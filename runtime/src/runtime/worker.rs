@@ -146,6 +146,12 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
+    for seen in [shared.addresses(), shared.counters.addresses()] {
+        if placement_of_current().is_some() {
+            verify::bring_home(seen.clone(), planned.memory);
+        }
+        ranges.push(("seen by others", seen));
+    }
     ranges.extend(ring.memory());
     let too_small = || {
         Error::new(
