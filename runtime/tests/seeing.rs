@@ -56,17 +56,11 @@ fn a_stalled_core_is_named_by_where_its_task_was_spawned() {
     assert_eq!(running.stalls(Duration::from_millis(1)).pop().unwrap().poll, stall.poll);
     *held.0.lock().unwrap() = false;
     held.1.notify_all();
-<<<<<<< HEAD
     // Idle, it is not named. Two looks: in the first a poll may have ended.
     let mut unnamed = 0;
     while unnamed < 2 {
         let named = !running.stalls(Duration::from_millis(20)).is_empty();
         unnamed = if named { 0 } else { unnamed + 1 };
-=======
-    // The first look may still have seen the poll that blocked; the others see an idle core, which is not named.
-    for _ in 0..3 {
-        while !running.stalls(Duration::from_millis(1)).is_empty() {}
->>>>>>> seeoptions
     }
     running.stop();
     running.wait().unwrap();
@@ -84,12 +78,8 @@ async fn end_turn() {
     annulus::time::sleep(Duration::from_millis(1)).await;
 }
 
-<<<<<<< HEAD
 /// Seen to fail: with the line that counts it left out, for punts, enters, SQEs per enter, CQEs per turn, and what is out, was
 /// at most out and was refused of blocks and receive buffers (these are never refused here).
-=======
-/// Seen to fail: with `iowq_punts.add`, `sqes_per_enter.record`, `cqes_per_turn.record`, `bufs.tell` or `blocks.count` left out.
->>>>>>> seeoptions
 #[test]
 fn counters_tell_what_was_done() {
     on_one_core(|| async {
