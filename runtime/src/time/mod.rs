@@ -138,7 +138,7 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-/// Runs `future` for at most `duration`. Then it is dropped: see its own "Cancellation" for what that means.
+/// Runs `future` for at most `duration`; for no time, it is polled once. Then it is dropped: see its own "Cancellation" for what that means.
 ///
 /// # Errors
 /// [`Elapsed`] when the time is up first. A future that is ready at the same moment wins.
@@ -146,7 +146,7 @@ impl std::error::Error for Elapsed {}
 /// # Cancellation
 /// Drops `future`.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    timeout_at(deadline_after(duration), future).await
+    until(sleep(duration), future).await
 }
 
 /// Runs `future` until `deadline` at most.
@@ -157,8 +157,11 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 /// # Cancellation
 /// Drops `future`.
 pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
+    until(sleep_until(deadline), future).await
+}
+
+async fn until<F: Future>(mut sleep: Sleep, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
-    let mut sleep = sleep_until(deadline);
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
         Poll::Pending => Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed)),
