@@ -33,10 +33,14 @@ impl Spin {
     pub(crate) fn look(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
         let begin = Instant::now();
-        while begin.elapsed() < patience {
+        // The first look comes before the clock: a core that was slow to get here is given one all the same.
+        loop {
             if found() {
                 self.next.set(self.most.min(patience.saturating_mul(2)));
                 return true;
+            }
+            if begin.elapsed() >= patience {
+                break;
             }
             std::hint::spin_loop();
         }
