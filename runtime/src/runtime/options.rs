@@ -87,14 +87,14 @@ impl Options {
 
 impl Builder {
     /// Counts how long each core was busy and how long it waited ([`Counters::busy_ns`](crate::Counters::busy_ns)). Off by
-    /// default: it reads the clock twice for each wait, 20 to 50 ns each time.
+    /// default: it reads the clock twice for each wait.
     pub fn measure_time(mut self, on: bool) -> Self {
         self.options.measure_time = on;
         self
     }
 
     /// Counts how long each poll of a task took ([`Counters::poll_ns`](crate::Counters::poll_ns)). Off by default: it reads the
-    /// clock twice for each poll, 20 to 50 ns each time.
+    /// clock twice for each poll.
     pub fn measure_polls(mut self, on: bool) -> Self {
         self.options.measure_polls = on;
         self
