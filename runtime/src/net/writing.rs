@@ -7,6 +7,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
 use super::socket::Socket;
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
@@ -108,6 +111,19 @@ pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
+/// Gives the kernel what there is room for, by a call on the core (`send(2)`): nothing where there is none.
+pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    let flags = SendFlags::from_bits_retain(flags as u32) | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match rustix::net::send(socket.fd(), bytes, flags) {
+        Ok(n) => {
+            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+            Ok(n)
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(e) => Err(os(e)),
+    }
+}
+
 /// Waits for its turn and sends all of a buffer.
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct SendAll<B: IoBuf> {
@@ -116,6 +132,8 @@ pub(crate) struct SendAll<B: IoBuf> {
     /// Bytes that have left.
     from: usize,
     flags: i32,
+    /// The core is to try first.
+    now: bool,
     step: Step<B>,
 }
 
@@ -129,7 +147,13 @@ enum Step<B: IoBuf> {
 impl<B: IoBuf> SendAll<B> {
     /// `flags`: `MSG_MORE`, or nothing.
     pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
-        Self { socket, turn: None, from: 0, flags, step: Step::Here(buf) }
+        Self { socket, turn: None, from: 0, flags, now: false, step: Step::Here(buf) }
+    }
+
+    /// Has the core try first, and the ring send only what that leaves.
+    pub(crate) fn now_first(mut self) -> Self {
+        self.now = true;
+        self
     }
 
     fn end(&mut self, result: Result<B, BufError<B>>, is_sound: bool) -> Poll<Result<B, BufError<B>>> {
@@ -150,6 +174,10 @@ impl<B: IoBuf> Future for SendAll<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        // Before the turn is taken: whoever is dropped here has sent nothing.
+        if this.now && this.turn.is_none() && Core::with(|core| core.budget.poll(cx)).is_pending() {
+            return Poll::Pending;
+        }
         loop {
             if let Step::Asked(send) = &mut this.step {
                 let (result, buf) = match Pin::new(send).poll(cx) {
@@ -177,6 +205,15 @@ impl<B: IoBuf> Future for SendAll<B> {
             }
             match std::mem::replace(&mut this.step, Step::Over) {
                 Step::Here(buf) if this.from >= buf.bytes().len() => return this.end(Ok(buf), true),
+                Step::Here(buf) if this.now => {
+                    this.now = false;
+                    match send_now(&this.socket, &buf.bytes()[this.from..], this.flags) {
+                        Ok(n) => this.from += n,
+                        Err(e) => return this.end(Err(BufError::io("send failed", e, buf)), true),
+                    }
+                    Core::with(|core| core.budget.spend());
+                    this.step = Step::Here(buf);
+                }
                 Step::Here(buf) => {
                     let socket = Rc::clone(&this.socket);
                     let send = Send { socket, buf, from: this.from, flags: this.flags };

@@ -11,6 +11,9 @@ use super::{MAX_DISCARDED_BODY, MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE, Refusal,
 /// No method in the IANA registry is longer than 17 bytes; what is longer is not a method.
 const MAX_METHOD: usize = 32;
 
+/// Header lines that a request usually has, at most.
+const FEW_FIELDS: usize = 16;
+
 /// A well-formed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
@@ -56,16 +59,16 @@ pub(crate) enum Parsed {
     Refused(Refusal),
 }
 
-/// Reads one request head from the beginning of `bytes`.
-pub(crate) fn parse(bytes: &[u8]) -> Parsed {
-    match try_parse(bytes) {
+/// Reads one request head from the beginning of `bytes`. `room` is memory for its path.
+pub(crate) fn parse(bytes: &[u8], room: &mut Vec<u8>) -> Parsed {
+    match try_parse(bytes, room) {
         Ok(Some((request, taken))) => Parsed::Complete(request, taken),
         Ok(None) => Parsed::Partial,
         Err(refusal) => Parsed::Refused(refusal),
     }
 }
 
-fn try_parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<(Request, usize)>, Refusal> {
     // RFC 9112 2.2: empty lines before a request line are ignored. They count against the head's limit.
     let start = empty_lines(bytes);
     if start > MAX_HEAD {
@@ -78,11 +81,14 @@ fn try_parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     let request_line = RequestLine::parse(&bytes[start..start + line_len])?;
 
     let fields_start = start + line_len + 2;
-    let Some(head_len) = head_end(bytes, fields_start)? else {
+    let Some((head_len, lines)) = head_end(bytes, fields_start)? else {
         return Ok(None);
     };
-    let fields = parse_fields(&bytes[fields_start..head_len])?;
-    Ok(Some((assess(&request_line, &fields)?, head_len)))
+    let bytes = &bytes[fields_start..head_len];
+    // Most heads have a few lines, and slots have to be written before they are used.
+    let fields =
+        if lines <= FEW_FIELDS { parse_fields::<FEW_FIELDS>(bytes) } else { parse_fields::<MAX_FIELDS>(bytes) }?;
+    Ok(Some((assess(&request_line, &fields, room)?, head_len)))
 }
 
 /// How many bytes of CRLF pairs `bytes` begins with.
@@ -103,12 +109,13 @@ fn line(bytes: &[u8], limit: usize, too_long: Status) -> Result<Option<usize>, R
     }
 }
 
-/// Where the head ends (the byte after the empty line), or `None` if its end is not there yet.
-fn head_end(bytes: &[u8], fields_start: usize) -> Result<Option<usize>, Refusal> {
+/// Where the head ends (the byte after the empty line) and how many header lines it has, or `None` if its end is not there
+/// yet.
+fn head_end(bytes: &[u8], fields_start: usize) -> Result<Option<(usize, usize)>, Refusal> {
     let mut at = fields_start;
-    for _ in 0..=MAX_FIELDS {
+    for lines in 0..=MAX_FIELDS {
         match line(&bytes[at..], MAX_HEAD.saturating_sub(at), Status::HeadersTooLarge)? {
-            Some(0) => return Ok(Some(at + 2)),
+            Some(0) => return Ok(Some((at + 2, lines))),
             Some(len) => at += len + 2,
             None => return Ok(None),
         }
@@ -169,9 +176,9 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// Reads the header lines, of which `bytes` holds all, up to and with the empty line.
-fn parse_fields(bytes: &[u8]) -> Result<Fields, Refusal> {
-    let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
+/// Reads the header lines, of which `bytes` holds all, up to and with the empty line, and which are `SLOTS` at most.
+fn parse_fields<const SLOTS: usize>(bytes: &[u8]) -> Result<Fields, Refusal> {
+    let mut slots = [httparse::EMPTY_HEADER; SLOTS];
     match httparse::parse_headers(bytes, &mut slots) {
         Ok(httparse::Status::Complete((taken, lines))) if taken == bytes.len() => Fields::gather(lines),
         Ok(_) => Err(Refusal::bad("the header lines do not end where the empty line is")),
@@ -187,7 +194,7 @@ fn parse_fields(bytes: &[u8]) -> Result<Fields, Refusal> {
 }
 
 /// Puts request line and fields together and decides what they mean.
-fn assess(line: &RequestLine<'_>, fields: &Fields) -> Result<Request, Refusal> {
+fn assess(line: &RequestLine<'_>, fields: &Fields, room: &mut Vec<u8>) -> Result<Request, Refusal> {
     let old = line.minor == 0;
     // RFC 9112 3.2.
     if !fields.has_host && !old {
@@ -208,8 +215,8 @@ fn assess(line: &RequestLine<'_>, fields: &Fields) -> Result<Request, Refusal> {
     }
     let body = fields.content_length.unwrap_or(0);
     let ask = match line.method {
-        b"GET" => Ask::Get(target::resolve(line.target)?),
-        b"HEAD" => Ask::Head(target::resolve(line.target)?),
+        b"GET" => Ask::Get(target::resolve(line.target, room)?),
+        b"HEAD" => Ask::Head(target::resolve(line.target, room)?),
         _ => Ask::Other,
     };
     if simple && body > MAX_DISCARDED_BODY {
