@@ -98,7 +98,7 @@ fn empty_lines(bytes: &[u8]) -> usize {
 
 /// The length of the line that `bytes` begins with, without its CRLF, or `None` if its end is not there yet.
 fn line(bytes: &[u8], limit: usize, too_long: Status) -> Result<Option<usize>, Refusal> {
-    match bytes.iter().take(limit).position(|&b| b == b'\n') {
+    match memchr::memchr(b'\n', &bytes[..bytes.len().min(limit)]) {
         Some(0) => Err(Refusal::bad("a line ends with LF alone")),
         Some(lf) if bytes[lf - 1] == b'\r' => Ok(Some(lf - 1)),
         Some(_) => Err(Refusal::bad("a line ends with LF alone")),
@@ -129,6 +129,8 @@ fn may_become_request_line(bytes: &[u8]) -> Result<(), Refusal> {
     if matches!(bytes, b"" | b"\r") {
         return Ok(());
     }
+    // One byte more than a method may have tells all there is to tell.
+    let bytes = &bytes[..bytes.len().min(MAX_METHOD + 1)];
     let method = bytes.iter().position(|&b| b == b' ').map_or(bytes, |space| &bytes[..space]);
     if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|&b| fields::is_token(b)) {
         return Err(Refusal::bad("this is not an HTTP request line"));
@@ -145,15 +147,21 @@ struct RequestLine<'a> {
     minor: u8,
 }
 
+const NOT_THREE_PARTS: Refusal =
+    Refusal::bad("the request line is not: method, space, target, space, version");
+
 impl<'a> RequestLine<'a> {
     /// `method SP target SP HTTP/d.d`, with exactly these two spaces (RFC 9112 3).
     fn parse(line: &'a [u8]) -> Result<Self, Refusal> {
-        let mut parts = line.split(|&b| b == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(Refusal::bad("the request line is not: method, space, target, space, version"));
-        };
+        let spaces = (memchr::memchr(b' ', line), memchr::memrchr(b' ', line));
+        let (Some(first), Some(last)) = spaces else { return Err(NOT_THREE_PARTS) };
+        if first == last {
+            return Err(NOT_THREE_PARTS);
+        }
+        let (method, target, version) = (&line[..first], &line[first + 1..last], &line[last + 1..]);
+        if memchr::memchr(b' ', target).is_some() {
+            return Err(NOT_THREE_PARTS);
+        }
         let [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] = *version else {
             return Err(Refusal::bad("the request line does not end with an HTTP version"));
         };
