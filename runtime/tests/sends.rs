@@ -356,36 +356,3 @@ fn blocks_come_back_to_their_pool_with_the_notification() {
         Ok(())
     });
 }
-
-/// Seen to fail: with what the socket has no room for forgotten, and with the ring sending all of it once more.
-#[test]
-fn what_is_sent_at_once_is_sent_whole_and_in_order_also_when_there_is_no_room() {
-    let (got, expected) = on_one_core(|| async {
-        let (stream, client) = connected().await?;
-        // Nobody reads yet, so the second has to wait for room.
-        let (first, second) = (pattern(0, 1000), pattern(3, 20 << 20));
-        core::counters();
-        annulus::yield_now().await;
-        let before = core::counters().sqes;
-        stream.send_all_now(first.clone(), true).await?;
-        annulus::yield_now().await;
-        assert_eq!(core::counters().sqes, before, "there was room, so the ring was not asked");
-        let reader = reader(client);
-        let second = stream.send_all_now(second, false).await?;
-        stream.send_all_now(Vec::new(), false).await?;
-        Ok((reader, [first, second].concat()))
-    });
-    assert!(got.join().unwrap() == expected);
-}
-
-#[test]
-fn a_send_at_once_that_is_dropped_half_way_poisons_the_stream() {
-    on_one_core(|| async {
-        let (stream, _deaf) = connected().await?;
-        let all = stream.send_all_now(vec![0; 64 << 20], false);
-        assert!(time::timeout(Duration::from_millis(20), all).await.is_err(), "nobody reads");
-        let e = stream.send_all_now("x", false).await.expect_err("an unknown part has left");
-        assert_eq!(e.error.kind(), ErrorKind::WritePoisoned);
-        Ok(())
-    });
-}

@@ -440,7 +440,10 @@ fn messages_are_copied_and_bulk_is_spliced() {
         let all = bulk + 1 + 4 * ROUNDS * MESSAGE;
         assert_eq!(spliced + counters.relay_bytes_copied as usize, all, "{counters}");
         // What comes before the relay has seen that it is bulk is copied, and a few messages before it sees that it is no more.
-        assert!(spliced >= bulk - (1 << 20) && spliced <= bulk + 10 * MESSAGE, "{spliced} of {bulk} by {road}");
+        assert!(
+            spliced >= bulk - (1 << 20) && spliced <= bulk + 10 * MESSAGE,
+            "{spliced} of {bulk} by {road}"
+        );
     }
 }
 

@@ -39,7 +39,12 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
         Kind::Hello(_) => {
             add("bare", "{bare}/bare_http --cpu {cpu} --body {body}", Learn::Line, None);
             for sendfile in ["on", "off"] {
-                add(&format!("nginx sendfile {sendfile}"), NGINX, Learn::Port, Some(nginx_files(sendfile, CACHE)));
+                add(
+                    &format!("nginx sendfile {sendfile}"),
+                    NGINX,
+                    Learn::Port,
+                    Some(nginx_files(sendfile, CACHE)),
+                );
             }
             add("nginx uncached", NGINX, Learn::Port, Some(nginx_files("on", "")));
             add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
@@ -58,7 +63,12 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
                 add(&format!("bare {road}"), &command, Learn::Line, None);
             }
             for sendfile in ["on", "off"] {
-                add(&format!("nginx sendfile {sendfile}"), NGINX, Learn::Port, Some(nginx_files(sendfile, CACHE)));
+                add(
+                    &format!("nginx sendfile {sendfile}"),
+                    NGINX,
+                    Learn::Port,
+                    Some(nginx_files(sendfile, CACHE)),
+                );
             }
             add("nginx uncached", NGINX, Learn::Port, Some(nginx_files("on", "")));
             for road in ["ring", "inline"] {

@@ -49,9 +49,7 @@ impl Stat {
     /// not seen by this.
     pub fn is_unchanged(&self, other: &Stat) -> bool {
         let identity = |s: &Stat| (s.device, s.inode, s.kind, s.mode, s.owner, s.links, s.size);
-        self.changed == other.changed
-            && self.modified == other.modified
-            && identity(self) == identity(other)
+        self.changed == other.changed && self.modified == other.modified && identity(self) == identity(other)
     }
 }
 

@@ -163,20 +163,6 @@ impl<F: Family, S: Writes> Connection<F, S> {
     pub async fn send_all_more<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
         SendAll::new(Rc::clone(self.socket()), buf, libc::MSG_MORE).await
     }
-
-    /// As [`send_all`](Self::send_all), on the core as far as the socket has room (`send(2)`), and by the ring from there on:
-    /// for an answer that is ready while its request is being handled. It costs a system call of its own, and saves the
-    /// completion and the second poll of the task. With `more`, as [`send_all_more`](Self::send_all_more).
-    ///
-    /// # Errors
-    /// As for [`send_all`](Self::send_all).
-    ///
-    /// # Cancellation
-    /// As for [`send_all`](Self::send_all).
-    pub async fn send_all_now<B: IoBuf>(&self, buf: B, more: bool) -> Result<B, BufError<B>> {
-        let flags = if more { libc::MSG_MORE } else { 0 };
-        SendAll::new(Rc::clone(self.socket()), buf, flags).now_first().await
-    }
 }
 
 impl<F: Family, S: Side> Connection<F, S> {

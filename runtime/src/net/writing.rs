@@ -132,8 +132,6 @@ pub(crate) struct SendAll<B: IoBuf> {
     /// Bytes that have left.
     from: usize,
     flags: i32,
-    /// The core is to try first.
-    now: bool,
     step: Step<B>,
 }
 
@@ -147,13 +145,7 @@ enum Step<B: IoBuf> {
 impl<B: IoBuf> SendAll<B> {
     /// `flags`: `MSG_MORE`, or nothing.
     pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
-        Self { socket, turn: None, from: 0, flags, now: false, step: Step::Here(buf) }
-    }
-
-    /// Has the core try first, and the ring send only what that leaves.
-    pub(crate) fn now_first(mut self) -> Self {
-        self.now = true;
-        self
+        Self { socket, turn: None, from: 0, flags, step: Step::Here(buf) }
     }
 
     fn end(&mut self, result: Result<B, BufError<B>>, is_sound: bool) -> Poll<Result<B, BufError<B>>> {
@@ -174,10 +166,6 @@ impl<B: IoBuf> Future for SendAll<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        // Before the turn is taken: whoever is dropped here has sent nothing.
-        if this.now && this.turn.is_none() && Core::with(|core| core.budget.poll(cx)).is_pending() {
-            return Poll::Pending;
-        }
         loop {
             if let Step::Asked(send) = &mut this.step {
                 let (result, buf) = match Pin::new(send).poll(cx) {
@@ -205,15 +193,6 @@ impl<B: IoBuf> Future for SendAll<B> {
             }
             match std::mem::replace(&mut this.step, Step::Over) {
                 Step::Here(buf) if this.from >= buf.bytes().len() => return this.end(Ok(buf), true),
-                Step::Here(buf) if this.now => {
-                    this.now = false;
-                    match send_now(&this.socket, &buf.bytes()[this.from..], this.flags) {
-                        Ok(n) => this.from += n,
-                        Err(e) => return this.end(Err(BufError::io("send failed", e, buf)), true),
-                    }
-                    Core::with(|core| core.budget.spend());
-                    this.step = Step::Here(buf);
-                }
                 Step::Here(buf) => {
                     let socket = Rc::clone(&this.socket);
                     let send = Send { socket, buf, from: this.from, flags: this.flags };

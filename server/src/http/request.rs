@@ -86,8 +86,11 @@ fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<(Request, usize)
     };
     let bytes = &bytes[fields_start..head_len];
     // Most heads have a few lines, and slots have to be written before they are used.
-    let fields =
-        if lines <= FEW_FIELDS { parse_fields::<FEW_FIELDS>(bytes) } else { parse_fields::<MAX_FIELDS>(bytes) }?;
+    let fields = if lines <= FEW_FIELDS {
+        parse_fields::<FEW_FIELDS>(bytes)
+    } else {
+        parse_fields::<MAX_FIELDS>(bytes)
+    }?;
     Ok(Some((assess(&request_line, &fields, room)?, head_len)))
 }
 

@@ -4,7 +4,8 @@
 //! stands for it a fraction of that. So a file that is asked for again stays open for a second, and each time that it is
 //! asked for its name is looked up (`fstatat(2)`): device, inode, size, times, owner and permissions must be those of the
 //! file that was opened. A file that was replaced, written to, made unreadable or removed is opened anew by the very next
-//! request, and its bytes are read anew for every request. What a look at the name cannot tell, that a directory on the way
+//! request, and its bytes are read anew for every request. Requests that are handled in one turn of the core share a look:
+//! all of them had come before it. What a look at the name cannot tell, that a directory on the way
 //! was replaced by a symbolic link to itself out of ROOT, ends with the second.
 //!
 //! The table is small and each path has one place in it: a look is a sum over the path and one comparison, nothing is
@@ -45,6 +46,8 @@ struct Kept {
     path: Box<[u8]>,
     opened: Opened,
     stat: Stat,
+    /// The turn of the core in which its name was looked at last; 0 for none.
+    looked: u64,
     until: Instant,
 }
 
@@ -54,7 +57,10 @@ impl Cache {
     pub(super) fn new() -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let places = PLACES.min(limit / 32 / annulus::core::count() as u64).next_power_of_two();
-        Self { places: RefCell::new((0..places).map(|_| Place::default()).collect()), swept: Cell::new(false) }
+        Self {
+            places: RefCell::new((0..places).map(|_| Place::default()).collect()),
+            swept: Cell::new(false),
+        }
     }
 
     /// The file that `path` stands for, if it was kept open and is still the same.
@@ -62,8 +68,10 @@ impl Cache {
         let bytes = path.as_os_str().as_bytes();
         let mut places = self.places.borrow_mut();
         let place = place(&mut places, sum(bytes));
-        let kept = place.kept.as_ref().filter(|kept| *kept.path == *bytes)?;
-        if root.stat_now(path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
+        let kept = place.kept.as_mut().filter(|kept| *kept.path == *bytes)?;
+        let turn = annulus::core::turn();
+        if kept.looked == turn || root.stat_now(path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
+            kept.looked = turn;
             return Some(kept.opened.clone());
         }
         // What there is now is for an open to find out.
@@ -81,7 +89,8 @@ impl Cache {
             return;
         }
         let until = Instant::now() + KEEP;
-        place.kept = Some(Kept { path: bytes.into(), opened: opened.clone(), stat, until });
+        // The ring may have found its name before this turn.
+        place.kept = Some(Kept { path: bytes.into(), opened: opened.clone(), stat, looked: 0, until });
         drop(places);
         if !self.swept.replace(true) {
             annulus::spawn(sweep(Rc::clone(self))).detach();

@@ -18,7 +18,9 @@ pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
     match converse(&mut client, &site).await {
         Ok(Parting::AtOnce) => {}
         Ok(Parting::Gently) => part(client.stream).await,
-        Err(error) => tracing::debug!(peer = ?client.stream.peer_addr().ok(), %error, "the connection broke off"),
+        Err(error) => {
+            tracing::debug!(peer = ?client.stream.peer_addr().ok(), %error, "the connection broke off")
+        }
     }
 }
 

@@ -62,7 +62,8 @@ pub(super) async fn open(site: &Site, path: &Path) -> Result<Opened, Unavailable
         return Err(Unavailable::NotFound);
     }
     let facts = FileFacts { content_type: &content_type(path), size: stat.size, modified: stat.modified };
-    let fields = site.written(|out| response::file_fields(out, SystemTime::now(), &facts), |fields| Rc::from(fields));
+    let fields =
+        site.written(|out| response::file_fields(out, SystemTime::now(), &facts), |fields| Rc::from(fields));
     let opened = Opened { file, size: stat.size, fields };
     site.cache.keep(path, &opened, stat);
     Ok(opened)

@@ -54,7 +54,9 @@ impl Patience {
             let deadline = deadline.get_or_insert_with(|| annulus::time::deadline_after(limit));
             if !matches!(on_stop, OnStop::Wait) && Pin::new(&mut self.stopping).poll(cx).is_ready() {
                 match on_stop {
-                    OnStop::WaitFor(limit) => *deadline = (*deadline).min(annulus::time::deadline_after(limit)),
+                    OnStop::WaitFor(limit) => {
+                        *deadline = (*deadline).min(annulus::time::deadline_after(limit))
+                    }
                     OnStop::Wait | OnStop::Leave => return Poll::Ready(None),
                 }
                 on_stop = OnStop::Wait;

@@ -191,7 +191,9 @@ async fn plain(
 
 /// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`].
 async fn send(client: &mut Client, bytes: impl IoBuf, more: bool) -> annulus::Result<()> {
-    let sending = client.stream.send_all_now(bytes, more);
+    let stream = &client.stream;
+    let sending =
+        async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
     match client.patience.wait(SEND_TIMEOUT, OnStop::Wait, sending).await {
         Some(sent) => Ok(sent.map(drop)?),
         None => Err(too_slow()),
