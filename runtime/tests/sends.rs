@@ -3,36 +3,16 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream as Std};
+use std::net::TcpStream as Std;
 use std::thread;
 use std::time::Duration;
 
 use annulus::buf::Block;
 use annulus::net::{TcpListener, TcpStream};
 use annulus::{ErrorKind, Result, Runtime, core, time};
+use common::wire::{block, connected, free_blocks, jammed, pattern, reader};
 use common::{on_one_core, on_one_core_of, small};
 use rustix::net::sockopt;
-
-async fn connected() -> Result<(TcpStream, Std)> {
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let listener = TcpListener::bind(any)?;
-    let client = Std::connect(listener.local_addr()).unwrap();
-    Ok((listener.accept().await?, client))
-}
-
-/// Everything that a peer sends until its end, and a thread that fetches it.
-fn reader(mut client: Std) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut got = Vec::new();
-        client.read_to_end(&mut got).unwrap();
-        got
-    })
-}
-
-fn pattern(from: usize, len: usize) -> Vec<u8> {
-    let cycle: Vec<u8> = (0..251).collect();
-    cycle.repeat(len / 251 + 2)[from % 251..][..len].to_vec()
-}
 
 /// Seen to fail: with `from` not skipped after a short send, and with no bound on the vectors (`EMSGSIZE`).
 #[test]
@@ -188,12 +168,6 @@ fn receiving_into_a_buffer_takes_exactly_what_comes_next() {
     .unwrap();
 }
 
-fn block(from: usize, len: usize) -> Block {
-    let mut block = Block::take().expect("a block is free");
-    assert_eq!(block.extend_from_slice(&pattern(from, len)), len);
-    block
-}
-
 /// Whether the first core's ring is told of copies.
 fn reports() -> bool {
     let running = Runtime::builder().pool_bytes(1 << 20).build().unwrap().start(|| async {
@@ -245,25 +219,6 @@ fn a_zero_copy_send_that_is_copied_four_times_becomes_an_ordinary_one() {
     let expected: Vec<u8> =
         [pattern(0, 1000)].into_iter().chain((0..20).map(|i| pattern(i, 60_000))).flatten().collect();
     assert!(got == expected);
-}
-
-/// A connection whose peer has no room for another byte, while ours has room to take one: what is sent now without a copy
-/// stays with the network until the peer reads. And how many bytes lie before it.
-async fn jammed() -> Result<(TcpStream, Std, usize)> {
-    let (stream, client) = connected().await?;
-    sockopt::set_socket_send_buffer_size(&stream, 16 << 10).unwrap();
-    let mut before = 0;
-    while let Ok(n) = rustix::io::write(&stream, &[0; 1 << 14]) {
-        before += n;
-    }
-    // What an unprivileged user may have is far more than a block.
-    sockopt::set_socket_send_buffer_size(&stream, 200 << 10).unwrap();
-    Ok((stream, client, before))
-}
-
-fn free_blocks() -> usize {
-    let blocks: Vec<_> = std::iter::from_fn(Block::take).collect();
-    blocks.len()
 }
 
 /// Closing a socket gives nothing back while its peer does not read. Seen to fail: with `see_out` returning at once the

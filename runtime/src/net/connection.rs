@@ -67,6 +67,8 @@ impl<F: Family> Connection<F> {
     ///
     /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
     /// notification is due), the descriptor is a duplicate, and the connection is closed only after that has ended too.
+    /// What was sent without a copy stays lent until the network lets go of it, however long that is: this core does not
+    /// reset what is not its own any more. What is out when the core has ended for six seconds is leaked.
     ///
     /// # Errors
     /// [`ErrorKind::WritePoisoned`] after a send that was dropped half-way, [`ErrorKind::Io`] when the connection had failed;
@@ -83,9 +85,20 @@ impl<F: Family> Connection<F> {
             return Err(Error::io("the connection has failed", io::Error::from_raw_os_error(errno)));
         }
         let fd = match Rc::try_unwrap(socket) {
-            Ok(socket) => socket.into_fd(),
-            Err(shared) => fcntl_dupfd_cloexec(shared.fd(), 0)
-                .map_err(|e| Error::io("cannot duplicate a socket that is still in use", os(e)))?,
+            Ok(socket) => {
+                socket.give_up();
+                socket.into_fd()
+            }
+            Err(shared) => match fcntl_dupfd_cloexec(shared.fd(), 0) {
+                Ok(fd) => {
+                    shared.give_up();
+                    fd
+                }
+                Err(e) => {
+                    shared.see_out();
+                    return Err(Error::io("cannot duplicate a socket that is still in use", os(e)));
+                }
+            },
         };
         Ok((fd, came))
     }

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::custody::{Custody, Tie};
 use super::group::Member;
 use super::writing::Writing;
 use super::zero_copy::{self, Peer};
@@ -73,6 +74,9 @@ pub(crate) struct Socket {
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
+    custody: RefCell<Custody>,
+    /// Its connection was reset, to have blocks back.
+    was_reset: Cell<bool>,
     /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
     /// another core.
     rest: RefCell<VecDeque<Lease>>,
@@ -87,6 +91,7 @@ pub(super) struct Travelling {
     /// How receiving has ended, if it has.
     end: Option<Option<i32>>,
     poisoned: bool,
+    tie: Option<Tie>,
 }
 
 impl Socket {
@@ -94,12 +99,14 @@ impl Socket {
     pub(super) fn leave(&self, came: VecDeque<Lease>) -> Travelling {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
         let poisoned = self.writing.get() != Writing::Free;
-        Travelling { came, end: self.over(), poisoned }
+        let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
+        Travelling { came, end: self.over(), poisoned, tie }
     }
 
     /// It stays after all.
     pub(super) fn stay(&self, state: Travelling) {
         *self.rest.borrow_mut() = state.came;
+        *self.custody.borrow_mut() = Custody::Ours(state.tie);
     }
 
     /// A socket that came from another core.
@@ -137,6 +144,8 @@ impl Socket {
             reader: RefCell::new(None),
             peer: OnceCell::new(),
             lent: Cell::new(0),
+            custody: RefCell::new(Custody::Ours(None)),
+            was_reset: Cell::new(false),
             rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
             writers: RefCell::new(Vec::new()),
@@ -167,8 +176,16 @@ impl Socket {
         self.lent.get()
     }
 
-    /// Resets the connection, so that the network lets go of what it was lent.
+    /// Whether the connection is this core's, or was closed by whom it was given to.
+    pub(super) fn is_ours(&self) -> bool {
+        self.custody.borrow().is_ours()
+    }
+
+    /// Resets the connection, so that the network lets go of what it was lent; not if it is another's by now.
     pub(crate) fn reset(&self, why: &str) {
+        if !self.is_ours() || self.was_reset.replace(true) {
+            return;
+        }
         match zero_copy::disconnect(self.fd()) {
             Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
@@ -405,7 +422,14 @@ impl Socket {
             self.stop_receiving();
         }
         self.unwritten.set(self.unwritten.get() || wrote);
-        if self.lent.get() == 0 || !self.released.get() || !self.unwritten.get() {
+        if self.released.get() && self.unwritten.get() {
+            self.see_out();
+        }
+    }
+
+    /// No handle here is left: sees to it that blocks do not stay with the network for ever.
+    pub(super) fn see_out(self: &Rc<Self>) {
+        if self.lent.get() == 0 {
             return;
         }
         Core::try_with(|core| {
@@ -421,6 +445,11 @@ impl Socket {
         if let Kind::Datagram(Some(member)) = &self.kind {
             member.leave();
         }
+    }
+
+    /// The descriptor leaves the runtime.
+    pub(super) fn give_up(&self) {
+        self.custody.borrow_mut().give_up();
     }
 
     /// The last handle gives the descriptor up: no operation holds the socket.

@@ -1,6 +1,8 @@
 //! What the tests of the library share.
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub(crate) mod wire;
+
 use std::future::Future;
 use std::io::Read;
 use std::path::PathBuf;
@@ -77,6 +79,13 @@ where
     let mut ended =
         [rustix::event::PollFd::from_borrowed_fd(running.finished_fd(), rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut ended, None).unwrap();
+    nothing_is_leaked(&running);
+    running.wait().unwrap();
+    rx.into_iter().collect()
+}
+
+/// Looks at a runtime whose cores have ended.
+fn nothing_is_leaked(running: &annulus::Running) {
     for counters in running.counters() {
         assert_eq!(
             counters.ops_leaked, 0,
@@ -84,8 +93,6 @@ where
             counters.core
         );
     }
-    running.wait().unwrap();
-    rx.into_iter().collect()
 }
 
 /// How many bytes to move where `len` would be right: in a guest, whose CPUs are emulated, a sixteenth.
@@ -137,6 +144,7 @@ pub(crate) fn must_end(running: annulus::Running) {
         std::mem::forget(running);
         panic!("the runtime does not end");
     }
+    nothing_is_leaked(&running);
     running.wait().unwrap();
 }
 
