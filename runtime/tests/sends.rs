@@ -2,8 +2,14 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::net::TcpStream as Std;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -111,6 +117,88 @@ fn a_send_that_fails_after_a_part_has_left_poisons() {
         }
         Ok(())
     });
+}
+
+#[derive(Default)]
+struct Ignored(());
+
+impl Wake for Ignored {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Seen to fail: with a waker left behind by each poll.
+#[test]
+fn a_send_that_waits_for_its_turn_leaves_one_waker_and_takes_it_along() {
+    on_one_core(|| async {
+        let (stream, _client, _) = jammed().await?;
+        let ignored = Arc::new(Ignored::default());
+        let waker = Waker::from(Arc::clone(&ignored));
+        let cx = &mut Context::from_waker(&waker);
+        let mut first = pin!(stream.send_all(vec![0; 64 << 20]));
+        assert!(first.as_mut().poll(cx).is_pending());
+        let own = Arc::strong_count(&ignored);
+        {
+            let mut second = pin!(stream.send_all("x"));
+            let mut third = pin!(stream.send_all_vectored(["x"]));
+            for _ in 0..100 {
+                assert!(second.as_mut().poll(cx).is_pending() && third.as_mut().poll(cx).is_pending());
+            }
+            assert_eq!(Arc::strong_count(&ignored), own + 2);
+        }
+        assert_eq!(Arc::strong_count(&ignored), own);
+        Ok(())
+    });
+}
+
+/// Seen to fail: with the turn taken again at once, the other task sends when this one is done.
+#[test]
+fn a_task_that_sends_on_and_on_lets_others_have_their_turn() {
+    on_one_core(|| async {
+        let (stream, client) = connected().await?;
+        let (stream, sent) = (Rc::new(stream), Rc::new(Cell::new(0)));
+        let reader = reader(client);
+        let other = {
+            let (stream, sent) = (Rc::clone(&stream), Rc::clone(&sent));
+            annulus::spawn(async move {
+                stream.send_all("x").await.unwrap();
+                sent.get()
+            })
+        };
+        for n in 0..100 {
+            stream.send_all([b'y'; 1].to_vec()).await?;
+            sent.set(n);
+        }
+        let before = other.await.expect("no panic");
+        assert!(before < 10, "it had to wait for {before} sends");
+        drop(stream);
+        Ok(reader)
+    })
+    .join()
+    .unwrap();
+}
+
+/// A future that has its turn next and is not polled keeps nobody else from sending.
+#[test]
+fn a_send_that_is_not_polled_keeps_nobody_out() {
+    on_one_core(|| async {
+        let (stream, client) = connected().await?;
+        let reader = reader(client);
+        let mut first = Box::pin(stream.send_all("first"));
+        let mut forgotten = Box::pin(stream.send_all("forgotten"));
+        poll_fn(|cx| {
+            assert!(first.as_mut().poll(cx).is_pending() && forgotten.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        first.await?;
+        stream.send_all(" second").await?;
+        forgotten.await?;
+        drop(stream);
+        Ok(reader)
+    })
+    .join()
+    .map(|got| assert_eq!(got, b"first secondforgotten"))
+    .unwrap();
 }
 
 /// Seen to fail: with the stream not quiesced first, the receive that is still armed takes the bytes and nobody wakes.

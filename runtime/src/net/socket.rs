@@ -28,6 +28,7 @@ use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
+use crate::task::waiters::Waiters;
 
 /// Undelivered chunks at which a stream's receive is switched off.
 const HOLD_BACK: u32 = 2;
@@ -81,7 +82,7 @@ pub(crate) struct Socket {
     /// another core.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
-    pub(super) writers: RefCell<Vec<Waker>>,
+    pub(super) writers: Waiters,
 }
 
 /// What a socket has beside its descriptor when it goes from core to core.
@@ -98,7 +99,7 @@ impl Socket {
     /// What goes with the descriptor to another core, and the chunks that were just taken.
     pub(super) fn leave(&self, came: VecDeque<Lease>) -> Travelling {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
-        let poisoned = self.writing.get() != Writing::Free;
+        let poisoned = !self.is_between_sends();
         let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
         Travelling { came, end: self.over(), poisoned, tie }
     }
@@ -148,7 +149,7 @@ impl Socket {
             was_reset: Cell::new(false),
             rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
-            writers: RefCell::new(Vec::new()),
+            writers: Waiters::default(),
         })
     }
 
