@@ -58,7 +58,7 @@ impl<F: Family> Connection<F> {
     /// # Errors
     /// [`ErrorKind::Input`] when it is no stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        adopt::<F>(&fd, SocketType::STREAM)?;
+        adopt::<F>(&fd, SocketType::STREAM, F::NAME)?;
         Ok(Self::from_fd(fd))
     }
 
@@ -243,22 +243,18 @@ pub(super) fn set(option: &'static str, result: rustix::io::Result<()>) -> Resul
     result.map_err(|e| Error::io(format!("cannot set {option}"), os(e)))
 }
 
-/// Makes a socket from elsewhere ours, if it is of the right kind.
-pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType) -> Result<()> {
+/// Makes a socket from elsewhere ours, if it is of the right kind for what is called `name`.
+pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType, name: &str) -> Result<()> {
     let kind = sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
     match kind {
         Ok((domain, kind)) if F::is(domain) && kind == wanted => {}
         Ok((domain, kind)) => {
-            let what = format!(
-                "a socket of domain {} and type {} is none for a {}",
-                domain.as_raw(),
-                kind.as_raw(),
-                F::NAME
-            );
+            let (domain, kind) = (domain.as_raw(), kind.as_raw());
+            let what = format!("a socket of domain {domain} and type {kind} is none for a {name}");
             return Err(Error::new(ErrorKind::Input, what));
         }
         Err(e) => {
-            let what = format!("a descriptor is no socket for a {}", F::NAME);
+            let what = format!("a descriptor is no socket for a {name}");
             return Err(Error::with_source(ErrorKind::Input, what, os(e)));
         }
     }

@@ -172,12 +172,14 @@ impl Drop for Scratch {
 
 /// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts one and no
 /// more, so each must get one.
-pub(crate) fn served_by_each_core<F: Family, C: Read>(
+pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
     list: &str,
     cores: usize,
-    listen: impl Fn() -> Result<Listener<F>> + Send + Sync + 'static,
+    listen: impl Fn() -> Fut + Send + Sync + 'static,
     connect: impl Fn() -> C + Send + 'static,
-) {
+) where
+    Fut: Future<Output = Result<Listener<F>>> + 'static,
+{
     let (tx, rx) = mpsc::channel();
     let clients = thread::spawn(move || {
         assert_eq!(rx.iter().take(cores).count(), cores, "every core is to listen first");
@@ -188,7 +190,7 @@ pub(crate) fn served_by_each_core<F: Family, C: Read>(
     on_cores(list, (tx, listen), |(tx, listen)| {
         let (tx, listener) = (tx.clone(), listen());
         async move {
-            let listener = listener?;
+            let listener = listener.await?;
             tx.send(()).unwrap();
             let stream = listener.accept().await?;
             stream.send_all("x").await?;
