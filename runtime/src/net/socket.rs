@@ -375,6 +375,12 @@ impl Socket {
         }
     }
 
+    /// Receiving by other means has come to an end, while no receive was armed: later ones are told the same.
+    pub(super) fn has_ended(&self, end: Option<&io::Error>) {
+        let end = end.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        self.receiving.set(Receiving::Over(end));
+    }
+
     /// Takes one chunk of what is there, without asking for more.
     pub(crate) fn take_chunk(&self, core: &Core) -> Option<Lease> {
         let rest = self.rest.borrow_mut().pop_front();
