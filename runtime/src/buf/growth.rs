@@ -12,6 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::numa::pool::Carved;
 use crate::numa::region::{Backing, Placement, Region, Rung};
 use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::runtime::PlacementPolicy;
+use crate::task::panic_text;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a core waits after a step that brought less than was asked, before it asks again.
@@ -112,6 +114,8 @@ pub(crate) struct Growth {
     /// The thread of the step before, which has sent what it had to send.
     last: RefCell<Option<JoinHandle<()>>>,
     rest_until: Cell<Option<Instant>>,
+    /// Somebody waits for memory, and for the end of the rest.
+    waits_for_rest: Cell<bool>,
     /// What the last step was for: where both are short they take turns.
     turn: Cell<For>,
 }
@@ -133,6 +137,7 @@ impl Growth {
             making: RefCell::default(),
             last: RefCell::default(),
             rest_until: Cell::new(None),
+            waits_for_rest: Cell::new(false),
             turn: Cell::new(For::Blocks),
         }
     }
@@ -150,8 +155,9 @@ impl Growth {
         let made = match self.making.borrow().as_ref().map(|making| making.made.try_recv()) {
             None | Some(Err(TryRecvError::Empty)) => return,
             Some(Ok(made)) => made,
+            // Before it had begun to make anything.
             Some(Err(TryRecvError::Disconnected)) => {
-                Err(Error::new(ErrorKind::Panicked, "the thread that made the memory panicked"))
+                Err(Error::new(ErrorKind::Panicked, "the thread that makes the memory has panicked"))
             }
         };
         let Some(Making { what, asked, thread, .. }) = self.making.take() else { return };
@@ -194,8 +200,14 @@ impl Growth {
         Ok(len)
     }
 
+    /// When a core that sleeps must wake to ask again: nothing else may happen on it before somebody gets memory.
+    pub(crate) fn asks_again_at(&self) -> Option<Instant> {
+        self.rest_until.get().filter(|_| self.waits_for_rest.get())
+    }
+
     /// Starts a step if something is short of memory and may have more.
     pub(crate) fn ask(&self, core: &Core) {
+        self.waits_for_rest.set(false);
         let (receiving, blocks) = (core.bufs.is_starving(), core.blocks.is_short());
         if !receiving && !blocks || self.making.borrow().is_some() {
             return;
@@ -208,15 +220,20 @@ impl Growth {
         let step =
             |(what, short)| if short { self.step(core, what).map(|bytes| (what, bytes)) } else { None };
         let Some((what, bytes)) = order.into_iter().find_map(step) else { return };
+        let is_waited_for = receiving || core.blocks.is_waited_for();
         if self.rest_until.get().is_some_and(|until| Instant::now() < until) {
+            self.waits_for_rest.set(is_waited_for);
             return;
         }
         self.turn.set(what);
-        match self.start(&core.shared, what, bytes) {
+        let terms = self.terms.clone();
+        let node = self.core.memory;
+        match self.start(&core.shared, what, bytes, move || terms.make(node, bytes)) {
             Ok(making) => *self.making.borrow_mut() = Some(making),
             Err(e) => {
                 core.shared.counters.pool_refusals.add(1);
                 self.rest_until.set(Some(Instant::now() + REST));
+                self.waits_for_rest.set(is_waited_for);
                 tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
                 core.shared.grown().short = Some(e.to_string());
             }
@@ -236,20 +253,31 @@ impl Growth {
         (bytes >= unit && most > 0).then_some(if multiple > unit { bytes } else { bytes / unit * unit })
     }
 
-    fn start(&self, shared: &Arc<CoreShared>, what: For, asked: usize) -> Result<Making> {
+    fn start(
+        &self,
+        shared: &Arc<CoreShared>,
+        what: For,
+        asked: usize,
+        make: impl FnOnce() -> Result<Region> + Send + 'static,
+    ) -> Result<Making> {
         // The thread before has sent its region: what is left of it is its exit.
         self.end_last();
         let (tx, made) = bounded(1);
-        let (terms, node, shared) = (self.terms.clone(), self.core.memory, Arc::clone(shared));
-        let make = move || {
+        let shared = Arc::clone(shared);
+        let work = move || {
+            // What may panic is what is not ours, such as a subscriber of the application's: the core must learn of it.
+            let region = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|payload| {
+                let what = format!("the thread that made it panicked: {}", panic_text(&payload));
+                Err(Error::new(ErrorKind::Panicked, what))
+            });
             // The core may have ended meanwhile: then the region ends here.
-            drop(tx.send(terms.make(node, asked)));
+            drop(tx.send(region));
             shared.ring();
         };
         let name = format!("annulus-grow{}", self.core.cpu);
         let thread = match self.terms.policy {
-            PlacementPolicy::Off => spawn_unplaced(name, &self.core, make)?,
-            _ => spawn_pinned(name, &self.core, make)?,
+            PlacementPolicy::Off => spawn_unplaced(name, &self.core, work)?,
+            _ => spawn_pinned(name, &self.core, work)?,
         };
         Ok(Making { what, asked, made, thread })
     }

@@ -375,10 +375,13 @@ impl Socket {
         }
     }
 
-    /// Receiving by other means has come to an end, while no receive was armed: later ones are told the same.
-    pub(super) fn has_ended(&self, end: Option<&io::Error>) {
-        let end = end.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
-        self.receiving.set(Receiving::Over(end));
+    /// Receiving by other means has come to an end: later receives are told the same. One that is armed meanwhile, by a
+    /// second reader, is told by the kernel.
+    pub(crate) fn has_ended(&self, end: Option<&io::Error>) {
+        if let Receiving::Idle = self.receiving.get() {
+            let end = end.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+            self.receiving.set(Receiving::Over(end));
+        }
     }
 
     /// Takes one chunk of what is there, without asking for more.
