@@ -73,9 +73,14 @@ impl BlockPool {
         more
     }
 
+    /// Whether tasks wait for blocks.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
     /// Whether blocks are wanted that are not there.
     pub(crate) fn is_short(&self) -> bool {
-        let wanted = self.missed.take() || !self.waiters.is_empty();
+        let wanted = self.missed.take() || self.is_waited_for();
         // Those who wait may not have had their turn since some came.
         wanted && self.blocks.borrow().free() == 0
     }

@@ -12,12 +12,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::blocks::BLOCK_SIZE;
 use super::ring::BUFFER_SIZE;
@@ -28,7 +27,6 @@ use crate::numa::pool::Carved;
 use crate::numa::region::{Backing, Placement, Region, Rung};
 use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::runtime::PlacementPolicy;
-use crate::task::panic_text;
 use crate::{Error, ErrorKind, Result};
 
 /// How long a core waits after a step that brought less than was asked, before it asks again.
@@ -149,17 +147,9 @@ impl Growth {
 
     /// Takes a step that has ended into the pool.
     pub(crate) fn take(&self, core: &Core) {
-        if self.making.borrow().is_none() {
-            return;
-        }
-        let made = match self.making.borrow().as_ref().map(|making| making.made.try_recv()) {
-            None | Some(Err(TryRecvError::Empty)) => return,
-            Some(Ok(made)) => made,
-            // Before it had begun to make anything.
-            Some(Err(TryRecvError::Disconnected)) => {
-                Err(Error::new(ErrorKind::Panicked, "the thread that makes the memory has panicked"))
-            }
-        };
+        let made = self.making.borrow().as_ref().and_then(|making| making.made.try_recv().ok());
+        // It is under way: its thread says something in any case.
+        let Some(made) = made else { return };
         let Some(Making { what, asked, thread, .. }) = self.making.take() else { return };
         *self.last.borrow_mut() = Some(thread);
         let counters = &core.shared.counters;
@@ -263,17 +253,8 @@ impl Growth {
         // The thread before has sent its region: what is left of it is its exit.
         self.end_last();
         let (tx, made) = bounded(1);
-        let shared = Arc::clone(shared);
-        let work = move || {
-            // What may panic is what is not ours, such as a subscriber of the application's: the core must learn of it.
-            let region = catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|payload| {
-                let what = format!("the thread that made it panicked: {}", panic_text(&payload));
-                Err(Error::new(ErrorKind::Panicked, what))
-            });
-            // The core may have ended meanwhile: then the region ends here.
-            drop(tx.send(region));
-            shared.ring();
-        };
+        let delivery = Delivery { tx: Some(tx), core: Arc::clone(shared) };
+        let work = move || delivery.deliver(make());
         let name = format!("annulus-grow{}", self.core.cpu);
         let thread = match self.terms.policy {
             PlacementPolicy::Off => spawn_unplaced(name, &self.core, work)?,
@@ -295,6 +276,30 @@ impl Growth {
             *self.last.borrow_mut() = Some(making.thread);
         }
         self.end_last();
+    }
+}
+
+/// Hands what a step has made to its core and rings there; a panic of the thread, which may be a subscriber's, likewise.
+struct Delivery {
+    /// Until it is handed over.
+    tx: Option<Sender<Result<Region>>>,
+    core: Arc<CoreShared>,
+}
+
+impl Delivery {
+    fn deliver(mut self, made: Result<Region>) {
+        // The core may have ended meanwhile: then the region ends here.
+        drop(self.tx.take().map(|tx| tx.send(made)));
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(tx) = self.tx.take() {
+            let why = "the thread that was to make the memory panicked";
+            drop(tx.send(Err(Error::new(ErrorKind::Panicked, why))));
+        }
+        self.core.ring();
     }
 }
 
@@ -321,6 +326,9 @@ impl fmt::Display for Grown {
         write!(f, "grown by {} {}: {}", self.count, self.what, self.placement)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 impl CoreShared {
     /// What the report says of this core's growth.

@@ -319,11 +319,16 @@ impl Socket {
 
     /// There is a buffer, and it is this stream's turn to receive.
     pub(crate) fn fed(self: &Rc<Self>, core: &Core) -> bool {
-        let wants = self.receiving.get() == Receiving::Starved && !self.released.get();
+        let wants = self.is_starved();
         if wants {
             self.arm(core);
         }
         wants
+    }
+
+    /// Whether it waits for a buffer.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.receiving.get() == Receiving::Starved && !self.released.get()
     }
 
     /// The end of the turn: switches the receive off if nobody took what came.
