@@ -3,7 +3,7 @@
 mod common;
 
 use std::future::Future;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream as Std;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
@@ -59,20 +59,27 @@ fn is_at_its_end(running: &Running) {
 #[test]
 fn a_connection_on_another_core_outlives_the_end_of_the_one_that_it_came_from() {
     let Some(cpus) = two_cpus() else { return };
-    let (running, (client, before)) = impatient(&cpus, |tell: Sender<(Std, usize)>| async move {
+    let (running, (mut client, before)) = impatient(&cpus, |tell: Sender<(Std, usize)>| async move {
         let (stream, client, before) = jammed().await?;
         let all = free_blocks();
         stream.send_zc(block(0, 60_000)).await?;
         assert_eq!(free_blocks(), all - 1, "not lent: the test shows nothing");
-        // It waits there for room, which there is when the peer reads.
-        let goes_on = async |stream: TcpStream| drop(stream.send_all("the end").await.unwrap());
+        // It has the connection until the peer has read everything.
+        let goes_on = async |stream: TcpStream| {
+            stream.send_all("the end").await.unwrap();
+            assert_eq!(&*stream.recv().await.unwrap().expect("an answer"), b"read");
+        };
         stream.hand_over(1, goes_on).await?;
         tell.send((client, before)).unwrap();
         annulus::Ok(())
     });
     is_at_its_end(&running);
-    let got = reader(client).join().unwrap();
-    assert!(got == [vec![0; before], pattern(0, 60_000), b"the end".to_vec()].concat());
+    let expected = [vec![0; before], pattern(0, 60_000), b"the end".to_vec()].concat();
+    let mut got = vec![1; expected.len()];
+    client.read_exact(&mut got).unwrap();
+    assert!(got == expected);
+    client.write_all(b"read").unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     running.stop();
     must_end(running);
 }

@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 
 use async_task::FallibleTask;
 
+use self::pool::BlockingPool;
 use crate::Error;
 use crate::core::Core;
 use crate::task::{Payload, panic_text};
