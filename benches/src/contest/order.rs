@@ -38,7 +38,7 @@ pub fn agreement(first: &Value, second: &Value) -> Result<Agreement, String> {
         for (i, a) in names.iter().enumerate() {
             for b in &names[i + 1..] {
                 found.pairs += 1;
-                let (Some(then), Some(now)) = (below(&first, a, b), below(&second, a, b)) else { continue };
+                let (Some(then), Some(now)) = (below(&first, a, b), below(second, a, b)) else { continue };
                 found.apart += 1;
                 if then != now {
                     found.turned.push(format!("{work}: {a}, {b}"));
