@@ -289,7 +289,9 @@ struct Delivery {
 impl Delivery {
     fn deliver(mut self, made: Result<Region>) {
         // The core may have ended meanwhile: then the region ends here.
-        drop(self.tx.take().map(|tx| tx.send(made)));
+        if let Some(tx) = self.tx.take() {
+            drop(tx.send(made));
+        }
     }
 }
 
