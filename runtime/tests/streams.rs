@@ -13,6 +13,7 @@ use std::time::Duration;
 use annulus::ErrorKind;
 use annulus::net::{Keepalive, ListenOptions, TcpListener, TcpStream};
 use common::{idle_cores, on_cores, on_one_core, served_by_each_core, two_cpus};
+use rustix::net::sockopt;
 
 fn any() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -119,6 +120,43 @@ fn options_are_what_they_were_set_to() {
         stream.set_recv_buffer_size(48 << 10)?;
         // The kernel doubles what it is asked for (socket(7)).
         assert_eq!((stream.send_buffer_size()?, stream.recv_buffer_size()?), (64 << 10, 96 << 10));
+        Ok(())
+    });
+}
+
+/// The last word of three connections to peers that do not read: one that was told to linger, one that came so from
+/// elsewhere, one that was accepted by a listener that came so, and was on its way to another core. Seen to fail, by waiting
+/// for an hour: with each of them closed by the ring, or in place.
+#[test]
+fn a_close_that_lingers_holds_no_core_up() {
+    const LONG: Option<Duration> = Some(Duration::from_secs(3600));
+    on_one_core(|| async {
+        let fill = async |stream: &TcpStream| {
+            // What lies in the send buffer is what a close waits for.
+            while rustix::io::write(stream, &[0; 1 << 14]).is_ok() {}
+        };
+        let (told, one) = pair().await?;
+        told.set_linger(LONG)?;
+        let (adopted, two) = pair().await?;
+        let (adopted, _) = adopted.into_owned_fd().await?;
+        sockopt::set_socket_linger(&adopted, LONG).unwrap();
+        let adopted = TcpStream::from_owned_fd(adopted)?;
+        let listener = std::net::TcpListener::bind(any()).unwrap();
+        sockopt::set_socket_linger(&listener, LONG).unwrap();
+        let three = Std::connect(listener.local_addr().unwrap()).unwrap();
+        let inherits = TcpListener::from_owned_fd(listener.into())?.accept().await?;
+        assert_eq!(inherits.linger()?, LONG);
+        for stream in [&told, &adopted, &inherits] {
+            fill(stream).await;
+        }
+        let packed = inherits.pack().await?;
+        drop((told, adopted, packed));
+        // The core turns.
+        for _ in 0..3 {
+            annulus::time::sleep(Duration::from_millis(1)).await;
+        }
+        // What has not been read makes a reset, which ends the closes.
+        drop((one, two, three));
         Ok(())
     });
 }

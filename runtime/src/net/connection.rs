@@ -13,7 +13,7 @@ use rustix::net::{SocketType, sockopt};
 
 use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
 use super::place::Place;
-use super::socket::Socket;
+use super::socket::{Socket, lingers};
 use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
@@ -52,6 +52,12 @@ impl<F: Family> Connection<F> {
         Self::of(Socket::new(fd))
     }
 
+    /// Says whether closing it may take long.
+    pub(super) fn lingering(self, lingers: bool) -> Self {
+        self.socket().set_lingers(lingers);
+        self
+    }
+
     /// Takes over a connected socket that was made elsewhere: inherited, received over a Unix socket, or given up by
     /// another core. It is made non-blocking and close-on-exec; its other options stay as they are.
     ///
@@ -59,7 +65,8 @@ impl<F: Family> Connection<F> {
     /// [`ErrorKind::Input`] when it is no stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
         adopt::<F>(&fd, SocketType::STREAM, F::NAME)?;
-        Ok(Self::from_fd(fd))
+        let lingers = lingers(fd.as_fd());
+        Ok(Self::from_fd(fd).lingering(lingers))
     }
 
     /// Gives the socket up: the descriptor, and what had come and was not taken. No operation of this core's ring takes

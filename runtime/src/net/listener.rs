@@ -17,6 +17,7 @@ use super::family::Family;
 use super::group::{Ask, Member};
 use super::place::Place;
 use super::room::Room;
+use super::socket::lingers;
 use crate::core::Core;
 use crate::error::os;
 use crate::op::accept::Accept;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     is_shared: bool,
     accepting: Cell<Accepting>,
     room: Room,
+    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
+    lingers: bool,
     came: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waiter: RefCell<Option<Waker>>,
 }
@@ -59,6 +62,7 @@ impl Shared {
     fn new(fd: OwnedFd, bound: Place, member: Option<Member>) -> Rc<Self> {
         Rc::new(Self {
             room: Room::new(fd.as_fd()),
+            lingers: member.is_none() && lingers(fd.as_fd()),
             fd: Some(fd),
             bound,
             is_shared: member.as_ref().is_none_or(|member| member.is_shared),
@@ -259,7 +263,7 @@ impl<F: Family> Listener<F> {
         let mut resting = false;
         loop {
             match poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx))).await {
-                Ok(fd) => return Ok(Connection::from_fd(fd)),
+                Ok(fd) => return Ok(self.connection(fd)),
                 Err(e) if exhausted(&e) => {
                     Core::with(|core| core.shared.counters.accept_backoffs.add(1));
                     if !std::mem::replace(&mut resting, true) {
@@ -273,6 +277,10 @@ impl<F: Family> Listener<F> {
                 Err(e) => return Err(Error::io(format!("cannot accept on {}", self.shared.bound), e)),
             }
         }
+    }
+
+    fn connection(&self, fd: OwnedFd) -> Connection<F> {
+        Connection::from_fd(fd).lingering(self.shared.lingers)
     }
 
     fn poll_accept(&self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
@@ -317,7 +325,7 @@ impl<F: Family> Listener<F> {
         let mut streams = Vec::new();
         for result in self.shared.came.take() {
             match result {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) => {
                     tracing::warn!("a connection on {} could not be taken at the end: {e}", self.shared.bound)
                 }
@@ -326,7 +334,7 @@ impl<F: Family> Listener<F> {
         // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
                 Err(e) => {

@@ -28,6 +28,7 @@ use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
+use crate::spawn_blocking;
 use crate::task::waiters::Waiters;
 
 /// Undelivered chunks at which a stream's receive is switched off.
@@ -76,6 +77,8 @@ pub(crate) struct Socket {
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
     custody: RefCell<Custody>,
+    /// Closing it may take long (`SO_LINGER`), as far as is known.
+    lingers: Cell<bool>,
     /// Its connection was reset, to have blocks back.
     was_reset: Cell<bool>,
     /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
@@ -93,6 +96,7 @@ pub(super) struct Travelling {
     end: Option<Option<i32>>,
     poisoned: bool,
     tie: Option<Tie>,
+    pub(super) lingers: bool,
 }
 
 impl Socket {
@@ -101,7 +105,7 @@ impl Socket {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
         let poisoned = !self.is_between_sends();
         let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
-        Travelling { came, end: self.over(), poisoned, tie }
+        Travelling { came, end: self.over(), poisoned, tie, lingers: self.lingers.get() }
     }
 
     /// It stays after all.
@@ -119,6 +123,7 @@ impl Socket {
         if state.poisoned {
             socket.writing.set(Writing::Poisoned);
         }
+        socket.lingers.set(state.lingers);
         socket.stay(state);
         socket
     }
@@ -146,6 +151,7 @@ impl Socket {
             peer: OnceCell::new(),
             lent: Cell::new(0),
             custody: RefCell::new(Custody::Ours(None)),
+            lingers: Cell::new(false),
             was_reset: Cell::new(false),
             rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
@@ -192,6 +198,11 @@ impl Socket {
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
         }
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
+    }
+
+    /// Says whether closing it may take long.
+    pub(super) fn set_lingers(&self, lingers: bool) {
+        self.lingers.set(lingers);
     }
 
     /// The socket cannot send without a copy at all, as a Unix socket cannot.
@@ -513,14 +524,27 @@ impl Drop for Socket {
             drop(member.take());
             return;
         }
-        // The last reference: no operation is in flight on this descriptor. Without a core, close(2) does it.
-        let mut fd = Some(fd);
-        Core::try_with(|core| {
-            if let Some(fd) = fd.take() {
-                core.close(fd);
-            }
-        });
+        // The last reference: no operation is in flight on this descriptor.
+        close(fd, self.lingers.get());
     }
+}
+
+/// Closes the descriptor of a connection, from a core through its ring; without a core, close(2) does it. The ring closes a
+/// socket on the core's own thread and, if it lingers, waits there (seen on 6.18), so one that may is closed by a thread
+/// for blocking work.
+pub(super) fn close(fd: OwnedFd, lingers: bool) {
+    let mut fd = Some(fd);
+    Core::try_with(|core| match fd.take() {
+        Some(fd) if lingers => spawn_blocking(move || drop(fd)).detach(),
+        Some(fd) => core.close(fd),
+        None => {}
+    });
+}
+
+/// Whether closing a socket that was made elsewhere may take long.
+pub(super) fn lingers(fd: BorrowedFd<'_>) -> bool {
+    // One that cannot say has no such option.
+    rustix::net::sockopt::socket_linger(fd).is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero()))
 }
 
 /// A socket as something that an operation keeps open.
