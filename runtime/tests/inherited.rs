@@ -213,10 +213,12 @@ fn clients_are_served_on_each_kind() {
     let scratch = Scratch::new("inherited");
     let path = scratch.0.join("socket");
     let unix = Service::start(&format!("unix={}", path.display()), "1", "own", "serve unix");
+    assert_eq!(unix.said.as_deref(), Some("listening"));
     greeted(Box::new(std::os::unix::net::UnixStream::connect(&path).unwrap()));
     unix.end();
 
     let udp = Service::start("udp", "1", "own", "serve udp");
+    assert_eq!(udp.said.as_deref(), Some("listening"));
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     client.send_to(b"anybody?", udp.at[0].as_str()).unwrap();
     let mut hello = [0; 16];
