@@ -100,8 +100,8 @@ fn tell() {
 /// The service, which greets one client on the socket that it was given.
 fn serve(socket: &str) {
     let socket = socket.to_owned();
+    let fd = inherited_sockets().unwrap().pop().expect("one socket");
     on_one_core(move || async move {
-        let fd = inherited_sockets()?.pop().expect("one socket");
         let end = match socket.as_str() {
             "tcp" => {
                 let listener = TcpListener::from_owned_fd(fd)?;
