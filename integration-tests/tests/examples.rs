@@ -129,7 +129,7 @@ fn hyper_serves_curl_and_wrk() {
 fn hyper_takes_and_gives_large_bodies() {
     let server = start("hyper");
     let tree = Tree::new();
-    let body = tree.file("body", 24 << 20);
+    let body = tree.file("body", 8 << 20);
     let (from, to) = (tree.at(&body.path).display().to_string(), tree.at("back").display().to_string());
     for how in [
         &["--data-binary", &format!("@{from}")][..],
