@@ -69,6 +69,24 @@ fn a_dropped_read_loses_no_byte_and_a_dropped_write_leaves_none() {
     });
 }
 
+/// Seen to fail: with the error not kept, the receive after it finds a clean end.
+#[test]
+fn an_error_that_a_splice_was_told_is_told_again() {
+    on_one_core(|| async {
+        let (stream, client) = common::wire::connected().await?;
+        // What it has not read when it closes makes a reset of its end.
+        stream.send_all("unread").await?;
+        while client.peek(&mut [0; 8]).unwrap() < 6 {}
+        drop(client);
+        let (_reader, writer) = pipe()?;
+        for _ in 0..2 {
+            assert_eq!(errno(&splice(&stream, &writer, 8).await.unwrap_err()), Some(libc::ECONNRESET));
+        }
+        assert_eq!(errno(&stream.recv().await.unwrap_err()), Some(libc::ECONNRESET));
+        Ok(())
+    });
+}
+
 /// Polls `wait` once on a task whose budget is used up, and drops it.
 async fn once_without_budget<T>(wait: impl Future<Output = T>) {
     let (other, other_in) = pipe().unwrap();

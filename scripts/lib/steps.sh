@@ -104,6 +104,7 @@ EOF
 }
 
 # The program of the front page.
+# shellcheck disable=SC2016 # backquotes are the page's
 front_page() {
     sed -n '/^\/\/! `src\/main.rs`, the whole of it:/,/^\/\/! ```$/p' runtime/src/lib.rs | sed '1,/```no_run/d; /```$/d; s,^//! \{0\,1\},,'
 }

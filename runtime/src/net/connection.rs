@@ -58,7 +58,7 @@ impl<F: Family> Connection<F> {
     /// # Errors
     /// [`ErrorKind::Input`] when it is no stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        adopt::<F>(&fd, SocketType::STREAM)?;
+        adopt::<F>(&fd, SocketType::STREAM, F::NAME)?;
         Ok(Self::from_fd(fd))
     }
 
@@ -67,6 +67,8 @@ impl<F: Family> Connection<F> {
     ///
     /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
     /// notification is due), the descriptor is a duplicate, and the connection is closed only after that has ended too.
+    /// What was sent without a copy stays lent until the network lets go of it, however long that is: this core does not
+    /// reset what is not its own any more. What is out when the core has ended for six seconds is leaked.
     ///
     /// # Errors
     /// [`ErrorKind::WritePoisoned`] after a send that was dropped half-way, [`ErrorKind::Io`] when the connection had failed;
@@ -83,9 +85,20 @@ impl<F: Family> Connection<F> {
             return Err(Error::io("the connection has failed", io::Error::from_raw_os_error(errno)));
         }
         let fd = match Rc::try_unwrap(socket) {
-            Ok(socket) => socket.into_fd(),
-            Err(shared) => fcntl_dupfd_cloexec(shared.fd(), 0)
-                .map_err(|e| Error::io("cannot duplicate a socket that is still in use", os(e)))?,
+            Ok(socket) => {
+                socket.give_up();
+                socket.into_fd()
+            }
+            Err(shared) => match fcntl_dupfd_cloexec(shared.fd(), 0) {
+                Ok(fd) => {
+                    shared.give_up();
+                    fd
+                }
+                Err(e) => {
+                    shared.see_out();
+                    return Err(Error::io("cannot duplicate a socket that is still in use", os(e)));
+                }
+            },
         };
         Ok((fd, came))
     }
@@ -232,22 +245,18 @@ pub(super) fn set(option: &'static str, result: rustix::io::Result<()>) -> Resul
     result.map_err(|e| Error::io(format!("cannot set {option}"), os(e)))
 }
 
-/// Makes a socket from elsewhere ours, if it is of the right kind.
-pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType) -> Result<()> {
+/// Makes a socket from elsewhere ours, if it is of the right kind for what is called `name`.
+pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType, name: &str) -> Result<()> {
     let kind = sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
     match kind {
         Ok((domain, kind)) if F::is(domain) && kind == wanted => {}
         Ok((domain, kind)) => {
-            let what = format!(
-                "a socket of domain {} and type {} is none for a {}",
-                domain.as_raw(),
-                kind.as_raw(),
-                F::NAME
-            );
+            let (domain, kind) = (domain.as_raw(), kind.as_raw());
+            let what = format!("a socket of domain {domain} and type {kind} is none for a {name}");
             return Err(Error::new(ErrorKind::Input, what));
         }
         Err(e) => {
-            let what = format!("a descriptor is no socket for a {}", F::NAME);
+            let what = format!("a descriptor is no socket for a {name}");
             return Err(Error::with_source(ErrorKind::Input, what, os(e)));
         }
     }

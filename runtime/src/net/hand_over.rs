@@ -58,7 +58,9 @@ impl<F: Family> Connection<F> {
     /// Takes the connection off this core: stops receiving and packs it up with all that it has, to be sent elsewhere.
     ///
     /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
-    /// notification is due), the descriptor in the packet is a duplicate.
+    /// notification is due), the descriptor in the packet is a duplicate. What was sent without a copy stays lent by this
+    /// core until the network lets go of it: while somebody has the connection, or the packet, this core does not reset it,
+    /// not at its own end either; when it has been closed, the rules of [`send_zc`](Self::send_zc) hold again.
     ///
     /// # Errors
     /// Such a duplicate cannot be made (`EMFILE`, `fcntl(2)`): the connection comes back as it was.
@@ -72,7 +74,10 @@ impl<F: Family> Connection<F> {
         let fd = match Rc::try_unwrap(socket) {
             Ok(socket) => socket.into_fd(),
             Err(shared) => match fcntl_dupfd_cloexec(shared.fd(), 0) {
-                Ok(fd) => fd,
+                Ok(fd) => {
+                    shared.see_out();
+                    fd
+                }
                 Err(e) => {
                     let error = Error::io("cannot duplicate a socket that is still in use", os(e));
                     shared.stay(state);

@@ -198,11 +198,14 @@ impl<F: Family> Listener<F> {
         let ask = Ask::Stream { backlog: options.backlog.min(i32::MAX as u32) as i32 };
         Core::with(|core| {
             let (fd, member) = Member::join(core, ask, place)?;
-            if options.steer_by_cpu && matches!(member.bound, Place::Ip(_)) {
-                sockopt::set_socket_incoming_cpu(&fd, core.shared.cpu.0)
+            let steer = options.steer_by_cpu && !member.is_unix();
+            // From here on its end is that of any listener, whatever fails.
+            let this = Self::of(Shared::new(fd, member.bound.clone(), Some(member)));
+            if steer {
+                sockopt::set_socket_incoming_cpu(this.shared.fd(), core.shared.cpu.0)
                     .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))?;
             }
-            Ok(Self::of(Shared::new(fd, member.bound.clone(), Some(member))))
+            Ok(this)
         })
     }
 
@@ -221,7 +224,7 @@ impl<F: Family> Listener<F> {
     /// # Panics
     /// On a thread that is no core's.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        adopt::<F>(&fd, SocketType::STREAM)?;
+        adopt::<F>(&fd, SocketType::STREAM, F::LISTENER)?;
         let listens = sockopt::socket_acceptconn(&fd);
         if !listens.map_err(|e| Error::io("cannot read SO_ACCEPTCONN", os(e)))? {
             let what = "a socket that does not listen was given to a listener; call listen(2) on it first";

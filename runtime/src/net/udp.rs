@@ -101,7 +101,7 @@ impl UdpSocket {
     /// `SO_TYPE`.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
         // The domains are those of TCP.
-        adopt::<Tcp>(&fd, SocketType::DGRAM)?;
+        adopt::<Tcp>(&fd, SocketType::DGRAM, "UdpSocket")?;
         Ok(Self { socket: Socket::datagram(fd, None) })
     }
 

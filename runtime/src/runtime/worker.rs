@@ -371,12 +371,18 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        let entered = self.ring.enter(self.timers.until_next().map_or(Wait::Forever, Wait::For));
+        let entered = self.ring.enter(self.may_sleep_for().map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
         if let Some(parked) = parked {
             self.awake(parked);
         }
         entered
+    }
+
+    /// Until the next timer, or until its memory may grow again.
+    fn may_sleep_for(&self) -> Option<Duration> {
+        let grows = self.growth.asks_again_at().map(|at| at.saturating_duration_since(Instant::now()));
+        self.timers.until_next().into_iter().chain(grows).min()
     }
 
     /// Whether something waits that needs no completion.
@@ -399,7 +405,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.timers.until_next().map(|left| Instant::now() + left);
+        let due = self.may_sleep_for().map(|left| Instant::now() + left);
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()

@@ -8,6 +8,7 @@
 mod join;
 pub(crate) mod queue;
 mod scope;
+pub(crate) mod waiters;
 
 use std::any::Any;
 use std::future::Future;

@@ -1,6 +1,8 @@
 //! What the tests of the library share.
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub(crate) mod wire;
+
 use std::future::Future;
 use std::io::Read;
 use std::path::PathBuf;
@@ -76,6 +78,13 @@ where
     let mut ended =
         [rustix::event::PollFd::from_borrowed_fd(running.finished_fd(), rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut ended, None).unwrap();
+    nothing_is_leaked(&running);
+    running.wait().unwrap();
+    rx.into_iter().collect()
+}
+
+/// Looks at a runtime whose cores have ended.
+fn nothing_is_leaked(running: &annulus::Running) {
     for counters in running.counters() {
         assert_eq!(
             counters.ops_leaked, 0,
@@ -83,8 +92,6 @@ where
             counters.core
         );
     }
-    running.wait().unwrap();
-    rx.into_iter().collect()
 }
 
 /// How many bytes to move where `len` would be right: in a guest, whose CPUs are emulated, a sixteenth.
@@ -136,6 +143,7 @@ pub(crate) fn must_end(running: annulus::Running) {
         std::mem::forget(running);
         panic!("the runtime does not end");
     }
+    nothing_is_leaked(&running);
     running.wait().unwrap();
 }
 
@@ -196,12 +204,14 @@ pub(crate) async fn read_numbers_at_once(file: &File, count: u32) -> Result<()> 
 
 /// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts one and no
 /// more, so each must get one.
-pub(crate) fn served_by_each_core<F: Family, C: Read>(
+pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
     list: &str,
     cores: usize,
-    listen: impl Fn() -> Result<Listener<F>> + Send + Sync + 'static,
+    listen: impl Fn() -> Fut + Send + Sync + 'static,
     connect: impl Fn() -> C + Send + 'static,
-) {
+) where
+    Fut: Future<Output = Result<Listener<F>>> + 'static,
+{
     let (tx, rx) = mpsc::channel();
     let clients = thread::spawn(move || {
         assert_eq!(rx.iter().take(cores).count(), cores, "every core is to listen first");
@@ -212,7 +222,7 @@ pub(crate) fn served_by_each_core<F: Family, C: Read>(
     on_cores(list, (tx, listen), |(tx, listen)| {
         let (tx, listener) = (tx.clone(), listen());
         async move {
-            let listener = listener?;
+            let listener = listener.await?;
             tx.send(()).unwrap();
             let stream = listener.accept().await?;
             stream.send_all("x").await?;

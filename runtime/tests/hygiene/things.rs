@@ -55,7 +55,7 @@ pub(crate) async fn tcp() -> Result<Held> {
 async fn unix() -> Result<Held> {
     let scratch = Scratch::new("hygiene-unix");
     let path = scratch.0.join("socket");
-    let listener = UnixListener::bind(&path)?;
+    let listener = UnixListener::bind(&path).await?;
     let connected = UnixStream::connect(&path).await?;
     let accepted = listener.accept().await?;
     held([
