@@ -149,7 +149,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
     }
 
     /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced from, since no
-    /// operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts anew.
+    /// operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts anew. The receive is cancelled
+    /// (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last word awaited.
     ///
     /// # Cancellation
     /// Safe: nothing is taken before the receive has ended.
@@ -159,7 +160,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
 }
 
 impl<F: Family, S: Writes> Connection<F, S> {
-    /// Sends all of `buf` and gives it back. Sends of several tasks on one stream do not mix: each waits for its turn.
+    /// Sends all of `buf` and gives it back (`send(2)`, Linux 5.6). Sends of several tasks on one stream do not mix: each
+    /// waits for its turn.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] with the system's reason; [`ErrorKind::WritePoisoned`] when an earlier send was dropped

@@ -307,6 +307,7 @@ impl<F: Family> Listener<F> {
 
     /// Stops listening and gives every connection that was complete by then, so that none is reset. When the backlog
     /// cannot be emptied, for lack of descriptors for example, what was taken until then is given, and a line is logged.
+    /// `accept4(2)`, after the ring's own accept was cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5).
     ///
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.

@@ -46,6 +46,8 @@ const POLLS_PER_TURN: usize = 256;
 const POLLS_AT_LEAST: usize = 64;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
+/// False for `scripts/instructions` only, which counts what it costs that polls can be seen from outside.
+const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
 
@@ -282,14 +284,16 @@ impl Core {
         counters.load.set(peers::smoothed(counters.load.get(), ready));
         let ready = ready.min(POLLS_PER_TURN);
         // Asked once a turn, so that what is off costs a poll one branch.
-        let watched =
-            self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE);
+        let watched = SEEN
+            && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
         let mut polls = 0;
         let mut entered = Ok(());
         while entered.is_ok() && polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
-            self.shared.turn.begin(task.spawned_at());
+            if SEEN {
+                self.shared.turn.begin(task.spawned_at());
+            }
             if watched {
                 self.run_watched(task);
             } else {

@@ -90,6 +90,10 @@ fn schedule(runnable: Runnable<Meta>) {
 /// task: its handle gives them back, and a line is logged with the place where the task was spawned. An output that
 /// nobody takes must not panic when it is dropped: that aborts the process.
 ///
+/// # Cancellation
+/// Dropping the handle aborts the task: its future is dropped on this core in a later turn. Dropping a `select` arm or a
+/// time-out around the handle drops the handle; keep it outside and await `&mut handle` if the task is to live.
+///
 /// # Panics
 /// On a thread that is no core's.
 #[track_caller]

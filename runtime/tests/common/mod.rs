@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
 
+use annulus::fs::File;
 use annulus::net::{Family, Listener};
 use annulus::{Builder, Result, Runtime};
 
@@ -30,9 +31,7 @@ where
     Fut: Future<Output = Result<T>> + 'static,
     T: Send + 'static,
 {
-    let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
-    let settings = settings.cores(first.to_string().parse().unwrap());
-    run(settings, Mutex::new(Some(root)), |root: &Mutex<Option<F>>| {
+    run(on_first_cpu(settings), Mutex::new(Some(root)), |root: &Mutex<Option<F>>| {
         let root = root.lock().unwrap().take().expect("one core, one call");
         root()
     })
@@ -148,6 +147,11 @@ pub(crate) fn must_end(running: annulus::Running) {
     running.wait().unwrap();
 }
 
+/// One core, on the first CPU that is allowed.
+pub(crate) fn on_first_cpu(settings: Builder) -> Builder {
+    settings.cores(one_cpu().parse().unwrap())
+}
+
 /// One CPU that the process may run on.
 pub(crate) fn one_cpu() -> String {
     annulus::numa::thread::affinity_of_current().unwrap().first().unwrap().to_string()
@@ -168,6 +172,34 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).unwrap();
     }
+}
+
+/// A file of the numbers 0, 1, 2..., four bytes each.
+pub(crate) fn numbers(scratch: &Scratch, count: u32) -> PathBuf {
+    let path = scratch.0.join("numbers");
+    std::fs::write(&path, (0..count).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    path
+}
+
+/// Reads the number `i`.
+pub(crate) async fn read_number(file: &File, i: u32) -> Result<()> {
+    let (n, buf) = file.read_at(Vec::with_capacity(4), u64::from(i) * 4).await?;
+    assert_eq!((n, &buf[..]), (4, &i.to_le_bytes()[..]));
+    Ok(())
+}
+
+/// Reads so many numbers at once, each in a task of its own.
+pub(crate) async fn read_numbers_at_once(file: &File, count: u32) -> Result<()> {
+    let reads: Vec<_> = (0..count)
+        .map(|i| {
+            let file = file.clone();
+            annulus::spawn(async move { read_number(&file, i).await })
+        })
+        .collect();
+    for read in reads {
+        read.await.expect("no panic")?;
+    }
+    Ok(())
 }
 
 /// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts one and no
