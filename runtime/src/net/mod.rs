@@ -8,7 +8,6 @@
 //! is described there.
 
 mod connection;
-mod custody;
 mod family;
 pub(crate) mod group;
 mod hand_over;

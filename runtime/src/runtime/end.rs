@@ -9,9 +9,7 @@
 //! and never freed.
 //!
 //! The network keeps what was sent without a copy until the peer has acknowledged it, and no cancel changes that. A peer
-//! that reads has [`GRACE`]; then the connection is reset, and the memory comes back. A connection that was handed over is
-//! another core's to end: it is reset when that has closed it, so once more when all cores have come to their end. What
-//! has left the runtime is never reset.
+//! that reads has [`GRACE`]; then the connection is reset, and the memory comes back.
 
 use std::time::{Duration, Instant};
 
@@ -50,18 +48,11 @@ pub(super) fn of_core(core: Core) {
         core.tasks.drop_ready();
         // Destructors may have had something to say to other cores, which sleep until they are told.
         core.ring_peers_now();
-        let grace = GRACE.min(core.zero_copy.patience);
-        drain(&core, grace, PATIENCE)
+        drain(&core)
     };
-    let leaked = |drained| if drained { 0 } else { core.ops.in_kernel() as u64 };
-    core.shared.counters.ops_leaked.set(leaked(drained));
+    core.shared.counters.ops_leaked.set(if drained { 0 } else { core.ops.in_kernel() as u64 });
     core.shared.runtime.arrive();
     core.shared.runtime.wait_for_all();
-    let drained = drained || {
-        let _entered = core.enter();
-        drain(&core, Duration::ZERO, GRACE)
-    };
-    core.shared.counters.ops_leaked.set(leaked(drained));
     let Core { ring, ops, bufs, shared, .. } = core;
     if drained {
         bufs.close(&ring);
@@ -71,21 +62,21 @@ pub(super) fn of_core(core: Core) {
     tracing::error!(
         "core {}: the kernel still holds {left} operations {} s after the end; their memory is leaked",
         shared.index,
-        (PATIENCE + GRACE).as_secs()
+        PATIENCE.as_secs()
     );
     ops.leak();
     bufs.leak();
     std::mem::forget(ring);
 }
 
-/// Cancels everything and takes every CQE; after `grace` it hurries what can be. False when the kernel did not give
-/// everything back within `patience`.
-fn drain(core: &Core, grace: Duration, patience: Duration) -> bool {
+/// Cancels everything and takes every CQE. False when the kernel did not give everything back in time.
+fn drain(core: &Core) -> bool {
     let begun = Instant::now();
-    let deadline = begun + patience;
+    let deadline = begun + PATIENCE;
+    let mut grace = Some(begun + GRACE.min(core.zero_copy.patience));
     loop {
-        // In each round: a connection that another core has may be closed there meanwhile.
-        if begun.elapsed() >= grace {
+        if grace.is_some_and(|grace| grace <= Instant::now()) {
+            grace = None;
             core.ops.hurry();
         }
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
