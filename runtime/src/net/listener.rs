@@ -17,6 +17,7 @@ use super::family::Family;
 use super::group::{Ask, Member};
 use super::place::Place;
 use super::room::Room;
+use super::socket::lingers;
 use crate::core::Core;
 use crate::error::os;
 use crate::op::accept::Accept;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     is_shared: bool,
     accepting: Cell<Accepting>,
     room: Room,
+    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
+    lingers: bool,
     came: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waiter: RefCell<Option<Waker>>,
 }
@@ -59,6 +62,7 @@ impl Shared {
     fn new(fd: OwnedFd, bound: Place, member: Option<Member>) -> Rc<Self> {
         Rc::new(Self {
             room: Room::new(fd.as_fd()),
+            lingers: member.is_none() && lingers(fd.as_fd()),
             fd: Some(fd),
             bound,
             is_shared: member.as_ref().is_none_or(|member| member.is_shared),
@@ -198,11 +202,14 @@ impl<F: Family> Listener<F> {
         let ask = Ask::Stream { backlog: options.backlog.min(i32::MAX as u32) as i32 };
         Core::with(|core| {
             let (fd, member) = Member::join(core, ask, place)?;
-            if options.steer_by_cpu && matches!(member.bound, Place::Ip(_)) {
-                sockopt::set_socket_incoming_cpu(&fd, core.shared.cpu.0)
+            let steer = options.steer_by_cpu && !member.is_unix();
+            // From here on its end is that of any listener, whatever fails.
+            let this = Self::of(Shared::new(fd, member.bound.clone(), Some(member)));
+            if steer {
+                sockopt::set_socket_incoming_cpu(this.shared.fd(), core.shared.cpu.0)
                     .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))?;
             }
-            Ok(Self::of(Shared::new(fd, member.bound.clone(), Some(member))))
+            Ok(this)
         })
     }
 
@@ -221,7 +228,7 @@ impl<F: Family> Listener<F> {
     /// # Panics
     /// On a thread that is no core's.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        adopt::<F>(&fd, SocketType::STREAM)?;
+        adopt::<F>(&fd, SocketType::STREAM, F::LISTENER)?;
         let listens = sockopt::socket_acceptconn(&fd);
         if !listens.map_err(|e| Error::io("cannot read SO_ACCEPTCONN", os(e)))? {
             let what = "a socket that does not listen was given to a listener; call listen(2) on it first";
@@ -256,7 +263,7 @@ impl<F: Family> Listener<F> {
         let mut resting = false;
         loop {
             match poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx))).await {
-                Ok(fd) => return Ok(Connection::from_fd(fd)),
+                Ok(fd) => return Ok(self.connection(fd)),
                 Err(e) if exhausted(&e) => {
                     Core::with(|core| core.shared.counters.accept_backoffs.add(1));
                     if !std::mem::replace(&mut resting, true) {
@@ -270,6 +277,10 @@ impl<F: Family> Listener<F> {
                 Err(e) => return Err(Error::io(format!("cannot accept on {}", self.shared.bound), e)),
             }
         }
+    }
+
+    fn connection(&self, fd: OwnedFd) -> Connection<F> {
+        Connection::from_fd(fd).lingering(self.shared.lingers)
     }
 
     fn poll_accept(&self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
@@ -296,6 +307,7 @@ impl<F: Family> Listener<F> {
 
     /// Stops listening and gives every connection that was complete by then, so that none is reset. When the backlog
     /// cannot be emptied, for lack of descriptors for example, what was taken until then is given, and a line is logged.
+    /// `accept4(2)`, after the ring's own accept was cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5).
     ///
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.
@@ -314,7 +326,7 @@ impl<F: Family> Listener<F> {
         let mut streams = Vec::new();
         for result in self.shared.came.take() {
             match result {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) => {
                     tracing::warn!("a connection on {} could not be taken at the end: {e}", self.shared.bound)
                 }
@@ -323,7 +335,7 @@ impl<F: Family> Listener<F> {
         // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
                 Err(e) => {
@@ -334,6 +346,12 @@ impl<F: Family> Listener<F> {
             crate::task::consume_budget().await;
         }
         streams
+    }
+}
+
+impl<F: Family> AsFd for Listener<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.fd()
     }
 }
 

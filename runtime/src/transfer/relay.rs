@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use super::Road;
 use super::pipe::{Pipe, PipePool, is_lack};
@@ -63,11 +63,30 @@ pub async fn relay<A: Family, B: Family>(a: Connection<A>, b: Connection<B>, roa
     RelayEnd { a_to_b, b_to_a, result }
 }
 
+/// Small messages are copied and bulk is spliced, by turns as the stream has them.
 async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut u64) -> Result<()> {
+    let failed = |e| Error::io("relay failed", e);
+    // Dropped by an error it poisons the other side, which is about to be closed.
     let turn = into.writer().await?;
-    let result = carry(from, into, road, moved).await;
+    loop {
+        if let Part::Over = messages(from, into, moved).await.map_err(failed)? {
+            break;
+        }
+        // The kernel tells an error once. If the receive that was armed took it, splicing would find a clean end.
+        match from.over() {
+            Some(Some(errno)) => return Err(failed(io::Error::from_raw_os_error(errno))),
+            Some(None) => break,
+            None => {}
+        }
+        let spliced = match road {
+            Road::Inline => inline(from, into, moved).await,
+            Road::Ring => ring(from, into, moved).await,
+        };
+        if let Part::Over = spliced.map_err(failed)? {
+            break;
+        }
+    }
     turn.done();
-    result.map_err(|e| Error::io("relay failed", e))?;
     match into.shutdown(Shutdown::Write) {
         // The other side has gone altogether: nothing is left to tell it.
         Err(e) if e.io_error().and_then(io::Error::raw_os_error) == Some(libc::ENOTCONN) => Ok(()),
@@ -83,57 +102,69 @@ enum Part {
     Change,
 }
 
-/// Small messages are copied and bulk is spliced, by turns as the stream has them.
-async fn carry(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut u64) -> io::Result<()> {
-    loop {
-        if let Part::Over = messages(from, into, moved).await? {
-            return Ok(());
-        }
-        // The kernel tells an error once. If the receive that was armed took it, splicing would find a clean end.
-        match from.over() {
-            Some(Some(errno)) => return Err(io::Error::from_raw_os_error(errno)),
-            Some(None) => return Ok(()),
-            None => {}
-        }
-        let spliced = match road {
-            Road::Inline => inline(from, into, moved).await,
-            Road::Ring => ring(from, into, moved).await,
-        };
-        if let Part::Over = spliced? {
-            return Ok(());
-        }
-    }
-}
-
 /// Bytes that fill a receive buffer: so much at once is bulk, and worth a pipe.
 const BULK: usize = BUFFER_SIZE;
 /// So many bursts of less, one after the other, and it is bulk no longer.
-const PATIENCE: u32 = 3;
+const PATIENCE: u16 = 3;
 
 /// Receives into the core's buffers and sends on from there, until bulk comes or the other side does not keep up. A message
 /// costs a completion and a call; spliced, it would cost a poll, a pipe and three calls.
 async fn messages(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Part> {
-    loop {
-        let Some(chunk) = poll_fn(|cx| Core::with(|core| from.poll_recv(core, cx))).await? else {
-            return Ok(Part::Over);
-        };
-        let len = chunk.len();
-        let sent = send_now(into, &chunk, 0)?;
+    let mut rest = loop {
+        match poll_fn(|cx| poll_message(from, into, moved, cx)).await? {
+            Message::Passed => {}
+            Message::Last(rest) => break rest,
+            Message::End => return Ok(Part::Over),
+        }
+    };
+    poll_fn(|cx| Core::with(|core| from.poll_quiet(core, cx))).await;
+    pass_the_others(from, into, &mut rest, moved)?;
+    send_copied(into, rest, moved).await?;
+    Ok(Part::Change)
+}
+
+/// A message that came.
+enum Message {
+    /// It is with the other side, and so may the next be.
+    Passed,
+    /// It was bulk, or more than the other side has room for: these bytes are still to be sent.
+    Last(Vec<u8>),
+    /// None will come.
+    End,
+}
+
+/// Takes a message and sends it on at once. No lease lies in the relay's future: a side that does not read must not hold the
+/// core's buffers, and what it has no room for waits in memory of the heap.
+fn poll_message(
+    from: &Rc<Socket>,
+    into: &Rc<Socket>,
+    moved: &mut u64,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Message>> {
+    let chunk = match Core::with(|core| from.poll_recv(core, cx)) {
+        Poll::Pending => return Poll::Pending,
+        Poll::Ready(chunk) => chunk?,
+    };
+    let Some(chunk) = chunk else { return Poll::Ready(Ok(Message::End)) };
+    let sent = send_now(into, &chunk, 0)?;
+    copied(sent, moved);
+    let is_message = sent == chunk.len() && chunk.len() < BULK;
+    Poll::Ready(Ok(if is_message { Message::Passed } else { Message::Last(chunk[sent..].to_vec()) }))
+}
+
+/// Passes on what had come when receiving ended, behind `rest`.
+fn pass_the_others(
+    from: &Rc<Socket>,
+    into: &Rc<Socket>,
+    rest: &mut Vec<u8>,
+    moved: &mut u64,
+) -> io::Result<()> {
+    while let Some(chunk) = Core::with(|core| from.take_chunk(core)) {
+        let sent = if rest.is_empty() { send_now(into, &chunk, 0)? } else { 0 };
         copied(sent, moved);
-        if sent == len && len < BULK {
-            continue;
-        }
-        // A side that does not read must not hold the core's buffers: what it has no room for waits in memory of the heap.
-        let mut rest = chunk[sent..].to_vec();
-        drop(chunk);
-        for chunk in from.quiesce().await {
-            let sent = if rest.is_empty() { send_now(into, &chunk, 0)? } else { 0 };
-            copied(sent, moved);
-            rest.extend_from_slice(&chunk[sent..]);
-        }
-        send_copied(into, rest, moved).await?;
-        return Ok(Part::Change);
+        rest.extend_from_slice(&chunk[sent..]);
     }
+    Ok(())
 }
 
 /// Waits until something can be read and takes a pipe for it; `None` where none can be had and bytes are to be copied.
@@ -157,7 +188,7 @@ async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Re
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(Part::Over),
-                        Seen::Bytes | Seen::Nothing => continue,
+                        Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
                 polled = true;
@@ -216,7 +247,7 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(Part::Over),
-                        Seen::Bytes | Seen::Nothing => continue,
+                        Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
                 pipe.insert(taken)
@@ -254,27 +285,28 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
 /// How much comes at once, and whether that is still bulk.
 #[derive(Default)]
 struct Bursts {
-    bytes: usize,
-    small: u32,
+    /// Of the burst that goes on, up to [`BULK`].
+    bytes: u16,
+    small: u16,
 }
 
 impl Bursts {
     fn add(&mut self, n: usize) {
-        self.bytes += n;
+        self.bytes = n.saturating_add(self.bytes.into()).min(BULK) as u16;
     }
 
     /// A burst has ended: true when there were too many small ones.
     fn over(&mut self) -> bool {
-        let is_small = std::mem::take(&mut self.bytes) < BULK;
+        let is_small = usize::from(std::mem::take(&mut self.bytes)) < BULK;
         self.small = if is_small { self.small + 1 } else { 0 };
         self.small >= PATIENCE
     }
 }
 
 /// What a receive found.
-enum Seen {
-    /// Bytes, which were sent on.
-    Bytes,
+enum Seen<B = ()> {
+    /// Bytes; of [`copy_some`], that were sent on.
+    Bytes(B),
     /// Nothing yet.
     Nothing,
     /// The end of the stream.
@@ -288,23 +320,24 @@ enum Seen {
 /// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
 /// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
 async fn copy_some(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Seen> {
-    let found = match found_now(from)? {
-        Some(found) if found.is_empty() => return Ok(Seen::End),
-        Some(found) => found,
-        None => return Ok(Seen::Nothing),
+    let bytes = match receive_some(from)? {
+        Seen::Bytes(bytes) => bytes,
+        Seen::Nothing => return Ok(Seen::Nothing),
+        Seen::End => return Ok(Seen::End),
     };
-    send_copied(into, found, moved).await?;
-    Ok(Seen::Bytes)
+    send_copied(into, bytes, moved).await?;
+    Ok(Seen::Bytes(()))
 }
 
-/// What a receive finds: nothing at the end, `None` when nothing is there yet. Not in the relay's future, which has no room
-/// to spare for pages.
-fn found_now(from: &Socket) -> io::Result<Option<Vec<u8>>> {
-    // On the stack, because what is usually found is the end.
+/// What is there. No future, so that what is received into lies in none: what is usually found is the end.
+fn receive_some(from: &Rc<Socket>) -> io::Result<Seen<Vec<u8>>> {
     let mut found = [0; 4096];
     match rustix::net::recv(from.fd(), &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
-        Ok((_, n)) => Ok(Some(found[..n].to_vec())),
-        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+        Ok((0, _)) => Ok(Seen::End),
+        Ok((n, _)) => Ok(Seen::Bytes(found[..n].to_vec())),
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Ok(Seen::Nothing)
+        }
         Err(e) => Err(e),
     }
 }
