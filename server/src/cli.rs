@@ -309,7 +309,7 @@ where
     }
     let wishes = Wishes { placement: common.placement, named_pollers: common.sqpoll_cpus.is_some() };
     if common.processes != Processes::One {
-        let (parts, reasons) = processes::parts(&common.cores, common.nic.as_deref())?;
+        let (parts, reasons) = processes::parts(common.processes, &common.cores, common.nic.as_deref())?;
         if processes::split(common.processes, wishes, &parts)? {
             for reason in reasons {
                 tracing::warn!("core plan: {reason}");

@@ -26,6 +26,9 @@ pub(crate) enum Processes {
     One,
     /// One for each node.
     Node,
+    /// One for each core, so that tests see several on every machine.
+    #[value(hide = true)]
+    Core,
 }
 
 /// The cores of one process.
@@ -45,10 +48,19 @@ pub(crate) struct Part {
 ///
 /// # Errors
 /// Those of the topology and the plan.
-pub(crate) fn parts(cores: &CoreSelection, nic: Option<&str>) -> Result<(Vec<Part>, Vec<String>), Failure> {
+pub(crate) fn parts(
+    asked: Processes,
+    cores: &CoreSelection,
+    nic: Option<&str>,
+) -> Result<(Vec<Part>, Vec<String>), Failure> {
     let topology = Topology::discover()?;
     let plan = CorePlan::under(&topology, cores, &Circumstances::of_this_process(nic)?)?;
-    Ok((divide(&topology, &plan), plan.reasons().to_vec()))
+    let mut parts = divide(&topology, &plan);
+    if asked == Processes::Core {
+        let of_core = |part: &Part, cpu: &CpuId| Part { cores: vec![*cpu], ..part.clone() };
+        parts = parts.iter().flat_map(|part| part.cores.iter().map(move |cpu| of_core(part, cpu))).collect();
+    }
+    Ok((parts, plan.reasons().to_vec()))
 }
 
 fn divide(topology: &Topology, plan: &CorePlan) -> Vec<Part> {
@@ -88,14 +100,14 @@ pub(crate) fn split(asked: Processes, wishes: Wishes, parts: &[Part]) -> Result<
     };
     match (asked, against) {
         (Processes::One, _) | (Processes::Auto, Some(_)) => Ok(false),
-        (Processes::Node, Some(why)) => {
-            Err(Failure::input(format!("--processes node cannot be: {why}; leave out one of the two")))
+        (Processes::Node | Processes::Core, Some(why)) => {
+            Err(Failure::input(format!("several processes cannot be: {why}; leave out one of the two")))
         }
-        (Processes::Auto | Processes::Node, None) if parts.len() < 2 => {
+        (_, None) if parts.len() < 2 => {
             tracing::info!("all cores take their memory from one node: one process, nothing to split");
             Ok(false)
         }
-        (Processes::Auto | Processes::Node, None) => Ok(true),
+        (_, None) => Ok(true),
     }
 }
 
