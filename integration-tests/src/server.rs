@@ -184,6 +184,9 @@ impl Launch {
     }
 
     /// Starts it and waits for whichever comes first: it listens, or it ends.
+    ///
+    /// # Errors
+    /// It has ended.
     #[track_caller]
     pub fn start_or_end(self) -> Result<Server, Ended> {
         let (child, out, err) = self.spawn();

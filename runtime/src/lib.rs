@@ -94,8 +94,8 @@ pub use error::{Error, ErrorKind, Ok, Result};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
 pub use runtime::{
-    Builder, CoreReport, Handle, Options, PlacementPolicy, RegionReport, Report, Running, Runtime, Stall,
-    WorkerReport,
+    Builder, CoreReport, Forecast, Handle, Options, PlacementPolicy, RegionReport, Report, Running, Runtime,
+    Stall, WorkerReport,
 };
 pub use task::{JoinError, JoinHandle, Scope, ScopedHandle, scope, spawn, yield_now};
 

@@ -216,6 +216,34 @@ fn names_are_made_moved_listed_and_removed_beneath_a_directory() {
     });
 }
 
+/// Seen to fail: with the last part of the path taken from `Path::components`, the file is removed.
+#[test]
+fn a_slash_at_the_end_asks_for_a_directory() {
+    let place = Place::new();
+    let root = place.0.clone();
+    on_one_core(move || async move {
+        let dir = Dir::open(&root).await?;
+        dir.create_dir("d//", 0o700).await?;
+        std::fs::write(root.join("d/f"), "kept")?;
+        symlink("d", root.join("l"))?;
+        let not_a_directory = Some(libc::ENOTDIR);
+        assert_eq!(errno(&dir.remove_file("d/f/").await.unwrap_err()), not_a_directory);
+        assert_eq!(errno(&dir.rename("d/f/", &dir, "g").await.unwrap_err()), not_a_directory);
+        assert_eq!(errno(&dir.rename("d/f", &dir, "g/").await.unwrap_err()), not_a_directory);
+        assert_eq!(errno(&dir.remove_file("d/").await.unwrap_err()), Some(libc::EISDIR));
+        assert_eq!(errno(&dir.remove_dir("l/").await.unwrap_err()), not_a_directory);
+        for none in ["d/f/.", "d/f/..", "d/."] {
+            assert_eq!(errno(&dir.remove_file(none).await.unwrap_err()), Some(libc::EINVAL), "{none}");
+        }
+        assert_eq!(std::fs::read(root.join("l/f"))?, b"kept");
+        dir.remove_file("d//f").await?;
+        dir.rename("d/", &dir, "e/").await?;
+        dir.remove_dir("e/").await?;
+        assert_eq!(names(&root), ["l"]);
+        Ok(())
+    });
+}
+
 /// Seen to fail: with `place` giving the directory itself and the whole path to the kernel, the first call reaches outside.
 #[test]
 fn nothing_leads_out_of_a_directory() {

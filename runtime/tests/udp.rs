@@ -230,7 +230,9 @@ fn sockets_from_elsewhere_are_taken_if_they_are_of_the_right_kind() {
         Std::bind(any()).unwrap().send_to(b"hello", address).unwrap();
         assert_eq!(&*ours.recv().await?, b"hello");
         let wrong = std::net::TcpListener::bind(any()).unwrap();
-        assert_eq!(UdpSocket::from_owned_fd(wrong.into()).expect_err("TCP").kind(), ErrorKind::Input);
+        let wrong = UdpSocket::from_owned_fd(wrong.into()).expect_err("TCP");
+        assert_eq!(wrong.kind(), ErrorKind::Input);
+        assert!(wrong.to_string().contains("UdpSocket"), "{wrong}");
         Ok(())
     });
 }

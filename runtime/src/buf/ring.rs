@@ -304,7 +304,19 @@ impl BufRing {
 
     /// Whether streams wait for buffers and there is none.
     pub(crate) fn is_starving(&self) -> bool {
-        self.free.get() == 0 && self.is_short()
+        self.free.get() == 0 && self.is_waited_for()
+    }
+
+    /// Whether a stream waits that is still there and still wants to receive. Forgets those before it that do not.
+    fn is_waited_for(&self) -> bool {
+        let mut hungry = self.hungry.borrow_mut();
+        while let Some(first) = hungry.front() {
+            if first.upgrade().is_some_and(|socket| socket.is_starved()) {
+                return true;
+            }
+            hungry.pop_front();
+        }
+        false
     }
 
     /// A stream holds much that nobody took: look again when its task has had its chance.

@@ -17,6 +17,7 @@ use super::family::Family;
 use super::group::{Ask, Member};
 use super::place::Place;
 use super::room::Room;
+use super::socket::lingers;
 use crate::core::Core;
 use crate::error::os;
 use crate::numa::CpuId;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     is_shared: Cell<bool>,
     accepting: Cell<Accepting>,
     room: Room,
+    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
+    lingers: bool,
     came: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waiter: RefCell<Option<Waker>>,
 }
@@ -60,6 +63,7 @@ impl Shared {
     fn new(fd: OwnedFd, bound: Place, member: Option<Member>) -> Rc<Self> {
         Rc::new(Self {
             room: Room::new(fd.as_fd()),
+            lingers: member.is_none() && lingers(fd.as_fd()),
             fd: Some(fd),
             bound,
             is_shared: Cell::new(member.as_ref().is_none_or(|member| member.is_shared)),
@@ -183,7 +187,7 @@ impl ListenOptions {
     }
 
     /// Gives the socket of the core on `cpu` the connections of that CPU, if so asked.
-    pub(super) fn steer(&self, socket: &OwnedFd, place: &Place, cpu: CpuId) -> Result<()> {
+    pub(super) fn steer(&self, socket: BorrowedFd<'_>, place: &Place, cpu: CpuId) -> Result<()> {
         if !self.steer_by_cpu || !matches!(place, Place::Ip(_)) {
             return Ok(());
         }
@@ -211,8 +215,10 @@ impl<F: Family> Listener<F> {
     pub(super) fn listen_on(place: Place, options: &ListenOptions) -> Result<Self> {
         Core::with(|core| {
             let (fd, member) = Member::join(core, options.ask(), place)?;
-            options.steer(&fd, &member.bound, core.shared.cpu)?;
-            Ok(Self::of(Shared::new(fd, member.bound.clone(), Some(member))))
+            // From here on its end is that of any listener, whatever fails.
+            let this = Self::of(Shared::new(fd, member.bound.clone(), Some(member)));
+            options.steer(this.shared.fd(), &this.shared.bound, core.shared.cpu)?;
+            Ok(this)
         })
     }
 
@@ -231,7 +237,7 @@ impl<F: Family> Listener<F> {
     /// # Panics
     /// On a thread that is no core's.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        adopt::<F>(&fd, SocketType::STREAM)?;
+        adopt::<F>(&fd, SocketType::STREAM, F::LISTENER)?;
         let listens = sockopt::socket_acceptconn(&fd);
         if !listens.map_err(|e| Error::io("cannot read SO_ACCEPTCONN", os(e)))? {
             let what = "a socket that does not listen was given to a listener; call listen(2) on it first";
@@ -273,7 +279,7 @@ impl<F: Family> Listener<F> {
         let mut resting = false;
         loop {
             match poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx))).await {
-                Ok(fd) => return Ok(Connection::from_fd(fd)),
+                Ok(fd) => return Ok(self.connection(fd)),
                 Err(e) if exhausted(&e) => {
                     Core::with(|core| core.shared.counters.accept_backoffs.add(1));
                     if !std::mem::replace(&mut resting, true) {
@@ -287,6 +293,10 @@ impl<F: Family> Listener<F> {
                 Err(e) => return Err(Error::io(format!("cannot accept on {}", self.shared.bound), e)),
             }
         }
+    }
+
+    fn connection(&self, fd: OwnedFd) -> Connection<F> {
+        Connection::from_fd(fd).lingering(self.shared.lingers)
     }
 
     fn poll_accept(&self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
@@ -313,6 +323,7 @@ impl<F: Family> Listener<F> {
 
     /// Stops listening and gives every connection that was complete by then, so that none is reset. When the backlog
     /// cannot be emptied, for lack of descriptors for example, what was taken until then is given, and a line is logged.
+    /// `accept4(2)`, after the ring's own accept was cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5).
     ///
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.
@@ -331,7 +342,7 @@ impl<F: Family> Listener<F> {
         let mut streams = Vec::new();
         for result in self.shared.came.take() {
             match result {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) => {
                     tracing::warn!("a connection on {} could not be taken at the end: {e}", self.shared.bound)
                 }
@@ -340,7 +351,7 @@ impl<F: Family> Listener<F> {
         // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
                 Err(e) => {

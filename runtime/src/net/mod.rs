@@ -8,6 +8,7 @@
 //! is described there.
 
 mod connection;
+mod custody;
 mod family;
 pub(crate) mod group;
 mod hand_over;

@@ -128,7 +128,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
     /// It [quiesces](Self::quiesce) the stream first. One reader at a time, as for `recv`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io); the buffer comes back with it.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io), for good: later receives of either kind give the same. The buffer comes back
+    /// with it.
     ///
     /// # Cancellation
     /// Safe: the buffer is not lent to the kernel while this waits, so no byte can land in it unseen. The buffer is
@@ -162,6 +163,9 @@ impl<F: Family, S: Reads> Connection<F, S> {
             match rustix::net::recv(self.socket().fd(), buf.room(), RecvFlags::empty()).map_err(os) {
                 Ok(((filled, _), _)) => {
                     let n = filled.len();
+                    if n == 0 {
+                        self.socket().has_ended(None);
+                    }
                     // SAFETY: recv(2) has written them.
                     unsafe { buf.filled(n) };
                     Core::with(|core| core.shared.counters.recv_bytes.add(n as u64));
@@ -173,7 +177,10 @@ impl<F: Family, S: Reads> Connection<F, S> {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(BufError::io("receive failed", e, buf)),
+                Err(e) => {
+                    self.socket().has_ended(Some(&e));
+                    return Err(BufError::io("receive failed", e, buf));
+                }
             }
         }
     }

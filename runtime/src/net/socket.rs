@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::custody::{Custody, Tie};
 use super::group::Member;
 use super::writing::Writing;
 use super::zero_copy::{self, Peer};
@@ -27,6 +28,8 @@ use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
+use crate::spawn_blocking;
+use crate::task::waiters::Waiters;
 
 /// Undelivered chunks at which a stream's receive is switched off.
 const HOLD_BACK: u32 = 2;
@@ -73,11 +76,16 @@ pub(crate) struct Socket {
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
+    custody: RefCell<Custody>,
+    /// Closing it may take long (`SO_LINGER`), as far as is known.
+    lingers: Cell<bool>,
+    /// Its connection was reset, to have blocks back.
+    was_reset: Cell<bool>,
     /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
     /// another core.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
-    pub(super) writers: RefCell<Vec<Waker>>,
+    pub(super) writers: Waiters,
 }
 
 /// What a socket has beside its descriptor when it goes from core to core.
@@ -87,19 +95,23 @@ pub(super) struct Travelling {
     /// How receiving has ended, if it has.
     end: Option<Option<i32>>,
     poisoned: bool,
+    tie: Option<Tie>,
+    pub(super) lingers: bool,
 }
 
 impl Socket {
     /// What goes with the descriptor to another core, and the chunks that were just taken.
     pub(super) fn leave(&self, came: VecDeque<Lease>) -> Travelling {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
-        let poisoned = self.writing.get() != Writing::Free;
-        Travelling { came, end: self.over(), poisoned }
+        let poisoned = !self.is_between_sends();
+        let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
+        Travelling { came, end: self.over(), poisoned, tie, lingers: self.lingers.get() }
     }
 
     /// It stays after all.
     pub(super) fn stay(&self, state: Travelling) {
         *self.rest.borrow_mut() = state.came;
+        *self.custody.borrow_mut() = Custody::Ours(state.tie);
     }
 
     /// A socket that came from another core.
@@ -111,6 +123,7 @@ impl Socket {
         if state.poisoned {
             socket.writing.set(Writing::Poisoned);
         }
+        socket.lingers.set(state.lingers);
         socket.stay(state);
         socket
     }
@@ -137,9 +150,12 @@ impl Socket {
             reader: RefCell::new(None),
             peer: OnceCell::new(),
             lent: Cell::new(0),
+            custody: RefCell::new(Custody::Ours(None)),
+            lingers: Cell::new(false),
+            was_reset: Cell::new(false),
             rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
-            writers: RefCell::new(Vec::new()),
+            writers: Waiters::default(),
         })
     }
 
@@ -167,13 +183,26 @@ impl Socket {
         self.lent.get()
     }
 
-    /// Resets the connection, so that the network lets go of what it was lent.
+    /// Whether the connection is this core's, or was closed by whom it was given to.
+    pub(super) fn is_ours(&self) -> bool {
+        self.custody.borrow().is_ours()
+    }
+
+    /// Resets the connection, so that the network lets go of what it was lent; not if it is another's by now.
     pub(crate) fn reset(&self, why: &str) {
+        if !self.is_ours() || self.was_reset.replace(true) {
+            return;
+        }
         match zero_copy::disconnect(self.fd()) {
             Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
         }
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
+    }
+
+    /// Says whether closing it may take long.
+    pub(super) fn set_lingers(&self, lingers: bool) {
+        self.lingers.set(lingers);
     }
 
     /// The socket cannot send without a copy at all, as a Unix socket cannot.
@@ -301,11 +330,16 @@ impl Socket {
 
     /// There is a buffer, and it is this stream's turn to receive.
     pub(crate) fn fed(self: &Rc<Self>, core: &Core) -> bool {
-        let wants = self.receiving.get() == Receiving::Starved && !self.released.get();
+        let wants = self.is_starved();
         if wants {
             self.arm(core);
         }
         wants
+    }
+
+    /// Whether it waits for a buffer.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.receiving.get() == Receiving::Starved && !self.released.get()
     }
 
     /// The end of the turn: switches the receive off if nobody took what came.
@@ -357,6 +391,15 @@ impl Socket {
         }
     }
 
+    /// Receiving by other means has come to an end: later receives are told the same. One that is armed meanwhile, by a
+    /// second reader, is told by the kernel.
+    pub(crate) fn has_ended(&self, end: Option<&io::Error>) {
+        if let Receiving::Idle = self.receiving.get() {
+            let end = end.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+            self.receiving.set(Receiving::Over(end));
+        }
+    }
+
     /// Takes one chunk of what is there, without asking for more.
     pub(crate) fn take_chunk(&self, core: &Core) -> Option<Lease> {
         let rest = self.rest.borrow_mut().pop_front();
@@ -405,7 +448,14 @@ impl Socket {
             self.stop_receiving();
         }
         self.unwritten.set(self.unwritten.get() || wrote);
-        if self.lent.get() == 0 || !self.released.get() || !self.unwritten.get() {
+        if self.released.get() && self.unwritten.get() {
+            self.see_out();
+        }
+    }
+
+    /// No handle here is left: sees to it that blocks do not stay with the network for ever.
+    pub(super) fn see_out(self: &Rc<Self>) {
+        if self.lent.get() == 0 {
             return;
         }
         Core::try_with(|core| {
@@ -421,6 +471,11 @@ impl Socket {
         if let Kind::Datagram(Some(member)) = &self.kind {
             member.leave();
         }
+    }
+
+    /// The descriptor leaves the runtime.
+    pub(super) fn give_up(&self) {
+        self.custody.borrow_mut().give_up();
     }
 
     /// The last handle gives the descriptor up: no operation holds the socket.
@@ -469,14 +524,27 @@ impl Drop for Socket {
             drop(member.take());
             return;
         }
-        // The last reference: no operation is in flight on this descriptor. Without a core, close(2) does it.
-        let mut fd = Some(fd);
-        Core::try_with(|core| {
-            if let Some(fd) = fd.take() {
-                core.close(fd);
-            }
-        });
+        // The last reference: no operation is in flight on this descriptor.
+        close(fd, self.lingers.get());
     }
+}
+
+/// Closes the descriptor of a connection, from a core through its ring; without a core, close(2) does it. The ring closes a
+/// socket on the core's own thread and, if it lingers, waits there (seen on 6.18), so one that may is closed by a thread
+/// for blocking work.
+pub(super) fn close(fd: OwnedFd, lingers: bool) {
+    let mut fd = Some(fd);
+    Core::try_with(|core| match fd.take() {
+        Some(fd) if lingers => spawn_blocking(move || drop(fd)).detach(),
+        Some(fd) => core.close(fd),
+        None => {}
+    });
+}
+
+/// Whether closing a socket that was made elsewhere may take long.
+pub(super) fn lingers(fd: BorrowedFd<'_>) -> bool {
+    // One that cannot say has no such option.
+    rustix::net::sockopt::socket_linger(fd).is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero()))
 }
 
 /// A socket as something that an operation keeps open.

@@ -101,7 +101,7 @@ impl UdpSocket {
     /// `SO_TYPE`.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
         // The domains are those of TCP.
-        adopt::<Tcp>(&fd, SocketType::DGRAM)?;
+        adopt::<Tcp>(&fd, SocketType::DGRAM, "UdpSocket")?;
         Ok(Self { socket: Socket::datagram(fd, None) })
     }
 
@@ -162,7 +162,7 @@ impl UdpSocket {
     }
 
     /// Sends `buf` as one datagram to `address` and gives it back. Sends of several tasks do not disturb each other. It
-    /// waits while the socket's send buffer is full.
+    /// waits while the socket's send buffer is full. `sendmsg(2)`, Linux 5.3.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it. `EMSGSIZE`: longer than
@@ -175,7 +175,7 @@ impl UdpSocket {
         sent(ask(SendTo::new(Rc::clone(&self.socket), buf, address)).await)
     }
 
-    /// Sends `buf` as one datagram to the address that the socket is [connected](Self::connect) to.
+    /// Sends `buf` as one datagram to the address that the socket is [connected](Self::connect) to. `send(2)`, Linux 5.6.
     ///
     /// # Errors
     /// As for [`send_to`](Self::send_to). `EDESTADDRREQ`: it is not connected. `ECONNREFUSED`: an earlier datagram found

@@ -96,7 +96,8 @@ pub struct Scope<'env> {
 impl<'env> Scope<'env> {
     /// Adds a child. It is first polled after the body has come to its next `.await` that waits.
     ///
-    /// Dropping the handle does not end the child: the scope waits for it.
+    /// # Cancellation
+    /// Dropping the handle does not end the child: the scope waits for it. Dropping the scope's future drops the child.
     pub fn spawn<F: Future + 'env>(&self, future: F) -> ScopedHandle<F::Output>
     where
         F::Output: 'env,

@@ -107,7 +107,7 @@ async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Re
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(()),
-                        Seen::Bytes | Seen::Nothing => continue,
+                        Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
                 polled = true;
@@ -162,7 +162,7 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(()),
-                        Seen::Bytes | Seen::Nothing => continue,
+                        Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
                 pipe.insert(taken)
@@ -195,9 +195,9 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
 }
 
 /// What a receive found.
-enum Seen {
-    /// Bytes, which were sent on.
-    Bytes,
+enum Seen<B = ()> {
+    /// Bytes; of [`copy_some`], that were sent on.
+    Bytes(B),
     /// Nothing yet.
     Nothing,
     /// The end of the stream.
@@ -211,18 +211,12 @@ enum Seen {
 /// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
 /// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
 async fn copy_some(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Seen> {
-    // On the stack, because what is usually found is the end.
-    let mut found = [0; 4096];
-    let n = match rustix::net::recv(from.fd(), &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
-        Ok((0, _)) => return Ok(Seen::End),
-        Ok((n, _)) => n,
-        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-            return Ok(Seen::Nothing);
-        }
-        Err(e) => return Err(e),
+    let mut bytes = match receive_some(from)? {
+        Seen::Bytes(bytes) => bytes,
+        Seen::Nothing => return Ok(Seen::Nothing),
+        Seen::End => return Ok(Seen::End),
     };
-    let mut bytes = found[..n].to_vec();
-    let mut at = 0;
+    let (mut at, n) = (0, bytes.len());
     while at < n {
         let (sent, back) = ask(Send { socket: Rc::clone(into), buf: bytes, from: at, flags: 0 }).await;
         bytes = back;
@@ -234,5 +228,18 @@ async fn copy_some(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io:
     }
     *moved += n as u64;
     Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
-    Ok(Seen::Bytes)
+    Ok(Seen::Bytes(()))
+}
+
+/// What is there. No future, so that what is received into lies in none: what is usually found is the end.
+fn receive_some(from: &Rc<Socket>) -> io::Result<Seen<Vec<u8>>> {
+    let mut found = [0; 4096];
+    match rustix::net::recv(from.fd(), &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
+        Ok((0, _)) => Ok(Seen::End),
+        Ok((n, _)) => Ok(Seen::Bytes(found[..n].to_vec())),
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Ok(Seen::Nothing)
+        }
+        Err(e) => Err(e),
+    }
 }

@@ -92,6 +92,7 @@ impl<'a> From<(&'a File, u64)> for Target<'a> {
 ///
 /// # Errors
 /// [`ErrorKind::Io`] with the system's reason (`EPIPE`: every reader of the pipe has gone, or the peer);
+/// those of a connection that bytes are taken from are told by its later receives too;
 /// `EAGAIN` when a TCP socket claims to be readable and gives nothing, as it does before an urgent byte (receive that
 /// instead); [`ErrorKind::Input`] when neither end is a pipe; [`ErrorKind::WritePoisoned`] as for sends.
 ///
@@ -107,6 +108,12 @@ pub async fn splice<'a>(
     let failed = |e| Error::io("splice failed", e);
     let len = len.min(1 << 30);
     let mut fruitless = 0;
+    // The kernel tells an error once.
+    if let Origin::Socket(socket) = from
+        && let Some(Some(errno)) = socket.over()
+    {
+        return Err(failed(io::Error::from_raw_os_error(errno)));
+    }
     // Before any byte moves: a future that is dropped here has moved nothing.
     task::consume_budget().await;
     loop {
@@ -150,9 +157,23 @@ pub async fn splice<'a>(
                 from.ready().await.map_err(failed)?;
                 into.ready().await.map_err(failed)?;
             }
-            Err(e) => return Err(failed(e)),
+            Err(e) => {
+                if let Origin::Socket(socket) = from
+                    && has_cut_off(&e)
+                {
+                    socket.has_ended(Some(&e));
+                }
+                return Err(failed(e));
+            }
         }
     }
+}
+
+/// Whether an error is that of a connection, and not of a pipe or of the call.
+fn has_cut_off(e: &io::Error) -> bool {
+    use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
+    let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
+    e.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// Copies up to `len` bytes from one pipe to another without taking them from the first and without copying memory: the
