@@ -95,7 +95,7 @@ fn a_proxy_of_several_processes_relays_by_each() {
 }
 
 /// As a terminal and a service manager send it: to every process. It counts once, so what runs is finished.
-/// Seen to fail: with the members obeying signals of their own, the download is cut.
+/// Seen to fail: with each order to end sent twice, as a member that obeys its own signals as well would have it, the download is cut.
 #[test]
 fn a_signal_to_the_whole_group_counts_once_and_a_second_one_cuts() {
     let (tree, small, large) = tree();

@@ -6,8 +6,8 @@
 //! one that is meant: its stack is made anew, by the creator's memory policy. Two more are made in the same way and end first, so that the kernel
 //! keeps theirs for whatever is created there later, such as io-wq workers, and frees the others.
 //!
-//! Shown by `scripts/lib/guest-serve`, with a probe on the stack pointer. Seen to fail: without this, two of four cores had a stack of the
-//! other node.
+//! Shown by `scripts/lib/guest-serve`, with a probe on the stack pointer. Seen to fail without this: cores of node 0 had stacks of
+//! node 1.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
