@@ -365,6 +365,12 @@ impl<F: Family> Listener<F> {
     }
 }
 
+impl<F: Family> AsFd for Listener<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.fd()
+    }
+}
+
 impl<F: Family> std::fmt::Debug for Listener<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Listener").field("address", &self.shared.bound).finish_non_exhaustive()

@@ -556,3 +556,6 @@ impl AsFd for SocketFd {
         self.0.fd()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
