@@ -167,6 +167,9 @@ impl<S: Side> TcpStream<S> {
     /// background. Zero: they are thrown away and the peer sees a reset. Longer: the close waits as long for them; it is
     /// made by a thread for [blocking work](crate::spawn_blocking), so the core does not wait. In whole seconds.
     ///
+    /// Each such close may keep one of these threads for so long, and other blocking work waits when there are no more. Where no thread can
+    /// be started, the close is made on the core, which waits.
+    ///
     /// That is so if the option is set here, or before the descriptor is taken over. Set by other means, it holds the core
     /// up when the connection is closed.
     ///
