@@ -154,6 +154,11 @@ impl Budget {
         self.0.set(self.0.get().saturating_sub(1));
     }
 
+    /// Whether there is any.
+    pub(crate) fn is_left(&self) -> bool {
+        self.0.get() > 0
+    }
+
     /// `Pending`, with the task woken for its next turn, when the budget is used up.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.0.get() > 0 {
