@@ -88,6 +88,8 @@ mod runtime;
 pub mod signal;
 mod sync;
 mod task;
+#[cfg(all(test, not(loom)))]
+mod testing;
 pub mod time;
 pub mod transfer;
 

@@ -20,6 +20,7 @@ use super::room::Room;
 use super::socket::lingers;
 use crate::core::Core;
 use crate::error::os;
+use crate::numa::CpuId;
 use crate::op::accept::Accept;
 use crate::op::slots::Key;
 use crate::{Error, ErrorKind, Result};
@@ -49,7 +50,7 @@ pub(crate) struct Shared {
     /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that wait, the kernel
     /// wakes the first, and who accepts anew stands at the end, so the cores get them in turn. A multishot accept would
     /// keep its place.
-    is_shared: bool,
+    is_shared: Cell<bool>,
     accepting: Cell<Accepting>,
     room: Room,
     /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
@@ -65,7 +66,7 @@ impl Shared {
             lingers: member.is_none() && lingers(fd.as_fd()),
             fd: Some(fd),
             bound,
-            is_shared: member.as_ref().is_none_or(|member| member.is_shared),
+            is_shared: Cell::new(member.as_ref().is_none_or(|member| member.is_shared)),
             member,
             accepting: Cell::new(Accepting::Idle),
             came: RefCell::default(),
@@ -180,6 +181,19 @@ impl ListenOptions {
         self.steer_by_cpu = steer;
         self
     }
+
+    pub(super) fn ask(&self) -> Ask {
+        Ask::Stream { backlog: self.backlog.min(i32::MAX as u32) as i32 }
+    }
+
+    /// Gives the socket of the core on `cpu` the connections of that CPU, if so asked.
+    pub(super) fn steer(&self, socket: BorrowedFd<'_>, place: &Place, cpu: CpuId) -> Result<()> {
+        if !self.steer_by_cpu || !matches!(place, Place::Ip(_)) {
+            return Ok(());
+        }
+        sockopt::set_socket_incoming_cpu(socket, cpu.0)
+            .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))
+    }
 }
 
 impl Default for ListenOptions {
@@ -199,16 +213,11 @@ pub struct Listener<F: Family> {
 
 impl<F: Family> Listener<F> {
     pub(super) fn listen_on(place: Place, options: &ListenOptions) -> Result<Self> {
-        let ask = Ask::Stream { backlog: options.backlog.min(i32::MAX as u32) as i32 };
         Core::with(|core| {
-            let (fd, member) = Member::join(core, ask, place)?;
-            let steer = options.steer_by_cpu && !member.is_unix();
+            let (fd, member) = Member::join(core, options.ask(), place)?;
             // From here on its end is that of any listener, whatever fails.
             let this = Self::of(Shared::new(fd, member.bound.clone(), Some(member)));
-            if steer {
-                sockopt::set_socket_incoming_cpu(this.shared.fd(), core.shared.cpu.0)
-                    .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))?;
-            }
+            options.steer(this.shared.fd(), &this.shared.bound, core.shared.cpu)?;
             Ok(this)
         })
     }
@@ -237,6 +246,13 @@ impl<F: Family> Listener<F> {
         let bound = Place::of(&fd)?;
         // Panics here, and not at the first accept, where there is no core.
         Core::with(|_| Ok(Self::of(Shared::new(fd, bound, None))))
+    }
+
+    /// Says of a socket that was taken over that nobody else accepts from it, no other core and no other process: then connections are
+    /// accepted by one multishot operation, as on a socket of our own.
+    pub fn sole(self) -> Self {
+        self.shared.is_shared.set(false);
+        self
     }
 
     fn of(shared: Rc<Shared>) -> Self {
@@ -294,7 +310,7 @@ impl<F: Family> Listener<F> {
         }
         if let Accepting::Idle = self.shared.accepting.get() {
             let many_fit = self.shared.room.for_many();
-            let many = many_fit && !self.shared.is_shared;
+            let many = many_fit && !self.shared.is_shared.get();
             if !many_fit && !self.shared.room.for_one(self.shared.fd()) {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)));
             }
@@ -346,6 +362,12 @@ impl<F: Family> Listener<F> {
             crate::task::consume_budget().await;
         }
         streams
+    }
+}
+
+impl<F: Family> AsFd for Listener<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.fd()
     }
 }
 

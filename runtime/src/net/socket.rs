@@ -580,9 +580,6 @@ pub(super) fn lingers(fd: BorrowedFd<'_>) -> bool {
     rustix::net::sockopt::socket_linger(fd).is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero()))
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests;
-
 /// A socket as something that an operation keeps open.
 #[derive(Clone)]
 pub(crate) struct SocketFd(pub(crate) Rc<Socket>);
@@ -592,3 +589,6 @@ impl AsFd for SocketFd {
         self.0.fd()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
