@@ -27,7 +27,7 @@ use crate::{Error, ErrorKind, Result};
 /// The one buffer group of a core.
 pub(crate) const BUFFER_GROUP: u16 = 0;
 /// Bytes of a buffer: two pages hold a request with its headers, and a bulk receive takes several at a time.
-pub(super) const BUFFER_SIZE: usize = 8 << 10;
+pub(crate) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;

@@ -193,6 +193,15 @@ pub fn cpu() -> CpuId {
     Core::with(|core| core.shared.cpu)
 }
 
+/// The number of the turn that the current core's loop is in, from 1 on. Whatever the tasks that are polled in one turn were asked
+/// by the ring had been asked when the turn began: what one of them finds out about the world is new enough for all.
+///
+/// # Panics
+/// On a thread that is no core's.
+pub fn turn() -> u64 {
+    Core::with(|core| core.shared.counters.turns.get())
+}
+
 /// The counters of the current core, as they were when its last turn ended.
 ///
 /// # Panics

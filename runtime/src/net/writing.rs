@@ -7,6 +7,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
 use super::socket::Socket;
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
@@ -152,6 +155,19 @@ pub(super) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usi
             socket.has_failed(&e);
             Err(e)
         }
+    }
+}
+
+/// Gives the kernel what there is room for, by a call on the core (`send(2)`): nothing where there is none.
+pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    let flags = SendFlags::from_bits_retain(flags as u32) | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match rustix::net::send(socket.fd(), bytes, flags) {
+        Ok(n) => {
+            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+            Ok(n)
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(e) => Err(os(e)),
     }
 }
 

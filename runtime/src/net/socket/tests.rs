@@ -1,7 +1,8 @@
 //! Quieting a stream whose receive says its last word at that very moment, and a stream that is always full.
 //!
 //! Seen to fail: with bytes that come while a stream is quieted given back (nothing is handed over); with a last word's
-//! bytes given back; with a reset that comes then forgotten (the next receive says that the stream has ended).
+//! bytes given back; with an end or a reset that comes then forgotten (it is asked for again; the reset has become an end);
+//! with a stream that is quieted put in the queue for buffers.
 
 use std::cell::Cell;
 use std::future::Future;
