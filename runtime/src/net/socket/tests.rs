@@ -121,6 +121,23 @@ fn a_lack_of_buffers_comes_while_it_is_quieted() {
     });
 }
 
+/// Seen to fail: with an entry for each time that it begins to wait, a stream that is quieted again and again while there is
+/// no buffer fills the queue.
+#[test]
+fn a_stream_stands_once_among_those_that_wait_for_a_buffer() {
+    on_a_core(small(64), async || {
+        let _held = take_all_but(0).await;
+        let (stream, _peer) = pair();
+        assert!(is_pending(stream.recv()));
+        until("the lack", || Core::with(|core| core.bufs.is_short())).await;
+        for _ in 0..100 {
+            assert!(stream.quiesce().await.is_empty());
+            assert!(is_pending(stream.recv()));
+        }
+        assert_eq!(Core::with(|core| core.bufs.queue_len()), 1);
+    });
+}
+
 /// Where the completion queue has no room a multishot receive ends, and its last word brings bytes (linux/io_uring/net.c,
 /// `io_recv_finish`).
 #[test]
