@@ -287,3 +287,92 @@ fn nothing_leads_out_of_a_directory() {
         Ok(())
     });
 }
+
+fn is_in_memory_only(path: &Path) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    matches!(rustix::fs::statfs(path).unwrap().f_type as u64, TMPFS | RAMFS)
+}
+
+/// Seen to fail: without `RWF_NOWAIT`, pages that were dropped are read all the same.
+#[test]
+fn what_is_in_memory_is_read_at_once_and_nothing_else_is() {
+    let place = Place::new();
+    let path = place.path("file");
+    std::fs::write(&path, vec![7; 20_000]).unwrap();
+    let memory_only = is_in_memory_only(&path);
+    on_one_core(move || async move {
+        let file = File::open(&path, OpenOptions::new().write(true)).await?;
+        let mut block = Block::take().expect("a fresh pool");
+        block.extend_from_slice(b"head");
+        match file.read_now(&mut block, 5_000)? {
+            Some(n) => {
+                assert_eq!((n, block.len()), (15_000, 15_004));
+                assert!(block[4..].iter().all(|&b| b == 7) && block[..4] == *b"head");
+                assert_eq!(file.read_now(&mut block, 20_000)?, Some(0), "the end");
+            }
+            None => assert!(memory_only, "it was just written"),
+        }
+        assert!(file.is_cached(0, 20_000));
+        if memory_only {
+            println!("skipped: TMPDIR is in memory");
+            return Ok(());
+        }
+        file.sync_all().await?;
+        file.advise(0..u64::MAX, Advice::DontNeed).await?;
+        assert!(!file.is_cached(0, 20_000));
+        // Since it has been asked for, the kernel may begin to read it.
+        assert_eq!(file.read_now(&mut block, 0)?, None);
+        Ok(())
+    });
+}
+
+/// Seen to fail: with `open_now` finding nothing, by a hundred SQEs.
+#[test]
+fn a_name_in_memory_is_opened_without_the_ring() {
+    let place = Place::new();
+    std::fs::write(place.path("file"), "x").unwrap();
+    let root = place.0.clone();
+    on_one_core(move || async move {
+        let dir = Dir::open(&root).await?;
+        dir.open_beneath("file", OpenOptions::new()).await?;
+        annulus::yield_now().await;
+        let before = annulus::core::counters().sqes;
+        for _ in 0..100 {
+            dir.open_beneath("file", OpenOptions::new()).await?;
+        }
+        let e = dir.open_beneath("file/of/a/file", OpenOptions::new()).await.unwrap_err();
+        assert_eq!(errno(&e), Some(libc::ENOTDIR));
+        let sqes = annulus::core::counters().sqes - before;
+        assert!(sqes < 100, "{sqes} SQEs");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_name_tells_whether_it_stands_for_the_same_file_unchanged() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let (path, other) = (place.path("file"), place.path("other"));
+    std::fs::write(&path, "x").unwrap();
+    std::fs::write(&other, "y").unwrap();
+    symlink("file", place.path("link")).unwrap();
+    let root = place.0.clone();
+    on_one_core(move || async move {
+        let dir = Dir::open(&root).await?;
+        let file = dir.open_beneath("file", OpenOptions::new()).await?;
+        let known = file.stat_now()?;
+        assert!(dir.stat_now("file")?.is_unchanged(&known));
+        assert!(dir.stat_now("link")?.is_unchanged(&known), "links are followed");
+        assert!(file.stat().await?.is_unchanged(&known), "statx(2) and fstat(2) agree");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400))?;
+        assert!(!dir.stat_now("file")?.is_unchanged(&known));
+        let known = file.stat_now()?;
+        std::fs::rename(&other, &path)?;
+        assert!(!dir.stat_now("file")?.is_unchanged(&known));
+        std::fs::remove_file(&path)?;
+        assert_eq!(errno(&dir.stat_now("file").unwrap_err()), Some(libc::ENOENT));
+        Ok(())
+    });
+}

@@ -94,7 +94,8 @@ fn a_panic_comes_back_to_who_sent_the_work() {
     end(running);
 }
 
-/// A core that is kept busy takes nothing: its inbox fills, and senders wait.
+/// A core that is kept busy takes nothing: its inbox fills, and senders wait. Seen to fail, by waiting for ever: with nobody
+/// told of room.
 #[test]
 fn a_full_inbox_holds_senders_back_and_loses_nothing() {
     const SENT: usize = 1500;
@@ -330,7 +331,7 @@ fn sleeping_cores_wake_each_other_by_their_rings() {
     end(running);
 }
 
-/// Wakes of many tasks on one core from one poll are one signal.
+/// Wakes of many tasks on one core from one poll are one signal. Seen to fail: with a signal for each wake.
 #[test]
 fn wakes_of_one_turn_are_one_signal() {
     const TASKS: usize = 20;

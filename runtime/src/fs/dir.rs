@@ -11,6 +11,7 @@ use rustix::fs::FileType;
 
 use super::open::open_path;
 use super::{File, FileKind, OpenOptions, Stat};
+use crate::error::os;
 use crate::op::ask;
 use crate::op::mkdir::Mkdir;
 use crate::op::open::Open;
@@ -91,6 +92,18 @@ impl Dir {
     pub async fn stat(&self, path: impl AsRef<Path>) -> Result<Stat> {
         let fd = open_path(&self.fd, path.as_ref(), libc::O_PATH).await?;
         File::from_fd(fd).stat().await
+    }
+
+    /// What a path that starts here stands for, symbolic links followed, asked on the core (`fstatat(2)`): the quick way to
+    /// see that a name still stands for a file that was opened before. Unlike everything else here it also follows what
+    /// leads out of the directory, so it says nothing about what may be opened. Names that are not in memory are looked up
+    /// while the core waits.
+    ///
+    /// # Errors
+    /// The system's reason as it is.
+    pub fn stat_now(&self, path: impl AsRef<Path>) -> Result<Stat> {
+        let stat = rustix::fs::statat(&*self.fd, path.as_ref(), rustix::fs::AtFlags::empty()).map_err(os)?;
+        Ok(Stat::from(&stat))
     }
 
     /// Makes a directory, with `mode` (`0o777` is usual) before the umask. Linux 5.15 (`mkdirat(2)`).

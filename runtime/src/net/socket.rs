@@ -67,11 +67,15 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
+    /// Stands in the core's queue of streams that wait for a buffer, perhaps without wanting one any more.
+    queued: Cell<bool>,
     /// Its writer has been dropped.
     unwritten: Cell<bool>,
     /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that find a clean end.
+    cut_off: Cell<Option<i32>>,
     /// What is known of zero-copy sends to its peer. Asked for at the first of them.
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
@@ -145,9 +149,11 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
+            queued: Cell::new(false),
             unwritten: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
+            cut_off: Cell::new(None),
             peer: OnceCell::new(),
             lent: Cell::new(0),
             custody: RefCell::new(Custody::Ours(None)),
@@ -253,7 +259,14 @@ impl Socket {
 
     fn starve(self: &Rc<Self>, core: &Core) {
         self.receiving.set(Receiving::Starved);
-        core.bufs.wait_for_buffer(self);
+        if !self.queued.replace(true) {
+            core.bufs.wait_for_buffer(self);
+        }
+    }
+
+    /// It was taken out of the queue of streams that wait for a buffer.
+    pub(crate) fn left_queue(&self) {
+        self.queued.set(false);
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
@@ -293,7 +306,7 @@ impl Socket {
                 if let Some(buffer) = buffer {
                     core.bufs.recycle(buffer);
                 }
-                self.receiving.set(Receiving::Over(None));
+                self.receiving.set(Receiving::Over(self.cut_off.get()));
             }
             (Err(e), buffer) => {
                 if let Some(buffer) = buffer {
@@ -371,7 +384,7 @@ impl Socket {
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
             Receiving::Starved => {
-                // It stands in the queue; when its turn comes it is found not to want a buffer.
+                // It stands in the queue; when its turn comes it is found not to want a buffer, or to want one again.
                 self.receiving.set(Receiving::Idle);
                 Poll::Ready(())
             }
@@ -391,13 +404,26 @@ impl Socket {
         }
     }
 
-    /// Receiving by other means has come to an end: later receives are told the same. One that is armed meanwhile, by a
-    /// second reader, is told by the kernel.
-    pub(crate) fn has_ended(&self, end: Option<&io::Error>) {
+    /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are told of it.
+    pub(crate) fn has_failed(&self, error: &io::Error) {
+        if is_cut_off(error) {
+            self.cut_off.set(error.raw_os_error());
+        }
+    }
+
+    /// What was told of the connection's end, if it was.
+    pub(crate) fn cut_off(&self) -> Option<i32> {
+        self.cut_off.get()
+    }
+
+    /// Receiving by other means has found the end. What it is in truth: an error's errno, or none. Later receives find the
+    /// same; one that is armed meanwhile, by a second reader, is told by the kernel.
+    pub(crate) fn has_ended(&self) -> Option<i32> {
+        let end = self.cut_off.get();
         if let Receiving::Idle = self.receiving.get() {
-            let end = end.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
             self.receiving.set(Receiving::Over(end));
         }
+        end
     }
 
     /// Takes one chunk of what is there, without asking for more.
@@ -493,6 +519,13 @@ impl Socket {
         }
         self.receiving.set(Receiving::Idle);
     }
+}
+
+/// Whether an error is that of a connection, and not of the call.
+fn is_cut_off(error: &io::Error) -> bool {
+    use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
+    let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
+    error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.

@@ -1,7 +1,8 @@
 //! Nothing stays in a closed queue, and nobody waits for room that there is: every interleaving, and every reordering that
 //! the memory model allows, of small cases.
 //!
-//! Relaxed words stand for the channel: what orders them is the latch, and those that wait for room, alone.
+//! Relaxed words stand for the channel: what orders them is the latch, and those that wait for room, alone. A wake that is
+//! lost is a deadlock, which loom reports.
 
 use std::future::Future;
 use std::pin::pin;
@@ -122,7 +123,6 @@ impl Wake for Bell {
     }
 }
 
-/// A wake that is lost is a deadlock, which loom reports.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let bell = std::sync::Arc::new(Bell(Notify::new()));
@@ -135,6 +135,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// (Seen: a deadlock without the receiver's fence, without the sender's, without the second look, and with nobody counted.)
 #[test]
 fn who_waits_for_room_is_told_of_it() {
     check(3, || {
@@ -148,6 +149,7 @@ fn who_waits_for_room_is_told_of_it() {
     });
 }
 
+/// (Seen: a deadlock with nobody counted.)
 #[test]
 fn two_that_wait_are_told_one_after_the_other() {
     check_large(2, || {
@@ -164,7 +166,8 @@ fn two_that_wait_are_told_one_after_the_other() {
     });
 }
 
-/// One of two gives up, perhaps when it was just told: then the other is.
+/// One of two gives up, perhaps when it was just told: then the other is. (Seen: a deadlock without the receiver's fence,
+/// and without the second look.)
 #[test]
 fn who_gives_up_takes_no_room_from_who_waits() {
     check_large(2, || {
@@ -188,6 +191,7 @@ fn who_gives_up_takes_no_room_from_who_waits() {
     });
 }
 
+/// (Seen: a deadlock with nobody told.)
 #[test]
 fn who_waits_for_room_is_told_that_there_will_be_none() {
     check(3, || {
