@@ -13,7 +13,7 @@ fn kernel() -> (u32, u32) {
 /// Seen to fail: with any of the probes answering the opposite.
 #[test]
 fn features_follow_the_kernel() {
-    let running = Runtime::builder().pool_bytes(1 << 20).build().unwrap().start(|| async {
+    let running = Runtime::builder().pool_bytes(1 << 20).incremental_buffers(true).build().unwrap().start(|| async {
         annulus::core::stopping().await;
         annulus::Ok(())
     });
@@ -31,6 +31,7 @@ fn features_follow_the_kernel() {
             // In 6.2 first, and in the later 6.1 too.
             ("zero-copy reports", ring.zc_report, (6, if ring.zc_report { 1 } else { 2 })),
             ("cachestat", core.cachestat, (6, 5)),
+            ("incremental buffers", ring.incremental_buffers, (6, 12)),
         ];
         for (name, has, since) in features {
             assert_eq!(has, kernel() >= since, "{name} on {:?}", kernel());

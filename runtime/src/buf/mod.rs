@@ -5,6 +5,7 @@
 //! borrowed crosses an await into the kernel.
 
 pub(crate) mod blocks;
+pub(crate) mod chunks;
 pub(crate) mod copied;
 pub(crate) mod growth;
 mod lease;
@@ -12,6 +13,7 @@ mod many;
 pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;
+pub(crate) mod shares;
 
 pub use blocks::{Block, GetBlock};
 pub use growth::Grown;

@@ -191,6 +191,16 @@ impl<R: Keeper> Owner<R> {
         Held { shared: self.shared, index, keeper: PhantomData }
     }
 
+    /// A handle on block `index`, which is out.
+    ///
+    /// # Safety
+    ///
+    /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back only the last;
+    /// the others it forgets.
+    pub(crate) unsafe fn handle(&self, index: u32) -> Held<R> {
+        Held { shared: self.shared, index, keeper: PhantomData }
+    }
+
     /// Whether `held` is a block of this owner.
     pub(crate) fn owns(&self, held: &Held<R>) -> bool {
         self.shared == held.shared

@@ -8,20 +8,22 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
+use super::chunks::{Chain, Chunks, Part};
 use super::growth::Terms;
 use super::lease::Lease;
 use super::returns::{Held, Keeper, Owner};
+use super::shares::Shares;
 use crate::core::Core;
 use crate::core::counters::CoreCounters;
 use crate::core::shared::CoreShared;
 use crate::net::socket::Socket;
 use crate::numa::pool::{Carved, Share};
-use crate::ring::{Ring, not_registered};
+use crate::ring::Ring;
 use crate::{Error, ErrorKind, Result};
 
 /// The one buffer group of a core.
@@ -31,15 +33,13 @@ pub(super) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
-/// No buffer.
-const NONE: u16 = u16::MAX;
 
 /// What keeps the buffers' memory until the last lease is gone.
 pub(crate) struct Keep {
     /// The buffers' memory. Locked when it grows, and when it goes.
     memory: Mutex<Vec<Carved>>,
-    /// How many leases share each buffer that is out.
-    pub(super) shares: Box<[AtomicU32]>,
+    /// Who shares each buffer that is out: leases, and the core.
+    pub(super) shares: Box<[Shares]>,
     core: Arc<CoreShared>,
 }
 
@@ -49,28 +49,22 @@ impl Keeper for Keep {
     }
 }
 
-/// Chunks that came for one stream, oldest first: a list through the core's table of buffers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Chain {
-    first: u16,
-    last: u16,
-    len: u32,
+/// What the core knows of a buffer that is not whole in the ring.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Bytes that the kernel has written.
+    filled: u16,
+    /// Chunks in it that were not taken yet.
+    waiting: u16,
+    /// The kernel goes on in it.
+    goes_on: bool,
 }
 
-impl Chain {
-    pub(crate) const EMPTY: Self = Self { first: NONE, last: NONE, len: 0 };
-
-    /// Chunks in it.
-    pub(crate) fn len(self) -> u32 {
-        self.len
+impl Known {
+    /// Whether the core has a share of it: it is out, and does not come home.
+    fn is_kept(self) -> bool {
+        self.goes_on || self.waiting > 0
     }
-}
-
-/// What is known of a buffer that came and was not taken yet.
-#[derive(Clone, Copy)]
-struct Came {
-    bytes: u32,
-    next: u16,
 }
 
 /// The buffers of a core.
@@ -91,7 +85,10 @@ pub(crate) struct BufRing {
     free: Cell<u16>,
     /// The most that were out at once.
     most_out: Cell<u16>,
-    came: Box<[Cell<Came>]>,
+    known: Box<[Cell<Known>]>,
+    chunks: Chunks,
+    /// The kernel uses buffers up incrementally (`IOU_PBUF_RING_INC`).
+    incremental: bool,
     /// Streams that found no buffer, in the order in which they will get one.
     hungry: RefCell<VecDeque<Weak<Socket>>>,
     /// Streams that held too much when it came; looked at again when the turn ends.
@@ -99,12 +96,14 @@ pub(crate) struct BufRing {
 }
 
 impl BufRing {
-    /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring.
+    /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring, to be
+    /// used up incrementally if that is asked for and the kernel can.
     pub(crate) fn new(
-        ring: &Ring,
+        ring: &mut Ring,
         share: &mut Share,
         core: &Arc<CoreShared>,
         growth: &Terms,
+        incremental: bool,
     ) -> Result<Self> {
         let too_small = || {
             let what = format!(
@@ -128,13 +127,12 @@ impl BufRing {
             share.carve(slots * size_of::<BufRingEntry>(), PAGE).zip(share.carve(count * BUFFER_SIZE, PAGE));
         let Some((descriptors, memory)) = carved else { return Err(too_small) };
         let numbers = per_extent * most_extents;
-        let shares = (0..numbers).map(|_| AtomicU32::new(0)).collect();
+        let shares = (0..numbers).map(|_| Shares::none()).collect();
         let keep = Keep { memory: Mutex::default(), shares, core: Arc::clone(core) };
         let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, keep);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, slots as u16, BUFFER_GROUP, 0) }
-            .map_err(|e| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e))?;
+        unsafe { ring.register_buf_ring(address, slots as u16, BUFFER_GROUP, incremental) }?;
         let this = Self {
             owner,
             descriptors,
@@ -146,7 +144,9 @@ impl BufRing {
             tail: Cell::new(0),
             free: Cell::new(0),
             most_out: Cell::new(0),
-            came: vec![Cell::new(Came { bytes: 0, next: NONE }); numbers].into_boxed_slice(),
+            known: vec![Cell::default(); numbers].into_boxed_slice(),
+            chunks: Chunks::with_capacity(count),
+            incremental: ring.features().incremental_buffers,
             hungry: RefCell::default(),
             overfull: RefCell::default(),
         };
@@ -216,10 +216,46 @@ impl BufRing {
         self.free.set(self.free.get() + 1);
     }
 
-    /// The kernel has picked a buffer: its CQE names it.
-    pub(crate) fn picked(&self) {
-        self.free.set(self.free.get() - 1);
-        self.most_out.set(self.most_out.get().max(self.out()));
+    /// A CQE names a buffer into which the kernel wrote `bytes` bytes, and tells whether it goes on behind them
+    /// (`IORING_CQE_F_BUF_MORE`). Whoever gets the part [pushes](Self::push) it or [gives it up](Self::give_up).
+    pub(crate) fn came(&self, index: u16, bytes: u32, goes_on: bool) -> Option<Part> {
+        // Nothing was used up, so the kernel has not passed the buffer, though at the end of a stream it leaves BUF_MORE out
+        // (seen on 6.18: put into the ring once more, the buffer would be there twice).
+        if self.incremental && bytes == 0 {
+            return None;
+        }
+        if !goes_on {
+            self.free.set(self.free.get() - 1);
+            self.most_out.set(self.most_out.get().max(self.out()));
+        }
+        if bytes == 0 {
+            self.recycle(index);
+            return None;
+        }
+        let known = &self.known[usize::from(index)];
+        let before = known.get();
+        if before.filled == 0 {
+            // The core's own share. Handles on it are made when they are needed.
+            // SAFETY: the kernel had the buffer until this CQE, and writes what is filled no more.
+            std::mem::forget(unsafe { self.owner.hand_out(index.into()) });
+            self.shares(index).begin();
+        }
+        let filled = before.filled + bytes as u16;
+        known.set(Known { filled, waiting: before.waiting + 1, goes_on });
+        Some(Part { buffer: index, from: before.filled, bytes })
+    }
+
+    fn shares(&self, index: u16) -> &Shares {
+        &self.owner.keeper().shares[usize::from(index)]
+    }
+
+    /// One chunk less waits in a buffer. True: the core's share of it is of no more use.
+    fn waits_less(&self, index: u16) -> bool {
+        let known = &self.known[usize::from(index)];
+        let now = known.get();
+        let now = Known { waiting: now.waiting - 1, ..now };
+        known.set(now);
+        !now.is_kept()
     }
 
     /// Tells how many buffers are out, and how many were at most.
@@ -234,7 +270,8 @@ impl BufRing {
     }
 
     /// A buffer that nobody holds any more goes back to the kernel.
-    pub(crate) fn recycle(&self, index: u16) {
+    fn recycle(&self, index: u16) {
+        self.known[usize::from(index)].set(Known::default());
         self.give_to_kernel(index);
     }
 
@@ -255,32 +292,40 @@ impl BufRing {
         }
     }
 
-    /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
-    pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
-        self.came[usize::from(index)].set(Came { bytes, next: NONE });
-        if chain.len == 0 {
-            chain.first = index;
-        } else {
-            let last = &self.came[usize::from(chain.last)];
-            last.set(Came { next: index, ..last.get() });
+    /// A part of a buffer came for the stream of `chain`.
+    pub(crate) fn push(&self, chain: &mut Chain, part: Part) {
+        if !self.chunks.push(chain, part) {
+            // The chunk of which it is a part now waits still.
+            let useless = self.waits_less(part.buffer);
+            debug_assert!(!useless, "a buffer without the chunk that waits in it");
         }
-        chain.last = index;
-        chain.len += 1;
     }
 
     /// The oldest chunk of a chain, as a lease.
     pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
-        if chain.len == 0 {
-            return None;
+        let part = self.chunks.pop(chain)?;
+        if !self.waits_less(part.buffer) {
+            self.shares(part.buffer).add();
         }
-        let index = chain.first;
-        let came = self.came[usize::from(index)].get();
-        chain.first = came.next;
-        chain.len -= 1;
-        // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes back to the
-        // kernel only through `recycle`, when it has come home.
-        let held = unsafe { self.owner.hand_out(index.into()) };
-        Some(Lease::new(held, came.bytes))
+        // SAFETY: a chunk waited in it, so it is out, and the handle is the share just counted, or the core's own, which it
+        // needs no more.
+        let held = unsafe { self.owner.handle(part.buffer.into()) };
+        Some(Lease::new(held, part.from.into(), part.bytes))
+    }
+
+    /// A part of a buffer came for a stream that nobody reads any more.
+    pub(crate) fn give_up(&self, part: Part) {
+        if self.waits_less(part.buffer) {
+            self.let_go(part.buffer);
+        }
+    }
+
+    /// Gives up the core's share of a buffer.
+    fn let_go(&self, index: u16) {
+        if self.shares(index).give_up() {
+            // SAFETY: it was the last share of a buffer that is out.
+            self.take_back(unsafe { self.owner.handle(index.into()) });
+        }
     }
 
     /// A buffer whose last lease was dropped on some thread that may be this core's.
@@ -348,6 +393,12 @@ impl BufRing {
         if let Err(e) = ring.submitter().unregister_buf_ring(BUFFER_GROUP) {
             tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
             return self.leak();
+        }
+        // What the kernel went on in, and what nobody took, is not out any more.
+        for index in 0..self.extents.get() * self.per_extent {
+            if self.known[usize::from(index)].take().is_kept() {
+                self.let_go(index);
+            }
         }
         // SAFETY: the ring is unregistered and every operation that could write into a buffer was reaped before.
         let out = unsafe { self.owner.close() };

@@ -20,7 +20,7 @@ use super::group::Member;
 use super::writing::Writing;
 use super::zero_copy::{self, Peer};
 use crate::buf::Lease;
-use crate::buf::ring::Chain;
+use crate::buf::chunks::{Chain, Part};
 use crate::core::Core;
 use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
@@ -236,11 +236,11 @@ impl Socket {
         self.receiving.set(Receiving::Armed(key));
     }
 
-    /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has ended.
+    /// A CQE of the receive: bytes in a part of a buffer, the end, or an error. `last` tells that the operation has ended.
     pub(crate) fn received(
         self: &Rc<Self>,
         core: &Core,
-        buffer: Option<u16>,
+        part: Option<Part>,
         result: io::Result<u32>,
         last: bool,
     ) {
@@ -248,30 +248,20 @@ impl Socket {
         if last {
             self.receiving.set(Receiving::Idle);
         }
-        match (result, buffer) {
-            (Ok(n), Some(buffer)) if n > 0 => {
+        match (result, part) {
+            (Ok(_), Some(part)) => {
                 let before = if let Kind::Datagram(_) = self.kind { recv_msg::BEFORE as u64 } else { 0 };
-                core.shared.counters.recv_bytes.add(u64::from(n).saturating_sub(before));
+                core.shared.counters.recv_bytes.add(u64::from(part.bytes()).saturating_sub(before));
                 let mut chain = self.chain.get();
-                core.bufs.push(&mut chain, buffer, n);
+                core.bufs.push(&mut chain, part);
                 self.chain.set(chain);
                 if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
                 {
                     core.bufs.look_later(Rc::clone(self));
                 }
             }
-            (Ok(_), buffer) => {
-                if let Some(buffer) = buffer {
-                    core.bufs.recycle(buffer);
-                }
-                self.receiving.set(Receiving::Over(None));
-            }
-            (Err(e), buffer) => {
-                if let Some(buffer) = buffer {
-                    core.bufs.recycle(buffer);
-                }
-                self.failed(core, &e, was_ending);
-            }
+            (Ok(_), None) => self.receiving.set(Receiving::Over(None)),
+            (Err(e), _) => self.failed(core, &e, was_ending),
         }
         self.wake_reader();
     }

@@ -59,6 +59,11 @@ impl Cqe {
     pub(crate) fn buffer(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }
+
+    /// The kernel goes on in the buffer, behind what came. Linux 6.12.
+    pub(crate) fn buffer_goes_on(self) -> bool {
+        cqueue::buffer_more(self.flags)
+    }
 }
 
 /// How long an enter waits for a completion.
@@ -109,6 +114,7 @@ impl Ring {
             iowq_max_workers: IOWQ_MAX_WORKERS,
             fixed_buffers: false,
             zc_report: false,
+            incremental_buffers: false,
         };
         ring.submitter().register_iowq_max_workers(&mut IOWQ_MAX_WORKERS.clone()).map_err(|e| {
             not_registered("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e)
@@ -171,6 +177,37 @@ impl Ring {
             ),
         }
         self.features.fixed_buffers
+    }
+
+    /// Registers a ring of buffers as group `group`; to be used up incrementally, if asked for and known here (Linux 6.12).
+    ///
+    /// # Safety
+    /// The memory at `address` holds `slots` entries, is page-aligned, and stays until the group is unregistered.
+    pub(crate) unsafe fn register_buf_ring(
+        &mut self,
+        address: u64,
+        slots: u16,
+        group: u16,
+        incremental: bool,
+    ) -> Result<()> {
+        // SAFETY: handed on to the caller.
+        let register = |flags| unsafe {
+            self.ring.submitter().register_buf_ring_with_flags(address, slots, group, flags)
+        };
+        let refused = |e| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e);
+        if incremental {
+            match register(types::IOU_PBUF_RING_INC as u16) {
+                Ok(()) => {
+                    self.features.incremental_buffers = true;
+                    return Ok(());
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    tracing::info!("receive buffers are not used up incrementally: this needs Linux 6.12");
+                }
+                Err(e) => return Err(refused(e)),
+            }
+        }
+        register(0).map_err(refused)
     }
 
     /// What this ring has in force.

@@ -42,6 +42,9 @@ pub struct RingFeatures {
     pub fixed_buffers: bool,
     /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today).
     pub zc_report: bool,
+    /// Receive buffers are used up incrementally, if [that was asked for](crate::Builder::incremental_buffers)
+    /// (`IOU_PBUF_RING_INC`, Linux 6.12).
+    pub incremental_buffers: bool,
 }
 
 /// How a ring is to be made.

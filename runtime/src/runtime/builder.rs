@@ -151,6 +151,20 @@ impl Builder {
         self
     }
 
+    /// Lets what comes for several streams share a receive buffer of 8 KiB: the kernel goes on in a buffer where the last bytes
+    /// ended (`IOU_PBUF_RING_INC`), so that small messages take the memory that they fill, and not a buffer each. Off by
+    /// default. Linux 6.12; on older kernels buffers are used as ever, and the
+    /// [report](crate::RingFeatures::incremental_buffers) says so. `io_uring_register_buf_ring(3)`.
+    ///
+    /// What it costs: a [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps a whole buffer out of use
+    /// once that is full, whoever else's bytes were in it; a lease on a buffer that others use too takes two locked
+    /// instructions more; what comes is cut in two where a buffer ends; and there is no
+    /// [`UdpSocket`](crate::net::UdpSocket), because a datagram that is longer than the rest of a buffer would lose its end.
+    pub fn incremental_buffers(mut self, on: bool) -> Self {
+        self.options.incremental_buffers = on;
+        self
+    }
+
     /// How late a timer may fire, up to ten seconds. Zero, the default, is precise: each timer wakes an idle core by itself. With a
     /// slack the deadlines are rounded up to multiples of it, and timers that fall together share one wake: where thousands of
     /// short sleeps are under way, one millisecond saves nearly all wakes (16-21 us of CPU each in a virtual machine). Never

@@ -14,6 +14,8 @@ pub struct Options {
     pub measure_polls: bool,
     /// Polls that last this long are logged.
     pub report_stalls: Option<Duration>,
+    /// Receive buffers are used up incrementally.
+    pub incremental_buffers: bool,
 }
 
 impl fmt::Display for Options {
@@ -28,6 +30,9 @@ impl fmt::Display for Options {
         }
         if let Some(threshold) = self.report_stalls {
             on.push(format!("report_stalls {} ms", threshold.as_millis()));
+        }
+        if self.incremental_buffers {
+            on.push("incremental_buffers".to_owned());
         }
         if on.is_empty() { f.write_str("none") } else { f.write_str(&on.join(", ")) }
     }

@@ -224,6 +224,10 @@ impl fmt::Display for CoreReport {
             ("zero-copy reports", ring.zc_report),
             ("cachestat", self.cachestat),
         ];
+        // Told only where it was asked for: its lack is no downgrade otherwise.
+        let asked = [("incremental buffers", ring.incremental_buffers)];
+        let asked = asked.iter().filter(|_| self.options.incremental_buffers);
+        let flags: Vec<_> = flags.iter().chain(asked).collect();
         for (name, _) in flags.iter().filter(|(_, on)| *on) {
             write!(f, ", {name}")?;
         }
