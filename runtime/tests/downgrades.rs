@@ -13,10 +13,11 @@ fn kernel() -> (u32, u32) {
 /// Seen to fail: with any of the probes answering the opposite.
 #[test]
 fn features_follow_the_kernel() {
-    let running = Runtime::builder().pool_bytes(1 << 20).incremental_buffers(true).build().unwrap().start(|| async {
-        annulus::core::stopping().await;
-        annulus::Ok(())
-    });
+    let running =
+        Runtime::builder().pool_bytes(1 << 20).incremental_buffers(true).build().unwrap().start(|| async {
+            annulus::core::stopping().await;
+            annulus::Ok(())
+        });
     let running = running.unwrap();
     let report = running.report();
     running.stop();

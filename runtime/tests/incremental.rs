@@ -55,7 +55,6 @@ fn message(stream: usize, round: usize, len: usize) -> Vec<u8> {
     (0..len).map(|i| (stream * 31 + round * 7 + i) as u8).collect()
 }
 
-/// Seen to fail: with the kernel not asked for it, each lease keeps a buffer and the seventeenth waits for ever.
 #[test]
 fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
     if !is_in_force() {
@@ -102,7 +101,7 @@ fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
 /// All that there is goes round many times: a buffer that is given to the kernel too early is written over, one that is not
 /// given back is missing in the end.
 ///
-/// Seen to fail: with a share too few (`pop` that does not count) bytes are wrong; with a share too many it never ends.
+/// Seen to fail: with a share too few (`pop` that does not count) a buffer comes home that is not out, which panics.
 #[test]
 fn leases_dropped_in_any_order_on_any_thread_lose_no_byte_and_no_buffer() {
     const ROUNDS: usize = 3_000;
@@ -160,11 +159,13 @@ fn leases_dropped_in_any_order_on_any_thread_lose_no_byte_and_no_buffer() {
     });
 }
 
-/// In each round every client sends before any of them reads. Seen to fail: with hungry streams not fed it never ends.
+/// In each round every client sends before any of them reads.
 #[test]
 fn a_thousand_connections_on_sixteen_buffers() {
     // Both ends are in this process, and an unprivileged one may have no more than 1,024 descriptors.
-    let clients = usize::try_from(rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(9999));
+    let clients = usize::try_from(
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(9999),
+    );
     let clients = (clients.unwrap_or(9999).saturating_sub(100) / 2).min(1_000);
     let (address_tx, address) = mpsc::channel::<SocketAddr>();
     let address_tx = std::sync::Mutex::new(address_tx);
@@ -220,9 +221,7 @@ fn a_thousand_connections_on_sixteen_buffers() {
     pusher.join().unwrap();
 }
 
-/// The end of a stream comes with the number of a buffer that the kernel has not passed.
-///
-/// Seen to fail: with such a buffer put into the ring once more, two streams get the same bytes' place.
+/// Whether or not a kernel names a buffer at the end of a stream, it has not passed that buffer.
 #[test]
 fn ends_of_streams_use_no_buffer_up() {
     on_one_core_of(least(), || async {
@@ -269,7 +268,8 @@ fn a_stream_may_be_dropped_at_every_stage() {
             let stage = round % 6;
             if stage > 0 {
                 // Armed, with nothing there.
-                let nothing = annulus::time::timeout(std::time::Duration::from_micros(1), stream.recv()).await;
+                let nothing =
+                    annulus::time::timeout(std::time::Duration::from_micros(1), stream.recv()).await;
                 assert!(nothing.is_err());
             }
             if stage > 1 {

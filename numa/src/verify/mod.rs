@@ -12,11 +12,11 @@ mod own;
 
 use std::{collections::BTreeMap, fmt, ops::Range};
 
-pub(crate) use own::{bring_own_home, move_home};
 pub use own::{
-    bring_home, heap_of_current_thread, mapping_of, stack_of_current_thread, thread_descriptor_of_current_thread,
-    tls_of_current_thread,
+    bring_home, heap_of_current_thread, mapping_of, stack_of_current_thread,
+    thread_descriptor_of_current_thread, tls_of_current_thread,
 };
+pub(crate) use own::{bring_own_home, move_home};
 
 use crate::{NodeId, Result, sys, topology::sysfs::Sysfs};
 

@@ -130,7 +130,6 @@ mod tests {
         assert_eq!(chunks.table.borrow().len(), 6);
     }
 
-    /// Seen to fail: with only the buffers compared, what lies between becomes a part of the chunk.
     #[test]
     fn what_goes_on_where_the_last_chunk_ends_is_one_with_it() {
         let chunks = Chunks::with_capacity(1);

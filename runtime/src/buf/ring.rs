@@ -219,8 +219,8 @@ impl BufRing {
     /// A CQE names a buffer into which the kernel wrote `bytes` bytes, and tells whether it goes on behind them
     /// (`IORING_CQE_F_BUF_MORE`). Whoever gets the part [pushes](Self::push) it or [gives it up](Self::give_up).
     pub(crate) fn came(&self, index: u16, bytes: u32, goes_on: bool) -> Option<Part> {
-        // Nothing was used up, so the kernel has not passed the buffer, though at the end of a stream it leaves BUF_MORE out
-        // (seen on 6.18: put into the ring once more, the buffer would be there twice).
+        // Nothing was used up, so the kernel has not passed the buffer, whatever the flags say: put into the ring once more, it
+        // would be there twice. (6.18 names no buffer at the end of a stream; other kernels may.)
         if self.incremental && bytes == 0 {
             return None;
         }

@@ -1,7 +1,7 @@
 //! A connected socket and its receiving side.
 //!
 //! The multishot receive holds the socket by a counted reference, so the descriptor is closed only after the kernel's
-//! last word on it. Chunks that came and were not taken yet are a list linked through the core's buffer table: no
+//! last word on it. Chunks that came and were not taken yet are a list linked through the core's table of chunks: no
 //! allocation, however many.
 //!
 //! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a turn, after its task had

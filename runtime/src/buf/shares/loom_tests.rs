@@ -36,12 +36,14 @@ unsafe impl Sync for Buffer {}
 fn drop_after_use(buffer: &Buffer, held: Held<Nothing>) {
     // SAFETY: loom checks that nobody writes meanwhile.
     assert_eq!(buffer.bytes.with(|bytes| unsafe { *bytes }), 7);
-    if buffer.shares.give_up() { drop(held) } else { std::mem::forget(held) }
+    if buffer.shares.give_up() {
+        drop(held)
+    } else {
+        std::mem::forget(held)
+    }
     buffer.turn.pass();
 }
 
-/// Seen to fail: with `Relaxed` in `give_up` loom finds a read that races with the write; with a share too few (no `add`) the
-/// write comes too early.
 #[test]
 fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
     check(3, || {
