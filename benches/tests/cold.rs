@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
-/// Seen to fail with a file on tmpfs, whose pages have nowhere to go, and without the `sync_all` of `open`, because dirty
-/// pages stay.
+/// Seen to fail with a file on tmpfs, whose pages have nowhere to go.
 #[test]
 fn a_file_that_was_read_is_gone_after_it_was_dropped() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cold");

@@ -5,7 +5,7 @@ use annulus_integration_tests::files::{Sample, Tree};
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::{Launch, Server};
 use annulus_integration_tests::upstream::Upstream;
-use annulus_integration_tests::{curl, net, watch};
+use annulus_integration_tests::{cpus, curl, net, watch};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 
@@ -237,5 +237,21 @@ fn sigusr1_prints_the_counters_and_ends_nothing() {
     assert!(line.is_some(), "the server ended");
     assert_eq!(client.get(&small.path).head.status, 200, "the connection is still there");
     server.must_live();
+    server.stop();
+}
+
+#[test]
+fn options_that_pay_cpu_time_for_latency_are_in_force_and_serve_all_the_same() {
+    let (tree, small, large) = tree();
+    let cpu = cpus::allowed()[0].to_string();
+    let asked = ["--spin", "50", "--sqpoll", "1", "--sqpoll-cpus", &cpu, "--busy-poll", "20"];
+    let server = Launch::serve(tree.root()).cores(&cpu).args(asked).start();
+    drop(idle(&server, &small));
+    assert_eq!(curl::sum(&server.url(&large.path)), large.sum);
+    server.signal(Signal::USR1);
+    let options = "options: spin 50 us, sqpoll 1 ms, busy_poll 20 us";
+    let line = server.err().wait_for("the options", |line| line.contains(options).then(|| line.to_owned()));
+    let line = line.expect("the server ended");
+    assert!(line.contains(&format!("polled from CPU {cpu}")), "{line}");
     server.stop();
 }

@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::buf::{BufError, IoBuf, IoBufMut};
@@ -60,8 +61,8 @@ pub struct PipeWriter {
 macro_rules! both_ends {
     ($($end:ident),+) => {$(
         impl $end {
-            /// Takes over an end that was made elsewhere: a child's output, a FIFO. It is made non-blocking
-            /// (`O_NONBLOCK`), and with it every copy of the descriptor, those of other processes too.
+            /// Takes over an end that was made elsewhere: a child's output, a FIFO. It is made close-on-exec and
+            /// non-blocking (`O_NONBLOCK`), the latter with every copy of the descriptor, those of other processes too.
             ///
             /// # Errors
             /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it is no pipe (`EBADF`).
@@ -70,6 +71,7 @@ macro_rules! both_ends {
                 fcntl_getpipe_size(&fd).map_err(failed)?;
                 let flags = fcntl_getfl(&fd).map_err(failed)?;
                 fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(failed)?;
+                fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(failed)?;
                 Ok(Self { fd: Rc::new(fd) })
             }
 
@@ -110,7 +112,7 @@ both_ends!(PipeReader, PipeWriter);
 
 impl PipeReader {
     /// The bytes that are there, as many as the room of `buf` takes; waits until there is one. Returns how many came, 0
-    /// when every writer has gone, and the buffer. `read(2)`; waiting by the ring, Linux 5.1.
+    /// when every writer has gone or the buffer has no room, and the buffer. `read(2)`; waiting by the ring, Linux 5.1.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
@@ -118,13 +120,14 @@ impl PipeReader {
     /// # Cancellation
     /// Safe: no byte is lost.
     pub async fn read<B: IoBufMut>(&self, mut buf: B) -> Result<(usize, B), BufError<B>> {
+        // Before the bytes are taken: after that there must be no await in which they could be dropped.
+        task::consume_budget().await;
         loop {
             let read = rustix::io::read(&self.fd, buf.room()).map(|(filled, _)| filled.len());
             match read.map_err(os) {
                 Ok(n) => {
                     // SAFETY: read(2) has filled the first `n` bytes of the room.
                     unsafe { buf.filled(n) };
-                    task::consume_budget().await;
                     return Ok((n, buf));
                 }
                 Err(e) => {
@@ -174,12 +177,11 @@ impl PipeWriter {
     }
 
     async fn write_from(&self, buf: &impl IoBuf, from: usize) -> io::Result<usize> {
+        // Before the bytes go: a future that is dropped here has written nothing.
+        task::consume_budget().await;
         loop {
             match rustix::io::write(&self.fd, &buf.bytes()[from..]).map_err(os) {
-                Ok(n) => {
-                    task::consume_budget().await;
-                    return Ok(n);
-                }
+                Ok(n) => return Ok(n),
                 Err(e) => wait(&self.fd, Ready::Write, e).await?,
             }
         }

@@ -19,7 +19,7 @@ fn sigpipe_is_blocked() -> bool {
     }
 }
 
-/// Seen to fail: without `Origin::take_on` the affinity is the core's one CPU, the policy `Local`, and SIGPIPE blocked.
+/// Seen to fail: without `Origin::take_on` the affinity is the core's one CPU.
 #[test]
 fn a_closure_runs_on_its_node_and_not_as_the_core_does() {
     let all = affinity_of_current().unwrap();
@@ -132,4 +132,42 @@ fn the_end_waits_for_a_closure_that_runs() {
     });
     ends.try_recv().expect("it ended before the runtime did");
     helper.join().unwrap();
+}
+
+/// Seen to fail: without the wrapper around closures, the process aborts.
+#[test]
+fn a_closure_that_was_not_run_may_panic_when_it_is_dropped() {
+    struct Bad(mpsc::Sender<()>);
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            panic!("dropped without having run");
+        }
+    }
+    let cpu = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
+    let (go, goes) = mpsc::channel();
+    let goes = std::sync::Mutex::new(Some(goes));
+    annulus::Runtime::builder()
+        .cores(cpu.to_string().parse().unwrap())
+        .pool_bytes(1 << 20)
+        .blocking_threads(1)
+        .build()
+        .unwrap()
+        .run(move || {
+            let goes = goes.lock().unwrap().take().unwrap();
+            let bad = Bad(go.clone());
+            async move {
+                let (begun, begins) = mpsc::channel();
+                // The one thread is busy until the other closure, which waits for it, has been dropped.
+                spawn_blocking(move || {
+                    begun.send(()).unwrap();
+                    goes.recv().unwrap();
+                })
+                .detach();
+                begins.recv().unwrap();
+                spawn_blocking(move || drop(bad)).detach();
+                Ok(())
+            }
+        })
+        .unwrap();
 }

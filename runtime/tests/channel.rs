@@ -11,7 +11,7 @@ use std::thread;
 
 use annulus::channel::{Sender, TryRecvError, TrySendError, bounded, oneshot};
 use annulus::core::submit_to;
-use common::{idle_cores, on_one_core, one_cpu, two_idle_cores};
+use common::{idle_cores, must_end, on_one_core, one_cpu, two_idle_cores};
 
 struct Dropped(Arc<AtomicUsize>);
 
@@ -223,4 +223,97 @@ fn one_value_crosses_threads_and_a_lost_side_is_seen() {
         assert_eq!(sender.send(1), Err(1));
         Ok(())
     });
+}
+
+/// Meant to fail (not yet seen): with tasks that are dropped where they are woken, the receiver's destructor wakes a sender under the
+/// lock of those that wait for room, and the sender's destructor takes that lock.
+#[test]
+fn a_core_ends_while_senders_wait_for_room() {
+    let running = annulus::Runtime::builder()
+        .cores(one_cpu().parse().unwrap())
+        .pool_bytes(1 << 20)
+        .ring_entries(64)
+        .build()
+        .unwrap()
+        .start(|| async {
+            let (sender, receiver) = bounded::<u32>(1);
+            annulus::spawn(async move {
+                let _receiver = receiver;
+                std::future::pending::<()>().await;
+            })
+            .detach();
+            annulus::yield_now().await;
+            sender.try_send(0).unwrap();
+            for number in 1..3 {
+                let sender = sender.clone();
+                annulus::spawn(async move { drop(sender.send(number).await) }).detach();
+            }
+            annulus::yield_now().await;
+            annulus::Ok(())
+        })
+        .unwrap();
+    must_end(running);
+}
+
+/// A message whose destructor panics, if it is told to.
+struct Bomb(bool);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!self.0, "in a destructor");
+    }
+}
+
+/// Meant to fail (not yet seen): with the destructor's panic passed on, whoever waits for room is not told.
+#[test]
+fn a_destructor_that_panics_keeps_nobody_waiting() {
+    on_one_core(|| async {
+        let (sender, receiver) = bounded(2);
+        let dropped = Arc::new(AtomicUsize::new(0));
+        assert!(sender.try_send((Bomb(true), None)).is_ok());
+        assert!(sender.try_send((Bomb(false), Some(Dropped(Arc::clone(&dropped))))).is_ok());
+        let waits = annulus::spawn(async move { sender.send((Bomb(false), None)).await.is_err() });
+        annulus::yield_now().await;
+        drop(receiver);
+        assert_eq!(dropped.load(Ordering::SeqCst), 1, "what lay behind it is dropped too");
+        assert!(waits.await.unwrap());
+        Ok(())
+    });
+}
+
+/// Meant to fail (not yet seen): counted against a core's budget wherever it is polled.
+#[test]
+fn a_send_that_was_begun_on_a_core_may_go_on_elsewhere() {
+    let running = idle_cores(&one_cpu());
+    let (sender, receiver, mut send) = running
+        .handle()
+        .submit_to_blocking(0, async || {
+            let (sender, receiver) = bounded::<usize>(256);
+            let theirs = sender.clone();
+            let mut send = Box::pin(async move {
+                for number in 0..256 {
+                    theirs.send(number).await.unwrap();
+                }
+            });
+            // As many as a poll may, and then it waits for its next turn.
+            let waits = send.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let (done, gone) = oneshot();
+            annulus::spawn(async move {
+                let mut sum = 0;
+                while let Some(number) = receiver.recv().await {
+                    sum += number;
+                }
+                assert!(done.send(sum).is_ok());
+            })
+            .detach();
+            assert!(waits.is_pending());
+            (sender, gone, send)
+        })
+        .unwrap();
+    assert!(send.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    drop((send, sender));
+    let sum = running.handle().submit_to_blocking(0, async move || receiver.await.unwrap()).unwrap();
+    assert_eq!(sum, (0..256).sum::<usize>());
+    running.stop();
+    running.wait().unwrap();
 }

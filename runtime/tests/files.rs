@@ -130,6 +130,7 @@ fn length_holes_and_what_is_known_of_a_file() {
         for advice in [Advice::Sequential, Advice::WillNeed, Advice::DontNeed, Advice::Random, Advice::Normal]
         {
             file.advise(0..(5 << 30), advice).await?;
+            file.advise(0..u64::MAX, advice).await?;
         }
         let reading = File::open(&path, OpenOptions::new()).await?;
         assert_eq!(

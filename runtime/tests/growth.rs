@@ -61,8 +61,7 @@ fn grown(report: &Report) -> usize {
     report.regions.iter().filter(|region| region.name == "grown pool").map(|region| region.len).sum()
 }
 
-/// Seen to fail: with `Growth::ask` doing nothing the seventeenth stream waits for ever; with the look at `has_ended` left out
-/// before the sleep, or the helper not ringing, so does the first that needs a new one.
+/// Seen to fail, by waiting for ever: with `Growth::ask` doing nothing, and with the helper not ringing.
 #[test]
 fn streams_that_find_no_buffer_get_more() {
     const STREAMS: usize = 60;
@@ -146,7 +145,7 @@ fn a_task_that_waits_for_a_block_gets_a_new_one() {
     assert_eq!(report.cores[0].not_grown, None, "a limit is no failure");
 }
 
-/// Seen to fail: with `take` not looking whose turn it is, the last comes first.
+/// Seen to fail: with `take` not looking whose turn it is, who has just come gets the block before those that wait.
 #[test]
 fn at_the_limit_tasks_wait_in_the_order_in_which_they_came() {
     let report = look(small().pool_limit(POOL), || async {
@@ -188,7 +187,7 @@ fn a_step_is_placed_and_reported_as_the_pool_is() {
         Ok((Block::get().await, Block::get().await))
     });
     assert_eq!(off.cores[0].grown[0].placement.rung, Rung::Unplaced, "{off}");
-    // Seen to fail: two steps, with those counted as waiting for whom a block has come and who have not yet had their turn.
+    // Seen to fail, once in six runs: two steps, with those counted as waiting for whom a block has come and who have not yet had their turn.
     assert_eq!(off.cores[0].grown.len(), 1, "{off}");
     let without = std::thread::spawn(|| {
         seccomp::refuse(&[seccomp::Deny::call(libc::SYS_mbind)]);
@@ -200,7 +199,7 @@ fn a_step_is_placed_and_reported_as_the_pool_is() {
     assert!(step.reason.as_deref().is_some_and(|why| why.contains("mbind")), "{without}");
 }
 
-/// Seen to fail: with descriptors for all that the limit allows, nothing is left of the smallest pool for a block.
+/// Seen to fail: with descriptors for all that the limit allows, too little is left of the smallest pool, and it is refused.
 #[test]
 fn the_smallest_pool_may_have_any_limit() {
     let report = look(small().pool_limit(usize::MAX), || async { Ok(Block::get().await) });

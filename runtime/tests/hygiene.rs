@@ -266,7 +266,7 @@ fn flags_of(wanted: impl Fn(&str, std::ops::Range<usize>) -> bool) -> Vec<(Strin
     found
 }
 
-/// Seen to fail: with the ring built without `dontfork()`, and with the region's `madvise` left out.
+/// Seen to fail: with the ring built without `dontfork()`, and with the `madvise` of a region or of a ring's view left out.
 #[test]
 fn rings_and_regions_are_not_copied_into_children() {
     if is_child() {
@@ -430,7 +430,8 @@ fn give_up_ipc_lock() {
     set_capabilities(None, sets).unwrap();
 }
 
-/// Seen to fail: with the remedy taken out of `explain` and `not_registered`.
+/// Seen to fail: with the remedy for `ENOMEM` taken out of `explain`. (No limit that is tried here refuses a registration,
+/// whose remedy is `not_registered`'s.)
 #[test]
 fn a_memlock_limit_is_respected_or_refused_with_the_remedy() {
     if is_child() {

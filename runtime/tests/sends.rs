@@ -85,6 +85,54 @@ fn a_failed_vectored_send_gives_the_buffers_back_and_a_dropped_one_poisons() {
     });
 }
 
+/// A stream that takes little at a time, and its peer.
+async fn narrow() -> Result<(TcpStream, Std)> {
+    use rustix::net::{AddressFamily, SocketType, connect, socket};
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let client = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&client, 2048).unwrap();
+    connect(&client, &listener.local_addr()).unwrap();
+    let stream = listener.accept().await?;
+    stream.set_send_buffer_size(4096)?;
+    Ok((stream, Std::from(client)))
+}
+
+/// The peer goes away when a part of what is being sent has left.
+async fn cut_off(client: Std, send: impl Future<Output = Result<()>> + 'static) {
+    let sending = annulus::spawn(send);
+    // Something has come; what comes after it is not read, so the end is a reset.
+    client.set_nonblocking(true).unwrap();
+    while (&client).read(&mut [0]).is_err() {
+        annulus::yield_now().await;
+    }
+    drop(client);
+    assert_eq!(sending.await.expect("no panic").expect_err("it is cut off").kind(), ErrorKind::Io);
+}
+
+/// With the turn given on after any error, the next send would go on in the middle of this one.
+#[test]
+fn a_send_that_fails_after_a_part_has_left_poisons() {
+    on_one_core(|| async {
+        for zero_copy in [false, true] {
+            let (stream, client) = narrow().await?;
+            let stream = std::rc::Rc::new(stream);
+            let sender = std::rc::Rc::clone(&stream);
+            cut_off(client, async move {
+                if zero_copy {
+                    let mut block = Block::get().await;
+                    block.extend_from_slice(&[1; 64 << 10]);
+                    return sender.send_zc(block).await;
+                }
+                sender.send_all_vectored([vec![1; 64 << 10]]).await.map(drop).map_err(annulus::Error::from)
+            })
+            .await;
+            let refused = stream.send_all("x").await.expect_err("poisoned");
+            assert_eq!(refused.error.kind(), ErrorKind::WritePoisoned, "zero copy: {zero_copy}");
+        }
+        Ok(())
+    });
+}
+
 /// Seen to fail: with the stream not quiesced first, the receive that is still armed takes the bytes and nobody wakes.
 #[test]
 fn receiving_into_a_buffer_ends_the_receive_that_is_armed() {

@@ -371,3 +371,56 @@ fn wakes_of_one_turn_are_one_signal() {
     }
     end(running);
 }
+
+/// Meant to fail (not yet seen): with an enter after each 32 polls that woke somebody, whether or not there was a signal to send.
+#[test]
+fn wakes_of_a_core_that_is_awake_cost_no_system_call() {
+    const TASKS: usize = 200;
+    let Some(running) = two_idle_cores() else { return };
+    let handle = running.handle();
+    let (wakers, from_tasks) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    handle
+        .submit_to_blocking(1, async move || {
+            for _ in 0..TASKS {
+                let wakers = wakers.clone();
+                let mut sent = false;
+                annulus::spawn(poll_fn(move |cx| {
+                    if std::mem::replace(&mut sent, true) {
+                        return Poll::Ready(());
+                    }
+                    wakers.send(cx.waker().clone()).unwrap();
+                    Poll::Pending
+                }))
+                .detach();
+            }
+        })
+        .unwrap();
+    let tasks: Vec<Waker> = from_tasks.iter().take(TASKS).collect();
+    let (begun, begins) = mpsc::channel();
+    handle
+        .submit_to_blocking(1, async move || {
+            annulus::spawn(async move {
+                begun.send(()).unwrap();
+                goes.recv().unwrap();
+            })
+            .detach();
+        })
+        .unwrap();
+    // It sleeps in a task now, and not in its ring.
+    begins.recv().unwrap();
+    let enters = handle
+        .submit_to_blocking(0, async move || {
+            for task in tasks {
+                annulus::spawn(async move { task.wake() }).detach();
+            }
+            let before = core::counters();
+            annulus::yield_now().await;
+            core::counters().enters - before.enters
+        })
+        .unwrap();
+    go.send(()).unwrap();
+    // One may be that of the turn.
+    assert!(enters <= 2, "{enters} system calls for {TASKS} polls");
+    end(running);
+}

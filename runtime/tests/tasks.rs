@@ -74,6 +74,7 @@ fn a_panic_stays_in_its_task() {
     });
 }
 
+/// Seen to fail, by waiting for ever: with the other cores not cut, and with a panic taken for an end without error.
 #[test]
 fn a_panic_or_an_error_of_one_root_ends_all_cores_and_is_returned() {
     let run = |fail: fn() -> Result<()>| {
@@ -167,23 +168,40 @@ fn a_core_is_woken_from_other_threads_however_often() {
     assert!(polls.load(Ordering::Relaxed) > 1);
 }
 
-/// Hands its waker to whoever asks and never completes.
-struct Hostage(mpsc::Sender<Waker>);
+/// Hands its waker to whoever asks and never completes. Where it is dropped is counted if that is not at home.
+struct Hostage {
+    wakers: mpsc::Sender<Waker>,
+    home: thread::ThreadId,
+    strays: Arc<AtomicUsize>,
+}
+
+impl Drop for Hostage {
+    fn drop(&mut self) {
+        if thread::current().id() != self.home {
+            self.strays.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Future for Hostage {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // The receiver may have gone: then nobody wants wakers any more.
-        drop(self.0.send(cx.waker().clone()));
+        drop(self.wakers.send(cx.waker().clone()));
         Poll::Pending
     }
 }
 
+/// Seen to fail: with a task that another thread wakes dropped there instead of put on its core's wake list. A wake that
+/// finds the list closed is too rare to be met here: `task/mod.rs` has a test of its own for it.
 #[test]
 fn wakers_are_sound_during_and_after_the_end() {
+    let strays = Arc::new(AtomicUsize::new(0));
     for round in 0..20 {
         let (tx, rx) = mpsc::channel();
+        let (counter, passes) = (Arc::clone(&strays), Arc::new(AtomicUsize::new(0)));
+        let passed = Arc::clone(&passes);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let tormentor = thread::spawn(move || {
@@ -195,6 +213,9 @@ fn wakers_are_sound_during_and_after_the_end() {
                 }
                 let clones = wakers.clone();
                 drop(clones);
+                if !wakers.is_empty() {
+                    passed.fetch_add(1, Ordering::Release);
+                }
             }
             // The runtime has ended.
             for waker in wakers.drain(..) {
@@ -206,9 +227,11 @@ fn wakers_are_sound_during_and_after_the_end() {
         });
         on_one_core(move || async move {
             for _ in 0..50 {
-                spawn(Hostage(tx.clone())).detach();
+                let (wakers, strays) = (tx.clone(), Arc::clone(&counter));
+                spawn(Hostage { wakers, home: thread::current().id(), strays }).detach();
             }
-            for _ in 0..round {
+            // They are woken while the core runs, and when it ends.
+            while passes.load(Ordering::Acquire) <= round {
                 yield_now().await;
             }
             Ok(())
@@ -216,6 +239,7 @@ fn wakers_are_sound_during_and_after_the_end() {
         stop.store(true, Ordering::Release);
         tormentor.join().unwrap();
     }
+    assert_eq!(strays.load(Ordering::Relaxed), 0, "futures were dropped by the thread that woke them");
 }
 
 #[test]

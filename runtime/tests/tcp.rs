@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream as Std};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ fn a_deadline_around_every_recv_loses_no_byte() {
     });
 }
 
+/// Seen to fail, by waiting for ever: with a client that comes while no accept waits closed instead of kept.
 #[test]
 fn a_deadline_around_accept_loses_no_client() {
     on_one_core(|| async {
@@ -116,7 +118,7 @@ fn a_deadline_around_accept_loses_no_client() {
     });
 }
 
-/// Seen to fail: with a dropped send leaving the write side free.
+/// Seen to fail, by waiting for ever: with a dropped send leaving the write side free.
 #[test]
 fn a_dropped_send_poisons_the_write_side_and_reading_goes_on() {
     on_one_core(|| async {
@@ -136,6 +138,7 @@ fn a_dropped_send_poisons_the_write_side_and_reading_goes_on() {
     });
 }
 
+/// Seen to fail: with the chunks that had come dropped by `quiesce`.
 #[test]
 fn quiesce_hands_over_exactly_what_came() {
     on_one_core(|| async {
@@ -145,20 +148,45 @@ fn quiesce_hands_over_exactly_what_came() {
         client.write_all(b"first").unwrap();
         assert_eq!(&*stream.recv().await?.expect("bytes"), b"first");
         client.write_all(b"second").unwrap();
-        let mut got: Vec<u8> = Vec::new();
-        while got.len() < 6 {
-            for chunk in stream.quiesce().await {
-                got.extend_from_slice(&chunk);
-            }
-            if got.is_empty() {
-                // It had not arrived before the receive was switched off: it is in the socket, whole.
-                got.extend_from_slice(&stream.recv().await?.expect("bytes"));
-            }
+        while annulus::core::counters().recv_bytes < 11 {
+            annulus::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(got, b"second");
+        let came = stream.quiesce().await;
+        assert_eq!(came.iter().map(|chunk| &**chunk).collect::<Vec<_>>(), [b"second"]);
         assert!(stream.quiesce().await.is_empty());
         client.write_all(b"third").unwrap();
         assert_eq!(&*stream.recv().await?.expect("bytes"), b"third");
+        Ok(())
+    });
+}
+
+/// Seen to fail: with `poll_quiet` ready at once, the receive still armed. (Ready with the cancel asked for and its last CQE not
+/// awaited, it was not seen to fail.)
+#[test]
+fn after_quiesce_the_ring_takes_no_byte() {
+    let len = bulk(2 << 20);
+    on_one_core(move || async move {
+        let listener = TcpListener::bind(any())?;
+        let address = listener.local_addr();
+        let client = thread::spawn(move || Std::connect(address).unwrap().write_all(&pattern(len)).unwrap());
+        let stream = listener.accept().await?;
+        let mut direct = Std::from(stream.as_fd().try_clone_to_owned().unwrap());
+        let mut got = Vec::new();
+        while got.len() < len {
+            got.extend_from_slice(&stream.recv().await?.expect("not the end"));
+            for chunk in stream.quiesce().await {
+                got.extend_from_slice(&chunk);
+            }
+            // Time for the ring to take what it must not take.
+            annulus::time::sleep(Duration::from_millis(1)).await;
+            let mut there = [0; 4096];
+            match direct.read(&mut there) {
+                Ok(n) => got.extend_from_slice(&there[..n]),
+                Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(got == pattern(len), "bytes are missing or out of their order");
+        client.join().unwrap();
         Ok(())
     });
 }

@@ -146,3 +146,22 @@ fn an_interval_ticks_when_due_and_a_dropped_tick_waits() {
         Ok(())
     });
 }
+
+/// Seen to fail: with a time-out that asks the wheel, the future is polled again and ends.
+#[test]
+fn a_timeout_of_no_time_polls_once() {
+    on_one_core(|| async {
+        let mut polls = 0;
+        let twice = std::future::poll_fn(|cx| {
+            polls += 1;
+            if polls == 2 {
+                return std::task::Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        });
+        assert!(annulus::time::timeout(std::time::Duration::ZERO, twice).await.is_err());
+        assert_eq!(polls, 1);
+        Ok(())
+    });
+}

@@ -99,7 +99,7 @@ fn a_deadline_around_every_recv_loses_no_datagram() {
     });
 }
 
-/// Seen to fail: without the hold-back all of the core's buffers went to the socket that nobody reads.
+/// Seen to fail: with `hold_back` doing nothing, the receive is never switched off.
 #[test]
 fn what_nobody_takes_stays_with_the_kernel_which_counts_what_it_drops() {
     on_one_core(|| async {

@@ -55,7 +55,7 @@ fn wait_for(lines: &Receiver<String>, words: &[&str]) {
 }
 
 /// The task blocks until the warning about it has come. Seen to fail (by waiting for ever): with the watch not started, with
-/// the spans left out.
+/// the span of cores left out, with that of polls made only when polls are measured.
 #[test]
 fn a_stall_is_logged_while_it_lasts_and_polls_have_spans() {
     let (tell, lines) = channel();

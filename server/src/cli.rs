@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus::numa::CpuSet;
 use annulus::numa::plan::CoreSelection;
 use annulus::numa::region::Backing;
 use annulus::transfer::Road;
@@ -165,6 +166,30 @@ struct Common {
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     grace: u64,
 
+    /// Look about for work for at most so many microseconds before a core sleeps: less latency for CPU time
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    spin: Option<u64>,
+
+    /// Let kernel threads on CPUs of their own take submissions, and sleep after so many idle milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    sqpoll: Option<u64>,
+
+    /// CPUs of those threads, dealt out to the cores in turn, such as 2,3; by default CPUs of each core's node that run none
+    #[arg(long, value_name = "LIST", requires = "sqpoll")]
+    sqpoll_cpus: Option<CpuSet>,
+
+    /// Poll network devices for so many microseconds before a core sleeps: less latency for CPU time (Linux 6.9)
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    busy_poll: Option<u64>,
+
+    /// Let small messages of several connections share a receive buffer: less memory, held for longer (Linux 6.12)
+    #[arg(long)]
+    incremental_buffers: bool,
+
+    /// Let one completion tell of many receive buffers, for bulk that comes in (Linux 6.10, not 6.13 to 6.15)
+    #[arg(long)]
+    bundles: bool,
+
     /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the task was started
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     stall: Option<u64>,
@@ -277,6 +302,19 @@ where
     if let Some(nic) = &common.nic {
         builder = builder.nic(nic);
     }
+    if let Some(spin) = common.spin {
+        builder = builder.spin(Duration::from_micros(spin));
+    }
+    if let Some(idle) = common.sqpoll {
+        builder = builder.sqpoll(Duration::from_millis(idle));
+    }
+    if let Some(cpus) = &common.sqpoll_cpus {
+        builder = builder.sqpoll_cpus(cpus.clone());
+    }
+    if let Some(time) = common.busy_poll {
+        builder = builder.busy_poll(Duration::from_micros(time));
+    }
+    builder = builder.incremental_buffers(common.incremental_buffers).bundles(common.bundles);
     if let Some(stall) = common.stall {
         builder = builder.report_stalls(Duration::from_millis(stall));
     }

@@ -119,7 +119,7 @@ pub(crate) fn move_home(pages: &[usize], node: NodeId) -> usize {
 mod tests {
     use super::reservation;
 
-    /// Seen to fail: with the end taken from the mapping that follows the open one, a guard page behind the reservation hid it.
+    /// Seen to fail: with `==` for `>=` at the end, a guard page that the kernel merged with the reservation hides it.
     #[test]
     fn a_reservation_is_found_however_the_kernel_cuts_its_mappings() {
         let whole = Some(0x7f00_0000_0000..0x7f00_0400_0000);

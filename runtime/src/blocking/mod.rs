@@ -57,7 +57,8 @@ where
     T: Send + 'static,
 {
     let pool = Core::with(|core| Arc::clone(&core.blocking));
-    let work = async move { catch_unwind(AssertUnwindSafe(f)) };
+    let mut closure = Closure(Some(f));
+    let work = async move { catch_unwind(AssertUnwindSafe(move || closure.take()())) };
     let queue = Arc::clone(&pool);
     // The future never waits, so it is scheduled once.
     let (runnable, task) = async_task::spawn(work, move |runnable| queue.push(runnable));
@@ -65,6 +66,21 @@ where
     runnable.schedule();
     let refused = pool.ensure_thread().err();
     BlockingHandle { task, refused, _this_core: PhantomData }
+}
+
+/// A closure that may be dropped without having run: a destructor's panic would abort the process there.
+struct Closure<F>(Option<F>);
+
+impl<F> Closure<F> {
+    fn take(&mut self) -> F {
+        self.0.take().expect("it runs once")
+    }
+}
+
+impl<F> Drop for Closure<F> {
+    fn drop(&mut self) {
+        crate::task::contained("the destructor of a closure that was not run", || drop(self.0.take()));
+    }
 }
 
 /// The result to come of a [`spawn_blocking`].
@@ -158,6 +174,7 @@ impl From<BlockingError> for Error {
     fn from(e: BlockingError) -> Self {
         let kind = match e {
             BlockingError::Panicked(_) => crate::ErrorKind::Panicked,
+            BlockingError::Ended => crate::ErrorKind::Ended,
             _ => crate::ErrorKind::Platform,
         };
         Error::new(kind, e.to_string())

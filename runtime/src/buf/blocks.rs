@@ -251,10 +251,11 @@ impl GetBlock {
     fn leave(&mut self) -> Option<Rc<BlockPool>> {
         let (pool, ticket) = self.waits.take()?;
         let mut waiters = pool.waiters.borrow_mut();
-        if let Ok(place) = waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
-            waiters.remove(place);
-        }
+        let place = waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket);
+        // Dropped after the borrow: what dropping a waker does is not ours to know.
+        let waker = place.ok().and_then(|place| waiters.remove(place));
         drop(waiters);
+        drop(waker);
         Some(pool)
     }
 }
@@ -280,9 +281,13 @@ impl Future for GetBlock {
             match ticket {
                 Some(ticket) => {
                     let place = waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket);
-                    if let Some((_, waker)) = place.ok().and_then(|place| waiters.get_mut(place)) {
-                        waker.clone_from(cx.waker());
-                    }
+                    let known = place.ok().and_then(|place| waiters.get_mut(place));
+                    let old = known
+                        .filter(|(_, waker)| !waker.will_wake(cx.waker()))
+                        .map(|(_, waker)| std::mem::replace(waker, cx.waker().clone()));
+                    // After the borrow, as in `leave`.
+                    drop(waiters);
+                    drop(old);
                 }
                 None => {
                     core.shared.counters.block_waits.add(1);

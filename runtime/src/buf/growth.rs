@@ -41,6 +41,16 @@ pub(crate) enum For {
     Blocks,
 }
 
+impl For {
+    /// Bytes of one of them.
+    fn unit(self) -> usize {
+        match self {
+            Self::Receiving => BUFFER_SIZE,
+            Self::Blocks => BLOCK_SIZE,
+        }
+    }
+}
+
 impl fmt::Display for For {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -163,14 +173,19 @@ impl Growth {
     /// Gives a region to what it was made for, and returns its length.
     fn keep(&self, core: &Core, what: For, region: Region) -> Result<usize> {
         let (len, start, placement) = (region.len(), region.as_ptr().addr(), region.placement().clone());
+        if len < what.unit() {
+            // Dropped here: what nobody can use shall not stay.
+            return Err(Error::new(ErrorKind::Platform, format!("{len} bytes are too few for one")));
+        }
+        // Whatever comes of it, the pool has it now, and the limit counts it.
+        self.held.set(self.held.get() + len);
         let count = match what {
             For::Receiving => core.bufs.extend(Carved::whole(region)),
             For::Blocks => core.blocks.extend(Carved::whole(region)),
         };
         if count == 0 {
-            return Err(Error::new(ErrorKind::Platform, format!("{len} bytes are too few for one")));
+            return Err(Error::new(ErrorKind::Platform, format!("{len} bytes make none")));
         }
-        self.held.set(self.held.get() + len);
         core.shared.counters.pool_grown_bytes.add(len as u64);
         let name = if what == For::Receiving { "receive buffers" } else { "blocks" };
         let grown = Grown { what: name, count, placement, addresses: start..start + len };
@@ -185,12 +200,14 @@ impl Growth {
         if !receiving && !blocks || self.making.borrow().is_some() {
             return;
         }
-        let what = match self.turn.get() {
-            For::Receiving if blocks => For::Blocks,
-            For::Blocks if receiving => For::Receiving,
-            same => same,
+        let order = match self.turn.get() {
+            For::Receiving => [(For::Blocks, blocks), (For::Receiving, receiving)],
+            For::Blocks => [(For::Receiving, receiving), (For::Blocks, blocks)],
         };
-        let Some(bytes) = self.step(core, what) else { return };
+        // Where the limit has no room for the one, it may still have some for the other.
+        let step =
+            |(what, short)| if short { self.step(core, what).map(|bytes| (what, bytes)) } else { None };
+        let Some((what, bytes)) = order.into_iter().find_map(step) else { return };
         if self.rest_until.get().is_some_and(|until| Instant::now() < until) {
             return;
         }
@@ -210,9 +227,10 @@ impl Growth {
     fn step(&self, core: &Core, what: For) -> Option<usize> {
         let multiple = self.terms.backing.multiple();
         let left = self.terms.limit.saturating_sub(self.held.get()) / multiple * multiple;
-        let (unit, most) = match what {
-            For::Receiving => (BUFFER_SIZE, core.bufs.room()),
-            For::Blocks => (BLOCK_SIZE, (self.terms.step() / BLOCK_SIZE).max(1)),
+        let unit = what.unit();
+        let most = match what {
+            For::Receiving => core.bufs.room(),
+            For::Blocks => (self.terms.step() / unit).max(1),
         };
         let bytes = (most.checked_mul(unit)?.next_multiple_of(multiple)).min(left);
         (bytes >= unit && most > 0).then_some(if multiple > unit { bytes } else { bytes / unit * unit })

@@ -21,9 +21,25 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// A lease on the first `len` bytes of a buffer that was just handed out.
+    pub(super) fn new(held: Held<Keep>, len: u32) -> Self {
+        let lease = Self::part(held, 0, len);
+        lease.shares().begin();
+        lease
+    }
+
     /// A lease on `len` bytes of a buffer, `from` on, of which `held` is a share that has been counted.
-    pub(super) fn new(held: Held<Keep>, from: u32, len: u32) -> Self {
+    pub(super) fn part(held: Held<Keep>, from: u32, len: u32) -> Self {
         Self { held: ManuallyDrop::new(held), from, len }
+    }
+
+    /// Makes one lease of two, if `next` goes on where `self` ends; else gives it back.
+    pub(crate) fn join(&mut self, next: Lease) -> Option<Lease> {
+        if !self.held.is_same(&next.held) || self.from + self.len != next.from {
+            return Some(next);
+        }
+        self.len += next.len;
+        None
     }
 
     fn shares(&self) -> &Shares {

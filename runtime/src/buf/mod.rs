@@ -5,15 +5,15 @@
 //! borrowed crosses an await into the kernel.
 
 pub(crate) mod blocks;
-pub(crate) mod chunks;
 pub(crate) mod copied;
 pub(crate) mod growth;
 mod lease;
 mod many;
 pub(crate) mod owned;
+pub(crate) mod parts;
 pub(crate) mod returns;
 pub(crate) mod ring;
-pub(crate) mod shares;
+mod shares;
 
 pub use blocks::{Block, GetBlock};
 pub use growth::Grown;

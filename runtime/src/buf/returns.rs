@@ -312,6 +312,11 @@ impl<R: Keeper> Held<R> {
         self.index
     }
 
+    /// Whether both are the same block.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.shared == other.shared && self.index == other.index
+    }
+
     /// What keeps the region.
     pub(crate) fn keeper(&self) -> &R {
         // SAFETY: a block that is out keeps `Shared` alive.

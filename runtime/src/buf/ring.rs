@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
-use super::chunks::{Chain, Chunks, Part};
 use super::growth::Terms;
 use super::lease::Lease;
+use super::parts::Parts;
 use super::returns::{Held, Keeper, Owner};
 use super::shares::Shares;
 use crate::core::Core;
@@ -23,7 +23,7 @@ use crate::core::counters::CoreCounters;
 use crate::core::shared::CoreShared;
 use crate::net::socket::Socket;
 use crate::numa::pool::{Carved, Share};
-use crate::ring::Ring;
+use crate::ring::{RecvOptions, Ring};
 use crate::{Error, ErrorKind, Result};
 
 /// The one buffer group of a core.
@@ -33,12 +33,14 @@ pub(super) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
+/// No buffer.
+const NONE: u16 = u16::MAX;
 
 /// What keeps the buffers' memory until the last lease is gone.
 pub(crate) struct Keep {
     /// The buffers' memory. Locked when it grows, and when it goes.
     memory: Mutex<Vec<Carved>>,
-    /// Who shares each buffer that is out: leases, and the core.
+    /// Who shares each buffer that is out.
     pub(super) shares: Box<[Shares]>,
     core: Arc<CoreShared>,
 }
@@ -49,22 +51,28 @@ impl Keeper for Keep {
     }
 }
 
-/// What the core knows of a buffer that is not whole in the ring.
-#[derive(Clone, Copy, Default)]
-struct Known {
-    /// Bytes that the kernel has written.
-    filled: u16,
-    /// Chunks in it that were not taken yet.
-    waiting: u16,
-    /// The kernel goes on in it.
-    goes_on: bool,
+/// Chunks that came for one stream, oldest first: a list through the core's table of buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chain {
+    first: u16,
+    last: u16,
+    len: u32,
 }
 
-impl Known {
-    /// Whether the core has a share of it: it is out, and does not come home.
-    fn is_kept(self) -> bool {
-        self.goes_on || self.waiting > 0
+impl Chain {
+    pub(crate) const EMPTY: Self = Self { first: NONE, last: NONE, len: 0 };
+
+    /// Chunks in it.
+    pub(crate) fn len(self) -> u32 {
+        self.len
     }
+}
+
+/// What is known of a buffer that came and was not taken yet.
+#[derive(Clone, Copy)]
+struct Came {
+    bytes: u32,
+    next: u16,
 }
 
 /// The buffers of a core.
@@ -83,12 +91,11 @@ pub(crate) struct BufRing {
     tail: Cell<u16>,
     /// Buffers in the ring: at home, for the kernel to pick.
     free: Cell<u16>,
-    /// The most that were out at once.
-    most_out: Cell<u16>,
-    known: Box<[Cell<Known>]>,
-    chunks: Chunks,
-    /// The kernel uses buffers up incrementally (`IOU_PBUF_RING_INC`).
-    incremental: bool,
+    /// The fewest that were at home at once, of those that there are now.
+    least_free: Cell<u16>,
+    came: Box<[Cell<Came>]>,
+    /// Where a CQE need not bring one buffer whole.
+    pub(super) parts: Option<Parts>,
     /// Streams that found no buffer, in the order in which they will get one.
     hungry: RefCell<VecDeque<Weak<Socket>>>,
     /// Streams that held too much when it came; looked at again when the turn ends.
@@ -97,13 +104,13 @@ pub(crate) struct BufRing {
 
 impl BufRing {
     /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring, to be
-    /// used up incrementally if that is asked for and the kernel can.
+    /// used as asked as far as the kernel can.
     pub(crate) fn new(
         ring: &mut Ring,
         share: &mut Share,
         core: &Arc<CoreShared>,
         growth: &Terms,
-        incremental: bool,
+        options: RecvOptions,
     ) -> Result<Self> {
         let too_small = || {
             let what = format!(
@@ -132,7 +139,8 @@ impl BufRing {
         let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, keep);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
-        unsafe { ring.register_buf_ring(address, slots as u16, BUFFER_GROUP, incremental) }?;
+        unsafe { ring.register_buf_ring(address, slots as u16, BUFFER_GROUP, options) }?;
+        let features = ring.features();
         let this = Self {
             owner,
             descriptors,
@@ -143,10 +151,9 @@ impl BufRing {
             count: Cell::new(0),
             tail: Cell::new(0),
             free: Cell::new(0),
-            most_out: Cell::new(0),
-            known: vec![Cell::default(); numbers].into_boxed_slice(),
-            chunks: Chunks::with_capacity(count),
-            incremental: ring.features().incremental_buffers,
+            least_free: Cell::new(0),
+            came: vec![Cell::new(Came { bytes: 0, next: NONE }); numbers].into_boxed_slice(),
+            parts: Parts::new(features.incremental_buffers, features.bundles, numbers),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
         };
@@ -180,6 +187,7 @@ impl BufRing {
         }
         self.extents.set(self.extents.get() + count.div_ceil(self.per_extent));
         self.count.set(self.count.get() + count);
+        self.least_free.set(self.least_free.get() + count);
         for number in 0..count {
             self.give_to_kernel(first + number);
         }
@@ -214,54 +222,49 @@ impl BufRing {
         }
         self.tail.set(tail.wrapping_add(1));
         self.free.set(self.free.get() + 1);
+        if let Some(parts) = &self.parts {
+            parts.placed(index, tail);
+        }
     }
 
-    /// A CQE names a buffer into which the kernel wrote `bytes` bytes, and tells whether it goes on behind them
-    /// (`IORING_CQE_F_BUF_MORE`). Whoever gets the part [pushes](Self::push) it or [gives it up](Self::give_up).
-    pub(crate) fn came(&self, index: u16, bytes: u32, goes_on: bool) -> Option<Part> {
-        // Nothing was used up, so the kernel has not passed the buffer, whatever the flags say: put into the ring once more, it
-        // would be there twice. (6.18 names no buffer at the end of a stream; other kernels may.)
-        if self.incremental && bytes == 0 {
-            return None;
-        }
-        if !goes_on {
-            self.free.set(self.free.get() - 1);
-            self.most_out.set(self.most_out.get().max(self.out()));
-        }
-        if bytes == 0 {
-            self.recycle(index);
-            return None;
-        }
-        let known = &self.known[usize::from(index)];
-        let before = known.get();
-        if before.filled == 0 {
-            // The core's own share. Handles on it are made when they are needed.
+    /// The buffer that was last put into a slot, and the bytes that the kernel takes it to have.
+    pub(super) fn placed_at(&self, slot: u16) -> (u16, u32) {
+        let entries: *const BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
+        // SAFETY: the slot is inside the descriptors. The kernel has used this one up and writes it no more.
+        let entry = unsafe { &*entries.add((slot & (self.slots - 1)).into()) };
+        (entry.bid(), entry.len())
+    }
+
+    /// The kernel has picked a buffer: its CQE names it.
+    pub(crate) fn picked(&self) {
+        let free = self.free.get() - 1;
+        self.free.set(free);
+        self.least_free.set(self.least_free.get().min(free));
+    }
+
+    /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done with the buffer.
+    pub(super) fn lend(&self, index: u16, from: u16, bytes: u32, ends: bool) -> Lease {
+        let shares = &self.owner.keeper().shares[usize::from(index)];
+        if from == 0 {
+            // The first of it: the core's own share.
             // SAFETY: the kernel had the buffer until this CQE, and writes what is filled no more.
             std::mem::forget(unsafe { self.owner.hand_out(index.into()) });
-            self.shares(index).begin();
+            shares.begin();
         }
-        let filled = before.filled + bytes as u16;
-        known.set(Known { filled, waiting: before.waiting + 1, goes_on });
-        Some(Part { buffer: index, from: before.filled, bytes })
-    }
-
-    fn shares(&self, index: u16) -> &Shares {
-        &self.owner.keeper().shares[usize::from(index)]
-    }
-
-    /// One chunk less waits in a buffer. True: the core's share of it is of no more use.
-    fn waits_less(&self, index: u16) -> bool {
-        let known = &self.known[usize::from(index)];
-        let now = known.get();
-        let now = Known { waiting: now.waiting - 1, ..now };
-        known.set(now);
-        !now.is_kept()
+        if ends {
+            // The core's share goes over to the lease.
+            self.picked();
+        } else {
+            shares.add();
+        }
+        // SAFETY: the buffer is out since its first bytes came, and the handle is a share that is counted.
+        Lease::part(unsafe { self.owner.handle(index.into()) }, from.into(), bytes)
     }
 
     /// Tells how many buffers are out, and how many were at most.
     pub(crate) fn tell(&self, counters: &CoreCounters) {
         counters.recv_buffers_out.set(self.out().into());
-        counters.recv_buffers_peak.set(self.most_out.get().into());
+        counters.recv_buffers_peak.set((self.count.get() - self.least_free.get()).into());
     }
 
     /// Buffers that are not in the ring.
@@ -270,8 +273,7 @@ impl BufRing {
     }
 
     /// A buffer that nobody holds any more goes back to the kernel.
-    fn recycle(&self, index: u16) {
-        self.known[usize::from(index)].set(Known::default());
+    pub(crate) fn recycle(&self, index: u16) {
         self.give_to_kernel(index);
     }
 
@@ -292,40 +294,32 @@ impl BufRing {
         }
     }
 
-    /// A part of a buffer came for the stream of `chain`.
-    pub(crate) fn push(&self, chain: &mut Chain, part: Part) {
-        if !self.chunks.push(chain, part) {
-            // The chunk of which it is a part now waits still.
-            let useless = self.waits_less(part.buffer);
-            debug_assert!(!useless, "a buffer without the chunk that waits in it");
+    /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
+    pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
+        self.came[usize::from(index)].set(Came { bytes, next: NONE });
+        if chain.len == 0 {
+            chain.first = index;
+        } else {
+            let last = &self.came[usize::from(chain.last)];
+            last.set(Came { next: index, ..last.get() });
         }
+        chain.last = index;
+        chain.len += 1;
     }
 
     /// The oldest chunk of a chain, as a lease.
     pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
-        let part = self.chunks.pop(chain)?;
-        if !self.waits_less(part.buffer) {
-            self.shares(part.buffer).add();
+        if chain.len == 0 {
+            return None;
         }
-        // SAFETY: a chunk waited in it, so it is out, and the handle is the share just counted, or the core's own, which it
-        // needs no more.
-        let held = unsafe { self.owner.handle(part.buffer.into()) };
-        Some(Lease::new(held, part.from.into(), part.bytes))
-    }
-
-    /// A part of a buffer came for a stream that nobody reads any more.
-    pub(crate) fn give_up(&self, part: Part) {
-        if self.waits_less(part.buffer) {
-            self.let_go(part.buffer);
-        }
-    }
-
-    /// Gives up the core's share of a buffer.
-    fn let_go(&self, index: u16) {
-        if self.shares(index).give_up() {
-            // SAFETY: it was the last share of a buffer that is out.
-            self.take_back(unsafe { self.owner.handle(index.into()) });
-        }
+        let index = chain.first;
+        let came = self.came[usize::from(index)].get();
+        chain.first = came.next;
+        chain.len -= 1;
+        // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes back to the
+        // kernel only through `recycle`, when it has come home.
+        let held = unsafe { self.owner.hand_out(index.into()) };
+        Some(Lease::new(held, came.bytes))
     }
 
     /// A buffer whose last lease was dropped on some thread that may be this core's.
@@ -394,10 +388,12 @@ impl BufRing {
             tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
             return self.leak();
         }
-        // What the kernel went on in, and what nobody took, is not out any more.
-        for index in 0..self.extents.get() * self.per_extent {
-            if self.known[usize::from(index)].take().is_kept() {
-                self.let_go(index);
+        // Where the kernel went on it does not any more.
+        for index in self.parts.iter().flat_map(Parts::take_begun) {
+            if self.owner.keeper().shares[usize::from(index)].give_up() {
+                // SAFETY: the buffer is out, and the core's was the last share.
+                let ours = self.owner.take_back(unsafe { self.owner.handle(index.into()) });
+                debug_assert!(ours.is_ok(), "a handle of the owner itself");
             }
         }
         // SAFETY: the ring is unregistered and every operation that could write into a buffer was reaped before.

@@ -54,9 +54,7 @@ impl<T: Send + 'static> Sender<T> {
     /// # Cancellation
     /// Dropped before there was room, the message is dropped and was not sent.
     pub async fn send(&self, message: T) -> Result<(), SendError<T>> {
-        if Core::try_with(|_| ()).is_some() {
-            crate::task::consume_budget().await;
-        }
+        crate::task::consume_budget().await;
         self.shared.queue.put(message, || self.shared.receiver.wake()).await.map_err(SendError)
     }
 

@@ -101,6 +101,12 @@ counters! {
     enters,
     /// Enters that waited for a completion.
     parks,
+    /// Times that a core looked about before it slept. Zero unless [`spin`](crate::Builder::spin) is on.
+    spins,
+    /// Times that it found something.
+    spins_won,
+    /// Enters that woke the submission poller. Zero unless [`sqpoll`](crate::Builder::sqpoll) is on.
+    poller_wakes,
     /// SQEs submitted.
     sqes,
     /// CQEs handled.
@@ -204,7 +210,7 @@ counters! {
     /// Nanoseconds in enters that waited for a completion. Zero unless [`measure_time`](crate::Builder::measure_time) is on.
     parked_ns,
     ;
-    /// SQEs that each enter submitted.
+    /// SQEs that each enter submitted; with [`sqpoll`](crate::Builder::sqpoll), those that the poller had not taken before.
     sqes_per_enter,
     /// CQEs that each turn found.
     cqes_per_turn,

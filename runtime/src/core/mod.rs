@@ -28,6 +28,7 @@ pub(crate) mod peers;
 pub(crate) mod queue;
 pub(crate) mod sharded;
 pub(crate) mod shared;
+pub(crate) mod spin;
 pub(crate) mod submit;
 pub(crate) mod turn;
 
@@ -55,6 +56,7 @@ use crate::transfer::pipe::PipePool;
 use peers::Peers;
 use sharded::Shards;
 use shared::CoreShared;
+use spin::Spin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,6 +77,7 @@ pub(crate) struct Core {
     pub(crate) budget: Budget,
     /// When the core last woke. Kept only while time is measured.
     pub(crate) busy_since: Cell<Instant>,
+    pub(crate) spin: Spin,
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,

@@ -323,27 +323,55 @@ mod tests {
         assert_eq!((0..100).fold(busy, |load, _| smoothed(load, 0)), 0);
     }
 
-    /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is lost.
-    #[test]
-    fn a_ring_that_takes_no_message_is_rung_by_its_eventfd() {
-        const ROUNDS: usize = 50;
+    /// Two cores that wait for their stop; `None`, with a line, where there is one CPU only.
+    fn two_idle_cores() -> Option<crate::Running> {
         let allowed = crate::numa::thread::affinity_of_current().unwrap();
         if allowed.len() < 2 {
             println!("skipped: two cores need two CPUs, and this process has {allowed}");
-            return;
+            return None;
         }
         let cpus: crate::numa::CpuSet = allowed.iter().take(2).collect();
-        let running = crate::Runtime::builder()
+        let runtime = crate::Runtime::builder()
             .cores(CoreSelection::List(cpus))
             .pool_bytes(1 << 20)
             .ring_entries(64)
             .build()
-            .unwrap()
-            .start(|| async {
-                crate::core::stopping().await;
-                crate::Ok(())
-            })
             .unwrap();
+        let idle = || async {
+            crate::core::stopping().await;
+            crate::Ok(())
+        };
+        Some(runtime.start(idle).unwrap())
+    }
+
+    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Meant to fail (not yet seen): with a wish
+    /// that only rings, the other sleeps on.
+    #[test]
+    fn a_stop_reaches_a_core_whose_signal_was_lost() {
+        let Some(running) = two_idle_cores() else { return };
+        let lose = async || {
+            while !Core::with(|core| core.peers.all[1].shared.doorbell().ring()) {
+                crate::yield_now().await;
+            }
+        };
+        running.handle().submit_to_blocking(0, lose).unwrap();
+        running.stop();
+        let mut ended =
+            [rustix::event::PollFd::from_borrowed_fd(running.finished_fd(), rustix::event::PollFlags::IN)];
+        let patience = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+        if rustix::event::poll(&mut ended, Some(&patience)).unwrap() == 0 {
+            // Dropping it would wait.
+            std::mem::forget(running);
+            panic!("core 1 sleeps on");
+        }
+        running.wait().unwrap();
+    }
+
+    /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is lost.
+    #[test]
+    fn a_ring_that_takes_no_message_is_rung_by_its_eventfd() {
+        const ROUNDS: usize = 50;
+        let Some(running) = two_idle_cores() else { return };
         running
             .handle()
             .submit_to_blocking(0, async || {

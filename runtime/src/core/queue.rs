@@ -3,6 +3,13 @@
 //! The places are a crossbeam channel's, allocated and touched by whoever makes the queue: made on a core's pinned thread
 //! they lie on its node. Who finds no place waits in an event's list and is told in turn when places become free.
 //!
+//! # Who waits for room
+//!
+//! An event's list is behind a mutex, which the receiver must not take for each message. So those that wait are counted.
+//! A sender that found no place counts itself, enters the list, and looks for a place again; the receiver takes a message
+//! and then looks at the count. As below each writes first and then reads what the other wrote, with a sequentially
+//! consistent fence between: either the sender sees the place or the receiver sees the count, and finds it in the list.
+//!
 //! # Closing
 //!
 //! A crossbeam channel keeps what is in it when its receiver goes, until its last sender goes too: a message would be
@@ -15,7 +22,8 @@
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use event_listener::Event;
 
-use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::task::contained;
 
 /// Says that a queue takes no more.
 pub(crate) struct Latch(AtomicBool);
@@ -50,7 +58,25 @@ pub(crate) struct Queue<T> {
     messages: Receiver<T>,
     /// Who found no place waits here.
     room: Event,
+    /// How many do, or are about to.
+    waiting: AtomicUsize,
     latch: Latch,
+}
+
+/// Counts one that waits, for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why a message was not put, with the message.
@@ -64,7 +90,7 @@ impl<T> Queue<T> {
     pub(crate) fn new(places: usize) -> Self {
         debug_assert!(places > 0);
         let (places, messages) = bounded(places);
-        Self { places, messages, room: Event::new(), latch: Latch::new() }
+        Self { places, messages, room: Event::new(), waiting: AtomicUsize::new(0), latch: Latch::new() }
     }
 
     /// Puts a message, if there is room. From any thread; afterwards the receiver is to be told.
@@ -101,9 +127,15 @@ impl<T> Queue<T> {
                     Err(Refused::Closed(message)) => return Err(message),
                     Err(Refused::Full(message)) => message,
                 };
-                room.get_or_insert_with(|| self.room.listen());
+                room.get_or_insert_with(|| {
+                    let waiting = Waiting::new(&self.waiting);
+                    let listener = self.room.listen();
+                    // Before the second look.
+                    fence(Ordering::SeqCst);
+                    (waiting, listener)
+                });
             }
-            if let Some(room) = room {
+            if let Some((_waiting, room)) = room {
                 room.await;
             }
         }
@@ -126,7 +158,10 @@ impl<T> Queue<T> {
 
     /// So many messages were taken: as many that wait may look again.
     pub(crate) fn made_room(&self, places: usize) {
-        self.room.notify_additional(places);
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.room.notify_additional(places);
+        }
     }
 
     /// Whether the receiver takes no more.
@@ -137,15 +172,15 @@ impl<T> Queue<T> {
     /// Refuses what comes from now on and drops what is there. The receiver only.
     pub(crate) fn close(&self) {
         self.latch.close();
-        self.empty();
         // They look again and find the queue closed.
         self.room.notify(usize::MAX);
+        self.empty();
     }
 
     fn empty(&self) {
         // Dropping a message runs code that is not ours: one after the other, with nothing borrowed.
         while let Some(message) = self.try_take() {
-            drop(message);
+            contained("the destructor of a message that was not received", || drop(message));
         }
     }
 }

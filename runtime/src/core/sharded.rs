@@ -49,12 +49,7 @@ impl Shards {
             // The borrow ends first: a destructor may look for another shard.
             let next = self.0.borrow_mut().pop();
             let Some(shard) = next else { return };
-            if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(shard))) {
-                tracing::error!(
-                    "a shard panicked when it was dropped: {}",
-                    crate::task::panic_text(&payload)
-                );
-            }
+            crate::task::contained("the destructor of a shard", || drop(shard));
         }
     }
 }

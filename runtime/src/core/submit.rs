@@ -12,7 +12,7 @@ use futures_channel::oneshot;
 
 use super::Core;
 use super::shared::CoreShared;
-use crate::task::{panic_text, spawn_at};
+use crate::task::{contained, panic_text, spawn_at};
 use crate::{Error, ErrorKind};
 
 /// Why work that was sent to a core has no output.
@@ -182,13 +182,7 @@ impl<F, T> Drop for Parcel<F, T> {
     fn drop(&mut self) {
         let Some((f, answer)) = self.content.take() else { return };
         // It may be dropped in the middle of a core's turn, or of its end, which a destructor's panic must not stop.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(f))) {
-            tracing::error!(
-                "a closure sent at {} panicked when it was dropped: {}",
-                self.at,
-                panic_text(&payload)
-            );
-        }
+        contained(format_args!("the destructor of a closure sent at {}", self.at), || drop(f));
         // Refused when nobody waits any more.
         drop(answer.send(Err(SubmitError::Ended)));
     }

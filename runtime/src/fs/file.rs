@@ -167,7 +167,7 @@ impl File {
         }
         let mut buf = AtMost { buf, len };
         while buf.len > 0 {
-            let at = offset + (len - buf.len) as u64;
+            let at = offset.saturating_add((len - buf.len) as u64);
             match self.read_at(buf, at).await {
                 Ok((0, AtMost { buf, .. })) => {
                     return Err(BufError::io("read failed", io::ErrorKind::UnexpectedEof.into(), buf));
@@ -202,7 +202,7 @@ impl File {
     pub async fn write_all_at<B: IoBuf>(&self, mut buf: B, offset: u64) -> Result<B, BufError<B>> {
         let mut from = 0;
         while from < buf.bytes().len() {
-            let (n, back) = self.write_from(buf, from, offset + from as u64).await?;
+            let (n, back) = self.write_from(buf, from, offset.saturating_add(from as u64)).await?;
             buf = back;
             if n == 0 {
                 return Err(BufError::io("write failed", io::ErrorKind::WriteZero.into(), buf));
@@ -317,7 +317,8 @@ impl File {
         ask(fallocate).await.map_err(|e| Error::io("cannot change the blocks of a file", e))
     }
 
-    /// Tells the kernel how bytes `range` will be read. Linux 5.6 (`posix_fadvise(2)`).
+    /// Tells the kernel how bytes `range` will be read; `0..u64::MAX` is the whole file, however long it becomes. Linux 5.6
+    /// (`posix_fadvise(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ESPIPE` for a pipe.
@@ -332,13 +333,17 @@ impl File {
             Advice::WillNeed => libc::POSIX_FADV_WILLNEED,
             Advice::DontNeed => libc::POSIX_FADV_DONTNEED,
         };
-        // The entry's length has 32 bits, and 0 stands for "to the end": a longer range is told in steps.
+        // The entry's length has 32 bits: a longer range is told in steps, and "to the end", whatever that is, by 0.
+        const FARTHEST: u64 = i64::MAX as u64;
         let Range { start: mut offset, end } = range;
-        while offset < end {
-            let len = (end - offset).min(1 << 30) as u32;
+        while offset < end.min(FARTHEST) {
+            let len = if end >= FARTHEST { 0 } else { (end - offset).min(1 << 30) as u32 };
             ask(Advise { file: Rc::clone(&self.fd), offset, len, advice })
                 .await
                 .map_err(|e| Error::io("cannot advise on a file", e))?;
+            if len == 0 {
+                break;
+            }
             offset += u64::from(len);
         }
         Ok(())

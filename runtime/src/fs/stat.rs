@@ -65,7 +65,7 @@ impl From<&libc::statx> for Stat {
         Self {
             kind: kind(mode),
             size: s.stx_size,
-            allocated: s.stx_blocks * STAT_BLOCK,
+            allocated: s.stx_blocks.saturating_mul(STAT_BLOCK),
             modified: time(s.stx_mtime.tv_sec, s.stx_mtime.tv_nsec),
             accessed: time(s.stx_atime.tv_sec, s.stx_atime.tv_nsec),
             created: born.then(|| time(s.stx_btime.tv_sec, s.stx_btime.tv_nsec)),
@@ -83,7 +83,7 @@ impl From<&rustix::fs::Stat> for Stat {
         Self {
             kind: kind(s.st_mode),
             size: s.st_size as u64,
-            allocated: s.st_blocks as u64 * STAT_BLOCK,
+            allocated: (s.st_blocks as u64).saturating_mul(STAT_BLOCK),
             modified: time(s.st_mtime, s.st_mtime_nsec as u32),
             accessed: time(s.st_atime, s.st_atime_nsec as u32),
             created: None,

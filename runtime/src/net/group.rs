@@ -39,6 +39,8 @@ impl Ask {
 }
 
 struct Group {
+    /// Tells it from a later one on the same address.
+    id: u64,
     ask: Ask,
     requested: Place,
     bound: Place,
@@ -52,10 +54,17 @@ struct Group {
 
 /// All groups of a runtime.
 #[derive(Default)]
-pub(crate) struct Groups(Mutex<Vec<Group>>);
+pub(crate) struct Groups(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    groups: Vec<Group>,
+    /// The id of the next group.
+    next: u64,
+}
 
 impl Groups {
-    fn lock(&self) -> MutexGuard<'_, Vec<Group>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,8 +73,8 @@ impl Groups {
 pub(super) struct Member {
     runtime: Arc<RuntimeShared>,
     core: usize,
-    ask: Ask,
-    requested: Place,
+    /// Of its group. A Unix group may be gone while this is still held, and another stand on its address.
+    group: u64,
     /// With the real port.
     pub(super) bound: Place,
     /// Its socket is open on other cores as well.
@@ -77,10 +86,11 @@ impl Member {
     pub(super) fn join(core: &Core, ask: Ask, requested: Place) -> Result<(OwnedFd, Self)> {
         let runtime = Arc::clone(&core.shared.runtime);
         let (core, cores) = (core.shared.index, runtime.cores());
-        let mut groups = runtime.groups.lock();
+        let mut table = runtime.groups.lock();
+        let Table { groups, next } = &mut *table;
         let known =
             groups.iter_mut().find(|g| g.ask.is_like(&ask) && g.requested == requested && !g.members[core]);
-        let (socket, bound) = match known {
+        let (socket, bound, group) = match known {
             Some(group) => {
                 let socket = match &group.one {
                     Some(one) => one.duplicate(),
@@ -89,7 +99,7 @@ impl Member {
                 let socket = socket.map_err(|e| refused(&requested, &ask, e))?;
                 group.members[core] = true;
                 group.sockets += 1;
-                (socket, group.bound.clone())
+                (socket, group.bound.clone(), group.id)
             }
             None => {
                 let refused = |e| refused(&requested, &ask, e);
@@ -104,21 +114,20 @@ impl Member {
                 let bound = Place::of(&socket)?;
                 let mut members = vec![false; cores];
                 members[core] = true;
-                let (ask, requested, bound_of) = (ask.clone(), requested.clone(), bound.clone());
-                groups.push(Group { ask, requested, bound: bound_of, members, sockets: 1, one });
-                (socket, bound)
+                let id = *next;
+                *next += 1;
+                groups.push(Group { id, ask, requested, bound: bound.clone(), members, sockets: 1, one });
+                (socket, bound, id)
             }
         };
-        drop(groups);
+        drop(table);
         let is_shared = cores > 1 && !matches!(bound, Place::Ip(_));
-        Ok((socket, Self { runtime, core, ask, requested, bound, is_shared }))
+        Ok((socket, Self { runtime, core, group, bound, is_shared }))
     }
 
     fn with_group(&self, f: impl FnOnce(&mut Group) -> bool) {
-        let mut groups = self.runtime.groups.lock();
-        let this =
-            |g: &Group| g.ask.is_like(&self.ask) && g.requested == self.requested && g.bound == self.bound;
-        if let Some(at) = groups.iter().position(this)
+        let groups = &mut self.runtime.groups.lock().groups;
+        if let Some(at) = groups.iter().position(|group| group.id == self.group)
             && f(&mut groups[at])
         {
             drop(groups.swap_remove(at));

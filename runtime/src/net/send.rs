@@ -46,7 +46,10 @@ impl<F: Family, S: Writes> Connection<F, S> {
             match sent(result) {
                 Ok(n) => from += n,
                 Err(e) => {
-                    turn.done();
+                    // With a part gone the next sender would go on in the middle of this one: that is poison.
+                    if from == 0 {
+                        turn.done();
+                    }
                     return Err(BufError::io("send failed", e, bufs));
                 }
             }
@@ -95,7 +98,9 @@ impl<F: Family, S: Writes> Connection<F, S> {
                     }
                 }
                 Err(e) => {
-                    turn.done();
+                    if from == 0 {
+                        turn.done();
+                    }
                     return Err(Error::io("send failed", e));
                 }
             }

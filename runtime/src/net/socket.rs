@@ -1,12 +1,14 @@
 //! A connected socket and its receiving side.
 //!
 //! The multishot receive holds the socket by a counted reference, so the descriptor is closed only after the kernel's
-//! last word on it. Chunks that came and were not taken yet are a list linked through the core's table of chunks: no
+//! last word on it. Chunks that came and were not taken yet are a list linked through the core's buffer table: no
 //! allocation, however many.
 //!
 //! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a turn, after its task had
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
 //! reads cannot take the core's buffers.
+
+mod parts;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -20,12 +22,13 @@ use super::group::Member;
 use super::writing::Writing;
 use super::zero_copy::{self, Peer};
 use crate::buf::Lease;
-use crate::buf::chunks::{Chain, Part};
+use crate::buf::ring::Chain;
 use crate::core::Core;
 use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::recv_msg::{self, RecvMsgMulti};
+use crate::op::recv_parts::RecvParts;
 use crate::op::slots::Key;
 
 /// Undelivered chunks at which a stream's receive is switched off.
@@ -73,8 +76,8 @@ pub(crate) struct Socket {
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
-    /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
-    /// another core.
+    /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket from another
+    /// core, and all that comes in [parts](crate::buf::parts) of buffers.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: RefCell<Vec<Waker>>,
@@ -230,17 +233,20 @@ impl Socket {
     fn arm(self: &Rc<Self>, core: &Core) {
         let socket = Rc::clone(self);
         let key = match self.kind {
-            Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
+            Kind::Stream => match core.bufs.parts() {
+                None => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
+                Some(bundles) => core.ops.submit_multi(&core.ring, RecvParts { socket, bundles }),
+            },
             Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
         };
         self.receiving.set(Receiving::Armed(key));
     }
 
-    /// A CQE of the receive: bytes in a part of a buffer, the end, or an error. `last` tells that the operation has ended.
+    /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has ended.
     pub(crate) fn received(
         self: &Rc<Self>,
         core: &Core,
-        part: Option<Part>,
+        buffer: Option<u16>,
         result: io::Result<u32>,
         last: bool,
     ) {
@@ -248,20 +254,30 @@ impl Socket {
         if last {
             self.receiving.set(Receiving::Idle);
         }
-        match (result, part) {
-            (Ok(_), Some(part)) => {
+        match (result, buffer) {
+            (Ok(n), Some(buffer)) if n > 0 => {
                 let before = if let Kind::Datagram(_) = self.kind { recv_msg::BEFORE as u64 } else { 0 };
-                core.shared.counters.recv_bytes.add(u64::from(part.bytes()).saturating_sub(before));
+                core.shared.counters.recv_bytes.add(u64::from(n).saturating_sub(before));
                 let mut chain = self.chain.get();
-                core.bufs.push(&mut chain, part);
+                core.bufs.push(&mut chain, buffer, n);
                 self.chain.set(chain);
                 if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
                 {
                     core.bufs.look_later(Rc::clone(self));
                 }
             }
-            (Ok(_), None) => self.receiving.set(Receiving::Over(None)),
-            (Err(e), _) => self.failed(core, &e, was_ending),
+            (Ok(_), buffer) => {
+                if let Some(buffer) = buffer {
+                    core.bufs.recycle(buffer);
+                }
+                self.receiving.set(Receiving::Over(None));
+            }
+            (Err(e), buffer) => {
+                if let Some(buffer) = buffer {
+                    core.bufs.recycle(buffer);
+                }
+                self.failed(core, &e, was_ending);
+            }
         }
         self.wake_reader();
     }
@@ -301,7 +317,11 @@ impl Socket {
     /// The end of the turn: switches the receive off if nobody took what came.
     pub(crate) fn hold_back(&self, core: &Core) {
         self.overfull.set(false);
-        if self.chain.get().len() >= self.hold_back_at() {
+        let waiting = match core.bufs.parts() {
+            None => self.chain.get().len(),
+            Some(_) => self.rest.borrow().len() as u32,
+        };
+        if waiting >= self.hold_back_at() {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
         }

@@ -73,10 +73,11 @@ impl Deref for Datagram {
     }
 }
 
-/// What is left of a buffer that others used may be too short for a datagram, whose end would be lost.
+/// What is left of a buffer that others used may be too short for a datagram, whose end would be lost. So may a buffer that a
+/// bundled receive looked at in vain: the kernel shortens it in its descriptor to what it expected.
 fn needs_whole_buffers(core: &Core) -> Result<()> {
-    if core.options.incremental_buffers {
-        let what = "datagrams need whole receive buffers; use UDP on a runtime without incremental_buffers";
+    if core.options.incremental_buffers || core.options.bundles {
+        let what = "datagrams need whole receive buffers; use UDP on a runtime without incremental_buffers and bundles";
         return Err(Error::new(ErrorKind::Input, what));
     }
     Ok(())
@@ -91,7 +92,7 @@ impl UdpSocket {
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the address is not
     /// this machine's or the port needs a privilege, and on a runtime with
-    /// [incremental buffers](crate::Builder::incremental_buffers), on any kernel.
+    /// [incremental buffers](crate::Builder::incremental_buffers) or [bundles](crate::Builder::bundles), on any kernel.
     ///
     /// # Panics
     /// On a thread that is no core's.
@@ -109,7 +110,8 @@ impl UdpSocket {
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when it is no datagram socket of IPv4 or IPv6. `socket(7)`: `SO_DOMAIN`,
-    /// `SO_TYPE`. The same on a runtime with [incremental buffers](crate::Builder::incremental_buffers).
+    /// `SO_TYPE`. The same on a runtime with [incremental buffers](crate::Builder::incremental_buffers) or
+    /// [bundles](crate::Builder::bundles).
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
         // Away from a core there is nothing to receive into, and the socket cannot go to one.
         Core::try_with(needs_whole_buffers).unwrap_or(Ok(()))?;

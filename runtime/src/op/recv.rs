@@ -35,12 +35,13 @@ unsafe impl Multishot for RecvMulti {
 /// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer matters.
 pub(super) fn came(socket: &Rc<Socket>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
     let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
-    let result = check(outcome);
-    let bytes = *result.as_ref().unwrap_or(&0);
-    let part = cqe.buffer().and_then(|buffer| core.bufs.came(buffer, bytes, cqe.buffer_goes_on()));
+    let buffer = cqe.buffer();
+    if buffer.is_some() {
+        core.bufs.picked();
+    }
     if owned {
-        socket.received(core, part, result, last);
-    } else if let Some(part) = part {
-        core.bufs.give_up(part);
+        socket.received(core, buffer, check(outcome), last);
+    } else if let Some(buffer) = buffer {
+        core.bufs.recycle(buffer);
     }
 }

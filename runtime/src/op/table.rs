@@ -15,6 +15,7 @@ use super::slots::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
 use super::{Multishot, Operation, Sqes, Tag};
 use crate::core::Core;
 use crate::ring::{Cqe, Ring};
+use crate::task::contained;
 
 /// What to do with the untyped value in a cell.
 struct Vtable {
@@ -38,13 +39,25 @@ struct Single<T>(T);
 impl<T: Operation> Single<T> {
     const VTABLE: Vtable = Vtable {
         name: T::NAME,
-        // SAFETY: the caller passes a cell that holds a `T` and treats it as empty afterwards.
-        late: |cell, outcome| unsafe { cell.cast::<T>().read() }.late(outcome),
+        // A buffer of the application's own type may panic when it is dropped: whatever else the core does goes on.
+        late: |cell, outcome| {
+            // SAFETY: the caller passes a cell that holds a `T` and treats it as empty afterwards.
+            let operation = unsafe { cell.cast::<T>().read() };
+            contained(format_args!("what was left of an operation ({})", T::NAME), || {
+                operation.late(outcome)
+            });
+        },
         item: |_, _, _, _, _| unreachable!("a single operation has no items"),
         // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
         notified: |cell, core, outcome| unsafe { cell.cast::<T>().as_ref() }.notified(core, outcome),
-        // SAFETY: as for `late`.
-        release: |cell, core, outcome| unsafe { cell.cast::<T>().read() }.notified(core, outcome),
+        release: |cell, core, outcome| {
+            // SAFETY: as for `late`.
+            let operation = unsafe { cell.cast::<T>().read() };
+            contained(format_args!("what was left of an operation ({})", T::NAME), || {
+                operation.notified(core, outcome);
+                drop(operation);
+            });
+        },
         // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
         hurry: |cell| unsafe { cell.cast::<T>().as_ref() }.hurry(),
         linked: T::LINKED,

@@ -9,6 +9,8 @@
 //! | `CLAMP`, `CQSIZE` | 5.6 | a CQ of four times the SQ: multishot operations complete more than they submit |
 //! | `NO_SQARRAY` | 6.6 | one indirection less per SQE; **downgraded** where the kernel says `EINVAL` |
 //!
+//! With a submission poller ([`Poller`]) `SQPOLL` and `SQ_AFF` take the place of `DEFER_TASKRUN` and `TASKRUN_FLAG`.
+//!
 //! The floor is Linux 6.1: without `DEFER_TASKRUN` a core does not start, and the error says so.
 //! Man page: `io_uring_setup(2)`.
 
@@ -16,6 +18,7 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::IoUring;
+use io_uring::types::Napi;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -42,9 +45,19 @@ pub struct RingFeatures {
     pub fixed_buffers: bool,
     /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today).
     pub zc_report: bool,
-    /// Receive buffers are used up incrementally, if [that was asked for](crate::Builder::incremental_buffers)
+    /// The CPU of the kernel thread that takes the submissions (`IORING_SETUP_SQPOLL`), where that was
+    /// [asked for](crate::Builder::sqpoll). Then `DEFER_TASKRUN` and `TASKRUN_FLAG` are left out.
+    pub sqpoll: Option<u32>,
+    /// Waits poll network devices, which was [asked for](crate::Builder::busy_poll) (`IORING_REGISTER_NAPI`, Linux 6.9).
+    pub busy_poll: bool,
+    /// Receive buffers are used up incrementally, which was [asked for](crate::Builder::incremental_buffers)
     /// (`IOU_PBUF_RING_INC`, Linux 6.12).
     pub incremental_buffers: bool,
+    /// One completion may tell of several receive buffers, which was [asked for](crate::Builder::bundles)
+    /// (`IORING_RECVSEND_BUNDLE`, Linux 6.10).
+    pub bundles: bool,
+    /// What this kernel does not give, a line each with the reason.
+    pub lacks: Vec<String>,
 }
 
 /// How a ring is to be made.
@@ -54,12 +67,39 @@ pub(crate) struct RingOptions {
     pub(crate) entries: u32,
     /// Entries of the completion queue, at least as many.
     pub(crate) cq_entries: u32,
+    /// A kernel thread that takes the submissions.
+    pub(crate) poller: Option<Poller>,
+    /// Whether waits poll network devices.
+    pub(crate) busy_poll: Option<BusyPoll>,
+}
+
+/// The kernel thread that takes a ring's submissions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Poller {
+    pub(crate) cpu: u32,
+    /// Milliseconds without submissions after which it sleeps.
+    pub(crate) idle_ms: u32,
+}
+
+/// How long a wait polls network devices.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BusyPoll {
+    pub(crate) micros: u32,
+}
+
+impl BusyPoll {
+    /// The kernel adds the devices of the sockets that receive by itself.
+    pub(super) fn register(self, ring: &IoUring) -> io::Result<()> {
+        let mut napi = Napi::new().set_busy_poll_timeout(self.micros).set_prefer_busy_poll(true);
+        ring.submitter().register_napi(&mut napi)
+    }
 }
 
 impl RingOptions {
     /// A ring of so many submissions, and four times as many completions up to the kernel's bound.
     pub(crate) fn for_entries(entries: u32) -> Self {
-        Self { entries, cq_entries: entries.saturating_mul(4).min(65_536) }
+        let cq_entries = entries.saturating_mul(4).min(65_536);
+        Self { entries, cq_entries, poller: None, busy_poll: None }
     }
 }
 
@@ -69,11 +109,15 @@ pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
     builder
         .dontfork()
         .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
         .setup_submit_all()
         .setup_clamp()
         .setup_cqsize(options.cq_entries);
+    match options.poller {
+        // The kernel refuses DEFER_TASKRUN and TASKRUN_FLAG beside SQPOLL; its poller counts as the single issuer.
+        Some(poller) => builder.setup_sqpoll(poller.idle_ms).setup_sqpoll_cpu(poller.cpu),
+        None => builder.setup_defer_taskrun().setup_taskrun_flag(),
+    };
+    let explain = |e| explain(e, options.poller);
     let plain = builder.clone();
     match patiently(|| builder.setup_no_sqarray().build(options.entries)) {
         Ok(ring) => Ok((ring, true)),
@@ -117,7 +161,14 @@ pub(crate) fn not_registered(what: &'static str, e: io::Error) -> Error {
 }
 
 /// Turns the kernel's refusal into a line that names cause and remedy.
-fn explain(e: io::Error) -> Error {
+fn explain(e: io::Error, poller: Option<Poller>) -> Error {
+    if let (Some(poller), Some(libc::EINVAL | libc::EPERM)) = (poller, e.raw_os_error()) {
+        let what = format!(
+            "no ring with a submission poller on CPU {}; start without sqpoll, or name CPUs that are online and allowed",
+            poller.cpu
+        );
+        return Error::with_source(ErrorKind::Platform, what, e);
+    }
     let why = match e.raw_os_error() {
         Some(libc::EPERM) | Some(libc::EACCES) => refused_by_policy(),
         Some(libc::ENOSYS) => {

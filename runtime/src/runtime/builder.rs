@@ -18,12 +18,12 @@ use crate::blocking::pool::BlockingPool;
 use crate::buf::growth::Terms;
 use crate::core::peers::Neighbour;
 use crate::core::shared::CoreShared;
-use crate::numa::NodeId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
 use crate::numa::region::Backing;
 use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
+use crate::numa::{CpuId, NodeId};
 use crate::ring::RingOptions;
 use crate::{Error, ErrorKind, Result};
 
@@ -52,7 +52,7 @@ pub struct Builder {
     placement: PlacementPolicy,
     pages: Backing,
     nic: Option<String>,
-    options: Options,
+    pub(super) options: Options,
     blocking_threads: usize,
     timer_slack: Duration,
     zero_copy_patience: Duration,
@@ -129,42 +129,6 @@ impl Builder {
         self
     }
 
-    /// Counts how long each core was busy and how long it waited ([`Counters::busy_ns`](crate::Counters::busy_ns)). Off by
-    /// default: it reads the clock twice for each wait, 20 to 50 ns each time.
-    pub fn measure_time(mut self, on: bool) -> Self {
-        self.options.measure_time = on;
-        self
-    }
-
-    /// Counts how long each poll of a task took ([`Counters::poll_ns`](crate::Counters::poll_ns)). Off by default: it reads the
-    /// clock twice for each poll, 20 to 50 ns each time.
-    pub fn measure_polls(mut self, on: bool) -> Self {
-        self.options.measure_polls = on;
-        self
-    }
-
-    /// Logs, at level `warn`, each poll of a task that lasts for `threshold` or longer, while it lasts, with the place where
-    /// the task was spawned ([`Stall`](crate::Stall)). Off by default: it costs the cores nothing, and the machine a thread that
-    /// wakes four times in each `threshold`.
-    pub fn report_stalls(mut self, threshold: Duration) -> Self {
-        self.options.report_stalls = Some(threshold);
-        self
-    }
-
-    /// Lets what comes for several streams share a receive buffer of 8 KiB: the kernel goes on in a buffer where the last bytes
-    /// ended (`IOU_PBUF_RING_INC`), so that small messages take the memory that they fill, and not a buffer each. Off by
-    /// default. Linux 6.12; on older kernels buffers are used as ever, and the
-    /// [report](crate::RingFeatures::incremental_buffers) says so. `io_uring_register_buf_ring(3)`.
-    ///
-    /// What it costs: a [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps a whole buffer out of use
-    /// once that is full, whoever else's bytes were in it; a lease on a buffer that others use too takes two locked
-    /// instructions more; what comes is cut in two where a buffer ends; and there is no
-    /// [`UdpSocket`](crate::net::UdpSocket), because a datagram that is longer than the rest of a buffer would lose its end.
-    pub fn incremental_buffers(mut self, on: bool) -> Self {
-        self.options.incremental_buffers = on;
-        self
-    }
-
     /// How late a timer may fire, up to ten seconds. Zero, the default, is precise: each timer wakes an idle core by itself. With a
     /// slack the deadlines are rounded up to multiples of it, and timers that fall together share one wake: where thousands of
     /// short sleeps are under way, one millisecond saves nearly all wakes (16-21 us of CPU each in a virtual machine). Never
@@ -181,9 +145,14 @@ impl Builder {
         self
     }
 
-    fn ring(&self) -> RingOptions {
+    fn ring(&self, poller: Option<CpuId>) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
-        RingOptions { cq_entries: self.cq_entries.unwrap_or(usual.cq_entries), ..usual }
+        RingOptions {
+            cq_entries: self.cq_entries.unwrap_or(usual.cq_entries),
+            poller: self.options.poller(poller),
+            busy_poll: self.options.busy_poll(),
+            ..usual
+        }
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -226,7 +195,8 @@ impl Builder {
         for reason in plan.reasons() {
             tracing::warn!("core plan: {reason}");
         }
-        Ok(Runtime { settings: self, plan, topology })
+        let pollers = self.options.poller_cpus(plan.cores(), &topology)?;
+        Ok(Runtime { settings: self, plan, topology, pollers })
     }
 }
 
@@ -256,6 +226,8 @@ pub struct Runtime {
     settings: Builder,
     plan: CorePlan,
     topology: Topology,
+    /// The CPU of each core's submission poller; empty without them.
+    pollers: Vec<CpuId>,
 }
 
 impl Runtime {
@@ -360,7 +332,7 @@ impl Runtime {
                 shared: Arc::clone(member),
                 share,
                 growth: growth.clone(),
-                ring: self.settings.ring(),
+                ring: self.settings.ring(self.pollers.get(core.index).copied()),
                 near: Neighbour::of(core, cores, &self.topology),
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),

@@ -18,7 +18,7 @@ use io_uring::{opcode, types};
 use crate::core::Core;
 use crate::op::Tag;
 use crate::ring::Wait;
-use crate::task::Woken;
+use crate::task::{Woken, contained};
 
 /// How long the last CQEs may take. A disk that hangs for longer costs the memory of its operations.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,13 +33,19 @@ pub(super) fn of_core(core: Core) {
         let _entered = core.enter();
         let shared = &core.shared;
         // What was sent here and not begun is dropped, and its senders told.
-        core.close_inbox();
-        core.tasks.drop_all(|| shared.woken.take_all().collect::<Vec<Woken>>());
+        // A panic of what is not ours must not keep the other cores waiting for this one, nor free what the kernel holds.
+        contained("the end of a core's inbox", || core.close_inbox());
+        contained("the end of a core's tasks", || {
+            core.tasks.drop_all(|| shared.woken.take_all().collect::<Vec<Woken>>());
+        });
         core.shards.clear();
+        core.tasks.drop_ready();
         // From here on a task that another thread wakes is leaked by its waker.
         drop(shared.woken.close());
-        core.timers.clear();
-        core.growth.end();
+        contained("the end of a core's timers", || core.timers.clear());
+        contained("the end of a core's memory", || core.growth.end());
+        // What the last of them woke.
+        core.tasks.drop_ready();
         // Destructors may have had something to say to other cores, which sleep until they are told.
         core.ring_peers_now();
         drain(&core)
@@ -90,7 +96,8 @@ fn drain(core: &Core) -> bool {
                 tracing::error!("core {}: the ring cannot be drained: {e}", core.shared.index);
                 return false;
             }
-            let reaped = core.ring.reap(|cqe| core.dispatch(cqe));
+            let reaped = core.ring.reap(|cqe| contained("the end of an operation", || core.dispatch(cqe)));
+            core.tasks.drop_ready();
             core.ring_peers_now();
             if core.ops.in_kernel() == 0 && reaped == 0 && !core.ring.wants_enter() {
                 return true;

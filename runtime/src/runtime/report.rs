@@ -178,19 +178,34 @@ impl Report {
 }
 
 /// The io-wq workers of the cores, as /proc has them now. They are threads of this process, named after the thread that they
-/// work for; they come with work and go when they have been idle for five seconds.
+/// work for: the core's, or its submission poller, which itself is named after the core's. They come with work and go when
+/// they have been idle for five seconds.
 fn workers_of(cores: &[CoreReport]) -> Vec<WorkerReport> {
     // Threads may end while they are read: what has gone is not reported.
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().filter_map(|entry| entry.ok());
-    let mut workers: Vec<WorkerReport> = threads
+    let kernels: Vec<(i32, String)> = threads
         .filter_map(|thread| {
             let name = std::fs::read_to_string(thread.path().join("comm")).ok()?;
-            let owner: i32 = name.trim().strip_prefix("iou-wrk-")?.parse().ok()?;
+            Some((thread.file_name().to_str()?.parse().ok()?, name))
+                .filter(|(_, name)| name.starts_with("iou-"))
+        })
+        .collect();
+    let owner = |name: &str, kind: &str| name.trim().strip_prefix(kind)?.parse::<i32>().ok();
+    let polled_by = |tid: i32| owner(&kernels.iter().find(|(poller, _)| *poller == tid)?.1, "iou-sqp-");
+    let mut workers: Vec<WorkerReport> = kernels
+        .iter()
+        .filter_map(|(tid, name)| {
+            let owner = owner(name, "iou-wrk-")?;
+            let owner = polled_by(owner).unwrap_or(owner);
             let core = cores.iter().find(|core| core.tid == owner)?;
-            let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
+            let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).ok()?;
             let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-            let tid = thread.file_name().to_str()?.parse().ok()?;
-            Some(WorkerReport { core: core.core.index, cpu: core.core.cpu, tid, cpus: cpus.parse().ok()? })
+            Some(WorkerReport {
+                core: core.core.index,
+                cpu: core.core.cpu,
+                tid: *tid,
+                cpus: cpus.parse().ok()?,
+            })
         })
         .collect();
     workers.sort_by_key(|worker| (worker.core, worker.tid));
@@ -215,7 +230,7 @@ impl fmt::Display for CoreReport {
         write!(f, "; ring of {} SQEs and {} CQEs", ring.sq_entries, ring.cq_entries)?;
         let flags = [
             ("SINGLE_ISSUER", true),
-            ("DEFER_TASKRUN", true),
+            ("DEFER_TASKRUN", ring.sqpoll.is_none()),
             ("NO_SQARRAY", ring.no_sqarray),
             ("registered descriptor", ring.registered_fd),
             ("NO_IOWAIT", ring.no_iowait),
@@ -224,10 +239,6 @@ impl fmt::Display for CoreReport {
             ("zero-copy reports", ring.zc_report),
             ("cachestat", self.cachestat),
         ];
-        // Told only where it was asked for: its lack is no downgrade otherwise.
-        let asked = [("incremental buffers", ring.incremental_buffers)];
-        let asked = asked.iter().filter(|_| self.options.incremental_buffers);
-        let flags: Vec<_> = flags.iter().chain(asked).collect();
         for (name, _) in flags.iter().filter(|(_, on)| *on) {
             write!(f, ", {name}")?;
         }
@@ -251,7 +262,25 @@ impl fmt::Display for CoreReport {
             write!(f, "; did not grow as asked: {short}")?;
         }
         write!(f, "; may grow to {} bytes", self.pool_limit)?;
-        if self.options == Options::default() { Ok(()) } else { write!(f, "; options: {}", self.options) }
+        if self.options != Options::default() {
+            write!(f, "; options: {}", self.options)?;
+        }
+        if let Some(cpu) = ring.sqpoll {
+            write!(f, "; submissions are polled from CPU {cpu}")?;
+        }
+        if ring.busy_poll {
+            f.write_str("; waits poll network devices")?;
+        }
+        if ring.incremental_buffers {
+            f.write_str("; receive buffers are used up incrementally")?;
+        }
+        if ring.bundles {
+            f.write_str("; receives are bundled")?;
+        }
+        for lack in &ring.lacks {
+            write!(f, "; without {lack}")?;
+        }
+        Ok(())
     }
 }
 

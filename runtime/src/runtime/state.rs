@@ -92,7 +92,9 @@ impl RuntimeShared {
     fn wish(&self, wish: u8) {
         self.wish.fetch_max(wish, Ordering::AcqRel);
         for core in self.members() {
-            core.ring();
+            // Whatever its doorbell says: a core whose ring has failed may have taken the word `SLEEPY` away and never
+            // sent the signal.
+            core.signal();
         }
     }
 

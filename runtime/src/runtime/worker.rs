@@ -23,6 +23,7 @@ use crate::core::inbox::Door;
 use crate::core::peers::{self, BY_RING, Neighbour, POLLS_PER_RING, Peers};
 use crate::core::sharded::Shards;
 use crate::core::shared::CoreShared;
+use crate::core::spin::Spin;
 use crate::core::{Budget, Core};
 use crate::net::zero_copy::ZeroCopy;
 use crate::numa::plan::PlannedCore;
@@ -158,7 +159,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
             "a core's share of its node's memory is too small; ask for less or free some",
         )
     };
-    let bufs = BufRing::new(&mut ring, &mut share, &shared, &growth, options.incremental_buffers)?;
+    let bufs = BufRing::new(&mut ring, &mut share, &shared, &growth, options.receive())?;
     ranges.push(("buffer ring", bufs.descriptors()));
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
@@ -194,6 +195,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     if shared.door.set(Door::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
+    let spin = options.spin;
     let core = Core {
         shared,
         options,
@@ -202,6 +204,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         tasks: Tasks::new(),
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
+        spin: Spin::new(spin),
         timers: Timers::new(timer_slack),
         pipes: PipePool::new(),
         bufs,
@@ -282,7 +285,8 @@ impl Core {
         let watched =
             self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE);
         let mut polls = 0;
-        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
+        let mut entered = Ok(());
+        while entered.is_ok() && polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             self.shared.turn.begin(task.spawned_at());
@@ -293,13 +297,17 @@ impl Core {
             }
             polls += 1;
             if polls % POLLS_PER_RING == 0 && self.peers.must_ring() {
+                let before = self.ring.pushed();
                 self.ring_peers();
-                self.ring.enter(Wait::No)?;
+                // Those that are awake need no signal.
+                if self.ring.pushed() != before {
+                    entered = self.ring.enter(Wait::No);
+                }
             }
         }
         self.shared.turn.pause();
         counters.polls.add(polls as u64);
-        Ok(())
+        entered
     }
 
     /// Polls a task in a span, and takes the time.
@@ -347,22 +355,18 @@ impl Core {
 
     /// Sleeps until a completion, a timer or a ring of the doorbell.
     fn park(&self) -> Result<()> {
+        if self.spin.is_worth_while() && self.find_work() {
+            return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
+        }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
-        let runtime = &self.shared.runtime;
         // The look that counts: whatever was put in place before this is found now or rings the bell.
-        if !self.shared.woken.is_empty()
-            || !self.has_no_errands()
-            || self.bufs.must_not_sleep()
-            || self.growth.has_ended()
-            || runtime.is_cut()
-            || self.must_tell_stop()
-        {
+        if self.must_not_sleep() {
             doorbell.cancel_sleep();
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
         self.shared.counters.parks.add(1);
-        let parked = self.options.measure_time.then(Instant::now);
+        let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
         let entered = self.ring.enter(self.timers.until_next().map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
         if let Some(parked) = parked {
@@ -371,9 +375,43 @@ impl Core {
         entered
     }
 
+    /// Whether something waits that needs no completion.
+    fn must_not_sleep(&self) -> bool {
+        let runtime = &self.shared.runtime;
+        !self.shared.woken.is_empty()
+            || !self.has_no_errands()
+            || self.bufs.must_not_sleep()
+            || self.growth.has_ended()
+            || runtime.is_cut()
+            || self.must_tell_stop()
+    }
+
+    /// Hands the submissions over and looks about for a while. True: there is something to do.
+    #[cold]
+    fn find_work(&self) -> bool {
+        let counters = &self.shared.counters;
+        if self.ring.wants_enter() && self.ring.enter(Wait::No).is_err() {
+            // The enter that waits will fail as well, and say so.
+            return false;
+        }
+        counters.spins.add(1);
+        let due = self.timers.until_next().map(|left| Instant::now() + left);
+        let found = self.spin.look(|| {
+            self.ring.has_completions()
+                || self.must_not_sleep()
+                || due.is_some_and(|due| Instant::now() >= due)
+        });
+        counters.spins_won.add(found.into());
+        found
+    }
+
     /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
     fn awake(&self, parked: Instant) {
         let (counters, now) = (&self.shared.counters, Instant::now());
+        self.spin.slept(now - parked);
+        if !self.options.measure_time {
+            return;
+        }
         counters.parked_ns.add(nanoseconds(now - parked));
         counters.busy_ns.add(nanoseconds(parked - self.busy_since.replace(now)));
     }

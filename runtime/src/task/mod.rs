@@ -131,6 +131,13 @@ pub(crate) fn panic_text(payload: &Payload) -> &str {
         .unwrap_or("a value that is not text")
 }
 
+/// Runs `f`, code that is not ours, where its panic must stop nothing: it is logged as one of `what`.
+pub(crate) fn contained(what: impl std::fmt::Display, f: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+        tracing::error!("{what} panicked: {}", panic_text(&payload));
+    }
+}
+
 /// A future whose panics become its output, those of its destructor too: async-task would abort the process.
 struct Contained<F> {
     /// `None` once it has ended.
@@ -212,16 +219,45 @@ pub async fn yield_now() {
     .await;
 }
 
-/// Counts a step that was done without waiting against the task's poll budget, and yields when it is used up.
+/// Counts a step that was done without waiting against the task's poll budget, and yields when it is used up. Off a core
+/// there is none to count against.
 pub(crate) async fn consume_budget() {
     std::future::poll_fn(|cx| {
-        Core::with(|core| {
+        Core::try_with(|core| {
             if core.budget.poll(cx).is_pending() {
                 return Poll::Pending;
             }
             core.budget.spend();
             Poll::Ready(())
         })
+        .unwrap_or(Poll::Ready(()))
     })
     .await;
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::numa::CpuId;
+    use crate::runtime::state::RuntimeShared;
+
+    /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the core may end.
+    ///
+    /// Seen to fail: with `CoreShared::wake` dropping the task that the closed list gives back.
+    #[test]
+    fn a_task_that_comes_to_a_closed_wake_list_is_not_dropped_by_who_woke_it() {
+        let core = CoreShared::new(0, CpuId(0), RuntimeShared::new(1).unwrap()).unwrap();
+        drop(core.woken.close());
+        let held = Arc::new(());
+        let inside = Arc::clone(&held);
+        let future = async move {
+            let _inside = inside;
+            std::future::pending::<()>().await;
+        };
+        let meta = Meta { link: Link::new(), home: Home(Arc::new(core)), spawned_at: Location::caller() };
+        let (runnable, task) = async_task::Builder::new().metadata(meta).spawn(move |_| future, schedule);
+        task.detach();
+        std::thread::spawn(move || runnable.schedule()).join().unwrap();
+        assert_eq!(Arc::strong_count(&held), 2, "the future was dropped on another thread");
+    }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Tasks {
     /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries come and
     /// go in constant time, and none outlives its future.
     stop_waiters: RefCell<Slab<Waker>>,
-    /// No task is polled any more; a new one is dropped at once.
+    /// No task is polled any more; one that is woken or new is dropped.
     ending: Cell<bool>,
 }
 
@@ -50,13 +50,17 @@ impl Tasks {
         Registered(self.alive.borrow_mut().insert(Some(waker)))
     }
 
-    /// Puts a task at the end of the queue.
+    /// Puts a task at the end of the queue, at the core's end too: who wakes may hold a lock that the task's destructor
+    /// takes, so no future is dropped in here.
     pub(crate) fn push(&self, task: Woken) {
-        if self.ending.get() {
-            // Dropping a Runnable drops its future: here, on its own thread, which is right.
+        self.ready.borrow_mut().push_back(task);
+    }
+
+    /// Drops the tasks in the queue, and those that this wakes. For the end of the core.
+    pub(crate) fn drop_ready(&self) {
+        // Dropping a Runnable drops its future: here, on its own thread, which is right, and with nothing borrowed.
+        while let Some(task) = self.pop() {
             drop(task);
-        } else {
-            self.ready.borrow_mut().push_back(task);
         }
     }
 
@@ -119,8 +123,7 @@ impl Tasks {
         drop(self.stop_waiters.take());
         let mut patience = 1000;
         loop {
-            let ready = std::mem::take(&mut *self.ready.borrow_mut());
-            drop(ready);
+            self.drop_ready();
             drop(foreign());
             let wakers: Vec<Waker> =
                 self.alive.borrow_mut().iter_mut().filter_map(|(_, waker)| waker.take()).collect();
@@ -128,12 +131,12 @@ impl Tasks {
                 // What is left was woken by a thread that has not put it on the wake list yet: it is about to. If it
                 // never does, the task is leaked, as is one that is woken after the end.
                 patience -= 1;
-                if self.alive.borrow().is_empty() || patience == 0 {
+                if self.is_idle() && self.alive.borrow().is_empty() || patience == 0 {
                     return;
                 }
                 std::thread::yield_now();
             }
-            // A task that is idle becomes a Runnable, which `push` drops; one that is on the wake list is found there.
+            // A task that is idle becomes a Runnable in the queue; one that is on the wake list is found there.
             for waker in wakers {
                 waker.wake();
             }

@@ -123,7 +123,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Seen to fail: with `<=` for `<`, the tick at 10 of the first three is the one after.
+    /// Seen to fail: with `<=` for `<` in `next`, a tick that is given a whole period late does not count as missed.
     #[test]
     fn missed_ticks_come_at_once_move_or_are_left_out() {
         let start = Instant::now();

@@ -25,7 +25,9 @@ use timers::TimerKey;
 /// # Cancellation
 /// Safe; dropping it takes the timer away at once.
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(deadline_after(duration))
+    let mut sleep = sleep_until(deadline_after(duration));
+    sleep.due = duration.is_zero();
+    sleep
 }
 
 /// Completes at `deadline`, never earlier.
@@ -33,7 +35,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # Cancellation
 /// As for [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, timer: None, _this_core: PhantomData }
+    Sleep { deadline, timer: None, due: false, _this_core: PhantomData }
 }
 
 /// The time `duration` from now, or one that no program lives to see where that cannot be told.
@@ -51,6 +53,8 @@ fn far_future() -> Instant {
 pub struct Sleep {
     deadline: Instant,
     timer: Option<TimerKey>,
+    /// Nothing to wait for: so said from the beginning.
+    due: bool,
     _this_core: PhantomData<*const ()>,
 }
 
@@ -72,6 +76,7 @@ impl Sleep {
     /// On another thread than the core's on which it was polled.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
+        self.due = false;
         if let Some(timer) = self.timer {
             // One that has fired has woken its task, which will look.
             self.timer = Core::with(|core| core.timers.postpone(timer, deadline));
@@ -90,7 +95,7 @@ impl Future for Sleep {
             let waits = match self.timer {
                 // The clock is not asked again: a deadline that has passed since it was is found by the wheel, at the end
                 // of this turn.
-                None if core.timers.has_passed(self.deadline) => false,
+                None if self.due || core.timers.has_passed(self.deadline) => false,
                 None => {
                     self.timer = Some(core.timers.insert(self.deadline, cx.waker()));
                     true
@@ -133,7 +138,7 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-/// Runs `future` for at most `duration`. Then it is dropped: see its own "Cancellation" for what that means.
+/// Runs `future` for at most `duration`; for no time, it is polled once. Then it is dropped: see its own "Cancellation" for what that means.
 ///
 /// # Errors
 /// [`Elapsed`] when the time is up first. A future that is ready at the same moment wins.
@@ -141,7 +146,7 @@ impl std::error::Error for Elapsed {}
 /// # Cancellation
 /// Drops `future`.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    timeout_at(deadline_after(duration), future).await
+    until(sleep(duration), future).await
 }
 
 /// Runs `future` until `deadline` at most.
@@ -152,8 +157,11 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 /// # Cancellation
 /// Drops `future`.
 pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
+    until(sleep_until(deadline), future).await
+}
+
+async fn until<F: Future>(mut sleep: Sleep, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
-    let mut sleep = sleep_until(deadline);
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
         Poll::Pending => Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed)),

@@ -118,10 +118,14 @@ async fn copy(socket: &Rc<Socket>, file: &File, range: Range<u64>, sent: &mut u6
         while from < buf.len() {
             let (result, back) = ask(Send { socket: Rc::clone(socket), buf, from, flags: 0 }).await;
             buf = back;
-            from += result?;
+            let n = match result {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            };
+            from += n;
+            *sent += n as u64;
+            Core::with(|core| core.shared.counters.file_bytes_copied.add(n as u64));
         }
-        *sent += buf.len() as u64;
-        Core::with(|core| core.shared.counters.file_bytes_copied.add(buf.len() as u64));
     }
     Ok(())
 }

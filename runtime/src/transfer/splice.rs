@@ -107,6 +107,8 @@ pub async fn splice<'a>(
     let failed = |e| Error::io("splice failed", e);
     let len = len.min(1 << 30);
     let mut fruitless = 0;
+    // Before any byte moves: a future that is dropped here has moved nothing.
+    task::consume_budget().await;
     loop {
         let moved = match (from, into) {
             (Origin::File(file, offset), Sink::Pipe(pipe)) => {
@@ -141,10 +143,7 @@ pub async fn splice<'a>(
             }
         };
         match moved {
-            Ok(n) => {
-                task::consume_budget().await;
-                return Ok(n);
-            }
+            Ok(n) => return Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
                 fruitless += 1;
@@ -168,12 +167,11 @@ pub async fn splice<'a>(
 /// Safe: a future that was not ready has copied nothing.
 pub async fn tee(from: &PipeReader, into: &PipeWriter, len: usize) -> Result<usize> {
     let failed = |e| Error::io("tee failed", e);
+    // Before any byte is copied: a future that is dropped here has copied nothing.
+    task::consume_budget().await;
     loop {
         match rustix::pipe::tee(from, into, len, SpliceFlags::NONBLOCK).map_err(os) {
-            Ok(n) => {
-                task::consume_budget().await;
-                return Ok(n);
-            }
+            Ok(n) => return Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 Origin::Pipe(from).ready().await.map_err(failed)?;

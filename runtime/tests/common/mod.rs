@@ -127,6 +127,19 @@ pub(crate) fn idle_cores(list: &str) -> annulus::Running {
         .unwrap()
 }
 
+/// Waits for the end of a runtime that might hang there: then this test fails, and the others go on.
+pub(crate) fn must_end(running: annulus::Running) {
+    let mut ended =
+        [rustix::event::PollFd::from_borrowed_fd(running.finished_fd(), rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    if rustix::event::poll(&mut ended, Some(&patience)).unwrap() == 0 {
+        // Dropping it would wait.
+        std::mem::forget(running);
+        panic!("the runtime does not end");
+    }
+    running.wait().unwrap();
+}
+
 /// One CPU that the process may run on.
 pub(crate) fn one_cpu() -> String {
     annulus::numa::thread::affinity_of_current().unwrap().first().unwrap().to_string()

@@ -1,5 +1,5 @@
-//! Receive buffers that are used up incrementally (`Builder::incremental_buffers`). Where the kernel cannot (before 6.12),
-//! the tests that count buffers say so and look only at what must hold on every kernel.
+//! Receives that come in parts of buffers (`Builder::incremental_buffers`, `Builder::bundles`, and both). Where the kernel cannot,
+//! the tests that count buffers say so and the others look at what must hold on every kernel.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::thread;
 
 use annulus::buf::Lease;
 use annulus::net::{TcpListener, TcpStream, UdpSocket};
-use annulus::{Builder, ErrorKind, Runtime, core, spawn, yield_now};
+use annulus::{Builder, ErrorKind, core, spawn, yield_now};
 use common::{on_one_core_of, one_cpu};
 
 /// Bytes of a receive buffer.
@@ -23,6 +23,11 @@ fn incremental() -> Builder {
 /// The least memory that there can be: 16 receive buffers.
 fn least() -> Builder {
     incremental().pool_bytes(256 << 10).pool_limit(256 << 10)
+}
+
+/// Each way in which a receive may come in parts.
+fn ways() -> [Builder; 3] {
+    [least(), least().bundles(true), least().incremental_buffers(false).bundles(true)]
 }
 
 /// Whether the kernel can. Asked of a runtime of its own.
@@ -105,63 +110,71 @@ fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
 #[test]
 fn leases_dropped_in_any_order_on_any_thread_lose_no_byte_and_no_buffer() {
     const ROUNDS: usize = 3_000;
-    on_one_core_of(least(), || async {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut pairs = Vec::new();
-        for _ in 0..7 {
-            pairs.push(pair(&listener).await?);
-        }
-        let (tx, rx) = mpsc::channel::<(Lease, Vec<u8>)>();
-        let elsewhere = thread::spawn(move || {
-            let mut kept = Vec::new();
-            for (n, next) in rx.into_iter().enumerate() {
-                kept.push(next);
-                // Some stay for long, in no order.
-                while kept.len() > 3 {
-                    let (lease, expected) = kept.swap_remove(n * 7 % kept.len());
+    for way in ways() {
+        on_one_core_of(way, || async {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let mut pairs = Vec::new();
+            for _ in 0..7 {
+                pairs.push(pair(&listener).await?);
+            }
+            let (tx, rx) = mpsc::channel::<(Lease, Vec<u8>)>();
+            let elsewhere = thread::spawn(move || {
+                let mut kept = Vec::new();
+                for (n, next) in rx.into_iter().enumerate() {
+                    kept.push(next);
+                    // Some stay for long, in no order.
+                    while kept.len() > 3 {
+                        let (lease, expected) = kept.swap_remove(n * 7 % kept.len());
+                        assert_eq!(*lease, *expected);
+                    }
+                }
+            });
+            let mut kept: Vec<(Lease, Vec<u8>)> = Vec::new();
+            for round in 0..ROUNDS {
+                let at = round * 5 % 7;
+                let (stream, client) = &mut pairs[at];
+                let sent = message(at, round, 1 + round * 37 % 1500);
+                client.write_all(&sent).unwrap();
+                let mut got = 0;
+                while got < sent.len() {
+                    let lease = stream.recv().await?.expect("what was sent");
+                    let expected = sent[got..got + lease.len()].to_vec();
+                    got += lease.len();
                     assert_eq!(*lease, *expected);
+                    if round % 3 == 0 {
+                        tx.send((lease, expected)).expect("it collects");
+                    } else {
+                        kept.push((lease, expected));
+                    }
+                }
+                while kept.len() > 4 {
+                    let (mut lease, expected) = kept.swap_remove(round * 3 % kept.len());
+                    let first = lease.split_to(lease.len() / 2);
+                    drop(if round % 2 == 0 { (first.len(), lease) } else { (lease.len(), first) });
+                    drop(expected);
+                }
+                for (lease, expected) in &kept {
+                    assert_eq!(**lease, **expected, "written over");
                 }
             }
+            kept.clear();
+            drop(tx);
+            elsewhere.join().unwrap();
+            assert_eq!(buffers_out().await, 0);
+            Ok(())
         });
-        let mut kept: Vec<(Lease, Vec<u8>)> = Vec::new();
-        for round in 0..ROUNDS {
-            let at = round * 5 % 7;
-            let (stream, client) = &mut pairs[at];
-            let sent = message(at, round, 1 + round * 37 % 1500);
-            client.write_all(&sent).unwrap();
-            let mut got = 0;
-            while got < sent.len() {
-                let lease = stream.recv().await?.expect("what was sent");
-                let expected = sent[got..got + lease.len()].to_vec();
-                got += lease.len();
-                assert_eq!(*lease, *expected);
-                if round % 3 == 0 {
-                    tx.send((lease, expected)).expect("it collects");
-                } else {
-                    kept.push((lease, expected));
-                }
-            }
-            while kept.len() > 4 {
-                let (mut lease, expected) = kept.swap_remove(round * 3 % kept.len());
-                let first = lease.split_to(lease.len() / 2);
-                drop(if round % 2 == 0 { (first.len(), lease) } else { (lease.len(), first) });
-                drop(expected);
-            }
-            for (lease, expected) in &kept {
-                assert_eq!(**lease, **expected, "written over");
-            }
-        }
-        kept.clear();
-        drop(tx);
-        elsewhere.join().unwrap();
-        assert_eq!(buffers_out().await, 0);
-        Ok(())
-    });
+    }
 }
 
 /// In each round every client sends before any of them reads.
 #[test]
 fn a_thousand_connections_on_sixteen_buffers() {
+    for way in ways() {
+        a_thousand_connections(way);
+    }
+}
+
+fn a_thousand_connections(way: Builder) {
     // Both ends are in this process, and an unprivileged one may have no more than 1,024 descriptors.
     let clients = usize::try_from(
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(9999),
@@ -169,7 +182,7 @@ fn a_thousand_connections_on_sixteen_buffers() {
     let clients = (clients.unwrap_or(9999).saturating_sub(100) / 2).min(1_000);
     let (address_tx, address) = mpsc::channel::<SocketAddr>();
     let address_tx = std::sync::Mutex::new(address_tx);
-    let running = least().cores(one_cpu().parse().unwrap()).build().unwrap();
+    let running = way.cores(one_cpu().parse().unwrap()).build().unwrap();
     let running = running
         .start(move || {
             let address_tx = address_tx.lock().unwrap().clone();
@@ -224,123 +237,136 @@ fn a_thousand_connections_on_sixteen_buffers() {
 /// Whether or not a kernel names a buffer at the end of a stream, it has not passed that buffer.
 #[test]
 fn ends_of_streams_use_no_buffer_up() {
-    on_one_core_of(least(), || async {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut kept = Vec::new();
-        for round in 0..100 {
-            let (stream, mut client) = pair(&listener).await?;
-            client.write_all(&message(1, round, 100)).unwrap();
-            let lease = stream.recv().await?.expect("bytes");
-            client.shutdown(Shutdown::Write).unwrap();
-            if lease.len() < 100 {
-                let rest = stream.recv().await?.expect("the rest, in the next buffer");
-                assert_eq!([&*lease, &*rest].concat(), message(1, round, 100));
+    for way in ways() {
+        on_one_core_of(way, || async {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let mut kept = Vec::new();
+            for round in 0..100 {
+                let (stream, mut client) = pair(&listener).await?;
+                client.write_all(&message(1, round, 100)).unwrap();
+                let lease = stream.recv().await?.expect("bytes");
+                client.shutdown(Shutdown::Write).unwrap();
+                if lease.len() < 100 {
+                    let rest = stream.recv().await?.expect("the rest, in the next buffer");
+                    assert_eq!([&*lease, &*rest].concat(), message(1, round, 100));
+                }
+                assert!(stream.recv().await?.is_none());
+                // And some that send nothing at all.
+                let (stream, client) = pair(&listener).await?;
+                drop(client);
+                assert!(stream.recv().await?.is_none());
+                if lease.len() == 100 && kept.len() < 12 {
+                    kept.push((round, lease));
+                }
             }
-            assert!(stream.recv().await?.is_none());
-            // And some that send nothing at all.
-            let (stream, client) = pair(&listener).await?;
-            drop(client);
-            assert!(stream.recv().await?.is_none());
-            if lease.len() == 100 && kept.len() < 12 {
-                kept.push((round, lease));
+            for (round, lease) in &kept {
+                assert_eq!(**lease, message(1, *round, 100), "written over");
             }
-        }
-        for (round, lease) in &kept {
-            assert_eq!(**lease, message(1, *round, 100), "written over");
-        }
-        kept.clear();
-        assert_eq!(buffers_out().await, 0);
-        Ok(())
-    });
+            kept.clear();
+            assert_eq!(buffers_out().await, 0);
+            Ok(())
+        });
+    }
 }
 
 /// A stream dropped before its receive was armed, while it is, with chunks that were not taken, with leases out, and while a
 /// cancel is on its way. Others go on in the buffers meanwhile.
 #[test]
 fn a_stream_may_be_dropped_at_every_stage() {
-    on_one_core_of(least(), || async {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (steady, mut steady_client) = pair(&listener).await?;
-        let mut kept = Vec::new();
-        for round in 0..200 {
-            steady_client.write_all(&message(0, round, 333)).unwrap();
-            let (stream, mut client) = pair(&listener).await?;
-            let stage = round % 6;
-            if stage > 0 {
-                // Armed, with nothing there.
-                let nothing =
-                    annulus::time::timeout(std::time::Duration::from_micros(1), stream.recv()).await;
-                assert!(nothing.is_err());
-            }
-            if stage > 1 {
-                client.write_all(&message(1, round, 10_000)).unwrap();
-            }
-            if stage > 2 {
-                let lease = stream.recv().await?.expect("bytes");
-                assert_eq!(*lease, message(1, round, 10_000)[..lease.len()]);
-                if stage > 3 {
-                    kept.push((round, lease));
+    for way in ways() {
+        on_one_core_of(way, || async {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let (steady, mut steady_client) = pair(&listener).await?;
+            let mut kept = Vec::new();
+            for round in 0..200 {
+                steady_client.write_all(&message(0, round, 333)).unwrap();
+                let (stream, mut client) = pair(&listener).await?;
+                let stage = round % 6;
+                if stage > 0 {
+                    // Armed, with nothing there.
+                    let nothing =
+                        annulus::time::timeout(std::time::Duration::from_micros(1), stream.recv()).await;
+                    assert!(nothing.is_err());
+                }
+                if stage > 1 {
+                    client.write_all(&message(1, round, 10_000)).unwrap();
+                }
+                if stage > 2 {
+                    let lease = stream.recv().await?.expect("bytes");
+                    assert_eq!(*lease, message(1, round, 10_000)[..lease.len()]);
+                    if stage > 3 {
+                        kept.push((round, lease));
+                    }
+                }
+                if stage > 4 {
+                    // More has come than is taken: held back, and a cancel is on its way.
+                    yield_now().await;
+                }
+                drop(stream);
+                let mut got = Vec::new();
+                while got.len() < 333 {
+                    got.extend_from_slice(&steady.recv().await?.expect("bytes"));
+                }
+                assert_eq!(got, message(0, round, 333));
+                if kept.len() > 4 {
+                    let (round, lease) = kept.swap_remove(round % 4);
+                    assert_eq!(*lease, message(1, round, 10_000)[..lease.len()], "written over");
                 }
             }
-            if stage > 4 {
-                // More has come than is taken: held back, and a cancel is on its way.
+            kept.clear();
+            while core::counters().recv_buffers_out > 0 {
                 yield_now().await;
             }
-            drop(stream);
-            let mut got = Vec::new();
-            while got.len() < 333 {
-                got.extend_from_slice(&steady.recv().await?.expect("bytes"));
-            }
-            assert_eq!(got, message(0, round, 333));
-            if kept.len() > 4 {
-                let (round, lease) = kept.swap_remove(round % 4);
-                assert_eq!(*lease, message(1, round, 10_000)[..lease.len()], "written over");
-            }
-        }
-        kept.clear();
-        while core::counters().recv_buffers_out > 0 {
-            yield_now().await;
-        }
-        Ok(())
-    });
+            Ok(())
+        });
+    }
 }
 
 #[test]
 fn quiesce_hands_over_exactly_what_came() {
-    on_one_core_of(least(), || async {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        for round in 0..50 {
-            let (stream, mut client) = pair(&listener).await?;
-            let (other, mut other_client) = pair(&listener).await?;
-            let sent = message(2, round, 3_000);
-            let writer = thread::spawn(move || {
-                for part in sent.chunks(100) {
-                    client.write_all(part).unwrap();
-                    other_client.write_all(part).unwrap();
-                }
-                client
-            });
-            let mut got = stream.recv().await?.expect("bytes").to_vec();
-            drop(other.recv().await?);
-            let (fd, chunks) = stream.into_owned_fd().await?;
-            chunks.iter().for_each(|chunk| got.extend_from_slice(chunk));
-            let client = writer.join().unwrap();
-            client.shutdown(Shutdown::Write).unwrap();
-            let mut rest = Vec::new();
-            let mut plain = Std::from(fd);
-            plain.set_nonblocking(false).unwrap();
-            plain.read_to_end(&mut rest).unwrap();
-            got.extend_from_slice(&rest);
-            assert_eq!(got, message(2, round, 3_000));
-        }
-        Ok(())
-    });
+    for way in ways() {
+        on_one_core_of(way, || async {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            for round in 0..50 {
+                let (stream, mut client) = pair(&listener).await?;
+                let (other, mut other_client) = pair(&listener).await?;
+                let sent = message(2, round, 3_000);
+                let writer = thread::spawn(move || {
+                    for part in sent.chunks(100) {
+                        client.write_all(part).unwrap();
+                        other_client.write_all(part).unwrap();
+                    }
+                    client
+                });
+                let mut got = stream.recv().await?.expect("bytes").to_vec();
+                drop(other.recv().await?);
+                let (fd, chunks) = stream.into_owned_fd().await?;
+                chunks.iter().for_each(|chunk| got.extend_from_slice(chunk));
+                let client = writer.join().unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                let mut rest = Vec::new();
+                let mut plain = Std::from(fd);
+                plain.set_nonblocking(false).unwrap();
+                plain.read_to_end(&mut rest).unwrap();
+                got.extend_from_slice(&rest);
+                assert_eq!(got, message(2, round, 3_000));
+            }
+            Ok(())
+        });
+    }
 }
 
 /// The kernel is in the middle of a buffer when the core ends, a stream is forgotten with chunks in others, and leases are out.
 #[test]
 fn leases_outlive_a_core_that_ends_in_the_middle_of_a_buffer() {
-    let leases = on_one_core_of(least(), || async {
+    for way in ways() {
+        // Where nothing is shared each lease takes a buffer.
+        outlive(way.pool_bytes(4 << 20).pool_limit(4 << 20));
+    }
+}
+
+fn outlive(way: Builder) {
+    let leases = on_one_core_of(way, || async {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut leases = Vec::new();
         let (stream, mut client) = pair(&listener).await?;
@@ -374,27 +400,18 @@ fn leases_outlive_a_core_that_ends_in_the_middle_of_a_buffer() {
 
 #[test]
 fn datagrams_are_refused_on_every_kernel() {
-    on_one_core_of(incremental(), || async {
-        let refused = [
-            UdpSocket::bind("127.0.0.1:0").err(),
-            UdpSocket::from_std(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).err(),
-        ];
-        for error in refused {
-            let error = error.expect("its datagrams would be cut off");
-            assert_eq!(error.kind(), ErrorKind::Input);
-            assert!(error.to_string().contains("incremental_buffers"), "{error}");
-        }
-        Ok(())
-    });
-}
-
-/// It is off unless asked for, and the report tells it only then.
-#[test]
-fn nobody_has_it_who_did_not_ask() {
-    let running = Runtime::builder().cores(one_cpu().parse().unwrap()).pool_bytes(1 << 20).build().unwrap();
-    let running = running.start(|| async { annulus::Ok(()) }).unwrap();
-    let report = running.report();
-    running.wait().unwrap();
-    assert!(!report.cores[0].ring.incremental_buffers);
-    assert!(!report.to_string().contains("incremental"), "{report}");
+    for builder in [incremental(), common::small().bundles(true)] {
+        on_one_core_of(builder, || async {
+            let refused = [
+                UdpSocket::bind("127.0.0.1:0").err(),
+                UdpSocket::from_std(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).err(),
+            ];
+            for error in refused {
+                let error = error.expect("its datagrams would be cut off");
+                assert_eq!(error.kind(), ErrorKind::Input);
+                assert!(error.to_string().contains("incremental_buffers"), "{error}");
+            }
+            Ok(())
+        });
+    }
 }

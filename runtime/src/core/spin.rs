@@ -1,0 +1,83 @@
+//! How long a core looks about before it sleeps: adaptive, because spinning pays only where work comes soon.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth the two looks at the clock.
+const LEAST: u32 = 16;
+
+/// The length of the next spin: doubled when the last look about found work, or when the sleep after it was so short that a
+/// longer look would have; halved when it was in vain, down to nothing.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    most: Duration,
+    next: Cell<Duration>,
+}
+
+impl Spin {
+    pub(crate) fn new(most: Duration) -> Self {
+        Self { most, next: Cell::new(most) }
+    }
+
+    /// Whether spinning was asked for.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.most.is_zero()
+    }
+
+    /// Whether the last times make a look worth while.
+    pub(crate) fn is_worth_while(&self) -> bool {
+        !self.next.get().is_zero()
+    }
+
+    /// Looks until `found` says that there is work, for no longer than the last times make worth while. True: there is.
+    pub(crate) fn look(&self, mut found: impl FnMut() -> bool) -> bool {
+        let patience = self.next.get();
+        let begin = Instant::now();
+        // The first look comes before the clock: a core that was slow to get here is given one all the same.
+        loop {
+            if found() {
+                self.next.set(self.most.min(patience.saturating_mul(2)));
+                return true;
+            }
+            if begin.elapsed() >= patience {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        let half = patience / 2;
+        self.next.set(if half < self.most / LEAST { Duration::ZERO } else { half });
+        false
+    }
+
+    /// The core slept for so long, after a look in vain.
+    pub(crate) fn slept(&self, time: Duration) {
+        if time <= self.most {
+            self.next.set(self.most.min(self.next.get().saturating_mul(2).max(self.most / LEAST)));
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_core_stops_spinning_and_a_busy_one_begins_again() {
+        let most = Duration::from_micros(16);
+        let spin = Spin::new(most);
+        assert!(spin.is_on() && !Spin::new(Duration::ZERO).is_on());
+        assert!(spin.look(|| true));
+        let mut vain = 0;
+        while spin.is_worth_while() {
+            assert!(!spin.look(|| false));
+            vain += 1;
+        }
+        assert_eq!(vain, 5, "16, 8, 4, 2 and 1 us");
+        spin.slept(Duration::from_secs(1));
+        assert!(!spin.is_worth_while(), "an idle core does not look");
+        for expected in [1, 2, 4, 8, 16, 16] {
+            spin.slept(Duration::from_micros(15));
+            assert_eq!(spin.next.get(), Duration::from_micros(expected));
+        }
+    }
+}
