@@ -175,11 +175,7 @@ fn a_thousand_connections_on_sixteen_buffers() {
 }
 
 fn a_thousand_connections(way: Builder) {
-    // Both ends are in this process, and an unprivileged one may have no more than 1,024 descriptors.
-    let clients = usize::try_from(
-        rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(9999),
-    );
-    let clients = (clients.unwrap_or(9999).saturating_sub(100) / 2).min(1_000);
+    let clients = common::connections(common::bulk(1_000));
     let (address_tx, address) = mpsc::channel::<SocketAddr>();
     let address_tx = std::sync::Mutex::new(address_tx);
     let running = way.cores(one_cpu().parse().unwrap()).build().unwrap();

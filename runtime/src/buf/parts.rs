@@ -21,19 +21,28 @@ pub(super) struct Parts {
     filled: Box<[Cell<u16>]>,
     /// With bundles: where the buffer was last put into the ring. Empty otherwise.
     slot: Box<[Cell<u16>]>,
+    /// The slot from which on it is not noted yet what lies where.
+    noted: Cell<u16>,
 }
 
 impl Parts {
     /// For so many buffers; `None` where each CQE brings one buffer whole.
     pub(super) fn new(incremental: bool, bundles: bool, buffers: usize) -> Option<Self> {
         let each = |on| vec![Cell::new(0); if on { buffers } else { 0 }].into_boxed_slice();
-        (incremental || bundles).then(|| Self { filled: each(incremental), slot: each(bundles) })
+        (incremental || bundles).then(|| Self {
+            filled: each(incremental),
+            slot: each(bundles),
+            noted: Cell::new(0),
+        })
     }
 
-    /// A buffer is put into the ring.
-    pub(super) fn placed(&self, buffer: u16, slot: u16) {
-        if let Some(known) = self.slot.get(usize::from(buffer)) {
-            known.set(slot);
+    /// Notes what was put into the ring since the last time. That may be long ago, but no slot was filled twice since: no buffer
+    /// goes into the ring again before a CQE has named it.
+    fn note(&self, bufs: &BufRing) {
+        while self.noted.get() != bufs.tail() {
+            let slot = self.noted.get();
+            self.slot[usize::from(bufs.placed_at(slot).0)].set(slot);
+            self.noted.set(slot.wrapping_add(1));
         }
     }
 
@@ -69,9 +78,14 @@ pub(crate) struct Brought<'a> {
 }
 
 impl BufRing {
-    /// Whether what comes for streams comes in parts, and in bundles.
-    pub(crate) fn parts(&self) -> Option<bool> {
-        self.parts.as_ref().map(Parts::bundled)
+    /// Whether what comes for streams comes in [parts](self).
+    pub(crate) fn come_in_parts(&self) -> bool {
+        self.parts.is_some()
+    }
+
+    /// Whether it comes in bundles.
+    pub(crate) fn come_in_bundles(&self) -> bool {
+        self.parts.as_ref().is_some_and(Parts::bundled)
     }
 
     /// A CQE says that `bytes` bytes came, from buffer `first` on, and whether the kernel goes on behind them. `None` where
@@ -81,6 +95,9 @@ impl BufRing {
     /// more, it would be there twice. (6.18 names no buffer at the end of a stream; other kernels do.)
     pub(crate) fn brought(&self, first: u16, bytes: u32, goes_on: bool) -> Option<Brought<'_>> {
         let parts = self.parts.as_ref()?;
+        if parts.bundled() {
+            parts.note(self);
+        }
         Some(Brought { bufs: self, parts, buffer: first, left: bytes, goes_on })
     }
 }

@@ -91,8 +91,8 @@ pub(crate) struct BufRing {
     tail: Cell<u16>,
     /// Buffers in the ring: at home, for the kernel to pick.
     free: Cell<u16>,
-    /// The fewest that were at home at once, of those that there are now.
-    least_free: Cell<u16>,
+    /// The most that were out at once.
+    most_out: Cell<u16>,
     came: Box<[Cell<Came>]>,
     /// Where a CQE need not bring one buffer whole.
     pub(super) parts: Option<Parts>,
@@ -151,7 +151,7 @@ impl BufRing {
             count: Cell::new(0),
             tail: Cell::new(0),
             free: Cell::new(0),
-            least_free: Cell::new(0),
+            most_out: Cell::new(0),
             came: vec![Cell::new(Came { bytes: 0, next: NONE }); numbers].into_boxed_slice(),
             parts: Parts::new(features.incremental_buffers, features.bundles, numbers),
             hungry: RefCell::default(),
@@ -187,7 +187,6 @@ impl BufRing {
         }
         self.extents.set(self.extents.get() + count.div_ceil(self.per_extent));
         self.count.set(self.count.get() + count);
-        self.least_free.set(self.least_free.get() + count);
         for number in 0..count {
             self.give_to_kernel(first + number);
         }
@@ -222,24 +221,26 @@ impl BufRing {
         }
         self.tail.set(tail.wrapping_add(1));
         self.free.set(self.free.get() + 1);
-        if let Some(parts) = &self.parts {
-            parts.placed(index, tail);
-        }
+    }
+
+    /// The slot that is filled next.
+    pub(super) fn tail(&self) -> u16 {
+        self.tail.get()
     }
 
     /// The buffer that was last put into a slot, and the bytes that the kernel takes it to have.
     pub(super) fn placed_at(&self, slot: u16) -> (u16, u32) {
         let entries: *const BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
-        // SAFETY: the slot is inside the descriptors. The kernel has used this one up and writes it no more.
+        // SAFETY: the slot is inside the descriptors. Who it is for the kernel does not write, and its length no more when it has
+        // used it up.
         let entry = unsafe { &*entries.add((slot & (self.slots - 1)).into()) };
         (entry.bid(), entry.len())
     }
 
     /// The kernel has picked a buffer: its CQE names it.
     pub(crate) fn picked(&self) {
-        let free = self.free.get() - 1;
-        self.free.set(free);
-        self.least_free.set(self.least_free.get().min(free));
+        self.free.set(self.free.get() - 1);
+        self.most_out.set(self.most_out.get().max(self.out()));
     }
 
     /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done with the buffer.
@@ -264,7 +265,7 @@ impl BufRing {
     /// Tells how many buffers are out, and how many were at most.
     pub(crate) fn tell(&self, counters: &CoreCounters) {
         counters.recv_buffers_out.set(self.out().into());
-        counters.recv_buffers_peak.set((self.count.get() - self.least_free.get()).into());
+        counters.recv_buffers_peak.set(self.most_out.get().into());
     }
 
     /// Buffers that are not in the ring.
@@ -347,6 +348,7 @@ impl BufRing {
     }
 
     /// A stream holds much that nobody took: look again when its task has had its chance.
+    #[inline(always)]
     pub(crate) fn look_later(&self, socket: Rc<Socket>) {
         self.overfull.borrow_mut().push(socket);
     }
@@ -360,9 +362,14 @@ impl BufRing {
             }
         }
         self.feed(core);
-        if self.overfull.borrow().is_empty() {
-            return;
+        if !self.overfull.borrow().is_empty() {
+            self.hold_back(core);
         }
+    }
+
+    /// Apart from the turn, which is lighter without it.
+    #[inline(never)]
+    fn hold_back(&self, core: &Core) {
         // Index by index: nothing here adds to the list, and its capacity is kept.
         let mut overfull = self.overfull.take();
         for socket in overfull.drain(..) {

@@ -28,7 +28,6 @@ use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::recv_msg::{self, RecvMsgMulti};
-use crate::op::recv_parts::RecvParts;
 use crate::op::slots::Key;
 
 /// Undelivered chunks at which a stream's receive is switched off.
@@ -233,10 +232,8 @@ impl Socket {
     fn arm(self: &Rc<Self>, core: &Core) {
         let socket = Rc::clone(self);
         let key = match self.kind {
-            Kind::Stream => match core.bufs.parts() {
-                None => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
-                Some(bundles) => core.ops.submit_multi(&core.ring, RecvParts { socket, bundles }),
-            },
+            Kind::Stream if core.bufs.come_in_parts() => Self::arm_parts(socket, core),
+            Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
             Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
         };
         self.receiving.set(Receiving::Armed(key));
@@ -282,6 +279,7 @@ impl Socket {
         self.wake_reader();
     }
 
+    #[inline(always)]
     fn failed(self: &Rc<Self>, core: &Core, error: &io::Error, was_ending: bool) {
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => {
@@ -317,11 +315,9 @@ impl Socket {
     /// The end of the turn: switches the receive off if nobody took what came.
     pub(crate) fn hold_back(&self, core: &Core) {
         self.overfull.set(false);
-        let waiting = match core.bufs.parts() {
-            None => self.chain.get().len(),
-            Some(_) => self.rest.borrow().len() as u32,
-        };
-        if waiting >= self.hold_back_at() {
+        if self.chain.get().len() >= self.hold_back_at()
+            || core.bufs.come_in_parts() && self.parts_waiting() >= self.hold_back_at()
+        {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
         }

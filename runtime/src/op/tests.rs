@@ -23,13 +23,13 @@ use super::{
     Operation, Submitted, advise, connect, fallocate, mkdir, open, poll, read, rename, send, send_to,
     send_vectored, send_zc, splice, statx, sync, truncate, unlink, write,
 };
-use crate::Runtime;
 use crate::buf::{Block, IoBuf, IoBufMut};
 use crate::core::Core;
 use crate::net::TcpListener;
 use crate::net::socket::Socket;
 use crate::ring::Wait;
 use crate::task::yield_now;
+use crate::{Builder, Runtime};
 
 /// Where in its life an operation loses its future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,13 +146,12 @@ async fn drop_at<T: Operation>(
 }
 
 fn on_a_core(ring_entries: u32, test: impl AsyncFn() + Send + Sync + Clone + 'static) {
+    on_a_core_of(Runtime::builder().ring_entries(ring_entries), test);
+}
+
+fn on_a_core_of(builder: Builder, test: impl AsyncFn() + Send + Sync + Clone + 'static) {
     let first = crate::numa::thread::affinity_of_current().unwrap().first().unwrap();
-    let runtime = Runtime::builder()
-        .cores(first.to_string().parse().unwrap())
-        .pool_bytes(1 << 20)
-        .ring_entries(ring_entries)
-        .build()
-        .unwrap();
+    let runtime = builder.cores(first.to_string().parse().unwrap()).pool_bytes(1 << 20).build().unwrap();
     runtime
         .run(move || {
             let test = test.clone();
@@ -442,7 +441,18 @@ fn connections() {
 /// The multishot kind belongs to its socket: the future may go at any time, the end comes with the socket.
 #[test]
 fn multishots() {
-    on_a_core(64, async || {
+    multishots_of(Runtime::builder());
+}
+
+/// Where the kernel can, the receive is `recv_parts::RecvParts`.
+#[test]
+fn multishots_in_parts() {
+    multishots_of(Runtime::builder().incremental_buffers(true));
+    multishots_of(Runtime::builder().bundles(true));
+}
+
+fn multishots_of(builder: Builder) {
+    on_a_core_of(builder.ring_entries(64), async || {
         let before = alive();
         for stage in STAGES {
             let listener = TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()).unwrap();

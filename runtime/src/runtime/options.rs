@@ -188,7 +188,7 @@ impl Builder {
     /// [`RingFeatures::bundles`](crate::RingFeatures::bundles). `io_uring_prep_recv(3)`.
     ///
     /// It costs this: a stream takes all the buffers that its bytes fill at once, so with little memory others wait their turn
-    /// more often; each return of a buffer notes its place; a connection that received has a small queue on the heap; and
+    /// more often; the place of each buffer in the ring is noted; a connection that received has a small queue on the heap; and
     /// there is no [`UdpSocket`](crate::net::UdpSocket), because after a look in vain the kernel may take a buffer to be as
     /// short as what it hoped for, and a datagram would lose its end. Messages below 8 KiB gain nothing.
     ///

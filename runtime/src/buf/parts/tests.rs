@@ -217,7 +217,7 @@ fn shares_are_counted(incremental: bool, bundles: bool) {
         builder.cores(cpu.to_string().parse().unwrap()).incremental_buffers(incremental).bundles(bundles);
     let running = builder.build().unwrap().start(move || async move {
         Core::with(|core| {
-            if core.bufs.parts().is_none() {
+            if !core.bufs.come_in_parts() {
                 println!("this kernel can do neither: {:?}", core.ring.features().lacks);
                 return;
             }
@@ -244,7 +244,7 @@ fn of_incremental_buffers() {
     shares_are_counted(true, false);
 }
 
-/// Seen to fail: with `placed` not noting the slot, and with buffers taken to be whole.
+/// Seen to fail: with `note` leaving a slot out, and with buffers taken to be whole.
 #[test]
 fn of_bundles() {
     shares_are_counted(false, true);

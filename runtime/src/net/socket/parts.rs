@@ -6,8 +6,22 @@ use std::rc::Rc;
 use super::{Receiving, Socket};
 use crate::buf::parts::Brought;
 use crate::core::Core;
+use crate::op::recv_parts::RecvParts;
+use crate::op::slots::Key;
 
+// Cold: without the options nobody comes here, and who does not pays nothing for it.
 impl Socket {
+    #[cold]
+    pub(super) fn arm_parts(socket: Rc<Self>, core: &Core) -> Key {
+        core.ops.submit_multi(&core.ring, RecvParts { socket, bundles: core.bufs.come_in_bundles() })
+    }
+
+    /// Chunks that nobody took yet.
+    #[cold]
+    pub(super) fn parts_waiting(&self) -> u32 {
+        self.rest.borrow().len() as u32
+    }
+
     /// As [`received`](Self::received); what goes on where the last chunk ends is one with it.
     pub(crate) fn received_parts(
         self: &Rc<Self>,
