@@ -109,9 +109,9 @@ fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
 /// Seen to fail: with a share too few (`pop` that does not count) a buffer comes home that is not out, which panics.
 #[test]
 fn leases_dropped_in_any_order_on_any_thread_lose_no_byte_and_no_buffer() {
-    const ROUNDS: usize = 3_000;
+    let rounds = common::bulk(3_000);
     for way in ways() {
-        on_one_core_of(way, || async {
+        on_one_core_of(way, move || async move {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             let mut pairs = Vec::new();
             for _ in 0..7 {
@@ -130,7 +130,7 @@ fn leases_dropped_in_any_order_on_any_thread_lose_no_byte_and_no_buffer() {
                 }
             });
             let mut kept: Vec<(Lease, Vec<u8>)> = Vec::new();
-            for round in 0..ROUNDS {
+            for round in 0..rounds {
                 let at = round * 5 % 7;
                 let (stream, client) = &mut pairs[at];
                 let sent = message(at, round, 1 + round * 37 % 1500);
@@ -274,7 +274,7 @@ fn a_stream_may_be_dropped_at_every_stage() {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             let (steady, mut steady_client) = pair(&listener).await?;
             let mut kept = Vec::new();
-            for round in 0..200 {
+            for round in 0..common::bulk(200) {
                 steady_client.write_all(&message(0, round, 333)).unwrap();
                 let (stream, mut client) = pair(&listener).await?;
                 let stage = round % 6;

@@ -170,6 +170,9 @@ impl Builder {
     /// default. Where the kernel cannot (before Linux 6.12) buffers are used as ever, and the report says so:
     /// [`RingFeatures::incremental_buffers`](crate::RingFeatures::incremental_buffers). `io_uring_register_buf_ring(3)`.
     ///
+    /// Leases on 819 messages of 10 bytes that are kept take one buffer, and not 819
+    /// (`cargo test -p annulus --test parts many_messages`).
+    ///
     /// It costs this: a [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps a whole buffer out of use
     /// once that is full, whoever else's bytes were in it; each lease on a buffer that is not full takes two locked
     /// instructions more; what comes is cut in two where a buffer ends; a connection that received has a small queue on the
@@ -187,8 +190,11 @@ impl Builder {
     /// [incremental buffers](Self::incremental_buffers) too, receives are as ever, and the report says so:
     /// [`RingFeatures::bundles`](crate::RingFeatures::bundles). `io_uring_prep_recv(3)`.
     ///
-    /// It costs this: a stream takes all the buffers that its bytes fill at once, so with little memory others wait their turn
-    /// more often; the place of each buffer in the ring is noted; a connection that received has a small queue on the heap; and
+    /// 100 MiB over loopback took 60 completions in 54 turns of the core, and 12,807 in 392 without
+    /// (`cargo test -p annulus --test bundles a_long_stream -- --nocapture`, Linux 6.18).
+    ///
+    /// It costs this: a stream takes all the buffers that its bytes fill at once, before it can be held back when nobody reads
+    /// it, so a few such streams may take all that a small pool has, and others wait; the place of each buffer in the ring is noted; a connection that received has a small queue on the heap; and
     /// there is no [`UdpSocket`](crate::net::UdpSocket), because after a look in vain the kernel may take a buffer to be as
     /// short as what it hoped for, and a datagram would lose its end. Messages below 8 KiB gain nothing.
     ///
