@@ -1,7 +1,8 @@
 //! The library's examples that are servers, under real clients.
 
+use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::server::{Launch, Server};
-use annulus_integration_tests::{cpus, curl, watch};
+use annulus_integration_tests::{cpus, curl, digest, procfs, watch};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
@@ -30,8 +31,16 @@ fn exchange(server: &Server, bytes: &[u8]) -> String {
 /// A second of wrk with 64 connections: every answer is a 200 and no socket fails.
 #[track_caller]
 fn load(url: &str) {
+    load_with(&[], url);
+}
+
+/// The same, with `args` for wrk besides.
+#[track_caller]
+fn load_with(args: &[&str], url: &str) {
     let output = Command::new("wrk")
-        .args(["-t", "1", "-c", "64", "-d", "1s", "--timeout", "30s", url])
+        .args(["-t", "1", "-c", "64", "-d", "1s", "--timeout", "30s"])
+        .args(args)
+        .arg(url)
         .output()
         .unwrap_or_else(|e| panic!("running wrk (apt-get install wrk): {e}"));
     let said = String::from_utf8_lossy(&output.stdout);
@@ -113,6 +122,100 @@ fn hyper_serves_curl_and_wrk() {
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
         assert!(unchunked(head, came) == body, "another body came back");
     }
+}
+
+/// Each way of curl's to send a body, of many megabytes, comes back the same; and wrk's, many at a time.
+#[test]
+fn hyper_takes_and_gives_large_bodies() {
+    let server = start("hyper");
+    let tree = Tree::new();
+    let body = tree.file("body", 8 << 20);
+    let (from, to) = (tree.at(&body.path).display().to_string(), tree.at("back").display().to_string());
+    for how in [
+        &["--data-binary", &format!("@{from}")][..],
+        &["--data-binary", &format!("@{from}"), "-H", "transfer-encoding: chunked"],
+        &["--upload-file", &from, "--request", "POST", "-H", "transfer-encoding: chunked", "-H", "expect:"],
+    ] {
+        curl::must(how.iter().chain(&["--fail", "--output", &to, &server.url("/echo")]));
+        let back = digest::of_reader(&mut std::fs::File::open(&to).unwrap()).unwrap();
+        assert_eq!(back, body.sum, "{how:?}");
+    }
+    let script = "wrk.method = 'POST'\nwrk.body = string.rep('0123456789', 10000)\n";
+    std::fs::write(tree.at("post.lua"), script).unwrap();
+    load_with(&["-s", &tree.at("post.lua").display().to_string()], &server.url("/echo"));
+    assert_eq!(server.stop().code(), 0);
+}
+
+/// Three requests of one curl are one connection.
+#[test]
+fn hyper_keeps_connections() {
+    let server = start("hyper");
+    let url = server.url("/");
+    let each = ["--output", "/dev/null"];
+    let said = curl::must(
+        ["--write-out", "%{http_code} %{num_connects}\n"]
+            .iter()
+            .chain(&each)
+            .chain(&each)
+            .chain(&each)
+            .chain(&[url.as_str(), &url, &url]),
+    );
+    assert_eq!(said, "200 1\n200 0\n200 0\n");
+    assert_eq!(server.stop().code(), 0);
+}
+
+/// Clients that go away in the middle of a body, in either direction, leave nothing behind.
+#[test]
+fn hyper_survives_clients_that_go_away() {
+    let mut server = start("hyper");
+    let idle = procfs::sockets(server.pid());
+    let tree = Tree::new();
+    let body = tree.file("body", 8 << 20);
+    let from = format!("@{}", tree.at(&body.path).display());
+    // Cut off by the clock, in the middle of what it sends.
+    let slow = ["--limit-rate", "100k", "--max-time", "1", "--output", "/dev/null", "--data-binary", &from];
+    let said = curl::run(slow.iter().chain(&[server.url("/echo").as_str()]));
+    assert_eq!(said.code, Some(28), "{said:?}");
+    // Never reads, so that the answer is stuck; then its unread bytes reset the connection.
+    let mut deaf = connect(&server);
+    write!(deaf, "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 1 << 30).unwrap();
+    deaf.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let stuck = (0..1 << 14).find_map(|_| deaf.write_all(&[7; 1 << 16]).err()).expect("1 GiB found room");
+    assert_eq!(stuck.kind(), std::io::ErrorKind::WouldBlock);
+    drop(deaf);
+    // One that sends half of a head.
+    drop(connect(&server).write_all(b"GET / HT"));
+    watch::until("the sockets of clients that went away", || {
+        (procfs::sockets(server.pid()) == idle).then_some(())
+    });
+    server.must_live();
+    assert_eq!(curl::sum(&server.url("/")).len, 1024);
+    assert_eq!(server.stop().code(), 0);
+}
+
+/// Seen to fail: without `graceful_shutdown` the idle connection stays open; without the wait for connections the answer is cut.
+#[test]
+fn hyper_answers_what_is_under_way_and_ends() {
+    let server = start("hyper");
+    let (mut idle, mut busy) = (connect(&server), connect(&server));
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let mut head = [0; 15];
+    idle.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    busy.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfirst").unwrap();
+    // The answer has begun: the request is known to be under way.
+    busy.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    server.signal(rustix::process::Signal::TERM);
+    // The end of the idle one tells that the signal was heeded.
+    idle.read_to_end(&mut Vec::new()).unwrap();
+    watch::until("the listener's end", || TcpStream::connect(server.addr()).is_err().then_some(()));
+    busy.write_all(b"after").unwrap();
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("firstafter"), "{answer:?}");
+    let ended = server.wait();
+    assert_eq!(ended.code(), 0, "{ended:?}");
 }
 
 /// The body of an answer.

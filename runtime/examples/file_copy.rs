@@ -68,7 +68,7 @@ async fn by_blocks(from: &File, to: &File, size: u64) -> annulus::Result<()> {
         })
         .collect();
     for copier in copiers {
-        copier.await.map_err(|e| Error::new(ErrorKind::Panicked, e.to_string()))??;
+        copier.await??;
     }
     Ok(())
 }

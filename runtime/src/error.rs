@@ -12,6 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 /// let task = async { annulus::Ok(7) };
 /// ```
+///
+/// # Errors
+/// None.
 #[allow(non_snake_case, reason = "it stands for the variant")]
 pub fn Ok<T>(value: T) -> Result<T> {
     Result::Ok(value)

@@ -40,8 +40,8 @@ use crate::{Error, Result, task};
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io): no descriptor is left (`EMFILE`, `ENFILE`).
 pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
-    Core::with(|core| core.shared.counters.pipes_made.add(1));
-    let Ends { read, write, .. } = make(None).map_err(|e| Error::io("cannot make a pipe", e))?;
+    let made = Core::with(|core| make(None).inspect(|_| core.shared.counters.pipes_made.add(1)));
+    let Ends { read, write, .. } = made.map_err(|e| Error::io("cannot make a pipe", e))?;
     Ok((PipeReader { fd: Rc::new(read) }, PipeWriter { fd: Rc::new(write) }))
 }
 
@@ -158,7 +158,7 @@ impl PipeWriter {
         }
     }
 
-    /// Writes all of `buf` and gives it back.
+    /// Writes all of `buf` and gives it back (`write(2)`), as [`write`](Self::write) does.
     ///
     /// # Errors
     /// As for [`write`](Self::write), and a prefix may have been written.

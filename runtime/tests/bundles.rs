@@ -103,7 +103,6 @@ fn much() -> usize {
     common::bulk(100 << 20)
 }
 
-/// Seen to fail: with the buffers of a bundle taken in the order of their numbers, and with their lengths taken to be whole.
 #[test]
 fn a_long_stream_comes_byte_for_byte() {
     // The last for comparison.
@@ -122,8 +121,6 @@ fn a_long_stream_comes_byte_for_byte() {
 }
 
 /// What waits in the socket when the receive is armed takes a completion or two, and not one for each buffer.
-///
-/// Seen to fail: with plain receives.
 #[test]
 fn a_completion_tells_of_several_buffers() {
     const BUFFERS: usize = 6;

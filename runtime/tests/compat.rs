@@ -14,7 +14,7 @@ use annulus::compat::{HyperTimer, Io};
 use annulus::net::UnixStream;
 use annulus::time::timeout;
 use common::{bulk, on_one_core};
-use futures_util::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, copy_buf};
+use futures_util::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter, copy, copy_buf};
 use hyper::rt::Timer;
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -48,6 +48,38 @@ fn halves_copy_every_byte_and_closing_ends_the_stream() {
         let (reader, writer) = ours.split();
         let mut writer = Io::new(writer);
         assert_eq!(copy_buf(Io::new(reader), &mut writer).await.unwrap(), len as u64);
+        writer.close().await.unwrap();
+        assert!(peer.join().unwrap() == pattern(len));
+        Ok(())
+    });
+}
+
+/// The combinators of another crate, stacked: its buffers in both directions, its own split, its copy.
+#[test]
+fn foreign_buffers_split_and_copy_carry_every_byte() {
+    let len = bulk(8 << 20);
+    on_one_core(move || async move {
+        let (ours, mut theirs) = pair().await?;
+        let peer = thread::spawn(move || {
+            let mut back = theirs.try_clone().unwrap();
+            let reads = thread::spawn(move || {
+                let mut got = Vec::new();
+                back.read_to_end(&mut got).unwrap();
+                got
+            });
+            for piece in pattern(len).chunks(7_777) {
+                theirs.write_all(piece).unwrap();
+            }
+            theirs.shutdown(Shutdown::Write).unwrap();
+            reads.join().unwrap()
+        });
+        let (reader, writer) = Io::new(ours).split();
+        let (mut reader, mut writer) = (BufReader::with_capacity(5_000, reader), BufWriter::new(writer));
+        // The first bytes by hand, through the buffer, and then all the rest.
+        let mut first = [0; 100];
+        reader.read_exact(&mut first).await.unwrap();
+        writer.write_all(&first).await.unwrap();
+        assert_eq!(copy(reader, &mut writer).await.unwrap(), len as u64 - 100);
         writer.close().await.unwrap();
         assert!(peer.join().unwrap() == pattern(len));
         Ok(())

@@ -41,8 +41,6 @@ fn features_follow_the_kernel() {
 }
 
 /// Bundles are left out of 6.13 to 6.15, and before 6.16 beside incremental buffers, where kernels lose bytes.
-///
-/// Seen to fail: with each of the two probes answering the opposite.
 #[test]
 fn ways_to_receive_follow_the_kernel() {
     for (incremental, bundles) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -5,7 +5,6 @@ mod common;
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream as Std;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Mutex, mpsc};
 use std::thread;
@@ -15,29 +14,16 @@ use annulus::fs::{File, OpenOptions};
 use annulus::net::TcpListener;
 use annulus::numa::thread::affinity_of_current;
 use annulus::{Builder, ErrorKind, Runtime, spawn};
+use common::{Scratch, numbers, on_first_cpu, read_number, read_numbers_at_once};
 
 fn one_core() -> Builder {
-    let first = affinity_of_current().unwrap().first().unwrap();
-    Runtime::builder().cores(first.to_string().parse().unwrap()).pool_bytes(1 << 20).ring_entries(64)
+    on_first_cpu(Runtime::builder().pool_bytes(1 << 20).ring_entries(64))
 }
 
 /// A poller beside the core, or on its CPU where there is no other.
 fn polled(idle: Duration) -> Builder {
     let poller = affinity_of_current().unwrap().last().unwrap();
     one_core().sqpoll(idle).sqpoll_cpus(poller.into())
-}
-
-/// Numbers 0, 1, 2... in a file of its own.
-fn numbers(name: &str, count: u32) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("annulus-options-{name}-{}", std::process::id()));
-    std::fs::write(&path, (0..count).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
-    path
-}
-
-async fn read(file: &File, i: u32) -> annulus::Result<()> {
-    let (n, buf) = file.read_at(Vec::with_capacity(4), u64::from(i) * 4).await?;
-    assert_eq!((n, &buf[..]), (4, &i.to_le_bytes()[..]));
-    Ok(())
 }
 
 /// Sends bytes there and back until `enough`.
@@ -146,8 +132,8 @@ fn timers_fire_while_a_core_spins() {
 /// While the core does not wait, it enters only to wake the poller. Seen to fail: with each enter going to the kernel.
 #[test]
 fn a_polled_ring_submits_without_a_system_call() {
-    let path = numbers("polled", 100);
-    let file = path.clone();
+    let scratch = Scratch::new("options-polled");
+    let file = numbers(&scratch, 100);
     polled(Duration::from_secs(1))
         .build()
         .unwrap()
@@ -160,7 +146,7 @@ fn a_polled_ring_submits_without_a_system_call() {
                 let tell = Rc::clone(&done);
                 let reads = spawn(async move {
                     for i in 0..100 {
-                        read(&file, i).await?;
+                        read_number(&file, i).await?;
                     }
                     tell.set(true);
                     annulus::Ok(())
@@ -178,14 +164,13 @@ fn a_polled_ring_submits_without_a_system_call() {
             }
         })
         .unwrap();
-    std::fs::remove_file(path).unwrap();
 }
 
 /// Seen to fail: with `must_wake_poller` always false (it hangs), and with workers looked for under the core's number alone.
 #[test]
 fn a_poller_that_sleeps_is_woken() {
-    let path = numbers("woken", 1);
-    let file = path.clone();
+    let scratch = Scratch::new("options-woken");
+    let file = numbers(&scratch, 1);
     let (tell, done) = mpsc::channel();
     let tell = Mutex::new(tell);
     let running = polled(Duration::from_millis(1)).build().unwrap().start(move || {
@@ -195,7 +180,7 @@ fn a_poller_that_sleeps_is_woken() {
             let before = annulus::core::counters().poller_wakes;
             while annulus::core::counters().poller_wakes < before + 3 {
                 annulus::time::sleep(Duration::from_millis(4)).await;
-                read(&file, 0).await?;
+                read_number(&file, 0).await?;
             }
             echo_until(|| true).await?;
             file.stat().await?;
@@ -216,14 +201,13 @@ fn a_poller_that_sleeps_is_woken() {
     }
     running.stop();
     running.wait().unwrap();
-    std::fs::remove_file(path).unwrap();
 }
 
 /// The poller may be asleep when the queue fills: what waits for room wakes it first.
 #[test]
 fn a_full_queue_waits_for_the_poller() {
-    let path = numbers("full", 500);
-    let file = path.clone();
+    let scratch = Scratch::new("options-full");
+    let file = numbers(&scratch, 500);
     polled(Duration::from_millis(1))
         .ring_entries(8)
         .build()
@@ -231,22 +215,13 @@ fn a_full_queue_waits_for_the_poller() {
         .run(move || {
             let file = file.clone();
             async move {
-                let file = Rc::new(File::open(file, OpenOptions::new()).await?);
+                let file = File::open(file, OpenOptions::new()).await?;
                 annulus::time::sleep(Duration::from_millis(20)).await;
-                let reads: Vec<_> = (0..500)
-                    .map(|i| {
-                        let file = Rc::clone(&file);
-                        spawn(async move { read(&file, i).await })
-                    })
-                    .collect();
-                for read in reads {
-                    read.await.expect("no panic")?;
-                }
+                read_numbers_at_once(&file, 500).await?;
                 Ok(())
             }
         })
         .unwrap();
-    std::fs::remove_file(path).unwrap();
 }
 
 /// Seen to fail: with cores' own CPUs dealt out as well.

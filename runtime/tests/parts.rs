@@ -105,8 +105,6 @@ fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
 
 /// All that there is goes round many times: a buffer that is given to the kernel too early is written over, one that is not
 /// given back is missing in the end.
-///
-/// Seen to fail: with a share too few (`pop` that does not count) a buffer comes home that is not out, which panics.
 #[test]
 fn leases_dropped_in_any_order_on_any_thread_lose_no_byte_and_no_buffer() {
     let rounds = common::bulk(3_000);

@@ -9,56 +9,29 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 
-use annulus::fs::File;
+use annulus::fs::{File, OpenOptions};
 use annulus::net::TcpListener;
 use annulus::{Builder, Runtime, spawn};
+use common::{Scratch, numbers, on_first_cpu, read_numbers_at_once};
 
 /// One core with a submission queue of eight entries, and a completion queue of `cq`.
 fn tiny(cq: u32) -> Builder {
-    let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
-    Runtime::builder()
-        .cores(first.to_string().parse().unwrap())
-        .pool_bytes(8 << 20)
-        .ring_entries(8)
-        .cq_entries(cq)
-}
-
-fn numbers(path: &std::path::Path, count: u32) {
-    let bytes: Vec<u8> = (0..count).flat_map(u32::to_le_bytes).collect();
-    std::fs::write(path, bytes).unwrap();
+    on_first_cpu(Runtime::builder().pool_bytes(8 << 20).ring_entries(8).cq_entries(cq))
 }
 
 /// Seen to fail: with `make_room` returning without an enter the core hangs.
 #[test]
 fn a_full_submission_queue_takes_every_operation() {
-    let path = std::env::temp_dir().join(format!("annulus-rings-{}", std::process::id()));
-    numbers(&path, 500);
-    let file = path.clone();
+    let scratch = Scratch::new("rings");
+    let file = numbers(&scratch, 500);
     tiny(8)
         .build()
         .unwrap()
         .run(move || {
             let file = file.clone();
-            async move {
-                let file = File::open(file, annulus::fs::OpenOptions::new()).await?;
-                let reads: Vec<_> = (0..500u32)
-                    .map(|i| {
-                        let file = file.clone();
-                        spawn(async move {
-                            let (n, buf) = file.read_at(Vec::with_capacity(4), u64::from(i) * 4).await?;
-                            assert_eq!((n, &buf[..]), (4, &i.to_le_bytes()[..]));
-                            annulus::Ok(())
-                        })
-                    })
-                    .collect();
-                for read in reads {
-                    read.await.expect("no panic")?;
-                }
-                Ok(())
-            }
+            async move { read_numbers_at_once(&File::open(file, OpenOptions::new()).await?, 500).await }
         })
         .unwrap();
-    std::fs::remove_file(path).unwrap();
 }
 
 /// The clients connect and write while the core does not look, so that all completions come at once. Seen to fail: with

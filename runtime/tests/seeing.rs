@@ -11,11 +11,10 @@ use std::time::Duration;
 use annulus::buf::Block;
 use annulus::net::TcpListener;
 use annulus::{Builder, Runtime};
-use common::on_one_core;
+use common::{on_first_cpu, on_one_core};
 
 fn one_core() -> Builder {
-    let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
-    Runtime::builder().cores(first.to_string().parse().unwrap()).pool_bytes(1 << 20).ring_entries(64)
+    on_first_cpu(Runtime::builder().pool_bytes(1 << 20).ring_entries(64))
 }
 
 /// Seen to fail (by looking for ever): with `TurnWord::begin` left out of the loop nothing is ever named, with `pause` left
@@ -155,4 +154,32 @@ fn the_line_of_counters_can_be_read_by_scripts() {
         );
     }
     assert!(words.contains_key("iowq_punts") && words.contains_key("sqes_per_enter"));
+}
+
+/// Seen to fail: with a ring of the usual size tried in place of the one that was asked for.
+#[test]
+fn what_is_known_before_the_start_comes_true() {
+    let runtime = one_core().busy_poll(Duration::from_micros(20)).build().unwrap();
+    let forecast = runtime.report().unwrap();
+    let running = runtime.start(|| async {
+        annulus::core::stopping().await;
+        annulus::Ok(())
+    });
+    let running = running.unwrap();
+    let report = running.report();
+    running.stop();
+    running.wait().unwrap();
+    let core = &report.cores[0];
+    assert_eq!(forecast.cores, std::slice::from_ref(&core.core));
+    assert_eq!((forecast.pool_limit, &forecast.options), (core.pool_limit, &core.options));
+    // What needs a core is not known yet.
+    let mut ring = core.ring.clone();
+    (ring.iowq_pinned, ring.fixed_buffers) = (false, false);
+    ring.lacks.retain(|lack| forecast.ring.features.lacks.contains(lack));
+    assert_eq!(forecast.ring.features, ring);
+    let text = forecast.to_string();
+    for words in ["core 0: CPU ", "pool of 1048576 bytes", "ring of 64 SQEs and 256 CQEs", "busy_poll 20 us"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
 }

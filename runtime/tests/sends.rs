@@ -2,37 +2,23 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream as Std};
+use std::net::TcpStream as Std;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use annulus::buf::Block;
 use annulus::net::{TcpListener, TcpStream};
 use annulus::{ErrorKind, Result, Runtime, core, time};
+use common::wire::{block, connected, free_blocks, jammed, pattern, reader};
 use common::{on_one_core, on_one_core_of, small};
 use rustix::net::sockopt;
-
-async fn connected() -> Result<(TcpStream, Std)> {
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let listener = TcpListener::bind(any)?;
-    let client = Std::connect(listener.local_addr()).unwrap();
-    Ok((listener.accept().await?, client))
-}
-
-/// Everything that a peer sends until its end, and a thread that fetches it.
-fn reader(mut client: Std) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut got = Vec::new();
-        client.read_to_end(&mut got).unwrap();
-        got
-    })
-}
-
-fn pattern(from: usize, len: usize) -> Vec<u8> {
-    let cycle: Vec<u8> = (0..251).collect();
-    cycle.repeat(len / 251 + 2)[from % 251..][..len].to_vec()
-}
 
 /// Seen to fail: with `from` not skipped after a short send, and with no bound on the vectors (`EMSGSIZE`).
 #[test]
@@ -133,6 +119,88 @@ fn a_send_that_fails_after_a_part_has_left_poisons() {
     });
 }
 
+#[derive(Default)]
+struct Ignored(());
+
+impl Wake for Ignored {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Seen to fail: with a waker left behind by each poll.
+#[test]
+fn a_send_that_waits_for_its_turn_leaves_one_waker_and_takes_it_along() {
+    on_one_core(|| async {
+        let (stream, _client, _) = jammed().await?;
+        let ignored = Arc::new(Ignored::default());
+        let waker = Waker::from(Arc::clone(&ignored));
+        let cx = &mut Context::from_waker(&waker);
+        let mut first = pin!(stream.send_all(vec![0; 64 << 20]));
+        assert!(first.as_mut().poll(cx).is_pending());
+        let own = Arc::strong_count(&ignored);
+        {
+            let mut second = pin!(stream.send_all("x"));
+            let mut third = pin!(stream.send_all_vectored(["x"]));
+            for _ in 0..100 {
+                assert!(second.as_mut().poll(cx).is_pending() && third.as_mut().poll(cx).is_pending());
+            }
+            assert_eq!(Arc::strong_count(&ignored), own + 2);
+        }
+        assert_eq!(Arc::strong_count(&ignored), own);
+        Ok(())
+    });
+}
+
+/// Seen to fail: with the turn taken again at once, the other task sends when this one is done.
+#[test]
+fn a_task_that_sends_on_and_on_lets_others_have_their_turn() {
+    on_one_core(|| async {
+        let (stream, client) = connected().await?;
+        let (stream, sent) = (Rc::new(stream), Rc::new(Cell::new(0)));
+        let reader = reader(client);
+        let other = {
+            let (stream, sent) = (Rc::clone(&stream), Rc::clone(&sent));
+            annulus::spawn(async move {
+                stream.send_all("x").await.unwrap();
+                sent.get()
+            })
+        };
+        for n in 0..100 {
+            stream.send_all([b'y'; 1].to_vec()).await?;
+            sent.set(n);
+        }
+        let before = other.await.expect("no panic");
+        assert!(before < 10, "it had to wait for {before} sends");
+        drop(stream);
+        Ok(reader)
+    })
+    .join()
+    .unwrap();
+}
+
+/// A future that has its turn next and is not polled keeps nobody else from sending.
+#[test]
+fn a_send_that_is_not_polled_keeps_nobody_out() {
+    on_one_core(|| async {
+        let (stream, client) = connected().await?;
+        let reader = reader(client);
+        let mut first = Box::pin(stream.send_all("first"));
+        let mut forgotten = Box::pin(stream.send_all("forgotten"));
+        poll_fn(|cx| {
+            assert!(first.as_mut().poll(cx).is_pending() && forgotten.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        first.await?;
+        stream.send_all(" second").await?;
+        forgotten.await?;
+        drop(stream);
+        Ok(reader)
+    })
+    .join()
+    .map(|got| assert_eq!(got, b"first secondforgotten"))
+    .unwrap();
+}
+
 /// Seen to fail: with the stream not quiesced first, the receive that is still armed takes the bytes and nobody wakes.
 #[test]
 fn receiving_into_a_buffer_ends_the_receive_that_is_armed() {
@@ -143,6 +211,66 @@ fn receiving_into_a_buffer_ends_the_receive_that_is_armed() {
         time::sleep(Duration::from_millis(1)).await;
         client.write_all(b"late").unwrap();
         assert_eq!(waits.await.expect("no panic")?.1, b"late");
+        Ok(())
+    });
+}
+
+/// The kernel tells an error once. Seen to fail: with the error not kept, what comes after it is a clean end.
+#[test]
+fn an_error_that_was_received_into_a_buffer_is_told_again() {
+    on_one_core(|| async {
+        let (stream, client) = connected().await?;
+        // What it has not read when it closes makes a reset of its end.
+        stream.send_all("unread").await?;
+        while client.peek(&mut [0; 8]).unwrap() < 6 {}
+        drop(client);
+        let errno = |e: annulus::Error| e.io_error().and_then(std::io::Error::raw_os_error);
+        let first = stream.recv_into(Vec::with_capacity(8)).await.unwrap_err();
+        assert_eq!(errno(first.error), Some(libc::ECONNRESET));
+        let again = stream.recv_into(Vec::with_capacity(8)).await.unwrap_err();
+        assert_eq!(errno(again.error), Some(libc::ECONNRESET));
+        assert_eq!(errno(stream.recv().await.unwrap_err()), Some(libc::ECONNRESET));
+        Ok(())
+    });
+}
+
+/// A reset is told to whoever asks first. Seen to fail: with the sends' errors forgotten, a stream that was cut off seems to
+/// have ended.
+#[test]
+fn a_reset_that_a_send_was_told_is_no_clean_end() {
+    type Told = Result<()>;
+    async fn sends(stream: &TcpStream, way: usize) -> Told {
+        match way {
+            0 => stream.send_all("x").await.map(drop).map_err(Into::into),
+            1 => stream.send_all_vectored(["x", "y"]).await.map(drop).map_err(Into::into),
+            2 => stream.send_zc(block(0, 10)).await,
+            _ => {
+                let file = annulus::fs::File::open("/proc/self/exe", annulus::fs::OpenOptions::new()).await?;
+                let sent =
+                    annulus::transfer::send_file(stream, &file, 0..4096, annulus::transfer::Road::Inline);
+                sent.await.map(drop).map_err(Into::into)
+            }
+        }
+    }
+    on_one_core(|| async {
+        let errno = |e: annulus::Error| e.io_error().and_then(std::io::Error::raw_os_error);
+        for way in 0..8 {
+            let (stream, mut client) = connected().await?;
+            client.write_all(b"a part").unwrap();
+            // What it has not read when it closes makes a reset of its end.
+            stream.send_all("unread").await?;
+            while client.peek(&mut [0; 8]).unwrap() < 6 {}
+            drop(client);
+            assert_eq!(errno(sends(&stream, way % 4).await.unwrap_err()), Some(libc::ECONNRESET), "{way}");
+            let end = if way < 4 {
+                assert_eq!(&*stream.recv().await?.expect("it came before"), b"a part");
+                stream.recv().await.map(drop)
+            } else {
+                assert_eq!(stream.recv_into(Vec::with_capacity(8)).await?.1, b"a part");
+                stream.recv_into(Vec::with_capacity(8)).await.map(drop).map_err(Into::into)
+            };
+            assert_eq!(errno(end.expect_err("it was cut off")), Some(libc::ECONNRESET), "{way}");
+        }
         Ok(())
     });
 }
@@ -186,12 +314,6 @@ fn receiving_into_a_buffer_takes_exactly_what_comes_next() {
     })
     .join()
     .unwrap();
-}
-
-fn block(from: usize, len: usize) -> Block {
-    let mut block = Block::take().expect("a block is free");
-    assert_eq!(block.extend_from_slice(&pattern(from, len)), len);
-    block
 }
 
 /// Whether the first core's ring is told of copies.
@@ -245,25 +367,6 @@ fn a_zero_copy_send_that_is_copied_four_times_becomes_an_ordinary_one() {
     let expected: Vec<u8> =
         [pattern(0, 1000)].into_iter().chain((0..20).map(|i| pattern(i, 60_000))).flatten().collect();
     assert!(got == expected);
-}
-
-/// A connection whose peer has no room for another byte, while ours has room to take one: what is sent now without a copy
-/// stays with the network until the peer reads. And how many bytes lie before it.
-async fn jammed() -> Result<(TcpStream, Std, usize)> {
-    let (stream, client) = connected().await?;
-    sockopt::set_socket_send_buffer_size(&stream, 16 << 10).unwrap();
-    let mut before = 0;
-    while let Ok(n) = rustix::io::write(&stream, &[0; 1 << 14]) {
-        before += n;
-    }
-    // What an unprivileged user may have is far more than a block.
-    sockopt::set_socket_send_buffer_size(&stream, 200 << 10).unwrap();
-    Ok((stream, client, before))
-}
-
-fn free_blocks() -> usize {
-    let blocks: Vec<_> = std::iter::from_fn(Block::take).collect();
-    blocks.len()
 }
 
 /// Closing a socket gives nothing back while its peer does not read. Seen to fail: with `see_out` returning at once the

@@ -3,7 +3,7 @@
 # under target/, so that it does not throw out what the quick steps built.
 
 # shellcheck disable=SC2034 # scripts/test reads it
-FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter asan tsan loom provenance)
+FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter instructions asan tsan loom provenance)
 HOST=x86_64-unknown-linux-gnu
 
 step_guest_6.1() { on_shape 6.1 2node; }
@@ -19,6 +19,9 @@ on_shape() {
 
 # What of the running server's work leaves its node, and where its pages lie: a short run of the locality meter.
 step_meter() { scripts/meter --check; }
+
+# What spans, the stall sampler's word and the times of polls cost while nobody asks for them.
+step_instructions() { scripts/instructions --check; }
 
 # Nightly, because the sanitizers are not in stable Rust.
 need_nightly() {

@@ -21,6 +21,7 @@ step_clippy() {
 
 step_doc() {
     RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+    scripts/lib/cancellation
 }
 
 # Unit, integration and doc tests; the integration tests drive the program annulus, which is built here for them.
@@ -72,12 +73,18 @@ build_tests() {
 test_programs() { sed -nE "s/^($1) //p" "$LOGS/test-programs"; }
 
 # A small application outside the workspace that depends on the crate by path: shows that what the linker needs
-# travels with the crate, and that the public face is enough for a stranger.
+# travels with the crate, and that the public face is enough for a stranger. The program of the documentation's front page is
+# built beside it, as it stands there, and has to echo.
 step_embed() {
     app=$(mktemp -d) # not local: the trap runs after this function
     trap 'rm -rf "$app"' EXIT
-    mkdir "$app/src"
+    mkdir -p "$app/src/bin"
     cp scripts/embed/main.rs "$app/src"
+    # A port that nobody listens on, in place of the page's.
+    local port=7000
+    while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
+    front_page | sed "s/127\.0\.0\.1:7000/127.0.0.1:$port/" >"$app/src/bin/front-page.rs"
+    grep -q "127.0.0.1:$port" "$app/src/bin/front-page.rs"
     cp Cargo.lock "$app"
     cat >"$app/Cargo.toml" <<EOF
 [package]
@@ -89,7 +96,32 @@ annulus = { path = "$ROOT/runtime" }
 [profile.dev]
 debug = "line-tables-only" # as in the workspace, so that what it has built is used again
 EOF
-    (cd "$app" && cargo run)
+    (cd "$app" && cargo run --bin embed && cargo build --bin front-page)
+    "$TARGET/debug/front-page" &
+    server=$! # not local, as above
+    trap 'kill "$server" 2>/dev/null; rm -rf "$app"' EXIT
+    echoes "$port" "$server"
+}
+
+# The program of the front page.
+# shellcheck disable=SC2016 # backquotes are the page's
+front_page() {
+    sed -n '/^\/\/! `src\/main.rs`, the whole of it:/,/^\/\/! ```$/p' runtime/src/lib.rs | sed '1,/```no_run/d; /```$/d; s,^//! \{0\,1\},,'
+}
+
+# echoes PORT PID: a line to the server, and back.
+echoes() {
+    local back
+    until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do
+        kill -0 "$2" || return
+        sleep 0.1
+    done
+    exec 3<>"/dev/tcp/127.0.0.1/$1"
+    echo "hello from the front page" >&3
+    read -r -t 30 back <&3
+    exec 3>&-
+    [[ $back == "hello from the front page" ]]
+    echo "heard: $back"
 }
 
 # Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside.
@@ -134,6 +166,6 @@ in_guest() {
 # guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape; DRIVEN: so many requests more.
 guest_serve() {
     [[ -x $TARGET/debug/annulus && -x $TARGET/debug/drive ]] || build_tests
-    in_guest --with "$TARGET/debug/annulus" --with "$TARGET/debug/drive" --with scripts/lib/strays --env "DRIVEN=${DRIVEN:-1000}" \
+    in_guest --with "$TARGET/debug/annulus" --with "$TARGET/debug/drive" --with scripts/lib/strays --with scripts/lib/guest-stacks --env "DRIVEN=${DRIVEN:-1000}" \
         --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
 }

@@ -3,7 +3,7 @@
 use annulus_benches::contest::budget::Budget;
 use annulus_benches::contest::launch::Place;
 use annulus_benches::contest::rounds::{Outcomes, Settings, play};
-use annulus_benches::contest::{bars, check, copy_demo, latency, markdown, report, svg, table};
+use annulus_benches::contest::{bars, check, copy_demo, latency, markdown, order, report, svg, table};
 use annulus_benches::pin::pin_current_thread;
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -73,6 +73,10 @@ struct Args {
     /// Instead, send a file of 1 GiB so many times by copying and without, and say what each took
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["workloads", "check"])]
     copy_demo: Option<u64>,
+    /// Instead, read two files that --json wrote, and say whether who was apart stands in the same order; exit with 1
+    /// if not
+    #[arg(long, num_args = 2, value_names = ["FIRST", "SECOND"], conflicts_with_all = ["workloads", "check", "copy_demo"])]
+    same_order: Vec<PathBuf>,
     /// Where files to serve are kept [default: bench-files beside the program's directory]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -91,6 +95,9 @@ fn main() -> ExitCode {
 
 /// Whether every workload had at least one contestant that finished.
 fn run(args: Args) -> io::Result<bool> {
+    if let [first, second] = &args.same_order[..] {
+        return same_order(first, second);
+    }
     let chosen = choose(&args.workloads)?;
     let own = env::current_exe()?;
     let bare = own.parent().map(PathBuf::from).unwrap_or_default();
@@ -220,6 +227,17 @@ fn measure_bars(
     println!("check: {checked}");
     let good = !checked.missed();
     Ok((checked.results, good))
+}
+
+fn same_order(first: &Path, second: &Path) -> io::Result<bool> {
+    let read = |path: &Path| -> io::Result<serde_json::Value> {
+        let bad = |e: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", path.display()));
+        let text = fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+        serde_json::from_str(&text).map_err(|e| bad(e.to_string()))
+    };
+    let found = order::agreement(&read(first)?, &read(second)?).map_err(io::Error::other)?;
+    println!("order: {found}");
+    Ok(found.turned.is_empty())
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

@@ -8,6 +8,7 @@ pub mod copy_demo;
 pub mod latency;
 pub mod launch;
 pub mod markdown;
+pub mod order;
 pub mod report;
 pub mod rounds;
 pub mod svg;

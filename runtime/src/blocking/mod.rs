@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 
 use async_task::FallibleTask;
 
+use self::pool::BlockingPool;
 use crate::Error;
 use crate::core::Core;
 use crate::task::{Payload, panic_text};
@@ -29,6 +30,11 @@ use crate::task::{Payload, panic_text};
 /// unless it was there. The queue before the threads has no end: whoever calls this for each request of a client bounds
 /// the requests.
 ///
+/// The closure may wait for what this core does: the core goes on. What may not is a task: one that blocks its core, by
+/// joining a thread for example, until that thread has seen something that the core has begun (bytes sent, a connection
+/// dropped, another core woken) [waits for ever](crate#what-holds-everywhere), since all that leaves at the end of the turn. Give
+/// the join to a closure here.
+///
 /// Starting a thread, if none is idle, takes the core some tens of microseconds; handing work to an idle one takes two.
 ///
 /// # Errors
@@ -36,7 +42,8 @@ use crate::task::{Payload, panic_text};
 ///
 /// # Cancellation
 /// Nothing stops a closure. Dropping the handle only forgets the result: `f` runs all the same, and its result is
-/// dropped on its thread (which must not panic: that aborts the process). When the runtime ends, closures that have not
+/// dropped on its thread, or here with the handle if it had come by then (which must not panic: on its thread that aborts
+/// the process). When the runtime ends, closures that have not
 /// begun are dropped, and those that run are waited for, five seconds at most; one that takes longer runs on, as long as
 /// the process does.
 ///
@@ -57,15 +64,25 @@ where
     T: Send + 'static,
 {
     let pool = Core::with(|core| Arc::clone(&core.blocking));
+    let handle = queue(&pool, f);
+    pool.ensure_thread();
+    handle
+}
+
+/// Puts a closure before the threads of `pool`, and starts none.
+fn queue<F, T>(pool: &Arc<BlockingPool>, f: F) -> BlockingHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
     let mut closure = Closure(Some(f));
     let work = async move { catch_unwind(AssertUnwindSafe(move || closure.take()())) };
-    let queue = Arc::clone(&pool);
+    let queue = Arc::clone(pool);
     // The future never waits, so it is scheduled once.
     let (runnable, task) = async_task::spawn(work, move |runnable| queue.push(runnable));
     let task = Some(task.fallible());
     runnable.schedule();
-    let refused = pool.ensure_thread().err();
-    BlockingHandle { task, refused, _this_core: PhantomData }
+    BlockingHandle { task, pool: Arc::clone(pool), _this_core: PhantomData }
 }
 
 /// A closure that may be dropped without having run: a destructor's panic would abort the process there.
@@ -88,8 +105,8 @@ impl<F> Drop for Closure<F> {
 pub struct BlockingHandle<T> {
     /// Taken in `drop` only.
     task: Option<FallibleTask<Result<T, Payload>>>,
-    /// No thread could be started.
-    refused: Option<Error>,
+    /// Knows why a closure was not run.
+    pool: Arc<BlockingPool>,
     _this_core: PhantomData<*const ()>,
 }
 
@@ -107,14 +124,12 @@ impl<T> Future for BlockingHandle<T> {
     type Output = Result<T, BlockingError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(e) = self.refused.take() {
-            return Poll::Ready(Err(BlockingError::NoThread(e)));
-        }
-        let task = self.task.as_mut().expect("there until the handle is dropped");
+        let this = &mut *self;
+        let task = this.task.as_mut().expect("there until the handle is dropped");
         Pin::new(task).poll(cx).map(|end| match end {
             Some(Ok(value)) => Ok(value),
             Some(Err(payload)) => Err(BlockingError::Panicked(payload)),
-            None => Err(BlockingError::Ended),
+            None => Err(this.pool.refusal().map_or(BlockingError::Ended, BlockingError::NoThread)),
         })
     }
 }
@@ -180,3 +195,6 @@ impl From<BlockingError> for Error {
         Error::new(kind, e.to_string())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

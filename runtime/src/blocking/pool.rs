@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
-use crate::Result;
 use crate::numa::plan::PlannedCore;
 use crate::numa::thread::{Origin, spawn_helper};
 use crate::numa::topology::Topology;
 use crate::numa::{CpuSet, NodeId};
+use crate::{Error, ErrorKind};
 
 /// How long a thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -37,6 +37,8 @@ struct State {
     /// Threads that wait for work.
     idle: usize,
     ended: bool,
+    /// Why the last closures that found no thread at all did not: what `Error`'s text was.
+    refusal: Option<String>,
 }
 
 impl BlockingPool {
@@ -89,14 +91,12 @@ impl BlockingPool {
         self.work.notify_one();
     }
 
-    /// Starts a thread if more work waits than threads do.
-    ///
-    /// # Errors
-    /// There is no thread at all, and none could be started: the queue has been emptied.
-    pub(crate) fn ensure_thread(self: &Arc<Self>) -> Result<()> {
+    /// Starts a thread if more work waits than threads do. Where there is none at all, and none can be started, all that
+    /// waits is dropped: [`refusal`](Self::refusal) tells why.
+    pub(crate) fn ensure_thread(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.queue.len() <= state.idle || state.threads >= self.most || state.ended {
-            return Ok(());
+            return;
         }
         state.threads += 1;
         drop(state);
@@ -105,18 +105,29 @@ impl BlockingPool {
             spawn_helper(self.name.clone(), self.cpus.clone(), Arc::clone(&self.origin), move || {
                 pool.serve()
             });
-        let Err(e) = started else { return Ok(()) };
+        let Err(e) = started else { return };
         let mut state = self.lock();
         state.threads -= 1;
         if state.threads > 0 {
             // It will be done, only later.
-            tracing::warn!("blocking work waits for one of {} threads: {e}", state.threads);
-            return Ok(());
+            let threads = state.threads;
+            drop(state);
+            tracing::warn!("blocking work waits for one of {threads} threads: {e}");
+            return;
         }
         let stranded = std::mem::take(&mut state.queue);
+        state.refusal = Some(e.to_string());
         drop(state);
         drop(stranded);
-        Err(e.into())
+    }
+
+    /// Why work was dropped that was not run; `None` when it was because of the end.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let state = self.lock();
+        if state.ended {
+            return None;
+        }
+        state.refusal.as_ref().map(|why| Error::new(ErrorKind::Platform, why.clone()))
     }
 
     /// A thread's life.

@@ -1,7 +1,6 @@
 //! Blocks: fixed-size, node-local memory for what the application fills itself.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::mem::MaybeUninit;
@@ -9,11 +8,12 @@ use std::ops::{Deref, DerefMut, Range};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::core::Core;
 use crate::core::counters::CoreCounters;
 use crate::numa::pool::{Blocks, Carved};
+use crate::task::waiters::Waiters;
 
 /// Bytes of a [`Block`]: a 64 KiB body and a page for what goes before it.
 pub(crate) const BLOCK_SIZE: usize = 68 << 10;
@@ -25,9 +25,8 @@ pub(crate) struct BlockPool {
     /// Addresses of the blocks that are registered with the ring, in [pieces](piece) numbered from 0. What the pool grows by is
     /// not.
     fixed: Range<usize>,
-    /// Tasks that wait for a block, by ticket, in the order in which they came.
-    waiters: RefCell<VecDeque<(u64, Waker)>>,
-    next_ticket: Cell<u64>,
+    /// Tasks that wait for a block.
+    waiters: Waiters,
     /// Somebody found no block since [`is_short`](Self::is_short) was asked.
     missed: Cell<bool>,
     /// Times that somebody found none.
@@ -60,8 +59,7 @@ impl BlockPool {
             blocks: RefCell::new(blocks),
             block_size,
             fixed,
-            waiters: RefCell::default(),
-            next_ticket: Cell::new(0),
+            waiters: Waiters::default(),
             missed: Cell::new(false),
             refused: Cell::new(0),
             most_out: Cell::new(0),
@@ -75,16 +73,21 @@ impl BlockPool {
         more
     }
 
+    /// Whether tasks wait for blocks.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
     /// Whether blocks are wanted that are not there.
     pub(crate) fn is_short(&self) -> bool {
-        let wanted = self.missed.take() || !self.waiters.borrow().is_empty();
+        let wanted = self.missed.take() || self.is_waited_for();
         // Those who wait may not have had their turn since some came.
         wanted && self.blocks.borrow().free() == 0
     }
 
     /// A block for `ticket`, or for somebody who just came: not before those who came earlier.
     fn take(self: &Rc<Self>, ticket: Option<u64>) -> Option<Block> {
-        let turn = self.waiters.borrow().front().is_none_or(|(first, _)| Some(*first) == ticket);
+        let turn = self.waiters.first().is_none_or(|first| Some(first) == ticket);
         let memory = if turn { self.blocks.borrow_mut().take() } else { None };
         if memory.is_none() {
             self.missed.set(true);
@@ -97,12 +100,8 @@ impl BlockPool {
 
     /// Wakes the task that has waited longest, if there is a block for it.
     fn wake_next(&self) {
-        if self.waiters.borrow().is_empty() || self.blocks.borrow().free() == 0 {
-            return;
-        }
-        let first = self.waiters.borrow().front().map(|(_, waker)| waker.clone());
-        if let Some(waker) = first {
-            waker.wake();
+        if self.blocks.borrow().free() > 0 {
+            self.waiters.wake_first();
         }
     }
 
@@ -250,12 +249,7 @@ impl GetBlock {
     /// Gives up the place among those who wait.
     fn leave(&mut self) -> Option<Rc<BlockPool>> {
         let (pool, ticket) = self.waits.take()?;
-        let mut waiters = pool.waiters.borrow_mut();
-        let place = waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket);
-        // Dropped after the borrow: what dropping a waker does is not ours to know.
-        let waker = place.ok().and_then(|place| waiters.remove(place));
-        drop(waiters);
-        drop(waker);
+        pool.waiters.leave(ticket);
         Some(pool)
     }
 }
@@ -277,26 +271,12 @@ impl Future for GetBlock {
                 }
                 return Poll::Ready(block);
             }
-            let mut waiters = pool.waiters.borrow_mut();
-            match ticket {
-                Some(ticket) => {
-                    let place = waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket);
-                    let known = place.ok().and_then(|place| waiters.get_mut(place));
-                    let old = known
-                        .filter(|(_, waker)| !waker.will_wake(cx.waker()))
-                        .map(|(_, waker)| std::mem::replace(waker, cx.waker().clone()));
-                    // After the borrow, as in `leave`.
-                    drop(waiters);
-                    drop(old);
-                }
-                None => {
-                    core.shared.counters.block_waits.add(1);
-                    let ticket = pool.next_ticket.replace(pool.next_ticket.get() + 1);
-                    waiters.push_back((ticket, cx.waker().clone()));
-                    drop(waiters);
-                    self.waits = Some((Rc::clone(&core.blocks), ticket));
-                }
+            let pool = Rc::clone(pool);
+            if ticket.is_none() {
+                core.shared.counters.block_waits.add(1);
             }
+            let ticket = pool.waiters.wait(ticket, cx.waker());
+            self.waits = Some((pool, ticket));
             Poll::Pending
         })
     }

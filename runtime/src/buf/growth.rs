@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::blocks::BLOCK_SIZE;
 use super::ring::BUFFER_SIZE;
@@ -112,6 +112,8 @@ pub(crate) struct Growth {
     /// The thread of the step before, which has sent what it had to send.
     last: RefCell<Option<JoinHandle<()>>>,
     rest_until: Cell<Option<Instant>>,
+    /// Somebody waits for memory, and for the end of the rest.
+    waits_for_rest: Cell<bool>,
     /// What the last step was for: where both are short they take turns.
     turn: Cell<For>,
 }
@@ -133,6 +135,7 @@ impl Growth {
             making: RefCell::default(),
             last: RefCell::default(),
             rest_until: Cell::new(None),
+            waits_for_rest: Cell::new(false),
             turn: Cell::new(For::Blocks),
         }
     }
@@ -144,16 +147,9 @@ impl Growth {
 
     /// Takes a step that has ended into the pool.
     pub(crate) fn take(&self, core: &Core) {
-        if self.making.borrow().is_none() {
-            return;
-        }
-        let made = match self.making.borrow().as_ref().map(|making| making.made.try_recv()) {
-            None | Some(Err(TryRecvError::Empty)) => return,
-            Some(Ok(made)) => made,
-            Some(Err(TryRecvError::Disconnected)) => {
-                Err(Error::new(ErrorKind::Panicked, "the thread that made the memory panicked"))
-            }
-        };
+        let made = self.making.borrow().as_ref().and_then(|making| making.made.try_recv().ok());
+        // It is under way: its thread says something in any case.
+        let Some(made) = made else { return };
         let Some(Making { what, asked, thread, .. }) = self.making.take() else { return };
         *self.last.borrow_mut() = Some(thread);
         let counters = &core.shared.counters;
@@ -194,8 +190,14 @@ impl Growth {
         Ok(len)
     }
 
+    /// When a core that sleeps must wake to ask again: nothing else may happen on it before somebody gets memory.
+    pub(crate) fn asks_again_at(&self) -> Option<Instant> {
+        self.rest_until.get().filter(|_| self.waits_for_rest.get())
+    }
+
     /// Starts a step if something is short of memory and may have more.
     pub(crate) fn ask(&self, core: &Core) {
+        self.waits_for_rest.set(false);
         let (receiving, blocks) = (core.bufs.is_starving(), core.blocks.is_short());
         if !receiving && !blocks || self.making.borrow().is_some() {
             return;
@@ -208,15 +210,20 @@ impl Growth {
         let step =
             |(what, short)| if short { self.step(core, what).map(|bytes| (what, bytes)) } else { None };
         let Some((what, bytes)) = order.into_iter().find_map(step) else { return };
+        let is_waited_for = receiving || core.blocks.is_waited_for();
         if self.rest_until.get().is_some_and(|until| Instant::now() < until) {
+            self.waits_for_rest.set(is_waited_for);
             return;
         }
         self.turn.set(what);
-        match self.start(&core.shared, what, bytes) {
+        let terms = self.terms.clone();
+        let node = self.core.memory;
+        match self.start(&core.shared, what, bytes, move || terms.make(node, bytes)) {
             Ok(making) => *self.making.borrow_mut() = Some(making),
             Err(e) => {
                 core.shared.counters.pool_refusals.add(1);
                 self.rest_until.set(Some(Instant::now() + REST));
+                self.waits_for_rest.set(is_waited_for);
                 tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
                 core.shared.grown().short = Some(e.to_string());
             }
@@ -236,20 +243,22 @@ impl Growth {
         (bytes >= unit && most > 0).then_some(if multiple > unit { bytes } else { bytes / unit * unit })
     }
 
-    fn start(&self, shared: &Arc<CoreShared>, what: For, asked: usize) -> Result<Making> {
+    fn start(
+        &self,
+        shared: &Arc<CoreShared>,
+        what: For,
+        asked: usize,
+        make: impl FnOnce() -> Result<Region> + Send + 'static,
+    ) -> Result<Making> {
         // The thread before has sent its region: what is left of it is its exit.
         self.end_last();
         let (tx, made) = bounded(1);
-        let (terms, node, shared) = (self.terms.clone(), self.core.memory, Arc::clone(shared));
-        let make = move || {
-            // The core may have ended meanwhile: then the region ends here.
-            drop(tx.send(terms.make(node, asked)));
-            shared.ring();
-        };
+        let delivery = Delivery { tx: Some(tx), core: Arc::clone(shared) };
+        let work = move || delivery.deliver(make());
         let name = format!("annulus-grow{}", self.core.cpu);
         let thread = match self.terms.policy {
-            PlacementPolicy::Off => spawn_unplaced(name, &self.core, make)?,
-            _ => spawn_pinned(name, &self.core, make)?,
+            PlacementPolicy::Off => spawn_unplaced(name, &self.core, work)?,
+            _ => spawn_pinned(name, &self.core, work)?,
         };
         Ok(Making { what, asked, made, thread })
     }
@@ -267,6 +276,32 @@ impl Growth {
             *self.last.borrow_mut() = Some(making.thread);
         }
         self.end_last();
+    }
+}
+
+/// Hands what a step has made to its core and rings there; a panic of the thread, which may be a subscriber's, likewise.
+struct Delivery {
+    /// Until it is handed over.
+    tx: Option<Sender<Result<Region>>>,
+    core: Arc<CoreShared>,
+}
+
+impl Delivery {
+    fn deliver(mut self, made: Result<Region>) {
+        // The core may have ended meanwhile: then the region ends here.
+        if let Some(tx) = self.tx.take() {
+            drop(tx.send(made));
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(tx) = self.tx.take() {
+            let why = "the thread that was to make the memory panicked";
+            drop(tx.send(Err(Error::new(ErrorKind::Panicked, why))));
+        }
+        self.core.ring();
     }
 }
 
@@ -293,6 +328,9 @@ impl fmt::Display for Grown {
         write!(f, "grown by {} {}: {}", self.count, self.what, self.placement)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 impl CoreShared {
     /// What the report says of this core's growth.

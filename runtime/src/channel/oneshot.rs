@@ -19,6 +19,9 @@ use crate::block_on::block_on;
 /// # annulus::Ok(())
 /// # }
 /// ```
+///
+/// # Cancellation
+/// Dropping the receiver tells the sender; a value that was sent and not received is dropped with it.
 pub fn oneshot<T>() -> (OneSender<T>, OneReceiver<T>) {
     let (sender, receiver) = cell::channel();
     (OneSender(sender), OneReceiver(receiver))

@@ -13,7 +13,7 @@ use rustix::net::{SocketType, sockopt};
 
 use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
 use super::place::Place;
-use super::socket::Socket;
+use super::socket::{Socket, lingers};
 use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
@@ -24,7 +24,8 @@ use crate::{Error, ErrorKind, Result};
 /// either. All methods take `&self`: a reader and a writer may share it in an `Rc`, or take a half each
 /// ([`split`](Self::split)). Not `Send`: it belongs to its core's ring.
 ///
-/// Dropping it closes it; bytes already given to the kernel are still delivered. Of two halves, dropping the [`Writer`]
+/// Dropping it closes it; bytes already given to the kernel are still delivered. The close leaves at the end of the core's
+/// turn: a task that blocks its thread until the peer has seen it [waits for ever](crate#what-holds-everywhere). Of two halves, dropping the [`Writer`]
 /// shuts the write side down (the peer sees the end of the stream), dropping the [`Reader`] stops receiving, and the
 /// socket is closed with the later of them.
 pub struct Connection<F: Family, S: Side = Both> {
@@ -52,14 +53,21 @@ impl<F: Family> Connection<F> {
         Self::of(Socket::new(fd))
     }
 
+    /// Says whether closing it may take long.
+    pub(super) fn lingering(self, lingers: bool) -> Self {
+        self.socket().set_lingers(lingers);
+        self
+    }
+
     /// Takes over a connected socket that was made elsewhere: inherited, received over a Unix socket, or given up by
     /// another core. It is made non-blocking and close-on-exec; its other options stay as they are.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] when it is no stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        adopt::<F>(&fd, SocketType::STREAM)?;
-        Ok(Self::from_fd(fd))
+        adopt::<F>(&fd, SocketType::STREAM, F::NAME)?;
+        let lingers = lingers(fd.as_fd());
+        Ok(Self::from_fd(fd).lingering(lingers))
     }
 
     /// Gives the socket up: the descriptor, and what had come and was not taken. No operation of this core's ring takes
@@ -67,6 +75,8 @@ impl<F: Family> Connection<F> {
     ///
     /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
     /// notification is due), the descriptor is a duplicate, and the connection is closed only after that has ended too.
+    /// What was sent without a copy stays lent until the network lets go of it, however long that is: this core does not
+    /// reset what is not its own any more. What is out when the core has ended for six seconds is leaked.
     ///
     /// # Errors
     /// [`ErrorKind::WritePoisoned`] after a send that was dropped half-way, [`ErrorKind::Io`] when the connection had failed;
@@ -83,9 +93,20 @@ impl<F: Family> Connection<F> {
             return Err(Error::io("the connection has failed", io::Error::from_raw_os_error(errno)));
         }
         let fd = match Rc::try_unwrap(socket) {
-            Ok(socket) => socket.into_fd(),
-            Err(shared) => fcntl_dupfd_cloexec(shared.fd(), 0)
-                .map_err(|e| Error::io("cannot duplicate a socket that is still in use", os(e)))?,
+            Ok(socket) => {
+                socket.give_up();
+                socket.into_fd()
+            }
+            Err(shared) => match fcntl_dupfd_cloexec(shared.fd(), 0) {
+                Ok(fd) => {
+                    shared.give_up();
+                    fd
+                }
+                Err(e) => {
+                    shared.see_out();
+                    return Err(Error::io("cannot duplicate a socket that is still in use", os(e)));
+                }
+            },
         };
         Ok((fd, came))
     }
@@ -129,7 +150,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
     }
 
     /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced from, since no
-    /// operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts anew.
+    /// operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts anew. The receive is cancelled
+    /// (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last word awaited.
     ///
     /// # Cancellation
     /// Safe: nothing is taken before the receive has ended.
@@ -139,7 +161,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
 }
 
 impl<F: Family, S: Writes> Connection<F, S> {
-    /// Sends all of `buf` and gives it back. Sends of several tasks on one stream do not mix: each waits for its turn.
+    /// Sends all of `buf` and gives it back (`send(2)`, Linux 5.6). Sends of several tasks on one stream do not mix: each
+    /// waits for its turn.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] with the system's reason; [`ErrorKind::WritePoisoned`] when an earlier send was dropped
@@ -230,22 +253,18 @@ pub(super) fn set(option: &'static str, result: rustix::io::Result<()>) -> Resul
     result.map_err(|e| Error::io(format!("cannot set {option}"), os(e)))
 }
 
-/// Makes a socket from elsewhere ours, if it is of the right kind.
-pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType) -> Result<()> {
+/// Makes a socket from elsewhere ours, if it is of the right kind for what is called `name`.
+pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType, name: &str) -> Result<()> {
     let kind = sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
     match kind {
         Ok((domain, kind)) if F::is(domain) && kind == wanted => {}
         Ok((domain, kind)) => {
-            let what = format!(
-                "a socket of domain {} and type {} is none for a {}",
-                domain.as_raw(),
-                kind.as_raw(),
-                F::NAME
-            );
+            let (domain, kind) = (domain.as_raw(), kind.as_raw());
+            let what = format!("a socket of domain {domain} and type {kind} is none for a {name}");
             return Err(Error::new(ErrorKind::Input, what));
         }
         Err(e) => {
-            let what = format!("a descriptor is no socket for a {}", F::NAME);
+            let what = format!("a descriptor is no socket for a {name}");
             return Err(Error::with_source(ErrorKind::Input, what, os(e)));
         }
     }

@@ -8,6 +8,8 @@ pub(super) mod sealed {
     pub trait Family: 'static {
         /// The name of a connection's type, for messages.
         const NAME: &'static str;
+        /// The name of a listener's type.
+        const LISTENER: &'static str;
 
         /// Whether a socket of this domain (`socket(2)`) is of this family.
         fn is(domain: AddressFamily) -> bool;
@@ -37,6 +39,7 @@ impl Family for Unix {}
 
 impl sealed::Family for Tcp {
     const NAME: &'static str = "TcpStream";
+    const LISTENER: &'static str = "TcpListener";
 
     fn is(domain: AddressFamily) -> bool {
         domain == AddressFamily::INET || domain == AddressFamily::INET6
@@ -45,6 +48,7 @@ impl sealed::Family for Tcp {
 
 impl sealed::Family for Unix {
     const NAME: &'static str = "UnixStream";
+    const LISTENER: &'static str = "UnixListener";
 
     fn is(domain: AddressFamily) -> bool {
         domain == AddressFamily::UNIX

@@ -5,20 +5,26 @@
 //! `SO_REUSEPORT`, which lets the others join. The kernel spreads connections and datagrams over them by a hash of the
 //! addresses (`socket(7)`).
 //!
-//! **Unix.** There is no such group: the first core binds, and the others get a descriptor of the same open socket.
+//! **Unix.** The kernel knows no such group: the first core binds, and the others get a descriptor of the same open socket.
+//! When the last listener on it is dropped, the file of a path is taken away at once. An abstract name is the socket's own
+//! (`unix(7)`): it is free when the last descriptor is closed, so one more turn of the cores that had an accept armed later.
 //!
 //! Sockets are matched by order: a core's n-th on an address belongs with every other core's n-th.
 
+use std::cell::Cell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
+use super::listener::ListenOptions;
 use super::place::Place;
 use super::unix_path::Bound;
 use crate::core::Core;
 use crate::error::os;
+use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
 use crate::{Error, ErrorKind, Result};
 
@@ -79,6 +85,8 @@ pub(super) struct Member {
     pub(super) bound: Place,
     /// Its socket is open on other cores as well.
     pub(super) is_shared: bool,
+    /// It has said that it wants no more of the group.
+    left: Cell<bool>,
 }
 
 impl Member {
@@ -122,7 +130,7 @@ impl Member {
         };
         drop(table);
         let is_shared = cores > 1 && !matches!(bound, Place::Ip(_));
-        Ok((socket, Self { runtime, core, group, bound, is_shared }))
+        Ok((socket, Self { runtime, core, group, bound, is_shared, left: Cell::new(false) }))
     }
 
     fn with_group(&self, f: impl FnOnce(&mut Group) -> bool) {
@@ -141,6 +149,9 @@ impl Member {
 
     /// The core wants no more of it. Its socket may still be open, so it could join again.
     pub(super) fn leave(&self) {
+        if self.left.replace(true) {
+            return;
+        }
         self.with_group(|group| {
             group.members[self.core] = false;
             // What is shared ends with the last that uses it: who binds anew gets a new socket.
@@ -151,6 +162,8 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        // Where nothing came of the socket, nobody has said so.
+        self.leave();
         // With the last socket the address is free for others.
         self.with_group(|group| {
             group.sockets -= 1;
@@ -187,6 +200,30 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
     }
     Ok(socket)
+}
+
+/// Listening sockets on one address, one for each of `cpus`, for processes that serve it together: each takes its own over by
+/// [`TcpListener::from_owned_fd`](super::TcpListener::from_owned_fd), and says that it is [`sole`](super::Listener::sole). They listen when this
+/// returns, and the kernel spreads connections over them as over those of one runtime. Port 0 gives one real port; a port that another
+/// program has is refused. They are close-on-exec: clear that in those that a child process shall have.
+///
+/// # Errors
+/// As for [`TcpListener::bind`](super::TcpListener::bind).
+pub fn listening_sockets(
+    address: SocketAddr,
+    options: &ListenOptions,
+    cpus: &[CpuId],
+) -> Result<Vec<OwnedFd>> {
+    let ask = options.ask();
+    let mut place = Place::Ip(address);
+    let mut sockets = Vec::with_capacity(cpus.len());
+    for &cpu in cpus {
+        let socket = open(&place, &ask, !sockets.is_empty()).map_err(|e| refused(&place, &ask, e))?;
+        options.steer(socket.as_fd(), &place, cpu)?;
+        place = Place::of(&socket)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
 }
 
 fn refused(place: &Place, ask: &Ask, e: io::Error) -> Error {

@@ -15,7 +15,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// The sockets that the service manager opened for this process (`sd_listen_fds(3)`): as many as `LISTEN_FDS` says, if
 /// `LISTEN_PID` names this process, in the order of the unit's `Listen...=` lines. They are made close-on-exec.
 ///
-/// The first call takes them, later ones give none. Give each core a clone ([`OwnedFd::try_clone`]):
+/// The first call takes them, later ones give none. Call it first in `main`: what else has a number from 3 on by then cannot
+/// be told from what was handed over, should `LISTEN_FDS` promise too much. Give each core a clone ([`OwnedFd::try_clone`]):
 ///
 /// ```no_run
 /// use annulus::{Runtime, net::{TcpListener, inherited_sockets}};

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::custody::{Custody, Tie};
 use super::group::Member;
 use super::writing::Writing;
 use super::zero_copy::{self, Peer};
@@ -29,6 +30,8 @@ use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
+use crate::spawn_blocking;
+use crate::task::waiters::Waiters;
 
 /// Undelivered chunks at which a stream's receive is switched off.
 const HOLD_BACK: u32 = 2;
@@ -66,20 +69,29 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
+    /// Stands in the core's queue of streams that wait for a buffer, perhaps without wanting one any more.
+    queued: Cell<bool>,
     /// Its writer has been dropped.
     unwritten: Cell<bool>,
     /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that find a clean end.
+    cut_off: Cell<Option<i32>>,
     /// What is known of zero-copy sends to its peer. Asked for at the first of them.
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
+    custody: RefCell<Custody>,
+    /// Closing it may take long (`SO_LINGER`), as far as is known.
+    lingers: Cell<bool>,
+    /// Its connection was reset, to have blocks back.
+    was_reset: Cell<bool>,
     /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket from another
     /// core, and all that comes in [parts](crate::buf::parts) of buffers.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
-    pub(super) writers: RefCell<Vec<Waker>>,
+    pub(super) writers: Waiters,
 }
 
 /// What a socket has beside its descriptor when it goes from core to core.
@@ -89,19 +101,23 @@ pub(super) struct Travelling {
     /// How receiving has ended, if it has.
     end: Option<Option<i32>>,
     poisoned: bool,
+    tie: Option<Tie>,
+    pub(super) lingers: bool,
 }
 
 impl Socket {
     /// What goes with the descriptor to another core, and the chunks that were just taken.
     pub(super) fn leave(&self, came: VecDeque<Lease>) -> Travelling {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
-        let poisoned = self.writing.get() != Writing::Free;
-        Travelling { came, end: self.over(), poisoned }
+        let poisoned = !self.is_between_sends();
+        let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
+        Travelling { came, end: self.over(), poisoned, tie, lingers: self.lingers.get() }
     }
 
     /// It stays after all.
     pub(super) fn stay(&self, state: Travelling) {
         *self.rest.borrow_mut() = state.came;
+        *self.custody.borrow_mut() = Custody::Ours(state.tie);
     }
 
     /// A socket that came from another core.
@@ -113,6 +129,7 @@ impl Socket {
         if state.poisoned {
             socket.writing.set(Writing::Poisoned);
         }
+        socket.lingers.set(state.lingers);
         socket.stay(state);
         socket
     }
@@ -134,14 +151,19 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
+            queued: Cell::new(false),
             unwritten: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
+            cut_off: Cell::new(None),
             peer: OnceCell::new(),
             lent: Cell::new(0),
+            custody: RefCell::new(Custody::Ours(None)),
+            lingers: Cell::new(false),
+            was_reset: Cell::new(false),
             rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
-            writers: RefCell::new(Vec::new()),
+            writers: Waiters::default(),
         })
     }
 
@@ -169,13 +191,26 @@ impl Socket {
         self.lent.get()
     }
 
-    /// Resets the connection, so that the network lets go of what it was lent.
+    /// Whether the connection is this core's, or was closed by whom it was given to.
+    pub(super) fn is_ours(&self) -> bool {
+        self.custody.borrow().is_ours()
+    }
+
+    /// Resets the connection, so that the network lets go of what it was lent; not if it is another's by now.
     pub(crate) fn reset(&self, why: &str) {
+        if !self.is_ours() || self.was_reset.replace(true) {
+            return;
+        }
         match zero_copy::disconnect(self.fd()) {
             Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
         }
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
+    }
+
+    /// Says whether closing it may take long.
+    pub(super) fn set_lingers(&self, lingers: bool) {
+        self.lingers.set(lingers);
     }
 
     /// The socket cannot send without a copy at all, as a Unix socket cannot.
@@ -226,7 +261,14 @@ impl Socket {
 
     fn starve(self: &Rc<Self>, core: &Core) {
         self.receiving.set(Receiving::Starved);
-        core.bufs.wait_for_buffer(self);
+        if !self.queued.replace(true) {
+            core.bufs.wait_for_buffer(self);
+        }
+    }
+
+    /// It was taken out of the queue of streams that wait for a buffer.
+    pub(crate) fn left_queue(&self) {
+        self.queued.set(false);
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
@@ -267,7 +309,7 @@ impl Socket {
                 if let Some(buffer) = buffer {
                     core.bufs.recycle(buffer);
                 }
-                self.receiving.set(Receiving::Over(None));
+                self.receiving.set(Receiving::Over(self.cut_off.get()));
             }
             (Err(e), buffer) => {
                 if let Some(buffer) = buffer {
@@ -305,11 +347,16 @@ impl Socket {
 
     /// There is a buffer, and it is this stream's turn to receive.
     pub(crate) fn fed(self: &Rc<Self>, core: &Core) -> bool {
-        let wants = self.receiving.get() == Receiving::Starved && !self.released.get();
+        let wants = self.is_starved();
         if wants {
             self.arm(core);
         }
         wants
+    }
+
+    /// Whether it waits for a buffer.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.receiving.get() == Receiving::Starved && !self.released.get()
     }
 
     /// The end of the turn: switches the receive off if nobody took what came.
@@ -343,7 +390,7 @@ impl Socket {
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
             Receiving::Starved => {
-                // It stands in the queue; when its turn comes it is found not to want a buffer.
+                // It stands in the queue; when its turn comes it is found not to want a buffer, or to want one again.
                 self.receiving.set(Receiving::Idle);
                 Poll::Ready(())
             }
@@ -361,6 +408,28 @@ impl Socket {
             Receiving::Over(end) => Some(end),
             _ => None,
         }
+    }
+
+    /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are told of it.
+    pub(crate) fn has_failed(&self, error: &io::Error) {
+        if is_cut_off(error) {
+            self.cut_off.set(error.raw_os_error());
+        }
+    }
+
+    /// What was told of the connection's end, if it was.
+    pub(crate) fn cut_off(&self) -> Option<i32> {
+        self.cut_off.get()
+    }
+
+    /// Receiving by other means has found the end. What it is in truth: an error's errno, or none. Later receives find the
+    /// same; one that is armed meanwhile, by a second reader, is told by the kernel.
+    pub(crate) fn has_ended(&self) -> Option<i32> {
+        let end = self.cut_off.get();
+        if let Receiving::Idle = self.receiving.get() {
+            self.receiving.set(Receiving::Over(end));
+        }
+        end
     }
 
     /// Takes one chunk of what is there, without asking for more.
@@ -411,7 +480,14 @@ impl Socket {
             self.stop_receiving();
         }
         self.unwritten.set(self.unwritten.get() || wrote);
-        if self.lent.get() == 0 || !self.released.get() || !self.unwritten.get() {
+        if self.released.get() && self.unwritten.get() {
+            self.see_out();
+        }
+    }
+
+    /// No handle here is left: sees to it that blocks do not stay with the network for ever.
+    pub(super) fn see_out(self: &Rc<Self>) {
+        if self.lent.get() == 0 {
             return;
         }
         Core::try_with(|core| {
@@ -429,6 +505,11 @@ impl Socket {
         }
     }
 
+    /// The descriptor leaves the runtime.
+    pub(super) fn give_up(&self) {
+        self.custody.borrow_mut().give_up();
+    }
+
     /// The last handle gives the descriptor up: no operation holds the socket.
     pub(super) fn into_fd(mut self) -> OwnedFd {
         self.fd.take().expect("taken here and in Drop only")
@@ -444,6 +525,13 @@ impl Socket {
         }
         self.receiving.set(Receiving::Idle);
     }
+}
+
+/// Whether an error is that of a connection, and not of the call.
+fn is_cut_off(error: &io::Error) -> bool {
+    use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
+    let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
+    error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.
@@ -475,14 +563,27 @@ impl Drop for Socket {
             drop(member.take());
             return;
         }
-        // The last reference: no operation is in flight on this descriptor. Without a core, close(2) does it.
-        let mut fd = Some(fd);
-        Core::try_with(|core| {
-            if let Some(fd) = fd.take() {
-                core.close(fd);
-            }
-        });
+        // The last reference: no operation is in flight on this descriptor.
+        close(fd, self.lingers.get());
     }
+}
+
+/// Closes the descriptor of a connection, from a core through its ring; without a core, close(2) does it. The ring closes a
+/// socket on the core's own thread and, if it lingers, waits there (seen on 6.18), so one that may is closed by a thread
+/// for blocking work.
+pub(super) fn close(fd: OwnedFd, lingers: bool) {
+    let mut fd = Some(fd);
+    Core::try_with(|core| match fd.take() {
+        Some(fd) if lingers => spawn_blocking(move || drop(fd)).detach(),
+        Some(fd) => core.close(fd),
+        None => {}
+    });
+}
+
+/// Whether closing a socket that was made elsewhere may take long.
+pub(super) fn lingers(fd: BorrowedFd<'_>) -> bool {
+    // One that cannot say has no such option.
+    rustix::net::sockopt::socket_linger(fd).is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero()))
 }
 
 /// A socket as something that an operation keeps open.
@@ -494,3 +595,6 @@ impl AsFd for SocketFd {
         self.0.fd()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

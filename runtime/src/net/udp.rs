@@ -116,7 +116,7 @@ impl UdpSocket {
         // Away from a core there is nothing to receive into, and the socket cannot go to one.
         Core::try_with(needs_whole_buffers).unwrap_or(Ok(()))?;
         // The domains are those of TCP.
-        adopt::<Tcp>(&fd, SocketType::DGRAM)?;
+        adopt::<Tcp>(&fd, SocketType::DGRAM, "UdpSocket")?;
         Ok(Self { socket: Socket::datagram(fd, None) })
     }
 
@@ -177,7 +177,7 @@ impl UdpSocket {
     }
 
     /// Sends `buf` as one datagram to `address` and gives it back. Sends of several tasks do not disturb each other. It
-    /// waits while the socket's send buffer is full.
+    /// waits while the socket's send buffer is full. `sendmsg(2)`, Linux 5.3.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it. `EMSGSIZE`: longer than
@@ -190,7 +190,7 @@ impl UdpSocket {
         sent(ask(SendTo::new(Rc::clone(&self.socket), buf, address)).await)
     }
 
-    /// Sends `buf` as one datagram to the address that the socket is [connected](Self::connect) to.
+    /// Sends `buf` as one datagram to the address that the socket is [connected](Self::connect) to. `send(2)`, Linux 5.6.
     ///
     /// # Errors
     /// As for [`send_to`](Self::send_to). `EDESTADDRREQ`: it is not connected. `ECONNREFUSED`: an earlier datagram found

@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::family::{Both, Reader, Side, Unix, Writer};
 use super::listener::{ListenOptions, Listener};
 use super::place::Place;
+use super::unix_path::lock_directory;
 use crate::error::os;
 use crate::op::{ask, connect::Connect};
 use crate::{Error, Result};
@@ -103,6 +104,15 @@ async fn connect(place: Place) -> Result<UnixStream> {
     }
 }
 
+async fn listen(place: Place, options: &ListenOptions) -> Result<UnixListener> {
+    // Held until it listens.
+    let _lock = match &place {
+        Place::Path(path) => lock_directory(path).await,
+        _ => None,
+    };
+    UnixListener::listen_on(place, options)
+}
+
 impl<S: Side> UnixStream<S> {
     /// Who is at the other end.
     ///
@@ -146,28 +156,39 @@ impl<S: Side> UnixStream<S> {
 pub type UnixListener = Listener<Unix>;
 
 impl UnixListener {
-    /// Listens on `path`, with the other cores that ask for it. It listens when this returns.
+    /// Listens on `path`, with the other cores that ask for it. It listens when this completes.
+    ///
+    /// It waits, a second at most, while another program binds a socket in the same directory (`flock(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when somebody listens there, a file that is no socket is in the way, the
     /// directory cannot be written to, or the path has more than 107 bytes.
     ///
+    /// # Cancellation
+    /// Safe: nothing was bound.
+    ///
     /// # Panics
-    /// On a thread that is no core's.
-    pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
-        Self::listen_on(Place::Path(path.as_ref().to_owned()), &ListenOptions::new())
+    /// When polled on a thread that is no core's.
+    pub async fn bind(path: impl AsRef<Path>) -> Result<Self> {
+        listen(Place::Path(path.as_ref().to_owned()), &ListenOptions::new()).await
     }
 
     /// As [`bind`](Self::bind), on an address that may be an abstract name
     /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)), with options.
     ///
+    /// A path is free for another the moment its last listener is dropped; an abstract name a turn later, when the last
+    /// accept that was armed has been cancelled and the descriptor closed.
+    ///
     /// # Errors
+    /// As for [`bind`](Self::bind).
+    ///
+    /// # Cancellation
     /// As for [`bind`](Self::bind).
     ///
     /// # Panics
     /// As for [`bind`](Self::bind).
-    pub fn bind_addr(address: &SocketAddr, options: &ListenOptions) -> Result<Self> {
-        Self::listen_on(address.into(), options)
+    pub async fn bind_addr(address: &SocketAddr, options: &ListenOptions) -> Result<Self> {
+        listen(address.into(), options).await
     }
 
     /// The address that it listens on.

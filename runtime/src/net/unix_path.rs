@@ -2,7 +2,9 @@
 //!
 //! The file of a program that was killed stays behind. It is replaced if nobody listens on it: `connect(2)` says
 //! `ECONNREFUSED`. Between looking and replacing, another may do the same; so who binds a path holds a lock on its
-//! directory meanwhile (`flock(2)`), from which readers and writers of the directory do not suffer.
+//! directory meanwhile (`flock(2)`), from which readers and writers of the directory do not suffer. Whoever may read the
+//! directory may hold that lock for as long as he likes: so it is waited for with a timer, which holds no core up, and not
+//! for ever.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, lstat, openat, unlink};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -18,8 +21,10 @@ use super::place::Place;
 use crate::error::os;
 use crate::{Error, ErrorKind, Result};
 
-/// How often the directory's lock is tried for, every 10 ms: it is held for a few system calls.
-const TRIES: u32 = 100;
+/// How often the directory's lock is tried for: it is held for a few system calls.
+const TRIES: u32 = 1000;
+/// How long between two tries.
+const REST: Duration = Duration::from_millis(1);
 
 /// The one socket of a Unix address. Dropped, it stops listening and takes its file away.
 pub(super) struct Bound {
@@ -29,14 +34,13 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Binds and listens.
+    /// Binds and listens. Who binds a path has [locked](lock_directory) its directory.
     pub(super) fn new(place: &Place, backlog: i32) -> Result<Self> {
         let address = place.to_any()?;
         let Place::Path(path) = place else {
             let socket = listening(&address, backlog).map_err(|e| refused(place, e))?;
             return Ok(Self { socket, file: None });
         };
-        let _lock = lock_directory(path);
         let socket = match listening(&address, backlog) {
             Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
                 clear(path, &address)?;
@@ -100,9 +104,9 @@ fn clear(path: &Path, address: &SocketAddrAny) -> Result<()> {
     }
 }
 
-/// `None` where the directory may not be read, or where another holds the lock for long: then the look and the
-/// replacement are not one step.
-fn lock_directory(path: &Path) -> Option<OwnedFd> {
+/// Locks the directory of a path, until the descriptor is dropped. `None` where it may not be read or cannot be locked,
+/// or where another holds the lock for long: then the look and the replacement are not one step.
+pub(super) async fn lock_directory(path: &Path) -> Option<OwnedFd> {
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
@@ -112,10 +116,14 @@ fn lock_directory(path: &Path) -> Option<OwnedFd> {
     for _ in 0..TRIES {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(directory),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => crate::time::sleep(REST).await,
+            Err(e) => {
+                tracing::info!("{} is bound without a lock on its directory: {e}", path.display());
+                return None;
+            }
         }
     }
-    tracing::warn!("{} is locked by another: {} is bound without its lock", path.display(), path.display());
+    tracing::warn!("{} is bound without a lock on its directory, which another holds", path.display());
     None
 }
 

@@ -7,6 +7,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
 use super::socket::Socket;
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
@@ -20,6 +23,9 @@ use crate::{Error, ErrorKind, Result};
 pub(super) enum Writing {
     /// Nobody sends.
     Free,
+    /// Nobody sends, and those that wait have been woken: who has just come lets them go first, once. So a task that sends
+    /// on and on does not keep the others out, and one that was woken and is not polled keeps nobody out.
+    Due,
     /// A send is under way.
     Busy,
     /// A send was dropped half-way.
@@ -41,32 +47,73 @@ impl WriteTurn {
 
 impl Drop for WriteTurn {
     fn drop(&mut self) {
-        self.socket.writing.set(if self.done { Writing::Free } else { Writing::Poisoned });
-        for writer in self.socket.writers.take() {
-            writer.wake();
+        let writing = match self.done {
+            true if self.socket.writers.is_empty() => Writing::Free,
+            true => Writing::Due,
+            false => Writing::Poisoned,
+        };
+        self.socket.writing.set(writing);
+        self.socket.writers.wake_all();
+    }
+}
+
+/// Somebody who wants to write, and its place among those that wait for that.
+struct Writer {
+    socket: Rc<Socket>,
+    ticket: Option<u64>,
+}
+
+impl Writer {
+    fn new(socket: Rc<Socket>) -> Self {
+        Self { socket, ticket: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<WriteTurn>> {
+        let socket = &self.socket;
+        let turn = match socket.writing.get() {
+            Writing::Due if self.ticket.is_none() => {
+                socket.writing.set(Writing::Free);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Writing::Free | Writing::Due => {
+                socket.writing.set(Writing::Busy);
+                Ok(WriteTurn { socket: Rc::clone(socket), done: false })
+            }
+            Writing::Busy => {
+                self.ticket = Some(socket.writers.wait(self.ticket, cx.waker()));
+                return Poll::Pending;
+            }
+            Writing::Poisoned => Err(poisoned()),
+        };
+        self.leave();
+        Poll::Ready(turn)
+    }
+
+    /// Gives up the place. If it was meant for this one, others have been told as well.
+    fn leave(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.socket.writers.leave(ticket);
         }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
 impl Socket {
     /// The right to write, once nobody else has it.
     pub(crate) async fn writer(self: &Rc<Self>) -> Result<WriteTurn> {
-        poll_fn(|cx| self.poll_writer(cx)).await
+        let mut writer = Writer::new(Rc::clone(self));
+        poll_fn(|cx| writer.poll(cx)).await
     }
 
-    fn poll_writer(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<Result<WriteTurn>> {
-        match self.writing.get() {
-            Writing::Free => {
-                self.writing.set(Writing::Busy);
-                Poll::Ready(Ok(WriteTurn { socket: Rc::clone(self), done: false }))
-            }
-            Writing::Busy => {
-                let waker = cx.waker().clone();
-                self.writers.borrow_mut().push(waker);
-                Poll::Pending
-            }
-            Writing::Poisoned => Poll::Ready(Err(poisoned())),
-        }
+    /// Whether what has left is known, and nobody is sending.
+    pub(super) fn is_between_sends(&self) -> bool {
+        matches!(self.writing.get(), Writing::Free | Writing::Due)
     }
 
     /// Refuses a socket of which an unknown part has left.
@@ -95,7 +142,7 @@ fn poisoned() -> Error {
 }
 
 /// What a send came to: an interruption is nothing sent, and nothing sent is an error.
-pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
+pub(super) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
     match result {
         // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),
@@ -104,14 +151,30 @@ pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
             Ok(n)
         }
         Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(0),
-        Err(e) => Err(e),
+        Err(e) => {
+            socket.has_failed(&e);
+            Err(e)
+        }
+    }
+}
+
+/// Gives the kernel what there is room for, by a call on the core (`send(2)`): nothing where there is none.
+pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    let flags = SendFlags::from_bits_retain(flags as u32) | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match rustix::net::send(socket.fd(), bytes, flags) {
+        Ok(n) => {
+            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+            Ok(n)
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(e) => Err(os(e)),
     }
 }
 
 /// Waits for its turn and sends all of a buffer.
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct SendAll<B: IoBuf> {
-    socket: Rc<Socket>,
+    writer: Writer,
     turn: Option<WriteTurn>,
     /// Bytes that have left.
     from: usize,
@@ -129,7 +192,7 @@ enum Step<B: IoBuf> {
 impl<B: IoBuf> SendAll<B> {
     /// `flags`: `MSG_MORE`, or nothing.
     pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
-        Self { socket, turn: None, from: 0, flags, step: Step::Here(buf) }
+        Self { writer: Writer::new(socket), turn: None, from: 0, flags, step: Step::Here(buf) }
     }
 
     fn end(&mut self, result: Result<B, BufError<B>>, is_sound: bool) -> Poll<Result<B, BufError<B>>> {
@@ -158,7 +221,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                     Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
                 };
                 this.step = Step::Over;
-                match sent(result) {
+                match sent(&this.writer.socket, result) {
                     Ok(n) => this.from += n,
                     // With a part gone the next sender would go on in the middle of this one: that is poison.
                     Err(e) => return this.end(Err(BufError::io("send failed", e, buf)), this.from == 0),
@@ -166,7 +229,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                 this.step = Step::Here(buf);
             }
             if this.turn.is_none() {
-                match this.socket.poll_writer(cx) {
+                match this.writer.poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(turn) => match (turn, std::mem::replace(&mut this.step, Step::Over)) {
                         (Ok(turn), here) => (this.turn, this.step) = (Some(turn), here),
@@ -178,7 +241,7 @@ impl<B: IoBuf> Future for SendAll<B> {
             match std::mem::replace(&mut this.step, Step::Over) {
                 Step::Here(buf) if this.from >= buf.bytes().len() => return this.end(Ok(buf), true),
                 Step::Here(buf) => {
-                    let socket = Rc::clone(&this.socket);
+                    let socket = Rc::clone(&this.writer.socket);
                     let send = Send { socket, buf, from: this.from, flags: this.flags };
                     this.step = Step::Asked(Submitted::new(send));
                 }

@@ -109,13 +109,15 @@ impl ZeroCopy {
     }
 }
 
-/// Sees a dropped stream's zero-copy sends to their end: when the peer takes too little, they are thrown away.
+/// Sees a dropped stream's zero-copy sends to their end: when the peer takes too little, they are thrown away. While
+/// another has the connection, no time counts.
 pub(crate) async fn see_out(socket: Weak<Socket>, patience: Duration) {
     loop {
         let Some(before) = unacknowledged(&socket) else { return };
+        let counts = socket.upgrade().is_some_and(|socket| socket.is_ours());
         crate::time::sleep(patience).await;
         let Some(after) = unacknowledged(&socket) else { return };
-        if before.saturating_sub(after) < LEAST_PROGRESS {
+        if counts && before.saturating_sub(after) < LEAST_PROGRESS {
             if let Some(socket) = socket.upgrade() {
                 socket.reset("its stream was dropped and its peer takes too little");
             }

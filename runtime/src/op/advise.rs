@@ -1,13 +1,11 @@
 //! Tell the kernel how a file will be read. Linux 5.6; `posix_fadvise(2)`.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::slots::Outcome;
-use super::{Operation, Sqes, check};
+use super::{NoValue, Sqes};
 
 /// One fadvise. The length is 32 bits wide in the entry; 0 is to the end of the file.
 pub(crate) struct Advise {
@@ -19,9 +17,8 @@ pub(crate) struct Advise {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl Operation for Advise {
+unsafe impl NoValue for Advise {
     const NAME: &'static str = "fadvise";
-    type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
         opcode::Fadvise::new(types::Fd(self.file.as_raw_fd()), i64::from(self.len), self.advice)
@@ -36,9 +33,5 @@ unsafe impl Operation for Advise {
             self.advice,
             libc::POSIX_FADV_NORMAL | libc::POSIX_FADV_RANDOM | libc::POSIX_FADV_SEQUENTIAL
         )
-    }
-
-    fn complete(self, outcome: Outcome) -> Self::Output {
-        check(outcome).map(drop)
     }
 }

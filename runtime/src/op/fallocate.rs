@@ -1,14 +1,12 @@
 //! Give a stretch of a file its blocks on the disk, or take them. Linux 5.6; `fallocate(2)`. The kernel always runs it
 //! on an io-wq worker.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::slots::Outcome;
-use super::{Operation, Sqes, check};
+use super::{NoValue, Sqes};
 
 /// One fallocate.
 pub(crate) struct Fallocate {
@@ -20,9 +18,8 @@ pub(crate) struct Fallocate {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl Operation for Fallocate {
+unsafe impl NoValue for Fallocate {
     const NAME: &'static str = "fallocate";
-    type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
         opcode::Fallocate::new(types::Fd(self.file.as_raw_fd()), self.len)
@@ -30,13 +27,5 @@ unsafe impl Operation for Fallocate {
             .mode(self.mode)
             .build()
             .into()
-    }
-
-    fn runs_on_iowq(&self) -> bool {
-        true
-    }
-
-    fn complete(self, outcome: Outcome) -> Self::Output {
-        check(outcome).map(drop)
     }
 }

@@ -1,14 +1,12 @@
 //! Make a directory. Linux 5.15; `mkdirat(2)`. The kernel always runs it on an io-wq worker.
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::slots::Outcome;
-use super::{Operation, Sqes, check};
+use super::{NoValue, Sqes};
 
 /// One mkdir of `name` in `dir`. The name stays here until the kernel has read it.
 pub(crate) struct Mkdir {
@@ -18,22 +16,13 @@ pub(crate) struct Mkdir {
 }
 
 // SAFETY: the entry points to the name's own allocation, and names a descriptor that the `Rc` keeps open.
-unsafe impl Operation for Mkdir {
+unsafe impl NoValue for Mkdir {
     const NAME: &'static str = "mkdirat";
-    type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
         opcode::MkDirAt::new(types::Fd(self.dir.as_raw_fd()), self.name.as_ptr())
             .mode(self.mode)
             .build()
             .into()
-    }
-
-    fn runs_on_iowq(&self) -> bool {
-        true
-    }
-
-    fn complete(self, outcome: Outcome) -> Self::Output {
-        check(outcome).map(drop)
     }
 }

@@ -138,6 +138,41 @@ pub(crate) unsafe trait Operation: Sized + 'static {
     }
 }
 
+/// An [`Operation`] that brings nothing but whether it succeeded: most of those on names and files.
+///
+/// # Safety
+/// As for [`Operation`].
+pub(crate) unsafe trait NoValue: Sized + 'static {
+    /// For logs.
+    const NAME: &'static str;
+
+    /// The SQE, without `user_data`.
+    fn sqes(&mut self) -> Sqes;
+
+    /// As [`Operation::runs_on_iowq`]; nearly all of these do.
+    fn runs_on_iowq(&self) -> bool {
+        true
+    }
+}
+
+// SAFETY: whoever implements `NoValue` made the same promise.
+unsafe impl<T: NoValue> Operation for T {
+    const NAME: &'static str = <T as NoValue>::NAME;
+    type Output = io::Result<()>;
+
+    fn sqes(&mut self) -> Sqes {
+        NoValue::sqes(self)
+    }
+
+    fn runs_on_iowq(&self) -> bool {
+        NoValue::runs_on_iowq(self)
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        check(outcome).map(drop)
+    }
+}
+
 /// An operation that answers many times, to a socket rather than to a future.
 ///
 /// # Safety

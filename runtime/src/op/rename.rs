@@ -1,14 +1,12 @@
 //! Give a file another name. Linux 5.11; `renameat2(2)`. The kernel always runs it on an io-wq worker.
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::slots::Outcome;
-use super::{Operation, Sqes, check};
+use super::{NoValue, Sqes};
 
 /// One rename, each name in its own directory. The names stay here until the kernel has read them.
 pub(crate) struct Rename {
@@ -19,9 +17,8 @@ pub(crate) struct Rename {
 }
 
 // SAFETY: the entry points to the names' own allocations, and names descriptors that the `Rc`s keep open.
-unsafe impl Operation for Rename {
+unsafe impl NoValue for Rename {
     const NAME: &'static str = "renameat2";
-    type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
         let ((from_dir, from), (to_dir, to)) = (&self.from, &self.to);
@@ -34,13 +31,5 @@ unsafe impl Operation for Rename {
         .flags(self.flags)
         .build()
         .into()
-    }
-
-    fn runs_on_iowq(&self) -> bool {
-        true
-    }
-
-    fn complete(self, outcome: Outcome) -> Self::Output {
-        check(outcome).map(drop)
     }
 }

@@ -1,13 +1,11 @@
 //! Bring a file's bytes to the disk. Linux 5.1; `fsync(2)`. The kernel always runs it on an io-wq worker.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::slots::Outcome;
-use super::{Operation, Sqes, check};
+use super::{NoValue, Sqes};
 
 /// One `fsync(2)`, or `fdatasync(2)`.
 pub(crate) struct Sync {
@@ -17,20 +15,11 @@ pub(crate) struct Sync {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl Operation for Sync {
+unsafe impl NoValue for Sync {
     const NAME: &'static str = "fsync";
-    type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
         let flags = if self.data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
         opcode::Fsync::new(types::Fd(self.file.as_raw_fd())).flags(flags).build().into()
-    }
-
-    fn runs_on_iowq(&self) -> bool {
-        true
-    }
-
-    fn complete(self, outcome: Outcome) -> Self::Output {
-        check(outcome).map(drop)
     }
 }

@@ -1,13 +1,11 @@
 //! Set a file's length. Linux 6.9, `EINVAL` before; `ftruncate(2)`. The kernel always runs it on an io-wq worker.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::slots::Outcome;
-use super::{Operation, Sqes, check};
+use super::{NoValue, Sqes};
 
 /// One ftruncate.
 pub(crate) struct Truncate {
@@ -16,19 +14,10 @@ pub(crate) struct Truncate {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl Operation for Truncate {
+unsafe impl NoValue for Truncate {
     const NAME: &'static str = "ftruncate";
-    type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
         opcode::Ftruncate::new(types::Fd(self.file.as_raw_fd()), self.len).build().into()
-    }
-
-    fn runs_on_iowq(&self) -> bool {
-        true
-    }
-
-    fn complete(self, outcome: Outcome) -> Self::Output {
-        check(outcome).map(drop)
     }
 }

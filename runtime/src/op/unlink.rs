@@ -1,14 +1,12 @@
 //! Remove a name. Linux 5.11; `unlinkat(2)`. The kernel always runs it on an io-wq worker.
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::slots::Outcome;
-use super::{Operation, Sqes, check};
+use super::{NoValue, Sqes};
 
 /// One unlink of `name` in `dir`. The name stays here until the kernel has read it.
 pub(crate) struct Unlink {
@@ -19,22 +17,13 @@ pub(crate) struct Unlink {
 }
 
 // SAFETY: the entry points to the name's own allocation, and names a descriptor that the `Rc` keeps open.
-unsafe impl Operation for Unlink {
+unsafe impl NoValue for Unlink {
     const NAME: &'static str = "unlinkat";
-    type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
         opcode::UnlinkAt::new(types::Fd(self.dir.as_raw_fd()), self.name.as_ptr())
             .flags(if self.directory { libc::AT_REMOVEDIR } else { 0 })
             .build()
             .into()
-    }
-
-    fn runs_on_iowq(&self) -> bool {
-        true
-    }
-
-    fn complete(self, outcome: Outcome) -> Self::Output {
-        check(outcome).map(drop)
     }
 }

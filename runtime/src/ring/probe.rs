@@ -31,15 +31,20 @@ pub struct RingProbe {
 /// # Errors
 /// [`ErrorKind::Platform`] when the ring cannot be made, with cause and remedy. Linux 6.1 is needed. `io_uring_setup(2)`.
 pub fn probe_ring(entries: u32) -> Result<RingProbe> {
-    let asked = std::thread::Builder::new().name("annulus-probe".to_owned()).spawn(move || ask(entries));
+    probe(RingOptions::for_entries(entries))
+}
+
+/// [`probe_ring`] with all that a core's ring may have.
+pub(crate) fn probe(options: RingOptions) -> Result<RingProbe> {
+    let asked = std::thread::Builder::new().name("annulus-probe".to_owned()).spawn(move || ask(options));
     let asked = asked.map_err(|e| Error::io("cannot start a thread to try a ring on", e))?;
     asked.join().unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Panicked, "the thread that tries a ring panicked; report this"))
     })
 }
 
-fn ask(entries: u32) -> Result<RingProbe> {
-    let ring = Ring::new(RingOptions::for_entries(entries), None, CoreCounters::default())?;
+fn ask(options: RingOptions) -> Result<RingProbe> {
+    let ring = Ring::new(options, None, CoreCounters::default())?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|e| {
         let what = "cannot ask the ring what it can do (IORING_REGISTER_PROBE); allow io_uring_register";

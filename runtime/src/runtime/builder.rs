@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::forecast::Forecast;
 use super::options::Options;
 use super::placement::PlacementPolicy;
 use super::report::{CoreReport, Report};
@@ -25,6 +26,7 @@ use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
 use crate::numa::{CpuId, NodeId};
 use crate::ring::RingOptions;
+use crate::ring::probe::probe;
 use crate::{Error, ErrorKind, Result};
 
 /// Entries of a core's submission queue by default.
@@ -145,6 +147,10 @@ impl Builder {
         self
     }
 
+    fn limit(&self) -> usize {
+        self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
+    }
+
     fn ring(&self, poller: Option<CpuId>) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         RingOptions {
@@ -260,6 +266,24 @@ impl Runtime {
         &self.plan
     }
 
+    /// What the runtime would have if it started now: the planned cores, and what a ring has that is made as theirs and
+    /// given back. [`Running::report`] says what came of it, and where memory lies.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Platform`] when no ring can be made, with cause and remedy. Linux 6.1 is needed. `io_uring_setup(2)`.
+    pub fn report(&self) -> Result<Forecast> {
+        Ok(Forecast {
+            cores: self.plan.cores().to_vec(),
+            reasons: self.plan.reasons().to_vec(),
+            pollers: self.pollers.clone(),
+            ring: probe(self.settings.ring(self.pollers.first().copied()))?,
+            pool_bytes: self.settings.pool_bytes,
+            pool_limit: self.settings.limit(),
+            placement: self.settings.placement,
+            options: self.settings.options.clone(),
+        })
+    }
+
     /// Runs `root` once on every core and waits until all have ended.
     ///
     /// A core ends when its root future does: tasks that are left are dropped, operations cancelled, and every last
@@ -307,7 +331,7 @@ impl Runtime {
             self.settings.blocking_threads,
         );
         let growth = Terms {
-            limit: self.settings.pool_limit.unwrap_or_else(|| self.settings.pool_bytes.saturating_mul(4)),
+            limit: self.settings.limit(),
             pool_bytes: self.settings.pool_bytes,
             backing: self.settings.pages,
             policy: self.settings.placement,

@@ -9,7 +9,9 @@
 //! and never freed.
 //!
 //! The network keeps what was sent without a copy until the peer has acknowledged it, and no cancel changes that. A peer
-//! that reads has [`GRACE`]; then the connection is reset, and the memory comes back.
+//! that reads has [`GRACE`]; then the connection is reset, and the memory comes back. A connection that was handed over is
+//! another core's to end: it is reset when that has closed it, so once more when all cores have come to their end. What
+//! has left the runtime is never reset.
 
 use std::time::{Duration, Instant};
 
@@ -48,11 +50,18 @@ pub(super) fn of_core(core: Core) {
         core.tasks.drop_ready();
         // Destructors may have had something to say to other cores, which sleep until they are told.
         core.ring_peers_now();
-        drain(&core)
+        let grace = GRACE.min(core.zero_copy.patience);
+        drain(&core, grace, PATIENCE)
     };
-    core.shared.counters.ops_leaked.set(if drained { 0 } else { core.ops.in_kernel() as u64 });
+    let leaked = |drained| if drained { 0 } else { core.ops.in_kernel() as u64 };
+    core.shared.counters.ops_leaked.set(leaked(drained));
     core.shared.runtime.arrive();
     core.shared.runtime.wait_for_all();
+    let drained = drained || {
+        let _entered = core.enter();
+        drain(&core, Duration::ZERO, GRACE)
+    };
+    core.shared.counters.ops_leaked.set(leaked(drained));
     let Core { ring, ops, bufs, shared, .. } = core;
     if drained {
         bufs.close(&ring);
@@ -62,21 +71,21 @@ pub(super) fn of_core(core: Core) {
     tracing::error!(
         "core {}: the kernel still holds {left} operations {} s after the end; their memory is leaked",
         shared.index,
-        PATIENCE.as_secs()
+        (PATIENCE + GRACE).as_secs()
     );
     ops.leak();
     bufs.leak();
     std::mem::forget(ring);
 }
 
-/// Cancels everything and takes every CQE. False when the kernel did not give everything back in time.
-fn drain(core: &Core) -> bool {
+/// Cancels everything and takes every CQE; after `grace` it hurries what can be. False when the kernel did not give
+/// everything back within `patience`.
+fn drain(core: &Core, grace: Duration, patience: Duration) -> bool {
     let begun = Instant::now();
-    let deadline = begun + PATIENCE;
-    let mut grace = Some(begun + GRACE.min(core.zero_copy.patience));
+    let deadline = begun + patience;
     loop {
-        if grace.is_some_and(|grace| grace <= Instant::now()) {
-            grace = None;
+        // In each round: a connection that another core has may be closed there meanwhile.
+        if begun.elapsed() >= grace {
             core.ops.hurry();
         }
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())

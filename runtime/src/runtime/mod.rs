@@ -2,6 +2,7 @@
 
 mod builder;
 mod end;
+mod forecast;
 mod handle;
 mod options;
 mod placement;
@@ -12,6 +13,7 @@ pub(crate) mod state;
 mod worker;
 
 pub use builder::{Builder, Runtime};
+pub use forecast::Forecast;
 pub use handle::Handle;
 pub use options::Options;
 pub use placement::PlacementPolicy;

@@ -46,6 +46,8 @@ const POLLS_PER_TURN: usize = 256;
 const POLLS_AT_LEAST: usize = 64;
 /// States that the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
+/// False for `scripts/instructions` only, which counts what it costs that polls can be seen from outside.
+const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
 
@@ -282,14 +284,16 @@ impl Core {
         counters.load.set(peers::smoothed(counters.load.get(), ready));
         let ready = ready.min(POLLS_PER_TURN);
         // Asked once a turn, so that what is off costs a poll one branch.
-        let watched =
-            self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE);
+        let watched = SEEN
+            && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
         let mut polls = 0;
         let mut entered = Ok(());
         while entered.is_ok() && polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
-            self.shared.turn.begin(task.spawned_at());
+            if SEEN {
+                self.shared.turn.begin(task.spawned_at());
+            }
             if watched {
                 self.run_watched(task);
             } else {
@@ -367,12 +371,18 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        let entered = self.ring.enter(self.timers.until_next().map_or(Wait::Forever, Wait::For));
+        let entered = self.ring.enter(self.may_sleep_for().map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
         if let Some(parked) = parked {
             self.awake(parked);
         }
         entered
+    }
+
+    /// Until the next timer, or until its memory may grow again.
+    fn may_sleep_for(&self) -> Option<Duration> {
+        let grows = self.growth.asks_again_at().map(|at| at.saturating_duration_since(Instant::now()));
+        self.timers.until_next().into_iter().chain(grows).min()
     }
 
     /// Whether something waits that needs no completion.
@@ -395,7 +405,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.timers.until_next().map(|left| Instant::now() + left);
+        let due = self.may_sleep_for().map(|left| Instant::now() + left);
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use async_task::{FallibleTask, Task};
 
 use super::{Meta, Payload, panic_text};
+use crate::{Error, ErrorKind};
 
 /// A handle on a spawned task: await it for its output, [`detach`](Self::detach) it, or drop it to abort the task.
 ///
@@ -37,6 +38,9 @@ impl<T> JoinHandle<T> {
     }
 
     /// Aborts the task and waits until its future has been dropped. `Some` if it had finished before.
+    ///
+    /// # Cancellation
+    /// The task is aborted all the same; nobody waits for it.
     pub async fn cancel(self) -> Option<T> {
         self.task.cancel().await?.ok()
     }
@@ -92,3 +96,14 @@ impl fmt::Display for JoinError {
 }
 
 impl std::error::Error for JoinError {}
+
+/// So that `?` serves in a task that awaits another: [`ErrorKind::Panicked`] or [`ErrorKind::Ended`].
+impl From<JoinError> for Error {
+    fn from(e: JoinError) -> Self {
+        let kind = match e {
+            JoinError::Panicked(_) => ErrorKind::Panicked,
+            JoinError::Aborted => ErrorKind::Ended,
+        };
+        Error::new(kind, e.to_string())
+    }
+}

@@ -8,6 +8,7 @@
 mod join;
 pub(crate) mod queue;
 mod scope;
+pub(crate) mod waiters;
 
 use std::any::Any;
 use std::future::Future;
@@ -88,6 +89,10 @@ fn schedule(runnable: Runnable<Meta>) {
 /// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics of the future stay inside the
 /// task: its handle gives them back, and a line is logged with the place where the task was spawned. An output that
 /// nobody takes must not panic when it is dropped: that aborts the process.
+///
+/// # Cancellation
+/// Dropping the handle aborts the task: its future is dropped on this core in a later turn. Dropping a `select` arm or a
+/// time-out around the handle drops the handle; keep it outside and await `&mut handle` if the task is to live.
 ///
 /// # Panics
 /// On a thread that is no core's.

@@ -51,10 +51,7 @@ impl PipePool {
             let idle = core.pipes.idle.borrow_mut().pop();
             let ends = match idle {
                 Some(ends) => ends,
-                None => {
-                    core.shared.counters.pipes_made.add(1);
-                    make(Some(PIPE_SIZE))?
-                }
+                None => make(Some(PIPE_SIZE)).inspect(|_| core.shared.counters.pipes_made.add(1))?,
             };
             let pool = Rc::clone(&core.pipes);
             Ok(Rc::new(Pipe { ends: Some(ends), held: Cell::new(0), busy: Cell::new(false), pool }))

@@ -92,6 +92,7 @@ impl<'a> From<(&'a File, u64)> for Target<'a> {
 ///
 /// # Errors
 /// [`ErrorKind::Io`] with the system's reason (`EPIPE`: every reader of the pipe has gone, or the peer);
+/// those of a connection that bytes are taken from are told by its later receives too;
 /// `EAGAIN` when a TCP socket claims to be readable and gives nothing, as it does before an urgent byte (receive that
 /// instead); [`ErrorKind::Input`] when neither end is a pipe; [`ErrorKind::WritePoisoned`] as for sends.
 ///
@@ -107,6 +108,12 @@ pub async fn splice<'a>(
     let failed = |e| Error::io("splice failed", e);
     let len = len.min(1 << 30);
     let mut fruitless = 0;
+    // The kernel tells an error once.
+    if let Origin::Socket(socket) = from
+        && let Some(Some(errno)) = socket.over()
+    {
+        return Err(failed(io::Error::from_raw_os_error(errno)));
+    }
     // Before any byte moves: a future that is dropped here has moved nothing.
     task::consume_budget().await;
     loop {
@@ -143,6 +150,12 @@ pub async fn splice<'a>(
             }
         };
         match moved {
+            Ok(0)
+                if let Origin::Socket(socket) = from
+                    && let Some(errno) = socket.cut_off() =>
+            {
+                return Err(failed(io::Error::from_raw_os_error(errno)));
+            }
             Ok(n) => return Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
@@ -150,7 +163,13 @@ pub async fn splice<'a>(
                 from.ready().await.map_err(failed)?;
                 into.ready().await.map_err(failed)?;
             }
-            Err(e) => return Err(failed(e)),
+            Err(e) => {
+                match (from, into) {
+                    (Origin::Socket(socket), _) | (_, Sink::Socket(socket)) => socket.has_failed(&e),
+                    _ => {}
+                }
+                return Err(failed(e));
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the tests of the library share.
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub(crate) mod wire;
+
 use std::future::Future;
 use std::io::Read;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
 
+use annulus::fs::File;
 use annulus::net::{Family, Listener};
 use annulus::{Builder, Result, Runtime};
 
@@ -28,9 +31,7 @@ where
     Fut: Future<Output = Result<T>> + 'static,
     T: Send + 'static,
 {
-    let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
-    let settings = settings.cores(first.to_string().parse().unwrap());
-    run(settings, Mutex::new(Some(root)), |root: &Mutex<Option<F>>| {
+    run(on_first_cpu(settings), Mutex::new(Some(root)), |root: &Mutex<Option<F>>| {
         let root = root.lock().unwrap().take().expect("one core, one call");
         root()
     })
@@ -77,6 +78,13 @@ where
     let mut ended =
         [rustix::event::PollFd::from_borrowed_fd(running.finished_fd(), rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut ended, None).unwrap();
+    nothing_is_leaked(&running);
+    running.wait().unwrap();
+    rx.into_iter().collect()
+}
+
+/// Looks at a runtime whose cores have ended.
+fn nothing_is_leaked(running: &annulus::Running) {
     for counters in running.counters() {
         assert_eq!(
             counters.ops_leaked, 0,
@@ -84,8 +92,6 @@ where
             counters.core
         );
     }
-    running.wait().unwrap();
-    rx.into_iter().collect()
 }
 
 /// How many bytes to move where `len` would be right: in a guest, whose CPUs are emulated, a sixteenth.
@@ -137,7 +143,13 @@ pub(crate) fn must_end(running: annulus::Running) {
         std::mem::forget(running);
         panic!("the runtime does not end");
     }
+    nothing_is_leaked(&running);
     running.wait().unwrap();
+}
+
+/// One core, on the first CPU that is allowed.
+pub(crate) fn on_first_cpu(settings: Builder) -> Builder {
+    settings.cores(one_cpu().parse().unwrap())
 }
 
 /// One CPU that the process may run on.
@@ -162,14 +174,44 @@ impl Drop for Scratch {
     }
 }
 
+/// A file of the numbers 0, 1, 2..., four bytes each.
+pub(crate) fn numbers(scratch: &Scratch, count: u32) -> PathBuf {
+    let path = scratch.0.join("numbers");
+    std::fs::write(&path, (0..count).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    path
+}
+
+/// Reads the number `i`.
+pub(crate) async fn read_number(file: &File, i: u32) -> Result<()> {
+    let (n, buf) = file.read_at(Vec::with_capacity(4), u64::from(i) * 4).await?;
+    assert_eq!((n, &buf[..]), (4, &i.to_le_bytes()[..]));
+    Ok(())
+}
+
+/// Reads so many numbers at once, each in a task of its own.
+pub(crate) async fn read_numbers_at_once(file: &File, count: u32) -> Result<()> {
+    let reads: Vec<_> = (0..count)
+        .map(|i| {
+            let file = file.clone();
+            annulus::spawn(async move { read_number(&file, i).await })
+        })
+        .collect();
+    for read in reads {
+        read.await.expect("no panic")?;
+    }
+    Ok(())
+}
+
 /// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts one and no
 /// more, so each must get one.
-pub(crate) fn served_by_each_core<F: Family, C: Read>(
+pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
     list: &str,
     cores: usize,
-    listen: impl Fn() -> Result<Listener<F>> + Send + Sync + 'static,
+    listen: impl Fn() -> Fut + Send + Sync + 'static,
     connect: impl Fn() -> C + Send + 'static,
-) {
+) where
+    Fut: Future<Output = Result<Listener<F>>> + 'static,
+{
     let (tx, rx) = mpsc::channel();
     let clients = thread::spawn(move || {
         assert_eq!(rx.iter().take(cores).count(), cores, "every core is to listen first");
@@ -180,7 +222,7 @@ pub(crate) fn served_by_each_core<F: Family, C: Read>(
     on_cores(list, (tx, listen), |(tx, listen)| {
         let (tx, listener) = (tx.clone(), listen());
         async move {
-            let listener = listener?;
+            let listener = listener.await?;
             tx.send(()).unwrap();
             let stream = listener.accept().await?;
             stream.send_all("x").await?;
@@ -208,4 +250,23 @@ pub(crate) fn connections(wanted: usize) -> usize {
         );
     }
     possible
+}
+
+/// Polls `wait` once on a task whose budget is used up, and drops it.
+pub(crate) async fn once_without_budget<T>(wait: impl Future<Output = T>) {
+    let (other, other_in) = annulus::pipe::pipe().unwrap();
+    other_in.write_all("x").await.unwrap();
+    annulus::yield_now().await;
+    let mut wait = std::pin::pin!(wait);
+    let spent = std::future::poll_fn(|cx| {
+        for _ in 0..1000 {
+            let copied = std::pin::pin!(other_in.write("x")).poll(cx);
+            if copied.is_pending() {
+                return std::task::Poll::Ready(wait.as_mut().poll(cx).is_pending());
+            }
+        }
+        panic!("a task without a budget");
+    });
+    assert!(spent.await, "ready without a budget");
+    drop(other);
 }

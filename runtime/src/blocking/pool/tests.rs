@@ -16,7 +16,7 @@ fn give<T: Send + 'static>(pool: &Arc<BlockingPool>, f: impl FnOnce() -> T + Sen
     let queue = Arc::clone(pool);
     let (runnable, task) = async_task::spawn(async move { f() }, move |runnable| queue.push(runnable));
     runnable.schedule();
-    pool.ensure_thread().unwrap();
+    pool.ensure_thread();
     task
 }
 

@@ -238,13 +238,11 @@ fn shares_are_counted(incremental: bool, bundles: bool) {
     running.unwrap().wait().unwrap();
 }
 
-/// Seen to fail: with `lend` not counting a lease's share, and with `fill` not noting where the kernel goes on.
 #[test]
 fn of_incremental_buffers() {
     shares_are_counted(true, false);
 }
 
-/// Seen to fail: with `note` leaving a slot out, and with buffers taken to be whole.
 #[test]
 fn of_bundles() {
     shares_are_counted(false, true);

@@ -1,0 +1,55 @@
+use super::*;
+use crate::buf::Block;
+use crate::{Builder, Running, Runtime};
+
+/// One core with one block, which it has taken.
+fn with_all_blocks_out(builder: Builder) -> Running {
+    let first = crate::numa::thread::affinity_of_current().unwrap().first().unwrap();
+    let builder = builder.cores(first.to_string().parse().unwrap()).pool_bytes(256 << 10);
+    let running = builder.build().unwrap().start(|| async {
+        let _block = Block::get().await;
+        crate::core::stopping().await;
+        crate::Ok(())
+    });
+    running.unwrap()
+}
+
+fn end(running: Running) {
+    running.stop();
+    running.wait().unwrap();
+}
+
+/// Seen to fail, by waiting for ever: with a thread that rings only after it has made something.
+#[test]
+fn a_thread_that_panics_wakes_its_core_and_is_told_of() {
+    let running = with_all_blocks_out(Runtime::builder().pool_limit(1 << 20));
+    let begin = async || {
+        Core::with(|core| {
+            let making = core.growth.start(&core.shared, For::Blocks, 4096, || panic!("on purpose"));
+            *core.growth.making.borrow_mut() = Some(making.unwrap());
+        });
+    };
+    running.handle().submit_to_blocking(0, begin).unwrap();
+    // The core sleeps: nobody but that thread has anything for it.
+    while running.counters()[0].pool_refusals == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(running.report().cores[0].not_grown.as_deref().unwrap().contains("panicked"));
+    end(running);
+}
+
+/// Seen to fail, by waiting for ever: with a core that sleeps until something comes.
+#[test]
+fn a_core_that_sleeps_asks_again_when_the_rest_is_over() {
+    let running = with_all_blocks_out(Runtime::builder().pool_limit(1 << 20));
+    let rests_and_waits = async || {
+        Core::with(|core| {
+            core.growth.rest_until.set(Some(Instant::now() + Duration::from_millis(50)));
+        });
+        drop(Block::get().await);
+        Core::with(|core| core.growth.asks_again_at())
+    };
+    let asks_again = running.handle().submit_to_blocking(0, rests_and_waits);
+    assert_eq!(asks_again.unwrap(), None, "nobody waits any more");
+    end(running);
+}

@@ -1,0 +1,44 @@
+//! What the program around a runtime may count on: the runtime keeps to itself.
+//!
+//! What belongs to the whole process is looked at here, so the tests take turns.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod descriptors;
+mod memlock;
+mod memory;
+mod origin;
+mod several;
+mod signals;
+mod things;
+
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use annulus::{Builder, Running};
+use common::on_first_cpu;
+
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait_for_stop(settings: Builder) -> Running {
+    let running = settings.build().unwrap().start(|| async {
+        annulus::core::stopping().await;
+        annulus::Ok(())
+    });
+    running.unwrap()
+}
+
+/// This program again, with one test (by its whole name) that does nothing unless it is a child.
+fn child(test: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env("ANNULUS_CHILD", "1");
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    command
+}
+
+fn is_child() -> bool {
+    std::env::var_os("ANNULUS_CHILD").is_some()
+}

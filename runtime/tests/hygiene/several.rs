@@ -1,0 +1,97 @@
+//! Several runtimes in one process.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use annulus::net::TcpListener;
+use annulus::{Running, Runtime};
+
+use crate::descriptors::descriptors;
+use crate::{alone, is_child, on_first_cpu};
+
+/// A core that echoes until it is told to stop, its address and its name.
+fn echo(name: &str) -> (Running, SocketAddr) {
+    let (tx, rx) = mpsc::channel();
+    let tx = Mutex::new(tx);
+    let settings = on_first_cpu(Runtime::builder().pool_bytes(1 << 20).ring_entries(256).name(name));
+    let running = settings.build().unwrap().start(move || {
+        let tx = tx.lock().unwrap().clone();
+        async move {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            tx.send(listener.local_addr()).expect("the test waits");
+            annulus::spawn(async move {
+                loop {
+                    let stream = listener.accept().await?;
+                    annulus::spawn(async move {
+                        while let Some(chunk) = stream.recv().await? {
+                            stream.send_all(chunk).await?;
+                        }
+                        annulus::Ok(())
+                    })
+                    .detach();
+                }
+                #[allow(unreachable_code, reason = "gives the task its type")]
+                annulus::Ok(())
+            })
+            .detach();
+            annulus::core::stopping().await;
+            annulus::Ok(())
+        }
+    });
+    (running.unwrap(), rx.recv().unwrap())
+}
+
+fn serves(address: SocketAddr) {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"anybody?").unwrap();
+    let mut back = [0; 8];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"anybody?");
+}
+
+/// Threads of this process whose name begins so. The kernel's io-wq workers come and go by themselves.
+fn threads(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
+/// Seen to fail: with the ring leaked at the end, its descriptors are left.
+#[test]
+fn runtimes_live_side_by_side_and_leave_nothing() {
+    if is_child() {
+        return;
+    }
+    let _turn = alone();
+    let before = descriptors();
+    let (first, first_address) = echo("first");
+    let (second, second_address) = echo("second");
+    serves(first_address);
+    serves(second_address);
+    assert_eq!((threads("first-"), threads("second-")), (1, 1));
+    first.stop();
+    first.wait().unwrap();
+    serves(second_address);
+    // And one after the other, while another lives.
+    for _ in 0..3 {
+        let (next, address) = echo("next");
+        serves(address);
+        serves(second_address);
+        next.stop();
+        next.wait().unwrap();
+    }
+    second.stop();
+    second.wait().unwrap();
+    assert_eq!((threads("first-"), threads("second-"), threads("next-")), (0, 0, 0));
+    // Closing a connection that just ended is the ring's, and the ring has gone when its last work has.
+    for _ in 0..500 {
+        if descriptors() == before {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(descriptors(), before);
+}
