@@ -98,11 +98,13 @@ fn a_lack_of_buffers_comes_while_it_is_quieted() {
         let held = take_all_but(1).await;
         let (stream, mut peer) = armed();
         peer.write_all(b"first").unwrap();
-        let_come(1);
+        // Linux 6.1 looks for the next buffer at once, later kernels when more has come.
+        let_kernel("the first", |core| core.ring.completions() > 0);
         peer.write_all(b"second").unwrap();
         let_come(2);
+        let before = starved();
         assert_eq!(quiesce_late(&stream).await, [b"first"]);
-        assert_eq!((alive(), starved()), (0, 1));
+        assert_eq!((alive(), starved()), (0, before + 1));
         // Its buffer is there again.
         assert_eq!(&*stream.recv().await.unwrap().expect("bytes"), b"second");
         drop((stream, held));
@@ -112,8 +114,9 @@ fn a_lack_of_buffers_comes_while_it_is_quieted() {
         let (stream, _peer) = pair();
         assert!(is_pending(stream.recv()));
         let_come(1);
+        let before = starved();
         assert!(quiesce_late(&stream).await.is_empty());
-        assert_eq!((alive(), starved()), (0, 2));
+        assert_eq!((alive(), starved()), (0, before + 1));
         assert!(!Core::with(|core| core.bufs.is_short()), "a stream that is quiet wants no buffer");
     });
 }
