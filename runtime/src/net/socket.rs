@@ -527,7 +527,9 @@ impl Socket {
     }
 }
 
-/// Whether an error is that of a connection, and not of the call.
+/// Whether an error is that of a connection, and not of the call. A reset is never told after the peer's end has come (that
+/// is `EPIPE`, tcp_reset() in net/ipv4/tcp_input.c); the others may be, and then a stream that was whole counts as cut off,
+/// which is the lesser evil.
 fn is_cut_off(error: &io::Error) -> bool {
     use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
     let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
