@@ -119,6 +119,7 @@ fn timers_never_fire_early_and_fire_in_order() {
     });
 }
 
+/// Seen to fail, by waiting for ever: with a sleep that is over whatever is left of the budget.
 #[test]
 fn a_busy_task_does_not_keep_timers_from_firing() {
     on_one_core(|| async {
