@@ -143,7 +143,7 @@ pub(crate) fn contained(what: impl std::fmt::Display, f: impl FnOnce()) {
     }
 }
 
-/// Out of line: an event of `tracing` within a poll costs it a dozen instructions even when it is not reached.
+/// Out of line: an event of `tracing` takes room in every poll that holds it, though it is not reached.
 #[cold]
 #[inline(never)]
 fn tell_panic(what: std::fmt::Arguments<'_>, payload: &Payload) {
