@@ -53,6 +53,18 @@ pub fn own_threads(pid: u32) -> Vec<Thread> {
     threads(pid).into_iter().filter(|t| t.tid != pid && !t.is_io_worker() && !t.is_sq_poll()).collect()
 }
 
+/// The processes that a process has started and that have not ended.
+#[track_caller]
+pub fn children(pid: u32) -> Vec<u32> {
+    let child = |dir: PathBuf| {
+        let status = fs::read_to_string(dir.join("status")).ok()?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let living = field("State:").is_some_and(|state| !state.starts_with('Z'));
+        (living && field("PPid:") == Some(&pid.to_string())).then(|| field("Pid:")?.parse().ok())?
+    };
+    entries("/proc").into_iter().filter_map(child).collect()
+}
+
 /// How many descriptors a process has open.
 #[track_caller]
 pub fn open_files(pid: u32) -> usize {

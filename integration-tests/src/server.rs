@@ -48,14 +48,19 @@ impl Launch {
         Launch::default()
     }
 
-    /// `annulus serve ROOT --listen 127.0.0.1:0`.
+    /// `annulus serve ROOT --listen 127.0.0.1:0 --processes one`: what a test sees of the process, it sees of the server.
     pub fn serve(root: &Path) -> Launch {
-        Launch::new().arg("serve").arg(root).listen("127.0.0.1:0")
+        Launch::new().arg("serve").arg(root).listen("127.0.0.1:0").processes("one")
     }
 
-    /// `annulus proxy --to UPSTREAM --listen 127.0.0.1:0`.
+    /// `annulus proxy --to UPSTREAM --listen 127.0.0.1:0 --processes one`.
     pub fn proxy(upstream: SocketAddr) -> Launch {
-        Launch::new().arg("proxy").arg("--to").arg(upstream.to_string()).listen("127.0.0.1:0")
+        Launch::new()
+            .arg("proxy")
+            .arg("--to")
+            .arg(upstream.to_string())
+            .listen("127.0.0.1:0")
+            .processes("one")
     }
 
     /// `NAME 127.0.0.1:0 CORES`, an example of the library that is a server.
@@ -76,11 +81,20 @@ impl Launch {
     }
 
     /// `--listen ADDR`, in place of an earlier one.
-    pub fn listen(mut self, addr: &str) -> Launch {
-        if let Some(at) = self.args.iter().position(|arg| arg == "--listen") {
+    pub fn listen(self, addr: &str) -> Launch {
+        self.with("--listen", addr)
+    }
+
+    /// `--processes HOW`, in place of an earlier one.
+    pub fn processes(self, how: &str) -> Launch {
+        self.with("--processes", how)
+    }
+
+    fn with(mut self, flag: &str, value: &str) -> Launch {
+        if let Some(at) = self.args.iter().position(|arg| arg == flag) {
             self.args.drain(at..at + 2);
         }
-        self.arg("--listen").arg(addr)
+        self.arg(flag).arg(value)
     }
 
     /// `--road ROAD`.

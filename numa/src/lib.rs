@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`topology`] says what the machine has and what this process may use of it; [`plan`] chooses the cores to
 //! run on; [`thread`] starts a thread that is pinned to its core with its stack and thread-local storage on the right node;
-//! [`region`] makes memory on a node and [`pool`] shares it out among the node's cores; [`verify`] looks where pages really lie.
+//! [`region`] makes memory on a node and [`pool`] shares it out among the node's cores; [`image`] brings the program itself to the node of
+//! a process that runs on one; [`verify`] looks where pages really lie.
 //!
 //! Linux 6.1 and later, 64 bit. It needs libhwloc and libnuma; on Debian `libhwloc-dev libnuma-dev libudev-dev` to build
 //! (hwlocality asks the linker for libudev, which hwloc's static link line names).
@@ -11,6 +12,7 @@ pub mod cgroup;
 pub mod devices;
 pub mod error;
 pub mod ids;
+pub mod image;
 pub mod measure;
 pub mod plan;
 pub mod pool;

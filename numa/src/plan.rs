@@ -1,6 +1,6 @@
 //! Which cores to run on, and where the memory of each comes from.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::{
     CpuId, CpuSet, Error, NodeId, Result,
@@ -179,6 +179,15 @@ impl CorePlan {
     /// The cores in order; `cores()[i].index == i`.
     pub fn cores(&self) -> &[PlannedCore] {
         &self.cores
+    }
+
+    /// The cores by the node that their memory comes from, each node's in the plan's order.
+    pub fn by_memory(&self) -> BTreeMap<NodeId, Vec<&PlannedCore>> {
+        let mut nodes = BTreeMap::<_, Vec<_>>::new();
+        for core in &self.cores {
+            nodes.entry(core.memory).or_default().push(core);
+        }
+        nodes
     }
 }
 

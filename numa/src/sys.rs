@@ -7,7 +7,13 @@
 //! `maxnode` in the policy calls counts one more than the highest bit that the kernel looks at (mm/mempolicy.c, `get_nodes`:
 //! `--maxnode`): for one word pass 65, not 64, else node 63 is cut off.
 
-use std::{ffi::c_void, io, ops::Range, ptr::NonNull};
+use std::{
+    ffi::c_void,
+    io,
+    ops::Range,
+    ptr::NonNull,
+    sync::{Arc, Mutex},
+};
 
 use libc::{c_int, c_long};
 
@@ -262,6 +268,25 @@ pub(crate) fn advise(range: Range<usize>, advice: c_int) -> io::Result<()> {
         .map(drop)
 }
 
+/// Makes a mapping read-only and moves it over another of the same length, which is gone then (mprotect(2), mremap(2)). Whoever
+/// reads there sees either the one or the other, never nothing: the kernel does it under the lock that page faults take.
+///
+/// # Safety
+/// `fresh` is a private anonymous mapping of `range.len()` bytes that nobody else uses. `range` is pages of a mapping that nobody can
+/// write to, and `fresh` holds the same bytes. No other thread maps, unmaps or protects anything in `range` meanwhile.
+pub(crate) unsafe fn put_in_place(fresh: NonNull<u8>, range: Range<usize>) -> io::Result<()> {
+    // SAFETY: the caller owns `fresh`, and what is replaced held the same bytes under the same rights, so no reference notices.
+    unsafe {
+        check(libc::mprotect(fresh.as_ptr().cast(), range.len(), libc::PROT_READ).into())?;
+        let at = std::ptr::without_provenance_mut::<c_void>(range.start);
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        if libc::mremap(fresh.as_ptr().cast(), range.len(), range.len(), flags, at) == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Unmaps pages.
 ///
 /// # Safety
@@ -322,6 +347,49 @@ pub(crate) fn populate(range: Range<usize>) -> io::Result<()> {
             other => return other.map(drop),
         }
     }
+}
+
+/// A thread of [`wait_on_a_thread`]. One that is not joined is lost, and nothing else.
+pub(crate) struct Waiting(libc::pthread_t);
+
+impl Waiting {
+    /// Waits for its end, which it must be near.
+    pub(crate) fn join(self) {
+        // SAFETY: a thread that pthread_create has made, joined once, because `self` is given up.
+        unsafe { libc::pthread_join(self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// Starts a thread that waits until it gets `gate`, and ends. It allocates nothing, so that glibc makes no heap for it, and its stack
+/// is too small to be given to a thread of Rust's later.
+pub(crate) fn wait_on_a_thread(gate: &Arc<Mutex<()>>) -> io::Result<Waiting> {
+    const STACK: usize = 64 << 10;
+    extern "C" fn wait(gate: *mut c_void) -> *mut c_void {
+        // SAFETY: the pointer is of `Arc::into_raw` below, and nobody else takes it back.
+        let gate = unsafe { Arc::from_raw(gate.cast_const().cast::<Mutex<()>>()) };
+        drop(gate.lock());
+        std::ptr::null_mut()
+    }
+    let for_it = Arc::into_raw(Arc::clone(gate));
+    // SAFETY: the attribute object is initialised before its use and destroyed once, and `thread` is written where 0 is returned.
+    let (rc, thread) = unsafe {
+        let (mut attr, mut thread) = (std::mem::zeroed(), std::mem::zeroed());
+        let mut rc = libc::pthread_attr_init(&raw mut attr);
+        if rc == 0 {
+            rc = libc::pthread_attr_setstacksize(&raw mut attr, STACK);
+            if rc == 0 {
+                rc = libc::pthread_create(&raw mut thread, &raw const attr, wait, for_it.cast_mut().cast());
+            }
+            libc::pthread_attr_destroy(&raw mut attr);
+        }
+        (rc, thread)
+    };
+    if rc != 0 {
+        // SAFETY: no thread was started that would take it.
+        drop(unsafe { Arc::from_raw(for_it) });
+        return Err(io::Error::from_raw_os_error(rc));
+    }
+    Ok(Waiting(thread))
 }
 
 /// The calling thread's stack as glibc knows it: lowest address to just above the highest (pthread_getattr_np(3)).

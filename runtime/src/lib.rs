@@ -72,7 +72,13 @@
 //!   [`core::submit_to`] and channels. Functions of this crate panic on a thread that is no core's, and say so.
 //! - **Dropping a future is always sound**, and each says under "Cancellation" what it means. Receiving and accepting lose
 //!   nothing by it.
-//! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it.
+//! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it. What an operation still
+//!   brings after its future was dropped (its buffer, a descriptor, a connection) is dropped then, on its own core, in a
+//!   later turn; a panic of its destructor is logged.
+//! - **A core must not block, least of all on itself.** What its tasks ask of the kernel, the close of a connection that they
+//!   drop and the wake of another core leave at the end of the core's turn, when the tasks that are ready have been polled. A
+//!   task that blocks its thread until something comes of that ([`std::thread::JoinHandle::join`], a `recv` of `std::sync::mpsc`,
+//!   a `read` of a peer's socket) waits for ever. Await it, or let [`spawn_blocking`] wait.
 //! - **Errors** ([`Error`]) say what failed, on what, and what to do; operations that took a buffer give it back with the
 //!   error ([`buf::BufError`]).
 //! - **The end is clean** ([`Running::stop`], [`Running::cut`]): tasks are dropped on their own cores, every operation is
@@ -95,6 +101,8 @@ mod runtime;
 pub mod signal;
 mod sync;
 mod task;
+#[cfg(all(test, not(loom)))]
+mod testing;
 pub mod time;
 pub mod transfer;
 

@@ -196,11 +196,12 @@ impl Signals {
     /// Safe: no signal is lost.
     pub async fn recv(&self) -> Result<Received> {
         let failed = |e| Error::io("cannot read a signal", e);
+        // Before a signal is taken: after that there must be no await in which it could be dropped.
+        task::consume_budget().await;
         loop {
             let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
             match rustix::io::read(&self.fd, &mut info) {
                 Ok(_) => {
-                    task::consume_budget().await;
                     let word =
                         |at: usize| u32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
                     return Ok(Received {

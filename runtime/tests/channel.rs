@@ -225,8 +225,8 @@ fn one_value_crosses_threads_and_a_lost_side_is_seen() {
     });
 }
 
-/// Meant to fail (not yet seen): with tasks that are dropped where they are woken, the receiver's destructor wakes a sender under the
-/// lock of those that wait for room, and the sender's destructor takes that lock.
+/// Seen to fail: with tasks that are dropped where they are woken, the receiver's destructor wakes a sender under the lock
+/// of those that wait for room, the sender's destructor takes that lock, and the runtime does not end.
 #[test]
 fn a_core_ends_while_senders_wait_for_room() {
     let running = annulus::Runtime::builder()
@@ -264,7 +264,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Meant to fail (not yet seen): with the destructor's panic passed on, whoever waits for room is not told.
+/// Seen to fail: with the destructor's panic passed on, to whoever drops the receiver.
 #[test]
 fn a_destructor_that_panics_keeps_nobody_waiting() {
     on_one_core(|| async {
@@ -281,7 +281,7 @@ fn a_destructor_that_panics_keeps_nobody_waiting() {
     });
 }
 
-/// Meant to fail (not yet seen): counted against a core's budget wherever it is polled.
+/// Seen to fail: with a budget that must be a core's, the poll elsewhere panics.
 #[test]
 fn a_send_that_was_begun_on_a_core_may_go_on_elsewhere() {
     let running = idle_cores(&one_cpu());

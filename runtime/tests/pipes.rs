@@ -11,7 +11,7 @@ use annulus::net::TcpStream;
 use annulus::pipe::{PipeReader, PipeWriter, pipe};
 use annulus::time::timeout;
 use annulus::transfer::{splice, tee};
-use common::on_one_core;
+use common::{on_one_core, once_without_budget};
 
 fn errno(e: &annulus::Error) -> Option<i32> {
     e.io_error().and_then(std::io::Error::raw_os_error)
@@ -85,25 +85,6 @@ fn an_error_that_a_splice_was_told_is_told_again() {
         assert_eq!(errno(&stream.recv().await.unwrap_err()), Some(libc::ECONNRESET));
         Ok(())
     });
-}
-
-/// Polls `wait` once on a task whose budget is used up, and drops it.
-async fn once_without_budget<T>(wait: impl Future<Output = T>) {
-    let (other, other_in) = pipe().unwrap();
-    other_in.write_all("x").await.unwrap();
-    annulus::yield_now().await;
-    let mut wait = std::pin::pin!(wait);
-    let spent = std::future::poll_fn(|cx| {
-        for _ in 0..1000 {
-            let copied = std::pin::pin!(other_in.write("x")).poll(cx);
-            if copied.is_pending() {
-                return std::task::Poll::Ready(wait.as_mut().poll(cx).is_pending());
-            }
-        }
-        panic!("a task without a budget");
-    });
-    assert!(spent.await, "ready without a budget");
-    drop(other);
 }
 
 /// Seen to fail: with the budget asked for after the system call, each of them moved bytes that nobody heard of.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use annulus::ErrorKind;
 use annulus::signal::{Signal, Signals, block_before_threads, ctrl_c};
 use annulus::time::timeout;
-use common::on_one_core;
+use common::{on_one_core, once_without_budget};
 
 fn raise(signal: Signal) {
     // SAFETY: raise(3) with a valid number; the calling thread blocks it.
@@ -34,6 +34,19 @@ fn signals_come_to_who_asked_and_none_is_lost_with_a_dropped_wait() {
         assert_eq!(waiting.await.expect("it does not panic")?, Signal::USER2);
         raise(Signal::INTERRUPT);
         ctrl_c().await
+    });
+}
+
+/// Seen to fail, by waiting for ever: with the budget asked for after the signal was taken.
+#[test]
+fn a_wait_that_is_dropped_for_want_of_budget_has_taken_no_signal() {
+    block_before_threads(&[Signal::WINDOW_CHANGE]).unwrap();
+    on_one_core(|| async {
+        let signals = Signals::new(&[Signal::WINDOW_CHANGE])?;
+        raise(Signal::WINDOW_CHANGE);
+        once_without_budget(signals.recv()).await;
+        assert_eq!(signals.recv().await?.signal, Signal::WINDOW_CHANGE);
+        Ok(())
     });
 }
 

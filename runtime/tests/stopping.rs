@@ -54,7 +54,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Meant to fail (not yet seen): the panic went through the end of the core, and who waited for that core waited for ever.
+/// Seen to fail: with the panic let through, the core does not come to its end, and who waits for it waits for ever.
 #[test]
 fn a_buffer_that_panics_when_it_is_dropped_does_not_stop_the_end() {
     let running = annulus::Runtime::builder()

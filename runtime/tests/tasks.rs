@@ -230,6 +230,16 @@ fn wakers_are_sound_during_and_after_the_end() {
                 let (wakers, strays) = (tx.clone(), Arc::clone(&counter));
                 spawn(Hostage { wakers, home: thread::current().id(), strays }).detach();
             }
+            // The children of a scope have wakers of another kind.
+            let (wakers, strays) = (tx.clone(), Arc::clone(&counter));
+            spawn(annulus::scope(async move |s| {
+                for _ in 0..10 {
+                    let (wakers, strays) = (wakers.clone(), Arc::clone(&strays));
+                    drop(s.spawn(Hostage { wakers, home: thread::current().id(), strays }));
+                }
+                pending::<()>().await;
+            }))
+            .detach();
             // They are woken while the core runs, and when it ends.
             while passes.load(Ordering::Acquire) <= round {
                 yield_now().await;

@@ -15,9 +15,11 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::descriptors;
 use crate::door::{Door, Steer};
 use crate::exit::Failure;
-use crate::signals::Signals;
+use crate::processes::member::{Given, Member};
+use crate::processes::{Address, Processes, Wishes};
+use crate::signals::{Orders, Signals};
 use crate::supervise::supervise;
-use crate::{doctor, logging, numa_bench, proxy, serve, topology};
+use crate::{doctor, logging, numa_bench, processes, proxy, serve, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
 #[derive(Debug, Parser)]
@@ -25,6 +27,10 @@ use crate::{doctor, logging, numa_bench, proxy, serve, topology};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Serve with the cores of one node, for the process that says so
+    #[arg(long, hide = true)]
+    member: Option<Given>,
 
     /// Say more in the log: -v info, -vv debug, -vvv trace
     #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
@@ -162,6 +168,11 @@ struct Common {
     #[arg(long, value_name = "hash|cpu", default_value = "hash", hide_possible_values = true)]
     steer: Steer,
 
+    /// How many processes serve: "one" for all cores, or one for each NUMA "node", so that the program's own constants, variables, heap and
+    /// page tables lie there too; "auto" is "node" where the cores take memory from several nodes
+    #[arg(long, value_name = "auto|one|node", default_value = "auto", hide_possible_values = true)]
+    processes: Processes,
+
     /// How long connections may go on after SIGINT or SIGTERM, in seconds
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     grace: u64,
@@ -255,15 +266,18 @@ pub(crate) fn run() -> Result<(), Failure> {
     match cli.command {
         Command::Serve { root, listen, common } => {
             serve::check_root(&root)?;
-            let door = Door::new(listen, "http://", String::new(), common.steer);
-            let settings = Arc::new(serve::Settings { door, root, road: common.road });
-            start(&common, move || serve::on_core(Arc::clone(&settings)))
+            let address = common.address(listen, "http://", String::new());
+            begin(&common, address, cli.member, |door| {
+                let settings = Arc::new(serve::Settings { door, root, road: common.road });
+                move || serve::on_core(Arc::clone(&settings))
+            })
         }
         Command::Proxy { to, listen, common } => {
-            let after = format!(", relaying to {}", to.written);
-            let door = Door::new(listen, "", after, common.steer);
-            let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
-            start(&common, move || proxy::on_core(Arc::clone(&settings)))
+            let address = common.address(listen, "", format!(", relaying to {}", to.written));
+            begin(&common, address, cli.member, |door| {
+                let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
+                move || proxy::on_core(Arc::clone(&settings))
+            })
         }
         Command::Topology { verify: true, cores, placement, .. } => topology::verify(cores, placement),
         Command::Topology { verify: false, cores, nic, .. } => topology::show(&cores, nic.as_deref()),
@@ -272,8 +286,42 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
 }
 
+impl Common {
+    fn address(&self, listen: SocketAddr, before: &'static str, after: String) -> Address {
+        Address { listen, before, after, steer_by_cpu: self.steer == Steer::Cpu }
+    }
+}
+
+/// Serves in this process, or in one for each node.
+fn begin<F, Fut>(
+    common: &Common,
+    address: Address,
+    given: Option<Given>,
+    root: impl FnOnce(Door) -> F,
+) -> Result<(), Failure>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Failure>> + 'static,
+{
+    if let Some(given) = given {
+        let member = Arc::new(Member::take(given)?);
+        return start(common, Some(&member), root(Door::new(address, Some(Arc::clone(&member)))));
+    }
+    let wishes = Wishes { placement: common.placement, named_pollers: common.sqpoll_cpus.is_some() };
+    if common.processes != Processes::One {
+        let (parts, reasons) = processes::parts(common.processes, &common.cores, common.nic.as_deref())?;
+        if processes::split(common.processes, wishes, &parts)? {
+            for reason in reasons {
+                tracing::warn!("core plan: {reason}");
+            }
+            return processes::parent::run(&parts, &address);
+        }
+    }
+    start(common, None, root(Door::new(address, None)))
+}
+
 /// Starts the runtime with `root` on each core, and waits for its end.
-fn start<F, Fut>(common: &Common, root: F) -> Result<(), Failure>
+fn start<F, Fut>(common: &Common, member: Option<&Arc<Member>>, root: F) -> Result<(), Failure>
 where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Failure>> + 'static,
@@ -281,10 +329,17 @@ where
     // Before the first thread, so that all of them inherit the mask.
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
+    let image = member.map(|member| member.settle(common.placement)).transpose()?;
+    let orders = match member {
+        Some(member) => Orders::Parent(Arc::clone(member)),
+        None => Orders::Signals(signals),
+    };
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
+    let cores =
+        member.map_or_else(|| common.cores.clone(), |member| CoreSelection::List(member.cores().clone()));
     let mut builder = Runtime::builder()
-        .cores(common.cores.clone())
+        .cores(cores)
         .placement(common.placement)
         .pages(common.pages)
         .pool_bytes(common.pool);
@@ -312,7 +367,7 @@ where
     let runtime = builder.build()?;
     let plan = runtime.plan().clone();
     let running = runtime.start(root)?;
-    supervise(&plan, running, &signals, Duration::from_secs(common.grace), common.stats)
+    supervise(&plan, running, orders, image.as_ref(), Duration::from_secs(common.grace), common.stats)
 }
 
 /// What clap says about a wrong command line, in one line: cause, tip, and where to read more.

@@ -2,14 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 use annulus::net::{ListenOptions, TcpListener, TcpStream};
 
 use crate::exit::{Failure, say};
+use crate::processes::Address;
+use crate::processes::member::Member;
 use crate::race::{First, race};
 
 /// Which core a connection comes to.
@@ -24,31 +26,31 @@ pub(crate) enum Steer {
 /// Where to listen, and what to say when every core does. Shared by all cores.
 #[derive(Debug)]
 pub(crate) struct Door {
-    /// The address as the user gave it; port 0 asks for a free one, the same for all cores.
-    pub(crate) listen: SocketAddr,
-    /// Goes before the address in the line on stderr, for example `http://`.
-    pub(crate) before: &'static str,
-    /// Goes after it.
-    pub(crate) after: String,
-    /// Whether a core prefers connections that arrive on its CPU.
-    pub(crate) steer: Steer,
+    address: Address,
+    /// The process is one of several: it was given its sockets, and another says where they listen.
+    member: Option<Arc<Member>>,
     /// How many cores listen already.
-    pub(crate) open: AtomicUsize,
+    open: AtomicUsize,
 }
 
 impl Door {
     /// A door that no core has opened yet.
-    pub(crate) fn new(listen: SocketAddr, before: &'static str, after: String, steer: Steer) -> Self {
-        Self { listen, before, after, steer, open: AtomicUsize::new(0) }
+    pub(crate) fn new(address: Address, member: Option<Arc<Member>>) -> Self {
+        Self { address, member, open: AtomicUsize::new(0) }
     }
 
     /// Opens this core's listener; the last core to do so announces the address on stderr.
     pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
-        let options = ListenOptions::new().steer_by_cpu(self.steer == Steer::Cpu);
-        let listener = TcpListener::bind_with(self.listen, &options)?;
-        let address = listener.local_addr();
+        let Address { listen, before, after, steer_by_cpu } = &self.address;
+        let listener = match &self.member {
+            Some(member) => member.listener()?,
+            None => TcpListener::bind_with(listen, &ListenOptions::new().steer_by_cpu(*steer_by_cpu))?,
+        };
         if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
-            say(&format!("listening on {}{address}{}", self.before, self.after));
+            match &self.member {
+                Some(member) => member.is_ready(),
+                None => say(&format!("listening on {before}{}{after}", listener.local_addr())),
+            }
         }
         Ok(listener)
     }
@@ -127,7 +129,6 @@ impl Drop for Presence {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
     use std::task::{Context, Wake};
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use annulus::ErrorKind;
 
@@ -18,6 +19,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// What an exit code other than 0 says; `None` for one that this program does not end with.
+    pub(crate) fn of_code(code: i32) -> Option<Self> {
+        match code {
+            1 => Some(Kind::Failed),
+            2 => Some(Kind::Input),
+            3 => Some(Kind::Platform),
+            _ => None,
+        }
+    }
+
     /// What an error of the runtime means for the exit code.
     pub(crate) fn of(error: &annulus::Error) -> Self {
         match error.kind() {
@@ -33,12 +44,18 @@ impl Kind {
 pub(crate) struct Failure {
     kind: Kind,
     text: String,
+    told: bool,
 }
 
 impl Failure {
     /// A failure told by `text`: one line, cause first, then the remedy.
     pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Failure { kind, text: text.into() }
+        Failure { kind, text: text.into(), told: false }
+    }
+
+    /// One that another process has told already, as a line of its own.
+    pub(crate) fn told(kind: Kind, text: impl Into<String>) -> Self {
+        Failure { kind, text: text.into(), told: true }
     }
 
     /// Exit code 1, for an operation of our own that the system refused.
@@ -55,6 +72,11 @@ impl Failure {
     #[cfg(test)]
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether it has been told already.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
     }
 
     /// The exit code.
@@ -85,12 +107,23 @@ impl From<annulus::numa::Error> for Failure {
     }
 }
 
-/// Writes one plain line to stderr, `annulus: ` before it.
+/// Which process it is, of several that write to one stderr.
+static WHO: OnceLock<String> = OnceLock::new();
+
+/// From now on each plain line says `who` it is from. The first call decides.
+pub(crate) fn speak_as(who: String) {
+    WHO.get_or_init(|| who);
+}
+
+/// Writes one plain line to stderr, `annulus: ` before it, and who it is from where there are several processes.
 ///
 /// Scripts read these lines, so they go past the log and its filter. A stderr that nobody reads any more is no
 /// reason to stop serving, and there is no better place to complain about it, so that failure ends here.
 pub(crate) fn say(text: &str) {
     // One write, so that lines of several threads do not mix.
-    let line = format!("annulus: {text}\n");
+    let line = match WHO.get() {
+        None => format!("annulus: {text}\n"),
+        Some(who) => format!("annulus: {who}: {text}\n"),
+    };
     drop(std::io::stderr().lock().write_all(line.as_bytes()));
 }

@@ -11,6 +11,7 @@ mod http;
 mod logging;
 mod numa_bench;
 mod parting;
+mod processes;
 mod proxy;
 mod race;
 mod serve;
@@ -25,7 +26,9 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            exit::say(&failure.to_string());
+            if !failure.is_told() {
+                exit::say(&failure.to_string());
+            }
             failure.code()
         }
     }

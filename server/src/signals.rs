@@ -6,6 +6,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::processes::member::Member;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,40 @@ pub(crate) enum Signal {
     End,
     /// SIGUSR1: print the counters, the stalled cores and the placement report.
     Show,
+    /// Whoever gave orders has gone: end at once.
+    Gone,
+}
+
+/// Whom the program obeys.
+#[derive(Debug)]
+pub(crate) enum Orders {
+    /// The signals of this process.
+    Signals(Signals),
+    /// The process that started it, which has signals of its own. Those that come here as well, to the whole group of a terminal or of a
+    /// service, are blocked and left: obeyed, they would count twice.
+    Parent(Arc<Member>),
+}
+
+impl Orders {
+    /// The next order that waits, or `None`. Does not block.
+    ///
+    /// # Errors
+    /// What read(2) says, other than "nothing there".
+    pub(crate) fn next(&self) -> io::Result<Option<Signal>> {
+        match self {
+            Orders::Signals(signals) => signals.next(),
+            Orders::Parent(member) => member.next(),
+        }
+    }
+}
+
+impl AsFd for Orders {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Orders::Signals(signals) => signals.as_fd(),
+            Orders::Parent(member) => member.as_fd(),
+        }
+    }
 }
 
 /// The blocked signals.

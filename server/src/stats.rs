@@ -6,6 +6,7 @@ use annulus::Running;
 use annulus::numa::plan::CorePlan;
 
 use crate::exit::{Failure, say};
+use crate::processes::member::Image;
 
 /// One line per core: `annulus: core 0 cpu 0 node 0 name=value ...`, with [`annulus::Counters`] for the names.
 pub(crate) fn print_counters(plan: &CorePlan, running: &Running<Failure>) {
@@ -28,9 +29,10 @@ pub(crate) fn print_stalls(running: &Running<Failure>) {
     }
 }
 
-/// Ring features in force, and where the pages lie.
-pub(crate) fn print_report(running: &Running<Failure>) {
-    for line in running.report().to_string().lines() {
+/// Ring features in force, and where the pages lie; those of the program's image where it has a node.
+pub(crate) fn print_report(running: &Running<Failure>, image: Option<&Image>) {
+    let image = image.map_or_else(String::new, Image::to_string);
+    for line in image.lines().chain(running.report().to_string().lines()) {
         say(line);
     }
 }

@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::exit::Failure;
-use crate::signals::{Signal, Signals};
+use crate::processes::member::Image;
+use crate::signals::{Orders, Signal};
 use crate::stats;
 
 /// How far the ending has come.
@@ -26,33 +27,40 @@ enum Phase {
 /// Waits until all cores have ended.
 ///
 /// The first SIGINT or SIGTERM stops accepting and gives what runs `grace` to finish; the end of the grace or a
-/// second signal cuts it. SIGUSR1 prints counters, stalls and report; `figures` asks for the counters at the end.
+/// second signal cuts it, and so does the end of whoever gives the orders. SIGUSR1 prints counters, stalls and report, with where the
+/// `image` lies; `figures` asks for the counters at the end.
 ///
 /// # Errors
 /// The first failure of a core.
 pub(crate) fn supervise(
     plan: &CorePlan,
     running: Running<Failure>,
-    signals: &Signals,
+    orders: Orders,
+    image: Option<&Image>,
     grace: Duration,
     figures: bool,
 ) -> Result<(), Failure> {
     let mut phase = Phase::Open;
+    let mut orders = Some(orders);
     loop {
         let deadline = if let Phase::Closing(deadline) = phase { Some(deadline) } else { None };
-        let (finished, signalled) = wait(&running, signals, deadline)
+        let (finished, signalled) = wait(&running, orders.as_ref(), deadline)
             .map_err(|error| Failure::failed("cannot wait for signals and cores", error))?;
         if finished {
             break;
         }
-        if signalled {
-            match signals.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
+        if signalled && let Some(from) = &orders {
+            match from.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
                 Some(Signal::Show) => {
                     stats::print_counters(plan, &running);
                     stats::print_stalls(&running);
-                    stats::print_report(&running);
+                    stats::print_report(&running, image);
                 }
                 Some(Signal::End) => phase = escalate(phase, &running, grace),
+                Some(Signal::Gone) => {
+                    running.cut();
+                    (phase, orders) = (Phase::Cut, None);
+                }
                 None => {}
             }
         }
@@ -89,11 +97,13 @@ fn escalate(phase: Phase, running: &Running<Failure>, grace: Duration) -> Phase 
 /// Waits for the cores' end, a signal or the deadline, and says which of the first two came.
 fn wait(
     running: &Running<Failure>,
-    signals: &Signals,
+    orders: Option<&Orders>,
     deadline: Option<Instant>,
 ) -> io::Result<(bool, bool)> {
     let finished = running.finished_fd();
-    let mut fds = [PollFd::new(&finished, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+    let finished = PollFd::new(&finished, PollFlags::IN);
+    let mut fds: Vec<_> =
+        [finished].into_iter().chain(orders.map(|orders| PollFd::new(orders, PollFlags::IN))).collect();
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let left =
         left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
@@ -101,5 +111,6 @@ fn wait(
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(errno.into()),
     }
-    Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty()))
+    let came = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
+    Ok((came(fds.first()), came(fds.get(1))))
 }

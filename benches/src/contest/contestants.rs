@@ -39,8 +39,14 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
         Kind::Hello(_) => {
             add("bare", "{bare}/bare_http --cpu {cpu} --body {body}", Learn::Line, None);
             for sendfile in ["on", "off"] {
-                add(&format!("nginx sendfile {sendfile}"), NGINX, Learn::Port, Some(nginx_files(sendfile)));
+                add(
+                    &format!("nginx sendfile {sendfile}"),
+                    NGINX,
+                    Learn::Port,
+                    Some(nginx_files(sendfile, CACHE)),
+                );
             }
+            add("nginx uncached", NGINX, Learn::Port, Some(nginx_files("on", "")));
             add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
             add("annulus hello", "{bare}/annulus_hello --cpu {cpu} --body {body}", Learn::Line, None);
             add("annulus hyper", "{bare}/annulus_hyper --cpu {cpu} --body {body}", Learn::Line, None);
@@ -57,8 +63,14 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
                 add(&format!("bare {road}"), &command, Learn::Line, None);
             }
             for sendfile in ["on", "off"] {
-                add(&format!("nginx sendfile {sendfile}"), NGINX, Learn::Port, Some(nginx_files(sendfile)));
+                add(
+                    &format!("nginx sendfile {sendfile}"),
+                    NGINX,
+                    Learn::Port,
+                    Some(nginx_files(sendfile, CACHE)),
+                );
             }
+            add("nginx uncached", NGINX, Learn::Port, Some(nginx_files("on", "")));
             for road in ["ring", "inline"] {
                 add(&format!("annulus {road}"), &format!("{ANNULUS_SERVE} --road {road}"), Learn::Line, None);
             }
@@ -148,8 +160,12 @@ const SMALL_ROADS: &[&str] = &["mshot", "recv-send:64k", "inline-splice:64k"];
 
 const NGINX: &str = "nginx -p {scratch} -c {scratch}/conf -e stderr";
 
-/// One process, no log, descriptors kept open: what nginx's own tuning pages advise for static files.
-fn nginx_files(sendfile: &str) -> String {
+/// Descriptors kept open and not looked at for an hour: what nginx's own tuning pages advise for static files, and what it
+/// does not do unless it is told to.
+const CACHE: &str = "open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;";
+
+/// One process, no log.
+fn nginx_files(sendfile: &str, cache: &str) -> String {
     format!(
         "daemon off; master_process off; worker_processes 1; pid {{scratch}}/pid; error_log stderr crit;
 events {{ worker_connections 20000; }}
@@ -157,7 +173,7 @@ http {{
   access_log off; server_tokens off; default_type application/octet-stream;
   sendfile {sendfile}; tcp_nopush on; tcp_nodelay on;
   keepalive_timeout 300s; keepalive_requests 1000000000;
-  open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;
+  {cache}
   client_body_temp_path {{scratch}}/a; proxy_temp_path {{scratch}}/b; fastcgi_temp_path {{scratch}}/c;
   uwsgi_temp_path {{scratch}}/d; scgi_temp_path {{scratch}}/e;
   server {{ listen 127.0.0.1:{{port}}; root {{root}}; }}

@@ -1,9 +1,12 @@
 //! Threads that are pinned to one CPU, with their stack, thread descriptor and thread-local storage on the right node.
 
+mod creator;
 mod helper;
 mod policy;
 mod spawn;
+mod stacks;
 
+pub use creator::starting_at;
 pub use helper::{Origin, spawn_helper};
 pub use policy::{InheritedPolicy, PolicyState, inherited_policy};
 pub(crate) use policy::{refusal, remedy};

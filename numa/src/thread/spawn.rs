@@ -4,23 +4,26 @@
 //! node. So the creator moves itself to the CPU and takes a policy that prefers the node before it spawns, and puts both back
 //! after. The new thread inherits the affinity, hence never runs anywhere else.
 //!
+//! The kernel does the same with its stack of the thread ([`super::stacks`]).
+//!
 //! A second trap: glibc keeps the stacks and the heaps (malloc arenas) of ended threads and gives them out again, with pages where
 //! the former owner had them. The new thread therefore looks at both and moves strays home.
 
 use std::{cell::RefCell, io, thread::JoinHandle};
 
-use libc::{MPOL_DEFAULT, MPOL_LOCAL, MPOL_PREFERRED};
+use libc::{MPOL_LOCAL, MPOL_PREFERRED};
 
-use super::policy::{self, InheritedPolicy, PolicyState};
+use super::creator::Creator;
+use super::policy::{InheritedPolicy, PolicyState};
+use super::stacks::with_fresh_stacks;
 use crate::{
-    CpuId, CpuSet, Error, ErrorKind, NodeId, NodeSet, Result,
+    CpuId, Error, NodeId, Result,
     plan::PlannedCore,
     set::IdSet,
     sys::{self, Policy},
     verify,
 };
 
-const CHECK_CPU: &str = "check that it is online, that the cgroup's cpuset allows it, and that no seccomp profile refuses sched_setaffinity";
 pub(super) const CHECK_THREADS: &str =
     "look at the limits of processes (ulimit -u, cgroup pids.max) and of memory";
 
@@ -70,17 +73,18 @@ where
     if name.contains('\0') {
         return Err(Error::input(format!("the thread name {name:?} holds a NUL byte; leave it out")));
     }
-    let creator = Creator::go_to(core)?;
+    let creator = Creator::of_thread(core.cpu, core.memory)?;
     let (birth, inherited, keep) = (creator.birth.clone(), creator.inherited(), creator.bind_to_keep());
     let (cpu, home, memory) = (core.cpu, core.node, core.memory);
     let builder = std::thread::Builder::new().name(name.clone());
-    let spawned = builder.spawn(move || {
+    let start = move || {
         let life = live(home, memory, &inherited, keep);
         let moved_pages = verify::bring_own_home(memory);
         let placement = ThreadPlacement { cpu, memory, birth, life, inherited, moved_pages };
         PLACEMENT.set(Some(placement));
         f()
-    });
+    };
+    let spawned = with_fresh_stacks(|| builder.spawn(start));
     drop(creator);
     spawned
         .map_err(|e| Error::io(format_args!("cannot start thread {name:?} on CPU {cpu}"), e, CHECK_THREADS))
@@ -101,7 +105,7 @@ where
     }
     let cpu = core.cpu;
     // Whether we may run there is found out here, where an error can be returned.
-    drop(Creator::go_to(core)?);
+    drop(Creator::of_thread(core.cpu, core.memory)?);
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
         if let Err(e) = sys::set_affinity(&cpu.into()) {
             tracing::warn!(error = %e, %cpu, "a thread could not be pinned to its CPU, though its creator was allowed there");
@@ -129,72 +133,5 @@ fn live(home: NodeId, memory: NodeId, inherited: &InheritedPolicy, keep: Option<
     match sys::set_policy(&policy) {
         Ok(()) => state,
         Err(e) => PolicyState::refused("set_mempolicy", &e),
-    }
-}
-
-/// The creating thread while it stands on the new thread's CPU; dropping it goes back.
-struct Creator {
-    affinity: CpuSet,
-    /// The policy to put back, and to judge by; the error when it cannot be read.
-    policy: io::Result<Policy>,
-    changed_policy: bool,
-    birth: PolicyState,
-}
-
-impl Creator {
-    fn go_to(core: &PlannedCore) -> Result<Self> {
-        let affinity = super::affinity_of_current()?;
-        let mut creator = Self {
-            affinity,
-            policy: sys::policy(),
-            changed_policy: false,
-            birth: PolicyState::Preferred(core.memory),
-        };
-        sys::set_affinity(&core.cpu.into()).map_err(|e| {
-            let kind = match e.raw_os_error() {
-                Some(libc::EINVAL) => ErrorKind::Input,
-                Some(libc::EPERM) => ErrorKind::Platform,
-                _ => ErrorKind::Io,
-            };
-            Error::io(format_args!("cannot run on CPU {} (sched_setaffinity)", core.cpu), e, CHECK_CPU)
-                .with_kind(kind)
-        })?;
-        // A policy that cannot be read could not be put back.
-        match &creator.policy {
-            Err(e) => creator.birth = PolicyState::refused("get_mempolicy", e),
-            Ok(_) => match sys::set_policy(&Policy::new(MPOL_PREFERRED, core.memory)) {
-                Ok(()) => creator.changed_policy = true,
-                Err(e) => creator.birth = PolicyState::refused("set_mempolicy", &e),
-            },
-        }
-        Ok(creator)
-    }
-
-    fn inherited(&self) -> InheritedPolicy {
-        match &self.policy {
-            Ok(policy) => policy::name(policy.clone()),
-            Err(e) => InheritedPolicy::Unknown(e.raw_os_error().unwrap_or(0)),
-        }
-    }
-
-    fn bind_to_keep(&self) -> Option<Policy> {
-        self.policy.as_ref().ok().filter(|p| p.mode() == libc::MPOL_BIND).cloned()
-    }
-}
-
-impl Drop for Creator {
-    fn drop(&mut self) {
-        if let (true, Ok(before)) = (self.changed_policy, &self.policy)
-            && let Err(e) = sys::set_policy(before)
-        {
-            // Its nodes may have left the cpuset in between; the default is always possible and binds nothing.
-            let fallback = sys::set_policy(&Policy::new(MPOL_DEFAULT, NodeSet::new()));
-            tracing::warn!(error = %e, ?fallback, "the creating thread's memory policy could not be put back; it is the default now");
-        }
-        if let Err(e) = sys::set_affinity(&self.affinity) {
-            // Its CPUs may have left the cpuset in between; the kernel intersects a full mask with what is allowed.
-            let fallback = sys::set_affinity(&(0..8192).map(CpuId).collect());
-            tracing::warn!(error = %e, ?fallback, cpus = %self.affinity, "the creating thread's CPU affinity could not be put back; it may run anywhere allowed now");
-        }
     }
 }

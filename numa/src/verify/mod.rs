@@ -12,6 +12,7 @@ mod own;
 
 use std::{collections::BTreeMap, fmt, ops::Range};
 
+pub(crate) use numa_maps::mapping;
 pub use own::{
     bring_home, heap_of_current_thread, mapping_of, stack_of_current_thread,
     thread_descriptor_of_current_thread, tls_of_current_thread,

@@ -74,7 +74,7 @@ impl Pages {
 }
 
 /// `7f0000000000-7f0000003000 rw-p ...`
-pub(super) fn mapping(line: &str) -> Option<Range<usize>> {
+pub(crate) fn mapping(line: &str) -> Option<Range<usize>> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }

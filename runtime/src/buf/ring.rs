@@ -27,7 +27,7 @@ use crate::{Error, ErrorKind, Result};
 /// The one buffer group of a core.
 pub(crate) const BUFFER_GROUP: u16 = 0;
 /// Bytes of a buffer: two pages hold a request with its headers, and a bulk receive takes several at a time.
-pub(super) const BUFFER_SIZE: usize = 8 << 10;
+pub(crate) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
@@ -249,7 +249,9 @@ impl BufRing {
             let next = self.hungry.borrow_mut().pop_front();
             let Some(socket) = next else { return };
             // Otherwise it was dropped, or quiesced, while it stood in the queue.
-            if socket.upgrade().is_some_and(|socket| socket.fed(core)) {
+            let Some(socket) = socket.upgrade() else { continue };
+            socket.left_queue();
+            if socket.fed(core) {
                 meals -= 1;
             }
         }
@@ -297,6 +299,12 @@ impl BufRing {
         self.hungry.borrow_mut().push_back(Rc::downgrade(socket));
     }
 
+    /// Entries in the queue of streams that wait for a buffer.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn queue_len(&self) -> usize {
+        self.hungry.borrow().len()
+    }
+
     /// Whether streams wait for buffers.
     pub(crate) fn is_short(&self) -> bool {
         !self.hungry.borrow().is_empty()
@@ -311,8 +319,11 @@ impl BufRing {
     fn is_waited_for(&self) -> bool {
         let mut hungry = self.hungry.borrow_mut();
         while let Some(first) = hungry.front() {
-            if first.upgrade().is_some_and(|socket| socket.is_starved()) {
-                return true;
+            if let Some(socket) = first.upgrade() {
+                if socket.is_starved() {
+                    return true;
+                }
+                socket.left_queue();
             }
             hungry.pop_front();
         }

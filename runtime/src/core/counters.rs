@@ -196,7 +196,8 @@ counters! {
     relay_bytes_inline,
     /// Relayed bytes moved by splice SQEs.
     relay_bytes_ring,
-    /// Relayed bytes that were copied: no pipe could be had, or splicing had stopped before an urgent byte.
+    /// Relayed bytes that were copied: messages smaller than a receive buffer, and what stood before bulk; or no pipe could be
+    /// had, or splicing had stopped before an urgent byte.
     relay_bytes_copied,
     /// Operations that the kernel had not given back when the core ended; their memory was leaked.
     ops_leaked,

@@ -344,7 +344,7 @@ mod tests {
         Some(runtime.start(idle).unwrap())
     }
 
-    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Meant to fail (not yet seen): with a wish
+    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Seen to fail: with a wish
     /// that only rings, the other sleeps on.
     #[test]
     fn a_stop_reaches_a_core_whose_signal_was_lost() {
@@ -367,7 +367,8 @@ mod tests {
         running.wait().unwrap();
     }
 
-    /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is lost.
+    /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is lost. Seen to
+    /// fail, by waiting for ever: without the signal in `ring_refused`.
     #[test]
     fn a_ring_that_takes_no_message_is_rung_by_its_eventfd() {
         const ROUNDS: usize = 50;

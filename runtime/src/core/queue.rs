@@ -52,15 +52,11 @@ impl Latch {
     }
 }
 
-/// The queue. Shared by both sides.
-pub(crate) struct Queue<T> {
-    places: Sender<T>,
-    messages: Receiver<T>,
-    /// Who found no place waits here.
-    room: Event,
-    /// How many do, or are about to.
+/// Those that found no place, and how many they are.
+struct Room {
+    event: Event,
+    /// How many wait, or are about to.
     waiting: AtomicUsize,
-    latch: Latch,
 }
 
 /// Counts one that waits, for as long as it lives.
@@ -79,6 +75,59 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl Room {
+    fn new() -> Self {
+        Self { event: Event::new(), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Tries to put a message until it is put or refused for good.
+    async fn find<T>(&self, mut message: T, put: impl Fn(T) -> Result<(), Refused<T>>) -> Result<(), T> {
+        loop {
+            let mut room = None;
+            // Room that is made before we listen is told to nobody: listen first, look again, and only then wait.
+            for _ in 0..2 {
+                message = match put(message) {
+                    Ok(()) => return Ok(()),
+                    Err(Refused::Closed(message)) => return Err(message),
+                    Err(Refused::Full(message)) => message,
+                };
+                room.get_or_insert_with(|| {
+                    let waiting = Waiting::new(&self.waiting);
+                    let listener = self.event.listen();
+                    // Before the second look.
+                    fence(Ordering::SeqCst);
+                    (waiting, listener)
+                });
+            }
+            if let Some((_waiting, room)) = room {
+                room.await;
+            }
+        }
+    }
+
+    /// So many places have become free: as many that wait may look again.
+    fn made(&self, places: usize) {
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.event.notify_additional(places);
+        }
+    }
+
+    /// There will be no more places. After the latch is closed.
+    fn close(&self) {
+        self.event.notify(usize::MAX);
+    }
+}
+
+/// The queue. Shared by both sides.
+pub(crate) struct Queue<T> {
+    places: Sender<T>,
+    messages: Receiver<T>,
+    /// Who found no place waits here.
+    room: Room,
+    latch: Latch,
+}
+
 /// Why a message was not put, with the message.
 pub(crate) enum Refused<T> {
     Full(T),
@@ -90,7 +139,7 @@ impl<T> Queue<T> {
     pub(crate) fn new(places: usize) -> Self {
         debug_assert!(places > 0);
         let (places, messages) = bounded(places);
-        Self { places, messages, room: Event::new(), waiting: AtomicUsize::new(0), latch: Latch::new() }
+        Self { places, messages, room: Room::new(), latch: Latch::new() }
     }
 
     /// Puts a message, if there is room. From any thread; afterwards the receiver is to be told.
@@ -114,31 +163,10 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// The queue is closed, or was before there was room: the message comes back.
-    pub(crate) async fn put(&self, mut message: T, told: impl Fn()) -> Result<(), T> {
-        loop {
-            let mut room = None;
-            // Room that is made before we listen is told to nobody: listen first, look again, and only then wait.
-            for _ in 0..2 {
-                message = match self.try_put(message) {
-                    Ok(()) => {
-                        told();
-                        return Ok(());
-                    }
-                    Err(Refused::Closed(message)) => return Err(message),
-                    Err(Refused::Full(message)) => message,
-                };
-                room.get_or_insert_with(|| {
-                    let waiting = Waiting::new(&self.waiting);
-                    let listener = self.room.listen();
-                    // Before the second look.
-                    fence(Ordering::SeqCst);
-                    (waiting, listener)
-                });
-            }
-            if let Some((_waiting, room)) = room {
-                room.await;
-            }
-        }
+    pub(crate) async fn put(&self, message: T, told: impl Fn()) -> Result<(), T> {
+        self.room.find(message, |message| self.try_put(message)).await?;
+        told();
+        Ok(())
     }
 
     /// Messages in the queue.
@@ -158,10 +186,7 @@ impl<T> Queue<T> {
 
     /// So many messages were taken: as many that wait may look again.
     pub(crate) fn made_room(&self, places: usize) {
-        fence(Ordering::SeqCst);
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.room.notify_additional(places);
-        }
+        self.room.made(places);
     }
 
     /// Whether the receiver takes no more.
@@ -173,7 +198,7 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         self.latch.close();
         // They look again and find the queue closed.
-        self.room.notify(usize::MAX);
+        self.room.close();
         self.empty();
     }
 
@@ -186,62 +211,4 @@ impl<T> Queue<T> {
 }
 
 #[cfg(all(test, loom))]
-mod loom_tests {
-    use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicUsize, Ordering};
-    use loom::thread;
-
-    use super::Latch;
-    use crate::sync::model::{Turn, check};
-
-    /// A queue of relaxed words stands for the channel: what orders them is the latch alone.
-    struct Model {
-        latch: Latch,
-        places: [AtomicUsize; 2],
-        taken: AtomicUsize,
-        turn: Turn,
-    }
-
-    impl Model {
-        fn empty(&self) {
-            self.turn.pass();
-            for place in &self.places {
-                let found = place.swap(0, Ordering::Relaxed);
-                self.taken.fetch_add(found, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// (Seen: without the sender's fence a message stays behind.)
-    #[test]
-    fn nothing_stays_in_a_closed_queue() {
-        check(3, || {
-            let model = Arc::new(Model {
-                latch: Latch::new(),
-                places: [AtomicUsize::new(0), AtomicUsize::new(0)],
-                taken: AtomicUsize::new(0),
-                turn: Turn::new(),
-            });
-            let senders = [0, 1].map(|sender: usize| {
-                let model = Arc::clone(&model);
-                thread::spawn(move || {
-                    if model.latch.is_closed() {
-                        return 0;
-                    }
-                    // As the channel does: a change of the word. Loom may take a plain store for older than a swap that
-                    // did not read it.
-                    model.places[sender].fetch_add(1, Ordering::Relaxed);
-                    model.turn.pass();
-                    if model.latch.closed_meanwhile() {
-                        model.empty();
-                    }
-                    1
-                })
-            });
-            model.latch.close();
-            model.empty();
-            let put: usize = senders.map(|sender| sender.join().unwrap()).iter().sum();
-            assert_eq!(model.taken.load(Ordering::Relaxed), put);
-        });
-    }
-}
+mod loom_tests;

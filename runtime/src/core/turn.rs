@@ -62,7 +62,7 @@ mod tests {
         ]
     }
 
-    /// Meant to fail (not yet seen): without the second look at the number a poll goes by the name of the next.
+    /// Seen to fail: without the second look at the number a poll goes by the name of the next.
     #[test]
     fn a_poll_never_goes_by_the_name_of_a_later_one() {
         let (word, places) = (TurnWord::new(), places());

@@ -4,13 +4,14 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path};
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fs::FileType;
 
 use super::open::open_path;
 use super::{File, FileKind, OpenOptions, Stat};
+use crate::error::os;
 use crate::op::ask;
 use crate::op::mkdir::Mkdir;
 use crate::op::open::Open;
@@ -93,10 +94,22 @@ impl Dir {
         File::from_fd(fd).stat().await
     }
 
+    /// What a path that starts here stands for, symbolic links followed, asked on the core (`fstatat(2)`): the quick way to
+    /// see that a name still stands for a file that was opened before. Unlike everything else here it also follows what
+    /// leads out of the directory, so it says nothing about what may be opened. Names that are not in memory are looked up
+    /// while the core waits.
+    ///
+    /// # Errors
+    /// The system's reason as it is.
+    pub fn stat_now(&self, path: impl AsRef<Path>) -> Result<Stat> {
+        let stat = rustix::fs::statat(&*self.fd, path.as_ref(), rustix::fs::AtFlags::empty()).map_err(os)?;
+        Ok(Stat::from(&stat))
+    }
+
     /// Makes a directory, with `mode` (`0o777` is usual) before the umask. Linux 5.15 (`mkdirat(2)`).
     ///
     /// # Errors
-    /// The system's reason as it is, `EEXIST` among them; `EINVAL` for a path that ends in no name (`a/..`).
+    /// The system's reason as it is, `EEXIST` among them; `EINVAL` for a path that ends in no name (`a/..`, `a/.`).
     ///
     /// # Cancellation
     /// The directory may have been made.
@@ -109,7 +122,8 @@ impl Dir {
     /// what it leads to. Linux 5.11 (`unlinkat(2)`).
     ///
     /// # Errors
-    /// The system's reason as it is: `EISDIR` for a directory; `EINVAL` for a path that ends in no name.
+    /// The system's reason as it is: `EISDIR` for a directory, `ENOTDIR` for a file whose name ends in a slash; `EINVAL` for
+    /// a path that ends in no name.
     ///
     /// # Cancellation
     /// The name may have been removed.
@@ -172,15 +186,21 @@ impl Dir {
 
     /// Where a name that is to be made, changed or removed stands: its directory, found beneath this one, and its last
     /// part. The calls that change names know no `RESOLVE_BENEATH`; in the very directory, a single name leads nowhere.
+    ///
+    /// Cut where the kernel cuts it, and not by [`Path::components`], which takes `a/` and `a/.` for `a`. A slash at the end
+    /// stays with the name, as the kernel's word that it must be a directory; no call here follows a link for it.
     async fn place(&self, path: &Path) -> io::Result<(Rc<OwnedFd>, CString)> {
-        let Some(Component::Normal(name)) = path.components().next_back() else {
+        let path = path.as_os_str().as_bytes();
+        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let start = path[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        if matches!(&path[start..end], b"" | b"." | b"..") {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        };
-        let name = CString::new(name.as_bytes())?;
-        let parent = path.parent().unwrap_or(Path::new(""));
-        if parent == Path::new("") {
+        }
+        let name = CString::new(&path[start..path.len().min(end + 1)])?;
+        if start == 0 {
             return Ok((Rc::clone(&self.fd), name));
         }
+        let parent = Path::new(OsStr::from_bytes(&path[..start]));
         let fd = open_path(&self.fd, parent, libc::O_PATH | libc::O_DIRECTORY).await?;
         Ok((Rc::new(fd), name))
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::residency::{cached, read_now};
 use super::{Alignment, OpenOptions, Stat};
 use crate::buf::owned::AtMost;
 use crate::buf::{BufError, IoBuf, IoBufMut};
@@ -144,6 +145,32 @@ impl File {
                 Err(e) => return Err(BufError::io("read failed", e, buf)),
             }
         }
+    }
+
+    /// As [`read_at`](Self::read_at), on the core, if that is possible without waiting for a disk: `None` where it is not, or
+    /// nobody can tell (some network and user-space file systems), or the file was opened for direct I/O. A file in memory is
+    /// read so for less than a trip through the ring costs. Linux 4.14 (`preadv2(2)`, `RWF_NOWAIT`).
+    ///
+    /// It may read less than there is: up to the first page that is not in memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
+    pub fn read_now<B: IoBufMut>(&self, buf: &mut B, offset: u64) -> Result<Option<usize>> {
+        if self.direct.is_some() {
+            return Ok(None);
+        }
+        let read = read_now(self.as_fd(), offset, buf.room()).map_err(|e| Error::io("read failed", e))?;
+        if let Some(n) = read {
+            // SAFETY: preadv2(2) has written them.
+            unsafe { buf.filled(n) };
+        }
+        Ok(read)
+    }
+
+    /// Whether `len` bytes from `offset` on are in memory, as far as the kernel lets us know (`cachestat(2)`, Linux 6.5; where
+    /// that is missing or refused the first byte has to speak for all, `preadv2(2)`). True also where no disk is known of.
+    pub fn is_cached(&self, offset: u64, len: u64) -> bool {
+        cached(self.as_fd(), offset, len, len) == len
     }
 
     /// Reads `len` bytes at `offset` (bytes) into the room of `buf`. Linux 5.6 (`pread(2)`).

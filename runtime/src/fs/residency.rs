@@ -5,6 +5,7 @@
 //! byte, which is trusted for one step. On overlayfs `cachestat` sees an empty mapping and finds everything cold: such
 //! files are brought in by the ring, 1 MiB at a time, hot or not.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,7 +62,7 @@ pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> 
             )
         };
         if rc == 0 {
-            let pages = (offset + len).div_ceil(PAGE) - offset / PAGE;
+            let pages = offset.saturating_add(len).div_ceil(PAGE) - offset / PAGE;
             return if stat.nr_cache >= pages { len } else { 0 };
         }
         // A refusal (EPERM) is about this file; only a missing call is for good.
@@ -70,6 +71,26 @@ pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> 
         }
     }
     if first_byte_is_cached(file, offset) { len.min(step) } else { 0 }
+}
+
+/// Reads what is in memory, on the core. `None` where that would mean to wait, or the file system cannot promise that it does
+/// not.
+pub(super) fn read_now(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    room: &mut [MaybeUninit<u8>],
+) -> std::io::Result<Option<usize>> {
+    let vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+    // SAFETY: preadv2(2) fills at most the room, which is ours for the call.
+    let rc = unsafe { libc::preadv2(file.as_raw_fd(), &vector, 1, offset as i64, libc::RWF_NOWAIT) };
+    if rc >= 0 {
+        return Ok(Some(rc as usize));
+    }
+    let e = std::io::Error::last_os_error();
+    match e.raw_os_error() {
+        Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR) => Ok(None),
+        _ => Err(e),
+    }
 }
 
 fn first_byte_is_cached(file: BorrowedFd<'_>, offset: u64) -> bool {

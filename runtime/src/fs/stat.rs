@@ -25,6 +25,8 @@ pub struct Stat {
     pub allocated: u64,
     /// When its content was last changed.
     pub modified: SystemTime,
+    /// When anything of it was last changed, its content, owner, permissions or names (`ctime`): nobody can set this.
+    pub changed: SystemTime,
     /// When it was last read, as far as the file system keeps count.
     pub accessed: SystemTime,
     /// When it was made. `None` where the file system does not know, and from [`stat_now`](super::File::stat_now).
@@ -39,6 +41,16 @@ pub struct Stat {
     pub device: u64,
     /// Inode number; with the device it names the file.
     pub inode: u64,
+}
+
+impl Stat {
+    /// Whether `other` is of the same file, and as far as can be told nothing of it has changed between: neither content nor
+    /// owner nor permissions. A file system counts its times in ticks (4 ms are usual): of two changes in one the second is
+    /// not seen by this.
+    pub fn is_unchanged(&self, other: &Stat) -> bool {
+        let identity = |s: &Stat| (s.device, s.inode, s.kind, s.mode, s.owner, s.links, s.size);
+        self.changed == other.changed && self.modified == other.modified && identity(self) == identity(other)
+    }
 }
 
 fn time(seconds: i64, nanoseconds: u32) -> SystemTime {
@@ -67,6 +79,7 @@ impl From<&libc::statx> for Stat {
             size: s.stx_size,
             allocated: s.stx_blocks.saturating_mul(STAT_BLOCK),
             modified: time(s.stx_mtime.tv_sec, s.stx_mtime.tv_nsec),
+            changed: time(s.stx_ctime.tv_sec, s.stx_ctime.tv_nsec),
             accessed: time(s.stx_atime.tv_sec, s.stx_atime.tv_nsec),
             created: born.then(|| time(s.stx_btime.tv_sec, s.stx_btime.tv_nsec)),
             mode: mode & 0o7777,
@@ -85,6 +98,7 @@ impl From<&rustix::fs::Stat> for Stat {
             size: s.st_size as u64,
             allocated: (s.st_blocks as u64).saturating_mul(STAT_BLOCK),
             modified: time(s.st_mtime, s.st_mtime_nsec as u32),
+            changed: time(s.st_ctime, s.st_ctime_nsec as u32),
             accessed: time(s.st_atime, s.st_atime_nsec as u32),
             created: None,
             mode: s.st_mode & 0o7777,

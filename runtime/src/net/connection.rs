@@ -13,7 +13,7 @@ use rustix::net::{SocketType, sockopt};
 
 use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
 use super::place::Place;
-use super::socket::Socket;
+use super::socket::{Socket, lingers};
 use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
@@ -24,7 +24,8 @@ use crate::{Error, ErrorKind, Result};
 /// either. All methods take `&self`: a reader and a writer may share it in an `Rc`, or take a half each
 /// ([`split`](Self::split)). Not `Send`: it belongs to its core's ring.
 ///
-/// Dropping it closes it; bytes already given to the kernel are still delivered. Of two halves, dropping the [`Writer`]
+/// Dropping it closes it; bytes already given to the kernel are still delivered. The close leaves at the end of the core's
+/// turn: a task that blocks its thread until the peer has seen it [waits for ever](crate#what-holds-everywhere). Of two halves, dropping the [`Writer`]
 /// shuts the write side down (the peer sees the end of the stream), dropping the [`Reader`] stops receiving, and the
 /// socket is closed with the later of them.
 pub struct Connection<F: Family, S: Side = Both> {
@@ -52,6 +53,12 @@ impl<F: Family> Connection<F> {
         Self::of(Socket::new(fd))
     }
 
+    /// Says whether closing it may take long.
+    pub(super) fn lingering(self, lingers: bool) -> Self {
+        self.socket().set_lingers(lingers);
+        self
+    }
+
     /// Takes over a connected socket that was made elsewhere: inherited, received over a Unix socket, or given up by
     /// another core. It is made non-blocking and close-on-exec; its other options stay as they are.
     ///
@@ -59,7 +66,8 @@ impl<F: Family> Connection<F> {
     /// [`ErrorKind::Input`] when it is no stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`.
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
         adopt::<F>(&fd, SocketType::STREAM, F::NAME)?;
-        Ok(Self::from_fd(fd))
+        let lingers = lingers(fd.as_fd());
+        Ok(Self::from_fd(fd).lingering(lingers))
     }
 
     /// Gives the socket up: the descriptor, and what had come and was not taken. No operation of this core's ring takes

@@ -13,15 +13,18 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
+use super::listener::ListenOptions;
 use super::place::Place;
 use super::unix_path::Bound;
 use crate::core::Core;
 use crate::error::os;
+use crate::numa::CpuId;
 use crate::runtime::state::RuntimeShared;
 use crate::{Error, ErrorKind, Result};
 
@@ -197,6 +200,30 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
     }
     Ok(socket)
+}
+
+/// Listening sockets on one address, one for each of `cpus`, for processes that serve it together: each takes its own over by
+/// [`TcpListener::from_owned_fd`](super::TcpListener::from_owned_fd), and says that it is [`sole`](super::Listener::sole). They listen when this
+/// returns, and the kernel spreads connections over them as over those of one runtime. Port 0 gives one real port; a port that another
+/// program has is refused. They are close-on-exec: clear that in those that a child process shall have.
+///
+/// # Errors
+/// As for [`TcpListener::bind`](super::TcpListener::bind).
+pub fn listening_sockets(
+    address: SocketAddr,
+    options: &ListenOptions,
+    cpus: &[CpuId],
+) -> Result<Vec<OwnedFd>> {
+    let ask = options.ask();
+    let mut place = Place::Ip(address);
+    let mut sockets = Vec::with_capacity(cpus.len());
+    for &cpu in cpus {
+        let socket = open(&place, &ask, !sockets.is_empty()).map_err(|e| refused(&place, &ask, e))?;
+        options.steer(socket.as_fd(), &place, cpu)?;
+        place = Place::of(&socket)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
 }
 
 fn refused(place: &Place, ask: &Ask, e: io::Error) -> Error {

@@ -15,7 +15,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 use super::connection::Connection;
 use super::family::Family;
-use super::socket::{Socket, Travelling};
+use super::socket::{Socket, Travelling, close};
 use crate::core::Core;
 use crate::core::submit::send;
 use crate::error::os;
@@ -29,8 +29,8 @@ use crate::{Error, ErrorKind};
 /// received them when they are dropped), whether the peer has ended its side or receiving has failed, and whether the write
 /// side is poisoned. Half-closed sides and socket options are the kernel's and stay as they are.
 pub struct Packed<F: Family> {
-    fd: OwnedFd,
-    state: Travelling,
+    /// Taken when it is unpacked, and in `drop`.
+    content: Option<(OwnedFd, Travelling)>,
     _family: PhantomData<fn() -> F>,
 }
 
@@ -39,17 +39,30 @@ impl<F: Family> Packed<F> {
     ///
     /// # Panics
     /// On a thread that is no core's.
-    pub fn unpack(self) -> Connection<F> {
+    pub fn unpack(mut self) -> Connection<F> {
         Core::with(|_| ());
-        Connection::of(Socket::arrived(self.fd, self.state))
+        let (fd, state) = self.content.take().expect("taken here and in Drop only");
+        Connection::of(Socket::arrived(fd, state))
+    }
+}
+
+impl<F: Family> Drop for Packed<F> {
+    fn drop(&mut self) {
+        // Where it does not linger, close(2) is quick, and done when this returns.
+        if let Some((fd, state)) = self.content.take()
+            && state.lingers
+        {
+            close(fd, true);
+        }
     }
 }
 
 impl<F: Family> fmt::Debug for Packed<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let content = self.content.as_ref().map(|(fd, state)| (fd, state.came.len()));
         f.debug_struct("Packed")
-            .field("fd", &self.fd)
-            .field("chunks", &self.state.came.len())
+            .field("fd", &content.map(|(fd, _)| fd))
+            .field("chunks", &content.map(|(_, chunks)| chunks))
             .finish_non_exhaustive()
     }
 }
@@ -85,7 +98,7 @@ impl<F: Family> Connection<F> {
                 }
             },
         };
-        Ok(Packed { fd, state, _family: PhantomData })
+        Ok(Packed { content: Some((fd, state)), _family: PhantomData })
     }
 
     /// Gives the connection to core `core`, which goes on with it by `f`, as a task of its own. Completes when that core

@@ -17,8 +17,10 @@ use super::family::Family;
 use super::group::{Ask, Member};
 use super::place::Place;
 use super::room::Room;
+use super::socket::lingers;
 use crate::core::Core;
 use crate::error::os;
+use crate::numa::CpuId;
 use crate::op::accept::Accept;
 use crate::op::slots::Key;
 use crate::{Error, ErrorKind, Result};
@@ -48,9 +50,11 @@ pub(crate) struct Shared {
     /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that wait, the kernel
     /// wakes the first, and who accepts anew stands at the end, so the cores get them in turn. A multishot accept would
     /// keep its place.
-    is_shared: bool,
+    is_shared: Cell<bool>,
     accepting: Cell<Accepting>,
     room: Room,
+    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
+    lingers: bool,
     came: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waiter: RefCell<Option<Waker>>,
 }
@@ -59,9 +63,10 @@ impl Shared {
     fn new(fd: OwnedFd, bound: Place, member: Option<Member>) -> Rc<Self> {
         Rc::new(Self {
             room: Room::new(fd.as_fd()),
+            lingers: member.is_none() && lingers(fd.as_fd()),
             fd: Some(fd),
             bound,
-            is_shared: member.as_ref().is_none_or(|member| member.is_shared),
+            is_shared: Cell::new(member.as_ref().is_none_or(|member| member.is_shared)),
             member,
             accepting: Cell::new(Accepting::Idle),
             came: RefCell::default(),
@@ -176,6 +181,19 @@ impl ListenOptions {
         self.steer_by_cpu = steer;
         self
     }
+
+    pub(super) fn ask(&self) -> Ask {
+        Ask::Stream { backlog: self.backlog.min(i32::MAX as u32) as i32 }
+    }
+
+    /// Gives the socket of the core on `cpu` the connections of that CPU, if so asked.
+    pub(super) fn steer(&self, socket: BorrowedFd<'_>, place: &Place, cpu: CpuId) -> Result<()> {
+        if !self.steer_by_cpu || !matches!(place, Place::Ip(_)) {
+            return Ok(());
+        }
+        sockopt::set_socket_incoming_cpu(socket, cpu.0)
+            .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))
+    }
 }
 
 impl Default for ListenOptions {
@@ -195,16 +213,11 @@ pub struct Listener<F: Family> {
 
 impl<F: Family> Listener<F> {
     pub(super) fn listen_on(place: Place, options: &ListenOptions) -> Result<Self> {
-        let ask = Ask::Stream { backlog: options.backlog.min(i32::MAX as u32) as i32 };
         Core::with(|core| {
-            let (fd, member) = Member::join(core, ask, place)?;
-            let steer = options.steer_by_cpu && !member.is_unix();
+            let (fd, member) = Member::join(core, options.ask(), place)?;
             // From here on its end is that of any listener, whatever fails.
             let this = Self::of(Shared::new(fd, member.bound.clone(), Some(member)));
-            if steer {
-                sockopt::set_socket_incoming_cpu(this.shared.fd(), core.shared.cpu.0)
-                    .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))?;
-            }
+            options.steer(this.shared.fd(), &this.shared.bound, core.shared.cpu)?;
             Ok(this)
         })
     }
@@ -235,6 +248,13 @@ impl<F: Family> Listener<F> {
         Core::with(|_| Ok(Self::of(Shared::new(fd, bound, None))))
     }
 
+    /// Says of a socket that was taken over that nobody else accepts from it, no other core and no other process: then connections are
+    /// accepted by one multishot operation, as on a socket of our own.
+    pub fn sole(self) -> Self {
+        self.shared.is_shared.set(false);
+        self
+    }
+
     fn of(shared: Rc<Shared>) -> Self {
         Self { shared, _family: PhantomData }
     }
@@ -259,7 +279,7 @@ impl<F: Family> Listener<F> {
         let mut resting = false;
         loop {
             match poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx))).await {
-                Ok(fd) => return Ok(Connection::from_fd(fd)),
+                Ok(fd) => return Ok(self.connection(fd)),
                 Err(e) if exhausted(&e) => {
                     Core::with(|core| core.shared.counters.accept_backoffs.add(1));
                     if !std::mem::replace(&mut resting, true) {
@@ -275,6 +295,10 @@ impl<F: Family> Listener<F> {
         }
     }
 
+    fn connection(&self, fd: OwnedFd) -> Connection<F> {
+        Connection::from_fd(fd).lingering(self.shared.lingers)
+    }
+
     fn poll_accept(&self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
         if core.budget.poll(cx).is_pending() {
             return Poll::Pending;
@@ -286,7 +310,7 @@ impl<F: Family> Listener<F> {
         }
         if let Accepting::Idle = self.shared.accepting.get() {
             let many_fit = self.shared.room.for_many();
-            let many = many_fit && !self.shared.is_shared;
+            let many = many_fit && !self.shared.is_shared.get();
             if !many_fit && !self.shared.room.for_one(self.shared.fd()) {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)));
             }
@@ -318,7 +342,7 @@ impl<F: Family> Listener<F> {
         let mut streams = Vec::new();
         for result in self.shared.came.take() {
             match result {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) => {
                     tracing::warn!("a connection on {} could not be taken at the end: {e}", self.shared.bound)
                 }
@@ -327,7 +351,7 @@ impl<F: Family> Listener<F> {
         // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
-                Ok(fd) => streams.push(Connection::from_fd(fd)),
+                Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
                 Err(e) => {
@@ -338,6 +362,12 @@ impl<F: Family> Listener<F> {
             crate::task::consume_budget().await;
         }
         streams
+    }
+}
+
+impl<F: Family> AsFd for Listener<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.fd()
     }
 }
 

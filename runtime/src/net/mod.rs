@@ -29,6 +29,7 @@ pub(crate) mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
+pub use group::listening_sockets;
 pub use hand_over::{HandOverError, Packed};
 pub use inherited::inherited_sockets;
 pub use listener::{ListenOptions, Listener};

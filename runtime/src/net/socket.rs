@@ -28,6 +28,7 @@ use crate::op::poll::{PollOnce, Ready};
 use crate::op::recv::RecvMulti;
 use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
+use crate::spawn_blocking;
 use crate::task::waiters::Waiters;
 
 /// Undelivered chunks at which a stream's receive is switched off.
@@ -66,16 +67,22 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
+    /// Stands in the core's queue of streams that wait for a buffer, perhaps without wanting one any more.
+    queued: Cell<bool>,
     /// Its writer has been dropped.
     unwritten: Cell<bool>,
     /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that find a clean end.
+    cut_off: Cell<Option<i32>>,
     /// What is known of zero-copy sends to its peer. Asked for at the first of them.
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
     custody: RefCell<Custody>,
+    /// Closing it may take long (`SO_LINGER`), as far as is known.
+    lingers: Cell<bool>,
     /// Its connection was reset, to have blocks back.
     was_reset: Cell<bool>,
     /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
@@ -93,6 +100,7 @@ pub(super) struct Travelling {
     end: Option<Option<i32>>,
     poisoned: bool,
     tie: Option<Tie>,
+    pub(super) lingers: bool,
 }
 
 impl Socket {
@@ -101,7 +109,7 @@ impl Socket {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
         let poisoned = !self.is_between_sends();
         let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
-        Travelling { came, end: self.over(), poisoned, tie }
+        Travelling { came, end: self.over(), poisoned, tie, lingers: self.lingers.get() }
     }
 
     /// It stays after all.
@@ -119,6 +127,7 @@ impl Socket {
         if state.poisoned {
             socket.writing.set(Writing::Poisoned);
         }
+        socket.lingers.set(state.lingers);
         socket.stay(state);
         socket
     }
@@ -140,12 +149,15 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
+            queued: Cell::new(false),
             unwritten: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
+            cut_off: Cell::new(None),
             peer: OnceCell::new(),
             lent: Cell::new(0),
             custody: RefCell::new(Custody::Ours(None)),
+            lingers: Cell::new(false),
             was_reset: Cell::new(false),
             rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
@@ -192,6 +204,11 @@ impl Socket {
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
         }
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
+    }
+
+    /// Says whether closing it may take long.
+    pub(super) fn set_lingers(&self, lingers: bool) {
+        self.lingers.set(lingers);
     }
 
     /// The socket cannot send without a copy at all, as a Unix socket cannot.
@@ -242,7 +259,14 @@ impl Socket {
 
     fn starve(self: &Rc<Self>, core: &Core) {
         self.receiving.set(Receiving::Starved);
-        core.bufs.wait_for_buffer(self);
+        if !self.queued.replace(true) {
+            core.bufs.wait_for_buffer(self);
+        }
+    }
+
+    /// It was taken out of the queue of streams that wait for a buffer.
+    pub(crate) fn left_queue(&self) {
+        self.queued.set(false);
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
@@ -282,7 +306,7 @@ impl Socket {
                 if let Some(buffer) = buffer {
                     core.bufs.recycle(buffer);
                 }
-                self.receiving.set(Receiving::Over(None));
+                self.receiving.set(Receiving::Over(self.cut_off.get()));
             }
             (Err(e), buffer) => {
                 if let Some(buffer) = buffer {
@@ -360,7 +384,7 @@ impl Socket {
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
             Receiving::Starved => {
-                // It stands in the queue; when its turn comes it is found not to want a buffer.
+                // It stands in the queue; when its turn comes it is found not to want a buffer, or to want one again.
                 self.receiving.set(Receiving::Idle);
                 Poll::Ready(())
             }
@@ -380,13 +404,26 @@ impl Socket {
         }
     }
 
-    /// Receiving by other means has come to an end: later receives are told the same. One that is armed meanwhile, by a
-    /// second reader, is told by the kernel.
-    pub(crate) fn has_ended(&self, end: Option<&io::Error>) {
+    /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are told of it.
+    pub(crate) fn has_failed(&self, error: &io::Error) {
+        if is_cut_off(error) {
+            self.cut_off.set(error.raw_os_error());
+        }
+    }
+
+    /// What was told of the connection's end, if it was.
+    pub(crate) fn cut_off(&self) -> Option<i32> {
+        self.cut_off.get()
+    }
+
+    /// Receiving by other means has found the end. What it is in truth: an error's errno, or none. Later receives find the
+    /// same; one that is armed meanwhile, by a second reader, is told by the kernel.
+    pub(crate) fn has_ended(&self) -> Option<i32> {
+        let end = self.cut_off.get();
         if let Receiving::Idle = self.receiving.get() {
-            let end = end.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
             self.receiving.set(Receiving::Over(end));
         }
+        end
     }
 
     /// Takes one chunk of what is there, without asking for more.
@@ -484,6 +521,13 @@ impl Socket {
     }
 }
 
+/// Whether an error is that of a connection, and not of the call.
+fn is_cut_off(error: &io::Error) -> bool {
+    use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
+    let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
+    error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
+}
+
 /// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.
 pub(crate) struct Lent(Rc<Socket>);
 
@@ -513,14 +557,27 @@ impl Drop for Socket {
             drop(member.take());
             return;
         }
-        // The last reference: no operation is in flight on this descriptor. Without a core, close(2) does it.
-        let mut fd = Some(fd);
-        Core::try_with(|core| {
-            if let Some(fd) = fd.take() {
-                core.close(fd);
-            }
-        });
+        // The last reference: no operation is in flight on this descriptor.
+        close(fd, self.lingers.get());
     }
+}
+
+/// Closes the descriptor of a connection, from a core through its ring; without a core, close(2) does it. The ring closes a
+/// socket on the core's own thread and, if it lingers, waits there (seen on 6.18), so one that may is closed by a thread
+/// for blocking work.
+pub(super) fn close(fd: OwnedFd, lingers: bool) {
+    let mut fd = Some(fd);
+    Core::try_with(|core| match fd.take() {
+        Some(fd) if lingers => spawn_blocking(move || drop(fd)).detach(),
+        Some(fd) => core.close(fd),
+        None => {}
+    });
+}
+
+/// Whether closing a socket that was made elsewhere may take long.
+pub(super) fn lingers(fd: BorrowedFd<'_>) -> bool {
+    // One that cannot say has no such option.
+    rustix::net::sockopt::socket_linger(fd).is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero()))
 }
 
 /// A socket as something that an operation keeps open.
@@ -532,3 +589,6 @@ impl AsFd for SocketFd {
         self.0.fd()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

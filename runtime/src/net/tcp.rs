@@ -165,12 +165,17 @@ impl<S: Side> TcpStream<S> {
 
     /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). `None`, as at first: they are sent in the
     /// background. Zero: they are thrown away and the peer sees a reset. Longer: the close waits as long for them; it is
-    /// made by an io-wq worker of the ring, so the core does not wait. In whole seconds.
+    /// made by a thread for [blocking work](crate::spawn_blocking), so the core does not wait. In whole seconds.
+    ///
+    /// That is so if the option is set here, or before the descriptor is taken over. Set by other means, it holds the core
+    /// up when the connection is closed.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
     pub fn set_linger(&self, linger: Option<Duration>) -> Result<()> {
-        set("SO_LINGER", sockopt::set_socket_linger(self.socket().fd(), linger))
+        set("SO_LINGER", sockopt::set_socket_linger(self.socket().fd(), linger))?;
+        self.socket().set_lingers(linger.is_some_and(|time| !time.is_zero()));
+        Ok(())
     }
 
     /// What closing does with bytes that have not left.

@@ -7,6 +7,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
 use super::socket::Socket;
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
@@ -139,7 +142,7 @@ fn poisoned() -> Error {
 }
 
 /// What a send came to: an interruption is nothing sent, and nothing sent is an error.
-pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
+pub(super) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
     match result {
         // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),
@@ -148,7 +151,23 @@ pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
             Ok(n)
         }
         Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(0),
-        Err(e) => Err(e),
+        Err(e) => {
+            socket.has_failed(&e);
+            Err(e)
+        }
+    }
+}
+
+/// Gives the kernel what there is room for, by a call on the core (`send(2)`): nothing where there is none.
+pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<usize> {
+    let flags = SendFlags::from_bits_retain(flags as u32) | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match rustix::net::send(socket.fd(), bytes, flags) {
+        Ok(n) => {
+            Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
+            Ok(n)
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(e) => Err(os(e)),
     }
 }
 
@@ -202,7 +221,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                     Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
                 };
                 this.step = Step::Over;
-                match sent(result) {
+                match sent(&this.writer.socket, result) {
                     Ok(n) => this.from += n,
                     // With a part gone the next sender would go on in the middle of this one: that is poison.
                     Err(e) => return this.end(Err(BufError::io("send failed", e, buf)), this.from == 0),

@@ -279,6 +279,13 @@ impl Ring {
         waiting || taskrun || !self.early.borrow().is_empty()
     }
 
+    /// Completions that can be taken.
+    #[cfg(test)]
+    pub(crate) fn completions(&self) -> usize {
+        // SAFETY: one thread only, and no other queue value is alive here.
+        unsafe { self.ring.completion_shared() }.len() + self.early.borrow().len()
+    }
+
     /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that first.
     fn make_room(&self) {
         let made = if self.is_polled() { self.wait_for_poller() } else { self.enter_once(Wait::No) };

@@ -5,14 +5,15 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use super::Road;
 use super::pipe::{Pipe, PipePool, is_lack};
+use crate::buf::ring::BUFFER_SIZE;
 use crate::core::Core;
 use crate::error::os;
 use crate::net::socket::Socket;
-use crate::net::writing::SendAll;
+use crate::net::writing::send_now;
 use crate::net::{Connection, Family, SocketFd};
 use crate::op::ask;
 use crate::op::poll::Ready;
@@ -31,7 +32,8 @@ pub struct RelayEnd {
     pub result: Result<()>,
 }
 
-/// Relays between two connections, TCP or Unix, until both directions have ended, without copying through user memory (`splice(2)`).
+/// Relays between two connections, TCP or Unix, until both directions have ended. Bulk is not copied through user memory
+/// (`splice(2)`); messages that fit a receive buffer (8 KiB) are, which costs less.
 ///
 /// Bytes that were received before but not taken are relayed first. The end of one direction shuts the other stream's
 /// write side down (`shutdown(2)`) and the other direction goes on. An error in one direction ends both. Both streams
@@ -61,30 +63,108 @@ pub async fn relay<A: Family, B: Family>(a: Connection<A>, b: Connection<B>, roa
     RelayEnd { a_to_b, b_to_a, result }
 }
 
+/// Small messages are copied and bulk is spliced, by turns as the stream has them.
 async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut u64) -> Result<()> {
-    for chunk in from.quiesce().await {
-        let n = chunk.len() as u64;
-        SendAll::new(Rc::clone(into), chunk, 0).await?;
-        *moved += n;
-    }
-    // The kernel tells an error once. If the receive that was armed before took it, splicing would find a clean end.
-    let over = from.over();
-    if let Some(Some(errno)) = over {
-        return Err(Error::io("relay failed", io::Error::from_raw_os_error(errno)));
-    }
+    let failed = |e| Error::io("relay failed", e);
+    // Dropped by an error it poisons the other side, which is about to be closed.
     let turn = into.writer().await?;
-    let result = match road {
-        _ if over.is_some() => Ok(()),
-        Road::Inline => inline(from, into, moved).await,
-        Road::Ring => ring(from, into, moved).await,
-    };
+    loop {
+        if let Part::Over = messages(from, into, moved).await.map_err(failed)? {
+            break;
+        }
+        // The kernel tells an error once. If the receive that was armed took it, splicing would find a clean end.
+        match from.over() {
+            Some(Some(errno)) => return Err(failed(io::Error::from_raw_os_error(errno))),
+            Some(None) => break,
+            None => {}
+        }
+        let spliced = match road {
+            Road::Inline => inline(from, into, moved).await,
+            Road::Ring => ring(from, into, moved).await,
+        };
+        if let Part::Over = spliced.map_err(failed)? {
+            break;
+        }
+    }
     turn.done();
-    result.map_err(|e| Error::io("relay failed", e))?;
     match into.shutdown(Shutdown::Write) {
         // The other side has gone altogether: nothing is left to tell it.
         Err(e) if e.io_error().and_then(io::Error::raw_os_error) == Some(libc::ENOTCONN) => Ok(()),
         result => result,
     }
+}
+
+/// How a way of carrying bytes has ended.
+enum Part {
+    /// The end of the stream.
+    Over,
+    /// The other way is the better one now.
+    Change,
+}
+
+/// Bytes that fill a receive buffer: so much at once is bulk, and worth a pipe.
+const BULK: usize = BUFFER_SIZE;
+/// So many bursts of less, one after the other, and it is bulk no longer.
+const PATIENCE: u16 = 3;
+
+/// Receives into the core's buffers and sends on from there, until bulk comes or the other side does not keep up. A message
+/// costs a completion and a call; spliced, it would cost a poll, a pipe and three calls.
+async fn messages(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Part> {
+    let mut rest = loop {
+        match poll_fn(|cx| poll_message(from, into, moved, cx)).await? {
+            Message::Passed => {}
+            Message::Last(rest) => break rest,
+            Message::End => return Ok(Part::Over),
+        }
+    };
+    poll_fn(|cx| Core::with(|core| from.poll_quiet(core, cx))).await;
+    pass_the_others(from, into, &mut rest, moved)?;
+    send_copied(into, rest, moved).await?;
+    Ok(Part::Change)
+}
+
+/// A message that came.
+enum Message {
+    /// It is with the other side, and so may the next be.
+    Passed,
+    /// It was bulk, or more than the other side has room for: these bytes are still to be sent.
+    Last(Vec<u8>),
+    /// None will come.
+    End,
+}
+
+/// Takes a message and sends it on at once. No lease lies in the relay's future: a side that does not read must not hold the
+/// core's buffers, and what it has no room for waits in memory of the heap.
+fn poll_message(
+    from: &Rc<Socket>,
+    into: &Rc<Socket>,
+    moved: &mut u64,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Message>> {
+    let chunk = match Core::with(|core| from.poll_recv(core, cx)) {
+        Poll::Pending => return Poll::Pending,
+        Poll::Ready(chunk) => chunk?,
+    };
+    let Some(chunk) = chunk else { return Poll::Ready(Ok(Message::End)) };
+    let sent = send_now(into, &chunk, 0)?;
+    copied(sent, moved);
+    let is_message = sent == chunk.len() && chunk.len() < BULK;
+    Poll::Ready(Ok(if is_message { Message::Passed } else { Message::Last(chunk[sent..].to_vec()) }))
+}
+
+/// Passes on what had come when receiving ended, behind `rest`.
+fn pass_the_others(
+    from: &Rc<Socket>,
+    into: &Rc<Socket>,
+    rest: &mut Vec<u8>,
+    moved: &mut u64,
+) -> io::Result<()> {
+    while let Some(chunk) = Core::with(|core| from.take_chunk(core)) {
+        let sent = if rest.is_empty() { send_now(into, &chunk, 0)? } else { 0 };
+        copied(sent, moved);
+        rest.extend_from_slice(&chunk[sent..]);
+    }
+    Ok(())
 }
 
 /// Waits until something can be read and takes a pipe for it; `None` where none can be had and bytes are to be copied.
@@ -97,16 +177,17 @@ async fn begin(from: &Rc<Socket>) -> io::Result<Option<Rc<Pipe>>> {
 }
 
 /// `splice(2)` on the core. The pipe is taken when bytes are there and given back when it has run dry.
-async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<()> {
+async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Part> {
     let mut pipe: Option<Rc<Pipe>> = None;
     let mut polled = false;
+    let mut bursts = Bursts::default();
     loop {
         let current = match &pipe {
             Some(pipe) => pipe,
             None => {
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
-                        Seen::End => return Ok(()),
+                        Seen::End => return Ok(Part::Over),
                         Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
@@ -117,20 +198,23 @@ async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Re
         let filled = current.fill_now(from.fd(), None, current.size());
         let fresh = std::mem::replace(&mut polled, false);
         match filled {
-            Ok(n) if n > 0 => {}
+            Ok(n) if n > 0 => bursts.add(n),
             // The end, or so it seems: see `copy_some`.
             Ok(_) => {
                 if matches!(copy_some(from, into, moved).await?, Seen::End) {
-                    return Ok(());
+                    return Ok(Part::Over);
                 }
                 pipe = None;
                 continue;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 if fresh && matches!(copy_some(from, into, moved).await?, Seen::End) {
-                    return Ok(());
+                    return Ok(Part::Over);
                 }
                 pipe = None;
+                if bursts.over() {
+                    return Ok(Part::Change);
+                }
                 continue;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -152,16 +236,17 @@ async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Re
 }
 
 /// Splice SQEs, each behind a poll: a relay that waits holds no worker, and between bursts no pipe either.
-async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<()> {
+async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Part> {
     let retry = |e: &io::Error| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
     let mut pipe: Option<Rc<Pipe>> = None;
+    let mut bursts = Bursts::default();
     loop {
         let current = match &pipe {
             Some(pipe) => pipe,
             None => {
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
-                        Seen::End => return Ok(()),
+                        Seen::End => return Ok(Part::Over),
                         Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
@@ -169,13 +254,13 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
             }
         };
         match current.fill(SocketFd(Rc::clone(from)), None, current.size()).await {
-            Ok(n) if n > 0 => {}
+            Ok(n) if n > 0 => bursts.add(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
             // The end, or so it seems, or nothing where the poll before it promised something: see `copy_some`.
             _ => {
                 if matches!(copy_some(from, into, moved).await?, Seen::End) {
-                    return Ok(());
+                    return Ok(Part::Over);
                 }
                 continue;
             }
@@ -191,6 +276,30 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
             }
         }
         pipe = None;
+        if bursts.over() {
+            return Ok(Part::Change);
+        }
+    }
+}
+
+/// How much comes at once, and whether that is still bulk.
+#[derive(Default)]
+struct Bursts {
+    /// Of the burst that goes on, up to [`BULK`].
+    bytes: u16,
+    small: u16,
+}
+
+impl Bursts {
+    fn add(&mut self, n: usize) {
+        self.bytes = n.saturating_add(self.bytes.into()).min(BULK) as u16;
+    }
+
+    /// A burst has ended: true when there were too many small ones.
+    fn over(&mut self) -> bool {
+        let is_small = usize::from(std::mem::take(&mut self.bytes)) < BULK;
+        self.small = if is_small { self.small + 1 } else { 0 };
+        self.small >= PATIENCE
     }
 }
 
@@ -211,23 +320,12 @@ enum Seen<B = ()> {
 /// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
 /// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
 async fn copy_some(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Seen> {
-    let mut bytes = match receive_some(from)? {
+    let bytes = match receive_some(from)? {
         Seen::Bytes(bytes) => bytes,
         Seen::Nothing => return Ok(Seen::Nothing),
         Seen::End => return Ok(Seen::End),
     };
-    let (mut at, n) = (0, bytes.len());
-    while at < n {
-        let (sent, back) = ask(Send { socket: Rc::clone(into), buf: bytes, from: at, flags: 0 }).await;
-        bytes = back;
-        match sent {
-            Ok(sent) => at += sent,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    *moved += n as u64;
-    Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
+    send_copied(into, bytes, moved).await?;
     Ok(Seen::Bytes(()))
 }
 
@@ -235,11 +333,37 @@ async fn copy_some(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io:
 fn receive_some(from: &Rc<Socket>) -> io::Result<Seen<Vec<u8>>> {
     let mut found = [0; 4096];
     match rustix::net::recv(from.fd(), &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
-        Ok((0, _)) => Ok(Seen::End),
+        Ok((0, _)) => match from.has_ended() {
+            None => Ok(Seen::End),
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        },
         Ok((n, _)) => Ok(Seen::Bytes(found[..n].to_vec())),
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
             Ok(Seen::Nothing)
         }
         Err(e) => Err(e),
     }
+}
+
+/// Sends bytes that were copied, by the ring.
+async fn send_copied(into: &Rc<Socket>, mut bytes: Vec<u8>, moved: &mut u64) -> io::Result<()> {
+    let mut from = 0;
+    while from < bytes.len() {
+        let (sent, back) = ask(Send { socket: Rc::clone(into), buf: bytes, from, flags: 0 }).await;
+        bytes = back;
+        match sent {
+            Ok(n) => {
+                from += n;
+                copied(n, moved);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn copied(n: usize, moved: &mut u64) {
+    *moved += n as u64;
+    Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
 }

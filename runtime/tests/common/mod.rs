@@ -231,3 +231,22 @@ pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
     });
     clients.join().unwrap();
 }
+
+/// Polls `wait` once on a task whose budget is used up, and drops it.
+pub(crate) async fn once_without_budget<T>(wait: impl Future<Output = T>) {
+    let (other, other_in) = annulus::pipe::pipe().unwrap();
+    other_in.write_all("x").await.unwrap();
+    annulus::yield_now().await;
+    let mut wait = std::pin::pin!(wait);
+    let spent = std::future::poll_fn(|cx| {
+        for _ in 0..1000 {
+            let copied = std::pin::pin!(other_in.write("x")).poll(cx);
+            if copied.is_pending() {
+                return std::task::Poll::Ready(wait.as_mut().poll(cx).is_pending());
+            }
+        }
+        panic!("a task without a budget");
+    });
+    assert!(spent.await, "ready without a budget");
+    drop(other);
+}

@@ -24,7 +24,7 @@ function place(m, address,    path, file_address, i, text) {
     path = paths[m]
     text = (path == "" ? "anonymous" : base(path)) " " rights[m]
     if (path !~ /^\//) return text sprintf(" +%d KiB of %d", (address - from[m]) / 1024, (to[m] - from[m]) / 1024)
-    file_address = address - first[owner[m], path]
+    file_address = address - first[process_of[m], path]
     for (i = 0; i < section_count[path]; i++)
         if (section_from[path, i] < file_address + 4096 && section_from[path, i] + section_size[path, i] > file_address)
             text = text " " section_name[path, i]
@@ -54,17 +54,19 @@ $1 == "section" {
     section_size[$2, section_count[$2]++ + 0] = hex($5)
     next
 }
+# The kernel's stretches of pages that are mapped one by one: vmalloc FROM TO FUNCTION.
+$1 == "vmalloc" { stretch_from[stretches + 0] = substr($2, 3); stretch_to[stretches + 0] = substr($3, 3); asked_by[stretches++] = $4; next }
 # NAME/PID at FROM-TO RIGHTS OFFSET DEVICE INODE PATH. Processes of one name are one: forked workers have one layout.
 $2 == "at" {
     split($3, ends, "-"); split($1, process, "/")
     if ((process[1], ends[1]) in mapped) next
     mapped[process[1], ends[1]] = 1
     a = hex(ends[1])
-    if ($8 != "" && !((process[1], $8) in first)) first[process[1], $8] = a
+    if ($8 != "" && !(($1, $8) in first)) first[$1, $8] = a - hex($5)
     for (i = map_count++; i > 0 && from[i - 1] > a; i--) {
-        from[i] = from[i - 1]; to[i] = to[i - 1]; owner[i] = owner[i - 1]; rights[i] = rights[i - 1]; paths[i] = paths[i - 1]
+        from[i] = from[i - 1]; to[i] = to[i - 1]; owner[i] = owner[i - 1]; process_of[i] = process_of[i - 1]; rights[i] = rights[i - 1]; paths[i] = paths[i - 1]
     }
-    from[i] = a; to[i] = hex(ends[2]); owner[i] = process[1]; rights[i] = $4; paths[i] = $8
+    from[i] = a; to[i] = hex(ends[2]); owner[i] = process[1]; process_of[i] = $1; rights[i] = $4; paths[i] = $8
     next
 }
 $1 == "spans" { spans = $2; next }
@@ -77,7 +79,15 @@ $1 == "sum" {
 }
 $1 == "page" {
     if ($4 == -1) next
-    if ($2 == "kernel") { areas[area($5)] += $6 + $7; next }
+    if ($2 == "kernel") {
+        areas[area($5)] += $6 + $7
+        # Addresses of one length, so they compare as text.
+        if (area($5) == "stacks and vmalloc") {
+            for (i = 0; i < stretches && !($5 "" >= stretch_from[i] "" && $5 "" < stretch_to[i] ""); i++) {}
+            asked[i < stretches ? asked_by[i] : "gone"] += $6 + $7
+        }
+        next
+    }
     address = hex($5); m = mapping(address)
     who = m < 0 ? "others" : owner[m]
     note("of it " who, $3, $4, $6, $7)
@@ -93,7 +103,7 @@ $1 == "code" {
     who = $2 == "kernel" ? "the kernel" : m < 0 ? "others" : owner[m]
     page[who, $5] += $6 + $7
     page_from[who, $5] = page_from[who, $5] $3 "->" $4 " "
-    page_place[who, $5] = m < 0 ? "-" : base(paths[m]) sprintf(" +0x%x", address - first[owner[m], paths[m]])
+    page_place[who, $5] = m < 0 ? "-" : base(paths[m]) sprintf(" +0x%x", address - first[process_of[m], paths[m]])
 }
 
 END {
@@ -107,6 +117,7 @@ END {
         printf "\n"
     }
     for (name in areas) if (areas[name]) printf "the kernel, remote in %-18s %12d %11s\n", name, areas[name], share(areas[name], all["the kernel"])
+    for (name in asked) printf "  of stacks and vmalloc, asked for by %-24s %12d %11s\n", name, asked[name], share(asked[name], all["the kernel"])
     if (devices) printf "to devices: %d\n", devices
     if (lost) printf "WARNING: %d accesses are in the sums, but not told apart: the meter's tables are full\n", lost
     for (i = 0; i < who_count; i++) {

@@ -93,14 +93,32 @@ pub(crate) fn is_host_and_port(value: &[u8]) -> bool {
     host_ok && port_ok
 }
 
+/// A table of the ASCII letters and digits and of `others`: asked for every byte of a head.
+const fn alphanumeric_and(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        table[b] = (b as u8).is_ascii_alphanumeric();
+        b += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
 /// RFC 3986 `reg-name`: unreserved, sub-delims and percent signs.
 fn may_stand_in_name(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&b)
+    const NAME: [bool; 256] = alphanumeric_and(b"-._~%!$&'()*+,;=");
+    NAME[b as usize]
 }
 
 /// RFC 9110 5.6.2: what may stand in a token, such as a method.
 pub(crate) fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+    const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
+    TOKEN[b as usize]
 }
 
 /// Takes optional whitespace (RFC 9110 5.6.3: space and tab, nothing else) from both ends.

@@ -1,6 +1,6 @@
 //! Received chunks become requests: one after the other, however the network cut them.
 
-use super::request::{self, Parsed, Request};
+use super::request::{self, Ask, Parsed, Request};
 use super::{MAX_HEAD, Refusal};
 
 /// What came of the bytes so far.
@@ -13,6 +13,9 @@ pub(crate) enum Next {
     /// Answer, then close.
     Refused(Refusal),
 }
+
+/// Bytes that a path may take without asking for memory anew.
+const KEPT_ROOM: usize = 256;
 
 /// The bytes that were received and not yet understood.
 ///
@@ -29,6 +32,8 @@ pub(crate) struct Inbox {
     start: usize,
     /// How many bytes of the last request's body are still to come and to be thrown away.
     discard: u64,
+    /// Memory for the next request's path.
+    room: Vec<u8>,
 }
 
 impl Inbox {
@@ -61,6 +66,17 @@ impl Inbox {
         next
     }
 
+    /// Takes back the memory of a request that was answered.
+    pub(crate) fn reuse(&mut self, request: Request) {
+        if let Ask::Get(resource) | Ask::Head(resource) = request.ask {
+            self.room = resource.into_room();
+            // What one long path needed is not kept for the connection's whole life.
+            if self.room.capacity() > KEPT_ROOM {
+                self.room = Vec::new();
+            }
+        }
+    }
+
     /// Whether nothing of a next request has come yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.len() == self.start && self.discard == 0
@@ -71,7 +87,7 @@ impl Inbox {
         if bytes.is_empty() {
             return (Next::More, 0);
         }
-        match request::parse(bytes) {
+        match request::parse(bytes, &mut self.room) {
             Parsed::Partial => (Next::More, 0),
             Parsed::Refused(refusal) => (Next::Refused(refusal), 0),
             Parsed::Complete(request, head) => {
@@ -94,7 +110,6 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::Ask;
     use super::super::target::Resource;
     use super::*;
 

@@ -7,8 +7,16 @@ use proptest::prelude::*;
 
 use super::inbox::{Inbox, Next};
 use super::request::{self, After, Ask, Parsed};
-use super::target::{Resource, resolve};
-use super::{MAX_DISCARDED_BODY, MAX_HEAD};
+use super::target::{self, Resource};
+use super::{MAX_DISCARDED_BODY, MAX_HEAD, Refusal};
+
+fn resolve(target: &[u8]) -> Result<Resource, Refusal> {
+    target::resolve(target, &mut Vec::new())
+}
+
+fn parse(bytes: &[u8]) -> Parsed {
+    request::parse(bytes, &mut Vec::new())
+}
 
 /// Pieces of which interesting requests are made: joined at random they reach far deeper than random bytes.
 fn request_bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -74,7 +82,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_parsed_or_refused(bytes in request_bytes()) {
-        match request::parse(&bytes) {
+        match parse(&bytes) {
             Parsed::Complete(request, taken) => {
                 prop_assert!(taken <= bytes.len() && bytes[..taken].ends_with(b"\r\n\r\n"));
                 prop_assert!(request.body <= MAX_DISCARDED_BODY || request.after == After::Close);
@@ -92,9 +100,9 @@ proptest! {
     /// A verdict on a beginning is the verdict on the whole: more bytes never change it.
     #[test]
     fn a_verdict_is_final(bytes in request_bytes(), more in request_bytes()) {
-        let early = request::parse(&bytes);
+        let early = parse(&bytes);
         if early != Parsed::Partial {
-            prop_assert_eq!(request::parse(&[bytes, more].concat()), early);
+            prop_assert_eq!(parse(&[bytes, more].concat()), early);
         }
     }
 

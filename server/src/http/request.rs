@@ -11,6 +11,9 @@ use super::{MAX_DISCARDED_BODY, MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE, Refusal,
 /// No method in the IANA registry is longer than 17 bytes; what is longer is not a method.
 const MAX_METHOD: usize = 32;
 
+/// Header lines that a request usually has, at most.
+const FEW_FIELDS: usize = 16;
+
 /// A well-formed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
@@ -56,16 +59,16 @@ pub(crate) enum Parsed {
     Refused(Refusal),
 }
 
-/// Reads one request head from the beginning of `bytes`.
-pub(crate) fn parse(bytes: &[u8]) -> Parsed {
-    match try_parse(bytes) {
+/// Reads one request head from the beginning of `bytes`. `room` is memory for its path.
+pub(crate) fn parse(bytes: &[u8], room: &mut Vec<u8>) -> Parsed {
+    match try_parse(bytes, room) {
         Ok(Some((request, taken))) => Parsed::Complete(request, taken),
         Ok(None) => Parsed::Partial,
         Err(refusal) => Parsed::Refused(refusal),
     }
 }
 
-fn try_parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<(Request, usize)>, Refusal> {
     // RFC 9112 2.2: empty lines before a request line are ignored. They count against the head's limit.
     let start = empty_lines(bytes);
     if start > MAX_HEAD {
@@ -78,11 +81,17 @@ fn try_parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     let request_line = RequestLine::parse(&bytes[start..start + line_len])?;
 
     let fields_start = start + line_len + 2;
-    let Some(head_len) = head_end(bytes, fields_start)? else {
+    let Some((head_len, lines)) = head_end(bytes, fields_start)? else {
         return Ok(None);
     };
-    let fields = parse_fields(&bytes[fields_start..head_len])?;
-    Ok(Some((assess(&request_line, &fields)?, head_len)))
+    let bytes = &bytes[fields_start..head_len];
+    // Most heads have a few lines, and slots have to be written before they are used.
+    let fields = if lines <= FEW_FIELDS {
+        parse_fields::<FEW_FIELDS>(bytes)
+    } else {
+        parse_fields::<MAX_FIELDS>(bytes)
+    }?;
+    Ok(Some((assess(&request_line, &fields, room)?, head_len)))
 }
 
 /// How many bytes of CRLF pairs `bytes` begins with.
@@ -92,7 +101,7 @@ fn empty_lines(bytes: &[u8]) -> usize {
 
 /// The length of the line that `bytes` begins with, without its CRLF, or `None` if its end is not there yet.
 fn line(bytes: &[u8], limit: usize, too_long: Status) -> Result<Option<usize>, Refusal> {
-    match bytes.iter().take(limit).position(|&b| b == b'\n') {
+    match memchr::memchr(b'\n', &bytes[..bytes.len().min(limit)]) {
         Some(0) => Err(Refusal::bad("a line ends with LF alone")),
         Some(lf) if bytes[lf - 1] == b'\r' => Ok(Some(lf - 1)),
         Some(_) => Err(Refusal::bad("a line ends with LF alone")),
@@ -103,12 +112,13 @@ fn line(bytes: &[u8], limit: usize, too_long: Status) -> Result<Option<usize>, R
     }
 }
 
-/// Where the head ends (the byte after the empty line), or `None` if its end is not there yet.
-fn head_end(bytes: &[u8], fields_start: usize) -> Result<Option<usize>, Refusal> {
+/// Where the head ends (the byte after the empty line) and how many header lines it has, or `None` if its end is not there
+/// yet.
+fn head_end(bytes: &[u8], fields_start: usize) -> Result<Option<(usize, usize)>, Refusal> {
     let mut at = fields_start;
-    for _ in 0..=MAX_FIELDS {
+    for lines in 0..=MAX_FIELDS {
         match line(&bytes[at..], MAX_HEAD.saturating_sub(at), Status::HeadersTooLarge)? {
-            Some(0) => return Ok(Some(at + 2)),
+            Some(0) => return Ok(Some((at + 2, lines))),
             Some(len) => at += len + 2,
             None => return Ok(None),
         }
@@ -122,6 +132,8 @@ fn may_become_request_line(bytes: &[u8]) -> Result<(), Refusal> {
     if matches!(bytes, b"" | b"\r") {
         return Ok(());
     }
+    // One byte more than a method may have tells all there is to tell.
+    let bytes = &bytes[..bytes.len().min(MAX_METHOD + 1)];
     let method = bytes.iter().position(|&b| b == b' ').map_or(bytes, |space| &bytes[..space]);
     if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|&b| fields::is_token(b)) {
         return Err(Refusal::bad("this is not an HTTP request line"));
@@ -138,15 +150,21 @@ struct RequestLine<'a> {
     minor: u8,
 }
 
+const NOT_THREE_PARTS: Refusal =
+    Refusal::bad("the request line is not: method, space, target, space, version");
+
 impl<'a> RequestLine<'a> {
     /// `method SP target SP HTTP/d.d`, with exactly these two spaces (RFC 9112 3).
     fn parse(line: &'a [u8]) -> Result<Self, Refusal> {
-        let mut parts = line.split(|&b| b == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(Refusal::bad("the request line is not: method, space, target, space, version"));
-        };
+        let spaces = (memchr::memchr(b' ', line), memchr::memrchr(b' ', line));
+        let (Some(first), Some(last)) = spaces else { return Err(NOT_THREE_PARTS) };
+        if first == last {
+            return Err(NOT_THREE_PARTS);
+        }
+        let (method, target, version) = (&line[..first], &line[first + 1..last], &line[last + 1..]);
+        if memchr::memchr(b' ', target).is_some() {
+            return Err(NOT_THREE_PARTS);
+        }
         let [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] = *version else {
             return Err(Refusal::bad("the request line does not end with an HTTP version"));
         };
@@ -169,9 +187,9 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// Reads the header lines, of which `bytes` holds all, up to and with the empty line.
-fn parse_fields(bytes: &[u8]) -> Result<Fields, Refusal> {
-    let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
+/// Reads the header lines, of which `bytes` holds all, up to and with the empty line, and which are `SLOTS` at most.
+fn parse_fields<const SLOTS: usize>(bytes: &[u8]) -> Result<Fields, Refusal> {
+    let mut slots = [httparse::EMPTY_HEADER; SLOTS];
     match httparse::parse_headers(bytes, &mut slots) {
         Ok(httparse::Status::Complete((taken, lines))) if taken == bytes.len() => Fields::gather(lines),
         Ok(_) => Err(Refusal::bad("the header lines do not end where the empty line is")),
@@ -187,7 +205,7 @@ fn parse_fields(bytes: &[u8]) -> Result<Fields, Refusal> {
 }
 
 /// Puts request line and fields together and decides what they mean.
-fn assess(line: &RequestLine<'_>, fields: &Fields) -> Result<Request, Refusal> {
+fn assess(line: &RequestLine<'_>, fields: &Fields, room: &mut Vec<u8>) -> Result<Request, Refusal> {
     let old = line.minor == 0;
     // RFC 9112 3.2.
     if !fields.has_host && !old {
@@ -208,8 +226,8 @@ fn assess(line: &RequestLine<'_>, fields: &Fields) -> Result<Request, Refusal> {
     }
     let body = fields.content_length.unwrap_or(0);
     let ask = match line.method {
-        b"GET" => Ask::Get(target::resolve(line.target)?),
-        b"HEAD" => Ask::Head(target::resolve(line.target)?),
+        b"GET" => Ask::Get(target::resolve(line.target, room)?),
+        b"HEAD" => Ask::Head(target::resolve(line.target, room)?),
         _ => Ask::Other,
     };
     if simple && body > MAX_DISCARDED_BODY {

@@ -1,5 +1,9 @@
 use super::*;
 
+fn parse(bytes: &[u8]) -> Parsed {
+    super::parse(bytes, &mut Vec::new())
+}
+
 /// Parses a whole head; `HOST` is short for a good Host line.
 fn read(text: &str) -> Result<Request, Refusal> {
     let text = text.replace("HOST", "Host: localhost\r\n");

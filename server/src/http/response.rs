@@ -20,24 +20,24 @@ pub(crate) struct FileFacts<'a> {
     pub(crate) modified: SystemTime,
 }
 
-/// Appends the head of a 200 for a file to `out`.
+/// Appends the head of a 200 for a file to `out`; `fields` is what [`file_fields`] wrote for it.
 pub(crate) fn file_head(
     out: &mut Vec<u8>,
     dates: &mut DateCache,
     now: SystemTime,
-    file: &FileFacts<'_>,
+    fields: &[u8],
     after: After,
 ) {
     begin(out, Status::Ok, dates.text(now), after);
+    out.extend_from_slice(fields);
+}
+
+/// Appends that part of a file's head which is the same in every answer, and ends it.
+pub(crate) fn file_fields(out: &mut Vec<u8>, now: SystemTime, file: &FileFacts<'_>) {
     field(out, "Content-Type", file.content_type);
     number(out, "Content-Length", file.size);
     // RFC 9110 8.8.2.1: a time in the future is replaced by the time of the message.
-    if file.modified >= now {
-        let date = dates.text(now);
-        if !date.is_empty() {
-            field(out, "Last-Modified", date);
-        }
-    } else if let Some(modified) = http_date(file.modified) {
+    if let Some(modified) = http_date(file.modified.min(now)) {
         field(out, "Last-Modified", &modified);
     }
     out.extend_from_slice(CACHE_CONTROL.as_bytes());
@@ -125,8 +125,9 @@ mod tests {
 
     fn head(modified: SystemTime, after: After) -> String {
         let mut out = Vec::new();
-        let facts = FileFacts { content_type: "image/png", size: u64::MAX, modified };
-        file_head(&mut out, &mut DateCache::default(), UNIX_EPOCH + NOW, &facts, after);
+        let (now, mut fields) = (UNIX_EPOCH + NOW, Vec::new());
+        file_fields(&mut fields, now, &FileFacts { content_type: "image/png", size: u64::MAX, modified });
+        file_head(&mut out, &mut DateCache::default(), now, &fields, after);
         String::from_utf8(out).unwrap()
     }
 

@@ -35,11 +35,13 @@ pub(crate) fn may_stand_in_target(b: u8) -> bool {
     b > b' ' && b != b'#' && b != 0x7f
 }
 
-/// Resolves the target of a GET or HEAD: origin-form, or absolute-form, which a server must take (RFC 9112 3.2.2).
-pub(crate) fn resolve(target: &[u8]) -> Result<Resource, Refusal> {
+/// Resolves the target of a GET or HEAD: origin-form, or absolute-form, which a server must take (RFC 9112 3.2.2). The
+/// path is written into `room`, which it takes along.
+pub(crate) fn resolve(target: &[u8], room: &mut Vec<u8>) -> Result<Resource, Refusal> {
     let path = if target.first() == Some(&b'/') { target } else { absolute_form(target)? };
     let path = path.split(|&b| b == b'?').next().unwrap_or_default();
-    let mut resolved = Vec::with_capacity(path.len());
+    let resolved = room;
+    resolved.clear();
     let mut exists = true;
     let mut directory = true;
     for segment in path.split(|&b| b == b'/') {
@@ -60,12 +62,22 @@ pub(crate) fn resolve(target: &[u8]) -> Result<Resource, Refusal> {
         }
         resolved.extend_from_slice(&segment);
     }
-    let path = PathBuf::from(OsString::from_vec(resolved));
+    let mut path = || PathBuf::from(OsString::from_vec(std::mem::take(resolved)));
     Ok(match (exists, directory) {
         (false, _) => Resource::Nothing,
-        (true, true) => Resource::Directory(path),
-        (true, false) => Resource::File(path),
+        (true, true) => Resource::Directory(path()),
+        (true, false) => Resource::File(path()),
     })
+}
+
+impl Resource {
+    /// The path's memory, for the next one.
+    pub(crate) fn into_room(self) -> Vec<u8> {
+        match self {
+            Resource::File(path) | Resource::Directory(path) => path.into_os_string().into_vec(),
+            Resource::Nothing => Vec::new(),
+        }
+    }
 }
 
 /// The path and query of `http://host:port/path?query`. Whose name the client used does not matter here.
@@ -100,6 +112,11 @@ fn decode(segment: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn resolve(target: &[u8]) -> Result<Resource, Refusal> {
+        // What an earlier path has left must not show.
+        super::resolve(target, &mut b"left/over".to_vec())
+    }
 
     fn file(path: &str) -> Result<Resource, Refusal> {
         Ok(Resource::File(path.into()))

@@ -1,21 +1,28 @@
 //! Opening what a path names, and telling "not there" from "cannot be read".
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use annulus::fs::{Dir, File, FileKind, OpenOptions};
+use annulus::fs::{File, FileKind, OpenOptions};
 use rustix::io::Errno;
+
+use super::Site;
+use crate::http::mime::content_type;
+use crate::http::response::{self, FileFacts};
 
 /// How long a request waits for a descriptor, and how long between two tries.
 const PATIENCE: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_millis(5);
 
 /// An open regular file.
+#[derive(Clone)]
 pub(super) struct Opened {
     pub(super) file: File,
     /// In bytes.
     pub(super) size: u64,
-    pub(super) modified: SystemTime,
+    /// What every head says of it.
+    pub(super) fields: Rc<[u8]>,
 }
 
 /// Why there is no file to send.
@@ -27,17 +34,21 @@ pub(super) enum Unavailable {
     Unreadable(annulus::Error),
 }
 
-/// Opens the file `path` below `root`.
+/// Opens the file `path` below ROOT, or finds it open.
 ///
 /// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
-pub(super) async fn open(root: &Dir, path: &Path) -> Result<Opened, Unavailable> {
+pub(super) async fn open(site: &Site, path: &Path) -> Result<Opened, Unavailable> {
+    if let Some(opened) = site.cache.find(&site.root, path) {
+        return Ok(opened);
+    }
     let options = OpenOptions::new().nonblock(true);
     let mut waited = Duration::ZERO;
     let file = loop {
-        match root.open_beneath(path, options).await {
+        match site.root.open_beneath(path, options).await {
             Ok(file) => break file,
             // The listener leaves some descriptors to files, so one comes back soon.
             Err(error) if is_lack(&error) && waited < PATIENCE => {
+                site.cache.clear();
                 annulus::time::sleep(REST).await;
                 waited += REST;
             }
@@ -47,10 +58,15 @@ pub(super) async fn open(root: &Dir, path: &Path) -> Result<Opened, Unavailable>
     // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a trip through the
     // ring costs more than the call.
     let stat = file.stat_now().map_err(Unavailable::Unreadable)?;
-    match stat.kind {
-        FileKind::Regular => Ok(Opened { file, size: stat.size, modified: stat.modified }),
-        _ => Err(Unavailable::NotFound),
+    if stat.kind != FileKind::Regular {
+        return Err(Unavailable::NotFound);
     }
+    let facts = FileFacts { content_type: &content_type(path), size: stat.size, modified: stat.modified };
+    let fields =
+        site.written(|out| response::file_fields(out, SystemTime::now(), &facts), |fields| Rc::from(fields));
+    let opened = Opened { file, size: stat.size, fields };
+    site.cache.keep(path, &opened, stat);
+    Ok(opened)
 }
 
 /// Whether no descriptor is left, of this process or of the machine.

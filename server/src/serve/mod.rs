@@ -1,7 +1,9 @@
 //! `annulus serve`: the files below a directory, over HTTP/1.1.
 
+mod cache;
 mod connection;
 mod files;
+mod patience;
 mod respond;
 
 use std::cell::RefCell;
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use annulus::fs::Dir;
 use annulus::transfer::Road;
+use cache::Cache;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -26,6 +29,10 @@ use crate::http::date::DateCache;
 /// of three: 8 KiB: send 17 us, splice 16; 16 KiB: 26 and 16; 32 KiB: 39 and 19; 64 KiB: 47 and 24. By the ring road a
 /// splice costs more: 8 KiB: send 19 us, splice 25; 64 KiB: 47 and 30. So the two meet near here on either road.
 pub(crate) const SMALL_FILE: u64 = 8 * 1024;
+
+/// Files up to this size, in bytes, go the same way when they are not in memory: the ring reads them into a block of the
+/// core, which takes no thread of the kernel's, where a splice from the disk would (README, "Which road").
+pub(crate) const SMALL_COLD_FILE: u64 = 64 * 1024;
 
 /// How long a connection may stay open between two requests.
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,12 +66,31 @@ struct Site {
     root: Dir,
     road: Road,
     dates: RefCell<DateCache>,
+    cache: Rc<Cache>,
+    /// Where heads are written, one at a time, before they are copied to where they leave from.
+    paper: RefCell<Vec<u8>>,
+}
+
+impl Site {
+    /// Has `write` write something, and `read` read it.
+    fn written<T>(&self, write: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(&[u8]) -> T) -> T {
+        let mut paper = self.paper.borrow_mut();
+        paper.clear();
+        write(&mut paper);
+        read(&paper)
+    }
 }
 
 /// The root task of one core.
 pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
     let root = Dir::open(&settings.root).await?;
-    let site = Rc::new(Site { root, road: settings.road, dates: RefCell::default() });
+    let site = Rc::new(Site {
+        root,
+        road: settings.road,
+        dates: RefCell::default(),
+        cache: Rc::new(Cache::new()),
+        paper: RefCell::default(),
+    });
     let listener = settings.door.open()?;
     door::accept(listener, |stream| connection::run(stream, Rc::clone(&site))).await
 }

@@ -4,109 +4,127 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use annulus::buf::{Block, IoBuf};
-use annulus::net::TcpStream;
 use annulus::{Error, ErrorKind, transfer};
 
+use super::connection::Client;
 use super::files::{self, Opened, Unavailable};
-use super::{SEND_STEP, SEND_TIMEOUT, SMALL_FILE, Site};
-use crate::http::mime::content_type;
+use super::patience::OnStop;
+use super::{SEND_STEP, SEND_TIMEOUT, SMALL_COLD_FILE, SMALL_FILE, Site};
 use crate::http::request::{After, Ask};
-use crate::http::response::{self, FileFacts};
+use crate::http::response;
 use crate::http::target::Resource;
 use crate::http::{Refusal, Status};
 
-/// Room for any head that this server writes, in bytes; a longer one only costs a reallocation.
-const HEAD_ROOM: usize = 384;
+/// Room for any answer that is nothing but text, in bytes; a longer one only costs a reallocation.
+const PLAIN_ROOM: usize = 384;
 
 /// Answers a well-formed request.
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer(stream: &TcpStream, site: &Site, ask: &Ask, after: After) -> annulus::Result<()> {
+pub(super) async fn answer(client: &mut Client, site: &Site, ask: &Ask, after: After) -> annulus::Result<()> {
     let (resource, with_body) = match ask {
         Ask::Get(resource) => (resource, true),
         Ask::Head(resource) => (resource, false),
-        Ask::Other => return plain(stream, site, Status::MethodNotAllowed, "", after, true).await,
+        Ask::Other => return plain(client, site, Status::MethodNotAllowed, "", after, true).await,
     };
     let Resource::File(path) = resource else {
-        return plain(stream, site, Status::NotFound, "", after, with_body).await;
+        return plain(client, site, Status::NotFound, "", after, with_body).await;
     };
-    match files::open(&site.root, path).await {
-        Ok(opened) if !with_body => {
-            let head = head(site, path, &opened, after);
-            send(stream, head).await
-        }
-        Ok(opened) if opened.size <= SMALL_FILE => small(stream, site, path, &opened, after).await,
-        Ok(opened) => large(stream, site, path, &opened, after).await,
-        Err(Unavailable::NotFound) => plain(stream, site, Status::NotFound, "", after, with_body).await,
+    match files::open(site, path).await {
+        Ok(opened) if !with_body => send_head(client, site, &opened, after, false).await,
+        Ok(opened) if is_small(&opened) => small(client, site, path, &opened, after).await,
+        Ok(opened) => large(client, site, path, &opened, after).await,
+        Err(Unavailable::NotFound) => plain(client, site, Status::NotFound, "", after, with_body).await,
         Err(Unavailable::Unreadable(error)) => {
             tracing::warn!(?path, %error, "a file cannot be read");
-            plain(stream, site, Status::InternalServerError, "", after, with_body).await
+            plain(client, site, Status::InternalServerError, "", after, with_body).await
         }
     }
 }
 
+/// Whether a file is to be read into memory of ours.
+fn is_small(opened: &Opened) -> bool {
+    opened.size <= SMALL_FILE || opened.size <= SMALL_COLD_FILE && !opened.file.is_cached(0, opened.size)
+}
+
 /// Answers what is not a request, and says that the connection ends.
-pub(super) async fn refuse(stream: &TcpStream, site: &Site, refusal: Refusal) -> annulus::Result<()> {
-    plain(stream, site, refusal.status, refusal.why, After::Close, true).await
+pub(super) async fn refuse(client: &mut Client, site: &Site, refusal: Refusal) -> annulus::Result<()> {
+    plain(client, site, refusal.status, refusal.why, After::Close, true).await
 }
 
 /// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
 /// are out, by clients that take theirs slowly, the file goes the way of large ones, which needs no memory of ours: so
 /// neither do those clients hold up the others, nor does their number cost memory without end.
 async fn small(
-    stream: &TcpStream,
+    client: &mut Client,
     site: &Site,
     path: &Path,
     opened: &Opened,
     after: After,
 ) -> annulus::Result<()> {
-    let head = head(site, path, opened, after);
-    let whole = head.len() + opened.size as usize;
-    let Some(mut block) = Block::take().filter(|block| block.capacity() >= whole) else {
-        return large(stream, site, path, opened, after).await;
+    let Some(mut block) = Block::take() else {
+        return large(client, site, path, opened, after).await;
     };
-    block.extend_from_slice(&head);
-    let mut at = 0;
-    // Reads the file behind the head that the block holds.
+    let body_at = with_head(site, opened, after, |head| block.extend_from_slice(head));
+    let whole = body_at + opened.size as usize;
+    if block.capacity() < whole {
+        drop(block);
+        return large(client, site, path, opened, after).await;
+    }
+    // What is in memory is read at once, what is not by the ring, both behind the head that the block holds. Of larger ones it
+    // is known that they are not.
+    let mut now = opened.size <= SMALL_FILE;
     while block.len() < whole {
-        let read = match opened.file.read_at(block, at).await {
-            Ok((read, filled)) => {
-                block = filled;
-                read
+        let at = (block.len() - body_at) as u64;
+        let read = if std::mem::take(&mut now) {
+            match opened.file.read_now(&mut block, at) {
+                Ok(Some(read)) => Ok(read),
+                Ok(None) => continue,
+                Err(error) => Err(error),
             }
-            Err(failed) => {
-                tracing::warn!(?path, error = %failed.error, "a file cannot be read");
-                return plain(stream, site, Status::InternalServerError, "", after, true).await;
+        } else {
+            match opened.file.read_at(block, at).await {
+                Ok((read, filled)) => {
+                    block = filled;
+                    Ok(read)
+                }
+                Err(failed) => {
+                    block = failed.buf;
+                    Err(failed.error)
+                }
             }
         };
-        if read == 0 {
+        match read {
             // Nothing has been sent yet, so the client can be told.
-            tracing::warn!(?path, "a file became shorter while it was read");
-            return plain(stream, site, Status::InternalServerError, "", after, true).await;
+            Ok(0) => tracing::warn!(?path, "a file became shorter while it was read"),
+            Err(error) => tracing::warn!(?path, %error, "a file cannot be read"),
+            Ok(_) => continue,
         }
-        at += read as u64;
+        drop(block);
+        return plain(client, site, Status::InternalServerError, "", after, true).await;
     }
     // The file may have grown, and the block had room for it.
     block.truncate(whole);
-    send(stream, block).await
+    send(client, block, false).await
 }
 
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
 async fn large(
-    stream: &TcpStream,
+    client: &mut Client,
     site: &Site,
     path: &Path,
     opened: &Opened,
     after: After,
 ) -> annulus::Result<()> {
-    let head = head(site, path, opened, after);
-    within(async { Ok(stream.send_all_more(head).await.map(drop)?) }).await?;
+    send_head(client, site, opened, after, true).await?;
     let mut at = 0;
     while at < opened.size {
         let end = opened.size.min(at + SEND_STEP);
+        let stream = &client.stream;
         let sending = async { Ok(transfer::send_file(stream, &opened.file, at..end, site.road).await?) };
-        if let Err(error) = within(sending).await {
+        let sent = client.patience.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
+        if let Err(error) = sent.unwrap_or_else(|| Err(too_slow())) {
             // The head has promised more: only cutting the connection tells the client.
             note_cut(path, &error, opened.size);
             return Err(error);
@@ -128,38 +146,61 @@ fn note_cut(path: &Path, error: &Error, size: u64) {
     }
 }
 
-/// The head of a 200.
-fn head(site: &Site, path: &Path, opened: &Opened, after: After) -> Vec<u8> {
-    let content_type = content_type(path);
-    let facts = FileFacts { content_type: &content_type, size: opened.size, modified: opened.modified };
-    let mut out = Vec::with_capacity(HEAD_ROOM);
-    response::file_head(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), &facts, after);
-    out
+/// Hands the head of a 200 to `read`.
+fn with_head<T>(site: &Site, opened: &Opened, after: After, read: impl FnOnce(&[u8]) -> T) -> T {
+    let write = |out: &mut Vec<u8>| {
+        let dates = &mut site.dates.borrow_mut();
+        response::file_head(out, dates, SystemTime::now(), &opened.fields, after);
+    };
+    site.written(write, read)
+}
+
+/// Sends the head of a 200 alone, or with `more` to follow.
+async fn send_head(
+    client: &mut Client,
+    site: &Site,
+    opened: &Opened,
+    after: After,
+    more: bool,
+) -> annulus::Result<()> {
+    match Block::take() {
+        Some(mut block) => {
+            with_head(site, opened, after, |head| block.extend_from_slice(head));
+            send(client, block, more).await
+        }
+        None => {
+            let head = with_head(site, opened, after, |head| head.to_vec());
+            send(client, head, more).await
+        }
+    }
 }
 
 /// A response that is nothing but a status and a line of text.
 async fn plain(
-    stream: &TcpStream,
+    client: &mut Client,
     site: &Site,
     status: Status,
     why: &str,
     after: After,
     with_body: bool,
 ) -> annulus::Result<()> {
-    let mut out = Vec::with_capacity(HEAD_ROOM);
+    let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::plain(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), status, why, after, with_body);
-    send(stream, out).await
+    send(client, out, false).await
 }
 
-/// Sends all of `bytes`.
-async fn send(stream: &TcpStream, bytes: impl IoBuf) -> annulus::Result<()> {
-    within(async { Ok(stream.send_all(bytes).await.map(drop)?) }).await
+/// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`].
+async fn send(client: &mut Client, bytes: impl IoBuf, more: bool) -> annulus::Result<()> {
+    let stream = &client.stream;
+    let sending =
+        async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
+    match client.patience.wait(SEND_TIMEOUT, OnStop::Wait, sending).await {
+        Some(sent) => Ok(sent.map(drop)?),
+        None => Err(too_slow()),
+    }
 }
 
-/// Gives one send [`SEND_TIMEOUT`].
-async fn within<T>(sending: impl Future<Output = annulus::Result<T>>) -> annulus::Result<T> {
-    annulus::time::timeout(SEND_TIMEOUT, sending).await.unwrap_or_else(|_elapsed| {
-        let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
-        Err(Error::with_source(ErrorKind::Io, "the client takes too little, too slowly", late))
-    })
+fn too_slow() -> Error {
+    let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+    Error::with_source(ErrorKind::Io, "the client takes too little, too slowly", late)
 }

@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::{Doorbell, Link, Node, WakeList};
-use crate::sync::model::{Turn, check};
+use crate::sync::model::{Turn, check, check_large};
 
 struct Item {
     link: Link,
@@ -165,7 +165,7 @@ fn no_wake_is_lost_in_a_second_sleep() {
 /// (Seen: with the ring after the own sleep loom reports the deadlock.)
 #[test]
 fn no_wake_is_lost_when_the_ring_is_put_off() {
-    check(2, || {
+    check_large(3, || {
         let (near, far) = (core(), core());
         let other = {
             let (near, far) = (near.clone(), far.clone());

@@ -2,7 +2,7 @@
 //!
 //! The memory is painted at the moment in which the runtime gives it back; what the kernel writes after that shows.
 //! Seen to fail: with `drain` returning at once nothing is ever given back; with the buffer released when its future is
-//! dropped the process dies of it.
+//! dropped, and its operation forgotten, the kernel writes into it afterwards.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;

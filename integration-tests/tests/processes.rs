@@ -1,0 +1,212 @@
+//! Several processes that serve as one: `--processes node`, seen on any machine by way of `core`, which makes a process for each core.
+//! The guests of several nodes run the real thing (`scripts/lib/guest-serve`).
+
+use annulus_integration_tests::files::{Sample, Tree};
+use annulus_integration_tests::http::{self, Client};
+use annulus_integration_tests::server::{Ended, Launch, Server};
+use annulus_integration_tests::{cpus, curl, net, procfs, stats, watch};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::net::TcpListener;
+
+/// More than all socket buffers together hold, so that a client that does not read keeps the download open.
+const LARGE: u64 = 64 << 20;
+/// A grace that no test waits for, in seconds: what ends before, ended for another reason.
+const AN_HOUR: u32 = 3600;
+
+fn tree() -> (Tree, Sample, Sample) {
+    let tree = Tree::new();
+    let small = tree.file("small.txt", 100);
+    let large = tree.file("large.bin", LARGE);
+    (tree, small, large)
+}
+
+fn launch(tree: &Tree) -> Launch {
+    Launch::serve(tree.root()).processes("core").cores(&cpus::list(&cpus::two()))
+}
+
+/// The processes that serve for `server`: one for each of two cores, unless there is only one CPU.
+#[track_caller]
+fn members(server: &Server) -> Vec<Pid> {
+    let members = procfs::children(server.pid());
+    let expected = if cpus::two().len() > 1 { 2 } else { 0 };
+    assert_eq!(members.len(), expected, "processes for {:?}", cpus::two());
+    members.into_iter().map(|pid| Pid::from_raw(pid as i32).expect("not 0")).collect()
+}
+
+/// Waits until a process that is not ours has ended.
+fn await_end(member: &std::os::fd::OwnedFd) {
+    watch::until("a member has ended", || {
+        let mut fds = [rustix::event::PollFd::new(member, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        (rustix::event::poll(&mut fds, Some(&now)).expect("poll of a pidfd") == 1).then_some(())
+    });
+}
+
+#[track_caller]
+fn one_listening_line(ended: &Ended) {
+    let lines = ended.err.iter().filter(|line| line.contains("listening on")).count();
+    assert_eq!(lines, 1, "{ended:#?}");
+}
+
+#[test]
+fn they_share_one_port_and_every_one_of_them_answers() {
+    let (tree, small, _) = tree();
+    let server = launch(&tree).arg("--stats").start();
+    members(&server);
+    assert_eq!(
+        procfs::listeners(server.port()),
+        cpus::two().len(),
+        "a socket for each core, the parent keeps none"
+    );
+    for i in 0..200 {
+        let response = Client::connect(server.addr()).get(&small.path);
+        assert_eq!(
+            (response.head.status, response.body.len() as u64),
+            (200, small.sum.len),
+            "connection {i}"
+        );
+    }
+    let ended = server.stop();
+    one_listening_line(&ended);
+    let stats = stats::of(&ended);
+    assert_eq!(stats.cores.len(), cpus::two().len());
+    assert_eq!(stats.total("accepts"), 200);
+    assert!(stats.cores.iter().all(|core| core["accepts"] > 0), "every process has accepted: {stats:?}");
+    // Each line says whose it is.
+    let named = ended.err.iter().filter(|line| line.starts_with("annulus: node ")).count();
+    assert!(named >= members_of_two(), "{ended:#?}");
+}
+
+fn members_of_two() -> usize {
+    if cpus::two().len() > 1 { 2 } else { 0 }
+}
+
+#[test]
+fn a_proxy_of_several_processes_relays_by_each() {
+    let (tree, _, large) = tree();
+    let origin = Launch::serve(tree.root()).start();
+    let proxy = Launch::proxy(origin.addr()).processes("core").cores(&cpus::list(&cpus::two())).start();
+    members(&proxy);
+    assert!(proxy.line().contains(&format!(", relaying to {}", origin.addr())), "{}", proxy.line());
+    for _ in 0..4 {
+        assert_eq!(curl::sum(&proxy.url(&large.path)), large.sum);
+    }
+    one_listening_line(&proxy.stop());
+}
+
+/// As a terminal and a service manager send it: to every process. It counts once, so what runs is finished.
+/// Seen to fail: with each order to end sent twice, as a member that obeys its own signals as well would have it, the download is cut.
+#[test]
+fn a_signal_to_the_whole_group_counts_once_and_a_second_one_cuts() {
+    let (tree, small, large) = tree();
+    for second in [false, true] {
+        let server = launch(&tree).grace(AN_HOUR).start();
+        let mut idle: Vec<Client> = (0..16)
+            .map(|_| {
+                let mut client = Client::connect(server.addr());
+                assert_eq!(client.get(&small.path).head.status, 200);
+                client
+            })
+            .collect();
+        let mut busy = Client::connect(server.addr());
+        busy.send(http::get(&large.path)).expect("sending");
+        assert_eq!(busy.head().expect("a head").content_length(), LARGE);
+        let members = members(&server);
+        let to_all = |signal| {
+            members.iter().for_each(|&member| kill_process(member, signal).expect("signalling a member"));
+            server.signal(signal);
+        };
+        to_all(Signal::INT);
+        idle.iter_mut().for_each(Client::must_be_closed);
+        if second {
+            server.signal(Signal::TERM);
+            assert!(busy.read_to_close().expect("closed") < LARGE, "a download that nobody read was cut");
+        } else {
+            assert_eq!(busy.body_sum(LARGE).expect("the body"), large.sum);
+        }
+        let ended = server.wait();
+        assert_eq!(ended.code(), 0, "{ended:#?}");
+    }
+}
+
+#[test]
+fn one_that_is_killed_ends_all_with_1_and_says_so() {
+    let (tree, small, _) = tree();
+    let server = launch(&tree).start();
+    let Some(&victim) = members(&server).first() else { return };
+    assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
+    let addr = server.addr();
+    kill_process(victim, Signal::KILL).expect("killing a member");
+    let ended = server.wait();
+    assert_eq!(ended.code(), 1, "{ended:#?}");
+    let said = ended.err.last().expect("a line");
+    assert!(said.contains("killed by signal 9") && said.contains(&victim.to_string()), "{said:?}");
+    // The others have ended before it has.
+    TcpListener::bind(addr).expect("the port is free again");
+}
+
+/// Seen to fail: with the end of the line to the parent taken for nothing to read, the members serve on.
+#[test]
+fn they_do_not_outlive_the_parent() {
+    let (tree, ..) = tree();
+    let server = launch(&tree).start();
+    let members: Vec<_> = members(&server)
+        .into_iter()
+        .map(|member| pidfd_open(member, PidfdFlags::empty()).expect("a living member"))
+        .collect();
+    server.signal(Signal::KILL);
+    members.iter().for_each(await_end);
+}
+
+#[test]
+fn what_is_refused_is_told_once() {
+    let (tree, _, _) = tree();
+    // A port that is taken.
+    let holder = TcpListener::bind("127.0.0.1:0").expect("binding a port");
+    let addr = holder.local_addr().expect("its address");
+    let line = launch(&tree).listen(&addr.to_string()).run().one_line(2).to_lowercase();
+    assert!(line.contains("in use") && line.contains(&addr.to_string()), "{line:?}");
+    // A platform that has no rings.
+    let ended = launch(&tree).refused(&[libc::SYS_io_uring_setup], libc::EPERM).run();
+    assert!(ended.one_line(3).contains("io_uring"), "{ended:#?}");
+    // Options that stand against several processes.
+    let ended = launch(&tree).arg("--placement").arg("off").run();
+    assert!(ended.one_line(2).contains("--placement off"), "{ended:#?}");
+    // What only annulus says to itself.
+    let told = Launch::new().args(["--member", "0:0:999", "serve"]).run();
+    assert!(told.one_line(2).contains("999"), "{told:#?}");
+}
+
+#[test]
+fn the_picture_shows_the_image_of_each_on_its_node() {
+    let (tree, ..) = tree();
+    let server = launch(&tree).args(["--placement", "prefer"]).start();
+    let members = members(&server).len();
+    server.signal(Signal::USR1);
+    for _ in 0..members {
+        server.err().wait_for("the stack of a core", |line| line.contains(": stack of ").then_some(()));
+    }
+    let ended = server.stop();
+    let lines = |what: &str| ended.err.iter().filter(|line| line.contains(what)).count();
+    assert!(lines("image: constants of annulus of") >= members, "{ended:#?}");
+    assert!(lines("image: variables of annulus of") >= members, "{ended:#?}");
+    assert!(lines("image: code of annulus of") >= members, "{ended:#?}");
+    assert!(lines("image: constants of libc.so.6 of") >= members, "{ended:#?}");
+}
+
+/// A machine of one node has nothing to split, whoever asks.
+#[test]
+fn one_node_is_one_process() {
+    let (tree, small, _) = tree();
+    for how in ["auto", "node", "one"] {
+        let server =
+            Launch::serve(tree.root()).processes(how).cores(&cpus::allowed()[0].to_string()).start_or_end();
+        let server = server.unwrap_or_else(|ended| panic!("--processes {how}: {ended:#?}"));
+        assert_eq!(procfs::children(server.pid()), [], "--processes {how} on one core");
+        assert_eq!(
+            net::connect(server.addr()).map(Client::over).expect("connecting").get(&small.path).head.status,
+            200
+        );
+        server.stop();
+    }
+}

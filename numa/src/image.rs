@@ -1,0 +1,144 @@
+//! The program's own image: what the loader mapped of its files, brought to the node that the process runs on.
+//!
+//! A file's pages lie in the page cache, on the node of whoever read the file first, and every process that maps them reads them
+//! there: constants, jump tables, unwind tables. A process that runs on one node can have a copy of what is only read, at the same
+//! addresses, so that nothing that points there notices. Code is left where it is: fetching it is no load, cores run it from
+//! their caches, and profilers, debuggers and uprobes find it by its file.
+
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
+
+use crate::{Error, Result, sys, verify};
+
+/// One mapping of the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Segment {
+    /// The file's name, without its folder.
+    pub file: String,
+    /// What may be done with it.
+    pub kind: Kind,
+    /// Where it is mapped.
+    pub addresses: Range<usize>,
+}
+
+/// What may be done with a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Read: constants, and what the loader wrote before it closed it (RELRO).
+    Constants,
+    /// Read and written: variables with a value of their own from the start.
+    Variables,
+    /// Run.
+    Code,
+}
+
+/// Gives the process copies of its own of everything in its image that is read or written, and says what the image consists of. The
+/// copies lie where the calling thread's CPU and memory policy put them; [`where_pages_lie`](crate::verify::where_pages_lie) tells.
+/// What cannot be copied stays as it is, with a line in the log. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
+///
+/// Call it first in `main`.
+///
+/// # Errors
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the process has other threads, which might change the mappings meanwhile;
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc cannot be read.
+pub fn bring_here() -> Result<Vec<Segment>> {
+    const PROC: &str = "is /proc mounted and readable?";
+    let read = |path: &str| {
+        std::fs::read_to_string(path).map_err(|e| Error::io(format_args!("cannot read {path}"), e, PROC))
+    };
+    let threads =
+        std::fs::read_dir("/proc/self/task").map_err(|e| Error::io("cannot count threads", e, PROC))?;
+    if threads.count() != 1 {
+        return Err(Error::input(
+            "the image can be copied only before the process has other threads; do it first in main",
+        ));
+    }
+    let memory =
+        File::open("/proc/self/mem").map_err(|e| Error::io("cannot open /proc/self/mem", e, PROC))?;
+    let image: Vec<Segment> = read("/proc/self/maps")?.lines().filter_map(segment).collect();
+    for segment in &image {
+        let range = segment.addresses.clone();
+        let copied = match segment.kind {
+            // SAFETY: the mapping is private and nobody can write to it, so it holds the same afterwards; this is the only thread, so
+            // nobody maps or protects anything else there meanwhile.
+            Kind::Constants => unsafe { copy(&memory, range) },
+            Kind::Variables => sys::populate(range),
+            Kind::Code => Ok(()),
+        };
+        if let Err(error) = copied {
+            tracing::warn!(file = segment.file, kind = ?segment.kind, %error, "a part of the program stays where its file is cached");
+        }
+    }
+    Ok(image)
+}
+
+/// # Safety
+/// As for [`sys::put_in_place`], for a mapping that may be read.
+unsafe fn copy(memory: &File, range: Range<usize>) -> io::Result<()> {
+    let fresh = sys::map(range.len())?;
+    // SAFETY: a mapping of this length that is ours alone; all zeroes are valid bytes.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(fresh.as_ptr(), range.len()) };
+    // By way of the kernel, which answers with an error where a load would be a signal: a file that has become shorter.
+    let moved = memory.read_exact_at(bytes, range.start as u64).and_then(|()| {
+        // SAFETY: the copy is a whole mapping of ours that nobody uses beside this; for the rest the caller answers.
+        unsafe { sys::put_in_place(fresh, range.clone()) }
+    });
+    if moved.is_err() {
+        let start = fresh.as_ptr().addr();
+        // SAFETY: it was not moved, and is nobody's but ours.
+        unsafe { sys::unmap(start..start + range.len()) }?;
+    }
+    moved
+}
+
+/// A line of /proc/self/maps that is a private mapping of a file, such as
+/// `55d0a000-55d0c000 r--p 00002000 08:01 131 /usr/bin/annulus`.
+fn segment(line: &str) -> Option<Segment> {
+    let addresses = verify::mapping(line)?;
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let rights = words.next()?;
+    let path = words.nth(3).filter(|path| path.starts_with('/'))?;
+    let kind = match rights {
+        "r--p" => Kind::Constants,
+        "rw-p" => Kind::Variables,
+        "r-xp" => Kind::Code,
+        _ => return None,
+    };
+    let file = Path::new(path).file_name()?.to_string_lossy().into_owned();
+    Some(Segment { file, kind, addresses })
+}
+
+impl std::fmt::Display for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            Kind::Constants => "constants",
+            Kind::Variables => "variables",
+            Kind::Code => "code",
+        };
+        write!(f, "{kind} of {}", self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_private_mappings_of_files_are_the_image() {
+        let kinds = [("r--p", Kind::Constants), ("rw-p", Kind::Variables), ("r-xp", Kind::Code)];
+        for (rights, kind) in kinds {
+            let line = format!("55d0a000-55d0c000 {rights} 00002000 08:01 131        /usr/bin/annulus");
+            let file = "annulus".to_owned();
+            assert_eq!(segment(&line), Some(Segment { file, kind, addresses: 0x55d0_a000..0x55d0_c000 }));
+        }
+        for other in [
+            "55d0a000-55d0c000 r--s 00002000 08:01 131 /var/cache/table",
+            "55d0a000-55d0c000 ---p 00002000 08:01 131 /usr/bin/annulus",
+            "55d0a000-55d0c000 rw-p 00000000 00:00 0 [heap]",
+            "7ffc1000-7ffc5000 r--p 00000000 00:00 0 [vvar]",
+            "7f00a000-7f00c000 rw-p 00000000 00:00 0 ",
+        ] {
+            assert_eq!(segment(other), None, "{other}");
+        }
+    }
+}

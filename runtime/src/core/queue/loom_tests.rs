@@ -1,0 +1,208 @@
+//! Nothing stays in a closed queue, and nobody waits for room that there is: every interleaving, and every reordering that
+//! the memory model allows, of small cases.
+//!
+//! Relaxed words stand for the channel: what orders them is the latch, and those that wait for room, alone. A wake that is
+//! lost is a deadlock, which loom reports.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Wake};
+
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+use super::{Latch, Refused, Room};
+use crate::sync::model::{Turn, check, check_large};
+
+struct Model {
+    latch: Latch,
+    places: [AtomicUsize; 2],
+    taken: AtomicUsize,
+    turn: Turn,
+}
+
+impl Model {
+    fn empty(&self) {
+        self.turn.pass();
+        for place in &self.places {
+            let found = place.swap(0, Ordering::Relaxed);
+            self.taken.fetch_add(found, Ordering::Relaxed);
+        }
+    }
+}
+
+/// (Seen: without the sender's fence a message stays behind.)
+#[test]
+fn nothing_stays_in_a_closed_queue() {
+    check(3, || {
+        let model = Arc::new(Model {
+            latch: Latch::new(),
+            places: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            taken: AtomicUsize::new(0),
+            turn: Turn::new(),
+        });
+        let senders = [0, 1].map(|sender: usize| {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                if model.latch.is_closed() {
+                    return 0;
+                }
+                // As the channel does: a change of the word. Loom may take a plain store for older than a swap that
+                // did not read it.
+                model.places[sender].fetch_add(1, Ordering::Relaxed);
+                model.turn.pass();
+                if model.latch.closed_meanwhile() {
+                    model.empty();
+                }
+                1
+            })
+        });
+        model.latch.close();
+        model.empty();
+        let put: usize = senders.map(|sender| sender.join().unwrap()).iter().sum();
+        assert_eq!(model.taken.load(Ordering::Relaxed), put);
+    });
+}
+
+/// A queue of one place.
+struct Narrow {
+    latch: Latch,
+    /// Messages in it: none, or one.
+    messages: AtomicUsize,
+    room: Room,
+    turn: Turn,
+}
+
+impl Narrow {
+    /// With a message in it.
+    fn full() -> Arc<Self> {
+        Arc::new(Self {
+            latch: Latch::new(),
+            messages: AtomicUsize::new(1),
+            room: Room::new(),
+            turn: Turn::new(),
+        })
+    }
+
+    /// A plain look first: it may see what was there before, which a change of the word never does.
+    fn try_put(&self) -> Result<(), Refused<()>> {
+        self.turn.pass();
+        if self.latch.is_closed() {
+            return Err(Refused::Closed(()));
+        }
+        if self.messages.load(Ordering::Relaxed) == 1 {
+            return Err(Refused::Full(()));
+        }
+        match self.messages.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refused::Full(())),
+        }
+    }
+
+    async fn put(&self) -> Result<(), ()> {
+        self.room.find((), |()| self.try_put()).await
+    }
+
+    /// Takes a message, once there is one.
+    fn take(&self) {
+        while self.messages.swap(0, Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        self.turn.pass();
+        self.room.made(1);
+    }
+}
+
+/// What a thread sleeps on while it waits for a future.
+struct Bell(Notify);
+
+impl Wake for Bell {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let bell = std::sync::Arc::new(Bell(Notify::new()));
+    let waker = std::sync::Arc::clone(&bell).into();
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => bell.0.wait(),
+        }
+    }
+}
+
+/// (Seen: a deadlock without the receiver's fence, without the sender's, without the second look, and with nobody counted.)
+#[test]
+fn who_waits_for_room_is_told_of_it() {
+    check(3, || {
+        let queue = Narrow::full();
+        let sender = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || block_on(queue.put()))
+        };
+        queue.take();
+        assert_eq!(sender.join().unwrap(), Ok(()));
+    });
+}
+
+/// (Seen: a deadlock with nobody counted.)
+#[test]
+fn two_that_wait_are_told_one_after_the_other() {
+    check_large(2, || {
+        let queue = Narrow::full();
+        let senders = [0, 1].map(|_| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || block_on(queue.put()))
+        });
+        queue.take();
+        queue.take();
+        for sender in senders {
+            assert_eq!(sender.join().unwrap(), Ok(()));
+        }
+    });
+}
+
+/// One of two gives up, perhaps when it was just told: then the other is. (Seen: a deadlock without the receiver's fence,
+/// and without the second look.)
+#[test]
+fn who_gives_up_takes_no_room_from_who_waits() {
+    check_large(2, || {
+        let queue = Narrow::full();
+        let waits = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || block_on(queue.put()))
+        };
+        let gives_up = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                let bell = std::sync::Arc::new(Bell(Notify::new())).into();
+                pin!(queue.put()).poll(&mut Context::from_waker(&bell)).is_ready()
+            })
+        };
+        queue.take();
+        if gives_up.join().unwrap() {
+            queue.take();
+        }
+        assert_eq!(waits.join().unwrap(), Ok(()));
+    });
+}
+
+/// (Seen: a deadlock with nobody told.)
+#[test]
+fn who_waits_for_room_is_told_that_there_will_be_none() {
+    check(3, || {
+        let queue = Narrow::full();
+        let sender = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || block_on(queue.put()))
+        };
+        queue.latch.close();
+        queue.turn.pass();
+        queue.room.close();
+        assert_eq!(sender.join().unwrap(), Err(()));
+    });
+}

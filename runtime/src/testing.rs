@@ -1,0 +1,79 @@
+//! What the tests inside the library share.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::core::Core;
+use crate::ring::Wait;
+use crate::task::yield_now;
+use crate::{Builder, Runtime};
+
+/// How long something may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Settings with a pool that does not grow and a ring of so many entries.
+pub(crate) fn small(ring_entries: u32) -> Builder {
+    Runtime::builder().pool_bytes(1 << 20).pool_limit(1 << 20).ring_entries(ring_entries)
+}
+
+/// Runs `test` on the first CPU that is allowed, to the end of the runtime.
+pub(crate) fn on_a_core(settings: Builder, test: impl AsyncFn() + Send + Sync + Clone + 'static) {
+    let first = crate::numa::thread::affinity_of_current().unwrap().first().unwrap();
+    let runtime = settings.cores(first.to_string().parse().unwrap()).build().unwrap();
+    runtime
+        .run(move || {
+            let test = test.clone();
+            async move {
+                test().await;
+                Ok(())
+            }
+        })
+        .unwrap();
+}
+
+/// Lets the core turn until `done`, or says what did not happen.
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        yield_now().await;
+    }
+}
+
+/// Hands over what was pushed and lets the kernel work until `done`. No turn passes: nobody looks at what it answers.
+pub(crate) fn let_kernel(what: &str, mut done: impl FnMut(&Core) -> bool) {
+    let begun = Instant::now();
+    while !Core::with(|core| {
+        core.ring.enter(Wait::No).unwrap();
+        done(core)
+    }) {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// As [`let_kernel`], until so many CQEs lie in the queue.
+pub(crate) fn let_come(cqes: usize) {
+    let_kernel(&format!("{cqes} CQEs"), |core| {
+        let there = core.ring.completions();
+        assert!(there <= cqes, "{there} CQEs and not {cqes}");
+        there == cqes
+    });
+}
+
+/// Operations of this core that are not over.
+pub(crate) fn alive() -> usize {
+    Core::with(|core| core.ops.len())
+}
+
+/// What a descriptor stands for, as /proc names it.
+pub(crate) fn link_of(fd: BorrowedFd<'_>) -> PathBuf {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
+}
+
+/// Whether some descriptor of this process stands for `target`, as /proc names it.
+pub(crate) fn is_open(target: &Path) -> bool {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).any(|link| link == target)
+}

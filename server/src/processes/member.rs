@@ -1,0 +1,229 @@
+//! The process of one node: what the one that started it has given it, and what it hears from it.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use annulus::PlacementPolicy;
+use annulus::net::TcpListener;
+use annulus::numa::image::{self, Kind as Of, Segment};
+use annulus::numa::verify::where_pages_lie;
+use annulus::numa::{CpuSet, NodeId};
+use rustix::io::fcntl_getfd;
+
+use super::Part;
+use crate::exit::{Failure, Kind, speak_as};
+use crate::signals::Signal;
+
+/// The flag that makes a process a member; what it says is [`Given`].
+pub(crate) const FLAG: &str = "--member";
+
+/// What a member is told when it starts: its node, its cores, and the descriptors of their listening sockets, such as
+/// `1:2-3:5,6`. Its standard input is the line to the parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Given {
+    node: NodeId,
+    cores: CpuSet,
+    sockets: Vec<RawFd>,
+}
+
+impl Given {
+    /// For the process that gets the cores of `part`.
+    pub(crate) fn new(part: &Part, sockets: &[OwnedFd]) -> Self {
+        Given {
+            node: part.node,
+            cores: part.cores.iter().copied().collect(),
+            sockets: sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sockets: Vec<_> = self.sockets.iter().map(RawFd::to_string).collect();
+        write!(f, "{}:{}:{}", self.node, self.cores, sockets.join(","))
+    }
+}
+
+impl FromStr for Given {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let mut parts = text.split(':');
+            let node = NodeId(parts.next()?.parse().ok()?);
+            let cores: CpuSet = parts.next()?.parse().ok()?;
+            let sockets = parts.next()?.split(',').map(|fd| fd.parse().ok().filter(|&fd: &RawFd| fd > 2));
+            let sockets: Vec<RawFd> = sockets.collect::<Option<_>>()?;
+            (cores.len() == sockets.len() && parts.next().is_none()).then_some(Given { node, cores, sockets })
+        };
+        parse().ok_or("only annulus itself says this, to the processes that it starts")
+    }
+}
+
+/// The member that this process is.
+#[derive(Debug)]
+pub(crate) struct Member {
+    node: NodeId,
+    cores: CpuSet,
+    /// One for each core, until it takes it.
+    sockets: Mutex<Vec<Option<OwnedFd>>>,
+    parent: UnixStream,
+}
+
+impl Member {
+    /// Takes what was given, and with the parent's end of the line, its orders. Call it once.
+    ///
+    /// # Errors
+    /// [`Kind::Input`] when a descriptor is not open: somebody else than `annulus` has said so.
+    pub(crate) fn take(given: Given) -> Result<Self, Failure> {
+        let failed = |error| Failure::failed("cannot take what the starting process has given", error);
+        let take = |&fd: &RawFd| {
+            // SAFETY: looked at for the length of one system call, which fails if it is not open.
+            fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).map_err(|errno| {
+                Failure::input(format!("{FLAG} names descriptor {fd}: {errno}; leave it to annulus"))
+            })?;
+            // SAFETY: it is open, and the process that started us left it open for us alone: nothing that runs before this
+            // opens descriptors and keeps them.
+            Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+        };
+        let sockets = given.sockets.iter().map(take).collect::<Result<_, Failure>>()?;
+        let parent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+        parent.set_nonblocking(true).map_err(failed)?;
+        speak_as(format!("node {}", given.node));
+        // Started as /proc/self/exe, it would be called `exe`.
+        if let Err(errno) = rustix::thread::set_name(c"annulus") {
+            tracing::debug!(%errno, "the process keeps its name");
+        }
+        Ok(Member { node: given.node, cores: given.cores, sockets: Mutex::new(sockets), parent })
+    }
+
+    /// The CPUs of its cores.
+    pub(crate) fn cores(&self) -> &CpuSet {
+        &self.cores
+    }
+
+    /// The listening socket of the current core, once.
+    pub(crate) fn listener(&self) -> Result<TcpListener, Failure> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = sockets.get_mut(annulus::core::index()).and_then(Option::take);
+        let none = || Failure::new(Kind::Failed, "there is no socket for this core; report this");
+        Ok(TcpListener::from_owned_fd(socket.ok_or_else(none)?)?.sole())
+    }
+
+    /// Tells the parent that every core listens.
+    pub(crate) fn is_ready(&self) {
+        if let Err(error) = (&self.parent).write_all(b"r") {
+            // It has gone, and its end of the line with it, which the main thread sees as well.
+            tracing::debug!(%error, "nobody waits for this process");
+        }
+    }
+
+    /// What the parent wants next; `None` if nothing just now. Does not block.
+    ///
+    /// # Errors
+    /// What read(2) says, other than "nothing there".
+    pub(crate) fn next(&self) -> io::Result<Option<Signal>> {
+        let mut order = [0];
+        match (&self.parent).read(&mut order) {
+            // With the parent everything ends at once, as when a process of all cores dies.
+            Ok(0) => Ok(Some(Signal::Gone)),
+            Ok(_) if order == *SHOW => Ok(Some(Signal::Show)),
+            Ok(_) => Ok(Some(Signal::End)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Some(Signal::Gone)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings what the program reads and writes of its own image to the node. Call it before the first thread.
+    ///
+    /// # Errors
+    /// [`Kind::Platform`] when placement is required and not all is there.
+    pub(crate) fn settle(&self, placement: PlacementPolicy) -> Result<Image, Failure> {
+        let segments = image::bring_here().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the program's image stays where its files are cached");
+            Vec::new()
+        });
+        let image = Image { node: self.node, segments };
+        if placement == PlacementPolicy::Require && !image.is_home() {
+            return Err(Failure::new(
+                Kind::Platform,
+                format!(
+                    "the program's image is not known to be on node {}; free memory there, or serve with --processes one",
+                    self.node
+                ),
+            ));
+        }
+        Ok(image)
+    }
+}
+
+impl AsFd for Member {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+}
+
+/// The order to end.
+pub(super) const END: &[u8; 1] = b"e";
+/// The order to print the picture of SIGUSR1.
+pub(super) const SHOW: &[u8; 1] = b"s";
+
+/// The program's image, and the node where it belongs.
+#[derive(Debug)]
+pub(crate) struct Image {
+    node: NodeId,
+    segments: Vec<Segment>,
+}
+
+impl Image {
+    fn is_home(&self) -> bool {
+        let mut own = self.segments.iter().filter(|segment| segment.kind != Of::Code).peekable();
+        own.peek().is_some()
+            && own.all(|segment| {
+                let range = &segment.addresses;
+                where_pages_lie(std::ptr::without_provenance(range.start), range.len())
+                    .is_ok_and(|pages| pages.off(self.node) == 0 && pages.unknown == 0)
+            })
+    }
+}
+
+/// A line for each mapping, as in the report of the runtime.
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            let range = &segment.addresses;
+            write!(f, "image: {segment} of {} bytes ", range.len())?;
+            match segment.kind {
+                Of::Code => write!(f, "stays where its file is cached: ")?,
+                _ => write!(f, "belongs on node {}: ", self.node)?,
+            }
+            match where_pages_lie(std::ptr::without_provenance(range.start), range.len()) {
+                Ok(pages) => writeln!(f, "{pages}")?,
+                Err(error) => writeln!(f, "cannot be looked at: {error}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_is_understood() {
+        for text in ["1:2-3:5,6", "0:7:3"] {
+            assert_eq!(text.parse::<Given>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "1", "1:2-3", "1:2-3:5", "1:2-3:5,6,7", "1:2:x", "x:2:5", "1:2:5:6", "1:2:2", "1:2:-1"]
+        {
+            assert!(text.parse::<Given>().is_err(), "{text:?}");
+        }
+    }
+}

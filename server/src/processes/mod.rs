@@ -1,0 +1,197 @@
+//! One process for each NUMA node, in place of one for all cores.
+//!
+//! A process has one copy of its constants, its variables and its heap, one set of page tables and one table of descriptors, and all
+//! that lies on one node: the cores of the others reach over for it. So the program starts itself once more for each node
+//! ([`parent`]) and each of these serves with the cores of its node ([`member`]). They share the address: the first process makes a
+//! listening socket for each core and hands it on.
+
+pub(crate) mod member;
+pub(crate) mod parent;
+
+use std::net::SocketAddr;
+
+use annulus::PlacementPolicy;
+use annulus::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
+use annulus::numa::topology::Topology;
+use annulus::numa::{CpuId, CpuSet, NodeId};
+
+use crate::exit::Failure;
+
+/// How many processes serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Processes {
+    /// One for each node, where that is something else than one for all.
+    Auto,
+    /// One for all cores.
+    One,
+    /// One for each node.
+    Node,
+    /// One for each core, so that tests see several on every machine.
+    #[value(hide = true)]
+    Core,
+}
+
+/// The cores of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Where its memory comes from.
+    pub(crate) node: NodeId,
+    /// The CPUs of its cores, in the order of their plan.
+    pub(crate) cores: Vec<CpuId>,
+    /// Every CPU that it may run on: all that take their memory from there.
+    pub(crate) cpus: CpuSet,
+    /// Some of them belong to a node that has no memory.
+    pub(crate) some_without_memory: bool,
+}
+
+/// Which cores of this machine each process would run, and why they are fewer than its CPUs, a line each.
+///
+/// # Errors
+/// Those of the topology and the plan.
+pub(crate) fn parts(
+    asked: Processes,
+    cores: &CoreSelection,
+    nic: Option<&str>,
+) -> Result<(Vec<Part>, Vec<String>), Failure> {
+    let topology = Topology::discover()?;
+    let plan = CorePlan::under(&topology, cores, &Circumstances::of_this_process(nic)?)?;
+    let mut parts = divide(&topology, &plan);
+    if asked == Processes::Core {
+        let of_core = |part: &Part, cpu: &CpuId| Part { cores: vec![*cpu], ..part.clone() };
+        parts = parts.iter().flat_map(|part| part.cores.iter().map(move |cpu| of_core(part, cpu))).collect();
+    }
+    Ok((parts, plan.reasons().to_vec()))
+}
+
+fn divide(topology: &Topology, plan: &CorePlan) -> Vec<Part> {
+    let part = |(node, cores): (NodeId, Vec<&PlannedCore>)| {
+        let near = || topology.cpus().iter().filter(|cpu| topology.memory_node(cpu.node) == Some(node));
+        Part {
+            node,
+            // As the process will plan them: a list runs in the order of the CPU numbers.
+            cores: cores.iter().map(|core| core.cpu).collect::<CpuSet>().iter().collect(),
+            cpus: near().map(|cpu| cpu.id).collect(),
+            some_without_memory: near().any(|cpu| cpu.node != node),
+        }
+    };
+    plan.by_memory().into_iter().map(part).collect()
+}
+
+/// What speaks against more than one process, whatever was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wishes {
+    /// Where memory has to lie.
+    pub(crate) placement: PlacementPolicy,
+    /// Whether CPUs for submission pollers were named, which are dealt out to all cores in turn.
+    pub(crate) named_pollers: bool,
+}
+
+/// Whether to serve with a process for each of the parts.
+///
+/// # Errors
+/// [`crate::exit::Kind::Input`] when it was asked for and another option stands against it.
+pub(crate) fn split(asked: Processes, wishes: Wishes, parts: &[Part]) -> Result<bool, Failure> {
+    let against = if wishes.placement == PlacementPolicy::Off {
+        Some("--placement off places nothing")
+    } else if wishes.named_pollers {
+        Some("--sqpoll-cpus deals out its CPUs to the cores of one process")
+    } else {
+        None
+    };
+    match (asked, against) {
+        (Processes::One, _) | (Processes::Auto, Some(_)) => Ok(false),
+        (Processes::Node | Processes::Core, Some(why)) => {
+            Err(Failure::input(format!("several processes cannot be: {why}; leave out one of the two")))
+        }
+        (_, None) if parts.len() < 2 => {
+            tracing::info!("all cores take their memory from one node: one process, nothing to split");
+            Ok(false)
+        }
+        (_, None) => Ok(true),
+    }
+}
+
+/// What the parent needs to know about the way in.
+#[derive(Debug)]
+pub(crate) struct Address {
+    /// As the user gave it; port 0 asks for a free one.
+    pub(crate) listen: SocketAddr,
+    /// Goes before the address in the line on stderr.
+    pub(crate) before: &'static str,
+    /// Goes after it.
+    pub(crate) after: String,
+    /// Whether a core prefers connections that arrive on its CPU.
+    pub(crate) steer_by_cpu: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use annulus::numa::topology::{CpuFacts, Description, NodeFacts};
+
+    use super::*;
+    use crate::exit::Kind;
+
+    const PLAIN: Wishes = Wishes { placement: PlacementPolicy::Prefer, named_pollers: false };
+
+    fn part(node: u32) -> Part {
+        let cpu = CpuId(node);
+        Part { node: NodeId(node), cores: vec![cpu], cpus: cpu.into(), some_without_memory: false }
+    }
+
+    /// As the guest `4odd`: two CPUs on each of nodes 0, 1 and 2, of which 2 has no memory and is near 1.
+    #[test]
+    fn cores_are_divided_by_where_their_memory_comes_from() {
+        let facts = |cpu: u32| CpuFacts {
+            id: CpuId(cpu),
+            node: NodeId(cpu / 2),
+            package: cpu / 2,
+            core: cpu,
+            cache: None,
+        };
+        let node = |id: u32, memory_total: u64, distances: [u32; 3]| NodeFacts {
+            id: NodeId(id),
+            memory_total,
+            memory_free: 0,
+            distances: distances.to_vec(),
+        };
+        let machine = Description {
+            numa: true,
+            cpus: (0..6).map(facts).collect(),
+            nodes: vec![node(0, 1, [10, 21, 21]), node(1, 1, [21, 10, 12]), node(2, 0, [21, 12, 10])],
+            allowed_cpus: (0..6).map(CpuId).collect(),
+            allowed_memory: (0..3).map(NodeId).collect(),
+        };
+        let topology = Topology::new(machine).unwrap();
+        let divided = |list: &str| {
+            let parts = divide(&topology, &CorePlan::new(&topology, &list.parse().unwrap()).unwrap());
+            let text = |part: Part| {
+                let cores: CpuSet = part.cores.iter().copied().collect();
+                format!("{}: {cores} of {}, {}", part.node, part.cpus, part.some_without_memory)
+            };
+            parts.into_iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(divided("all"), ["0: 0-1 of 0-1, false", "1: 2-5 of 2-5, true"]);
+        assert_eq!(divided("1,3,5"), ["0: 1 of 0-1, false", "1: 3,5 of 2-5, true"]);
+        assert_eq!(divided("4"), ["1: 4 of 2-5, true"]);
+    }
+
+    #[test]
+    fn several_nodes_are_split_unless_something_stands_against_it() {
+        let (one, two) = (vec![part(0)], vec![part(0), part(1)]);
+        for asked in [Processes::Auto, Processes::Node] {
+            assert!(split(asked, PLAIN, &two).unwrap());
+            assert!(!split(asked, PLAIN, &one).unwrap());
+        }
+        assert!(!split(Processes::One, PLAIN, &two).unwrap());
+        let off = Wishes { placement: PlacementPolicy::Off, ..PLAIN };
+        for (wishes, word) in
+            [(off, "--placement"), (Wishes { named_pollers: true, ..PLAIN }, "--sqpoll-cpus")]
+        {
+            assert!(!split(Processes::Auto, wishes, &two).unwrap());
+            assert!(!split(Processes::One, wishes, &two).unwrap());
+            let refused = split(Processes::Node, wishes, &two).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Input);
+            assert!(refused.to_string().contains(word), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Files that were asked for a moment ago, kept open.
+//!
+//! To open a file beneath ROOT and close it again costs more than to send a small one, and to see that its name still
+//! stands for it a fraction of that. So a file that is asked for again stays open for a second, and each time that it is
+//! asked for its name is looked up (`fstatat(2)`): device, inode, size, times, owner and permissions must be those of the
+//! file that was opened. A file that was replaced, written to, made unreadable or removed is opened anew by the very next
+//! request, and its bytes are read anew for every request. Requests that are handled in one turn of the core share a look:
+//! all of them had come before it. What a look at the name cannot tell, that a directory on the way
+//! was replaced by a symbolic link to itself out of ROOT, ends with the second.
+//!
+//! The table is small and each path has one place in it: a look is a sum over the path and one comparison, nothing is
+//! allocated, and what is not asked for again costs a number.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use annulus::fs::{Dir, Stat};
+use rustix::process::{Resource, getrlimit};
+
+use super::files::Opened;
+
+/// How long a file may stay open after it was opened.
+const KEEP: Duration = Duration::from_secs(1);
+/// Files that one core keeps, at most.
+const PLACES: u64 = 256;
+
+/// The files that a core keeps open.
+pub(super) struct Cache {
+    places: RefCell<Box<[Place]>>,
+    /// Somebody sees to it that files are closed in time.
+    swept: Cell<bool>,
+}
+
+/// Where some paths have their place, one at a time.
+#[derive(Default)]
+struct Place {
+    /// The sum of the path that was asked for last: one that is asked for twice is kept.
+    sum: u64,
+    kept: Option<Kept>,
+}
+
+struct Kept {
+    path: Box<[u8]>,
+    opened: Opened,
+    stat: Stat,
+    /// The turn of the core in which its name was looked at last; 0 for none.
+    looked: u64,
+    until: Instant,
+}
+
+impl Cache {
+    /// An empty table. Where descriptors are few a connection is worth more than an open file: all cores together keep a
+    /// thirty-second of what the process may have, and one each.
+    pub(super) fn new() -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let places = PLACES.min(limit / 32 / annulus::core::count() as u64).next_power_of_two();
+        Self {
+            places: RefCell::new((0..places).map(|_| Place::default()).collect()),
+            swept: Cell::new(false),
+        }
+    }
+
+    /// The file that `path` stands for, if it was kept open and is still the same.
+    pub(super) fn find(&self, root: &Dir, path: &Path) -> Option<Opened> {
+        let bytes = path.as_os_str().as_bytes();
+        let mut places = self.places.borrow_mut();
+        let place = place(&mut places, sum(bytes));
+        let kept = place.kept.as_mut().filter(|kept| *kept.path == *bytes)?;
+        let turn = annulus::core::turn();
+        if kept.looked == turn || root.stat_now(path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
+            kept.looked = turn;
+            return Some(kept.opened.clone());
+        }
+        // What there is now is for an open to find out.
+        place.kept = None;
+        None
+    }
+
+    /// Keeps a file that was just opened, if its path was the last that was asked for in its place.
+    pub(super) fn keep(self: &Rc<Self>, path: &Path, opened: &Opened, stat: Stat) {
+        let bytes = path.as_os_str().as_bytes();
+        let sum = sum(bytes);
+        let mut places = self.places.borrow_mut();
+        let place = place(&mut places, sum);
+        if std::mem::replace(&mut place.sum, sum) != sum {
+            return;
+        }
+        let until = Instant::now() + KEEP;
+        // The ring may have found its name before this turn.
+        place.kept = Some(Kept { path: bytes.into(), opened: opened.clone(), stat, looked: 0, until });
+        drop(places);
+        if !self.swept.replace(true) {
+            annulus::spawn(sweep(Rc::clone(self))).detach();
+        }
+    }
+
+    /// Closes all that is kept: somebody needs the descriptors.
+    pub(super) fn clear(&self) {
+        self.places.borrow_mut().iter_mut().for_each(|place| place.kept = None);
+    }
+
+    /// Closes what has been kept long enough. Returns when the next one has.
+    fn close_until(&self, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        for place in self.places.borrow_mut().iter_mut() {
+            match &place.kept {
+                Some(kept) if kept.until <= now => place.kept = None,
+                Some(kept) => next = Some(next.map_or(kept.until, |next: Instant| next.min(kept.until))),
+                None => {}
+            }
+        }
+        next
+    }
+}
+
+/// Closes files when their time is over, while there are any.
+async fn sweep(cache: Rc<Cache>) {
+    while let Some(next) = cache.close_until(Instant::now()) {
+        annulus::time::sleep_until(next).await;
+    }
+    cache.swept.set(false);
+}
+
+fn place(places: &mut [Place], sum: u64) -> &mut Place {
+    // Multiplied, a sum has its best bits at the top.
+    let at = (sum >> 32) as usize & (places.len() - 1);
+    &mut places[at]
+}
+
+/// A sum over a path, eight bytes at a time. Whoever makes up paths with the same sum takes each other's place, no more.
+fn sum(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(bytes.len() as u64, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(sum, u64::from_le_bytes(last))
+}

@@ -1,0 +1,86 @@
+//! What a connection waits with: one timer and one ear for the end of the server, for its whole life.
+//!
+//! A timer of its own for every wait would be made and taken away twice per request. This one is left where it is while it
+//! is early enough, and only moved when it fires before its time: that is once in many requests, or never.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use annulus::core::Stopping;
+use annulus::time::Sleep;
+
+/// A deadline of a connection, and how it is kept.
+pub(super) struct Patience {
+    /// Wakes the connection's task at its deadline or before.
+    alarm: Option<Sleep>,
+    stopping: Stopping,
+}
+
+/// What to do about the end of the server while waiting.
+#[derive(Clone, Copy)]
+pub(super) enum OnStop {
+    /// Keep waiting: something is on its way.
+    Wait,
+    /// Wait this long at most.
+    WaitFor(Duration),
+    /// Stop waiting: nothing is on its way.
+    Leave,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { alarm: None, stopping: annulus::core::stopping() }
+    }
+
+    /// Waits for `future`, for at most `limit`; `None` when that is over. What is ready is taken, even when it is late.
+    ///
+    /// # Cancellation
+    /// Drops `future`.
+    pub(super) async fn wait<F: Future>(
+        &mut self,
+        limit: Duration,
+        mut on_stop: OnStop,
+        future: F,
+    ) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut deadline = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            // Most waits end above, so the clock is asked here.
+            let deadline = deadline.get_or_insert_with(|| annulus::time::deadline_after(limit));
+            if !matches!(on_stop, OnStop::Wait) && Pin::new(&mut self.stopping).poll(cx).is_ready() {
+                match on_stop {
+                    OnStop::WaitFor(limit) => {
+                        *deadline = (*deadline).min(annulus::time::deadline_after(limit))
+                    }
+                    OnStop::Wait | OnStop::Leave => return Poll::Ready(None),
+                }
+                on_stop = OnStop::Wait;
+            }
+            self.poll_alarm(*deadline, cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// Ready when `deadline` has passed.
+    fn poll_alarm(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let alarm = self.alarm.get_or_insert_with(|| annulus::time::sleep_until(deadline));
+        if alarm.deadline() > deadline {
+            alarm.reset(deadline);
+        }
+        loop {
+            if Pin::new(&mut *alarm).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // It was set for an earlier wait.
+            if alarm.deadline() >= deadline || deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            alarm.reset(deadline);
+        }
+    }
+}
