@@ -161,7 +161,7 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
             "a core's share of its node's memory is too small; ask for less or free some",
         )
     };
-    let bufs = BufRing::new(&ring, &mut share, &shared, &growth)?;
+    let bufs = BufRing::new(&mut ring, &mut share, &shared, &growth, options.receive())?;
     ranges.push(("buffer ring", bufs.descriptors()));
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
