@@ -68,7 +68,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
     ///
     /// Dropping the stream does not end what was sent, but blocks are not lent for ever: when the peer then takes less than
     /// 16 KiB in [`Builder::zero_copy_patience`](crate::Builder::zero_copy_patience), the connection is reset and the
-    /// blocks come back. A core that ends waits one second at most.
+    /// blocks come back. A core that ends waits one second at most. Neither resets a connection that was
+    /// [handed over](Self::hand_over) or [given up](Self::into_owned_fd) and is another's since.
     ///
     /// # Errors
     /// As for [`send_all`](Self::send_all), but the block may still be the kernel's, so it does not come back.

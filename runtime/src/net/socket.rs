@@ -8,6 +8,8 @@
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
 //! reads cannot take the core's buffers.
 
+mod parts;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -85,8 +87,8 @@ pub(crate) struct Socket {
     lingers: Cell<bool>,
     /// Its connection was reset, to have blocks back.
     was_reset: Cell<bool>,
-    /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
-    /// another core.
+    /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket from another
+    /// core, and all that comes in [parts](crate::buf::parts) of buffers.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: Waiters,
@@ -272,6 +274,7 @@ impl Socket {
     fn arm(self: &Rc<Self>, core: &Core) {
         let socket = Rc::clone(self);
         let key = match self.kind {
+            Kind::Stream if core.bufs.come_in_parts() => Self::arm_parts(socket, core),
             Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
             Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
         };
@@ -318,6 +321,7 @@ impl Socket {
         self.wake_reader();
     }
 
+    #[inline(always)]
     fn failed(self: &Rc<Self>, core: &Core, error: &io::Error, was_ending: bool) {
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => {
@@ -358,7 +362,9 @@ impl Socket {
     /// The end of the turn: switches the receive off if nobody took what came.
     pub(crate) fn hold_back(&self, core: &Core) {
         self.overfull.set(false);
-        if self.chain.get().len() >= self.hold_back_at() {
+        if self.chain.get().len() >= self.hold_back_at()
+            || core.bufs.come_in_parts() && self.parts_waiting() >= self.hold_back_at()
+        {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
         }
@@ -521,7 +527,9 @@ impl Socket {
     }
 }
 
-/// Whether an error is that of a connection, and not of the call.
+/// Whether an error is that of a connection, and not of the call. A reset is never told after the peer's end has come (that
+/// is `EPIPE`, tcp_reset() in net/ipv4/tcp_input.c); the others may be, and then a stream that was whole counts as cut off,
+/// which is the lesser evil.
 fn is_cut_off(error: &io::Error) -> bool {
     use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
     let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];

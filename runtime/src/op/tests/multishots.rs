@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::core::shared::CoreShared;
 use crate::net::{TcpListener, TcpStream, UdpSocket as OurUdpSocket};
-use crate::op::{Multishot, accept, recv, recv_msg};
+use crate::op::{Multishot, accept, recv, recv_msg, recv_parts};
 use crate::task::yield_now;
 use crate::testing::{let_come, link_of};
 
@@ -324,6 +324,18 @@ fn multishots_are_given_up_at_every_stage() {
         given_up_at_every_stage::<Receiving>(&LIVES).await;
         given_up_at_every_stage::<Datagrams>(&LIVES).await;
     });
+}
+
+/// Where the kernel can.
+#[test]
+fn receives_in_parts_are_given_up_at_every_stage() {
+    assert_eq!(Receiving::OPERATION, recv_parts::RecvParts::NAME);
+    on_a_core(small(256).incremental_buffers(true), async || {
+        // What goes on where the last chunk ends is one with it, and one chunk is not held back.
+        let lives: Vec<_> = LIVES.into_iter().filter(|life| *life != Life::HeldBack).collect();
+        given_up_at_every_stage::<Receiving>(&lives).await;
+    });
+    on_a_core(small(256).bundles(true), async || given_up_at_every_stage::<Receiving>(&LIVES).await);
 }
 
 thread_local! {
