@@ -120,6 +120,7 @@ fn a_client_that_goes_away_is_an_error_and_not_a_signal() {
     }
 }
 
+/// Seen to fail: with every pipe put back, the next file begins with bytes of the last.
 #[test]
 fn a_dropped_transfer_poisons_the_stream_and_its_pipe_is_not_used_again() {
     for road in ROADS {

@@ -165,7 +165,8 @@ impl<S: Side> TcpStream<S> {
 
     /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). `None`, as at first: they are sent in the
     /// background. Zero: they are thrown away and the peer sees a reset. Longer: the close waits as long for them; it is
-    /// made by a thread for [blocking work](crate::spawn_blocking), so the core does not wait. In whole seconds.
+    /// made by a thread for [blocking work](crate::spawn_blocking), one of
+    /// [so many](crate::Builder::blocking_threads), so the core does not wait. In whole seconds.
     ///
     /// That is so if the option is set here, or before the descriptor is taken over. Set by other means, it holds the core
     /// up when the connection is closed.
