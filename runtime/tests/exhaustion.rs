@@ -60,6 +60,7 @@ fn a_file_is_copied_where_no_pipe_can_be_had() {
 
 #[test]
 fn a_relay_copies_where_no_pipe_can_be_had() {
+    const LEN: usize = 8 << 20;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     on_one_core(move || async move {
         let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -68,24 +69,29 @@ fn a_relay_copies_where_no_pipe_can_be_had() {
         let (a, b) = (listener.accept().await?, TcpStream::connect(door.local_addr().unwrap()).await?);
         let mut upstream = door.accept().unwrap().0;
         let limit = leave_none();
-        let ends = thread::spawn(move || {
-            client.write_all(b"question").unwrap();
+        // Bulk, for which there would be a pipe.
+        let sends = thread::spawn(move || {
+            client.write_all(&vec![7; LEN]).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
-            let (mut question, mut answer) = (String::new(), String::new());
-            upstream.read_to_string(&mut question).unwrap();
-            upstream.write_all(b"the answer").unwrap();
-            drop(upstream);
+            let mut answer = String::new();
             client.read_to_string(&mut answer).unwrap();
-            (question, answer)
+            answer
+        });
+        let takes = thread::spawn(move || {
+            let mut got = Vec::new();
+            upstream.read_to_end(&mut got).unwrap();
+            upstream.write_all(b"the answer").unwrap();
+            got
         });
         let end = relay(a, b, Road::Inline).await;
         setrlimit(Resource::Nofile, limit).unwrap();
         end.result?;
         let counters = annulus::core::counters();
         let inline = counters.relay_bytes_inline;
-        assert_eq!((counters.relay_bytes_copied, inline, counters.pipes_made), (18, 0, 0));
-        let ends = annulus::spawn_blocking(move || ends.join().unwrap()).await.expect("no panic");
-        assert_eq!(ends, ("question".to_owned(), "the answer".to_owned()));
+        assert_eq!((counters.relay_bytes_copied, inline, counters.pipes_made), (LEN as u64 + 10, 0, 0));
+        let ends = annulus::spawn_blocking(move || (sends.join().unwrap(), takes.join().unwrap())).await;
+        let (answer, got) = ends.expect("no panic");
+        assert!(answer == "the answer" && got == vec![7; LEN]);
         Ok(())
     });
 }
