@@ -10,26 +10,7 @@ use std::thread;
 
 use annulus::net::TcpListener;
 use annulus::{Runtime, spawn};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// How many connections with both ends in this process the descriptor limit allows, at most `wanted`. Root may have more
-/// than the limit that it came with.
-fn connections(wanted: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let needed = Some(2 * wanted as u64 + 500);
-    let raised = Rlimit { current: needed, maximum: limit.maximum.and(limit.maximum.max(needed)) };
-    if setrlimit(Resource::Nofile, raised).is_err() {
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    }
-    let allowed = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |now| now as usize);
-    let possible = wanted.min(allowed.saturating_sub(500) / 2);
-    if possible < wanted {
-        println!(
-            "{possible} connections instead of {wanted}: RLIMIT_NOFILE is {allowed}, and may not be raised"
-        );
-    }
-    possible
-}
+use common::connections;
 
 /// One core with the least memory that there can be: 16 receive buffers of 8 KiB.
 fn small() -> Runtime {

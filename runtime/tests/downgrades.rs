@@ -39,3 +39,35 @@ fn features_follow_the_kernel() {
         }
     }
 }
+
+/// Bundles are left out of 6.13 to 6.15, and before 6.16 beside incremental buffers, where kernels lose bytes.
+#[test]
+fn ways_to_receive_follow_the_kernel() {
+    for (incremental, bundles) in [(false, false), (true, false), (false, true), (true, true)] {
+        let builder =
+            Runtime::builder().pool_bytes(1 << 20).incremental_buffers(incremental).bundles(bundles);
+        let running = builder.build().unwrap().start(|| async { annulus::Ok(()) }).unwrap();
+        let report = running.report();
+        running.wait().unwrap();
+        let text = report.to_string();
+        let ring = &report.cores[0].ring;
+        let beside = incremental && kernel() >= (6, 12);
+        let safe =
+            kernel() >= if beside { (6, 16) } else { (6, 10) } && !((6, 13)..=(6, 15)).contains(&kernel());
+        for (name, asked, has, can) in [
+            ("incremental buffers", incremental, ring.incremental_buffers, kernel() >= (6, 12)),
+            ("bundles", bundles, ring.bundles, safe),
+        ] {
+            assert_eq!(has, asked && can, "{name} on {:?}: {text}", kernel());
+            let lacks = ring.lacks.iter().any(|lack| lack.starts_with(name));
+            assert_eq!(lacks, asked && !can, "{name}: {text}");
+            assert_eq!(text.contains(&format!("; without {name}")), lacks, "{name}: {text}");
+        }
+        assert_eq!(
+            text.contains("; receive buffers are used up incrementally"),
+            ring.incremental_buffers,
+            "{text}"
+        );
+        assert_eq!(text.contains("; receives are bundled"), ring.bundles, "{text}");
+    }
+}

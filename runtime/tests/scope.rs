@@ -3,9 +3,11 @@
 mod common;
 
 use std::cell::{Cell, RefCell};
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -173,4 +175,36 @@ fn children_are_woken_from_other_threads_also_after_their_end() {
         wakers.join().unwrap().into_iter().for_each(std::task::Waker::wake);
         Ok(())
     });
+}
+
+/// Wakers outlive their scope, and it may be dropped with children that wait for their turn. Seen to fail: with a list that
+/// holds the wakers which hold it, nothing of either is ever freed, nor the task that the scope was in.
+#[test]
+fn a_scope_that_has_gone_holds_nothing() {
+    struct Ignored;
+    impl Wake for Ignored {
+        fn wake(self: Arc<Self>) {}
+    }
+    let parent = Arc::new(Ignored);
+    let waker = Waker::from(Arc::clone(&parent));
+    let kept = RefCell::new(None);
+    {
+        let mut scope = pin!(scope(async |s| {
+            let waits = s.spawn(poll_fn(|cx| {
+                kept.replace(Some(cx.waker().clone()));
+                // For the next turn, which does not come.
+                cx.waker().wake_by_ref();
+                Poll::<()>::Pending
+            }));
+            waits.await.expect("no panic");
+        }));
+        assert!(scope.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    drop(waker);
+    assert_eq!(Arc::strong_count(&parent), 1);
+    // A late wake is for nobody.
+    let late = kept.take().expect("it was polled");
+    late.wake_by_ref();
+    drop(late);
+    assert_eq!(Arc::strong_count(&parent), 1);
 }

@@ -2,13 +2,17 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use annulus::time::{MissedTick, deadline_after, interval, interval_at, sleep, sleep_until, timeout_at};
+use annulus::time::{
+    Elapsed, MissedTick, deadline_after, interval, interval_at, sleep, sleep_until, timeout, timeout_at,
+};
 use annulus::{ErrorKind, Runtime, spawn};
 use common::{bulk, on_one_core};
 
@@ -162,6 +166,50 @@ fn a_timeout_of_no_time_polls_once() {
         });
         assert!(annulus::time::timeout(std::time::Duration::ZERO, twice).await.is_err());
         assert_eq!(polls, 1);
+        Ok(())
+    });
+}
+
+/// Something that is always ready beside a timer, polled before it, leaves it no budget. Seen to fail, by waiting for ever:
+/// with a timer that does nothing without one.
+#[test]
+fn a_timer_passes_beside_what_uses_the_budget_up() {
+    on_one_core(|| async {
+        let busy = async || {
+            let (reader, writer) = annulus::pipe::pipe().unwrap();
+            let mut buf = Vec::with_capacity(1);
+            loop {
+                writer.write("x").await.unwrap();
+                buf.clear();
+                buf = reader.read(buf).await.unwrap().1;
+            }
+        };
+        for time in [Duration::ZERO, Duration::from_millis(5)] {
+            let ended: Result<(), Elapsed> = timeout(time, busy()).await;
+            ended.expect_err("it has no end");
+            let (mut first, mut second) = (pin!(busy()), pin!(sleep(time)));
+            poll_fn(|cx| {
+                let never: Poll<()> = first.as_mut().poll(cx);
+                assert!(never.is_pending());
+                second.as_mut().poll(cx)
+            })
+            .await;
+        }
+        // Nor does a loop of those that are due at once keep the core.
+        let turns = Rc::new(Cell::new(0));
+        let other = annulus::spawn({
+            let turns = Rc::clone(&turns);
+            async move {
+                for _ in 0..3 {
+                    annulus::yield_now().await;
+                    turns.set(turns.get() + 1);
+                }
+            }
+        });
+        while turns.get() < 3 {
+            sleep(Duration::ZERO).await;
+        }
+        other.await.expect("no panic");
         Ok(())
     });
 }

@@ -194,6 +194,14 @@ struct Common {
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     busy_poll: Option<u64>,
 
+    /// Let small messages of several connections share a receive buffer: less memory, held for longer (Linux 6.12)
+    #[arg(long)]
+    incremental_buffers: bool,
+
+    /// Let one completion tell of many receive buffers, for bulk that comes in (Linux 6.10, not 6.13 to 6.15)
+    #[arg(long)]
+    bundles: bool,
+
     /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the task was started
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     stall: Option<u64>,
@@ -379,6 +387,7 @@ where
     if let Some(time) = common.busy_poll {
         builder = builder.busy_poll(Duration::from_micros(time));
     }
+    builder = builder.incremental_buffers(common.incremental_buffers).bundles(common.bundles);
     if let Some(stall) = common.stall {
         builder = builder.report_stalls(Duration::from_millis(stall));
     }

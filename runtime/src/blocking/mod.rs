@@ -30,6 +30,11 @@ use crate::task::{Payload, panic_text};
 /// unless it was there. The queue before the threads has no end: whoever calls this for each request of a client bounds
 /// the requests.
 ///
+/// The closure may wait for what this core does: the core goes on. What may not is a task: one that blocks its core, by
+/// joining a thread for example, until that thread has seen something that the core has begun (bytes sent, a connection
+/// dropped, another core woken) [waits for ever](crate#what-holds-everywhere), since all that leaves at the end of the turn. Give
+/// the join to a closure here.
+///
 /// Starting a thread, if none is idle, takes the core some tens of microseconds; handing work to an idle one takes two.
 ///
 /// # Errors
@@ -37,7 +42,8 @@ use crate::task::{Payload, panic_text};
 ///
 /// # Cancellation
 /// Nothing stops a closure. Dropping the handle only forgets the result: `f` runs all the same, and its result is
-/// dropped on its thread (which must not panic: that aborts the process). When the runtime ends, closures that have not
+/// dropped on its thread, or here with the handle if it had come by then (which must not panic: on its thread that aborts
+/// the process). When the runtime ends, closures that have not
 /// begun are dropped, and those that run are waited for, five seconds at most; one that takes longer runs on, as long as
 /// the process does.
 ///

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
 
 use super::returns::Held;
 use super::ring::Keep;
+use super::shares::Shares;
 use crate::core::Core;
 
 /// Received bytes, in node-local memory of the core that received them.
@@ -23,13 +23,26 @@ pub struct Lease {
 impl Lease {
     /// A lease on the first `len` bytes of a buffer that was just handed out.
     pub(super) fn new(held: Held<Keep>, len: u32) -> Self {
-        let lease = Self { held: ManuallyDrop::new(held), from: 0, len };
-        // Nobody else knows the buffer: no ordering is needed.
-        lease.shares().store(1, Ordering::Relaxed);
+        let lease = Self::part(held, 0, len);
+        lease.shares().begin();
         lease
     }
 
-    fn shares(&self) -> &std::sync::atomic::AtomicU32 {
+    /// A lease on `len` bytes of a buffer, `from` on, of which `held` is a share that has been counted.
+    pub(super) fn part(held: Held<Keep>, from: u32, len: u32) -> Self {
+        Self { held: ManuallyDrop::new(held), from, len }
+    }
+
+    /// Makes one lease of two, if `next` goes on where `self` ends; else gives it back.
+    pub(crate) fn join(&mut self, next: Lease) -> Option<Lease> {
+        if !self.held.is_same(&next.held) || self.from + self.len != next.from {
+            return Some(next);
+        }
+        self.len += next.len;
+        None
+    }
+
+    fn shares(&self) -> &Shares {
         &self.held.keeper().shares[self.held.index() as usize]
     }
 
@@ -40,8 +53,7 @@ impl Lease {
     #[must_use = "the bytes split off go back with it"]
     pub fn split_to(&mut self, n: usize) -> Lease {
         assert!(n <= self.len(), "split at {n} of {} bytes", self.len());
-        // This lease keeps the count above zero meanwhile.
-        self.shares().fetch_add(1, Ordering::Relaxed);
+        self.shares().add();
         // SAFETY: the copy is one more share, just counted: only the last share drops the `Held`.
         let held = unsafe { self.held.duplicate() };
         let first = Lease { held: ManuallyDrop::new(held), from: self.from, len: n as u32 };
@@ -69,7 +81,8 @@ impl Deref for Lease {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the kernel wrote these bytes and gave the buffer up; while a lease on it is out nobody writes it.
+        // SAFETY: the kernel wrote these bytes and gave them up; it may go on behind them, and while a lease on the buffer is
+        // out nobody writes these.
         unsafe {
             std::slice::from_raw_parts(self.held.as_ptr().add(self.from as usize).as_ptr(), self.len as usize)
         }
@@ -84,10 +97,7 @@ impl AsRef<[u8]> for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // The usual case, a buffer that was never split, needs no locked instruction: a count of one is ours, and only
-        // we could raise it. Acquire: what other holders did with the buffer happened before it goes back.
-        let shares = self.shares();
-        if shares.load(Ordering::Acquire) != 1 && shares.fetch_sub(1, Ordering::AcqRel) != 1 {
+        if !self.shares().give_up() {
             return;
         }
         // SAFETY: taken once, in drop, by the last share.

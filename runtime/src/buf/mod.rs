@@ -10,8 +10,10 @@ pub(crate) mod growth;
 mod lease;
 mod many;
 pub(crate) mod owned;
+pub(crate) mod parts;
 pub(crate) mod returns;
 pub(crate) mod ring;
+mod shares;
 
 pub use blocks::{Block, GetBlock};
 pub use growth::Grown;

@@ -191,6 +191,16 @@ impl<R: Keeper> Owner<R> {
         Held { shared: self.shared, index, keeper: PhantomData }
     }
 
+    /// A handle on block `index`, which is out.
+    ///
+    /// # Safety
+    ///
+    /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back only the last;
+    /// the others it forgets.
+    pub(crate) unsafe fn handle(&self, index: u32) -> Held<R> {
+        Held { shared: self.shared, index, keeper: PhantomData }
+    }
+
     /// Whether `held` is a block of this owner.
     pub(crate) fn owns(&self, held: &Held<R>) -> bool {
         self.shared == held.shared
@@ -300,6 +310,11 @@ impl<R: Keeper> Held<R> {
     /// The block's number.
     pub(crate) fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether both are the same block.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.shared == other.shared && self.index == other.index
     }
 
     /// What keeps the region.

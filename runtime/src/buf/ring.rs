@@ -8,20 +8,22 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
 use super::growth::Terms;
 use super::lease::Lease;
+use super::parts::Parts;
 use super::returns::{Held, Keeper, Owner};
+use super::shares::Shares;
 use crate::core::Core;
 use crate::core::counters::CoreCounters;
 use crate::core::shared::CoreShared;
 use crate::net::socket::Socket;
 use crate::numa::pool::{Carved, Share};
-use crate::ring::{Ring, not_registered};
+use crate::ring::{RecvOptions, Ring};
 use crate::{Error, ErrorKind, Result};
 
 /// The one buffer group of a core.
@@ -38,8 +40,8 @@ const NONE: u16 = u16::MAX;
 pub(crate) struct Keep {
     /// The buffers' memory. Locked when it grows, and when it goes.
     memory: Mutex<Vec<Carved>>,
-    /// How many leases share each buffer that is out.
-    pub(super) shares: Box<[AtomicU32]>,
+    /// Who shares each buffer that is out.
+    pub(super) shares: Box<[Shares]>,
     core: Arc<CoreShared>,
 }
 
@@ -92,6 +94,8 @@ pub(crate) struct BufRing {
     /// The most that were out at once.
     most_out: Cell<u16>,
     came: Box<[Cell<Came>]>,
+    /// Where a CQE need not bring one buffer whole.
+    pub(super) parts: Option<Parts>,
     /// Streams that found no buffer, in the order in which they will get one.
     hungry: RefCell<VecDeque<Weak<Socket>>>,
     /// Streams that held too much when it came; looked at again when the turn ends.
@@ -99,12 +103,14 @@ pub(crate) struct BufRing {
 }
 
 impl BufRing {
-    /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring.
+    /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring, to be
+    /// used as asked as far as the kernel can.
     pub(crate) fn new(
-        ring: &Ring,
+        ring: &mut Ring,
         share: &mut Share,
         core: &Arc<CoreShared>,
         growth: &Terms,
+        options: RecvOptions,
     ) -> Result<Self> {
         let too_small = || {
             let what = format!(
@@ -128,13 +134,13 @@ impl BufRing {
             share.carve(slots * size_of::<BufRingEntry>(), PAGE).zip(share.carve(count * BUFFER_SIZE, PAGE));
         let Some((descriptors, memory)) = carved else { return Err(too_small) };
         let numbers = per_extent * most_extents;
-        let shares = (0..numbers).map(|_| AtomicU32::new(0)).collect();
+        let shares = (0..numbers).map(|_| Shares::none()).collect();
         let keep = Keep { memory: Mutex::default(), shares, core: Arc::clone(core) };
         let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, keep);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, slots as u16, BUFFER_GROUP, 0) }
-            .map_err(|e| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e))?;
+        unsafe { ring.register_buf_ring(address, slots as u16, BUFFER_GROUP, options) }?;
+        let features = ring.features();
         let this = Self {
             owner,
             descriptors,
@@ -147,6 +153,7 @@ impl BufRing {
             free: Cell::new(0),
             most_out: Cell::new(0),
             came: vec![Cell::new(Came { bytes: 0, next: NONE }); numbers].into_boxed_slice(),
+            parts: Parts::new(features.incremental_buffers, features.bundles, numbers),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
         };
@@ -216,10 +223,43 @@ impl BufRing {
         self.free.set(self.free.get() + 1);
     }
 
+    /// The slot that is filled next.
+    pub(super) fn tail(&self) -> u16 {
+        self.tail.get()
+    }
+
+    /// The buffer that was last put into a slot, and the bytes that the kernel takes it to have.
+    pub(super) fn placed_at(&self, slot: u16) -> (u16, u32) {
+        let entries: *const BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
+        // SAFETY: the slot is inside the descriptors. Who it is for the kernel does not write, and its length no more when it has
+        // used it up.
+        let entry = unsafe { &*entries.add((slot & (self.slots - 1)).into()) };
+        (entry.bid(), entry.len())
+    }
+
     /// The kernel has picked a buffer: its CQE names it.
     pub(crate) fn picked(&self) {
         self.free.set(self.free.get() - 1);
         self.most_out.set(self.most_out.get().max(self.out()));
+    }
+
+    /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done with the buffer.
+    pub(super) fn lend(&self, index: u16, from: u16, bytes: u32, ends: bool) -> Lease {
+        let shares = &self.owner.keeper().shares[usize::from(index)];
+        if from == 0 {
+            // The first of it: the core's own share.
+            // SAFETY: the kernel had the buffer until this CQE, and writes what is filled no more.
+            std::mem::forget(unsafe { self.owner.hand_out(index.into()) });
+            shares.begin();
+        }
+        if ends {
+            // The core's share goes over to the lease.
+            self.picked();
+        } else {
+            shares.add();
+        }
+        // SAFETY: the buffer is out since its first bytes came, and the handle is a share that is counted.
+        Lease::part(unsafe { self.owner.handle(index.into()) }, from.into(), bytes)
     }
 
     /// Tells how many buffers are out, and how many were at most.
@@ -249,7 +289,9 @@ impl BufRing {
             let next = self.hungry.borrow_mut().pop_front();
             let Some(socket) = next else { return };
             // Otherwise it was dropped, or quiesced, while it stood in the queue.
-            if socket.upgrade().is_some_and(|socket| socket.fed(core)) {
+            let Some(socket) = socket.upgrade() else { continue };
+            socket.left_queue();
+            if socket.fed(core) {
                 meals -= 1;
             }
         }
@@ -297,6 +339,12 @@ impl BufRing {
         self.hungry.borrow_mut().push_back(Rc::downgrade(socket));
     }
 
+    /// Entries in the queue of streams that wait for a buffer.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn queue_len(&self) -> usize {
+        self.hungry.borrow().len()
+    }
+
     /// Whether streams wait for buffers.
     pub(crate) fn is_short(&self) -> bool {
         !self.hungry.borrow().is_empty()
@@ -311,8 +359,11 @@ impl BufRing {
     fn is_waited_for(&self) -> bool {
         let mut hungry = self.hungry.borrow_mut();
         while let Some(first) = hungry.front() {
-            if first.upgrade().is_some_and(|socket| socket.is_starved()) {
-                return true;
+            if let Some(socket) = first.upgrade() {
+                if socket.is_starved() {
+                    return true;
+                }
+                socket.left_queue();
             }
             hungry.pop_front();
         }
@@ -320,6 +371,7 @@ impl BufRing {
     }
 
     /// A stream holds much that nobody took: look again when its task has had its chance.
+    #[inline(always)]
     pub(crate) fn look_later(&self, socket: Rc<Socket>) {
         self.overfull.borrow_mut().push(socket);
     }
@@ -333,9 +385,14 @@ impl BufRing {
             }
         }
         self.feed(core);
-        if self.overfull.borrow().is_empty() {
-            return;
+        if !self.overfull.borrow().is_empty() {
+            self.hold_back(core);
         }
+    }
+
+    /// Apart from the turn, which is lighter without it.
+    #[inline(never)]
+    fn hold_back(&self, core: &Core) {
         // Index by index: nothing here adds to the list, and its capacity is kept.
         let mut overfull = self.overfull.take();
         for socket in overfull.drain(..) {
@@ -360,6 +417,14 @@ impl BufRing {
         if let Err(e) = ring.submitter().unregister_buf_ring(BUFFER_GROUP) {
             tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
             return self.leak();
+        }
+        // Where the kernel went on it does not any more.
+        for index in self.parts.iter().flat_map(Parts::take_begun) {
+            if self.owner.keeper().shares[usize::from(index)].give_up() {
+                // SAFETY: the buffer is out, and the core's was the last share.
+                let ours = self.owner.take_back(unsafe { self.owner.handle(index.into()) });
+                debug_assert!(ours.is_ok(), "a handle of the owner itself");
+            }
         }
         // SAFETY: the ring is unregistered and every operation that could write into a buffer was reaped before.
         let out = unsafe { self.owner.close() };

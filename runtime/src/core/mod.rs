@@ -13,7 +13,8 @@
 //! | give a connection to a core that has less to do | [`Connection::hand_over`](crate::net::Connection::hand_over), [`neighbours`], [`least_loaded_neighbour`] | its bytes stay where they were received |
 //!
 //! A core that has work for another rings for it once a turn, by a message between the rings (`IORING_OP_MSG_RING`,
-//! Linux 5.18) that leaves with the turn's own system call; a core that is awake is not rung at all. Waking a sleeping CPU is what
+//! Linux 5.18) that leaves with the turn's own system call; a core that is awake is not rung at all. So a task that blocks its thread until
+//! another core has done something [waits for ever](crate#what-holds-everywhere). Waking a sleeping CPU is what
 //! costs: tens of microseconds on virtual machines. So it pays to send several things in one turn, and to send them to a
 //! core that is awake. `runtime/examples/ping_pong.rs` shows the worst case, where each message finds its core asleep.
 //!
@@ -151,6 +152,11 @@ impl Budget {
     /// An operation was ready.
     pub(crate) fn spend(&self) {
         self.0.set(self.0.get().saturating_sub(1));
+    }
+
+    /// Whether there is any.
+    pub(crate) fn is_left(&self) -> bool {
+        self.0.get() > 0
     }
 
     /// `Pending`, with the task woken for its next turn, when the budget is used up.

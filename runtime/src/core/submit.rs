@@ -110,7 +110,8 @@ impl From<SubmitError> for Error {
 /// # Cancellation
 /// Nothing is sent before the first poll. Dropped before the core took the work, the closure is dropped and never runs;
 /// dropped later, the task there is aborted: its future is dropped on its own core, with all that dropping it means for
-/// the operations inside. An output that nobody waits for any more is dropped there.
+/// the operations inside. An output that nobody waits for any more is dropped there; one that had come by then is dropped
+/// here, with the future.
 ///
 /// # Panics
 /// On a thread that is no core's: see [`Handle::submit_to`](crate::Handle::submit_to).

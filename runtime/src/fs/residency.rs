@@ -62,7 +62,7 @@ pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> 
             )
         };
         if rc == 0 {
-            let pages = (offset + len).div_ceil(PAGE) - offset / PAGE;
+            let pages = offset.saturating_add(len).div_ceil(PAGE) - offset / PAGE;
             return if stat.nr_cache >= pages { len } else { 0 };
         }
         // A refusal (EPERM) is about this file; only a missing call is for good.

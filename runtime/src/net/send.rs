@@ -43,7 +43,7 @@ impl<F: Family, S: Writes> Connection<F, S> {
             let send = SendVectored::new(Rc::clone(self.socket()), bufs, from, vectors);
             let result;
             (result, bufs, vectors) = ask(send).await;
-            match sent(result) {
+            match sent(self.socket(), result) {
                 Ok(n) => from += n,
                 Err(e) => {
                     // With a part gone the next sender would go on in the middle of this one: that is poison.
@@ -68,7 +68,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
     ///
     /// Dropping the stream does not end what was sent, but blocks are not lent for ever: when the peer then takes less than
     /// 16 KiB in [`Builder::zero_copy_patience`](crate::Builder::zero_copy_patience), the connection is reset and the
-    /// blocks come back. A core that ends waits one second at most.
+    /// blocks come back. A core that ends waits one second at most. Neither resets a connection that was
+    /// [handed over](Self::hand_over) or [given up](Self::into_owned_fd) and is another's since.
     ///
     /// # Errors
     /// As for [`send_all`](Self::send_all), but the block may still be the kernel's, so it does not come back.
@@ -88,7 +89,7 @@ impl<F: Family, S: Writes> Connection<F, S> {
                 let send = Send { socket: Rc::clone(self.socket()), buf: block.clone(), from, flags: 0 };
                 ask(send).await.0
             };
-            match sent(result) {
+            match sent(self.socket(), result) {
                 Ok(n) => from += n,
                 // RLIMIT_MEMLOCK is used up by pages that were not registered, or the socket cannot.
                 Err(e) if skip_copy && matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP)) => {
@@ -163,8 +164,11 @@ impl<F: Family, S: Reads> Connection<F, S> {
             match rustix::net::recv(self.socket().fd(), buf.room(), RecvFlags::empty()).map_err(os) {
                 Ok(((filled, _), _)) => {
                     let n = filled.len();
-                    if n == 0 {
-                        self.socket().has_ended(None);
+                    if n == 0
+                        && let Some(errno) = self.socket().has_ended()
+                    {
+                        let e = io::Error::from_raw_os_error(errno);
+                        return Err(BufError::io("receive failed", e, buf));
                     }
                     // SAFETY: recv(2) has written them.
                     unsafe { buf.filled(n) };
@@ -178,7 +182,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    self.socket().has_ended(Some(&e));
+                    self.socket().has_failed(&e);
                     return Err(BufError::io("receive failed", e, buf));
                 }
             }

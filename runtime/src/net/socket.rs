@@ -8,6 +8,8 @@
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
 //! reads cannot take the core's buffers.
 
+mod parts;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -67,11 +69,15 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
+    /// Stands in the core's queue of streams that wait for a buffer, perhaps without wanting one any more.
+    queued: Cell<bool>,
     /// Its writer has been dropped.
     unwritten: Cell<bool>,
     /// Its reader has been dropped.
     released: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that find a clean end.
+    cut_off: Cell<Option<i32>>,
     /// What is known of zero-copy sends to its peer. Asked for at the first of them.
     peer: OnceCell<Rc<Peer>>,
     /// Zero-copy sends whose blocks the kernel holds.
@@ -81,8 +87,8 @@ pub(crate) struct Socket {
     lingers: Cell<bool>,
     /// Its connection was reset, to have blocks back.
     was_reset: Cell<bool>,
-    /// What comes before the chain: what is left of a chunk that was taken in part, and what came with the socket from
-    /// another core.
+    /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket from another
+    /// core, and all that comes in [parts](crate::buf::parts) of buffers.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: Waiters,
@@ -145,9 +151,11 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
+            queued: Cell::new(false),
             unwritten: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
+            cut_off: Cell::new(None),
             peer: OnceCell::new(),
             lent: Cell::new(0),
             custody: RefCell::new(Custody::Ours(None)),
@@ -253,12 +261,20 @@ impl Socket {
 
     fn starve(self: &Rc<Self>, core: &Core) {
         self.receiving.set(Receiving::Starved);
-        core.bufs.wait_for_buffer(self);
+        if !self.queued.replace(true) {
+            core.bufs.wait_for_buffer(self);
+        }
+    }
+
+    /// It was taken out of the queue of streams that wait for a buffer.
+    pub(crate) fn left_queue(&self) {
+        self.queued.set(false);
     }
 
     fn arm(self: &Rc<Self>, core: &Core) {
         let socket = Rc::clone(self);
         let key = match self.kind {
+            Kind::Stream if core.bufs.come_in_parts() => Self::arm_parts(socket, core),
             Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
             Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
         };
@@ -293,7 +309,7 @@ impl Socket {
                 if let Some(buffer) = buffer {
                     core.bufs.recycle(buffer);
                 }
-                self.receiving.set(Receiving::Over(None));
+                self.receiving.set(Receiving::Over(self.cut_off.get()));
             }
             (Err(e), buffer) => {
                 if let Some(buffer) = buffer {
@@ -305,6 +321,7 @@ impl Socket {
         self.wake_reader();
     }
 
+    #[inline(always)]
     fn failed(self: &Rc<Self>, core: &Core, error: &io::Error, was_ending: bool) {
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => {
@@ -345,7 +362,9 @@ impl Socket {
     /// The end of the turn: switches the receive off if nobody took what came.
     pub(crate) fn hold_back(&self, core: &Core) {
         self.overfull.set(false);
-        if self.chain.get().len() >= self.hold_back_at() {
+        if self.chain.get().len() >= self.hold_back_at()
+            || core.bufs.come_in_parts() && self.parts_waiting() >= self.hold_back_at()
+        {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
         }
@@ -371,7 +390,7 @@ impl Socket {
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
             Receiving::Starved => {
-                // It stands in the queue; when its turn comes it is found not to want a buffer.
+                // It stands in the queue; when its turn comes it is found not to want a buffer, or to want one again.
                 self.receiving.set(Receiving::Idle);
                 Poll::Ready(())
             }
@@ -391,13 +410,26 @@ impl Socket {
         }
     }
 
-    /// Receiving by other means has come to an end: later receives are told the same. One that is armed meanwhile, by a
-    /// second reader, is told by the kernel.
-    pub(crate) fn has_ended(&self, end: Option<&io::Error>) {
+    /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are told of it.
+    pub(crate) fn has_failed(&self, error: &io::Error) {
+        if is_cut_off(error) {
+            self.cut_off.set(error.raw_os_error());
+        }
+    }
+
+    /// What was told of the connection's end, if it was.
+    pub(crate) fn cut_off(&self) -> Option<i32> {
+        self.cut_off.get()
+    }
+
+    /// Receiving by other means has found the end. What it is in truth: an error's errno, or none. Later receives find the
+    /// same; one that is armed meanwhile, by a second reader, is told by the kernel.
+    pub(crate) fn has_ended(&self) -> Option<i32> {
+        let end = self.cut_off.get();
         if let Receiving::Idle = self.receiving.get() {
-            let end = end.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
             self.receiving.set(Receiving::Over(end));
         }
+        end
     }
 
     /// Takes one chunk of what is there, without asking for more.
@@ -493,6 +525,15 @@ impl Socket {
         }
         self.receiving.set(Receiving::Idle);
     }
+}
+
+/// Whether an error is that of a connection, and not of the call. A reset is never told after the peer's end has come (that
+/// is `EPIPE`, tcp_reset() in net/ipv4/tcp_input.c); the others may be, and then a stream that was whole counts as cut off,
+/// which is the lesser evil.
+fn is_cut_off(error: &io::Error) -> bool {
+    use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
+    let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
+    error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.

@@ -165,7 +165,8 @@ impl<S: Side> TcpStream<S> {
 
     /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). `None`, as at first: they are sent in the
     /// background. Zero: they are thrown away and the peer sees a reset. Longer: the close waits as long for them; it is
-    /// made by a thread for [blocking work](crate::spawn_blocking), so the core does not wait. In whole seconds.
+    /// made by a thread for [blocking work](crate::spawn_blocking), one of
+    /// [so many](crate::Builder::blocking_threads), so the core does not wait. In whole seconds.
     ///
     /// Each such close may keep one of these threads for so long, and other blocking work waits when there are no more. Where no thread can
     /// be started, the close is made on the core, which waits.

@@ -22,7 +22,7 @@ use crate::error::os;
 use crate::op::send::Send;
 use crate::op::send_to::SendTo;
 use crate::op::{ask, recv_msg};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// A UDP socket of the current core (`udp(7)`). All methods take `&self`.
 ///
@@ -73,6 +73,16 @@ impl Deref for Datagram {
     }
 }
 
+/// What is left of a buffer that others used may be too short for a datagram, whose end would be lost. So may a buffer that a
+/// bundled receive looked at in vain: the kernel shortens it in its descriptor to what it expected.
+fn needs_whole_buffers(core: &Core) -> Result<()> {
+    if core.options.incremental_buffers || core.options.bundles {
+        let what = "datagrams need whole receive buffers; use UDP on a runtime without incremental_buffers and bundles";
+        return Err(Error::new(ErrorKind::Input, what));
+    }
+    Ok(())
+}
+
 impl UdpSocket {
     /// This core's member of the group on `address`. Port 0 gives one real port, the same for all cores.
     ///
@@ -81,13 +91,15 @@ impl UdpSocket {
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the address is not
-    /// this machine's or the port needs a privilege.
+    /// this machine's or the port needs a privilege, and on a runtime with
+    /// [incremental buffers](crate::Builder::incremental_buffers) or [bundles](crate::Builder::bundles), on any kernel.
     ///
     /// # Panics
     /// On a thread that is no core's.
     pub fn bind(address: impl ToSocketAddrs) -> Result<Self> {
         let place = tcp::first(address)?;
         Core::with(|core| {
+            needs_whole_buffers(core)?;
             let (fd, member) = Member::join(core, Ask::Datagram, place)?;
             Ok(Self { socket: Socket::datagram(fd, Some(member)) })
         })
@@ -98,8 +110,11 @@ impl UdpSocket {
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when it is no datagram socket of IPv4 or IPv6. `socket(7)`: `SO_DOMAIN`,
-    /// `SO_TYPE`.
+    /// `SO_TYPE`. The same on a runtime with [incremental buffers](crate::Builder::incremental_buffers) or
+    /// [bundles](crate::Builder::bundles).
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
+        // Away from a core there is nothing to receive into, and the socket cannot go to one.
+        Core::try_with(needs_whole_buffers).unwrap_or(Ok(()))?;
         // The domains are those of TCP.
         adopt::<Tcp>(&fd, SocketType::DGRAM, "UdpSocket")?;
         Ok(Self { socket: Socket::datagram(fd, None) })

@@ -142,7 +142,7 @@ fn poisoned() -> Error {
 }
 
 /// What a send came to: an interruption is nothing sent, and nothing sent is an error.
-pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
+pub(super) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
     match result {
         // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),
@@ -151,7 +151,10 @@ pub(super) fn sent(result: io::Result<usize>) -> io::Result<usize> {
             Ok(n)
         }
         Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(0),
-        Err(e) => Err(e),
+        Err(e) => {
+            socket.has_failed(&e);
+            Err(e)
+        }
     }
 }
 
@@ -218,7 +221,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                     Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
                 };
                 this.step = Step::Over;
-                match sent(result) {
+                match sent(&this.writer.socket, result) {
                     Ok(n) => this.from += n,
                     // With a part gone the next sender would go on in the middle of this one: that is poison.
                     Err(e) => return this.end(Err(BufError::io("send failed", e, buf)), this.from == 0),

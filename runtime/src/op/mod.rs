@@ -18,6 +18,7 @@ pub(crate) mod poll;
 pub(crate) mod read;
 pub(crate) mod recv;
 pub(crate) mod recv_msg;
+pub(crate) mod recv_parts;
 pub(crate) mod rename;
 pub(crate) mod send;
 pub(crate) mod send_to;

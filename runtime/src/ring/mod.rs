@@ -5,6 +5,7 @@
 //! work without waiting.
 
 pub(crate) mod probe;
+mod recv_buffers;
 mod register;
 mod setup;
 mod view;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+pub(crate) use recv_buffers::RecvOptions;
 pub use setup::RingFeatures;
 pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered};
 use view::View;
@@ -60,6 +62,11 @@ impl Cqe {
     /// The provided buffer that holds what came.
     pub(crate) fn buffer(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
+    }
+
+    /// The kernel goes on in that buffer, behind what came. Linux 6.12.
+    pub(crate) fn buffer_goes_on(self) -> bool {
+        cqueue::buffer_more(self.flags)
     }
 }
 
@@ -113,6 +120,8 @@ impl Ring {
             zc_report: false,
             sqpoll: options.poller.map(|poller| poller.cpu),
             busy_poll: false,
+            incremental_buffers: false,
+            bundles: false,
             lacks: Vec::new(),
         };
         if !no_sqarray {

@@ -19,6 +19,10 @@ pub struct RingProbe {
     pub missing: Vec<&'static str>,
     /// Whether the kernel knows zero-copy receive (`RECV_ZC`, Linux 6.15). A network interface must be able to as well.
     pub zero_copy_receive: bool,
+    /// Whether [`Builder::incremental_buffers`](crate::Builder::incremental_buffers) would be in force.
+    pub incremental_buffers: bool,
+    /// Whether [`Builder::bundles`](crate::Builder::bundles) would be in force.
+    pub bundles: bool,
 }
 
 /// Makes a ring as a core would, asks it what it can do, and gives it back. Runs on a thread of its own: bounds on io-wq
@@ -67,6 +71,8 @@ fn ask(options: RingOptions) -> Result<RingProbe> {
         features: ring.features().clone(),
         missing: missing.collect(),
         zero_copy_receive: probe.is_supported(RECV_ZC),
+        incremental_buffers: ring.may_be_incremental(),
+        bundles: ring.may_bundle(),
     })
 }
 

@@ -50,6 +50,12 @@ pub struct RingFeatures {
     pub sqpoll: Option<u32>,
     /// Waits poll network devices, which was [asked for](crate::Builder::busy_poll) (`IORING_REGISTER_NAPI`, Linux 6.9).
     pub busy_poll: bool,
+    /// Receive buffers are used up incrementally, which was [asked for](crate::Builder::incremental_buffers)
+    /// (`IOU_PBUF_RING_INC`, Linux 6.12).
+    pub incremental_buffers: bool,
+    /// One completion may tell of several receive buffers, which was [asked for](crate::Builder::bundles)
+    /// (`IORING_RECVSEND_BUNDLE`, Linux 6.10).
+    pub bundles: bool,
     /// What this kernel does not give, a line each with the reason.
     pub lacks: Vec<String>,
 }

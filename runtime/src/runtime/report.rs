@@ -271,6 +271,12 @@ impl fmt::Display for CoreReport {
         if ring.busy_poll {
             f.write_str("; waits poll network devices")?;
         }
+        if ring.incremental_buffers {
+            f.write_str("; receive buffers are used up incrementally")?;
+        }
+        if ring.bundles {
+            f.write_str("; receives are bundled")?;
+        }
         for lack in &ring.lacks {
             write!(f, "; without {lack}")?;
         }

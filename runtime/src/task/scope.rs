@@ -54,13 +54,16 @@ use super::{JoinError, Payload};
 pub async fn scope<'env, T>(body: impl AsyncFnOnce(&Scope<'env>) -> T) -> T {
     let scope = Scope {
         children: RefCell::default(),
-        ready: Arc::new(Ready { keys: Mutex::default(), parent: Mutex::new(Waker::noop().clone()) }),
         panic: RefCell::default(),
+        ready: Open(Arc::new(Ready {
+            keys: Mutex::new(Some(Vec::new())),
+            parent: Mutex::new(Waker::noop().clone()),
+        })),
     };
     let mut output = None;
     let mut body = pin!(body(&scope));
     poll_fn(|cx| {
-        scope.ready.set_parent(cx.waker());
+        scope.ready.0.set_parent(cx.waker());
         if output.is_none()
             && let Poll::Ready(value) = body.as_mut().poll(cx)
         {
@@ -88,9 +91,10 @@ struct Child<'env> {
 /// Where [`scope`]'s children are spawned.
 pub struct Scope<'env> {
     children: RefCell<Slab<Child<'env>>>,
-    ready: Arc<Ready>,
     /// The first panic of a child that nobody waits for.
     panic: RefCell<Option<Payload>>,
+    /// Dropped last: children wake each other when they are dropped.
+    ready: Open,
 }
 
 impl<'env> Scope<'env> {
@@ -122,7 +126,7 @@ impl<'env> Scope<'env> {
         let waker = Arc::new(ChildWaker {
             key: entry.key(),
             queued: AtomicBool::new(false),
-            ready: Arc::clone(&self.ready),
+            ready: Arc::clone(&self.ready.0),
         });
         let waker = Waker::from(waker);
         waker.wake_by_ref();
@@ -132,8 +136,8 @@ impl<'env> Scope<'env> {
 
     /// Polls those children that were woken since the last time; those that they wake wait for the next.
     fn poll_children(&self) {
-        let woken = std::mem::take(&mut *lock(&self.ready.keys));
-        for ready in woken {
+        let woken = lock(&self.ready.0.keys).as_mut().map(std::mem::take);
+        for ready in woken.into_iter().flatten() {
             ready.queued.store(false, Ordering::Release);
             // A waker may outlive its child, and another may have its place: only the child's own waker counts.
             let taken = self.children.borrow_mut().get_mut(ready.key).and_then(|child| {
@@ -211,8 +215,21 @@ impl<T> fmt::Debug for ScopedHandle<T> {
 
 /// Children to be polled, and whom to wake for it. Wakers are `Send`: locks, held for a push or a swap.
 struct Ready {
-    keys: Mutex<Vec<Arc<ChildWaker>>>,
+    /// `None` once the scope has gone: a waker that outlives it does nothing.
+    keys: Mutex<Option<Vec<Arc<ChildWaker>>>>,
     parent: Mutex<Waker>,
+}
+
+/// The list of a scope that is there. The list and the wakers in it hold each other; its end parts them.
+struct Open(Arc<Ready>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let keys = lock(&self.0.keys).take();
+        let parent = std::mem::replace(&mut *lock(&self.0.parent), Waker::noop().clone());
+        // Outside the locks: what dropping a waker does is not ours to know.
+        drop((keys, parent));
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -246,7 +263,10 @@ impl Wake for ChildWaker {
         if self.queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        lock(&self.ready.keys).push(Arc::clone(self));
+        match &mut *lock(&self.ready.keys) {
+            Some(keys) => keys.push(Arc::clone(self)),
+            None => return,
+        }
         // Woken outside the lock: waking runs the parent's scheduler.
         let parent = lock(&self.ready.parent).clone();
         parent.wake();

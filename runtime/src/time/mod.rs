@@ -89,13 +89,18 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         Core::with(|core| {
-            if core.budget.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
             let waits = match self.timer {
                 // The clock is not asked again: a deadline that has passed since it was is found by the wheel, at the end
                 // of this turn.
-                None if self.due || core.timers.has_passed(self.deadline) => false,
+                None if self.due || core.timers.has_passed(self.deadline) => {
+                    let waits = !core.budget.is_left();
+                    if waits {
+                        // Until the end of this turn. A wait for budget could last for ever, where something in the same
+                        // task uses it up before each look at this timer.
+                        self.timer = Some(core.timers.insert_due(cx.waker()));
+                    }
+                    waits
+                }
                 None => {
                     self.timer = Some(core.timers.insert(self.deadline, cx.waker()));
                     true

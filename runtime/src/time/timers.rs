@@ -43,6 +43,11 @@ impl Timers {
         self.wheel.borrow_mut().insert(tick, waker.clone())
     }
 
+    /// A timer whose time has come already.
+    pub(crate) fn insert_due(&self, waker: &Waker) -> TimerKey {
+        self.wheel.borrow_mut().insert(0, waker.clone())
+    }
+
     /// The first tick that begins at `deadline` or after it.
     fn tick_of(&self, deadline: Instant) -> u64 {
         let nanoseconds = self.since_epoch(deadline);

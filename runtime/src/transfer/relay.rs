@@ -333,7 +333,10 @@ async fn copy_some(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io:
 fn receive_some(from: &Rc<Socket>) -> io::Result<Seen<Vec<u8>>> {
     let mut found = [0; 4096];
     match rustix::net::recv(from.fd(), &mut found, rustix::net::RecvFlags::DONTWAIT).map_err(os) {
-        Ok((0, _)) => Ok(Seen::End),
+        Ok((0, _)) => match from.has_ended() {
+            None => Ok(Seen::End),
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        },
         Ok((n, _)) => Ok(Seen::Bytes(found[..n].to_vec())),
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
             Ok(Seen::Nothing)

@@ -76,6 +76,10 @@ pub async fn send_file<F: Family, S: Writes>(
 /// Once for all families and sides.
 async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -> Result<u64, SendFileError> {
     let failed = |sent| move |error| SendFileError { sent, error };
+    let stopped = |e| {
+        socket.has_failed(&e);
+        Error::io("sending a file failed", e)
+    };
     let turn = socket.writer().await.map_err(failed(0))?;
     let pipe = match PipePool::take() {
         Ok(pipe) => pipe,
@@ -83,7 +87,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
             let mut sent = 0;
             let result = copy(socket, file, range, &mut sent).await;
             turn.done();
-            return result.map(|()| sent).map_err(|e| failed(sent)(Error::io("sending a file failed", e)));
+            return result.map(|()| sent).map_err(|e| failed(sent)(stopped(e)));
         }
         Err(e) => {
             turn.done();
@@ -96,7 +100,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         Road::Ring => transfer.ring().await,
     };
     turn.done();
-    result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(Error::io("sending a file failed", e)))
+    result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(stopped(e)))
 }
 
 /// Reads and sends, where no pipe can be had: slower, and it needs no descriptor.

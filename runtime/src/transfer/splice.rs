@@ -150,6 +150,12 @@ pub async fn splice<'a>(
             }
         };
         match moved {
+            Ok(0)
+                if let Origin::Socket(socket) = from
+                    && let Some(errno) = socket.cut_off() =>
+            {
+                return Err(failed(io::Error::from_raw_os_error(errno)));
+            }
             Ok(n) => return Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
@@ -158,22 +164,14 @@ pub async fn splice<'a>(
                 into.ready().await.map_err(failed)?;
             }
             Err(e) => {
-                if let Origin::Socket(socket) = from
-                    && has_cut_off(&e)
-                {
-                    socket.has_ended(Some(&e));
+                match (from, into) {
+                    (Origin::Socket(socket), _) | (_, Sink::Socket(socket)) => socket.has_failed(&e),
+                    _ => {}
                 }
                 return Err(failed(e));
             }
         }
     }
-}
-
-/// Whether an error is that of a connection, and not of a pipe or of the call.
-fn has_cut_off(e: &io::Error) -> bool {
-    use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
-    let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
-    e.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// Copies up to `len` bytes from one pipe to another without taking them from the first and without copying memory: the

@@ -232,6 +232,26 @@ pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
     clients.join().unwrap();
 }
 
+/// How many connections with both ends in this process the descriptor limit allows, at most `wanted`. Root may have more
+/// than the limit that it came with.
+pub(crate) fn connections(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let needed = Some(2 * wanted as u64 + 500);
+    let raised = Rlimit { current: needed, maximum: limit.maximum.and(limit.maximum.max(needed)) };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    }
+    let allowed = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |now| now as usize);
+    let possible = wanted.min(allowed.saturating_sub(500) / 2);
+    if possible < wanted {
+        println!(
+            "{possible} connections instead of {wanted}: RLIMIT_NOFILE is {allowed}, and may not be raised"
+        );
+    }
+    possible
+}
+
 /// Polls `wait` once on a task whose budget is used up, and drops it.
 pub(crate) async fn once_without_budget<T>(wait: impl Future<Output = T>) {
     let (other, other_in) = annulus::pipe::pipe().unwrap();

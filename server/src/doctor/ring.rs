@@ -15,7 +15,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     found.extend(switched_off(facts));
     found.push(filter(facts));
     match &facts.ring {
-        Ok(probe) => found.extend([ring(probe), operations(probe)]),
+        Ok(probe) => found.extend([ring(probe), operations(probe), receiving(probe)]),
         // The error has its remedy already.
         Err(error) => found.push(Finding::fatal("io_uring", error.to_string())),
     }
@@ -113,6 +113,24 @@ fn operations(probe: &RingProbe) -> Finding {
     }
     Finding::fatal("ring operations", format!("missing: {}", probe.missing.join(", ")))
         .mend("boot Linux 6.1 or later")
+}
+
+/// Options that are off unless asked for: what they would come to is no advice.
+fn receiving(probe: &RingProbe) -> Finding {
+    let options = [
+        (probe.incremental_buffers, "--incremental-buffers (6.12)"),
+        (probe.bundles, "--bundles (6.10 to 6.12, and from 6.16 on)"),
+    ];
+    let name = |wanted: bool| {
+        let names: Vec<_> = options.iter().filter(|(on, _)| *on == wanted).map(|(_, name)| *name).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    if probe.incremental_buffers && probe.bundles {
+        return Finding::good("receive options", format!("this kernel has {}", name(true)));
+    }
+    let found =
+        format!("this kernel has {}; without {}, which would change nothing", name(true), name(false));
+    Finding::note("receive options", found)
 }
 
 #[cfg(test)]

@@ -98,11 +98,13 @@ fn a_lack_of_buffers_comes_while_it_is_quieted() {
         let held = take_all_but(1).await;
         let (stream, mut peer) = armed();
         peer.write_all(b"first").unwrap();
-        let_come(1);
+        // Linux 6.1 looks for the next buffer at once, later kernels when more has come.
+        let_kernel("the first", |core| core.ring.completions() > 0);
         peer.write_all(b"second").unwrap();
         let_come(2);
+        let before = starved();
         assert_eq!(quiesce_late(&stream).await, [b"first"]);
-        assert_eq!((alive(), starved()), (0, 1));
+        assert_eq!((alive(), starved()), (0, before + 1));
         // Its buffer is there again.
         assert_eq!(&*stream.recv().await.unwrap().expect("bytes"), b"second");
         drop((stream, held));
@@ -112,9 +114,27 @@ fn a_lack_of_buffers_comes_while_it_is_quieted() {
         let (stream, _peer) = pair();
         assert!(is_pending(stream.recv()));
         let_come(1);
+        let before = starved();
         assert!(quiesce_late(&stream).await.is_empty());
-        assert_eq!((alive(), starved()), (0, 2));
+        assert_eq!((alive(), starved()), (0, before + 1));
         assert!(!Core::with(|core| core.bufs.is_short()), "a stream that is quiet wants no buffer");
+    });
+}
+
+/// Seen to fail: with an entry for each time that it begins to wait, a stream that is quieted again and again while there is
+/// no buffer fills the queue.
+#[test]
+fn a_stream_stands_once_among_those_that_wait_for_a_buffer() {
+    on_a_core(small(64), async || {
+        let _held = take_all_but(0).await;
+        let (stream, _peer) = pair();
+        assert!(is_pending(stream.recv()));
+        until("the lack", || Core::with(|core| core.bufs.is_short())).await;
+        for _ in 0..100 {
+            assert!(stream.quiesce().await.is_empty());
+            assert!(is_pending(stream.recv()));
+        }
+        assert_eq!(Core::with(|core| core.bufs.queue_len()), 1);
     });
 }
 

@@ -1,0 +1,96 @@
+//! A buffer in which the kernel goes on while leases on what came before are dropped elsewhere.
+//!
+//! The buffer is a loom cell that the holders of leases read and the owner, once it is home, writes as the kernel would. So
+//! a buffer that comes home early, and one whose way home is not ordered behind every use, make the model fail; one that
+//! never comes home, or twice, is counted.
+
+use std::ptr::NonNull;
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+
+use super::super::returns::{Held, Keeper, Owner};
+use super::Shares;
+use crate::sync::model::{Turn, check};
+
+/// Keeps nothing: the test does.
+struct Nothing;
+
+impl Keeper for Nothing {
+    fn wake_owner(&self) {}
+}
+
+struct Buffer {
+    shares: Shares,
+    bytes: UnsafeCell<u32>,
+    turn: Turn,
+}
+
+// SAFETY: the cell is watched by loom.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+/// Reads the buffer, and drops the lease as `Lease` does on a thread that is no core's.
+fn drop_after_use(buffer: &Buffer, held: Held<Nothing>) {
+    // SAFETY: loom checks that nobody writes meanwhile.
+    assert_eq!(buffer.bytes.with(|bytes| unsafe { *bytes }), 7);
+    if buffer.shares.give_up() {
+        drop(held)
+    } else {
+        std::mem::forget(held)
+    }
+    buffer.turn.pass();
+}
+
+#[test]
+fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
+    check(3, || {
+        let link = Box::leak(Box::new(0_u32));
+        let owner = Owner::new(4, 1, 1, Nothing);
+        // SAFETY: the link is leaked until the end of the test.
+        unsafe { owner.add(0, NonNull::from(&mut *link).cast()) };
+        let buffer =
+            Arc::new(Buffer { shares: Shares::none(), bytes: UnsafeCell::new(7), turn: Turn::new() });
+        // The first CQE: the core's own share.
+        // SAFETY: the only block is at home.
+        let own = unsafe { owner.hand_out(0) };
+        buffer.shares.begin();
+        let lend = |held: Held<Nothing>| {
+            let buffer = Arc::clone(&buffer);
+            thread::spawn(move || drop_after_use(&buffer, held))
+        };
+        // Two chunks are taken, one after the other; the kernel goes on.
+        buffer.shares.add();
+        // SAFETY: counted as a share.
+        let first = lend(unsafe { own.duplicate() });
+        buffer.turn.pass();
+        buffer.shares.add();
+        // SAFETY: as above.
+        let second = lend(unsafe { own.duplicate() });
+        buffer.turn.pass();
+        // The kernel is done with it, and nothing waits.
+        let mut home = 0;
+        if buffer.shares.give_up() {
+            assert_eq!(owner.take_back(own).ok(), Some(0));
+            home += 1;
+        } else {
+            std::mem::forget(own);
+        }
+        buffer.turn.pass();
+        home += owner.drain().count();
+        if home == 1 {
+            // SAFETY: it is home; loom checks that nobody reads it any more.
+            buffer.bytes.with_mut(|bytes| unsafe { *bytes = 8 });
+        }
+        first.join().unwrap();
+        second.join().unwrap();
+        home += owner.drain().count();
+        assert_eq!((home, owner.taken()), (1, 0));
+        // SAFETY: no kernel here.
+        assert_eq!(unsafe { owner.close() }, 0);
+        // SAFETY: it was leaked above, and nobody has it any more.
+        drop(unsafe { Box::from_raw(link) });
+    });
+}

@@ -1,0 +1,59 @@
+//! Receiving where a CQE and a buffer are not one and the same ([`parts`](crate::buf::parts)).
+
+use std::io;
+use std::rc::Rc;
+
+use super::{Receiving, Socket};
+use crate::buf::parts::Brought;
+use crate::core::Core;
+use crate::op::recv_parts::RecvParts;
+use crate::op::slots::Key;
+
+// Cold: without the options nobody comes here, and who does not pays nothing for it.
+impl Socket {
+    #[cold]
+    pub(super) fn arm_parts(socket: Rc<Self>, core: &Core) -> Key {
+        core.ops.submit_multi(&core.ring, RecvParts { socket, bundles: core.bufs.come_in_bundles() })
+    }
+
+    /// Chunks that nobody took yet.
+    #[cold]
+    pub(super) fn parts_waiting(&self) -> u32 {
+        self.rest.borrow().len() as u32
+    }
+
+    /// As [`received`](Self::received); what goes on where the last chunk ends is one with it.
+    pub(crate) fn received_parts(
+        self: &Rc<Self>,
+        core: &Core,
+        brought: Option<Brought<'_>>,
+        result: io::Result<u32>,
+        last: bool,
+    ) {
+        let was_ending = matches!(self.receiving.get(), Receiving::Ending(_));
+        if last {
+            self.receiving.set(Receiving::Idle);
+        }
+        match (result, brought) {
+            (Ok(n), Some(brought)) if n > 0 => {
+                core.shared.counters.recv_bytes.add(n.into());
+                let mut waiting = self.rest.borrow_mut();
+                for lease in brought {
+                    let next = match waiting.back_mut() {
+                        Some(before) => before.join(lease),
+                        None => Some(lease),
+                    };
+                    waiting.extend(next);
+                }
+                let many = waiting.len() >= self.hold_back_at() as usize;
+                drop(waiting);
+                if many && !last && !was_ending && !self.overfull.replace(true) {
+                    core.bufs.look_later(Rc::clone(self));
+                }
+            }
+            (Ok(_), _) => self.receiving.set(Receiving::Over(None)),
+            (Err(e), _) => self.failed(core, &e, was_ending),
+        }
+        self.wake_reader();
+    }
+}

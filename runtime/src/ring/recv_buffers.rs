@@ -1,0 +1,128 @@
+//! The ring of receive buffers, and in which ways this kernel can use it.
+
+use std::io;
+
+use io_uring::types;
+
+use super::{Ring, not_registered};
+use crate::Result;
+
+/// How receives are to use buffers, beyond one whole buffer for each CQE.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecvOptions {
+    /// The kernel goes on in a buffer where the last bytes ended.
+    pub(crate) incremental: bool,
+    /// One CQE tells of several buffers.
+    pub(crate) bundles: bool,
+}
+
+impl Ring {
+    /// Registers a ring of buffers as group `group`, to be used as asked as far as this kernel can; what it cannot goes to the
+    /// report.
+    ///
+    /// # Safety
+    /// The memory at `address` holds `slots` entries, is page-aligned, and stays until the group is unregistered.
+    pub(crate) unsafe fn register_buf_ring(
+        &mut self,
+        address: u64,
+        slots: u16,
+        group: u16,
+        options: RecvOptions,
+    ) -> Result<()> {
+        // SAFETY: handed on to the caller.
+        let register = |flags| unsafe {
+            self.ring.submitter().register_buf_ring_with_flags(address, slots, group, flags)
+        };
+        let refused =
+            |e: io::Error| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e);
+        let mut incremental = false;
+        if options.incremental {
+            match register(types::IOU_PBUF_RING_INC as u16) {
+                Ok(()) => incremental = true,
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    tracing::warn!(
+                        "receive buffers are not used up incrementally (IOU_PBUF_RING_INC, Linux 6.12): {e}"
+                    );
+                    self.features.lacks.push(format!("incremental buffers (Linux 6.12): {e}"));
+                }
+                Err(e) => return Err(refused(e)),
+            }
+        }
+        if !incremental {
+            register(0).map_err(refused)?;
+        }
+        self.features.incremental_buffers = incremental;
+        if options.bundles {
+            let offered = self.ring.params().is_feature_recvsend_bundle();
+            match not_bundled(offered, rustix::system::uname().release().to_bytes(), incremental) {
+                None => self.features.bundles = true,
+                Some(why) => {
+                    tracing::warn!("receives are not bundled (IORING_RECVSEND_BUNDLE): {why}");
+                    self.features.lacks.push(format!("bundles: {why}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ring {
+    /// Whether buffers could be used up incrementally here: tries with a ring of buffers of the kernel's own memory (Linux 6.4).
+    pub(super) fn may_be_incremental(&self) -> bool {
+        let flags = (types::IOU_PBUF_RING_INC | types::IOU_PBUF_RING_MMAP) as u16;
+        // SAFETY: no memory of ours is named, and the ring of buffers is empty.
+        let tried = unsafe { self.ring.submitter().register_buf_ring_with_flags(0, 1, 0, flags) };
+        tried.and_then(|()| self.ring.submitter().unregister_buf_ring(0)).is_ok()
+    }
+
+    /// Whether receives could be bundled here.
+    pub(super) fn may_bundle(&self) -> bool {
+        let offered = self.ring.params().is_feature_recvsend_bundle();
+        not_bundled(offered, rustix::system::uname().release().to_bytes(), false).is_none()
+    }
+}
+
+/// Why receives must not be bundled here, if so.
+///
+/// From 6.13.11, 6.14.2 and 6.15 on the kernel appended to a bundle whose last buffer was not full, so that bytes lay elsewhere
+/// than the CQE says. Mended in 6.16 and 6.15.5; 6.12 got both at once (commits 7c71a0af81ba, 3a08988123c8, 178b8ff66ff8;
+/// liburing issues 1409 and 1423). In incremental buffers one CQE may use up several only since commit cf9536e550dd (6.15).
+fn not_bundled(offered: bool, release: &[u8], incremental: bool) -> Option<&'static str> {
+    if !offered {
+        return Some("the kernel does not offer them, so it is older than 6.10");
+    }
+    let mut numbers = release
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|digits| str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()).unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    match version {
+        (6, 13..=15) => Some("Linux 6.13 to 6.15 may put a bundle's bytes elsewhere than they say; use 6.16"),
+        (0..=5, _) | (6, 0..=15) if incremental => Some(
+            "before Linux 6.16 not beside incremental buffers, whose bytes may get lost; ask for one of the two",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::not_bundled;
+
+    #[test]
+    fn bundles_are_left_out_where_kernels_lose_bytes() {
+        let allowed =
+            |release: &str, incremental| not_bundled(true, release.as_bytes(), incremental).is_none();
+        for release in ["6.10.0", "6.12.94+deb13-amd64", "6.16", "6.18.44-fc-v595", "7.0.0-rc1"] {
+            assert!(allowed(release, false), "{release}");
+            assert!(not_bundled(false, release.as_bytes(), false).is_some());
+        }
+        for release in ["6.13.12", "6.14.0-27-generic", "6.15.3"] {
+            assert!(!allowed(release, false), "{release}");
+        }
+        for (release, beside) in
+            [("6.12.94", false), ("", false), ("6.16.1", true), ("6.100", true), ("7.1", true)]
+        {
+            assert_eq!(allowed(release, true), beside, "{release}");
+        }
+    }
+}
