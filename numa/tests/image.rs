@@ -2,8 +2,7 @@
 //!
 //! Without the test harness, whose threads stand in the way. For each node that has CPUs and memory the program starts itself there.
 //!
-//! Seen to fail, in the guest of two nodes: with nothing put in place of the constants, those of the second process lie on the first
-//! one's node.
+//! Seen to fail: with nothing put in place of the constants, they are still mappings of files, and not all of their pages are there.
 
 use std::{collections::BTreeMap, hint::black_box, process::Command};
 

@@ -3,15 +3,15 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream as Std;
+use std::net::{Shutdown, TcpStream as Std};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use annulus::fs::{File, OpenOptions};
-use annulus::net::TcpListener;
+use annulus::net::{TcpListener, TcpStream};
 use annulus::pipe::pipe;
-use annulus::transfer::{Road, send_file};
+use annulus::transfer::{Road, relay, send_file};
 use common::{Scratch, on_one_core};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -54,6 +54,44 @@ fn a_file_is_copied_where_no_pipe_can_be_had() {
         drop(stream);
         let got = annulus::spawn_blocking(move || reader.join().unwrap()).await.expect("no panic");
         assert!(got.unwrap() == vec![7; LEN as usize]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_relay_copies_where_no_pipe_can_be_had() {
+    const LEN: usize = 8 << 20;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    on_one_core(move || async move {
+        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut client = Std::connect(listener.local_addr()).unwrap();
+        let (a, b) = (listener.accept().await?, TcpStream::connect(door.local_addr().unwrap()).await?);
+        let mut upstream = door.accept().unwrap().0;
+        let limit = leave_none();
+        // Bulk, for which there would be a pipe.
+        let sends = thread::spawn(move || {
+            client.write_all(&vec![7; LEN]).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let takes = thread::spawn(move || {
+            let mut got = Vec::new();
+            upstream.read_to_end(&mut got).unwrap();
+            upstream.write_all(b"the answer").unwrap();
+            got
+        });
+        let end = relay(a, b, Road::Inline).await;
+        setrlimit(Resource::Nofile, limit).unwrap();
+        end.result?;
+        let counters = annulus::core::counters();
+        let inline = counters.relay_bytes_inline;
+        assert_eq!((counters.relay_bytes_copied, inline, counters.pipes_made), (LEN as u64 + 10, 0, 0));
+        let ends = annulus::spawn_blocking(move || (sends.join().unwrap(), takes.join().unwrap())).await;
+        let (answer, got) = ends.expect("no panic");
+        assert!(answer == "the answer" && got == vec![7; LEN]);
         Ok(())
     });
 }

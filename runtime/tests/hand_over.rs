@@ -71,6 +71,7 @@ fn no_byte_is_lost_on_the_way_to_another_core() {
     running.wait().unwrap();
 }
 
+/// Seen to fail: with the end not taken along, the reset becomes an end; with the poison left behind it waits for ever.
 #[test]
 fn the_end_of_the_stream_and_a_poisoned_write_side_travel() {
     on_one_core(|| async {
@@ -81,12 +82,19 @@ fn the_end_of_the_stream_and_a_poisoned_write_side_travel() {
         let large = vec![0u8; 64 << 20];
         assert!(time::timeout(Duration::from_millis(20), stream.send_all(large)).await.is_err());
         let stream = stream.pack().await.unwrap().unpack();
-        assert!(stream.recv().await?.is_none(), "told once by the kernel, known for good");
+        assert!(stream.recv().await?.is_none());
         assert_eq!(stream.send_all("x").await.unwrap_err().error.kind(), ErrorKind::WritePoisoned);
+        // A reset is told once by the kernel, and then it is an end like any other.
+        let (stream, peer) = pair().await;
+        rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        stream.recv().await.expect_err("a reset");
+        stream.pack().await.unwrap().unpack().recv().await.expect_err("known for good");
         Ok(())
     });
 }
 
+/// Seen to fail, by waiting for ever: with a stream that is quiet before the last word of its receive.
 #[test]
 fn a_packet_crosses_threads_and_keeps_leases() {
     on_one_core(|| async {

@@ -94,6 +94,7 @@ fn a_panic_or_an_error_of_one_root_ends_all_cores_and_is_returned() {
     assert_eq!(e.kind(), ErrorKind::Input);
 }
 
+/// Seen to fail: with a clock that is ahead.
 #[test]
 fn timers_never_fire_early_and_fire_in_order() {
     on_one_core(|| async {
@@ -118,6 +119,7 @@ fn timers_never_fire_early_and_fire_in_order() {
     });
 }
 
+/// Seen to fail, by waiting for ever: with a sleep that is over whatever is left of the budget.
 #[test]
 fn a_busy_task_does_not_keep_timers_from_firing() {
     on_one_core(|| async {
@@ -278,6 +280,7 @@ fn tasks_left_at_the_end_are_dropped_on_their_core() {
     assert_eq!(rx.into_iter().collect::<Vec<_>>(), vec![core; 10]);
 }
 
+/// Seen to fail, by waiting for ever: with those that wait for the stop not woken.
 #[test]
 fn a_stop_reaches_every_core() {
     let runtime = Runtime::builder().pool_bytes(1 << 20).build().unwrap();

@@ -120,6 +120,7 @@ fn a_client_that_goes_away_is_an_error_and_not_a_signal() {
     }
 }
 
+/// Seen to fail: with every pipe put back, the next file begins with bytes of the last.
 #[test]
 fn a_dropped_transfer_poisons_the_stream_and_its_pipe_is_not_used_again() {
     for road in ROADS {
@@ -387,67 +388,73 @@ fn a_reset_seen_before_the_relay_is_not_a_clean_end() {
 }
 
 /// A stream that has small messages, then bulk, then small messages again, and what its relay did with them.
-///
-/// Seen to fail: without the way back from splicing, by the last messages.
 #[test]
 fn messages_are_copied_and_bulk_is_spliced() {
     const MESSAGE: usize = 1000;
     const ROUNDS: usize = 50;
     let bulk = bulk(8 << 20);
-    let converse = move |stream: &mut Std, first: bool| {
-        let mut piece = vec![0; MESSAGE];
-        for part in 0..2 {
-            for round in 0..ROUNDS {
-                let message = pattern(MESSAGE, round);
-                if first {
-                    stream.write_all(&message).unwrap();
+    let converse =
+        move |stream: &mut Std, first: bool, mut after_bulk: Option<annulus::channel::OneSender<()>>| {
+            let mut piece = vec![0; MESSAGE];
+            for part in 0..2 {
+                for round in 0..ROUNDS {
+                    let message = pattern(MESSAGE, round);
+                    if first {
+                        stream.write_all(&message).unwrap();
+                    }
+                    stream.read_exact(&mut piece).unwrap();
+                    assert!(piece == message, "message {round} of part {part}");
+                    if !first {
+                        stream.write_all(&piece).unwrap();
+                    }
                 }
-                stream.read_exact(&mut piece).unwrap();
-                assert!(piece == message, "message {round} of part {part}");
-                if !first {
-                    stream.write_all(&piece).unwrap();
+                if part == 0 {
+                    let mut all = vec![0; bulk];
+                    if first {
+                        stream.write_all(&pattern(bulk, 7)).unwrap();
+                        stream.read_exact(&mut all[..1]).unwrap();
+                        after_bulk.take().expect("once").send(()).expect("the relay's core waits for it");
+                    } else {
+                        stream.read_exact(&mut all).unwrap();
+                        assert!(all == pattern(bulk, 7), "bulk");
+                        stream.write_all(b"!").unwrap();
+                    }
                 }
             }
-            if part == 0 {
-                let mut all = vec![0; bulk];
-                if first {
-                    stream.write_all(&pattern(bulk, 7)).unwrap();
-                    stream.read_exact(&mut all[..1]).unwrap();
-                } else {
-                    stream.read_exact(&mut all).unwrap();
-                    assert!(all == pattern(bulk, 7), "bulk");
-                    stream.write_all(b"!").unwrap();
-                }
-            }
-        }
-    };
+        };
     for road in ROADS {
         let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = door.local_addr().unwrap();
-        let upstream = thread::spawn(move || converse(&mut door.accept().unwrap().0, false));
-        let (client, counters) = on_one_core(move || async move {
+        let upstream = thread::spawn(move || converse(&mut door.accept().unwrap().0, false, None));
+        let spliced = || {
+            let counters = annulus::core::counters();
+            (counters.relay_bytes_inline + counters.relay_bytes_ring) as usize
+        };
+        let (client, in_bulk, after, copied) = on_one_core(move || async move {
             let listener = TcpListener::bind(any())?;
             let address = listener.local_addr();
-            let client = thread::spawn(move || converse(&mut Std::connect(address).unwrap(), true));
+            let (tell, told) = annulus::channel::oneshot();
+            let client =
+                thread::spawn(move || converse(&mut Std::connect(address).unwrap(), true, Some(tell)));
             let a = listener.accept().await?;
             let b = TcpStream::connect(to).await?;
-            relay(a, b, road).await.result?;
-            Ok((client, annulus::core::counters()))
+            let relaying = annulus::spawn(relay(a, b, road));
+            told.await.expect("bulk arrives");
+            let in_bulk = spliced();
+            relaying.await.expect("no panic").result?;
+            Ok((client, in_bulk, spliced() - in_bulk, annulus::core::counters().relay_bytes_copied as usize))
         });
         client.join().unwrap();
         upstream.join().unwrap();
-        let spliced = (counters.relay_bytes_inline + counters.relay_bytes_ring) as usize;
-        let all = bulk + 1 + 4 * ROUNDS * MESSAGE;
-        assert_eq!(spliced + counters.relay_bytes_copied as usize, all, "{counters}");
-        // What comes before the relay has seen that it is bulk is copied, and a few messages before it sees that it is no more.
-        assert!(
-            spliced >= bulk - (1 << 20) && spliced <= bulk + 10 * MESSAGE,
-            "{spliced} of {bulk} by {road}"
-        );
+        assert_eq!(in_bulk + after + copied, bulk + 1 + 4 * ROUNDS * MESSAGE);
+        // What comes before the relay has seen that it is bulk is copied, and a few messages are spliced before it has seen that
+        // it is no more.
+        assert!(in_bulk >= bulk - (1 << 20), "{in_bulk} of {bulk} by {road}");
+        assert!(after <= 10 * MESSAGE, "{after} bytes of messages by {road}");
     }
 }
 
-/// Seen to fail: with the leases kept until the other side has room, by a dozen buffers.
+/// Seen to fail: with receiving left on while the other side has no room.
 #[test]
 fn a_side_that_does_not_read_holds_no_receive_buffer() {
     for road in ROADS {

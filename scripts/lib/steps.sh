@@ -124,11 +124,12 @@ echoes() {
     echo "heard: $back"
 }
 
-# Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside.
+# Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside. Not
+# offline: to see the licences of other platforms' crates it has cargo fetch them.
 step_deny() {
     command -v cargo-deny >/dev/null ||
         not_needed "cargo-deny is not installed, and building it takes longer than all the rest" "cargo install --locked cargo-deny"
-    cargo deny --offline check bans licenses sources
+    cargo deny --locked check bans licenses sources
 }
 
 # Modules that are state machines without a kernel: a guest can say nothing new of them, and emulated, their thousands

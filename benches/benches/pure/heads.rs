@@ -1,8 +1,9 @@
-//! HTTP heads: reading a request, resolving its target, writing the head of the answer.
+//! HTTP heads: reading a request, resolving its target and its range, writing the head of the answer.
 
 use crate::server::http::date::DateCache;
+use crate::server::http::range::Part;
 use crate::server::http::request::{After, Ask, Parsed, Request, parse};
-use crate::server::http::response::{FileFacts, file_fields, file_head};
+use crate::server::http::response::{Extent, FileFacts, file_fields, file_head};
 use crate::server::http::target::resolve;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use std::hint::black_box;
@@ -49,9 +50,18 @@ pub(crate) fn bench(c: &mut Criterion) {
 
     let now = SystemTime::now();
     let modified = now - Duration::from_secs(86_400);
-    let facts = FileFacts { content_type: "application/octet-stream", size: 65_536, modified };
-    let (mut dates, mut head) = (DateCache::default(), Vec::with_capacity(1024));
     group.throughput(Throughput::Elements(1));
+    for range in ["bytes=0-1023", "bytes=-500", "bytes=0-1,5-6"] {
+        group.bench_function(BenchmarkId::new("choose a range", range), |b| {
+            b.iter(|| {
+                Part::parse(black_box(range.as_bytes())).map(|part| part.choose(65_536, modified, now))
+            });
+        });
+    }
+
+    let facts = FileFacts { content_type: "application/octet-stream", modified };
+    let extent = Extent { range: 0..65_536, of: None };
+    let (mut dates, mut head) = (DateCache::default(), Vec::with_capacity(1024));
     let mut fields = Vec::with_capacity(1024);
     group.bench_function("write what a head says of a file", |b| {
         b.iter(|| {
@@ -63,7 +73,7 @@ pub(crate) fn bench(c: &mut Criterion) {
     group.bench_function("write a head", |b| {
         b.iter(|| {
             head.clear();
-            file_head(&mut head, &mut dates, now, black_box(&fields), After::Keep);
+            file_head(&mut head, &mut dates, now, black_box(&fields), &extent, After::Keep);
             head.len()
         });
     });

@@ -93,6 +93,12 @@ pub(crate) struct OpTable {
     arena: RefCell<Arena>,
 }
 
+/// Out of line, as all events of `tracing` are that a completion passes by.
+#[cold]
+fn stale(cqe: Cqe) {
+    tracing::debug!("CQE for an operation that is over: {cqe:?}");
+}
+
 impl OpTable {
     /// An empty table with room for `capacity` operations before its states have to move.
     pub(crate) fn new(capacity: usize) -> Self {
@@ -218,7 +224,7 @@ impl OpTable {
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
             Event::Wake(None) => {}
-            Event::Stale => tracing::debug!("CQE for an operation that is over: {cqe:?}"),
+            Event::Stale => stale(cqe),
             Event::Item { extra, owned, last } => {
                 let cell = self.arena.borrow_mut().cell(key.index());
                 // SAFETY: the cell holds the value that belongs to this function table. With the last item the machine
@@ -243,6 +249,7 @@ impl OpTable {
         }
     }
 
+    #[cold]
     fn late(&self, key: Key, vtable: &'static Vtable, outcome: Outcome, last: bool) {
         tracing::trace!(operation = vtable.name, result = outcome.result, "result after its owner had gone");
         if last {

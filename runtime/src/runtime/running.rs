@@ -107,7 +107,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
     }
 
     /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives those that lasted
-    /// from the first look to the second. So it blocks the calling thread for that long; it costs the cores nothing. Call it
+    /// from the first look to the second. So it blocks the calling thread for that long; the cores do not notice. Call it
     /// from a thread that is no core's.
     ///
     /// [`Builder::report_stalls`](crate::Builder::report_stalls) has a thread that goes on looking.

@@ -438,24 +438,30 @@ impl Core {
             Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
             // Only failures come: what became of the cancelled operation is told by its own CQE.
             Some((Tag::Cancel, _)) => {}
-            Some((Tag::Close, fd)) => {
-                tracing::warn!("close of descriptor {fd}: {}", io::Error::from_raw_os_error(-cqe.result));
-            }
             // It had to end the sleep, and has done so.
             Some((Tag::Doorbell, BY_RING)) => {}
-            Some((Tag::Signal, peer)) => {
-                let why = io::Error::from_raw_os_error(-cqe.result);
-                tracing::info!(
-                    "core {peer} is woken by its eventfd: its ring takes no message (IORING_OP_MSG_RING): {why}"
-                );
-                self.peers.ring_refused(peer as usize);
-            }
             Some((Tag::Doorbell, _)) => {
                 if !cqe.more() && !self.tasks.is_ending() {
                     self.arm_doorbell();
                 }
             }
-            None => tracing::error!("a CQE that nobody asked for: {cqe:?}"),
+            tag => self.dispatch_failure(tag, cqe),
+        }
+    }
+
+    /// What a completion tells that is not expected. Out of line: its events would cost all others.
+    #[cold]
+    fn dispatch_failure(&self, tag: Option<(Tag, u64)>, cqe: Cqe) {
+        let why = io::Error::from_raw_os_error(-cqe.result);
+        match tag {
+            Some((Tag::Close, fd)) => tracing::warn!("close of descriptor {fd}: {why}"),
+            Some((Tag::Signal, peer)) => {
+                tracing::info!(
+                    "core {peer} is woken by its eventfd: its ring takes no message (IORING_OP_MSG_RING): {why}"
+                );
+                self.peers.ring_refused(peer as usize);
+            }
+            _ => tracing::error!("a CQE that nobody asked for: {cqe:?}"),
         }
     }
 

@@ -139,8 +139,15 @@ pub(crate) fn panic_text(payload: &Payload) -> &str {
 /// Runs `f`, code that is not ours, where its panic must stop nothing: it is logged as one of `what`.
 pub(crate) fn contained(what: impl std::fmt::Display, f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        tracing::error!("{what} panicked: {}", panic_text(&payload));
+        tell_panic(format_args!("{what}"), &payload);
     }
+}
+
+/// Out of line: an event of `tracing` takes room in every poll that holds it, though it is not reached.
+#[cold]
+#[inline(never)]
+fn tell_panic(what: std::fmt::Arguments<'_>, payload: &Payload) {
+    tracing::error!("{what} panicked: {}", panic_text(payload));
 }
 
 /// A future whose panics become its output, those of its destructor too: async-task would abort the process.
@@ -170,9 +177,8 @@ impl<F> Contained<F> {
 
     /// Runs `f`, which may panic. Nothing outside the future is left half-changed by that: it is not polled again.
     fn contain<T>(spawned_at: &Location<'_>, f: impl FnOnce() -> T) -> Result<T, Payload> {
-        catch_unwind(AssertUnwindSafe(f)).inspect_err(|payload| {
-            tracing::error!("a task spawned at {spawned_at} panicked: {}", panic_text(payload));
-        })
+        catch_unwind(AssertUnwindSafe(f))
+            .inspect_err(|payload| tell_panic(format_args!("a task spawned at {spawned_at}"), payload))
     }
 }
 

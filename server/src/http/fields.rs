@@ -1,6 +1,7 @@
 //! The header fields that decide about framing, host and persistence (RFC 9110 7.2, RFC 9112 6 and 9).
 
 use super::Refusal;
+use super::range::{Condition, Part};
 
 /// What the header lines of one request say about the things that this server heeds.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,12 +18,15 @@ pub(crate) struct Fields {
     pub(crate) keep_alive: bool,
     /// Expect says `100-continue`.
     pub(crate) expect_continue: bool,
+    /// Range and If-Range, where they are to be heeded.
+    pub(crate) part: Option<Part>,
 }
 
 impl Fields {
     /// Goes through the header lines once.
     pub(crate) fn gather(lines: &[httparse::Header<'_>]) -> Result<Self, Refusal> {
         let mut fields = Fields::default();
+        let (mut ranges, mut condition) = (0, Condition::None);
         for line in lines {
             let value = trim(line.value);
             match line.name {
@@ -52,9 +56,20 @@ impl Fields {
                 name if name.eq_ignore_ascii_case("expect") => {
                     fields.expect_continue |= value.eq_ignore_ascii_case(b"100-continue");
                 }
+                name if name.eq_ignore_ascii_case("range") => {
+                    ranges += 1;
+                    fields.part = Part::parse(value);
+                }
+                name if name.eq_ignore_ascii_case("if-range") => {
+                    // A second one contradicts the first, or says nothing new.
+                    condition =
+                        if condition == Condition::None { Condition::parse(value) } else { Condition::Never };
+                }
                 _ => {}
             }
         }
+        // Two lines are a list of two ranges (RFC 9110 5.3).
+        fields.part = fields.part.filter(|_| ranges == 1).map(|part| part.only_if(condition));
         Ok(fields)
     }
 }
@@ -122,7 +137,7 @@ pub(crate) fn is_token(b: u8) -> bool {
 }
 
 /// Takes optional whitespace (RFC 9110 5.6.3: space and tab, nothing else) from both ends.
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }

@@ -5,13 +5,14 @@
 //! because two parties that guess differently about where a request ends are how requests are smuggled.
 //!
 //! - [`inbox`] turns received chunks into requests, one after the other;
-//! - [`request`] reads one request head, with [`fields`] and [`target`] for its parts;
+//! - [`request`] reads one request head, with [`fields`], [`target`] and [`range`] for its parts;
 //! - [`response`] writes response heads, with [`date`] and [`mime`].
 
 pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod inbox;
 pub(crate) mod mime;
+pub(crate) mod range;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod status;

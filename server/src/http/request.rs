@@ -5,6 +5,7 @@
 //! valid head is refused as soon as that is certain, without waiting for its end.
 
 use super::fields::{self, Fields};
+use super::range::Part;
 use super::target::{self, Resource};
 use super::{MAX_DISCARDED_BODY, MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE, Refusal, Status};
 
@@ -24,6 +25,9 @@ pub(crate) struct Request {
     /// How many bytes of body follow the head, as far as anybody knows (nobody does before a chunked one has ended).
     /// Where the connection stays open, they are thrown away before the next head.
     pub(crate) body: u64,
+    /// That only a part of the file is wanted, and when. Always `None` for HEAD, for which nothing says what that means (RFC
+    /// 9110 14.2).
+    pub(crate) part: Option<Part>,
 }
 
 /// What a request asks for.
@@ -247,7 +251,8 @@ fn assess(line: &RequestLine<'_>, fields: &Fields, room: &mut Vec<u8>) -> Result
     if line.method == b"CONNECT" {
         after = After::Close;
     }
-    Ok(Request { ask, after, body })
+    let part = fields.part.filter(|_| matches!(ask, Ask::Get(_)));
+    Ok(Request { ask, after, body, part })
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn get(path: &str) -> Ask {
 #[test]
 fn plain_requests() {
     let request = read("GET /a.txt HTTP/1.1\r\nHOST\r\n").unwrap();
-    assert_eq!(request, Request { ask: get("a.txt"), after: After::Keep, body: 0 });
+    assert_eq!(request, Request { ask: get("a.txt"), after: After::Keep, body: 0, part: None });
     let request = read("\r\n\r\nHEAD /a HTTP/1.1\r\nhOsT:localhost\r\nX-Y:  \t z \t\r\n\r\n").unwrap();
     assert_eq!(request.ask, Ask::Head(Resource::File("a".into())));
     assert_eq!(read("GET http://other/a HTTP/1.1\r\nHOST\r\n").unwrap().ask, get("a"));

@@ -5,6 +5,8 @@
 pub(crate) enum Status {
     /// 200
     Ok,
+    /// 206
+    PartialContent,
     /// 400
     BadRequest,
     /// 404
@@ -17,6 +19,8 @@ pub(crate) enum Status {
     ContentTooLarge,
     /// 414
     UriTooLong,
+    /// 416
+    RangeNotSatisfiable,
     /// 431
     HeadersTooLarge,
     /// 500
@@ -30,12 +34,14 @@ impl Status {
     pub(crate) fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
+            Status::PartialContent => "206 Partial Content",
             Status::BadRequest => "400 Bad Request",
             Status::NotFound => "404 Not Found",
             Status::MethodNotAllowed => "405 Method Not Allowed",
             Status::RequestTimeout => "408 Request Timeout",
             Status::ContentTooLarge => "413 Content Too Large",
             Status::UriTooLong => "414 URI Too Long",
+            Status::RangeNotSatisfiable => "416 Range Not Satisfiable",
             Status::HeadersTooLarge => "431 Request Header Fields Too Large",
             Status::InternalServerError => "500 Internal Server Error",
             Status::VersionNotSupported => "505 HTTP Version Not Supported",

@@ -1,9 +1,12 @@
 //! The process of one node: what the one that started it has given it, and what it hears from it.
 
+use std::ffi::CString;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
@@ -95,7 +98,11 @@ impl Member {
         parent.set_nonblocking(true).map_err(failed)?;
         speak_as(format!("node {}", given.node));
         // Started as /proc/self/exe, it would be called `exe`.
-        if let Err(errno) = rustix::thread::set_name(c"annulus") {
+        let started_as = std::env::args_os().next().map(PathBuf::from);
+        let name = started_as.as_deref().and_then(Path::file_name).map(|name| CString::new(name.as_bytes()));
+        if let Some(Ok(name)) = name
+            && let Err(errno) = rustix::thread::set_name(&name)
+        {
             tracing::debug!(%errno, "the process keeps its name");
         }
         Ok(Member { node: given.node, cores: given.cores, sockets: Mutex::new(sockets), parent })

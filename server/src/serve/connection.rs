@@ -59,7 +59,7 @@ async fn converse(client: &mut Client, site: &Site) -> annulus::Result<Parting> 
             }
             Arrival::Request(request) => {
                 let after = if annulus::core::is_stopping() { After::Close } else { request.after };
-                respond::answer(client, site, &request.ask, after).await?;
+                respond::answer(client, site, &request, after).await?;
                 if after == After::Close {
                     let silent = request.after == After::Close
                         && request.body == 0

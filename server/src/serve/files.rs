@@ -21,6 +21,7 @@ pub(super) struct Opened {
     pub(super) file: File,
     /// In bytes.
     pub(super) size: u64,
+    pub(super) modified: SystemTime,
     /// What every head says of it.
     pub(super) fields: Rc<[u8]>,
 }
@@ -61,10 +62,10 @@ pub(super) async fn open(site: &Site, path: &Path) -> Result<Opened, Unavailable
     if stat.kind != FileKind::Regular {
         return Err(Unavailable::NotFound);
     }
-    let facts = FileFacts { content_type: &content_type(path), size: stat.size, modified: stat.modified };
+    let facts = FileFacts { content_type: &content_type(path), modified: stat.modified };
     let fields =
         site.written(|out| response::file_fields(out, SystemTime::now(), &facts), |fields| Rc::from(fields));
-    let opened = Opened { file, size: stat.size, fields };
+    let opened = Opened { file, size: stat.size, modified: stat.modified, fields };
     site.cache.keep(path, &opened, stat);
     Ok(opened)
 }

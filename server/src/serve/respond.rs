@@ -10,8 +10,9 @@ use super::connection::Client;
 use super::files::{self, Opened, Unavailable};
 use super::patience::OnStop;
 use super::{SEND_STEP, SEND_TIMEOUT, SMALL_COLD_FILE, SMALL_FILE, Site};
-use crate::http::request::{After, Ask};
-use crate::http::response;
+use crate::http::range::Chosen;
+use crate::http::request::{After, Ask, Request};
+use crate::http::response::{self, Extent};
 use crate::http::target::Resource;
 use crate::http::{Refusal, Status};
 
@@ -22,8 +23,13 @@ const PLAIN_ROOM: usize = 384;
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer(client: &mut Client, site: &Site, ask: &Ask, after: After) -> annulus::Result<()> {
-    let (resource, with_body) = match ask {
+pub(super) async fn answer(
+    client: &mut Client,
+    site: &Site,
+    request: &Request,
+    after: After,
+) -> annulus::Result<()> {
+    let (resource, with_body) = match &request.ask {
         Ask::Get(resource) => (resource, true),
         Ask::Head(resource) => (resource, false),
         Ask::Other => return plain(client, site, Status::MethodNotAllowed, "", after, true).await,
@@ -32,9 +38,18 @@ pub(super) async fn answer(client: &mut Client, site: &Site, ask: &Ask, after: A
         return plain(client, site, Status::NotFound, "", after, with_body).await;
     };
     match files::open(site, path).await {
-        Ok(opened) if !with_body => send_head(client, site, &opened, after, false).await,
-        Ok(opened) if is_small(&opened) => small(client, site, path, &opened, after).await,
-        Ok(opened) => large(client, site, path, &opened, after).await,
+        Ok(opened) => {
+            let Some(extent) = extent(request, &opened) else {
+                return unsatisfiable(client, site, opened.size, after).await;
+            };
+            if !with_body {
+                send_head(client, site, &opened, &extent, after, false).await
+            } else if is_small(&opened, &extent) {
+                small(client, site, path, &opened, &extent, after).await
+            } else {
+                large(client, site, path, &opened, &extent, after).await
+            }
+        }
         Err(Unavailable::NotFound) => plain(client, site, Status::NotFound, "", after, with_body).await,
         Err(Unavailable::Unreadable(error)) => {
             tracing::warn!(?path, %error, "a file cannot be read");
@@ -43,9 +58,23 @@ pub(super) async fn answer(client: &mut Client, site: &Site, ask: &Ask, after: A
     }
 }
 
-/// Whether a file is to be read into memory of ours.
-fn is_small(opened: &Opened) -> bool {
-    opened.size <= SMALL_FILE || opened.size <= SMALL_COLD_FILE && !opened.file.is_cached(0, opened.size)
+/// How much of the file is asked for; `None` if it does not have that.
+fn extent(request: &Request, opened: &Opened) -> Option<Extent> {
+    let whole = Extent { range: 0..opened.size, of: None };
+    let Some(part) = request.part else {
+        return Some(whole);
+    };
+    match part.choose(opened.size, opened.modified, SystemTime::now()) {
+        Chosen::Whole => Some(whole),
+        Chosen::Part(range) => Some(Extent { range, of: Some(opened.size) }),
+        Chosen::Unsatisfiable => None,
+    }
+}
+
+/// Whether what is asked for is to be read into memory of ours.
+fn is_small(opened: &Opened, extent: &Extent) -> bool {
+    let len = extent.len();
+    len <= SMALL_FILE || len <= SMALL_COLD_FILE && !opened.file.is_cached(extent.range.start, len)
 }
 
 /// Answers what is not a request, and says that the connection ends.
@@ -61,22 +90,23 @@ async fn small(
     site: &Site,
     path: &Path,
     opened: &Opened,
+    extent: &Extent,
     after: After,
 ) -> annulus::Result<()> {
     let Some(mut block) = Block::take() else {
-        return large(client, site, path, opened, after).await;
+        return large(client, site, path, opened, extent, after).await;
     };
-    let body_at = with_head(site, opened, after, |head| block.extend_from_slice(head));
-    let whole = body_at + opened.size as usize;
+    let body_at = with_head(site, opened, extent, after, |head| block.extend_from_slice(head));
+    let whole = body_at + extent.len() as usize;
     if block.capacity() < whole {
         drop(block);
-        return large(client, site, path, opened, after).await;
+        return large(client, site, path, opened, extent, after).await;
     }
     // What is in memory is read at once, what is not by the ring, both behind the head that the block holds. Of larger ones it
     // is known that they are not.
-    let mut now = opened.size <= SMALL_FILE;
+    let mut now = extent.len() <= SMALL_FILE;
     while block.len() < whole {
-        let at = (block.len() - body_at) as u64;
+        let at = extent.range.start + (block.len() - body_at) as u64;
         let read = if std::mem::take(&mut now) {
             match opened.file.read_now(&mut block, at) {
                 Ok(Some(read)) => Ok(read),
@@ -115,12 +145,13 @@ async fn large(
     site: &Site,
     path: &Path,
     opened: &Opened,
+    extent: &Extent,
     after: After,
 ) -> annulus::Result<()> {
-    send_head(client, site, opened, after, true).await?;
-    let mut at = 0;
-    while at < opened.size {
-        let end = opened.size.min(at + SEND_STEP);
+    send_head(client, site, opened, extent, after, true).await?;
+    let mut at = extent.range.start;
+    while at < extent.range.end {
+        let end = extent.range.end.min(at + SEND_STEP);
         let stream = &client.stream;
         let sending = async { Ok(transfer::send_file(stream, &opened.file, at..end, site.road).await?) };
         let sent = client.patience.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
@@ -146,30 +177,37 @@ fn note_cut(path: &Path, error: &Error, size: u64) {
     }
 }
 
-/// Hands the head of a 200 to `read`.
-fn with_head<T>(site: &Site, opened: &Opened, after: After, read: impl FnOnce(&[u8]) -> T) -> T {
+/// Hands the head of a 200 or 206 to `read`.
+fn with_head<T>(
+    site: &Site,
+    opened: &Opened,
+    extent: &Extent,
+    after: After,
+    read: impl FnOnce(&[u8]) -> T,
+) -> T {
     let write = |out: &mut Vec<u8>| {
         let dates = &mut site.dates.borrow_mut();
-        response::file_head(out, dates, SystemTime::now(), &opened.fields, after);
+        response::file_head(out, dates, SystemTime::now(), &opened.fields, extent, after);
     };
     site.written(write, read)
 }
 
-/// Sends the head of a 200 alone, or with `more` to follow.
+/// Sends the head of a 200 or 206 alone, or with `more` to follow.
 async fn send_head(
     client: &mut Client,
     site: &Site,
     opened: &Opened,
+    extent: &Extent,
     after: After,
     more: bool,
 ) -> annulus::Result<()> {
     match Block::take() {
         Some(mut block) => {
-            with_head(site, opened, after, |head| block.extend_from_slice(head));
+            with_head(site, opened, extent, after, |head| block.extend_from_slice(head));
             send(client, block, more).await
         }
         None => {
-            let head = with_head(site, opened, after, |head| head.to_vec());
+            let head = with_head(site, opened, extent, after, |head| head.to_vec());
             send(client, head, more).await
         }
     }
@@ -186,6 +224,13 @@ async fn plain(
 ) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::plain(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), status, why, after, with_body);
+    send(client, out, false).await
+}
+
+/// The answer to a range that the file does not have.
+async fn unsatisfiable(client: &mut Client, site: &Site, size: u64, after: After) -> annulus::Result<()> {
+    let mut out = Vec::with_capacity(PLAIN_ROOM);
+    response::unsatisfiable(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), size, after);
     send(client, out, false).await
 }
 

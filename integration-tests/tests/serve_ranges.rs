@@ -1,0 +1,112 @@
+//! `annulus serve`: parts of files, as clients ask for them that resume a download or seek in a film.
+
+use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::http::{Client, Response, request};
+use annulus_integration_tests::server::Launch;
+use annulus_integration_tests::{curl, digest, pattern::Pattern};
+
+const MIB: usize = 1 << 20;
+
+/// A GET with more fields.
+fn ask(client: &mut Client, path: &str, fields: &[&str]) -> Response {
+    let plain = request("GET", path);
+    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    let whole = format!("{}\r\n{lines}\r\n", plain.trim_end());
+    client.send(whole).expect("send a request");
+    client.response().expect("read the response")
+}
+
+#[test]
+fn parts_of_small_and_large_files_arrive_by_either_road() {
+    let tree = Tree::new();
+    for (name, len) in [("small", 1000), ("medium", 100_000), ("large", 5 * MIB + 1)] {
+        tree.bytes(name, &Pattern::bytes(len as u64, len));
+    }
+    for road in ["ring", "inline"] {
+        let server = Launch::serve(tree.root()).road(road).start();
+        let mut client = Client::connect(server.addr());
+        for (name, len) in [("small", 1000), ("medium", 100_000), ("large", 5 * MIB + 1)] {
+            let content = Pattern::bytes(len as u64, len);
+            let last = len - 1;
+            for (range, part) in [
+                ("0-0".to_owned(), 0..1),
+                ("0-".to_owned(), 0..len),
+                (format!("{last}-"), last..len),
+                ("-1".to_owned(), last..len),
+                (format!("-{}", len * 2), 0..len),
+                (format!("{}-{}", len / 3, len / 2), len / 3..len / 2 + 1),
+                (format!("1-{}", len * 9), 1..len),
+            ] {
+                let response = ask(&mut client, &format!("/{name}"), &[&format!("Range: bytes={range}")]);
+                assert_eq!(response.head.status, 206, "{name} {range}");
+                let says = format!("bytes {}-{}/{len}", part.start, part.end - 1);
+                assert_eq!(response.head.field("content-range"), Some(says.as_str()), "{name} {range}");
+                assert_eq!(response.body.len(), part.len(), "{name} {range}");
+                assert_eq!(
+                    digest::of(&response.body),
+                    digest::of(&content[part]),
+                    "{name} {range} by {road}"
+                );
+            }
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn what_is_not_a_range_gives_the_whole_file_and_what_is_not_there_416() {
+    let tree = Tree::new();
+    tree.file("ten", 10);
+    tree.file("empty", 0);
+    let server = Launch::serve(tree.root()).start();
+    let mut client = Client::connect(server.addr());
+    let plain = ask(&mut client, "/ten", &[]);
+    assert_eq!((plain.head.status, plain.head.field("accept-ranges")), (200, Some("bytes")));
+    for fields in [
+        &["Range: bytes=0-1,3-4"][..],
+        &["Range: bytes=0-1", "Range: bytes=3-4"],
+        &["Range: bytes=4-3"],
+        &["Range: seconds=0-1"],
+        &["Range: bytes=0-1", "If-Range: \"tag\""],
+        &["Range: bytes=0-1", "If-Range: Thu, 01 Jan 1970 00:00:00 GMT"],
+    ] {
+        let response = ask(&mut client, "/ten", fields);
+        assert_eq!((response.head.status, response.body.len()), (200, 10), "{fields:?}");
+        assert_eq!(response.head.field("content-range"), None, "{fields:?}");
+    }
+    for (path, range, len) in [("/ten", "10-", 10), ("/ten", "-0", 10), ("/empty", "0-", 0)] {
+        let response = ask(&mut client, path, &[&format!("Range: bytes={range}")]);
+        assert_eq!(response.head.status, 416, "{path} {range}");
+        let says = format!("bytes */{len}");
+        assert_eq!(response.head.field("content-range"), Some(says.as_str()), "{path} {range}");
+    }
+    // The connection lives on through all of that, and HEAD knows no parts.
+    client.send(request("HEAD", "/ten").replace("\r\n\r\n", "\r\nRange: bytes=0-1\r\n\r\n")).unwrap();
+    let head = client.head().unwrap();
+    assert_eq!((head.status, head.content_length()), (200, 10));
+    server.stop();
+}
+
+#[test]
+fn a_download_is_resumed_if_the_file_is_still_the_same() {
+    let tree = Tree::new();
+    let sample = tree.file("film.mp4", 3 * MIB as u64);
+    // A date that is a second old says for certain which content it belongs to (RFC 9110 8.8.2.2).
+    let past = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let file = std::fs::File::options().write(true).open(tree.at("film.mp4")).unwrap();
+    file.set_modified(past).unwrap();
+    let server = Launch::serve(tree.root()).start();
+    let begun = tree.at("begun");
+    let url = server.url(&sample.path);
+    curl::must(["--range", "0-999999", "--output", begun.to_str().unwrap(), &url]);
+    curl::must(["--continue-at", "-", "--output", begun.to_str().unwrap(), &url]);
+    assert_eq!(digest::of(&std::fs::read(&begun).unwrap()), sample.sum);
+
+    let mut client = Client::connect(server.addr());
+    let date = ask(&mut client, &sample.path, &["Range: bytes=0-0"]).head;
+    let condition = format!("If-Range: {}", date.field("last-modified").expect("Last-Modified"));
+    assert_eq!(ask(&mut client, &sample.path, &["Range: bytes=5-9", &condition]).head.status, 206);
+    file.set_modified(past + std::time::Duration::from_secs(60)).unwrap();
+    assert_eq!(ask(&mut client, &sample.path, &["Range: bytes=5-9", &condition]).head.status, 200);
+    server.stop();
+}
