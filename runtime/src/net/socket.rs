@@ -6,8 +6,7 @@
 //!
 //! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a turn, after its task had
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
-//! reads takes what lay in its socket at once, which may be some dozens of chunks, and nothing more: the kernel cannot be
-//! told to stop after a few.
+//! reads takes what lay in its socket at once, which may be some dozens of chunks, and nothing more.
 
 mod parts;
 
