@@ -38,6 +38,15 @@ fn is_in_force(builder: Builder) -> bool {
     report.cores[0].ring.bundles
 }
 
+fn has_limit(builder: Builder) -> bool {
+    let running = builder.cores(one_cpu().parse().unwrap()).build().unwrap();
+    let running = running.start(|| async { annulus::Ok(()) }).unwrap();
+    let report = running.report();
+    running.wait().unwrap();
+    println!("a receive ends by itself: {}", report.cores[0].ring.bundle_limit);
+    report.cores[0].ring.bundle_limit
+}
+
 async fn pair(listener: &TcpListener) -> annulus::Result<(TcpStream, Std)> {
     let client = Std::connect(listener.local_addr()).unwrap();
     Ok((listener.accept().await?, client))
@@ -200,6 +209,37 @@ fn quiesce_in_the_middle_of_a_bundle_loses_nothing() {
                 assert_eq!(got, total);
                 writer.join().unwrap();
             }
+            Ok(())
+        });
+    }
+}
+
+/// What a stream takes before it is held back has a bound, however much waits in its socket.
+#[test]
+fn a_stream_that_nobody_reads_takes_64_buffers_at_most() {
+    for way in ways() {
+        if !has_limit(way.clone()) {
+            continue;
+        }
+        on_one_core_of(way, || async {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let (stream, mut client) = pair(&listener).await?;
+            let pusher = thread::spawn(move || while client.write_all(&[1; 1 << 16]).is_ok() {});
+            let taken = next(&stream).await?;
+            // It ends by itself, or is held back before.
+            while core::counters().recv_bytes < 512 << 10 && core::counters().recv_held_back == 0 {
+                yield_now().await;
+            }
+            // It may be cancelled meanwhile, and is not armed again.
+            for _ in 0..1000 {
+                yield_now().await;
+            }
+            let out = core::counters().recv_buffers_out;
+            assert!(out <= 65, "{out} buffers are out");
+            drop(taken);
+            drop(stream);
+            // Not joined here: the close goes through the ring, and a core that blocks submits nothing.
+            annulus::spawn_blocking(move || pusher.join().unwrap()).await.expect("no panic");
             Ok(())
         });
     }

@@ -11,13 +11,15 @@ use super::{Multishot, Sqes, check};
 use crate::buf::ring::BUFFER_GROUP;
 use crate::core::Core;
 use crate::net::socket::Socket;
-use crate::ring::Cqe;
+use crate::ring::{Cqe, bundled};
 
 /// Receives until end of stream, error, lack of buffers or cancel.
 pub(crate) struct RecvParts {
     pub(crate) socket: Rc<Socket>,
     /// One CQE may tell of several buffers.
     pub(crate) bundles: bool,
+    /// It ends when it has brought much.
+    pub(crate) limit: bool,
 }
 
 // SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the core keeps
@@ -28,7 +30,7 @@ unsafe impl Multishot for RecvParts {
     fn sqes(&mut self) -> Sqes {
         let fd = types::Fd(self.socket.fd().as_raw_fd());
         if self.bundles {
-            opcode::RecvMultiBundle::new(fd, BUFFER_GROUP).build().into()
+            bundled(fd, BUFFER_GROUP, self.limit).into()
         } else {
             opcode::RecvMulti::new(fd, BUFFER_GROUP).build().into()
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-pub(crate) use recv_buffers::RecvOptions;
+pub(crate) use recv_buffers::{RecvOptions, bundled};
 pub use setup::RingFeatures;
 pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered};
 use view::View;
@@ -122,6 +122,7 @@ impl Ring {
             busy_poll: false,
             incremental_buffers: false,
             bundles: false,
+            bundle_limit: false,
             lacks: Vec::new(),
         };
         if !no_sqarray {
@@ -184,7 +185,16 @@ impl Ring {
             .build()
             .user_data(Tag::Cancel.with(0));
         // SAFETY: a send of nothing on no descriptor; the kernel looks at no memory.
-        unsafe { self.push(&probe) };
+        unsafe { self.is_known(&probe) }
+    }
+
+    /// Whether the kernel takes an operation for one that it knows, whatever else is wrong with it.
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push).
+    unsafe fn is_known(&self, probe: &squeue::Entry) -> Result<bool> {
+        // SAFETY: handed on to the caller.
+        unsafe { self.push(probe) };
         let mut result = None;
         while result.is_none() {
             self.enter(Wait::Forever)?;

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use io_uring::types;
+use io_uring::{opcode, squeue, types};
 
 use super::{Ring, not_registered};
 use crate::Result;
+use crate::op::Tag;
 
 /// How receives are to use buffers, beyond one whole buffer for each CQE.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +15,25 @@ pub(crate) struct RecvOptions {
     pub(crate) incremental: bool,
     /// One CQE tells of several buffers.
     pub(crate) bundles: bool,
+}
+
+/// Bytes after which a bundled receive ends by itself: as much as 64 buffers hold.
+const BUNDLE_LIMIT: u32 = 512 << 10;
+
+/// A bundled receive into buffers of `group`, until it is cancelled; or, with `limit`, until it has brought so much that a
+/// stream which nobody reads has its share (Linux 6.17).
+pub(crate) fn bundled(fd: types::Fd, group: u16, limit: bool) -> squeue::Entry {
+    /// Where `optlen` of `struct io_uring_sqe` lies, which the `io_uring` crate does not have.
+    const OPTLEN: usize = 44;
+    let entry = opcode::RecvMultiBundle::new(fd, group).build();
+    if !limit {
+        return entry;
+    }
+    // SAFETY: an entry is the kernel's structure of 64 bytes, integers without padding.
+    let mut raw: [u8; 64] = unsafe { std::mem::transmute(entry) };
+    raw[OPTLEN..OPTLEN + 4].copy_from_slice(&BUNDLE_LIMIT.to_ne_bytes());
+    // SAFETY: as above. What is in it is a valid length.
+    unsafe { std::mem::transmute::<[u8; 64], squeue::Entry>(raw) }
 }
 
 impl Ring {
@@ -55,7 +75,12 @@ impl Ring {
         if options.bundles {
             let offered = self.ring.params().is_feature_recvsend_bundle();
             match not_bundled(offered, rustix::system::uname().release().to_bytes(), incremental) {
-                None => self.features.bundles = true,
+                None => {
+                    self.features.bundles = true;
+                    let probe = bundled(types::Fd(-1), group, true).user_data(Tag::Cancel.with(0));
+                    // SAFETY: a receive on no descriptor: the kernel looks at no memory.
+                    self.features.bundle_limit = unsafe { self.is_known(&probe) }?;
+                }
                 Some(why) => {
                     tracing::warn!("receives are not bundled (IORING_RECVSEND_BUNDLE): {why}");
                     self.features.lacks.push(format!("bundles: {why}"));

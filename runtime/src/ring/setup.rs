@@ -56,6 +56,8 @@ pub struct RingFeatures {
     /// One completion may tell of several receive buffers, which was [asked for](crate::Builder::bundles)
     /// (`IORING_RECVSEND_BUNDLE`, Linux 6.10).
     pub bundles: bool,
+    /// A bundled receive ends by itself when it has filled 64 buffers, taken or not (Linux 6.17).
+    pub bundle_limit: bool,
     /// What this kernel does not give, a line each with the reason.
     pub lacks: Vec<String>,
 }

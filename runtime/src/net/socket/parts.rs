@@ -13,7 +13,8 @@ use crate::op::slots::Key;
 impl Socket {
     #[cold]
     pub(super) fn arm_parts(socket: Rc<Self>, core: &Core) -> Key {
-        core.ops.submit_multi(&core.ring, RecvParts { socket, bundles: core.bufs.come_in_bundles() })
+        let limit = core.ring.features().bundle_limit;
+        core.ops.submit_multi(&core.ring, RecvParts { socket, bundles: core.bufs.come_in_bundles(), limit })
     }
 
     /// Chunks that nobody took yet.
