@@ -128,6 +128,75 @@ fn a_thousand_readers_finish_beside_a_stream_that_nobody_reads() {
     pusher.join().unwrap();
 }
 
+/// What lies in a socket when its first receive is armed comes at once, in as many buffers as there are: the stream has them
+/// all before it can be switched off.
+///
+/// Seen to fail: without `make_room` at the end of the turn the second client is never served.
+#[test]
+fn a_stream_that_had_every_buffer_gives_them_up_and_loses_nothing() {
+    const LEN: usize = 1 << 20;
+    let byte = |at: usize| (at % 251) as u8;
+    let (address_tx, address) = std::sync::mpsc::channel::<SocketAddr>();
+    let (sent_tx, sent) = std::sync::mpsc::channel::<()>();
+    let (address_tx, sent) = (std::sync::Mutex::new(address_tx), std::sync::Mutex::new(sent));
+    let sent = std::sync::Arc::new(sent);
+    let running = small()
+        .start(move || {
+            let (address_tx, sent) = (address_tx.lock().unwrap().clone(), std::sync::Arc::clone(&sent));
+            async move {
+                let listener = TcpListener::bind("127.0.0.1:0")?;
+                address_tx.send(listener.local_addr()).expect("the test waits");
+                let ignored = listener.accept().await?;
+                let all_is_there = move || sent.lock().unwrap().recv().expect("the test sends");
+                annulus::spawn_blocking(all_is_there).await.expect("no panic");
+                let mut got = 0;
+                let mut check = |chunk: &[u8]| {
+                    let as_sent = chunk.iter().enumerate().all(|(i, b)| *b == byte(got + i));
+                    assert!(as_sent, "{} bytes from {got} on are not what was sent", chunk.len());
+                    got += chunk.len();
+                    got
+                };
+                // Kept, or its buffer would serve the other.
+                let first = ignored.recv().await?.expect("bytes");
+                check(&first);
+                echo(listener, 1).await?;
+                drop(first);
+                let now = annulus::core::counters();
+                assert!(now.recv_spilt > 0, "there were buffers for both: the test shows nothing: {now}");
+                while let Some(chunk) = ignored.recv().await? {
+                    check(&chunk);
+                }
+                assert_eq!(check(&[]), LEN);
+                annulus::Ok(())
+            }
+        })
+        .unwrap();
+    let address = address.recv().unwrap();
+    let mut pushy = Std::connect(address).unwrap();
+    // As much as the sockets take at once, at least several times the buffers.
+    pushy.set_nonblocking(true).unwrap();
+    let content: Vec<u8> = (0..LEN).map(byte).collect();
+    let mut at = 0;
+    while let Ok(n) = pushy.write(&content[at..]) {
+        at += n;
+        if at == LEN {
+            break;
+        }
+    }
+    assert!(at >= 256 << 10, "the sockets took {at} bytes only");
+    pushy.set_nonblocking(false).unwrap();
+    sent_tx.send(()).unwrap();
+    let mut client = Std::connect(address).unwrap();
+    client.write_all(&[9; 1000]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).unwrap();
+    assert_eq!(back, [9; 1000]);
+    pushy.write_all(&content[at..]).unwrap();
+    drop(pushy);
+    running.wait().unwrap();
+}
+
 /// Four times as many streams as buffers, all pressing: each gets its share, or the slowest would never have enough.
 ///
 /// Seen to fail: with `feed` taking the newest first it never ends; and before a served stream had to queue behind those

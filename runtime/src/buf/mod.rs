@@ -14,6 +14,7 @@ pub(crate) mod parts;
 pub(crate) mod returns;
 pub(crate) mod ring;
 mod shares;
+mod spill;
 
 pub use blocks::{Block, GetBlock};
 pub use growth::Grown;

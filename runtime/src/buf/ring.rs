@@ -18,6 +18,7 @@ use super::lease::Lease;
 use super::parts::Parts;
 use super::returns::{Held, Keeper, Owner};
 use super::shares::Shares;
+use super::spill::{Hoards, Spilt};
 use crate::core::Core;
 use crate::core::counters::CoreCounters;
 use crate::core::shared::CoreShared;
@@ -43,6 +44,19 @@ pub(crate) struct Keep {
     /// Who shares each buffer that is out.
     pub(super) shares: Box<[Shares]>,
     core: Arc<CoreShared>,
+    /// Memory of another kind: see [`spill`](super::spill).
+    _spilt: Option<Spilt>,
+}
+
+impl Keep {
+    pub(super) fn new(
+        memory: Mutex<Vec<Carved>>,
+        shares: Box<[Shares]>,
+        core: Arc<CoreShared>,
+        spilt: Option<Spilt>,
+    ) -> Self {
+        Self { memory, shares, core, _spilt: spilt }
+    }
 }
 
 impl Keeper for Keep {
@@ -100,6 +114,7 @@ pub(crate) struct BufRing {
     hungry: RefCell<VecDeque<Weak<Socket>>>,
     /// Streams that held too much when it came; looked at again when the turn ends.
     overfull: RefCell<Vec<Rc<Socket>>>,
+    pub(super) hoards: Hoards,
 }
 
 impl BufRing {
@@ -135,7 +150,7 @@ impl BufRing {
         let Some((descriptors, memory)) = carved else { return Err(too_small) };
         let numbers = per_extent * most_extents;
         let shares = (0..numbers).map(|_| Shares::none()).collect();
-        let keep = Keep { memory: Mutex::default(), shares, core: Arc::clone(core) };
+        let keep = Keep::new(Mutex::default(), shares, Arc::clone(core), None);
         let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, keep);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
@@ -156,6 +171,7 @@ impl BufRing {
             parts: Parts::new(features.incremental_buffers, features.bundles, numbers),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
+            hoards: Hoards::default(),
         };
         this.extend(memory);
         Ok(this)
@@ -310,8 +326,8 @@ impl BufRing {
         chain.len += 1;
     }
 
-    /// The oldest chunk of a chain, as a lease.
-    pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
+    /// Takes the oldest chunk off a chain: its buffer and its bytes.
+    pub(super) fn next_of(&self, chain: &mut Chain) -> Option<(u16, u32)> {
         if chain.len == 0 {
             return None;
         }
@@ -319,10 +335,22 @@ impl BufRing {
         let came = self.came[usize::from(index)].get();
         chain.first = came.next;
         chain.len -= 1;
+        Some((index, came.bytes))
+    }
+
+    /// The bytes of a chunk in a chain.
+    pub(super) fn chunk(&self, index: u16, bytes: u32) -> &[u8] {
+        // SAFETY: the kernel wrote them and has given the buffer up with its CQE; it stands in a chain, so nobody else has it.
+        unsafe { std::slice::from_raw_parts(self.owner.address(index.into()).as_ptr(), bytes as usize) }
+    }
+
+    /// The oldest chunk of a chain, as a lease.
+    pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
+        let (index, bytes) = self.next_of(chain)?;
         // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes back to the
         // kernel only through `recycle`, when it has come home.
         let held = unsafe { self.owner.hand_out(index.into()) };
-        Some(Lease::new(held, came.bytes))
+        Some(Lease::new(held, bytes))
     }
 
     /// A buffer whose last lease was dropped on some thread that may be this core's.
@@ -387,6 +415,9 @@ impl BufRing {
         self.feed(core);
         if !self.overfull.borrow().is_empty() {
             self.hold_back(core);
+        }
+        if self.free.get() == 0 && self.has_hoards() && self.is_waited_for() && self.make_room(core) {
+            self.feed(core);
         }
     }
 

@@ -158,6 +158,8 @@ counters! {
     recv_starved,
     /// Receives that were switched off because nobody took what came.
     recv_held_back,
+    /// Chunks that nobody took, copied out of receive buffers that others waited for.
+    recv_spilt,
     /// Receive buffers out of the kernel's hands when the last turn ended: chunks that nobody took yet, and leases. A level.
     recv_buffers_out,
     /// The most receive buffers that were out at once.

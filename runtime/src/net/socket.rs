@@ -6,7 +6,8 @@
 //!
 //! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a turn, after its task had
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
-//! reads takes what lay in its socket at once, which may be some dozens of chunks, and nothing more.
+//! reads takes what lay in its socket at once, and where that leaves none for others, it is copied out of the buffers
+//! (`buf/spill.rs`).
 
 mod parts;
 
@@ -69,6 +70,8 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
+    /// Stands in the core's list of streams that nobody reads.
+    hoards: Cell<bool>,
     /// Stands in the core's queue of streams that wait for a buffer, perhaps without wanting one any more.
     queued: Cell<bool>,
     /// Its writer has been dropped.
@@ -161,6 +164,7 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
+            hoards: Cell::new(false),
             queued: Cell::new(false),
             unwritten: Cell::new(false),
             released: Cell::new(false),
@@ -375,14 +379,31 @@ impl Socket {
     }
 
     /// The end of the turn: switches the receive off if nobody took what came.
-    pub(crate) fn hold_back(&self, core: &Core) {
+    pub(crate) fn hold_back(self: &Rc<Self>, core: &Core) {
         self.overfull.set(false);
         if self.chain.get().len() >= self.hold_back_at()
             || core.bufs.come_in_parts() && self.parts_waiting() >= self.hold_back_at()
         {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
+            if !self.hoards.replace(true) {
+                core.bufs.remember(self);
+            }
         }
+    }
+
+    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and whether there may be
+    /// more yet.
+    pub(crate) fn spill(&self, core: &Core) -> (bool, bool) {
+        let mut chain = self.chain.get();
+        let spilt = core.bufs.spill(core, &mut chain);
+        self.chain.set(chain);
+        let freed = !spilt.is_empty();
+        self.rest.borrow_mut().extend(spilt);
+        let more =
+            chain.len() > 0 || matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_));
+        self.hoards.set(more);
+        (freed, more)
     }
 
     fn hold_back_at(&self) -> u32 {

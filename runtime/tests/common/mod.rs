@@ -237,7 +237,8 @@ pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
 pub(crate) fn connections(wanted: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let needed = Some(2 * wanted as u64 + 500);
+    // Another test of this process may need more than this one: the limit is never lowered.
+    let needed = limit.current.map(|now| now.max(2 * wanted as u64 + 500));
     let raised = Rlimit { current: needed, maximum: limit.maximum.and(limit.maximum.max(needed)) };
     if setrlimit(Resource::Nofile, raised).is_err() {
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
