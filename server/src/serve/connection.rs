@@ -133,7 +133,7 @@ impl Deadline {
 mod tests {
     use super::*;
 
-    /// Seen to fail: with one deadline for body and head, 5 s after the body the head had no time.
+    /// Seen to fail: with one deadline for body and head, the head had what the body had left, 1 s.
     #[test]
     fn a_head_has_its_time_whatever_was_awaited_before() {
         let start = Instant::now();
