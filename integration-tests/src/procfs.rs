@@ -65,6 +65,14 @@ pub fn children(pid: u32) -> Vec<u32> {
     entries("/proc").into_iter().filter_map(child).collect()
 }
 
+/// What a process has mapped, a line each.
+#[track_caller]
+pub fn maps(pid: u32) -> Vec<String> {
+    let path = format!("/proc/{pid}/maps");
+    let maps = fs::read_to_string(&path).unwrap_or_else(|e| panic!("reading {path}: {e}"));
+    maps.lines().map(str::to_owned).collect()
+}
+
 /// How many descriptors a process has open.
 #[track_caller]
 pub fn open_files(pid: u32) -> usize {

@@ -129,18 +129,29 @@ fn a_signal_to_the_whole_group_counts_once_and_a_second_one_cuts() {
     }
 }
 
+/// Seen to fail: with the others asked to end, they finish what runs, for an hour if it takes that.
 #[test]
 fn one_that_is_killed_ends_all_with_1_and_says_so() {
-    let (tree, small, _) = tree();
-    let server = launch(&tree).start();
+    let (tree, small, large) = tree();
+    let server = launch(&tree).grace(AN_HOUR).start();
     let Some(&victim) = members(&server).first() else { return };
     assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
     let addr = server.addr();
+    // So many that the others have some.
+    let busy: Vec<Client> = (0..16)
+        .map(|_| {
+            let mut busy = Client::connect(addr);
+            busy.send(http::get(&large.path)).expect("sending");
+            assert_eq!(busy.head().expect("a head").content_length(), LARGE);
+            busy
+        })
+        .collect();
     kill_process(victim, Signal::KILL).expect("killing a member");
     let ended = server.wait();
     assert_eq!(ended.code(), 1, "{ended:#?}");
     let said = ended.err.last().expect("a line");
     assert!(said.contains("killed by signal 9") && said.contains(&victim.to_string()), "{said:?}");
+    drop(busy);
     // The others have ended before it has; of the killed one the kernel takes the ring down, and with it the socket, a little later.
     watch::until("the port is free again", || TcpListener::bind(addr).ok());
 }
@@ -169,23 +180,40 @@ fn what_is_refused_is_told_once() {
     // A platform that has no rings.
     let ended = launch(&tree).refused(&[libc::SYS_io_uring_setup], libc::EPERM).run();
     assert!(ended.one_line(3).contains("io_uring"), "{ended:#?}");
+    // A platform that lets no process start another.
+    if cpus::two().len() > 1 {
+        let ended = launch(&tree).refused(&[libc::SYS_clone, libc::SYS_clone3], libc::EPERM).run();
+        assert!(ended.one_line(3).contains("--processes one"), "{ended:#?}");
+    }
     // Options that stand against several processes.
     let ended = launch(&tree).arg("--placement").arg("off").run();
     assert!(ended.one_line(2).contains("--placement off"), "{ended:#?}");
     // What only annulus says to itself.
     let told = Launch::new().args(["--member", "0:0:999", "serve"]).run();
     assert!(told.one_line(2).contains("999"), "{told:#?}");
+    let told = Launch::new().args(["--member", "0:0:999", "topology"]).run();
+    assert!(told.one_line(2).contains("--member"), "{told:#?}");
 }
 
+/// Seen to fail: with no constants copied, the program's are still those of its file.
 #[test]
 fn the_picture_shows_the_image_of_each_on_its_node() {
     let (tree, ..) = tree();
     let server = launch(&tree).args(["--placement", "prefer"]).start();
-    let members = members(&server).len();
-    server.signal(Signal::USR1);
-    for _ in 0..members {
-        server.err().wait_for("the stack of a core", |line| line.contains(": stack of ").then_some(()));
+    let members = members(&server);
+    for member in &members {
+        let maps = procfs::maps(member.as_raw_nonzero().get() as u32);
+        let of_file: Vec<_> =
+            maps.iter().filter(|line| line.contains(" r--p ") && line.contains("/annulus")).collect();
+        assert!(of_file.is_empty(), "constants are copies: {of_file:#?}");
     }
+    let members = members.len();
+    server.signal(Signal::USR1);
+    let mut shown = 0;
+    server.err().wait_for("the stacks of all cores", |line| {
+        shown += usize::from(line.contains(": stack of "));
+        (shown >= members).then_some(())
+    });
     let ended = server.stop();
     let lines = |what: &str| ended.err.iter().filter(|line| line.contains(what)).count();
     assert!(lines("image: constants of annulus of") >= members, "{ended:#?}");

@@ -5,7 +5,7 @@
 //! addresses, so that nothing that points there notices. Code is left where it is: fetching it is no load, cores run it from
 //! their caches, and profilers, debuggers and uprobes find it by its file.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
+use std::{io, io::Read, ops::Range, path::Path};
 
 use crate::{Error, Result, sys, verify};
 
@@ -34,7 +34,8 @@ pub enum Kind {
 
 /// Gives the process copies of its own of everything in its image that is read or written, and says what the image consists of. The
 /// copies lie where the calling thread's CPU and memory policy put them; [`where_pages_lie`](crate::verify::where_pages_lie) tells.
-/// What cannot be copied stays as it is, with a line in the log. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
+/// What cannot be copied stays as it is, with a line in the log. The process ends by SIGABRT, with a line on stderr, where the kernel has
+/// no memory left when it moves a copy to its place, and has unmapped what was there. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
 ///
 /// Call it first in `main`.
 ///
@@ -53,15 +54,13 @@ pub fn bring_here() -> Result<Vec<Segment>> {
             "the image can be copied only before the process has other threads; do it first in main",
         ));
     }
-    let memory =
-        File::open("/proc/self/mem").map_err(|e| Error::io("cannot open /proc/self/mem", e, PROC))?;
     let image: Vec<Segment> = read("/proc/self/maps")?.lines().filter_map(segment).collect();
     for segment in &image {
         let range = segment.addresses.clone();
         let copied = match segment.kind {
             // SAFETY: the mapping is private and nobody can write to it, so it holds the same afterwards; this is the only thread, so
             // nobody maps or protects anything else there meanwhile.
-            Kind::Constants => unsafe { copy(&memory, range) },
+            Kind::Constants => unsafe { copy(range) },
             Kind::Variables => sys::populate(range),
             Kind::Code => Ok(()),
         };
@@ -74,12 +73,11 @@ pub fn bring_here() -> Result<Vec<Segment>> {
 
 /// # Safety
 /// As for [`sys::put_in_place`], for a mapping that may be read.
-unsafe fn copy(memory: &File, range: Range<usize>) -> io::Result<()> {
+unsafe fn copy(range: Range<usize>) -> io::Result<()> {
     let fresh = sys::map(range.len())?;
     // SAFETY: a mapping of this length that is ours alone; all zeroes are valid bytes.
     let bytes = unsafe { std::slice::from_raw_parts_mut(fresh.as_ptr(), range.len()) };
-    // By way of the kernel, which answers with an error where a load would be a signal: a file that has become shorter.
-    let moved = memory.read_exact_at(bytes, range.start as u64).and_then(|()| {
+    let moved = read(range.clone(), bytes).and_then(|()| {
         // SAFETY: the copy is a whole mapping of ours that nobody uses beside this; for the rest the caller answers.
         unsafe { sys::put_in_place(fresh, range.clone()) }
     });
@@ -89,6 +87,23 @@ unsafe fn copy(memory: &File, range: Range<usize>) -> io::Result<()> {
         unsafe { sys::unmap(start..start + range.len()) }?;
     }
     moved
+}
+
+/// Reads memory of ours by way of the kernel, which answers with EFAULT where a load would be a signal: a file that has become shorter.
+/// Through a pipe, because that asks for no right: /proc/self/mem is root's when the program's file has capabilities, and filters
+/// refuse process_vm_readv(2).
+fn read(range: Range<usize>, mut bytes: &mut [u8]) -> io::Result<()> {
+    // What every pipe has room for, so that nobody waits.
+    const AT_ONCE: usize = 4096;
+    let (mut reader, writer) = io::pipe()?;
+    let mut from = range.start;
+    while !bytes.is_empty() {
+        let moved = sys::write_from(&writer, from..range.end.min(from + AT_ONCE))?;
+        let (part, rest) = bytes.split_at_mut(moved);
+        reader.read_exact(part)?;
+        (from, bytes) = (from + moved, rest);
+    }
+    Ok(())
 }
 
 /// A line of /proc/self/maps that is a private mapping of a file, such as
@@ -122,6 +137,21 @@ impl std::fmt::Display for Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_read_by_way_of_the_kernel() {
+        let original: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+        let start = original.as_ptr().addr();
+        let mut copy = vec![0; original.len()];
+        read(start..start + original.len(), &mut copy).unwrap();
+        assert_eq!(copy, original);
+        // What is not there is an error and no signal.
+        let gap = sys::map(8192).unwrap().as_ptr().addr();
+        // SAFETY: the second page is this test's and unused.
+        unsafe { sys::unmap(gap + 4096..gap + 8192) }.unwrap();
+        let error = read(gap..gap + 8192, &mut vec![0; 8192]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+    }
 
     #[test]
     fn only_private_mappings_of_files_are_the_image() {

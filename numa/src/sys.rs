@@ -11,6 +11,7 @@ use std::{
     ffi::c_void,
     io,
     ops::Range,
+    os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
     sync::{Arc, Mutex},
 };
@@ -271,6 +272,9 @@ pub(crate) fn advise(range: Range<usize>, advice: c_int) -> io::Result<()> {
 /// Makes a mapping read-only and moves it over another of the same length, which is gone then (mprotect(2), mremap(2)). Whoever
 /// reads there sees either the one or the other, never nothing: the kernel does it under the lock that page faults take.
 ///
+/// The kernel unmaps what is there before it moves, and can run out of memory in between (mm/mremap.c, `mremap_to`). Then nothing is there
+/// any more, and the process is ended.
+///
 /// # Safety
 /// `fresh` is a private anonymous mapping of `range.len()` bytes that nobody else uses. `range` is pages of a mapping that nobody can
 /// write to, and `fresh` holds the same bytes. No other thread maps, unmaps or protects anything in `range` meanwhile.
@@ -280,11 +284,42 @@ pub(crate) unsafe fn put_in_place(fresh: NonNull<u8>, range: Range<usize>) -> io
         check(libc::mprotect(fresh.as_ptr().cast(), range.len(), libc::PROT_READ).into())?;
         let at = std::ptr::without_provenance_mut::<c_void>(range.start);
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // Made before: the constants may be what is gone then.
+        let last_words = Vec::from(b"annulus: out of memory while the program's constants were moved\n");
         if libc::mremap(fresh.as_ptr().cast(), range.len(), range.len(), flags, at) == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            if !is_mapped(range) {
+                libc::write(libc::STDERR_FILENO, last_words.as_ptr().cast(), last_words.len());
+                libc::abort();
+            }
+            return Err(error);
         }
     }
     Ok(())
+}
+
+/// Whether all pages of a range are mapped, whatever is there (mincore(2)).
+pub(crate) fn is_mapped(range: Range<usize>) -> bool {
+    let mut resident = vec![0; range.len().div_ceil(4096)];
+    // SAFETY: a byte is written for each page of the range, whose pages are at least that large.
+    let looked = unsafe {
+        libc::mincore(std::ptr::without_provenance_mut(range.start), range.len(), resident.as_mut_ptr())
+    };
+    looked == 0
+}
+
+/// Writes memory to a descriptor without looking at it, and returns how much. EFAULT where nothing is mapped (write(2)).
+pub(crate) fn write_from(to: impl AsFd, range: Range<usize>) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel checks the addresses that it reads; nothing of ours is written.
+        let rc = unsafe {
+            libc::write(to.as_fd().as_raw_fd(), std::ptr::without_provenance(range.start), range.len())
+        };
+        match check(rc as i64) {
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+            other => return other.map(|n| n as usize),
+        }
+    }
 }
 
 /// Unmaps pages.

@@ -349,6 +349,36 @@ fn a_name_in_memory_is_opened_without_the_ring() {
     });
 }
 
+/// Seen to fail, once the FIFO has got its writer: with the name in memory opened as it was asked for, the core stands still. And
+/// with `O_NONBLOCK` kept.
+#[test]
+fn a_fifo_whose_name_is_in_memory_holds_no_core_up() {
+    let place = Place::new();
+    let fifo = place.path("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let rescuer = std::thread::spawn(move || {
+        let waited = ended.recv_timeout(std::time::Duration::from_secs(20));
+        let rescued = waited == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        // Who reads and writes waits for nobody, and nobody waits for another any more.
+        drop(rescued.then(|| std::fs::File::options().read(true).write(true).open(&fifo)));
+        rescued
+    });
+    let root = place.0.clone();
+    on_one_core(move || async move {
+        let dir = Dir::open(&root).await?;
+        for nonblock in [false, true] {
+            dir.stat("fifo").await?;
+            let opened = dir.open_beneath("fifo", OpenOptions::new().nonblock(nonblock)).await?;
+            let flags = rustix::fs::fcntl_getfl(&opened).unwrap();
+            assert_eq!(flags.contains(rustix::fs::OFlags::NONBLOCK), nonblock);
+        }
+        drop(done);
+        Ok(())
+    });
+    assert!(!rescuer.join().unwrap(), "the core waited for a writer");
+}
+
 #[test]
 fn a_name_tells_whether_it_stands_for_the_same_file_unchanged() {
     use std::os::unix::fs::PermissionsExt;

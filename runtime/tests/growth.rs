@@ -177,6 +177,42 @@ fn a_task_that_waits_for_a_block_gets_a_new_one() {
     assert_eq!(report.cores[0].not_grown, None, "a limit is no failure");
 }
 
+/// How often the calling thread has slept.
+fn sleeps() -> i64 {
+    // SAFETY: all zeroes are a valid value, which the call overwrites.
+    let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };
+    // SAFETY: the pointer is valid for the write.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
+    usage.ru_nvcsw
+}
+
+/// A core that has other work does not sleep while a step is made. Seen to fail: with four more threads started and waited for, to have
+/// a kernel stack of the node for the one, it sleeps each time.
+#[test]
+fn a_step_does_not_hold_its_core_up() {
+    let (tx, slept) = std::sync::mpsc::channel();
+    for _ in 0..5 {
+        let tx = tx.clone();
+        look(small(), || async move {
+            let first = Block::get().await;
+            let busy = spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            });
+            let before = sleeps();
+            let second = Block::get().await;
+            tx.send(sleeps() - before).expect("the test waits");
+            busy.abort();
+            Ok((first, second))
+        });
+    }
+    drop(tx);
+    // The kernel may have let it sleep for a lock of its own, but not each time.
+    let slept: Vec<_> = slept.iter().collect();
+    assert_eq!(slept.iter().min(), Some(&0), "{slept:?}");
+}
+
 /// Seen to fail: with `take` not looking whose turn it is, who has just come gets the block before those that wait.
 #[test]
 fn at_the_limit_tasks_wait_in_the_order_in_which_they_came() {

@@ -94,6 +94,31 @@ fn the_end_of_the_stream_and_a_poisoned_write_side_travel() {
     });
 }
 
+/// Seen to fail: with what the send was told left behind, the connection seems to have ended, or to be sound.
+#[test]
+fn a_reset_that_only_a_send_was_told_travels() {
+    on_one_core(|| async {
+        let errno = |e: annulus::Error| e.io_error().and_then(std::io::Error::raw_os_error);
+        let cut_off = async || {
+            let (stream, mut peer) = pair().await;
+            peer.write_all(b"a part").unwrap();
+            // What it has not read when it closes makes a reset of its end.
+            stream.send_all("unread").await.unwrap();
+            while peer.peek(&mut [0; 8]).unwrap() < 6 {}
+            drop(peer);
+            let told = stream.send_all("x").await.unwrap_err();
+            assert_eq!(errno(told.error), Some(libc::ECONNRESET));
+            stream
+        };
+        let stream = cut_off().await.pack().await.unwrap().unpack();
+        assert_eq!(&*stream.recv().await?.expect("it came before"), b"a part");
+        assert_eq!(errno(stream.recv().await.expect_err("it was cut off")), Some(libc::ECONNRESET));
+        let refused = cut_off().await.into_owned_fd().await.expect_err("it has failed");
+        assert_eq!(errno(refused), Some(libc::ECONNRESET));
+        Ok(())
+    });
+}
+
 /// Seen to fail, by waiting for ever: with a stream that is quiet before the last word of its receive.
 #[test]
 fn a_packet_crosses_threads_and_keeps_leases() {

@@ -5,13 +5,14 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream as Std};
 use std::os::unix::fs::FileExt;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use annulus::fs::{Dir, File, FileKind, OpenOptions};
 use annulus::net::{TcpListener, TcpStream, UnixStream};
 use annulus::transfer::{Road, relay, send_file};
-use common::{Scratch, bulk, on_one_core};
+use common::{Scratch, bulk, on_one_core, on_one_core_of, small};
 
 const ROADS: [Road; 2] = [Road::Inline, Road::Ring];
 
@@ -482,6 +483,98 @@ fn a_side_that_does_not_read_holds_no_receive_buffer() {
             }
             assert_eq!(annulus::core::counters().recv_buffers_out, 0);
             drop(relaying);
+            Ok(())
+        });
+    }
+}
+
+/// Whoever holds the buffers may wait for what the relay brings. Seen to fail, after the patience: with a relay that waits for a
+/// buffer.
+#[test]
+fn a_relay_flows_while_others_hold_all_receive_buffers() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let bulk = bulk(1 << 20);
+    for road in ROADS {
+        let least = small().pool_bytes(256 << 10).pool_limit(256 << 10);
+        on_one_core_of(least, move || async move {
+            let listener = TcpListener::bind(any())?;
+            let mut kept = Vec::new();
+            let starved = || annulus::core::counters().recv_starved;
+            while starved() == 0 {
+                let mut hog = Std::connect(listener.local_addr()).unwrap();
+                let stream = listener.accept().await?;
+                hog.write_all(b"x").unwrap();
+                let lease = {
+                    let mut recv = std::pin::pin!(stream.recv());
+                    std::future::poll_fn(|cx| match recv.as_mut().poll(cx) {
+                        Poll::Pending if starved() > 0 => Poll::Ready(Ok(None)),
+                        polled => polled,
+                    })
+                    .await?
+                };
+                kept.push((hog, stream, lease));
+            }
+            let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = Std::connect(listener.local_addr()).unwrap();
+            let a = listener.accept().await?;
+            let b = TcpStream::connect(door.local_addr().unwrap()).await?;
+            let mut upstream = door.accept().unwrap().0;
+            let serves = thread::spawn(move || {
+                let mut message = [0; 5];
+                upstream.read_exact(&mut message).unwrap();
+                upstream.write_all(&message).unwrap();
+                let got = read_all(&upstream);
+                upstream.write_all(b"bye").unwrap();
+                got
+            });
+            let asks = thread::spawn(move || {
+                client.write_all(b"hello").unwrap();
+                let mut answer = [0; 5];
+                client.read_exact(&mut answer).unwrap();
+                client.write_all(&pattern(bulk, 3)).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                (answer, read_all(&client))
+            });
+            let end = annulus::time::timeout(PATIENCE, relay(a, b, road)).await.expect("it flows");
+            end.result?;
+            let counters = annulus::core::counters();
+            let spliced = counters.relay_bytes_inline + counters.relay_bytes_ring;
+            assert_eq!(spliced + counters.relay_bytes_copied, bulk as u64 + 13);
+            assert!(spliced > 0, "a buffer was left: the test shows nothing");
+            assert!(serves.join().unwrap() == pattern(bulk, 3));
+            assert_eq!(asks.join().unwrap(), (*b"hello", b"bye".to_vec()));
+            drop(kept);
+            Ok(())
+        });
+    }
+}
+
+/// Seen to fail: with the pipe kept over the receive that passes the mark, each relay has one.
+#[test]
+fn an_urgent_byte_leaves_an_idle_relay_without_a_pipe() {
+    for road in ROADS {
+        on_one_core(move || async move {
+            let listener = TcpListener::bind(any())?;
+            let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut idle = Vec::new();
+            for _ in 0..3 {
+                let mut client = Std::connect(listener.local_addr()).unwrap();
+                let a = listener.accept().await?;
+                let b = TcpStream::connect(door.local_addr().unwrap()).await?;
+                let mut upstream = door.accept().unwrap().0;
+                let relaying = annulus::spawn(relay(a, b, road));
+                let converse = annulus::spawn_blocking(move || {
+                    client.write_all(&[1; 100_000]).unwrap();
+                    upstream.read_exact(&mut [0; 100_000]).unwrap();
+                    send_urgent(&client);
+                    client.write_all(b"x").unwrap();
+                    upstream.read_exact(&mut [0]).unwrap();
+                    (client, upstream)
+                });
+                idle.push((relaying, converse.await.expect("no panic")));
+            }
+            assert_eq!(annulus::core::counters().pipes_made, 1);
+            drop(idle);
             Ok(())
         });
     }

@@ -15,7 +15,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::descriptors;
 use crate::door::{Door, Steer};
 use crate::exit::Failure;
-use crate::processes::member::{Given, Member};
+use crate::processes::member::{FLAG, Given, Member};
+use crate::processes::parent::End;
 use crate::processes::{Address, Processes, Wishes};
 use crate::signals::{Orders, Signals};
 use crate::supervise::supervise;
@@ -68,7 +69,7 @@ enum Command {
     /// Relay TCP connections to another address, both ways
     #[command(after_help = AFTER_HELP)]
     Proxy {
-        /// Where to relay to, HOST:PORT; a name's addresses are tried in turn
+        /// Where to relay to, HOST:PORT, or several with commas; all addresses of a name are tried, in turn
         #[arg(long, value_name = "ADDR", value_parser = Upstream::parse)]
         to: Upstream,
 
@@ -219,7 +220,13 @@ struct Upstream {
 
 impl Upstream {
     fn parse(text: &str) -> Result<Self, String> {
-        Ok(Upstream { written: text.to_owned(), addresses: resolve(text)? })
+        let addresses = text.split(',').map(resolve).collect::<Result<Vec<_>, _>>()?.concat();
+        Ok(Upstream { written: text.to_owned(), addresses })
+    }
+
+    /// As a text that needs no resolver any more.
+    fn resolved(&self) -> String {
+        self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -270,18 +277,21 @@ pub(crate) fn run() -> Result<(), Failure> {
         }
         Err(error) => return Err(Failure::input(one_line(&error))),
     };
+    if cli.member.is_some() && !matches!(cli.command, Command::Serve { .. } | Command::Proxy { .. }) {
+        return Err(Failure::input(format!("{FLAG} goes with serve and proxy only; leave it to annulus")));
+    }
     logging::start(cli.verbose)?;
     match cli.command {
         Command::Serve { root, listen, common } => {
             serve::check_root(&root)?;
-            let address = common.address(listen, "http://", String::new());
+            let address = common.address(listen, "http://", None);
             begin(&common, address, cli.member, |door| {
                 let settings = Arc::new(serve::Settings { door, root, road: common.road });
                 move || serve::on_core(Arc::clone(&settings))
             })
         }
         Command::Proxy { to, listen, common } => {
-            let address = common.address(listen, "", format!(", relaying to {}", to.written));
+            let address = common.address(listen, "", Some(&to));
             begin(&common, address, cli.member, |door| {
                 let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
                 move || proxy::on_core(Arc::clone(&settings))
@@ -295,8 +305,10 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 impl Common {
-    fn address(&self, listen: SocketAddr, before: &'static str, after: String) -> Address {
-        Address { listen, before, after, steer_by_cpu: self.steer == Steer::Cpu }
+    fn address(&self, listen: SocketAddr, before: &'static str, to: Option<&Upstream>) -> Address {
+        let after = to.map_or_else(String::new, |to| format!(", relaying to {}", to.written));
+        let upstream = to.map(Upstream::resolved);
+        Address { listen, before, after, upstream, steer_by_cpu: self.steer == Steer::Cpu }
     }
 }
 
@@ -322,7 +334,13 @@ where
             for reason in reasons {
                 tracing::warn!("core plan: {reason}");
             }
-            return processes::parent::run(&parts, &address);
+            match processes::parent::run(&parts, &address) {
+                Err(End::CannotStart(failure)) if common.processes == Processes::Auto => {
+                    tracing::warn!("{failure}; one process serves with all cores");
+                }
+                Err(End::CannotStart(failure) | End::Failed(failure)) => return Err(failure),
+                Ok(()) => return Ok(()),
+            }
         }
     }
     start(common, None, root(Door::new(address, None)))

@@ -41,7 +41,7 @@ impl Door {
 
     /// Opens this core's listener; the last core to do so announces the address on stderr.
     pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
-        let Address { listen, before, after, steer_by_cpu } = &self.address;
+        let Address { listen, before, after, steer_by_cpu, .. } = &self.address;
         let listener = match &self.member {
             Some(member) => member.listener()?,
             None => TcpListener::bind_with(listen, &ListenOptions::new().steer_by_cpu(*steer_by_cpu))?,

@@ -10,7 +10,7 @@ pub use creator::starting_at;
 pub use helper::{Origin, spawn_helper};
 pub use policy::{InheritedPolicy, PolicyState, inherited_policy};
 pub(crate) use policy::{refusal, remedy};
-pub use spawn::{ThreadPlacement, placement_of_current, spawn_pinned, spawn_unplaced};
+pub use spawn::{ThreadPlacement, placement_of_current, spawn_pinned, spawn_pinned_briefly, spawn_unplaced};
 
 use crate::{CpuSet, Error, Result, sys};
 

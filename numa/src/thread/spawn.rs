@@ -61,11 +61,35 @@ pub fn placement_of_current() -> Option<ThreadPlacement> {
 /// from its node by first touch as well: [`placement_of_current`] on the new thread has the reason. Linux 3.8 (MPOL_LOCAL);
 /// sched_setaffinity(2), set_mempolicy(2), pthread_create(3).
 ///
+/// For a thread that lives long: so that the kernel's stack of it is on the node too, four others are started on the CPU and waited
+/// for. [`spawn_pinned_briefly`] leaves that out.
+///
 /// # Errors
 /// [`ErrorKind::Input`] when the name holds a NUL byte or the process may not run on the CPU;
 /// [`ErrorKind::Platform`] when a filter refuses to pin threads at all;
 /// [`ErrorKind::Io`] when the thread cannot be started.
 pub fn spawn_pinned<F, T>(name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    spawn(name, core, f, true)
+}
+
+/// The same for a thread that does one thing and ends, or whose creator must not wait: its kernel stack is the one that the kernel has
+/// at hand for the CPU, which may lie on another node.
+///
+/// # Errors
+/// As [`spawn_pinned`].
+pub fn spawn_pinned_briefly<F, T>(name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    spawn(name, core, f, false)
+}
+
+fn spawn<F, T>(name: String, core: &PlannedCore, f: F, lives_long: bool) -> Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -84,7 +108,7 @@ where
         PLACEMENT.set(Some(placement));
         f()
     };
-    let spawned = with_fresh_stacks(|| builder.spawn(start));
+    let spawned = if lives_long { with_fresh_stacks(|| builder.spawn(start)) } else { builder.spawn(start) };
     drop(creator);
     spawned
         .map_err(|e| Error::io(format_args!("cannot start thread {name:?} on CPU {cpu}"), e, CHECK_THREADS))

@@ -25,7 +25,7 @@ use crate::core::shared::CoreShared;
 use crate::numa::plan::PlannedCore;
 use crate::numa::pool::Carved;
 use crate::numa::region::{Backing, Placement, Region, Rung};
-use crate::numa::thread::{spawn_pinned, spawn_unplaced};
+use crate::numa::thread::{spawn_pinned_briefly, spawn_unplaced};
 use crate::runtime::PlacementPolicy;
 use crate::{Error, ErrorKind, Result};
 
@@ -258,7 +258,7 @@ impl Growth {
         let name = format!("annulus-grow{}", self.core.cpu);
         let thread = match self.terms.policy {
             PlacementPolicy::Off => spawn_unplaced(name, &self.core, work)?,
-            _ => spawn_pinned(name, &self.core, work)?,
+            _ => spawn_pinned_briefly(name, &self.core, work)?,
         };
         Ok(Making { what, asked, made, thread })
     }

@@ -174,7 +174,7 @@ counters! {
     pool_refusals,
     /// Times that a task had to wait for a block.
     block_waits,
-    /// Bytes sent from buffers.
+    /// Bytes sent from buffers; also those that relays copy.
     send_bytes,
     /// Zero-copy sends of which the kernel gave a result.
     zc_sends,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fcntl_setfl, openat2};
 use rustix::io::Errno;
 
 use super::{Alignment, File};
@@ -163,16 +163,28 @@ async fn open(dir: Option<&Rc<OwnedFd>>, path: &Path, flags: i32, mode: u32) -> 
 
 /// Opens on the core what the kernel has all the names of in memory (`RESOLVE_CACHED`, Linux 5.12). That is what the ring would
 /// do at once, too; a call costs less than the entry, its completion and a turn (BENCHMARKS.md, "What a request costs").
-/// `None` where the ring must be asked: a name has to be looked up, something is made, or the call is not had.
+/// `None` where the ring must be asked: a name has to be looked up, something is made, a lease is to be broken, or the call is
+/// not had.
+///
+/// As the ring's first try (linux/io_uring/openclose.c, `io_openat2`) it opens with `O_NONBLOCK` and takes that back afterwards:
+/// a FIFO without a writer would hold the core up, and a file under a lease.
 fn open_now(dir: &OwnedFd, path: &Path, flags: i32) -> Option<io::Result<OwnedFd>> {
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
     let flags = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC;
     if flags.intersects(OFlags::CREATE | OFlags::TRUNC) {
         return None;
     }
-    match openat2(dir, path, flags, Mode::empty(), how) {
+    let opened = match openat2(dir, path, flags | OFlags::NONBLOCK, Mode::empty(), how) {
         // The last two are a filter's words; the ring passes by it.
-        Err(Errno::AGAIN | Errno::INTR | Errno::INVAL | Errno::NOSYS | Errno::PERM) => None,
-        opened => Some(opened.map_err(os)),
+        Err(Errno::AGAIN | Errno::INTR | Errno::INVAL | Errno::NOSYS | Errno::PERM) => return None,
+        opened => opened,
+    };
+    // What was opened for its name only, or is a directory, is nothing that waits.
+    if let Ok(fd) = &opened
+        && !flags.intersects(OFlags::NONBLOCK | OFlags::PATH | OFlags::DIRECTORY)
+        && fcntl_setfl(fd, flags).is_err()
+    {
+        return None;
     }
+    Some(opened.map_err(os))
 }

@@ -88,8 +88,8 @@ impl<F: Family> Connection<F> {
         self.socket().must_be_sound()?;
         let came = self.quiesce().await;
         let socket = self.into_socket();
-        // The kernel tells an error once, and it has told us. It tells the end of a stream as often as it is asked.
-        if let Some(Some(errno)) = socket.over() {
+        // The kernel tells an error once, and it has told us (a receive or a send). It tells the end of a stream as often as it is asked.
+        if let Some(errno) = socket.over().flatten().or(socket.cut_off()) {
             return Err(Error::io("the connection has failed", io::Error::from_raw_os_error(errno)));
         }
         let fd = match Rc::try_unwrap(socket) {

@@ -100,6 +100,8 @@ pub(super) struct Travelling {
     pub(super) came: VecDeque<Lease>,
     /// How receiving has ended, if it has.
     end: Option<Option<i32>>,
+    /// What a send was told of the connection's end: receiving has not come to it, and bytes may lie before it.
+    cut_off: Option<i32>,
     poisoned: bool,
     tie: Option<Tie>,
     pub(super) lingers: bool,
@@ -111,7 +113,14 @@ impl Socket {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
         let poisoned = !self.is_between_sends();
         let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
-        Travelling { came, end: self.over(), poisoned, tie, lingers: self.lingers.get() }
+        Travelling {
+            came,
+            end: self.over(),
+            cut_off: self.cut_off(),
+            poisoned,
+            tie,
+            lingers: self.lingers.get(),
+        }
     }
 
     /// It stays after all.
@@ -126,6 +135,7 @@ impl Socket {
         if let Some(end) = state.end {
             socket.receiving.set(Receiving::Over(end));
         }
+        socket.cut_off.set(state.cut_off);
         if state.poisoned {
             socket.writing.set(Writing::Poisoned);
         }
@@ -309,7 +319,7 @@ impl Socket {
                 if let Some(buffer) = buffer {
                     core.bufs.recycle(buffer);
                 }
-                self.receiving.set(Receiving::Over(self.cut_off.get()));
+                self.ended();
             }
             (Err(e), buffer) => {
                 if let Some(buffer) = buffer {
@@ -319,6 +329,11 @@ impl Socket {
             }
         }
         self.wake_reader();
+    }
+
+    /// A receive found the end, which is none where a send was told of another.
+    fn ended(&self) {
+        self.receiving.set(Receiving::Over(self.cut_off.get()));
     }
 
     #[inline(always)]
@@ -425,11 +440,10 @@ impl Socket {
     /// Receiving by other means has found the end. What it is in truth: an error's errno, or none. Later receives find the
     /// same; one that is armed meanwhile, by a second reader, is told by the kernel.
     pub(crate) fn has_ended(&self) -> Option<i32> {
-        let end = self.cut_off.get();
         if let Receiving::Idle = self.receiving.get() {
-            self.receiving.set(Receiving::Over(end));
+            self.ended();
         }
-        end
+        self.cut_off.get()
     }
 
     /// Takes one chunk of what is there, without asking for more.

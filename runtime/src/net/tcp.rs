@@ -168,6 +168,9 @@ impl<S: Side> TcpStream<S> {
     /// made by a thread for [blocking work](crate::spawn_blocking), one of
     /// [so many](crate::Builder::blocking_threads), so the core does not wait. In whole seconds.
     ///
+    /// Each such close may keep one of these threads for so long, and other blocking work waits when there are no more. Where no thread can
+    /// be started, the close is made on the core, which waits.
+    ///
     /// That is so if the option is set here, or before the descriptor is taken over. Set by other means, it holds the core
     /// up when the connection is closed.
     ///

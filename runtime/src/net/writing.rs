@@ -142,7 +142,7 @@ fn poisoned() -> Error {
 }
 
 /// What a send came to: an interruption is nothing sent, and nothing sent is an error.
-pub(super) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
+pub(crate) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
     match result {
         // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),

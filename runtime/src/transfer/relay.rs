@@ -13,7 +13,7 @@ use crate::buf::ring::BUFFER_SIZE;
 use crate::core::Core;
 use crate::error::os;
 use crate::net::socket::Socket;
-use crate::net::writing::send_now;
+use crate::net::writing::{self, send_now};
 use crate::net::{Connection, Family, SocketFd};
 use crate::op::ask;
 use crate::op::poll::Ready;
@@ -127,23 +127,36 @@ async fn messages(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::
 enum Message {
     /// It is with the other side, and so may the next be.
     Passed,
-    /// It was bulk, or more than the other side has room for: these bytes are still to be sent.
+    /// It was bulk, or more than the other side has room for: these bytes are still to be sent. Or there is no buffer for it.
     Last(Vec<u8>),
     /// None will come.
     End,
 }
 
 /// Takes a message and sends it on at once. No lease lies in the relay's future: a side that does not read must not hold the
-/// core's buffers, and what it has no room for waits in memory of the heap.
+/// core's buffers, and what it has no room for waits in memory of the heap. Where the core has no buffer left the relay waits for
+/// none: splicing needs none, and who holds them may wait for what this relay brings.
 fn poll_message(
     from: &Rc<Socket>,
     into: &Rc<Socket>,
     moved: &mut u64,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Message>> {
-    let chunk = match Core::with(|core| from.poll_recv(core, cx)) {
-        Poll::Pending => return Poll::Pending,
-        Poll::Ready(chunk) => chunk?,
+    let polled = Core::with(|core| {
+        let polled = from.poll_recv(core, cx);
+        if polled.is_pending() && from.is_starved() {
+            if core.bufs.is_starving() {
+                return None;
+            }
+            // Its turn for a buffer comes when this turn of the core ends, or others take them all: to be looked at again.
+            cx.waker().wake_by_ref();
+        }
+        Some(polled)
+    });
+    let chunk = match polled {
+        None => return Poll::Ready(Ok(Message::Last(Vec::new()))),
+        Some(Poll::Pending) => return Poll::Pending,
+        Some(Poll::Ready(chunk)) => chunk?,
     };
     let Some(chunk) = chunk else { return Poll::Ready(Ok(Message::End)) };
     let sent = send_now(into, &chunk, 0)?;
@@ -188,6 +201,8 @@ async fn inline(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Re
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(Part::Over),
+                        // It was less than bulk: there was no room for more.
+                        Seen::Bytes(()) if bursts.over() => return Ok(Part::Change),
                         Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
@@ -247,6 +262,8 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
                 let Some(taken) = begin(from).await? else {
                     match copy_some(from, into, moved).await? {
                         Seen::End => return Ok(Part::Over),
+                        // It was less than bulk: there was no room for more.
+                        Seen::Bytes(()) if bursts.over() => return Ok(Part::Change),
                         Seen::Bytes(()) | Seen::Nothing => continue,
                     }
                 };
@@ -262,6 +279,7 @@ async fn ring(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Resu
                 if matches!(copy_some(from, into, moved).await?, Seen::End) {
                     return Ok(Part::Over);
                 }
+                pipe = None;
                 continue;
             }
         }
@@ -351,14 +369,9 @@ async fn send_copied(into: &Rc<Socket>, mut bytes: Vec<u8>, moved: &mut u64) -> 
     while from < bytes.len() {
         let (sent, back) = ask(Send { socket: Rc::clone(into), buf: bytes, from, flags: 0 }).await;
         bytes = back;
-        match sent {
-            Ok(n) => {
-                from += n;
-                copied(n, moved);
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+        let n = writing::sent(into, sent)?;
+        from += n;
+        copied(n, moved);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The process of one node: what the one that started it has given it, and what it hears from it.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -15,7 +16,7 @@ use annulus::net::TcpListener;
 use annulus::numa::image::{self, Kind as Of, Segment};
 use annulus::numa::verify::where_pages_lie;
 use annulus::numa::{CpuSet, NodeId};
-use rustix::io::fcntl_getfd;
+use rustix::net::sockopt::socket_acceptconn;
 
 use super::Part;
 use crate::exit::{Failure, Kind, speak_as};
@@ -61,7 +62,9 @@ impl FromStr for Given {
             let cores: CpuSet = parts.next()?.parse().ok()?;
             let sockets = parts.next()?.split(',').map(|fd| fd.parse().ok().filter(|&fd: &RawFd| fd > 2));
             let sockets: Vec<RawFd> = sockets.collect::<Option<_>>()?;
-            (cores.len() == sockets.len() && parts.next().is_none()).then_some(Given { node, cores, sockets })
+            let all_differ = sockets.iter().collect::<BTreeSet<_>>().len() == sockets.len();
+            let one_for_each = cores.len() == sockets.len();
+            (one_for_each && all_differ && parts.next().is_none()).then_some(Given { node, cores, sockets })
         };
         parse().ok_or("only annulus itself says this, to the processes that it starts")
     }
@@ -81,16 +84,23 @@ impl Member {
     /// Takes what was given, and with the parent's end of the line, its orders. Call it once.
     ///
     /// # Errors
-    /// [`Kind::Input`] when a descriptor is not open: somebody else than `annulus` has said so.
+    /// [`Kind::Input`] when a descriptor is no listening socket: somebody else than `annulus` has said so.
     pub(crate) fn take(given: Given) -> Result<Self, Failure> {
         let failed = |error| Failure::failed("cannot take what the starting process has given", error);
         let take = |&fd: &RawFd| {
             // SAFETY: looked at for the length of one system call, which fails if it is not open.
-            fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).map_err(|errno| {
-                Failure::input(format!("{FLAG} names descriptor {fd}: {errno}; leave it to annulus"))
-            })?;
-            // SAFETY: it is open, and the process that started us left it open for us alone: nothing that runs before this
-            // opens descriptors and keeps them.
+            let what = match socket_acceptconn(unsafe { BorrowedFd::borrow_raw(fd) }) {
+                Ok(true) => None,
+                Ok(false) => Some("it does not listen".to_owned()),
+                Err(errno) => Some(errno.to_string()),
+            };
+            if let Some(what) = what {
+                return Err(Failure::input(format!(
+                    "{FLAG} names descriptor {fd}: {what}; leave it to annulus"
+                )));
+            }
+            // SAFETY: a listening socket, named once, and nothing that runs before this opens one: the process that started us left
+            // it open for us alone.
             Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
         };
         let sockets = given.sockets.iter().map(take).collect::<Result<_, Failure>>()?;
@@ -151,16 +161,19 @@ impl Member {
     /// # Errors
     /// [`Kind::Platform`] when placement is required and not all is there.
     pub(crate) fn settle(&self, placement: PlacementPolicy) -> Result<Image, Failure> {
-        let segments = image::bring_here().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the program's image stays where its files are cached");
-            Vec::new()
-        });
+        let (segments, why) = match image::bring_here() {
+            Ok(segments) => (segments, String::new()),
+            Err(error) => {
+                tracing::warn!(%error, "the program's image stays where its files are cached");
+                (Vec::new(), format!(" ({error})"))
+            }
+        };
         let image = Image { node: self.node, segments };
         if placement == PlacementPolicy::Require && !image.is_home() {
             return Err(Failure::new(
                 Kind::Platform,
                 format!(
-                    "the program's image is not known to be on node {}; free memory there, or serve with --processes one",
+                    "the program's image is not known to be on node {}{why}; free memory there, or serve with --processes one",
                     self.node
                 ),
             ));
@@ -227,10 +240,35 @@ mod tests {
         for text in ["1:2-3:5,6", "0:7:3"] {
             assert_eq!(text.parse::<Given>().unwrap().to_string(), text);
         }
-        for text in
-            ["", "1", "1:2-3", "1:2-3:5", "1:2-3:5,6,7", "1:2:x", "x:2:5", "1:2:5:6", "1:2:2", "1:2:-1"]
-        {
+        for text in [
+            "",
+            "1",
+            "1:2-3",
+            "1:2-3:5",
+            "1:2-3:5,5",
+            "1:2-3:5,6,7",
+            "1:2:x",
+            "x:2:5",
+            "1:2:5:6",
+            "1:2:2",
+            "1:2:-1",
+        ] {
             assert!(text.parse::<Given>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_does_not_listen_is_not_taken() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let (given, refused) = (Kind::Input, "leave it to annulus");
+        for fd in [socket.as_raw_fd(), file.as_raw_fd()] {
+            let text = format!("0:0:{fd}");
+            let failure = Member::take(text.parse().unwrap()).unwrap_err();
+            assert_eq!(failure.kind(), given);
+            assert!(failure.to_string().contains(refused), "{failure}");
+        }
+        // Both are still whose they were.
+        assert!(socket.local_addr().is_ok() && file.metadata().is_ok());
     }
 }

@@ -120,6 +120,8 @@ pub(crate) struct Address {
     pub(crate) before: &'static str,
     /// Goes after it.
     pub(crate) after: String,
+    /// The addresses that connections are carried to, with commas.
+    pub(crate) upstream: Option<String>,
     /// Whether a core prefers connections that arrive on its CPU.
     pub(crate) steer_by_cpu: bool,
 }

@@ -1,10 +1,11 @@
 //! The process that starts the members, hands signals on to them, and ends with them.
 //!
 //! They are started one after the other, so that what the platform refuses is told once. A member's end of its line closes when it ends,
-//! however it ends, and so does ours: nobody outlives the other.
+//! however it ends, and so does ours: nobody outlives the other. When one fails, the others are cut, as the cores of one process are.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -21,11 +22,26 @@ use crate::descriptors;
 use crate::exit::{Failure, Kind, say};
 use crate::signals::{Signal, Signals};
 
+/// How it ended other than well.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The platform lets this program start no process, and nothing has been done. One process may still serve.
+    CannotStart(Failure),
+    /// Whatever else: every process that was started has ended.
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for End {
+    fn from(error: E) -> Self {
+        End::Failed(error.into())
+    }
+}
+
 /// Serves `address` with a process for each of the parts, until all have ended.
 ///
 /// # Errors
 /// Why it could not start; else the first failure of a member, which ends the others.
-pub(crate) fn run(parts: &[Part], address: &Address) -> Result<(), Failure> {
+pub(crate) fn run(parts: &[Part], address: &Address) -> Result<(), End> {
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     descriptors::raise_limit();
@@ -37,27 +53,44 @@ pub(crate) fn run(parts: &[Part], address: &Address) -> Result<(), Failure> {
     let cpus: Vec<_> = parts.iter().flat_map(|part| part.cores.iter().copied()).collect();
     let mut sockets = listening_sockets(address.listen, &options, &cpus)?;
     let bound = bound(&sockets)?;
-    let mut waiting = parts.iter().map(|part| {
+    let waiting = parts.iter().map(|part| {
         let later = sockets.split_off(part.cores.len());
         (part, std::mem::replace(&mut sockets, later))
     });
+    let words = words(std::env::args_os(), address);
     let mut family = Family::default();
-    loop {
-        if family.all_ready() && !family.is_ending() {
-            match waiting.next() {
-                Some((part, sockets)) => family.members.push(Process::start(part, sockets)?),
-                None if !family.listening => {
-                    family.listening = true;
-                    say(&format!("listening on {}{bound}{}", address.before, address.after));
-                }
-                None => {}
+    let served = family.serve(&signals, waiting, &words, || {
+        say(&format!("listening on {}{bound}{}", address.before, address.after));
+    });
+    // Those that live when something failed here.
+    family.cut();
+    family.members.drain(..).for_each(|member| drop(member.bury(true)));
+    // What failed first is the cause.
+    family.failure.map_or(served, |failure| Err(End::Failed(failure)))
+}
+
+/// The command line for the members: with addresses in place of names, so that all have the same and none waits for a resolver.
+fn words(given: impl Iterator<Item = OsString>, address: &Address) -> Vec<OsString> {
+    let listen = address.listen.to_string();
+    let resolved = [("--listen", Some(&listen)), ("--to", address.upstream.as_ref())];
+    let mut words = Vec::new();
+    let mut value = None;
+    for word in given {
+        let of = |flag: &str| word.to_str().and_then(|word| word.strip_prefix(flag));
+        let flag = resolved.iter().find_map(|&(flag, value)| Some((flag, of(flag)?, value?)));
+        words.push(match (value.take(), flag) {
+            (Some(value), _) => value,
+            (None, Some((_, "", address))) => {
+                value = Some(OsString::from(address));
+                word
             }
-        }
-        if family.members.is_empty() {
-            return family.failure.map_or(Ok(()), Err);
-        }
-        family.wait(&signals)?;
+            (None, Some((flag, rest, address))) if rest.starts_with('=') => {
+                format!("{flag}={address}").into()
+            }
+            (None, _) => word,
+        });
     }
+    words
 }
 
 /// The address with the real port.
@@ -75,18 +108,39 @@ struct Family {
     members: Vec<Process>,
     /// The line with the address has been printed.
     listening: bool,
-    /// They have been asked to end.
-    ending: bool,
+    /// How often they have been asked to end.
+    asked: u32,
     failure: Option<Failure>,
 }
 
 impl Family {
-    fn all_ready(&self) -> bool {
-        self.members.iter().all(|member| member.ready)
-    }
-
-    fn is_ending(&self) -> bool {
-        self.ending
+    /// Starts the members with the `words` of the command line, says when all listen, and waits for their end.
+    fn serve<'a>(
+        &mut self,
+        signals: &Signals,
+        mut waiting: impl Iterator<Item = (&'a Part, Vec<OwnedFd>)>,
+        words: &[OsString],
+        all_listen: impl Fn(),
+    ) -> Result<(), End> {
+        loop {
+            if self.members.iter().all(|member| member.ready) && self.asked == 0 && self.failure.is_none() {
+                match waiting.next() {
+                    Some((part, sockets)) => {
+                        let is_first = self.members.is_empty();
+                        self.members.push(Process::start(part, sockets, words, is_first)?);
+                    }
+                    None if !self.listening => {
+                        self.listening = true;
+                        all_listen();
+                    }
+                    None => {}
+                }
+            }
+            if self.members.is_empty() {
+                return Ok(());
+            }
+            self.wait(signals)?;
+        }
     }
 
     /// Waits for a signal, or for word of a member, and does what it asks for.
@@ -107,39 +161,56 @@ impl Family {
                 None => {}
             }
         }
-        let mut heard = heard[1..].iter();
-        let (mut living, mut failure) = (Vec::new(), None);
-        for mut member in self.members.drain(..) {
-            if heard.next() == Some(&true) && !member.listen()? {
-                let end = member.bury(self.ending)?;
-                failure = failure.or(end);
-            } else {
-                living.push(member);
+        let mut failure = None;
+        for (mut member, heard) in std::mem::take(&mut self.members).into_iter().zip(&heard[1..]) {
+            let lives = if *heard { member.listen() } else { Ok(true) };
+            if let Ok(true) = lives {
+                self.members.push(member);
+                continue;
             }
+            if lives.is_err() {
+                member.kill();
+            }
+            failure = failure.or(lives.err()).or(member.bury(self.asked > 0));
         }
-        self.members = living;
-        if let Some(failure) = failure
-            && self.failure.is_none()
-        {
-            self.failure = Some(failure);
-            if !self.ending {
-                self.end();
-            }
+        if failure.is_some() && self.failure.is_none() {
+            self.failure = failure;
+            self.cut();
         }
         Ok(())
     }
 
-    /// One step further towards the end: the first asks them to end, the second cuts what still runs.
+    /// One step further towards the end: the first asks them to end, the second cuts what still runs, the third kills. One that does not
+    /// listen yet is killed at once: it has nothing to finish, and may wait for something that never comes.
     fn end(&mut self) {
-        self.ending = true;
+        self.asked += 1;
+        let third = self.asked > 2;
+        self.members.iter_mut().filter(|member| third || !member.ready).for_each(Process::kill);
         self.tell(END);
+    }
+
+    /// Ends them now: no more orders come. One that does not listen yet may not look for any.
+    fn cut(&mut self) {
+        for member in &mut self.members {
+            if !member.ready {
+                member.kill();
+            } else if let Err(error) = member.line.shutdown(Shutdown::Write) {
+                tracing::debug!(%error, node = %member.node, "a process has gone already");
+            }
+        }
     }
 
     fn tell(&self, order: &[u8; 1]) {
         for member in &self.members {
-            if let Err(error) = (&member.line).write_all(order) {
+            match (&member.line).write_all(order) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tracing::warn!(node = %member.node, pid = member.process.id(), "a process does not take orders");
+                }
                 // Its end is the next that is heard of it.
-                tracing::debug!(%error, node = %member.node, "a process does not listen any more");
+                Err(error) => {
+                    tracing::debug!(%error, node = %member.node, "a process does not listen any more")
+                }
             }
         }
     }
@@ -154,20 +225,23 @@ fn watched(fd: std::os::fd::BorrowedFd<'_>) -> PollFd<'_> {
 struct Process {
     node: annulus::numa::NodeId,
     process: Child,
+    /// Not waited for: one that takes no orders must not hold up the others.
     line: UnixStream,
     ready: bool,
+    killed: bool,
 }
 
 impl Process {
-    /// Starts the program once more, on the part's node and with the sockets.
-    fn start(part: &Part, sockets: Vec<OwnedFd>) -> Result<Self, Failure> {
-        let failed =
-            |error| Failure::failed(&format!("cannot start the process of node {}", part.node), error);
+    /// Starts the program once more, with these words, on the part's node and with the sockets.
+    fn start(part: &Part, sockets: Vec<OwnedFd>, words: &[OsString], is_first: bool) -> Result<Self, End> {
+        let what = format!("cannot start the process of node {}", part.node);
+        let failed = |error| Failure::failed(&what, error);
         let (line, theirs) = UnixStream::pair().map_err(failed)?;
+        line.set_nonblocking(true).map_err(failed)?;
         for socket in &sockets {
             fcntl_setfd(socket, FdFlags::empty()).map_err(|errno| failed(errno.into()))?;
         }
-        let mut words = std::env::args_os();
+        let mut words = words.iter().cloned();
         // The same program, also when its file has been replaced meanwhile.
         let mut command = Command::new("/proc/self/exe");
         command
@@ -177,8 +251,29 @@ impl Process {
             .args(words)
             .stdin(OwnedFd::from(theirs));
         let memory = part.some_without_memory.then_some(part.node);
-        let process = starting_at(&part.cpus, memory, || command.spawn())?.map_err(failed)?;
-        Ok(Process { node: part.node, process, line, ready: false })
+        let process = starting_at(&part.cpus, memory, || command.spawn())?.map_err(|error| {
+            // No /proc, or a filter that lets no program start another.
+            let refused = matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::EACCES | libc::EPERM | libc::ENOSYS)
+            );
+            if !(refused && is_first) {
+                return End::Failed(failed(error));
+            }
+            End::CannotStart(Failure::new(
+                Kind::Platform,
+                format!("{what}: {error}; mount /proc and allow execve, or serve with --processes one"),
+            ))
+        })?;
+        Ok(Process { node: part.node, process, line, ready: false, killed: false })
+    }
+
+    /// It ends as soon as the kernel can.
+    fn kill(&mut self) {
+        self.killed = true;
+        if let Err(error) = self.process.kill() {
+            tracing::warn!(%error, node = %self.node, "a process cannot be killed");
+        }
     }
 
     /// Hears what it says. False: it has ended.
@@ -189,24 +284,29 @@ impl Process {
                 self.ready = true;
                 Ok(true)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                Ok(true)
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
             Err(error) => Err(Failure::failed("cannot hear of a process", error)),
         }
     }
 
     /// Learns how it ended, and says what of it is a failure.
-    fn bury(mut self, asked_to_end: bool) -> Result<Option<Failure>, Failure> {
-        let status = self
-            .process
-            .wait()
-            .map_err(|error| Failure::failed("cannot learn how a process ended", error))?;
-        if status.success() && asked_to_end {
-            return Ok(None);
-        }
+    fn bury(mut self, asked_to_end: bool) -> Option<Failure> {
+        let status = match self.process.wait() {
+            Ok(status) => status,
+            Err(error) => return Some(Failure::failed("cannot learn how a process ended", error)),
+        };
         let what = format!("the process of node {} (pid {})", self.node, self.process.id());
-        Ok(Some(match (status.code().and_then(Kind::of_code), status.signal()) {
+        if asked_to_end && (status.success() || self.killed && !self.ready) {
+            return None;
+        }
+        Some(match (status.code().and_then(Kind::of_code), status.signal()) {
             (Some(kind), _) => Failure::told(kind, format!("{what} failed")),
+            (None, Some(_)) if self.killed => {
+                Failure::new(Kind::Failed, format!("{what} did not end when it was asked to, and was killed"))
+            }
             (None, Some(signal)) => Failure::new(
                 Kind::Failed,
                 format!("{what} was killed by signal {signal}; the others end with it"),
@@ -214,6 +314,105 @@ impl Process {
             (None, None) => {
                 Failure::new(Kind::Failed, format!("{what} ended with {status}; the others end with it"))
             }
-        }))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not a test: what the processes of the tests below run. It takes no orders and does not end.
+    #[test]
+    #[ignore = "a process of other tests"]
+    fn as_a_deaf_member() {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+
+    /// With one member, and the other end of its line.
+    fn family(ready: bool) -> (Family, UnixStream) {
+        let (line, theirs) = UnixStream::pair().unwrap();
+        line.set_nonblocking(true).unwrap();
+        let process = Command::new("/proc/self/exe")
+            .args(["--ignored", "--exact", "processes::parent::tests::as_a_deaf_member"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let member = Process { node: annulus::numa::NodeId(0), process, line, ready, killed: false };
+        (Family { members: vec![member], ..Family::default() }, theirs)
+    }
+
+    fn bury(mut family: Family) -> Option<Failure> {
+        family.members.remove(0).bury(family.asked > 0)
+    }
+
+    /// Seen to fail, by waiting for ever: with nothing but the order to end.
+    #[test]
+    fn one_that_does_not_come_up_is_killed_at_the_first_signal() {
+        let (mut family, _theirs) = family(false);
+        family.end();
+        assert!(bury(family).is_none(), "as asked");
+    }
+
+    #[test]
+    fn one_that_does_not_end_is_killed_at_the_third_signal() {
+        let (mut family, _theirs) = family(true);
+        family.end();
+        family.end();
+        assert!(!family.members[0].killed && family.members[0].process.try_wait().unwrap().is_none());
+        family.end();
+        assert!(bury(family).expect("a failure").to_string().contains("did not end when it was asked to"));
+    }
+
+    /// Seen to fail, by waiting for ever: with a line that is waited for.
+    #[test]
+    fn one_that_takes_no_orders_holds_nobody_up() {
+        let (mut family, _theirs) = family(true);
+        (0..10_000).for_each(|_| family.tell(SHOW));
+        assert!(family.members[0].listen().unwrap(), "it has said nothing");
+        family.members[0].kill();
+        assert!(bury(family).is_some());
+    }
+
+    /// One that fails here leaves nobody behind, and those that listen hear of it by the end of their line.
+    #[test]
+    fn a_cut_ends_every_line() {
+        let (mut family, theirs) = family(true);
+        family.cut();
+        assert_eq!((&theirs).read(&mut [0]).unwrap(), 0);
+        assert!(!family.members[0].killed);
+        family.members[0].ready = false;
+        family.cut();
+        assert!(family.members[0].killed);
+        drop(bury(family));
+    }
+
+    #[test]
+    fn members_get_addresses_in_place_of_names() {
+        let address = |upstream: Option<&str>| Address {
+            listen: "127.0.0.1:80".parse().unwrap(),
+            before: "",
+            after: String::new(),
+            upstream: upstream.map(str::to_owned),
+            steer_by_cpu: false,
+        };
+        let words = |line: &str, upstream| {
+            let words = words(line.split(' ').map(OsString::from), &address(upstream));
+            words.join(" ".as_ref()).into_string().unwrap()
+        };
+        let two = Some("10.0.0.1:1,[::1]:1");
+        assert_eq!(words("a proxy --to name:1 -v", two), "a proxy --to 10.0.0.1:1,[::1]:1 -v");
+        assert_eq!(
+            words("a proxy --listen=localhost:80 --to=name:1", two),
+            "a proxy --listen=127.0.0.1:80 --to=10.0.0.1:1,[::1]:1"
+        );
+        assert_eq!(
+            words("a serve --to --listen localhost:80 -- --", None),
+            "a serve --to --listen 127.0.0.1:80 -- --"
+        );
+        assert_eq!(words("a serve --listening", None), "a serve --listening");
     }
 }

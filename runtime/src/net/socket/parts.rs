@@ -52,7 +52,7 @@ impl Socket {
                     core.bufs.look_later(Rc::clone(self));
                 }
             }
-            (Ok(_), _) => self.receiving.set(Receiving::Over(None)),
+            (Ok(_), _) => self.ended(),
             (Err(e), _) => self.failed(core, &e, was_ending),
         }
         self.wake_reader();
