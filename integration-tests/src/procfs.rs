@@ -91,6 +91,14 @@ pub fn pipe_ends(pid: u32) -> usize {
     count_links(pid, "pipe:")
 }
 
+/// How many bytes a process has read by system calls, of files and all else that read(2) and its kin read (`rchar`, proc(5)).
+#[track_caller]
+pub fn read_by_calls(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).expect("what a process of ours has read");
+    let count = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no rchar in {io:?}"))
+}
+
 /// How many sockets of this machine listen on TCP `port`, IPv4 and IPv6 together.
 #[track_caller]
 pub fn listeners(port: u16) -> usize {

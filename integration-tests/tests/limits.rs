@@ -101,6 +101,38 @@ fn clients_that_take_nothing_cost_no_memory_and_hold_nobody_up() {
     assert_eq!(stats.total("pool_grown_bytes"), 0, "{stats:?}");
 }
 
+/// An empty file's head is all there is of its answer: where no block is left, too, it does not wait for something to leave with
+/// (MSG_MORE: 200 ms), so it is there long before somebody who asked later has had twenty answers, one after the other.
+///
+/// Seen to fail: with `more` for every head in `large`.
+#[test]
+fn an_empty_file_is_answered_at_once_while_no_block_is_free() {
+    let tree = Tree::new();
+    tree.file("s", 8192);
+    tree.file("empty", 0);
+    let first = cpus::list(&cpus::allowed()[..1]);
+    let launch = Launch::serve(tree.root()).cores(&first).arg("--stats");
+    let server = launch.arg("--pool").arg("256K").arg("--pool-limit").arg("256K").start();
+    let mut slow = net::connect(server.addr()).expect("connecting");
+    net::small_receive_buffer(&slow, 4096);
+    // More than all buffers on the way hold, in few bytes.
+    slow.write_all("GET /s HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000).as_bytes()).expect("sending");
+    let mut client = Client::connect(server.addr());
+    let mut later = Client::connect(server.addr());
+    for _ in 0..100 {
+        client.send(http::get("/empty")).expect("sending");
+        (0..20).for_each(|_| assert_eq!(later.get("/none").head.status, 404));
+        let mut events = [PollFd::new(client.stream(), PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(poll(&mut events, Some(&at_once)), Ok(1), "the answer is late");
+        let response = client.response().expect("an answer");
+        assert_eq!((response.head.status, response.body.len()), (200, 0));
+    }
+    drop(slow);
+    let stats = stats::of(&server.stop());
+    assert!(stats.total("blocks_refused") > 0, "there were blocks all the time: {stats:?}");
+}
+
 /// A relay needs several descriptors, so some of these clients may be turned away; the proxy must be itself again afterwards.
 #[test]
 fn a_proxy_that_ran_out_of_descriptors_recovers() {

@@ -7,6 +7,7 @@ use annulus_integration_tests::{cpus, procfs, watch};
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 const NAME: &str = "kept.txt";
 
@@ -102,5 +103,25 @@ fn a_file_that_nobody_asks_for_any_more_is_closed() {
     watch::until("the server has as many open files as before anybody came", || {
         (procfs::open_files(server.pid()) == before).then_some(())
     });
+    server.stop();
+}
+
+/// On a file system that is not known to be local a look at a name could wait for a server: nothing there is kept. procfs stands
+/// for those, its files are empty to `stat`.
+///
+/// Seen to fail: with `keep` not asking for the device.
+#[test]
+fn a_file_of_a_file_system_that_is_not_local_is_not_kept() {
+    let root = Path::new("/proc/sys/kernel");
+    let server = Launch::serve(root).cores(&cpus::list(&cpus::allowed()[..1])).start();
+    let mut client = Client::connect(server.addr());
+    assert_eq!(client.get("/none").head.status, 404);
+    let before = procfs::open_files(server.pid());
+    for _ in 0..4 {
+        assert_eq!(client.get("/ostype").head.status, 200);
+    }
+    // With the next answer the last one is over and done with.
+    assert_eq!(client.get("/none").head.status, 404);
+    assert_eq!(procfs::open_files(server.pid()), before);
     server.stop();
 }

@@ -55,8 +55,14 @@ impl Ring {
         };
         let refused =
             |e: io::Error| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e);
+        let polled = self.features.sqpoll.is_some();
         let mut incremental = false;
-        if options.incremental {
+        if options.incremental
+            && let Some(why) = not_incremental(polled, rustix::system::uname().release().to_bytes())
+        {
+            tracing::warn!("receive buffers are not used up incrementally (IOU_PBUF_RING_INC): {why}");
+            self.features.lacks.push(format!("incremental buffers: {why}"));
+        } else if options.incremental {
             match register(types::IOU_PBUF_RING_INC as u16) {
                 Ok(()) => incremental = true,
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
@@ -107,6 +113,24 @@ impl Ring {
     }
 }
 
+/// The first two numbers of a kernel's release.
+fn version(release: &[u8]) -> (u32, u32) {
+    let mut numbers = release
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|digits| str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()).unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Why buffers must not be used up incrementally here, if so.
+///
+/// Where a stream's bytes lie follows from the order of CQEs. Before commit 687b2bae0eff (6.15) a receive's last CQE that found no
+/// room may come behind one of another stream whose bytes came later. Without a submission poller the kernel receives nothing
+/// between the two, because it does so only when the core calls (`DEFER_TASKRUN`). From reading; not seen.
+fn not_incremental(polled: bool, release: &[u8]) -> Option<&'static str> {
+    let may_swap = polled && version(release) < (6, 15);
+    may_swap.then_some("before Linux 6.15 not beside sqpoll, where streams may get each other's bytes; ask for one of the two")
+}
+
 /// Why receives must not be bundled here, if so.
 ///
 /// From 6.13.11, 6.14.2 and 6.15 on the kernel appended to a bundle whose last buffer was not full, so that bytes lay elsewhere
@@ -116,11 +140,7 @@ fn not_bundled(offered: bool, release: &[u8], incremental: bool) -> Option<&'sta
     if !offered {
         return Some("the kernel does not offer them, so it is older than 6.10");
     }
-    let mut numbers = release
-        .split(|byte| !byte.is_ascii_digit())
-        .map(|digits| str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()).unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    match version {
+    match version(release) {
         (6, 13..=15) => Some("Linux 6.13 to 6.15 may put a bundle's bytes elsewhere than they say; use 6.16"),
         (0..=5, _) | (6, 0..=15) if incremental => Some(
             "before Linux 6.16 not beside incremental buffers, whose bytes may get lost; ask for one of the two",
@@ -131,7 +151,17 @@ fn not_bundled(offered: bool, release: &[u8], incremental: bool) -> Option<&'sta
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::not_bundled;
+    use super::{not_bundled, not_incremental};
+
+    #[test]
+    fn incremental_buffers_are_left_out_where_a_poller_may_swap_their_order() {
+        for (release, beside) in
+            [("6.12.94", false), ("6.14.11", false), ("", false), ("6.15.0", true), ("7.0", true)]
+        {
+            assert_eq!(not_incremental(true, release.as_bytes()).is_none(), beside, "{release}");
+            assert!(not_incremental(false, release.as_bytes()).is_none(), "{release}");
+        }
+    }
 
     #[test]
     fn bundles_are_left_out_where_kernels_lose_bytes() {

@@ -167,7 +167,8 @@ impl Builder {
 
     /// Lets what comes for several streams share a receive buffer of 8 KiB: the kernel goes on in a buffer where the last bytes
     /// ended (`IOU_PBUF_RING_INC`), so that small messages take the memory that they fill, and not a buffer each. Off by
-    /// default. Where the kernel cannot (before Linux 6.12) buffers are used as ever, and the report says so:
+    /// default. Where the kernel cannot (before Linux 6.12, and before 6.15 beside [`sqpoll`](Self::sqpoll), where streams might get
+    /// each other's bytes) buffers are used as ever, and the report says so:
     /// [`RingFeatures::incremental_buffers`](crate::RingFeatures::incremental_buffers). `io_uring_register_buf_ring(3)`.
     ///
     /// Leases on 819 messages of 10 bytes that are kept take one buffer, and not 819

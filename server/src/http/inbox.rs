@@ -14,6 +14,17 @@ pub(crate) enum Next {
     Refused(Refusal),
 }
 
+/// What the next bytes belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// A request of which nothing has come yet.
+    Nothing,
+    /// The body of the last request.
+    Body,
+    /// A head that has begun.
+    Head,
+}
+
 /// Bytes that a path may take without asking for memory anew.
 const KEPT_ROOM: usize = 256;
 
@@ -79,7 +90,16 @@ impl Inbox {
 
     /// Whether nothing of a next request has come yet.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rest.len() == self.start && self.discard == 0
+        self.awaited() == Awaited::Nothing
+    }
+
+    /// What more bytes would belong to.
+    pub(crate) fn awaited(&self) -> Awaited {
+        match (self.discard > 0, self.rest.len() > self.start) {
+            (true, _) => Awaited::Body,
+            (false, true) => Awaited::Head,
+            (false, false) => Awaited::Nothing,
+        }
     }
 
     /// Reads one request from `bytes` and says how many of them are used up.

@@ -1,13 +1,13 @@
 //! One connection: requests in, answers out, until either side has had enough.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use annulus::net::TcpStream;
 
 use super::patience::{OnStop, Patience};
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
-use crate::http::inbox::{Inbox, Next};
+use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::request::{After, Ask, Request};
 use crate::http::{Refusal, Status};
 use crate::parting::part;
@@ -77,7 +77,7 @@ async fn converse(client: &mut Client, site: &Site) -> annulus::Result<Parting> 
 /// Waits for the next request; `first` if none has come on this connection yet.
 async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus::Result<Arrival> {
     let mut next = inbox.next();
-    let mut deadline = None;
+    let mut deadline = Deadline::default();
     loop {
         match next {
             Next::Request(request) => return Ok(Arrival::Request(request)),
@@ -85,12 +85,7 @@ async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus
             Next::More => {}
         }
         let idle = inbox.is_empty();
-        let limit = if idle {
-            KEEP_ALIVE_TIMEOUT
-        } else {
-            let now = Instant::now();
-            deadline.get_or_insert(now + HEADER_TIMEOUT).saturating_duration_since(now)
-        };
+        let limit = deadline.limit(inbox.awaited(), Instant::now);
         let on_stop = match (idle, first) {
             (false, _) => OnStop::Wait,
             (true, true) => OnStop::WaitFor(LAST_REQUEST_TIMEOUT),
@@ -108,5 +103,54 @@ async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus
             }
             None => return Ok(Arrival::Gone),
         }
+    }
+}
+
+/// Until when what is awaited has to be there, however slowly it drips.
+#[derive(Default)]
+struct Deadline {
+    /// What it is for, and when.
+    set: Option<(Awaited, Instant)>,
+}
+
+impl Deadline {
+    /// How long to wait for the next bytes of what is `awaited`. Each thing has its own time, from when it was first awaited.
+    fn limit(&mut self, awaited: Awaited, now: impl FnOnce() -> Instant) -> Duration {
+        if awaited == Awaited::Nothing {
+            self.set = None;
+            return KEEP_ALIVE_TIMEOUT;
+        }
+        let now = now();
+        let (_, at) = match self.set {
+            Some(set) if set.0 == awaited => set,
+            _ => *self.set.insert((awaited, now + HEADER_TIMEOUT)),
+        };
+        at.saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail: with one deadline for body and head, the head had what the body had left, 1 s.
+    #[test]
+    fn a_head_has_its_time_whatever_was_awaited_before() {
+        let start = Instant::now();
+        let at = |seconds: u64| move || start + Duration::from_secs(seconds);
+        let mut deadline = Deadline::default();
+        assert_eq!(deadline.limit(Awaited::Body, at(0)), HEADER_TIMEOUT);
+        assert_eq!(deadline.limit(Awaited::Body, at(4)), HEADER_TIMEOUT - Duration::from_secs(4));
+        // The body's end and a head's beginning in one segment.
+        assert_eq!(deadline.limit(Awaited::Head, at(9)), HEADER_TIMEOUT);
+        assert_eq!(deadline.limit(Awaited::Head, at(18)), HEADER_TIMEOUT - Duration::from_secs(9));
+        assert_eq!(deadline.limit(Awaited::Head, at(30)), Duration::ZERO);
+
+        let mut deadline = Deadline::default();
+        deadline.limit(Awaited::Body, at(0));
+        assert_eq!(deadline.limit(Awaited::Nothing, at(1)), KEEP_ALIVE_TIMEOUT);
+        assert_eq!(deadline.limit(Awaited::Body, at(15)), HEADER_TIMEOUT);
+        assert_eq!(deadline.limit(Awaited::Nothing, at(16)), KEEP_ALIVE_TIMEOUT);
+        assert_eq!(deadline.limit(Awaited::Head, at(40)), HEADER_TIMEOUT);
     }
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod connection;
 mod files;
+mod local;
 mod patience;
 mod respond;
 
@@ -84,11 +85,14 @@ impl Site {
 /// The root task of one core.
 pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
     let root = Dir::open(&settings.root).await?;
+    let device = local::device(&root).map_err(|e| {
+        Failure::input(format!("cannot ask for the file system of {}: {e}", settings.root.display()))
+    })?;
     let site = Rc::new(Site {
         root,
         road: settings.road,
         dates: RefCell::default(),
-        cache: Rc::new(Cache::new()),
+        cache: Rc::new(Cache::new(device)),
         paper: RefCell::default(),
     });
     let listener = settings.door.open()?;

@@ -102,41 +102,34 @@ async fn small(
         drop(block);
         return large(client, site, path, opened, extent, after).await;
     }
-    // What is in memory is read at once, what is not by the ring, both behind the head that the block holds. Of larger ones it
-    // is known that they are not.
-    let mut now = extent.len() <= SMALL_FILE;
-    while block.len() < whole {
-        let at = extent.range.start + (block.len() - body_at) as u64;
-        let read = if std::mem::take(&mut now) {
-            match opened.file.read_now(&mut block, at) {
-                Ok(Some(read)) => Ok(read),
-                Ok(None) => continue,
-                Err(error) => Err(error),
-            }
-        } else {
-            match opened.file.read_at(block, at).await {
-                Ok((read, filled)) => {
-                    block = filled;
-                    Ok(read)
-                }
-                Err(failed) => {
-                    block = failed.buf;
-                    Err(failed.error)
-                }
-            }
-        };
-        match read {
+    match fill(block, whole, opened, extent).await {
+        Ok(block) => send(client, block, false).await,
+        Err(error) => {
+            tracing::warn!(?path, %error, "a file cannot be read");
             // Nothing has been sent yet, so the client can be told.
-            Ok(0) => tracing::warn!(?path, "a file became shorter while it was read"),
-            Err(error) => tracing::warn!(?path, %error, "a file cannot be read"),
-            Ok(_) => continue,
+            plain(client, site, Status::InternalServerError, "", after, true).await
         }
-        drop(block);
-        return plain(client, site, Status::InternalServerError, "", after, true).await;
     }
-    // The file may have grown, and the block had room for it.
-    block.truncate(whole);
-    send(client, block, false).await
+}
+
+/// Fills a block with the extent, behind the head that it holds, up to `whole` bytes.
+///
+/// # Errors
+/// As for a read; `UnexpectedEof` if the file has become shorter.
+async fn fill(mut block: Block, whole: usize, opened: &Opened, extent: &Extent) -> annulus::Result<Block> {
+    // What is in memory is read at once, what is not by the ring. Of larger extents it is known that they are not; and a call
+    // on the core reads all that there is room for, so it is for those that the end of the file bounds.
+    if (1..=SMALL_FILE).contains(&extent.len()) && extent.range.end == opened.size {
+        opened.file.read_now(&mut block, extent.range.start)?;
+        // The file may have grown.
+        block.truncate(whole);
+    }
+    let left = whole - block.len();
+    if left == 0 {
+        return Ok(block);
+    }
+    let at = extent.range.end - left as u64;
+    opened.file.read_exact_at(block, left, at).await.map_err(|failed| failed.error)
 }
 
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
@@ -148,7 +141,8 @@ async fn large(
     extent: &Extent,
     after: After,
 ) -> annulus::Result<()> {
-    send_head(client, site, opened, extent, after, true).await?;
+    // Behind the head of an empty file comes nothing that it could leave with.
+    send_head(client, site, opened, extent, after, extent.len() > 0).await?;
     let mut at = extent.range.start;
     while at < extent.range.end {
         let end = extent.range.end.min(at + SEND_STEP);
