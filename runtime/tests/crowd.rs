@@ -97,6 +97,9 @@ fn a_thousand_readers_finish_beside_a_stream_that_nobody_reads() {
                 address_tx.send(listener.local_addr()).expect("the test waits");
                 let ignored = listener.accept().await?;
                 assert!(ignored.recv().await?.is_some(), "armed by one receive, and never read again");
+                while annulus::core::counters().recv_held_back == 0 {
+                    annulus::yield_now().await;
+                }
                 echo(listener, clients).await?;
                 drop(ignored);
                 annulus::Ok(())
@@ -122,8 +125,6 @@ fn a_thousand_readers_finish_beside_a_stream_that_nobody_reads() {
             });
         }
     });
-    let held_back: u64 = running.counters().iter().map(|core| core.recv_held_back).sum();
-    assert!(held_back > 0, "the stream was never switched off: the test shows nothing");
     running.wait().unwrap();
     pusher.join().unwrap();
 }

@@ -185,6 +185,10 @@ fn a_thousand_connections(way: Builder, bundled: bool) {
                 address_tx.send(listener.local_addr()).expect("the test waits");
                 let ignored = listener.accept().await?;
                 assert!(ignored.recv().await?.is_some(), "armed, and never read again");
+                // A bundled receive that took all the buffers has ended by itself.
+                while !bundled && core::counters().recv_held_back == 0 {
+                    yield_now().await;
+                }
                 let mut tasks = Vec::with_capacity(clients);
                 for _ in 0..clients {
                     let stream = listener.accept().await?;
@@ -221,9 +225,6 @@ fn a_thousand_connections(way: Builder, bundled: bool) {
             assert_eq!(back[..], message(i, round, 700));
         }
     }
-    let held_back: u64 = running.counters().iter().map(|core| core.recv_held_back).sum();
-    // A bundled receive that took all the buffers has ended by itself.
-    assert!(bundled || held_back > 0, "the stream was never switched off: the test shows nothing");
     drop(all);
     running.wait().unwrap();
     pusher.join().unwrap();
