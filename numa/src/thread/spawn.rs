@@ -65,9 +65,9 @@ pub fn placement_of_current() -> Option<ThreadPlacement> {
 /// for. [`spawn_pinned_briefly`] leaves that out.
 ///
 /// # Errors
-/// [`ErrorKind::Input`] when the name holds a NUL byte or the process may not run on the CPU;
-/// [`ErrorKind::Platform`] when a filter refuses to pin threads at all;
-/// [`ErrorKind::Io`] when the thread cannot be started.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the name holds a NUL byte or the process may not run on the CPU;
+/// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when a filter refuses to pin threads at all;
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when the thread cannot be started.
 pub fn spawn_pinned<F, T>(name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
