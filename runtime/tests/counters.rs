@@ -368,7 +368,7 @@ fn bytes_of_relays_are_counted_by_their_road() {
                 after.relay_bytes_ring - before.relay_bytes_ring,
                 after.relay_bytes_copied - before.relay_bytes_copied,
             ];
-            // What comes first is taken for a message, and copied.
+            // What is no more than a few words is copied.
             assert_eq!(moved.iter().sum::<u64>(), 2 * LEN, "{after}");
             let (this, other) = if road == Road::Inline { (0, 1) } else { (1, 0) };
             assert!(moved[this] > 0 && moved[other] == 0, "{road}: {after}");

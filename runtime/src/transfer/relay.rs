@@ -63,13 +63,15 @@ pub async fn relay<A: Family, B: Family>(a: Connection<A>, b: Connection<B>, roa
     RelayEnd { a_to_b, b_to_a, result }
 }
 
-/// Small messages are copied and bulk is spliced, by turns as the stream has them.
+/// Small messages are copied and bulk is spliced, by turns as the stream has them. It begins as bulk: a receive into buffers
+/// takes all that lies in the socket, so a short transfer would be copied whole, and what is talk is known after a few words.
 async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut u64) -> Result<()> {
     let failed = |e| Error::io("relay failed", e);
     // Dropped by an error it poisons the other side, which is about to be closed.
     let turn = into.writer().await?;
+    let mut part = quiet(from, into, Vec::new(), moved).await;
     loop {
-        if let Part::Over = messages(from, into, moved).await.map_err(failed)? {
+        if let Part::Over = part.map_err(failed)? {
             break;
         }
         // The kernel tells an error once. If the receive that was armed took it, splicing would find a clean end.
@@ -85,6 +87,7 @@ async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut
         if let Part::Over = spliced.map_err(failed)? {
             break;
         }
+        part = messages(from, into, moved).await;
     }
     turn.done();
     match into.shutdown(Shutdown::Write) {
@@ -110,13 +113,18 @@ const PATIENCE: u16 = 3;
 /// Receives into the core's buffers and sends on from there, until bulk comes or the other side does not keep up. A message
 /// costs a completion and a call; spliced, it would cost a poll, a pipe and three calls.
 async fn messages(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Part> {
-    let mut rest = loop {
+    let rest = loop {
         match poll_fn(|cx| poll_message(from, into, moved, cx)).await? {
             Message::Passed => {}
             Message::Last(rest) => break rest,
             Message::End => return Ok(Part::Over),
         }
     };
+    quiet(from, into, rest, moved).await
+}
+
+/// Ends receiving into buffers, and sends on what had come that way, behind `rest`.
+async fn quiet(from: &Rc<Socket>, into: &Rc<Socket>, mut rest: Vec<u8>, moved: &mut u64) -> io::Result<Part> {
     poll_fn(|cx| Core::with(|core| from.poll_quiet(core, cx))).await;
     pass_the_others(from, into, &mut rest, moved)?;
     send_copied(into, rest, moved).await?;
