@@ -10,7 +10,7 @@ use std::thread;
 
 use annulus::net::TcpListener;
 use annulus::{Runtime, spawn};
-use common::connections;
+use common::{connections, echo};
 
 /// One core with the least memory that there can be: 16 receive buffers of 8 KiB.
 fn small() -> Runtime {
@@ -22,24 +22,6 @@ fn small() -> Runtime {
         .pool_limit(least)
         .build()
         .unwrap()
-}
-
-/// Echoes every client until `clients` have been served.
-async fn echo(listener: TcpListener, clients: usize) -> annulus::Result<()> {
-    let mut tasks = Vec::with_capacity(clients);
-    for _ in 0..clients {
-        let stream = listener.accept().await?;
-        tasks.push(spawn(async move {
-            while let Some(chunk) = stream.recv().await? {
-                stream.send_all(chunk).await?;
-            }
-            annulus::Ok(())
-        }));
-    }
-    for task in tasks {
-        task.await.expect("no panic")?;
-    }
-    Ok(())
 }
 
 /// In each round every client sends before any of them reads, so that all need a buffer at once; and a round begins only

@@ -10,7 +10,7 @@ use std::thread;
 
 use annulus::buf::Lease;
 use annulus::net::{TcpListener, TcpStream, UdpSocket};
-use annulus::{Builder, ErrorKind, core, spawn, yield_now};
+use annulus::{Builder, ErrorKind, core, yield_now};
 use common::{on_one_core_of, one_cpu};
 
 /// Bytes of a receive buffer.
@@ -189,19 +189,7 @@ fn a_thousand_connections(way: Builder, bundled: bool) {
                 while !bundled && core::counters().recv_held_back == 0 {
                     yield_now().await;
                 }
-                let mut tasks = Vec::with_capacity(clients);
-                for _ in 0..clients {
-                    let stream = listener.accept().await?;
-                    tasks.push(spawn(async move {
-                        while let Some(chunk) = stream.recv().await? {
-                            stream.send_all(chunk).await?;
-                        }
-                        annulus::Ok(())
-                    }));
-                }
-                for task in tasks {
-                    task.await.expect("no panic")?;
-                }
+                common::echo(listener, clients).await?;
                 drop(ignored);
                 // Sockets that ended have given back what they had.
                 while core::counters().recv_buffers_out > 0 {

@@ -38,15 +38,9 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
     match kind {
         Kind::Hello(_) => {
             add("bare", "{bare}/bare_http --cpu {cpu} --body {body}", Learn::Line, None);
-            for sendfile in ["on", "off"] {
-                add(
-                    &format!("nginx sendfile {sendfile}"),
-                    NGINX,
-                    Learn::Port,
-                    Some(nginx_files(sendfile, CACHE)),
-                );
+            for (name, sendfile, cache) in NGINX_FILES {
+                add(name, NGINX, Learn::Port, Some(nginx_files(sendfile, cache)));
             }
-            add("nginx uncached", NGINX, Learn::Port, Some(nginx_files("on", "")));
             add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
             add("annulus hello", "{bare}/annulus_hello --cpu {cpu} --body {body}", Learn::Line, None);
             add("annulus hyper", "{bare}/annulus_hyper --cpu {cpu} --body {body}", Learn::Line, None);
@@ -62,15 +56,9 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
                 let command = format!("{{bare}}/bare_file {{file}} --cpu {{cpu}} --road {road}");
                 add(&format!("bare {road}"), &command, Learn::Line, None);
             }
-            for sendfile in ["on", "off"] {
-                add(
-                    &format!("nginx sendfile {sendfile}"),
-                    NGINX,
-                    Learn::Port,
-                    Some(nginx_files(sendfile, CACHE)),
-                );
+            for (name, sendfile, cache) in NGINX_FILES {
+                add(name, NGINX, Learn::Port, Some(nginx_files(sendfile, cache)));
             }
-            add("nginx uncached", NGINX, Learn::Port, Some(nginx_files("on", "")));
             for road in ["ring", "inline"] {
                 add(&format!("annulus {road}"), &format!("{ANNULUS_SERVE} --road {road}"), Learn::Line, None);
             }
@@ -163,6 +151,10 @@ const NGINX: &str = "nginx -p {scratch} -c {scratch}/conf -e stderr";
 /// Descriptors kept open and not looked at for an hour: what nginx's own tuning pages advise for static files, and what it
 /// does not do unless it is told to.
 const CACHE: &str = "open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;";
+
+/// nginx as a server of files: the name, `sendfile`, and what is kept open.
+const NGINX_FILES: [(&str, &str, &str); 3] =
+    [("nginx sendfile on", "on", CACHE), ("nginx sendfile off", "off", CACHE), ("nginx uncached", "on", "")];
 
 /// One process, no log.
 fn nginx_files(sendfile: &str, cache: &str) -> String {

@@ -5,13 +5,12 @@
 //! and the buffers go back to the kernel: one stream each turn, the one that was switched off first. What lies there is no
 //! more than the receive buffers hold; beyond that receives wait.
 
-use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::lease::Lease;
 use super::returns::Owner;
@@ -94,7 +93,7 @@ impl BufRing {
         for (i, (index, bytes)) in chunks.iter().enumerate() {
             memory[i * stride..][..*bytes as usize].copy_from_slice(self.chunk(*index, *bytes));
         }
-        let Some(base) = NonNull::new(memory.as_mut_ptr()) else { return Vec::new() };
+        let base = NonNull::from(memory.as_mut_slice()).cast();
         let shares = (0..count).map(|_| Shares::none()).collect();
         let spilt = Spilt { memory, bytes: Arc::clone(&self.hoards.bytes) };
         let keep = Keep::new(Mutex::default(), shares, Arc::clone(&core.shared), Some(spilt));

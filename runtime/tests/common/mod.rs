@@ -232,6 +232,24 @@ pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
     clients.join().unwrap();
 }
 
+/// Echoes every client until `clients` have been served.
+pub(crate) async fn echo(listener: annulus::net::TcpListener, clients: usize) -> annulus::Result<()> {
+    let mut tasks = Vec::with_capacity(clients);
+    for _ in 0..clients {
+        let stream = listener.accept().await?;
+        tasks.push(annulus::spawn(async move {
+            while let Some(chunk) = stream.recv().await? {
+                stream.send_all(chunk).await?;
+            }
+            annulus::Ok(())
+        }));
+    }
+    for task in tasks {
+        task.await.expect("no panic")?;
+    }
+    Ok(())
+}
+
 /// How many connections with both ends in this process the descriptor limit allows, at most `wanted`. Root may have more
 /// than the limit that it came with.
 pub(crate) fn connections(wanted: usize) -> usize {
