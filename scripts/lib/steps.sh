@@ -141,17 +141,29 @@ step_guest() {
     guest_serve --kernel 6.12 2node
 }
 
-# guest_tests [OPTIONS OF numa-vm] SHAPE: the tests of numa and runtime on one machine of that shape.
+# guest_tests [OPTIONS OF numa-vm] SHAPE: the tests of numa and runtime on machines of that shape, one after the other with as
+# many test programs as a machine of 1 GiB has room for; all of them even if one fails.
 guest_tests() {
     build_tests
-    local program with=() list=()
+    local program with=() list=() size=0 status=0
     while read -r program; do
         with+=(--with "$program")
         list+=("/with/${program##*/}")
+        # As numa-vm packs it, without debug information, it is about a third of this.
+        size=$((size + $(stat -c %s "$program") / 1048576))
+        if ((size >= 450)); then
+            guest_part "$@" || status=1
+            with=() list=() size=0
+        fi
     done < <(test_programs 'numa|runtime')
-    with+=(--with "$(type -P numactl)")
-    LIMIT=${LIMIT:-900} in_guest "${with[@]}" --env RUST_BACKTRACE=1 --env "LEAVE_OUT=${PURE[*]/#/--skip=}" "$@" \
-        scripts/lib/run-test-programs "${list[@]}"
+    ((size == 0)) || guest_part "$@" || status=1
+    return "$status"
+}
+
+# guest_part [OPTIONS OF numa-vm] SHAPE: the test programs of guest_tests that are in `with` and `list`.
+guest_part() {
+    LIMIT=${LIMIT:-900} in_guest "${with[@]}" --with "$(type -P numactl)" --env RUST_BACKTRACE=1 \
+        --env "LEAVE_OUT=${PURE[*]/#/--skip=}" "$@" scripts/lib/run-test-programs "${list[@]}"
 }
 
 # in_guest ARGUMENTS OF numa-vm: once more when the machine died without a status (99). Seen once in some fifty boots: the
