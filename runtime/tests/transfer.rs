@@ -393,7 +393,8 @@ fn a_reset_seen_before_the_relay_is_not_a_clean_end() {
 fn messages_are_copied_and_bulk_is_spliced() {
     const MESSAGE: usize = 1000;
     const ROUNDS: usize = 50;
-    let bulk = bulk(8 << 20);
+    // Several times what the core has receive buffers for, also in a guest.
+    let bulk = bulk(8 << 20).max(2 << 20);
     let converse =
         move |stream: &mut Std, first: bool, mut after_bulk: Option<annulus::channel::OneSender<()>>| {
             let mut piece = vec![0; MESSAGE];
@@ -448,9 +449,9 @@ fn messages_are_copied_and_bulk_is_spliced() {
         client.join().unwrap();
         upstream.join().unwrap();
         assert_eq!(in_bulk + after + copied, bulk + 1 + 4 * ROUNDS * MESSAGE);
-        // What comes before the relay has seen that it is bulk is copied, and a few messages are spliced before it has seen that
-        // it is no more.
-        assert!(in_bulk >= bulk / 2, "{in_bulk} of {bulk} by {road}");
+        // What comes before the relay has seen that it is bulk is copied, up to all receive buffers, each time that the sender has kept it
+        // waiting; and a few messages are spliced before it has seen that it is no more.
+        assert!(in_bulk >= bulk / 4, "{in_bulk} of {bulk} by {road}");
         assert!(after <= 10 * MESSAGE, "{after} bytes of messages by {road}");
     }
 }
