@@ -23,6 +23,9 @@ struct Args {
     /// Load without checking first
     #[arg(long, global = true)]
     unchecked: bool,
+    /// Warm up with so many requests, say `ready`, begin at a byte on standard input, say `done`, and end at another byte
+    #[arg(long, global = true, value_name = "REQUESTS")]
+    in_step: Option<u64>,
     /// Where we listen as the server behind a relay
     #[arg(long, global = true, default_value = "127.0.0.1:0")]
     backend: SocketAddr,
@@ -98,10 +101,17 @@ fn run(args: Args) -> io::Result<()> {
     if !args.unchecked {
         session.verify()?;
     }
+    if let Some(requests) = args.in_step {
+        session.run(requests)?;
+        step("ready")?;
+    }
     let cpu = || args.pid.map(cputime::process_tree_ns).transpose();
     let before = cpu()?;
     let outcome = session.run(work)?;
     let after = cpu()?;
+    if args.in_step.is_some() {
+        step("done")?;
+    }
     let seconds = outcome.wall.as_secs_f64();
     println!(
         "{} requests, {} bytes in {seconds:.3} s: {:.0} requests/s, {:.3} GB/s",
@@ -120,4 +130,13 @@ fn run(args: Args) -> io::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Says how far we are, and waits for a byte. No more than that is read: the next may be for another driver.
+fn step(far: &str) -> io::Result<()> {
+    println!("{far}");
+    match rustix::io::read(io::stdin(), &mut [0_u8])? {
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "nobody says when to go on")),
+        _ => Ok(()),
+    }
 }

@@ -22,6 +22,9 @@ meter_prepare() {
     done
     # -erms, -fsrm: else the guest's kernel copies byte by byte, and a copied byte would weigh as much as any other access.
     machine+=(-plugin "$plugin,$arguments" -cpu max,-erms,-fsrm)
+    # The guest's clock runs by what its CPUs do, 32 ns an instruction, and not by ours: else a busy host has the timers' work outweigh the
+    # server's. A CPU so slow gives the kernel's NUMA balancing time for what it does on real machines.
+    machine+=(-icount shift=5,sleep=off)
 }
 
 # physical_ranges NODE FROM TO: MiB of the machine's memory to addresses. x86 leaves a hole for devices below 4 GiB: a q35
