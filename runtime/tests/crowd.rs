@@ -8,9 +8,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream as Std};
 use std::rc::Rc;
 use std::thread;
 
-use annulus::net::TcpListener;
+use annulus::net::{TcpListener, UnixStream};
 use annulus::{Runtime, spawn};
-use common::{connections, echo};
+use common::{connections, echo, on_one_core_of};
 
 /// One core with the least memory that there can be: 16 receive buffers of 8 KiB.
 fn small() -> Runtime {
@@ -227,5 +227,45 @@ fn streams_that_press_all_the_time_take_turns() {
             scope.spawn(move || while client.write_all(&[0; 1 << 16]).is_ok() {});
         }
         running.wait().unwrap();
+    });
+}
+
+/// 256 buffers, used one at a time: the ring comes to hold 64. Then 200 streams get something in the same moment, and keep it.
+///
+/// Seen to fail: with the depth never lowered 256 stay in the ring, and with nothing taken from the stack it never ends.
+#[test]
+fn a_small_load_goes_round_few_buffers_and_a_burst_finds_the_others() {
+    let ready = || annulus::core::counters().recv_buffers_ready;
+    on_one_core_of(Runtime::builder().pool_bytes(4 << 20).pool_limit(4 << 20), move || async move {
+        let (near, far) = UnixStream::pair()?;
+        let mut message = vec![7; 100];
+        let mut most = 0;
+        for _ in 0..3000 {
+            message = near.send_all(message).await?;
+            assert_eq!(far.recv().await?.expect("open").len(), 100);
+            most = most.max(ready());
+        }
+        assert!(most >= 255, "{most} buffers: the test shows nothing");
+        assert!(ready() <= 64, "{} for one at a time", ready());
+
+        let (mut writers, mut readers) = (Vec::new(), Vec::new());
+        for _ in 0..200 {
+            let (writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
+            let reader = UnixStream::from_std(reader)?;
+            readers.push(spawn(async move { reader.recv().await }));
+            writers.push(writer);
+        }
+        while annulus::core::counters().operations < 200 {
+            annulus::yield_now().await;
+        }
+        for (writer, i) in writers.iter_mut().zip(0u8..) {
+            writer.write_all(&[i; 100]).unwrap();
+        }
+        let mut kept = Vec::new();
+        for (reader, i) in readers.into_iter().zip(0u8..) {
+            kept.push(reader.await.expect("no panic")?.expect("open"));
+            assert_eq!(*kept[usize::from(i)], [i; 100]);
+        }
+        Ok(())
     });
 }

@@ -37,7 +37,7 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
     };
     match kind {
         Kind::Hello(_) => {
-            add("bare", "{bare}/bare_http --cpu {cpu} --body {body}", Learn::Line, None);
+            add("bare", "{bare}/bare_http --cpu {cpu} --body {body} --buffers 128", Learn::Line, None);
             for (name, sendfile, cache) in NGINX_FILES {
                 add(name, NGINX, Learn::Port, Some(nginx_files(sendfile, cache)));
             }
@@ -64,7 +64,7 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             }
         }
         Kind::Echo => {
-            add("bare", "{bare}/bare_echo --cpu {cpu}", Learn::Line, None);
+            add("bare", "{bare}/bare_echo --cpu {cpu} --buffers 128", Learn::Line, None);
             add("annulus", "{bare}/examples/echo 127.0.0.1:0 {cpu}", Learn::Line, None);
             for peer in PEERS {
                 add(peer, &format!("{{peers}}/peer-{peer} echo --cpu {{cpu}}"), Learn::Line, None);

@@ -5,8 +5,10 @@
 //! borrowed crosses an await into the kernel.
 
 pub(crate) mod blocks;
+pub(crate) mod chain;
 pub(crate) mod copied;
 pub(crate) mod growth;
+mod home;
 mod lease;
 mod many;
 pub(crate) mod owned;

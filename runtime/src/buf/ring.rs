@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
+use super::chain::{Chain, Links};
 use super::growth::Terms;
+use super::home::Home;
 use super::lease::Lease;
 use super::parts::Parts;
 use super::returns::{Held, Keeper, Owner};
@@ -34,8 +36,6 @@ pub(crate) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
-/// No buffer.
-const NONE: u16 = u16::MAX;
 
 /// What keeps the buffers' memory until the last lease is gone.
 pub(crate) struct Keep {
@@ -65,30 +65,6 @@ impl Keeper for Keep {
     }
 }
 
-/// Chunks that came for one stream, oldest first: a list through the core's table of buffers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Chain {
-    first: u16,
-    last: u16,
-    len: u32,
-}
-
-impl Chain {
-    pub(crate) const EMPTY: Self = Self { first: NONE, last: NONE, len: 0 };
-
-    /// Chunks in it.
-    pub(crate) fn len(self) -> u32 {
-        self.len
-    }
-}
-
-/// What is known of a buffer that came and was not taken yet.
-#[derive(Clone, Copy)]
-struct Came {
-    bytes: u32,
-    next: u16,
-}
-
 /// The buffers of a core.
 pub(crate) struct BufRing {
     owner: Owner<Keep>,
@@ -103,11 +79,11 @@ pub(crate) struct BufRing {
     /// Buffers that there are.
     count: Cell<u16>,
     tail: Cell<u16>,
-    /// Buffers in the ring: at home, for the kernel to pick.
-    free: Cell<u16>,
+    /// Buffers at home: for the kernel to pick, or waiting for their turn in the ring.
+    home: Home,
     /// The most that were out at once.
     most_out: Cell<u16>,
-    came: Box<[Cell<Came>]>,
+    links: Links,
     /// Where a CQE need not bring one buffer whole.
     pub(super) parts: Option<Parts>,
     /// Streams that found no buffer, in the order in which they will get one.
@@ -165,9 +141,9 @@ impl BufRing {
             most_extents: most_extents as u16,
             count: Cell::new(0),
             tail: Cell::new(0),
-            free: Cell::new(0),
+            home: Home::new(),
             most_out: Cell::new(0),
-            came: vec![Cell::new(Came { bytes: 0, next: NONE }); numbers].into_boxed_slice(),
+            links: Links::new(numbers),
             parts: Parts::new(features.incremental_buffers, features.bundles, numbers),
             hungry: RefCell::default(),
             overfull: RefCell::default(),
@@ -204,7 +180,7 @@ impl BufRing {
         self.extents.set(self.extents.get() + count.div_ceil(self.per_extent));
         self.count.set(self.count.get() + count);
         for number in 0..count {
-            self.give_to_kernel(first + number);
+            self.recycle(first + number);
         }
         count.into()
     }
@@ -236,7 +212,16 @@ impl BufRing {
             (*shared_tail).store(tail.wrapping_add(1), Ordering::Release);
         }
         self.tail.set(tail.wrapping_add(1));
-        self.free.set(self.free.get() + 1);
+        self.home.put();
+    }
+
+    /// Gives the kernel so many from the stack.
+    #[inline(never)]
+    fn unstack(&self, count: u16) {
+        for index in (0..count).map_while(|_| self.links.unstack()) {
+            self.home.unstacked();
+            self.give_to_kernel(index);
+        }
     }
 
     /// The slot that is filled next.
@@ -255,7 +240,7 @@ impl BufRing {
 
     /// The kernel has picked a buffer: its CQE names it.
     pub(crate) fn picked(&self) {
-        self.free.set(self.free.get() - 1);
+        self.home.took();
         self.most_out.set(self.most_out.get().max(self.out()));
     }
 
@@ -284,14 +269,19 @@ impl BufRing {
         counters.recv_buffers_peak.set(self.most_out.get().into());
     }
 
-    /// Buffers that are not in the ring.
+    /// Buffers that are not at home.
     fn out(&self) -> u16 {
-        self.count.get() - self.free.get()
+        self.count.get() - self.home.len()
     }
 
-    /// A buffer that nobody holds any more goes back to the kernel.
+    /// A buffer that nobody holds any more goes back to the kernel, now or [later](super::home).
     pub(crate) fn recycle(&self, index: u16) {
-        self.give_to_kernel(index);
+        if self.home.wants_more() {
+            self.give_to_kernel(index);
+        } else {
+            self.links.stack(index);
+            self.home.stacked();
+        }
     }
 
     /// Lets as many of the streams that found no buffer receive as there are buffers, in turn.
@@ -300,7 +290,7 @@ impl BufRing {
     /// to receive leaves its buffer in the ring, for the next turn; so a core with buffers and hungry streams does not
     /// sleep ([`must_not_sleep`](Self::must_not_sleep)).
     fn feed(&self, core: &Core) {
-        let mut meals = self.free.get();
+        let mut meals = self.home.len();
         while meals > 0 {
             let next = self.hungry.borrow_mut().pop_front();
             let Some(socket) = next else { return };
@@ -315,27 +305,12 @@ impl BufRing {
 
     /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
     pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
-        self.came[usize::from(index)].set(Came { bytes, next: NONE });
-        if chain.len == 0 {
-            chain.first = index;
-        } else {
-            let last = &self.came[usize::from(chain.last)];
-            last.set(Came { next: index, ..last.get() });
-        }
-        chain.last = index;
-        chain.len += 1;
+        self.links.push(chain, index, bytes);
     }
 
     /// Takes the oldest chunk off a chain: its buffer and its bytes.
     pub(super) fn next_of(&self, chain: &mut Chain) -> Option<(u16, u32)> {
-        if chain.len == 0 {
-            return None;
-        }
-        let index = chain.first;
-        let came = self.came[usize::from(index)].get();
-        chain.first = came.next;
-        chain.len -= 1;
-        Some((index, came.bytes))
+        self.links.next_of(chain)
     }
 
     /// The bytes of a chunk in a chain.
@@ -380,7 +355,7 @@ impl BufRing {
 
     /// Whether streams wait for buffers and there is none.
     pub(crate) fn is_starving(&self) -> bool {
-        self.free.get() == 0 && self.is_waited_for()
+        self.home.len() == 0 && self.is_waited_for()
     }
 
     /// Whether a stream waits that is still there and still wants to receive. Forgets those before it that do not.
@@ -412,11 +387,19 @@ impl BufRing {
                 self.recycle(index as u16);
             }
         }
-        self.feed(core);
+        let short = self.is_short();
+        let more = self.home.turn(self.count.get(), short);
+        if more > 0 {
+            self.unstack(more);
+        }
+        core.shared.counters.recv_buffers_ready.set(self.home.offered().into());
+        if short {
+            self.feed(core);
+        }
         if !self.overfull.borrow().is_empty() {
             self.hold_back(core);
         }
-        if self.free.get() == 0 && self.has_hoards() && self.is_waited_for() && self.make_room(core) {
+        if self.home.len() == 0 && self.has_hoards() && self.is_waited_for() && self.make_room(core) {
             self.feed(core);
         }
     }
@@ -439,7 +422,7 @@ impl BufRing {
     /// Before the core sleeps. True: there are buffers, or some have come back from elsewhere, for streams that wait for
     /// one. Otherwise, if any wait, the next return rings the doorbell.
     pub(crate) fn must_not_sleep(&self) -> bool {
-        !self.hungry.borrow().is_empty() && (self.free.get() > 0 || !self.owner.starve())
+        !self.hungry.borrow().is_empty() && (self.home.len() > 0 || !self.owner.starve())
     }
 
     /// The end: every operation has been reaped. The memory goes when the last lease does.

@@ -12,9 +12,10 @@ use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::chain::Chain;
 use super::lease::Lease;
 use super::returns::Owner;
-use super::ring::{BUFFER_SIZE, BufRing, Chain, Keep};
+use super::ring::{BUFFER_SIZE, BufRing, Keep};
 use super::shares::Shares;
 use crate::core::Core;
 use crate::net::socket::Socket;

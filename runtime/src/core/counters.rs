@@ -164,6 +164,9 @@ counters! {
     recv_buffers_out,
     /// The most receive buffers that were out at once.
     recv_buffers_peak,
+    /// Receive buffers that lay in the kernel's ring when it was last entered: a few times what a turn takes, so that the same
+    /// ones, which are in the caches, are used again. The rest of those that are not out waits behind them. A level.
+    recv_buffers_ready,
     /// [`Block`](crate::buf::Block)s out when the last turn ended. A level.
     blocks_out,
     /// The most blocks that were out at once.

@@ -24,7 +24,7 @@ use super::group::Member;
 use super::writing::Writing;
 use super::zero_copy::{self, Peer};
 use crate::buf::Lease;
-use crate::buf::ring::Chain;
+use crate::buf::chain::Chain;
 use crate::core::Core;
 use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};

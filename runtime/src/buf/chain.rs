@@ -1,0 +1,87 @@
+//! Lists of buffers, without memory of their own: a table of the core says for each buffer which one follows it.
+//!
+//! A buffer stands in one list at most: in that of a stream for which it came, or, at home, on the [stack](super::home).
+
+use std::cell::Cell;
+
+/// No buffer.
+const NONE: u16 = u16::MAX;
+
+/// Chunks that came for one stream, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chain {
+    first: u16,
+    last: u16,
+    len: u32,
+}
+
+impl Chain {
+    pub(crate) const EMPTY: Self = Self { first: NONE, last: NONE, len: 0 };
+
+    /// Chunks in it.
+    pub(crate) fn len(self) -> u32 {
+        self.len
+    }
+}
+
+/// What is known of a buffer that stands in a list.
+#[derive(Clone, Copy)]
+struct Link {
+    bytes: u32,
+    next: u16,
+}
+
+/// The table.
+pub(super) struct Links {
+    links: Box<[Cell<Link>]>,
+    /// The last that was put on the stack.
+    top: Cell<u16>,
+}
+
+impl Links {
+    /// Of so many buffers.
+    pub(super) fn new(buffers: usize) -> Self {
+        let links = vec![Cell::new(Link { bytes: 0, next: NONE }); buffers].into_boxed_slice();
+        Self { links, top: Cell::new(NONE) }
+    }
+
+    /// Adds a chunk of `bytes` bytes to a chain.
+    pub(super) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
+        self.links[usize::from(index)].set(Link { bytes, next: NONE });
+        if chain.len == 0 {
+            chain.first = index;
+        } else {
+            let last = &self.links[usize::from(chain.last)];
+            last.set(Link { next: index, ..last.get() });
+        }
+        chain.last = index;
+        chain.len += 1;
+    }
+
+    /// Takes the oldest chunk off a chain: its buffer and its bytes.
+    pub(super) fn next_of(&self, chain: &mut Chain) -> Option<(u16, u32)> {
+        if chain.len == 0 {
+            return None;
+        }
+        let index = chain.first;
+        let link = self.links[usize::from(index)].get();
+        chain.first = link.next;
+        chain.len -= 1;
+        Some((index, link.bytes))
+    }
+
+    /// Puts a buffer that is at home on the stack.
+    pub(super) fn stack(&self, index: u16) {
+        self.links[usize::from(index)].set(Link { bytes: 0, next: self.top.replace(index) });
+    }
+
+    /// Takes the last one off the stack: the one that was used last.
+    pub(super) fn unstack(&self) -> Option<u16> {
+        let index = self.top.get();
+        if index == NONE {
+            return None;
+        }
+        self.top.set(self.links[usize::from(index)].get().next);
+        Some(index)
+    }
+}
