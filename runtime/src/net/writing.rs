@@ -51,7 +51,7 @@ impl Writer {
     }
 
     /// Waits for its turn.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
         let Turn::Awaited(ticket) = self.turn else { return Poll::Ready(Ok(())) };
         let socket = &self.socket;
         let turn = match socket.writing.get() {
@@ -68,7 +68,7 @@ impl Writer {
                 self.turn = Turn::Awaited(Some(socket.writers.wait(ticket, cx.waker())));
                 return Poll::Pending;
             }
-            Writing::Poisoned => Err(poisoned()),
+            Writing::Poisoned => Err(Poisoned),
         };
         self.turn = if turn.is_ok() { Turn::Here } else { Turn::Over };
         if let Some(ticket) = ticket {
@@ -121,7 +121,7 @@ impl Socket {
 
     /// Refuses a socket of which an unknown part has left.
     pub(super) fn must_be_sound(&self) -> Result<()> {
-        if self.writing.get() == Writing::Poisoned { Err(poisoned()) } else { Ok(()) }
+        if self.writing.get() == Writing::Poisoned { Err(Poisoned.into()) } else { Ok(()) }
     }
 
     /// Ends one side or both. A system call on the core: it never waits, while the ring would run it on an io-wq worker.
@@ -137,11 +137,17 @@ impl Socket {
     }
 }
 
-fn poisoned() -> Error {
-    Error::new(
-        ErrorKind::WritePoisoned,
-        "an earlier send on this stream was dropped half-way, so what has left is unknown: close the stream",
-    )
+/// An earlier send was dropped half-way. Its words come later: as an [`Error`] it would make the result of each poll large.
+struct Poisoned;
+
+impl From<Poisoned> for Error {
+    #[cold]
+    fn from(_: Poisoned) -> Self {
+        Error::new(
+            ErrorKind::WritePoisoned,
+            "an earlier send on this stream was dropped half-way, so what has left is unknown: close the stream",
+        )
+    }
 }
 
 /// What a send came to: an interruption is nothing sent, and nothing sent is an error.
@@ -227,7 +233,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                 let Poll::Ready(turn) = this.writer.poll(cx) else { return Poll::Pending };
                 match (turn, std::mem::replace(&mut this.step, Step::Over)) {
                     (Ok(()), Step::Waits(buf)) => buf,
-                    (Err(error), Step::Waits(buf)) => return Poll::Ready(Err(BufError { error, buf })),
+                    (Err(e), Step::Waits(buf)) => return Poll::Ready(Err(BufError::new(e.into(), buf))),
                     (_, Step::Asked(_) | Step::Over) => panic!("a send polled after it was done"),
                 }
             };

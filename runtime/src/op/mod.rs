@@ -212,7 +212,7 @@ pub(crate) enum Finished<O> {
 pub(crate) struct Asked<T: Operation> {
     /// `None` once the answer was seen.
     key: Option<Key>,
-    _operation: PhantomData<(*const (), fn() -> T)>,
+    _operation: PhantomData<*const T>,
 }
 
 impl<T: Operation> Asked<T> {

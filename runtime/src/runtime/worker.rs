@@ -382,7 +382,10 @@ impl Core {
     /// Until the next timer, or until its memory may grow again.
     fn may_sleep_for(&self) -> Option<Duration> {
         let grows = self.growth.asks_again_at().map(|at| at.saturating_duration_since(Instant::now()));
-        self.timers.until_next().into_iter().chain(grows).min()
+        match (self.timers.until_next(), grows) {
+            (Some(fires), Some(grows)) => Some(fires.min(grows)),
+            (fires, grows) => fires.or(grows),
+        }
     }
 
     /// Whether something waits that needs no completion.
