@@ -220,6 +220,9 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     Ok((core, report))
 }
 
+/// Sleeps shorter than this are sat out.
+const NEAR: Duration = Duration::from_micros(10);
+
 fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
@@ -362,6 +365,10 @@ impl Core {
         if self.spin.is_worth_while() && self.find_work() {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
+        let sleep = self.may_sleep_for();
+        if let Some(left) = sleep.filter(|left| *left < NEAR) {
+            return self.sit_out(left);
+        }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
         // The look that counts: whatever was put in place before this is found now or rings the bell.
@@ -371,12 +378,25 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        let entered = self.ring.enter(self.may_sleep_for().map_or(Wait::Forever, Wait::For));
+        let entered = self.ring.enter(sleep.map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
         if let Some(parked) = parked {
             self.awake(parked);
         }
         entered
+    }
+
+    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about until then.
+    #[cold]
+    fn sit_out(&self, left: Duration) -> Result<()> {
+        let due = Instant::now() + left;
+        if self.ring.wants_enter() {
+            self.ring.enter(Wait::No)?;
+        }
+        while !self.ring.has_completions() && !self.must_not_sleep() && Instant::now() < due {
+            std::hint::spin_loop();
+        }
+        if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
     /// Until the next timer, or until its memory may grow again.

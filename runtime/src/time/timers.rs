@@ -9,26 +9,40 @@ use super::wheel::{Key, Wheel};
 /// Names one timer.
 pub(crate) type TimerKey = Key;
 
-/// The finest tick, in nanoseconds.
-const FINEST: u64 = 1000;
+/// Nanoseconds of a tick: what a wake can be exact to.
+const TICK: u64 = 1000;
+/// Nanoseconds that a wake is taken to need at most.
+const SLOWEST_WAKE: u64 = 50_000;
 
-/// The wheel, in ticks since the core began. Timers of one tick fire in one wake: a tick of a microsecond is as exact as a
-/// wake can be, a longer one gathers more timers and lets each be late by up to a tick.
+/// The wheel, in ticks since the core began.
+///
+/// A timer by itself is fired as exactly as a wake can be. Where others follow it within the slack, the core sleeps until the
+/// last of them, so that one wake fires all; and as it wakes some time after it wanted to, it wants to by so much earlier.
 pub(crate) struct Timers {
     epoch: Instant,
-    /// Nanoseconds of a tick.
-    tick: u64,
+    /// How late a timer may be for the sake of others, in ticks.
+    slack: u64,
     wheel: RefCell<Wheel<Waker>>,
     /// When the clock was last asked.
     asked: Cell<Instant>,
+    /// While the core sleeps until a timer: when it is to wake, in nanoseconds since the epoch.
+    wakes: Cell<Option<u64>>,
+    /// How much later it usually does, in nanoseconds.
+    lag: Cell<u64>,
 }
 
 impl Timers {
-    /// `slack` is how late a timer may be.
+    /// `slack` is how late a timer may be for the sake of others.
     pub(crate) fn new(slack: Duration) -> Self {
-        let tick = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX).max(FINEST);
         let epoch = Instant::now();
-        Self { epoch, tick, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch) }
+        Self {
+            epoch,
+            slack: u64::try_from(slack.as_micros()).unwrap_or(u64::MAX),
+            wheel: RefCell::new(Wheel::new(0)),
+            asked: Cell::new(epoch),
+            wakes: Cell::new(None),
+            lag: Cell::new(0),
+        }
     }
 
     /// Nanoseconds from the epoch to `instant`: 584 years of them fit.
@@ -50,9 +64,7 @@ impl Timers {
 
     /// The first tick that begins at `deadline` or after it.
     fn tick_of(&self, deadline: Instant) -> u64 {
-        let nanoseconds = self.since_epoch(deadline);
-        // A division by a constant costs a fraction of one by a variable.
-        if self.tick == FINEST { nanoseconds.div_ceil(FINEST) } else { nanoseconds.div_ceil(self.tick) }
+        self.since_epoch(deadline).div_ceil(TICK)
     }
 
     /// Lets a timer that has not fired do so at `deadline` instead. `None` when it has fired.
@@ -63,10 +75,9 @@ impl Timers {
         Some(wheel.insert(tick, waker))
     }
 
-    /// Whether `deadline` had passed when the clock was last asked: true is certain, false is not. With a slack the clock
-    /// is asked now, since what has passed would otherwise wait for the end of a long tick.
+    /// Whether `deadline` had passed when the clock was last asked: true is certain, false is not.
     pub(crate) fn has_passed(&self, deadline: Instant) -> bool {
-        deadline <= self.asked.get() || self.tick > FINEST && deadline <= Instant::now()
+        deadline <= self.asked.get()
     }
 
     /// Lets a timer that has not fired wake `waker` instead. False when it has fired.
@@ -93,7 +104,12 @@ impl Timers {
         }
         let now = Instant::now();
         self.asked.set(now);
-        let now = self.since_epoch(now) / self.tick;
+        let now = self.since_epoch(now);
+        if let Some(late) = self.wakes.take().and_then(|wakes| now.checked_sub(wakes)) {
+            // An eighth of what is new: one wake in a busy moment says little.
+            self.lag.set((self.lag.get() * 7 + late.min(SLOWEST_WAKE)) / 8);
+        }
+        let now = now / TICK;
         loop {
             // The borrow ends before the waker runs.
             let due = self.wheel.borrow_mut().expire(now);
@@ -106,9 +122,13 @@ impl Timers {
 
     /// How long the core may sleep; `None` without timers.
     pub(crate) fn until_next(&self) -> Option<Duration> {
-        let next = self.wheel.borrow().next_expiry()?;
-        let now = self.since_epoch(Instant::now());
-        Some(Duration::from_nanos(next.saturating_mul(self.tick).saturating_sub(now)))
+        let wheel = self.wheel.borrow();
+        let first = wheel.next_expiry()?;
+        let last = if self.slack == 0 { first } else { wheel.last_expiry(first.saturating_add(self.slack))? };
+        let [first, last] = [first, last].map(|tick| tick.saturating_mul(TICK));
+        let wakes = if last == first { first } else { first.max(last.saturating_sub(self.lag.get())) };
+        self.wakes.set(Some(wakes));
+        Some(Duration::from_nanos(wakes.saturating_sub(self.since_epoch(Instant::now()))))
     }
 
     /// Takes all timers away.

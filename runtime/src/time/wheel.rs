@@ -179,6 +179,34 @@ impl<T> Wheel<T> {
         self.first_slot().map(|slot| self.lists[slot.list].bound)
     }
 
+    /// The last time up to `limit` at which a timer is due, as far as is known without looking at each: none of those before it
+    /// is due later than it, and what is behind a slot's first is left out. [`next_expiry`](Wheel::next_expiry), if that is
+    /// later.
+    pub(crate) fn last_expiry(&self, limit: u64) -> Option<u64> {
+        let mut last = self.next_expiry()?;
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            let shift = level * DIGIT_BITS;
+            let mut slots = self.occupied[level as usize];
+            if (limit ^ self.now) >> shift < SLOTS as u64 {
+                // The slots behind the limit's own are later.
+                slots &= u64::MAX >> (SLOTS as u64 - 1 - (limit >> shift) % SLOTS as u64);
+            }
+            while slots != 0 {
+                let digit = slots.ilog2();
+                slots &= !(1 << digit);
+                let bound = self.lists[level as usize * SLOTS + digit as usize].bound;
+                if bound <= limit {
+                    last = last.max(bound);
+                    break;
+                }
+            }
+        }
+        Some(last)
+    }
+
     /// Moves the time on to `now` and returns the value of a timer that is due, until there is none.
     ///
     /// The caller goes on until `None`: only then is the wheel at `now`. It may insert and cancel timers in
