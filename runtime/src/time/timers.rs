@@ -124,7 +124,8 @@ impl Timers {
     pub(crate) fn until_next(&self) -> Option<Duration> {
         let wheel = self.wheel.borrow();
         let first = wheel.next_expiry()?;
-        let last = if self.slack == 0 { first } else { wheel.last_expiry(first.saturating_add(self.slack))? };
+        let last =
+            if self.slack == 0 { first } else { wheel.last_expiry(first.saturating_add(self.slack))? };
         let [first, last] = [first, last].map(|tick| tick.saturating_mul(TICK));
         let wakes = if last == first { first } else { first.max(last.saturating_sub(self.lag.get())) };
         self.wakes.set(Some(wakes));
@@ -135,5 +136,46 @@ impl Timers {
     pub(crate) fn clear(&self) {
         let wheel = std::mem::replace(&mut *self.wheel.borrow_mut(), Wheel::new(0));
         drop(wheel);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// When a core with these timers wakes, in microseconds after the first.
+    fn wakes(slack: u64, lag: u64, timers: &[u64]) -> u64 {
+        let wheel = Timers::new(Duration::from_micros(slack));
+        wheel.lag.set(lag * TICK);
+        let first = wheel.epoch + Duration::from_secs(1);
+        for after in timers {
+            wheel.insert(first + Duration::from_micros(*after), Waker::noop());
+        }
+        assert!(wheel.until_next().expect("there are timers") <= Duration::from_secs(2));
+        (wheel.wakes.get().expect("it is to wake") - wheel.since_epoch(first)) / TICK
+    }
+
+    #[test]
+    fn timers_that_fall_together_share_a_wake() {
+        assert_eq!(wakes(50, 20, &[0]), 0, "a timer by itself is exact");
+        assert_eq!(wakes(50, 20, &[0, 51]), 0);
+        assert_eq!(wakes(50, 20, &[0, 49]), 29, "earlier by what a wake is late");
+        assert_eq!(wakes(50, 20, &[30, 0, 10]), 10);
+        assert_eq!(wakes(50, 20, &[0, 10]), 0, "but not before the first");
+        assert_eq!(wakes(0, 20, &[0, 1]), 0);
+    }
+
+    #[test]
+    fn how_late_wakes_are_is_learnt_from_those_that_a_timer_was_to_bring() {
+        let timers = Timers::new(Duration::ZERO);
+        timers.insert(timers.epoch, Waker::noop());
+        timers.fire();
+        assert_eq!(timers.lag.get(), 0, "it was not asleep");
+        for _ in 0..100 {
+            timers.insert(timers.epoch, Waker::noop());
+            assert_eq!(timers.until_next(), Some(Duration::ZERO));
+            timers.fire();
+        }
+        assert!(timers.lag.get() > 0 && timers.lag.get() <= SLOWEST_WAKE);
     }
 }

@@ -44,6 +44,8 @@ const SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
 /// The list of timers that are due, behind the lists of the slots.
 const DUE: usize = LEVELS * SLOTS;
+/// Timers of a slot that are looked at for the last that is due in time.
+const LOOKS: usize = 16;
 /// No entry.
 const NIL: u32 = u32::MAX;
 
@@ -179,9 +181,8 @@ impl<T> Wheel<T> {
         self.first_slot().map(|slot| self.lists[slot.list].bound)
     }
 
-    /// The last time up to `limit` at which a timer is due, as far as is known without looking at each: none of those before it
-    /// is due later than it, and what is behind a slot's first is left out. [`next_expiry`](Wheel::next_expiry), if that is
-    /// later.
+    /// The last time up to `limit` at which a timer is due, as far as a look at a few of them tells; at least
+    /// [`next_expiry`](Wheel::next_expiry).
     pub(crate) fn last_expiry(&self, limit: u64) -> Option<u64> {
         let mut last = self.next_expiry()?;
         let mut levels = self.levels;
@@ -197,9 +198,17 @@ impl<T> Wheel<T> {
             while slots != 0 {
                 let digit = slots.ilog2();
                 slots &= !(1 << digit);
-                let bound = self.lists[level as usize * SLOTS + digit as usize].bound;
-                if bound <= limit {
-                    last = last.max(bound);
+                let list = &self.lists[level as usize * SLOTS + digit as usize];
+                if list.bound <= limit {
+                    last = last.max(list.bound);
+                    let mut index = list.first;
+                    for _ in 0..LOOKS {
+                        let Some(entry) = self.entries.get(index as usize) else { break };
+                        if entry.deadline <= limit {
+                            last = last.max(entry.deadline);
+                        }
+                        index = entry.next;
+                    }
                     break;
                 }
             }
