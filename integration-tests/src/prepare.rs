@@ -38,18 +38,26 @@ pub struct Prepare {
     pub signals_blocked: bool,
     /// Refused system calls.
     pub refusal: Option<Refusal>,
+    /// Whether it may start threads only, no process.
+    pub no_processes: bool,
 }
 
 impl Prepare {
     /// Arranges for these settings to be made in the child that `command` starts.
     pub fn apply(&self, command: &mut Command) {
         let settings = self.clone();
-        let filter = self.refusal.as_ref().map(filter);
-        // SAFETY: the closure only makes system calls on memory that was allocated before the fork (`settings`, `filter`).
-        unsafe { command.pre_exec(move || settings.make(filter.as_deref())) };
+        let filters: Vec<_> = self
+            .refusal
+            .as_ref()
+            .map(filter)
+            .into_iter()
+            .chain(self.no_processes.then(threads_only))
+            .collect();
+        // SAFETY: the closure only makes system calls on memory that was allocated before the fork (`settings`, `filters`).
+        unsafe { command.pre_exec(move || settings.make(&filters)) };
     }
 
-    fn make(&self, filter: Option<&[libc::sock_filter]>) -> io::Result<()> {
+    fn make(&self, filters: &[Vec<libc::sock_filter>]) -> io::Result<()> {
         // SAFETY: plain system call; PDEATHSIG takes a signal number.
         check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
         if let Some(files) = self.open_files {
@@ -79,10 +87,7 @@ impl Prepare {
                 check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))?;
             }
         }
-        match filter {
-            Some(filter) => install(filter),
-            None => Ok(()),
-        }
+        filters.iter().try_for_each(|filter| install(filter))
     }
 }
 
@@ -96,9 +101,12 @@ fn limit(resource: libc::__rlimit_resource_t, value: u64) -> io::Result<()> {
     check(unsafe { libc::setrlimit(resource, &both) })
 }
 
+fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
 /// A classic BPF program after seccomp(2): load the call's number, compare it with each refused one, answer with the errno.
 fn filter(refusal: &Refusal) -> Vec<libc::sock_filter> {
-    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     for &number in &refusal.syscalls {
         program.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number as u32, 0, 1));
@@ -106,6 +114,26 @@ fn filter(refusal: &Refusal) -> Vec<libc::sock_filter> {
     }
     program.push(step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0));
     program
+}
+
+/// clone(2) makes threads and no process. clone3(2) is not there, because a filter cannot see what it is to make; the C library falls
+/// back to the former. fork(2) and vfork(2) are left, which the C library does not call.
+fn threads_only() -> Vec<libc::sock_filter> {
+    // The low half of the first argument, the flags, in struct seccomp_data of a machine whose low bytes come first.
+    const FLAGS: u32 = 16;
+    let answer = |errno: i32| step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0);
+    let is =
+        |number: libc::c_long, jf| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number as u32, 0, jf);
+    vec![
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        is(libc::SYS_clone3, 1),
+        answer(libc::ENOSYS),
+        is(libc::SYS_clone, 3),
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, FLAGS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, libc::CLONE_THREAD as u32, 1, 0),
+        answer(libc::EPERM),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ]
 }
 
 fn install(filter: &[libc::sock_filter]) -> io::Result<()> {

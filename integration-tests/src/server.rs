@@ -16,6 +16,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 pub struct Launch {
     /// An example of the library in place of `annulus`.
     example: Option<&'static str>,
+    /// A copy of it.
+    program: Option<PathBuf>,
     wrapper: Vec<OsString>,
     args: Vec<OsString>,
     dir: Option<PathBuf>,
@@ -154,6 +156,18 @@ impl Launch {
         self
     }
 
+    /// It may start threads, and no process.
+    pub fn threads_only(mut self) -> Launch {
+        self.prepare.no_processes = true;
+        self
+    }
+
+    /// Runs this copy of the program in its place.
+    pub fn program(mut self, program: &Path) -> Launch {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// Starts it and returns once its first line with `listening on` is there.
     #[track_caller]
     pub fn start(self) -> Server {
@@ -199,9 +213,18 @@ impl Launch {
         }
     }
 
+    /// Starts it while the test does something to it, and runs it to its own end.
+    #[track_caller]
+    pub fn run_while(self, act: impl FnOnce(u32)) -> Ended {
+        let (child, out, err) = self.spawn();
+        act(child.id());
+        end(child, out, err)
+    }
+
     #[track_caller]
     fn spawn(&self) -> (Child, Lines, Lines) {
-        let binary = self.example.map_or_else(bin::annulus, bin::example);
+        let binary =
+            self.program.clone().unwrap_or_else(|| self.example.map_or_else(bin::annulus, bin::example));
         let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([binary.as_os_str()]);
         let mut command = Command::new(words.next().expect("the program is at least one word"));
         command.args(words).args(&self.args);

@@ -4,9 +4,12 @@
 use annulus_integration_tests::files::{Sample, Tree};
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::{Ended, Launch, Server};
-use annulus_integration_tests::{cpus, curl, net, procfs, stats, watch};
+use annulus_integration_tests::{cpus, curl, net, numa_maps, procfs, stats, watch};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// More than all socket buffers together hold, so that a client that does not read keeps the download open.
 const LARGE: u64 = 64 << 20;
@@ -193,6 +196,95 @@ fn what_is_refused_is_told_once() {
     assert!(told.one_line(2).contains("999"), "{told:#?}");
     let told = Launch::new().args(["--member", "0:0:999", "topology"]).run();
     assert!(told.one_line(2).contains("--member"), "{told:#?}");
+}
+
+/// What lets a program start threads and no process lets it serve with all cores, unless several were insisted on.
+#[test]
+fn one_serves_where_no_process_can_be_started() {
+    let (tree, small, _) = tree();
+    let server = launch(&tree).processes("auto-core").threads_only().start();
+    assert_eq!(procfs::children(server.pid()), []);
+    for _ in 0..16 {
+        assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
+    }
+    let ended = server.stop();
+    one_listening_line(&ended);
+    if cpus::two().len() > 1 {
+        let told = ended.err.iter().filter(|line| line.contains("one process serves with all cores")).count();
+        assert_eq!(told, 1, "{ended:#?}");
+        let ended = launch(&tree).threads_only().run();
+        let line = ended.one_line(3);
+        assert!(line.contains("Operation not permitted") && line.contains("--processes one"), "{line}");
+    }
+}
+
+/// The first serves already: nobody goes on with half of the cores, also where one process would do. Seen to fail: with the first one left
+/// to itself, the program does not end.
+#[test]
+fn one_that_cannot_be_started_later_ends_all_with_1() {
+    let (tree, ..) = tree();
+    if cpus::two().len() < 2 {
+        return;
+    }
+    let copy = tree.root().join("annulus");
+    // By another program: a process that a test beside this one starts just now would inherit the descriptor that is written to.
+    let copied = Command::new("cp").arg(annulus_integration_tests::bin::annulus()).arg(&copy).status();
+    assert!(copied.expect("cp is in coreutils").success());
+    let mode = |mode| std::fs::set_permissions(&copy, Permissions::from_mode(mode)).expect("its mode");
+    // The second may have been started before the first was stopped: then they are ended, and it begins anew.
+    let ended = loop {
+        mode(0o755);
+        let mut early = true;
+        let ended = launch(&tree).processes("auto-core").program(&copy).run_while(|pid| {
+            let first = watch::until("a process has been started", || procfs::children(pid).first().copied());
+            let first = Pid::from_raw(first as i32).expect("not 0");
+            // It does not come up before nobody can be started any more.
+            kill_process(first, Signal::STOP).expect("a living member");
+            mode(0o644);
+            early = procfs::children(pid).len() == 1;
+            kill_process(first, Signal::CONT).expect("a stopped member");
+            if !early {
+                kill_process(Pid::from_raw(pid as i32).expect("not 0"), Signal::TERM).expect("the parent");
+            }
+        });
+        if early {
+            break ended;
+        }
+        assert_eq!(ended.code(), 0, "{ended:#?}");
+    };
+    let line = ended.one_line(1);
+    assert!(line.contains("cannot start the process") && line.contains("Permission denied"), "{line}");
+}
+
+/// numactl around the program: no member interleaves, and the picture says that this was overridden, once.
+/// Seen to fail: with members that begin with the policy of the first process.
+#[test]
+fn a_policy_from_outside_is_overridden_in_each_and_told() {
+    if !std::path::Path::new("/sys/devices/system/node/has_memory").exists() {
+        println!("skipped: this kernel has no NUMA, hence no policy");
+        return;
+    }
+    let (tree, ..) = tree();
+    let list = std::fs::read_to_string("/sys/devices/system/node/has_memory").expect("just seen");
+    let node = cpus::parse_list(&list)[0];
+    for (flag, overridden) in [("--interleave", true), ("--preferred", true), ("--membind", false)] {
+        let server = launch(&tree).under(&["numactl", &format!("{flag}={node}")]).start();
+        let members = members(&server);
+        server.signal(Signal::USR1);
+        let mut shown = 0;
+        server.err().wait_for("the stacks of all cores", |line| {
+            shown += usize::from(line.contains(": stack of "));
+            (shown >= cpus::two().len()).then_some(())
+        });
+        for member in &members {
+            let maps = numa_maps::of(member.as_raw_nonzero().get() as u32).expect("the kernel has NUMA");
+            let spread = maps.iter().filter(|map| map.policy.starts_with("interleave")).count();
+            assert_eq!(spread, 0, "{flag}: of {} mappings", maps.len());
+        }
+        let ended = server.stop();
+        let told = ended.err.iter().filter(|line| line.contains("override the policy")).count();
+        assert_eq!(told, usize::from(overridden && !members.is_empty()), "{flag}: {ended:#?}");
+    }
 }
 
 /// Seen to fail: with no constants copied, the program's are still those of its file.

@@ -35,7 +35,8 @@ pub enum Kind {
 /// Gives the process copies of its own of everything in its image that is read or written, and says what the image consists of. The
 /// copies lie where the calling thread's CPU and memory policy put them; [`where_pages_lie`](crate::verify::where_pages_lie) tells.
 /// What cannot be copied stays as it is, with a line in the log. The process ends by SIGABRT, with a line on stderr, where the kernel has
-/// no memory left when it moves a copy to its place, and has unmapped what was there. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
+/// no memory left when it moves a copy to its place, and has unmapped what was there; by SIGSEGV, where that is what the C library needs
+/// to say so. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
 ///
 /// Call it first in `main`.
 ///

@@ -18,14 +18,21 @@ use annulus_numa::{
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 const NODE: &str = "ANNULUS_TEST_NODE";
+const SKIPPED: &str = "skipped: a sanitizer has started a thread before main";
 /// Lies among the constants, and is larger than a page.
 static TABLE: [u64; 2048] = [0x0123_4567_89ab_cdef; 2048];
 
 fn main() {
-    match std::env::var(NODE) {
-        Ok(node) => on_node(NodeId(node.parse().expect("a number"))),
-        Err(_) => on_each_node(),
+    if let Ok(node) = std::env::var(NODE) {
+        return on_node(NodeId(node.parse().expect("a number")));
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Ok(nth) = std::env::var(out_of_memory::NTH) {
+        return out_of_memory::copy(nth.parse().expect("a number"));
+    }
+    on_each_node();
+    #[cfg(target_arch = "x86_64")]
+    out_of_memory::at_each_constant();
 }
 
 fn on_each_node() {
@@ -61,7 +68,7 @@ fn on_node(node: NodeId) {
     let sum = || black_box(&TABLE).iter().fold(0u64, |sum, word| sum.wrapping_mul(31).wrapping_add(*word));
     let before = sum();
     if std::fs::read_dir("/proc/self/task").expect("threads").count() > 1 {
-        println!("skipped: a sanitizer has started a thread before main");
+        println!("{SKIPPED}");
         return;
     }
     // As one whose file has capabilities: what of it in /proc is readable for its user only is root's then. Seen to fail, as nobody: with
@@ -103,4 +110,107 @@ fn holds(line: &str, address: usize) -> bool {
     let ends = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
     let number = |text| usize::from_str_radix(text, 16).expect("an address");
     ends.is_some_and(|(start, end)| (number(start)..number(end)).contains(&address))
+}
+
+/// The kernel unmaps what is at the new address before it moves a mapping there, and then may have no memory for the move: a filter
+/// traps the call, and the handler does this.
+#[cfg(target_arch = "x86_64")]
+mod out_of_memory {
+    use std::{
+        ffi::{c_int, c_void},
+        os::unix::process::ExitStatusExt,
+        process::Command,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use annulus_numa::image;
+
+    use super::SKIPPED;
+
+    pub(super) const NTH: &str = "ANNULUS_TEST_NO_MEMORY";
+    /// What the handler's own calls have where mremap(2) has no argument.
+    const OWN: u32 = 0x616e_6e75;
+    static LEFT: AtomicUsize = AtomicUsize::new(0);
+
+    /// The process ends at once, whichever mapping is gone: it never runs on without it. Seen to fail, by SIGSEGV at the first: with the
+    /// error returned and nothing looked at.
+    pub(super) fn at_each_constant() {
+        for nth in 0.. {
+            let output = Command::new("/proc/self/exe").env(NTH, nth.to_string()).output().expect("starting");
+            let (status, said) = (output.status, String::from_utf8_lossy(&output.stderr));
+            if status.success() {
+                if String::from_utf8_lossy(&output.stdout).contains(SKIPPED) {
+                    println!("{SKIPPED}");
+                    return;
+                }
+                assert!(nth > 2, "the program, its C library and its loader have constants: {nth}");
+                println!("image: ended by lack of memory at each of {nth} mappings");
+                return;
+            }
+            // What the C library reads when a call fails may be what is gone: then the process ends by that.
+            if nth == 0 {
+                assert_eq!(status.signal(), Some(libc::SIGABRT), "{said}");
+                assert!(said.contains("out of memory while the program's constants were moved"), "{said}");
+            }
+        }
+    }
+
+    /// Copies the image, and has no memory for the move of the `nth` mapping.
+    pub(super) fn copy(nth: usize) {
+        if std::fs::read_dir("/proc/self/task").expect("threads").count() > 1 {
+            println!("{SKIPPED}");
+            return;
+        }
+        // No core file.
+        super::set_dumpable_behavior(super::DumpableBehavior::NotDumpable).expect("it may");
+        LEFT.store(nth, Ordering::Relaxed);
+        trap();
+        image::bring_here().expect("one thread");
+    }
+
+    fn trap() {
+        const NUMBER: u32 = 0;
+        const LAST_ARGUMENT: u32 = 16 + 5 * 8;
+        let step = |code: u32, k: u32, jt, jf| libc::sock_filter { code: code as u16, jt, jf, k };
+        let answer = |what| step(libc::BPF_RET | libc::BPF_K, what, 0, 0);
+        let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
+        let is = |value, jt, jf| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, jt, jf);
+        let filter = [
+            load(NUMBER),
+            is(libc::SYS_mremap as u32, 0, 3),
+            load(LAST_ARGUMENT),
+            is(OWN, 1, 0),
+            answer(libc::SECCOMP_RET_TRAP),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: plain calls on memory of ours that outlives them; the handler makes system calls and uses an atomic, nothing else.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = trapped as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            assert_eq!(libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()), 0);
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+            assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program), 0);
+        }
+    }
+
+    extern "C" fn trapped(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: the kernel gives a handler with SA_SIGINFO the registers of the call that was trapped. The calls are those that the kernel
+        // would make for it: the whole of it, or only the first half.
+        unsafe {
+            let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+            let [from, len, new_len, flags, to] =
+                [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8]
+                    .map(|register| registers[register as usize]);
+            let left = LEFT.load(Ordering::Relaxed);
+            LEFT.store(left.wrapping_sub(1), Ordering::Relaxed);
+            registers[libc::REG_RAX as usize] = if left == 0 {
+                libc::munmap(std::ptr::without_provenance_mut(to as usize), new_len as usize);
+                -i64::from(libc::ENOMEM)
+            } else {
+                libc::syscall(libc::SYS_mremap, from, len, new_len, flags, to, i64::from(OWN))
+            };
+        }
+    }
 }

@@ -331,11 +331,8 @@ where
     if common.processes != Processes::One {
         let (parts, reasons) = processes::parts(common.processes, &common.cores, common.nic.as_deref())?;
         if processes::split(common.processes, wishes, &parts)? {
-            for reason in reasons {
-                tracing::warn!("core plan: {reason}");
-            }
-            match processes::parent::run(&parts, &address) {
-                Err(End::CannotStart(failure)) if common.processes == Processes::Auto => {
+            match processes::parent::run(&parts, &reasons, &address) {
+                Err(End::CannotStart(failure)) if common.processes.may_be_one() => {
                     tracing::warn!("{failure}; one process serves with all cores");
                 }
                 Err(End::CannotStart(failure) | End::Failed(failure)) => return Err(failure),

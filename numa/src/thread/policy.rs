@@ -33,6 +33,14 @@ pub enum InheritedPolicy {
     Unknown(i32),
 }
 
+impl InheritedPolicy {
+    /// Whether Annulus has its way where it places memory: it asks for another node than the policy would, and binds nothing. A binding is
+    /// kept, and what cannot be read is left alone, because it may be one.
+    pub fn is_overridden(&self) -> bool {
+        matches!(self, Self::Preferred(_) | Self::Interleave(_) | Self::Other(_))
+    }
+}
+
 /// The calling thread's memory policy (get_mempolicy(2)).
 pub fn inherited_policy() -> InheritedPolicy {
     match sys::policy() {

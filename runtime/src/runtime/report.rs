@@ -9,7 +9,7 @@ use crate::buf::Grown;
 use crate::core::shared::CoreShared;
 use crate::numa::plan::PlannedCore;
 use crate::numa::region::{Placement, Rung};
-use crate::numa::thread::{InheritedPolicy, ThreadPlacement};
+use crate::numa::thread::ThreadPlacement;
 use crate::numa::verify::{PageMap, mapping_of, where_pages_lie};
 use crate::numa::{CpuId, CpuSet, Error, NodeId};
 use crate::ring::RingFeatures;
@@ -250,7 +250,7 @@ impl fmt::Display for CoreReport {
         write!(f, "; {recv} receive buffers of {recv_size} bytes, {blocks} blocks of {block_size} bytes")?;
         if let Some(thread) = &self.thread {
             write!(f, "; stack born {}, memory {}", thread.birth, thread.life)?;
-            if matches!(thread.inherited, InheritedPolicy::Preferred(_) | InheritedPolicy::Interleave(_)) {
+            if thread.inherited.is_overridden() {
                 write!(f, ", which overrides the policy that the process came with ({})", thread.inherited)?;
             }
         }

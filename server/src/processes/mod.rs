@@ -29,6 +29,16 @@ pub(crate) enum Processes {
     /// One for each core, so that tests see several on every machine.
     #[value(hide = true)]
     Core,
+    /// The same, or one for all where no process can be started, as `Auto`.
+    #[value(hide = true)]
+    AutoCore,
+}
+
+impl Processes {
+    /// Nobody insists on several.
+    pub(crate) fn may_be_one(self) -> bool {
+        matches!(self, Processes::Auto | Processes::AutoCore)
+    }
 }
 
 /// The cores of one process.
@@ -56,7 +66,7 @@ pub(crate) fn parts(
     let topology = Topology::discover()?;
     let plan = CorePlan::under(&topology, cores, &Circumstances::of_this_process(nic)?)?;
     let mut parts = divide(&topology, &plan);
-    if asked == Processes::Core {
+    if matches!(asked, Processes::Core | Processes::AutoCore) {
         let of_core = |part: &Part, cpu: &CpuId| Part { cores: vec![*cpu], ..part.clone() };
         parts = parts.iter().flat_map(|part| part.cores.iter().map(move |cpu| of_core(part, cpu))).collect();
     }
@@ -99,8 +109,9 @@ pub(crate) fn split(asked: Processes, wishes: Wishes, parts: &[Part]) -> Result<
         None
     };
     match (asked, against) {
-        (Processes::One, _) | (Processes::Auto, Some(_)) => Ok(false),
-        (Processes::Node | Processes::Core, Some(why)) => {
+        (Processes::One, _) => Ok(false),
+        (_, Some(_)) if asked.may_be_one() => Ok(false),
+        (_, Some(why)) => {
             Err(Failure::input(format!("several processes cannot be: {why}; leave out one of the two")))
         }
         (_, None) if parts.len() < 2 => {

@@ -37,18 +37,14 @@ impl<E: Into<Failure>> From<E> for End {
     }
 }
 
-/// Serves `address` with a process for each of the parts, until all have ended.
+/// Serves `address` with a process for each of the parts, until all have ended. `reasons` say why the cores are fewer than the CPUs.
 ///
 /// # Errors
 /// Why it could not start; else the first failure of a member, which ends the others.
-pub(crate) fn run(parts: &[Part], address: &Address) -> Result<(), End> {
+pub(crate) fn run(parts: &[Part], reasons: &[String], address: &Address) -> Result<(), End> {
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     descriptors::raise_limit();
-    let policy = inherited_policy();
-    if matches!(policy, InheritedPolicy::Preferred(_) | InheritedPolicy::Interleave(_)) {
-        tracing::info!("the policy that the process came with ({policy}) is overridden");
-    }
     let options = ListenOptions::new().steer_by_cpu(address.steer_by_cpu);
     let cpus: Vec<_> = parts.iter().flat_map(|part| part.cores.iter().copied()).collect();
     let mut sockets = listening_sockets(address.listen, &options, &cpus)?;
@@ -58,8 +54,11 @@ pub(crate) fn run(parts: &[Part], address: &Address) -> Result<(), End> {
         (part, std::mem::replace(&mut sockets, later))
     });
     let words = words(std::env::args_os(), address);
-    let mut family = Family::default();
+    let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
+    let mut family = Family { policy, ..Family::default() };
     let served = family.serve(&signals, waiting, &words, || {
+        // Not before: where none can be started, the process for all cores says it.
+        reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
         say(&format!("listening on {}{bound}{}", address.before, address.after));
     });
     // Those that live when something failed here.
@@ -106,6 +105,8 @@ fn bound(sockets: &[OwnedFd]) -> Result<SocketAddr, Failure> {
 #[derive(Debug, Default)]
 struct Family {
     members: Vec<Process>,
+    /// The memory policy that the program came with, where it is another than theirs.
+    policy: Option<InheritedPolicy>,
     /// The line with the address has been printed.
     listening: bool,
     /// How often they have been asked to end.
@@ -156,7 +157,15 @@ impl Family {
         };
         if heard[0] {
             match signals.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
-                Some(Signal::Show) => self.tell(SHOW),
+                Some(Signal::Show) => {
+                    // What they came with is what they were started with.
+                    if let Some(policy) = &self.policy {
+                        say(&format!(
+                            "the processes of the nodes override the policy that the program came with ({policy})"
+                        ));
+                    }
+                    self.tell(SHOW);
+                }
                 Some(Signal::End | Signal::Gone) => self.end(),
                 None => {}
             }
