@@ -365,9 +365,10 @@ impl Core {
         if self.spin.is_worth_while() && self.find_work() {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
-        let sleep = self.may_sleep_for();
-        if let Some(left) = sleep.filter(|left| *left < NEAR) {
-            return self.sit_out(left);
+        let (now, wakes) = self.wakes_at();
+        let sleep = wakes.map(|at| at.saturating_duration_since(now));
+        if let Some(at) = wakes.filter(|_| sleep < Some(NEAR)) {
+            return self.sit_out(at);
         }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
@@ -380,6 +381,9 @@ impl Core {
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
         let entered = self.ring.enter(sleep.map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
+        if let Some(at) = wakes.filter(|_| !self.ring.has_completions()) {
+            self.timers.slept_until(at);
+        }
         if let Some(parked) = parked {
             self.awake(parked);
         }
@@ -388,8 +392,7 @@ impl Core {
 
     /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about until then.
     #[cold]
-    fn sit_out(&self, left: Duration) -> Result<()> {
-        let due = Instant::now() + left;
+    fn sit_out(&self, due: Instant) -> Result<()> {
         if self.ring.wants_enter() {
             self.ring.enter(Wait::No)?;
         }
@@ -399,10 +402,10 @@ impl Core {
         if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
-    /// Until the next timer, or until its memory may grow again.
-    fn may_sleep_for(&self) -> Option<Duration> {
-        let grows = self.growth.asks_again_at().map(|at| at.saturating_duration_since(Instant::now()));
-        self.timers.until_next().into_iter().chain(grows).min()
+    /// The time, and when the core wakes by itself: for the next timer, or because its memory may grow again.
+    fn wakes_at(&self) -> (Instant, Option<Instant>) {
+        let now = Instant::now();
+        (now, self.timers.next_wake(now).into_iter().chain(self.growth.asks_again_at()).min())
     }
 
     /// Whether something waits that needs no completion.
@@ -425,7 +428,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.may_sleep_for().map(|left| Instant::now() + left);
+        let (_, due) = self.wakes_at();
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()

@@ -13,6 +13,8 @@ pub(crate) type TimerKey = Key;
 const TICK: u64 = 1000;
 /// Nanoseconds that a wake is taken to need at most.
 const SLOWEST_WAKE: u64 = 50_000;
+/// How far ahead others are looked for that are due with the first, in slacks.
+const SLACKS_AHEAD: u64 = 64;
 
 /// The wheel, in ticks since the core began.
 ///
@@ -25,9 +27,7 @@ pub(crate) struct Timers {
     wheel: RefCell<Wheel<Waker>>,
     /// When the clock was last asked.
     asked: Cell<Instant>,
-    /// While the core sleeps until a timer: when it is to wake, in nanoseconds since the epoch.
-    wakes: Cell<Option<u64>>,
-    /// How much later it usually does, in nanoseconds.
+    /// How much later than it wants to the core usually wakes, in nanoseconds.
     lag: Cell<u64>,
 }
 
@@ -40,7 +40,6 @@ impl Timers {
             slack: u64::try_from(slack.as_micros()).unwrap_or(u64::MAX),
             wheel: RefCell::new(Wheel::new(0)),
             asked: Cell::new(epoch),
-            wakes: Cell::new(None),
             lag: Cell::new(0),
         }
     }
@@ -104,12 +103,7 @@ impl Timers {
         }
         let now = Instant::now();
         self.asked.set(now);
-        let now = self.since_epoch(now);
-        if let Some(late) = self.wakes.take().and_then(|wakes| now.checked_sub(wakes)) {
-            // An eighth of what is new: one wake in a busy moment says little.
-            self.lag.set((self.lag.get() * 7 + late.min(SLOWEST_WAKE)) / 8);
-        }
-        let now = now / TICK;
+        let now = self.since_epoch(now) / TICK;
         loop {
             // The borrow ends before the waker runs.
             let due = self.wheel.borrow_mut().expire(now);
@@ -120,16 +114,27 @@ impl Timers {
         }
     }
 
-    /// How long the core may sleep; `None` without timers.
-    pub(crate) fn until_next(&self) -> Option<Duration> {
+    /// When a core that sleeps at `now` is to wake; `None` without timers.
+    pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
         let wheel = self.wheel.borrow();
         let first = wheel.next_expiry()?;
-        let last =
-            if self.slack == 0 { first } else { wheel.last_expiry(first.saturating_add(self.slack))? };
-        let [first, last] = [first, last].map(|tick| tick.saturating_mul(TICK));
-        let wakes = if last == first { first } else { first.max(last.saturating_sub(self.lag.get())) };
-        self.wakes.set(Some(wakes));
-        Some(Duration::from_nanos(wakes.saturating_sub(self.since_epoch(Instant::now()))))
+        let mut wake = first.saturating_mul(TICK);
+        // What is far away is taken away more often than it fires, and not worth the look.
+        let reach = self.slack.saturating_mul(SLACKS_AHEAD);
+        if self.slack > 0 && first <= (self.since_epoch(now) / TICK).saturating_add(reach) {
+            let last = wheel.last_expiry(first.saturating_add(self.slack))?.saturating_mul(TICK);
+            if last > wake {
+                wake = wake.max(last - self.lag.get().min(last));
+            }
+        }
+        self.epoch.checked_add(Duration::from_nanos(wake))
+    }
+
+    /// The core slept until `at`, and nothing else has woken it.
+    pub(crate) fn slept_until(&self, at: Instant) {
+        let late = u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // An eighth of what is new: one slow wake says little.
+        self.lag.set((self.lag.get() * 7 + late.min(SLOWEST_WAKE)) / 8);
     }
 
     /// Takes all timers away.
@@ -143,39 +148,56 @@ impl Timers {
 mod tests {
     use super::*;
 
-    /// When a core with these timers wakes, in microseconds after the first.
-    fn wakes(slack: u64, lag: u64, timers: &[u64]) -> u64 {
+    /// When a core with these timers wakes, in microseconds after the first, which is `ahead` microseconds away.
+    fn wakes(slack: u64, lag: u64, ahead: u64, timers: &[u64]) -> u64 {
         let wheel = Timers::new(Duration::from_micros(slack));
         wheel.lag.set(lag * TICK);
-        let first = wheel.epoch + Duration::from_secs(1);
+        let first = wheel.epoch + Duration::from_micros(ahead);
         for after in timers {
             wheel.insert(first + Duration::from_micros(*after), Waker::noop());
         }
-        assert!(wheel.until_next().expect("there are timers") <= Duration::from_secs(2));
-        (wheel.wakes.get().expect("it is to wake") - wheel.since_epoch(first)) / TICK
+        let wake = wheel.next_wake(wheel.epoch).expect("there are timers");
+        u64::try_from((wake - first).as_micros()).expect("soon")
     }
 
     #[test]
     fn timers_that_fall_together_share_a_wake() {
-        assert_eq!(wakes(50, 20, &[0]), 0, "a timer by itself is exact");
-        assert_eq!(wakes(50, 20, &[0, 51]), 0);
-        assert_eq!(wakes(50, 20, &[0, 49]), 29, "earlier by what a wake is late");
-        assert_eq!(wakes(50, 20, &[30, 0, 10]), 10);
-        assert_eq!(wakes(50, 20, &[0, 10]), 0, "but not before the first");
-        assert_eq!(wakes(0, 20, &[0, 1]), 0);
+        for ahead in [1, 60, 3_000] {
+            assert_eq!(wakes(50, 20, ahead, &[0]), 0, "a timer by itself is exact");
+            assert_eq!(wakes(50, 20, ahead, &[0, 51]), 0);
+            assert_eq!(wakes(50, 20, ahead, &[0, 49]), 29, "earlier by what a wake is late");
+            assert_eq!(wakes(50, 5, ahead, &[30, 0, 10]), 25);
+            assert_eq!(wakes(50, 20, ahead, &[0, 10]), 0, "but not before the first");
+            assert_eq!(wakes(0, 20, ahead, &[0, 1]), 0);
+        }
+        assert_eq!(wakes(50, 20, 1_000_000, &[0, 49]), 0, "far away");
     }
 
     #[test]
-    fn how_late_wakes_are_is_learnt_from_those_that_a_timer_was_to_bring() {
+    fn what_was_taken_away_keeps_nobody_waiting() {
+        let timers = Timers::new(Duration::from_micros(50));
+        let at = |us| timers.epoch + Duration::from_micros(us);
+        timers.insert(at(1_000), Waker::noop());
+        let gone = timers.insert(at(1_040), Waker::noop());
+        // In the same slot, which goes on to know of 1,040.
+        timers.insert(at(1_070), Waker::noop());
+        timers.cancel(gone);
+        assert_eq!(timers.next_wake(timers.epoch), Some(at(1_000)));
+    }
+
+    #[test]
+    fn how_late_wakes_are_is_learnt_little_by_little() {
         let timers = Timers::new(Duration::ZERO);
-        timers.insert(timers.epoch, Waker::noop());
-        timers.fire();
-        assert_eq!(timers.lag.get(), 0, "it was not asleep");
+        let long_ago = Instant::now() - Duration::from_secs(1);
+        timers.slept_until(long_ago);
+        assert_eq!(timers.lag.get(), SLOWEST_WAKE / 8);
         for _ in 0..100 {
-            timers.insert(timers.epoch, Waker::noop());
-            assert_eq!(timers.until_next(), Some(Duration::ZERO));
-            timers.fire();
+            timers.slept_until(long_ago);
         }
-        assert!(timers.lag.get() > 0 && timers.lag.get() <= SLOWEST_WAKE);
+        assert!(timers.lag.get() > SLOWEST_WAKE / 8 * 7 && timers.lag.get() <= SLOWEST_WAKE);
+        for _ in 0..100 {
+            timers.slept_until(Instant::now() + Duration::from_secs(1));
+        }
+        assert!(timers.lag.get() < 10);
     }
 }

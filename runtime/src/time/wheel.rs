@@ -200,14 +200,14 @@ impl<T> Wheel<T> {
                 slots &= !(1 << digit);
                 let list = &self.lists[level as usize * SLOTS + digit as usize];
                 if list.bound <= limit {
-                    last = last.max(list.bound);
-                    let mut index = list.first;
+                    // Backwards: sleeps of one length come in the order in which they are due.
+                    let mut index = list.last;
                     for _ in 0..LOOKS {
                         let Some(entry) = self.entries.get(index as usize) else { break };
                         if entry.deadline <= limit {
                             last = last.max(entry.deadline);
                         }
-                        index = entry.next;
+                        index = entry.previous;
                     }
                     break;
                 }
