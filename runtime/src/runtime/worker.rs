@@ -220,6 +220,9 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     Ok((core, report))
 }
 
+/// Sleeps shorter than this are sat out.
+const NEAR: Duration = Duration::from_micros(10);
+
 fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
@@ -362,6 +365,11 @@ impl Core {
         if self.spin.is_worth_while() && self.find_work() {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
+        let (now, wakes) = self.wakes_at();
+        let sleep = wakes.map(|at| at.saturating_duration_since(now));
+        if let Some(at) = wakes.filter(|_| sleep < Some(NEAR)) {
+            return self.sit_out(at);
+        }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
         // The look that counts: whatever was put in place before this is found now or rings the bell.
@@ -371,21 +379,33 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        let entered = self.ring.enter(self.may_sleep_for().map_or(Wait::Forever, Wait::For));
+        let entered = self.ring.enter(sleep.map_or(Wait::Forever, Wait::For));
         doorbell.cancel_sleep();
+        if let Some(at) = wakes.filter(|_| !self.ring.has_completions()) {
+            self.timers.slept_until(at);
+        }
         if let Some(parked) = parked {
             self.awake(parked);
         }
         entered
     }
 
-    /// Until the next timer, or until its memory may grow again.
-    fn may_sleep_for(&self) -> Option<Duration> {
-        let grows = self.growth.asks_again_at().map(|at| at.saturating_duration_since(Instant::now()));
-        match (self.timers.until_next(), grows) {
-            (Some(fires), Some(grows)) => Some(fires.min(grows)),
-            (fires, grows) => fires.or(grows),
+    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about until then.
+    #[cold]
+    fn sit_out(&self, due: Instant) -> Result<()> {
+        if self.ring.wants_enter() {
+            self.ring.enter(Wait::No)?;
         }
+        while !self.ring.has_completions() && !self.must_not_sleep() && Instant::now() < due {
+            std::hint::spin_loop();
+        }
+        if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
+    }
+
+    /// The time, and when the core wakes by itself: for the next timer, or because its memory may grow again.
+    fn wakes_at(&self) -> (Instant, Option<Instant>) {
+        let now = Instant::now();
+        (now, self.timers.next_wake(now).into_iter().chain(self.growth.asks_again_at()).min())
     }
 
     /// Whether something waits that needs no completion.
@@ -408,7 +428,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.may_sleep_for().map(|left| Instant::now() + left);
+        let (_, due) = self.wakes_at();
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()
