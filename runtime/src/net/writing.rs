@@ -187,21 +187,16 @@ pub(crate) struct SendAll<B: IoBuf> {
     /// Bytes that have left.
     from: usize,
     flags: i32,
-    step: Step<B>,
-}
-
-enum Step<B: IoBuf> {
-    /// Before its turn.
-    Waits(B),
+    /// The buffer, until its turn has come.
+    waits: Option<B>,
     /// The last send that the kernel was asked for.
-    Asked(Asked<Send<B>>),
-    Over,
+    asked: Option<Asked<Send<B>>>,
 }
 
 impl<B: IoBuf> SendAll<B> {
     /// `flags`: `MSG_MORE`, or nothing.
     pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
-        Self { writer: Writer::new(socket), from: 0, flags, step: Step::Waits(buf) }
+        Self { writer: Writer::new(socket), from: 0, flags, waits: Some(buf), asked: None }
     }
 }
 
@@ -214,7 +209,7 @@ impl<B: IoBuf> Future for SendAll<B> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         Core::with(|core| {
-            let buf = if let Step::Asked(send) = &mut this.step {
+            let buf = if let Some(send) = &mut this.asked {
                 let (result, buf) = match send.poll(core, cx.waker()) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Finished::Whole(whole)) => whole,
@@ -231,10 +226,10 @@ impl<B: IoBuf> Future for SendAll<B> {
                 buf
             } else {
                 let Poll::Ready(turn) = this.writer.poll(cx) else { return Poll::Pending };
-                match (turn, std::mem::replace(&mut this.step, Step::Over)) {
-                    (Ok(()), Step::Waits(buf)) => buf,
-                    (Err(e), Step::Waits(buf)) => return Poll::Ready(Err(BufError::new(e.into(), buf))),
-                    (_, Step::Asked(_) | Step::Over) => panic!("a send polled after it was done"),
+                let buf = this.waits.take().expect("a send that was refused is not polled again");
+                match turn {
+                    Ok(()) => buf,
+                    Err(e) => return Poll::Ready(Err(BufError::new(e.into(), buf))),
                 }
             };
             if this.from >= buf.bytes().len() {
@@ -243,7 +238,7 @@ impl<B: IoBuf> Future for SendAll<B> {
             }
             let socket = Rc::clone(&this.writer.socket);
             let send = Send { socket, buf, from: this.from, flags: this.flags };
-            this.step = Step::Asked(Asked::new(core, send, cx.waker()));
+            this.asked = Some(Asked::new(core, send, cx.waker()));
             Poll::Pending
         })
     }
