@@ -365,9 +365,10 @@ impl Core {
         if self.spin.is_worth_while() && self.find_work() {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
-        let (now, wakes) = self.wakes_at();
-        let sleep = wakes.map(|at| at.saturating_duration_since(now));
-        if let Some(at) = wakes.filter(|_| sleep < Some(NEAR)) {
+        let wakes = self.wakes_at();
+        if let Some((at, sleep)) = wakes
+            && sleep < NEAR
+        {
             return self.sit_out(at);
         }
         let doorbell = self.shared.doorbell();
@@ -379,9 +380,11 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        let entered = self.ring.enter(sleep.map_or(Wait::Forever, Wait::For));
+        let entered = self.ring.enter(wakes.map_or(Wait::Forever, |(_, sleep)| Wait::For(sleep)));
         doorbell.cancel_sleep();
-        if let Some(at) = wakes.filter(|_| !self.ring.has_completions()) {
+        if let Some((at, _)) = wakes
+            && !self.ring.has_completions()
+        {
             self.timers.slept_until(at);
         }
         if let Some(parked) = parked {
@@ -402,10 +405,16 @@ impl Core {
         if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
-    /// The time, and when the core wakes by itself: for the next timer, or because its memory may grow again.
-    fn wakes_at(&self) -> (Instant, Option<Instant>) {
+    /// When the core wakes by itself, for the next timer or because its memory may grow again, and how long that is from now.
+    fn wakes_at(&self) -> Option<(Instant, Duration)> {
+        let grows = self.growth.asks_again_at();
+        // The usual case, nothing to wake for, needs no clock.
+        if self.timers.is_empty() && grows.is_none() {
+            return None;
+        }
         let now = Instant::now();
-        (now, self.timers.next_wake(now).into_iter().chain(self.growth.asks_again_at()).min())
+        let at = self.timers.next_wake(now).into_iter().chain(grows).min()?;
+        Some((at, at.saturating_duration_since(now)))
     }
 
     /// Whether something waits that needs no completion.
@@ -428,7 +437,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let (_, due) = self.wakes_at();
+        let due = self.wakes_at().map(|(at, _)| at);
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()

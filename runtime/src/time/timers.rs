@@ -98,7 +98,7 @@ impl Timers {
 
     /// Wakes all whose time has come.
     pub(crate) fn fire(&self) {
-        if self.wheel.borrow().is_empty() {
+        if self.is_empty() {
             return;
         }
         let now = Instant::now();
@@ -112,6 +112,11 @@ impl Timers {
                 None => return,
             }
         }
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wheel.borrow().is_empty()
     }
 
     /// When a core that sleeps at `now` is to wake; `None` without timers.
