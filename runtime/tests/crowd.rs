@@ -269,3 +269,51 @@ fn a_small_load_goes_round_few_buffers_and_a_burst_finds_the_others() {
         Ok(())
     });
 }
+
+/// When the ring holds few buffers, streams with more than that come in one moment.
+///
+/// Seen to fail: with nothing taken from the stack it never ends.
+#[test]
+fn a_ring_that_was_found_empty_is_filled_from_the_stack() {
+    const LEN: usize = 96 << 10;
+    let counters = annulus::core::counters;
+    on_one_core_of(Runtime::builder().pool_bytes(8 << 20).pool_limit(8 << 20), move || async move {
+        let (near, far) = UnixStream::pair()?;
+        let mut message = vec![7; 100];
+        for _ in 0..4000 {
+            message = near.send_all(message).await?;
+            assert_eq!(far.recv().await?.expect("open").len(), 100);
+        }
+        assert_eq!((counters().recv_buffers_ready, counters().recv_ring_empty), (64, 0));
+
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (mut clients, mut streams) = (Vec::new(), Vec::new());
+        for _ in 0..12 {
+            clients.push(Std::connect(listener.local_addr()).unwrap());
+            streams.push(listener.accept().await?);
+        }
+        let sends = thread::spawn(move || {
+            for client in &mut clients {
+                client.write_all(&vec![7; LEN]).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+            }
+        });
+        // All of it lies in the sockets before the first receive is armed.
+        annulus::spawn_blocking(move || sends.join().unwrap()).await.expect("no panic");
+        let readers = streams.into_iter().map(|stream| {
+            spawn(async move {
+                let mut got = 0;
+                while let Some(chunk) = stream.recv().await? {
+                    got += chunk.len();
+                }
+                annulus::Ok(got)
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        for reader in readers {
+            assert_eq!(reader.await.expect("no panic")?, LEN);
+        }
+        assert!(counters().recv_ring_empty > 0, "the ring had enough: the test shows nothing");
+        Ok(())
+    });
+}

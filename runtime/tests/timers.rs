@@ -73,7 +73,7 @@ fn with_a_slack_many_timers_share_a_wake_and_none_is_early() {
             for task in tasks {
                 turns.insert(task.await.expect("it does not panic"));
             }
-            // 20 ms of deadlines touch two ticks of 20 ms, three with both ends.
+            // All are due within 20 ms of the first. One more wake, should the first come early.
             assert!(turns.len() <= 3, "{turns:?}");
             Ok(())
         })

@@ -24,9 +24,9 @@ struct Args {
     /// The other CPU of ping-pong
     #[arg(long)]
     other_cpu: u32,
-    /// How late timers may be, in milliseconds
-    #[arg(long, default_value_t = 0)]
-    timer_slack_ms: u64,
+    /// How late timers may be for the sake of others, in microseconds [default: the runtime's]
+    #[arg(long)]
+    timer_slack_us: Option<u64>,
 }
 
 fn main() -> annulus::Result<()> {
@@ -38,8 +38,11 @@ fn main() -> annulus::Result<()> {
     let (near, far) = micro::line();
     // Each core takes one end of the line: core 0 measures, core 1 answers, if there is one.
     let ends = Mutex::new([Some(near), Some(far)]);
-    let slack = Duration::from_millis(args.timer_slack_ms);
-    let runtime = Runtime::builder().cores(cores.parse::<CoreSelection>()?).timer_slack(slack).build()?;
+    let mut builder = Runtime::builder().cores(cores.parse::<CoreSelection>()?);
+    if let Some(slack) = args.timer_slack_us {
+        builder = builder.timer_slack(Duration::from_micros(slack));
+    }
+    let runtime = builder.build()?;
     runtime.run(move || {
         let core = annulus::core::index();
         let end = ends.lock().unwrap_or_else(PoisonError::into_inner)[core].take();

@@ -75,7 +75,7 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             let command = format!("{{bare}}/annulus_micro {{op}} {measure}");
             add("annulus", &command, Learn::Line, None);
             if kind == Kind::Sleepers {
-                add("annulus coarse", &format!("{command} --timer-slack-ms 1"), Learn::Line, None);
+                add("annulus coarse", &format!("{command} --timer-slack-us 1000"), Learn::Line, None);
             }
             for peer in PEERS {
                 add(peer, &format!("{{peers}}/peer-{peer} micro {{op}} {measure}"), Learn::Line, None);

@@ -36,10 +36,10 @@ impl Parts {
         })
     }
 
-    /// Notes what was put into the ring since the last time. That may be long ago, but no slot was filled twice since: no buffer
-    /// goes into the ring again before a CQE has named it.
-    fn note(&self, bufs: &BufRing) {
-        while self.noted.get() != bufs.tail() {
+    /// With bundles, notes what was put into the ring since the last time. At each CQE and at the end of each turn, so no slot was
+    /// filled twice since: no buffer goes into the ring again before a CQE has named it.
+    pub(super) fn note(&self, bufs: &BufRing) {
+        while self.bundled() && self.noted.get() != bufs.tail() {
             let slot = self.noted.get();
             self.slot[usize::from(bufs.placed_at(slot).0)].set(slot);
             self.noted.set(slot.wrapping_add(1));
@@ -95,9 +95,7 @@ impl BufRing {
     /// more, it would be there twice. (6.18 names no buffer at the end of a stream; other kernels do.)
     pub(crate) fn brought(&self, first: u16, bytes: u32, goes_on: bool) -> Option<Brought<'_>> {
         let parts = self.parts.as_ref()?;
-        if parts.bundled() {
-            parts.note(self);
-        }
+        parts.note(self);
         Some(Brought { bufs: self, parts, buffer: first, left: bytes, goes_on })
     }
 }

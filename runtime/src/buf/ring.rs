@@ -348,6 +348,11 @@ impl BufRing {
         self.hungry.borrow().len()
     }
 
+    /// Whether there is a buffer at home.
+    pub(crate) fn has_some(&self) -> bool {
+        self.home.len() > 0
+    }
+
     /// Whether streams wait for buffers.
     pub(crate) fn is_short(&self) -> bool {
         !self.hungry.borrow().is_empty()
@@ -392,7 +397,6 @@ impl BufRing {
         if more > 0 {
             self.unstack(more);
         }
-        core.shared.counters.recv_buffers_ready.set(self.home.offered().into());
         if short {
             self.feed(core);
         }
@@ -400,8 +404,13 @@ impl BufRing {
             self.hold_back(core);
         }
         if self.home.len() == 0 && self.has_hoards() && self.is_waited_for() && self.make_room(core) {
+            self.unstack(u16::MAX);
             self.feed(core);
         }
+        if let Some(parts) = &self.parts {
+            parts.note(self);
+        }
+        core.shared.counters.recv_buffers_ready.set(self.home.offered().into());
     }
 
     /// Apart from the turn, which is lighter without it.

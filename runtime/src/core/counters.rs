@@ -156,6 +156,9 @@ counters! {
     recv_bytes,
     /// Times that a receive found no buffer (ENOBUFS) and had to wait for one.
     recv_starved,
+    /// Times that a receive found none in the kernel's ring though some were at home: it is armed again at once, and the ring
+    /// holds more from then on.
+    recv_ring_empty,
     /// Receives that were switched off because nobody took what came.
     recv_held_back,
     /// Chunks that nobody took, copied out of receive buffers that others waited for.

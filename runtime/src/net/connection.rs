@@ -143,10 +143,11 @@ impl<F: Family, S: Reads> Connection<F, S> {
     ///
     /// # Cancellation
     /// Safe: no byte is lost. What came waits for the next call.
-    pub async fn recv(&self) -> Result<Option<Lease>> {
-        poll_fn(|cx| Core::with(|core| self.socket().poll_recv(core, cx)))
-            .await
-            .map_err(|e| Error::io("receive failed", e))
+    pub fn recv(&self) -> impl Future<Output = Result<Option<Lease>>> {
+        poll_fn(|cx| {
+            let polled = Core::with(|core| self.socket().poll_recv(core, cx));
+            polled.map_err(|e| Error::io("receive failed", e))
+        })
     }
 
     /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced from, since no
@@ -171,8 +172,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
     /// # Cancellation
     /// Safe before the send has started. Dropped later, an unknown part of `buf` has left: the stream refuses every
     /// further send with [`ErrorKind::WritePoisoned`]. Receiving goes on.
-    pub async fn send_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
-        SendAll::new(Rc::clone(self.socket()), buf, 0).await
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        SendAll::new(Rc::clone(self.socket()), buf, 0)
     }
 
     /// As [`send_all`](Self::send_all), telling the kernel that more follows at once (`MSG_MORE`, `send(2)`): on TCP a
@@ -183,8 +184,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
     ///
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
-    pub async fn send_all_more<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
-        SendAll::new(Rc::clone(self.socket()), buf, libc::MSG_MORE).await
+    pub fn send_all_more<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        SendAll::new(Rc::clone(self.socket()), buf, libc::MSG_MORE)
     }
 }
 

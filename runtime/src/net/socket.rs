@@ -344,7 +344,10 @@ impl Socket {
     fn failed(self: &Rc<Self>, core: &Core, error: &io::Error, was_ending: bool) {
         match error.raw_os_error() {
             Some(libc::ENOBUFS) => {
-                core.shared.counters.recv_starved.add(1);
+                let counters = &core.shared.counters;
+                let counter =
+                    if core.bufs.has_some() { &counters.recv_ring_empty } else { &counters.recv_starved };
+                counter.add(1);
                 // Only a stream whose reader waits needs a buffer; another arms anew when it is read.
                 if self.reader.borrow().is_some() && !was_ending {
                     self.starve(core);

@@ -15,7 +15,7 @@ use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
 use crate::error::os;
 use crate::op::send::Send;
-use crate::op::{Finished, Submitted};
+use crate::op::{Asked, Finished};
 use crate::{Error, ErrorKind, Result};
 
 /// What sending has come to.
@@ -32,83 +32,86 @@ pub(super) enum Writing {
     Poisoned,
 }
 
-/// The right to write to a socket. Dropped before [`done`](Self::done), it poisons the write side.
-pub(crate) struct WriteTurn {
+/// Somebody who writes to a socket. Dropped in its turn, before it is [`done`](Self::done), it poisons the write side.
+pub(crate) struct Writer {
     socket: Rc<Socket>,
-    done: bool,
+    turn: Turn,
 }
 
-impl WriteTurn {
-    /// What was to be written is with the kernel, or failed in a way that the caller is told of.
-    pub(crate) fn done(mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for WriteTurn {
-    fn drop(&mut self) {
-        let writing = match self.done {
-            true if self.socket.writers.is_empty() => Writing::Free,
-            true => Writing::Due,
-            false => Writing::Poisoned,
-        };
-        self.socket.writing.set(writing);
-        self.socket.writers.wake_all();
-    }
-}
-
-/// Somebody who wants to write, and its place among those that wait for that.
-struct Writer {
-    socket: Rc<Socket>,
-    ticket: Option<u64>,
+enum Turn {
+    /// It comes, after those that have waited longer. With its place among those that wait, once it had to.
+    Awaited(Option<u64>),
+    Here,
+    Over,
 }
 
 impl Writer {
     fn new(socket: Rc<Socket>) -> Self {
-        Self { socket, ticket: None }
+        Self { socket, turn: Turn::Awaited(None) }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<WriteTurn>> {
+    /// Waits for its turn.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
+        let Turn::Awaited(ticket) = self.turn else { return Poll::Ready(Ok(())) };
         let socket = &self.socket;
         let turn = match socket.writing.get() {
-            Writing::Due if self.ticket.is_none() => {
+            Writing::Due if ticket.is_none() => {
                 socket.writing.set(Writing::Free);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Writing::Free | Writing::Due => {
                 socket.writing.set(Writing::Busy);
-                Ok(WriteTurn { socket: Rc::clone(socket), done: false })
+                Ok(())
             }
             Writing::Busy => {
-                self.ticket = Some(socket.writers.wait(self.ticket, cx.waker()));
+                self.turn = Turn::Awaited(Some(socket.writers.wait(ticket, cx.waker())));
                 return Poll::Pending;
             }
-            Writing::Poisoned => Err(poisoned()),
+            Writing::Poisoned => Err(Poisoned),
         };
-        self.leave();
+        self.turn = if turn.is_ok() { Turn::Here } else { Turn::Over };
+        if let Some(ticket) = ticket {
+            socket.writers.leave(ticket);
+        }
         Poll::Ready(turn)
     }
 
-    /// Gives up the place. If it was meant for this one, others have been told as well.
-    fn leave(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.socket.writers.leave(ticket);
+    /// What was to be written is with the kernel, or failed in a way that the caller is told of.
+    pub(crate) fn done(mut self) {
+        self.end(true);
+    }
+
+    /// The end of its turn. `sound`: it is known what has left.
+    fn end(&mut self, sound: bool) {
+        self.turn = Turn::Over;
+        let Socket { writing, writers, .. } = &*self.socket;
+        if sound && writers.is_empty() {
+            writing.set(Writing::Free);
+            return;
         }
+        writing.set(if sound { Writing::Due } else { Writing::Poisoned });
+        writers.wake_all();
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.leave();
+        match self.turn {
+            // If its turn had come and it did not see it, others have been told as well.
+            Turn::Awaited(Some(ticket)) => self.socket.writers.leave(ticket),
+            Turn::Here => self.end(false),
+            Turn::Awaited(None) | Turn::Over => {}
+        }
     }
 }
 
 impl Socket {
-    /// The right to write, once nobody else has it.
-    pub(crate) async fn writer(self: &Rc<Self>) -> Result<WriteTurn> {
+    /// A writer whose turn it is, once nobody else writes.
+    pub(crate) async fn writer(self: &Rc<Self>) -> Result<Writer> {
         let mut writer = Writer::new(Rc::clone(self));
-        poll_fn(|cx| writer.poll(cx)).await
+        poll_fn(|cx| writer.poll(cx)).await?;
+        Ok(writer)
     }
 
     /// Whether what has left is known, and nobody is sending.
@@ -118,7 +121,7 @@ impl Socket {
 
     /// Refuses a socket of which an unknown part has left.
     pub(super) fn must_be_sound(&self) -> Result<()> {
-        if self.writing.get() == Writing::Poisoned { Err(poisoned()) } else { Ok(()) }
+        if self.writing.get() == Writing::Poisoned { Err(Poisoned.into()) } else { Ok(()) }
     }
 
     /// Ends one side or both. A system call on the core: it never waits, while the ring would run it on an io-wq worker.
@@ -134,11 +137,17 @@ impl Socket {
     }
 }
 
-fn poisoned() -> Error {
-    Error::new(
-        ErrorKind::WritePoisoned,
-        "an earlier send on this stream was dropped half-way, so what has left is unknown: close the stream",
-    )
+/// An earlier send was dropped half-way. Its words come later: as an [`Error`] it would make the result of each poll large.
+struct Poisoned;
+
+impl From<Poisoned> for Error {
+    #[cold]
+    fn from(_: Poisoned) -> Self {
+        Error::new(
+            ErrorKind::WritePoisoned,
+            "an earlier send on this stream was dropped half-way, so what has left is unknown: close the stream",
+        )
+    }
 }
 
 /// What a send came to: an interruption is nothing sent, and nothing sent is an error.
@@ -175,33 +184,19 @@ pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct SendAll<B: IoBuf> {
     writer: Writer,
-    turn: Option<WriteTurn>,
     /// Bytes that have left.
     from: usize,
     flags: i32,
-    step: Step<B>,
-}
-
-enum Step<B: IoBuf> {
-    /// The buffer, between two sends.
-    Here(B),
-    Asked(Submitted<Send<B>>),
-    Over,
+    /// The buffer, until its turn has come.
+    waits: Option<B>,
+    /// The last send that the kernel was asked for.
+    asked: Option<Asked<Send<B>>>,
 }
 
 impl<B: IoBuf> SendAll<B> {
     /// `flags`: `MSG_MORE`, or nothing.
     pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
-        Self { writer: Writer::new(socket), turn: None, from: 0, flags, step: Step::Here(buf) }
-    }
-
-    fn end(&mut self, result: Result<B, BufError<B>>, is_sound: bool) -> Poll<Result<B, BufError<B>>> {
-        if is_sound && let Some(turn) = self.turn.take() {
-            turn.done();
-        }
-        // Otherwise dropped here, which poisons the socket.
-        self.turn = None;
-        Poll::Ready(result)
+        Self { writer: Writer::new(socket), from: 0, flags, waits: Some(buf), asked: None }
     }
 }
 
@@ -213,40 +208,38 @@ impl<B: IoBuf> Future for SendAll<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        loop {
-            if let Step::Asked(send) = &mut this.step {
-                let (result, buf) = match Pin::new(send).poll(cx) {
+        Core::with(|core| {
+            let buf = if let Some(send) = &mut this.asked {
+                let (result, buf) = match send.poll(core, cx.waker()) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Finished::Whole(whole)) => whole,
                     Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
                 };
-                this.step = Step::Over;
                 match sent(&this.writer.socket, result) {
                     Ok(n) => this.from += n,
-                    // With a part gone the next sender would go on in the middle of this one: that is poison.
-                    Err(e) => return this.end(Err(BufError::io("send failed", e, buf)), this.from == 0),
+                    Err(e) => {
+                        // With a part gone the next sender would go on in the middle of this one: that is poison.
+                        this.writer.end(this.from == 0);
+                        return Poll::Ready(Err(BufError::io("send failed", e, buf)));
+                    }
                 }
-                this.step = Step::Here(buf);
-            }
-            if this.turn.is_none() {
-                match this.writer.poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(turn) => match (turn, std::mem::replace(&mut this.step, Step::Over)) {
-                        (Ok(turn), here) => (this.turn, this.step) = (Some(turn), here),
-                        (Err(error), Step::Here(buf)) => return Poll::Ready(Err(BufError { error, buf })),
-                        (Err(_), _) => panic!("a send polled after it was done"),
-                    },
+                buf
+            } else {
+                let Poll::Ready(turn) = this.writer.poll(cx) else { return Poll::Pending };
+                let buf = this.waits.take().expect("a send that was refused is not polled again");
+                match turn {
+                    Ok(()) => buf,
+                    Err(e) => return Poll::Ready(Err(BufError::new(e.into(), buf))),
                 }
+            };
+            if this.from >= buf.bytes().len() {
+                this.writer.end(true);
+                return Poll::Ready(Ok(buf));
             }
-            match std::mem::replace(&mut this.step, Step::Over) {
-                Step::Here(buf) if this.from >= buf.bytes().len() => return this.end(Ok(buf), true),
-                Step::Here(buf) => {
-                    let socket = Rc::clone(&this.writer.socket);
-                    let send = Send { socket, buf, from: this.from, flags: this.flags };
-                    this.step = Step::Asked(Submitted::new(send));
-                }
-                Step::Asked(_) | Step::Over => panic!("a send polled after it was done"),
-            }
-        }
+            let socket = Rc::clone(&this.writer.socket);
+            let send = Send { socket, buf, from: this.from, flags: this.flags };
+            this.asked = Some(Asked::new(core, send, cx.waker()));
+            Poll::Pending
+        })
     }
 }

@@ -37,7 +37,7 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use io_uring::squeue;
 
@@ -199,31 +199,6 @@ pub(crate) fn check(outcome: Outcome) -> io::Result<u32> {
     }
 }
 
-/// The future of a single operation.
-///
-/// # Cancellation
-/// Dropped before the first poll, nothing was asked of the kernel. Dropped later, a cancel is sent and the operation's
-/// memory stays where it is until the kernel has answered.
-pub(crate) struct Submitted<T: Operation> {
-    state: State<T>,
-    _this_core: PhantomData<*const ()>,
-}
-
-enum State<T> {
-    New(T),
-    Asked(Key),
-    Over,
-}
-
-impl<T: Operation> Submitted<T> {
-    pub(crate) fn new(operation: T) -> Self {
-        Self { state: State::New(operation), _this_core: PhantomData }
-    }
-}
-
-// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of it.
-impl<T: Operation> Unpin for Submitted<T> {}
-
 /// What a finished operation leaves: its output, or only the kernel's word while the kernel still holds the operation.
 pub(crate) enum Finished<O> {
     /// The operation is over.
@@ -232,43 +207,94 @@ pub(crate) enum Finished<O> {
     Early(Outcome),
 }
 
+/// A single operation that the kernel was asked for, in the hands of its owner. Dropped before the answer was seen, it is
+/// cancelled, and its memory stays where it is until the kernel has answered.
+pub(crate) struct Asked<T: Operation> {
+    /// `None` once the answer was seen.
+    key: Option<Key>,
+    _operation: PhantomData<*const T>,
+}
+
+impl<T: Operation> Asked<T> {
+    /// Asks for it on behalf of the task behind `waker`.
+    pub(crate) fn new(core: &Core, operation: T, waker: &Waker) -> Self {
+        Self { key: Some(core.ops.submit(&core.ring, operation, waker)), _operation: PhantomData }
+    }
+
+    /// Looks for the answer.
+    ///
+    /// # Panics
+    /// When it was seen already.
+    pub(crate) fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Finished<T::Output>> {
+        let Some(key) = self.key else { polled_again(T::NAME) };
+        let finished = match core.ops.look(key, waker) {
+            Look::Pending => return Poll::Pending,
+            Look::Done(outcome) => {
+                self.key = None;
+                // SAFETY: a `T` was submitted under this key (`new`), and the table has just made its slot vacant.
+                let operation: T = unsafe { core.ops.take(key) };
+                Finished::Whole(operation.complete(outcome))
+            }
+            Look::Early(outcome) => {
+                self.key = None;
+                Finished::Early(outcome)
+            }
+        };
+        core.budget.spend();
+        Poll::Ready(finished)
+    }
+}
+
+impl<T: Operation> Drop for Asked<T> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            // Without a core the runtime has ended, and with it every operation of this thread.
+            Core::try_with(|core| core.ops.abandon(&core.ring, key));
+        }
+    }
+}
+
+#[cold]
+fn polled_again(name: &str) -> ! {
+    panic!("{name} polled after it was done")
+}
+
+/// The future of a single operation.
+///
+/// # Cancellation
+/// Dropped before the first poll, nothing was asked of the kernel. Dropped later, as [`Asked`].
+pub(crate) struct Submitted<T: Operation>(State<T>);
+
+enum State<T: Operation> {
+    New(T),
+    Asked(Asked<T>),
+    /// It was not asked for: the operation has panicked.
+    Over,
+}
+
+impl<T: Operation> Submitted<T> {
+    pub(crate) fn new(operation: T) -> Self {
+        Self(State::New(operation))
+    }
+}
+
+// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of it.
+impl<T: Operation> Unpin for Submitted<T> {}
+
 impl<T: Operation> Future for Submitted<T> {
     type Output = Finished<T::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Core::with(|core| match std::mem::replace(&mut self.state, State::Over) {
-            State::New(operation) => {
-                let key = core.ops.submit(&core.ring, operation, cx.waker());
-                self.state = State::Asked(key);
-                Poll::Pending
+        Core::with(|core| {
+            if let State::Asked(asked) = &mut self.0 {
+                return asked.poll(core, cx.waker());
             }
-            State::Asked(key) => match core.ops.look(key, cx.waker()) {
-                Look::Pending => {
-                    self.state = State::Asked(key);
-                    Poll::Pending
-                }
-                Look::Done(outcome) => {
-                    core.budget.spend();
-                    // SAFETY: this future submitted a `T` under this key, and the table has just made its slot vacant.
-                    let operation: T = unsafe { core.ops.take(key) };
-                    Poll::Ready(Finished::Whole(operation.complete(outcome)))
-                }
-                Look::Early(outcome) => {
-                    core.budget.spend();
-                    Poll::Ready(Finished::Early(outcome))
-                }
-            },
-            State::Over => panic!("{} polled after it was done", T::NAME),
+            match std::mem::replace(&mut self.0, State::Over) {
+                State::New(operation) => self.0 = State::Asked(Asked::new(core, operation, cx.waker())),
+                State::Asked(_) | State::Over => polled_again(T::NAME),
+            }
+            Poll::Pending
         })
-    }
-}
-
-impl<T: Operation> Drop for Submitted<T> {
-    fn drop(&mut self) {
-        if let State::Asked(key) = self.state {
-            // Without a core the runtime has ended, and with it every operation of this thread.
-            Core::try_with(|core| core.ops.abandon(&core.ring, key));
-        }
     }
 }
 

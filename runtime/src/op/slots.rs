@@ -108,7 +108,7 @@ pub(crate) enum Event<W, X> {
 /// What an owner finds when it looks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Nothing yet; the waker was kept.
+    /// Nothing yet.
     Pending,
     /// The result; the memory is the owner's again.
     Done(Outcome),
@@ -149,15 +149,15 @@ impl<W, X: Copy> Slots<W, X> {
         self.in_kernel
     }
 
-    /// A new operation, `InFlight`; `None` when [`MAX_OPERATIONS`] are.
-    pub(crate) fn submit(&mut self, shots: Shots, extra: X) -> Option<Key> {
+    /// A new operation, `InFlight`, for which `waker` waits; `None` when [`MAX_OPERATIONS`] are.
+    pub(crate) fn submit(&mut self, shots: Shots, waker: Option<W>, extra: X) -> Option<Key> {
         if self.slab.len() >= MAX_OPERATIONS {
             return None;
         }
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         self.in_kernel += 1;
-        let index = self.slab.insert(Slot { generation, shots, life: Life::InFlight, waker: None, extra });
+        let index = self.slab.insert(Slot { generation, shots, life: Life::InFlight, waker, extra });
         Some(Key { index: index as u32, generation })
     }
 
@@ -211,9 +211,9 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// The owner looks. When it has to wait, `waker` is kept and the one kept before takes its place: the caller drops
-    /// that when the machine is no longer borrowed, since what dropping a waker does is not ours to know.
-    pub(crate) fn look(&mut self, key: Key, waker: &mut Option<W>) -> Look {
+    /// The owner looks. When it has to wait, `wait` is shown where the waker is kept. It must not drop the one that it finds
+    /// there before the machine is no longer borrowed: what dropping a waker does is not ours to know.
+    pub(crate) fn look(&mut self, key: Key, wait: impl FnOnce(&mut Option<W>)) -> Look {
         let Some(slot) = self.slot(key) else {
             unreachable!("an owner holds its operation: only it makes the slot vacant");
         };
@@ -227,7 +227,7 @@ impl<W, X: Copy> Slots<W, X> {
                 Look::Early(outcome)
             }
             Life::InFlight => {
-                std::mem::swap(&mut slot.waker, waker);
+                wait(&mut slot.waker);
                 Look::Pending
             }
             Life::Lingering | Life::Abandoned => unreachable!("the owner left earlier"),
@@ -235,7 +235,7 @@ impl<W, X: Copy> Slots<W, X> {
     }
 
     /// The owner goes without waiting. `None` when the operation is over already (a multishot that had ended). Its waker
-    /// comes back in `waker`, as from [`look`](Self::look).
+    /// comes back in `waker`: see [`look`](Self::look).
     pub(crate) fn abandon(&mut self, key: Key, waker: &mut Option<W>) -> Option<Abandon<X>> {
         let slot = self.slot(key)?;
         let extra = slot.extra;
@@ -257,12 +257,11 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// Takes back an operation that never reached the kernel.
-    pub(crate) fn withdraw(&mut self, key: Key) {
-        if self.slot(key).is_some() {
-            self.slab.remove(key.index());
-            self.in_kernel -= 1;
-        }
+    /// Takes back an operation that never reached the kernel, and returns its waker.
+    pub(crate) fn withdraw(&mut self, key: Key) -> Option<W> {
+        self.slot(key)?;
+        self.in_kernel -= 1;
+        self.slab.remove(key.index()).waker
     }
 
     /// The indices of all operations that are not vacant, and what the runner remembers of each.

@@ -125,7 +125,7 @@ impl OpTable {
     /// Submits a single operation on behalf of the task behind `waker`.
     pub(crate) fn submit<T: Operation>(&self, ring: &Ring, operation: T, waker: &Waker) -> Key {
         const { Arena::fits::<T>() }
-        let (key, cell) = self.occupy(Shots::Single, &Single::<T>::VTABLE);
+        let (key, cell) = self.occupy(Shots::Single, Some(waker.clone()), &Single::<T>::VTABLE);
         // A buffer of the application's own type may panic when it is asked for its bytes: nothing was submitted then.
         let withdraw = Withdraw { table: self, key };
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
@@ -141,15 +141,13 @@ impl OpTable {
         // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its cell until
         // the machine makes the slot vacant, which it does only after the final CQE.
         unsafe { push(ring, key, sqes) };
-        let pending = self.look(key, waker);
-        debug_assert_eq!(pending, Look::Pending);
         key
     }
 
     /// Submits a multishot operation.
     pub(crate) fn submit_multi<T: Multishot>(&self, ring: &Ring, operation: T) -> Key {
         const { Arena::fits::<T>() }
-        let (key, cell) = self.occupy(Shots::Multi, &Many::<T>::VTABLE);
+        let (key, cell) = self.occupy(Shots::Multi, None, &Many::<T>::VTABLE);
         // SAFETY: as in `submit`.
         let sqes = unsafe {
             cell.cast::<T>().write(operation);
@@ -161,8 +159,8 @@ impl OpTable {
         key
     }
 
-    fn occupy(&self, shots: Shots, vtable: &'static Vtable) -> (Key, NonNull<u8>) {
-        let key = self.slots.borrow_mut().submit(shots, vtable);
+    fn occupy(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable) -> (Key, NonNull<u8>) {
+        let key = self.slots.borrow_mut().submit(shots, waker, vtable);
         // 16.7 million operations in flight on one core would need 4 GiB of cells: memory ends first.
         let key = key.expect("fewer than MAX_OPERATIONS in flight on one core");
         (key, self.arena.borrow_mut().cell(key.index()))
@@ -170,8 +168,14 @@ impl OpTable {
 
     /// The owner's look at its operation.
     pub(crate) fn look(&self, key: Key, waker: &Waker) -> Look {
-        let mut waker = Some(waker.clone());
-        self.slots.borrow_mut().look(key, &mut waker)
+        let mut old = None;
+        let look = self.slots.borrow_mut().look(key, |kept| {
+            if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+                old = kept.replace(waker.clone());
+            }
+        });
+        drop(old);
+        look
     }
 
     /// Takes a finished operation out of its cell.
@@ -287,7 +291,8 @@ struct Withdraw<'a> {
 
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
-        self.table.slots.borrow_mut().withdraw(self.key);
+        let waker = self.table.slots.borrow_mut().withdraw(self.key);
+        drop(waker);
     }
 }
 

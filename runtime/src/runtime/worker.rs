@@ -220,6 +220,9 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     Ok((core, report))
 }
 
+/// Sleeps shorter than this are sat out.
+const NEAR: Duration = Duration::from_micros(10);
+
 fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
@@ -362,6 +365,12 @@ impl Core {
         if self.spin.is_worth_while() && self.find_work() {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
+        let wakes = self.wakes_at();
+        if let Some((at, sleep)) = wakes
+            && sleep < NEAR
+        {
+            return self.sit_out(at);
+        }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
         // The look that counts: whatever was put in place before this is found now or rings the bell.
@@ -371,18 +380,41 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        let entered = self.ring.enter(self.may_sleep_for().map_or(Wait::Forever, Wait::For));
+        let entered = self.ring.enter(wakes.map_or(Wait::Forever, |(_, sleep)| Wait::For(sleep)));
         doorbell.cancel_sleep();
+        if let Some((at, _)) = wakes
+            && !self.ring.has_completions()
+        {
+            self.timers.slept_until(at);
+        }
         if let Some(parked) = parked {
             self.awake(parked);
         }
         entered
     }
 
-    /// Until the next timer, or until its memory may grow again.
-    fn may_sleep_for(&self) -> Option<Duration> {
-        let grows = self.growth.asks_again_at().map(|at| at.saturating_duration_since(Instant::now()));
-        self.timers.until_next().into_iter().chain(grows).min()
+    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about until then.
+    #[cold]
+    fn sit_out(&self, due: Instant) -> Result<()> {
+        if self.ring.wants_enter() {
+            self.ring.enter(Wait::No)?;
+        }
+        while !self.ring.has_completions() && !self.must_not_sleep() && Instant::now() < due {
+            std::hint::spin_loop();
+        }
+        if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
+    }
+
+    /// When the core wakes by itself, for the next timer or because its memory may grow again, and how long that is from now.
+    fn wakes_at(&self) -> Option<(Instant, Duration)> {
+        let grows = self.growth.asks_again_at();
+        // The usual case, nothing to wake for, needs no clock.
+        if self.timers.is_empty() && grows.is_none() {
+            return None;
+        }
+        let now = Instant::now();
+        let at = self.timers.next_wake(now).into_iter().chain(grows).min()?;
+        Some((at, at.saturating_duration_since(now)))
     }
 
     /// Whether something waits that needs no completion.
@@ -405,7 +437,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.may_sleep_for().map(|left| Instant::now() + left);
+        let due = self.wakes_at().map(|(at, _)| at);
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()

@@ -2,7 +2,7 @@
 //!
 //! Making a timer and taking it away cost the same few steps, however many are pending. A timer never fires early. How
 //! late it may be is the runtime's choice ([`Builder::timer_slack`](crate::Builder::timer_slack)): by default as exact as
-//! a wake can be.
+//! a wake can be, or 50 microseconds where another is due within them.
 
 mod interval;
 pub(crate) mod timers;
@@ -19,8 +19,8 @@ use crate::core::Core;
 pub use interval::{Interval, MissedTick, interval, interval_at};
 use timers::TimerKey;
 
-/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, or the runtime's
-/// [slack](crate::Builder::timer_slack), plus what a wake costs.
+/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, plus what a wake costs, plus the runtime's
+/// [slack](crate::Builder::timer_slack) at most.
 ///
 /// # Cancellation
 /// Safe; dropping it takes the timer away at once.

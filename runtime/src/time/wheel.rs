@@ -44,6 +44,8 @@ const SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
 /// The list of timers that are due, behind the lists of the slots.
 const DUE: usize = LEVELS * SLOTS;
+/// Timers of a slot that are looked at for the last that is due in time.
+const LOOKS: usize = 16;
 /// No entry.
 const NIL: u32 = u32::MAX;
 
@@ -177,6 +179,41 @@ impl<T> Wheel<T> {
             return Some(self.now);
         }
         self.first_slot().map(|slot| self.lists[slot.list].bound)
+    }
+
+    /// The last time up to `limit` at which a timer is due, as far as a look at a few of them tells; at least
+    /// [`next_expiry`](Wheel::next_expiry).
+    pub(crate) fn last_expiry(&self, limit: u64) -> Option<u64> {
+        let mut last = self.next_expiry()?;
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            let shift = level * DIGIT_BITS;
+            let mut slots = self.occupied[level as usize];
+            if (limit ^ self.now) >> shift < SLOTS as u64 {
+                // The slots behind the limit's own are later.
+                slots &= u64::MAX >> (SLOTS as u64 - 1 - (limit >> shift) % SLOTS as u64);
+            }
+            while slots != 0 {
+                let digit = slots.ilog2();
+                slots &= !(1 << digit);
+                let list = &self.lists[level as usize * SLOTS + digit as usize];
+                if list.bound <= limit {
+                    // Backwards: sleeps of one length come in the order in which they are due.
+                    let mut index = list.last;
+                    for _ in 0..LOOKS {
+                        let Some(entry) = self.entries.get(index as usize) else { break };
+                        if entry.deadline <= limit {
+                            last = last.max(entry.deadline);
+                        }
+                        index = entry.previous;
+                    }
+                    break;
+                }
+            }
+        }
+        Some(last)
     }
 
     /// Moves the time on to `now` and returns the value of a timer that is due, until there is none.

@@ -106,7 +106,7 @@ impl World {
     }
 
     fn submit(&mut self, slots: &mut Slots<u64, u64>, shots: Shots) {
-        let key = slots.submit(shots, self.keys.len() as u64).unwrap();
+        let key = slots.submit(shots, None, self.keys.len() as u64).unwrap();
         assert_eq!(Key::from_bits(key.to_bits()), key);
         // No other living operation has the same memory.
         let mut alive = self.keys.iter().filter(|k| !self.models[k].freed);
@@ -125,7 +125,7 @@ impl World {
     }
 
     fn look(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
-        let look = slots.look(key, &mut Some(7));
+        let look = slots.look(key, |kept| *kept = Some(7));
         let model = self.models.get_mut(&key).unwrap();
         let Some(result) = model.result.take() else {
             assert_eq!(look, Look::Pending);
@@ -226,8 +226,8 @@ proptest! {
 fn a_key_keeps_its_bits_and_no_more_than_56() {
     let mut slots: Slots<(), ()> = Slots::with_capacity(1);
     slots.next_generation = u32::MAX;
-    let last = slots.submit(Shots::Multi, ()).unwrap();
-    let first = slots.submit(Shots::Multi, ()).unwrap();
+    let last = slots.submit(Shots::Multi, None, ()).unwrap();
+    let first = slots.submit(Shots::Multi, None, ()).unwrap();
     assert_eq!(Key::from_bits(last.to_bits()), last);
     assert_ne!(last.generation, first.generation);
     assert!(last.to_bits() >> 56 == 0);

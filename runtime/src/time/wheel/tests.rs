@@ -32,6 +32,24 @@ fn a_deadline_in_the_past_is_due_at_once() {
 }
 
 #[test]
+fn the_last_one_within_reach_is_known() {
+    let mut wheel = Wheel::new(1_000);
+    assert_eq!(wheel.last_expiry(u64::MAX), None);
+    for deadline in [1_010, 1_040, 1_070, 1_600, 90_000] {
+        wheel.insert(deadline, deadline);
+    }
+    for (limit, last) in
+        [(1_000, 1_010), (1_039, 1_010), (1_040, 1_040), (1_069, 1_040), (1_599, 1_070), (1_600, 1_600)]
+    {
+        assert_eq!(wheel.last_expiry(limit), Some(last), "up to {limit}");
+    }
+    assert_eq!(wheel.last_expiry(u64::MAX), Some(90_000));
+    wheel.insert(999, 999);
+    assert_eq!(wheel.last_expiry(1_000), Some(1_000), "due already");
+    assert_eq!(wheel.last_expiry(1_050), Some(1_040));
+}
+
+#[test]
 fn equal_deadlines_fire_in_the_order_of_insertion_whenever_they_were_inserted() {
     const DEADLINE: u64 = (3 << 18) + (5 << 6) + 7;
     let mut wheel = Wheel::new(0);
@@ -192,6 +210,13 @@ impl Model {
         assert!(next > self.now || first == self.now, "waking for nothing without time going on");
         if !self.cancelled {
             assert_eq!(next, first, "exact as long as nothing was cancelled");
+        }
+        for slack in [0, 50, 5_000, u64::MAX] {
+            let limit = next.saturating_add(slack);
+            let last = wheel.last_expiry(limit).expect("some are pending");
+            assert!((next..=limit).contains(&last), "{last} is not from {next} to {limit}");
+            let due = |time| self.pending.range((time, 0)..=(time, usize::MAX)).next().is_some();
+            assert!(last == next || due(last), "nothing is due at {last}");
         }
     }
 }
