@@ -61,7 +61,7 @@ pub fn placement_of_current() -> Option<ThreadPlacement> {
 /// from its node by first touch as well: [`placement_of_current`] on the new thread has the reason. Linux 3.8 (MPOL_LOCAL);
 /// sched_setaffinity(2), set_mempolicy(2), pthread_create(3).
 ///
-/// For a thread that lives long: so that the kernel's stack of it is on the node too, ten others are started on the CPU and waited
+/// For a thread that lives long: so that the kernel's stack of it is on the node too, four others are started on the CPU and waited
 /// for. [`spawn_pinned_briefly`] leaves that out.
 ///
 /// # Errors

@@ -2,14 +2,14 @@
 //!
 //! The kernel keeps the stacks of the last two threads that ended on a CPU and gives them to the next that are created there
 //! (kernel/fork.c, `NR_CACHED_STACKS`), wherever their pages lie: with whoever created the thread that ended. No call tells where a kernel stack
-//! lies, and none moves it. So the creator, on the new thread's CPU, first starts threads that take what is kept, and then the
-//! one that is meant: its stack is made anew, by the creator's memory policy. They are more than two, because stacks of threads that ended
-//! just now come to be kept after a grace period of RCU, in the place of those that were taken (`thread_stack_free_rcu`). Two more are
-//! made as the one that is meant and end first, so that the kernel keeps theirs for whatever is created there later, such as io-wq workers,
-//! and frees the others.
+//! lies, and none moves it. So the creator, on the new thread's CPU, first starts two threads that take what is kept, and then the
+//! one that is meant: its stack is made anew, by the creator's memory policy. Two more are made in the same way and end first, so that the kernel
+//! keeps theirs for whatever is created there later, such as io-wq workers, and frees the others.
+//!
+//! One more may come in between, and nobody can tell: the stack of a thread that ended there just now is kept after a grace period of RCU.
 //!
 //! Shown by `scripts/lib/guest-serve`, with a probe on the stack pointer. Seen to fail without this: cores of node 0 had stacks of
-//! node 1; and once, right after many short processes, with two threads that take in place of eight.
+//! node 1.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,16 +17,14 @@ use crate::sys;
 
 /// How many stacks the kernel keeps for each CPU.
 const KEPT: usize = 2;
-/// So many more may come to be kept while a thread is created.
-const ON_THE_WAY: usize = 6;
 
 /// Runs `f`, which creates a thread on the calling thread's CPU, while the stacks that the kernel had kept there are taken. Where no
 /// threads can be started for that, `f` runs all the same.
 pub(super) fn with_fresh_stacks<T>(f: impl FnOnce() -> T) -> T {
     let (old, fresh) = (Gate::default(), Gate::default());
     // In this order: what is declared last ends first, also when `f` panics.
-    let old = Held::new(&old, KEPT + ON_THE_WAY);
-    let fresh = Held::new(&fresh, KEPT);
+    let old = Held::new(&old);
+    let fresh = Held::new(&fresh);
     let result = f();
     drop(fresh);
     drop(old);
@@ -42,7 +40,7 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn new(gate: &'a Gate, count: usize) -> Self {
+    fn new(gate: &'a Gate) -> Self {
         let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
         let start = |_| {
             sys::wait_on_a_thread(gate)
@@ -51,7 +49,7 @@ impl<'a> Held<'a> {
                 )
                 .ok()
         };
-        Self { threads: (0..count).map_while(start).collect(), closed: Some(closed) }
+        Self { threads: (0..KEPT).map_while(start).collect(), closed: Some(closed) }
     }
 }
 
