@@ -159,10 +159,11 @@ impl Growth {
             Err(e) => Some(format!("nothing for {what}: {e}")),
         };
         if let Some(short) = short {
-            counters.pool_refusals.add(1);
             self.rest_until.set(Some(Instant::now() + REST));
             tracing::warn!("core {}: a pool could not grow as asked: {short}", core.shared.index);
             core.shared.grown().short = Some(short);
+            // Last: who sees the count finds the reason.
+            counters.pool_refusals.add(1);
         }
     }
 
@@ -221,11 +222,11 @@ impl Growth {
         match self.start(&core.shared, what, bytes, move || terms.make(node, bytes)) {
             Ok(making) => *self.making.borrow_mut() = Some(making),
             Err(e) => {
-                core.shared.counters.pool_refusals.add(1);
                 self.rest_until.set(Some(Instant::now() + REST));
                 self.waits_for_rest.set(is_waited_for);
                 tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
                 core.shared.grown().short = Some(e.to_string());
+                core.shared.counters.pool_refusals.add(1);
             }
         }
     }

@@ -54,7 +54,7 @@ fn receive_queues(facts: &Facts, nic: &Nic) -> Finding {
     let steered = nic.receive_queues.iter().filter(|cpus| !cpus.is_empty()).count();
     let found = format!("{queues} for {cores} cores, RPS on {steered}");
     if queues >= cores && steered == 0 {
-        return Finding::good(what, format!("{found}; listeners may be steered by incoming CPU"));
+        return Finding::good(what, format!("{found}; --steer cpu gives a core the connections of its CPU"));
     }
     if queues >= cores {
         return Finding::advice(what, found)
