@@ -1,8 +1,8 @@
 //! Operations: what is asked of the kernel, and who owns its memory until the kernel is done with it.
 //!
 //! An operation is one declarative block (the files of this folder): what it owns, the SQE it becomes, what its result
-//! means. On the first poll it moves into its cell of the [`arena`], where it stays until the final CQE; the future
-//! keeps only the [`slots::Key`]. Dropping the future does not end the operation: it sends a cancel, and whatever the
+//! means. When it is [asked](Asked) for, it moves into its cell of the [`arena`], where it stays until the final CQE; its
+//! future keeps only the [`slots::Key`]. Dropping the future does not end the operation: it sends a cancel, and whatever the
 //! kernel answers later (a descriptor, bytes in a pipe) belongs to the operation, which cleans it up.
 //!
 //! `user_data` is `tag (8 bits) | generation (32) | index (24)`.
@@ -209,6 +209,7 @@ pub(crate) enum Finished<O> {
 
 /// A single operation that the kernel was asked for, in the hands of its owner. Dropped before the answer was seen, it is
 /// cancelled, and its memory stays where it is until the kernel has answered.
+#[must_use = "dropped, it is cancelled"]
 pub(crate) struct Asked<T: Operation> {
     /// `None` once the answer was seen.
     key: Option<Key>,
@@ -254,8 +255,9 @@ impl<T: Operation> Drop for Asked<T> {
     }
 }
 
+/// Panics: a future is polled once more than it may be.
 #[cold]
-fn polled_again(name: &str) -> ! {
+pub(crate) fn polled_again(name: &str) -> ! {
     panic!("{name} polled after it was done")
 }
 

@@ -211,9 +211,8 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// The owner looks. When it has to wait, `wait` is shown where the waker is kept. It must not drop the one that it finds
-    /// there before the machine is no longer borrowed: what dropping a waker does is not ours to know.
-    pub(crate) fn look(&mut self, key: Key, wait: impl FnOnce(&mut Option<W>)) -> Look {
+    /// The owner looks. When it has to wait, `waits` is shown the waker that is kept, and may want [another](Self::wake_by).
+    pub(crate) fn look(&mut self, key: Key, waits: impl FnOnce(Option<&W>)) -> Look {
         let Some(slot) = self.slot(key) else {
             unreachable!("an owner holds its operation: only it makes the slot vacant");
         };
@@ -227,15 +226,25 @@ impl<W, X: Copy> Slots<W, X> {
                 Look::Early(outcome)
             }
             Life::InFlight => {
-                wait(&mut slot.waker);
+                waits(slot.waker.as_ref());
                 Look::Pending
             }
             Life::Lingering | Life::Abandoned => unreachable!("the owner left earlier"),
         }
     }
 
+    /// The owner waits with another waker. The one before comes back, to be dropped when the machine is no longer borrowed:
+    /// what cloning or dropping a waker does is not ours to know.
+    pub(crate) fn wake_by(&mut self, key: Key, waker: W) -> Option<W> {
+        match self.slot(key) {
+            Some(slot) => slot.waker.replace(waker),
+            // Its owner has just been told to wait. If it is over all the same, nobody is to be woken.
+            None => Some(waker),
+        }
+    }
+
     /// The owner goes without waiting. `None` when the operation is over already (a multishot that had ended). Its waker
-    /// comes back in `waker`: see [`look`](Self::look).
+    /// comes back in `waker`: see [`wake_by`](Self::wake_by).
     pub(crate) fn abandon(&mut self, key: Key, waker: &mut Option<W>) -> Option<Abandon<X>> {
         let slot = self.slot(key)?;
         let extra = slot.extra;

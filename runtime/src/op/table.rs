@@ -126,17 +126,19 @@ impl OpTable {
     pub(crate) fn submit<T: Operation>(&self, ring: &Ring, operation: T, waker: &Waker) -> Key {
         const { Arena::fits::<T>() }
         let (key, cell) = self.occupy(Shots::Single, Some(waker.clone()), &Single::<T>::VTABLE);
-        // A buffer of the application's own type may panic when it is asked for its bytes: nothing was submitted then.
-        let withdraw = Withdraw { table: self, key };
+        let mut cell = cell.cast::<T>();
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
-        let operation = unsafe {
-            cell.cast::<T>().write(operation);
-            cell.cast::<T>().as_mut()
-        };
+        unsafe { cell.write(operation) };
+        // A buffer of the application's own type may panic when it is asked for its bytes: nothing was submitted then.
+        let withdraw = Withdraw { table: self, key, cell };
+        // SAFETY: it was written just now, and `withdraw` looks at it only when this reference is gone.
+        let operation = unsafe { cell.as_mut() };
         let sqes = operation.sqes();
         if operation.runs_on_iowq() {
             ring.counters().iowq_punts.add(1);
         }
+        // A push panics only when the ring itself is broken (`Ring::push_all`). What the kernel knows is unknown then: the
+        // operation stays in its cell.
         std::mem::forget(withdraw);
         // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its cell until
         // the machine makes the slot vacant, which it does only after the final CQE.
@@ -168,13 +170,16 @@ impl OpTable {
 
     /// The owner's look at its operation.
     pub(crate) fn look(&self, key: Key, waker: &Waker) -> Look {
-        let mut old = None;
+        let mut moved = false;
         let look = self.slots.borrow_mut().look(key, |kept| {
-            if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
-                old = kept.replace(waker.clone());
-            }
+            moved = !kept.is_some_and(|kept| kept.will_wake(waker));
         });
-        drop(old);
+        if moved {
+            // Cloned before the table is borrowed, and the old one dropped after: either may run code that uses the table.
+            let waker = waker.clone();
+            let old = self.slots.borrow_mut().wake_by(key, waker);
+            drop(old);
+        }
         look
     }
 
@@ -283,16 +288,24 @@ impl OpTable {
     }
 }
 
-/// Takes an operation back if its SQE could not be made. The value in the cell is leaked: it has just panicked.
-struct Withdraw<'a> {
+/// Takes an operation back if its SQE could not be made: the kernel has not heard of it.
+struct Withdraw<'a, T: Operation> {
     table: &'a OpTable,
     key: Key,
+    /// Holds the operation.
+    cell: NonNull<T>,
 }
 
-impl Drop for Withdraw<'_> {
+impl<T: Operation> Drop for Withdraw<'_, T> {
+    #[cold]
     fn drop(&mut self) {
+        // SAFETY: the cell holds a `T` (`submit`), and nobody looks into it before the slot, which is made vacant now, is
+        // given out again.
+        let operation = unsafe { self.cell.read() };
         let waker = self.table.slots.borrow_mut().withdraw(self.key);
-        drop(waker);
+        // This thread is panicking: a second panic that left here would end the process.
+        contained(format_args!("what was left of an operation ({})", T::NAME), || drop(operation));
+        contained(format_args!("the waker of an operation ({})", T::NAME), || drop(waker));
     }
 }
 

@@ -422,5 +422,6 @@ fn every_operation_is_dropped_here() {
     }
 }
 
+mod foreign;
 mod left;
 mod multishots;
