@@ -1,6 +1,6 @@
 //! A task whose operations are always ready shares its core: a timer beside it fires all the same.
 //!
-//! Seen to fail: with `Budget::poll` always ready the first test never ends. The others end even so, because sockets here
+//! Seen to fail: with `Budget::poll` always ready the first test never ends, nor do those of sends. The others end even so, because sockets here
 //! run dry now and then; they show that real bytes spend the budget without losing any.
 
 mod common;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use annulus::net::{TcpListener, TcpStream};
 use annulus::transfer::{Road, relay};
-use annulus::{Result, spawn};
+use annulus::{ErrorKind, Result, spawn};
 use common::on_one_core;
 
 /// Lets `busy` run beside a timer of a few milliseconds, then tells it to stop.
@@ -67,6 +67,56 @@ fn a_socket_that_is_always_full() {
     })
     .join()
     .unwrap();
+}
+
+/// Seen to fail, by never ending: with each way not spending, and with the one that has spent all ready all the same.
+#[test]
+fn sends_of_nothing_are_always_ready() {
+    on_one_core(|| async {
+        let (stream, _client) = connected().await?;
+        let stream = Rc::new(stream);
+        for way in 0..3 {
+            let sender = Rc::clone(&stream);
+            beside_a_timer(|stop| async move {
+                while !stop.get() {
+                    match way {
+                        0 => drop(sender.send_all(Vec::new()).await?),
+                        1 => drop(sender.send_all_vectored(Vec::<Vec<u8>>::new()).await?),
+                        _ => sender.send_zc(annulus::buf::Block::take().expect("a block is free")).await?,
+                    }
+                }
+                Ok(())
+            })
+            .await;
+        }
+        Ok(())
+    });
+}
+
+/// Seen to fail, by never ending: as above.
+#[test]
+fn sends_that_are_refused_are_always_ready() {
+    on_one_core(|| async {
+        let (stream, _client) = connected().await?;
+        let sent = annulus::time::timeout(Duration::from_millis(1), stream.send_all(vec![1; 64 << 20])).await;
+        assert!(sent.is_err(), "64 MiB fitted into socket buffers");
+        let stream = Rc::new(stream);
+        for way in 0..2 {
+            let sender = Rc::clone(&stream);
+            beside_a_timer(|stop| async move {
+                while !stop.get() {
+                    let refused = match way {
+                        0 => sender.send_all("x").await.expect_err("poisoned").error,
+                        _ => sender.send_all_vectored(["x"]).await.expect_err("poisoned").error,
+                    };
+                    assert_eq!(refused.kind(), ErrorKind::WritePoisoned);
+                }
+                Ok(())
+            })
+            .await;
+        }
+        Ok(())
+    });
 }
 
 #[test]

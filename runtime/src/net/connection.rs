@@ -1,12 +1,13 @@
 //! A connection: what TCP and Unix streams, and their halves, have in common.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{SocketType, sockopt};
@@ -18,6 +19,7 @@ use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
 use crate::error::os;
+use crate::op::polled_again;
 use crate::{Error, ErrorKind, Result};
 
 /// A connection of the current core: [`TcpStream`](super::TcpStream), [`UnixStream`](super::UnixStream), or one half of
@@ -142,12 +144,10 @@ impl<F: Family, S: Reads> Connection<F, S> {
     /// [`ErrorKind::Io`], for good: later calls give the same.
     ///
     /// # Cancellation
-    /// Safe: no byte is lost. What came waits for the next call.
+    /// Safe: no byte is lost. What came waits for the next call. Nothing is asked of the kernel before the first poll. That the
+    /// future is `Unpin` is not promised.
     pub fn recv(&self) -> impl Future<Output = Result<Option<Lease>>> {
-        poll_fn(|cx| {
-            let polled = Core::with(|core| self.socket().poll_recv(core, cx));
-            polled.map_err(|e| Error::io("receive failed", e))
-        })
+        Recv(Some(self.socket()))
     }
 
     /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced from, since no
@@ -161,6 +161,25 @@ impl<F: Family, S: Reads> Connection<F, S> {
     }
 }
 
+/// Receives once: `None` when it has.
+#[must_use = "futures do nothing unless awaited"]
+struct Recv<'a>(Option<&'a Rc<Socket>>);
+
+impl Future for Recv<'_> {
+    type Output = Result<Option<Lease>>;
+
+    // Out of line it costs more than it is long.
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(socket) = self.0 else { polled_again("recv") };
+        let polled = Core::with(|core| socket.poll_recv(core, cx));
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled.map_err(|e| Error::io("receive failed", e))
+    }
+}
+
 impl<F: Family, S: Writes> Connection<F, S> {
     /// Sends all of `buf` and gives it back (`send(2)`, Linux 5.6). Sends of several tasks on one stream do not mix: each
     /// waits for its turn.
@@ -170,8 +189,10 @@ impl<F: Family, S: Writes> Connection<F, S> {
     /// half-way or failed after a part of it had left. The buffer comes back with the error.
     ///
     /// # Cancellation
-    /// Safe before the send has started. Dropped later, an unknown part of `buf` has left: the stream refuses every
-    /// further send with [`ErrorKind::WritePoisoned`]. Receiving goes on.
+    /// Nothing is asked of the kernel before the first poll, and a send has not started while others have their turn: dropped
+    /// before it starts it is safe, nothing has left, and `buf` is dropped with it. Dropped later, an unknown part of `buf`
+    /// has left: the stream refuses every further send with [`ErrorKind::WritePoisoned`], and `buf` is dropped when the
+    /// kernel has let go of it. Receiving goes on. That the future is `Unpin` is not promised.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
         SendAll::new(Rc::clone(self.socket()), buf, 0)
     }

@@ -34,7 +34,7 @@ impl<F: Family, S: Writes> Connection<F, S> {
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
     pub async fn send_all_vectored<V: IoBufs>(&self, mut bufs: V) -> Result<V, BufError<V>> {
-        let turn = match self.socket().writer().await {
+        let turn = match self.socket().write_turn().await {
             Ok(turn) => turn,
             Err(error) => return Err(BufError { error, buf: bufs }),
         };
@@ -77,7 +77,7 @@ impl<F: Family, S: Writes> Connection<F, S> {
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
     pub async fn send_zc(&self, block: Block) -> Result<()> {
-        let turn = self.socket().writer().await?;
+        let turn = self.socket().write_turn().await?;
         let block = SharedBlock(Rc::new(block));
         let (mut from, mut may_skip_copy) = (0, true);
         while from < block.bytes().len() {

@@ -15,7 +15,7 @@ use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
 use crate::error::os;
 use crate::op::send::Send;
-use crate::op::{Asked, Finished};
+use crate::op::{Asked, Finished, Operation as _, polled_again};
 use crate::{Error, ErrorKind, Result};
 
 /// What sending has come to.
@@ -32,27 +32,28 @@ pub(super) enum Writing {
     Poisoned,
 }
 
-/// Somebody who writes to a socket. Dropped in its turn, before it is [`done`](Self::done), it poisons the write side.
-pub(crate) struct Writer {
+/// A turn to write to a socket. Dropped after it has come and before it is [`done`](Self::done), it poisons the write side.
+#[must_use = "dropped before it is done, it poisons the write side"]
+pub(crate) struct WriteTurn {
     socket: Rc<Socket>,
-    turn: Turn,
+    stage: Stage,
 }
 
-enum Turn {
+enum Stage {
     /// It comes, after those that have waited longer. With its place among those that wait, once it had to.
     Awaited(Option<u64>),
     Here,
     Over,
 }
 
-impl Writer {
+impl WriteTurn {
     fn new(socket: Rc<Socket>) -> Self {
-        Self { socket, turn: Turn::Awaited(None) }
+        Self { socket, stage: Stage::Awaited(None) }
     }
 
-    /// Waits for its turn.
+    /// Waits for it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
-        let Turn::Awaited(ticket) = self.turn else { return Poll::Ready(Ok(())) };
+        let Stage::Awaited(ticket) = self.stage else { return Poll::Ready(Ok(())) };
         let socket = &self.socket;
         let turn = match socket.writing.get() {
             Writing::Due if ticket.is_none() => {
@@ -65,12 +66,12 @@ impl Writer {
                 Ok(())
             }
             Writing::Busy => {
-                self.turn = Turn::Awaited(Some(socket.writers.wait(ticket, cx.waker())));
+                self.stage = Stage::Awaited(Some(socket.writers.wait(ticket, cx.waker())));
                 return Poll::Pending;
             }
             Writing::Poisoned => Err(Poisoned),
         };
-        self.turn = if turn.is_ok() { Turn::Here } else { Turn::Over };
+        self.stage = if turn.is_ok() { Stage::Here } else { Stage::Over };
         if let Some(ticket) = ticket {
             socket.writers.leave(ticket);
         }
@@ -82,9 +83,9 @@ impl Writer {
         self.end(true);
     }
 
-    /// The end of its turn. `sound`: it is known what has left.
+    /// Its end. `sound`: it is known what has left.
     fn end(&mut self, sound: bool) {
-        self.turn = Turn::Over;
+        self.stage = Stage::Over;
         let Socket { writing, writers, .. } = &*self.socket;
         if sound && writers.is_empty() {
             writing.set(Writing::Free);
@@ -95,23 +96,25 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for WriteTurn {
     fn drop(&mut self) {
-        match self.turn {
-            // If its turn had come and it did not see it, others have been told as well.
-            Turn::Awaited(Some(ticket)) => self.socket.writers.leave(ticket),
-            Turn::Here => self.end(false),
-            Turn::Awaited(None) | Turn::Over => {}
+        match self.stage {
+            // If it had come unseen, others have been told as well.
+            Stage::Awaited(Some(ticket)) => self.socket.writers.leave(ticket),
+            Stage::Here => self.end(false),
+            Stage::Awaited(None) | Stage::Over => {}
         }
     }
 }
 
 impl Socket {
-    /// A writer whose turn it is, once nobody else writes.
-    pub(crate) async fn writer(self: &Rc<Self>) -> Result<Writer> {
-        let mut writer = Writer::new(Rc::clone(self));
-        poll_fn(|cx| writer.poll(cx)).await?;
-        Ok(writer)
+    /// The turn to write, once nobody else does.
+    pub(crate) async fn write_turn(self: &Rc<Self>) -> Result<WriteTurn> {
+        // What is then written may be nothing, and a turn may be refused: both are ready at once, however often.
+        crate::task::consume_budget().await;
+        let mut turn = WriteTurn::new(Rc::clone(self));
+        poll_fn(|cx| turn.poll(cx)).await?;
+        Ok(turn)
     }
 
     /// Whether what has left is known, and nobody is sending.
@@ -183,7 +186,7 @@ pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<
 /// Waits for its turn and sends all of a buffer.
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct SendAll<B: IoBuf> {
-    writer: Writer,
+    turn: WriteTurn,
     /// Bytes that have left.
     from: usize,
     flags: i32,
@@ -196,7 +199,14 @@ pub(crate) struct SendAll<B: IoBuf> {
 impl<B: IoBuf> SendAll<B> {
     /// `flags`: `MSG_MORE`, or nothing.
     pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
-        Self { writer: Writer::new(socket), from: 0, flags, waits: Some(buf), asked: None }
+        Self { turn: WriteTurn::new(socket), from: 0, flags, waits: Some(buf), asked: None }
+    }
+
+    /// Whether it ends without the kernel having been asked: it would be ready at once, however often.
+    #[cold]
+    fn asks_nothing(&self) -> bool {
+        let is_empty = self.waits.as_ref().is_some_and(|buf| buf.bytes().is_empty());
+        is_empty || self.turn.socket.writing.get() == Writing::Poisoned
     }
 }
 
@@ -215,31 +225,54 @@ impl<B: IoBuf> Future for SendAll<B> {
                     Poll::Ready(Finished::Whole(whole)) => whole,
                     Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
                 };
-                match sent(&this.writer.socket, result) {
+                match sent(&this.turn.socket, result) {
                     Ok(n) => this.from += n,
                     Err(e) => {
                         // With a part gone the next sender would go on in the middle of this one: that is poison.
-                        this.writer.end(this.from == 0);
+                        this.turn.end(this.from == 0);
                         return Poll::Ready(Err(BufError::io("send failed", e, buf)));
                     }
                 }
                 buf
             } else {
-                let Poll::Ready(turn) = this.writer.poll(cx) else { return Poll::Pending };
-                let buf = this.waits.take().expect("a send that was refused is not polled again");
+                // A send that the kernel is asked for needs no budget to be: its answer comes in another turn of the core.
+                if !core.budget.is_left() && this.asks_nothing() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                let Poll::Ready(turn) = this.turn.poll(cx) else { return Poll::Pending };
+                let Some(buf) = this.waits.take() else { polled_again(Send::<B>::NAME) };
                 match turn {
                     Ok(()) => buf,
-                    Err(e) => return Poll::Ready(Err(BufError::new(e.into(), buf))),
+                    Err(e) => {
+                        core.budget.spend();
+                        return Poll::Ready(Err(BufError::new(e.into(), buf)));
+                    }
                 }
             };
             if this.from >= buf.bytes().len() {
-                this.writer.end(true);
+                // What has left was paid for.
+                if this.from == 0 {
+                    core.budget.spend();
+                }
+                this.turn.end(true);
                 return Poll::Ready(Ok(buf));
             }
-            let socket = Rc::clone(&this.writer.socket);
+            let socket = Rc::clone(&this.turn.socket);
             let send = Send { socket, buf, from: this.from, flags: this.flags };
             this.asked = Some(Asked::new(core, send, cx.waker()));
             Poll::Pending
         })
+    }
+}
+
+impl<B: IoBuf> Drop for SendAll<B> {
+    fn drop(&mut self) {
+        // Its buffer has panicked when it was asked for its bytes, and the kernel has not heard of any.
+        if let Stage::Here = self.turn.stage
+            && self.asked.is_none()
+        {
+            self.turn.end(true);
+        }
     }
 }

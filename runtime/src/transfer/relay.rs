@@ -68,7 +68,7 @@ pub async fn relay<A: Family, B: Family>(a: Connection<A>, b: Connection<B>, roa
 async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut u64) -> Result<()> {
     let failed = |e| Error::io("relay failed", e);
     // Dropped by an error it poisons the other side, which is about to be closed.
-    let turn = into.writer().await?;
+    let turn = into.write_turn().await?;
     let mut part = quiet(from, into, Vec::new(), moved).await;
     loop {
         if let Part::Over = part.map_err(failed)? {

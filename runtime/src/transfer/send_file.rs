@@ -80,7 +80,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         socket.has_failed(&e);
         Error::io("sending a file failed", e)
     };
-    let turn = socket.writer().await.map_err(failed(0))?;
+    let turn = socket.write_turn().await.map_err(failed(0))?;
     let pipe = match PipePool::take() {
         Ok(pipe) => pipe,
         Err(e) if is_lack(&e) => {

@@ -132,7 +132,7 @@ pub async fn splice<'a>(
             }
             (Origin::Pipe(_), _) | (_, Sink::Pipe(_)) => {
                 let turn = match into {
-                    Sink::Socket(socket) => Some(socket.writer().await?),
+                    Sink::Socket(socket) => Some(socket.write_turn().await?),
                     _ => None,
                 };
                 let moved = now(from.fd(), None, into.fd(), len, false);
