@@ -136,7 +136,9 @@ mod out_of_memory {
     /// error returned and nothing looked at.
     pub(super) fn at_each_constant() {
         if std::env::var_os("ASAN_OPTIONS").is_some() {
-            return println!("image: not ended by lack of memory: the address sanitizer needs its constants to end");
+            return println!(
+                "image: not ended by lack of memory: the address sanitizer needs its constants to end"
+            );
         }
         for nth in 0.. {
             let output = Command::new("/proc/self/exe").env(NTH, nth.to_string()).output().expect("starting");
