@@ -17,7 +17,7 @@ on_shape() {
     DRIVEN=10000 guest_serve --kernel "$1" "$2"
 }
 
-# What of the running server's work leaves its node, and where its pages lie: a short run of the locality meter.
+# What of the running server's work leaves its node, beside nginx, and where its pages lie: a short run of the locality meter.
 step_meter() { scripts/meter --check; }
 
 # What spans, the stall sampler's word and the times of polls cost while nobody asks for them.

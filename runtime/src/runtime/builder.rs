@@ -35,8 +35,6 @@ const RING_ENTRIES: u32 = 4096;
 const POOL_BYTES: usize = 16 << 20;
 /// Threads of a node for blocking work, at most, by default.
 const BLOCKING_THREADS: usize = 64;
-/// How late timers may be for the sake of others by default.
-const TIMER_SLACK: Duration = Duration::from_micros(50);
 /// More would not be a slack but a mistake in the unit.
 const MAX_TIMER_SLACK: Duration = Duration::from_secs(10);
 /// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes nothing.
@@ -58,7 +56,7 @@ pub struct Builder {
     nic: Option<String>,
     pub(super) options: Options,
     blocking_threads: usize,
-    timer_slack: Duration,
+    timer_slack: Option<Duration>,
     zero_copy_patience: Duration,
 }
 
@@ -134,12 +132,15 @@ impl Builder {
     }
 
     /// How late a timer may fire for the sake of others, up to ten seconds: where more of them are due within the slack of one, an
-    /// idle core wakes once, at the last of them. A timer by itself is not late for that, none is early, and a core that is awake
-    /// fires each on its turn. 50 us by default, as Linux has it for threads (`PR_SET_TIMERSLACK`, `prctl(2)`); zero wakes for each
-    /// timer. Where thousands of short sleeps are under way, one millisecond saves nearly all wakes (16-21 us of CPU each in a
-    /// virtual machine).
+    /// idle core wakes once, at the last of them. None is early, and a core that is awake fires each on its turn. Where thousands
+    /// of short sleeps are under way, one millisecond saves nearly all wakes (16-21 us of CPU each in a virtual machine); zero
+    /// wakes for each timer.
+    ///
+    /// By default timers share wakes within 50 us, as Linux has it for threads (`PR_SET_TIMERSLACK`, `prctl(2)`), but only as far as
+    /// they are on average no later than a wake takes: an idle core asks for its wakes ahead of time by most of what they are late,
+    /// and that is what sharing costs.
     pub fn timer_slack(mut self, slack: Duration) -> Self {
-        self.timer_slack = slack;
+        self.timer_slack = Some(slack);
         self
     }
 
@@ -194,8 +195,8 @@ impl Builder {
                 "blocking work needs a thread; allow at least one for a node",
             ));
         }
-        if self.timer_slack > MAX_TIMER_SLACK {
-            let what = format!("timers cannot be {:?} late; allow ten seconds at most", self.timer_slack);
+        if let Some(slack) = self.timer_slack.filter(|slack| *slack > MAX_TIMER_SLACK) {
+            let what = format!("timers cannot be {slack:?} late; allow ten seconds at most");
             return Err(Error::new(ErrorKind::Input, what));
         }
         let topology = Topology::discover()?;
@@ -254,7 +255,7 @@ impl Runtime {
             nic: None,
             options: Options::default(),
             blocking_threads: BLOCKING_THREADS,
-            timer_slack: TIMER_SLACK,
+            timer_slack: None,
             zero_copy_patience: ZERO_COPY_PATIENCE,
         }
     }

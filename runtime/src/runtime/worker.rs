@@ -36,6 +36,7 @@ use crate::ring::{Cqe, Ring, RingOptions, Wait};
 use crate::task::queue::Tasks;
 use crate::task::{JoinHandle, Woken, spawn_at};
 use crate::time::timers::Timers;
+use crate::time::wakes::Plan;
 use crate::transfer::pipe::PipePool;
 use crate::{Error, ErrorKind, Result};
 
@@ -64,7 +65,7 @@ pub(super) struct Plot {
     /// The other cores, nearest first.
     pub(super) near: Vec<Neighbour>,
     pub(super) blocking: Arc<BlockingPool>,
-    pub(super) timer_slack: Duration,
+    pub(super) timer_slack: Option<Duration>,
     pub(super) zero_copy_patience: Duration,
 }
 
@@ -365,11 +366,9 @@ impl Core {
         if self.spin.is_worth_while() && self.find_work() {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
-        let wakes = self.wakes_at();
-        if let Some((at, sleep)) = wakes
-            && sleep < NEAR
-        {
-            return self.sit_out(at);
+        let plan = self.next_wake();
+        if let Some(left) = plan.map(|plan| plan.left()).filter(|left| *left < NEAR) {
+            return self.sit_out(Instant::now() + left);
         }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
@@ -380,12 +379,10 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        let entered = self.ring.enter(wakes.map_or(Wait::Forever, |(_, sleep)| Wait::For(sleep)));
+        let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
         doorbell.cancel_sleep();
-        if let Some((at, _)) = wakes
-            && !self.ring.has_completions()
-        {
-            self.timers.slept_until(at);
+        if let Some(plan) = plan.filter(|_| !self.ring.has_completions()) {
+            self.timers.slept(plan);
         }
         if let Some(parked) = parked {
             self.awake(parked);
@@ -405,16 +402,14 @@ impl Core {
         if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
-    /// When the core wakes by itself, for the next timer or because its memory may grow again, and how long that is from now.
-    fn wakes_at(&self) -> Option<(Instant, Duration)> {
+    /// How the core sleeps if nothing happens: until the next timer, or until its memory may grow again.
+    fn next_wake(&self) -> Option<Plan> {
         let grows = self.growth.asks_again_at();
         // The usual case, nothing to wake for, needs no clock.
         if self.timers.is_empty() && grows.is_none() {
             return None;
         }
-        let now = Instant::now();
-        let at = self.timers.next_wake(now).into_iter().chain(grows).min()?;
-        Some((at, at.saturating_duration_since(now)))
+        self.timers.next_wake(Instant::now(), grows)
     }
 
     /// Whether something waits that needs no completion.
@@ -437,7 +432,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.wakes_at().map(|(at, _)| at);
+        let due = self.next_wake().map(|plan| Instant::now() + plan.left());
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()

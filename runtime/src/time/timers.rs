@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::wakes::{Plan, Wakes};
 use super::wheel::{Key, Wheel};
 
 /// Names one timer.
@@ -11,37 +12,21 @@ pub(crate) type TimerKey = Key;
 
 /// Nanoseconds of a tick: what a wake can be exact to.
 const TICK: u64 = 1000;
-/// Nanoseconds that a wake is taken to need at most.
-const SLOWEST_WAKE: u64 = 50_000;
-/// How far ahead others are looked for that are due with the first, in slacks.
-const SLACKS_AHEAD: u64 = 64;
 
 /// The wheel, in ticks since the core began.
-///
-/// A timer by itself is fired as exactly as a wake can be. Where others follow it within the slack, the core sleeps until the
-/// last of them, so that one wake fires all; and as it wakes some time after it wanted to, it wants to by so much earlier.
 pub(crate) struct Timers {
     epoch: Instant,
-    /// How late a timer may be for the sake of others, in ticks.
-    slack: u64,
     wheel: RefCell<Wheel<Waker>>,
     /// When the clock was last asked.
     asked: Cell<Instant>,
-    /// How much later than it wants to the core usually wakes, in nanoseconds.
-    lag: Cell<u64>,
+    wakes: Wakes,
 }
 
 impl Timers {
-    /// `slack` is how late a timer may be for the sake of others.
-    pub(crate) fn new(slack: Duration) -> Self {
+    /// `slack` is how late a timer may be for the sake of others, if it was said.
+    pub(crate) fn new(slack: Option<Duration>) -> Self {
         let epoch = Instant::now();
-        Self {
-            epoch,
-            slack: u64::try_from(slack.as_micros()).unwrap_or(u64::MAX),
-            wheel: RefCell::new(Wheel::new(0)),
-            asked: Cell::new(epoch),
-            lag: Cell::new(0),
-        }
+        Self { epoch, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch), wakes: Wakes::new(slack) }
     }
 
     /// Nanoseconds from the epoch to `instant`: 584 years of them fit.
@@ -119,27 +104,25 @@ impl Timers {
         self.wheel.borrow().is_empty()
     }
 
-    /// When a core that sleeps at `now` is to wake; `None` without timers.
-    pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
+    /// How a core sleeps that has nothing else to do and wakes at `also` in any case; `None` with neither that nor timers.
+    pub(crate) fn next_wake(&self, now: Instant, also: Option<Instant>) -> Option<Plan> {
+        let now = self.since_epoch(now);
+        let also = also.map(|at| self.since_epoch(at));
         let wheel = self.wheel.borrow();
-        let first = wheel.next_expiry()?;
-        let mut wake = first.saturating_mul(TICK);
-        // What is far away is taken away more often than it fires, and not worth the look.
-        let reach = self.slack.saturating_mul(SLACKS_AHEAD);
-        if self.slack > 0 && first <= (self.since_epoch(now) / TICK).saturating_add(reach) {
-            let last = wheel.last_expiry(first.saturating_add(self.slack))?.saturating_mul(TICK);
-            if last > wake {
-                wake = wake.max(last - self.lag.get().min(last));
-            }
+        let Some(first) = wheel.next_expiry().map(|tick| tick.saturating_mul(TICK)) else {
+            return also.map(|at| self.wakes.plan(now, at, at));
+        };
+        if let Some(at) = also.filter(|at| *at < first) {
+            return Some(self.wakes.plan(now, at, at));
         }
-        self.epoch.checked_add(Duration::from_nanos(wake))
+        let reach = self.wakes.reach(now, first);
+        let last = if reach > first { wheel.last_expiry(reach / TICK)?.saturating_mul(TICK) } else { first };
+        Some(self.wakes.plan(now, first, last.max(first)))
     }
 
-    /// The core slept until `at`, and nothing else has woken it.
-    pub(crate) fn slept_until(&self, at: Instant) {
-        let late = u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        // An eighth of what is new: one slow wake says little.
-        self.lag.set((self.lag.get() * 7 + late.min(SLOWEST_WAKE)) / 8);
+    /// The core slept as planned, and nothing else has woken it.
+    pub(crate) fn slept(&self, plan: Plan) {
+        self.wakes.slept(plan, self.since_epoch(Instant::now()));
     }
 
     /// Takes all timers away.
@@ -153,56 +136,51 @@ impl Timers {
 mod tests {
     use super::*;
 
-    /// When a core with these timers wakes, in microseconds after the first, which is `ahead` microseconds away.
-    fn wakes(slack: u64, lag: u64, ahead: u64, timers: &[u64]) -> u64 {
-        let wheel = Timers::new(Duration::from_micros(slack));
-        wheel.lag.set(lag * TICK);
+    /// Until when a core with these timers sleeps, in microseconds after the first, which is `ahead` microseconds away.
+    fn due(slack: u64, ahead: u64, timers: &[u64]) -> u64 {
+        let wheel = Timers::new(Some(Duration::from_micros(slack)));
         let first = wheel.epoch + Duration::from_micros(ahead);
         for after in timers {
             wheel.insert(first + Duration::from_micros(*after), Waker::noop());
         }
-        let wake = wheel.next_wake(wheel.epoch).expect("there are timers");
-        u64::try_from((wake - first).as_micros()).expect("soon")
+        let plan = wheel.next_wake(wheel.epoch, None).expect("there are timers");
+        u64::try_from(plan.left().as_micros()).expect("soon") - ahead
     }
 
     #[test]
     fn timers_that_fall_together_share_a_wake() {
         for ahead in [1, 60, 3_000] {
-            assert_eq!(wakes(50, 20, ahead, &[0]), 0, "a timer by itself is exact");
-            assert_eq!(wakes(50, 20, ahead, &[0, 51]), 0);
-            assert_eq!(wakes(50, 20, ahead, &[0, 49]), 29, "earlier by what a wake is late");
-            assert_eq!(wakes(50, 5, ahead, &[30, 0, 10]), 25);
-            assert_eq!(wakes(50, 20, ahead, &[0, 10]), 0, "but not before the first");
-            assert_eq!(wakes(0, 20, ahead, &[0, 1]), 0);
+            assert_eq!(due(50, ahead, &[0]), 0, "a timer by itself");
+            assert_eq!(due(50, ahead, &[0, 51]), 0);
+            assert_eq!(due(50, ahead, &[0, 49]), 49);
+            assert_eq!(due(50, ahead, &[30, 0, 10]), 30);
+            assert_eq!(due(0, ahead, &[0, 1]), 0);
         }
-        assert_eq!(wakes(50, 20, 1_000_000, &[0, 49]), 0, "far away");
+        assert_eq!(due(50, 1_000_000, &[0, 49]), 0, "far away");
     }
 
     #[test]
     fn what_was_taken_away_keeps_nobody_waiting() {
-        let timers = Timers::new(Duration::from_micros(50));
+        let timers = Timers::new(Some(Duration::from_micros(50)));
         let at = |us| timers.epoch + Duration::from_micros(us);
         timers.insert(at(1_000), Waker::noop());
         let gone = timers.insert(at(1_040), Waker::noop());
         // In the same slot, which goes on to know of 1,040.
         timers.insert(at(1_070), Waker::noop());
         timers.cancel(gone);
-        assert_eq!(timers.next_wake(timers.epoch), Some(at(1_000)));
+        let plan = timers.next_wake(timers.epoch, None).expect("there are timers");
+        assert_eq!(plan.left(), Duration::from_micros(1_000));
     }
 
     #[test]
-    fn how_late_wakes_are_is_learnt_little_by_little() {
-        let timers = Timers::new(Duration::ZERO);
-        let long_ago = Instant::now() - Duration::from_secs(1);
-        timers.slept_until(long_ago);
-        assert_eq!(timers.lag.get(), SLOWEST_WAKE / 8);
-        for _ in 0..100 {
-            timers.slept_until(long_ago);
-        }
-        assert!(timers.lag.get() > SLOWEST_WAKE / 8 * 7 && timers.lag.get() <= SLOWEST_WAKE);
-        for _ in 0..100 {
-            timers.slept_until(Instant::now() + Duration::from_secs(1));
-        }
-        assert!(timers.lag.get() < 10);
+    fn a_core_wakes_for_what_comes_first() {
+        let timers = Timers::new(None);
+        let left = |also: Option<u64>| {
+            let also = also.map(|us| timers.epoch + Duration::from_micros(us));
+            timers.next_wake(timers.epoch, also).map(|plan| plan.left().as_micros())
+        };
+        assert_eq!((left(None), left(Some(700))), (None, Some(700)));
+        timers.insert(timers.epoch + Duration::from_micros(500), Waker::noop());
+        assert_eq!((left(None), left(Some(700)), left(Some(300))), (Some(500), Some(500), Some(300)));
     }
 }
