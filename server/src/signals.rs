@@ -110,11 +110,11 @@ impl AsFd for Signals {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Sends a signal to this thread only, so that tests on other threads never see it.
-    fn raise(signal: libc::c_int) {
+    pub(crate) fn raise(signal: libc::c_int) {
         // SAFETY: pthread_self is this living thread, and the number is a valid signal.
         assert_eq!(unsafe { libc::pthread_kill(libc::pthread_self(), signal) }, 0);
     }

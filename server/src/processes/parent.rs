@@ -61,20 +61,20 @@ pub(crate) fn run(parts: &[Part], reasons: &[String], address: &Address) -> Resu
         reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
         say(&format!("listening on {}{bound}{}", address.before, address.after));
     });
-    // Those that live when something failed here.
-    family.cut();
-    family.members.drain(..).for_each(|member| drop(member.bury(true)));
-    // What failed first is the cause.
-    family.failure.map_or(served, |failure| Err(End::Failed(failure)))
+    family.leave(&signals, served)
 }
 
 /// The command line for the members: with addresses in place of names, so that all have the same and none waits for a resolver.
-fn words(given: impl Iterator<Item = OsString>, address: &Address) -> Vec<OsString> {
+fn words(mut given: impl Iterator<Item = OsString>, address: &Address) -> Vec<OsString> {
     let listen = address.listen.to_string();
     let resolved = [("--listen", Some(&listen)), ("--to", address.upstream.as_ref())];
     let mut words = Vec::new();
     let mut value = None;
-    for word in given {
+    for word in given.by_ref() {
+        if value.is_none() && word == "--" {
+            words.push(word);
+            break;
+        }
         let of = |flag: &str| word.to_str().and_then(|word| word.strip_prefix(flag));
         let flag = resolved.iter().find_map(|&(flag, value)| Some((flag, of(flag)?, value?)));
         words.push(match (value.take(), flag) {
@@ -89,6 +89,8 @@ fn words(given: impl Iterator<Item = OsString>, address: &Address) -> Vec<OsStri
             (None, _) => word,
         });
     }
+    // After `--` nothing is a flag.
+    words.extend(given);
     words
 }
 
@@ -142,6 +144,21 @@ impl Family {
             }
             self.wait(signals)?;
         }
+    }
+
+    /// Ends those that live when something failed here, and waits until all have ended: signals still hurry them. `served` is how it went
+    /// until now; what failed first is the cause.
+    fn leave(&mut self, signals: &Signals, served: Result<(), End>) -> Result<(), End> {
+        let outcome = self.failure.take().map_or(served, |failure| Err(End::Failed(failure)));
+        self.cut();
+        while !self.members.is_empty() {
+            if let Err(failure) = self.wait(signals) {
+                tracing::debug!(%failure, "nobody hears signals any more: the processes are killed");
+                self.members.iter_mut().for_each(Process::kill);
+                self.members.drain(..).for_each(|member| drop(member.bury(true)));
+            }
+        }
+        outcome
     }
 
     /// Waits for a signal, or for word of a member, and does what it asks for.
@@ -330,6 +347,7 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signals::tests::raise;
 
     /// Not a test: what the processes of the tests below run. It takes no orders and does not end.
     #[test]
@@ -347,6 +365,7 @@ mod tests {
         line.set_nonblocking(true).unwrap();
         let process = Command::new("/proc/self/exe")
             .args(["--ignored", "--exact", "processes::parent::tests::as_a_deaf_member"])
+            .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
@@ -399,6 +418,27 @@ mod tests {
         drop(bury(family));
     }
 
+    /// Seen to fail, by waiting for ever: with a wait for the process alone, while the signals are blocked.
+    #[test]
+    fn one_that_does_not_end_after_a_failure_is_killed_at_the_third_signal() {
+        let signals = Signals::block().unwrap();
+        let (mut family, theirs) = family(true);
+        // The process has the only other end then, as a member has.
+        drop(theirs);
+        family.asked = 1;
+        // Two different ones: a signal that is pending already is not counted again.
+        raise(libc::SIGINT);
+        raise(libc::SIGTERM);
+        let served = Err(End::Failed(Failure::new(Kind::Failed, "the second cannot start".to_owned())));
+        let ended = family.leave(&signals, served);
+        assert!(
+            matches!(&ended, Err(End::Failed(cause)) if cause.to_string().contains("the second")),
+            "{ended:?}"
+        );
+        assert!(family.members.is_empty());
+        assert_eq!(family.asked, 3);
+    }
+
     #[test]
     fn members_get_addresses_in_place_of_names() {
         let address = |upstream: Option<&str>| Address {
@@ -423,5 +463,9 @@ mod tests {
             "a serve --to --listen 127.0.0.1:80 -- --"
         );
         assert_eq!(words("a serve --listening", None), "a serve --listening");
+        assert_eq!(
+            words("a serve --listen localhost:80 -- --listen localhost:80", two),
+            "a serve --listen 127.0.0.1:80 -- --listen localhost:80"
+        );
     }
 }
