@@ -6,7 +6,7 @@
 //! a few times what a turn takes, and what comes home goes back to it first: it is warm. The rest waits on the stack.
 //!
 //! How many that is follows the load. When less than a quarter is left, twice as many; when a receive found none though
-//! the stack has some, four times; after many turns that took less than an eighth, half: the more turns the more often
+//! the stack has some, all; after many turns that took less than an eighth, half: the more turns the more often
 //! receives found none.
 
 use std::cell::Cell;
@@ -99,19 +99,18 @@ impl Home {
     /// As [`turn`](Self::turn), of a turn in which some were taken.
     fn turned(&self, least: u16, count: u16, short: bool) -> u16 {
         let depth = self.depth.get().min(count);
-        let times = match (short, least < depth / 4) {
-            _ if self.stacked.get() == 0 => 1,
-            (true, _) => 4,
-            (false, true) => 2,
-            (false, false) => 1,
+        let more = self.stacked.get() > 0;
+        let mut depth = match (short, least < depth / 4) {
+            (true, _) if more => count,
+            (false, true) if more => depth.saturating_mul(2),
+            _ => depth,
         };
-        let mut depth = depth.saturating_mul(times);
         if short || least < depth - depth / 8 {
             self.calm.set(0);
         } else {
             self.calm.set(self.calm.get() + 1);
         }
-        if short && times > 1 {
+        if short && more {
             self.patience.set((self.patience.get().saturating_mul(4)).min(CALM_TURNS.end));
         } else if self.calm.get() >= self.patience.get() {
             self.calm.set(0);
@@ -120,9 +119,7 @@ impl Home {
         }
         let depth = depth.max(LEAST).min(count);
         self.depth.set(depth);
-        // Who found none shall find one, however many they are.
-        let wanted = if short { count } else { depth };
-        wanted.saturating_sub(self.offered.get()).min(self.stacked.get())
+        depth.saturating_sub(self.offered.get()).min(self.stacked.get())
     }
 }
 
@@ -188,6 +185,14 @@ mod tests {
         calm(&home, 1);
         assert_eq!(turn(&home, COUNT), LEAST);
         assert_eq!(turn(&home, COUNT), COUNT);
+        for take in (100..COUNT).step_by(100) {
+            let home = full();
+            calm(&home, 1);
+            turn(&home, take);
+            for _ in 0..10 {
+                assert_eq!(turn(&home, take), take);
+            }
+        }
     }
 
     #[test]

@@ -221,9 +221,6 @@ fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     Ok((core, report))
 }
 
-/// Sleeps shorter than this are sat out.
-const NEAR: Duration = Duration::from_micros(10);
-
 fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
@@ -367,8 +364,8 @@ impl Core {
             return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
         }
         let plan = self.next_wake();
-        if let Some(left) = plan.map(|plan| plan.left()).filter(|left| *left < NEAR) {
-            return self.sit_out(Instant::now() + left);
+        if let Some(plan) = plan.filter(Plan::is_near) {
+            return self.sit_out(Instant::now() + plan.left());
         }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
@@ -379,13 +376,16 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
+        // The time that submissions take is not the wake's.
+        let submits = self.ring.wants_enter();
         let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
         doorbell.cancel_sleep();
-        if let Some(plan) = plan.filter(|_| !self.ring.has_completions()) {
+        let timer = plan.filter(|_| !self.ring.has_completions());
+        if let Some(plan) = timer.filter(|_| !submits) {
             self.timers.slept(plan);
         }
         if let Some(parked) = parked {
-            self.awake(parked);
+            self.awake(parked, timer.is_none());
         }
         entered
     }
@@ -432,7 +432,7 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.next_wake().map(|plan| Instant::now() + plan.left());
+        let due = self.next_wake().map(|plan| Instant::now() + plan.first());
         let found = self.spin.look(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()
@@ -443,9 +443,12 @@ impl Core {
     }
 
     /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
-    fn awake(&self, parked: Instant) {
+    fn awake(&self, parked: Instant, by_others: bool) {
         let (counters, now) = (&self.shared.counters, Instant::now());
-        self.spin.slept(now - parked);
+        // That a timer was near is no reason to look about for work.
+        if by_others {
+            self.spin.slept(now - parked);
+        }
         if !self.options.measure_time {
             return;
         }
