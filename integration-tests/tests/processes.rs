@@ -236,7 +236,12 @@ fn one_that_cannot_be_started_later_ends_all_with_1() {
         mode(0o755);
         let mut early = true;
         let ended = launch(&tree).processes("auto-core").program(&copy).run_while(|pid| {
-            let first = watch::until("a process has been started", || procfs::children(pid).first().copied());
+            // One that has not come to execve(2) yet would fail there: then no process can be started at all.
+            let first = watch::until("a process has been started", || {
+                let first = procfs::children(pid).first().copied()?;
+                let words = std::fs::read(format!("/proc/{first}/cmdline")).ok()?;
+                words.split(|byte| *byte == 0).any(|word| word == b"--member").then_some(first)
+            });
             let first = Pid::from_raw(first as i32).expect("not 0");
             // It does not come up before nobody can be started any more.
             kill_process(first, Signal::STOP).expect("a living member");
@@ -266,8 +271,14 @@ fn a_policy_from_outside_is_overridden_in_each_and_told() {
     }
     let (tree, ..) = tree();
     let list = std::fs::read_to_string("/sys/devices/system/node/has_memory").expect("just seen");
-    let node = cpus::parse_list(&list)[0];
-    for (flag, overridden) in [("--interleave", true), ("--preferred", true), ("--membind", false)] {
+    let nodes = cpus::parse_list(&list);
+    if nodes.len() < 2 {
+        println!("one node: it cannot be told whether a member prefers another than its own");
+    }
+    let (first, last) = (nodes[0], nodes[nodes.len() - 1]);
+    for (flag, node, overridden) in
+        [("--interleave", first, true), ("--preferred", last, true), ("--membind", first, false)]
+    {
         let server = launch(&tree).under(&["numactl", &format!("{flag}={node}")]).start();
         let members = members(&server);
         server.signal(Signal::USR1);
@@ -280,6 +291,20 @@ fn a_policy_from_outside_is_overridden_in_each_and_told() {
             let maps = numa_maps::of(member.as_raw_nonzero().get() as u32).expect("the kernel has NUMA");
             let spread = maps.iter().filter(|map| map.policy.starts_with("interleave")).count();
             assert_eq!(spread, 0, "{flag}: of {} mappings", maps.len());
+            let is_of = |map: &&numa_maps::Mapping, policy: &str| {
+                map.policy.starts_with(policy) && map.policy.ends_with(&format!(":{node}"))
+            };
+            let is_home = maps.iter().any(|map| map.bound_to() == Some(node));
+            if nodes.len() > 1 && !is_home {
+                let preferring: Vec<_> = maps.iter().filter(|map| is_of(map, "prefer")).collect();
+                assert!(preferring.is_empty(), "{flag}={node}: {preferring:?}");
+            }
+            if flag == "--membind" {
+                assert!(is_home, "{flag}={node}: nothing of {} mappings is bound to it", maps.len());
+                let elsewhere: Vec<_> =
+                    maps.iter().filter(|map| map.policy.starts_with("bind") && !is_of(map, "bind")).collect();
+                assert!(elsewhere.is_empty(), "{flag}={node}: {elsewhere:?}");
+            }
         }
         let ended = server.stop();
         let told = ended.err.iter().filter(|line| line.contains("override the policy")).count();

@@ -120,7 +120,7 @@ mod out_of_memory {
         ffi::{c_int, c_void},
         os::unix::process::ExitStatusExt,
         process::Command,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     };
 
     use annulus_numa::image;
@@ -131,9 +131,12 @@ mod out_of_memory {
     /// What the handler's own calls have where mremap(2) has no argument.
     const OWN: u32 = 0x616e_6e75;
     static LEFT: AtomicUsize = AtomicUsize::new(0);
+    static HAS_FIRED: AtomicBool = AtomicBool::new(false);
+    /// What a process says that runs on after a move that had no memory.
+    const RAN_ON: &[u8] = b"ran on\n";
 
     /// The process ends at once, whichever mapping is gone: it never runs on without it. Seen to fail, by SIGSEGV at the first: with the
-    /// error returned and nothing looked at.
+    /// error returned and nothing looked at; and by the mark of one that ran on until it fell over the mapping that is gone.
     pub(super) fn at_each_constant() {
         if std::env::var_os("ASAN_OPTIONS").is_some() {
             return println!(
@@ -152,7 +155,15 @@ mod out_of_memory {
                 println!("image: ended by lack of memory at each of {nth} mappings");
                 return;
             }
+            assert!(
+                !output.stdout.ends_with(RAN_ON),
+                "it ran on without mapping {nth}, and ended with {status}"
+            );
             // What the C library reads when a call fails may be what is gone: then the process ends by that.
+            assert!(
+                matches!(status.signal(), Some(libc::SIGABRT | libc::SIGSEGV)),
+                "at mapping {nth}: {status}: {said}"
+            );
             if nth == 0 {
                 assert_eq!(status.signal(), Some(libc::SIGABRT), "{said}");
                 assert!(said.contains("out of memory while the program's constants were moved"), "{said}");
@@ -169,8 +180,21 @@ mod out_of_memory {
         // No core file.
         super::set_dumpable_behavior(super::DumpableBehavior::NotDumpable).expect("it may");
         LEFT.store(nth, Ordering::Relaxed);
+        // Made before: the constants may be what is gone then.
+        let ran_on = RAN_ON.to_vec();
         trap();
-        image::bring_here().expect("one thread");
+        let copied = image::bring_here();
+        if HAS_FIRED.load(Ordering::Relaxed) {
+            // By no function of a library: what those read may be gone.
+            let (mut rax, from) = (libc::SYS_write, ran_on.as_ptr());
+            // SAFETY: write(2) reads a vector of ours of this length; the instruction overwrites rcx and r11, nothing else.
+            unsafe {
+                std::arch::asm!("syscall", inout("rax") rax, in("rdi") libc::STDOUT_FILENO, in("rsi") from, in("rdx") ran_on.len(),
+                    out("rcx") _, out("r11") _, options(nostack));
+            }
+            std::hint::black_box(&mut rax);
+        }
+        copied.expect("one thread");
     }
 
     fn trap() {
@@ -211,6 +235,7 @@ mod out_of_memory {
             let left = LEFT.load(Ordering::Relaxed);
             LEFT.store(left.wrapping_sub(1), Ordering::Relaxed);
             registers[libc::REG_RAX as usize] = if left == 0 {
+                HAS_FIRED.store(true, Ordering::Relaxed);
                 libc::munmap(std::ptr::without_provenance_mut(to as usize), new_len as usize);
                 -i64::from(libc::ENOMEM)
             } else {
