@@ -58,16 +58,21 @@ fn a_file_is_copied_where_no_pipe_can_be_had() {
     });
 }
 
+/// Both streams of a relay, each behind its peer.
+async fn to_relay() -> annulus::Result<(Std, TcpStream, TcpStream, Std)> {
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let client = Std::connect(listener.local_addr()).unwrap();
+    let (a, b) = (listener.accept().await?, TcpStream::connect(door.local_addr().unwrap()).await?);
+    Ok((client, a, b, door.accept().unwrap().0))
+}
+
 #[test]
 fn a_relay_copies_where_no_pipe_can_be_had() {
     const LEN: usize = 8 << 20;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     on_one_core(move || async move {
-        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut client = Std::connect(listener.local_addr()).unwrap();
-        let (a, b) = (listener.accept().await?, TcpStream::connect(door.local_addr().unwrap()).await?);
-        let mut upstream = door.accept().unwrap().0;
+        let (mut client, a, b, mut upstream) = to_relay().await?;
         let limit = leave_none();
         // Bulk, for which there would be a pipe.
         let sends = thread::spawn(move || {
@@ -105,11 +110,7 @@ fn a_relay_that_gets_no_pipe_goes_back_to_messages() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for road in [Road::Inline, Road::Ring] {
         on_one_core(move || async move {
-            let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let mut client = Std::connect(listener.local_addr()).unwrap();
-            let (a, b) = (listener.accept().await?, TcpStream::connect(door.local_addr().unwrap()).await?);
-            let mut upstream = door.accept().unwrap().0;
+            let (mut client, a, b, mut upstream) = to_relay().await?;
             let (tell, told) = annulus::channel::oneshot();
             let limit = leave_none();
             let sends = thread::spawn(move || {

@@ -111,7 +111,7 @@ impl Home {
             self.calm.set(self.calm.get() + 1);
         }
         if short && more {
-            self.patience.set((self.patience.get().saturating_mul(4)).min(CALM_TURNS.end));
+            self.patience.set(self.patience.get().saturating_mul(4).min(CALM_TURNS.end));
         } else if self.calm.get() >= self.patience.get() {
             self.calm.set(0);
             self.patience.set((self.patience.get() / 2).max(CALM_TURNS.start));

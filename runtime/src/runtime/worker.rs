@@ -340,9 +340,7 @@ impl Core {
         self.timers.fire();
         self.ring_peers();
         if !self.tasks.is_idle() {
-            if self.ring.wants_enter() {
-                self.ring.enter(Wait::No)?;
-            }
+            self.enter_if_wanted()?;
         } else {
             self.park()?;
         }
@@ -358,10 +356,16 @@ impl Core {
         Ok(())
     }
 
+    /// Hands submissions over, and lets the kernel do what it has put off; nothing where there is neither.
+    #[inline(always)]
+    fn enter_if_wanted(&self) -> Result<()> {
+        if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
+    }
+
     /// Sleeps until a completion, a timer or a ring of the doorbell.
     fn park(&self) -> Result<()> {
         if self.spin.is_worth_while() && self.find_work() {
-            return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
+            return self.enter_if_wanted();
         }
         let plan = self.next_wake();
         if let Some(plan) = plan.filter(Plan::is_near) {
@@ -372,7 +376,7 @@ impl Core {
         // The look that counts: whatever was put in place before this is found now or rings the bell.
         if self.must_not_sleep() {
             doorbell.cancel_sleep();
-            return if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) };
+            return self.enter_if_wanted();
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
@@ -393,13 +397,11 @@ impl Core {
     /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about until then.
     #[cold]
     fn sit_out(&self, due: Instant) -> Result<()> {
-        if self.ring.wants_enter() {
-            self.ring.enter(Wait::No)?;
-        }
+        self.enter_if_wanted()?;
         while !self.ring.has_completions() && !self.must_not_sleep() && Instant::now() < due {
             std::hint::spin_loop();
         }
-        if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
+        self.enter_if_wanted()
     }
 
     /// How the core sleeps if nothing happens: until the next timer, or until its memory may grow again.
@@ -427,7 +429,7 @@ impl Core {
     #[cold]
     fn find_work(&self) -> bool {
         let counters = &self.shared.counters;
-        if self.ring.wants_enter() && self.ring.enter(Wait::No).is_err() {
+        if self.enter_if_wanted().is_err() {
             // The enter that waits will fail as well, and say so.
             return false;
         }
