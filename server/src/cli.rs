@@ -12,12 +12,12 @@ use annulus::transfer::Road;
 use annulus::{PlacementPolicy, Runtime};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::accept_loop::{AcceptLoop, Steer};
 use crate::descriptors;
-use crate::door::{Door, Steer};
 use crate::exit::Failure;
-use crate::processes::member::{FLAG, Given, Member};
+use crate::processes::member::{FLAG, Member, MemberArgs};
 use crate::processes::parent::End;
-use crate::processes::{Address, Processes, Wishes};
+use crate::processes::{Address, Processes, SplitConstraints};
 use crate::signals::{Orders, Signals};
 use crate::supervise::supervise;
 use crate::{doctor, logging, numa_bench, processes, proxy, serve, topology};
@@ -31,7 +31,7 @@ struct Cli {
 
     /// Serve with the cores of one node, for the process that says so
     #[arg(long, hide = true)]
-    member: Option<Given>,
+    member: Option<MemberArgs>,
 
     /// Say more in the log: -v info, -vv debug, -vvv trace
     #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
@@ -285,15 +285,16 @@ pub(crate) fn run() -> Result<(), Failure> {
         Command::Serve { root, listen, common } => {
             serve::check_root(&root)?;
             let address = common.address(listen, "http://", None);
-            begin(&common, address, cli.member, |door| {
-                let settings = Arc::new(serve::Settings { door, root, road: common.road });
+            begin(&common, address, cli.member, |accept_loop| {
+                let settings = Arc::new(serve::Settings { accept_loop, root, road: common.road });
                 move || serve::on_core(Arc::clone(&settings))
             })
         }
         Command::Proxy { to, listen, common } => {
             let address = common.address(listen, "", Some(&to));
-            begin(&common, address, cli.member, |door| {
-                let settings = Arc::new(proxy::Settings { door, upstream: to.addresses, road: common.road });
+            begin(&common, address, cli.member, |accept_loop| {
+                let settings =
+                    Arc::new(proxy::Settings { accept_loop, upstream: to.addresses, road: common.road });
                 move || proxy::on_core(Arc::clone(&settings))
             })
         }
@@ -316,8 +317,8 @@ impl Common {
 fn begin<F, Fut>(
     common: &Common,
     address: Address,
-    given: Option<Given>,
-    root: impl FnOnce(Door) -> F,
+    given: Option<MemberArgs>,
+    root: impl FnOnce(AcceptLoop) -> F,
 ) -> Result<(), Failure>
 where
     F: Fn() -> Fut + Send + Sync + 'static,
@@ -325,13 +326,14 @@ where
 {
     if let Some(given) = given {
         let member = Arc::new(Member::take(given)?);
-        return start(common, Some(&member), root(Door::new(address, Some(Arc::clone(&member)))));
+        return start(common, Some(&member), root(AcceptLoop::new(address, Some(Arc::clone(&member)))));
     }
-    let wishes = Wishes { placement: common.placement, named_pollers: common.sqpoll_cpus.is_some() };
+    let constraints =
+        SplitConstraints { placement: common.placement, named_pollers: common.sqpoll_cpus.is_some() };
     if common.processes != Processes::One {
-        let (parts, reasons) = processes::parts(common.processes, &common.cores, common.nic.as_deref())?;
-        if processes::split(common.processes, wishes, &parts)? {
-            match processes::parent::run(&parts, &reasons, &address) {
+        let (shares, reasons) = processes::shares(common.processes, &common.cores, common.nic.as_deref())?;
+        if processes::split(common.processes, constraints, &shares)? {
+            match processes::parent::run(&shares, &reasons, &address) {
                 Err(End::CannotStart(failure)) if common.processes.may_be_one() => {
                     tracing::warn!("{failure}; one process serves with all cores");
                 }
@@ -340,7 +342,7 @@ where
             }
         }
     }
-    start(common, None, root(Door::new(address, None)))
+    start(common, None, root(AcceptLoop::new(address, None)))
 }
 
 /// Starts the runtime with `root` on each core, and waits for its end.

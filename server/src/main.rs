@@ -2,18 +2,18 @@
 //!
 //! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
 
+mod accept_loop;
 mod cli;
 mod descriptors;
 mod doctor;
-mod door;
 mod exit;
+mod first_of;
 mod http;
+mod lingering_close;
 mod logging;
 mod numa_bench;
-mod parting;
 mod processes;
 mod proxy;
-mod race;
 mod serve;
 mod signals;
 mod stats;

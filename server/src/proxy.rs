@@ -7,9 +7,9 @@ use std::time::Duration;
 use annulus::net::TcpStream;
 use annulus::transfer::{self, Road};
 
-use crate::door::{self, Door};
+use crate::accept_loop::{self, AcceptLoop};
 use crate::exit::Failure;
-use crate::parting::part;
+use crate::lingering_close::lingering_close;
 
 /// How long one upstream address may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// Where clients come in.
-    pub(crate) door: Door,
+    pub(crate) accept_loop: AcceptLoop,
     /// Where they are carried to: the addresses of one name, tried in turn.
     pub(crate) upstream: Vec<SocketAddr>,
     /// The road for bulk.
@@ -27,14 +27,14 @@ pub(crate) struct Settings {
 
 /// The root task of one core.
 pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
-    let listener = settings.door.open()?;
-    door::accept(listener, |client| carry(Arc::clone(&settings), client)).await
+    let listener = settings.accept_loop.open()?;
+    accept_loop::accept(listener, |client| carry(Arc::clone(&settings), client)).await
 }
 
 /// Carries one connection from its first byte to its last.
 async fn carry(settings: Arc<Settings>, client: TcpStream) {
     let Some((server, address)) = reach(&settings.upstream).await else {
-        part(client).await;
+        lingering_close(client).await;
         return;
     };
     let end = transfer::relay(client, server, settings.road).await;

@@ -18,41 +18,41 @@ use annulus::numa::verify::where_pages_lie;
 use annulus::numa::{CpuSet, NodeId};
 use rustix::net::sockopt::socket_acceptconn;
 
-use super::Part;
+use super::ProcessShare;
 use crate::exit::{Failure, Kind, speak_as};
 use crate::signals::Signal;
 
-/// The flag that makes a process a member; what it says is [`Given`].
+/// The flag that makes a process a member; what it says is [`MemberArgs`].
 pub(crate) const FLAG: &str = "--member";
 
 /// What a member is told when it starts: its node, its cores, and the descriptors of their listening sockets, such as
 /// `1:2-3:5,6`. Its standard input is the line to the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct MemberArgs {
     node: NodeId,
     cores: CpuSet,
     sockets: Vec<RawFd>,
 }
 
-impl Given {
-    /// For the process that gets the cores of `part`.
-    pub(crate) fn new(part: &Part, sockets: &[OwnedFd]) -> Self {
-        Given {
-            node: part.node,
-            cores: part.cores.iter().copied().collect(),
+impl MemberArgs {
+    /// For the process that gets the cores of `share`.
+    pub(crate) fn new(share: &ProcessShare, sockets: &[OwnedFd]) -> Self {
+        MemberArgs {
+            node: share.node,
+            cores: share.cores.iter().copied().collect(),
             sockets: sockets.iter().map(AsRawFd::as_raw_fd).collect(),
         }
     }
 }
 
-impl fmt::Display for Given {
+impl fmt::Display for MemberArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sockets: Vec<_> = self.sockets.iter().map(RawFd::to_string).collect();
         write!(f, "{}:{}:{}", self.node, self.cores, sockets.join(","))
     }
 }
 
-impl FromStr for Given {
+impl FromStr for MemberArgs {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -64,7 +64,11 @@ impl FromStr for Given {
             let sockets: Vec<RawFd> = sockets.collect::<Option<_>>()?;
             let all_differ = sockets.iter().collect::<BTreeSet<_>>().len() == sockets.len();
             let one_for_each = cores.len() == sockets.len();
-            (one_for_each && all_differ && parts.next().is_none()).then_some(Given { node, cores, sockets })
+            (one_for_each && all_differ && parts.next().is_none()).then_some(MemberArgs {
+                node,
+                cores,
+                sockets,
+            })
         };
         parse().ok_or("only annulus itself says this, to the processes that it starts")
     }
@@ -85,7 +89,7 @@ impl Member {
     ///
     /// # Errors
     /// [`Kind::Input`] when a descriptor is no listening socket: somebody else than `annulus` has said so.
-    pub(crate) fn take(given: Given) -> Result<Self, Failure> {
+    pub(crate) fn take(given: MemberArgs) -> Result<Self, Failure> {
         let failed = |error| Failure::failed("cannot take what the starting process has given", error);
         let take = |&fd: &RawFd| {
             // SAFETY: looked at for the length of one system call, which fails if it is not open.
@@ -238,7 +242,7 @@ mod tests {
     #[test]
     fn what_is_given_is_understood() {
         for text in ["1:2-3:5,6", "0:7:3"] {
-            assert_eq!(text.parse::<Given>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<MemberArgs>().unwrap().to_string(), text);
         }
         for text in [
             "",
@@ -253,7 +257,7 @@ mod tests {
             "1:2:2",
             "1:2:-1",
         ] {
-            assert!(text.parse::<Given>().is_err(), "{text:?}");
+            assert!(text.parse::<MemberArgs>().is_err(), "{text:?}");
         }
     }
 

@@ -43,7 +43,7 @@ impl Processes {
 
 /// The cores of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct ProcessShare {
     /// Where its memory comes from.
     pub(crate) node: NodeId,
     /// The CPUs of its cores, in the order of their plan.
@@ -58,25 +58,26 @@ pub(crate) struct Part {
 ///
 /// # Errors
 /// Those of the topology and the plan.
-pub(crate) fn parts(
+pub(crate) fn shares(
     asked: Processes,
     cores: &CoreSelection,
     nic: Option<&str>,
-) -> Result<(Vec<Part>, Vec<String>), Failure> {
+) -> Result<(Vec<ProcessShare>, Vec<String>), Failure> {
     let topology = Topology::discover()?;
     let plan = CorePlan::under(&topology, cores, &Circumstances::of_this_process(nic)?)?;
-    let mut parts = divide(&topology, &plan);
+    let mut shares = divide(&topology, &plan);
     if matches!(asked, Processes::Core | Processes::AutoCore) {
-        let of_core = |part: &Part, cpu: &CpuId| Part { cores: vec![*cpu], ..part.clone() };
-        parts = parts.iter().flat_map(|part| part.cores.iter().map(move |cpu| of_core(part, cpu))).collect();
+        let of_core = |share: &ProcessShare, cpu: &CpuId| ProcessShare { cores: vec![*cpu], ..share.clone() };
+        shares =
+            shares.iter().flat_map(|share| share.cores.iter().map(move |cpu| of_core(share, cpu))).collect();
     }
-    Ok((parts, plan.reasons().to_vec()))
+    Ok((shares, plan.reasons().to_vec()))
 }
 
-fn divide(topology: &Topology, plan: &CorePlan) -> Vec<Part> {
-    let part = |(node, cores): (NodeId, Vec<&PlannedCore>)| {
+fn divide(topology: &Topology, plan: &CorePlan) -> Vec<ProcessShare> {
+    let share = |(node, cores): (NodeId, Vec<&PlannedCore>)| {
         let near = || topology.cpus().iter().filter(|cpu| topology.memory_node(cpu.node) == Some(node));
-        Part {
+        ProcessShare {
             node,
             // As the process will plan them: a list runs in the order of the CPU numbers.
             cores: cores.iter().map(|core| core.cpu).collect::<CpuSet>().iter().collect(),
@@ -84,26 +85,30 @@ fn divide(topology: &Topology, plan: &CorePlan) -> Vec<Part> {
             some_without_memory: near().any(|cpu| cpu.node != node),
         }
     };
-    plan.by_memory().into_iter().map(part).collect()
+    plan.by_memory().into_iter().map(share).collect()
 }
 
 /// What speaks against more than one process, whatever was asked for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wishes {
+pub(crate) struct SplitConstraints {
     /// Where memory has to lie.
     pub(crate) placement: PlacementPolicy,
     /// Whether CPUs for submission pollers were named, which are dealt out to all cores in turn.
     pub(crate) named_pollers: bool,
 }
 
-/// Whether to serve with a process for each of the parts.
+/// Whether to serve with a process for each of the shares.
 ///
 /// # Errors
 /// [`crate::exit::Kind::Input`] when it was asked for and another option stands against it.
-pub(crate) fn split(asked: Processes, wishes: Wishes, parts: &[Part]) -> Result<bool, Failure> {
-    let against = if wishes.placement == PlacementPolicy::Off {
+pub(crate) fn split(
+    asked: Processes,
+    constraints: SplitConstraints,
+    shares: &[ProcessShare],
+) -> Result<bool, Failure> {
+    let against = if constraints.placement == PlacementPolicy::Off {
         Some("--placement off places nothing")
-    } else if wishes.named_pollers {
+    } else if constraints.named_pollers {
         Some("--sqpoll-cpus deals out its CPUs to the cores of one process")
     } else {
         None
@@ -114,7 +119,7 @@ pub(crate) fn split(asked: Processes, wishes: Wishes, parts: &[Part]) -> Result<
         (_, Some(why)) => {
             Err(Failure::input(format!("several processes cannot be: {why}; leave out one of the two")))
         }
-        (_, None) if parts.len() < 2 => {
+        (_, None) if shares.len() < 2 => {
             tracing::info!("all cores take their memory from one node: one process, nothing to split");
             Ok(false)
         }
@@ -144,11 +149,12 @@ mod tests {
     use super::*;
     use crate::exit::Kind;
 
-    const PLAIN: Wishes = Wishes { placement: PlacementPolicy::Prefer, named_pollers: false };
+    const PLAIN: SplitConstraints =
+        SplitConstraints { placement: PlacementPolicy::Prefer, named_pollers: false };
 
-    fn part(node: u32) -> Part {
+    fn of_node(node: u32) -> ProcessShare {
         let cpu = CpuId(node);
-        Part { node: NodeId(node), cores: vec![cpu], cpus: cpu.into(), some_without_memory: false }
+        ProcessShare { node: NodeId(node), cores: vec![cpu], cpus: cpu.into(), some_without_memory: false }
     }
 
     /// As the guest `4odd`: two CPUs on each of nodes 0, 1 and 2, of which 2 has no memory and is near 1.
@@ -176,12 +182,12 @@ mod tests {
         };
         let topology = Topology::new(machine).unwrap();
         let divided = |list: &str| {
-            let parts = divide(&topology, &CorePlan::new(&topology, &list.parse().unwrap()).unwrap());
-            let text = |part: Part| {
-                let cores: CpuSet = part.cores.iter().copied().collect();
-                format!("{}: {cores} of {}, {}", part.node, part.cpus, part.some_without_memory)
+            let shares = divide(&topology, &CorePlan::new(&topology, &list.parse().unwrap()).unwrap());
+            let text = |share: ProcessShare| {
+                let cores: CpuSet = share.cores.iter().copied().collect();
+                format!("{}: {cores} of {}, {}", share.node, share.cpus, share.some_without_memory)
             };
-            parts.into_iter().map(text).collect::<Vec<_>>()
+            shares.into_iter().map(text).collect::<Vec<_>>()
         };
         assert_eq!(divided("all"), ["0: 0-1 of 0-1, false", "1: 2-5 of 2-5, true"]);
         assert_eq!(divided("1,3,5"), ["0: 1 of 0-1, false", "1: 3,5 of 2-5, true"]);
@@ -190,19 +196,19 @@ mod tests {
 
     #[test]
     fn several_nodes_are_split_unless_something_stands_against_it() {
-        let (one, two) = (vec![part(0)], vec![part(0), part(1)]);
+        let (one, two) = (vec![of_node(0)], vec![of_node(0), of_node(1)]);
         for asked in [Processes::Auto, Processes::Node] {
             assert!(split(asked, PLAIN, &two).unwrap());
             assert!(!split(asked, PLAIN, &one).unwrap());
         }
         assert!(!split(Processes::One, PLAIN, &two).unwrap());
-        let off = Wishes { placement: PlacementPolicy::Off, ..PLAIN };
-        for (wishes, word) in
-            [(off, "--placement"), (Wishes { named_pollers: true, ..PLAIN }, "--sqpoll-cpus")]
+        let off = SplitConstraints { placement: PlacementPolicy::Off, ..PLAIN };
+        for (constraints, word) in
+            [(off, "--placement"), (SplitConstraints { named_pollers: true, ..PLAIN }, "--sqpoll-cpus")]
         {
-            assert!(!split(Processes::Auto, wishes, &two).unwrap());
-            assert!(!split(Processes::One, wishes, &two).unwrap());
-            let refused = split(Processes::Node, wishes, &two).unwrap_err();
+            assert!(!split(Processes::Auto, constraints, &two).unwrap());
+            assert!(!split(Processes::One, constraints, &two).unwrap());
+            let refused = split(Processes::Node, constraints, &two).unwrap_err();
             assert_eq!(refused.kind(), Kind::Input);
             assert!(refused.to_string().contains(word), "{refused}");
         }

@@ -16,8 +16,8 @@ use annulus::numa::thread::{InheritedPolicy, inherited_policy, starting_at};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
-use super::member::{END, FLAG, Given, SHOW};
-use super::{Address, Part};
+use super::member::{END, FLAG, MemberArgs, SHOW};
+use super::{Address, ProcessShare};
 use crate::descriptors;
 use crate::exit::{Failure, Kind, say};
 use crate::signals::{Signal, Signals};
@@ -37,31 +37,31 @@ impl<E: Into<Failure>> From<E> for End {
     }
 }
 
-/// Serves `address` with a process for each of the parts, until all have ended. `reasons` say why the cores are fewer than the CPUs.
+/// Serves `address` with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer than the CPUs.
 ///
 /// # Errors
 /// Why it could not start; else the first failure of a member, which ends the others.
-pub(crate) fn run(parts: &[Part], reasons: &[String], address: &Address) -> Result<(), End> {
+pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], address: &Address) -> Result<(), End> {
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     descriptors::raise_limit();
     let options = ListenOptions::new().steer_by_cpu(address.steer_by_cpu);
-    let cpus: Vec<_> = parts.iter().flat_map(|part| part.cores.iter().copied()).collect();
+    let cpus: Vec<_> = shares.iter().flat_map(|share| share.cores.iter().copied()).collect();
     let mut sockets = listening_sockets(address.listen, &options, &cpus)?;
     let bound = bound(&sockets)?;
-    let waiting = parts.iter().map(|part| {
-        let later = sockets.split_off(part.cores.len());
-        (part, std::mem::replace(&mut sockets, later))
+    let waiting = shares.iter().map(|share| {
+        let later = sockets.split_off(share.cores.len());
+        (share, std::mem::replace(&mut sockets, later))
     });
     let words = words(std::env::args_os(), address);
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
-    let mut family = Family { policy, ..Family::default() };
-    let served = family.serve(&signals, waiting, &words, || {
+    let mut group = ProcessGroup { policy, ..ProcessGroup::default() };
+    let served = group.serve(&signals, waiting, &words, || {
         // Not before: where none can be started, the process for all cores says it.
         reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
         say(&format!("listening on {}{bound}{}", address.before, address.after));
     });
-    family.leave(&signals, served)
+    group.leave(&signals, served)
 }
 
 /// The command line for the members: with addresses in place of names, so that all have the same and none waits for a resolver.
@@ -105,7 +105,7 @@ fn bound(sockets: &[OwnedFd]) -> Result<SocketAddr, Failure> {
 
 /// The members that live, and how far they have come.
 #[derive(Debug, Default)]
-struct Family {
+struct ProcessGroup {
     members: Vec<Process>,
     /// The memory policy that the program came with, where it is another than theirs.
     policy: Option<InheritedPolicy>,
@@ -116,21 +116,21 @@ struct Family {
     failure: Option<Failure>,
 }
 
-impl Family {
+impl ProcessGroup {
     /// Starts the members with the `words` of the command line, says when all listen, and waits for their end.
     fn serve<'a>(
         &mut self,
         signals: &Signals,
-        mut waiting: impl Iterator<Item = (&'a Part, Vec<OwnedFd>)>,
+        mut waiting: impl Iterator<Item = (&'a ProcessShare, Vec<OwnedFd>)>,
         words: &[OsString],
         all_listen: impl Fn(),
     ) -> Result<(), End> {
         loop {
             if self.members.iter().all(|member| member.ready) && self.asked == 0 && self.failure.is_none() {
                 match waiting.next() {
-                    Some((part, sockets)) => {
+                    Some((share, sockets)) => {
                         let is_first = self.members.is_empty();
-                        self.members.push(Process::start(part, sockets, words, is_first)?);
+                        self.members.push(Process::start(share, sockets, words, is_first)?);
                     }
                     None if !self.listening => {
                         self.listening = true;
@@ -155,7 +155,7 @@ impl Family {
             if let Err(failure) = self.wait(signals) {
                 tracing::debug!(%failure, "nobody hears signals any more: the processes are killed");
                 self.members.iter_mut().for_each(Process::kill);
-                self.members.drain(..).for_each(|member| drop(member.bury(true)));
+                self.members.drain(..).for_each(|member| drop(member.reap(true)));
             }
         }
         outcome
@@ -197,7 +197,7 @@ impl Family {
             if lives.is_err() {
                 member.kill();
             }
-            failure = failure.or(lives.err()).or(member.bury(self.asked > 0));
+            failure = failure.or(lives.err()).or(member.reap(self.asked > 0));
         }
         if failure.is_some() && self.failure.is_none() {
             self.failure = failure;
@@ -258,9 +258,14 @@ struct Process {
 }
 
 impl Process {
-    /// Starts the program once more, with these words, on the part's node and with the sockets.
-    fn start(part: &Part, sockets: Vec<OwnedFd>, words: &[OsString], is_first: bool) -> Result<Self, End> {
-        let what = format!("cannot start the process of node {}", part.node);
+    /// Starts the program once more, with these words, on the share's node and with the sockets.
+    fn start(
+        share: &ProcessShare,
+        sockets: Vec<OwnedFd>,
+        words: &[OsString],
+        is_first: bool,
+    ) -> Result<Self, End> {
+        let what = format!("cannot start the process of node {}", share.node);
         let failed = |error| Failure::failed(&what, error);
         let (line, theirs) = UnixStream::pair().map_err(failed)?;
         line.set_nonblocking(true).map_err(failed)?;
@@ -273,11 +278,11 @@ impl Process {
         command
             .arg0(words.next().unwrap_or_else(|| "annulus".into()))
             .arg(FLAG)
-            .arg(Given::new(part, &sockets).to_string())
+            .arg(MemberArgs::new(share, &sockets).to_string())
             .args(words)
             .stdin(OwnedFd::from(theirs));
-        let memory = part.some_without_memory.then_some(part.node);
-        let process = starting_at(&part.cpus, memory, || command.spawn())?.map_err(|error| {
+        let memory = share.some_without_memory.then_some(share.node);
+        let process = starting_at(&share.cpus, memory, || command.spawn())?.map_err(|error| {
             // No /proc, or a filter that lets no program start another.
             let refused = matches!(
                 error.raw_os_error(),
@@ -291,7 +296,7 @@ impl Process {
                 format!("{what}: {error}; mount /proc and allow execve, or serve with --processes one"),
             ))
         })?;
-        Ok(Process { node: part.node, process, line, ready: false, killed: false })
+        Ok(Process { node: share.node, process, line, ready: false, killed: false })
     }
 
     /// It ends as soon as the kernel can.
@@ -319,7 +324,7 @@ impl Process {
     }
 
     /// Learns how it ended, and says what of it is a failure.
-    fn bury(mut self, asked_to_end: bool) -> Option<Failure> {
+    fn reap(mut self, asked_to_end: bool) -> Option<Failure> {
         let status = match self.process.wait() {
             Ok(status) => status,
             Err(error) => return Some(Failure::failed("cannot learn how a process ended", error)),
@@ -360,7 +365,7 @@ mod tests {
     }
 
     /// With one member, and the other end of its line.
-    fn family(ready: bool) -> (Family, UnixStream) {
+    fn group(ready: bool) -> (ProcessGroup, UnixStream) {
         let (line, theirs) = UnixStream::pair().unwrap();
         line.set_nonblocking(true).unwrap();
         let process = Command::new("/proc/self/exe")
@@ -370,73 +375,73 @@ mod tests {
             .spawn()
             .unwrap();
         let member = Process { node: annulus::numa::NodeId(0), process, line, ready, killed: false };
-        (Family { members: vec![member], ..Family::default() }, theirs)
+        (ProcessGroup { members: vec![member], ..ProcessGroup::default() }, theirs)
     }
 
-    fn bury(mut family: Family) -> Option<Failure> {
-        family.members.remove(0).bury(family.asked > 0)
+    fn reap(mut group: ProcessGroup) -> Option<Failure> {
+        group.members.remove(0).reap(group.asked > 0)
     }
 
     /// Seen to fail, by waiting for ever: with nothing but the order to end.
     #[test]
     fn one_that_does_not_come_up_is_killed_at_the_first_signal() {
-        let (mut family, _theirs) = family(false);
-        family.end();
-        assert!(bury(family).is_none(), "as asked");
+        let (mut group, _theirs) = group(false);
+        group.end();
+        assert!(reap(group).is_none(), "as asked");
     }
 
     #[test]
     fn one_that_does_not_end_is_killed_at_the_third_signal() {
-        let (mut family, _theirs) = family(true);
-        family.end();
-        family.end();
-        assert!(!family.members[0].killed && family.members[0].process.try_wait().unwrap().is_none());
-        family.end();
-        assert!(bury(family).expect("a failure").to_string().contains("did not end when it was asked to"));
+        let (mut group, _theirs) = group(true);
+        group.end();
+        group.end();
+        assert!(!group.members[0].killed && group.members[0].process.try_wait().unwrap().is_none());
+        group.end();
+        assert!(reap(group).expect("a failure").to_string().contains("did not end when it was asked to"));
     }
 
     /// Seen to fail, by waiting for ever: with a line that is waited for.
     #[test]
     fn one_that_takes_no_orders_holds_nobody_up() {
-        let (mut family, _theirs) = family(true);
-        (0..10_000).for_each(|_| family.tell(SHOW));
-        assert!(family.members[0].listen().unwrap(), "it has said nothing");
-        family.members[0].kill();
-        assert!(bury(family).is_some());
+        let (mut group, _theirs) = group(true);
+        (0..10_000).for_each(|_| group.tell(SHOW));
+        assert!(group.members[0].listen().unwrap(), "it has said nothing");
+        group.members[0].kill();
+        assert!(reap(group).is_some());
     }
 
     /// One that fails here leaves nobody behind, and those that listen hear of it by the end of their line.
     #[test]
     fn a_cut_ends_every_line() {
-        let (mut family, theirs) = family(true);
-        family.cut();
+        let (mut group, theirs) = group(true);
+        group.cut();
         assert_eq!((&theirs).read(&mut [0]).unwrap(), 0);
-        assert!(!family.members[0].killed);
-        family.members[0].ready = false;
-        family.cut();
-        assert!(family.members[0].killed);
-        drop(bury(family));
+        assert!(!group.members[0].killed);
+        group.members[0].ready = false;
+        group.cut();
+        assert!(group.members[0].killed);
+        drop(reap(group));
     }
 
     /// Seen to fail, by waiting for ever: with a wait for the process alone, while the signals are blocked.
     #[test]
     fn one_that_does_not_end_after_a_failure_is_killed_at_the_third_signal() {
         let signals = Signals::block().unwrap();
-        let (mut family, theirs) = family(true);
+        let (mut group, theirs) = group(true);
         // The process has the only other end then, as a member has.
         drop(theirs);
-        family.asked = 1;
+        group.asked = 1;
         // Two different ones: a signal that is pending already is not counted again.
         raise(libc::SIGINT);
         raise(libc::SIGTERM);
         let served = Err(End::Failed(Failure::new(Kind::Failed, "the second cannot start".to_owned())));
-        let ended = family.leave(&signals, served);
+        let ended = group.leave(&signals, served);
         assert!(
             matches!(&ended, Err(End::Failed(cause)) if cause.to_string().contains("the second")),
             "{ended:?}"
         );
-        assert!(family.members.is_empty());
-        assert_eq!(family.asked, 3);
+        assert!(group.members.is_empty());
+        assert_eq!(group.asked, 3);
     }
 
     #[test]

@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use annulus::net::TcpStream;
 
-use super::patience::{OnStop, Patience};
+use super::deadline_timer::{DeadlineTimer, OnStop};
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::request::{After, Ask, Request};
 use crate::http::{Refusal, Status};
-use crate::parting::part;
+use crate::lingering_close::lingering_close;
 
 /// Serves one connection to its end.
 pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
-    let mut client = Client { stream, patience: Patience::new() };
-    match converse(&mut client, &site).await {
-        Ok(Parting::AtOnce) => {}
-        Ok(Parting::Gently) => part(client.stream).await,
+    let mut client = Client { stream, timer: DeadlineTimer::new() };
+    match serve_requests(&mut client, &site).await {
+        Ok(CloseMode::AtOnce) => {}
+        Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
             tracing::debug!(peer = ?client.stream.peer_addr().ok(), %error, "the connection broke off")
         }
@@ -27,14 +27,14 @@ pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
 /// Who asks, and how long we wait for them.
 pub(super) struct Client {
     pub(super) stream: TcpStream,
-    pub(super) patience: Patience,
+    pub(super) timer: DeadlineTimer,
 }
 
 /// How to close.
-enum Parting {
+enum CloseMode {
     /// The peer has gone, or has said that this was its last request.
     AtOnce,
-    /// The peer may still be sending: see [`part`].
+    /// The peer may still be sending: see [`lingering_close`].
     Gently,
 }
 
@@ -46,16 +46,16 @@ enum Arrival {
     Gone,
 }
 
-async fn converse(client: &mut Client, site: &Site) -> annulus::Result<Parting> {
+async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<CloseMode> {
     let mut inbox = Inbox::default();
     let mut first = true;
     loop {
         match arrival(client, &mut inbox, first).await? {
-            Arrival::Gone => return Ok(Parting::AtOnce),
+            Arrival::Gone => return Ok(CloseMode::AtOnce),
             Arrival::Refused(refusal) => {
                 tracing::debug!(status = refusal.status.line(), why = refusal.why, "refused");
                 respond::refuse(client, site, refusal).await?;
-                return Ok(Parting::Gently);
+                return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
                 let after = if annulus::core::is_stopping() { After::Close } else { request.after };
@@ -65,7 +65,7 @@ async fn converse(client: &mut Client, site: &Site) -> annulus::Result<Parting> 
                         && request.body == 0
                         && request.ask != Ask::Other
                         && inbox.is_empty();
-                    return Ok(if silent { Parting::AtOnce } else { Parting::Gently });
+                    return Ok(if silent { CloseMode::AtOnce } else { CloseMode::Gently });
                 }
                 inbox.reuse(request);
             }
@@ -92,7 +92,7 @@ async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus
             (true, false) => OnStop::Leave,
         };
         // What has already come is taken, even when it is late.
-        next = match client.patience.wait(limit, on_stop, client.stream.recv()).await {
+        next = match client.timer.wait(limit, on_stop, client.stream.recv()).await {
             Some(received) => match received? {
                 Some(chunk) => inbox.push(&chunk),
                 None => return Ok(Arrival::Gone),

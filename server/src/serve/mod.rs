@@ -2,9 +2,9 @@
 
 mod cache;
 mod connection;
+mod deadline_timer;
 mod files;
 mod local;
-mod patience;
 mod respond;
 
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ use cache::Cache;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::door::{self, Door};
+use crate::accept_loop::{self, AcceptLoop};
 use crate::exit::Failure;
 use crate::http::date::DateCache;
 
@@ -55,7 +55,7 @@ pub(crate) const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// Where clients come in.
-    pub(crate) door: Door,
+    pub(crate) accept_loop: AcceptLoop,
     /// The directory to serve.
     pub(crate) root: PathBuf,
     /// The road for bulk.
@@ -69,16 +69,16 @@ struct Site {
     dates: RefCell<DateCache>,
     cache: Rc<Cache>,
     /// Where heads are written, one at a time, before they are copied to where they leave from.
-    paper: RefCell<Vec<u8>>,
+    scratch: RefCell<Vec<u8>>,
 }
 
 impl Site {
     /// Has `write` write something, and `read` read it.
     fn written<T>(&self, write: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(&[u8]) -> T) -> T {
-        let mut paper = self.paper.borrow_mut();
-        paper.clear();
-        write(&mut paper);
-        read(&paper)
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        write(&mut scratch);
+        read(&scratch)
     }
 }
 
@@ -93,10 +93,10 @@ pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
         road: settings.road,
         dates: RefCell::default(),
         cache: Rc::new(Cache::new(device)),
-        paper: RefCell::default(),
+        scratch: RefCell::default(),
     });
-    let listener = settings.door.open()?;
-    door::accept(listener, |stream| connection::run(stream, Rc::clone(&site))).await
+    let listener = settings.accept_loop.open()?;
+    accept_loop::accept(listener, |stream| connection::run(stream, Rc::clone(&site))).await
 }
 
 /// Makes sure, before anything starts, that `root` is a directory whose files can be reached.

@@ -7,8 +7,8 @@ use annulus::buf::{Block, IoBuf};
 use annulus::{Error, ErrorKind, transfer};
 
 use super::connection::Client;
+use super::deadline_timer::OnStop;
 use super::files::{self, Opened, Unavailable};
-use super::patience::OnStop;
 use super::{SEND_STEP, SEND_TIMEOUT, SMALL_COLD_FILE, SMALL_FILE, Site};
 use crate::http::range::Chosen;
 use crate::http::request::{After, Ask, Request};
@@ -148,7 +148,7 @@ async fn large(
         let end = extent.range.end.min(at + SEND_STEP);
         let stream = &client.stream;
         let sending = async { Ok(transfer::send_file(stream, &opened.file, at..end, site.road).await?) };
-        let sent = client.patience.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
+        let sent = client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
         if let Err(error) = sent.unwrap_or_else(|| Err(too_slow())) {
             // The head has promised more: only cutting the connection tells the client.
             note_cut(path, &error, opened.size);
@@ -233,7 +233,7 @@ async fn send(client: &mut Client, bytes: impl IoBuf, more: bool) -> annulus::Re
     let stream = &client.stream;
     let sending =
         async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
-    match client.patience.wait(SEND_TIMEOUT, OnStop::Wait, sending).await {
+    match client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await {
         Some(sent) => Ok(sent.map(drop)?),
         None => Err(too_slow()),
     }

@@ -12,7 +12,7 @@ use annulus::core::Stopping;
 use annulus::time::Sleep;
 
 /// A deadline of a connection, and how it is kept.
-pub(super) struct Patience {
+pub(super) struct DeadlineTimer {
     /// Wakes the connection's task at its deadline or before.
     alarm: Option<Sleep>,
     stopping: Stopping,
@@ -29,7 +29,7 @@ pub(super) enum OnStop {
     Leave,
 }
 
-impl Patience {
+impl DeadlineTimer {
     pub(super) fn new() -> Self {
         Self { alarm: None, stopping: annulus::core::stopping() }
     }

@@ -10,9 +10,9 @@ use std::task::{Poll, Waker};
 use annulus::net::{ListenOptions, TcpListener, TcpStream};
 
 use crate::exit::{Failure, say};
+use crate::first_of::{First, first_of};
 use crate::processes::Address;
 use crate::processes::member::Member;
-use crate::race::{First, race};
 
 /// Which core a connection comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,7 +25,7 @@ pub(crate) enum Steer {
 
 /// Where to listen, and what to say when every core does. Shared by all cores.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct AcceptLoop {
     address: Address,
     /// The process is one of several: it was given its sockets, and another says where they listen.
     member: Option<Arc<Member>>,
@@ -33,8 +33,8 @@ pub(crate) struct Door {
     open: AtomicUsize,
 }
 
-impl Door {
-    /// A door that no core has opened yet.
+impl AcceptLoop {
+    /// A listener that no core has opened yet.
     pub(crate) fn new(address: Address, member: Option<Arc<Member>>) -> Self {
         Self { address, member, open: AtomicUsize::new(0) }
     }
@@ -66,40 +66,40 @@ where
     F: Fn(TcpStream) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
-    let guests = Rc::new(Guests::default());
+    let connections = Rc::new(ConnectionCount::default());
     let welcome = |stream: TcpStream| {
-        let presence = Guests::enter(&guests);
+        let guard = ConnectionCount::enter(&connections);
         let serving = serve(stream);
         annulus::spawn(async move {
             serving.await;
-            drop(presence);
+            drop(guard);
         })
         .detach();
     };
-    while let First::A(accepted) = race(listener.accept(), annulus::core::stopping()).await {
+    while let First::A(accepted) = first_of(listener.accept(), annulus::core::stopping()).await {
         welcome(accepted?);
     }
     // What the kernel has already accepted for us would be reset with the listener.
     listener.drain().await.into_iter().for_each(welcome);
-    guests.gone().await;
+    connections.gone().await;
     Ok(())
 }
 
 /// Counts the connections of a core, and tells the one who waits when the last has gone.
 #[derive(Debug, Default)]
-struct Guests {
+struct ConnectionCount {
     present: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
 }
 
 /// One connection's part in the count, taken back when dropped, also by a panic or an abort.
 #[derive(Debug)]
-struct Presence(Rc<Guests>);
+struct ConnectionGuard(Rc<ConnectionCount>);
 
-impl Guests {
-    fn enter(guests: &Rc<Self>) -> Presence {
-        guests.present.set(guests.present.get() + 1);
-        Presence(Rc::clone(guests))
+impl ConnectionCount {
+    fn enter(connections: &Rc<Self>) -> ConnectionGuard {
+        connections.present.set(connections.present.get() + 1);
+        ConnectionGuard(Rc::clone(connections))
     }
 
     async fn gone(&self) {
@@ -114,7 +114,7 @@ impl Guests {
     }
 }
 
-impl Drop for Presence {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let left = self.0.present.get() - 1;
         self.0.present.set(left);
@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn the_last_guest_to_leave_wakes_the_one_who_waits() {
-        let guests = Rc::new(Guests::default());
-        let (first, second) = (Guests::enter(&guests), Guests::enter(&guests));
+        let connections = Rc::new(ConnectionCount::default());
+        let (first, second) = (ConnectionCount::enter(&connections), ConnectionCount::enter(&connections));
         let bell = Arc::new(Bell::default());
         let waker = Arc::clone(&bell).into();
         let mut cx = Context::from_waker(&waker);
-        let mut gone = pin!(guests.gone());
+        let mut gone = pin!(connections.gone());
         assert!(gone.as_mut().poll(&mut cx).is_pending());
         drop(first);
         assert!(!bell.0.load(Ordering::Relaxed));

@@ -17,7 +17,7 @@ pub(crate) enum First<A, B> {
 ///
 /// # Cancellation
 /// As safe as the two futures: both are dropped with this one.
-pub(crate) async fn race<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> First<A, B> {
+pub(crate) async fn first_of<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> First<A, B> {
     let mut a = pin!(a);
     let mut b = pin!(b);
     std::future::poll_fn(|cx| {
@@ -45,9 +45,9 @@ mod tests {
 
     #[test]
     fn the_first_one_wins_and_a_tie_goes_to_the_first_named() {
-        assert_eq!(now(race(ready(1), ready(2))), Some(First::A(1)));
-        assert_eq!(now(race(pending::<()>(), ready(2))), Some(First::B(2)));
-        assert_eq!(now(race(ready(1), pending::<()>())), Some(First::A(1)));
-        assert_eq!(now(race(pending::<()>(), pending::<()>())), None);
+        assert_eq!(now(first_of(ready(1), ready(2))), Some(First::A(1)));
+        assert_eq!(now(first_of(pending::<()>(), ready(2))), Some(First::B(2)));
+        assert_eq!(now(first_of(ready(1), pending::<()>())), Some(First::A(1)));
+        assert_eq!(now(first_of(pending::<()>(), pending::<()>())), None);
     }
 }
