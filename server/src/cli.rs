@@ -160,6 +160,11 @@ struct Common {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pool_limit: Option<usize>,
 
+    /// Submission entries of each core's ring, 8 to 32768, rounded up to a power of two; fewer take less locked memory
+    /// [default: 4096, or fewer where so many cannot be had]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=32_768))]
+    entries: Option<u32>,
+
     /// How bulk moves: "ring" by splice requests in the ring, "inline" by splice calls from the core
     #[arg(long, value_name = "ring|inline", default_value_t)]
     road: Road,
@@ -370,6 +375,9 @@ where
         .pool_bytes(common.pool);
     if let Some(limit) = common.pool_limit {
         builder = builder.pool_limit(limit);
+    }
+    if let Some(entries) = common.entries {
+        builder = builder.ring_entries(entries);
     }
     if let Some(nic) = &common.nic {
         builder = builder.nic(nic);
