@@ -5,13 +5,22 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt clippy doc test unprivileged embed guest deny)
+STEPS=(fmt shellcheck clippy doc test unprivileged embed guest deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl wrk numactl util-linux procps jq qemu-system-x86)
+TEST_PACKAGES=(curl wrk shellcheck numactl util-linux procps jq qemu-system-x86)
 
 step_fmt() {
     need_cargo_part fmt rustfmt
     cargo fmt --all --check
+}
+
+# Every script of ours: those that begin with a shell's line, and those that are sourced and say so.
+step_shellcheck() {
+    local scripts
+    mapfile -t scripts < <(git grep -lE '^#!.*[ /](ba)?sh$|^# shellcheck shell=' -- scripts .ci)
+    shellcheck --version | sed -n 2p
+    shellcheck --external-sources "${scripts[@]}"
+    echo "${#scripts[@]} scripts"
 }
 
 step_clippy() {
