@@ -76,7 +76,7 @@ use_debian_rust() {
         mv "$part" "$place"
     fi
     export RUSTC=$place/usr/bin/rustc RUSTC_BOOTSTRAP=1 LD_LIBRARY_PATH=$place/usr/lib/x86_64-linux-gnu
-    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    wanted=$(rust_version)
     [[ $(printf '%s\n' "$wanted" "$("$RUSTC" -V | cut -d' ' -f2)" | sort -V | head -n1) == "$wanted" ]]
 }
 
