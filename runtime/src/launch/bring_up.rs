@@ -129,6 +129,7 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         not_grown: None,
         cachestat: crate::fs::has_cachestat(),
         options: options.clone(),
+        workers_named_after: ring.workers_named_after(),
         ranges,
     };
     let peers = Peers::new(shared.runtime.members(), near);

@@ -10,6 +10,7 @@ mod register;
 mod setup;
 pub(crate) mod user_data;
 mod view;
+pub(crate) mod workers;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
