@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use annulus::net::TcpStream;
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
+use super::send::send;
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
-use crate::http::request::{After, Ask, Request};
+use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
 use crate::lingering_close::lingering_close;
 
@@ -61,10 +62,7 @@ async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<Clo
                 let after = if annulus::core::is_stopping() { After::Close } else { request.after };
                 respond::answer(client, site, &request, after).await?;
                 if after == After::Close {
-                    let silent = request.after == After::Close
-                        && request.body == 0
-                        && request.ask != Ask::Other
-                        && inbox.is_empty();
+                    let silent = request.after == After::Close && !request.unread && inbox.is_empty();
                     return Ok(if silent { CloseMode::AtOnce } else { CloseMode::Gently });
                 }
                 inbox.reuse(request);
@@ -82,6 +80,8 @@ async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus
         match next {
             Next::Request(request) => return Ok(Arrival::Request(request)),
             Next::Refused(refusal) => return Ok(Arrival::Refused(refusal)),
+            // RFC 9110 10.1.1. It is small, and the client waits for it.
+            Next::Continue => send(client, &b"HTTP/1.1 100 Continue\r\n\r\n"[..], false).await?,
             Next::More => {}
         }
         let idle = inbox.is_empty();
