@@ -37,11 +37,13 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use io_uring::squeue;
 
 use crate::core::Core;
+use crate::net::socket::Socket;
 use slots::{Key, Look, Outcome};
 
 /// What kind of thing a CQE speaks of: the top 8 bits of its `user_data`.
@@ -128,11 +130,14 @@ pub(crate) unsafe trait Operation: Sized + 'static {
         drop(self.complete(outcome));
     }
 
-    /// The core ends, and the kernel has had time to give the operation back: does what makes it let go at once, if there
-    /// is such a thing.
-    fn hurry(&self) {}
+    /// The connection that must be reset when the core ends and the kernel has had time to give the operation back, so that it
+    /// lets go at once; if there is such a thing. Runs no code that is not ours: the operation lies in its cell.
+    fn holds(&self) -> Option<Rc<Socket>> {
+        None
+    }
 
-    /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only.
+    /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only. Runs no code that is not
+    /// ours, as [`holds`](Self::holds).
     fn notified(&self, core: &Core, outcome: Outcome) {
         let _ = (core, outcome);
     }
@@ -228,12 +233,12 @@ impl<T: Operation> Asked<T> {
     /// When it was seen already.
     pub(crate) fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Finished<T::Output>> {
         let Some(key) = self.key else { polled_again(T::NAME) };
-        let finished = match core.ops.look(key, waker) {
+        // SAFETY: a `T` was submitted under this key (`new`).
+        let look: Look<T> = unsafe { core.ops.look(key, waker) };
+        let finished = match look {
             Look::Pending => return Poll::Pending,
-            Look::Done(outcome) => {
+            Look::Done(outcome, operation) => {
                 self.key = None;
-                // SAFETY: a `T` was submitted under this key (`new`), and the table has just made its slot vacant.
-                let operation: T = unsafe { core.ops.take(key) };
                 Finished::Whole(operation.complete(outcome))
             }
             Look::Early(outcome) => {

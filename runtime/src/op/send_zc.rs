@@ -9,7 +9,7 @@
 //! counts it ([`Socket::zc_notified`]).
 //!
 //! A peer that never acknowledges keeps the pages until its connection is reset: [`crate::net::zero_copy`] for a dropped
-//! stream, [`Operation::hurry`] at the end of the core.
+//! stream, [`Operation::holds`] at the end of the core.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -83,7 +83,7 @@ unsafe impl Operation for SendZc {
         }
     }
 
-    fn hurry(&self) {
-        self.on.socket().reset("the core ends");
+    fn holds(&self) -> Option<Rc<Socket>> {
+        Some(Rc::clone(self.on.socket()))
     }
 }
