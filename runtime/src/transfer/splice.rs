@@ -150,13 +150,16 @@ pub async fn splice<'a>(
             }
         };
         match moved {
-            Ok(0)
-                if let Origin::Socket(socket) = from
-                    && let Some(errno) = socket.cut_off() =>
-            {
-                return Err(failed(io::Error::from_raw_os_error(errno)));
+            Ok(n) => {
+                let cut_off = match from {
+                    Origin::Socket(socket) if n == 0 => socket.cut_off(),
+                    _ => None,
+                };
+                return match cut_off {
+                    Some(errno) => Err(failed(io::Error::from_raw_os_error(errno))),
+                    None => Ok(n),
+                };
             }
-            Ok(n) => return Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
                 fruitless += 1;

@@ -1,5 +1,7 @@
 //! `annulus proxy`: each connection is carried to the upstream and back, byte for byte.
 
+pub(crate) mod options;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
