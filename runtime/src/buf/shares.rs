@@ -75,7 +75,8 @@ mod tests {
         }
         let this = "buf::shares::tests::a_count_that_is_about_to_come_round_ends_the_process";
         let tests = std::env::current_exe().unwrap();
-        let child = Command::new(tests).args([this, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let child =
+            Command::new(tests).args([this, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
         assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{child:?}");
         let told = String::from_utf8_lossy(&child.stderr);
         assert!(told.contains("2^31 leases on one receive buffer"), "{told}");

@@ -40,7 +40,10 @@ impl Subscriber for Acts {
 }
 
 /// Until the guard is dropped, `act` runs at the next event of `module` on this thread.
-fn at_the_next_event(module: &'static str, act: impl FnOnce() + 'static) -> tracing::subscriber::DefaultGuard {
+fn at_the_next_event(
+    module: &'static str,
+    act: impl FnOnce() + 'static,
+) -> tracing::subscriber::DefaultGuard {
     NEXT.set(Some(Box::new(act)));
     tracing::subscriber::set_default(Acts(module))
 }
