@@ -8,18 +8,17 @@
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use std::rc::Rc;
 use std::task::Waker;
 
 use io_uring::{opcode, squeue};
 
 use super::arena::{Arena, CELL_SIZE};
 use super::slots::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
-use super::{Multishot, Operation, Sqes, Tag};
+use super::{Multishot, Operation, Sqes};
+use crate::contained::contained;
 use crate::core::Core;
-use crate::net::socket::Socket;
+use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
-use crate::task::contained;
 
 /// What to do with an untyped value.
 struct Vtable {
@@ -36,8 +35,8 @@ struct Vtable {
     notified: unsafe fn(NonNull<u8>, &Core, Outcome),
     /// Shows the value its notification and consumes it. Single operations only.
     release: unsafe fn(NonNull<u8>, &Core, Outcome),
-    /// The connection that must be reset so that the kernel lets go.
-    holds: unsafe fn(NonNull<u8>) -> Option<Rc<Socket>>,
+    /// What makes the kernel let go, to be run when the value is not looked at any more.
+    hurry: unsafe fn(NonNull<u8>) -> Option<Box<dyn FnOnce()>>,
     /// A poll goes before it, and a cancel must find either.
     linked: bool,
 }
@@ -69,7 +68,7 @@ impl<T: Operation> Single<T> {
             });
         },
         // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
-        holds: |value| unsafe { value.cast::<T>().as_ref() }.holds(),
+        hurry: |value| unsafe { value.cast::<T>().as_ref() }.hurry(),
         linked: T::LINKED,
     };
 }
@@ -91,7 +90,7 @@ impl<T: Multishot> Many<T> {
         },
         notified: |_, _, _| unreachable!("a multishot operation has no notification"),
         release: |_, _, _| unreachable!("a multishot operation ends with its last item"),
-        holds: |_| None,
+        hurry: |_| None,
         linked: false,
     };
 }
@@ -313,15 +312,15 @@ impl OpTable {
 
     /// Makes the kernel let go of what it would hold for as long as some peer likes. For the end of the core.
     pub(crate) fn hurry(&self) {
-        // The list has what it names: whatever a reset makes other code do, none of them is gone.
         let slots = self.slots.borrow();
         // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table, and what is called
-        // clones a reference.
-        let held = |(index, vtable): (_, &Vtable)| unsafe { (vtable.holds)(self.cell(index)) };
-        let held: Vec<_> = slots.all().filter_map(held).collect();
+        // runs no code that could change that.
+        let hurry = |(index, vtable): (_, &Vtable)| unsafe { (vtable.hurry)(self.cell(index)) };
+        let each: Vec<_> = slots.all().filter_map(hurry).collect();
         drop(slots);
-        for socket in held {
-            contained("the reset of a connection", || socket.reset("the core ends"));
+        // Each has what it needs: whatever one of them makes other code do, the next still has it.
+        for hurry in each {
+            contained("an operation that was hurried", hurry);
         }
     }
 
