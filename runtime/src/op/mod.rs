@@ -43,6 +43,9 @@ impl From<squeue::Entry> for Sqes {
     }
 }
 
+/// What makes the kernel let go of an operation.
+pub(crate) type Hurry = Box<dyn FnOnce()>;
+
 /// An operation that answers once.
 ///
 /// # Safety
@@ -75,7 +78,7 @@ pub(crate) unsafe trait Operation: Sized + 'static {
 
     /// The core ends, and the kernel has had time to give the operation back: what makes it let go at once, if there is such a
     /// thing. It is run when the operation is not looked at any more; this method runs no code that is not ours.
-    fn hurry(&self) -> Option<Box<dyn FnOnce()>> {
+    fn hurry(&self) -> Option<Hurry> {
         None
     }
 

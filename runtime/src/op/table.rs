@@ -14,7 +14,7 @@ use io_uring::{opcode, squeue};
 
 use super::arena::{Arena, CELL_SIZE};
 use super::slots::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
-use super::{Multishot, Operation, Sqes};
+use super::{Hurry, Multishot, Operation, Sqes};
 use crate::contained::contained;
 use crate::core::Core;
 use crate::ring::user_data::Tag;
@@ -36,7 +36,7 @@ struct Vtable {
     /// Shows the value its notification and consumes it. Single operations only.
     release: unsafe fn(NonNull<u8>, &Core, Outcome),
     /// What makes the kernel let go, to be run when the value is not looked at any more.
-    hurry: unsafe fn(NonNull<u8>) -> Option<Box<dyn FnOnce()>>,
+    hurry: unsafe fn(NonNull<u8>) -> Option<Hurry>,
     /// A poll goes before it, and a cancel must find either.
     linked: bool,
 }
