@@ -73,12 +73,7 @@ impl Fields {
                 8 if is("if-range") => fields.conditions().if_range.take(value),
                 10 if is("connection") => fields.take_connection(value),
                 13 if is("if-none-match") => conditions::join(&mut fields.conditions().if_none_match, value),
-                14 if is("content-length") => {
-                    // Equal repeats could be folded into one (RFC 9112 6.3), but nobody honest sends them.
-                    if fields.content_length.replace(length(value)?).is_some() {
-                        return Err(Refusal::bad("more than one Content-Length field"));
-                    }
-                }
+                14 if is("content-length") => fields.take_length(value)?,
                 15 if is("accept-encoding") => accepts = true,
                 17 if is("transfer-encoding") => codings += 1,
                 17 if is("if-modified-since") => fields.conditions().if_modified_since.take(value),
@@ -113,6 +108,14 @@ impl Fields {
         }
         self.has_host = true;
         Ok(())
+    }
+
+    fn take_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        // Equal repeats could be folded into one (RFC 9112 6.3), but nobody honest sends them.
+        match self.content_length.replace(length(value)?) {
+            Some(_) => Err(Refusal::bad("more than one Content-Length field")),
+            None => Ok(()),
+        }
     }
 
     fn take_connection(&mut self, value: &[u8]) {
