@@ -53,7 +53,7 @@ step_tsan() {
     export TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions"
     RUSTFLAGS+=" -Cunsafe-allow-abi-mismatch=sanitizer"
     # The one test left out ends in thread::scope, whose last wait is such a hidden one.
-    sanitized_tests tsan -p annulus --lib -- core::mailbox:: buf::returns:: --skip tasks_woken_from_other_threads
+    sanitized_tests tsan -p annulus --lib -- sync::mailbox:: buf::returns:: --skip tasks_woken_from_other_threads
 }
 
 # Makes cargo use Debian's compiler, unpacked under target/ and not installed, with the sanitizer's runtime of nightly, which

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use rustix::pipe::SpliceFlags;
 
 use super::pipe::now;
+use crate::core::ask::ask;
 use crate::error::os;
 use crate::fs::{File, cached};
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, Reads, Writes};
-use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
 use crate::op::splice::Splice;
 use crate::pipe::{EndFd, PipeReader, PipeWriter};
