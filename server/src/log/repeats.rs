@@ -102,7 +102,7 @@ fn find(kind: u64) -> Option<&'static Cell> {
     for step in 0..PROBES {
         let cell = &TABLE[(start + step) % CELLS];
         let owner = cell.kind.compare_exchange(0, kind, Ordering::Relaxed, Ordering::Relaxed);
-        if matches!(owner, Ok(_)) || owner == Err(kind) {
+        if owner.is_ok() || owner == Err(kind) {
             return Some(cell);
         }
     }
