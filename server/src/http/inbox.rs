@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use super::body::{Body, Taken};
+use super::record::Record;
 use super::request::{self, Parsed, Request, Whole};
 
 /// What came of the bytes so far.
@@ -51,9 +52,21 @@ pub(crate) struct Inbox {
     pending: Option<Box<(Request, Body)>>,
     /// Memory for the next request's path.
     room: Vec<u8>,
+    /// What the last head said, if anybody wants to know.
+    record: Option<Box<Record>>,
 }
 
 impl Inbox {
+    /// One that keeps what heads say, if `records`.
+    pub(crate) fn new(records: bool) -> Self {
+        Inbox { record: records.then(Box::default), ..Inbox::default() }
+    }
+
+    /// What the last head said, or as much of it as came; `None` if that is not kept.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
     /// Takes one received chunk and reads the first request from it.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Next {
         if self.rest.len() > self.start {
@@ -111,7 +124,14 @@ impl Inbox {
         if self.pending.is_some() {
             return self.read_body(bytes);
         }
-        match request::parse(bytes, &mut self.room) {
+        let parsed = request::parse(bytes, &mut self.room);
+        if let Some(record) = &mut self.record {
+            match &parsed {
+                Parsed::Complete(whole) => record.keep(&bytes[..whole.head]),
+                Parsed::Partial | Parsed::Refused(_) => record.keep_garbage(bytes),
+            }
+        }
+        match parsed {
             Parsed::Partial => (Next::More, 0),
             Parsed::Refused(refusal) => (Next::Refused(refusal), 0),
             Parsed::Complete(Whole { request, head, body: Body::None, .. }) => (Next::Request(request), head),

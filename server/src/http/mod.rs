@@ -7,6 +7,7 @@
 //! - [`inbox`] turns received chunks into requests, one after the other; [`body`] and [`chunked`] find the end of bodies;
 //! - [`request`] reads one request head, with [`fields`], [`host`], [`method`], [`target`], [`conditions`], [`range`] and
 //!   [`encoding`] for its parts;
+//! - [`record`] keeps what a head said, for the log;
 //! - [`choice`] decides what of a file an answer holds;
 //! - [`response`] writes response heads, with [`etag`], [`date`], [`mime`] and [`multipart`].
 
@@ -26,6 +27,7 @@ pub(crate) mod method;
 pub(crate) mod mime;
 pub(crate) mod multipart;
 pub(crate) mod range;
+pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod response;
 #[allow(dead_code)] // What serves files takes the rest up next.

@@ -49,6 +49,14 @@ impl Extent {
         }
     }
 
+    /// The status of an answer that holds it.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Extent::Whole(_) => Status::Ok,
+            Extent::Part(..) => Status::PartialContent,
+        }
+    }
+
     /// How many bytes.
     pub(crate) fn len(&self) -> u64 {
         let range = self.range();
@@ -82,11 +90,7 @@ pub(crate) fn file_fields(out: &mut Vec<u8>, now: SystemTime, file: &FileFacts<'
 
 /// Appends the head of a 200, or of a 206, for a file to `out`; `fields` is what [`file_fields`] wrote for it.
 pub(crate) fn file_head(out: &mut Vec<u8>, moment: Moment<'_>, fields: &[u8], extent: &Extent) {
-    let status = match extent {
-        Extent::Whole(_) => Status::Ok,
-        Extent::Part(..) => Status::PartialContent,
-    };
-    begin(out, status, moment);
+    begin(out, extent.status(), moment);
     out.extend_from_slice(fields);
     number(out, "Content-Length", extent.len());
     if let Extent::Part(range, size) = extent {

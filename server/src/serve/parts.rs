@@ -10,6 +10,7 @@ use super::connection::Client;
 use super::files::Opened;
 use super::respond::{body, note_cut, with_moment};
 use super::send::send;
+use crate::http::Status;
 use crate::http::multipart::Multipart;
 use crate::http::request::After;
 use crate::http::response;
@@ -40,6 +41,7 @@ pub(super) async fn parts(
     });
     let multipart = Multipart::new(&opened.facts.content_type, opened.size, ranges, unique);
     let mut out = Vec::new();
+    client.sent.status = Status::PartialContent.code();
     with_moment(site, after, |moment| {
         response::parts_head(&mut out, moment, opened.facts.fields(), &multipart);
     });
@@ -58,11 +60,13 @@ pub(super) async fn parts(
         out = match opened.file.read_exact_at(out, len as usize, range.start).await {
             Ok(out) => out,
             Err(failed) => {
-                note_cut(path, &failed.error, opened.size);
+                note_cut(client, path, &failed.error, opened.size);
                 return Err(failed.error);
             }
         };
     }
     out.extend_from_slice(multipart.end().as_bytes());
-    send(client, out, false).await
+    send(client, out, false).await?;
+    client.sent.bytes = multipart.len();
+    Ok(())
 }

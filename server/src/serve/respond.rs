@@ -36,7 +36,7 @@ pub(super) async fn answer(
 ) -> annulus::Result<()> {
     match request.method {
         Method::Get | Method::Head => file(client, site, request, after).await,
-        Method::Options => text(client, site, after, response::options).await,
+        Method::Options => text(client, site, Status::NoContent, after, response::options).await,
         Method::NotAllowed | Method::Connect => {
             plain(client, site, Status::MethodNotAllowed, "", after, true).await
         }
@@ -55,7 +55,7 @@ async fn file(client: &mut Client, site: &Site, request: &Request, after: After)
         Ok(opened) => found(client, site, request, &opened, after).await,
         Err(Unavailable::NotFound) => plain(client, site, Status::NotFound, "", after, with_body).await,
         Err(Unavailable::Unreadable(error)) => {
-            tracing::warn!(?path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address, ?path, %error, "a file cannot be read");
             plain(client, site, Status::InternalServerError, "", after, with_body).await
         }
     }
@@ -81,20 +81,22 @@ async fn found(
     let extent = match choice {
         Choice::NotModified => {
             let fields = opened.facts.fields();
-            return text(client, site, after, |out, moment| response::not_modified(out, moment, fields))
-                .await;
+            let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::not_modified(out, moment, fields);
+            return text(client, site, Status::NotModified, after, write).await;
         }
         Choice::PreconditionFailed => {
             return plain(client, site, Status::PreconditionFailed, "", after, with_body).await;
         }
         Choice::Send(Chosen::Unsatisfiable) => {
             let size = opened.size;
-            return text(client, site, after, |out, moment| response::unsatisfiable(out, moment, size)).await;
+            let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::unsatisfiable(out, moment, size);
+            return text(client, site, Status::RangeNotSatisfiable, after, write).await;
         }
         Choice::Send(Chosen::Parts(ranges)) => return parts(client, site, path, opened, ranges, after).await,
         Choice::Send(Chosen::Part(range)) => Extent::Part(range, opened.size),
         Choice::Send(Chosen::Whole) => Extent::Whole(opened.size),
     };
+    client.sent.status = extent.status().code();
     if !with_body {
         send_head(client, site, opened, &extent, after, false).await
     } else if is_small(opened, &extent) {
@@ -136,9 +138,13 @@ async fn small(
         return large(client, site, path, opened, extent, after).await;
     }
     match fill(block, whole, opened, extent).await {
-        Ok(block) => send(client, block, false).await,
+        Ok(block) => {
+            send(client, block, false).await?;
+            client.sent.bytes = extent.len();
+            Ok(())
+        }
         Err(error) => {
-            tracing::warn!(?path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address, ?path, %error, "a file cannot be read");
             // Nothing has been sent yet, so the client can be told.
             plain(client, site, Status::InternalServerError, "", after, true).await
         }
@@ -196,9 +202,10 @@ pub(super) async fn body(
         let sending = async { Ok(transfer::send_file(stream, &opened.file, at..end, site.road).await?) };
         let sent = client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
         if let Err(error) = sent.unwrap_or_else(|| Err(too_slow())) {
-            note_cut(path, &error, opened.size);
+            note_cut(client, path, &error, opened.size);
             return Err(error);
         }
+        client.sent.bytes += end - at;
         at = end;
     }
     Ok(())
@@ -206,13 +213,15 @@ pub(super) async fn body(
 
 /// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
 /// something to look into.
-pub(super) fn note_cut(path: &Path, error: &Error, size: u64) {
+pub(super) fn note_cut(client: &Client, path: &Path, error: &Error, size: u64) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
     match error.io_error().map(std::io::Error::kind) {
         Some(BrokenPipe | ConnectionReset | TimedOut) => {
-            tracing::info!(?path, size, %error, "the client did not take the whole file");
+            tracing::info!(client = %client.address, ?path, size, %error, "the client did not take the whole file");
         }
-        _ => tracing::warn!(?path, size, %error, "a file was not sent whole: the connection is cut"),
+        _ => {
+            tracing::warn!(client = %client.address, ?path, size, %error, "a file was not sent whole: the connection is cut");
+        }
     }
 }
 
@@ -267,17 +276,24 @@ async fn plain(
     after: After,
     with_body: bool,
 ) -> annulus::Result<()> {
-    text(client, site, after, |out, moment| response::plain(out, moment, status, why, with_body)).await
+    let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::plain(out, moment, status, why, with_body);
+    text(client, site, status, after, write).await
 }
 
 /// A whole response that `write` writes.
 async fn text(
     client: &mut Client,
     site: &Site,
+    status: Status,
     after: After,
     write: impl FnOnce(&mut Vec<u8>, Moment<'_>),
 ) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     with_moment(site, after, |moment| write(&mut out, moment));
-    send(client, out, false).await
+    let head = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 4);
+    let body = (out.len() - head) as u64;
+    client.sent.status = status.code();
+    send(client, out, false).await?;
+    client.sent.bytes = body;
+    Ok(())
 }
