@@ -3,43 +3,49 @@
 pub(crate) mod options;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
-use annulus::net::TcpStream;
+use annulus::net::{Family, TcpStream};
 use annulus::transfer::{self, Road};
 
-use crate::accept_loop::{self, AcceptLoop};
-use crate::exit::Failure;
 use crate::lingering_close::lingering_close;
+use crate::listen::client::Client;
+use crate::proxy::options::ProxyArgs;
 
 /// How long one upstream address may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What every core needs to know.
+/// Where connections are carried to, and how.
 #[derive(Debug)]
-pub(crate) struct Settings {
-    /// Where clients come in.
-    pub(crate) accept_loop: AcceptLoop,
-    /// Where they are carried to: the addresses of one name, tried in turn.
-    pub(crate) upstream: Vec<SocketAddr>,
+pub(crate) struct Relay {
+    /// The addresses of one name, tried in turn.
+    upstream: Vec<SocketAddr>,
     /// The road for bulk.
-    pub(crate) road: Road,
+    road: Road,
 }
 
-/// The root task of one core.
-pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
-    let listener = settings.accept_loop.open()?;
-    accept_loop::accept(listener, |client| carry(Arc::clone(&settings), client)).await
+impl Relay {
+    /// As `args` say; bulk goes by `road`.
+    pub(crate) fn new(args: &ProxyArgs, road: Road) -> Self {
+        Relay { upstream: args.to.addresses.clone(), road }
+    }
 }
 
 /// Carries one connection from its first byte to its last.
-async fn carry(settings: Arc<Settings>, client: TcpStream) {
-    let Some((server, address)) = reach(&settings.upstream).await else {
-        lingering_close(client).await;
+pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
+    let Some((server, address)) = reach(&relay.upstream).await else {
+        lingering_close(client.stream).await;
         return;
     };
-    let end = transfer::relay(client, server, settings.road).await;
+    if let Some(first) = client.first
+        && let Err(failed) = server.send_all(first).await
+    {
+        tracing::debug!(upstream = %address, error = %failed.error, "broke off");
+        lingering_close(client.stream).await;
+        return;
+    }
+    let end = transfer::relay(client.stream, server, relay.road).await;
     let (up, down) = (end.a_to_b, end.b_to_a);
     match end.result {
         Ok(()) => tracing::debug!(upstream = %address, up, down, "carried to the end"),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use annulus::net::TcpStream;
+use annulus::net::{Connection, Family};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
@@ -11,22 +11,27 @@ use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::request::{After, Ask, Request};
 use crate::http::{Refusal, Status};
 use crate::lingering_close::lingering_close;
+use crate::listen::client::{Client as Accepted, peer_of};
 
 /// Serves one connection to its end.
-pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
-    let mut client = Client { stream, timer: DeadlineTimer::new() };
-    match serve_requests(&mut client, &site).await {
+pub(crate) async fn run<F: Family>(accepted: Accepted<F>, site: Rc<Site>) {
+    let mut inbox = Inbox::default();
+    if let Some(chunk) = &accepted.first {
+        inbox.push(chunk);
+    }
+    let mut client = Client { stream: accepted.stream, timer: DeadlineTimer::new() };
+    match serve_requests(&mut client, inbox, &site).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
-            tracing::debug!(peer = ?client.stream.peer_addr().ok(), %error, "the connection broke off")
+            tracing::debug!(peer = %peer_of(&client.stream), %error, "the connection broke off")
         }
     }
 }
 
 /// Who asks, and how long we wait for them.
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(super) struct Client<F: Family> {
+    pub(super) stream: Connection<F>,
     pub(super) timer: DeadlineTimer,
 }
 
@@ -46,8 +51,11 @@ enum Arrival {
     Gone,
 }
 
-async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<CloseMode> {
-    let mut inbox = Inbox::default();
+async fn serve_requests<F: Family>(
+    client: &mut Client<F>,
+    mut inbox: Inbox,
+    site: &Site,
+) -> annulus::Result<CloseMode> {
     let mut first = true;
     loop {
         match arrival(client, &mut inbox, first).await? {
@@ -75,7 +83,11 @@ async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<Clo
 }
 
 /// Waits for the next request; `first` if none has come on this connection yet.
-async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus::Result<Arrival> {
+async fn arrival<F: Family>(
+    client: &mut Client<F>,
+    inbox: &mut Inbox,
+    first: bool,
+) -> annulus::Result<Arrival> {
     let mut next = inbox.next();
     let mut deadline = Deadline::default();
     loop {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use annulus::buf::{Block, IoBuf};
+use annulus::net::Family;
 use annulus::{Error, ErrorKind, transfer};
 
 use super::connection::Client;
@@ -23,8 +24,8 @@ const PLAIN_ROOM: usize = 384;
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer(
-    client: &mut Client,
+pub(super) async fn answer<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     request: &Request,
     after: After,
@@ -78,15 +79,15 @@ fn is_small(opened: &Opened, extent: &Extent) -> bool {
 }
 
 /// Answers what is not a request, and says that the connection ends.
-pub(super) async fn refuse(client: &mut Client, site: &Site, refusal: Refusal) -> annulus::Result<()> {
+pub(super) async fn refuse<F: Family>(client: &mut Client<F>, site: &Site, refusal: Refusal) -> annulus::Result<()> {
     plain(client, site, refusal.status, refusal.why, After::Close, true).await
 }
 
 /// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
 /// are out, by clients that take theirs slowly, the file goes the way of large ones, which needs no memory of ours: so
 /// neither do those clients hold up the others, nor does their number cost memory without end.
-async fn small(
-    client: &mut Client,
+async fn small<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,
@@ -133,8 +134,8 @@ async fn fill(mut block: Block, whole: usize, opened: &Opened, extent: &Extent) 
 }
 
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
-async fn large(
-    client: &mut Client,
+async fn large<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,
@@ -187,8 +188,8 @@ fn with_head<T>(
 }
 
 /// Sends the head of a 200 or 206 alone, or with `more` to follow.
-async fn send_head(
-    client: &mut Client,
+async fn send_head<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     opened: &Opened,
     extent: &Extent,
@@ -208,8 +209,8 @@ async fn send_head(
 }
 
 /// A response that is nothing but a status and a line of text.
-async fn plain(
-    client: &mut Client,
+async fn plain<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     status: Status,
     why: &str,
@@ -222,14 +223,14 @@ async fn plain(
 }
 
 /// The answer to a range that the file does not have.
-async fn unsatisfiable(client: &mut Client, site: &Site, size: u64, after: After) -> annulus::Result<()> {
+async fn unsatisfiable<F: Family>(client: &mut Client<F>, site: &Site, size: u64, after: After) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::unsatisfiable(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), size, after);
     send(client, out, false).await
 }
 
 /// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`].
-async fn send(client: &mut Client, bytes: impl IoBuf, more: bool) -> annulus::Result<()> {
+async fn send<F: Family>(client: &mut Client<F>, bytes: impl IoBuf, more: bool) -> annulus::Result<()> {
     let stream = &client.stream;
     let sending =
         async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
