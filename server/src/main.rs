@@ -9,6 +9,7 @@ mod doctor;
 mod exit;
 mod first_of;
 mod http;
+mod lifecycle;
 mod lingering_close;
 mod listen;
 mod logging;

@@ -12,10 +12,11 @@ use io_uring::{opcode, squeue};
 
 use super::arena::Arena;
 use super::slots::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
-use super::{Multishot, Operation, Sqes, Tag};
+use super::{Multishot, Operation, Sqes};
+use crate::contained::contained;
 use crate::core::Core;
+use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
-use crate::task::contained;
 
 /// What to do with the untyped value in a cell.
 struct Vtable {

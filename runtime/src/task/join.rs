@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 
 use async_task::{FallibleTask, Task};
 
-use super::{Meta, Payload, panic_text};
+use super::Meta;
+use crate::contained::{Payload, panic_text};
 use crate::{Error, ErrorKind};
 
 /// A handle on a spawned task: await it for its output, [`detach`](Self::detach) it, or drop it to abort the task.

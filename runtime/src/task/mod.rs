@@ -1,16 +1,14 @@
 //! Tasks: futures that live on one core and need not be `Send`.
 //!
 //! Allocation, reference counts and wakers are async-task's; here is where a woken task goes. On its own core it goes
-//! into the core's queue, from any other thread onto the core's [wake list](crate::core::mailbox), through a link that
+//! into the core's queue, from any other thread onto the core's [wake list](crate::sync::mailbox), through a link that
 //! lies in the task itself: waking never waits, needs no memory and cannot fail. When the core has ended, a woken task
 //! is leaked: its future may only be dropped on its own thread.
 
 mod join;
 pub(crate) mod queue;
 mod scope;
-pub(crate) mod waiters;
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
@@ -23,9 +21,10 @@ use async_task::Runnable;
 pub use join::{JoinError, JoinHandle};
 pub use scope::{Scope, ScopedHandle, scope};
 
+use crate::contained::{Payload, tell_panic};
 use crate::core::Core;
-use crate::core::mailbox::{Link, Node};
 use crate::core::shared::CoreShared;
+use crate::sync::mailbox::{Link, Node};
 
 /// What every task carries beside its future.
 #[derive(Debug)]
@@ -122,32 +121,6 @@ where
         core.tasks.push(Woken(runnable));
         JoinHandle::new(task)
     })
-}
-
-/// What a panic left.
-pub(crate) type Payload = Box<dyn Any + Send>;
-
-/// The words of a panic.
-pub(crate) fn panic_text(payload: &Payload) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is not text")
-}
-
-/// Runs `f`, code that is not ours, where its panic must stop nothing: it is logged as one of `what`.
-pub(crate) fn contained(what: impl std::fmt::Display, f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        tell_panic(format_args!("{what}"), &payload);
-    }
-}
-
-/// Out of line: an event of `tracing` takes room in every poll that holds it, though it is not reached.
-#[cold]
-#[inline(never)]
-fn tell_panic(what: std::fmt::Arguments<'_>, payload: &Payload) {
-    tracing::error!("{what} panicked: {}", panic_text(payload));
 }
 
 /// A future whose panics become its output, those of its destructor too: async-task would abort the process.
@@ -249,8 +222,8 @@ pub(crate) async fn consume_budget() {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::core::state::RuntimeShared;
     use crate::numa::CpuId;
-    use crate::runtime::state::RuntimeShared;
 
     /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the core may end.
     ///

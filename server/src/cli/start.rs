@@ -7,7 +7,8 @@ use annulus::numa::plan::CoreSelection;
 
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
-use crate::listen::endpoint::Endpoint;
+use crate::lifecycle::{self, Stage};
+use crate::listen::endpoint::{Endpoint, Opened};
 use crate::processes::member::{Member, MemberArgs};
 use crate::processes::parent::End;
 use crate::processes::{Processes, SplitConstraints};
@@ -57,29 +58,41 @@ fn start(config: Configuration, member: Option<&Arc<Member>>) -> Result<(), Fail
     };
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
-    let cores =
-        member.map_or_else(|| program.cores.cores.clone(), |member| CoreSelection::List(member.cores().clone()));
+    let cores = member
+        .map_or_else(|| program.cores.cores.clone(), |member| CoreSelection::List(member.cores().clone()));
     let runtime = program.runtime(cores).build()?;
     let plan = runtime.plan().clone();
     let cpus: Vec<_> = plan.cores().iter().map(|core| core.cpu).collect();
     let config = Arc::new(config);
-    let start = match member {
-        Some(member) => {
-            let mut given = member.endpoints();
-            let of = |keys: Vec<_>| given.by_ref().take(keys.len()).collect();
-            let endpoints = config.endpoints().into_iter().map(of).collect();
-            let member = Arc::clone(member);
-            Start::new(Generation { config, endpoints }, move || member.is_ready())
-        }
+    // The files of Unix sockets are there for as long as this.
+    let (start, _opened) = match member {
+        Some(member) => (of_member(config, member), Vec::new()),
         None => {
             let mut opened = config.open(&cpus)?;
-            let lines = config.lines(&opened);
-            let endpoint = |opened: &mut Opened| Arc::new(Endpoint::new(std::mem::take(&mut opened.sockets), false));
-            let endpoints = opened.iter_mut().map(|of| of.iter_mut().map(endpoint).collect()).collect();
-            Start::new(Generation { config, endpoints }, move || lines.iter().for_each(|line| say(line)))
+            (of_opened(config, &mut opened), opened)
         }
     };
     let start = Arc::new(start);
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     supervise(&plan, running, orders, image.as_ref(), Duration::from_secs(program.grace), program.stats)
+}
+
+/// With the sockets that the starting process has given.
+fn of_member(config: Arc<Configuration>, member: &Arc<Member>) -> Start {
+    let mut given = member.endpoints();
+    let of = |keys: Vec<_>| given.by_ref().take(keys.len()).collect();
+    let endpoints = config.endpoints().into_iter().map(of).collect();
+    let member = Arc::clone(member);
+    Start::new(Generation { config, endpoints }, move || member.is_ready())
+}
+
+/// With sockets that this process has opened.
+fn of_opened(config: Arc<Configuration>, opened: &mut [Vec<Opened>]) -> Start {
+    let lines = config.lines(opened);
+    let endpoint = |opened: &mut Opened| Arc::new(Endpoint::new(std::mem::take(&mut opened.sockets), false));
+    let endpoints = opened.iter_mut().map(|of| of.iter_mut().map(endpoint).collect()).collect();
+    Start::new(Generation { config, endpoints }, move || {
+        lifecycle::reach(Stage::Ready);
+        lines.iter().for_each(|line| say(line));
+    })
 }

@@ -101,7 +101,8 @@ impl Configuration {
         let v4_has = |port| all.iter().flatten().any(|address| address.place().is_all_of_v4(port));
         let steer_by_cpu = self.program.cores.steer == Steer::Cpu;
         let key = |listener: &Listener, address: &ListenAddress| {
-            let is_all_of_v6 = |place: &Place| matches!(place, Place::Ip(at) if at.is_ipv6() && at.ip().is_unspecified());
+            let is_all_of_v6 =
+                |place: &Place| matches!(place, Place::Ip(at) if at.is_ipv6() && at.ip().is_unspecified());
             let only_v6 = match address.place() {
                 Place::Ip(at) if is_all_of_v6(address.place()) => at.port() != 0 && v4_has(at.port()),
                 _ => false,

@@ -36,6 +36,7 @@ pub(crate) struct Closing {
 
 impl Closing {
     /// Sets it, for good.
+    #[allow(dead_code, reason = "for the reload, which comes next")]
     pub(crate) fn set(&self) {
         self.is_set.set(true);
         let waiting = self.waiting.borrow_mut().take();
@@ -56,4 +57,3 @@ impl Closing {
         .await;
     }
 }
-

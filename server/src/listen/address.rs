@@ -53,7 +53,8 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let place = if let Some(path) = text.strip_prefix("unix:") {
             // Its length is what is wrong most often; the kernel takes 107 bytes (unix(7)).
-            unix_address(path).map_err(|error| format!("{error}; write unix:PATH or unix:@NAME, in at most 107 bytes"))?;
+            unix_address(path)
+                .map_err(|error| format!("{error}; write unix:PATH or unix:@NAME, in at most 107 bytes"))?;
             Place::Unix(path.to_owned())
         } else if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse() {
             Place::Everywhere(port)

@@ -15,6 +15,7 @@ pub(crate) struct Client<F: Family> {
     /// What has come already and belongs to whoever serves it: bytes behind a PROXY header.
     pub(crate) first: Option<Lease>,
     /// Whom it comes from, where somebody trusted has said so.
+    #[allow(dead_code, reason = "for PROXY, which comes next")]
     pub(crate) declared: Option<SocketAddr>,
 }
 
@@ -25,6 +26,7 @@ impl<F: Family> Client<F> {
     }
 
     /// Whom it comes from: the client that a trusted PROXY header named, else the other end. A call to the system where nobody has.
+    #[allow(dead_code, reason = "for access logs, which come next")]
     pub(crate) fn peer(&self) -> Peer {
         self.declared.map_or_else(|| peer_of(&self.stream), Peer::Ip)
     }
@@ -46,7 +48,9 @@ pub(crate) fn peer_of(socket: impl AsFd) -> Peer {
     match getpeername(socket) {
         Ok(Some(address)) if address.address_family() == AddressFamily::UNIX => Peer::Local,
         Ok(None) => Peer::Local,
-        Ok(Some(address)) => SocketAddr::try_from(address).map_or(Peer::Unknown, |address| Peer::Ip(canonical(address))),
+        Ok(Some(address)) => {
+            SocketAddr::try_from(address).map_or(Peer::Unknown, |address| Peer::Ip(canonical(address)))
+        }
         Err(_) => Peer::Unknown,
     }
 }

@@ -54,15 +54,17 @@ impl EndpointKey {
                 .map_err(|error| Failure::input(format!("cannot listen on {}: {error}", self.address)))?;
             let socket = UnixSocket::bind(&address, &options, self.mode)?;
             let clones = cpus.iter().map(|_| socket.try_clone()).collect::<Result<_, _>>();
-            let sockets = clones.map_err(|error| Failure::failed("cannot duplicate a listening socket", error))?;
+            let sockets =
+                clones.map_err(|error| Failure::failed("cannot duplicate a listening socket", error))?;
             return Ok(Opened { shown: self.address.to_string(), sockets, _file: Some(socket) });
         }
         let candidates = self.address.place().candidates();
         let (last, others) = candidates.split_last().expect("an address that is no path has candidates");
-        let opened = others.iter().find_map(|&candidate| match listening_sockets(candidate, &options, cpus) {
-            Err(error) if lacks_family(&error) => None,
-            tried => Some(tried),
-        });
+        let opened =
+            others.iter().find_map(|&candidate| match listening_sockets(candidate, &options, cpus) {
+                Err(error) if lacks_family(&error) => None,
+                tried => Some(tried),
+            });
         let sockets = opened.unwrap_or_else(|| listening_sockets(*last, &options, cpus))?;
         let shown = sockets.first().map(bound).transpose()?.unwrap_or(*last).to_string();
         Ok(Opened { shown, sockets, _file: None })

@@ -79,6 +79,11 @@ pub(crate) struct CoreArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Rings")]
 pub(crate) struct RingArgs {
+    /// Submission entries of each core's ring, 8 to 32768, rounded up to a power of two; fewer take less locked memory
+    /// [default: 4096, or fewer where so many cannot be had]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=32_768))]
+    pub(crate) entries: Option<u32>,
+
     /// How bulk moves: "ring" by splice requests in the ring, "inline" by splice calls from the core
     #[arg(long, value_name = "ring|inline", default_value_t)]
     pub(crate) road: Road,
@@ -121,6 +126,9 @@ impl ProgramArgs {
             .bundles(ring.bundles);
         if let Some(limit) = place.pool_limit {
             builder = builder.pool_limit(limit);
+        }
+        if let Some(entries) = ring.entries {
+            builder = builder.ring_entries(entries);
         }
         if let Some(nic) = &place.nic {
             builder = builder.nic(nic);

@@ -79,7 +79,11 @@ fn is_small(opened: &Opened, extent: &Extent) -> bool {
 }
 
 /// Answers what is not a request, and says that the connection ends.
-pub(super) async fn refuse<F: Family>(client: &mut Client<F>, site: &Site, refusal: Refusal) -> annulus::Result<()> {
+pub(super) async fn refuse<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    refusal: Refusal,
+) -> annulus::Result<()> {
     plain(client, site, refusal.status, refusal.why, After::Close, true).await
 }
 
@@ -223,7 +227,12 @@ async fn plain<F: Family>(
 }
 
 /// The answer to a range that the file does not have.
-async fn unsatisfiable<F: Family>(client: &mut Client<F>, site: &Site, size: u64, after: After) -> annulus::Result<()> {
+async fn unsatisfiable<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    size: u64,
+    after: After,
+) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::unsatisfiable(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), size, after);
     send(client, out, false).await

@@ -35,6 +35,7 @@ impl Start {
 
 /// A listener's place on this core.
 struct Entrance {
+    #[allow(dead_code, reason = "for the reload, which comes next")]
     endpoint: Arc<Endpoint>,
     /// What is done with the next connection.
     service: RefCell<Rc<Service>>,

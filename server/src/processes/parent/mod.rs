@@ -15,6 +15,7 @@ use super::ProcessShare;
 use crate::config::{Configuration, ServiceConfig};
 use crate::descriptors;
 use crate::exit::{Failure, say};
+use crate::lifecycle::{self, Stage};
 use crate::signals::Signals;
 
 /// How it ended other than well.
@@ -58,6 +59,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configur
     let served = group.serve(&signals, waiting.into_iter(), &words, || {
         // Not before: where none can be started, the process for all cores says it.
         reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
+        lifecycle::reach(Stage::Ready);
         lines.iter().for_each(|line| say(line));
     });
     group.leave(&signals, served)
