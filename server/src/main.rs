@@ -12,7 +12,7 @@ mod http;
 mod lifecycle;
 mod lingering_close;
 mod listen;
-mod logging;
+mod log;
 mod numa_bench;
 mod options;
 mod processes;
@@ -27,7 +27,7 @@ mod topology;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::run() {
+    let code = match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_told() {
@@ -35,5 +35,7 @@ fn main() -> ExitCode {
             }
             failure.code()
         }
-    }
+    };
+    log::end();
+    code
 }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::exit::Failure;
 use crate::lifecycle::{self, Stage};
+use crate::log;
 use crate::processes::member::Image;
 use crate::signals::{Orders, Signal};
 use crate::stats;
@@ -67,6 +68,7 @@ pub(crate) fn supervise(
                     stats::print_stalls(&running);
                     stats::print_report(&running, image);
                 }
+                Some(Signal::Reopen) => log::reopen(),
                 Some(Signal::End) => phase = escalate(phase, &running, grace),
                 Some(Signal::Gone) => {
                     running.cut();

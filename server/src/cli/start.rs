@@ -16,7 +16,7 @@ use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
 use crate::signals::{Orders, Signals};
 use crate::supervise::supervise;
-use crate::{descriptors, processes};
+use crate::{descriptors, log, processes};
 
 /// Serves in this process, or in one for each node.
 pub(super) fn begin(config: Configuration, given: Option<MemberArgs>) -> Result<(), Failure> {
@@ -58,6 +58,8 @@ fn start(config: Configuration, member: Option<&Arc<Member>>) -> Result<(), Fail
     };
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
+    log::begin().map_err(|error| Failure::failed("cannot start the thread of the log", error))?;
+    program.log.open().map_err(Failure::input)?;
     let cores = member
         .map_or_else(|| program.cores.cores.clone(), |member| CoreSelection::List(member.cores().clone()));
     let runtime = program.runtime(cores).build()?;

@@ -156,6 +156,7 @@ impl Member {
             // With the parent everything ends at once, as when a process of all cores dies.
             Ok(0) => Ok(Some(Signal::Gone)),
             Ok(_) if order == *SHOW => Ok(Some(Signal::Show)),
+            Ok(_) if order == *REOPEN => Ok(Some(Signal::Reopen)),
             Ok(_) => Ok(Some(Signal::End)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Some(Signal::Gone)),
@@ -200,6 +201,8 @@ impl AsFd for Member {
 pub(super) const END: &[u8; 1] = b"e";
 /// The order to print the picture of SIGUSR1.
 pub(super) const SHOW: &[u8; 1] = b"s";
+/// An order: open the files of the logs anew.
+pub(super) const REOPEN: &[u8; 1] = b"r";
 
 /// The program's image, and the node where it belongs.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use crate::exit::Failure;
 use crate::http::date::DateCache;
+use crate::log::access::AccessLog;
 use crate::serve::options::ServeArgs;
 
 /// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger ones
@@ -57,6 +58,7 @@ pub(crate) struct Site {
     road: Road,
     dates: RefCell<DateCache>,
     cache: Rc<Cache>,
+    access: Rc<AccessLog>,
     /// Where heads are written, one at a time, before they are copied to where they leave from.
     scratch: RefCell<Vec<u8>>,
 }
@@ -66,7 +68,7 @@ impl Site {
     ///
     /// # Errors
     /// The directory is not there any more, or cannot be read.
-    pub(crate) async fn open(args: &ServeArgs, road: Road) -> Result<Self, Failure> {
+    pub(crate) async fn open(args: &ServeArgs, road: Road, access: Rc<AccessLog>) -> Result<Self, Failure> {
         let root = Dir::open(&args.root).await?;
         let device = local::device(&root).map_err(|e| {
             Failure::input(format!("cannot ask for the file system of {}: {e}", args.root.display()))
@@ -76,6 +78,7 @@ impl Site {
             road,
             dates: RefCell::default(),
             cache: Rc::new(Cache::new(device)),
+            access,
             scratch: RefCell::default(),
         })
     }

@@ -12,6 +12,7 @@ use crate::config::ServiceConfig;
 use crate::exit::Failure;
 use crate::listen::client::Client;
 use crate::listen::connection_count::ConnectionGuard;
+use crate::log::access::AccessLog;
 use crate::{proxy, serve};
 
 /// What is done with the connections of a listener, on the current core.
@@ -27,10 +28,17 @@ impl Service {
     ///
     /// # Errors
     /// What it needs and cannot have.
-    pub(crate) async fn new(config: &ServiceConfig, road: Road) -> Result<Self, Failure> {
+    pub(crate) async fn new(
+        config: &ServiceConfig,
+        road: Road,
+        access: &Rc<AccessLog>,
+    ) -> Result<Self, Failure> {
+        let access = Rc::clone(access);
         Ok(match config {
-            ServiceConfig::Files(args) => Service::Files(Rc::new(serve::Site::open(args, road).await?)),
-            ServiceConfig::Relay(args) => Service::Relay(Rc::new(proxy::Relay::new(args, road))),
+            ServiceConfig::Files(args) => {
+                Service::Files(Rc::new(serve::Site::open(args, road, access).await?))
+            }
+            ServiceConfig::Relay(args) => Service::Relay(Rc::new(proxy::Relay::new(args, road, access))),
         })
     }
 

@@ -16,6 +16,8 @@ use crate::exit::{Failure, Kind};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::connection_count::ConnectionCount;
 use crate::listen::endpoint::{AnyListener, Endpoint};
+use crate::log;
+use crate::log::access::AccessLog;
 
 /// What the cores of a process have in common when they start.
 pub(crate) struct Start {
@@ -43,8 +45,8 @@ struct Entrance {
 }
 
 /// What a core has open.
-#[derive(Default)]
 struct CoreState {
+    access: Rc<AccessLog>,
     entrances: RefCell<Vec<Rc<Entrance>>>,
     connections: Rc<ConnectionCount>,
     accepting: Rc<Accepting>,
@@ -55,7 +57,13 @@ struct CoreState {
 /// # Errors
 /// What a listener or a service needs and cannot have; accepting that fails for good.
 pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
-    let state = Rc::new(CoreState::default());
+    log::on_core();
+    let state = Rc::new(CoreState {
+        access: Rc::new(AccessLog::on_core()),
+        entrances: RefCell::default(),
+        connections: Rc::default(),
+        accepting: Rc::default(),
+    });
     state.apply(&start.generation).await?;
     if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
         (start.when_all_listen)();
@@ -71,7 +79,7 @@ impl CoreState {
         let road = generation.config.program.ring.road;
         let mut services = Vec::new();
         for listener in &generation.config.listeners {
-            services.push(Rc::new(Service::new(&listener.service, road).await?));
+            services.push(Rc::new(Service::new(&listener.service, road, &self.access).await?));
         }
         for (service, endpoints) in services.into_iter().zip(&generation.endpoints) {
             for endpoint in endpoints {

@@ -14,7 +14,7 @@ use super::process::Process;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::processes::ProcessShare;
-use crate::processes::member::{END, SHOW};
+use crate::processes::member::{END, REOPEN, SHOW};
 use crate::signals::{Signal, Signals};
 
 /// The members that live, and how far they have come.
@@ -102,6 +102,7 @@ impl ProcessGroup {
                     }
                     self.tell(SHOW);
                 }
+                Some(Signal::Reopen) => self.tell(REOPEN),
                 Some(Signal::End | Signal::Gone) => self.end(),
                 None => {}
             }
