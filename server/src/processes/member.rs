@@ -63,7 +63,7 @@ impl FromStr for MemberArgs {
             let sockets = parts.next()?.split(',').map(|fd| fd.parse().ok().filter(|&fd: &RawFd| fd > 2));
             let sockets: Vec<RawFd> = sockets.collect::<Option<_>>()?;
             let all_differ = sockets.iter().collect::<BTreeSet<_>>().len() == sockets.len();
-            let as_many_for_each = !cores.is_empty() && sockets.len() % cores.len() == 0;
+            let as_many_for_each = !cores.is_empty() && sockets.len().is_multiple_of(cores.len());
             (as_many_for_each && all_differ && parts.next().is_none()).then_some(MemberArgs {
                 node,
                 cores,
