@@ -67,6 +67,11 @@ impl Inbox {
         self.record.as_deref()
     }
 
+    /// Takes bytes that were received before, for [`next`](Self::next) to read.
+    pub(crate) fn hold(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+    }
+
     /// Takes one received chunk and reads the first request from it.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Next {
         if self.rest.len() > self.start {

@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::Path;
 
+use annulus::net::Family;
+
 use super::Site;
 use super::connection::Client;
 use super::files::Opened;
@@ -27,8 +29,8 @@ thread_local! {
 }
 
 /// Answers with `ranges` of a file, in this order.
-pub(super) async fn parts(
-    client: &mut Client,
+pub(super) async fn parts<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,

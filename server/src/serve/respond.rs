@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use annulus::buf::Block;
+use annulus::net::Family;
 use annulus::{Error, transfer};
 
 use super::connection::Client;
@@ -28,8 +29,8 @@ const PLAIN_ROOM: usize = 384;
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer(
-    client: &mut Client,
+pub(super) async fn answer<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     request: &Request,
     after: After,
@@ -45,7 +46,12 @@ pub(super) async fn answer(
 }
 
 /// Answers a GET or HEAD.
-async fn file(client: &mut Client, site: &Site, request: &Request, after: After) -> annulus::Result<()> {
+async fn file<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    request: &Request,
+    after: After,
+) -> annulus::Result<()> {
     let with_body = request.method == Method::Get;
     if request.target.kind() != Kind::Name {
         return plain(client, site, Status::NotFound, "", after, with_body).await;
@@ -62,8 +68,8 @@ async fn file(client: &mut Client, site: &Site, request: &Request, after: After)
 }
 
 /// Answers about a file that is there.
-async fn found(
-    client: &mut Client,
+async fn found<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     request: &Request,
     opened: &Opened,
@@ -113,15 +119,19 @@ fn is_small(opened: &Opened, extent: &Extent) -> bool {
 }
 
 /// Answers what is not a request, and says that the connection ends.
-pub(super) async fn refuse(client: &mut Client, site: &Site, refusal: Refusal) -> annulus::Result<()> {
+pub(super) async fn refuse<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    refusal: Refusal,
+) -> annulus::Result<()> {
     plain(client, site, refusal.status, refusal.why, After::Close, true).await
 }
 
 /// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
 /// are out, by clients that take theirs slowly, the file goes the way of large ones, which needs no memory of ours: so
 /// neither do those clients hold up the others, nor does their number cost memory without end.
-async fn small(
-    client: &mut Client,
+async fn small<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,
@@ -173,8 +183,8 @@ async fn fill(mut block: Block, whole: usize, opened: &Opened, extent: &Extent) 
 }
 
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
-async fn large(
-    client: &mut Client,
+async fn large<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,
@@ -188,8 +198,8 @@ async fn large(
 
 /// Bytes of a file, spliced. What has been sent has promised them: where they do not come, only cutting the connection tells
 /// the client.
-pub(super) async fn body(
-    client: &mut Client,
+pub(super) async fn body<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,
@@ -213,7 +223,7 @@ pub(super) async fn body(
 
 /// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
 /// something to look into.
-pub(super) fn note_cut(client: &Client, path: &Path, error: &Error, size: u64) {
+pub(super) fn note_cut<F: Family>(client: &Client<F>, path: &Path, error: &Error, size: u64) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
     match error.io_error().map(std::io::Error::kind) {
         Some(BrokenPipe | ConnectionReset | TimedOut) => {
@@ -247,8 +257,8 @@ pub(super) fn with_moment<T>(site: &Site, after: After, write: impl FnOnce(Momen
 }
 
 /// Sends the head of a 200 or 206 alone, or with `more` to follow.
-async fn send_head(
-    client: &mut Client,
+async fn send_head<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     opened: &Opened,
     extent: &Extent,
@@ -268,8 +278,8 @@ async fn send_head(
 }
 
 /// A response that is nothing but a status and a line of text.
-async fn plain(
-    client: &mut Client,
+async fn plain<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     status: Status,
     why: &str,
@@ -281,8 +291,8 @@ async fn plain(
 }
 
 /// A whole response that `write` writes.
-async fn text(
-    client: &mut Client,
+async fn text<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     status: Status,
     after: After,

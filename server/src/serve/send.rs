@@ -1,6 +1,7 @@
 //! Bytes of ours on their way to a client, which is given its time for them.
 
 use annulus::buf::IoBuf;
+use annulus::net::Family;
 use annulus::{Error, ErrorKind};
 
 use super::SEND_TIMEOUT;
@@ -8,7 +9,11 @@ use super::connection::Client;
 use super::deadline_timer::OnStop;
 
 /// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`]; with `more` to follow, the last segment may wait for it.
-pub(super) async fn send(client: &mut Client, bytes: impl IoBuf, more: bool) -> annulus::Result<()> {
+pub(super) async fn send<F: Family>(
+    client: &mut Client<F>,
+    bytes: impl IoBuf,
+    more: bool,
+) -> annulus::Result<()> {
     let stream = &client.stream;
     let sending =
         async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
