@@ -50,8 +50,8 @@ impl Ring {
         group: u16,
         options: RecvOptions,
     ) -> Result<()> {
-        // SAFETY: handed on to the caller.
         let register = |flags| {
+            // SAFETY: handed on to the caller.
             patiently(PATIENCE, || unsafe {
                 self.ring.submitter().register_buf_ring_with_flags(address, slots, group, flags)
             })
