@@ -129,6 +129,11 @@ impl Core {
         }
     }
 
+    /// Whether the calling thread is a core's.
+    pub(crate) fn is_here() -> bool {
+        Self::try_with(|_| ()).is_some()
+    }
+
     /// Whether `shared` is this thread's core.
     pub(crate) fn is_current(shared: &Arc<CoreShared>) -> bool {
         Self::try_with(|core| Arc::ptr_eq(&core.shared, shared)).unwrap_or(false)

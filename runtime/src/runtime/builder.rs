@@ -11,9 +11,9 @@ use super::forecast::Forecast;
 use super::options::Options;
 use super::placement::PlacementPolicy;
 use super::report::{CoreReport, Report};
-use super::running::Running;
+use super::running::{self, CoreThread, Running};
 use super::stalls::Sampler;
-use super::state::RuntimeShared;
+use super::state::{Gate, RuntimeShared};
 use super::worker::{self, Plot};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::growth::Terms;
@@ -27,6 +27,7 @@ use crate::numa::topology::Topology;
 use crate::numa::{CpuId, NodeId};
 use crate::ring::RingOptions;
 use crate::ring::probe::probe;
+use crate::task::Kept;
 use crate::{Error, ErrorKind, Result};
 
 /// Entries of a core's submission queue by default.
@@ -341,12 +342,15 @@ impl Runtime {
             policy: self.settings.placement,
             several: self.topology.memory_nodes().len() > 1,
         };
+        let gate = Gate::new(&shared);
+        // One for each core; those of cores that never begin are dropped, which says so.
+        let arrivals: Vec<_> = members.iter().map(|_| shared.awaited()).collect();
         let root = Arc::new(root);
         // Bounded by the number of cores, each of which sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
         let mut threads = Vec::with_capacity(cores.len());
         let mut failure = None;
-        for (core, member) in cores.iter().zip(&members) {
+        for ((core, member), arrival) in cores.iter().zip(&members).zip(arrivals) {
             let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
             let Some(share) = share else {
                 failure = Some(Error::new(
@@ -370,7 +374,7 @@ impl Runtime {
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
-            match self.spawn(name, core, move || worker::run(plot, &*root, ready)) {
+            match self.spawn(name, core, move || Kept::new(worker::run(plot, &*root, ready, arrival))) {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
                     failure = Some(e);
@@ -379,10 +383,6 @@ impl Runtime {
             }
         }
         drop(ready);
-        // The others wait for every core at the end: for those that never began, it is said here that they are gone.
-        for _ in threads.len()..cores.len() {
-            shared.arrive();
-        }
         let mut reports = Vec::with_capacity(threads.len());
         for _ in 0..threads.len() {
             match up.recv() {
@@ -408,14 +408,18 @@ impl Runtime {
                 Err(e) => failure = Some(e),
             }
         }
-        shared.open_gate(failure.is_none());
-        if let Some(e) = failure {
+        if let Some(mut e) = failure {
+            drop(gate);
             for thread in threads {
-                // Its own error was sent already, or it was told to go home.
-                drop(thread.join());
+                // Its own error was sent already, or it was told to go home; one that said nothing has panicked.
+                match running::end_of(thread) {
+                    Err(panic) if e.kind() == ErrorKind::Panicked => e = panic,
+                    _ => {}
+                }
             }
             return Err(e);
         }
+        gate.open();
         Ok(Running::new(shared, members, threads, watch, blocking.into_values().collect(), reports))
     }
 
@@ -433,9 +437,9 @@ impl Runtime {
     }
 
     /// Starts a core's thread as the placement policy has it.
-    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<Result<(), E>>>
+    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<CoreThread<E>>
     where
-        F: FnOnce() -> Result<(), E> + Send + 'static,
+        F: FnOnce() -> Kept<Result<(), E>> + Send + 'static,
         E: From<Error> + Send + 'static,
     {
         if self.settings.placement == PlacementPolicy::Off {

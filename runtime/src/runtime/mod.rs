@@ -4,6 +4,7 @@ mod builder;
 mod end;
 mod forecast;
 mod handle;
+mod inside;
 mod options;
 mod placement;
 mod report;

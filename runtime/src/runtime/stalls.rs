@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::state::RuntimeShared;
 use crate::core::shared::CoreShared;
 use crate::numa::CpuId;
+use crate::task::contained;
 
 /// A poll of a task that lasts too long: nothing else on its core has its turn meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +90,12 @@ impl Sampler {
         let pause = (threshold / 4).max(Duration::from_millis(1));
         while !runtime.all_arrived_within(pause) {
             for stall in self.look(threshold) {
-                tracing::warn!(
-                    core = stall.core,
-                    "{stall}; let it yield, or move what it does to a thread of its own"
-                );
+                contained("a subscriber of tracing", || {
+                    tracing::warn!(
+                        core = stall.core,
+                        "{stall}; let it yield, or move what it does to a thread of its own"
+                    );
+                });
             }
         }
     }

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::panic::Location;
+use std::mem::ManuallyDrop;
+use std::panic::{Location, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -13,8 +14,10 @@ use crossbeam_channel::Sender;
 use io_uring::{opcode, squeue, types};
 
 use super::end;
+use super::inside::Inside;
 use super::options::Options;
 use super::report::{CoreReport, HEAP, POOL};
+use super::state::Arrival;
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::growth::{Growth, Terms};
@@ -34,7 +37,7 @@ use crate::op::Tag;
 use crate::op::table::OpTable;
 use crate::ring::{Cqe, Ring, RingOptions, Wait};
 use crate::task::queue::Tasks;
-use crate::task::{JoinHandle, Woken, spawn_at};
+use crate::task::{JoinHandle, Kept, Payload, Woken, bury, caught, panic_text, spawn_at};
 use crate::time::timers::Timers;
 use crate::time::wakes::Plan;
 use crate::transfer::pipe::PipePool;
@@ -69,8 +72,13 @@ pub(super) struct Plot {
     pub(super) zero_copy_patience: Duration,
 }
 
-/// The thread of a core, from its first instruction to its last.
-pub(super) fn run<F, Fut, E>(plot: Plot, root: &F, ready: Sender<Result<CoreReport>>) -> Result<(), E>
+/// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for `arrival` only.
+pub(super) fn run<F, Fut, E>(
+    plot: Plot,
+    root: &F,
+    ready: Sender<Result<CoreReport>>,
+    arrival: Arrival,
+) -> Result<(), E>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + 'static,
@@ -78,44 +86,68 @@ where
 {
     let runtime = Arc::clone(&plot.shared.runtime);
     let started_at = plot.started_at;
-    // What the application logs on a core says on which.
-    let _span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0).entered();
-    // A panic out here (a tracing subscriber, an allocator, a destructor of the application) must not leave the other
-    // cores waiting for this one for ever.
     let up = contain(|| {
+        // What the application logs on a core says on which.
+        let span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0);
+        let inside = Inside::enter(span);
         block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e))?;
-        bring_up(plot)
+        Ok((inside, bring_up(plot)?))
     });
-    let (core, report) = match up {
+    let (inside, (core, report)) = match up {
         Ok(up) => up,
         Err(e) => {
             // The starter waits for one message of each core; if it has gone, so has everyone.
             drop(ready.send(Err(e)));
-            runtime.arrive();
+            arrival.arrive();
             return Ok(());
         }
     };
+    // What the kernel may still write to is not freed because something has panicked.
+    let core = ManuallyDrop::new(core);
     drop(ready.send(Ok(report)));
     drop(ready);
-    let result = if runtime.wait_at_gate() {
+    let turned = if runtime.wait_at_gate() {
         core.peers.learn_rings();
-        contain(|| Ok(turn_until_over(&core, root, started_at))).unwrap_or_else(|e| Err(e.into()))
+        contain(|| Ok(Kept::new(turn_until_over(&core, root, started_at))))
     } else {
-        Ok(())
+        Ok(Kept::new(Ok(())))
     };
-    if result.is_err() {
-        runtime.cut();
+    let mut faults = Faults::default();
+    let result = faults.note(turned).unwrap_or_else(|| Kept::new(Ok(())));
+    if faults.any() || result.get().is_some_and(Result::is_err) {
+        faults.note(contain(|| Ok(runtime.cut())));
     }
-    end::of_core(core);
-    result
+    end::of_core(core, arrival, &mut faults);
+    faults.note(contain(|| inside.leave().map_err(|payload| panicked("a core", payload))));
+    // The error of the root future comes first; what it is made of is the application's.
+    let result = result.take();
+    match faults.first() {
+        Some(e) if result.is_ok() => Err(e.into()),
+        _ => result,
+    }
+}
+
+/// What went wrong on a core outside its tasks: the first is its error. The panic hook has told of each.
+#[derive(Default)]
+pub(super) struct Faults(Option<Error>);
+
+impl Faults {
+    pub(super) fn note<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|e| self.0.get_or_insert(e)).ok()
+    }
+
+    fn any(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn first(self) -> Option<Error> {
+        self.0
+    }
 }
 
 /// Runs `f`; a panic becomes an error.
 fn contain<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-        let what = format!("a core panicked: {}", crate::task::panic_text(&payload));
-        Err(Error::new(ErrorKind::Panicked, what))
-    })
+    caught(f).unwrap_or_else(|payload| Err(panicked("a core", payload)))
 }
 
 /// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the program does
@@ -230,9 +262,9 @@ where
     let _entered = core.enter();
     core.arm_doorbell();
     // The closure runs inside the task: a panic in it is contained like any other.
-    let mut root = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(root)) {
+    let mut root = match caught(root) {
         Ok(future) => spawn_at(started_at, future),
-        Err(payload) => return Err(panicked(&payload).into()),
+        Err(payload) => return Err(panicked("a root future", payload).into()),
     };
     let mut told = false;
     let runtime = &core.shared.runtime;
@@ -258,9 +290,11 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn panicked(payload: &crate::task::Payload) -> Error {
-    let what = format!("a root future panicked: {}", crate::task::panic_text(payload));
-    Error::new(ErrorKind::Panicked, what)
+/// The error that names a panic of `what`.
+pub(super) fn panicked(what: &str, payload: Payload) -> Error {
+    let e = Error::new(ErrorKind::Panicked, format!("{what} panicked: {}", panic_text(&payload)));
+    bury(payload);
+    e
 }
 
 fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Result<(), E>> {
@@ -270,7 +304,9 @@ fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Resu
     match Pin::new(root).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => None,
         Poll::Ready(Ok(result)) => Some(result),
-        Poll::Ready(Err(crate::task::JoinError::Panicked(payload))) => Some(Err(panicked(&payload).into())),
+        Poll::Ready(Err(crate::task::JoinError::Panicked(payload))) => {
+            Some(Err(panicked("a root future", payload).into()))
+        }
         Poll::Ready(Err(crate::task::JoinError::Aborted)) => Some(Ok(())),
     }
 }
@@ -320,7 +356,11 @@ impl Core {
     fn run_watched(&self, task: Woken) {
         let span = tracing::trace_span!(target: POLLS, "poll", spawned_at = %task.spawned_at());
         let begin = self.options.measure_polls.then(Instant::now);
-        span.in_scope(|| task.0.run());
+        let inside = Inside::enter(span);
+        task.0.run();
+        if let Err(payload) = inside.leave() {
+            resume_unwind(payload);
+        }
         if let Some(begin) = begin {
             self.shared.counters.poll_ns.record(nanoseconds(begin.elapsed()));
         }
