@@ -103,7 +103,9 @@ impl BlockingPool {
         drop(state);
         let place = Place { pool: Arc::clone(self), left: false };
         let started =
-            spawn_helper(self.name.clone(), self.cpus.clone(), Arc::clone(&self.origin), move || place.serve());
+            spawn_helper(self.name.clone(), self.cpus.clone(), Arc::clone(&self.origin), move || {
+                place.serve()
+            });
         let Err(e) = started else { return };
         // The place went with the closure: this thread is not counted any more.
         let threads = self.strand(|| e.to_string());

@@ -64,10 +64,12 @@ impl<T> Future for JoinHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { task, waker, .. } = &mut *self;
-        Pin::new(task).poll(&mut Context::from_waker(waker.of(cx.waker()))).map(|end| match end.map(Kept::take) {
-            Some(Ok(output)) => Ok(output),
-            Some(Err(payload)) => Err(JoinError::Panicked(payload)),
-            None => Err(JoinError::Aborted),
+        Pin::new(task).poll(&mut Context::from_waker(waker.of(cx.waker()))).map(|end| {
+            match end.map(Kept::take) {
+                Some(Ok(output)) => Ok(output),
+                Some(Err(payload)) => Err(JoinError::Panicked(payload)),
+                None => Err(JoinError::Aborted),
+            }
         })
     }
 }

@@ -92,7 +92,9 @@ impl Tasks {
         // Cloned and dropped with nothing borrowed: either may run code that uses the list.
         let waker = Some(waker.clone());
         let old = match *key {
-            Some(key) => self.stop_waiters.borrow_mut().get_mut(key).and_then(|kept| std::mem::replace(kept, waker)),
+            Some(key) => {
+                self.stop_waiters.borrow_mut().get_mut(key).and_then(|kept| std::mem::replace(kept, waker))
+            }
             None => {
                 *key = Some(self.stop_waiters.borrow_mut().insert(waker));
                 None

@@ -54,10 +54,7 @@ pub async fn scope<'env, T>(body: impl AsyncFnOnce(&Scope<'env>) -> T) -> T {
     let scope = Scope {
         children: RefCell::default(),
         panic: RefCell::default(),
-        ready: Open(Arc::new(Ready {
-            keys: Mutex::new(Some(Vec::new())),
-            parent: Mutex::default(),
-        })),
+        ready: Open(Arc::new(Ready { keys: Mutex::new(Some(Vec::new())), parent: Mutex::default() })),
     };
     let mut output = None;
     let mut body = pin!(body(&scope));

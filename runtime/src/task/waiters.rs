@@ -27,9 +27,8 @@ impl Waiters {
     /// Puts a wait in its place, at the end if it is new, and returns its ticket.
     pub(crate) fn wait(&self, ticket: Option<u64>, waker: &Waker) -> u64 {
         let known = ticket.filter(|ticket| self.at(*ticket).is_some());
-        let stands = |ticket| self.wakes(ticket, |kept| {
-                kept.as_ref().is_some_and(|kept| kept.will_wake(waker))
-            });
+        let stands =
+            |ticket| self.wakes(ticket, |kept| kept.as_ref().is_some_and(|kept| kept.will_wake(waker)));
         if let Some(ticket) = known.filter(|ticket| stands(*ticket)) {
             return ticket;
         }
