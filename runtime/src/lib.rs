@@ -93,15 +93,18 @@ pub mod blocking;
 pub mod buf;
 pub mod channel;
 pub mod compat;
+mod contained;
 pub mod core;
 mod error;
 pub mod fs;
 pub mod guide;
+mod launch;
+mod metrics;
 pub mod net;
 mod op;
 pub mod pipe;
+mod place;
 mod ring;
-mod runtime;
 pub mod signal;
 mod sync;
 mod task;
@@ -112,16 +115,18 @@ pub mod transfer;
 
 pub use annulus_numa as numa;
 
-pub use crate::core::counters::Counters;
-pub use crate::core::histogram::Histogram;
+pub use crate::core::handle::Handle;
+pub use crate::core::options::Options;
+pub use crate::core::placement::PlacementPolicy;
+pub use crate::metrics::counters::Counters;
+pub use crate::metrics::histogram::Histogram;
 pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
 pub use error::{Error, ErrorKind, Ok, Result};
+pub use launch::{
+    Builder, CoreReport, Forecast, RegionReport, Report, Running, Runtime, Stall, WorkerReport,
+};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
-pub use runtime::{
-    Builder, CoreReport, Forecast, Handle, Options, PlacementPolicy, RegionReport, Report, Running, Runtime,
-    Stall, WorkerReport,
-};
 pub use task::{JoinError, JoinHandle, Scope, ScopedHandle, scope, spawn, yield_now};
 
 /// The example of the README, compiled.

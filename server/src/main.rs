@@ -12,6 +12,7 @@ mod http;
 mod lingering_close;
 mod logging;
 mod numa_bench;
+mod options;
 mod processes;
 mod proxy;
 mod serve;

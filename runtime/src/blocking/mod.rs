@@ -19,8 +19,8 @@ use async_task::FallibleTask;
 
 use self::pool::BlockingPool;
 use crate::Error;
+use crate::contained::{Kept, Payload, Shield, caught, panic_text};
 use crate::core::Core;
-use crate::task::{Kept, Payload, Shield, caught, panic_text};
 
 /// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.
 ///
@@ -94,7 +94,7 @@ impl<F> Closure<F> {
 
 impl<F> Drop for Closure<F> {
     fn drop(&mut self) {
-        crate::task::contained("the destructor of a closure that was not run", || drop(self.0.take()));
+        crate::contained::contained("the destructor of a closure that was not run", || drop(self.0.take()));
     }
 }
 

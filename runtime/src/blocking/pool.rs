@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
+use crate::contained::contained;
 use crate::numa::plan::PlannedCore;
 use crate::numa::thread::{Origin, spawn_helper};
 use crate::numa::topology::Topology;
 use crate::numa::{CpuSet, NodeId};
-use crate::task::contained;
 use crate::{Error, ErrorKind};
 
 /// How long a thread waits for work before it ends.

@@ -12,7 +12,8 @@ use futures_channel::oneshot;
 
 use super::Core;
 use super::shared::CoreShared;
-use crate::task::{caught, contained, panic_text, spawn_at};
+use crate::contained::{caught, contained, panic_text};
+use crate::task::spawn_at;
 use crate::{Error, ErrorKind};
 
 /// Why work that was sent to a core has no output.

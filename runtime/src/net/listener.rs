@@ -14,15 +14,16 @@ use rustix::net::{SocketFlags, SocketType, accept_with, sockopt};
 
 use super::connection::{Connection, adopt};
 use super::family::Family;
-use super::group::{Ask, Member};
-use super::place::Place;
+use super::group::Member;
 use super::room::Room;
 use super::socket::lingers;
 use crate::core::Core;
+use crate::core::groups::Ask;
 use crate::error::os;
+use crate::net::op::accept::Accept;
 use crate::numa::CpuId;
-use crate::op::accept::Accept;
 use crate::op::slots::Key;
+use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that may wait to be accepted on each core's socket, unless told otherwise; `net.core.somaxconn` bounds it

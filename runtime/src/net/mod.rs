@@ -9,12 +9,14 @@
 
 mod connection;
 mod custody;
+pub(crate) mod fairness;
 mod family;
-pub(crate) mod group;
+mod group;
 mod hand_over;
 mod inherited;
 pub(crate) mod listener;
-mod place;
+pub(crate) mod op;
+mod path_lock;
 mod room;
 mod send;
 pub(crate) mod sockaddr;
@@ -23,9 +25,8 @@ mod sys;
 mod tcp;
 mod udp;
 mod unix;
-mod unix_path;
 pub(crate) mod writing;
-pub(crate) mod zero_copy;
+mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};

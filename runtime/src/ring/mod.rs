@@ -8,6 +8,7 @@ pub(crate) mod probe;
 mod recv_buffers;
 mod register;
 mod setup;
+pub(crate) mod user_data;
 mod view;
 
 use std::cell::RefCell;
@@ -22,11 +23,10 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 pub(crate) use recv_buffers::{RecvOptions, bundled};
 pub use setup::RingFeatures;
 pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered};
+use user_data::{REPORT_USAGE, Tag};
 use view::View;
 
-use crate::core::counters::CoreCounters;
-use crate::op::Tag;
-use crate::op::send_zc::REPORT_USAGE;
+use crate::metrics::counters::CoreCounters;
 use crate::{Error, Result};
 
 // Not exported by the io_uring crate (linux/io_uring.h).

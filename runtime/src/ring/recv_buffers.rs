@@ -4,9 +4,9 @@ use std::io;
 
 use io_uring::{opcode, squeue, types};
 
+use super::user_data::Tag;
 use super::{Ring, not_registered};
 use crate::Result;
-use crate::op::Tag;
 
 /// How receives are to use buffers, beyond one whole buffer for each CQE.
 #[derive(Debug, Clone, Copy)]

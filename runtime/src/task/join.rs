@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 
 use async_task::{FallibleTask, Task};
 
-use super::{Kept, Meta, Payload, Shield, panic_text};
+use super::Meta;
+use crate::contained::{Kept, Payload, Shield, panic_text};
 use crate::{Error, ErrorKind};
 
 /// What a task leaves.

@@ -1,15 +1,13 @@
 //! Tasks: futures that live on one core and need not be `Send`.
 //!
 //! Allocation, reference counts and wakers are async-task's; here is where a woken task goes. On its own core it goes
-//! into the core's queue, from any other thread onto the core's [wake list](crate::core::mailbox), through a link that
+//! into the core's queue, from any other thread onto the core's [wake list](crate::sync::mailbox), through a link that
 //! lies in the task itself: waking never waits, needs no memory and cannot fail. When the core has ended, a woken task
 //! is leaked: its future may only be dropped on its own thread.
 
 mod join;
-mod panics;
 pub(crate) mod queue;
 mod scope;
-pub(crate) mod waiters;
 
 use std::future::Future;
 use std::panic::Location;
@@ -23,12 +21,10 @@ use async_task::Runnable;
 pub use join::{JoinError, JoinHandle};
 pub use scope::{Scope, ScopedHandle, scope};
 
-pub(crate) use panics::{Kept, Payload, Shield, bury, caught, contained, panic_text};
-
+use crate::contained::{Kept, Payload, bury, caught, tell_panic};
 use crate::core::Core;
-use crate::core::mailbox::{Link, Node};
 use crate::core::shared::CoreShared;
-use panics::tell_panic;
+use crate::sync::mailbox::{Link, Node};
 
 /// What every task carries beside its future.
 #[derive(Debug)]
@@ -231,8 +227,8 @@ pub(crate) async fn consume_budget() {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::core::state::RuntimeShared;
     use crate::numa::CpuId;
-    use crate::runtime::state::RuntimeShared;
 
     /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the core may end.
     ///

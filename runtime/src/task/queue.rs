@@ -6,7 +6,8 @@ use std::task::Waker;
 
 use slab::Slab;
 
-use super::{Woken, contained};
+use super::Woken;
+use crate::contained::contained;
 use crate::core::Core;
 
 /// The run queue and the registry of a core.

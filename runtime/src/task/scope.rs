@@ -20,7 +20,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use slab::Slab;
 
-use super::{JoinError, Payload, bury, caught};
+use super::JoinError;
+use crate::contained::{Payload, bury, caught};
 
 /// Runs `body` with a [`Scope`] in which it can spawn children that borrow from outside the scope, and completes when
 /// the body and all children have.

@@ -8,16 +8,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Road;
-use super::pipe::{Pipe, PipePool, is_lack};
+use super::pipe::Pipe;
 use crate::buf::ring::BUFFER_SIZE;
 use crate::core::Core;
+use crate::core::ask::ask;
+use crate::core::pipe_pool::is_lack;
 use crate::error::os;
+use crate::net::op::send::Send;
 use crate::net::socket::Socket;
 use crate::net::writing::{self, send_now};
 use crate::net::{Connection, Family, SocketFd};
-use crate::op::ask;
 use crate::op::poll::Ready;
-use crate::op::send::Send;
 use crate::{Error, Result, task};
 
 /// How a relay ended.
@@ -153,7 +154,7 @@ fn poll_message(
     let polled = Core::with(|core| {
         let polled = from.poll_recv(core, cx);
         if polled.is_pending() && from.is_starved() {
-            if core.bufs.is_starving() {
+            if core.fairness.is_starving(core) {
                 return None;
             }
             // Its turn for a buffer comes when this turn of the core ends, or others take them all: to be looked at again.
@@ -191,7 +192,7 @@ fn pass_the_others(
 /// Waits until something can be read and takes a pipe for it; `None` where none can be had and bytes are to be copied.
 async fn begin(from: &Rc<Socket>) -> io::Result<Option<Rc<Pipe>>> {
     from.ready(Ready::Read).await?;
-    match PipePool::take() {
+    match Pipe::take() {
         Err(e) if is_lack(&e) => Ok(None),
         taken => taken.map(Some),
     }

@@ -165,7 +165,8 @@ impl Member {
     /// # Errors
     /// [`Kind::Platform`] when placement is required and not all is there.
     pub(crate) fn settle(&self, placement: PlacementPolicy) -> Result<Image, Failure> {
-        let (segments, why) = match image::bring_here() {
+        // SAFETY: no thread has been started yet, the program has no handler of a signal, loads no library and maps nothing there itself.
+        let (segments, why) = match unsafe { image::bring_here() } {
             Ok(segments) => (segments, String::new()),
             Err(error) => {
                 tracing::warn!(%error, "the program's image stays where its files are cached");

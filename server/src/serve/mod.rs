@@ -5,6 +5,7 @@ mod connection;
 mod deadline_timer;
 mod files;
 mod local;
+pub(crate) mod options;
 mod respond;
 
 use std::cell::RefCell;
