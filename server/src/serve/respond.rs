@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use annulus::buf::{Block, IoBuf};
+use annulus::net::Family;
 use annulus::{Error, ErrorKind, transfer};
 
 use super::connection::Client;
@@ -23,8 +24,8 @@ const PLAIN_ROOM: usize = 384;
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer(
-    client: &mut Client,
+pub(super) async fn answer<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     request: &Request,
     after: After,
@@ -43,6 +44,7 @@ pub(super) async fn answer(
                 return unsatisfiable(client, site, opened.size, after).await;
             };
             if !with_body {
+                client.sent.status = status_of(&extent).code();
                 send_head(client, site, &opened, &extent, after, false).await
             } else if is_small(&opened, &extent) {
                 small(client, site, path, &opened, &extent, after).await
@@ -52,7 +54,7 @@ pub(super) async fn answer(
         }
         Err(Unavailable::NotFound) => plain(client, site, Status::NotFound, "", after, with_body).await,
         Err(Unavailable::Unreadable(error)) => {
-            tracing::warn!(?path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address, ?path, %error, "a file cannot be read");
             plain(client, site, Status::InternalServerError, "", after, with_body).await
         }
     }
@@ -71,6 +73,10 @@ fn extent(request: &Request, opened: &Opened) -> Option<Extent> {
     }
 }
 
+fn status_of(extent: &Extent) -> Status {
+    if extent.of.is_some() { Status::PartialContent } else { Status::Ok }
+}
+
 /// Whether what is asked for is to be read into memory of ours.
 fn is_small(opened: &Opened, extent: &Extent) -> bool {
     let len = extent.len();
@@ -78,15 +84,19 @@ fn is_small(opened: &Opened, extent: &Extent) -> bool {
 }
 
 /// Answers what is not a request, and says that the connection ends.
-pub(super) async fn refuse(client: &mut Client, site: &Site, refusal: Refusal) -> annulus::Result<()> {
+pub(super) async fn refuse<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    refusal: Refusal,
+) -> annulus::Result<()> {
     plain(client, site, refusal.status, refusal.why, After::Close, true).await
 }
 
 /// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
 /// are out, by clients that take theirs slowly, the file goes the way of large ones, which needs no memory of ours: so
 /// neither do those clients hold up the others, nor does their number cost memory without end.
-async fn small(
-    client: &mut Client,
+async fn small<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,
@@ -103,9 +113,14 @@ async fn small(
         return large(client, site, path, opened, extent, after).await;
     }
     match fill(block, whole, opened, extent).await {
-        Ok(block) => send(client, block, false).await,
+        Ok(block) => {
+            client.sent.status = status_of(extent).code();
+            send(client, block, false).await?;
+            client.sent.bytes = extent.len();
+            Ok(())
+        }
         Err(error) => {
-            tracing::warn!(?path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address, ?path, %error, "a file cannot be read");
             // Nothing has been sent yet, so the client can be told.
             plain(client, site, Status::InternalServerError, "", after, true).await
         }
@@ -133,14 +148,15 @@ async fn fill(mut block: Block, whole: usize, opened: &Opened, extent: &Extent) 
 }
 
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
-async fn large(
-    client: &mut Client,
+async fn large<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     path: &Path,
     opened: &Opened,
     extent: &Extent,
     after: After,
 ) -> annulus::Result<()> {
+    client.sent.status = status_of(extent).code();
     // Behind the head of an empty file comes nothing that it could leave with.
     send_head(client, site, opened, extent, after, extent.len() > 0).await?;
     let mut at = extent.range.start;
@@ -151,9 +167,10 @@ async fn large(
         let sent = client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
         if let Err(error) = sent.unwrap_or_else(|| Err(too_slow())) {
             // The head has promised more: only cutting the connection tells the client.
-            note_cut(path, &error, opened.size);
+            note_cut(client, path, &error, opened.size);
             return Err(error);
         }
+        client.sent.bytes += end - at;
         at = end;
     }
     Ok(())
@@ -161,13 +178,15 @@ async fn large(
 
 /// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
 /// something to look into.
-fn note_cut(path: &Path, error: &Error, size: u64) {
+fn note_cut<F: Family>(client: &Client<F>, path: &Path, error: &Error, size: u64) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
     match error.io_error().map(std::io::Error::kind) {
         Some(BrokenPipe | ConnectionReset | TimedOut) => {
-            tracing::info!(?path, size, %error, "the client did not take the whole file");
+            tracing::info!(client = %client.address, ?path, size, %error, "the client did not take the whole file");
         }
-        _ => tracing::warn!(?path, size, %error, "a file was not sent whole: the connection is cut"),
+        _ => {
+            tracing::warn!(client = %client.address, ?path, size, %error, "a file was not sent whole: the connection is cut");
+        }
     }
 }
 
@@ -187,8 +206,8 @@ fn with_head<T>(
 }
 
 /// Sends the head of a 200 or 206 alone, or with `more` to follow.
-async fn send_head(
-    client: &mut Client,
+async fn send_head<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     opened: &Opened,
     extent: &Extent,
@@ -208,8 +227,8 @@ async fn send_head(
 }
 
 /// A response that is nothing but a status and a line of text.
-async fn plain(
-    client: &mut Client,
+async fn plain<F: Family>(
+    client: &mut Client<F>,
     site: &Site,
     status: Status,
     why: &str,
@@ -218,18 +237,33 @@ async fn plain(
 ) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::plain(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), status, why, after, with_body);
-    send(client, out, false).await
+    send_text(client, status, out).await
 }
 
 /// The answer to a range that the file does not have.
-async fn unsatisfiable(client: &mut Client, site: &Site, size: u64, after: After) -> annulus::Result<()> {
+async fn unsatisfiable<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    size: u64,
+    after: After,
+) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::unsatisfiable(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), size, after);
-    send(client, out, false).await
+    send_text(client, Status::RangeNotSatisfiable, out).await
+}
+
+/// Sends a response that is nothing but text.
+async fn send_text<F: Family>(client: &mut Client<F>, status: Status, out: Vec<u8>) -> annulus::Result<()> {
+    let head = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 4);
+    let body = (out.len() - head) as u64;
+    client.sent.status = status.code();
+    send(client, out, false).await?;
+    client.sent.bytes = body;
+    Ok(())
 }
 
 /// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`].
-async fn send(client: &mut Client, bytes: impl IoBuf, more: bool) -> annulus::Result<()> {
+async fn send<F: Family>(client: &mut Client<F>, bytes: impl IoBuf, more: bool) -> annulus::Result<()> {
     let stream = &client.stream;
     let sending =
         async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
