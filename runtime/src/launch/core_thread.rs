@@ -62,7 +62,10 @@ where
     let mut faults = Faults::default();
     let result = faults.note(turned).unwrap_or_else(|| Kept::new(Ok(())));
     if faults.any() || result.get().is_some_and(Result::is_err) {
-        faults.note(contain(|| Ok(runtime.cut())));
+        faults.note(contain(|| {
+            runtime.cut();
+            Ok(())
+        }));
     }
     end::of_core(core, arrival, &mut faults);
     faults.note(contain(|| inside.leave().map_err(|payload| panicked("a core", payload))));

@@ -438,7 +438,7 @@ impl Ring {
             }
             count += batch.len();
             let mut left = Left { ring: self, cqes: batch.iter() };
-            while let Some(entry) = left.cqes.next() {
+            for entry in left.cqes.by_ref() {
                 handle(copy(entry));
             }
             // What a handler made the kernel post meanwhile is the next turn's; an early CQE is older than the queue's.
