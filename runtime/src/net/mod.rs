@@ -35,6 +35,7 @@ pub use group::listening_sockets;
 pub use hand_over::{HandOverError, Packed};
 pub use inherited::inherited_sockets;
 pub use listener::{ListenOptions, Listener};
+pub use room::connection_room;
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};
