@@ -49,7 +49,7 @@
 //! | bytes moved without a copy | [`transfer`] |
 //! | buffers | [`buf`] |
 //! | time | [`time`] |
-//! | other cores, other threads | [`core`], [`Handle`], [`spawn_blocking`] |
+//! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
 //! | to find your way from tokio, monoio or Seastar | [`guide`] |
 //!
@@ -58,7 +58,7 @@
 //! | you want to know | ask | what it costs while you do not |
 //! |---|---|---|
 //! | what will be, and what is in force | [`Runtime::report`], [`Running::report`] | nothing |
-//! | what the cores do | [`Running::counters`], [`core::counters`] | they are always on: plain loads and stores |
+//! | what the cores do | [`Running::counters`], [`cores::counters`] | they are always on: plain loads and stores |
 //! | which task keeps its core from all else | [`Running::stalls`], [`Builder::report_stalls`] | 5 to 10 instructions a poll |
 //! | how long polls take, and how busy a core is | [`Builder::measure_polls`], [`Builder::measure_time`] | a branch a poll |
 //! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a turn of the loop (and what a turn is for takes thousands), nothing a poll |
@@ -69,7 +69,7 @@
 //! # What holds everywhere
 //!
 //! - **A core's things stay on their core.** Tasks, sockets and files are not `Send`; what crosses is what is `Send`, by
-//!   [`core::submit_to`] and channels. Functions of this crate panic on a thread that is no core's, and say so.
+//!   [`cores::submit_to`] and channels. Functions of this crate panic on a thread that is no core's, and say so.
 //! - **Dropping a future is always sound**, and each says under "Cancellation" what it means. Receiving and accepting lose
 //!   nothing by it.
 //! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it. What an operation still
@@ -90,7 +90,8 @@ pub mod buf;
 pub mod channel;
 pub mod compat;
 mod contained;
-pub mod core;
+mod core;
+pub mod cores;
 mod error;
 pub mod fs;
 pub mod guide;
