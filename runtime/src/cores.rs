@@ -26,7 +26,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::Handle;
 use crate::core::Core;
 use crate::metrics::counters::Counters;
 use crate::numa::CpuId;

@@ -113,8 +113,11 @@ impl<T: 'static> Sharded<T> {
     where
         F: AsyncFnOnce() -> Result<T> + Clone + Send + 'static,
     {
-        let this =
-            Self { id: NEXT.fetch_add(1, Ordering::Relaxed), runtime: super::handle(), _value: PhantomData };
+        let this = Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            runtime: crate::cores::handle(),
+            _value: PhantomData,
+        };
         let id = this.id;
         let made = this.on_each(|core| {
             let factory = factory.clone();
