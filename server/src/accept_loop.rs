@@ -41,6 +41,7 @@ impl AcceptLoop {
 
     /// Opens this core's listener; the last core to do so announces the address on stderr.
     pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
+        crate::log::on_core();
         let Address { listen, before, after, steer_by_cpu, .. } = &self.address;
         let listener = match &self.member {
             Some(member) => member.listener()?,

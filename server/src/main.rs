@@ -10,7 +10,7 @@ mod exit;
 mod first_of;
 mod http;
 mod lingering_close;
-mod logging;
+mod log;
 mod numa_bench;
 mod options;
 mod processes;
@@ -24,7 +24,7 @@ mod topology;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::run() {
+    let code = match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_told() {
@@ -32,5 +32,7 @@ fn main() -> ExitCode {
             }
             failure.code()
         }
-    }
+    };
+    log::end();
+    code
 }

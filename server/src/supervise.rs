@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::exit::Failure;
+use crate::log;
 use crate::processes::member::Image;
 use crate::signals::{Orders, Signal};
 use crate::stats;
@@ -66,6 +67,7 @@ pub(crate) fn supervise(
                     stats::print_stalls(&running);
                     stats::print_report(&running, image);
                 }
+                Some(Signal::Reopen) => log::reopen(),
                 Some(Signal::End) => phase = escalate(phase, &running, grace),
                 Some(Signal::Gone) => {
                     running.cut();

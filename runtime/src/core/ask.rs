@@ -41,12 +41,12 @@ impl<T: Operation> Asked<T> {
     /// When it was seen already.
     pub(crate) fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Finished<T::Output>> {
         let Some(key) = self.key else { polled_again(T::NAME) };
-        let finished = match core.ops.look(key, waker) {
+        // SAFETY: a `T` was submitted under this key (`new`).
+        let look: Look<T> = unsafe { core.ops.look(key, waker) };
+        let finished = match look {
             Look::Pending => return Poll::Pending,
-            Look::Done(outcome) => {
+            Look::Done(outcome, operation) => {
                 self.key = None;
-                // SAFETY: a `T` was submitted under this key (`new`), and the table has just made its slot vacant.
-                let operation: T = unsafe { core.ops.take(key) };
                 Finished::Whole(operation.complete(outcome))
             }
             Look::Early(outcome) => {

@@ -43,6 +43,9 @@ impl From<squeue::Entry> for Sqes {
     }
 }
 
+/// What makes the kernel let go of an operation.
+pub(crate) type Hurry = Box<dyn FnOnce()>;
+
 /// An operation that answers once.
 ///
 /// # Safety
@@ -73,11 +76,14 @@ pub(crate) unsafe trait Operation: Sized + 'static {
         drop(self.complete(outcome));
     }
 
-    /// The core ends, and the kernel has had time to give the operation back: does what makes it let go at once, if there
-    /// is such a thing.
-    fn hurry(&self) {}
+    /// The core ends, and the kernel has had time to give the operation back: what makes it let go at once, if there is such a
+    /// thing. It is run when the operation is not looked at any more; this method runs no code that is not ours.
+    fn hurry(&self) -> Option<Hurry> {
+        None
+    }
 
-    /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only.
+    /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only. Runs no code that is not
+    /// ours: the operation lies in its cell.
     fn notified(&self, core: &Core, outcome: Outcome) {
         let _ = (core, outcome);
     }

@@ -17,7 +17,7 @@ use crate::options::program::ProgramArgs;
 use crate::processes::member::{FLAG, MemberArgs};
 use crate::proxy::options::ProxyArgs;
 use crate::serve::options::ServeArgs;
-use crate::{doctor, logging, numa_bench, proxy, serve, topology};
+use crate::{doctor, log, numa_bench, proxy, serve, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
 #[derive(Debug, Parser)]
@@ -42,6 +42,7 @@ Environment:
 Signals:
   SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
   SIGUSR1          print counters, stalled cores and placement report on stderr
+  SIGUSR2          open the access log anew, after it was moved away
 
 Exit codes:
   0 done    1 failed while running    2 bad input    3 the platform refuses (io_uring switched off, kernel too old)";
@@ -138,7 +139,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     if cli.member.is_some() && !matches!(cli.command, Command::Serve { .. } | Command::Proxy { .. }) {
         return Err(Failure::input(format!("{FLAG} goes with serve and proxy only; leave it to annulus")));
     }
-    logging::start(cli.verbose)?;
+    let filter = log::filter(cli.verbose).map_err(Failure::input)?;
+    log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))?;
     match cli.command {
         Command::Serve { serve, listener, program } => {
             serve::check_root(&serve.root)?;

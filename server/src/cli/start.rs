@@ -16,7 +16,7 @@ use crate::processes::{Address, Processes, SplitConstraints};
 use crate::proxy::options::Upstream;
 use crate::signals::{Orders, Signals};
 use crate::supervise::supervise;
-use crate::{descriptors, processes};
+use crate::{descriptors, log, processes};
 
 /// The way in of a command line: of a server of files, or of a relay `to` somewhere.
 pub(super) fn address(listener: &ListenerArgs, program: &ProgramArgs, to: Option<&Upstream>) -> Address {
@@ -81,6 +81,8 @@ where
     };
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
+    log::begin().map_err(|error| Failure::failed("cannot start the thread of the log", error))?;
+    program.log.open().map_err(Failure::input)?;
     let cores = member
         .map_or_else(|| program.cores.cores.clone(), |member| CoreSelection::List(member.cores().clone()));
     let runtime = program.runtime(cores).build()?;

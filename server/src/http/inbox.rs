@@ -1,5 +1,6 @@
 //! Received chunks become requests: one after the other, however the network cut them.
 
+use super::record::Record;
 use super::request::{self, Ask, Parsed, Request};
 use super::{MAX_HEAD, Refusal};
 
@@ -45,9 +46,21 @@ pub(crate) struct Inbox {
     discard: u64,
     /// Memory for the next request's path.
     room: Vec<u8>,
+    /// What the last head said, if anybody wants to know.
+    record: Option<Box<Record>>,
 }
 
 impl Inbox {
+    /// One that keeps what heads say, if `records`.
+    pub(crate) fn new(records: bool) -> Self {
+        Inbox { record: records.then(Box::default), ..Inbox::default() }
+    }
+
+    /// What the last head said, or as much of it as came; `None` if that is not kept.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
     /// Takes one received chunk and reads the first request from it.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Next {
         let dropped = self.discard.min(chunk.len() as u64);
@@ -107,7 +120,14 @@ impl Inbox {
         if bytes.is_empty() {
             return (Next::More, 0);
         }
-        match request::parse(bytes, &mut self.room) {
+        let parsed = request::parse(bytes, &mut self.room);
+        if let Some(record) = &mut self.record {
+            match &parsed {
+                Parsed::Complete(_, head) => record.keep(&bytes[..*head]),
+                Parsed::Partial | Parsed::Refused(_) => record.keep_garbage(bytes),
+            }
+        }
+        match parsed {
             Parsed::Partial => (Next::More, 0),
             Parsed::Refused(refusal) => (Next::Refused(refusal), 0),
             Parsed::Complete(request, head) => {

@@ -6,6 +6,7 @@
 //!
 //! - [`inbox`] turns received chunks into requests, one after the other;
 //! - [`request`] reads one request head, with [`fields`], [`target`] and [`range`] for its parts;
+//! - [`record`] keeps what a head said, for the log;
 //! - [`response`] writes response heads, with [`date`] and [`mime`].
 
 pub(crate) mod date;
@@ -13,6 +14,7 @@ pub(crate) mod fields;
 pub(crate) mod inbox;
 pub(crate) mod mime;
 pub(crate) mod range;
+pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod status;

@@ -30,6 +30,12 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    /// The code.
+    pub(crate) fn code(self) -> u16 {
+        let line = self.line().as_bytes();
+        line[..3].iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))
+    }
+
     /// Code and reason phrase as they stand in the status line.
     pub(crate) fn line(self) -> &'static str {
         match self {

@@ -153,6 +153,7 @@ impl Member {
             // With the parent everything ends at once, as when a process of all cores dies.
             Ok(0) => Ok(Some(Signal::Gone)),
             Ok(_) if order == *SHOW => Ok(Some(Signal::Show)),
+            Ok(_) if order == *REOPEN => Ok(Some(Signal::Reopen)),
             Ok(_) => Ok(Some(Signal::End)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Some(Signal::Gone)),
@@ -165,7 +166,8 @@ impl Member {
     /// # Errors
     /// [`Kind::Platform`] when placement is required and not all is there.
     pub(crate) fn settle(&self, placement: PlacementPolicy) -> Result<Image, Failure> {
-        let (segments, why) = match image::bring_here() {
+        // SAFETY: no thread has been started yet, the program has no handler of a signal, loads no library and maps nothing there itself.
+        let (segments, why) = match unsafe { image::bring_here() } {
             Ok(segments) => (segments, String::new()),
             Err(error) => {
                 tracing::warn!(%error, "the program's image stays where its files are cached");
@@ -196,6 +198,8 @@ impl AsFd for Member {
 pub(super) const END: &[u8; 1] = b"e";
 /// The order to print the picture of SIGUSR1.
 pub(super) const SHOW: &[u8; 1] = b"s";
+/// An order: open the files of the logs anew.
+pub(super) const REOPEN: &[u8; 1] = b"r";
 
 /// The program's image, and the node where it belongs.
 #[derive(Debug)]

@@ -11,15 +11,17 @@ use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::request::{After, Ask, Request};
 use crate::http::{Refusal, Status};
 use crate::lingering_close::lingering_close;
+use crate::log::access;
 
 /// Serves one connection to its end.
 pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
-    let mut client = Client { stream, timer: DeadlineTimer::new() };
+    let address = stream.peer_addr().ok().into();
+    let mut client = Client { stream, timer: DeadlineTimer::new(), address, sent: Sent::default() };
     match serve_requests(&mut client, &site).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
-            tracing::debug!(peer = ?client.stream.peer_addr().ok(), %error, "the connection broke off")
+            tracing::debug!(client = %client.address, %error, "the connection broke off")
         }
     }
 }
@@ -28,6 +30,37 @@ pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
 pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) timer: DeadlineTimer,
+    /// Where they are.
+    pub(super) address: access::Client,
+    /// What the last answer was.
+    pub(super) sent: Sent,
+}
+
+/// What was sent for a request, for the access log.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// The status code; 0 before there is any.
+    pub(super) status: u16,
+    /// Bytes of the body.
+    pub(super) bytes: u64,
+}
+
+/// Logs the last request and what it was answered, if there is an access log.
+fn note(client: &Client, site: &Site, inbox: &Inbox, began: Option<Instant>) {
+    let Some(record) = inbox.record() else { return };
+    site.access.request(&access::Request {
+        client: client.address,
+        method: record.method(),
+        target: record.target(),
+        version: record.version(),
+        host: record.host(),
+        status: client.sent.status,
+        bytes: client.sent.bytes,
+        referer: record.referer(),
+        user_agent: record.user_agent(),
+        elapsed: began.map_or(Duration::ZERO, |began| began.elapsed()),
+        request_id: record.request_id(),
+    });
 }
 
 /// How to close.
@@ -47,19 +80,26 @@ enum Arrival {
 }
 
 async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<CloseMode> {
-    let mut inbox = Inbox::default();
+    let mut inbox = Inbox::new(site.access.is_on());
     let mut first = true;
     loop {
-        match arrival(client, &mut inbox, first).await? {
+        let arrival = arrival(client, &mut inbox, first).await?;
+        let began = site.access.is_on().then(Instant::now);
+        client.sent = Sent::default();
+        match arrival {
             Arrival::Gone => return Ok(CloseMode::AtOnce),
             Arrival::Refused(refusal) => {
-                tracing::debug!(status = refusal.status.line(), why = refusal.why, "refused");
-                respond::refuse(client, site, refusal).await?;
+                tracing::debug!(client = %client.address, status = refusal.status.line(), why = refusal.why, "refused");
+                let refused = respond::refuse(client, site, refusal).await;
+                note(client, site, &inbox, began);
+                refused?;
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
                 let after = if annulus::core::is_stopping() { After::Close } else { request.after };
-                respond::answer(client, site, &request, after).await?;
+                let answered = respond::answer(client, site, &request, after).await;
+                note(client, site, &inbox, began);
+                answered?;
                 if after == After::Close {
                     let silent = request.after == After::Close
                         && request.body == 0

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use crate::accept_loop::{self, AcceptLoop};
 use crate::exit::Failure;
 use crate::http::date::DateCache;
+use crate::log::access::AccessLog;
 
 /// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger ones
 /// are spliced.
@@ -69,6 +70,7 @@ struct Site {
     road: Road,
     dates: RefCell<DateCache>,
     cache: Rc<Cache>,
+    access: AccessLog,
     /// Where heads are written, one at a time, before they are copied to where they leave from.
     scratch: RefCell<Vec<u8>>,
 }
@@ -94,6 +96,7 @@ pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
         road: settings.road,
         dates: RefCell::default(),
         cache: Rc::new(Cache::new(device)),
+        access: AccessLog::on_core(),
         scratch: RefCell::default(),
     });
     let listener = settings.accept_loop.open()?;

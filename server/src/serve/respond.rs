@@ -43,6 +43,7 @@ pub(super) async fn answer(
                 return unsatisfiable(client, site, opened.size, after).await;
             };
             if !with_body {
+                client.sent.status = status_of(&extent).code();
                 send_head(client, site, &opened, &extent, after, false).await
             } else if is_small(&opened, &extent) {
                 small(client, site, path, &opened, &extent, after).await
@@ -52,7 +53,7 @@ pub(super) async fn answer(
         }
         Err(Unavailable::NotFound) => plain(client, site, Status::NotFound, "", after, with_body).await,
         Err(Unavailable::Unreadable(error)) => {
-            tracing::warn!(?path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address, ?path, %error, "a file cannot be read");
             plain(client, site, Status::InternalServerError, "", after, with_body).await
         }
     }
@@ -69,6 +70,10 @@ fn extent(request: &Request, opened: &Opened) -> Option<Extent> {
         Chosen::Part(range) => Some(Extent { range, of: Some(opened.size) }),
         Chosen::Unsatisfiable => None,
     }
+}
+
+fn status_of(extent: &Extent) -> Status {
+    if extent.of.is_some() { Status::PartialContent } else { Status::Ok }
 }
 
 /// Whether what is asked for is to be read into memory of ours.
@@ -103,9 +108,14 @@ async fn small(
         return large(client, site, path, opened, extent, after).await;
     }
     match fill(block, whole, opened, extent).await {
-        Ok(block) => send(client, block, false).await,
+        Ok(block) => {
+            client.sent.status = status_of(extent).code();
+            send(client, block, false).await?;
+            client.sent.bytes = extent.len();
+            Ok(())
+        }
         Err(error) => {
-            tracing::warn!(?path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address, ?path, %error, "a file cannot be read");
             // Nothing has been sent yet, so the client can be told.
             plain(client, site, Status::InternalServerError, "", after, true).await
         }
@@ -141,6 +151,7 @@ async fn large(
     extent: &Extent,
     after: After,
 ) -> annulus::Result<()> {
+    client.sent.status = status_of(extent).code();
     // Behind the head of an empty file comes nothing that it could leave with.
     send_head(client, site, opened, extent, after, extent.len() > 0).await?;
     let mut at = extent.range.start;
@@ -151,9 +162,10 @@ async fn large(
         let sent = client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
         if let Err(error) = sent.unwrap_or_else(|| Err(too_slow())) {
             // The head has promised more: only cutting the connection tells the client.
-            note_cut(path, &error, opened.size);
+            note_cut(client, path, &error, opened.size);
             return Err(error);
         }
+        client.sent.bytes += end - at;
         at = end;
     }
     Ok(())
@@ -161,13 +173,15 @@ async fn large(
 
 /// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
 /// something to look into.
-fn note_cut(path: &Path, error: &Error, size: u64) {
+fn note_cut(client: &Client, path: &Path, error: &Error, size: u64) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
     match error.io_error().map(std::io::Error::kind) {
         Some(BrokenPipe | ConnectionReset | TimedOut) => {
-            tracing::info!(?path, size, %error, "the client did not take the whole file");
+            tracing::info!(client = %client.address, ?path, size, %error, "the client did not take the whole file");
         }
-        _ => tracing::warn!(?path, size, %error, "a file was not sent whole: the connection is cut"),
+        _ => {
+            tracing::warn!(client = %client.address, ?path, size, %error, "a file was not sent whole: the connection is cut");
+        }
     }
 }
 
@@ -218,14 +232,24 @@ async fn plain(
 ) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::plain(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), status, why, after, with_body);
-    send(client, out, false).await
+    send_text(client, status, out).await
 }
 
 /// The answer to a range that the file does not have.
 async fn unsatisfiable(client: &mut Client, site: &Site, size: u64, after: After) -> annulus::Result<()> {
     let mut out = Vec::with_capacity(PLAIN_ROOM);
     response::unsatisfiable(&mut out, &mut site.dates.borrow_mut(), SystemTime::now(), size, after);
-    send(client, out, false).await
+    send_text(client, Status::RangeNotSatisfiable, out).await
+}
+
+/// Sends a response that is nothing but text.
+async fn send_text(client: &mut Client, status: Status, out: Vec<u8>) -> annulus::Result<()> {
+    let head = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 4);
+    let body = (out.len() - head) as u64;
+    client.sent.status = status.code();
+    send(client, out, false).await?;
+    client.sent.bytes = body;
+    Ok(())
 }
 
 /// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`].

@@ -21,7 +21,7 @@ use crate::buf::{Block, IoBuf};
 use crate::core::Core;
 use crate::net::socket::{Lent, Socket};
 use crate::op::slots::Outcome;
-use crate::op::{Operation, Sqes, check};
+use crate::op::{Hurry, Operation, Sqes, check};
 use crate::ring::user_data::{COPIED, REPORT_USAGE};
 
 /// A block that the kernel and its sender look at together: neither writes.
@@ -78,7 +78,8 @@ unsafe impl Operation for SendZc {
         }
     }
 
-    fn hurry(&self) {
-        self.on.socket().reset("the core ends");
+    fn hurry(&self) -> Option<Hurry> {
+        let socket = Rc::clone(self.on.socket());
+        Some(Box::new(move || socket.reset("the core ends")))
     }
 }

@@ -1,7 +1,8 @@
 //! Random interleavings of an owner, a kernel that keeps its rules, and a stranger that does not, against a model that
 //! knows who may still touch each operation's memory, and whom it wakes.
 //!
-//! Seen to fail: with an answer that wakes nobody, and with the waker of an owner that has gone left in its slot.
+//! Seen to fail: with an answer that wakes nobody, with the waker of an owner that has gone left in its slot, and with a slot
+//! that is made vacant while its value stays.
 
 use std::collections::HashMap;
 
@@ -62,6 +63,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
+/// The value of an operation, as it is taken out: where it lay, and whose it is.
+fn value(index: usize, extra: u64) -> (usize, u64) {
+    (index, extra)
+}
+
+/// Of an operation that is over.
+fn never(_: usize, _: u64) -> (usize, u64) {
+    panic!("the value of an operation that is over was taken")
+}
+
 /// Runs the machine beside the model.
 #[derive(Default)]
 struct World {
@@ -101,9 +112,10 @@ impl World {
             }
             Step::Stray { pick, more, notif } => {
                 let Some(key) = self.pick(pick, |m| m.freed) else { return };
-                assert_eq!(slots.complete(key, Outcome { result: 0, flags: 0 }, more, notif), Event::Stale);
+                let stray = slots.complete(key, Outcome { result: 0, flags: 0 }, more, notif, never);
+                assert_eq!(stray, Event::Stale);
                 assert_eq!(slots.extra(key), None);
-                assert_eq!(slots.abandon(key, &mut None), None);
+                assert_eq!(slots.abandon(key, &mut None, never), None);
             }
         }
         let alive = self.models.values().filter(|m| !m.freed).count();
@@ -139,7 +151,7 @@ impl World {
 
     fn look(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
         let mut kept = None;
-        let look = slots.look(key, |waker| kept = waker.copied());
+        let look = slots.look(key, |waker| kept = waker.copied(), value);
         let model = self.models.get_mut(&key).unwrap();
         let Some(result) = model.result.take() else {
             assert_eq!((look, kept), (Look::Pending, model.waker));
@@ -156,14 +168,16 @@ impl World {
         if model.kernel {
             assert_eq!(look, Look::Early(outcome));
         } else {
-            assert_eq!(look, Look::Done(outcome));
+            let name = self.keys.iter().position(|k| *k == key).unwrap() as u64;
+            assert_eq!(look, Look::Done(outcome, (key.index(), name)));
             self.free(key);
         }
     }
 
     fn drop_owner(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
         let mut waker = None;
-        let abandoned = slots.abandon(key, &mut waker);
+        let abandoned = slots.abandon(key, &mut waker, value);
+        let name = self.keys.iter().position(|k| *k == key).unwrap() as u64;
         let model = self.models.get_mut(&key).unwrap();
         assert_eq!(waker, model.waker.take(), "an owner goes and its waker stays");
         model.owner = false;
@@ -172,8 +186,10 @@ impl World {
                 assert_eq!(abandoned, Some(Abandon::Cancel));
                 model.cancelled = true;
             }
-            (Some(_), kernel) => {
-                assert!(matches!(abandoned, Some(Abandon::Late { last, .. }) if last != kernel));
+            (Some(result), kernel) => {
+                let outcome = Outcome { result, flags: 0 };
+                let value = (!kernel).then_some((key.index(), name));
+                assert_eq!(abandoned, Some(Abandon::Late { extra: name, outcome, value }));
                 if !kernel {
                     self.free(key);
                 }
@@ -190,10 +206,13 @@ impl World {
         let more = more && !notif;
         let outcome = Outcome { result, flags: 0 };
         model.kernel = more;
-        let event = slots.complete(key, outcome, more, notif);
+        let event = slots.complete(key, outcome, more, notif, value);
+        let last = (key.index(), name);
         if model.shots == Shots::Multi {
-            assert_eq!(event, Event::Item { extra: name, owned, last: !more });
-            if !more {
+            if more {
+                assert_eq!(event, Event::Item { extra: name, owned });
+            } else {
+                assert_eq!(event, Event::Last { value: last, owned });
                 self.free(key);
             }
             return;
@@ -206,14 +225,14 @@ impl World {
             }
             (false, false) => {
                 assert!(model.cancelled, "nobody cancelled it, but its owner is gone");
-                assert_eq!(event, Event::Late { extra: name, outcome, last: !more });
+                assert_eq!(event, Event::Late { extra: name, outcome, value: (!more).then_some(last) });
                 if !more {
                     self.free(key);
                 }
             }
             (true, true) => assert_eq!(event, Event::Notified { extra: name, waker: model.waker.take() }),
             (true, false) => {
-                assert_eq!(event, Event::Released { extra: name });
+                assert_eq!(event, Event::Released { value: last });
                 self.free(key);
             }
         }
@@ -249,10 +268,11 @@ proptest! {
 fn what_is_withdrawn_gives_its_waker_back() {
     let mut slots: Slots<u64, ()> = Slots::with_capacity(1);
     let [kept, withdrawn] = [1, 2].map(|waker| slots.submit(Shots::Single, Some(waker), ()).unwrap());
-    assert_eq!(slots.withdraw(withdrawn), Some(2));
-    assert_eq!((slots.withdraw(withdrawn), slots.len(), slots.in_kernel()), (None, 1, 1));
+    let index = |index, ()| index;
+    assert_eq!(slots.withdraw(withdrawn, index), Some((withdrawn.index(), Some(2))));
+    assert_eq!((slots.withdraw(withdrawn, index), slots.len(), slots.in_kernel()), (None, 1, 1));
     assert_eq!(slots.wake_by(withdrawn, 3), Some(3), "nobody waits for it");
-    assert_eq!(slots.look(kept, |waker| assert_eq!(waker, Some(&1))), Look::Pending);
+    assert_eq!(slots.look(kept, |waker| assert_eq!(waker, Some(&1)), index), Look::Pending);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::End;
 use super::process::Process;
 use crate::exit::{Failure, say};
 use crate::processes::ProcessShare;
-use crate::processes::member::{END, SHOW};
+use crate::processes::member::{END, REOPEN, SHOW};
 use crate::signals::{Signal, Signals};
 
 /// The members that live, and how far they have come.
@@ -101,6 +101,7 @@ impl ProcessGroup {
                     }
                     self.tell(SHOW);
                 }
+                Some(Signal::Reopen) => self.tell(REOPEN),
                 Some(Signal::End | Signal::Gone) => self.end(),
                 None => {}
             }

@@ -16,9 +16,9 @@ use annulus::numa::thread::{InheritedPolicy, inherited_policy};
 
 use self::group::ProcessGroup;
 use super::{Address, ProcessShare};
-use crate::descriptors;
 use crate::exit::{Failure, say};
 use crate::signals::Signals;
+use crate::{descriptors, log};
 
 /// How it ended other than well.
 #[derive(Debug)]
@@ -55,6 +55,10 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], address: &Address
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy);
     let served = group.serve(&signals, waiting, &words, || {
+        // Not before: where nothing can be started, it is a member that cannot.
+        if let Err(error) = log::begin() {
+            tracing::warn!(%error, "the log has no thread: its reader can hold up the first process");
+        }
         // Not before: where none can be started, the process for all cores says it.
         reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
         say(&format!("listening on {}{bound}{}", address.before, address.after));
