@@ -12,10 +12,10 @@
 //! | send one value | [`channel::oneshot`](crate::channel::oneshot()) | with who made it |
 //! | give a connection to a core that has less to do | [`Connection::hand_over`](crate::net::Connection::hand_over), [`neighbours`], [`least_loaded_neighbour`] | its bytes stay where they were received |
 //!
-//! A core that has work for another rings for it once a turn, by a message between the rings (`IORING_OP_MSG_RING`,
-//! Linux 5.18) that leaves with the turn's own system call; a core that is awake is not rung at all. So a task that blocks its thread until
+//! A core that has work for another rings for it once a tick, by a message between the rings (`IORING_OP_MSG_RING`,
+//! Linux 5.18) that leaves with the tick's own system call; a core that is awake is not rung at all. So a task that blocks its thread until
 //! another core has done something [waits for ever](crate#what-holds-everywhere). Waking a sleeping CPU is what
-//! costs: tens of microseconds on virtual machines. So it pays to send several things in one turn, and to send them to a
+//! costs: tens of microseconds on virtual machines. So it pays to send several things in one tick, and to send them to a
 //! core that is awake. `runtime/examples/ping_pong.rs` shows the worst case, where each message finds its core asleep.
 //!
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
@@ -58,16 +58,16 @@ pub fn cpu() -> CpuId {
     Core::with(|core| core.shared.cpu)
 }
 
-/// The number of the turn that the current core's loop is in, from 1 on. Whatever the tasks that are polled in one turn were asked
-/// by the ring had been asked when the turn began: what one of them finds out about the world is new enough for all.
+/// The number of the tick that the current core's loop is in, from 1 on. Whatever the tasks that are polled in one tick were asked
+/// by the ring had been asked when the tick began: what one of them finds out about the world is new enough for all.
 ///
 /// # Panics
 /// On a thread that is no core's.
-pub fn turn() -> u64 {
+pub fn tick() -> u64 {
     Core::with(|core| core.shared.counters.turns.get())
 }
 
-/// The counters of the current core, as they were when its last turn ended.
+/// The counters of the current core, as they were when its last tick ended.
 ///
 /// # Panics
 /// On a thread that is no core's.

@@ -123,7 +123,7 @@ impl PipeReader {
         // Before the bytes are taken: after that there must be no await in which they could be dropped.
         task::consume_budget().await;
         loop {
-            let read = rustix::io::read(&self.fd, buf.room()).map(|(filled, _)| filled.len());
+            let read = rustix::io::read(&self.fd, buf.spare_capacity()).map(|(filled, _)| filled.len());
             match read.map_err(os) {
                 Ok(n) => {
                     // SAFETY: read(2) has filled the first `n` bytes of the room.

@@ -47,7 +47,7 @@ impl AcceptLoop {
             Some(member) => member.listener()?,
             None => TcpListener::bind_with(listen, &ListenOptions::new().steer_by_cpu(*steer_by_cpu))?,
         };
-        if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
+        if self.open.fetch_add(1, Ordering::AcqRel) + 1 == annulus::cores::count() {
             match &self.member {
                 Some(member) => member.is_ready(),
                 None => say(&format!("listening on {before}{}{after}", listener.local_addr())),
@@ -77,7 +77,7 @@ where
         })
         .detach();
     };
-    while let First::A(accepted) = first_of(listener.accept(), annulus::core::stopping()).await {
+    while let First::A(accepted) = first_of(listener.accept(), annulus::cores::stopping()).await {
         welcome(accepted?);
     }
     // What the kernel has already accepted for us would be reset with the listener.

@@ -2,6 +2,7 @@
 
 mod all;
 pub(crate) mod ask;
+pub(crate) mod current_poll;
 mod dispatch;
 mod event_loop;
 pub(crate) mod groups;
@@ -12,14 +13,13 @@ pub(crate) mod options;
 pub(crate) mod peers;
 pub(crate) mod pipe_pool;
 pub(crate) mod placement;
+pub(crate) mod remote_hosts;
 pub(crate) mod sharded;
 pub(crate) mod shared;
 pub(crate) mod spin;
 pub(crate) mod state;
 pub(crate) mod submit;
-pub(crate) mod turn;
 pub(crate) mod unix_path;
-pub(crate) mod zero_copy_peers;
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -37,14 +37,14 @@ use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use growth::Growth;
 use options::Options;
-use peers::Peers;
+use peers::PeerCores;
 use pipe_pool::PipePool;
+use remote_hosts::ZeroCopy;
 use sharded::Shards;
 use shared::CoreShared;
 use spin::Spin;
 use std::sync::Arc;
 use std::time::Instant;
-use zero_copy_peers::ZeroCopy;
 
 /// Ready operations that a task may consume in one poll before it must let others run.
 const POLL_BUDGET: u32 = 128;
@@ -53,7 +53,7 @@ const POLL_BUDGET: u32 = 128;
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
     pub(crate) options: Options,
-    pub(crate) peers: Peers,
+    pub(crate) peers: PeerCores,
     pub(crate) shards: Shards,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
@@ -141,7 +141,7 @@ impl Budget {
         self.0.get() > 0
     }
 
-    /// `Pending`, with the task woken for its next turn, when the budget is used up.
+    /// `Pending`, with the task woken for its next tick, when the budget is used up.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.0.get() > 0 {
             return Poll::Ready(());

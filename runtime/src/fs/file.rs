@@ -131,8 +131,8 @@ impl File {
     /// Safe: the buffer stays the kernel's until the read has ended, and is dropped then.
     pub async fn read_at<B: IoBufMut>(&self, mut buf: B, offset: u64) -> Result<(usize, B), BufError<B>> {
         if let Some(direct) = self.direct {
-            let room = buf.room();
-            if let Err(e) = direct.check("read", room.as_ptr().addr(), offset, room.len()) {
+            let spare = buf.spare_capacity();
+            if let Err(e) = direct.check("read", spare.as_ptr().addr(), offset, spare.len()) {
                 return Err(BufError::new(e, buf));
             }
         }
@@ -159,7 +159,8 @@ impl File {
         if self.direct.is_some() {
             return Ok(None);
         }
-        let read = read_now(self.as_fd(), offset, buf.room()).map_err(|e| Error::io("read failed", e))?;
+        let read =
+            read_now(self.as_fd(), offset, buf.spare_capacity()).map_err(|e| Error::io("read failed", e))?;
         if let Some(n) = read {
             // SAFETY: preadv2(2) has written them.
             unsafe { buf.filled(n) };
@@ -187,9 +188,9 @@ impl File {
         len: usize,
         offset: u64,
     ) -> Result<B, BufError<B>> {
-        let room = buf.room().len();
-        if room < len {
-            let what = format!("{len} bytes are to be read into room for {room}");
+        let spare = buf.spare_capacity().len();
+        if spare < len {
+            let what = format!("{len} bytes are to be read into room for {spare}");
             return Err(BufError::new(Error::new(ErrorKind::Input, what), buf));
         }
         let mut buf = AtMost { buf, len };

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crossbeam_channel::Sender;
 
-use super::bring_up::{Plot, block_sigpipe, bring_up};
+use super::bring_up::{WorkerConfig, block_sigpipe, bring_up};
 use super::end;
 use super::report::CoreReport;
 use crate::core::Core;
@@ -16,21 +16,25 @@ use crate::task::{JoinHandle, spawn_at};
 use crate::{Error, ErrorKind, Result};
 
 /// The thread of a core, from its first instruction to its last.
-pub(super) fn run<F, Fut, E>(plot: Plot, root: &F, ready: Sender<Result<CoreReport>>) -> Result<(), E>
+pub(super) fn run<F, Fut, E>(
+    config: WorkerConfig,
+    root: &F,
+    ready: Sender<Result<CoreReport>>,
+) -> Result<(), E>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + 'static,
     E: From<Error> + Send + 'static,
 {
-    let runtime = Arc::clone(&plot.shared.runtime);
-    let started_at = plot.started_at;
+    let runtime = Arc::clone(&config.shared.runtime);
+    let started_at = config.started_at;
     // What the application logs on a core says on which.
-    let _span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0).entered();
+    let _span = tracing::info_span!("core", index = config.core.index, cpu = config.core.cpu.0).entered();
     // A panic out here (a tracing subscriber, an allocator, a destructor of the application) must not leave the other
     // cores waiting for this one for ever.
     let up = contain(|| {
         block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e))?;
-        bring_up(plot)
+        bring_up(config)
     });
     let (core, report) = match up {
         Ok(up) => up,
@@ -45,7 +49,7 @@ where
     drop(ready);
     let result = if runtime.wait_at_gate() {
         core.peers.learn_rings();
-        contain(|| Ok(turn_until_over(&core, root, started_at))).unwrap_or_else(|e| Err(e.into()))
+        contain(|| Ok(run_until_over(&core, root, started_at))).unwrap_or_else(|e| Err(e.into()))
     } else {
         Ok(())
     };
@@ -64,7 +68,7 @@ fn contain<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
+fn run_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + 'static,
@@ -92,7 +96,7 @@ where
         if runtime.is_cut() {
             return Ok(());
         }
-        core.turn_ring()?;
+        core.tick_ring()?;
     }
 }
 

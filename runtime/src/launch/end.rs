@@ -50,7 +50,7 @@ pub(super) fn of_core(core: Core) {
         // What the last of them woke.
         core.tasks.drop_ready();
         // Destructors may have had something to say to other cores, which sleep until they are told.
-        core.ring_peers_now();
+        core.notify_peers_now();
         let grace = GRACE.min(core.zero_copy.patience);
         drain(&core, grace, PATIENCE)
     };
@@ -89,7 +89,7 @@ fn drain(core: &Core, grace: Duration, patience: Duration) -> bool {
     loop {
         // In each round: a connection that another core has may be closed there meanwhile.
         if begun.elapsed() >= grace {
-            core.ops.hurry();
+            core.ops.force_release();
         }
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
             .build()
@@ -110,7 +110,7 @@ fn drain(core: &Core, grace: Duration, patience: Duration) -> bool {
             }
             let reaped = core.ring.reap(|cqe| contained("the end of an operation", || core.dispatch(cqe)));
             core.tasks.drop_ready();
-            core.ring_peers_now();
+            core.notify_peers_now();
             if core.ops.in_kernel() == 0 && reaped == 0 && !core.ring.wants_enter() {
                 return true;
             }

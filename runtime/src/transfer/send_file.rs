@@ -81,17 +81,17 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         socket.has_failed(&e);
         Error::io("sending a file failed", e)
     };
-    let turn = socket.write_turn().await.map_err(failed(0))?;
+    let permit = socket.write_permit().await.map_err(failed(0))?;
     let pipe = match Pipe::take() {
         Ok(pipe) => pipe,
         Err(e) if is_lack(&e) => {
             let mut sent = 0;
             let result = copy(socket, file, range, &mut sent).await;
-            turn.done();
+            permit.done();
             return result.map(|()| sent).map_err(|e| failed(sent)(stopped(e)));
         }
         Err(e) => {
-            turn.done();
+            permit.done();
             return Err(failed(0)(Error::io("cannot make a pipe for the transfer", e)));
         }
     };
@@ -100,7 +100,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         Road::Inline => transfer.inline().await,
         Road::Ring => transfer.ring().await,
     };
-    turn.done();
+    permit.done();
     result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(stopped(e)))
 }
 

@@ -131,14 +131,14 @@ pub async fn splice<'a>(
                 by_ring(pipe_end(pipe.shared_fd()), None, file_end(file), Some(offset), len).await
             }
             (Origin::Pipe(_), _) | (_, Sink::Pipe(_)) => {
-                let turn = match into {
-                    Sink::Socket(socket) => Some(socket.write_turn().await?),
+                let permit = match into {
+                    Sink::Socket(socket) => Some(socket.write_permit().await?),
                     _ => None,
                 };
                 let moved = now(from.fd(), None, into.fd(), len, false);
                 // Nothing is under way: whoever is dropped while it waits leaves the stream whole.
-                if let Some(turn) = turn {
-                    turn.done();
+                if let Some(permit) = permit {
+                    permit.done();
                 }
                 moved
             }

@@ -130,7 +130,7 @@ impl Member {
     /// The listening socket of the current core, once.
     pub(crate) fn listener(&self) -> Result<TcpListener, Failure> {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        let socket = sockets.get_mut(annulus::core::index()).and_then(Option::take);
+        let socket = sockets.get_mut(annulus::cores::index()).and_then(Option::take);
         let none = || Failure::new(Kind::Failed, "there is no socket for this core; report this");
         Ok(TcpListener::from_owned_fd(socket.ok_or_else(none)?)?.sole())
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
+use super::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 
 /// What the model knows of one operation.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ enum Step {
         result: i32,
         more: bool,
     },
-    Look {
+    Polled {
         pick: usize,
     },
     Drop {
@@ -56,7 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => any::<bool>().prop_map(|multi| Step::Submit { multi }),
         6 => (any::<usize>(), -5..100i32, any::<bool>()).prop_map(|(pick, result, more)| Step::Cqe { pick, result, more }),
-        4 => any::<usize>().prop_map(|pick| Step::Look { pick }),
+        4 => any::<usize>().prop_map(|pick| Step::Polled { pick }),
         2 => any::<usize>().prop_map(|pick| Step::Drop { pick }),
         1 => (any::<usize>(), any::<bool>(), any::<bool>()).prop_map(|(pick, more, notif)| Step::Stray { pick, more, notif }),
     ];
@@ -102,9 +102,9 @@ impl World {
                 let Some(key) = self.pick(pick, |m| m.kernel) else { return };
                 self.cqe(slots, key, result, more);
             }
-            Step::Look { pick } => {
+            Step::Polled { pick } => {
                 let Some(key) = self.pick(pick, |m| m.owner && m.shots == Shots::Single) else { return };
-                self.look(slots, key);
+                self.poll(slots, key);
             }
             Step::Drop { pick } => {
                 let Some(key) = self.pick(pick, |m| m.owner) else { return };
@@ -149,12 +149,12 @@ impl World {
         self.wakers
     }
 
-    fn look(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
+    fn poll(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
         let mut kept = None;
-        let look = slots.look(key, |waker| kept = waker.copied(), value);
+        let polled = slots.poll(key, |waker| kept = waker.copied(), value);
         let model = self.models.get_mut(&key).unwrap();
         let Some(result) = model.result.take() else {
-            assert_eq!((look, kept), (Look::Pending, model.waker));
+            assert_eq!((polled, kept), (Polled::Pending, model.waker));
             // Every other time it is polled by the same task.
             let other = self.waker();
             let model = self.models.get_mut(&key).unwrap();
@@ -166,10 +166,10 @@ impl World {
         let outcome = Outcome { result, flags: 0 };
         model.owner = false;
         if model.kernel {
-            assert_eq!(look, Look::Early(outcome));
+            assert_eq!(polled, Polled::Early(outcome));
         } else {
             let name = self.keys.iter().position(|k| *k == key).unwrap() as u64;
-            assert_eq!(look, Look::Done(outcome, (key.index(), name)));
+            assert_eq!(polled, Polled::Done(outcome, (key.index(), name)));
             self.free(key);
         }
     }
@@ -272,7 +272,7 @@ fn what_is_withdrawn_gives_its_waker_back() {
     assert_eq!(slots.withdraw(withdrawn, index), Some((withdrawn.index(), Some(2))));
     assert_eq!((slots.withdraw(withdrawn, index), slots.len(), slots.in_kernel()), (None, 1, 1));
     assert_eq!(slots.wake_by(withdrawn, 3), Some(3), "nobody waits for it");
-    assert_eq!(slots.look(kept, |waker| assert_eq!(waker, Some(&1)), index), Look::Pending);
+    assert_eq!(slots.poll(kept, |waker| assert_eq!(waker, Some(&1)), index), Polled::Pending);
 }
 
 #[test]
