@@ -75,7 +75,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Ticks of the core's loop.
+    /// Ticks of the core's loop. The figure keeps the name that it had before its unit was called a tick.
     turns,
     /// `io_uring_enter` system calls.
     enters,
@@ -104,7 +104,7 @@ counters! {
     polls,
     /// Tasks woken from other threads.
     remote_wakes,
-    /// Closures that other cores and threads sent here and that were taken.
+    /// Calls that other cores and threads sent here and that were taken. The figure keeps its first name.
     errands,
     /// Wakes of tasks on a hardware thread of the same physical core.
     wakes_same_core,
