@@ -11,15 +11,16 @@ use super::bring_up::WorkerConfig;
 use super::core_thread;
 use super::forecast::Forecast;
 use super::report::{CoreReport, Report};
-use super::running::Running;
+use super::running::{self, CoreThread, Running};
 use super::stalls::Sampler;
 use crate::blocking::pool::BlockingPool;
+use crate::contained::Kept;
 use crate::core::growth::GrowthPolicy;
 use crate::core::options::Options;
 use crate::core::peers::Neighbour;
 use crate::core::placement::PlacementPolicy;
 use crate::core::shared::CoreShared;
-use crate::core::state::RuntimeShared;
+use crate::core::state::{Gate, RuntimeShared};
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
 use crate::numa::region::Backing;
@@ -342,12 +343,15 @@ impl Runtime {
             placement: self.settings.placement,
             several: self.topology.memory_nodes().len() > 1,
         };
+        let gate = Gate::new(&shared);
+        // One for each core; those of cores that never begin are dropped, which says so.
+        let arrivals: Vec<_> = members.iter().map(|_| shared.awaited()).collect();
         let root = Arc::new(root);
         // Bounded by the number of cores, each of which sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
         let mut threads = Vec::with_capacity(cores.len());
         let mut failure = None;
-        for (core, member) in cores.iter().zip(&members) {
+        for ((core, member), arrival) in cores.iter().zip(&members).zip(arrivals) {
             let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
             let Some(share) = share else {
                 failure = Some(Error::new(
@@ -371,7 +375,8 @@ impl Runtime {
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
-            match self.spawn(name, core, move || core_thread::run(config, &*root, ready)) {
+            match self.spawn(name, core, move || Kept::new(core_thread::run(config, &*root, ready, arrival)))
+            {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
                     failure = Some(e);
@@ -380,10 +385,6 @@ impl Runtime {
             }
         }
         drop(ready);
-        // The others wait for every core at the end: for those that never began, it is said here that they are gone.
-        for _ in threads.len()..cores.len() {
-            shared.arrive();
-        }
         let mut reports = Vec::with_capacity(threads.len());
         for _ in 0..threads.len() {
             match up.recv() {
@@ -409,14 +410,18 @@ impl Runtime {
                 Err(e) => failure = Some(e),
             }
         }
-        shared.open_gate(failure.is_none());
-        if let Some(e) = failure {
+        if let Some(mut e) = failure {
+            drop(gate);
             for thread in threads {
-                // Its own error was sent already, or it was told to go home.
-                drop(thread.join());
+                // Its own error was sent already, or it was told to go home; one that said nothing has panicked.
+                match running::end_of(thread) {
+                    Err(panic) if e.kind() == ErrorKind::Panicked => e = panic,
+                    _ => {}
+                }
             }
             return Err(e);
         }
+        gate.open();
         Ok(Running::new(shared, members, threads, watch, blocking.into_values().collect(), reports))
     }
 
@@ -434,9 +439,9 @@ impl Runtime {
     }
 
     /// Starts a core's thread as the placement policy has it.
-    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<Result<(), E>>>
+    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<CoreThread<E>>
     where
-        F: FnOnce() -> Result<(), E> + Send + 'static,
+        F: FnOnce() -> Kept<Result<(), E>> + Send + 'static,
         E: From<Error> + Send + 'static,
     {
         if self.settings.placement == PlacementPolicy::Off {

@@ -419,7 +419,8 @@ impl Ring {
         if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how many.
+    /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how many. Those
+    /// that are left when `handle` panics are put aside for the next call.
     pub(crate) fn reap(&self, mut handle: impl FnMut(Cqe)) -> usize {
         let mut count = 0;
         loop {
@@ -431,12 +432,15 @@ impl Ring {
         }
         loop {
             let mut batch = [const { MaybeUninit::uninit() }; 64];
-            let batch = self.fill(&mut batch);
+            let batch: &[_] = self.fill(&mut batch);
             if batch.is_empty() {
                 return count;
             }
             count += batch.len();
-            batch.iter().map(copy).for_each(&mut handle);
+            let mut left = Left { ring: self, cqes: batch.iter() };
+            for entry in left.cqes.by_ref() {
+                handle(copy(entry));
+            }
             // What a handler made the kernel post meanwhile is the next tick's; an early CQE is older than the queue's.
             if batch.len() < 64 || !self.early.borrow().is_empty() {
                 return count;
@@ -444,9 +448,30 @@ impl Ring {
         }
     }
 
+    /// Puts completions aside that were taken before all that lie there.
+    #[cold]
+    fn put_back(&self, cqes: &[cqueue::Entry]) {
+        let mut early = self.early.borrow_mut();
+        cqes.iter().rev().for_each(|entry| early.push_front(copy(entry)));
+    }
+
     fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
         // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
         unsafe { self.ring.completion_shared() }.fill(batch)
+    }
+}
+
+/// Completions of a batch that were not handled yet.
+struct Left<'a> {
+    ring: &'a Ring,
+    cqes: std::slice::Iter<'a, cqueue::Entry>,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if !self.cqes.as_slice().is_empty() {
+            self.ring.put_back(self.cqes.as_slice());
+        }
     }
 }
 
