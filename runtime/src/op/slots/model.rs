@@ -88,7 +88,7 @@ impl World {
             }
             Step::Polled { pick } => {
                 let Some(key) = self.pick(pick, |m| m.owner && m.shots == Shots::Single) else { return };
-                self.look(slots, key);
+                self.poll(slots, key);
             }
             Step::Drop { pick } => {
                 let Some(key) = self.pick(pick, |m| m.owner) else { return };
@@ -133,12 +133,12 @@ impl World {
         self.wakers
     }
 
-    fn look(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
+    fn poll(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
         let mut kept = None;
-        let look = slots.look(key, |waker| kept = waker.copied(), value);
+        let polled = slots.poll(key, |waker| kept = waker.copied(), value);
         let model = self.models.get_mut(&key).unwrap();
         let Some(result) = model.result.take() else {
-            assert_eq!((look, kept), (Polled::Pending, model.waker));
+            assert_eq!((polled, kept), (Polled::Pending, model.waker));
             // Every other time it is polled by the same task.
             let other = self.waker();
             let model = self.models.get_mut(&key).unwrap();
@@ -150,10 +150,10 @@ impl World {
         let outcome = Outcome { result, flags: 0 };
         model.owner = false;
         if model.kernel {
-            assert_eq!(look, Polled::Early(outcome));
+            assert_eq!(polled, Polled::Early(outcome));
         } else {
             let name = self.keys.iter().position(|k| *k == key).unwrap() as u64;
-            assert_eq!(look, Polled::Done(outcome, (key.index(), name)));
+            assert_eq!(polled, Polled::Done(outcome, (key.index(), name)));
             self.free(key);
         }
     }
