@@ -9,6 +9,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::op::room::OFFSET;
+
 const SYS_CACHESTAT: libc::c_long = 451;
 const PAGE: u64 = 4096;
 
@@ -45,7 +47,8 @@ pub(crate) fn has_cachestat() -> bool {
 /// How many bytes from `offset` on, at most `len`, are in memory, as far as the kernel lets us know: all, one `step`,
 /// or none.
 pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> u64 {
-    if len == 0 {
+    // To preadv2(2) an offset beyond is one that means something else; no file has bytes there.
+    if len == 0 || offset >= OFFSET {
         return 0;
     }
     if !NO_CACHESTAT.load(Ordering::Relaxed) {
