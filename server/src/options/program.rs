@@ -10,7 +10,7 @@ use annulus::{Builder, PlacementPolicy, Runtime};
 use clap::Args;
 
 use super::values::size;
-use crate::accept_loop::Steer;
+use crate::log::options::LogArgs;
 use crate::processes::Processes;
 
 /// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those of rings, have a heading each.
@@ -19,6 +19,9 @@ pub(crate) struct ProgramArgs {
     /// How long connections may go on after SIGINT or SIGTERM, in seconds
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     pub(crate) grace: u64,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 
     /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the task was started
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -151,4 +154,13 @@ impl ProgramArgs {
         }
         builder
     }
+}
+
+/// Which core a connection comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Steer {
+    /// Spread by a hash of the addresses.
+    Hash,
+    /// The core of the CPU that its packets arrive on.
+    Cpu,
 }
