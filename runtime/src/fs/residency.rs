@@ -9,8 +9,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::op::room::OFFSET;
-
 const SYS_CACHESTAT: libc::c_long = 451;
 const PAGE: u64 = 4096;
 
@@ -48,7 +46,7 @@ pub(crate) fn has_cachestat() -> bool {
 /// or none.
 pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> u64 {
     // To preadv2(2) an offset beyond is one that means something else; no file has bytes there.
-    if len == 0 || offset >= OFFSET {
+    if len == 0 || offset >= i64::MAX as u64 {
         return 0;
     }
     if !NO_CACHESTAT.load(Ordering::Relaxed) {
