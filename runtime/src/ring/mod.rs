@@ -10,6 +10,7 @@ mod register;
 mod setup;
 pub(crate) mod user_data;
 mod view;
+pub(crate) mod workers;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,12 +23,12 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 pub(crate) use recv_buffers::{RecvOptions, bundled};
 pub use setup::RingFeatures;
-pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered};
+pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered, rings_are_locked};
 use user_data::{REPORT_USAGE, Tag};
 use view::View;
 
 use crate::metrics::counters::CoreCounters;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 // Not exported by the io_uring crate (linux/io_uring.h).
 const ENTER_GETEVENTS: u32 = 1 << 0;
@@ -39,6 +40,9 @@ const ENTER_NO_IOWAIT: u32 = 1 << 7;
 /// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may wait.
 /// Splices of file pages into pipes are of the second class too, since a pipe is their other end.
 const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
+
+/// More than these the kernel does not give a ring (`IORING_MAX_ENTRIES`).
+const MOST_ENTRIES: u32 = 32_768;
 
 /// One completion, copied out of the queue so that handlers may use the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +131,16 @@ impl Ring {
         };
         if !no_sqarray {
             features.lacks.push("NO_SQARRAY: EINVAL, so the kernel is older than 6.6".to_owned());
+        }
+        let asked = options.asked.next_power_of_two().min(MOST_ENTRIES);
+        if features.sq_entries < asked {
+            let few = format!(
+                "{} of the {asked} entries asked for: memory that may be locked does not do for more on each core; raise \
+                 RLIMIT_MEMLOCK (ulimit -l)",
+                asked - features.sq_entries
+            );
+            tracing::warn!("a ring of {} entries, without {few}", features.sq_entries);
+            features.lacks.push(few);
         }
         if !no_iowait {
             features
@@ -357,6 +371,12 @@ impl Ring {
             Ok(()) => Ok(()),
             Err(e) => match e.raw_os_error() {
                 Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Err(Error::with_source(
+                    ErrorKind::Platform,
+                    "io_uring_enter is refused, most likely by the container's seccomp profile; allow it beside io_uring_setup and \
+                     io_uring_register",
+                    e,
+                )),
                 _ => Err(Error::io("io_uring_enter failed", e)),
             },
         }
