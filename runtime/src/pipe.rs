@@ -32,8 +32,8 @@ use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::pipe_pool::{Ends, make};
 use crate::error::os;
+use crate::op::limits::{INT, refuse_above};
 use crate::op::poll::{PollOnce, Ready};
-use crate::op::spare::{INT, refuse_above};
 use crate::{Error, Result, task};
 
 /// Makes a pipe of the kernel's usual size, 64 KiB (`pipe2(2)`, Linux 2.6.27).

@@ -10,12 +10,12 @@
 pub(crate) mod advise;
 pub(crate) mod arena;
 pub(crate) mod fallocate;
+pub(crate) mod limits;
 pub(crate) mod mkdir;
 pub(crate) mod open;
 pub(crate) mod poll;
 pub(crate) mod read;
 pub(crate) mod rename;
-pub(crate) mod room;
 pub(crate) mod slots;
 pub(crate) mod splice;
 pub(crate) mod statx;

@@ -15,9 +15,9 @@ use crate::fs::{File, cached};
 use crate::net::op::send::Send;
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, SocketFd, Writes};
+use crate::op::limits::{OFFSET, refuse_above};
 use crate::op::poll::Ready;
 use crate::op::read::Read;
-use crate::op::room::{OFFSET, refuse_above};
 use crate::{Error, task};
 
 /// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as one full segment
