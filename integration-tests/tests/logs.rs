@@ -134,7 +134,6 @@ fn ask(server: &Server, path: &str, connections: usize, requests: usize) {
     });
 }
 
-/// Seen to fail: with an end that does not wait for the file.
 #[test]
 fn every_request_has_its_line_on_disk_when_the_program_has_ended() {
     let (tree, logs) = (Tree::new(), Tree::new());
@@ -164,7 +163,7 @@ fn every_request_has_its_line_on_disk_when_the_program_has_ended() {
     }
 }
 
-/// Seen to fail: with a queue that counts what it has no room for as logged only.
+/// Seen to fail: with an end that does not count what is left.
 #[test]
 fn lines_that_nobody_reads_are_dropped_and_counted_and_hold_nobody_up() {
     let (tree, logs) = (Tree::new(), Tree::new());
@@ -217,7 +216,7 @@ fn a_log_that_cannot_be_opened_is_refused_before_anything_starts() {
     assert!(ended.one_line(2).contains("start what reads this FIFO first"), "{ended:#?}");
 }
 
-/// Seen to fail: with a file that is opened before the queues are empty; and with one that is closed before the new one is there.
+/// Seen to fail: with a failed opening that gives the old file up.
 #[test]
 fn sigusr2_opens_the_log_anew_and_loses_nothing() {
     let (tree, logs) = (Tree::new(), Tree::new());

@@ -437,7 +437,7 @@ mod tests {
         (Sink::open(path.as_ref()).unwrap(), reader)
     }
 
-    /// Seen to fail: with a queue that counts after it pushed, and by lines that were counted twice.
+    /// Seen to fail: with a queue that does not count what it has no room for.
     #[test]
     fn every_line_is_written_or_counted() {
         let directory = Directory::new("counted");
@@ -521,17 +521,21 @@ mod tests {
         let told = Told::default();
         let writer = Writer::start("log", Sink::open("/dev/full".as_ref()).unwrap(), told.clone()).unwrap();
         let mut queue = writer.queue();
+        writer.push(b"first\n".as_slice().into());
+        while told.0.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         for _ in 0..2000 {
             queue.push(&[b'\n'; 1]);
             queue.push(&[[b'x'; 999].as_slice(), b"\n"].concat());
         }
         writer.end(LONG, LONG);
-        assert_eq!(writer.counts(), LogCounts { logged: 4000, written: 0, dropped: 4000 });
+        assert_eq!(writer.counts(), LogCounts { logged: 4001, written: 0, dropped: 4001 });
         let told = told.0.lock().unwrap();
         assert_eq!(told.iter().filter(|line| line.starts_with("refused")).count(), 1, "{told:?}");
         assert_eq!(told[0], format!("refused Some({})", libc::ENOSPC));
         let dropped = told.iter().filter_map(|line| line.strip_prefix("dropped ")?.parse::<u64>().ok());
-        assert_eq!(dropped.sum::<u64>(), 4000, "{told:?}");
+        assert_eq!(dropped.sum::<u64>(), 4001, "{told:?}");
     }
 
     /// Seen to fail: with a file that is opened before the queues are empty.
