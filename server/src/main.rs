@@ -2,20 +2,23 @@
 //!
 //! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
 
-mod accept_loop;
 mod cli;
+mod config;
 mod descriptors;
 mod doctor;
 mod exit;
 mod first_of;
 mod http;
+mod lifecycle;
 mod lingering_close;
+mod listen;
 mod log;
 mod numa_bench;
 mod options;
 mod processes;
 mod proxy;
 mod serve;
+mod service;
 mod signals;
 mod stats;
 mod supervise;

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::exit::Failure;
+use crate::lifecycle::{self, Stage};
 use crate::log;
 use crate::processes::member::Image;
 use crate::signals::{Orders, Signal};
@@ -102,6 +103,7 @@ fn escalate(phase: Phase, running: &Running<Failure>, grace: Duration) -> Phase 
     match phase {
         Phase::Open => {
             tracing::info!(?grace, "ending: nothing new is accepted, what runs may finish");
+            lifecycle::reach(Stage::Draining);
             running.stop();
             // A grace beyond what the clock can say is no limit that anybody would notice.
             let year = Duration::from_secs(365 * 24 * 3600);

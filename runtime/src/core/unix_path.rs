@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, lstat, unlink};
+use rustix::fs::{FileType, Mode, chmod, fchmod, lstat, unlink};
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -20,28 +20,15 @@ use crate::{Error, ErrorKind, Result};
 /// The one socket of a Unix address. Dropped, it stops listening and takes its file away.
 pub(crate) struct Bound {
     socket: OwnedFd,
-    /// The file, and what tells it from one that another has put in its place: device and inode.
-    file: Option<(PathBuf, u64, u64)>,
+    /// Dropped after the socket has been shut down.
+    _file: Option<SocketFile>,
 }
 
 impl Bound {
     /// Binds and listens. Who binds a path has locked its directory.
     pub(crate) fn new(place: &Place, backlog: i32) -> Result<Self> {
-        let address = place.to_any()?;
-        let Place::Path(path) = place else {
-            let socket = listening(&address, backlog).map_err(|e| refused(place, e))?;
-            return Ok(Self { socket, file: None });
-        };
-        let socket = match listening(&address, backlog) {
-            Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
-                clear(path, &address)?;
-                listening(&address, backlog)
-            }
-            made => made,
-        };
-        let socket = socket.map_err(|e| refused(place, e))?;
-        let file = lstat(path.as_path()).map_err(|e| refused(place, os(e)))?;
-        Ok(Self { socket, file: Some((path.clone(), file.st_dev, file.st_ino)) })
+        let (socket, _file) = bind_and_listen(place, backlog, None)?;
+        Ok(Self { socket, _file })
     }
 
     /// One more descriptor of the same open socket.
@@ -56,7 +43,27 @@ impl Drop for Bound {
         if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             tracing::debug!("a Unix socket listens for a moment longer: {e}");
         }
-        let Some((path, device, inode)) = &self.file else { return };
+    }
+}
+
+/// The file of a socket: dropped, it is taken away, if it is still this one.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = lstat(path).map_err(os)?;
+        Ok(Self { path: path.to_owned(), device: file.st_dev, inode: file.st_ino })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let Self { path, device, inode } = self;
         let is_ours = lstat(path.as_path()).is_ok_and(|file| (file.st_dev, file.st_ino) == (*device, *inode));
         if is_ours && let Err(e) = unlink(path.as_path()) {
             tracing::warn!("the socket's file {} stays behind: {e}", path.display());
@@ -64,13 +71,43 @@ impl Drop for Bound {
     }
 }
 
+/// A socket that listens at `place`, and its file.
+pub(crate) fn bind_and_listen(
+    place: &Place,
+    backlog: i32,
+    mode: Option<Mode>,
+) -> Result<(OwnedFd, Option<SocketFile>)> {
+    let address = place.to_any()?;
+    let Place::Path(path) = place else {
+        return Ok((listening(&address, backlog, None).map_err(|e| refused(place, e))?, None));
+    };
+    let socket = match listening(&address, backlog, mode) {
+        Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
+            clear(path, &address)?;
+            listening(&address, backlog, mode)
+        }
+        made => made,
+    };
+    let socket = socket.map_err(|e| refused(place, e))?;
+    let file = SocketFile::of(path).map_err(|e| refused(place, e))?;
+    if let Some(mode) = mode {
+        // The umask may have taken more than was asked for.
+        chmod(path.as_path(), mode).map_err(|e| refused(place, os(e)))?;
+    }
+    Ok((socket, Some(file)))
+}
+
 fn socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(os)
 }
 
-fn listening(address: &SocketAddrAny, backlog: i32) -> io::Result<OwnedFd> {
+fn listening(address: &SocketAddrAny, backlog: i32, mode: Option<Mode>) -> io::Result<OwnedFd> {
     let socket = socket()?;
+    if let Some(mode) = mode {
+        // The file that bind(2) makes has the socket's mode, less the umask: never more than was asked for (unix_bind_bsd()).
+        fchmod(&socket, mode).map_err(os)?;
+    }
     bind(&socket, address).map_err(os)?;
     listen(&socket, backlog).map_err(os)?;
     Ok(socket)

@@ -68,7 +68,7 @@ impl Member {
                 let (socket, one) = match (&requested, &ask) {
                     (Place::Ip(_), _) => (open(&requested, &ask, false).map_err(refused)?, None),
                     (_, Ask::Datagram) => return Err(refused(io::ErrorKind::Unsupported.into())),
-                    (_, Ask::Stream { backlog }) => {
+                    (_, Ask::Stream { backlog, .. }) => {
                         let one = Bound::new(&requested, *backlog)?;
                         (one.duplicate().map_err(refused)?, Some(one))
                     }
@@ -135,7 +135,10 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         Ask::Datagram => (SocketType::DGRAM, ipproto::UDP),
     };
     let socket = socket_with(place.family(), kind, flags, Some(protocol)).map_err(os)?;
-    if let Ask::Stream { .. } = ask {
+    if let Ask::Stream { only_v6, .. } = ask {
+        if let Place::Ip(SocketAddr::V6(_)) = place {
+            sockopt::set_ipv6_v6only(&socket, *only_v6).map_err(os)?;
+        }
         // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is still refused.
         // For datagrams it would let a second program take the port.
         sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
@@ -146,7 +149,7 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
     }
     bind(&socket, &any).map_err(os)?;
-    if let Ask::Stream { backlog } = ask {
+    if let Ask::Stream { backlog, .. } = ask {
         // The first listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one may listen.
         listen(&socket, *backlog).map_err(os)?;
     }

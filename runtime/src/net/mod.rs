@@ -25,6 +25,7 @@ mod sys;
 mod tcp;
 mod udp;
 mod unix;
+mod unix_socket;
 pub(crate) mod writing;
 mod zero_copy;
 
@@ -38,3 +39,4 @@ pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};
 pub use unix::{PeerCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf};
+pub use unix_socket::UnixSocket;

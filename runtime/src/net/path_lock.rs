@@ -18,22 +18,50 @@ const REST: Duration = Duration::from_millis(1);
 /// Locks the directory of a path, until the descriptor is dropped. `None` where it may not be read or cannot be locked,
 /// or where another holds the lock for long: then the look and the replacement are not one step.
 pub(super) async fn lock_directory(path: &Path) -> Option<OwnedFd> {
+    let directory = directory(path)?;
+    for _ in 0..TRIES {
+        if let Some(locked) = try_lock(&directory, path) {
+            return locked.then_some(directory);
+        }
+        crate::time::sleep(REST).await;
+    }
+    held_by_another(path)
+}
+
+/// The same, on a thread that may wait.
+pub(super) fn lock_directory_blocking(path: &Path) -> Option<OwnedFd> {
+    let directory = directory(path)?;
+    for _ in 0..TRIES {
+        if let Some(locked) = try_lock(&directory, path) {
+            return locked.then_some(directory);
+        }
+        std::thread::sleep(REST);
+    }
+    held_by_another(path)
+}
+
+fn directory(path: &Path) -> Option<OwnedFd> {
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = openat(CWD, directory, flags, Mode::empty()).ok()?;
-    for _ in 0..TRIES {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Some(directory),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => crate::time::sleep(REST).await,
-            Err(e) => {
-                tracing::info!("{} is bound without a lock on its directory: {e}", path.display());
-                return None;
-            }
+    openat(CWD, directory, flags, Mode::empty()).ok()
+}
+
+/// Whether the lock is held now; `None` to try again.
+fn try_lock(directory: &OwnedFd, path: &Path) -> Option<bool> {
+    match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Some(true),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => None,
+        Err(e) => {
+            tracing::info!("{} is bound without a lock on its directory: {e}", path.display());
+            Some(false)
         }
     }
+}
+
+fn held_by_another(path: &Path) -> Option<OwnedFd> {
     tracing::warn!("{} is bound without a lock on its directory, which another holds", path.display());
     None
 }

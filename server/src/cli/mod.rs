@@ -3,21 +3,20 @@
 mod answer;
 mod start;
 
-use std::sync::Arc;
-
 use annulus::PlacementPolicy;
 use annulus::numa::plan::CoreSelection;
 use clap::{ArgAction, Parser, Subcommand};
 
 use self::answer::{one_line, print};
-use self::start::{address, begin};
+use self::start::begin;
+use crate::config::{Configuration, Listener, ServiceConfig};
 use crate::exit::Failure;
 use crate::options::listener::ListenerArgs;
 use crate::options::program::ProgramArgs;
 use crate::processes::member::{FLAG, MemberArgs};
 use crate::proxy::options::ProxyArgs;
 use crate::serve::options::ServeArgs;
-use crate::{doctor, log, numa_bench, proxy, serve, topology};
+use crate::{doctor, log, numa_bench, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
 #[derive(Debug, Parser)]
@@ -143,21 +142,12 @@ pub(crate) fn run() -> Result<(), Failure> {
     log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))?;
     match cli.command {
         Command::Serve { serve, listener, program } => {
-            serve::check_root(&serve.root)?;
-            let address = address(&listener, &program, None);
-            begin(&program, address, cli.member, |accept_loop| {
-                let road = program.ring.road;
-                let settings = Arc::new(serve::Settings { accept_loop, root: serve.root, road });
-                move || serve::on_core(Arc::clone(&settings))
-            })
+            let listener = Listener { args: listener, service: ServiceConfig::Files(serve) };
+            begin(Configuration { program, listeners: vec![listener] }, cli.member)
         }
         Command::Proxy { proxy, listener, program } => {
-            let address = address(&listener, &program, Some(&proxy.to));
-            begin(&program, address, cli.member, |accept_loop| {
-                let road = program.ring.road;
-                let settings = Arc::new(proxy::Settings { accept_loop, upstream: proxy.to.addresses, road });
-                move || proxy::on_core(Arc::clone(&settings))
-            })
+            let listener = Listener { args: listener, service: ServiceConfig::Relay(proxy) };
+            begin(Configuration { program, listeners: vec![listener] }, cli.member)
         }
         Command::Topology { verify: true, cores, placement, .. } => topology::verify(cores, placement),
         Command::Topology { verify: false, cores, nic, .. } => topology::show(&cores, nic.as_deref()),
@@ -194,7 +184,7 @@ mod tests {
         let Command::Serve { serve, listener, program } = parse("annulus serve").unwrap().command else {
             panic!()
         };
-        assert_eq!((serve.root, listener.listen), (".".into(), None));
+        assert_eq!((serve.root, listener.listen), (".".into(), Vec::new()));
         assert_eq!(
             (program.cores.cores, program.ring.road, program.grace),
             (CoreSelection::All, Road::default(), 3)
@@ -212,7 +202,7 @@ mod tests {
             ("annulus dance", "dance"),
             ("annulus proxy", "--to"),
             ("annulus serve --lisen 1", "--listen"),
-            ("annulus serve --listen 8080", "HOST:PORT"),
+            ("annulus serve --listen 80800", "HOST:PORT"),
             ("annulus serve --road rail", "--road"),
             ("annulus serve --cores x", "--cores"),
             ("annulus serve --pool 16X", "16M"),

@@ -10,7 +10,6 @@ use annulus::{Builder, PlacementPolicy, Runtime};
 use clap::Args;
 
 use super::values::size;
-use crate::accept_loop::Steer;
 use crate::log::options::LogArgs;
 use crate::processes::Processes;
 
@@ -155,4 +154,13 @@ impl ProgramArgs {
         }
         builder
     }
+}
+
+/// Which core a connection comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Steer {
+    /// Spread by a hash of the addresses.
+    Hash,
+    /// The core of the CPU that its packets arrive on.
+    Cpu,
 }

@@ -1,11 +1,6 @@
-//! How values are written: sizes and addresses.
+//! How values are written that several flags have: sizes and addresses.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-
-/// The first address that `text` stands for.
-pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    resolve(text)?.first().copied().ok_or_else(|| format!("the name {text} has no address"))
-}
 
 /// `HOST:PORT` or `[IPV6]:PORT`, with a name or an address as the host.
 pub(crate) fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {

@@ -4,55 +4,62 @@ pub(crate) mod options;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annulus::net::TcpStream;
+use annulus::net::{Family, TcpStream};
 use annulus::transfer::{self, Road};
 
-use crate::accept_loop::{self, AcceptLoop};
-use crate::exit::Failure;
 use crate::lingering_close::lingering_close;
+use crate::listen::client::Client;
 use crate::log::access::{self, AccessLog};
+use crate::proxy::options::ProxyArgs;
 
 /// How long one upstream address may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What every core needs to know.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// Where clients come in.
-    pub(crate) accept_loop: AcceptLoop,
-    /// Where they are carried to: the addresses of one name, tried in turn.
-    pub(crate) upstream: Vec<SocketAddr>,
+/// Where connections are carried to, and how.
+pub(crate) struct Relay {
+    /// The addresses of one name, tried in turn.
+    upstream: Vec<SocketAddr>,
     /// The road for bulk.
-    pub(crate) road: Road,
+    road: Road,
+    access: Rc<AccessLog>,
 }
 
-/// The root task of one core.
-pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
-    let listener = settings.accept_loop.open()?;
-    let log = Rc::new(AccessLog::on_core());
-    accept_loop::accept(listener, |client| carry(Arc::clone(&settings), Rc::clone(&log), client)).await
+impl Relay {
+    /// As `args` say; bulk goes by `road`.
+    pub(crate) fn new(args: &ProxyArgs, road: Road, access: Rc<AccessLog>) -> Self {
+        Relay { upstream: args.to.addresses.clone(), road, access }
+    }
 }
 
 /// Carries one connection from its first byte to its last.
-async fn carry(settings: Arc<Settings>, log: Rc<AccessLog>, client: TcpStream) {
+pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     let began = Instant::now();
-    let from = client.peer_addr().ok().into();
+    let from = client.address();
     let note = |upstream: Option<SocketAddr>, up, down, end: &str| {
         let elapsed = began.elapsed();
-        let road = if settings.road == Road::Ring { "ring" } else { "inline" };
+        let road = if relay.road == Road::Ring { "ring" } else { "inline" };
         let upstream = upstream.map(access::Client::Tcp);
-        log.connection(&access::Connection { client: from, upstream, up, down, elapsed, end, road });
+        relay.access.connection(&access::Connection { client: from, upstream, up, down, elapsed, end, road });
     };
-    let Some((server, address)) = reach(&settings.upstream, from).await else {
-        lingering_close(client).await;
+    let Some((server, address)) = reach(&relay.upstream, from).await else {
+        lingering_close(client.stream).await;
         note(None, 0, 0, "no upstream");
         return;
     };
-    let end = transfer::relay(client, server, settings.road).await;
-    let (up, down) = (end.a_to_b, end.b_to_a);
+    let mut first_bytes = 0;
+    if let Some(first) = client.first {
+        first_bytes = first.len() as u64;
+        if let Err(failed) = server.send_all(first).await {
+            tracing::debug!(client = %from, upstream = %address, error = %failed.error, "broke off");
+            lingering_close(client.stream).await;
+            note(Some(address), 0, 0, &failed.error.to_string());
+            return;
+        }
+    }
+    let end = transfer::relay(client.stream, server, relay.road).await;
+    let (up, down) = (first_bytes + end.a_to_b, end.b_to_a);
     match end.result {
         Ok(()) => {
             tracing::debug!(client = %from, upstream = %address, up, down, "carried to the end");
@@ -60,7 +67,7 @@ async fn carry(settings: Arc<Settings>, log: Rc<AccessLog>, client: TcpStream) {
         }
         Err(error) => {
             tracing::debug!(client = %from, upstream = %address, up, down, %error, "broke off");
-            if log.is_on() {
+            if relay.access.is_on() {
                 note(Some(address), up, down, &error.to_string());
             }
         }

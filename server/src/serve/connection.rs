@@ -3,21 +3,28 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use annulus::net::TcpStream;
+use annulus::net::{Connection, Family};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
+use super::send::send;
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
-use crate::http::request::{After, Ask, Request};
+use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
 use crate::lingering_close::lingering_close;
+use crate::listen::client::Client as Accepted;
 use crate::log::access;
 
 /// Serves one connection to its end.
-pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
-    let address = stream.peer_addr().ok().into();
-    let mut client = Client { stream, timer: DeadlineTimer::new(), address, sent: Sent::default() };
-    match serve_requests(&mut client, &site).await {
+pub(crate) async fn run<F: Family>(accepted: Accepted<F>, site: Rc<Site>) {
+    let address = accepted.address();
+    let mut inbox = Inbox::new(site.access.is_on());
+    if let Some(chunk) = &accepted.first {
+        inbox.hold(chunk);
+    }
+    let timer = DeadlineTimer::new();
+    let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
+    match serve_requests(&mut client, inbox, &site).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
@@ -27,8 +34,8 @@ pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
 }
 
 /// Who asks, and how long we wait for them.
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(super) struct Client<F: Family> {
+    pub(super) stream: Connection<F>,
     pub(super) timer: DeadlineTimer,
     /// Where they are.
     pub(super) address: access::Client,
@@ -46,7 +53,7 @@ pub(super) struct Sent {
 }
 
 /// Logs the last request and what it was answered, if there is an access log.
-fn note(client: &Client, site: &Site, inbox: &Inbox, began: Option<Instant>) {
+fn note<F: Family>(client: &Client<F>, site: &Site, inbox: &Inbox, began: Option<Instant>) {
     let Some(record) = inbox.record() else { return };
     site.access.request(&access::Request {
         client: client.address,
@@ -79,8 +86,11 @@ enum Arrival {
     Gone,
 }
 
-async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<CloseMode> {
-    let mut inbox = Inbox::new(site.access.is_on());
+async fn serve_requests<F: Family>(
+    client: &mut Client<F>,
+    mut inbox: Inbox,
+    site: &Site,
+) -> annulus::Result<CloseMode> {
     let mut first = true;
     loop {
         let arrival = arrival(client, &mut inbox, first).await?;
@@ -101,10 +111,7 @@ async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<Clo
                 note(client, site, &inbox, began);
                 answered?;
                 if after == After::Close {
-                    let silent = request.after == After::Close
-                        && request.body == 0
-                        && request.ask != Ask::Other
-                        && inbox.is_empty();
+                    let silent = request.after == After::Close && !request.unread && inbox.is_empty();
                     return Ok(if silent { CloseMode::AtOnce } else { CloseMode::Gently });
                 }
                 inbox.reuse(request);
@@ -115,13 +122,19 @@ async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<Clo
 }
 
 /// Waits for the next request; `first` if none has come on this connection yet.
-async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus::Result<Arrival> {
+async fn arrival<F: Family>(
+    client: &mut Client<F>,
+    inbox: &mut Inbox,
+    first: bool,
+) -> annulus::Result<Arrival> {
     let mut next = inbox.next();
     let mut deadline = Deadline::default();
     loop {
         match next {
             Next::Request(request) => return Ok(Arrival::Request(request)),
             Next::Refused(refusal) => return Ok(Arrival::Refused(refusal)),
+            // RFC 9110 10.1.1. It is small, and the client waits for it.
+            Next::Continue => send(client, &b"HTTP/1.1 100 Continue\r\n\r\n"[..], false).await?,
             Next::More => {}
         }
         let idle = inbox.is_empty();

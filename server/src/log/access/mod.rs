@@ -40,7 +40,6 @@ pub(crate) enum Client {
     /// Somebody at this address.
     Tcp(SocketAddr),
     /// A process of this machine, by a Unix socket.
-    #[allow(dead_code, reason = "listeners on Unix sockets come with the configuration")]
     Unix,
     /// Nobody can say: the connection had gone before it was asked.
     Unknown,

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::End;
 use super::process::Process;
 use crate::exit::{Failure, say};
+use crate::lifecycle::{self, Stage};
 use crate::processes::ProcessShare;
 use crate::processes::member::{END, REOPEN, SHOW};
 use crate::signals::{Signal, Signals};
@@ -129,6 +130,7 @@ impl ProcessGroup {
     /// listen yet is killed at once: it has nothing to finish, and may wait for something that never comes.
     fn end(&mut self) {
         self.asked += 1;
+        lifecycle::reach(Stage::Draining);
         let third = self.asked > 2;
         self.members.iter_mut().filter(|member| third || !member.ready).for_each(Process::kill);
         self.tell(END);

@@ -7,16 +7,14 @@ mod group;
 mod process;
 
 use std::ffi::OsString;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 
-use annulus::net::{ListenOptions, listening_sockets};
 use annulus::numa::thread::{InheritedPolicy, inherited_policy};
 
 use self::group::ProcessGroup;
-use super::{Address, ProcessShare};
+use super::ProcessShare;
+use crate::config::{Configuration, ServiceConfig};
 use crate::exit::{Failure, say};
+use crate::lifecycle::{self, Stage};
 use crate::signals::Signals;
 use crate::{descriptors, log};
 
@@ -35,74 +33,74 @@ impl<E: Into<Failure>> From<E> for End {
     }
 }
 
-/// Serves `address` with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer than the CPUs.
+/// Serves `config` with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer than the CPUs.
 ///
 /// # Errors
 /// Why it could not start; else the first failure of a member, which ends the others.
-pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], address: &Address) -> Result<(), End> {
+pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configuration) -> Result<(), End> {
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     descriptors::raise_limit();
-    let options = ListenOptions::new().steer_by_cpu(address.steer_by_cpu);
     let cpus: Vec<_> = shares.iter().flat_map(|share| share.cores.iter().copied()).collect();
-    let mut sockets = listening_sockets(address.listen, &options, &cpus)?;
-    let bound = bound(&sockets)?;
-    let waiting = shares.iter().map(|share| {
-        let later = sockets.split_off(share.cores.len());
-        (share, std::mem::replace(&mut sockets, later))
-    });
-    let words = words(std::env::args_os(), address);
+    let mut opened = config.open(&cpus)?;
+    let lines = config.lines(&opened);
+    let mut waiting = Vec::new();
+    for share in shares {
+        let mut sockets = Vec::new();
+        for endpoint in opened.iter_mut().flatten() {
+            let later = endpoint.sockets.split_off(share.cores.len());
+            sockets.extend(std::mem::replace(&mut endpoint.sockets, later));
+        }
+        waiting.push((share, sockets));
+    }
+    let words = words(std::env::args_os(), config);
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy);
-    let served = group.serve(&signals, waiting, &words, || {
+    let served = group.serve(&signals, waiting.into_iter(), &words, || {
         // Not before: where nothing can be started, it is a member that cannot.
         if let Err(error) = log::begin() {
             tracing::warn!(%error, "the log has no thread: its reader can hold up the first process");
         }
         // Not before: where none can be started, the process for all cores says it.
         reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
-        say(&format!("listening on {}{bound}{}", address.before, address.after));
+        lifecycle::reach(Stage::Ready);
+        lines.iter().for_each(|line| say(line));
     });
     group.leave(&signals, served)
 }
 
-/// The command line for the members: with addresses in place of names, so that all have the same and none waits for a resolver.
-fn words(mut given: impl Iterator<Item = OsString>, address: &Address) -> Vec<OsString> {
-    let listen = address.listen.to_string();
-    let resolved = [("--listen", Some(&listen)), ("--to", address.upstream.as_ref())];
+/// The command line for the members: with addresses in place of upstream names, so that all have the same and none waits for a resolver.
+fn words(given: impl Iterator<Item = OsString>, config: &Configuration) -> Vec<OsString> {
+    let to = config.listeners.iter().find_map(|listener| match &listener.service {
+        ServiceConfig::Relay(relay) => Some(relay.to.resolved()),
+        ServiceConfig::Files(_) => None,
+    });
+    match to {
+        Some(to) => replaced(given, &to),
+        None => given.collect(),
+    }
+}
+
+/// The words, with `address` for the value of `--to`.
+fn replaced(mut given: impl Iterator<Item = OsString>, address: &str) -> Vec<OsString> {
     let mut words = Vec::new();
-    let mut value = None;
-    for word in given.by_ref() {
-        if value.is_none() && word == "--" {
+    while let Some(word) = given.next() {
+        if word == "--" {
             words.push(word);
             break;
         }
-        let of = |flag: &str| word.to_str().and_then(|word| word.strip_prefix(flag));
-        let flag = resolved.iter().find_map(|&(flag, value)| Some((flag, of(flag)?, value?)));
-        words.push(match (value.take(), flag) {
-            (Some(value), _) => value,
-            (None, Some((_, "", address))) => {
-                value = Some(OsString::from(address));
-                word
-            }
-            (None, Some((flag, rest, address))) if rest.starts_with('=') => {
-                format!("{flag}={address}").into()
-            }
-            (None, _) => word,
-        });
+        if word == "--to" {
+            words.extend([word, address.into()]);
+            drop(given.next());
+        } else if word.to_str().is_some_and(|word| word.starts_with("--to=")) {
+            words.push(format!("--to={address}").into());
+        } else {
+            words.push(word);
+        }
     }
     // After `--` nothing is a flag.
     words.extend(given);
     words
-}
-
-/// The address with the real port.
-fn bound(sockets: &[OwnedFd]) -> Result<SocketAddr, Failure> {
-    let first =
-        sockets.first().map(OwnedFd::try_clone).unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
-    first
-        .and_then(|socket| TcpListener::from(socket).local_addr())
-        .map_err(|error| Failure::failed("cannot read the address of a socket", error))
 }
 
 #[cfg(test)]
@@ -111,31 +109,12 @@ mod tests {
 
     #[test]
     fn members_get_addresses_in_place_of_names() {
-        let address = |upstream: Option<&str>| Address {
-            listen: "127.0.0.1:80".parse().unwrap(),
-            before: "",
-            after: String::new(),
-            upstream: upstream.map(str::to_owned),
-            steer_by_cpu: false,
-        };
-        let words = |line: &str, upstream| {
-            let words = words(line.split(' ').map(OsString::from), &address(upstream));
+        let words = |line: &str| {
+            let words = replaced(line.split(' ').map(OsString::from), "10.0.0.1:1,[::1]:1");
             words.join(" ".as_ref()).into_string().unwrap()
         };
-        let two = Some("10.0.0.1:1,[::1]:1");
-        assert_eq!(words("a proxy --to name:1 -v", two), "a proxy --to 10.0.0.1:1,[::1]:1 -v");
-        assert_eq!(
-            words("a proxy --listen=localhost:80 --to=name:1", two),
-            "a proxy --listen=127.0.0.1:80 --to=10.0.0.1:1,[::1]:1"
-        );
-        assert_eq!(
-            words("a serve --to --listen localhost:80 -- --", None),
-            "a serve --to --listen 127.0.0.1:80 -- --"
-        );
-        assert_eq!(words("a serve --listening", None), "a serve --listening");
-        assert_eq!(
-            words("a serve --listen localhost:80 -- --listen localhost:80", two),
-            "a serve --listen 127.0.0.1:80 -- --listen localhost:80"
-        );
+        assert_eq!(words("a proxy --to name:1 -v"), "a proxy --to 10.0.0.1:1,[::1]:1 -v");
+        assert_eq!(words("a proxy --to=name:1"), "a proxy --to=10.0.0.1:1,[::1]:1");
+        assert_eq!(words("a proxy --to name:1 -- --to b"), "a proxy --to 10.0.0.1:1,[::1]:1 -- --to b");
     }
 }
