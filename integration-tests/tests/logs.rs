@@ -75,7 +75,7 @@ fn a_file_that_cannot_be_read_is_told_once_and_counted() {
     let tree = Tree::new();
     let small = tree.file("small.txt", 100);
     tree.file("secret.txt", 100);
-    std::fs::set_permissions(tree.at("secret.txt"), PermissionsExt::from_mode(0)).expect("chmod");
+    std::fs::set_permissions(tree.at("secret.txt"), PermissionsExt::from_mode(0o000)).expect("chmod");
     for unread in [None, Some(Unread::Pipe)] {
         let launch = Launch::serve(tree.root()).cores(&cpus::allowed()[0].to_string());
         let launch = if rustix::process::geteuid().is_root() { launch.under(&NO_OVERRIDE) } else { launch };
