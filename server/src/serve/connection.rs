@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use annulus::net::{Connection, Family};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
-use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
+use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, Sites, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::request::{After, Ask, Request};
 use crate::http::{Refusal, Status};
@@ -15,7 +15,8 @@ use crate::listen::client::Client as Accepted;
 use crate::log::access;
 
 /// Serves one connection to its end.
-pub(crate) async fn run<F: Family>(accepted: Accepted<F>, site: Rc<Site>) {
+pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>) {
+    let site = sites.last();
     let address = accepted.address();
     let mut inbox = Inbox::new(site.access.is_on());
     if let Some(chunk) = &accepted.first {
@@ -23,7 +24,7 @@ pub(crate) async fn run<F: Family>(accepted: Accepted<F>, site: Rc<Site>) {
     }
     let timer = DeadlineTimer::new();
     let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
-    match serve_requests(&mut client, inbox, &site).await {
+    match serve_requests(&mut client, inbox, site).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
