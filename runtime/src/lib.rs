@@ -83,6 +83,10 @@
 //!   error ([`buf::BufError`]).
 //! - **The end is clean** ([`Running::stop`], [`Running::cut`]): tasks are dropped on their own cores, every operation is
 //!   cancelled and its last completion awaited, and only then is memory released.
+//! - **The end comes whatever panics.** A panic in a task stays in it, those of its destructors, output and payload too. One of
+//!   the application's code elsewhere on a core (a waker, a subscriber of `tracing`) ends all cores, and [`Runtime::run`] names it.
+//!   The standard library aborts the process over a panic hook that panics, a thread-local value whose destructor panics, and a
+//!   second panic of destructors that a first one runs.
 
 mod block_on;
 pub mod blocking;

@@ -33,6 +33,7 @@ use crate::core::ask::ask;
 use crate::core::pipe_pool::{Ends, make};
 use crate::error::os;
 use crate::op::poll::{PollOnce, Ready};
+use crate::op::room::{INT, refuse_above};
 use crate::{Error, Result, task};
 
 /// Makes a pipe of the kernel's usual size, 64 KiB (`pipe2(2)`, Linux 2.6.27).
@@ -87,8 +88,9 @@ macro_rules! both_ends {
             ///
             /// # Errors
             /// `EPERM` past `/proc/sys/fs/pipe-max-size` or the user's share of all pipes (`pipe(7)`); `EBUSY` when it
-            /// holds more.
+            /// holds more. [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.
             pub fn set_size(&self, bytes: usize) -> Result<usize> {
+                refuse_above(INT, "a pipe", bytes as u64)?;
                 fcntl_setpipe_size(&self.fd, bytes)
                     .map_err(os)
                     .map_err(|e| Error::io(format!("cannot give a pipe {bytes} bytes"), e))?;

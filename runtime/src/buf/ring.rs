@@ -144,6 +144,11 @@ impl BufRing {
         Ok(this)
     }
 
+    /// Entries that its ring has at most, with a pool that may grow to so many bytes.
+    pub(crate) fn slots_within(limit: usize) -> u16 {
+        (limit / BUFFER_SIZE).clamp(1, MAX_BUFFERS).next_power_of_two() as u16
+    }
+
     /// Buffers by which it may grow in one step.
     pub(crate) fn room(&self) -> usize {
         let room = if self.extents.get() < self.most_extents { self.per_extent } else { 0 };

@@ -1,8 +1,10 @@
 //! A turn of a core's loop, and how the core sleeps.
 
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use super::Core;
+use super::inside::Inside;
 use super::peers::{self, POLLS_PER_RING};
 use crate::Result;
 use crate::ring::Wait;
@@ -69,7 +71,11 @@ impl Core {
     fn run_watched(&self, task: Woken) {
         let span = tracing::trace_span!(target: POLLS, "poll", spawned_at = %task.spawned_at());
         let begin = self.options.measure_polls.then(Instant::now);
-        span.in_scope(|| task.0.run());
+        let inside = Inside::enter(span);
+        task.0.run();
+        if let Err(payload) = inside.leave() {
+            resume_unwind(payload);
+        }
         if let Some(begin) = begin {
             self.shared.counters.poll_ns.record(nanoseconds(begin.elapsed()));
         }

@@ -28,6 +28,7 @@ pub(crate) mod groups;
 pub(crate) mod growth;
 pub(crate) mod handle;
 pub(crate) mod inbox;
+pub(crate) mod inside;
 pub(crate) mod options;
 pub(crate) mod peers;
 pub(crate) mod pipe_pool;
@@ -137,6 +138,11 @@ impl Core {
             Some(result) => result,
             None => panic!("not on a core: call this from a future that an annulus::Runtime runs"),
         }
+    }
+
+    /// Whether the calling thread is a core's.
+    pub(crate) fn is_here() -> bool {
+        Self::try_with(|_| ()).is_some()
     }
 
     /// Whether `shared` is this thread's core.

@@ -10,6 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::groups::Groups;
 use super::shared::CoreShared;
+use crate::contained::contained;
 use crate::error::os;
 
 const GO_ON: u8 = 0;
@@ -98,9 +99,9 @@ impl RuntimeShared {
         }
     }
 
-    /// Lets the cores begin (`true`), or sends them home.
-    pub(crate) fn open_gate(&self, go: bool) {
-        lock(&self.progress).gate = Some(go);
+    /// Lets the cores begin (`true`), or sends them home; the first word counts.
+    fn open_gate(&self, go: bool) {
+        lock(&self.progress).gate.get_or_insert(go);
         self.changed.notify_all();
     }
 
@@ -115,15 +116,25 @@ impl RuntimeShared {
         }
     }
 
-    /// This core will not touch another's memory any more, and nobody's kernel work lands in its own.
-    pub(crate) fn arrive(&self) {
-        let mut progress = lock(&self.progress);
-        progress.busy -= 1;
-        if progress.busy == 0 {
-            self.changed.notify_all();
-            if let Err(e) = rustix::io::write(&self.finished, &1u64.to_ne_bytes()) {
+    /// One more of whom the others wait for at the end, at their place in the plan.
+    pub(crate) fn awaited(self: &Arc<Self>) -> Arrival {
+        Arrival(Some(Arc::clone(self)))
+    }
+
+    fn arrive(&self) {
+        let all = {
+            let mut progress = lock(&self.progress);
+            progress.busy = progress.busy.saturating_sub(1);
+            progress.busy == 0
+        };
+        if !all {
+            return;
+        }
+        self.changed.notify_all();
+        if let Err(e) = rustix::io::write(&self.finished, &1u64.to_ne_bytes()) {
+            contained("a subscriber of tracing", || {
                 tracing::error!("the end of the runtime cannot be signalled: {e}");
-            }
+            });
         }
     }
 
@@ -140,5 +151,47 @@ impl RuntimeShared {
         while progress.busy > 0 {
             progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+/// A core for which the others wait at the end. However its thread ends, or if it never began, it arrives: dropped before
+/// [`arrive`](Self::arrive) was called, it ends the others as well.
+pub(crate) struct Arrival(Option<Arc<RuntimeShared>>);
+
+impl Arrival {
+    /// This core will not touch another's memory any more, and nobody's kernel work lands in its own.
+    pub(crate) fn arrive(mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.arrive();
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let Some(runtime) = self.0.take() else { return };
+        // The thread may be panicking: a second panic that left here would end the process.
+        contained("the end of the other cores", || runtime.cut());
+        runtime.arrive();
+    }
+}
+
+/// Holds the cores back until it is known whether all are up. Dropped before, it sends them home.
+pub(crate) struct Gate(Arc<RuntimeShared>);
+
+impl Gate {
+    pub(crate) fn new(runtime: &Arc<RuntimeShared>) -> Self {
+        Self(Arc::clone(runtime))
+    }
+
+    /// Lets the cores begin.
+    pub(crate) fn open(self) {
+        self.0.open_gate(true);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.0.open_gate(false);
     }
 }

@@ -25,6 +25,7 @@
 //! # Ok::<(), annulus::Error>(())
 //! ```
 
+mod advice;
 mod dir;
 mod direct;
 mod file;
@@ -32,9 +33,10 @@ mod open;
 mod residency;
 mod stat;
 
+pub use advice::Advice;
 pub use dir::{Dir, DirEntry};
 pub use direct::Alignment;
-pub use file::{Advice, File};
+pub use file::File;
 pub use open::OpenOptions;
 pub(crate) use residency::{cached, has_cachestat};
 pub use stat::{FileKind, Stat};

@@ -45,7 +45,8 @@ pub(crate) fn has_cachestat() -> bool {
 /// How many bytes from `offset` on, at most `len`, are in memory, as far as the kernel lets us know: all, one `step`,
 /// or none.
 pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> u64 {
-    if len == 0 {
+    // To preadv2(2) an offset beyond is one that means something else; no file has bytes there.
+    if len == 0 || offset >= i64::MAX as u64 {
         return 0;
     }
     if !NO_CACHESTAT.load(Ordering::Relaxed) {

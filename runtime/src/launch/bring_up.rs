@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::locked::Essentials;
 use super::report::{CoreReport, HEAP, POOL};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
@@ -49,6 +50,7 @@ pub(super) struct Plot {
     pub(super) blocking: Arc<BlockingPool>,
     pub(super) timer_slack: Option<Duration>,
     pub(super) zero_copy_patience: Duration,
+    pub(super) essentials: Essentials,
 }
 
 /// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the program does
@@ -78,6 +80,7 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         started_at: _,
         zero_copy_patience,
         near,
+        essentials,
     } = plot;
     let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
@@ -100,6 +103,7 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
     let block_count = blocks.capacity();
+    essentials.wait_for_others();
     let blocks = BlockPool::new(blocks, |pieces| ring.register_buffers(pieces));
     if let Ok(stack) = verify::stack_of_current_thread() {
         ranges.push(("stack", stack));
@@ -125,6 +129,7 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         not_grown: None,
         cachestat: crate::fs::has_cachestat(),
         options: options.clone(),
+        workers_named_after: ring.workers_named_after(),
         ranges,
     };
     let peers = Peers::new(shared.runtime.members(), near);

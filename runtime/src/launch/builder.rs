@@ -10,16 +10,19 @@ use std::time::Duration;
 use super::bring_up::Plot;
 use super::core_thread;
 use super::forecast::Forecast;
+use super::locked::{self, Essentials};
 use super::report::{CoreReport, Report};
-use super::running::Running;
+use super::running::{self, CoreThread, Running};
 use super::stalls::Sampler;
 use crate::blocking::pool::BlockingPool;
+use crate::buf::ring::BufRing;
+use crate::contained::Kept;
 use crate::core::growth::Terms;
 use crate::core::options::Options;
 use crate::core::peers::Neighbour;
 use crate::core::placement::PlacementPolicy;
 use crate::core::shared::CoreShared;
-use crate::core::state::RuntimeShared;
+use crate::core::state::{Gate, RuntimeShared};
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use crate::numa::pool::NodePool;
 use crate::numa::region::Backing;
@@ -87,7 +90,8 @@ impl Builder {
     }
 
     /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion queue has
-    /// four times as many. 4,096 by default.
+    /// four times as many. 4,096 by default. Where the memory that may be locked (`RLIMIT_MEMLOCK`; Linux 6.14) does not do for
+    /// the rings of all cores they have fewer, down to 64, and the [report](super::Report) says so.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries;
         self
@@ -156,14 +160,17 @@ impl Builder {
         self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
     }
 
-    fn ring(&self, poller: Option<CpuId>) -> RingOptions {
+    /// The ring of one of so many cores, as far as there is memory for all of them.
+    fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
-        RingOptions {
+        let asked = RingOptions {
             cq_entries: self.cq_entries.unwrap_or(usual.cq_entries),
             poller: self.options.poller(poller),
             busy_poll: self.options.busy_poll(),
+            buffers: BufRing::slots_within(self.limit()),
             ..usual
-        }
+        };
+        locked::planned(asked, cores, locked::limit())
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -281,7 +288,7 @@ impl Runtime {
             cores: self.plan.cores().to_vec(),
             reasons: self.plan.reasons().to_vec(),
             pollers: self.pollers.clone(),
-            ring: probe(self.settings.ring(self.pollers.first().copied()))?,
+            ring: probe(self.settings.ring(self.pollers.first().copied(), self.plan.cores().len()))?,
             pool_bytes: self.settings.pool_bytes,
             pool_limit: self.settings.limit(),
             placement: self.settings.placement,
@@ -342,12 +349,16 @@ impl Runtime {
             policy: self.settings.placement,
             several: self.topology.memory_nodes().len() > 1,
         };
+        let gate = Gate::new(&shared);
+        // One for each core; those of cores that never begin are dropped, which says so.
+        let arrivals: Vec<_> = members.iter().map(|_| shared.awaited()).collect();
         let root = Arc::new(root);
         // Bounded by the number of cores, each of which sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
         let mut threads = Vec::with_capacity(cores.len());
         let mut failure = None;
-        for (core, member) in cores.iter().zip(&members) {
+        let essentials = Essentials::new();
+        for ((core, member), arrival) in cores.iter().zip(&members).zip(arrivals) {
             let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
             let Some(share) = share else {
                 failure = Some(Error::new(
@@ -361,17 +372,18 @@ impl Runtime {
                 shared: Arc::clone(member),
                 share,
                 growth: growth.clone(),
-                ring: self.settings.ring(self.pollers.get(core.index).copied()),
+                ring: self.settings.ring(self.pollers.get(core.index).copied(), cores.len()),
                 near: Neighbour::of(core, cores, &self.topology),
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),
                 started_at,
                 timer_slack: self.settings.timer_slack,
                 zero_copy_patience: self.settings.zero_copy_patience,
+                essentials: essentials.clone(),
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
-            match self.spawn(name, core, move || core_thread::run(plot, &*root, ready)) {
+            match self.spawn(name, core, move || Kept::new(core_thread::run(plot, &*root, ready, arrival))) {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
                     failure = Some(e);
@@ -379,11 +391,7 @@ impl Runtime {
                 }
             }
         }
-        drop(ready);
-        // The others wait for every core at the end: for those that never began, it is said here that they are gone.
-        for _ in threads.len()..cores.len() {
-            shared.arrive();
-        }
+        drop((ready, essentials));
         let mut reports = Vec::with_capacity(threads.len());
         for _ in 0..threads.len() {
             match up.recv() {
@@ -409,14 +417,18 @@ impl Runtime {
                 Err(e) => failure = Some(e),
             }
         }
-        shared.open_gate(failure.is_none());
-        if let Some(e) = failure {
+        if let Some(mut e) = failure {
+            drop(gate);
             for thread in threads {
-                // Its own error was sent already, or it was told to go home.
-                drop(thread.join());
+                // Its own error was sent already, or it was told to go home; one that said nothing has panicked.
+                match running::end_of(thread) {
+                    Err(panic) if e.kind() == ErrorKind::Panicked => e = panic,
+                    _ => {}
+                }
             }
             return Err(e);
         }
+        gate.open();
         Ok(Running::new(shared, members, threads, watch, blocking.into_values().collect(), reports))
     }
 
@@ -434,9 +446,9 @@ impl Runtime {
     }
 
     /// Starts a core's thread as the placement policy has it.
-    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<Result<(), E>>>
+    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<CoreThread<E>>
     where
-        F: FnOnce() -> Result<(), E> + Send + 'static,
+        F: FnOnce() -> Kept<Result<(), E>> + Send + 'static,
         E: From<Error> + Send + 'static,
     {
         if self.settings.placement == PlacementPolicy::Off {

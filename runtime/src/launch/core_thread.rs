@@ -1,6 +1,7 @@
 //! A core's thread: brings the core up, runs its loop until it is over, and hands over to the [end](super::end).
 
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,12 +12,20 @@ use crossbeam_channel::Sender;
 use super::bring_up::{Plot, block_sigpipe, bring_up};
 use super::end;
 use super::report::CoreReport;
+use crate::contained::{Kept, Payload, bury, caught, panic_text};
 use crate::core::Core;
+use crate::core::inside::Inside;
+use crate::core::state::Arrival;
 use crate::task::{JoinHandle, spawn_at};
 use crate::{Error, ErrorKind, Result};
 
-/// The thread of a core, from its first instruction to its last.
-pub(super) fn run<F, Fut, E>(plot: Plot, root: &F, ready: Sender<Result<CoreReport>>) -> Result<(), E>
+/// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for `arrival` only.
+pub(super) fn run<F, Fut, E>(
+    plot: Plot,
+    root: &F,
+    ready: Sender<Result<CoreReport>>,
+    arrival: Arrival,
+) -> Result<(), E>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + 'static,
@@ -24,44 +33,71 @@ where
 {
     let runtime = Arc::clone(&plot.shared.runtime);
     let started_at = plot.started_at;
-    // What the application logs on a core says on which.
-    let _span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0).entered();
-    // A panic out here (a tracing subscriber, an allocator, a destructor of the application) must not leave the other
-    // cores waiting for this one for ever.
     let up = contain(|| {
+        // What the application logs on a core says on which.
+        let span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0);
+        let inside = Inside::enter(span);
         block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e))?;
-        bring_up(plot)
+        Ok((inside, bring_up(plot)?))
     });
-    let (core, report) = match up {
+    let (inside, (core, report)) = match up {
         Ok(up) => up,
         Err(e) => {
             // The starter waits for one message of each core; if it has gone, so has everyone.
             drop(ready.send(Err(e)));
-            runtime.arrive();
+            arrival.arrive();
             return Ok(());
         }
     };
+    // What the kernel may still write to is not freed because something has panicked.
+    let core = ManuallyDrop::new(core);
     drop(ready.send(Ok(report)));
     drop(ready);
-    let result = if runtime.wait_at_gate() {
+    let turned = if runtime.wait_at_gate() {
         core.peers.learn_rings();
-        contain(|| Ok(turn_until_over(&core, root, started_at))).unwrap_or_else(|e| Err(e.into()))
+        contain(|| Ok(Kept::new(turn_until_over(&core, root, started_at))))
     } else {
-        Ok(())
+        Ok(Kept::new(Ok(())))
     };
-    if result.is_err() {
-        runtime.cut();
+    let mut faults = Faults::default();
+    let result = faults.note(turned).unwrap_or_else(|| Kept::new(Ok(())));
+    if faults.any() || result.get().is_some_and(Result::is_err) {
+        faults.note(contain(|| {
+            runtime.cut();
+            Ok(())
+        }));
     }
-    end::of_core(core);
-    result
+    end::of_core(core, arrival, &mut faults);
+    faults.note(contain(|| inside.leave().map_err(|payload| panicked("a core", payload))));
+    // The error of the root future comes first; what it is made of is the application's.
+    let result = result.take();
+    match faults.first() {
+        Some(e) if result.is_ok() => Err(e.into()),
+        _ => result,
+    }
+}
+
+/// What went wrong on a core outside its tasks: the first is its error. The panic hook has told of each.
+#[derive(Default)]
+pub(super) struct Faults(Option<Error>);
+
+impl Faults {
+    pub(super) fn note<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|e| self.0.get_or_insert(e)).ok()
+    }
+
+    fn any(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn first(self) -> Option<Error> {
+        self.0
+    }
 }
 
 /// Runs `f`; a panic becomes an error.
 fn contain<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-        let what = format!("a core panicked: {}", crate::contained::panic_text(&payload));
-        Err(Error::new(ErrorKind::Panicked, what))
-    })
+    caught(f).unwrap_or_else(|payload| Err(panicked("a core", payload)))
 }
 
 fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
@@ -73,9 +109,9 @@ where
     let _entered = core.enter();
     core.arm_doorbell();
     // The closure runs inside the task: a panic in it is contained like any other.
-    let mut root = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(root)) {
+    let mut root = match caught(root) {
         Ok(future) => spawn_at(started_at, future),
-        Err(payload) => return Err(panicked(&payload).into()),
+        Err(payload) => return Err(panicked("a root future", payload).into()),
     };
     let mut told = false;
     let runtime = &core.shared.runtime;
@@ -96,9 +132,11 @@ where
     }
 }
 
-fn panicked(payload: &crate::contained::Payload) -> Error {
-    let what = format!("a root future panicked: {}", crate::contained::panic_text(payload));
-    Error::new(ErrorKind::Panicked, what)
+/// The error that names a panic of `what`.
+pub(super) fn panicked(what: &str, payload: Payload) -> Error {
+    let e = Error::new(ErrorKind::Panicked, format!("{what} panicked: {}", panic_text(&payload)));
+    bury(payload);
+    e
 }
 
 fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Result<(), E>> {
@@ -108,7 +146,9 @@ fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Resu
     match Pin::new(root).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => None,
         Poll::Ready(Ok(result)) => Some(result),
-        Poll::Ready(Err(crate::task::JoinError::Panicked(payload))) => Some(Err(panicked(&payload).into())),
+        Poll::Ready(Err(crate::task::JoinError::Panicked(payload))) => {
+            Some(Err(panicked("a root future", payload).into()))
+        }
         Poll::Ready(Err(crate::task::JoinError::Aborted)) => Some(Ok(())),
     }
 }

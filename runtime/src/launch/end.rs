@@ -13,12 +13,17 @@
 //! another core's to end: it is reset when that has closed it, so once more when all cores have come to their end. What
 //! has left the runtime is never reset.
 
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::{opcode, types};
 
-use crate::contained::contained;
+use super::core_thread::{Faults, panicked};
+
+use crate::contained::{caught, contained};
 use crate::core::Core;
+use crate::core::state::Arrival;
 use crate::ring::Wait;
 use crate::ring::user_data::Tag;
 use crate::task::Woken;
@@ -30,39 +35,51 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often cancels are repeated: an operation that was between two states may have missed one.
 const REPEAT: Duration = Duration::from_millis(50);
 
-/// Ends a core on its own thread.
-pub(super) fn of_core(core: Core) {
+/// Ends a core on its own thread. A panic of what is not ours becomes a fault and stops nothing: the other cores wait for
+/// this one, and a core that could not be drained frees nothing that the kernel holds.
+pub(super) fn of_core(core: ManuallyDrop<Core>, arrival: Arrival, faults: &mut Faults) {
     let drained = {
         let _entered = core.enter();
         let shared = &core.shared;
         // What was sent here and not begun is dropped, and its senders told.
-        // A panic of what is not ours must not keep the other cores waiting for this one, nor free what the kernel holds.
-        contained("the end of a core's inbox", || core.close_inbox());
-        contained("the end of a core's tasks", || {
+        step(faults, "the end of a core's inbox", || core.close_inbox());
+        step(faults, "the end of a core's tasks", || {
             core.tasks.drop_all(|| shared.woken.take_all().collect::<Vec<Woken>>());
         });
-        core.shards.clear();
-        core.tasks.drop_ready();
+        step(faults, "the end of a core's values", || core.shards.clear());
+        step(faults, "the end of a core's tasks", || core.tasks.drop_ready());
         // From here on a task that another thread wakes is leaked by its waker.
-        drop(shared.woken.close());
-        contained("the end of a core's timers", || core.timers.clear());
-        contained("the end of a core's memory", || core.growth.end());
+        step(faults, "the end of a core's tasks", || drop(shared.woken.close()));
+        step(faults, "the end of a core's timers", || core.timers.clear());
+        step(faults, "the end of a core's memory", || core.growth.end());
         // What the last of them woke.
-        core.tasks.drop_ready();
+        step(faults, "the end of a core's tasks", || core.tasks.drop_ready());
         // Destructors may have had something to say to other cores, which sleep until they are told.
-        core.ring_peers_now();
+        step(faults, "a core's last words", || core.ring_peers_now());
         let grace = GRACE.min(core.zero_copy.patience);
-        drain(&core, grace, PATIENCE)
+        drain(&core, grace, PATIENCE, faults)
     };
+    let runtime = Arc::clone(&core.shared.runtime);
     let leaked = |drained| if drained { 0 } else { core.ops.in_kernel() as u64 };
     core.shared.counters.ops_leaked.set(leaked(drained));
-    core.shared.runtime.arrive();
-    core.shared.runtime.wait_for_all();
+    arrival.arrive();
+    runtime.wait_for_all();
     let drained = drained || {
         let _entered = core.enter();
-        drain(&core, Duration::ZERO, GRACE)
+        drain(&core, Duration::ZERO, GRACE, faults)
     };
     core.shared.counters.ops_leaked.set(leaked(drained));
+    step(faults, "the end of a core's memory", || release(core, drained));
+}
+
+/// Runs a step of the end.
+fn step<T>(faults: &mut Faults, what: &'static str, f: impl FnOnce() -> T) -> Option<T> {
+    faults.note(caught(f).map_err(|payload| panicked(what, payload)))
+}
+
+/// Frees what the core owned, or leaks what the kernel holds.
+fn release(core: ManuallyDrop<Core>, drained: bool) {
+    let core = ManuallyDrop::into_inner(core);
     let Core { ring, ops, bufs, fairness, shared, .. } = core;
     // Streams that still stand in its lists: they go before the buffers.
     drop(fairness);
@@ -71,25 +88,31 @@ pub(super) fn of_core(core: Core) {
         return;
     }
     let left = ops.in_kernel();
-    tracing::error!(
-        "core {}: the kernel still holds {left} operations {} s after the end; their memory is leaked",
-        shared.index,
-        (PATIENCE + GRACE).as_secs()
-    );
+    let index = shared.index;
+    // Before the event, whose subscriber may panic.
     ops.leak();
     bufs.leak();
     std::mem::forget(ring);
+    tracing::error!(
+        "core {index}: the kernel still holds {left} operations {} s after the end; their memory is leaked",
+        (PATIENCE + GRACE).as_secs()
+    );
+}
+
+/// As [`drain_ring`]. A core whose ring panics is not drained.
+fn drain(core: &Core, grace: Duration, patience: Duration, faults: &mut Faults) -> bool {
+    step(faults, "the end of a core's operations", || drain_ring(core, grace, patience)).unwrap_or(false)
 }
 
 /// Cancels everything and takes every CQE; after `grace` it hurries what can be. False when the kernel did not give
 /// everything back within `patience`.
-fn drain(core: &Core, grace: Duration, patience: Duration) -> bool {
+fn drain_ring(core: &Core, grace: Duration, patience: Duration) -> bool {
     let begun = Instant::now();
     let deadline = begun + patience;
     loop {
         // In each round: a connection that another core has may be closed there meanwhile.
         if begun.elapsed() >= grace {
-            core.ops.hurry();
+            contained("an operation that was to hurry", || core.ops.hurry());
         }
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
             .build()

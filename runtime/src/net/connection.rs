@@ -19,6 +19,7 @@ use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
 use crate::core::ask::polled_again;
 use crate::error::os;
+use crate::op::room::{INT, refuse_above};
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
@@ -233,8 +234,9 @@ impl<F: Family, S: Side> Connection<F, S> {
     /// `net.core.rmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// What `setsockopt(2)` says; [`ErrorKind::Input`] for more than 2^31 - 1 bytes.
     pub fn set_recv_buffer_size(&self, bytes: usize) -> Result<()> {
+        refuse_above(INT, "a receive buffer", bytes as u64)?;
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket().fd(), bytes))
     }
 
@@ -251,8 +253,9 @@ impl<F: Family, S: Side> Connection<F, S> {
     /// `net.core.wmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// What `setsockopt(2)` says; [`ErrorKind::Input`] for more than 2^31 - 1 bytes.
     pub fn set_send_buffer_size(&self, bytes: usize) -> Result<()> {
+        refuse_above(INT, "a send buffer", bytes as u64)?;
         set("SO_SNDBUF", sockopt::set_socket_send_buffer_size(self.socket().fd(), bytes))
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod open;
 pub(crate) mod poll;
 pub(crate) mod read;
 pub(crate) mod rename;
+pub(crate) mod room;
 pub(crate) mod slots;
 pub(crate) mod splice;
 pub(crate) mod statx;

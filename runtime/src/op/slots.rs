@@ -147,7 +147,7 @@ impl<W, X: Copy> Slots<W, X> {
     }
 
     /// Operations that are not vacant.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }
@@ -320,5 +320,9 @@ impl<W, X: Copy> Slots<W, X> {
     }
 }
 
+// The path is said because fuzz/ includes this file from elsewhere.
+#[cfg(any(test, fuzzing))]
+#[path = "slots/model.rs"]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use crate::net::socket::Socket;
 use crate::net::{Connection, Family, SocketFd, Writes};
 use crate::op::poll::Ready;
 use crate::op::read::Read;
+use crate::op::room::{OFFSET, refuse_above};
 use crate::{Error, task};
 
 /// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as one full segment
@@ -60,7 +61,8 @@ impl From<SendFileError> for Error {
 /// The pages are the page cache's own: whoever changes the file before the peer has read may change what it reads.
 ///
 /// # Errors
-/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out shorter.
+/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out shorter;
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond 2^63 - 1, of which nothing was sent.
 ///
 /// # Cancellation
 /// An unknown part has left: the stream refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that
@@ -81,6 +83,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         socket.has_failed(&e);
         Error::io("sending a file failed", e)
     };
+    refuse_above(OFFSET, "a range of a file to an offset", range.start.max(range.end)).map_err(failed(0))?;
     let turn = socket.write_turn().await.map_err(failed(0))?;
     let pipe = match Pipe::take() {
         Ok(pipe) => pipe,

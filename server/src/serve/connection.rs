@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use annulus::net::{Connection, Family};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
+use super::send::send;
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, Sites, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
-use crate::http::request::{After, Ask, Request};
+use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
 use crate::lingering_close::lingering_close;
 use crate::listen::client::Client as Accepted;
@@ -20,7 +21,7 @@ pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>) {
     let address = accepted.address();
     let mut inbox = Inbox::new(site.access.is_on());
     if let Some(chunk) = &accepted.first {
-        inbox.push(chunk);
+        inbox.hold(chunk);
     }
     let timer = DeadlineTimer::new();
     let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
@@ -111,10 +112,7 @@ async fn serve_requests<F: Family>(
                 note(client, site, &inbox, began);
                 answered?;
                 if after == After::Close {
-                    let silent = request.after == After::Close
-                        && request.body == 0
-                        && request.ask != Ask::Other
-                        && inbox.is_empty();
+                    let silent = request.after == After::Close && !request.unread && inbox.is_empty();
                     return Ok(if silent { CloseMode::AtOnce } else { CloseMode::Gently });
                 }
                 inbox.reuse(request);
@@ -136,6 +134,8 @@ async fn arrival<F: Family>(
         match next {
             Next::Request(request) => return Ok(Arrival::Request(request)),
             Next::Refused(refusal) => return Ok(Arrival::Refused(refusal)),
+            // RFC 9110 10.1.1. It is small, and the client waits for it.
+            Next::Continue => send(client, &b"HTTP/1.1 100 Continue\r\n\r\n"[..], false).await?,
             Next::More => {}
         }
         let idle = inbox.is_empty();

@@ -6,7 +6,9 @@ mod deadline_timer;
 mod files;
 mod local;
 pub(crate) mod options;
+mod parts;
 mod respond;
+mod send;
 pub(crate) mod sites;
 
 use std::cell::RefCell;
