@@ -121,3 +121,43 @@ fn a_file_runs_in_several_processes_as_well() {
     server.stop();
     assert!(!tree.at("socket").exists(), "the socket's file is taken away");
 }
+
+/// Which files answer is decided by the name of the host, then by the path.
+/// Seen to fail: with the last site for all.
+#[test]
+fn sites_are_told_apart_by_host_and_path() {
+    let tree = Tree::new();
+    for site in ["first", "second", "css", "rest"] {
+        tree.dir(site);
+        for name in ["a.txt", "a.css"] {
+            std::fs::write(tree.at(site).join(name), site).expect("writing a file of our own");
+        }
+    }
+    let root = |name: &str| tree.at(name).display().to_string();
+    let text = format!(
+        "processes = \"one\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\nroot = \"{}\"\n\
+         [[listener.site]]\nhost = \"first.org\"\nroot = \"{}\"\n\
+         [[listener.site.path]]\nmatch = \"*.css\"\nroot = \"{}\"\n\
+         [[listener.site]]\nhost = [\"*.second.org\", \"second.org\"]\nroot = \"{}\"\n",
+        root("rest"),
+        root("first"),
+        root("css"),
+        root("second")
+    );
+    let server = command("run", &written(&tree, &text)).start();
+    let get = |host: &str, path: &str| {
+        curl::must(["-H", &format!("Host: {host}"), &format!("http://{}{path}", server.addr())])
+    };
+    for (host, path, site) in [
+        ("first.org", "/a.txt", "first"),
+        ("FIRST.org:80", "/a.txt", "first"),
+        ("first.org", "/a.css", "css"),
+        ("second.org", "/a.css", "second"),
+        ("x.y.second.org", "/a.txt", "second"),
+        ("third.org", "/a.txt", "rest"),
+        ("127.0.0.1", "/a.css", "rest"),
+    ] {
+        assert_eq!(get(host, path), site, "{host}{path}");
+    }
+    server.stop();
+}

@@ -1,5 +1,6 @@
 //! One connection: requests in, answers out, until either side has had enough.
 
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,15 +18,15 @@ use crate::log::access;
 
 /// Serves one connection to its end.
 pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>) {
-    let site = sites.last();
     let address = accepted.address();
-    let mut inbox = Inbox::new(site.access.is_on());
+    // Where all requests have one answer, nothing of a head is kept but for the access log.
+    let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ());
     if let Some(chunk) = &accepted.first {
         inbox.hold(chunk);
     }
     let timer = DeadlineTimer::new();
     let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
-    match serve_requests(&mut client, inbox, site).await {
+    match serve_requests(&mut client, inbox, &sites).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
@@ -90,11 +91,12 @@ enum Arrival {
 async fn serve_requests<F: Family>(
     client: &mut Client<F>,
     mut inbox: Inbox,
-    site: &Site,
+    sites: &Sites,
 ) -> annulus::Result<CloseMode> {
     let mut first = true;
     loop {
         let arrival = arrival(client, &mut inbox, first).await?;
+        let site = asked(sites, &inbox, &arrival);
         let began = site.access.is_on().then(Instant::now);
         client.sent = Sent::default();
         match arrival {
@@ -119,6 +121,16 @@ async fn serve_requests<F: Family>(
             }
         }
         first = false;
+    }
+}
+
+/// What is to answer.
+fn asked<'s>(sites: &'s Sites, inbox: &Inbox, arrival: &Arrival) -> &'s Site {
+    match (arrival, inbox.record()) {
+        (Arrival::Request(request), Some(record)) if sites.differ() => {
+            sites.of(record.authority(), request.target.path().as_os_str().as_bytes())
+        }
+        _ => sites.last(),
     }
 }
 

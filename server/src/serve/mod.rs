@@ -101,8 +101,12 @@ impl Sites {
         self.sites.last().and_then(|of_config| of_config.first()).expect("a listener has a site")
     }
 
-    #[allow(dead_code, reason = "for requests, which will say their host and path")]
-    /// What answers a request for `path`, decoded, of `host`.
+    /// Whether what a request is for decides what answers it.
+    pub(crate) fn differ(&self) -> bool {
+        self.sites.len() > 1 || self.sites.iter().any(|of_config| of_config.len() > 1)
+    }
+
+    /// What answers a request of `host` for `path`, which is decoded and relative to the root.
     pub(crate) fn of(&self, host: &[u8], path: &[u8]) -> &Rc<Site> {
         let at = self.configs.iter().position(|config| config.is_for(host)).unwrap_or(self.configs.len() - 1);
         let rule = self.configs[at].rule(path).map_or(0, |rule| rule + 1);

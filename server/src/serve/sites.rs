@@ -40,7 +40,7 @@ impl SiteConfig {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host))
     }
 
-    /// The rule for `path`, which is decoded and begins with a slash; `None` for what the site itself says.
+    /// The rule for `path`, which is decoded and relative to the root; `None` for what the site itself says.
     pub(crate) fn rule(&self, path: &[u8]) -> Option<usize> {
         self.paths.iter().position(|rule| rule.patterns.iter().any(|pattern| pattern.matches(path)))
     }
@@ -97,21 +97,21 @@ impl FromStr for HostPattern {
 /// A path and all below it, or all files with an ending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PathPattern {
-    /// `/a/b` and all below it; `/a/b/` all below it.
+    /// `/a/b` or `/a/b/`, and all below it; kept without these slashes.
     Below(String),
     /// `*.css`: the path ends so.
     Ending(String),
 }
 
 impl PathPattern {
-    /// Whether it is for `path`, which is decoded and begins with a slash.
+    /// Whether it is for `path`, which is decoded, relative to the root, and without a slash at its end.
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
         match self {
             PathPattern::Ending(ending) => path.ends_with(ending.as_bytes()),
-            PathPattern::Below(prefix) if prefix.ends_with('/') => path.starts_with(prefix.as_bytes()),
-            PathPattern::Below(prefix) => path
-                .strip_prefix(prefix.as_bytes())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")),
+            PathPattern::Below(prefix) => {
+                let rest = path.strip_prefix(prefix.as_bytes());
+                rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
+            }
         }
     }
 }
@@ -124,7 +124,9 @@ impl FromStr for PathPattern {
             Some(ending) if !ending.is_empty() && !ending.contains(['*', '/']) => {
                 Ok(PathPattern::Ending(ending.to_owned()))
             }
-            None if text.starts_with('/') && !text.contains('*') => Ok(PathPattern::Below(text.to_owned())),
+            None if text.starts_with('/') && !text.contains(['*', '?', '#']) && !text.contains("//") => {
+                Ok(PathPattern::Below(text.trim_matches('/').to_owned()))
+            }
             _ => Err("write a path, such as /assets/, or an ending, such as *.css".to_owned()),
         }
     }
@@ -157,10 +159,16 @@ mod tests {
     fn a_path_has_what_is_below_it_and_not_what_begins_like_it() {
         let matches =
             |pattern: &str, path: &str| pattern.parse::<PathPattern>().unwrap().matches(path.as_bytes());
-        assert!(matches("/a", "/a") && matches("/a", "/a/b") && !matches("/a", "/ab"));
-        assert!(matches("/a/", "/a/b") && !matches("/a/", "/a"));
-        assert!(matches("*.css", "/x/y.css") && !matches("*.css", "/x.css/y"));
-        assert!(matches("/", "/anything"));
+        for pattern in ["/a", "/a/"] {
+            assert!(
+                matches(pattern, "a")
+                    && matches(pattern, "a/b")
+                    && !matches(pattern, "ab")
+                    && !matches(pattern, "")
+            );
+        }
+        assert!(matches("*.css", "x/y.css") && !matches("*.css", "x.css/y"));
+        assert!(matches("/", "anything") && matches("/", ""));
         for wrong in ["", "a", "*", "/a*", "*/a"] {
             assert!(wrong.parse::<PathPattern>().is_err(), "{wrong:?}");
         }
