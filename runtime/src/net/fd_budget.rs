@@ -16,19 +16,19 @@ use rustix::process::{Resource, getrlimit};
 use super::listener::BACKLOG;
 
 /// What a listener knows of the process's descriptors.
-pub(super) struct Room {
+pub(super) struct FdBudget {
     /// `RLIMIT_NOFILE` when it began to listen.
     limit: u64,
     /// About as many as are open.
     open: Cell<u64>,
 }
 
-impl Room {
+impl FdBudget {
     /// `listener` has just been opened: its number is a first measure.
     pub(super) fn new(listener: BorrowedFd<'_>) -> Self {
-        let room = Self::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
-        room.accepted(listener);
-        room
+        let budget = Self::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+        budget.accepted(listener);
+        budget
     }
 
     fn of(limit: u64) -> Self {
@@ -71,13 +71,13 @@ mod tests {
     #[test]
     fn a_part_of_few_descriptors_is_left_to_files() {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let room = Room::of(64);
-        assert!(room.for_one(null.as_fd()) && !room.for_many());
-        room.open.set(48);
+        let budget = FdBudget::of(64);
+        assert!(budget.for_one(null.as_fd()) && !budget.for_many());
+        budget.open.set(48);
         // Fewer than 48 are open in truth, and it looks; unless the tests beside this one have opened many.
         let lowest = fcntl_dupfd_cloexec(&null, 0).unwrap().as_raw_fd();
-        assert_eq!(room.for_one(null.as_fd()), lowest < 48);
-        let room = Room::of(1 << 20);
-        assert!(room.for_many());
+        assert_eq!(budget.for_one(null.as_fd()), lowest < 48);
+        let budget = FdBudget::of(1 << 20);
+        assert!(budget.for_many());
     }
 }

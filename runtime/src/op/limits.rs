@@ -1,4 +1,4 @@
-//! Numbers that an SQE or a system call has room for. What is larger comes out negative there, or cut, and means something
+//! The largest numbers that an SQE or a system call can hold. What is larger comes out negative there, or cut, and means something
 //! else: offset -1 is "the file's own position".
 
 use crate::{Error, ErrorKind, Result};
