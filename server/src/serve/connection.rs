@@ -109,7 +109,7 @@ async fn serve_requests<F: Family>(
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
-                let after = if annulus::core::is_stopping() { After::Close } else { request.after };
+                let after = if annulus::cores::is_stopping() { After::Close } else { request.after };
                 let answered = respond::answer(client, site, &request, after).await;
                 note(client, site, &inbox, began);
                 answered?;
