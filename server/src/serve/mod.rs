@@ -11,7 +11,7 @@ mod respond;
 mod send;
 pub(crate) mod sites;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -72,6 +72,7 @@ pub(crate) struct Sites {
     configs: Vec<SiteConfig>,
     /// Of each, what it says itself, and then each of its rules.
     sites: Vec<Vec<Rc<Site>>>,
+    is_superseded: Cell<bool>,
 }
 
 impl Sites {
@@ -93,7 +94,17 @@ impl Sites {
             }
             sites.push(of_config);
         }
-        Ok(Sites { configs: configs.to_vec(), sites })
+        Ok(Sites { configs: configs.to_vec(), sites, is_superseded: Cell::new(false) })
+    }
+
+    /// A newer configuration is in force: connections are closed after the request that they are at.
+    pub(crate) fn supersede(&self) {
+        self.is_superseded.set(true);
+    }
+
+    /// Whether a newer configuration is in force.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.is_superseded.get()
     }
 
     /// What answers requests that name no host and no path.
