@@ -91,6 +91,7 @@
 mod block_on;
 pub mod blocking;
 pub mod buf;
+mod calls;
 pub mod channel;
 pub mod compat;
 mod contained;
@@ -123,6 +124,7 @@ pub use crate::core::placement::PlacementPolicy;
 pub use crate::metrics::counters::Counters;
 pub use crate::metrics::histogram::Histogram;
 pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
+pub use calls::refused_calls;
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use launch::{
     Builder, CoreReport, Forecast, RegionReport, Report, Running, Runtime, Stall, WorkerReport,

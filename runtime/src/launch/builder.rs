@@ -289,6 +289,7 @@ impl Runtime {
             reasons: self.plan.reasons().to_vec(),
             pollers: self.pollers.clone(),
             ring: probe(self.settings.ring(self.pollers.first().copied(), self.plan.cores().len()))?,
+            refused_calls: crate::refused_calls(),
             pool_bytes: self.settings.pool_bytes,
             pool_limit: self.settings.limit(),
             placement: self.settings.placement,

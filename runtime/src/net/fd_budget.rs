@@ -15,6 +15,18 @@ use rustix::process::{Resource, getrlimit};
 
 use super::listener::BACKLOG;
 
+/// How many more connections this process can accept before its limit on descriptors (`RLIMIT_NOFILE`, `getrlimit(2)`) is near: listeners
+/// accept no more then, and leave the last quarter of the descriptors, 256 at most, to files and pipes. Zero where a listener would
+/// accept nobody.
+pub fn connection_room() -> u64 {
+    let room = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+    // The lowest number that is free.
+    match rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
+        Ok(lowest) => room.top().saturating_sub(lowest.as_raw_fd() as u64),
+        Err(_) => 0,
+    }
+}
+
 /// What a listener knows of the process's descriptors.
 pub(super) struct FdBudget {
     /// `RLIMIT_NOFILE` when it began to listen.
@@ -45,6 +57,11 @@ impl FdBudget {
         (self.limit / 4).min(256)
     }
 
+    /// Connections have numbers below this.
+    fn top(&self) -> u64 {
+        self.limit - self.reserve()
+    }
+
     /// Whether a whole backlog may be accepted on every core without coming near the limit.
     pub(super) fn for_many(&self) -> bool {
         self.open.get() + 4 * u64::from(BACKLOG) <= self.limit
@@ -52,7 +69,7 @@ impl FdBudget {
 
     /// Whether one more may be accepted. Where the last number was high, it looks at what the next would be.
     pub(super) fn for_one(&self, any: BorrowedFd<'_>) -> bool {
-        let top = self.limit - self.reserve();
+        let top = self.top();
         if self.open.get() < top {
             return true;
         }

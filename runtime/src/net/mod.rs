@@ -31,10 +31,12 @@ mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
+pub use fd_budget::connection_room;
 pub use group::listening_sockets;
 pub use hand_over::{Detached, HandOverError};
 pub use inherited::inherited_sockets;
 pub use listener::{ListenOptions, Listener};
+
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};

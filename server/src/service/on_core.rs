@@ -12,6 +12,7 @@ use annulus::net::{Family, Listener};
 
 use super::Service;
 use super::generation::Generation;
+use crate::descriptors;
 use crate::exit::{Failure, Kind};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::connection_count::ConnectionCount;
@@ -66,6 +67,7 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     });
     state.apply(&start.generation).await?;
     if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::cores::count() {
+        descriptors::must_do_for_clients(annulus::cores::count())?;
         (start.when_all_listen)();
     }
     state.accepting.ended().await?;
