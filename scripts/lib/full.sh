@@ -121,3 +121,18 @@ step_aarch64() {
         not_needed "rustup cannot add the target aarch64-unknown-linux-gnu" "rustup target add aarch64-unknown-linux-gnu"
     PKG_CONFIG_ALLOW_CROSS=1 cargo check --workspace --target aarch64-unknown-linux-gnu --target-dir "$TARGET/aarch64"
 }
+
+# Each target of fuzz/ for some seconds, from what fuzz/corpus/ holds: that they build and still find nothing.
+# FUZZ_SECONDS=600 is for a change of what they look at.
+step_fuzz() {
+    need_nightly "what the fuzzer builds with"
+    command -v cargo-fuzz >/dev/null || cargo install --locked --root "$TARGET/tools" cargo-fuzz
+    local target found=$TARGET/fuzz-found
+    for target in $(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' fuzz/Cargo.toml); do
+        [[ $target != annulus ]] || continue
+        mkdir -p "$found/$target" "fuzz/corpus/$target"
+        # What it finds new goes to the first folder, which is not in the repository.
+        (cd fuzz && PATH=$TARGET/tools/bin:$PATH cargo +nightly fuzz run --target-dir "$TARGET/fuzz" "$target" \
+            "$found/$target" "corpus/$target" -- -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1)
+    done
+}

@@ -6,19 +6,20 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::locked::Essentials;
 use super::report::{CoreReport, HEAP, POOL};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::ring::BufRing;
-use crate::core::growth::{Growth, Terms};
-use crate::core::inbox::Door;
+use crate::core::growth::{Growth, GrowthPolicy};
+use crate::core::inbox::Inbox;
 use crate::core::options::Options;
-use crate::core::peers::{Neighbour, Peers};
+use crate::core::peers::{Neighbour, PeerCores};
 use crate::core::pipe_pool::PipePool;
+use crate::core::remote_hosts::ZeroCopy;
 use crate::core::sharded::Shards;
 use crate::core::shared::CoreShared;
 use crate::core::spin::Spin;
-use crate::core::zero_copy_peers::ZeroCopy;
 use crate::core::{Budget, Core};
 use crate::net::fairness::Fairness;
 use crate::numa::plan::PlannedCore;
@@ -35,11 +36,11 @@ use crate::{Error, ErrorKind, Result};
 const OPERATIONS: usize = 4096;
 
 /// What a worker needs to come up.
-pub(super) struct Plot {
+pub(super) struct WorkerConfig {
     pub(super) core: PlannedCore,
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
-    pub(super) growth: Terms,
+    pub(super) growth: GrowthPolicy,
     pub(super) ring: RingOptions,
     pub(super) options: Options,
     /// Where the runtime was started: root futures go by this name.
@@ -49,6 +50,7 @@ pub(super) struct Plot {
     pub(super) blocking: Arc<BlockingPool>,
     pub(super) timer_slack: Option<Duration>,
     pub(super) zero_copy_patience: Duration,
+    pub(super) essentials: Essentials,
 }
 
 /// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the program does
@@ -65,8 +67,8 @@ pub(super) fn block_sigpipe() -> io::Result<()> {
 }
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
-pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot {
+pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
+    let WorkerConfig {
         core: planned,
         shared,
         mut share,
@@ -78,7 +80,8 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         started_at: _,
         zero_copy_patience,
         near,
-    } = plot;
+        essentials,
+    } = config;
     let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -100,6 +103,7 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
     let block_count = blocks.capacity();
+    essentials.wait_for_others();
     let blocks = BlockPool::new(blocks, |pieces| ring.register_buffers(pieces));
     if let Ok(stack) = verify::stack_of_current_thread() {
         ranges.push(("stack", stack));
@@ -125,10 +129,11 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         not_grown: None,
         cachestat: crate::fs::has_cachestat(),
         options: options.clone(),
+        workers_named_after: ring.workers_named_after(),
         ranges,
     };
-    let peers = Peers::new(shared.runtime.members(), near);
-    if shared.door.set(Door::open(ring.fd())).is_err() {
+    let peers = PeerCores::new(shared.runtime.members(), near);
+    if shared.inbox.set(Inbox::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
     let spin = options.spin;

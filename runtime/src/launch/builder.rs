@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::bring_up::Plot;
+use super::bring_up::WorkerConfig;
 use super::core_thread;
 use super::forecast::Forecast;
+use super::locked::{self, Essentials};
 use super::report::{CoreReport, Report};
 use super::running::{self, CoreThread, Running};
 use super::stalls::Sampler;
 use crate::blocking::pool::BlockingPool;
+use crate::buf::ring::BufRing;
 use crate::contained::Kept;
-use crate::core::growth::Terms;
+use crate::core::growth::GrowthPolicy;
 use crate::core::options::Options;
 use crate::core::peers::Neighbour;
 use crate::core::placement::PlacementPolicy;
@@ -88,7 +90,8 @@ impl Builder {
     }
 
     /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion queue has
-    /// four times as many. 4,096 by default.
+    /// four times as many. 4,096 by default. Where the memory that may be locked (`RLIMIT_MEMLOCK`; Linux 6.14) does not do for
+    /// the rings of all cores they have fewer, down to 64, and the [report](super::Report) says so.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries;
         self
@@ -157,14 +160,17 @@ impl Builder {
         self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
     }
 
-    fn ring(&self, poller: Option<CpuId>) -> RingOptions {
+    /// The ring of one of so many cores, as far as there is memory for all of them.
+    fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
-        RingOptions {
+        let asked = RingOptions {
             cq_entries: self.cq_entries.unwrap_or(usual.cq_entries),
             poller: self.options.poller(poller),
             busy_poll: self.options.busy_poll(),
+            buffers: BufRing::slots_within(self.limit()),
             ..usual
-        }
+        };
+        locked::planned(asked, cores, locked::limit())
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -282,7 +288,8 @@ impl Runtime {
             cores: self.plan.cores().to_vec(),
             reasons: self.plan.reasons().to_vec(),
             pollers: self.pollers.clone(),
-            ring: probe(self.settings.ring(self.pollers.first().copied()))?,
+            ring: probe(self.settings.ring(self.pollers.first().copied(), self.plan.cores().len()))?,
+            refused_calls: crate::refused_calls(),
             pool_bytes: self.settings.pool_bytes,
             pool_limit: self.settings.limit(),
             placement: self.settings.placement,
@@ -336,11 +343,11 @@ impl Runtime {
             &self.topology,
             self.settings.blocking_threads,
         );
-        let growth = Terms {
+        let growth = GrowthPolicy {
             limit: self.settings.limit(),
             pool_bytes: self.settings.pool_bytes,
             backing: self.settings.pages,
-            policy: self.settings.placement,
+            placement: self.settings.placement,
             several: self.topology.memory_nodes().len() > 1,
         };
         let gate = Gate::new(&shared);
@@ -351,6 +358,7 @@ impl Runtime {
         let (ready, up) = crossbeam_channel::bounded(cores.len());
         let mut threads = Vec::with_capacity(cores.len());
         let mut failure = None;
+        let essentials = Essentials::new();
         for ((core, member), arrival) in cores.iter().zip(&members).zip(arrivals) {
             let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
             let Some(share) = share else {
@@ -360,22 +368,24 @@ impl Runtime {
                 ));
                 break;
             };
-            let plot = Plot {
+            let config = WorkerConfig {
                 core: core.clone(),
                 shared: Arc::clone(member),
                 share,
                 growth: growth.clone(),
-                ring: self.settings.ring(self.pollers.get(core.index).copied()),
+                ring: self.settings.ring(self.pollers.get(core.index).copied(), cores.len()),
                 near: Neighbour::of(core, cores, &self.topology),
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),
                 started_at,
                 timer_slack: self.settings.timer_slack,
                 zero_copy_patience: self.settings.zero_copy_patience,
+                essentials: essentials.clone(),
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
-            match self.spawn(name, core, move || Kept::new(core_thread::run(plot, &*root, ready, arrival))) {
+            match self.spawn(name, core, move || Kept::new(core_thread::run(config, &*root, ready, arrival)))
+            {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
                     failure = Some(e);
@@ -383,7 +393,7 @@ impl Runtime {
                 }
             }
         }
-        drop(ready);
+        drop((ready, essentials));
         let mut reports = Vec::with_capacity(threads.len());
         for _ in 0..threads.len() {
             match up.recv() {
@@ -397,7 +407,7 @@ impl Runtime {
         }
         reports.sort_by_key(|report: &CoreReport| report.core.index);
         if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
-            let report = Report::look(&reports, &members);
+            let report = Report::inspect(&reports, &members);
             failure = report
                 .refusal(self.settings.pool_bytes, growth.several)
                 .map(|why| Error::new(ErrorKind::Platform, why));

@@ -5,6 +5,7 @@ mod builder;
 mod core_thread;
 mod end;
 mod forecast;
+mod locked;
 mod options;
 mod report;
 mod running;

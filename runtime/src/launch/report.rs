@@ -13,6 +13,7 @@ use crate::numa::thread::ThreadPlacement;
 use crate::numa::verify::{PageMap, mapping_of, where_pages_lie};
 use crate::numa::{CpuId, CpuSet, Error, NodeId};
 use crate::ring::RingFeatures;
+use crate::ring::workers::{KernelThread, NamedAfter};
 
 /// What a core had in force when it came up.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct CoreReport {
     pub not_grown: Option<String>,
     /// `cachestat(2)` tells what of a file is in memory (Linux 6.5); without it one byte is asked for at a time.
     pub cachestat: bool,
+    /// Which io-wq workers are its own.
+    pub(crate) workers_named_after: NamedAfter,
     /// Address ranges to look at.
     pub(crate) ranges: Vec<(&'static str, Range<usize>)>,
 }
@@ -112,7 +115,7 @@ pub(super) const POOL: &str = "pool";
 
 impl Report {
     /// `members` are in the order of the plan.
-    pub(super) fn look(cores: &[CoreReport], members: &[Arc<CoreShared>]) -> Self {
+    pub(super) fn inspect(cores: &[CoreReport], members: &[Arc<CoreShared>]) -> Self {
         let now = |core: &CoreReport| {
             let mut core = core.clone();
             if let Some(member) = members.get(core.core.index) {
@@ -177,35 +180,15 @@ impl Report {
     }
 }
 
-/// The io-wq workers of the cores, as /proc has them now. They are threads of this process, named after the thread that they
-/// work for: the core's, or its submission poller, which itself is named after the core's. They come with work and go when
-/// they have been idle for five seconds.
+/// The io-wq workers of the cores, as /proc has them now. They come with work and go when they have been idle for five seconds.
 fn workers_of(cores: &[CoreReport]) -> Vec<WorkerReport> {
-    // Threads may end while they are read: what has gone is not reported.
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().filter_map(|entry| entry.ok());
-    let kernels: Vec<(i32, String)> = threads
-        .filter_map(|thread| {
-            let name = std::fs::read_to_string(thread.path().join("comm")).ok()?;
-            Some((thread.file_name().to_str()?.parse().ok()?, name))
-                .filter(|(_, name)| name.starts_with("iou-"))
-        })
-        .collect();
-    let owner = |name: &str, kind: &str| name.trim().strip_prefix(kind)?.parse::<i32>().ok();
-    let polled_by = |tid: i32| owner(&kernels.iter().find(|(poller, _)| *poller == tid)?.1, "iou-sqp-");
-    let mut workers: Vec<WorkerReport> = kernels
+    let threads = KernelThread::all();
+    let mut workers: Vec<WorkerReport> = threads
         .iter()
-        .filter_map(|(tid, name)| {
-            let owner = owner(name, "iou-wrk-")?;
-            let owner = polled_by(owner).unwrap_or(owner);
-            let core = cores.iter().find(|core| core.tid == owner)?;
-            let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).ok()?;
-            let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-            Some(WorkerReport {
-                core: core.core.index,
-                cpu: core.core.cpu,
-                tid: *tid,
-                cpus: cpus.parse().ok()?,
-            })
+        .filter_map(|thread| {
+            let core = cores.iter().find(|core| thread.belongs_to(core.workers_named_after, &threads))?;
+            let (index, cpu) = (core.core.index, core.core.cpu);
+            Some(WorkerReport { core: index, cpu, tid: thread.tid, cpus: thread.cpus()? })
         })
         .collect();
     workers.sort_by_key(|worker| (worker.core, worker.tid));
@@ -279,6 +262,9 @@ impl fmt::Display for CoreReport {
         }
         for lack in &ring.lacks {
             write!(f, "; without {lack}")?;
+        }
+        if self.workers_named_after == NamedAfter::Unknown {
+            f.write_str("; which io-wq workers are its own cannot be told")?;
         }
         Ok(())
     }

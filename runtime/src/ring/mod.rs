@@ -1,4 +1,4 @@
-//! A core's ring: SQEs in, one system call a turn, CQEs out.
+//! A core's ring: SQEs in, one system call a tick, CQEs out.
 //!
 //! All unsafe talk with the `io_uring` crate is in this folder. Enter is our own system call, because the crate's
 //! remembers the registered descriptor in a borrowed value only and knows neither `NO_IOWAIT` nor how to run deferred
@@ -10,6 +10,7 @@ mod register;
 mod setup;
 pub(crate) mod user_data;
 mod view;
+pub(crate) mod workers;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,12 +23,12 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 pub(crate) use recv_buffers::{RecvOptions, bundled};
 pub use setup::RingFeatures;
-pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered};
+pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered, rings_are_locked};
 use user_data::{REPORT_USAGE, Tag};
 use view::View;
 
 use crate::metrics::counters::CoreCounters;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 // Not exported by the io_uring crate (linux/io_uring.h).
 const ENTER_GETEVENTS: u32 = 1 << 0;
@@ -39,6 +40,9 @@ const ENTER_NO_IOWAIT: u32 = 1 << 7;
 /// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may wait.
 /// Splices of file pages into pipes are of the second class too, since a pipe is their other end.
 const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
+
+/// More than these the kernel does not give a ring (`IORING_MAX_ENTRIES`).
+const MOST_ENTRIES: u32 = 32_768;
 
 /// One completion, copied out of the queue so that handlers may use the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +132,16 @@ impl Ring {
         if !no_sqarray {
             features.lacks.push("NO_SQARRAY: EINVAL, so the kernel is older than 6.6".to_owned());
         }
+        let asked = options.asked.next_power_of_two().min(MOST_ENTRIES);
+        if features.sq_entries < asked {
+            let few = format!(
+                "{} of the {asked} entries asked for: memory that may be locked does not do for more on each core; raise \
+                 RLIMIT_MEMLOCK (ulimit -l)",
+                asked - features.sq_entries
+            );
+            tracing::warn!("a ring of {} entries, without {few}", features.sq_entries);
+            features.lacks.push(few);
+        }
         if !no_iowait {
             features
                 .lacks
@@ -150,7 +164,7 @@ impl Ring {
         if let Some(cpu) = cpu {
             features.iowq_pinned = register::pin_iowq(&ring, cpu);
         }
-        let views = look_at(&ring);
+        let views = inspect(&ring);
         let mut enter_fd = ring.as_raw_fd();
         let mut enter_flags = if no_iowait { ENTER_NO_IOWAIT } else { 0 };
         match register::ring_fd(enter_fd) {
@@ -274,7 +288,7 @@ impl Ring {
                 return;
             }
             drop(sq);
-            self.make_room();
+            self.flush_queue();
         }
     }
 
@@ -306,7 +320,7 @@ impl Ring {
     }
 
     /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that first.
-    fn make_room(&self) {
+    fn flush_queue(&self) {
         let made = if self.is_polled() { self.wait_for_poller() } else { self.enter_once(Wait::No) };
         match made {
             Ok(()) => {}
@@ -357,6 +371,12 @@ impl Ring {
             Ok(()) => Ok(()),
             Err(e) => match e.raw_os_error() {
                 Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Err(Error::with_source(
+                    ErrorKind::Platform,
+                    "io_uring_enter is refused, most likely by the container's seccomp profile; allow it beside io_uring_setup and \
+                     io_uring_register",
+                    e,
+                )),
                 _ => Err(Error::io("io_uring_enter failed", e)),
             },
         }
@@ -441,7 +461,7 @@ impl Ring {
             for entry in left.cqes.by_ref() {
                 handle(copy(entry));
             }
-            // What a handler made the kernel post meanwhile is the next turn's; an early CQE is older than the queue's.
+            // What a handler made the kernel post meanwhile is the next tick's; an early CQE is older than the queue's.
             if batch.len() < 64 || !self.early.borrow().is_empty() {
                 return count;
             }
@@ -476,7 +496,7 @@ impl Drop for Left<'_> {
 }
 
 /// Maps the ring's memory once more for the report; a ring that cannot be looked at works all the same.
-fn look_at(ring: &IoUring) -> Vec<(&'static str, View)> {
+fn inspect(ring: &IoUring) -> Vec<(&'static str, View)> {
     let params = ring.params();
     // SAFETY: the descriptor is the ring's own, which outlives the borrow.
     let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };

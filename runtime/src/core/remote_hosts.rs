@@ -15,19 +15,19 @@ use std::time::Duration;
 const COPIED_IN_A_ROW: u8 = 4;
 /// Connections to a peer after which it is tried once more: routes change.
 const TRY_AGAIN: u32 = 256;
-/// Peers that are remembered. The one that was not asked for longest is forgotten first.
-const PEERS: usize = 64;
+/// PeerCores that are remembered. The one that was not asked for longest is forgotten first.
+const REMOTE_HOSTS: usize = 64;
 
 /// How the kernel deals with zero-copy sends to one peer.
 #[derive(Debug, Default)]
-pub(crate) struct Peer {
+pub(crate) struct RemoteHost {
     /// Sends that were copied, since the last that was not.
     copied: Cell<u8>,
     /// Connections since no more are made.
     passed: Cell<u32>,
 }
 
-impl Peer {
+impl RemoteHost {
     /// The kernel has let go of a send's pages, and says whether it copied them.
     pub(crate) fn notified(&self, copied: bool) {
         self.copied.set(if copied { self.copied.get().saturating_add(1) } else { 0 });
@@ -60,26 +60,26 @@ pub(crate) struct ZeroCopy {
     /// How long a dropped stream's may last, if its peer takes nothing.
     pub(crate) patience: Duration,
     /// The one asked for last comes last.
-    peers: RefCell<VecDeque<(IpAddr, Rc<Peer>)>>,
+    hosts: RefCell<VecDeque<(IpAddr, Rc<RemoteHost>)>>,
 }
 
 impl ZeroCopy {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, peers: RefCell::default() }
+        Self { patience, hosts: RefCell::default() }
     }
 
     /// What is known of the peer of a connected socket, for as long as the socket lives. A search through the table.
-    pub(crate) fn peer_of(&self, fd: BorrowedFd<'_>) -> Rc<Peer> {
+    pub(crate) fn remote_host_of(&self, fd: BorrowedFd<'_>) -> Rc<RemoteHost> {
         let address = rustix::net::getpeername(fd).ok().flatten();
         match address.and_then(|address| SocketAddr::try_from(address).ok()) {
-            Some(address) => self.peer(address.ip()),
+            Some(address) => self.remote_host(address.ip()),
             // It has gone already, or is none that could be met again.
             None => Rc::default(),
         }
     }
 
-    fn peer(&self, address: IpAddr) -> Rc<Peer> {
-        let mut peers = self.peers.borrow_mut();
+    fn remote_host(&self, address: IpAddr) -> Rc<RemoteHost> {
+        let mut peers = self.hosts.borrow_mut();
         let known = peers.iter().position(|(known, _)| *known == address).and_then(|at| peers.remove(at));
         let (_, peer) = match known {
             Some(known) => {
@@ -87,7 +87,7 @@ impl ZeroCopy {
                 known
             }
             None => {
-                if peers.len() >= PEERS {
+                if peers.len() >= REMOTE_HOSTS {
                     peers.pop_front();
                 }
                 (address, Rc::default())
@@ -109,23 +109,28 @@ mod tests {
     #[test]
     fn a_peer_is_remembered_from_one_connection_to_the_next() {
         let known = ZeroCopy::new(Duration::ZERO);
-        let first = known.peer(address(1));
+        let first = known.remote_host(address(1));
         for _ in 0..COPIED_IN_A_ROW {
             assert!(first.may_skip_copy());
             first.notified(true);
         }
-        assert!(!known.peer(address(1)).may_skip_copy() && known.peer(address(2)).may_skip_copy());
+        assert!(
+            !known.remote_host(address(1)).may_skip_copy() && known.remote_host(address(2)).may_skip_copy()
+        );
         first.notified(false);
-        assert!(known.peer(address(1)).may_skip_copy(), "one that was not copied makes it worth while again");
+        assert!(
+            known.remote_host(address(1)).may_skip_copy(),
+            "one that was not copied makes it worth while again"
+        );
     }
 
     #[test]
     fn a_peer_that_copies_is_tried_now_and_then() {
         let known = ZeroCopy::new(Duration::ZERO);
-        let peer = known.peer(address(1));
+        let peer = known.remote_host(address(1));
         (0..COPIED_IN_A_ROW).for_each(|_| peer.notified(true));
         let tries = (0..10 * TRY_AGAIN).filter(|_| {
-            let again = known.peer(address(1));
+            let again = known.remote_host(address(1));
             let tries = again.may_skip_copy();
             if tries {
                 again.notified(true);
@@ -138,14 +143,14 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_forgets_who_was_not_met_for_longest() {
         let known = ZeroCopy::new(Duration::ZERO);
-        let lasting = known.peer(address(0));
+        let lasting = known.remote_host(address(0));
         for n in 1..1000 {
-            known.peer(address(n));
-            assert!(Rc::ptr_eq(&lasting, &known.peer(address(0))));
-            assert!(known.peers.borrow().len() <= PEERS);
+            known.remote_host(address(n));
+            assert!(Rc::ptr_eq(&lasting, &known.remote_host(address(0))));
+            assert!(known.hosts.borrow().len() <= REMOTE_HOSTS);
         }
-        let recent = known.peer(address(999));
+        let recent = known.remote_host(address(999));
         assert!(Rc::strong_count(&recent) == 2);
-        assert!(!known.peers.borrow().iter().any(|(peer, _)| *peer == address(1)));
+        assert!(!known.hosts.borrow().iter().any(|(peer, _)| *peer == address(1)));
     }
 }

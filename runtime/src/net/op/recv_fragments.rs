@@ -1,4 +1,4 @@
-//! Receive, multishot, into parts of the core's provided buffers (see [`parts`](crate::buf::parts)): incremental buffers
+//! Receive, multishot, into parts of the core's provided buffers (see [`parts`](crate::buf::fragments)): incremental buffers
 //! (Linux 6.12) need nothing else than a plain receive, bundles (Linux 6.10) a flag. `io_uring_prep_recv(3)`.
 
 use std::os::fd::AsRawFd;
@@ -14,7 +14,7 @@ use crate::op::{Multishot, Sqes, check};
 use crate::ring::{Cqe, bundled};
 
 /// Receives until end of stream, error, lack of buffers or cancel.
-pub(crate) struct RecvParts {
+pub(crate) struct RecvFragments {
     pub(crate) socket: Rc<Socket>,
     /// One CQE may tell of several buffers.
     pub(crate) bundles: bool,
@@ -24,7 +24,7 @@ pub(crate) struct RecvParts {
 
 // SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the core keeps
 // registered for as long as it has operations.
-unsafe impl Multishot for RecvParts {
+unsafe impl Multishot for RecvFragments {
     const NAME: &'static str = "recv";
 
     fn sqes(&mut self) -> Sqes {
@@ -43,7 +43,7 @@ unsafe impl Multishot for RecvParts {
         let brought = cqe.buffer().and_then(|first| core.bufs.brought(first, bytes, cqe.buffer_goes_on()));
         // Nobody reads any more: what came is dropped, which gives the buffers back.
         if owned {
-            self.socket.received_parts(core, brought, result, last);
+            self.socket.received_fragments(core, brought, result, last);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The turn word of a core: which task it polls just now, for a [sampler](crate::Running::stalls) on another thread.
+//! Which task a core it polls just now, for a [sampler](crate::Running::stalls) on another thread.
 //!
 //! The core stores the number of the poll and then where the task was spawned, two plain stores for each poll, and clears
-//! the place once a turn. The sampler compares two looks: the same number and a place both times mean that one poll has
-//! lasted from the first look to the second. The place is stored with *release* and loaded with *acquire*, and the number is
+//! the place once a tick. The sampler compares two samples: the same number and a place both times mean that one poll has
+//! lasted from the first sample to the second. The place is stored with *release* and loaded with *acquire*, and the number is
 //! read before and after it, so the place is not that of a later poll. Between the two stores it is that of the poll
-//! before, which the second look finds corrected. A place is a `&'static Location`, so following it is sound whatever the
+//! before, which the second sample finds corrected. A place is a `&'static Location`, so following it is sound whatever the
 //! core does meanwhile.
 
 use std::panic::Location;
@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 /// Written by the core, read by anyone. On lines of its own, because it is written all the time.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct TurnWord {
+pub(crate) struct CurrentPoll {
     poll: AtomicU64,
     place: AtomicPtr<Location<'static>>,
 }
 
-impl TurnWord {
+impl CurrentPoll {
     pub(crate) fn new() -> Self {
         Self { poll: AtomicU64::new(0), place: AtomicPtr::new(ptr::null_mut()) }
     }
@@ -30,13 +30,13 @@ impl TurnWord {
         self.place.store(ptr::from_ref(place).cast_mut(), Ordering::Release);
     }
 
-    /// The tasks of this turn have been polled. The core only.
+    /// The tasks of this tick have been polled. The core only.
     pub(crate) fn pause(&self) {
         self.place.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
     /// The number of the poll that is going on, and where its task was spawned; `None` while there is none.
-    pub(crate) fn look(&self) -> Option<(u64, &'static Location<'static>)> {
+    pub(crate) fn sample(&self) -> Option<(u64, &'static Location<'static>)> {
         let poll = self.poll.load(Ordering::Relaxed);
         // SAFETY: only `begin` stores anything but null, and it stores a reference to a static.
         let place = unsafe { self.place.load(Ordering::Acquire).as_ref() }?;
@@ -65,12 +65,12 @@ mod tests {
     /// Seen to fail: without the second look at the number a poll goes by the name of the next.
     #[test]
     fn a_poll_never_goes_by_the_name_of_a_later_one() {
-        let (word, places) = (TurnWord::new(), places());
+        let (word, places) = (CurrentPoll::new(), places());
         std::thread::scope(|scope| {
             let sampler = scope.spawn(|| {
                 let mut seen = 0;
                 while seen < 200_000 {
-                    let Some((poll, place)) = word.look() else { continue };
+                    let Some((poll, place)) = word.sample() else { continue };
                     seen += 1;
                     let later = places[(poll as usize + 1) % 4];
                     assert!(!ptr::eq(place, later), "poll {poll}");

@@ -1,30 +1,31 @@
-//! Receiving where a CQE and a buffer are not one and the same ([`parts`](crate::buf::parts)).
+//! Receiving where a CQE and a buffer are not one and the same ([`parts`](crate::buf::fragments)).
 
 use std::io;
 use std::rc::Rc;
 
 use super::{Receiving, Socket};
-use crate::buf::parts::Brought;
+use crate::buf::fragments::Brought;
 use crate::core::Core;
-use crate::net::op::recv_parts::RecvParts;
+use crate::net::op::recv_fragments::RecvFragments;
 use crate::op::slots::Key;
 
 // Cold: without the options nobody comes here, and who does not pays nothing for it.
 impl Socket {
     #[cold]
-    pub(super) fn arm_parts(socket: Rc<Self>, core: &Core) -> Key {
+    pub(super) fn arm_fragments(socket: Rc<Self>, core: &Core) -> Key {
         let limit = core.ring.features().bundle_limit;
-        core.ops.submit_multi(&core.ring, RecvParts { socket, bundles: core.bufs.come_in_bundles(), limit })
+        core.ops
+            .submit_multi(&core.ring, RecvFragments { socket, bundles: core.bufs.come_in_bundles(), limit })
     }
 
     /// Chunks that nobody took yet.
     #[cold]
-    pub(super) fn parts_waiting(&self) -> u32 {
+    pub(super) fn fragments_waiting(&self) -> u32 {
         self.rest.borrow().len() as u32
     }
 
     /// As [`received`](Self::received); what goes on where the last chunk ends is one with it.
-    pub(crate) fn received_parts(
+    pub(crate) fn received_fragments(
         self: &Rc<Self>,
         core: &Core,
         brought: Option<Brought<'_>>,

@@ -16,7 +16,7 @@ use super::lease::Lease;
 use super::ring::{BUFFER_SIZE, BufRing};
 
 /// What is to be known of buffers that come in parts.
-pub(super) struct Parts {
+pub(super) struct Fragments {
     /// Of incremental buffers: bytes that the kernel has written where it goes on, else 0. Empty otherwise.
     filled: Box<[Cell<u16>]>,
     /// With bundles: where the buffer was last put into the ring. Empty otherwise.
@@ -25,7 +25,7 @@ pub(super) struct Parts {
     noted: Cell<u16>,
 }
 
-impl Parts {
+impl Fragments {
     /// For so many buffers; `None` where each CQE brings one buffer whole.
     pub(super) fn new(incremental: bool, bundles: bool, buffers: usize) -> Option<Self> {
         let each = |on| vec![Cell::new(0); if on { buffers } else { 0 }].into_boxed_slice();
@@ -36,7 +36,7 @@ impl Parts {
         })
     }
 
-    /// With bundles, notes what was put into the ring since the last time. At each CQE and at the end of each turn, so no slot was
+    /// With bundles, notes what was put into the ring since the last time. At each CQE and at the end of each tick, so no slot was
     /// filled twice since: no buffer goes into the ring again before a CQE has named it.
     pub(super) fn note(&self, bufs: &BufRing) {
         while self.bundled() && self.noted.get() != bufs.tail() {
@@ -71,7 +71,7 @@ impl Parts {
 /// The leases on what came with one CQE, oldest first. What is not asked for is dropped.
 pub(crate) struct Brought<'a> {
     bufs: &'a BufRing,
-    parts: &'a Parts,
+    fragments: &'a Fragments,
     buffer: u16,
     left: u32,
     goes_on: bool,
@@ -79,13 +79,13 @@ pub(crate) struct Brought<'a> {
 
 impl BufRing {
     /// Whether what comes for streams comes in [parts](self).
-    pub(crate) fn come_in_parts(&self) -> bool {
-        self.parts.is_some()
+    pub(crate) fn come_in_fragments(&self) -> bool {
+        self.fragments.is_some()
     }
 
     /// Whether it comes in bundles.
     pub(crate) fn come_in_bundles(&self) -> bool {
-        self.parts.as_ref().is_some_and(Parts::bundled)
+        self.fragments.as_ref().is_some_and(Fragments::bundled)
     }
 
     /// A CQE says that `bytes` bytes came, from buffer `first` on, and whether the kernel goes on behind them. `None` where
@@ -94,9 +94,9 @@ impl BufRing {
     /// With no bytes nothing of the buffer was used up, so it is in the ring still, whatever the flags say: put there once
     /// more, it would be there twice. (6.18 names no buffer at the end of a stream; other kernels do.)
     pub(crate) fn brought(&self, first: u16, bytes: u32, goes_on: bool) -> Option<Brought<'_>> {
-        let parts = self.parts.as_ref()?;
-        parts.note(self);
-        Some(Brought { bufs: self, parts, buffer: first, left: bytes, goes_on })
+        let fragments = self.fragments.as_ref()?;
+        fragments.note(self);
+        Some(Brought { bufs: self, fragments, buffer: first, left: bytes, goes_on })
     }
 }
 
@@ -107,16 +107,16 @@ impl Iterator for Brought<'_> {
         if self.left == 0 {
             return None;
         }
-        let filled = self.parts.filled(self.buffer);
-        let room = if self.parts.filled.is_empty() {
-            let slot = self.parts.slot[usize::from(self.buffer)].get();
+        let filled = self.fragments.filled(self.buffer);
+        let spare = if self.fragments.filled.is_empty() {
+            let slot = self.fragments.slot[usize::from(self.buffer)].get();
             self.bufs.placed_at(slot).1.min(BUFFER_SIZE as u32)
         } else {
             BUFFER_SIZE as u32 - u32::from(filled)
         };
-        let bytes = self.left.min(room);
+        let bytes = self.left.min(spare);
         self.left -= bytes;
-        if bytes == 0 || (self.left > 0 && !self.parts.bundled()) {
+        if bytes == 0 || (self.left > 0 && !self.fragments.bundled()) {
             tracing::error!(
                 "the kernel tells of {} bytes more than its buffers hold; report this",
                 self.left
@@ -124,10 +124,10 @@ impl Iterator for Brought<'_> {
             self.left = 0;
         }
         let ends = self.left > 0 || !self.goes_on;
-        self.parts.fill(self.buffer, if ends { 0 } else { filled + bytes as u16 });
+        self.fragments.fill(self.buffer, if ends { 0 } else { filled + bytes as u16 });
         let lease = self.bufs.lend(self.buffer, filled, bytes, ends);
         if self.left > 0 {
-            let slot = self.parts.slot[usize::from(self.buffer)].get();
+            let slot = self.fragments.slot[usize::from(self.buffer)].get();
             self.buffer = self.bufs.placed_at(slot.wrapping_add(1)).0;
         }
         Some(lease)

@@ -10,7 +10,7 @@ use std::thread;
 
 use annulus::buf::Lease;
 use annulus::net::{TcpListener, TcpStream, UdpSocket};
-use annulus::{Builder, ErrorKind, core, yield_now};
+use annulus::{Builder, ErrorKind, cores, yield_now};
 use common::{on_one_core_of, one_cpu};
 
 /// Bytes of a receive buffer.
@@ -50,9 +50,9 @@ async fn pair(listener: &TcpListener) -> annulus::Result<(TcpStream, Std)> {
 
 /// The buffers that are out, as of now.
 async fn buffers_out() -> u64 {
-    // The counter is of the end of a turn.
+    // The counter is of the end of a tick.
     annulus::time::sleep(std::time::Duration::from_millis(1)).await;
-    core::counters().recv_buffers_out
+    cores::counters().recv_buffers_out
 }
 
 /// The message of so many bytes that a stream gets in a round.
@@ -186,13 +186,13 @@ fn a_thousand_connections(way: Builder, bundled: bool) {
                 let ignored = listener.accept().await?;
                 assert!(ignored.recv().await?.is_some(), "armed, and never read again");
                 // A bundled receive that took all the buffers has ended by itself.
-                while !bundled && core::counters().recv_held_back == 0 {
+                while !bundled && cores::counters().recv_held_back == 0 {
                     yield_now().await;
                 }
                 common::echo(listener, clients).await?;
                 drop(ignored);
                 // Sockets that ended have given back what they had.
-                while core::counters().recv_buffers_out > 0 {
+                while cores::counters().recv_buffers_out > 0 {
                     yield_now().await;
                 }
                 annulus::Ok(())
@@ -298,7 +298,7 @@ fn a_stream_may_be_dropped_at_every_stage() {
                 }
             }
             kept.clear();
-            while core::counters().recv_buffers_out > 0 {
+            while cores::counters().recv_buffers_out > 0 {
                 yield_now().await;
             }
             Ok(())

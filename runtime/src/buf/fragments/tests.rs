@@ -26,8 +26,8 @@ enum Step {
     /// A lease is dropped here, or on a thread that is no core's.
     Drop(usize, bool),
     Split(usize, usize),
-    /// The end of a turn.
-    Turn,
+    /// The end of a tick.
+    Tick,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => prop::bool::weighted(0.2).prop_map(Step::See),
         6 => (any::<usize>(), prop::bool::weighted(0.1)).prop_map(|(at, away)| Step::Drop(at, away)),
         1 => (any::<usize>(), any::<usize>()).prop_map(|(at, n)| Step::Split(at, n)),
-        2 => Just(Step::Turn),
+        2 => Just(Step::Tick),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -145,7 +145,7 @@ impl<'a> World<'a> {
             self.see(false);
         }
         let Some(cqe) = self.cqes.pop_front() else { return };
-        let brought = self.core.bufs.brought(cqe.first, cqe.bytes, cqe.goes_on).expect("parts");
+        let brought = self.core.bufs.brought(cqe.first, cqe.bytes, cqe.goes_on).expect("fragments");
         let leases: Vec<_> = brought.collect();
         let told = leases.iter().map(|lease| (lease.as_ptr().addr(), lease.len() as u32));
         let expected = cqe.pieces.iter().map(|piece| (piece.address, piece.len));
@@ -173,13 +173,13 @@ impl<'a> World<'a> {
                 let piece = *piece;
                 self.leases.push((first, piece));
             }
-            Step::Turn => self.core.fairness.end_of_tick(self.core),
+            Step::Tick => self.core.fairness.end_of_tick(self.core),
         }
-        self.look();
+        self.inspect();
     }
 
     /// No buffer is in the ring twice, or while somebody has it; but for the one in which the kernel goes on.
-    fn look(&self) {
+    fn inspect(&self) {
         let mut there = Vec::new();
         for slot in 0..self.there() {
             // SAFETY: as in `receive`.
@@ -205,7 +205,7 @@ impl<'a> World<'a> {
             self.see(false);
         }
         self.leases.clear();
-        self.apply(Step::Turn);
+        self.apply(Step::Tick);
         assert_eq!(self.there(), all, "buffers were lost");
     }
 }
@@ -217,7 +217,7 @@ fn shares_are_counted(incremental: bool, bundles: bool) {
         builder.cores(cpu.to_string().parse().unwrap()).incremental_buffers(incremental).bundles(bundles);
     let running = builder.build().unwrap().start(move || async move {
         Core::with(|core| {
-            if !core.bufs.come_in_parts() {
+            if !core.bufs.come_in_fragments() {
                 println!("this kernel can do neither: {:?}", core.ring.features().lacks);
                 return;
             }
