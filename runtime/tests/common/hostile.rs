@@ -97,7 +97,7 @@ fn random() -> u64 {
 /// Whether the calling thread is a core's, just now.
 fn on_core() -> bool {
     QUIET.set(true);
-    let is = catch_unwind(annulus::core::index).is_ok();
+    let is = catch_unwind(annulus::cores::index).is_ok();
     QUIET.set(false);
     is
 }
