@@ -60,6 +60,9 @@ fn reload(server: &Server, word: &str) {
     wait_for(server, word, after);
 }
 
+/// How the program serves: one process.
+const PROCESSES: [&str; 1] = ["one"];
+
 const IN_FORCE: &str = "is in force for new connections";
 
 fn body(client: &mut Client) -> String {
@@ -71,7 +74,7 @@ fn body(client: &mut Client) -> String {
 /// Seen to fail: with the services of the first configuration kept for ever.
 #[test]
 fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
-    for processes in ["one"] {
+    for processes in PROCESSES {
         let setting = Setting::new();
         let head = format!("processes = \"{processes}\"\n");
         setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
@@ -92,7 +95,7 @@ fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
 
 #[test]
 fn what_is_wrong_leaves_all_as_it_was_and_says_so() {
-    for processes in ["one"] {
+    for processes in PROCESSES {
         let setting = Setting::new();
         let head = format!("processes = \"{processes}\"\n");
         setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
@@ -127,7 +130,7 @@ fn what_is_wrong_leaves_all_as_it_was_and_says_so() {
 /// Listeners come and go; what was connected to one that goes is served, also what nobody had accepted yet.
 #[test]
 fn listeners_come_and_go_and_leave_nobody_behind() {
-    for processes in ["one"] {
+    for processes in PROCESSES {
         let setting = Setting::new();
         let socket = setting.tree.at("socket");
         let unix = format!("unix:{}", socket.display());
@@ -164,7 +167,7 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
 /// the other. Seen to fail: with listeners that are closed and opened at each reload.
 #[test]
 fn under_load_every_connection_is_accounted_for() {
-    for processes in ["one"] {
+    for processes in PROCESSES {
         let setting = Setting::new();
         let addr = net::free_addr();
         let text = |name: &str, extra: &str| {
@@ -226,7 +229,7 @@ fn started_by_flags_it_goes_on() {
 /// Seen to fail: with the listeners closed at once.
 #[test]
 fn new_clients_are_served_while_it_waits() {
-    for processes in ["one"] {
+    for processes in PROCESSES {
         let setting = Setting::new();
         let launch = Launch::serve(&setting.tree.at("one")).processes(processes);
         let server = launch.args(["--drain-wait", "3600"]).arg("-v").start();
