@@ -3,28 +3,31 @@
 mod cache;
 pub(crate) mod connection;
 mod deadline_timer;
-mod files;
+mod entry;
+mod file_body;
+mod listing;
 mod local;
+mod lookup;
+mod open;
 pub(crate) mod options;
+mod pages;
 mod parts;
 mod respond;
+mod rules;
 mod send;
+mod site;
 
-use std::cell::RefCell;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
-use annulus::fs::Dir;
-use annulus::transfer::Road;
-use cache::Cache;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+pub(crate) use site::Site;
 
 use crate::exit::Failure;
-use crate::http::date::DateCache;
-use crate::log::access::AccessLog;
-use crate::serve::options::ServeArgs;
+
+/// What the names of hidden files begin with.
+const HIDDEN: &[u8] = b".";
 
 /// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger ones
 /// are spliced.
@@ -53,46 +56,6 @@ pub(crate) const SEND_STEP: u64 = 2 * 1024 * 1024;
 
 /// How long a client that connected just before the end may take to send its first request.
 pub(crate) const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// What the connections of one core share.
-pub(crate) struct Site {
-    root: Dir,
-    road: Road,
-    dates: RefCell<DateCache>,
-    cache: Rc<Cache>,
-    access: Rc<AccessLog>,
-    /// Where heads are written, one at a time, before they are copied to where they leave from.
-    scratch: RefCell<Vec<u8>>,
-}
-
-impl Site {
-    /// The files that `args` say, on the current core; bulk goes by `road`.
-    ///
-    /// # Errors
-    /// The directory is not there any more, or cannot be read.
-    pub(crate) async fn open(args: &ServeArgs, road: Road, access: Rc<AccessLog>) -> Result<Self, Failure> {
-        let root = Dir::open(&args.root).await?;
-        let device = local::device(&root).map_err(|e| {
-            Failure::input(format!("cannot ask for the file system of {}: {e}", args.root.display()))
-        })?;
-        Ok(Site {
-            root,
-            road,
-            dates: RefCell::default(),
-            cache: Rc::new(Cache::new(device)),
-            access,
-            scratch: RefCell::default(),
-        })
-    }
-
-    /// Has `write` write something, and `read` read it.
-    fn written<T>(&self, write: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(&[u8]) -> T) -> T {
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        write(&mut scratch);
-        read(&scratch)
-    }
-}
 
 /// Makes sure, before anything starts, that `root` is a directory whose files can be reached.
 ///
