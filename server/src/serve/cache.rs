@@ -3,8 +3,8 @@
 //! To open a file beneath ROOT and close it again costs more than to send a small one, and to see that its name still
 //! stands for it a fraction of that. So a file that is asked for again stays open for a second, and each time that it is
 //! asked for its name is looked up (`fstatat(2)`): device, inode, size, times, owner and permissions must be those of the
-//! file that was entry. A file that was replaced, written to, made unreadable or removed is entry anew by the very next
-//! request, and its bytes are read anew for every request. Requests that are handled in one turn of the core share a look:
+//! file that was opened. A file that was replaced, written to, made unreadable or removed is opened anew by the very next
+//! request, and its bytes are read anew for every request. Requests that are handled in one tick of the core share a look:
 //! all of them had come before it. What a look at the name cannot tell, that a directory on the way
 //! was replaced by a symbolic link to itself out of ROOT, ends with the second.
 //!
@@ -53,7 +53,7 @@ struct Kept {
     path: Box<[u8]>,
     entry: Entry,
     stat: Stat,
-    /// The turn of the core in which its name was looked at last; 0 for none.
+    /// The tick of the core in which its name was looked at last; 0 for none.
     looked: u64,
     until: Instant,
 }
@@ -62,7 +62,7 @@ impl Cache {
     /// An empty table, for files of the file system `device`, if of any.
     pub(super) fn new(device: Option<u64>) -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let count = places(limit, annulus::core::count() as u64);
+        let count = places(limit, annulus::cores::count() as u64);
         Self {
             places: RefCell::new((0..count).map(|_| Place::default()).collect()),
             swept: Cell::new(false),
@@ -88,9 +88,9 @@ impl Cache {
         let place = place(&mut places, sum(path));
         let is_it = |kept: &&mut Kept| *kept.path == *path && kept.entry.facts.coding == coding;
         let kept = place.kept.as_mut().filter(is_it)?;
-        let turn = annulus::core::turn();
-        if kept.looked == turn || root.stat_now(wanted.path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
-            kept.looked = turn;
+        let tick = annulus::cores::tick();
+        if kept.looked == tick || root.stat_now(wanted.path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
+            kept.looked = tick;
             return Some(kept.entry.clone());
         }
         // What there is now is for an open to find out.
@@ -112,7 +112,7 @@ impl Cache {
             return;
         }
         let until = Instant::now() + KEEP;
-        // The ring may have found its name before this turn.
+        // The ring may have found its name before this tick.
         place.kept = Some(Kept { path: bytes.into(), entry: entry.clone(), stat, looked: 0, until });
         drop(places);
         if !self.swept.replace(true) {

@@ -16,13 +16,14 @@ mod respond;
 mod rules;
 mod send;
 mod site;
+pub(crate) mod sites;
 
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-pub(crate) use site::Site;
+pub(crate) use site::{Site, Sites};
 
 use crate::exit::Failure;
 
