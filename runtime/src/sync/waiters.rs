@@ -74,7 +74,8 @@ impl Waiters {
         let Some(last) = self.queue.borrow().back().map(|(ticket, _)| *ticket) else { return };
         let mut next = self.first();
         while let Some(ticket) = next.filter(|ticket| *ticket <= last) {
-            self.wake(ticket);
+            // One that panics keeps the others from nothing.
+            contained("a waker", || self.wake(ticket));
             let queue = self.queue.borrow();
             let place = queue.partition_point(|(other, _)| *other <= ticket);
             next = queue.get(place).map(|(ticket, _)| *ticket);
