@@ -151,7 +151,7 @@ fn recv_of_datagrams() {
         let (near, far) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
         let to = near.local_addr()?;
         let wait = |near: Rc<UdpSocket>| async move { drop(near.recv().await.unwrap()) };
-        each_gets_one(near, wait, || async { drop(far.send_to("x", to).await.unwrap()) }).await;
+        each_gets_one(near, wait, || async { assert_eq!(far.send_to("x", to).await.unwrap(), "x") }).await;
         Ok(())
     });
 }
@@ -190,7 +190,7 @@ fn a_pipe_that_is_read_and_one_that_is_full() {
         let wait = |reader: Rc<annulus::pipe::PipeReader>| async move {
             drop(reader.read(Vec::with_capacity(1)).await.unwrap());
         };
-        each_gets_one(reader, wait, || async { drop(writer.write("x").await.unwrap()) }).await;
+        each_gets_one(reader, wait, || async { assert_eq!(writer.write("x").await.unwrap().0, 1) }).await;
         let (reader, writer) = pipe()?;
         let size = reader.size()?;
         writer.write_all(vec![0; size]).await?;
