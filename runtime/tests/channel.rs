@@ -127,7 +127,7 @@ fn a_dropped_receiver_gives_messages_back_and_drops_what_was_queued() {
     on_one_core(|| async {
         let dropped = Arc::new(AtomicUsize::new(0));
         let message = || Dropped(Arc::clone(&dropped));
-        let (sender, mut receiver) = bounded(2);
+        let (sender, receiver) = bounded(2);
         sender.try_send(message()).unwrap();
         sender.try_send(message()).unwrap();
         let waits = annulus::spawn({
@@ -236,7 +236,7 @@ fn a_core_ends_while_senders_wait_for_room() {
         .build()
         .unwrap()
         .start(|| async {
-            let (sender, mut receiver) = bounded::<u32>(1);
+            let (sender, receiver) = bounded::<u32>(1);
             annulus::spawn(async move {
                 let _receiver = receiver;
                 std::future::pending::<()>().await;
@@ -268,7 +268,7 @@ impl Drop for Bomb {
 #[test]
 fn a_destructor_that_panics_keeps_nobody_waiting() {
     on_one_core(|| async {
-        let (sender, mut receiver) = bounded(2);
+        let (sender, receiver) = bounded(2);
         let dropped = Arc::new(AtomicUsize::new(0));
         assert!(sender.try_send((Bomb(true), None)).is_ok());
         assert!(sender.try_send((Bomb(false), Some(Dropped(Arc::clone(&dropped))))).is_ok());
