@@ -224,11 +224,11 @@ fn blocks_of_the_pool() {
 #[test]
 fn the_stop_is_told_to_all() {
     on_one_core(|| async {
-        let waits = || spawn(annulus::core::stopping());
+        let waits = || spawn(annulus::cores::stopping());
         let (first, second, third) = (waits(), waits(), waits());
         settle().await;
         drop(second);
-        annulus::core::handle().stop();
+        annulus::cores::handle().stop();
         for waits in [first, third] {
             timeout(PATIENCE, waits).await.expect("told of the stop").unwrap();
         }
