@@ -12,6 +12,7 @@ use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, Site
 use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
+use crate::lifecycle::{self, Stage};
 use crate::lingering_close::lingering_close;
 use crate::listen::client::Client as Accepted;
 use crate::log::access;
@@ -109,7 +110,9 @@ async fn serve_requests<F: Family>(
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
-                let is_last = annulus::cores::is_stopping() || sites.is_superseded();
+                let is_last = annulus::cores::is_stopping()
+                    || sites.is_superseded()
+                    || lifecycle::stage() > Stage::Ready;
                 let after = if is_last { After::Close } else { request.after };
                 let answered = respond::answer(client, site, &request, after).await;
                 note(client, site, &inbox, began);
