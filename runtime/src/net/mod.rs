@@ -19,7 +19,7 @@ mod room;
 mod send;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
-mod sys;
+pub(crate) mod sys;
 mod tcp;
 mod udp;
 mod unix;

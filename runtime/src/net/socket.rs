@@ -222,6 +222,14 @@ impl Socket {
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
     }
 
+    /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): what was not sent is thrown away. A Unix socket knows no
+    /// reset, and stays as it is.
+    pub(crate) fn abort(&self) {
+        if let Err(e) = zero_copy::disconnect(self.fd()) {
+            tracing::trace!("a connection cannot be reset: {e}");
+        }
+    }
+
     /// Says whether closing it may take long.
     pub(super) fn set_lingers(&self, lingers: bool) {
         self.lingers.set(lingers);
