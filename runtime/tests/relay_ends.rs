@@ -65,12 +65,7 @@ fn cases() -> Vec<Case> {
                     for down in [0, 1000, BULK] {
                         for late in [false, true] {
                             if (client, upstream) != (Stays, Stays) {
-                                cases.push(Case {
-                                    road,
-                                    ends: [client, upstream],
-                                    bytes: [up, down],
-                                    late,
-                                });
+                                cases.push(Case { road, ends: [client, upstream], bytes: [up, down], late });
                             }
                         }
                     }
@@ -137,7 +132,9 @@ fn play(
                 match stream.read(&mut piece) {
                     Ok(0) => return (total, Finds::End),
                     Ok(n) => total += n,
-                    Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return (total, Finds::Reset),
+                    Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => {
+                        return (total, Finds::Reset);
+                    }
                     Err(e) => panic!("after {total} bytes: {e}"),
                 }
             }

@@ -17,9 +17,9 @@ use rustix::process::{Resource, getrlimit};
 use crate::core::Core;
 use crate::error::os;
 use crate::net::SocketFd;
-use crate::op::{Asked, ask};
 use crate::op::poll::Ready;
 use crate::op::splice::Splice;
+use crate::op::{Asked, ask};
 
 /// Size asked for. 16 of them are half of what an unprivileged user may hold.
 const PIPE_SIZE: usize = 1 << 20;

@@ -31,13 +31,7 @@ pub struct RelayLimits {
 
 impl Default for RelayLimits {
     fn default() -> Self {
-        Self {
-            idle: None,
-            half_closed: None,
-            lifetime: None,
-            drain: Duration::from_secs(30),
-            min_rate: None,
-        }
+        Self { idle: None, half_closed: None, lifetime: None, drain: Duration::from_secs(30), min_rate: None }
     }
 }
 
@@ -217,7 +211,10 @@ mod tests {
     fn a_busy_relay_ends_at_the_end_of_its_life() {
         let limits =
             RelayLimits { idle: Some(7 * SECOND), lifetime: Some(60 * SECOND), ..RelayLimits::default() };
-        assert_eq!(lives(&limits, |t| (Phase::Open, t.as_millis() as u64, 0)), Some((Limit::Lifetime, 60 * SECOND)));
+        assert_eq!(
+            lives(&limits, |t| (Phase::Open, t.as_millis() as u64, 0)),
+            Some((Limit::Lifetime, 60 * SECOND))
+        );
     }
 
     /// Seen to fail: with one slow window being enough, the burst's tail ends it.
@@ -234,7 +231,13 @@ mod tests {
         let fast = |t: Duration| (Phase::Open, t.as_millis() as u64 * 2, 0);
         assert_eq!(lives(&limits, fast).unwrap().0, Limit::Lifetime);
         let burst = |t| {
-            let moved = if t > 7 * SECOND { 100_001 } else if t > SECOND { 100_000 } else { 0 };
+            let moved = if t > 7 * SECOND {
+                100_001
+            } else if t > SECOND {
+                100_000
+            } else {
+                0
+            };
             (Phase::Open, moved, 0)
         };
         assert_eq!(lives(&limits, burst).unwrap().0, Limit::Idle);

@@ -114,7 +114,12 @@ impl Direction {
     }
 
     /// Goes on until it has to wait, or has nothing to do. An error is for the report; the state knows of it already.
-    pub(super) fn poll(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> Option<(Side, io::Error)> {
+    pub(super) fn poll(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Option<(Side, io::Error)> {
         loop {
             let step = state.next(io.d);
             if step != self.step {
@@ -152,17 +157,16 @@ impl Direction {
     }
 
     /// Gives what is held, and takes more, until something has to be waited for.
-    fn carry(
-        &mut self,
-        io: Joint<'_>,
-        state: &mut State,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
+    fn carry(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             ready!(self.settle(io, state, cx))?;
             if !self.rest.is_empty() {
-                let send =
-                    Send { socket: Rc::clone(io.into), buf: std::mem::take(&mut self.rest), from: 0, flags: 0 };
+                let send = Send {
+                    socket: Rc::clone(io.into),
+                    buf: std::mem::take(&mut self.rest),
+                    from: 0,
+                    flags: 0,
+                };
                 self.in_flight = InFlight::Send(asked(send, cx), 0);
                 continue;
             }
@@ -393,7 +397,9 @@ impl Direction {
     fn emptied(&mut self, io: Joint<'_>, state: &mut State, emptied: io::Result<usize>) -> io::Result<()> {
         let n = match emptied {
             Ok(n) => n as u64,
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(());
+            }
             Err(e) => return Err(e),
         };
         state.gave(io.d, n);
@@ -472,7 +478,8 @@ impl Direction {
     /// Looks out for the failure of the source while the target has no room. What was received before the failure is still to
     /// be taken. The ring's poll speaks of a source's end too, and then of nothing more.
     fn watch(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> Option<(Side, io::Error)> {
-        let is_blocked = matches!(self.in_flight, InFlight::Writable(_) | InFlight::Send(..) | InFlight::Empty(_));
+        let is_blocked =
+            matches!(self.in_flight, InFlight::Writable(_) | InFlight::Send(..) | InFlight::Empty(_));
         match &mut self.watch {
             Watch::Off if is_blocked => {
                 self.watch = Watch::Armed(wait(io.from, Ready::Gone, cx));
