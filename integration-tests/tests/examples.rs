@@ -51,6 +51,24 @@ fn load_with(args: &[&str], url: &str) {
     assert!(requests >= 64, "{said}");
 }
 
+/// A `main` that returns the runtime's error ends with its line, as the program annulus does, and not with its fields.
+///
+/// Seen to fail: with `Debug` of [`annulus::Error`] derived.
+#[test]
+fn an_example_that_fails_says_what_on_what_and_why_in_a_line() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let program = annulus_integration_tests::bin::example("echo");
+    let ended = Command::new(program).arg(&address).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("Error: ")).collect();
+    assert_eq!((ended.status.code(), lines.len()), (Some(1), 1), "{said}");
+    for word in [address.as_str(), "Address already in use"] {
+        assert!(lines[0].contains(word), "{said}");
+    }
+    assert!(!lines[0].contains(['{', '}']), "the error's fields: {said}");
+}
+
 #[test]
 fn echo_gives_back_what_it_gets() {
     let server = start("echo");

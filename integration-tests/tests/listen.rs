@@ -237,3 +237,90 @@ fn a_port_is_free_again_at_once_when_the_server_before_has_ended() {
         open.must_be_closed();
     }
 }
+
+/// Lines that say where it listens, as they have come so far.
+fn listening_lines(server: &Server) -> Vec<String> {
+    server.err().so_far().into_iter().filter(|line| line.contains("listening on")).collect()
+}
+
+#[test]
+fn several_addresses_have_a_line_each_in_the_order_given() {
+    let (tree, sample) = tree();
+    let path = tree.at("socket");
+    let unix = format!("unix:{}", path.display());
+    let listen = ["--listen", "127.0.0.1:0", "--listen", &unix, "--listen", "127.0.0.1:0"];
+    let server =
+        Launch::new().arg("serve").arg(tree.root()).args(listen).args(["--unix-mode", "600"]).start();
+    let mut seen = 0;
+    let count = |line: &str| {
+        seen += usize::from(line.contains("listening on"));
+        (seen == 3).then_some(())
+    };
+    server.err().wait_for("the last line", count);
+    let lines = listening_lines(&server);
+    let addresses: Vec<&str> =
+        lines.iter().filter_map(|line| line.strip_prefix("annulus: listening on ")).collect();
+    assert_eq!(addresses[1], unix, "{lines:#?}");
+    for address in [addresses[0], addresses[2]] {
+        assert_eq!(curl::sum(&format!("{address}{}", sample.path)), sample.sum);
+    }
+    assert_ne!(addresses[0], addresses[2]);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&path.metadata().expect("the socket's file").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let socket = path.to_str().expect("a path");
+    let size = curl::must([
+        "--unix-socket",
+        socket,
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{size_download}",
+        &format!("http://name{}", sample.path),
+    ]);
+    assert_eq!(size, sample.sum.len.to_string());
+    server.stop();
+    assert!(!path.exists(), "the socket's file is taken away");
+}
+
+/// A port alone is all addresses of both families, and so is `[::]`, whatever the system's default.
+#[test]
+fn a_port_alone_is_both_families() {
+    let (tree, sample) = tree();
+    let has_v6 = TcpListener::bind("[::1]:0").is_ok();
+    for listen in ["0", ":0", "[::]:0"] {
+        if !has_v6 && listen == "[::]:0" {
+            continue;
+        }
+        let server = Launch::serve(tree.root()).listen(listen).start();
+        assert_eq!(server.addr().is_ipv6(), has_v6, "{}", server.line());
+        assert_eq!(curl::sum(&format!("http://127.0.0.1:{}{}", server.port(), sample.path)), sample.sum);
+        if has_v6 {
+            assert_eq!(curl::sum(&format!("http://[::1]:{}{}", server.port(), sample.path)), sample.sum);
+        }
+        server.stop();
+    }
+}
+
+/// `[::]` leaves IPv4 to a listener that says 0.0.0.0, so that both may be written down.
+#[test]
+fn both_families_may_be_written_apart() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("note: no IPv6 on this machine");
+        return;
+    }
+    let (tree, sample) = tree();
+    let port = net::free_addr().port();
+    let (v4, v6) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
+    for pair in [[&v4, &v6], [&v6, &v4]] {
+        let server = Launch::new()
+            .arg("serve")
+            .arg(tree.root())
+            .args(["--listen", pair[0], "--listen", pair[1]])
+            .start();
+        for host in ["127.0.0.1", "[::1]"] {
+            assert_eq!(curl::sum(&format!("http://{host}:{port}{}", sample.path)), sample.sum);
+        }
+        server.stop();
+    }
+}

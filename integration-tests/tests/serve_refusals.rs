@@ -52,13 +52,34 @@ fn other_methods_are_405_with_allow() {
     let tree = Tree::new();
     tree.file("file.txt", 10);
     let server = Launch::serve(tree.root()).start();
-    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
-        let mut client = Client::connect(server.addr());
+    let mut client = Client::connect(server.addr());
+    for (method, status) in [
+        ("POST", 405),
+        ("PUT", 405),
+        ("DELETE", 405),
+        ("PATCH", 405),
+        ("TRACE", 405),
+        ("PROPFIND", 405),
+        ("get", 501),
+        ("FETCH", 501),
+    ] {
         client.send(http::request(method, "/file.txt")).expect("sending");
-        let head = client.head().expect("an answer");
-        assert_eq!(head.status, 405, "{method}");
-        assert_eq!(head.field("allow"), Some("GET, HEAD"), "{method}");
+        let head = client.response().expect("an answer").head;
+        assert_eq!(head.status, status, "{method}");
+        assert_eq!(head.field("allow"), (status == 405).then_some("GET, HEAD, OPTIONS"), "{method}");
     }
+    for target in ["/file.txt", "*", "/missing"] {
+        client.send(http::request("OPTIONS", target)).expect("sending");
+        let head = client.head().expect("an answer");
+        assert_eq!((head.status, head.field("allow")), (204, Some("GET, HEAD, OPTIONS")), "{target}");
+        assert_eq!(head.field("content-length"), None, "{target}");
+    }
+    // After all that the connection lives.
+    assert_eq!(client.get("/file.txt").body.len(), 10);
+    for request in ["POST * HTTP/1.1", "DELETE /../x HTTP/1.1", "FETCH x HTTP/1.1", "OPTIONS /%00 HTTP/1.1"] {
+        assert_eq!(status(server.addr(), format!("{request}\r\nHost: localhost\r\n\r\n")), 400, "{request}");
+    }
+    assert_eq!(status(server.addr(), "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n"), 405);
     assert_eq!(curl::status(&["--request", "DELETE"], &server.url("/file.txt")), 405);
     assert_eq!(curl::status(&["--data", "some=body"], &server.url("/file.txt")), 405);
     assert!(tree.at("file.txt").exists());
@@ -74,15 +95,24 @@ fn the_body_of_a_refused_request_is_not_taken_for_the_next_request() {
     let bodies = [
         format!("Content-Length: {}\r\n\r\n{smuggled}", smuggled.len()),
         format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len()),
+        format!("Transfer-Encoding: gzip\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: gzip, chunked\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: chunked, chunked\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{smuggled}"),
+        format!("Content-Length: {}\r\nExpect: 100-continue\r\n\r\n{smuggled}", 1 << 30),
     ];
     for body in &bodies {
-        for method in ["POST", "GET"] {
+        for method in ["POST", "GET", "DELETE", "X"] {
             let mut client = Client::connect(server.addr());
             client.send(format!("{method} /missing HTTP/1.1\r\nHost: localhost\r\n{body}")).expect("sending");
             client.finish_sending().expect("ending our side");
             let answer = client.bytes_to_close().expect("the server closes");
             let answer = String::from_utf8_lossy(&answer);
-            assert!(answer.starts_with("HTTP/1.1 4"), "{method}: {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 501"),
+                "{method}: {answer}"
+            );
             assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{method}: {answer}");
             assert!(!answer.contains("the smuggled answer"), "{method}: {answer}");
         }
@@ -90,29 +120,187 @@ fn the_body_of_a_refused_request_is_not_taken_for_the_next_request() {
     server.stop();
 }
 
+/// Bodies that nobody wants are read and thrown away, and the connection goes on; who would send too much is told.
 #[test]
-fn dots_that_climb_are_400_however_they_are_written() {
+fn bodies_are_thrown_away_up_to_a_limit() {
     let tree = Tree::new();
-    tree.dir("dir");
     tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    let mut client = Client::connect(server.addr());
+    let body = vec![b'\n'; 1 << 20];
+    let chunks: Vec<u8> = body
+        .chunks(100_000)
+        .flat_map(|chunk| [format!("{:x};name=value\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat())
+        .chain(*b"0\r\nTrailer: x\r\n\r\n")
+        .collect();
+    for (method, expected) in [("GET", 200), ("POST", 405), ("X", 501)] {
+        for (field, body) in [
+            (format!("Content-Length: {}", body.len()), &body),
+            ("Transfer-Encoding: chunked".to_owned(), &chunks),
+        ] {
+            client
+                .send(format!("{method} /file.txt HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n"))
+                .expect("sending");
+            client.send(body).expect("sending");
+            assert_eq!(client.response().expect("an answer").head.status, expected, "{method} {field}");
+        }
+    }
+    assert_eq!(client.get("/file.txt").body.len(), 10);
+    for field in ["Content-Length: 1048577\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n100001\r\n"] {
+        let mut client = Client::connect(server.addr());
+        client.send(format!("POST /file.txt HTTP/1.1\r\nHost: localhost\r\n{field}")).expect("sending");
+        let response = client.response().expect("an answer");
+        assert_eq!(
+            (response.head.status, response.head.field("connection")),
+            (413, Some("close")),
+            "{field}"
+        );
+        client.must_be_closed();
+    }
+    server.stop();
+}
+
+#[test]
+fn who_waits_for_100_continue_gets_it_or_the_answer() {
+    let tree = Tree::new();
+    tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    let mut client = Client::connect(server.addr());
+    let ask = |method: &str, expect: &str| {
+        format!(
+            "{method} /file.txt HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nExpect: {expect}\r\n\r\n"
+        )
+    };
+    client.send(ask("GET", "100-continue")).expect("sending");
+    assert_eq!(client.head().expect("an interim answer").status, 100);
+    client.send("abc").expect("sending");
+    assert_eq!(client.response().expect("an answer").head.status, 200);
+    // Who does not wait is not told.
+    client.send(ask("GET", "100-continue") + "abc").expect("sending");
+    assert_eq!(client.response().expect("an answer").head.status, 200);
+    for (method, expect, status) in [("PUT", "100-continue", 405), ("GET", "202-accepted", 417)] {
+        let mut client = Client::connect(server.addr());
+        client.send(ask(method, expect)).expect("sending");
+        let response = client.response().expect("an answer");
+        assert_eq!((response.head.status, response.head.field("connection")), (status, Some("close")));
+        client.must_be_closed();
+    }
+    // curl waits a second for it, and then does not: an upload is refused at once.
+    tree.file("upload.bin", 2 << 20);
+    let upload = tree.at("upload.bin");
+    let args = ["--upload-file", upload.to_str().unwrap(), "--header", "Expect: 100-continue"];
+    assert_eq!(curl::status(&args, &server.url("/new.bin")), 413);
+    server.stop();
+}
+
+#[test]
+fn hosts_are_as_rfc_3986_has_them() {
+    let tree = Tree::new();
+    tree.file("file.txt", 10);
+    let server = Launch::serve(tree.root()).start();
+    let with = |lines: &str| status(server.addr(), format!("GET /file.txt HTTP/1.1\r\n{lines}\r\n"));
+    for host in ["", "localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:8080", "[v1.a]", "a_b", "%41b", "a:"] {
+        assert_eq!(with(&format!("Host: {host}\r\n")), 200, "{host}");
+    }
+    for host in
+        ["a b", "u@h", "a/b", "[::1", "[1]", "a:b", "a:65536", "%zz", "a\tb", "a,b:c", "a\"b", "http://a"]
+    {
+        assert_eq!(with(&format!("Host: {host}\r\n")), 400, "{host}");
+    }
+    assert_eq!(with(""), 400);
+    assert_eq!(with("Host: a\r\nHost: a\r\n"), 400);
+    server.stop();
+}
+
+#[test]
+fn dots_that_climb_out_are_400_however_they_are_written_and_others_are_resolved() {
+    let tree = Tree::new();
+    tree.dir("dir/sub");
+    tree.bytes("file.txt", b"0123456789");
     let server = Launch::serve(tree.root()).start();
     let paths = [
         "/..",
         "/../",
         "/../etc/passwd",
-        "/dir/../file.txt",
-        "/dir/..",
+        "/../file.txt",
         "/dir/../../etc/passwd",
+        "/dir/../../file.txt",
         "/%2e%2e/etc/passwd",
         "/%2E%2e/etc/passwd",
         "/.%2e/etc/passwd",
-        "/dir/%2e%2e/file.txt",
+        "//../etc/passwd",
+        "/./../etc/passwd",
         "/dir%2f..%2f..%2fetc/passwd",
         "/..%2fetc/passwd",
     ];
     for path in paths {
         assert_eq!(curl::status(&["--path-as-is"], &server.url(path)), 400, "{path}");
         assert_eq!(curl::status(&["--path-as-is", "--head"], &server.url(path)), 400, "HEAD {path}");
+    }
+    for path in [
+        "/dir/../file.txt",
+        "/dir/%2e%2e/file.txt",
+        "/dir/.%2E/./file.txt",
+        "/dir/sub/../../file.txt",
+        "/missing/../file.txt",
+        "//dir/..//file.txt",
+    ] {
+        assert_eq!(curl::must(["--path-as-is", &server.url(path)]), "0123456789", "{path}");
+    }
+    server.stop();
+}
+
+/// Escapes of all kinds that other servers fell for: none leads to a file that is not below the root.
+#[test]
+fn a_battery_of_escapes_leads_nowhere() {
+    let outside = Tree::new();
+    outside.bytes("secret.txt", b"not for you");
+    outside.dir("root");
+    std::fs::write(outside.at("root/file.txt"), "for you").expect("a file of our own");
+    let server = Launch::serve(&outside.at("root")).start();
+    let targets = [
+        "/../secret.txt",
+        "/..;/secret.txt",
+        "/..%00/secret.txt",
+        "/..%5csecret.txt",
+        "/..\\secret.txt",
+        "/%c0%ae%c0%ae/secret.txt",
+        "/%e0%80%ae%e0%80%ae/secret.txt",
+        "/%f0%80%80%ae%f0%80%80%ae/secret.txt",
+        "/..%c0%afsecret.txt",
+        "/..%252fsecret.txt",
+        "/%252e%252e/secret.txt",
+        "/%2e%2e%2fsecret.txt",
+        "/.%00./secret.txt",
+        "/..%ff/secret.txt",
+        "/....//secret.txt",
+        "/.../secret.txt",
+        "/%u002e%u002e/secret.txt",
+        "/x/../../secret.txt",
+        "/file.txt/../../secret.txt",
+        "/file.txt%2f..%2f..%2fsecret.txt",
+        "//../secret.txt",
+        "http://localhost/../secret.txt",
+        "http://localhost/%2e%2e/secret.txt",
+        "http://localhost",
+        "file:///etc/passwd",
+        "/?/../../secret.txt",
+        "?/../secret.txt",
+        "../secret.txt",
+        "secret.txt",
+        "//etc/passwd",
+        "/proc/self/root/etc/passwd",
+        "/..?",
+    ];
+    for target in targets {
+        let mut client = Client::connect(server.addr());
+        client
+            .send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            .expect("sending");
+        let answer = client.bytes_to_close().expect("the server closes");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 4"), "{target}: {answer}");
+        assert!(!answer.contains("not for you") && !answer.contains("root:"), "{target}: {answer}");
     }
     server.stop();
 }
@@ -163,6 +351,10 @@ fn a_head_without_an_end_is_refused_before_it_fills_the_memory() {
     let sample = tree.file("file.txt", 10);
     let server = Launch::serve(tree.root()).start();
     let mut client = Client::connect(server.addr());
+    // A hundred header lines are everyday.
+    let lines: String = (0..100).map(|i| format!("X-{i}: some value or other\r\n")).collect();
+    client.send(format!("GET /file.txt HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).expect("sending");
+    assert_eq!(client.response().expect("an answer").head.status, 200);
     client.send("GET /file.txt HTTP/1.1\r\nHost: localhost\r\n").expect("sending");
     let line = format!("X-More: {}\r\n", "x".repeat(1000));
     // 16 MiB of it. The server may close before the end, which sending sees as an error; or answer, and read on to the end so

@@ -17,8 +17,8 @@ pub enum ErrorKind {
     Io,
 }
 
-/// A failure: `Display` is one line with cause and remedy; `source()` is the system's error where there was one.
-#[derive(Debug)]
+/// A failure: `Display` is one line with cause and remedy; `source()` is the system's error where there was one. `Debug` is the same
+/// line, because that is what a `main` that returns it ends with; `{:#?}` prints the fields.
 pub struct Error {
     kind: ErrorKind,
     text: String,
@@ -61,8 +61,33 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, text, source } = self;
+        if f.alternate() {
+            let mut fields = f.debug_struct("Error");
+            return fields.field("kind", kind).field("text", text).field("source", source).finish();
+        }
+        f.write_str(text)
+    }
+}
+
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         self.source.as_ref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail: with `Debug` derived, which prints the fields.
+    #[test]
+    fn what_main_ends_with_is_one_line() {
+        let refused = io::Error::from_raw_os_error(libc::EPERM);
+        let error = Error::io("cannot bind memory", refused, "allow mbind");
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert!(format!("{error:#?}").contains("kind: Io"));
     }
 }

@@ -7,6 +7,7 @@
 
 use std::{io, io::Read, ops::Range, path::Path};
 
+use crate::region::headroom::{self, Headroom};
 use crate::{Error, Result, sys, verify};
 
 /// One mapping of the image.
@@ -32,7 +33,8 @@ pub enum Kind {
     Code,
 }
 
-/// Gives the process copies of its own of everything in its image that is read or written, and says what the image consists of. The
+/// Gives the process copies of its own of everything in its image that is read or written, and says what the image consists of: the
+/// mappings that the loader made of the program, its libraries and itself (dl_iterate_phdr(3)), and no other file's. The
 /// copies lie where the calling thread's CPU and memory policy put them; [`where_pages_lie`](crate::verify::where_pages_lie) tells.
 /// What cannot be copied stays as it is, with a line in the log. The process ends by SIGABRT, with a line on stderr, where the kernel has
 /// no memory left when it moves a copy to its place, and has unmapped what was there; by SIGSEGV, where that is what the C library needs
@@ -40,10 +42,16 @@ pub enum Kind {
 ///
 /// Call it first in `main`.
 ///
+/// # Safety
+/// Until it returns nothing else in the process maps, unmaps or protects memory, or loads a library: no signal handler, and no thread that
+/// is not in /proc/self/task (a child of vfork(2)). The loader's mappings are as the loader left them: nobody has put memory of
+/// a device, or memory that is to be seen in the file, in the place of a part of them.
+///
 /// # Errors
 /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the process has other threads, which might change the mappings meanwhile;
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc cannot be read.
-pub fn bring_here() -> Result<Vec<Segment>> {
+/// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when the machine or a control group has not so much memory left, and nothing was
+/// copied; [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc cannot be read.
+pub unsafe fn bring_here() -> Result<Vec<Segment>> {
     const PROC: &str = "is /proc mounted and readable?";
     let read = |path: &str| {
         std::fs::read_to_string(path).map_err(|e| Error::io(format_args!("cannot read {path}"), e, PROC))
@@ -55,12 +63,15 @@ pub fn bring_here() -> Result<Vec<Segment>> {
             "the image can be copied only before the process has other threads; do it first in main",
         ));
     }
-    let image: Vec<Segment> = read("/proc/self/maps")?.lines().filter_map(segment).collect();
+    let loaded = sys::loaded_segments();
+    let maps = read("/proc/self/maps")?;
+    let image: Vec<_> = maps.lines().filter_map(segment).filter(|s| is_loaded(s, &loaded)).collect();
+    has_room(&image, &headroom::bytes()?)?;
     for segment in &image {
         let range = segment.addresses.clone();
         let copied = match segment.kind {
-            // SAFETY: the mapping is private and nobody can write to it, so it holds the same afterwards; this is the only thread, so
-            // nobody maps or protects anything else there meanwhile.
+            // SAFETY: the mapping is private and nobody can write to it, so it holds the same afterwards; the loader made it. This is the
+            // only thread, and the caller promises that nobody maps or protects anything else there meanwhile.
             Kind::Constants => unsafe { copy(range) },
             Kind::Variables => sys::populate(range),
             Kind::Code => Ok(()),
@@ -70,6 +81,24 @@ pub fn bring_here() -> Result<Vec<Segment>> {
         }
     }
     Ok(image)
+}
+
+/// Whether a mapping is a part of what the loader mapped. Neighbours of one file and one protection are one mapping.
+fn is_loaded(segment: &Segment, loaded: &[Range<usize>]) -> bool {
+    let Range { start, end } = segment.addresses;
+    loaded.iter().any(|range| range.start <= start && end <= range.end)
+}
+
+/// Whether copies of all that is copied fit into what can still be taken.
+fn has_room(image: &[Segment], room: &Headroom) -> Result<()> {
+    let wanted: usize = image.iter().filter(|s| s.kind != Kind::Code).map(|s| s.addresses.len()).sum();
+    if wanted as u64 <= room.bytes {
+        return Ok(());
+    }
+    Err(Error::platform(format!(
+        "copies of the program's constants and variables take {wanted} bytes, and {} are left {}; free memory or raise the limit",
+        room.bytes, room.limit
+    )))
 }
 
 /// # Safety
@@ -152,6 +181,37 @@ mod tests {
         unsafe { sys::unmap(gap + 4096..gap + 8192) }.unwrap();
         let error = read(gap..gap + 8192, &mut vec![0; 8192]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+    }
+
+    fn constants(addresses: Range<usize>) -> Segment {
+        Segment { file: "x".to_owned(), kind: Kind::Constants, addresses }
+    }
+
+    /// Seen to fail: with `is_loaded` true for everything.
+    #[test]
+    fn what_the_loader_did_not_map_is_no_part_of_the_image() {
+        let loaded = sys::loaded_segments();
+        static CONSTANT: u64 = 7;
+        let page = (&raw const CONSTANT).addr() / 4096 * 4096;
+        assert!(is_loaded(&constants(page..page + 4096), &loaded), "{page:x}: {loaded:x?}");
+        // A mapping that no library is in.
+        let other = sys::map(8192).unwrap().as_ptr().addr();
+        assert!(!is_loaded(&constants(other..other + 8192), &loaded));
+        // Nor one that goes beyond what was loaded.
+        let last = loaded.iter().map(|range| range.end).max().unwrap();
+        assert!(!is_loaded(&constants(last - 4096..last + 4096), &loaded));
+        // SAFETY: the mapping is this test's.
+        unsafe { sys::unmap(other..other + 8192) }.unwrap();
+    }
+
+    #[test]
+    fn an_image_that_memory_is_too_small_for_is_refused_whole() {
+        let image = [constants(0..4096), Segment { kind: Kind::Code, ..constants(4096..1 << 30) }];
+        let room = |bytes| Headroom { bytes, limit: "on a machine".to_owned() };
+        has_room(&image, &room(4096)).unwrap();
+        let refused = has_room(&image, &room(4095)).unwrap_err();
+        assert_eq!(refused.kind(), crate::ErrorKind::Platform);
+        assert!(refused.to_string().contains("4095 are left on a machine"), "{refused}");
     }
 
     #[test]

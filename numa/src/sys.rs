@@ -473,3 +473,33 @@ pub(crate) fn tls_blocks() -> Vec<Range<usize>> {
     unsafe { libc::dl_iterate_phdr(Some(each), (&raw mut blocks).cast()) };
     blocks
 }
+
+/// Where the loader mapped what it loaded: the pages of the loadable segments of the program, its libraries and the loader itself, those
+/// that touch as one range (dl_iterate_phdr(3)).
+pub(crate) fn loaded_segments() -> Vec<Range<usize>> {
+    unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
+        // SAFETY: dl_iterate_phdr passes a valid record, whose headers stay mapped while it runs, and our own vector; pushing may
+        // allocate, which is allowed under the loader's lock.
+        unsafe {
+            let base = (*info).dlpi_addr as usize;
+            let headers = std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());
+            let loaded = headers.iter().filter(|h| h.p_type == libc::PT_LOAD && h.p_memsz > 0);
+            (*out.cast::<Vec<Range<usize>>>()).extend(loaded.map(|h| {
+                let start = base.wrapping_add(h.p_vaddr as usize);
+                start / page_size() * page_size()
+                    ..start.wrapping_add(h.p_memsz as usize).next_multiple_of(page_size())
+            }));
+        }
+        0
+    }
+    let mut segments: Vec<Range<usize>> = Vec::new();
+    // SAFETY: `each` is called only while this call runs and gets the pointer to `segments` back.
+    unsafe { libc::dl_iterate_phdr(Some(each), (&raw mut segments).cast()) };
+    segments.sort_by_key(|segment| segment.start);
+    segments.dedup_by(|next, earlier| {
+        let touches = next.start <= earlier.end;
+        earlier.end = if touches { earlier.end.max(next.end) } else { earlier.end };
+        touches
+    });
+    segments
+}

@@ -4,7 +4,7 @@
 //!
 //! Seen to fail: with nothing put in place of the constants, they are still mappings of files, and not all of their pages are there.
 
-use std::{collections::BTreeMap, hint::black_box, process::Command};
+use std::{collections::BTreeMap, hint::black_box, os::fd::AsRawFd, process::Command};
 
 use annulus_numa::{
     CpuSet, NodeId,
@@ -56,7 +56,8 @@ fn on_each_node() {
     std::thread::scope(|scope| {
         let (hold, held) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || held.recv());
-        let refused = image::bring_here().expect_err("another thread runs");
+        // SAFETY: nothing else maps or loads anything here.
+        let refused = unsafe { image::bring_here() }.expect_err("another thread runs");
         assert!(refused.to_string().contains("other threads"), "{refused}");
         drop(hold);
     });
@@ -74,7 +75,10 @@ fn on_node(node: NodeId) {
     // As one whose file has capabilities: what of it in /proc is readable for its user only is root's then. Seen to fail, as nobody: with
     // /proc/self/mem opened.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).expect("it may");
-    let image = image::bring_here().expect("one thread");
+    let foreign = MappedFile::new();
+    // SAFETY: the only thread; no handler of a signal is installed.
+    let image = unsafe { image::bring_here() }.expect("one thread");
+    foreign.must_be_its_file_still(&image);
     assert_eq!(sum(), before, "the constants hold what they held");
     let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
     for segment in &image {
@@ -103,6 +107,29 @@ fn on_node(node: NodeId) {
     assert_eq!(caught.expect_err("it panicked").downcast_ref::<i32>(), Some(&7));
     // A thread reads the loader's records of the image.
     assert_eq!(std::thread::spawn(|| TABLE[17]).join().expect("a thread"), TABLE[17]);
+}
+
+/// A private mapping of a file, to be read only, that is not the loader's: as debug files and locale archives are mapped.
+struct MappedFile(usize);
+
+impl MappedFile {
+    fn new() -> Self {
+        let file = std::fs::File::open("/proc/self/exe").expect("this program");
+        // SAFETY: a new mapping at an address of the kernel's choice; it stays until the process ends.
+        let memory = unsafe {
+            libc::mmap(std::ptr::null_mut(), 8192, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        assert_ne!(memory, libc::MAP_FAILED);
+        Self(memory.addr())
+    }
+
+    /// Seen to fail: with every private mapping of a file taken for a part of the image.
+    fn must_be_its_file_still(&self, image: &[image::Segment]) {
+        assert!(image.iter().all(|segment| !segment.addresses.contains(&self.0)), "{image:x?}");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+        let line = maps.lines().find(|line| holds(line, self.0)).unwrap_or("nothing");
+        assert!(line.contains(" r--p ") && line.contains('/'), "it was copied: {line}");
+    }
 }
 
 /// Whether a line of /proc/self/maps is the mapping that holds `address`.
@@ -183,7 +210,8 @@ mod out_of_memory {
         // Made before: the constants may be what is gone then.
         let ran_on = RAN_ON.to_vec();
         trap();
-        let copied = image::bring_here();
+        // SAFETY: the only thread; the handler maps what the kernel would.
+        let copied = unsafe { image::bring_here() };
         if HAS_FIRED.load(Ordering::Relaxed) {
             // By no function of a library: what those read may be gone.
             // SAFETY: write(2) reads a vector of ours of this length; the instruction overwrites rax, rcx and r11, nothing else.

@@ -27,7 +27,7 @@ impl Wake for Unpark {
 #[track_caller]
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     assert!(
-        Core::try_with(|_| ()).is_none(),
+        !Core::is_here(),
         "this would stop the core: on a core's thread await the future, do not block on it"
     );
     let mut future = pin!(future);

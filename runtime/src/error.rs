@@ -42,8 +42,14 @@ pub enum ErrorKind {
 
 /// An error that says what failed, on what, and what to do.
 ///
-/// `Display` prints one line; [`std::error::Error::source`] gives the operating system's word where there is one.
-#[derive(Debug)]
+/// `Display` prints one line; [`std::error::Error::source`] gives the operating system's word where there is one. `Debug`
+/// prints that line too, with the causes behind the source after it, because that is what `main() -> annulus::Result<()>`
+/// ends with; `{:#?}` prints the fields.
+///
+/// ```
+/// let error = annulus::Runtime::builder().ring_entries(1).build().unwrap_err();
+/// assert_eq!(format!("{error:?}"), "a ring of 1 entries cannot be; choose 8 to 32768");
+/// ```
 pub struct Error {
     kind: ErrorKind,
     what: Cow<'static, str>,
@@ -110,6 +116,24 @@ impl fmt::Display for Error {
     }
 }
 
+/// The line of `Display` and what is behind its source, which is the last thing in that line.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, what, source } = self;
+        if f.alternate() {
+            let mut fields = f.debug_struct("Error");
+            return fields.field("kind", kind).field("what", what).field("source", source).finish();
+        }
+        write!(f, "{self}")?;
+        let mut cause = std::error::Error::source(self).and_then(std::error::Error::source);
+        while let Some(behind) = cause {
+            write!(f, ": {behind}")?;
+            cause = behind.source();
+        }
+        fmt::Result::Ok(())
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.source {
@@ -141,4 +165,38 @@ impl From<annulus_numa::Error> for Error {
 /// The operating system's error for `errno`, as rustix names it, as the standard library's type.
 pub(crate) fn os(errno: rustix::io::Errno) -> io::Error {
     io::Error::from_raw_os_error(errno.raw_os_error())
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Layer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|behind| behind as _)
+        }
+    }
+
+    /// Seen to fail: with `Debug` derived, which prints the fields.
+    #[test]
+    fn what_main_ends_with_is_a_line_with_every_cause() {
+        let denied = || io::Error::from_raw_os_error(libc::EACCES);
+        let text = format!("{:?}", Error::io("cannot open the log", denied()));
+        assert_eq!(text, format!("cannot open the log: {}", denied()));
+        let layers =
+            Layer("no settings", Some(Box::new(Layer("line 3", Some(Box::new(Layer("no number", None)))))));
+        assert_eq!(format!("{:?}", Error::other(layers)), "no settings: line 3: no number");
+        let remedy = Error::new(ErrorKind::Platform, "no ring; allow io_uring_setup");
+        assert_eq!(format!("{remedy:?}"), "no ring; allow io_uring_setup");
+        assert!(format!("{remedy:#?}").contains("kind: Platform"));
+    }
 }

@@ -83,21 +83,28 @@
 //!   error ([`buf::BufError`]).
 //! - **The end is clean** ([`Running::stop`], [`Running::cut`]): tasks are dropped on their own cores, every operation is
 //!   cancelled and its last completion awaited, and only then is memory released.
+//! - **The end comes whatever panics.** A panic in a task stays in it, those of its destructors, output and payload too. One of
+//!   the application's code elsewhere on a core (a waker, a subscriber of `tracing`) ends all cores, and [`Runtime::run`] names it.
+//!   The standard library aborts the process over a panic hook that panics, a thread-local value whose destructor panics, and a
+//!   second panic of destructors that a first one runs.
 
 mod block_on;
 pub mod blocking;
 pub mod buf;
 pub mod channel;
 pub mod compat;
+mod contained;
 pub mod core;
 mod error;
 pub mod fs;
 pub mod guide;
+mod launch;
+mod metrics;
 pub mod net;
 mod op;
 pub mod pipe;
+mod place;
 mod ring;
-mod runtime;
 pub mod signal;
 mod sync;
 mod task;
@@ -108,16 +115,18 @@ pub mod transfer;
 
 pub use annulus_numa as numa;
 
-pub use crate::core::counters::Counters;
-pub use crate::core::histogram::Histogram;
+pub use crate::core::handle::Handle;
+pub use crate::core::options::Options;
+pub use crate::core::placement::PlacementPolicy;
+pub use crate::metrics::counters::Counters;
+pub use crate::metrics::histogram::Histogram;
 pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
 pub use error::{Error, ErrorKind, Ok, Result};
+pub use launch::{
+    Builder, CoreReport, Forecast, RegionReport, Report, Running, Runtime, Stall, WorkerReport,
+};
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
-pub use runtime::{
-    Builder, CoreReport, Forecast, Handle, Options, PlacementPolicy, RegionReport, Report, Running, Runtime,
-    Stall, WorkerReport,
-};
 pub use task::{JoinError, JoinHandle, Scope, ScopedHandle, scope, spawn, yield_now};
 
 /// The example of the README, compiled.

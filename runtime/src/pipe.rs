@@ -29,10 +29,10 @@ use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::buf::{BufError, IoBuf, IoBufMut};
 use crate::core::Core;
+use crate::core::ask::ask;
+use crate::core::pipe_pool::{Ends, make};
 use crate::error::os;
-use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
-use crate::transfer::pipe::{Ends, make};
 use crate::{Error, Result, task};
 
 /// Makes a pipe of the kernel's usual size, 64 KiB (`pipe2(2)`, Linux 2.6.27).

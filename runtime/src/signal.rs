@@ -27,8 +27,8 @@ use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
+use crate::core::ask::ask;
 use crate::error::os;
-use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, ErrorKind, Result, task};
 

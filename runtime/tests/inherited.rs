@@ -6,7 +6,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream as Std};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener as StdUnix;
+use std::os::unix::net::{UnixListener as StdUnix, UnixStream as StdPair};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -54,6 +54,14 @@ fn hand_over(words: &str) {
                 let address = udp.local_addr().unwrap().to_string();
                 (udp.into(), address)
             }
+            _ if socket == "client" => {
+                let (one, other) = StdPair::pair().unwrap();
+                std::mem::forget(other);
+                (one.into(), "a connection".to_owned())
+            }
+            _ if socket == "file" => {
+                (std::fs::File::open("/proc/self/exe").unwrap().into(), "a file".to_owned())
+            }
             _ => (std::io::pipe().unwrap().0.into(), "a pipe".to_owned()),
         };
         println!("at {address}");
@@ -84,23 +92,32 @@ fn hand_over(words: &str) {
 
 /// The service, which says what it was given.
 fn tell() {
-    match inherited_sockets() {
+    // SAFETY: the manager's part opened them for this process, and nothing here owns a descriptor of theirs.
+    match unsafe { inherited_sockets() } {
         Ok(sockets) => {
             let closed =
                 |fd: &OwnedFd| rustix::io::fcntl_getfd(fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC);
             assert!(sockets.iter().all(closed), "not close-on-exec");
             let numbers: Vec<_> = sockets.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
             println!("says given [{}]", numbers.join(" "));
-            assert!(inherited_sockets().unwrap().is_empty(), "the second call takes them again");
+            // SAFETY: as above.
+            let again = unsafe { inherited_sockets() }.unwrap();
+            assert!(again.is_empty(), "the second call takes them again");
         }
-        Err(e) => println!("says {:?}: {e}", e.kind()),
+        Err(e) => {
+            // SAFETY: a look at a number; nothing here closes it.
+            let third = unsafe { std::os::fd::BorrowedFd::borrow_raw(3) };
+            let still = if rustix::io::fcntl_getfd(third).is_ok() { "; 3 is open" } else { "" };
+            println!("says {:?}: {e}{still}", e.kind());
+        }
     }
 }
 
 /// The service, which greets one client on the socket that it was given.
 fn serve(socket: &str) {
     let socket = socket.to_owned();
-    let fd = inherited_sockets().unwrap().pop().expect("one socket");
+    // SAFETY: as in `tell`.
+    let fd = unsafe { inherited_sockets() }.unwrap().pop().expect("one socket");
     on_one_core(move || async move {
         let end = match socket.as_str() {
             "tcp" => {
@@ -195,6 +212,23 @@ fn wrong_values_are_errors_that_name_them() {
     ] {
         let said = said("tcp", count, pid);
         assert!(said.starts_with("Input: ") && said.contains(words), "{count} {pid}: {said}");
+    }
+}
+
+/// What is open at 3 because something else opened it, or was promised by mistake, stays whose it is.
+///
+/// Seen to fail: without the look, and with the first taken before the second is looked at.
+#[test]
+fn what_does_not_listen_is_refused_and_nothing_is_taken() {
+    for (sockets, count, words) in [
+        ("pipe", "1", "descriptor 3 was promised by LISTEN_FDS and is no socket"),
+        ("file", "1", "descriptor 3 was promised by LISTEN_FDS and is no socket"),
+        ("client", "1", "descriptor 3 was promised by LISTEN_FDS and does not listen"),
+        ("tcp,pipe", "2", "descriptor 4 was promised by LISTEN_FDS and is no socket"),
+    ] {
+        let said = said(sockets, count, "own");
+        assert!(said.starts_with("Input: ") && said.contains(words), "{sockets}: {said}");
+        assert!(said.ends_with("; 3 is open"), "{sockets}: {said}");
     }
 }
 

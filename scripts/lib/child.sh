@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # whoever sources this sets work, a folder
 # Programs that run beside a script: started, listened to, ended by their own process id. Sourced, not run.
 #
 # What a child says on stderr is shown with its name in front. Nothing here waits by the clock.

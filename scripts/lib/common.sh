@@ -49,10 +49,15 @@ update_package_lists() {
     lists_are_fresh=1
 }
 
+# The oldest compiler that Cargo.toml promises, with three numbers as rustup and rustc have it.
+rust_version() {
+    sed -nE 's/^rust-version = "([0-9]+\.[0-9]+)(\.[0-9]+)?"/\1\2/p' "$ROOT/Cargo.toml" | sed -E 's/^[0-9]+\.[0-9]+$/&.0/'
+}
+
 # The toolchain is the one thing that no Debian 12 package offers in a version that is new enough.
 need_cargo() {
     local wanted found
-    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    wanted=$(rust_version)
     command -v cargo >/dev/null ||
         die "no cargo in PATH. Install Rust $wanted or later with rustup (https://rustup.rs), then: . ~/.cargo/env"
     found=$(rustc --version | cut -d' ' -f2)

@@ -3,7 +3,7 @@
 # under target/, so that it does not throw out what the quick steps built.
 
 # shellcheck disable=SC2034 # scripts/test reads it
-FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter instructions asan tsan loom provenance)
+FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter instructions asan tsan loom provenance aarch64 fuzz)
 HOST=x86_64-unknown-linux-gnu
 
 step_guest_6.1() { on_shape 6.1 2node; }
@@ -53,7 +53,7 @@ step_tsan() {
     export TSAN_OPTIONS="suppressions=$ROOT/scripts/lib/tsan-suppressions"
     RUSTFLAGS+=" -Cunsafe-allow-abi-mismatch=sanitizer"
     # The one test left out ends in thread::scope, whose last wait is such a hidden one.
-    sanitized_tests tsan -p annulus --lib -- core::mailbox:: buf::returns:: --skip tasks_woken_from_other_threads
+    sanitized_tests tsan -p annulus --lib -- sync::mailbox:: buf::returns:: --skip tasks_woken_from_other_threads
 }
 
 # Makes cargo use Debian's compiler, unpacked under target/ and not installed, with the sanitizer's runtime of nightly, which
@@ -76,7 +76,7 @@ use_debian_rust() {
         mv "$part" "$place"
     fi
     export RUSTC=$place/usr/bin/rustc RUSTC_BOOTSTRAP=1 LD_LIBRARY_PATH=$place/usr/lib/x86_64-linux-gnu
-    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    wanted=$(rust_version)
     [[ $(printf '%s\n' "$wanted" "$("$RUSTC" -V | cut -d' ' -f2)" | sort -V | head -n1) == "$wanted" ]]
 }
 
@@ -100,5 +100,28 @@ step_provenance() {
     for package in annulus-numa annulus annulus-server; do
         cargo +nightly rustc -p "$package" --profile check --target-dir "$TARGET/provenance" -- \
             "-Zcrate-attr=feature(strict_provenance_lints)" -D lossy_provenance_casts -D fuzzy_provenance_casts
+    done
+}
+
+# The other architecture that people run servers on: it has other widths of C types. Checked, not linked, because the C
+# libraries of that architecture are not at hand.
+step_aarch64() {
+    rustup target add aarch64-unknown-linux-gnu ||
+        not_needed "rustup cannot add the target aarch64-unknown-linux-gnu" "rustup target add aarch64-unknown-linux-gnu"
+    PKG_CONFIG_ALLOW_CROSS=1 cargo check --workspace --target aarch64-unknown-linux-gnu --target-dir "$TARGET/aarch64"
+}
+
+# Each target of fuzz/ for some seconds, from what fuzz/corpus/ holds: that they build and still find nothing.
+# FUZZ_SECONDS=600 is for a change of what they look at.
+step_fuzz() {
+    need_nightly "what the fuzzer builds with"
+    command -v cargo-fuzz >/dev/null || cargo install --locked --root "$TARGET/tools" cargo-fuzz
+    local target found=$TARGET/fuzz-found
+    for target in $(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' fuzz/Cargo.toml); do
+        [[ $target != annulus ]] || continue
+        mkdir -p "$found/$target" "fuzz/corpus/$target"
+        # What it finds new goes to the first folder, which is not in the repository.
+        (cd fuzz && PATH=$TARGET/tools/bin:$PATH cargo +nightly fuzz run --target-dir "$TARGET/fuzz" "$target" \
+            "$found/$target" "corpus/$target" -- -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1)
     done
 }

@@ -77,6 +77,7 @@ shape_names() { declare -F | sed -n 's/^declare -f shape_\([0-9].*\)$/\1/p' | tr
 # shape_arguments NAME: leaves qemu's arguments for the shape in `machine`, the node of each CPU in `cpu_nodes`, and in
 # `memory_nodes` NODE:FROM:TO, the part of the machine's memory in MiB that is each node's.
 shape_arguments() {
+    # shellcheck disable=SC2034 # meter.sh reads cpu_nodes
     machine=() cpu_nodes=() memory_nodes=()
     declare -gA distances=()
     memory_mib=0

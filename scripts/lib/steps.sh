@@ -5,18 +5,41 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt clippy doc test unprivileged embed guest deny)
+STEPS=(fmt shellcheck clippy msrv doc test unprivileged embed guest deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl wrk numactl util-linux procps jq qemu-system-x86)
+TEST_PACKAGES=(curl wrk shellcheck numactl util-linux procps jq qemu-system-x86)
 
 step_fmt() {
     need_cargo_part fmt rustfmt
     cargo fmt --all --check
 }
 
+# Every script of ours: those that begin with a shell's line, and those that are sourced and say so.
+step_shellcheck() {
+    local scripts
+    mapfile -t scripts < <(git grep -lE '^#!.*[ /](ba)?sh$|^# shellcheck shell=' -- scripts .ci)
+    shellcheck --version | sed -n 2p
+    shellcheck --external-sources "${scripts[@]}"
+    echo "${#scripts[@]} scripts"
+}
+
 step_clippy() {
     need_cargo_part clippy
     cargo clippy --workspace --all-targets -- -D warnings
+}
+
+# With exactly the compiler that Cargo.toml promises, in a target folder of its own.
+step_msrv() {
+    local version
+    version=$(rust_version)
+    if ! RUSTUP_TOOLCHAIN=$version cargo --version 2>/dev/null | grep -qF "cargo $version"; then
+        command -v rustup >/dev/null ||
+            not_needed "no rustup here, so Rust $version, which Cargo.toml promises, cannot be had beside $(rustc -V)" \
+                "install rustup (https://rustup.rs)"
+        rustup toolchain install "$version" --profile minimal ||
+            not_needed "Rust $version, which Cargo.toml promises, cannot be had here" "rustup toolchain install $version"
+    fi
+    RUSTUP_TOOLCHAIN=$version cargo check --workspace --all-targets --locked --target-dir "$TARGET/msrv"
 }
 
 step_doc() {
@@ -134,7 +157,7 @@ step_deny() {
 
 # Modules that are state machines without a kernel: a guest can say nothing new of them, and emulated, their thousands
 # of random cases would take minutes.
-PURE=(time::wheel:: op::slots:: core::mailbox:: buf::returns:: buf::parts::)
+PURE=(time::wheel:: op::slots:: sync::mailbox:: buf::returns:: buf::parts::)
 
 step_guest() {
     guest_tests --kernel 6.12 2node

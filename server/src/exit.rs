@@ -1,11 +1,11 @@
 //! How the program ends when it ends badly: one line that names cause and remedy, and an exit code.
 
 use std::fmt;
-use std::io::Write;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
 use annulus::ErrorKind;
+
+pub(crate) use crate::log::{say, speak_as};
 
 /// Why the program ends, and what its exit code says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,25 +105,4 @@ impl From<annulus::numa::Error> for Failure {
     fn from(error: annulus::numa::Error) -> Self {
         annulus::Error::from(error).into()
     }
-}
-
-/// Which process it is, of several that write to one stderr.
-static WHO: OnceLock<String> = OnceLock::new();
-
-/// From now on each plain line says `who` it is from. The first call decides.
-pub(crate) fn speak_as(who: String) {
-    WHO.get_or_init(|| who);
-}
-
-/// Writes one plain line to stderr, `annulus: ` before it, and who it is from where there are several processes.
-///
-/// Scripts read these lines, so they go past the log and its filter. A stderr that nobody reads any more is no
-/// reason to stop serving, and there is no better place to complain about it, so that failure ends here.
-pub(crate) fn say(text: &str) {
-    // One write, so that lines of several threads do not mix.
-    let line = match WHO.get() {
-        None => format!("annulus: {text}\n"),
-        Some(who) => format!("annulus: {who}: {text}\n"),
-    };
-    drop(std::io::stderr().lock().write_all(line.as_bytes()));
 }

@@ -7,7 +7,7 @@
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use annulus::net::TcpStream;
+use annulus::net::{Connection, Family};
 
 /// How long the peer may take to notice.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LAST_BYTES: usize = 256 * 1024;
 
 /// Ends our direction, reads and throws away what still comes for a while, and closes.
-pub(crate) async fn lingering_close(stream: TcpStream) {
+pub(crate) async fn lingering_close<F: Family>(stream: Connection<F>) {
     if let Err(error) = stream.shutdown(Shutdown::Write) {
         tracing::trace!(%error, "the peer had already gone");
         return;

@@ -2,19 +2,23 @@
 //!
 //! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
 
-mod accept_loop;
 mod cli;
+mod config;
 mod descriptors;
 mod doctor;
 mod exit;
 mod first_of;
 mod http;
+mod lifecycle;
 mod lingering_close;
-mod logging;
+mod listen;
+mod log;
 mod numa_bench;
+mod options;
 mod processes;
 mod proxy;
 mod serve;
+mod service;
 mod signals;
 mod stats;
 mod supervise;
@@ -23,7 +27,7 @@ mod topology;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::run() {
+    let code = match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_told() {
@@ -31,5 +35,7 @@ fn main() -> ExitCode {
             }
             failure.code()
         }
-    }
+    };
+    log::end();
+    code
 }

@@ -17,6 +17,8 @@ pub(crate) enum Signal {
     End,
     /// SIGUSR1: print the counters, the stalled cores and the placement report.
     Show,
+    /// SIGUSR2: open the files of the logs anew.
+    Reopen,
     /// Whoever gave orders has gone: end at once.
     Gone,
 }
@@ -60,7 +62,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Blocks SIGINT, SIGTERM and SIGUSR1 for this thread and all that it starts. Call it before the first thread.
+    /// Blocks SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 for this thread and all that it starts. Call it before the first thread.
     ///
     /// # Errors
     /// What pthread_sigmask(3) or signalfd(2) say; in practice only a lack of file descriptors.
@@ -70,7 +72,7 @@ impl Signals {
         // the signal numbers are valid constants; a null pointer for the old mask is allowed (sigprocmask(2)).
         let raw = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1] {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
                 libc::sigaddset(set.as_mut_ptr(), signal);
             }
             match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) {
@@ -99,7 +101,11 @@ impl Signals {
         // ssi_signo is the first field, a u32 (signalfd(2)).
         let [a, b, c, d, ..] = info;
         let number = u32::from_ne_bytes([a, b, c, d]);
-        Ok(Some(if number == libc::SIGUSR1 as u32 { Signal::Show } else { Signal::End }))
+        Ok(Some(match number as i32 {
+            libc::SIGUSR1 => Signal::Show,
+            libc::SIGUSR2 => Signal::Reopen,
+            _ => Signal::End,
+        }))
     }
 }
 
@@ -123,9 +129,12 @@ pub(crate) mod tests {
     fn signals_are_read_and_kill_nobody() {
         let signals = Signals::block().unwrap();
         assert_eq!(signals.next().unwrap(), None);
-        for (number, signal) in
-            [(libc::SIGINT, Signal::End), (libc::SIGUSR1, Signal::Show), (libc::SIGTERM, Signal::End)]
-        {
+        for (number, signal) in [
+            (libc::SIGINT, Signal::End),
+            (libc::SIGUSR1, Signal::Show),
+            (libc::SIGUSR2, Signal::Reopen),
+            (libc::SIGTERM, Signal::End),
+        ] {
             raise(number);
             assert_eq!(signals.next().unwrap(), Some(signal));
         }

@@ -6,6 +6,7 @@ use annulus::Running;
 use annulus::numa::plan::CorePlan;
 
 use crate::exit::{Failure, say};
+use crate::log::{self, LogCounts};
 use crate::processes::member::Image;
 
 /// One line per core: `annulus: core 0 cpu 0 node 0 name=value ...`, with [`annulus::Counters`] for the names. A process of
@@ -13,6 +14,17 @@ use crate::processes::member::Image;
 pub(crate) fn print_counters(plan: &CorePlan, running: &Running<Failure>) {
     for (core, counters) in plan.cores().iter().zip(running.counters()) {
         say(&format!("core {} cpu {} node {} {counters}", core.index, core.cpu, core.node));
+    }
+    print_logs();
+}
+
+/// How many lines each log has taken, and how many it had to drop.
+fn print_logs() {
+    let (diagnostics, access) = log::counts();
+    for (name, counts) in [("stderr", Some(diagnostics)), ("access", access)] {
+        if let Some(LogCounts { logged, written, dropped }) = counts {
+            say(&format!("log {name} logged={logged} written={written} dropped={dropped}"));
+        }
     }
 }
 

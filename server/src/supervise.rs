@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::exit::Failure;
+use crate::lifecycle::{self, Stage};
+use crate::log;
 use crate::processes::member::Image;
 use crate::signals::{Orders, Signal};
 use crate::stats;
@@ -66,6 +68,7 @@ pub(crate) fn supervise(
                     stats::print_stalls(&running);
                     stats::print_report(&running, image);
                 }
+                Some(Signal::Reopen) => log::reopen(),
                 Some(Signal::End) => phase = escalate(phase, &running, grace),
                 Some(Signal::Gone) => {
                     running.cut();
@@ -99,6 +102,7 @@ fn escalate(phase: Phase, running: &Running<Failure>, grace: Duration) -> Phase 
     match phase {
         Phase::Open => {
             tracing::info!(?grace, "ending: nothing new is accepted, what runs may finish");
+            lifecycle::reach(Stage::Draining);
             running.stop();
             // A grace beyond what the clock can say is no limit that anybody would notice.
             let year = Duration::from_secs(365 * 24 * 3600);

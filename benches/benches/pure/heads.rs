@@ -1,10 +1,10 @@
 //! HTTP heads: reading a request, resolving its target and its range, writing the head of the answer.
 
 use crate::server::http::date::DateCache;
-use crate::server::http::range::Part;
-use crate::server::http::request::{After, Ask, Parsed, Request, parse};
-use crate::server::http::response::{Extent, FileFacts, file_fields, file_head};
-use crate::server::http::target::resolve;
+use crate::server::http::range::Ranges;
+use crate::server::http::request::{After, Parsed, Whole, parse};
+use crate::server::http::response::{Extent, FileFacts, Moment, file_fields, file_head};
+use crate::server::http::target::Target;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ pub(crate) fn bench(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(request.len() as u64));
         group.bench_function(BenchmarkId::new("parse", name), |b| {
             b.iter(|| match parse(black_box(request.as_bytes()), &mut room) {
-                Parsed::Complete(Request { ask: Ask::Get(resource), .. }, _) => room = resource.into_room(),
+                Parsed::Complete(Whole { request, .. }) => room = request.target.into_room(),
                 other => panic!("{other:?}"),
             });
         });
@@ -42,8 +42,8 @@ pub(crate) fn bench(c: &mut Criterion) {
     let target = b"/static/media/picture-of-something%20else.webp";
     group.throughput(Throughput::Bytes(target.len() as u64));
     group.bench_function("resolve a target", |b| {
-        b.iter(|| match resolve(black_box(target), &mut room) {
-            Ok(resource) => room = resource.into_room(),
+        b.iter(|| match Target::resolve(black_box(target), &mut room) {
+            Ok(target) => room = target.into_room(),
             Err(refusal) => panic!("{refusal:?}"),
         });
     });
@@ -53,14 +53,17 @@ pub(crate) fn bench(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for range in ["bytes=0-1023", "bytes=-500", "bytes=0-1,5-6"] {
         group.bench_function(BenchmarkId::new("choose a range", range), |b| {
-            b.iter(|| {
-                Part::parse(black_box(range.as_bytes())).map(|part| part.choose(65_536, modified, now))
-            });
+            b.iter(|| Ranges::parse(black_box(range.as_bytes())).map(|ranges| ranges.choose(65_536)));
         });
     }
 
-    let facts = FileFacts { content_type: "application/octet-stream", modified };
-    let extent = Extent { range: 0..65_536, of: None };
+    let facts = FileFacts {
+        content_type: "application/octet-stream",
+        modified,
+        tag: "\"18a2b3c4d5e6f708-10000-0123456789\"",
+        cache_control: "no-cache",
+    };
+    let extent = Extent::Whole(65_536);
     let (mut dates, mut head) = (DateCache::default(), Vec::with_capacity(1024));
     let mut fields = Vec::with_capacity(1024);
     group.bench_function("write what a head says of a file", |b| {
@@ -73,7 +76,8 @@ pub(crate) fn bench(c: &mut Criterion) {
     group.bench_function("write a head", |b| {
         b.iter(|| {
             head.clear();
-            file_head(&mut head, &mut dates, now, black_box(&fields), &extent, After::Keep);
+            let moment = Moment { dates: &mut dates, now, after: After::Keep };
+            file_head(&mut head, moment, black_box(&fields), &extent);
             head.len()
         });
     });

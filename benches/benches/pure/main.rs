@@ -7,9 +7,6 @@
 #[path = "../../../runtime/src"]
 #[allow(unused, reason = "the runtime uses all of it, a bench does not; cargo builds benches with cfg(test)")]
 mod runtime {
-    pub(crate) mod core {
-        pub(crate) mod mailbox;
-    }
     pub(crate) mod fs {
         pub(crate) mod residency;
     }
@@ -28,9 +25,15 @@ mod server {
     pub(crate) mod http;
 }
 
-/// Where the mailbox finds its atomics.
-#[path = "../../../runtime/src/sync.rs"]
-mod sync;
+/// The wake path, where it finds its atomics.
+#[path = "../../../runtime/src/sync"]
+#[allow(unused, reason = "the runtime uses all of it, a bench does not; cargo builds benches with cfg(test)")]
+mod sync {
+    mod atomics;
+    pub(crate) mod mailbox;
+
+    pub(crate) use atomics::atomic;
+}
 
 mod heads;
 mod operations;

@@ -1,6 +1,6 @@
 //! The wake path: what it costs to wake a task of another core, apart from the other core.
 
-use crate::runtime::core::mailbox::{Doorbell, Link, Node, WakeList};
+use crate::sync::mailbox::{Doorbell, Link, Node, WakeList};
 use criterion::{BatchSize, Criterion};
 use std::ptr::NonNull;
 

@@ -1,10 +1,7 @@
-//! What all bare servers take on the command line, and how they begin and end.
+//! What all bare servers take on the command line.
 
-use super::core::Core;
 use clap::Args;
-use std::io;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 
 /// Flags that every bare server has.
 #[derive(Args, Clone, Debug)]
@@ -24,22 +21,4 @@ pub struct Common {
     /// Bytes in each of them
     #[arg(long, default_value = "4k", value_parser = crate::size::parse_size)]
     pub buffer_size: u64,
-}
-
-/// Pins the thread, makes the ring, listens, says so on stderr, and runs `server` until it ends.
-///
-/// Exits with 0 when `server` returns, as it does on SIGTERM, and with 1 and one line on stderr when something failed.
-pub fn serve<S>(common: &Common, server: impl FnOnce(&mut Core<S>) -> io::Result<()>) -> ExitCode {
-    let run = || {
-        let (mut core, address) = Core::new(common)?;
-        eprintln!("listening on {address}");
-        server(&mut core)
-    };
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("{e}");
-            ExitCode::FAILURE
-        }
-    }
 }

@@ -14,10 +14,11 @@ mod pipe;
 mod request;
 mod ring;
 mod road;
+mod serve;
 mod socket;
 
 pub use self::core::{Conn, Core, Event, FIRST_OP};
-pub use args::{Common, serve};
+pub use args::Common;
 pub use blocks::{BlockPool, Blocks, Slot};
 pub use bufring::{Block, BufRing};
 pub use ops::SendSlot;
@@ -25,4 +26,5 @@ pub use pipe::{Pipe, PipePool};
 pub use request::{HeadCounter, response_head};
 pub use ring::{Cqe, Ring};
 pub use road::{FileRoad, RelayRoad};
+pub use serve::serve;
 pub use socket::{connect_result, connect_start, listen};

@@ -1,6 +1,6 @@
 //! Distributions of latency, for people: a table, and a picture in which the tail is as wide as the rest.
 
-use super::markdown::figure;
+use super::figure::figure;
 use super::report::{SHARES, latency};
 use super::rounds::Outcomes;
 use super::svg::{colour, escape};

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod check;
 pub mod contestants;
 pub mod copy_demo;
+pub mod figure;
 pub mod latency;
 pub mod launch;
 pub mod markdown;

@@ -1,6 +1,6 @@
 //! The results as pictures: horizontal bars, one block per workload, written as SVG by hand.
 
-use super::markdown::figure;
+use super::figure::figure;
 use super::report::lines;
 use super::rounds::Outcomes;
 use super::table::Workload;

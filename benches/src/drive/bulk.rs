@@ -1,6 +1,6 @@
 //! Bulk bytes through a relay: the driver is both ends, on Annulus.
 
-use super::backend::{ACK, Ask, Order};
+use super::order::{ACK, Ask, Order};
 use super::wire::Wire;
 use super::{Outcome, wrong};
 use annulus::spawn;

@@ -4,9 +4,9 @@
 //! cannot be sent then, because its connection still waits for an answer, is late from the start: a server that stops for
 //! a while pays for all that was due meanwhile (no coordinated omission).
 
-use super::backend::{Ask, Order};
 use super::clock::Clock;
 use super::http::parse_head;
+use super::order::{Ask, Order};
 use super::wire::Wire;
 use super::{Load, Outcome, wrong};
 use crate::histogram::Histogram;

@@ -13,6 +13,7 @@ mod echo;
 mod exchange;
 mod fresh;
 mod http;
+mod order;
 mod poller;
 mod stranger;
 mod wire;

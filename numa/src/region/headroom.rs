@@ -19,13 +19,13 @@ const MOST_MARGIN: u64 = 512 << 20;
 const LEAST_OF_MACHINE: u64 = 16 << 20;
 const LEAST_OF_GROUP: u64 = 2 << 20;
 
-pub(super) struct Headroom {
-    pub(super) bytes: u64,
+pub(crate) struct Headroom {
+    pub(crate) bytes: u64,
     /// Who sets the limit, for the report: "on this machine" or "under ...".
-    pub(super) limit: String,
+    pub(crate) limit: String,
 }
 
-pub(super) fn bytes() -> Result<Headroom> {
+pub(crate) fn bytes() -> Result<Headroom> {
     let meminfo = meminfo()?;
     let field = |name| {
         meminfo_bytes(&meminfo, name).ok_or_else(|| {

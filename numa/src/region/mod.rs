@@ -2,7 +2,7 @@
 
 mod backing;
 mod build;
-mod headroom;
+pub(crate) mod headroom;
 
 use std::{fmt, ops::Range, ptr::NonNull, sync::Arc};
 

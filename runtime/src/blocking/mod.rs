@@ -11,7 +11,6 @@ pub(crate) mod pool;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,8 +19,8 @@ use async_task::FallibleTask;
 
 use self::pool::BlockingPool;
 use crate::Error;
+use crate::contained::{Kept, Payload, Shield, caught, panic_text};
 use crate::core::Core;
-use crate::task::{Payload, panic_text};
 
 /// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.
 ///
@@ -42,8 +41,7 @@ use crate::task::{Payload, panic_text};
 ///
 /// # Cancellation
 /// Nothing stops a closure. Dropping the handle only forgets the result: `f` runs all the same, and its result is
-/// dropped on its thread, or here with the handle if it had come by then (which must not panic: on its thread that aborts
-/// the process). When the runtime ends, closures that have not
+/// dropped on its thread, or here with the handle if it had come by then; a panic of that is logged. When the runtime ends, closures that have not
 /// begun are dropped, and those that run are waited for, five seconds at most; one that takes longer runs on, as long as
 /// the process does.
 ///
@@ -76,13 +74,13 @@ where
     T: Send + 'static,
 {
     let mut closure = Closure(Some(f));
-    let work = async move { catch_unwind(AssertUnwindSafe(move || closure.take()())) };
+    let work = async move { Kept::new(caught(move || closure.take()())) };
     let queue = Arc::clone(pool);
     // The future never waits, so it is scheduled once.
     let (runnable, task) = async_task::spawn(work, move |runnable| queue.push(runnable));
     let task = Some(task.fallible());
     runnable.schedule();
-    BlockingHandle { task, pool: Arc::clone(pool), _this_core: PhantomData }
+    BlockingHandle { task, waker: Shield::default(), pool: Arc::clone(pool), _this_core: PhantomData }
 }
 
 /// A closure that may be dropped without having run: a destructor's panic would abort the process there.
@@ -96,7 +94,7 @@ impl<F> Closure<F> {
 
 impl<F> Drop for Closure<F> {
     fn drop(&mut self) {
-        crate::task::contained("the destructor of a closure that was not run", || drop(self.0.take()));
+        crate::contained::contained("the destructor of a closure that was not run", || drop(self.0.take()));
     }
 }
 
@@ -104,7 +102,9 @@ impl<F> Drop for Closure<F> {
 #[must_use = "dropping the handle forgets the result: await it, or call detach()"]
 pub struct BlockingHandle<T> {
     /// Taken in `drop` only.
-    task: Option<FallibleTask<Result<T, Payload>>>,
+    task: Option<FallibleTask<Kept<Result<T, Payload>>>>,
+    /// Who waits, as the task is told.
+    waker: Shield,
     /// Knows why a closure was not run.
     pool: Arc<BlockingPool>,
     _this_core: PhantomData<*const ()>,
@@ -126,7 +126,8 @@ impl<T> Future for BlockingHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let task = this.task.as_mut().expect("there until the handle is dropped");
-        Pin::new(task).poll(cx).map(|end| match end {
+        let mut cx = Context::from_waker(this.waker.of(cx.waker()));
+        Pin::new(task).poll(&mut cx).map(|end| match end.map(Kept::take) {
             Some(Ok(value)) => Ok(value),
             Some(Err(payload)) => Err(BlockingError::Panicked(payload)),
             None => Err(this.pool.refusal().map_or(BlockingError::Ended, BlockingError::NoThread)),

@@ -1,12 +1,13 @@
 //! The threads of a node that blocking work runs on, and the queue before them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
+use crate::contained::contained;
 use crate::numa::plan::PlannedCore;
 use crate::numa::thread::{Origin, spawn_helper};
 use crate::numa::topology::Topology;
@@ -100,25 +101,32 @@ impl BlockingPool {
         }
         state.threads += 1;
         drop(state);
-        let pool = Arc::clone(self);
+        let place = Place { pool: Arc::clone(self), left: false };
         let started =
             spawn_helper(self.name.clone(), self.cpus.clone(), Arc::clone(&self.origin), move || {
-                pool.serve()
+                place.serve()
             });
         let Err(e) = started else { return };
-        let mut state = self.lock();
-        state.threads -= 1;
-        if state.threads > 0 {
+        // The place went with the closure: this thread is not counted any more.
+        let threads = self.strand(|| e.to_string());
+        if threads > 0 {
             // It will be done, only later.
-            let threads = state.threads;
-            drop(state);
             tracing::warn!("blocking work waits for one of {threads} threads: {e}");
-            return;
+        }
+    }
+
+    /// A thread has gone, or never came: where there is none any more, what waits is dropped, because of `why`. Returns how
+    /// many threads there are.
+    fn strand(&self, why: impl FnOnce() -> String) -> usize {
+        let mut state = self.lock();
+        if state.threads > 0 || state.queue.is_empty() {
+            return state.threads;
         }
         let stranded = std::mem::take(&mut state.queue);
-        state.refusal = Some(e.to_string());
+        state.refusal = Some(why());
         drop(state);
         drop(stranded);
+        0
     }
 
     /// Why work was dropped that was not run; `None` when it was because of the end.
@@ -130,17 +138,57 @@ impl BlockingPool {
         state.refusal.as_ref().map(|why| Error::new(ErrorKind::Platform, why.clone()))
     }
 
-    /// A thread's life.
-    fn serve(&self) {
+    /// Drops what has not begun; nothing begins any more.
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
+        state.ended = true;
+        let queue = std::mem::take(&mut state.queue);
+        drop(state);
+        drop(queue);
+        self.work.notify_all();
+    }
+
+    /// Drops what has not begun and waits for what runs, until `deadline`. Returns how many threads run on. The calling
+    /// thread may be one of them: it is not waited for.
+    pub(crate) fn end(&self, deadline: Instant) -> usize {
+        self.close();
+        let own = usize::from(SERVES.get() == std::ptr::from_ref(self).addr());
+        let mut state = self.lock();
+        while state.threads > own {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.gone.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.threads - own
+    }
+}
+
+thread_local! {
+    /// The address of the pool that this thread works for, which the thread keeps.
+    static SERVES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One thread that the pool counts, until it is dropped: on whatever way the thread ends, or if it never begins.
+struct Place {
+    pool: Arc<BlockingPool>,
+    /// It is not counted any more.
+    left: bool,
+}
+
+impl Place {
+    /// A thread's life.
+    fn serve(mut self) {
+        let pool = Arc::clone(&self.pool);
+        SERVES.set(Arc::as_ptr(&pool).addr());
+        let mut state = pool.lock();
         loop {
             if let Some(work) = state.queue.pop_front() {
                 drop(state);
-                // Closures are contained; what may panic here is a waker that is not ours.
-                if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
-                    tracing::error!("a waker panicked on a thread for blocking work");
-                }
-                state = self.lock();
+                // Closures and wakers are contained; async-task itself does not panic.
+                contained("a thread for blocking work", || _ = work.run());
+                state = pool.lock();
                 continue;
             }
             if state.ended {
@@ -148,7 +196,7 @@ impl BlockingPool {
             }
             state.idle += 1;
             let (after, waited) =
-                self.work.wait_timeout(state, self.idle_time).unwrap_or_else(PoisonError::into_inner);
+                pool.work.wait_timeout(state, pool.idle_time).unwrap_or_else(PoisonError::into_inner);
             state = after;
             state.idle -= 1;
             if waited.timed_out() && state.queue.is_empty() {
@@ -156,28 +204,31 @@ impl BlockingPool {
             }
         }
         // Under the same lock as the last look at the queue: whoever pushes now sees that a thread is to be started.
-        state.threads -= 1;
-        drop(state);
-        self.gone.notify_all();
+        self.leave(state);
     }
 
-    /// Drops what has not begun and waits for what runs, until `deadline`. Returns how many threads run on.
-    pub(crate) fn end(&self, deadline: Instant) -> usize {
-        let mut state = self.lock();
-        state.ended = true;
-        let queue = std::mem::take(&mut state.queue);
-        drop(state);
-        drop(queue);
-        self.work.notify_all();
-        let mut state = self.lock();
-        while state.threads > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            state = self.gone.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+    fn leave(&mut self, mut state: MutexGuard<'_, State>) {
+        if !std::mem::replace(&mut self.left, true) {
+            state.threads -= 1;
         }
-        state.threads
+        drop(state);
+        self.pool.gone.notify_all();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.left {
+            return;
+        }
+        // The thread has panicked before its first closure, or could not be started.
+        let pool = Arc::clone(&self.pool);
+        self.leave(pool.lock());
+        if std::thread::panicking() {
+            contained("blocking work that was not run", || {
+                pool.strand(|| "its thread panicked while it began".to_owned());
+            });
+        }
     }
 }
 

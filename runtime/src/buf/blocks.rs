@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::core::Core;
-use crate::core::counters::CoreCounters;
+use crate::metrics::counters::CoreCounters;
 use crate::numa::pool::{Blocks, Carved};
-use crate::task::waiters::Waiters;
+use crate::sync::waiters::Waiters;
 
 /// Bytes of a [`Block`]: a 64 KiB body and a page for what goes before it.
 pub(crate) const BLOCK_SIZE: usize = 68 << 10;

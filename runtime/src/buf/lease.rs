@@ -49,7 +49,8 @@ impl Lease {
     /// Splits the first `n` bytes off; `self` keeps the rest. Both share the buffer.
     ///
     /// # Panics
-    /// When `n` is larger than the length.
+    /// When `n` is larger than the length. It ends the process when 2^31 leases share one buffer, which takes
+    /// [forgetting](std::mem::forget) nearly all of them.
     #[must_use = "the bytes split off go back with it"]
     pub fn split_to(&mut self, n: usize) -> Lease {
         assert!(n <= self.len(), "split at {n} of {} bytes", self.len());

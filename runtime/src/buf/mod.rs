@@ -7,7 +7,8 @@
 pub(crate) mod blocks;
 pub(crate) mod chain;
 pub(crate) mod copied;
-pub(crate) mod growth;
+mod copy_out;
+mod grown;
 mod home;
 mod lease;
 mod many;
@@ -16,10 +17,9 @@ pub(crate) mod parts;
 pub(crate) mod returns;
 pub(crate) mod ring;
 mod shares;
-mod spill;
 
 pub use blocks::{Block, GetBlock};
-pub use growth::Grown;
+pub use grown::Grown;
 pub use lease::Lease;
 pub use many::IoBufs;
 pub use owned::{BufError, IoBuf, IoBufMut};

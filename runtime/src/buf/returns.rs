@@ -254,7 +254,7 @@ impl<R: Keeper> Owner<R> {
     /// until a return answers it, even if blocks come back on the owner's thread meanwhile: then it costs one
     /// wake that was not needed.
     ///
-    /// [`Doorbell::prepare_sleep`]: crate::core::mailbox::Doorbell::prepare_sleep
+    /// [`Doorbell::prepare_sleep`]: crate::sync::mailbox::Doorbell::prepare_sleep
     pub(crate) fn starve(&self) -> bool {
         self.detached.get() >= MARKS
             && match self.shared().ends.head.compare_exchange(

@@ -1,30 +1,26 @@
 //! The provided-buffer ring of a core: node-local memory that the kernel picks from when something comes.
 //!
 //! The descriptors' ring and the buffers are carved out of the core's share of its node's pool. The ring has room for all
-//! buffers that there can be, so that the pool may [grow](super::growth). Only the core's thread
+//! buffers that there can be, so that the pool may [grow](crate::core::growth). Only the core's thread
 //! moves the ring's tail; a buffer whose last lease is dropped elsewhere comes back through the
 //! [list of returns](super::returns). Linux 5.19; `io_uring_register_buf_ring(3)`.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
 use super::chain::{Chain, Links};
-use super::growth::Terms;
+use super::copy_out::CopiedChunks;
 use super::home::Home;
 use super::lease::Lease;
 use super::parts::Parts;
 use super::returns::{Held, Keeper, Owner};
 use super::shares::Shares;
-use super::spill::{Hoards, Spilt};
-use crate::core::Core;
-use crate::core::counters::CoreCounters;
+use crate::core::growth::Terms;
 use crate::core::shared::CoreShared;
-use crate::net::socket::Socket;
+use crate::metrics::counters::CoreCounters;
 use crate::numa::pool::{Carved, Share};
 use crate::ring::{RecvOptions, Ring};
 use crate::{Error, ErrorKind, Result};
@@ -44,8 +40,8 @@ pub(crate) struct Keep {
     /// Who shares each buffer that is out.
     pub(super) shares: Box<[Shares]>,
     core: Arc<CoreShared>,
-    /// Memory of another kind: see [`spill`](super::spill).
-    _spilt: Option<Spilt>,
+    /// Memory of another kind: see [`copy_out`](super::copy_out).
+    _copied: Option<CopiedChunks>,
 }
 
 impl Keep {
@@ -53,9 +49,9 @@ impl Keep {
         memory: Mutex<Vec<Carved>>,
         shares: Box<[Shares]>,
         core: Arc<CoreShared>,
-        spilt: Option<Spilt>,
+        copied: Option<CopiedChunks>,
     ) -> Self {
-        Self { memory, shares, core, _spilt: spilt }
+        Self { memory, shares, core, _copied: copied }
     }
 }
 
@@ -86,11 +82,8 @@ pub(crate) struct BufRing {
     links: Links,
     /// Where a CQE need not bring one buffer whole.
     pub(super) parts: Option<Parts>,
-    /// Streams that found no buffer, in the order in which they will get one.
-    hungry: RefCell<VecDeque<Weak<Socket>>>,
-    /// Streams that held too much when it came; looked at again when the turn ends.
-    overfull: RefCell<Vec<Rc<Socket>>>,
-    pub(super) hoards: Hoards,
+    /// Bytes that copies of chunks take which nobody took.
+    pub(super) copied_bytes: Arc<AtomicUsize>,
 }
 
 impl BufRing {
@@ -145,12 +138,15 @@ impl BufRing {
             most_out: Cell::new(0),
             links: Links::new(numbers),
             parts: Parts::new(features.incremental_buffers, features.bundles, numbers),
-            hungry: RefCell::default(),
-            overfull: RefCell::default(),
-            hoards: Hoards::default(),
+            copied_bytes: Arc::default(),
         };
         this.extend(memory);
         Ok(this)
+    }
+
+    /// Entries that its ring has at most, with a pool that may grow to so many bytes.
+    pub(crate) fn slots_within(limit: usize) -> u16 {
+        (limit / BUFFER_SIZE).clamp(1, MAX_BUFFERS).next_power_of_two() as u16
     }
 
     /// Buffers by which it may grow in one step.
@@ -284,25 +280,6 @@ impl BufRing {
         }
     }
 
-    /// Lets as many of the streams that found no buffer receive as there are buffers, in turn.
-    ///
-    /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that is fed and has nothing
-    /// to receive leaves its buffer in the ring, for the next turn; so a core with buffers and hungry streams does not
-    /// sleep ([`must_not_sleep`](Self::must_not_sleep)).
-    fn feed(&self, core: &Core) {
-        let mut meals = self.home.len();
-        while meals > 0 {
-            let next = self.hungry.borrow_mut().pop_front();
-            let Some(socket) = next else { return };
-            // Otherwise it was dropped, or quiesced, while it stood in the queue.
-            let Some(socket) = socket.upgrade() else { continue };
-            socket.left_queue();
-            if socket.fed(core) {
-                meals -= 1;
-            }
-        }
-    }
-
     /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
     pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
         self.links.push(chain, index, bytes);
@@ -337,106 +314,51 @@ impl BufRing {
         }
     }
 
-    /// A stream that found no buffer waits for its turn.
-    pub(crate) fn wait_for_buffer(&self, socket: &Rc<Socket>) {
-        self.hungry.borrow_mut().push_back(Rc::downgrade(socket));
-    }
-
-    /// Entries in the queue of streams that wait for a buffer.
-    #[cfg(all(test, not(loom)))]
-    pub(crate) fn queue_len(&self) -> usize {
-        self.hungry.borrow().len()
-    }
-
     /// Whether there is a buffer at home.
     pub(crate) fn has_some(&self) -> bool {
         self.home.len() > 0
     }
 
-    /// Whether streams wait for buffers.
-    pub(crate) fn is_short(&self) -> bool {
-        !self.hungry.borrow().is_empty()
+    /// Buffers at home.
+    pub(crate) fn at_home(&self) -> u16 {
+        self.home.len()
     }
 
-    /// Whether streams wait for buffers and there is none.
-    pub(crate) fn is_starving(&self) -> bool {
-        self.home.len() == 0 && self.is_waited_for()
-    }
-
-    /// Whether a stream waits that is still there and still wants to receive. Forgets those before it that do not.
-    fn is_waited_for(&self) -> bool {
-        let mut hungry = self.hungry.borrow_mut();
-        while let Some(first) = hungry.front() {
-            if let Some(socket) = first.upgrade() {
-                if socket.is_starved() {
-                    return true;
-                }
-                socket.left_queue();
-            }
-            hungry.pop_front();
-        }
-        false
-    }
-
-    /// A stream holds much that nobody took: look again when its task has had its chance.
-    #[inline(always)]
-    pub(crate) fn look_later(&self, socket: Rc<Socket>) {
-        self.overfull.borrow_mut().push(socket);
-    }
-
-    /// The tasks of this turn have run: fetches what came back from other threads, and switches off streams that are
-    /// not being read.
-    pub(crate) fn end_of_turn(&self, core: &Core) {
+    /// The tasks of this tick have run: fetches what came back from other threads, and offers the kernel as many buffers as
+    /// it needs. `short`: a receive found none.
+    pub(crate) fn refill(&self, short: bool) {
         if self.owner.has_returns() {
             for index in self.owner.drain() {
                 self.recycle(index as u16);
             }
         }
-        let short = self.is_short();
         let more = self.home.turn(self.count.get(), short);
         if more > 0 {
             self.unstack(more);
         }
-        if short {
-            self.feed(core);
-        }
-        if !self.overfull.borrow().is_empty() {
-            self.hold_back(core);
-        }
-        if self.home.len() == 0 && self.has_hoards() && self.is_waited_for() && self.make_room(core) {
-            self.unstack(u16::MAX);
-            self.feed(core);
-        }
+    }
+
+    /// Offers the kernel all buffers that are at home.
+    pub(crate) fn offer_all(&self) {
+        self.unstack(u16::MAX);
+    }
+
+    /// The last of a tick: nothing goes to the ring before the next one.
+    pub(crate) fn end_of_tick(&self, counters: &CoreCounters) {
         if let Some(parts) = &self.parts {
             parts.note(self);
         }
-        core.shared.counters.recv_buffers_ready.set(self.home.offered().into());
+        counters.recv_buffers_ready.set(self.home.offered().into());
     }
 
-    /// Apart from the turn, which is lighter without it.
-    #[inline(never)]
-    fn hold_back(&self, core: &Core) {
-        // Index by index: nothing here adds to the list, and its capacity is kept.
-        let mut overfull = self.overfull.take();
-        for socket in overfull.drain(..) {
-            socket.hold_back(core);
-        }
-        let mut empty = self.overfull.borrow_mut();
-        if empty.capacity() < overfull.capacity() {
-            overfull.append(&mut empty);
-            *empty = overfull;
-        }
-    }
-
-    /// Before the core sleeps. True: there are buffers, or some have come back from elsewhere, for streams that wait for
-    /// one. Otherwise, if any wait, the next return rings the doorbell.
-    pub(crate) fn must_not_sleep(&self) -> bool {
-        !self.hungry.borrow().is_empty() && (self.home.len() > 0 || !self.owner.starve())
+    /// Before the core sleeps, and streams wait for a buffer: whether there are some, or some have come back from
+    /// elsewhere. Otherwise the next return wakes the core.
+    pub(crate) fn has_some_or_waits(&self) -> bool {
+        self.home.len() > 0 || !self.owner.starve()
     }
 
     /// The end: every operation has been reaped. The memory goes when the last lease does.
     pub(crate) fn close(self, ring: &Ring) {
-        self.hungry.borrow_mut().clear();
         if let Err(e) = ring.submitter().unregister_buf_ring(BUFFER_GROUP) {
             tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
             return self.leak();

@@ -10,8 +10,8 @@ use atomic_waker::AtomicWaker;
 
 use crate::block_on::block_on;
 use crate::core::Core;
-use crate::core::queue::{Queue, Refused};
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::queue::{Queue, Refused};
 
 /// What both sides share.
 struct Shared<T> {

@@ -9,8 +9,8 @@
 use std::os::fd::RawFd;
 
 use super::Core;
-use super::queue::Queue;
 use super::shared::CoreShared;
+use crate::sync::queue::Queue;
 
 /// Places in a core's inbox. Each is a pointer pair and a stamp (24 bytes).
 const PLACES: usize = 512;

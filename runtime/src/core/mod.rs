@@ -21,17 +21,26 @@
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
 
 mod all;
-pub(crate) mod counters;
-pub(crate) mod histogram;
+pub(crate) mod ask;
+mod dispatch;
+mod event_loop;
+pub(crate) mod groups;
+pub(crate) mod growth;
+pub(crate) mod handle;
 pub(crate) mod inbox;
-pub(crate) mod mailbox;
+pub(crate) mod inside;
+pub(crate) mod options;
 pub(crate) mod peers;
-pub(crate) mod queue;
+pub(crate) mod pipe_pool;
+pub(crate) mod placement;
 pub(crate) mod sharded;
 pub(crate) mod shared;
 pub(crate) mod spin;
+pub(crate) mod state;
 pub(crate) mod submit;
 pub(crate) mod turn;
+pub(crate) mod unix_path;
+pub(crate) mod zero_copy_peers;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -43,23 +52,24 @@ use std::task::{Context, Poll};
 
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::BlockPool;
-use crate::buf::growth::Growth;
 use crate::buf::ring::BufRing;
-use crate::core::counters::Counters;
-use crate::net::zero_copy::ZeroCopy;
+use crate::metrics::counters::Counters;
+use crate::net::fairness::Fairness;
 use crate::numa::CpuId;
 use crate::op::table::OpTable;
 use crate::ring::Ring;
-use crate::runtime::Options;
 use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
-use crate::transfer::pipe::PipePool;
+use growth::Growth;
+use options::Options;
 use peers::Peers;
+use pipe_pool::PipePool;
 use sharded::Shards;
 use shared::CoreShared;
 use spin::Spin;
 use std::sync::Arc;
 use std::time::Instant;
+use zero_copy_peers::ZeroCopy;
 
 pub use peers::{Neighbour, least_loaded_neighbour, neighbours};
 pub use sharded::{Local, Sharded};
@@ -82,6 +92,7 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,
+    pub(crate) fairness: Fairness,
     pub(crate) blocks: Rc<BlockPool>,
     pub(crate) growth: Growth,
     pub(crate) blocking: Arc<BlockingPool>,
@@ -127,6 +138,11 @@ impl Core {
             Some(result) => result,
             None => panic!("not on a core: call this from a future that an annulus::Runtime runs"),
         }
+    }
+
+    /// Whether the calling thread is a core's.
+    pub(crate) fn is_here() -> bool {
+        Self::try_with(|_| ()).is_some()
     }
 
     /// Whether `shared` is this thread's core.

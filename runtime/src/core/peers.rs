@@ -10,7 +10,7 @@
 //!
 //! Nothing is claimed before the doorbell is rung. A core that has work for a sleeping one has not taken the sleeper's
 //! `SLEEPY` away: others who bring work meanwhile ring for themselves and are not held up. The argument of the
-//! [mailbox](super::mailbox) holds as it stands, since it asks only that the ring comes after the work, at some time.
+//! [mailbox](crate::sync::mailbox) holds as it stands, since it asks only that the ring comes after the work, at some time.
 //! That time comes: a core rings before it may sleep, when it ends, and after [`POLLS_PER_RING`] polls of tasks. What
 //! bounds the delay is therefore so many polls; a task that computes for long keeps its wakes back as it keeps everything
 //! else of its core back.
@@ -23,12 +23,12 @@ use std::sync::Arc;
 use io_uring::{opcode, squeue, types};
 
 use super::Core;
-use super::counters::CoreCounters;
 use super::shared::CoreShared;
+use crate::metrics::counters::CoreCounters;
 use crate::numa::CpuId;
 use crate::numa::plan::PlannedCore;
 use crate::numa::topology::{Proximity, Topology};
-use crate::op::Tag;
+use crate::ring::user_data::Tag;
 
 /// Polls of tasks after which the doorbells are rung, although the turn is not over.
 pub(crate) const POLLS_PER_RING: usize = 32;

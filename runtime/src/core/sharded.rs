@@ -49,7 +49,7 @@ impl Shards {
             // The borrow ends first: a destructor may look for another shard.
             let next = self.0.borrow_mut().pop();
             let Some(shard) = next else { return };
-            crate::task::contained("the destructor of a shard", || drop(shard));
+            crate::contained::contained("the destructor of a shard", || drop(shard));
         }
     }
 }

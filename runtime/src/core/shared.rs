@@ -6,14 +6,14 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
 use super::Core;
-use super::counters::CoreCounters;
 use super::inbox::Door;
-use super::mailbox::{Doorbell, WakeList};
 use super::turn::TurnWord;
-use crate::buf::growth::Recorded;
+use crate::core::growth::Recorded;
+use crate::core::state::RuntimeShared;
 use crate::error::os;
+use crate::metrics::counters::CoreCounters;
 use crate::numa::CpuId;
-use crate::runtime::state::RuntimeShared;
+use crate::sync::mailbox::{Doorbell, WakeList};
 use crate::task::Woken;
 
 /// The part of a core that outlives its thread, kept by tasks and wakers. On pages of its own, which the core brings to its

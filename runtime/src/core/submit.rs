@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +12,8 @@ use futures_channel::oneshot;
 
 use super::Core;
 use super::shared::CoreShared;
-use crate::task::{contained, panic_text, spawn_at};
+use crate::contained::{caught, contained, panic_text};
+use crate::task::spawn_at;
 use crate::{Error, ErrorKind};
 
 /// Why work that was sent to a core has no output.
@@ -184,8 +185,8 @@ impl<F, T> Drop for Parcel<F, T> {
         let Some((f, answer)) = self.content.take() else { return };
         // It may be dropped in the middle of a core's turn, or of its end, which a destructor's panic must not stop.
         contained(format_args!("the destructor of a closure sent at {}", self.at), || drop(f));
-        // Refused when nobody waits any more.
-        drop(answer.send(Err(SubmitError::Ended)));
+        // Refused when nobody waits any more. It wakes who does, by a waker that may not be ours.
+        contained("the waker of a sender", || drop(answer.send(Err(SubmitError::Ended))));
     }
 }
 
@@ -200,7 +201,7 @@ where
             if answer.is_canceled() {
                 return Poll::Ready(None);
             }
-            match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {
+            match caught(|| running.as_mut().poll(cx)) {
                 Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
                 Ok(Poll::Pending) => answer.poll_canceled(cx).map(|()| None),
                 // What the future shares with others is theirs to judge, as with any task that panics.

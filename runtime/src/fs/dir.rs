@@ -11,8 +11,8 @@ use rustix::fs::FileType;
 
 use super::open::open_path;
 use super::{File, FileKind, OpenOptions, Stat};
+use crate::core::ask::ask;
 use crate::error::os;
-use crate::op::ask;
 use crate::op::mkdir::Mkdir;
 use crate::op::open::Open;
 use crate::op::rename::Rename;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use crate::op::ask;
+use crate::core::ask::ask;
 use crate::op::statx::Statx;
 use crate::{Error, ErrorKind};
 

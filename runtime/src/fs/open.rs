@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fcntl_setfl, openat2};
 use rustix::io::Errno;
 
 use super::{Alignment, File};
+use crate::core::ask::ask;
 use crate::error::os;
-use crate::op::ask;
 use crate::op::open::Open;
 
 /// How often an open is tried again that the kernel asks to be tried again, and how long between.

@@ -92,6 +92,8 @@ impl From<&libc::statx> for Stat {
 }
 
 impl From<&rustix::fs::Stat> for Stat {
+    // `st_nlink` has 64 bits on x86-64 and 32 on aarch64.
+    #[allow(clippy::unnecessary_cast)]
     fn from(s: &rustix::fs::Stat) -> Self {
         Self {
             kind: kind(s.st_mode),
@@ -102,7 +104,7 @@ impl From<&rustix::fs::Stat> for Stat {
             accessed: time(s.st_atime, s.st_atime_nsec as u32),
             created: None,
             mode: s.st_mode & 0o7777,
-            links: s.st_nlink,
+            links: s.st_nlink as u64,
             owner: (s.st_uid, s.st_gid),
             device: s.st_dev,
             inode: s.st_ino,

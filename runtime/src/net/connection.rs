@@ -13,13 +13,13 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{SocketType, sockopt};
 
 use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
-use super::place::Place;
 use super::socket::{Socket, lingers};
 use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
+use crate::core::ask::polled_again;
 use crate::error::os;
-use crate::op::polled_again;
+use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// A connection of the current core: [`TcpStream`](super::TcpStream), [`UnixStream`](super::UnixStream), or one half of

@@ -15,65 +15,19 @@ use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::net::{SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
 use super::listener::ListenOptions;
-use super::place::Place;
-use super::unix_path::Bound;
 use crate::core::Core;
+use crate::core::groups::{Ask, Group, Table};
+use crate::core::state::RuntimeShared;
+use crate::core::unix_path::Bound;
 use crate::error::os;
 use crate::numa::CpuId;
-use crate::runtime::state::RuntimeShared;
+use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
-
-/// What a core asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ask {
-    /// A socket that listens, for at most so many connections that wait.
-    Stream { backlog: i32 },
-    /// A socket for datagrams.
-    Datagram,
-}
-
-impl Ask {
-    /// Whether sockets that were asked for like this stand on an address together.
-    fn is_like(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-}
-
-struct Group {
-    /// Tells it from a later one on the same address.
-    id: u64,
-    ask: Ask,
-    requested: Place,
-    bound: Place,
-    /// Which cores have a socket of it.
-    members: Vec<bool>,
-    /// Its sockets that are still open: a dropped listener's closes with the last word of its accept.
-    sockets: usize,
-    /// The one open socket of a Unix address.
-    one: Option<Bound>,
-}
-
-/// All groups of a runtime.
-#[derive(Default)]
-pub(crate) struct Groups(Mutex<Table>);
-
-#[derive(Default)]
-struct Table {
-    groups: Vec<Group>,
-    /// The id of the next group.
-    next: u64,
-}
-
-impl Groups {
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A core's membership in a group. Dropped after its socket has been closed.
 pub(super) struct Member {
@@ -114,7 +68,7 @@ impl Member {
                 let (socket, one) = match (&requested, &ask) {
                     (Place::Ip(_), _) => (open(&requested, &ask, false).map_err(refused)?, None),
                     (_, Ask::Datagram) => return Err(refused(io::ErrorKind::Unsupported.into())),
-                    (_, Ask::Stream { backlog }) => {
+                    (_, Ask::Stream { backlog, .. }) => {
                         let one = Bound::new(&requested, *backlog)?;
                         (one.duplicate().map_err(refused)?, Some(one))
                     }
@@ -181,7 +135,10 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         Ask::Datagram => (SocketType::DGRAM, ipproto::UDP),
     };
     let socket = socket_with(place.family(), kind, flags, Some(protocol)).map_err(os)?;
-    if let Ask::Stream { .. } = ask {
+    if let Ask::Stream { only_v6, .. } = ask {
+        if let Place::Ip(SocketAddr::V6(_)) = place {
+            sockopt::set_ipv6_v6only(&socket, *only_v6).map_err(os)?;
+        }
         // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is still refused.
         // For datagrams it would let a second program take the port.
         sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
@@ -192,7 +149,7 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
     }
     bind(&socket, &any).map_err(os)?;
-    if let Ask::Stream { backlog } = ask {
+    if let Ask::Stream { backlog, .. } = ask {
         // The first listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one may listen.
         listen(&socket, *backlog).map_err(os)?;
     }

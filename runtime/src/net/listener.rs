@@ -14,15 +14,16 @@ use rustix::net::{SocketFlags, SocketType, accept_with, sockopt};
 
 use super::connection::{Connection, adopt};
 use super::family::Family;
-use super::group::{Ask, Member};
-use super::place::Place;
+use super::group::Member;
 use super::room::Room;
 use super::socket::lingers;
 use crate::core::Core;
+use crate::core::groups::Ask;
 use crate::error::os;
+use crate::net::op::accept::Accept;
 use crate::numa::CpuId;
-use crate::op::accept::Accept;
 use crate::op::slots::Key;
+use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that may wait to be accepted on each core's socket, unless told otherwise; `net.core.somaxconn` bounds it
@@ -156,12 +157,20 @@ fn exhausted(e: &io::Error) -> bool {
 pub struct ListenOptions {
     pub(super) backlog: u32,
     pub(super) steer_by_cpu: bool,
+    pub(super) only_v6: bool,
 }
 
 impl ListenOptions {
-    /// A backlog of 4096, connections spread by hash.
+    /// A backlog of 4096, connections spread by hash; `[::]` takes IPv4 connections as well.
     pub fn new() -> Self {
-        Self { backlog: BACKLOG, steer_by_cpu: false }
+        Self { backlog: BACKLOG, steer_by_cpu: false, only_v6: false }
+    }
+
+    /// Whether `[::]` leaves IPv4 connections to a listener on `0.0.0.0` (`IPV6_V6ONLY`, `ipv6(7)`). Without it `[::]` takes both
+    /// families, whatever `net.ipv6.bindv6only` says.
+    pub fn only_v6(mut self, only: bool) -> Self {
+        self.only_v6 = only;
+        self
     }
 
     /// How many connections may wait on each core's socket to be accepted. `net.core.somaxconn` bounds it (`listen(2)`).
@@ -183,7 +192,12 @@ impl ListenOptions {
     }
 
     pub(super) fn ask(&self) -> Ask {
-        Ask::Stream { backlog: self.backlog.min(i32::MAX as u32) as i32 }
+        Ask::Stream { backlog: self.bounded_backlog(), only_v6: self.only_v6 }
+    }
+
+    /// As `listen(2)` takes it.
+    pub(super) fn bounded_backlog(&self) -> i32 {
+        self.backlog.min(i32::MAX as u32) as i32
     }
 
     /// Gives the socket of the core on `cpu` the connections of that CPU, if so asked.

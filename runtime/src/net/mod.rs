@@ -9,12 +9,14 @@
 
 mod connection;
 mod custody;
+pub(crate) mod fairness;
 mod family;
-pub(crate) mod group;
+mod group;
 mod hand_over;
 mod inherited;
 pub(crate) mod listener;
-mod place;
+pub(crate) mod op;
+mod path_lock;
 mod room;
 mod send;
 pub(crate) mod sockaddr;
@@ -23,9 +25,9 @@ pub(crate) mod sys;
 mod tcp;
 mod udp;
 mod unix;
-mod unix_path;
+mod unix_socket;
 pub(crate) mod writing;
-pub(crate) mod zero_copy;
+mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
@@ -37,3 +39,4 @@ pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};
 pub use unix::{PeerCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf};
+pub use unix_socket::UnixSocket;

@@ -13,12 +13,13 @@ use super::socket::Socket;
 use super::writing::sent;
 use crate::buf::{Block, BufError, IoBuf, IoBufMut, IoBufs};
 use crate::core::Core;
+use crate::core::ask::{Finished, Submitted, ask};
 use crate::error::os;
+use crate::net::op::send::Send;
+use crate::net::op::send_vectored::SendVectored;
+use crate::net::op::send_zc::{SendZc, SharedBlock};
+use crate::op::check;
 use crate::op::poll::Ready;
-use crate::op::send::Send;
-use crate::op::send_vectored::SendVectored;
-use crate::op::send_zc::{SendZc, SharedBlock};
-use crate::op::{Finished, Submitted, ask, check};
 use crate::{Error, Result};
 
 /// Bytes below which copying costs less than keeping pages for the network.

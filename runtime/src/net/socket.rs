@@ -7,7 +7,7 @@
 //! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a turn, after its task had
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
 //! reads takes what lay in its socket at once, and where that leaves none for others, it is copied out of the buffers
-//! (`buf/spill.rs`).
+//! (`buf/copy_out.rs`).
 
 mod parts;
 
@@ -22,17 +22,18 @@ use std::task::{Context, Poll, Waker};
 use super::custody::{Custody, Tie};
 use super::group::Member;
 use super::writing::Writing;
-use super::zero_copy::{self, Peer};
+use super::zero_copy;
 use crate::buf::Lease;
 use crate::buf::chain::Chain;
 use crate::core::Core;
-use crate::op::ask;
+use crate::core::ask::ask;
+use crate::core::zero_copy_peers::Peer;
+use crate::net::op::recv::RecvMulti;
+use crate::net::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::poll::{PollOnce, Ready};
-use crate::op::recv::RecvMulti;
-use crate::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::slots::Key;
 use crate::spawn_blocking;
-use crate::task::waiters::Waiters;
+use crate::sync::waiters::Waiters;
 
 /// Undelivered chunks at which a stream's receive is switched off.
 const HOLD_BACK: u32 = 2;
@@ -71,7 +72,7 @@ pub(crate) struct Socket {
     /// Stands in the core's list of streams to look at when the turn ends.
     overfull: Cell<bool>,
     /// Stands in the core's list of streams that nobody reads.
-    hoards: Cell<bool>,
+    is_known_idle: Cell<bool>,
     /// Stands in the core's queue of streams that wait for a buffer, perhaps without wanting one any more.
     queued: Cell<bool>,
     /// Its writer has been dropped.
@@ -164,7 +165,7 @@ impl Socket {
             receiving: Cell::new(Receiving::Idle),
             chain: Cell::new(Chain::EMPTY),
             overfull: Cell::new(false),
-            hoards: Cell::new(false),
+            is_known_idle: Cell::new(false),
             queued: Cell::new(false),
             unwritten: Cell::new(false),
             released: Cell::new(false),
@@ -266,7 +267,7 @@ impl Socket {
             }
             // Who has just been served must not push in before those that wait for a buffer: a receive takes as many as
             // there are.
-            Receiving::Idle if core.bufs.is_short() => self.starve(core),
+            Receiving::Idle if core.fairness.is_short() => self.starve(core),
             Receiving::Idle => self.arm(core),
             Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
         }
@@ -284,7 +285,7 @@ impl Socket {
     fn starve(self: &Rc<Self>, core: &Core) {
         self.receiving.set(Receiving::Starved);
         if !self.queued.replace(true) {
-            core.bufs.wait_for_buffer(self);
+            core.fairness.wait_for_buffer(self);
         }
     }
 
@@ -324,7 +325,7 @@ impl Socket {
                 self.chain.set(chain);
                 if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
                 {
-                    core.bufs.look_later(Rc::clone(self));
+                    core.fairness.inspect_later(Rc::clone(self));
                 }
             }
             (Ok(_), buffer) => {
@@ -397,23 +398,23 @@ impl Socket {
         {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
-            if !self.hoards.replace(true) {
-                core.bufs.remember(self);
+            if !self.is_known_idle.replace(true) {
+                core.fairness.remember_idle(self);
             }
         }
     }
 
     /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and whether there may be
     /// more yet.
-    pub(crate) fn spill(&self, core: &Core) -> (bool, bool) {
+    pub(crate) fn evict(&self, core: &Core) -> (bool, bool) {
         let mut chain = self.chain.get();
-        let spilt = core.bufs.spill(core, &mut chain);
+        let copied = core.bufs.copy_out(core, &mut chain);
         self.chain.set(chain);
-        let freed = !spilt.is_empty();
-        self.rest.borrow_mut().extend(spilt);
+        let freed = !copied.is_empty();
+        self.rest.borrow_mut().extend(copied);
         let more =
             chain.len() > 0 || matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_));
-        self.hoards.set(more);
+        self.is_known_idle.set(more);
         (freed, more)
     }
 

@@ -9,10 +9,11 @@ use rustix::net::{SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 use super::connection::{Connection, got, set};
 use super::family::{Both, Reader, Side, Tcp, Writer};
 use super::listener::{ListenOptions, Listener};
-use super::place::Place;
+use super::op::connect::Connect;
 use super::sys;
+use crate::core::ask::ask;
 use crate::error::os;
-use crate::op::{ask, connect::Connect};
+use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// A TCP connection of the current core. What it can do beside the options here, it can as a [`Connection`].

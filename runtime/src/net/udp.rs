@@ -12,16 +12,18 @@ use rustix::net::{SocketType, sockopt};
 
 use super::connection::{adopt, got, set};
 use super::family::Tcp;
-use super::group::{Ask, Member};
-use super::place::Place;
+use super::group::Member;
+use super::op::recv_msg;
 use super::socket::Socket;
 use super::{sys, tcp};
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
+use crate::core::ask::ask;
+use crate::core::groups::Ask;
 use crate::error::os;
-use crate::op::send::Send;
-use crate::op::send_to::SendTo;
-use crate::op::{ask, recv_msg};
+use crate::net::op::send::Send;
+use crate::net::op::send_to::SendTo;
+use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// A UDP socket of the current core (`udp(7)`). All methods take `&self`.

@@ -9,10 +9,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, socketpai
 use super::connection::Connection;
 use super::family::{Both, Reader, Side, Unix, Writer};
 use super::listener::{ListenOptions, Listener};
-use super::place::Place;
-use super::unix_path::lock_directory;
+use super::op::connect::Connect;
+use super::path_lock::lock_directory;
+use crate::core::ask::ask;
 use crate::error::os;
-use crate::op::{ask, connect::Connect};
+use crate::place::Place;
 use crate::{Error, Result};
 
 /// A Unix stream connection of the current core. What it can do beside the functions here, it can as a [`Connection`].

@@ -13,9 +13,10 @@ use rustix::net::SendFlags;
 use super::socket::Socket;
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
+use crate::core::ask::{Asked, Finished, polled_again};
 use crate::error::os;
-use crate::op::send::Send;
-use crate::op::{Asked, Finished, Operation as _, polled_again};
+use crate::net::op::send::Send;
+use crate::op::Operation as _;
 use crate::{Error, ErrorKind, Result};
 
 /// What sending has come to.

@@ -15,6 +15,10 @@
 //! and *vacant*, the sixth, where nobody holds anything: only then is the memory given back and the key's index used
 //! again, under a new generation. So a late CQE, or a cancel that crosses its completion, finds a stranger and misses.
 //!
+//! Whoever runs the machine keeps a value for each operation. A slot becomes vacant in one place only (`Slots::vacate`), which
+//! first has the value taken out, and the event that tells of it carries the value. So no code runs between the two that
+//! could be given the same index.
+//!
 //! # Dropping
 //!
 //! | owner drops in | what happens |
@@ -87,47 +91,51 @@ struct Slot<W, X> {
     extra: X,
 }
 
-/// What a CQE means for whoever runs the machine.
+/// What a CQE means for whoever runs the machine. `V` is the value of an operation whose slot is vacant now.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event<W, X> {
+pub(crate) enum Event<W, X, V> {
     /// No such operation: a stranger's key, or one long gone.
     Stale,
     /// The result is kept for the owner: wake it, if it left a waker.
     Wake(Option<W>),
     /// One of many results: hand it to the sink. `owned` tells whether the owner is still there; if not, what the
-    /// result brings (a descriptor, a buffer) must be given back. If `last`, the memory is free after that.
-    Item { extra: X, owned: bool, last: bool },
-    /// The owner is gone and this is its result: clean up what it brings. The memory is free after that if `last`.
-    Late { extra: X, outcome: Outcome, last: bool },
+    /// result brings (a descriptor, a buffer) must be given back.
+    Item { extra: X, owned: bool },
+    /// As `Item`, and the last of them.
+    Last { value: V, owned: bool },
+    /// The owner is gone and this is its result: clean up what it brings. Without the value a notification is still due.
+    Late { extra: X, outcome: Outcome, value: Option<V> },
     /// The notification came before the owner looked at the result. The memory is the owner's: wake it.
     Notified { extra: X, waker: Option<W> },
-    /// The notification after a result that was already dealt with: the memory is free.
-    Released { extra: X },
+    /// The notification after a result that was already dealt with.
+    Released { value: V },
 }
 
 /// What an owner finds when it looks.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum Look<V> {
     /// Nothing yet.
     Pending,
-    /// The result; the memory is the owner's again.
-    Done(Outcome),
+    /// The result, and the value: the slot is vacant.
+    Done(Outcome, V),
     /// The result; the memory stays the kernel's until the notification.
     Early(Outcome),
 }
 
 /// What dropping an owner asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Abandon<X> {
+pub(crate) enum Abandon<X, V> {
     /// Send a cancel; nothing is free yet.
     Cancel,
-    /// A result lay waiting: clean up what it brings. The memory is free after that if `last`.
-    Late { extra: X, outcome: Outcome, last: bool },
+    /// A result lay waiting: clean up what it brings. Without the value a notification is still due.
+    Late { extra: X, outcome: Outcome, value: Option<V> },
 }
 
 /// All operations of a core. `W` is a waker, `X` what the runner wants to remember of each (its function table).
 pub(crate) struct Slots<W, X> {
     slab: Slab<Slot<W, X>>,
+    /// Begins anew after 2^32 operations. That does no harm: what still carries the key of a former life is a cancel on its way,
+    /// which the ring takes in the order in which it was pushed, thousands of operations later at most.
     next_generation: u32,
     /// Operations of which the kernel may still speak.
     in_kernel: usize,
@@ -139,7 +147,7 @@ impl<W, X: Copy> Slots<W, X> {
     }
 
     /// Operations that are not vacant.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }
@@ -165,8 +173,25 @@ impl<W, X: Copy> Slots<W, X> {
         self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
     }
 
-    /// The kernel speaks: a CQE with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as they stand in its flags.
-    pub(crate) fn complete(&mut self, key: Key, outcome: Outcome, more: bool, notif: bool) -> Event<W, X> {
+    /// Makes a slot vacant: the only place that does. `take` takes the value of its operation out of where it lies, before the
+    /// index can be given out again.
+    #[inline(always)]
+    fn vacate<V>(&mut self, key: Key, take: impl FnOnce(usize, X) -> V) -> (V, Option<W>) {
+        let index = key.index();
+        let value = take(index, self.slab[index].extra);
+        (value, self.slab.remove(index).waker)
+    }
+
+    /// The kernel speaks: a CQE with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as they stand in its flags. `take` takes the value
+    /// of the operation out of its place, should this be its end.
+    pub(crate) fn complete<V>(
+        &mut self,
+        key: Key,
+        outcome: Outcome,
+        more: bool,
+        notif: bool,
+        take: impl FnOnce(usize, X) -> V,
+    ) -> Event<W, X, V> {
         let Some(slot) = self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
         else {
             return Event::Stale;
@@ -178,10 +203,10 @@ impl<W, X: Copy> Slots<W, X> {
         }
         if slot.shots == Shots::Multi {
             let owned = slot.life == Life::InFlight;
-            if !more {
-                self.slab.remove(key.index());
+            if more {
+                return Event::Item { extra, owned };
             }
-            return Event::Item { extra, owned, last: !more };
+            return Event::Last { value: self.vacate(key, take).0, owned };
         }
         match (slot.life, notif) {
             (Life::InFlight, false) => {
@@ -189,22 +214,20 @@ impl<W, X: Copy> Slots<W, X> {
                 Event::Wake(slot.waker.take())
             }
             (Life::Abandoned, false) => {
-                if more {
+                let value = if more {
                     slot.life = Life::Lingering;
+                    None
                 } else {
-                    self.slab.remove(key.index());
-                }
-                Event::Late { extra, outcome, last: !more }
+                    Some(self.vacate(key, take).0)
+                };
+                Event::Late { extra, outcome, value }
             }
             (Life::Answered(kept), true) => {
                 // The owner has not looked yet; it will find the memory its own again.
                 slot.life = Life::Ready(kept);
                 Event::Notified { extra, waker: slot.waker.take() }
             }
-            (Life::Lingering, true) => {
-                self.slab.remove(key.index());
-                Event::Released { extra }
-            }
+            (Life::Lingering, true) => Event::Released { value: self.vacate(key, take).0 },
             // The kernel sends one result and at most one notification, in that order; anything else is not ours.
             (Life::InFlight | Life::Abandoned, true)
             | (Life::Answered(_) | Life::Lingering | Life::Ready(_), _) => Event::Stale,
@@ -212,15 +235,18 @@ impl<W, X: Copy> Slots<W, X> {
     }
 
     /// The owner looks. When it has to wait, `waits` is shown the waker that is kept, and may want [another](Self::wake_by).
-    pub(crate) fn look(&mut self, key: Key, waits: impl FnOnce(Option<&W>)) -> Look {
+    /// `take` as for [`complete`](Self::complete).
+    pub(crate) fn look<V>(
+        &mut self,
+        key: Key,
+        waits: impl FnOnce(Option<&W>),
+        take: impl FnOnce(usize, X) -> V,
+    ) -> Look<V> {
         let Some(slot) = self.slot(key) else {
             unreachable!("an owner holds its operation: only it makes the slot vacant");
         };
         match slot.life {
-            Life::Ready(outcome) => {
-                self.slab.remove(key.index());
-                Look::Done(outcome)
-            }
+            Life::Ready(outcome) => Look::Done(outcome, self.vacate(key, take).0),
             Life::Answered(outcome) => {
                 slot.life = Life::Lingering;
                 Look::Early(outcome)
@@ -237,15 +263,21 @@ impl<W, X: Copy> Slots<W, X> {
     /// what cloning or dropping a waker does is not ours to know.
     pub(crate) fn wake_by(&mut self, key: Key, waker: W) -> Option<W> {
         match self.slot(key) {
-            Some(slot) => slot.waker.replace(waker),
-            // Its owner has just been told to wait. If it is over all the same, nobody is to be woken.
-            None => Some(waker),
+            Some(slot) if slot.life == Life::InFlight => slot.waker.replace(waker),
+            // Its owner has just been told to wait. If it has been answered all the same, nobody is to be woken, and a slot
+            // that becomes vacant has no waker.
+            _ => Some(waker),
         }
     }
 
     /// The owner goes without waiting. `None` when the operation is over already (a multishot that had ended). Its waker
-    /// comes back in `waker`: see [`wake_by`](Self::wake_by).
-    pub(crate) fn abandon(&mut self, key: Key, waker: &mut Option<W>) -> Option<Abandon<X>> {
+    /// comes back in `waker`: see [`wake_by`](Self::wake_by). `take` as for [`complete`](Self::complete).
+    pub(crate) fn abandon<V>(
+        &mut self,
+        key: Key,
+        waker: &mut Option<W>,
+        take: impl FnOnce(usize, X) -> V,
+    ) -> Option<Abandon<X, V>> {
         let slot = self.slot(key)?;
         let extra = slot.extra;
         *waker = slot.waker.take();
@@ -256,21 +288,25 @@ impl<W, X: Copy> Slots<W, X> {
             }
             Life::Answered(outcome) => {
                 slot.life = Life::Lingering;
-                Some(Abandon::Late { extra, outcome, last: false })
+                Some(Abandon::Late { extra, outcome, value: None })
             }
             Life::Ready(outcome) => {
-                self.slab.remove(key.index());
-                Some(Abandon::Late { extra, outcome, last: true })
+                Some(Abandon::Late { extra, outcome, value: Some(self.vacate(key, take).0) })
             }
             Life::Lingering | Life::Abandoned => None,
         }
     }
 
-    /// Takes back an operation that never reached the kernel, and returns its waker.
-    pub(crate) fn withdraw(&mut self, key: Key) -> Option<W> {
+    /// Takes back an operation that never reached the kernel, and returns its value and its waker. `take` as for
+    /// [`complete`](Self::complete).
+    pub(crate) fn withdraw<V>(
+        &mut self,
+        key: Key,
+        take: impl FnOnce(usize, X) -> V,
+    ) -> Option<(V, Option<W>)> {
         self.slot(key)?;
         self.in_kernel -= 1;
-        self.slab.remove(key.index()).waker
+        Some(self.vacate(key, take))
     }
 
     /// The indices of all operations that are not vacant, and what the runner remembers of each.
@@ -284,5 +320,9 @@ impl<W, X: Copy> Slots<W, X> {
     }
 }
 
+// The path is said because fuzz/ includes this file from elsewhere.
+#[cfg(any(test, fuzzing))]
+#[path = "slots/model.rs"]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

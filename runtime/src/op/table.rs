@@ -2,34 +2,41 @@
 //! [arena](super::arena), and talks to the ring.
 //!
 //! All unsafe of operations is here: a cell holds a value of the type whose function table stands in its slot, from
-//! [`OpTable::submit`] until the machine says that the slot is vacant.
+//! [`OpTable::submit`] until the machine makes the slot vacant, and in that very step the value is moved out. So no code that is
+//! not ours (a waker, a destructor, a subscriber of `tracing`) can come between the two and be given the cell.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::task::Waker;
 
 use io_uring::{opcode, squeue};
 
-use super::arena::Arena;
+use super::arena::{Arena, CELL_SIZE};
 use super::slots::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
-use super::{Multishot, Operation, Sqes, Tag};
+use super::{Hurry, Multishot, Operation, Sqes};
+use crate::contained::contained;
 use crate::core::Core;
+use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
-use crate::task::contained;
 
-/// What to do with the untyped value in a cell.
+/// What to do with an untyped value.
 struct Vtable {
     name: &'static str,
+    /// Bytes of the value.
+    size: usize,
     /// Consumes the value with a result that nobody waits for. Single operations only.
     late: unsafe fn(NonNull<u8>, Outcome),
-    /// Shows the value one of many results, and consumes it with the last. Multishot operations only.
-    item: unsafe fn(NonNull<u8>, &Core, Outcome, bool, bool),
+    /// Shows the value one of many results, and that more may come. Multishot operations only.
+    item: unsafe fn(NonNull<u8>, &Core, Outcome, bool),
+    /// Shows the value the last result and consumes it. Multishot operations only.
+    last: unsafe fn(NonNull<u8>, &Core, Outcome, bool),
     /// Shows the value its notification. Single operations only.
     notified: unsafe fn(NonNull<u8>, &Core, Outcome),
     /// Shows the value its notification and consumes it. Single operations only.
     release: unsafe fn(NonNull<u8>, &Core, Outcome),
-    /// Asks the value to make the kernel let go.
-    hurry: unsafe fn(NonNull<u8>),
+    /// What makes the kernel let go, to be run when the value is not looked at any more.
+    hurry: unsafe fn(NonNull<u8>) -> Option<Hurry>,
     /// A poll goes before it, and a cancel must find either.
     linked: bool,
 }
@@ -39,27 +46,29 @@ struct Single<T>(T);
 impl<T: Operation> Single<T> {
     const VTABLE: Vtable = Vtable {
         name: T::NAME,
+        size: size_of::<T>(),
         // A buffer of the application's own type may panic when it is dropped: whatever else the core does goes on.
-        late: |cell, outcome| {
-            // SAFETY: the caller passes a cell that holds a `T` and treats it as empty afterwards.
-            let operation = unsafe { cell.cast::<T>().read() };
+        late: |value, outcome| {
+            // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
+            let operation = unsafe { value.cast::<T>().read() };
             contained(format_args!("what was left of an operation ({})", T::NAME), || {
                 operation.late(outcome)
             });
         },
-        item: |_, _, _, _, _| unreachable!("a single operation has no items"),
-        // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
-        notified: |cell, core, outcome| unsafe { cell.cast::<T>().as_ref() }.notified(core, outcome),
-        release: |cell, core, outcome| {
+        item: |_, _, _, _| unreachable!("a single operation has no items"),
+        last: |_, _, _, _| unreachable!("a single operation has no items"),
+        // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
+        notified: |value, core, outcome| unsafe { value.cast::<T>().as_ref() }.notified(core, outcome),
+        release: |value, core, outcome| {
             // SAFETY: as for `late`.
-            let operation = unsafe { cell.cast::<T>().read() };
+            let operation = unsafe { value.cast::<T>().read() };
             contained(format_args!("what was left of an operation ({})", T::NAME), || {
                 operation.notified(core, outcome);
                 drop(operation);
             });
         },
-        // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
-        hurry: |cell| unsafe { cell.cast::<T>().as_ref() }.hurry(),
+        // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
+        hurry: |value| unsafe { value.cast::<T>().as_ref() }.hurry(),
         linked: T::LINKED,
     };
 }
@@ -69,21 +78,64 @@ struct Many<T>(T);
 impl<T: Multishot> Many<T> {
     const VTABLE: Vtable = Vtable {
         name: T::NAME,
+        size: size_of::<T>(),
         late: |_, _| unreachable!("a multishot operation has items, not a late result"),
-        item: |cell, core, outcome, owned, last| {
-            if last {
-                // SAFETY: the caller passes a cell that holds a `T` and treats it as empty afterwards.
-                unsafe { cell.cast::<T>().read() }.item(core, outcome, owned, true);
-            } else {
-                // SAFETY: the caller passes a cell that holds a `T`; only shared references to it exist meanwhile.
-                unsafe { cell.cast::<T>().as_ref() }.item(core, outcome, owned, false);
-            }
+        // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
+        item: |value, core, outcome, owned| unsafe {
+            value.cast::<T>().as_ref().item(core, outcome, owned, false);
+        },
+        last: |value, core, outcome, owned| {
+            // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
+            unsafe { value.cast::<T>().read() }.item(core, outcome, owned, true);
         },
         notified: |_, _, _| unreachable!("a multishot operation has no notification"),
         release: |_, _, _| unreachable!("a multishot operation ends with its last item"),
-        hurry: |_| {},
+        hurry: |_| None,
         linked: false,
     };
+}
+
+/// The value of an operation that is over, out of its cell. Its type is known to its function table.
+#[must_use = "what is not consumed is leaked"]
+struct Left {
+    vtable: &'static Vtable,
+    value: Moved,
+}
+
+/// As large and as aligned as a cell.
+#[repr(C, align(64))]
+struct Moved(MaybeUninit<[u8; CELL_SIZE]>);
+
+impl Left {
+    /// Moves the value out of a cell.
+    ///
+    /// # Safety
+    /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
+    unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable) -> Self {
+        let mut value = Moved(MaybeUninit::uninit());
+        // SAFETY: the cell has so many bytes and more, and so has `value`, which is new.
+        unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
+        Self { vtable, value }
+    }
+
+    fn place(&mut self) -> NonNull<u8> {
+        NonNull::from(&mut self.value.0).cast()
+    }
+
+    fn late(mut self, outcome: Outcome) {
+        // SAFETY: it holds such a value (`out_of`), and `self` is gone after this.
+        unsafe { (self.vtable.late)(self.place(), outcome) }
+    }
+
+    fn last(mut self, core: &Core, outcome: Outcome, owned: bool) {
+        // SAFETY: as for `late`.
+        unsafe { (self.vtable.last)(self.place(), core, outcome, owned) }
+    }
+
+    fn release(mut self, core: &Core, outcome: Outcome) {
+        // SAFETY: as for `late`.
+        unsafe { (self.vtable.release)(self.place(), core, outcome) }
+    }
 }
 
 /// The operations of one core.
@@ -168,12 +220,27 @@ impl OpTable {
         (key, self.arena.borrow_mut().cell(key.index()))
     }
 
-    /// The owner's look at its operation.
-    pub(crate) fn look(&self, key: Key, waker: &Waker) -> Look {
+    fn cell(&self, index: usize) -> NonNull<u8> {
+        self.arena.borrow_mut().cell(index)
+    }
+
+    /// What the machine calls when it makes the slot of `index` vacant.
+    fn left(&self) -> impl FnOnce(usize, &'static Vtable) -> Left {
+        // SAFETY: the cell holds the value that belongs to this function table, and the machine makes its slot vacant in this
+        // step.
+        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable) }
+    }
+
+    /// The owner's look at its operation. When it is over the operation comes back.
+    ///
+    /// # Safety
+    /// `key` was submitted as a `T`.
+    pub(crate) unsafe fn look<T: Operation>(&self, key: Key, waker: &Waker) -> Look<T> {
         let mut moved = false;
-        let look = self.slots.borrow_mut().look(key, |kept| {
-            moved = !kept.is_some_and(|kept| kept.will_wake(waker));
-        });
+        let waits = |kept: Option<&Waker>| moved = !kept.is_some_and(|kept| kept.will_wake(waker));
+        // SAFETY: the cell holds a `T`, by the caller's promise, and the machine makes its slot vacant in this step.
+        let take = |index, _| unsafe { self.cell(index).cast::<T>().read() };
+        let look = self.slots.borrow_mut().look(key, waits, take);
         if moved {
             // Cloned before the table is borrowed, and the old one dropped after: either may run code that uses the table.
             let waker = waker.clone();
@@ -183,27 +250,17 @@ impl OpTable {
         look
     }
 
-    /// Takes a finished operation out of its cell.
-    ///
-    /// # Safety
-    /// `key` was submitted as a `T`, and [`look`](Self::look) has just said [`Look::Done`] for it.
-    pub(crate) unsafe fn take<T: Operation>(&self, key: Key) -> T {
-        let cell = self.arena.borrow_mut().cell(key.index());
-        // SAFETY: the caller's promise; the slot is vacant, so nobody else will look into this cell before it is
-        // written anew, and that can only happen through `submit` on this thread.
-        unsafe { cell.cast::<T>().read() }
-    }
-
     /// The owner of `key` goes without waiting: cancels, and cleans up what had already come.
     pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
         let mut waker = None;
-        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker);
-        drop(waker);
+        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left());
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
-            Some(Abandon::Late { extra, outcome, last }) => self.late(key, extra, outcome, last),
+            Some(Abandon::Late { extra, outcome, value }) => late(extra, outcome, value),
         }
+        // Last: what dropping it does is not ours to know.
+        drop(waker);
     }
 
     /// Asks the kernel to give up on an operation whose owner stays: a multishot that is to end.
@@ -225,58 +282,45 @@ impl OpTable {
         cancel(Tag::Op.with(key.to_bits()));
     }
 
-    /// The kernel's word on an operation of this table.
+    /// The kernel's word on an operation of this table. What is not ours, and may panic, comes last in each case.
     pub(crate) fn complete(&self, core: &Core, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
-        let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif());
+        let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), self.left());
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
             Event::Wake(None) => {}
             Event::Stale => stale(cqe),
-            Event::Item { extra, owned, last } => {
-                let cell = self.arena.borrow_mut().cell(key.index());
-                // SAFETY: the cell holds the value that belongs to this function table. With the last item the machine
-                // has made the slot vacant, and the function takes the value out before it runs anything that could
-                // submit anew and be given the same cell.
-                unsafe { (extra.item)(cell, core, outcome, owned, last) };
+            Event::Item { extra, owned } => {
+                // SAFETY: the cell holds the value that belongs to this function table until its last CQE, which is handled
+                // after this one, whatever code this one runs: only the core's loop and its end take CQEs from the ring.
+                unsafe { (extra.item)(self.cell(key.index()), core, outcome, owned) };
             }
-            Event::Late { extra, outcome, last } => self.late(key, extra, outcome, last),
+            Event::Last { value, owned } => value.last(core, outcome, owned),
+            Event::Late { extra, outcome, value } => late(extra, outcome, value),
             Event::Notified { extra, waker } => {
-                let cell = self.arena.borrow_mut().cell(key.index());
-                // SAFETY: the cell holds the value that belongs to this function table until its owner takes it.
-                unsafe { (extra.notified)(cell, core, outcome) };
+                // SAFETY: the cell holds the value that belongs to this function table until its owner takes it, and what is
+                // called counts, and runs no code that could.
+                unsafe { (extra.notified)(self.cell(key.index()), core, outcome) };
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            Event::Released { extra } => {
-                let cell = self.arena.borrow_mut().cell(key.index());
-                // SAFETY: the machine has just made the slot vacant, and the function takes the value out first.
-                unsafe { (extra.release)(cell, core, outcome) };
-            }
+            Event::Released { value } => value.release(core, outcome),
         }
     }
 
-    #[cold]
-    fn late(&self, key: Key, vtable: &'static Vtable, outcome: Outcome, last: bool) {
-        tracing::trace!(operation = vtable.name, result = outcome.result, "result after its owner had gone");
-        if last {
-            let cell = self.arena.borrow_mut().cell(key.index());
-            // SAFETY: the machine has just made the slot vacant, and the function takes the value out first.
-            unsafe { (vtable.late)(cell, outcome) };
-        }
-        // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
-    }
-
-    /// Asks every operation to make the kernel let go of it. For the end of the core: futures are gone, nothing submits.
+    /// Makes the kernel let go of what it would hold for as long as some peer likes. For the end of the core.
     pub(crate) fn hurry(&self) {
-        let all: Vec<_> = self.slots.borrow().all().collect();
-        for (index, vtable) in all {
-            let cell = self.arena.borrow_mut().cell(index);
-            // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table, and what is
-            // called submits nothing and reaps nothing.
-            unsafe { (vtable.hurry)(cell) };
+        let slots = self.slots.borrow();
+        // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table, and what is called
+        // runs no code that could change that.
+        let hurry = |(index, vtable): (_, &Vtable)| unsafe { (vtable.hurry)(self.cell(index)) };
+        let each: Vec<_> = slots.all().filter_map(hurry).collect();
+        drop(slots);
+        // Each has what it needs: whatever one of them makes other code do, the next still has it.
+        for hurry in each {
+            contained("an operation that was hurried", hurry);
         }
     }
 
@@ -286,6 +330,16 @@ impl OpTable {
         let mut slots = self.slots.borrow_mut();
         std::mem::forget(std::mem::replace(&mut *slots, Slots::with_capacity(0)));
     }
+}
+
+/// A result after its owner had gone, of an operation that is over if there is a value.
+#[cold]
+fn late(vtable: &Vtable, outcome: Outcome, value: Option<Left>) {
+    // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
+    if let Some(value) = value {
+        value.late(outcome);
+    }
+    tracing::trace!(operation = vtable.name, result = outcome.result, "result after its owner had gone");
 }
 
 /// Takes an operation back if its SQE could not be made: the kernel has not heard of it.
@@ -299,10 +353,10 @@ struct Withdraw<'a, T: Operation> {
 impl<T: Operation> Drop for Withdraw<'_, T> {
     #[cold]
     fn drop(&mut self) {
-        // SAFETY: the cell holds a `T` (`submit`), and nobody looks into it before the slot, which is made vacant now, is
-        // given out again.
-        let operation = unsafe { self.cell.read() };
-        let waker = self.table.slots.borrow_mut().withdraw(self.key);
+        // SAFETY: the cell holds a `T` (`submit`), and the machine makes its slot vacant in this step.
+        let take = |_, _| unsafe { self.cell.read() };
+        let withdrawn = self.table.slots.borrow_mut().withdraw(self.key, take);
+        let Some((operation, waker)) = withdrawn else { return };
         // This thread is panicking: a second panic that left here would end the process.
         contained(format_args!("what was left of an operation ({})", T::NAME), || drop(operation));
         contained(format_args!("the waker of an operation ({})", T::NAME), || drop(waker));

@@ -8,7 +8,9 @@ pub(crate) mod probe;
 mod recv_buffers;
 mod register;
 mod setup;
+pub(crate) mod user_data;
 mod view;
+pub(crate) mod workers;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,13 +23,12 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 pub(crate) use recv_buffers::{RecvOptions, bundled};
 pub use setup::RingFeatures;
-pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered};
+pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered, rings_are_locked};
+use user_data::{REPORT_USAGE, Tag};
 use view::View;
 
-use crate::core::counters::CoreCounters;
-use crate::op::Tag;
-use crate::op::send_zc::REPORT_USAGE;
-use crate::{Error, Result};
+use crate::metrics::counters::CoreCounters;
+use crate::{Error, ErrorKind, Result};
 
 // Not exported by the io_uring crate (linux/io_uring.h).
 const ENTER_GETEVENTS: u32 = 1 << 0;
@@ -39,6 +40,9 @@ const ENTER_NO_IOWAIT: u32 = 1 << 7;
 /// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may wait.
 /// Splices of file pages into pipes are of the second class too, since a pipe is their other end.
 const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
+
+/// More than these the kernel does not give a ring (`IORING_MAX_ENTRIES`).
+const MOST_ENTRIES: u32 = 32_768;
 
 /// One completion, copied out of the queue so that handlers may use the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +131,16 @@ impl Ring {
         };
         if !no_sqarray {
             features.lacks.push("NO_SQARRAY: EINVAL, so the kernel is older than 6.6".to_owned());
+        }
+        let asked = options.asked.next_power_of_two().min(MOST_ENTRIES);
+        if features.sq_entries < asked {
+            let few = format!(
+                "{} of the {asked} entries asked for: memory that may be locked does not do for more on each core; raise \
+                 RLIMIT_MEMLOCK (ulimit -l)",
+                asked - features.sq_entries
+            );
+            tracing::warn!("a ring of {} entries, without {few}", features.sq_entries);
+            features.lacks.push(few);
         }
         if !no_iowait {
             features
@@ -357,6 +371,12 @@ impl Ring {
             Ok(()) => Ok(()),
             Err(e) => match e.raw_os_error() {
                 Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Err(Error::with_source(
+                    ErrorKind::Platform,
+                    "io_uring_enter is refused, most likely by the container's seccomp profile; allow it beside io_uring_setup and \
+                     io_uring_register",
+                    e,
+                )),
                 _ => Err(Error::io("io_uring_enter failed", e)),
             },
         }
@@ -419,7 +439,8 @@ impl Ring {
         if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how many.
+    /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how many. Those
+    /// that are left when `handle` panics are put aside for the next call.
     pub(crate) fn reap(&self, mut handle: impl FnMut(Cqe)) -> usize {
         let mut count = 0;
         loop {
@@ -431,12 +452,15 @@ impl Ring {
         }
         loop {
             let mut batch = [const { MaybeUninit::uninit() }; 64];
-            let batch = self.fill(&mut batch);
+            let batch: &[_] = self.fill(&mut batch);
             if batch.is_empty() {
                 return count;
             }
             count += batch.len();
-            batch.iter().map(copy).for_each(&mut handle);
+            let mut left = Left { ring: self, cqes: batch.iter() };
+            for entry in left.cqes.by_ref() {
+                handle(copy(entry));
+            }
             // What a handler made the kernel post meanwhile is the next turn's; an early CQE is older than the queue's.
             if batch.len() < 64 || !self.early.borrow().is_empty() {
                 return count;
@@ -444,9 +468,30 @@ impl Ring {
         }
     }
 
+    /// Puts completions aside that were taken before all that lie there.
+    #[cold]
+    fn put_back(&self, cqes: &[cqueue::Entry]) {
+        let mut early = self.early.borrow_mut();
+        cqes.iter().rev().for_each(|entry| early.push_front(copy(entry)));
+    }
+
     fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
         // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
         unsafe { self.ring.completion_shared() }.fill(batch)
+    }
+}
+
+/// Completions of a batch that were not handled yet.
+struct Left<'a> {
+    ring: &'a Ring,
+    cqes: std::slice::Iter<'a, cqueue::Entry>,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if !self.cqes.as_slice().is_empty() {
+            self.ring.put_back(self.cqes.as_slice());
+        }
     }
 }
 

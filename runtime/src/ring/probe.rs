@@ -3,7 +3,7 @@
 use io_uring::{Probe, opcode};
 
 use super::{Ring, RingFeatures, RingOptions};
-use crate::core::counters::CoreCounters;
+use crate::metrics::counters::CoreCounters;
 use crate::{Error, ErrorKind, Result};
 
 /// `IORING_OP_RECV_ZC` of linux/io_uring.h (Linux 6.15).

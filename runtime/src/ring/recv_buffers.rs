@@ -4,9 +4,10 @@ use std::io;
 
 use io_uring::{opcode, squeue, types};
 
+use super::setup::{PATIENCE, patiently};
+use super::user_data::Tag;
 use super::{Ring, not_registered};
 use crate::Result;
-use crate::op::Tag;
 
 /// How receives are to use buffers, beyond one whole buffer for each CQE.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +50,11 @@ impl Ring {
         group: u16,
         options: RecvOptions,
     ) -> Result<()> {
-        // SAFETY: handed on to the caller.
-        let register = |flags| unsafe {
-            self.ring.submitter().register_buf_ring_with_flags(address, slots, group, flags)
+        let register = |flags| {
+            // SAFETY: handed on to the caller.
+            patiently(PATIENCE, || unsafe {
+                self.ring.submitter().register_buf_ring_with_flags(address, slots, group, flags)
+            })
         };
         let refused =
             |e: io::Error| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e);
@@ -114,7 +117,7 @@ impl Ring {
 }
 
 /// The first two numbers of a kernel's release.
-fn version(release: &[u8]) -> (u32, u32) {
+pub(super) fn version(release: &[u8]) -> (u32, u32) {
     let mut numbers = release
         .split(|byte| !byte.is_ascii_digit())
         .map(|digits| str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()).unwrap_or(0));

@@ -73,6 +73,10 @@ pub(crate) struct RingOptions {
     pub(crate) poller: Option<Poller>,
     /// Whether waits poll network devices.
     pub(crate) busy_poll: Option<BusyPoll>,
+    /// Entries of the buffer ring that will be registered with it: there must be memory for both. Zero for none.
+    pub(crate) buffers: u16,
+    /// Entries that were asked for, where a plan gives it fewer.
+    pub(crate) asked: u32,
 }
 
 /// The kernel thread that takes a ring's submissions.
@@ -101,12 +105,48 @@ impl RingOptions {
     /// A ring of so many submissions, and four times as many completions up to the kernel's bound.
     pub(crate) fn for_entries(entries: u32) -> Self {
         let cq_entries = entries.saturating_mul(4).min(65_536);
-        Self { entries, cq_entries, poller: None, busy_poll: None }
+        Self { entries, cq_entries, poller: None, busy_poll: None, buffers: 0, asked: entries }
+    }
+
+    /// The same with half as many entries.
+    pub(crate) fn halved(self) -> Self {
+        Self { entries: self.entries / 2, cq_entries: self.cq_entries.div_ceil(2), ..self }
+    }
+
+    /// Bytes that the kernel locks for the ring and its buffer ring, where it counts them: an SQE has 64 bytes, a CQE and an entry of
+    /// a buffer ring have 16, and the heads of the queues take less than a page (io_uring/io_uring.c, `rings_size`).
+    pub(crate) fn locked_bytes(self) -> u64 {
+        let pages = |bytes: u64| bytes.next_multiple_of(4096);
+        let queued = |entries: u32| u64::from(entries.next_power_of_two());
+        pages(queued(self.entries) * 64)
+            + pages(queued(self.cq_entries) * 16 + 1024)
+            + pages(u64::from(self.buffers) * 16)
     }
 }
 
-/// Makes the ring. Must run on the pinned thread: the kernel takes the ring's pages from the node of the CPU that asks.
-pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
+/// Whether this kernel counts rings as memory that their user has locked (Linux 6.14; until 5.11 as well, which is below the floor).
+pub(crate) fn rings_are_locked() -> bool {
+    super::recv_buffers::version(rustix::system::uname().release().to_bytes()) >= (6, 14)
+}
+
+/// The fewest entries that a core makes do with where there is no memory for more.
+const FEWEST_ENTRIES: u32 = 64;
+
+/// Makes the ring, of fewer entries where there is no memory for all. Must run on the pinned thread: the kernel takes the ring's pages
+/// from the node of the CPU that asks.
+pub(super) fn create(mut options: RingOptions) -> Result<(IoUring, bool)> {
+    let mut made = patiently(PATIENCE, || attempt(options));
+    while options.entries / 2 >= FEWEST_ENTRIES
+        && made.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOMEM))
+    {
+        options = options.halved();
+        made = patiently(PATIENCE / 10, || attempt(options));
+    }
+    made.map_err(|e| explain(e, options.poller))
+}
+
+/// One try, and whether the ring is without the array of indices.
+fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
     let mut builder = IoUring::<io_uring::squeue::Entry, io_uring::cqueue::Entry>::builder();
     builder
         .dontfork()
@@ -119,28 +159,51 @@ pub(super) fn create(options: RingOptions) -> Result<(IoUring, bool)> {
         Some(poller) => builder.setup_sqpoll(poller.idle_ms).setup_sqpoll_cpu(poller.cpu),
         None => builder.setup_defer_taskrun().setup_taskrun_flag(),
     };
-    let explain = |e| explain(e, options.poller);
     let plain = builder.clone();
-    match patiently(|| builder.setup_no_sqarray().build(options.entries)) {
-        Ok(ring) => Ok((ring, true)),
+    let (ring, no_sqarray) = match builder.setup_no_sqarray().build(options.entries) {
+        Ok(ring) => (ring, true),
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             tracing::debug!("NO_SQARRAY refused: making the ring without it (Linux < 6.6)");
-            patiently(|| plain.build(options.entries)).map(|ring| (ring, false)).map_err(explain)
+            (plain.build(options.entries)?, false)
         }
-        Err(e) => Err(explain(e)),
+        Err(e) => return Err(e),
+    };
+    has_room_for_buffers(&ring, options.buffers)?;
+    Ok((ring, no_sqarray))
+}
+
+/// `ENOMEM` when there is no memory for a buffer ring besides: tries with one of the kernel's own memory (Linux 6.4), which counts as
+/// locked wherever ours does. What else it says is heard when the real one is registered.
+fn has_room_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
+    if entries == 0 {
+        return Ok(());
+    }
+    let flags = io_uring::types::IOU_PBUF_RING_MMAP as u16;
+    // SAFETY: no memory of ours is named, and the ring of buffers is empty.
+    match unsafe { ring.submitter().register_buf_ring_with_flags(0, entries, 0, flags) } {
+        Ok(()) => ring.submitter().unregister_buf_ring(0),
+        Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => Err(e),
+        Err(_) => Ok(()),
     }
 }
 
-/// Tries for a second while there is no memory. Rings are charged to what their user may lock, and the kernel gives a
-/// closed ring back a moment after `close(2)` has returned: whoever starts again at once finds the last run still charged.
-fn patiently(mut make: impl FnMut() -> io::Result<IoUring>) -> io::Result<IoUring> {
-    for _ in 0..50 {
+/// How long there may be no memory. Rings are charged to what their user may lock, and the kernel gives a closed ring back a
+/// moment after `close(2)` has returned: whoever starts again at once finds the last run still charged.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Tries for so long while there is no memory.
+pub(super) fn patiently<T>(patience: Duration, mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut left = patience;
+    loop {
         match make() {
-            Err(e) if e.raw_os_error() == Some(libc::ENOMEM) => std::thread::sleep(Duration::from_millis(20)),
+            Err(e) if e.raw_os_error() == Some(libc::ENOMEM) && !left.is_zero() => {
+                std::thread::sleep(PAUSE);
+                left = left.saturating_sub(PAUSE);
+            }
             made => return made,
         }
     }
-    make()
 }
 
 /// A registration with the ring failed: where it is refused by policy the platform cannot run us, as at the set-up.
@@ -155,7 +218,9 @@ pub(crate) fn not_registered(what: &'static str, e: io::Error) -> Error {
         ),
         Some(libc::ENOMEM) => Error::with_source(
             ErrorKind::Platform,
-            format!("{what}: not enough memory may be locked; raise RLIMIT_MEMLOCK (ulimit -l)"),
+            format!(
+                "{what}: not enough memory may be locked; raise RLIMIT_MEMLOCK (ulimit -l), or let pools grow to less (pool_limit)"
+            ),
             e,
         ),
         _ => Error::io(what, e),
@@ -180,7 +245,8 @@ fn explain(e: io::Error, poller: Option<Poller>) -> Error {
             "this kernel lacks SINGLE_ISSUER or DEFER_TASKRUN; Annulus needs Linux 6.1 or later"
         }
         Some(libc::ENOMEM) => {
-            "no memory for the ring; ask for fewer entries, or raise RLIMIT_MEMLOCK (ulimit -l) on kernels that charge rings to it"
+            "no memory for the ring, of few entries neither; raise RLIMIT_MEMLOCK (ulimit -l), which kernels from 6.14 on charge rings to, \
+             or run on fewer cores"
         }
         Some(libc::EMFILE) | Some(libc::ENFILE) => {
             "no file descriptor left for the ring; raise RLIMIT_NOFILE (ulimit -n)"
@@ -202,5 +268,40 @@ fn refused_by_policy() -> &'static str {
         _ => {
             "io_uring is refused, most likely by the container's seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register"
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn no_memory() -> io::Error {
+        io::Error::from_raw_os_error(libc::ENOMEM)
+    }
+
+    #[test]
+    fn lack_of_memory_is_waited_out_and_nothing_else() {
+        let mut tries = 0;
+        let made = patiently(Duration::from_millis(60), || {
+            tries += 1;
+            if tries == 3 { Ok(tries) } else { Err(no_memory()) }
+        });
+        assert_eq!(made.unwrap(), 3);
+        let mut tries = 0;
+        let refused = patiently::<()>(PATIENCE, || {
+            tries += 1;
+            Err(io::Error::from_raw_os_error(libc::EPERM))
+        });
+        assert_eq!((refused.unwrap_err().raw_os_error(), tries), (Some(libc::EPERM), 1));
+        assert!(patiently::<()>(Duration::ZERO, || Err(no_memory())).is_err());
+    }
+
+    #[test]
+    fn half_of_a_ring_takes_about_half_of_the_memory() {
+        let ring = RingOptions { buffers: 8192, ..RingOptions::for_entries(4096) };
+        assert_eq!(ring.locked_bytes(), (256 << 10) + (256 << 10) + 4096 + (128 << 10));
+        let half = ring.halved();
+        assert_eq!((half.entries, half.cq_entries, half.asked), (2048, 8192, 4096));
+        assert_eq!(half.locked_bytes(), (128 << 10) + (128 << 10) + 4096 + (128 << 10));
     }
 }

@@ -1,15 +1,19 @@
 //! Handles on tasks.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use async_task::{FallibleTask, Task};
 
-use super::{Meta, Payload, panic_text};
+use super::Meta;
+use crate::contained::{Kept, Payload, Shield, panic_text};
 use crate::{Error, ErrorKind};
+
+/// What a task leaves.
+type Output<T> = Kept<Result<T, Payload>>;
 
 /// A handle on a spawned task: await it for its output, [`detach`](Self::detach) it, or drop it to abort the task.
 ///
@@ -18,13 +22,15 @@ use crate::{Error, ErrorKind};
 /// the future means for the operations inside.
 #[must_use = "dropping the handle aborts the task: await it, keep it, or call detach()"]
 pub struct JoinHandle<T> {
-    task: FallibleTask<Result<T, Payload>, Meta>,
+    task: FallibleTask<Output<T>, Meta>,
+    /// Who waits, as the task is told.
+    waker: Shield,
     _this_core: PhantomData<*const ()>,
 }
 
 impl<T> JoinHandle<T> {
-    pub(super) fn new(task: Task<Result<T, Payload>, Meta>) -> Self {
-        Self { task: task.fallible(), _this_core: PhantomData }
+    pub(super) fn new(task: Task<Output<T>, Meta>) -> Self {
+        Self { task: task.fallible(), waker: Shield::default(), _this_core: PhantomData }
     }
 
     /// Lets the task run on by itself.
@@ -42,7 +48,10 @@ impl<T> JoinHandle<T> {
     /// # Cancellation
     /// The task is aborted all the same; nobody waits for it.
     pub async fn cancel(self) -> Option<T> {
-        self.task.cancel().await?.ok()
+        let Self { task, mut waker, .. } = self;
+        let mut cancelled = pin!(task.cancel());
+        let output = poll_fn(|cx| cancelled.as_mut().poll(&mut Context::from_waker(waker.of(cx.waker()))));
+        output.await?.take().ok()
     }
 
     /// Whether the task has finished or was aborted.
@@ -55,10 +64,13 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.task).poll(cx).map(|end| match end {
-            Some(Ok(output)) => Ok(output),
-            Some(Err(payload)) => Err(JoinError::Panicked(payload)),
-            None => Err(JoinError::Aborted),
+        let Self { task, waker, .. } = &mut *self;
+        Pin::new(task).poll(&mut Context::from_waker(waker.of(cx.waker()))).map(|end| {
+            match end.map(Kept::take) {
+                Some(Ok(output)) => Ok(output),
+                Some(Err(payload)) => Err(JoinError::Panicked(payload)),
+                None => Err(JoinError::Aborted),
+            }
         })
     }
 }

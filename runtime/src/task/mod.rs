@@ -1,18 +1,16 @@
 //! Tasks: futures that live on one core and need not be `Send`.
 //!
 //! Allocation, reference counts and wakers are async-task's; here is where a woken task goes. On its own core it goes
-//! into the core's queue, from any other thread onto the core's [wake list](crate::core::mailbox), through a link that
+//! into the core's queue, from any other thread onto the core's [wake list](crate::sync::mailbox), through a link that
 //! lies in the task itself: waking never waits, needs no memory and cannot fail. When the core has ended, a woken task
 //! is leaked: its future may only be dropped on its own thread.
 
 mod join;
 pub(crate) mod queue;
 mod scope;
-pub(crate) mod waiters;
 
-use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -23,9 +21,10 @@ use async_task::Runnable;
 pub use join::{JoinError, JoinHandle};
 pub use scope::{Scope, ScopedHandle, scope};
 
+use crate::contained::{Kept, Payload, bury, caught, tell_panic};
 use crate::core::Core;
-use crate::core::mailbox::{Link, Node};
 use crate::core::shared::CoreShared;
+use crate::sync::mailbox::{Link, Node};
 
 /// What every task carries beside its future.
 #[derive(Debug)]
@@ -87,8 +86,8 @@ fn schedule(runnable: Runnable<Meta>) {
 /// Spawns a future on the current core. It is first polled in a later turn, never inside this call.
 ///
 /// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics of the future stay inside the
-/// task: its handle gives them back, and a line is logged with the place where the task was spawned. An output that
-/// nobody takes must not panic when it is dropped: that aborts the process.
+/// task: its handle gives them back, and a line is logged with the place where the task was spawned. So is one of an output
+/// that nobody takes and that panics when it is dropped.
 ///
 /// # Cancellation
 /// Dropping the handle aborts the task: its future is dropped on this core in a later turn. Dropping a `select` arm or a
@@ -124,32 +123,6 @@ where
     })
 }
 
-/// What a panic left.
-pub(crate) type Payload = Box<dyn Any + Send>;
-
-/// The words of a panic.
-pub(crate) fn panic_text(payload: &Payload) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is not text")
-}
-
-/// Runs `f`, code that is not ours, where its panic must stop nothing: it is logged as one of `what`.
-pub(crate) fn contained(what: impl std::fmt::Display, f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        tell_panic(format_args!("{what}"), &payload);
-    }
-}
-
-/// Out of line: an event of `tracing` takes room in every poll that holds it, though it is not reached.
-#[cold]
-#[inline(never)]
-fn tell_panic(what: std::fmt::Arguments<'_>, payload: &Payload) {
-    tracing::error!("{what} panicked: {}", panic_text(payload));
-}
-
 /// A future whose panics become its output, those of its destructor too: async-task would abort the process.
 struct Contained<F> {
     /// `None` once it has ended.
@@ -177,13 +150,12 @@ impl<F> Contained<F> {
 
     /// Runs `f`, which may panic. Nothing outside the future is left half-changed by that: it is not polled again.
     fn contain<T>(spawned_at: &Location<'_>, f: impl FnOnce() -> T) -> Result<T, Payload> {
-        catch_unwind(AssertUnwindSafe(f))
-            .inspect_err(|payload| tell_panic(format_args!("a task spawned at {spawned_at}"), payload))
+        caught(f).inspect_err(|payload| tell_panic(format_args!("a task spawned at {spawned_at}"), payload))
     }
 }
 
 impl<F: Future> Future for Contained<F> {
-    type Output = Result<F::Output, Payload>;
+    type Output = Kept<Result<F::Output, Payload>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let spawned_at = self.spawned_at;
@@ -192,15 +164,19 @@ impl<F: Future> Future for Contained<F> {
             let running = future.as_mut().as_pin_mut().expect("a task that has ended is not polled");
             running.poll(cx)
         });
+        // In its wrapping at once: the future's destructor may panic, and so may that of an output that this loses.
         let output = match polled {
             Ok(Poll::Pending) => {
                 self.register(cx);
                 return Poll::Pending;
             }
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(payload) => Err(payload),
+            Ok(Poll::Ready(output)) => Kept::new(Ok(output)),
+            Err(payload) => Kept::new(Err(payload)),
         };
-        Poll::Ready(Self::contain(spawned_at, || future.set(None)).and(output))
+        Poll::Ready(match Self::contain(spawned_at, || future.set(None)) {
+            Ok(()) => output,
+            Err(payload) => Kept::new(Err(payload)),
+        })
     }
 }
 
@@ -210,7 +186,9 @@ impl<F> Drop for Contained<F> {
         let this = unsafe { Pin::new_unchecked(self) };
         let spawned_at = this.spawned_at;
         // The words were logged; there is nobody to hand the payload to.
-        drop(Self::contain(spawned_at, || this.future().set(None)));
+        if let Err(payload) = Self::contain(spawned_at, || this.future().set(None)) {
+            bury(payload);
+        }
     }
 }
 
@@ -249,8 +227,8 @@ pub(crate) async fn consume_budget() {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::core::state::RuntimeShared;
     use crate::numa::CpuId;
-    use crate::runtime::state::RuntimeShared;
 
     /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the core may end.
     ///

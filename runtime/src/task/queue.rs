@@ -7,6 +7,7 @@ use std::task::Waker;
 use slab::Slab;
 
 use super::Woken;
+use crate::contained::contained;
 use crate::core::Core;
 
 /// The run queue and the registry of a core.
@@ -18,7 +19,11 @@ pub(crate) struct Tasks {
     alive: RefCell<Slab<Option<Waker>>>,
     /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries come and
     /// go in constant time, and none outlives its future.
-    stop_waiters: RefCell<Slab<Waker>>,
+    ///
+    /// A place is its future's until that is dropped; it is empty once the waker was called.
+    stop_waiters: RefCell<Slab<Option<Waker>>>,
+    /// All that wait for the stop were told, and nobody waits any more.
+    stop_told: Cell<bool>,
     /// No task is polled any more; one that is woken or new is dropped.
     ending: Cell<bool>,
 }
@@ -41,6 +46,7 @@ impl Tasks {
             ready: RefCell::new(VecDeque::with_capacity(1024)),
             alive: RefCell::new(Slab::with_capacity(1024)),
             stop_waiters: RefCell::new(Slab::new()),
+            stop_told: Cell::new(false),
             ending: Cell::new(false),
         }
     }
@@ -80,28 +86,32 @@ impl Tasks {
 
     /// Remembers one that waits for the stop, under `key` once it has one.
     pub(crate) fn wait_for_stop(&self, key: &mut Option<usize>, waker: &Waker) {
-        let mut waiters = self.stop_waiters.borrow_mut();
-        let old = match key.and_then(|key| waiters.get_mut(key)) {
-            Some(old) if old.will_wake(waker) => return,
-            Some(old) => Some(std::mem::replace(old, waker.clone())),
+        let kept = |kept: &Option<Waker>| kept.as_ref().is_some_and(|kept| kept.will_wake(waker));
+        if key.is_some_and(|key| self.stop_waiters.borrow().get(key).is_some_and(kept)) {
+            return;
+        }
+        // Cloned and dropped with nothing borrowed: either may run code that uses the list.
+        let waker = Some(waker.clone());
+        let old = match *key {
+            Some(key) => {
+                self.stop_waiters.borrow_mut().get_mut(key).and_then(|kept| std::mem::replace(kept, waker))
+            }
             None => {
-                *key = Some(waiters.insert(waker.clone()));
+                *key = Some(self.stop_waiters.borrow_mut().insert(waker));
                 None
             }
         };
-        // Dropping a waker may run a scheduler: not while the list is borrowed.
-        drop(waiters);
         drop(old);
     }
 
-    /// Forgets one that waited for the stop. Once all were woken or dropped the key stands for nothing.
+    /// Forgets one that waited for the stop.
     pub(crate) fn forget_stop(&self, key: usize) {
         let waker = self.stop_waiters.borrow_mut().try_remove(key);
         drop(waker);
     }
 
     pub(crate) fn has_stop_waiters(&self) -> bool {
-        !self.stop_waiters.borrow().is_empty()
+        !self.stop_told.get() && !self.stop_waiters.borrow().is_empty()
     }
 
     /// Whether the core is dropping its tasks.
@@ -111,8 +121,17 @@ impl Tasks {
 
     /// The runtime was asked to stop: wakes all that waited for it.
     pub(crate) fn wake_stop_waiters(&self) {
-        for (_, waker) in self.stop_waiters.take() {
-            waker.wake();
+        self.stop_told.set(true);
+        self.each_stop_waiter(Waker::wake);
+    }
+
+    /// Takes the wakers out one by one: what `f` runs may change the list.
+    fn each_stop_waiter(&self, f: impl Fn(Waker)) {
+        let mut key = 0;
+        while key < self.stop_waiters.borrow().capacity() {
+            let waker = self.stop_waiters.borrow_mut().get_mut(key).and_then(Option::take);
+            key += 1;
+            waker.into_iter().for_each(&f);
         }
     }
 
@@ -120,7 +139,7 @@ impl Tasks {
     /// `foreign` takes what other threads have woken meanwhile.
     pub(crate) fn drop_all(&self, mut foreign: impl FnMut() -> Vec<Woken>) {
         self.ending.set(true);
-        drop(self.stop_waiters.take());
+        self.each_stop_waiter(|waker| contained("the destructor of a waker", || drop(waker)));
         let mut patience = 1000;
         loop {
             self.drop_ready();

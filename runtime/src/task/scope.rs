@@ -8,11 +8,10 @@
 //!
 //! Each child has a waker of its own, so a wake polls the one child that it is for.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +20,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use slab::Slab;
 
-use super::{JoinError, Payload};
+use super::JoinError;
+use crate::contained::{Payload, bury, caught};
 
 /// Runs `body` with a [`Scope`] in which it can spawn children that borrow from outside the scope, and completes when
 /// the body and all children have.
@@ -55,10 +55,7 @@ pub async fn scope<'env, T>(body: impl AsyncFnOnce(&Scope<'env>) -> T) -> T {
     let scope = Scope {
         children: RefCell::default(),
         panic: RefCell::default(),
-        ready: Open(Arc::new(Ready {
-            keys: Mutex::new(Some(Vec::new())),
-            parent: Mutex::new(Waker::noop().clone()),
-        })),
+        ready: Open(Arc::new(Ready { keys: Mutex::new(Some(Vec::new())), parent: Mutex::default() })),
     };
     let mut output = None;
     let mut body = pin!(body(&scope));
@@ -129,9 +126,21 @@ impl<'env> Scope<'env> {
             ready: Arc::clone(&self.ready.0),
         });
         let waker = Waker::from(waker);
-        waker.wake_by_ref();
-        entry.insert(Child { future: Some(future), waker });
+        entry.insert(Child { future: Some(future), waker: waker.clone() });
+        drop(children);
+        // With nothing borrowed: it wakes the parent.
+        waker.wake();
         ScopedHandle { end }
+    }
+
+    /// Keeps the first panic that is the scope's to raise.
+    #[cold]
+    fn keep_first(&self, payload: Payload) {
+        if self.panic.borrow().is_some() {
+            bury(payload);
+            return;
+        }
+        self.panic.replace(Some(payload));
     }
 
     /// Polls those children that were woken since the last time; those that they wake wait for the next.
@@ -153,7 +162,7 @@ impl<'env> Scope<'env> {
                     let child = self.children.borrow_mut().remove(ready.key);
                     drop(child);
                     if let Some(payload) = panic {
-                        self.panic.borrow_mut().get_or_insert(payload);
+                        self.keep_first(payload);
                     }
                 }
             }
@@ -167,19 +176,34 @@ impl fmt::Debug for Scope<'_> {
     }
 }
 
-/// Runs a future whose panics become its output.
+/// Runs a future whose panics become its output, those of its destructor too.
 async fn contained<F: Future>(future: F) -> Result<F::Output, Payload> {
-    let mut future = pin!(future);
+    let mut future = pin!(Some(future));
     // Nothing outside the future is left half-changed by its panic: it is not polled again, only dropped.
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(Ok),
-        Err(payload) => Poll::Ready(Err(payload)),
+    let output = poll_fn(|cx| {
+        let polled = caught(|| {
+            let running = future.as_mut().as_pin_mut().expect("a child that has ended is not polled");
+            running.poll(cx)
+        });
+        match polled {
+            Ok(poll) => poll.map(Ok),
+            Err(payload) => Poll::Ready(Err(payload)),
+        }
     })
-    .await
+    .await;
+    match caught(|| future.set(None)) {
+        Ok(()) => output,
+        Err(payload) => {
+            if let Err(earlier) = output {
+                bury(earlier);
+            }
+            Err(payload)
+        }
+    }
 }
 
 struct End<T> {
-    output: Option<Result<T, Box<dyn Any + Send>>>,
+    output: Option<Result<T, Payload>>,
     waiter: Option<Waker>,
 }
 
@@ -196,14 +220,15 @@ impl<T> Future for ScopedHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut end = self.end.borrow_mut();
-        match end.output.take() {
-            Some(output) => Poll::Ready(output.map_err(JoinError::Panicked)),
-            None => {
-                end.waiter = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        let output = self.end.borrow_mut().output.take();
+        if let Some(output) = output {
+            return Poll::Ready(output.map_err(JoinError::Panicked));
         }
+        // Cloned and dropped with nothing borrowed: what either does is not ours to know.
+        let waker = cx.waker().clone();
+        let old = self.end.borrow_mut().waiter.replace(waker);
+        drop(old);
+        Poll::Pending
     }
 }
 
@@ -217,7 +242,8 @@ impl<T> fmt::Debug for ScopedHandle<T> {
 struct Ready {
     /// `None` once the scope has gone: a waker that outlives it does nothing.
     keys: Mutex<Option<Vec<Arc<ChildWaker>>>>,
-    parent: Mutex<Waker>,
+    /// Counted, because a waker of the application's may not be cloned under the lock: its clone may wake a child.
+    parent: Mutex<Option<Arc<Waker>>>,
 }
 
 /// The list of a scope that is there. The list and the wakers in it hold each other; its end parts them.
@@ -226,7 +252,7 @@ struct Open(Arc<Ready>);
 impl Drop for Open {
     fn drop(&mut self) {
         let keys = lock(&self.0.keys).take();
-        let parent = std::mem::replace(&mut *lock(&self.0.parent), Waker::noop().clone());
+        let parent = lock(&self.0.parent).take();
         // Outside the locks: what dropping a waker does is not ours to know.
         drop((keys, parent));
     }
@@ -238,12 +264,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ready {
     fn set_parent(&self, waker: &Waker) {
-        let mut parent = lock(&self.parent);
-        if !parent.will_wake(waker) {
-            let old = std::mem::replace(&mut *parent, waker.clone());
-            drop(parent);
-            drop(old);
+        if lock(&self.parent).as_ref().is_some_and(|parent| parent.will_wake(waker)) {
+            return;
         }
+        let parent = Arc::new(waker.clone());
+        let old = lock(&self.parent).replace(parent);
+        drop(old);
     }
 }
 
@@ -269,6 +295,8 @@ impl Wake for ChildWaker {
         }
         // Woken outside the lock: waking runs the parent's scheduler.
         let parent = lock(&self.ready.parent).clone();
-        parent.wake();
+        if let Some(parent) = parent {
+            parent.wake_by_ref();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{Sleep, sleep_until};
+use super::sleep::{Sleep, far_future, sleep_until};
 
 /// What an [`Interval`] does when a tick was missed: it was asked for so late that the next one was due too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -101,18 +101,18 @@ impl Interval {
 
 /// The tick after the one that was due at `due` and is given at `now`.
 fn next(due: Instant, now: Instant, period: Duration, missed: MissedTick) -> Instant {
-    let regular = due.checked_add(period).unwrap_or_else(super::far_future);
+    let regular = due.checked_add(period).unwrap_or_else(far_future);
     if now < regular {
         return regular;
     }
     match missed {
         MissedTick::Burst => regular,
-        MissedTick::Delay => now.checked_add(period).unwrap_or_else(super::far_future),
+        MissedTick::Delay => now.checked_add(period).unwrap_or_else(far_future),
         MissedTick::Skip => {
             let late = now.duration_since(regular).as_nanos() % period.as_nanos();
             // A remainder of whole seconds fits: it is less than the period.
             let into = Duration::new((late / 1_000_000_000) as u64, (late % 1_000_000_000) as u32);
-            (now - into).checked_add(period).unwrap_or_else(super::far_future)
+            (now - into).checked_add(period).unwrap_or_else(far_future)
         }
     }
 }

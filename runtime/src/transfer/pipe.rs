@@ -1,81 +1,20 @@
-//! Pipes: what spliced bytes pass through, pooled per core.
-//!
-//! A pipe is held only while bytes are under way, so ten thousand idle relays hold none. One that still has bytes is
-//! closed, never pooled: the next transfer would send them. For a user without `CAP_SYS_RESOURCE` the kernel bounds all
-//! pipes together (`pipe-user-pages-soft`, 64 MiB): past it `F_SETPIPE_SZ` fails with `EPERM` and new pipes shrink, so
-//! the size is read back and a small pipe is used as it is (`pipe(7)`).
+//! A pipe that spliced bytes pass through, held only while bytes are under way.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
-use rustix::process::{Resource, getrlimit};
+use rustix::pipe::{SpliceFlags, splice};
 
 use crate::core::Core;
+use crate::core::ask::{Asked, ask};
+use crate::core::pipe_pool::{Ends, PipePool};
 use crate::error::os;
 use crate::net::SocketFd;
 use crate::op::poll::Ready;
 use crate::op::splice::Splice;
-use crate::op::{Asked, ask};
-
-/// Size asked for. 16 of them are half of what an unprivileged user may hold.
-const PIPE_SIZE: usize = 1 << 20;
-/// Pipes that a core keeps for the next transfer.
-const KEEP: usize = 16;
-
-/// The idle pipes of a core.
-pub(crate) struct PipePool {
-    idle: RefCell<Vec<Ends>>,
-    keep: usize,
-}
-
-/// Both ends of a pipe, which never wait.
-pub(crate) struct Ends {
-    pub(crate) read: OwnedFd,
-    pub(crate) write: OwnedFd,
-    size: usize,
-}
-
-impl PipePool {
-    pub(crate) fn new() -> Rc<Self> {
-        // Two descriptors each: where there are few, an idle pipe is worth less than a connection.
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let keep = KEEP.min((limit / 64) as usize);
-        Rc::new(Self { idle: RefCell::new(Vec::with_capacity(keep)), keep })
-    }
-
-    /// An empty pipe of the current core.
-    pub(crate) fn take() -> io::Result<Rc<Pipe>> {
-        Core::with(|core| {
-            let idle = core.pipes.idle.borrow_mut().pop();
-            let ends = match idle {
-                Some(ends) => ends,
-                None => make(Some(PIPE_SIZE)).inspect(|_| core.shared.counters.pipes_made.add(1))?,
-            };
-            let pool = Rc::clone(&core.pipes);
-            Ok(Rc::new(Pipe { ends: Some(ends), held: Cell::new(0), busy: Cell::new(false), pool }))
-        })
-    }
-}
-
-/// Whether a pipe could not be had for lack of something that comes back: then bytes are copied instead.
-pub(super) fn is_lack(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
-}
-
-/// Makes a pipe, of so many bytes if the kernel lets us, or of the size that it usually has.
-pub(crate) fn make(size: Option<usize>) -> io::Result<Ends> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(os)?;
-    match size.map_or(Ok(0), |size| fcntl_setpipe_size(&write, size)) {
-        Ok(_) | Err(rustix::io::Errno::PERM | rustix::io::Errno::BUSY | rustix::io::Errno::NOMEM) => {}
-        Err(e) => return Err(os(e)),
-    }
-    let size = fcntl_getpipe_size(&write).map_err(os)?;
-    Ok(Ends { read, write, size })
-}
 
 /// A splice from a socket into a pipe of the pool.
 pub(super) type Fill = Splice<SocketFd, WriteEnd>;
@@ -93,6 +32,15 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
+    /// An empty pipe of the current core.
+    pub(crate) fn take() -> io::Result<Rc<Self>> {
+        Core::with(|core| {
+            let ends = core.pipes.take(&core.shared.counters)?;
+            let pool = Rc::clone(&core.pipes);
+            Ok(Rc::new(Self { ends: Some(ends), held: Cell::new(0), busy: Cell::new(false), pool }))
+        })
+    }
+
     fn ends(&self) -> &Ends {
         self.ends.as_ref().expect("taken in Drop only")
     }
@@ -210,10 +158,7 @@ impl Drop for Pipe {
             Core::try_with(|core| core.shared.counters.pipes_spoilt.add(1));
             return;
         }
-        let mut idle = self.pool.idle.borrow_mut();
-        if idle.len() < self.pool.keep {
-            idle.push(ends);
-        }
+        self.pool.give_back(ends);
     }
 }
 

@@ -7,15 +7,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::Road;
-use super::pipe::{Pipe, PipePool, is_lack};
+use super::pipe::Pipe;
 use crate::core::Core;
+use crate::core::ask::ask;
+use crate::core::pipe_pool::is_lack;
 use crate::fs::{File, cached};
+use crate::net::op::send::Send;
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, SocketFd, Writes};
-use crate::op::ask;
 use crate::op::poll::Ready;
 use crate::op::read::Read;
-use crate::op::send::Send;
 use crate::{Error, task};
 
 /// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as one full segment
@@ -81,7 +82,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         Error::io("sending a file failed", e)
     };
     let turn = socket.write_turn().await.map_err(failed(0))?;
-    let pipe = match PipePool::take() {
+    let pipe = match Pipe::take() {
         Ok(pipe) => pipe,
         Err(e) if is_lack(&e) => {
             let mut sent = 0;

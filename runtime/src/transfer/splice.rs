@@ -7,11 +7,11 @@ use std::rc::Rc;
 use rustix::pipe::SpliceFlags;
 
 use super::pipe::now;
+use crate::core::ask::ask;
 use crate::error::os;
 use crate::fs::{File, cached};
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, Reads, Writes};
-use crate::op::ask;
 use crate::op::poll::{PollOnce, Ready};
 use crate::op::splice::Splice;
 use crate::pipe::{EndFd, PipeReader, PipeWriter};
@@ -150,13 +150,16 @@ pub async fn splice<'a>(
             }
         };
         match moved {
-            Ok(0)
-                if let Origin::Socket(socket) = from
-                    && let Some(errno) = socket.cut_off() =>
-            {
-                return Err(failed(io::Error::from_raw_os_error(errno)));
+            Ok(n) => {
+                let cut_off = match from {
+                    Origin::Socket(socket) if n == 0 => socket.cut_off(),
+                    _ => None,
+                };
+                return match cut_off {
+                    Some(errno) => Err(failed(io::Error::from_raw_os_error(errno))),
+                    None => Ok(n),
+                };
             }
-            Ok(n) => return Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
                 fruitless += 1;

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # scripts/numa-vm sets what this reads: guest, work, memory_mib, cpu_nodes, memory_nodes
 # The locality meter's part of scripts/numa-vm: builds plugin and marks, tells the plugin how the machine's memory lies,
 # and prints what it counted. Sourced, not run. docs/locality.md says what the figures mean.
 
@@ -21,9 +21,11 @@ meter_prepare() {
         arguments+=$(printf ',offset=%x:%x:%d' $((2 * from << 20)) $(((from + to) << 20)) "$id")
     done
     # -erms, -fsrm: else the guest's kernel copies byte by byte, and a copied byte would weigh as much as any other access.
+    # shellcheck disable=SC2054 # the commas are qemu's
     machine+=(-plugin "$plugin,$arguments" -cpu max,-erms,-fsrm)
     # The guest's clock runs by what its CPUs do, 32 ns an instruction, and not by ours: else a busy host has the timers' work outweigh the
     # server's. A CPU so slow gives the kernel's NUMA balancing time for what it does on real machines.
+    # shellcheck disable=SC2054 # as above
     machine+=(-icount shift=5,sleep=off)
 }
 

@@ -1,14 +1,18 @@
 //! Received chunks become requests: one after the other, however the network cut them.
 
-use super::request::{self, Ask, Parsed, Request};
-use super::{MAX_HEAD, Refusal};
+use super::Refusal;
+use super::body::{Body, Taken};
+use super::record::Record;
+use super::request::{self, Parsed, Request, Whole};
 
 /// What came of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// No whole request: receive more.
     More,
-    /// A request.
+    /// The same, and the client waits for `100 Continue` before it sends the body. Said once for a request.
+    Continue,
+    /// A request. Its body, if it has one, was read.
     Request(Request),
     /// Answer, then close.
     Refused(Refusal),
@@ -19,7 +23,7 @@ pub(crate) enum Next {
 pub(crate) enum Awaited {
     /// A request of which nothing has come yet.
     Nothing,
-    /// The body of the last request.
+    /// The body of a request.
     Body,
     /// A head that has begun.
     Head,
@@ -28,6 +32,9 @@ pub(crate) enum Awaited {
 /// Bytes that a path may take without asking for memory anew.
 const KEPT_ROOM: usize = 256;
 
+/// Bytes that a rest may take without asking for memory anew: a browser's head that came in two pieces.
+const KEPT_REST: usize = 1024;
+
 /// The bytes that were received and not yet understood.
 ///
 /// A request that came in one chunk, the usual case, is read where it lies. Only a rest (the beginning of a head, or
@@ -35,24 +42,38 @@ const KEPT_ROOM: usize = 256;
 /// pipelines and then reads slowly holds ordinary memory, never one of the core's receive buffers.
 ///
 /// Bounded: more bytes are asked for only while an incomplete head lies here, so that it never holds more than
-/// [`MAX_HEAD`] and one chunk.
+/// [`MAX_HEAD`](super::MAX_HEAD) and one chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     /// The rest; what lies before `start` is done with.
     rest: Vec<u8>,
     start: usize,
-    /// How many bytes of the last request's body are still to come and to be thrown away.
-    discard: u64,
+    /// A request whose body has not come whole: few have one.
+    pending: Option<Box<(Request, Body)>>,
     /// Memory for the next request's path.
     room: Vec<u8>,
+    /// What the last head said, if anybody wants to know.
+    record: Option<Box<Record>>,
 }
 
 impl Inbox {
+    /// One that keeps what heads say, if `records`.
+    pub(crate) fn new(records: bool) -> Self {
+        Inbox { record: records.then(Box::default), ..Inbox::default() }
+    }
+
+    /// What the last head said, or as much of it as came; `None` if that is not kept.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
+    /// Takes bytes that were received before, for [`next`](Self::next) to read.
+    pub(crate) fn hold(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+    }
+
     /// Takes one received chunk and reads the first request from it.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Next {
-        let dropped = self.discard.min(chunk.len() as u64);
-        self.discard -= dropped;
-        let chunk = &chunk[dropped as usize..];
         if self.rest.len() > self.start {
             self.rest.drain(..self.start);
             self.start = 0;
@@ -79,12 +100,10 @@ impl Inbox {
 
     /// Takes back the memory of a request that was answered.
     pub(crate) fn reuse(&mut self, request: Request) {
-        if let Ask::Get(resource) | Ask::Head(resource) = request.ask {
-            self.room = resource.into_room();
-            // What one long path needed is not kept for the connection's whole life.
-            if self.room.capacity() > KEPT_ROOM {
-                self.room = Vec::new();
-            }
+        self.room = request.target.into_room();
+        // What one long path needed is not kept for the connection's whole life.
+        if self.room.capacity() > KEPT_ROOM {
+            self.room = Vec::new();
         }
     }
 
@@ -95,10 +114,10 @@ impl Inbox {
 
     /// What more bytes would belong to.
     pub(crate) fn awaited(&self) -> Awaited {
-        match (self.discard > 0, self.rest.len() > self.start) {
-            (true, _) => Awaited::Body,
-            (false, true) => Awaited::Head,
-            (false, false) => Awaited::Nothing,
+        match (&self.pending, self.rest.len() > self.start) {
+            (Some(_), _) => Awaited::Body,
+            (None, true) => Awaited::Head,
+            (None, false) => Awaited::Nothing,
         }
     }
 
@@ -107,14 +126,42 @@ impl Inbox {
         if bytes.is_empty() {
             return (Next::More, 0);
         }
-        match request::parse(bytes, &mut self.room) {
+        if self.pending.is_some() {
+            return self.read_body(bytes);
+        }
+        let parsed = request::parse(bytes, &mut self.room);
+        if let Some(record) = &mut self.record {
+            match &parsed {
+                Parsed::Complete(whole) => record.keep(&bytes[..whole.head]),
+                Parsed::Partial | Parsed::Refused(_) => record.keep_garbage(bytes),
+            }
+        }
+        match parsed {
             Parsed::Partial => (Next::More, 0),
             Parsed::Refused(refusal) => (Next::Refused(refusal), 0),
-            Parsed::Complete(request, head) => {
-                let here = request.body.min((bytes.len() - head) as u64);
-                self.discard = request.body - here;
-                (Next::Request(request), head + here as usize)
+            Parsed::Complete(Whole { request, head, body: Body::None, .. }) => (Next::Request(request), head),
+            Parsed::Complete(Whole { request, head, body, expects }) => {
+                self.pending = Some(Box::new((request, body)));
+                // Who sends its body all the same does not wait.
+                if expects && head == bytes.len() {
+                    return (Next::Continue, head);
+                }
+                let (next, taken) = self.read_body(&bytes[head..]);
+                (next, head + taken)
             }
+        }
+    }
+
+    /// Throws away what `bytes` hold of the body that is awaited.
+    fn read_body(&mut self, bytes: &[u8]) -> (Next, usize) {
+        let Some(mut pending) = self.pending.take() else { return (Next::More, 0) };
+        match pending.1.take(bytes) {
+            Ok(Taken::All) => {
+                self.pending = Some(pending);
+                (Next::More, bytes.len())
+            }
+            Ok(Taken::End(end)) => (Next::Request(pending.0), end),
+            Err(refusal) => (Next::Refused(refusal), 0),
         }
     }
 
@@ -122,7 +169,7 @@ impl Inbox {
         self.start = 0;
         self.rest.clear();
         // What a burst of pipelined requests needed is not kept for the connection's whole life.
-        if self.rest.capacity() > MAX_HEAD {
+        if self.rest.capacity() > KEPT_REST {
             self.rest = Vec::new();
         }
     }
@@ -130,12 +177,14 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use super::super::target::Resource;
+    use super::super::method::Method;
     use super::*;
 
     fn asked(next: Next) -> String {
         match next {
-            Next::Request(Request { ask: Ask::Get(Resource::File(path)), .. }) => path.display().to_string(),
+            Next::Request(request) if request.method == Method::Get => {
+                request.target.path().display().to_string()
+            }
             other => panic!("not a GET of a file: {other:?}"),
         }
     }
@@ -153,12 +202,9 @@ mod tests {
         assert!(inbox.is_empty());
     }
 
-    #[test]
-    fn a_body_is_thrown_away_wherever_it_is_cut() {
-        let bytes = b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n\
-                      GET /smuggled HTTP/1.1\r\nHost:\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n";
-        let head = b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n".len();
-        let bytes = [&bytes[..head + 30], b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
+    /// Before it has come, the request is none.
+    fn a_body_is_thrown_away_wherever_it_is_cut(bytes: &str) {
+        let bytes = bytes.as_bytes();
         for cut in 0..=bytes.len() {
             let mut inbox = Inbox::default();
             let mut seen = Vec::new();
@@ -172,5 +218,32 @@ mod tests {
             assert_eq!(seen, ["a", "b"], "cut at {cut}");
             assert!(inbox.is_empty());
         }
+    }
+
+    #[test]
+    fn bodies_are_thrown_away() {
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost:\r\n\r\n";
+        let (len, next) = (smuggled.len(), "GET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+        let head = "GET /a HTTP/1.1\r\nHost: x\r\n";
+        a_body_is_thrown_away_wherever_it_is_cut(&format!(
+            "{head}Content-Length: {len}\r\n\r\n{smuggled}{next}"
+        ));
+        a_body_is_thrown_away_wherever_it_is_cut(&format!(
+            "{head}Transfer-Encoding: chunked\r\n\r\n{len:x}\r\n{smuggled}\r\n0\r\nX: y\r\n\r\n{next}"
+        ));
+    }
+
+    #[test]
+    fn who_waits_before_a_body_is_told_once_to_go_on() {
+        let head = b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.push(head), Next::Continue);
+        assert_eq!(inbox.awaited(), Awaited::Body);
+        assert_eq!(inbox.next(), Next::More);
+        assert_eq!(inbox.push(b"ab"), Next::More);
+        assert_eq!(asked(inbox.push(b"c")), "a");
+        // Who does not wait need not be told.
+        let mut inbox = Inbox::default();
+        assert_eq!(asked(inbox.push(&[&head[..], b"abc"].concat())), "a");
     }
 }

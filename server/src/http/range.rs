@@ -1,21 +1,18 @@
 //! Parts of a file (RFC 9110 14): what a Range field asks for, and which bytes that is.
 //!
-//! One range is served; a field that names several is ignored, as 14.2 allows, so that no request can ask for the same
-//! bytes many times over. So is one that is malformed or in another unit: the client gets the whole file.
+//! A field that is malformed or in another unit is ignored, as 14.2 allows: the client gets the whole file. So is one that asks
+//! for more bytes than the file has, or for too many pieces: no request can have the same bytes sent many times over.
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::fields::trim;
 
-/// What one request says about parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part {
-    /// Which bytes.
-    spec: Spec,
-    /// Only if the file is still as it was then.
-    condition: Condition,
-}
+/// The most parts that one answer has.
+const MAX_PARTS: usize = 16;
+
+/// The ranges that a field asks for, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ranges(Vec<Spec>);
 
 /// RFC 9110 14.1.2: the three forms of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,18 +25,6 @@ enum Spec {
     Last(u64),
 }
 
-/// RFC 9110 13.1.5: what If-Range says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Condition {
-    /// There is no If-Range.
-    #[default]
-    None,
-    /// The file must have been written at this second.
-    WrittenAt(u64),
-    /// An entity tag, which this server never gave anybody, or what is neither: the whole file, always.
-    Never,
-}
-
 /// What is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Chosen {
@@ -47,20 +32,16 @@ pub(crate) enum Chosen {
     Whole,
     /// These bytes, of which there is at least one: 206.
     Part(Range<u64>),
+    /// Two or more of such: 206 in a `multipart/byteranges`.
+    Parts(Vec<Range<u64>>),
     /// The file has no such bytes: 416.
     Unsatisfiable,
 }
 
-impl Part {
-    /// Reads the value of a Range field; nothing if it is to be ignored.
-    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
-        let (unit, set) = value.split_at_checked(b"bytes=".len())?;
-        if !unit.eq_ignore_ascii_case(b"bytes=") {
-            return None;
-        }
-        let set = trim(set);
-        let dash = set.iter().position(|&b| b == b'-')?;
-        let spec = match (&set[..dash], &set[dash + 1..]) {
+impl Spec {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let dash = text.iter().position(|&b| b == b'-')?;
+        Some(match (&text[..dash], &text[dash + 1..]) {
             (b"", suffix) => Spec::Last(number(suffix)?),
             (first, b"") => Spec::From(number(first)?),
             (first, last) => {
@@ -68,56 +49,72 @@ impl Part {
                 // 14.1.2: a range that ends before it begins is invalid, and not merely empty.
                 (first <= last).then_some(Spec::Between(first, last))?
             }
-        };
-        Some(Part { spec, condition: Condition::None })
+        })
     }
 
-    /// The same, under the condition of an If-Range field.
-    pub(crate) fn only_if(self, condition: Condition) -> Self {
-        Part { condition, ..self }
-    }
-
-    /// Which bytes of a file of `size` bytes that was last written at `modified` are to be sent `now`.
-    pub(crate) fn choose(self, size: u64, modified: SystemTime, now: SystemTime) -> Chosen {
-        if !self.condition.holds(modified, now) {
-            return Chosen::Whole;
-        }
-        let range = match self.spec {
+    /// Which bytes of a file of `size` bytes; nothing if it has none of them.
+    fn of(self, size: u64) -> Option<Range<u64>> {
+        let range = match self {
             Spec::From(first) => first..size,
             Spec::Between(first, last) => first..size.min(last.saturating_add(1)),
-            Spec::Last(0) => return Chosen::Unsatisfiable,
-            // All that there is of an empty file is nothing, which a 206 cannot say.
-            Spec::Last(_) if size == 0 => return Chosen::Whole,
             Spec::Last(count) => size.saturating_sub(count)..size,
         };
-        if range.is_empty() { Chosen::Unsatisfiable } else { Chosen::Part(range) }
+        (!range.is_empty()).then_some(range)
     }
 }
 
-impl Condition {
-    /// Reads the value of an If-Range field.
-    pub(crate) fn parse(value: &[u8]) -> Self {
-        let date = std::str::from_utf8(value).ok().and_then(|text| httpdate::parse_http_date(text).ok());
-        date.and_then(second).map_or(Condition::Never, Condition::WrittenAt)
+impl Ranges {
+    /// Reads the value of a Range field; nothing if it is to be ignored.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+        let (unit, set) = value.split_at_checked(b"bytes=".len())?;
+        if !unit.eq_ignore_ascii_case(b"bytes=") {
+            return None;
+        }
+        // RFC 9110 5.6.1.2: empty elements of a list are skipped.
+        let specs = set.split(|&b| b == b',').map(trim).filter(|spec| !spec.is_empty());
+        let specs = specs.map(Spec::parse).collect::<Option<Vec<_>>>()?;
+        (!specs.is_empty()).then_some(Ranges(specs))
     }
 
-    /// RFC 9110 13.1.5: the date must be the file's own and be a strong validator, which it is once the second in which
-    /// the file was written lies behind us (8.8.2.2): within it, the file may have been written twice.
-    fn holds(self, modified: SystemTime, now: SystemTime) -> bool {
-        match self {
-            Condition::None => true,
-            Condition::WrittenAt(date) => {
-                second(modified) == Some(date)
-                    && now.duration_since(modified).is_ok_and(|age| age > Duration::from_secs(1))
-            }
-            Condition::Never => false,
+    /// Which bytes of a file of `size` bytes are to be sent.
+    pub(crate) fn choose(&self, size: u64) -> Chosen {
+        let mut parts: Vec<Range<u64>> = self.0.iter().filter_map(|spec| spec.of(size)).collect();
+        if parts.is_empty() {
+            // All that there is of an empty file is nothing, which a 206 cannot say.
+            let asks_for_an_end = self.0.iter().any(|spec| matches!(spec, Spec::Last(1..)));
+            return if size == 0 && asks_for_an_end { Chosen::Whole } else { Chosen::Unsatisfiable };
+        }
+        let asked = parts.iter().fold(0u64, |sum, part| sum.saturating_add(part.end - part.start));
+        if asked > size {
+            return Chosen::Whole;
+        }
+        if parts.len() > 1 {
+            parts = merged(parts);
+        }
+        match &*parts {
+            [part] => Chosen::Part(part.clone()),
+            parts if parts.len() > MAX_PARTS => Chosen::Whole,
+            _ => Chosen::Parts(parts),
         }
     }
 }
 
-/// Seconds since 1970; nothing before.
-fn second(time: SystemTime) -> Option<u64> {
-    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+/// The same bytes, each once: parts that overlap become one, in the place of the first of them (RFC 9110 15.3.7.2).
+fn merged(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut sorted: Vec<(usize, Range<u64>)> = parts.into_iter().enumerate().collect();
+    sorted.sort_unstable_by_key(|(place, part)| (part.start, *place));
+    let mut merged: Vec<(usize, Range<u64>)> = Vec::new();
+    for (place, part) in sorted {
+        match merged.last_mut() {
+            Some((first, last)) if part.start < last.end => {
+                last.end = last.end.max(part.end);
+                *first = place.min(*first);
+            }
+            _ => merged.push((place, part)),
+        }
+    }
+    merged.sort_unstable_by_key(|(place, _)| *place);
+    merged.into_iter().map(|(_, part)| part).collect()
 }
 
 /// Decimal digits and nothing else. What is beyond a u64 is beyond any file too.
@@ -135,10 +132,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOW: SystemTime = UNIX_EPOCH;
-
     fn choose(value: &str, size: u64) -> Option<Chosen> {
-        Some(Part::parse(value.as_bytes())?.choose(size, NOW, NOW))
+        Some(Ranges::parse(value.as_bytes())?.choose(size))
     }
 
     #[test]
@@ -153,12 +148,43 @@ mod tests {
             ("bytes=-1000", 0..10),
             ("Bytes= 2-3 ", 2..4),
             ("bytes=0-99999999999999999999999", 0..10),
+            // Empty elements, and what the file does not have.
+            ("bytes=,0-1,", 0..2),
+            ("bytes=0-1, 10-20", 0..2),
+            // Overlapping ones are one.
+            ("bytes=0-3,2-5", 0..6),
+            ("bytes=4-5,0-3,3-4", 0..6),
         ] {
             assert_eq!(choose(value, 10), Some(Chosen::Part(range)), "{value}");
         }
-        for value in ["bytes=10-", "bytes=10-20", "bytes=99999999999999999999999-", "bytes=-0"] {
+        for value in
+            ["bytes=10-", "bytes=10-20", "bytes=99999999999999999999999-", "bytes=-0", "bytes=10-,-0"]
+        {
             assert_eq!(choose(value, 10), Some(Chosen::Unsatisfiable), "{value}");
         }
+    }
+
+    #[test]
+    fn several_ranges() {
+        for (value, parts) in [
+            ("bytes=0-1,3-4", vec![0..2, 3..5]),
+            ("bytes=-1,0-0", vec![9..10, 0..1]),
+            ("bytes=0-1,2-3", vec![0..2, 2..4]),
+            ("bytes=5-6 ,\t0-1,1-2", vec![5..7, 0..3]),
+            ("bytes=1-2,5-6,0-1", vec![0..3, 5..7]),
+        ] {
+            assert_eq!(choose(value, 10), Some(Chosen::Parts(parts)), "{value}");
+        }
+        // More bytes than there are.
+        for value in ["bytes=0-,0-0", "bytes=0-9,0-9", "bytes=-6,-5"] {
+            assert_eq!(choose(value, 10), Some(Chosen::Whole), "{value}");
+        }
+        let many =
+            |count: u64| (0..count).map(|i| format!("{}-{}", i * 2, i * 2)).collect::<Vec<_>>().join(",");
+        assert!(
+            matches!(choose(&format!("bytes={}", many(16)), 100), Some(Chosen::Parts(parts)) if parts.len() == 16)
+        );
+        assert_eq!(choose(&format!("bytes={}", many(17)), 100), Some(Chosen::Whole));
     }
 
     #[test]
@@ -167,18 +193,20 @@ mod tests {
             "",
             "bytes",
             "bytes=",
+            "bytes=,",
             "bytes=-",
             "bytes=a-",
             "bytes=1-a",
             "bytes=5-4",
-            "bytes=0-1,3-4",
-            "bytes=0-1,",
+            "bytes=0-1,x",
+            "bytes=0-1;3-4",
             "bytes =0-1",
             "seconds=0-1",
             "bytes=+1-2",
             "bytes=1--2",
             "bytes=1 -2",
             "0-1",
+            "bytes=0-1, bytes=3-4",
             "bytes=\u{661}-",
         ] {
             assert_eq!(choose(value, 10), None, "{value}");
@@ -189,25 +217,8 @@ mod tests {
     fn an_empty_file_has_no_first_byte_but_an_end() {
         assert_eq!(choose("bytes=0-", 0), Some(Chosen::Unsatisfiable));
         assert_eq!(choose("bytes=0-0", 0), Some(Chosen::Unsatisfiable));
+        assert_eq!(choose("bytes=-0", 0), Some(Chosen::Unsatisfiable));
         assert_eq!(choose("bytes=-5", 0), Some(Chosen::Whole));
-    }
-
-    #[test]
-    fn a_condition_holds_for_the_same_second_that_is_over() {
-        let part = |condition: &str| {
-            Part::parse(b"bytes=1-").unwrap().only_if(Condition::parse(condition.as_bytes()))
-        };
-        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-        let written = UNIX_EPOCH + Duration::from_millis(784_111_777_900);
-        let later = |ms| written + Duration::from_millis(ms);
-        assert_eq!(part(date).choose(10, written, later(1001)), Chosen::Part(1..10));
-        // It may be written again within its second, and look the same.
-        assert_eq!(part(date).choose(10, written, later(50)), Chosen::Whole);
-        assert_eq!(part(date).choose(10, later(1000), later(9000)), Chosen::Whole);
-        assert_eq!(part(date).choose(10, written, UNIX_EPOCH), Chosen::Whole);
-        for other in ["\"tag\"", "W/\"tag\"", "", "yesterday", "\u{e9}"] {
-            assert_eq!(part(other).choose(10, written, later(5000)), Chosen::Whole, "{other}");
-        }
     }
 
     proptest! {
@@ -229,12 +240,36 @@ mod tests {
             prop_assert_eq!(got(format!("bytes=-{last}")), expect(suffix));
         }
 
+        /// Several parts hold the bytes that were asked for, each once.
+        #[test]
+        fn parts_hold_what_was_asked_for(asked in prop::collection::vec((0..60u64, 0..8u64), 1..12), size in 1..60u64) {
+            let text: Vec<String> = asked.iter().map(|(first, more)| format!("{first}-{}", first + more)).collect();
+            let mut wanted: Vec<u64> = asked.iter().flat_map(|(first, more)| *first..=first + more).filter(|b| *b < size).collect();
+            let total = wanted.len() as u64;
+            wanted.sort_unstable();
+            wanted.dedup();
+            let parts = match choose(&format!("bytes={}", text.join(",")), size).unwrap() {
+                Chosen::Whole => {
+                    prop_assert!(total > size);
+                    return Ok(());
+                }
+                Chosen::Unsatisfiable => vec![],
+                Chosen::Part(part) => vec![part],
+                Chosen::Parts(parts) => parts,
+            };
+            let mut got: Vec<u64> = parts.into_iter().flatten().collect();
+            got.sort_unstable();
+            prop_assert_eq!(got, wanted);
+        }
+
         #[test]
         fn no_text_is_too_odd(value in any::<Vec<u8>>(), size in any::<u64>()) {
-            if let Some(Chosen::Part(range)) = Part::parse(&value).map(|part| part.choose(size, NOW, NOW)) {
-                prop_assert!(range.start < range.end && range.end <= size);
+            let ranges = [Ranges::parse(&value), Ranges::parse(&[&b"bytes="[..], &value].concat())];
+            for ranges in ranges.into_iter().flatten() {
+                if let Chosen::Part(range) = ranges.choose(size) {
+                    prop_assert!(range.start < range.end && range.end <= size);
+                }
             }
-            Condition::parse(&value);
         }
     }
 }

@@ -4,10 +4,15 @@
 //! lines end with CRLF and nothing else, the request line has exactly two single spaces, and what cannot become a
 //! valid head is refused as soon as that is certain, without waiting for its end.
 
-use super::fields::{self, Fields};
-use super::range::Part;
-use super::target::{self, Resource};
-use super::{MAX_DISCARDED_BODY, MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE, Refusal, Status};
+use super::body::Body;
+use super::chunked::Chunked;
+use super::conditions::Conditions;
+use super::encoding::Encodings;
+use super::fields::{self, Expect, Fields};
+use super::host::is_host_and_port;
+use super::method::Method;
+use super::target::{self, Target};
+use super::{MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE, Refusal, Status};
 
 /// No method in the IANA registry is longer than 17 bytes; what is longer is not a method.
 const MAX_METHOD: usize = 32;
@@ -18,27 +23,20 @@ const FEW_FIELDS: usize = 16;
 /// A well-formed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// What is asked for, already resolved; what the target of [`Method::Other`] says is not looked at.
-    pub(crate) ask: Ask,
+    /// What is to be done.
+    pub(crate) method: Method,
+    /// With what, already resolved.
+    pub(crate) target: Target,
     /// Whether the connection lives on after the answer.
     pub(crate) after: After,
-    /// How many bytes of body follow the head, as far as anybody knows (nobody does before a chunked one has ended).
-    /// Where the connection stays open, they are thrown away before the next head.
-    pub(crate) body: u64,
-    /// That only a part of the file is wanted, and when. Always `None` for HEAD, for which nothing says what that means (RFC
-    /// 9110 14.2).
-    pub(crate) part: Option<Part>,
-}
-
-/// What a request asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// GET this.
-    Get(Resource),
-    /// HEAD of this: the same answer without its body.
-    Head(Resource),
-    /// Any other method: 405.
-    Other,
+    /// A body may follow that nobody has read.
+    pub(crate) unread: bool,
+    /// The codings that the client takes.
+    pub(crate) encodings: Encodings,
+    /// The client would rather have JSON than HTML.
+    pub(crate) wants_json: bool,
+    /// Conditions and ranges.
+    pub(crate) conditions: Option<Box<Conditions>>,
 }
 
 /// What becomes of the connection after the answer (RFC 9112 9.3).
@@ -57,22 +55,34 @@ pub(crate) enum After {
 pub(crate) enum Parsed {
     /// The beginning of a head that may still become valid: more bytes, please.
     Partial,
-    /// A request, and how many bytes its head took.
-    Complete(Request, usize),
+    /// A request.
+    Complete(Whole),
     /// Not a request: answer and close.
     Refused(Refusal),
+}
+
+/// A head that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Whole {
+    pub(crate) request: Request,
+    /// How many bytes the head took.
+    pub(crate) head: usize,
+    /// What follows it, to be read and thrown away before the request is answered.
+    pub(crate) body: Body,
+    /// The client waits for `100 Continue` before it sends that.
+    pub(crate) expects: bool,
 }
 
 /// Reads one request head from the beginning of `bytes`. `room` is memory for its path.
 pub(crate) fn parse(bytes: &[u8], room: &mut Vec<u8>) -> Parsed {
     match try_parse(bytes, room) {
-        Ok(Some((request, taken))) => Parsed::Complete(request, taken),
+        Ok(Some(whole)) => Parsed::Complete(whole),
         Ok(None) => Parsed::Partial,
         Err(refusal) => Parsed::Refused(refusal),
     }
 }
 
-fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<(Request, usize)>, Refusal> {
+fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<Whole>, Refusal> {
     // RFC 9112 2.2: empty lines before a request line are ignored. They count against the head's limit.
     let start = empty_lines(bytes);
     if start > MAX_HEAD {
@@ -95,7 +105,7 @@ fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<(Request, usize)
     } else {
         parse_fields::<MAX_FIELDS>(bytes)
     }?;
-    Ok(Some((assess(&request_line, &fields, room)?, head_len)))
+    assess(&request_line, fields, head_len, room).map(Some)
 }
 
 /// How many bytes of CRLF pairs `bytes` begins with.
@@ -209,50 +219,73 @@ fn parse_fields<const SLOTS: usize>(bytes: &[u8]) -> Result<Fields, Refusal> {
 }
 
 /// Puts request line and fields together and decides what they mean.
-fn assess(line: &RequestLine<'_>, fields: &Fields, room: &mut Vec<u8>) -> Result<Request, Refusal> {
+fn assess(line: &RequestLine<'_>, fields: Fields, head: usize, room: &mut Vec<u8>) -> Result<Whole, Refusal> {
     let old = line.minor == 0;
     // RFC 9112 3.2.
     if !fields.has_host && !old {
         return Err(Refusal::bad("an HTTP/1.1 request needs a Host field"));
     }
-    let simple = matches!(line.method, b"GET" | b"HEAD");
-    if fields.has_transfer_encoding {
-        // RFC 9112 6.1: with Content-Length beside it, or from HTTP/1.0, this is how smuggling looks.
-        if fields.content_length.is_some() {
-            return Err(Refusal::bad("Transfer-Encoding and Content-Length in one request"));
-        }
-        if old {
-            return Err(Refusal::bad("Transfer-Encoding in an HTTP/1.0 request"));
-        }
-        if simple {
-            return Err(Refusal::bad("GET and HEAD with Transfer-Encoding are not taken"));
-        }
-    }
-    let body = fields.content_length.unwrap_or(0);
-    let ask = match line.method {
-        b"GET" => Ask::Get(target::resolve(line.target, room)?),
-        b"HEAD" => Ask::Head(target::resolve(line.target, room)?),
-        _ => Ask::Other,
-    };
-    if simple && body > MAX_DISCARDED_BODY {
-        return Err(Refusal::new(Status::ContentTooLarge, "GET and HEAD take no body worth the name"));
-    }
+    let body = body(&fields, old)?;
+    let method = Method::of(line.method);
+    let target = named(method, line.target, room)?;
     let mut after = match (fields.close, old, fields.keep_alive) {
         (true, _, _) | (false, true, false) => After::Close,
         (false, true, true) => After::KeepAndSay,
         (false, false, _) => After::Keep,
     };
-    // A client that waits for "100 Continue" may send its body after the final answer or not: nobody can tell.
-    // And the body of a request that is refused for its method is not read at all.
-    if (body > 0 && (fields.expect_continue || !simple)) || fields.has_transfer_encoding {
-        after = After::Close;
-    }
     // CONNECT turns the connection into a tunnel; whatever comes next is not HTTP.
-    if line.method == b"CONNECT" {
+    if method == Method::Connect {
         after = After::Close;
     }
-    let part = fields.part.filter(|_| matches!(ask, Ask::Get(_)));
-    Ok(Request { ask, after, body, part })
+    // An HTTP/1.0 client knows of no expectation (RFC 9110 10.1.1).
+    let expect = if old { Expect::Nothing } else { fields.expect };
+    if expect == Expect::Unknown {
+        return Err(Refusal::new(Status::ExpectationFailed, "nothing but 100-continue can be expected here"));
+    }
+    let mut request = Request {
+        method,
+        target,
+        after,
+        unread: method == Method::Connect,
+        encodings: fields.encodings,
+        wants_json: fields.wants_json,
+        conditions: fields.conditions,
+    };
+    let expects = expect == Expect::Continue && body != Body::None;
+    // Who waits is told at once that the answer is no. It may send its body all the same: nobody can tell.
+    if expects && !method.is_served() {
+        (request.after, request.unread) = (After::Close, true);
+        return Ok(Whole { request, head, body: Body::None, expects: false });
+    }
+    Ok(Whole { request, head, body, expects })
+}
+
+/// What follows the head (RFC 9112 6.3), whatever the method.
+fn body(fields: &Fields, old: bool) -> Result<Body, Refusal> {
+    let Some(transfer) = fields.transfer else {
+        return Body::sized(fields.content_length.unwrap_or(0));
+    };
+    // RFC 9112 6.1: with Content-Length beside it, or from HTTP/1.0, this is how smuggling looks.
+    if fields.content_length.is_some() {
+        return Err(Refusal::bad("Transfer-Encoding and Content-Length in one request"));
+    }
+    if old {
+        return Err(Refusal::bad("Transfer-Encoding in an HTTP/1.0 request"));
+    }
+    match transfer.refusal() {
+        Some(refusal) => Err(refusal),
+        None => Ok(Body::Chunked(Chunked::default())),
+    }
+}
+
+/// What the target of a request with this method names (RFC 9112 3.2).
+fn named(method: Method, target: &[u8], room: &mut Vec<u8>) -> Result<Target, Refusal> {
+    match method {
+        Method::Connect if is_host_and_port(target) => Ok(Target::server()),
+        Method::Connect => Err(Refusal::bad("the target of CONNECT is not a host with a port")),
+        Method::Options if target == b"*" => Ok(Target::server()),
+        _ => Target::resolve(target, room),
+    }
 }
 
 #[cfg(test)]

@@ -5,16 +5,20 @@ fn parse(bytes: &[u8]) -> Parsed {
 }
 
 /// Parses a whole head; `HOST` is short for a good Host line.
-fn read(text: &str) -> Result<Request, Refusal> {
+fn whole(text: &str) -> Result<Whole, Refusal> {
     let text = text.replace("HOST", "Host: localhost\r\n");
     match parse(text.as_bytes()) {
-        Parsed::Complete(request, taken) => {
-            assert_eq!(taken, text.len(), "{text:?}");
-            Ok(request)
+        Parsed::Complete(whole) => {
+            assert_eq!(whole.head, text.len(), "{text:?}");
+            Ok(whole)
         }
         Parsed::Partial => panic!("not enough: {text:?}"),
         Parsed::Refused(refusal) => Err(refusal),
     }
+}
+
+fn read(text: &str) -> Result<Request, Refusal> {
+    whole(text).map(|whole| whole.request)
 }
 
 fn status(text: &str) -> Status {
@@ -24,17 +28,24 @@ fn status(text: &str) -> Status {
     }
 }
 
-fn get(path: &str) -> Ask {
-    Ask::Get(Resource::File(path.into()))
+/// The method and the path of a request.
+fn asked(text: &str) -> (Method, String) {
+    let request = read(text).unwrap();
+    (request.method, request.target.path().display().to_string())
+}
+
+fn get(path: &str) -> (Method, String) {
+    (Method::Get, path.to_owned())
 }
 
 #[test]
 fn plain_requests() {
     let request = read("GET /a.txt HTTP/1.1\r\nHOST\r\n").unwrap();
-    assert_eq!(request, Request { ask: get("a.txt"), after: After::Keep, body: 0, part: None });
-    let request = read("\r\n\r\nHEAD /a HTTP/1.1\r\nhOsT:localhost\r\nX-Y:  \t z \t\r\n\r\n").unwrap();
-    assert_eq!(request.ask, Ask::Head(Resource::File("a".into())));
-    assert_eq!(read("GET http://other/a HTTP/1.1\r\nHOST\r\n").unwrap().ask, get("a"));
+    assert_eq!((request.after, request.unread, &request.conditions), (After::Keep, false, &None));
+    assert_eq!(asked("GET /a.txt HTTP/1.1\r\nHOST\r\n"), get("a.txt"));
+    let head = asked("\r\n\r\nHEAD /a HTTP/1.1\r\nhOsT:localhost\r\nX-Y:  \t z \t\r\n\r\n");
+    assert_eq!(head, (Method::Head, "a".to_owned()));
+    assert_eq!(asked("GET http://other/a HTTP/1.1\r\nHOST\r\n"), get("a"));
     // A later minor version is read as 1.1 (RFC 9110 2.5), an empty Host is allowed (RFC 9112 3.2).
     assert_eq!(read("GET /a HTTP/1.9\r\nHost:\r\n\r\n").unwrap().after, After::Keep);
 }
@@ -59,34 +70,85 @@ fn persistence() {
 }
 
 #[test]
-fn other_methods_are_well_formed_but_not_allowed() {
-    for head in [
-        "POST /../x HTTP/1.1\r\nHOST\r\n",
-        "OPTIONS * HTTP/1.1\r\nHOST\r\n",
-        "get /a HTTP/1.1\r\nHOST\r\n",
-        "M-SEARCH * HTTP/1.1\r\nHOST\r\n",
+fn methods_and_their_targets() {
+    for (line, method) in [
+        ("POST /x", Method::NotAllowed),
+        ("OPTIONS *", Method::Options),
+        ("OPTIONS /x", Method::Options),
+        ("get /a", Method::Unknown),
+        ("M-SEARCH /x", Method::Unknown),
+        ("CONNECT [::1]:1", Method::Connect),
     ] {
-        let request = read(head).unwrap();
-        assert_eq!((request.ask, request.after), (Ask::Other, After::Keep), "{head:?}");
+        let request = read(&format!("{line} HTTP/1.1\r\nHOST\r\n")).unwrap();
+        assert_eq!(request.method, method, "{line}");
     }
-    // Their body is not read, so the connection cannot go on after one.
-    for head in [
-        "POST /a HTTP/1.1\r\nHOSTContent-Length: 9999999999\r\n\r\n",
-        "POST /a HTTP/1.1\r\nHOSTTransfer-Encoding: chunked\r\n\r\n",
-        "PUT /a HTTP/1.1\r\nHOSTContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
+    for line in [
+        "POST /../x",
+        "M-SEARCH *",
+        "DELETE a",
+        "OPTIONS **",
+        "POST /%00",
+        "X /%zz",
+        "CONNECT /a",
+        "CONNECT u@h:1",
     ] {
-        let request = read(head).unwrap();
-        assert_eq!((request.ask, request.after), (Ask::Other, After::Close), "{head:?}");
+        assert_eq!(status(&format!("{line} HTTP/1.1\r\nHOST\r\n")), Status::BadRequest, "{line}");
     }
 }
 
 #[test]
-fn bodies_of_get_are_thrown_away_or_end_the_connection() {
-    let request = read("GET /a HTTP/1.1\r\nHOSTContent-Length: 65536\r\n\r\n").unwrap();
-    assert_eq!((request.after, request.body), (After::Keep, 65536));
-    let request = read("GET /a HTTP/1.1\r\nHOSTContent-Length: 1\r\nExpect: 100-Continue\r\n\r\n").unwrap();
-    assert_eq!((request.after, request.body), (After::Close, 1));
-    assert_eq!(status("GET /a HTTP/1.1\r\nHOSTContent-Length: 65537\r\n\r\n"), Status::ContentTooLarge);
+fn bodies_of_any_method_are_thrown_away_up_to_a_limit() {
+    for method in ["GET", "HEAD", "OPTIONS", "POST", "X"] {
+        let with = |fields: &str| format!("{method} /a HTTP/1.1\r\nHOST{fields}\r\n\r\n");
+        let read = whole(&with("Content-Length: 1048576")).unwrap();
+        assert_eq!((read.request.after, read.body), (After::Keep, Body::Sized(1 << 20)), "{method}");
+        assert_eq!(whole(&with("Content-Length: 0")).unwrap().body, Body::None, "{method}");
+        let read = whole(&with("Transfer-Encoding: chunked")).unwrap();
+        assert_eq!(
+            (read.request.after, read.body),
+            (After::Keep, Body::Chunked(Chunked::default())),
+            "{method}"
+        );
+        assert_eq!(status(&with("Content-Length: 1048577")), Status::ContentTooLarge, "{method}");
+        assert_eq!(status(&with("Transfer-Encoding: gzip, chunked")), Status::NotImplemented, "{method}");
+        for broken in ["gzip", "chunked, chunked", "chunked, gzip", "chunked\r\nTransfer-Encoding: chunked"] {
+            let status = status(&with(&format!("Transfer-Encoding: {broken}")));
+            assert_eq!(status, Status::BadRequest, "{method} {broken}");
+        }
+    }
+}
+
+#[test]
+fn who_expects_to_be_told_to_go_on_is_told_so_or_refused() {
+    let with = |method: &str, expect: &str| {
+        format!("{method} /a HTTP/1.1\r\nHOSTContent-Length: 1\r\nExpect: {expect}\r\n\r\n")
+    };
+    let served = whole(&with("GET", "100-Continue")).unwrap();
+    assert_eq!((served.expects, served.request.after, served.body), (true, After::Keep, Body::Sized(1)));
+    // Its body may come or not.
+    let refused = whole(&with("PUT", "100-continue")).unwrap();
+    assert_eq!((refused.expects, refused.request.after, refused.request.unread), (false, After::Close, true));
+    for unknown in ["200-ok", "100-continue, x"] {
+        assert_eq!(status(&with("GET", unknown)), Status::ExpectationFailed);
+    }
+    let old = whole("GET /a HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n").unwrap();
+    assert_eq!((old.expects, old.body), (false, Body::Sized(1)));
+    assert!(!whole("GET /a HTTP/1.1\r\nHOSTExpect: 100-continue\r\n\r\n").unwrap().expects);
+}
+
+#[test]
+fn conditions_are_gathered_from_all_lines() {
+    let request = read(
+        "GET /a HTTP/1.1\r\nHOSTIf-None-Match: \"a\"\r\nif-none-match: \"b\"\r\nRange: bytes=0-1\r\nIf-Range: \"c\"\r\n\
+         Accept-Encoding: gzip\r\naccept-encoding: br\r\nAccept: application/json\r\n\r\n",
+    )
+    .unwrap();
+    let conditions = request.conditions.unwrap();
+    assert_eq!(conditions.if_none_match.as_deref(), Some(&b"\"a\", \"b\""[..]));
+    assert!(conditions.ranges.is_some() && request.wants_json);
+    assert_eq!(request.encodings.in_order().count(), 2);
+    let twice = read("GET /a HTTP/1.1\r\nHOSTRange: bytes=0-1\r\nRange: bytes=3-4\r\n\r\n").unwrap();
+    assert_eq!(twice.conditions.unwrap().ranges, None);
 }
 
 #[test]
@@ -146,7 +208,6 @@ fn lines_that_are_not_http_are_refused() {
         "GET /a HTTP/1.1\r\nHOSTContent-Length: 0x1\r\n\r\n",
         "GET /a HTTP/1.1\r\nHOSTContent-Length:\r\n\r\n",
         "GET /a HTTP/1.1\r\nHOSTContent-Length: 99999999999999999999\r\n\r\n",
-        "GET /a HTTP/1.1\r\nHOSTTransfer-Encoding: chunked\r\n\r\n",
         "HEAD /a HTTP/1.1\r\nHOSTTransfer-Encoding: identity\r\n\r\n",
         "POST /a HTTP/1.1\r\nHOSTTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
         "POST /a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -177,14 +238,14 @@ fn limits() {
     let many = "X: y\r\n".repeat(MAX_FIELDS);
     assert_eq!(status(&format!("GET /a HTTP/1.1\r\nHOST{many}\r\n")), Status::HeadersTooLarge);
     let some = "X: y\r\n".repeat(MAX_FIELDS - 1);
-    assert_eq!(read(&format!("GET /a HTTP/1.1\r\nHOST{some}\r\n")).unwrap().ask, get("a"));
+    assert_eq!(asked(&format!("GET /a HTTP/1.1\r\nHOST{some}\r\n")), get("a"));
     assert_eq!(
         parse("\r\n".repeat(MAX_HEAD).as_bytes()),
         Parsed::Refused(Refusal::bad("nothing but empty lines"))
     );
     // RFC 9112 3: at least 8000 bytes of request line.
     let long = "a".repeat(8000);
-    assert_eq!(read(&format!("GET /{long} HTTP/1.1\r\nHOST\r\n")).unwrap().ask, get(&long));
+    assert_eq!(asked(&format!("GET /{long} HTTP/1.1\r\nHOST\r\n")), get(&long));
 }
 
 #[test]

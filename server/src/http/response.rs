@@ -1,105 +1,153 @@
-//! Response heads, and the few responses that are nothing but text (RFC 9112 4, RFC 9110 8, 10 and 14).
+//! Response heads, and the few responses that are nothing but text (RFC 9112 4, RFC 9110 8, 10 and 15).
 
 use std::ops::Range;
 use std::time::SystemTime;
 
 use super::Status;
 use super::date::{DateCache, http_date};
+use super::method::ALLOWED;
+use super::multipart::Multipart;
 use super::request::After;
 
-/// How long caches may keep a file without asking again. One hour, as the server's contract says.
-const CACHE_CONTROL: &str = "Cache-Control: public, max-age=3600\r\n";
-
-/// What every head says about the file.
+/// What heads say about a file.
 #[derive(Debug)]
 pub(crate) struct FileFacts<'a> {
     /// The media type.
     pub(crate) content_type: &'a str,
     /// When the file was last written.
     pub(crate) modified: SystemTime,
+    /// Its entity tag.
+    pub(crate) tag: &'a str,
+    /// The value of Cache-Control.
+    pub(crate) cache_control: &'a str,
+}
+
+/// That part of a file's heads which is the same in every answer, in the order in which fewer answers have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FieldsLayout {
+    /// Up to here it is what a 304 says too (RFC 9110 15.4.5).
+    cached: usize,
+    /// Up to here it is what an answer of several parts says too: what follows is the Content-Type.
+    of_parts: usize,
 }
 
 /// How much of a file an answer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// These bytes of it.
-    pub(crate) range: Range<u64>,
-    /// The size of the file in bytes, if the client asked for a part and is to be told what it is part of.
-    pub(crate) of: Option<u64>,
+pub(crate) enum Extent {
+    /// All of it.
+    Whole(u64),
+    /// These bytes of it, of which there is at least one, and its size.
+    Part(Range<u64>, u64),
 }
 
 impl Extent {
+    /// Which bytes.
+    pub(crate) fn range(&self) -> Range<u64> {
+        match self {
+            Extent::Whole(size) => 0..*size,
+            Extent::Part(range, _) => range.clone(),
+        }
+    }
+
+    /// The status of an answer that holds it.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Extent::Whole(_) => Status::Ok,
+            Extent::Part(..) => Status::PartialContent,
+        }
+    }
+
     /// How many bytes.
     pub(crate) fn len(&self) -> u64 {
-        self.range.end - self.range.start
+        let range = self.range();
+        range.end - range.start
     }
 }
 
-/// Appends the head of a 200, or of a 206, for a file to `out`; `fields` is what [`file_fields`] wrote for it.
-pub(crate) fn file_head(
-    out: &mut Vec<u8>,
-    dates: &mut DateCache,
-    now: SystemTime,
-    fields: &[u8],
-    extent: &Extent,
-    after: After,
-) {
-    let status = if extent.of.is_some() { Status::PartialContent } else { Status::Ok };
-    begin(out, status, dates.text(now), after);
-    out.extend_from_slice(fields);
-    number(out, "Content-Length", extent.len());
-    if let Some(size) = extent.of {
-        // RFC 9110 14.4: the last byte is counted in. There is at least one.
-        out.extend_from_slice(b"Content-Range: bytes ");
-        digits(out, extent.range.start);
-        out.push(b'-');
-        digits(out, extent.range.end - 1);
-        out.push(b'/');
-        digits(out, size);
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
+/// What a head is written with: the time, and what becomes of the connection.
+#[derive(Debug)]
+pub(crate) struct Moment<'a> {
+    pub(crate) dates: &'a mut DateCache,
+    pub(crate) now: SystemTime,
+    pub(crate) after: After,
 }
 
-/// Appends that part of a file's head which is the same in every answer.
-pub(crate) fn file_fields(out: &mut Vec<u8>, now: SystemTime, file: &FileFacts<'_>) {
-    field(out, "Content-Type", file.content_type);
+/// Appends that part of a file's heads which is the same in every answer.
+pub(crate) fn file_fields(out: &mut Vec<u8>, now: SystemTime, file: &FileFacts<'_>) -> FieldsLayout {
+    let start = out.len();
+    field(out, "ETag", file.tag);
+    field(out, "Cache-Control", file.cache_control);
+    let cached = out.len() - start;
     field(out, "Accept-Ranges", "bytes");
     // RFC 9110 8.8.2.1: a time in the future is replaced by the time of the message.
     if let Some(modified) = http_date(file.modified.min(now)) {
         field(out, "Last-Modified", &modified);
     }
-    out.extend_from_slice(CACHE_CONTROL.as_bytes());
+    let of_parts = out.len() - start;
+    field(out, "Content-Type", file.content_type);
+    FieldsLayout { cached, of_parts }
+}
+
+/// Appends the head of a 200, or of a 206, for a file to `out`; `fields` is what [`file_fields`] wrote for it.
+pub(crate) fn file_head(out: &mut Vec<u8>, moment: Moment<'_>, fields: &[u8], extent: &Extent) {
+    begin(out, extent.status(), moment);
+    out.extend_from_slice(fields);
+    number(out, "Content-Length", extent.len());
+    if let Extent::Part(range, size) = extent {
+        // RFC 9110 14.4: the last byte is counted in.
+        out.extend_from_slice(b"Content-Range: bytes ");
+        digits(out, range.start);
+        out.push(b'-');
+        digits(out, range.end - 1);
+        out.push(b'/');
+        digits(out, *size);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a 206 that holds several parts.
+pub(crate) fn parts_head(
+    out: &mut Vec<u8>,
+    moment: Moment<'_>,
+    fields: (&[u8], FieldsLayout),
+    multipart: &Multipart,
+) {
+    begin(out, Status::PartialContent, moment);
+    out.extend_from_slice(&fields.0[..fields.1.of_parts]);
+    field(out, "Content-Type", &multipart.content_type());
+    number(out, "Content-Length", multipart.len());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a whole 304.
+pub(crate) fn not_modified(out: &mut Vec<u8>, moment: Moment<'_>, fields: (&[u8], FieldsLayout)) {
+    begin(out, Status::NotModified, moment);
+    out.extend_from_slice(&fields.0[..fields.1.cached]);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a whole response to OPTIONS.
+pub(crate) fn options(out: &mut Vec<u8>, moment: Moment<'_>) {
+    begin(out, Status::NoContent, moment);
+    field(out, "Allow", ALLOWED);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a whole response that says `status` to `out`, with one line of text as its body; `with_body` is false
 /// for the answer to HEAD, which has the same head and no body (RFC 9110 9.3.2).
-pub(crate) fn plain(
-    out: &mut Vec<u8>,
-    dates: &mut DateCache,
-    now: SystemTime,
-    status: Status,
-    why: &str,
-    after: After,
-    with_body: bool,
-) {
-    begin(out, status, dates.text(now), after);
+pub(crate) fn plain(out: &mut Vec<u8>, moment: Moment<'_>, status: Status, why: &str, with_body: bool) {
+    begin(out, status, moment);
     if status == Status::MethodNotAllowed {
-        field(out, "Allow", "GET, HEAD");
+        field(out, "Allow", ALLOWED);
     }
     text(out, status, why, with_body);
 }
 
 /// Appends the whole response to a range that a file of `size` bytes does not have: it says how long the file is (RFC 9110
 /// 15.5.17).
-pub(crate) fn unsatisfiable(
-    out: &mut Vec<u8>,
-    dates: &mut DateCache,
-    now: SystemTime,
-    size: u64,
-    after: After,
-) {
-    begin(out, Status::RangeNotSatisfiable, dates.text(now), after);
+pub(crate) fn unsatisfiable(out: &mut Vec<u8>, moment: Moment<'_>, size: u64) {
+    begin(out, Status::RangeNotSatisfiable, moment);
     out.extend_from_slice(b"Content-Range: bytes */");
     digits(out, size);
     out.extend_from_slice(b"\r\n");
@@ -124,21 +172,22 @@ fn text(out: &mut Vec<u8>, status: Status, why: &str, with_body: bool) {
 }
 
 /// The status line, Date and Connection.
-fn begin(out: &mut Vec<u8>, status: Status, date: &str, after: After) {
+fn begin(out: &mut Vec<u8>, status: Status, moment: Moment<'_>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.line().as_bytes());
     out.extend_from_slice(b"\r\n");
+    let date = moment.dates.text(moment.now);
     if !date.is_empty() {
         field(out, "Date", date);
     }
-    match after {
+    match moment.after {
         After::Keep => {}
         After::KeepAndSay => field(out, "Connection", "keep-alive"),
         After::Close => field(out, "Connection", "close"),
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(crate) fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
@@ -176,30 +225,51 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(784_111_777);
 
-    fn head(modified: SystemTime, after: After) -> String {
-        head_of(&Extent { range: 0..u64::MAX, of: None }, modified, after)
+    /// What `write` writes at the same moment each time.
+    fn written(after: After, write: impl FnOnce(&mut Vec<u8>, Moment<'_>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out, Moment { dates: &mut DateCache::default(), now: UNIX_EPOCH + NOW, after });
+        String::from_utf8(out).unwrap()
     }
 
-    fn head_of(extent: &Extent, modified: SystemTime, after: After) -> String {
+    fn fields(modified: SystemTime) -> (Vec<u8>, FieldsLayout) {
+        let facts =
+            FileFacts { content_type: "image/png", modified, tag: "\"t\"", cache_control: "no-cache" };
         let mut out = Vec::new();
-        let (now, mut fields) = (UNIX_EPOCH + NOW, Vec::new());
-        file_fields(&mut fields, now, &FileFacts { content_type: "image/png", modified });
-        file_head(&mut out, &mut DateCache::default(), now, &fields, extent, after);
-        String::from_utf8(out).unwrap()
+        let layout = file_fields(&mut out, UNIX_EPOCH + NOW, &facts);
+        (out, layout)
+    }
+
+    fn head(modified: SystemTime, after: After) -> String {
+        written(after, |out, moment| file_head(out, moment, &fields(modified).0, &Extent::Whole(u64::MAX)))
     }
 
     #[test]
     fn the_head_of_a_part_says_which_and_of_how_much() {
-        let text = head_of(&Extent { range: 5..10, of: Some(1000) }, UNIX_EPOCH, After::Keep);
+        let text = written(After::Keep, |out, moment| {
+            file_head(out, moment, &fields(UNIX_EPOCH).0, &Extent::Part(5..10, 1000));
+        });
         assert!(text.starts_with("HTTP/1.1 206 Partial Content\r\n"), "{text}");
         assert!(text.ends_with("Content-Length: 5\r\nContent-Range: bytes 5-9/1000\r\n\r\n"), "{text}");
     }
 
     #[test]
+    fn the_head_of_several_parts_has_no_range_and_another_type() {
+        let multipart = Multipart::new("image/png", 100, vec![0..1, 2..3], 1);
+        let (fields, layout) = fields(UNIX_EPOCH);
+        let text = written(After::Keep, |out, moment| parts_head(out, moment, (&fields, layout), &multipart));
+        assert!(text.starts_with("HTTP/1.1 206 Partial Content\r\n"), "{text}");
+        assert!(text.contains("Content-Type: multipart/byteranges; boundary="), "{text}");
+        assert!(!text.contains("image/png") && !text.contains("Content-Range"), "{text}");
+        assert!(
+            text.contains("Accept-Ranges") && text.contains("ETag") && text.contains("Last-Modified"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn what_a_file_does_not_have_is_told_with_its_length() {
-        let mut out = Vec::new();
-        unsatisfiable(&mut out, &mut DateCache::default(), UNIX_EPOCH + NOW, 1000, After::Keep);
-        let text = String::from_utf8(out).unwrap();
+        let text = written(After::Keep, |out, moment| unsatisfiable(out, moment, 1000));
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 416 Range Not Satisfiable\r\n"), "{text}");
         assert!(head.contains("\r\nContent-Range: bytes */1000\r\n"), "{text}");
@@ -207,12 +277,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_modified_is_told_without_what_describes_it() {
+        let (fields, layout) = fields(UNIX_EPOCH);
+        let text = written(After::Keep, |out, moment| not_modified(out, moment, (&fields, layout)));
+        assert_eq!(
+            text,
+            "HTTP/1.1 304 Not Modified\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nETag: \"t\"\r\n\
+             Cache-Control: no-cache\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn options_are_told() {
+        let text = written(After::Close, options);
+        assert!(text.starts_with("HTTP/1.1 204 No Content\r\n"), "{text}");
+        assert!(
+            text.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n") && !text.contains("Content-Length"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn the_head_of_a_file() {
         assert_eq!(
             head(UNIX_EPOCH, After::Keep),
-            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: image/png\r\n\
-             Accept-Ranges: bytes\r\nLast-Modified: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
-             Cache-Control: public, max-age=3600\r\nContent-Length: 18446744073709551615\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nETag: \"t\"\r\nCache-Control: no-cache\r\n\
+             Accept-Ranges: bytes\r\nLast-Modified: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: image/png\r\n\
+             Content-Length: 18446744073709551615\r\n\r\n"
         );
         assert!(head(UNIX_EPOCH, After::Close).contains("\r\nConnection: close\r\n"));
         assert!(head(UNIX_EPOCH, After::KeepAndSay).contains("\r\nConnection: keep-alive\r\n"));
@@ -230,16 +321,12 @@ mod tests {
         for (status, why) in
             [(Status::NotFound, ""), (Status::BadRequest, "because"), (Status::MethodNotAllowed, "")]
         {
-            let mut whole = Vec::new();
-            let mut dates = DateCache::default();
-            plain(&mut whole, &mut dates, UNIX_EPOCH + NOW, status, why, After::Close, true);
-            let mut bare = Vec::new();
-            plain(&mut bare, &mut dates, UNIX_EPOCH + NOW, status, why, After::Close, false);
-            let whole = String::from_utf8(whole).unwrap();
+            let with = |body| written(After::Close, |out, moment| plain(out, moment, status, why, body));
+            let (whole, bare) = (with(true), with(false));
             let (head, body) = whole.split_once("\r\n\r\n").unwrap();
-            assert_eq!(format!("{head}\r\n\r\n").as_bytes(), bare);
+            assert_eq!(format!("{head}\r\n\r\n"), bare);
             assert!(head.contains(&format!("Content-Length: {}", body.len())), "{whole}");
-            assert_eq!(status == Status::MethodNotAllowed, head.contains("\r\nAllow: GET, HEAD"));
+            assert_eq!(status == Status::MethodNotAllowed, head.contains("\r\nAllow: GET, HEAD, OPTIONS"));
             assert!(body.starts_with(status.line()) && body.contains(why));
         }
     }
@@ -251,5 +338,6 @@ mod tests {
             number(&mut out, "N", value);
             assert_eq!(out, format!("N: {text}\r\n").into_bytes());
         }
+        assert_eq!((Status::Ok.code(), Status::VersionNotSupported.code()), (200, 505));
     }
 }

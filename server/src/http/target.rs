@@ -1,30 +1,93 @@
 //! From a request target to the thing below ROOT that it names (RFC 9112 3.2, RFC 3986 3.3).
 //!
 //! The rules, in one place:
-//! - the query is ignored, a fragment is refused;
+//! - the query names no other file, a fragment is refused;
 //! - each segment is percent-decoded once; a broken escape or a NUL is refused;
-//! - `..` is refused in every spelling, instead of being folded: no honest client sends it;
-//! - `.` and empty segments are dropped;
-//! - an encoded slash makes no second level: no file has a slash in its name, so it names nothing.
+//! - `.`, `..` and empty segments are taken away as RFC 3986 5.2.4 has it, in every spelling, since an escaped dot is a dot; a
+//!   `..` that leads above ROOT is refused;
+//! - an encoded slash makes no second level: no file has a slash in its name, so it names nothing; with `..` beside it, it is
+//!   refused.
 //!
 //! The kernel enforces the root again (openat2 with RESOLVE_BENEATH); this module is the first fence, not the only.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::Refusal;
-use super::fields::is_host_and_port;
+use super::host::{escapes_are_whole, is_host_and_port};
 
 /// What a request target names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Resource {
-    /// A file, by its path relative to ROOT. Never empty, never absolute, without `.` and `..`.
-    File(PathBuf),
-    /// A directory, because the path is empty or ends with a slash. Relative to ROOT; empty for ROOT itself.
-    Directory(PathBuf),
+pub(crate) struct Target {
+    /// The path below ROOT, and the query behind it as it came.
+    text: Vec<u8>,
+    path_len: usize,
+    kind: Kind,
+    has_query: bool,
+}
+
+/// What kind of thing a target names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What has this name: a path that is never empty.
+    Name,
+    /// A directory, because the path is empty or ends with a slash. Empty for ROOT itself.
+    Directory,
     /// Something that cannot exist.
     Nothing,
+    /// The server as a whole: `*` (RFC 9112 3.2.4), or the authority of a CONNECT.
+    Server,
+}
+
+impl Target {
+    /// Resolves the target of a request: origin-form, or absolute-form, which a server must take (RFC 9112 3.2.2). It is written
+    /// into `room`, which it takes along.
+    ///
+    /// # Errors
+    /// It names nothing that lies below ROOT.
+    pub(crate) fn resolve(target: &[u8], room: &mut Vec<u8>) -> Result<Self, Refusal> {
+        let target = if target.first() == Some(&b'/') { target } else { absolute_form(target)? };
+        let (path, query) = match memchr::memchr(b'?', target) {
+            Some(mark) => (&target[..mark], Some(&target[mark + 1..])),
+            None => (target, None),
+        };
+        room.clear();
+        let kind = if is_plain(path) {
+            room.extend_from_slice(&path[1..]);
+            Kind::Name
+        } else {
+            resolve_segments(path, room)?
+        };
+        let path_len = room.len();
+        room.extend_from_slice(query.unwrap_or_default());
+        Ok(Self { text: std::mem::take(room), path_len, kind, has_query: query.is_some() })
+    }
+
+    /// `*`, or an authority.
+    pub(crate) fn server() -> Self {
+        Self { text: Vec::new(), path_len: 0, kind: Kind::Server, has_query: false }
+    }
+
+    /// What kind of thing it names.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The path relative to ROOT: never absolute, without `.`, `..` and empty segments, without a slash at its end.
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.text[..self.path_len]))
+    }
+
+    /// What stands behind the first question mark, as it came.
+    pub(crate) fn query(&self) -> Option<&[u8]> {
+        self.has_query.then(|| &self.text[self.path_len..])
+    }
+
+    /// Its memory, for the next one.
+    pub(crate) fn into_room(self) -> Vec<u8> {
+        self.text
+    }
 }
 
 /// Whether a byte may stand in a request target.
@@ -35,49 +98,55 @@ pub(crate) fn may_stand_in_target(b: u8) -> bool {
     b > b' ' && b != b'#' && b != 0x7f
 }
 
-/// Resolves the target of a GET or HEAD: origin-form, or absolute-form, which a server must take (RFC 9112 3.2.2). The
-/// path is written into `room`, which it takes along.
-pub(crate) fn resolve(target: &[u8], room: &mut Vec<u8>) -> Result<Resource, Refusal> {
-    let path = if target.first() == Some(&b'/') { target } else { absolute_form(target)? };
-    let path = path.split(|&b| b == b'?').next().unwrap_or_default();
-    let resolved = room;
-    resolved.clear();
-    let mut exists = true;
-    let mut directory = true;
+/// Whether a path names what it says: no escape, no segment to take away, no slash at its end.
+fn is_plain(path: &[u8]) -> bool {
+    let mut after_slash = false;
+    for &b in path {
+        match b {
+            b'%' => return false,
+            b'/' | b'.' if after_slash => return false,
+            _ => after_slash = b == b'/',
+        }
+    }
+    // It begins with a slash, so it does not end within one.
+    !after_slash && !path.is_empty()
+}
+
+/// Takes a path apart and writes what is left of it.
+fn resolve_segments(path: &[u8], resolved: &mut Vec<u8>) -> Result<Kind, Refusal> {
+    let (mut exists, mut directory) = (true, true);
     for segment in path.split(|&b| b == b'/') {
         let segment = decode(segment)?;
         if segment.contains(&0) {
             return Err(Refusal::bad("the path holds a NUL"));
         }
-        if segment.split(|&b| b == b'/').any(|piece| piece == b"..") {
-            return Err(Refusal::bad("the path holds '..'"));
+        directory = matches!(*segment, [] | [b'.'] | [b'.', b'.']);
+        if *segment == *b".." {
+            if resolved.is_empty() {
+                return Err(Refusal::bad("the path leads out of the root"));
+            }
+            let parent = memchr::memrchr(b'/', resolved).unwrap_or(0);
+            resolved.truncate(parent);
         }
-        directory = matches!(*segment, [] | [b'.']);
         if directory {
             continue;
         }
-        exists &= !segment.contains(&b'/');
+        if segment.contains(&b'/') {
+            if segment.split(|&b| b == b'/').any(|piece| piece == b"..") {
+                return Err(Refusal::bad("the path holds '..' beside an encoded slash"));
+            }
+            exists = false;
+        }
         if !resolved.is_empty() {
             resolved.push(b'/');
         }
         resolved.extend_from_slice(&segment);
     }
-    let mut path = || PathBuf::from(OsString::from_vec(std::mem::take(resolved)));
     Ok(match (exists, directory) {
-        (false, _) => Resource::Nothing,
-        (true, true) => Resource::Directory(path()),
-        (true, false) => Resource::File(path()),
+        (false, _) => Kind::Nothing,
+        (true, true) => Kind::Directory,
+        (true, false) => Kind::Name,
     })
-}
-
-impl Resource {
-    /// The path's memory, for the next one.
-    pub(crate) fn into_room(self) -> Vec<u8> {
-        match self {
-            Resource::File(path) | Resource::Directory(path) => path.into_os_string().into_vec(),
-            Resource::Nothing => Vec::new(),
-        }
-    }
 }
 
 /// The path and query of `http://host:port/path?query`. Whose name the client used does not matter here.
@@ -99,11 +168,7 @@ fn absolute_form(target: &[u8]) -> Result<&[u8], Refusal> {
 
 /// Percent-decodes one segment, once.
 fn decode(segment: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Refusal> {
-    let whole =
-        segment.iter().enumerate().filter(|&(_, &b)| b == b'%').all(|(at, _)| {
-            segment.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
-        });
-    if !whole {
+    if !escapes_are_whole(segment) {
         return Err(Refusal::bad("a percent sign in the path is not followed by two hexadecimal digits"));
     }
     Ok(percent_encoding::percent_decode(segment).into())
@@ -113,17 +178,18 @@ fn decode(segment: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Refusal> {
 mod tests {
     use super::*;
 
-    fn resolve(target: &[u8]) -> Result<Resource, Refusal> {
+    fn resolve(target: &[u8]) -> Result<(Kind, String), Refusal> {
         // What an earlier path has left must not show.
-        super::resolve(target, &mut b"left/over".to_vec())
+        let target = Target::resolve(target, &mut b"left/over".to_vec())?;
+        Ok((target.kind(), target.path().display().to_string()))
     }
 
-    fn file(path: &str) -> Result<Resource, Refusal> {
-        Ok(Resource::File(path.into()))
+    fn file(path: &str) -> Result<(Kind, String), Refusal> {
+        Ok((Kind::Name, path.to_owned()))
     }
 
-    fn directory(path: &str) -> Result<Resource, Refusal> {
-        Ok(Resource::Directory(path.into()))
+    fn directory(path: &str) -> Result<(Kind, String), Refusal> {
+        Ok((Kind::Directory, path.to_owned()))
     }
 
     #[test]
@@ -135,6 +201,7 @@ mod tests {
         assert_eq!(resolve(b"/%ED%95%9C%EA%B8%80.txt"), file("한글.txt"));
         assert_eq!(resolve(b"/..a/b.."), file("..a/b.."));
         assert_eq!(resolve(b"/..."), file("..."));
+        assert_eq!(resolve(b"/.a"), file(".a"));
         assert_eq!(resolve(b"/"), directory(""));
         assert_eq!(resolve(b"/?a"), directory(""));
         assert_eq!(resolve(b"/a/"), directory("a"));
@@ -142,25 +209,56 @@ mod tests {
     }
 
     #[test]
-    fn dot_dot_is_refused_in_every_spelling() {
+    fn dot_dot_is_resolved_within_the_root() {
+        for (target, expected) in [
+            ("/a/../b", file("b")),
+            ("/a/..", directory("")),
+            ("/a/b/../c/", directory("a/c")),
+            ("/a/b/..", directory("a")),
+            ("/a/b/../..", directory("")),
+            ("/a/%2e%2E/b", file("b")),
+            ("/a/.%2e/b", file("b")),
+            ("/a/./../b", file("b")),
+            ("/a//../b", file("b")),
+            ("http://h/a/../x", file("x")),
+        ] {
+            assert_eq!(resolve(target.as_bytes()), expected, "{target}");
+        }
+        // Decoded once, this is a file called "%2e%2e".
+        assert_eq!(resolve(b"/%252e%252e/x"), file("%2e%2e/x"));
+    }
+
+    #[test]
+    fn what_leads_out_of_the_root_is_refused_in_every_spelling() {
         for target in [
             "/..",
             "/../etc/passwd",
-            "/a/../b",
-            "/a/..",
+            "/a/../..",
+            "/a/../../a",
+            "/a/../b/../../b",
             "/%2e%2e/x",
             "/.%2E/x",
             "/%2E./x",
             "/..%2fetc",
             "/a%2f..%2f..%2fetc",
             "/a%2F%2e%2E",
+            "//..//x",
+            "/./../x",
             "http://h/../x",
             "/..?x",
         ] {
             assert!(resolve(target.as_bytes()).is_err(), "{target}");
         }
-        // Decoded once, this is a file called "%2e%2e".
-        assert_eq!(resolve(b"/%252e%252e/x"), file("%2e%2e/x"));
+    }
+
+    #[test]
+    fn the_query_is_kept_as_it_came() {
+        let query =
+            |target: &[u8]| Target::resolve(target, &mut Vec::new()).unwrap().query().map(<[u8]>::to_vec);
+        assert_eq!(query(b"/a"), None);
+        assert_eq!(query(b"/a?"), Some(b"".to_vec()));
+        assert_eq!(query(b"/a?x=%zz&../?y"), Some(b"x=%zz&../?y".to_vec()));
+        assert_eq!(query(b"/a/../?x"), Some(b"x".to_vec()));
     }
 
     #[test]
@@ -172,8 +270,9 @@ mod tests {
 
     #[test]
     fn an_encoded_slash_names_nothing() {
-        assert_eq!(resolve(b"/a%2fb"), Ok(Resource::Nothing));
-        assert_eq!(resolve(b"/%2fetc/passwd"), Ok(Resource::Nothing));
+        for target in ["/a%2fb", "/%2fetc/passwd", "/a%2Fb/"] {
+            assert_eq!(resolve(target.as_bytes()).unwrap().0, Kind::Nothing, "{target}");
+        }
     }
 
     #[test]

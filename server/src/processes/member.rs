@@ -9,10 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use annulus::PlacementPolicy;
-use annulus::net::TcpListener;
 use annulus::numa::image::{self, Kind as Of, Segment};
 use annulus::numa::verify::where_pages_lie;
 use annulus::numa::{CpuSet, NodeId};
@@ -20,13 +19,14 @@ use rustix::net::sockopt::socket_acceptconn;
 
 use super::ProcessShare;
 use crate::exit::{Failure, Kind, speak_as};
+use crate::listen::endpoint::Endpoint;
 use crate::signals::Signal;
 
 /// The flag that makes a process a member; what it says is [`MemberArgs`].
 pub(crate) const FLAG: &str = "--member";
 
-/// What a member is told when it starts: its node, its cores, and the descriptors of their listening sockets, such as
-/// `1:2-3:5,6`. Its standard input is the line to the parent.
+/// What a member is told when it starts: its node, its cores, and the descriptors of their listening sockets, one for each
+/// core and then those of the next address, such as `1:2-3:5,6`. Its standard input is the line to the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberArgs {
     node: NodeId,
@@ -63,8 +63,8 @@ impl FromStr for MemberArgs {
             let sockets = parts.next()?.split(',').map(|fd| fd.parse().ok().filter(|&fd: &RawFd| fd > 2));
             let sockets: Vec<RawFd> = sockets.collect::<Option<_>>()?;
             let all_differ = sockets.iter().collect::<BTreeSet<_>>().len() == sockets.len();
-            let one_for_each = cores.len() == sockets.len();
-            (one_for_each && all_differ && parts.next().is_none()).then_some(MemberArgs {
+            let as_many_for_each = !cores.is_empty() && sockets.len().is_multiple_of(cores.len());
+            (as_many_for_each && all_differ && parts.next().is_none()).then_some(MemberArgs {
                 node,
                 cores,
                 sockets,
@@ -79,8 +79,8 @@ impl FromStr for MemberArgs {
 pub(crate) struct Member {
     node: NodeId,
     cores: CpuSet,
-    /// One for each core, until it takes it.
-    sockets: Mutex<Vec<Option<OwnedFd>>>,
+    /// Of each endpoint, one for each core.
+    sockets: Mutex<Vec<OwnedFd>>,
     parent: UnixStream,
 }
 
@@ -105,7 +105,7 @@ impl Member {
             }
             // SAFETY: a listening socket, named once, and nothing that runs before this opens one: the process that started us left
             // it open for us alone.
-            Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         };
         let sockets = given.sockets.iter().map(take).collect::<Result<_, Failure>>()?;
         let parent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
@@ -127,12 +127,15 @@ impl Member {
         &self.cores
     }
 
-    /// The listening socket of the current core, once.
-    pub(crate) fn listener(&self) -> Result<TcpListener, Failure> {
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        let socket = sockets.get_mut(annulus::core::index()).and_then(Option::take);
-        let none = || Failure::new(Kind::Failed, "there is no socket for this core; report this");
-        Ok(TcpListener::from_owned_fd(socket.ok_or_else(none)?)?.sole())
+    /// The endpoints that it was given, once: all of one listener after all of another.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Arc<Endpoint>> {
+        let mut sockets = std::mem::take(&mut *self.sockets.lock().unwrap_or_else(PoisonError::into_inner));
+        let cores = self.cores.len();
+        std::iter::from_fn(move || {
+            let later = sockets.split_off(sockets.len().min(cores));
+            let own = std::mem::replace(&mut sockets, later);
+            (!own.is_empty()).then(|| Arc::new(Endpoint::new(own, false)))
+        })
     }
 
     /// Tells the parent that every core listens.
@@ -153,6 +156,7 @@ impl Member {
             // With the parent everything ends at once, as when a process of all cores dies.
             Ok(0) => Ok(Some(Signal::Gone)),
             Ok(_) if order == *SHOW => Ok(Some(Signal::Show)),
+            Ok(_) if order == *REOPEN => Ok(Some(Signal::Reopen)),
             Ok(_) => Ok(Some(Signal::End)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Some(Signal::Gone)),
@@ -165,7 +169,8 @@ impl Member {
     /// # Errors
     /// [`Kind::Platform`] when placement is required and not all is there.
     pub(crate) fn settle(&self, placement: PlacementPolicy) -> Result<Image, Failure> {
-        let (segments, why) = match image::bring_here() {
+        // SAFETY: no thread has been started yet, the program has no handler of a signal, loads no library and maps nothing there itself.
+        let (segments, why) = match unsafe { image::bring_here() } {
             Ok(segments) => (segments, String::new()),
             Err(error) => {
                 tracing::warn!(%error, "the program's image stays where its files are cached");
@@ -196,6 +201,8 @@ impl AsFd for Member {
 pub(super) const END: &[u8; 1] = b"e";
 /// The order to print the picture of SIGUSR1.
 pub(super) const SHOW: &[u8; 1] = b"s";
+/// An order: open the files of the logs anew.
+pub(super) const REOPEN: &[u8; 1] = b"r";
 
 /// The program's image, and the node where it belongs.
 #[derive(Debug)]
@@ -241,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_understood() {
-        for text in ["1:2-3:5,6", "0:7:3"] {
+        for text in ["1:2-3:5,6", "0:7:3", "1:2-3:5,6,8,9"] {
             assert_eq!(text.parse::<MemberArgs>().unwrap().to_string(), text);
         }
         for text in [

@@ -8,8 +8,6 @@
 pub(crate) mod member;
 pub(crate) mod parent;
 
-use std::net::SocketAddr;
-
 use annulus::PlacementPolicy;
 use annulus::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
 use annulus::numa::topology::Topology;
@@ -125,21 +123,6 @@ pub(crate) fn split(
         }
         (_, None) => Ok(true),
     }
-}
-
-/// What the parent needs to know about the way in.
-#[derive(Debug)]
-pub(crate) struct Address {
-    /// As the user gave it; port 0 asks for a free one.
-    pub(crate) listen: SocketAddr,
-    /// Goes before the address in the line on stderr.
-    pub(crate) before: &'static str,
-    /// Goes after it.
-    pub(crate) after: String,
-    /// The addresses that connections are carried to, with commas.
-    pub(crate) upstream: Option<String>,
-    /// Whether a core prefers connections that arrive on its CPU.
-    pub(crate) steer_by_cpu: bool,
 }
 
 #[cfg(test)]

@@ -3,31 +3,71 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use annulus::net::TcpStream;
+use annulus::net::{Connection, Family};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
+use super::send::send;
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
-use crate::http::request::{After, Ask, Request};
+use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
 use crate::lingering_close::lingering_close;
+use crate::listen::client::Client as Accepted;
+use crate::log::access;
 
 /// Serves one connection to its end.
-pub(super) async fn run(stream: TcpStream, site: Rc<Site>) {
-    let mut client = Client { stream, timer: DeadlineTimer::new() };
-    match serve_requests(&mut client, &site).await {
+pub(crate) async fn run<F: Family>(accepted: Accepted<F>, site: Rc<Site>) {
+    let address = accepted.address();
+    let mut inbox = Inbox::new(site.access.is_on());
+    if let Some(chunk) = &accepted.first {
+        inbox.hold(chunk);
+    }
+    let timer = DeadlineTimer::new();
+    let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
+    match serve_requests(&mut client, inbox, &site).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
-            tracing::debug!(peer = ?client.stream.peer_addr().ok(), %error, "the connection broke off")
+            tracing::debug!(client = %client.address, %error, "the connection broke off")
         }
     }
 }
 
 /// Who asks, and how long we wait for them.
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
+pub(super) struct Client<F: Family> {
+    pub(super) stream: Connection<F>,
     pub(super) timer: DeadlineTimer,
+    /// Where they are.
+    pub(super) address: access::Client,
+    /// What the last answer was.
+    pub(super) sent: Sent,
+}
+
+/// What was sent for a request, for the access log.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// The status code; 0 before there is any.
+    pub(super) status: u16,
+    /// Bytes of the body.
+    pub(super) bytes: u64,
+}
+
+/// Logs the last request and what it was answered, if there is an access log.
+fn note<F: Family>(client: &Client<F>, site: &Site, inbox: &Inbox, began: Option<Instant>) {
+    let Some(record) = inbox.record() else { return };
+    site.access.request(&access::Request {
+        client: client.address,
+        method: record.method(),
+        target: record.target(),
+        version: record.version(),
+        host: record.host(),
+        status: client.sent.status,
+        bytes: client.sent.bytes,
+        referer: record.referer(),
+        user_agent: record.user_agent(),
+        elapsed: began.map_or(Duration::ZERO, |began| began.elapsed()),
+        request_id: record.request_id(),
+    });
 }
 
 /// How to close.
@@ -46,25 +86,32 @@ enum Arrival {
     Gone,
 }
 
-async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<CloseMode> {
-    let mut inbox = Inbox::default();
+async fn serve_requests<F: Family>(
+    client: &mut Client<F>,
+    mut inbox: Inbox,
+    site: &Site,
+) -> annulus::Result<CloseMode> {
     let mut first = true;
     loop {
-        match arrival(client, &mut inbox, first).await? {
+        let arrival = arrival(client, &mut inbox, first).await?;
+        let began = site.access.is_on().then(Instant::now);
+        client.sent = Sent::default();
+        match arrival {
             Arrival::Gone => return Ok(CloseMode::AtOnce),
             Arrival::Refused(refusal) => {
-                tracing::debug!(status = refusal.status.line(), why = refusal.why, "refused");
-                respond::refuse(client, site, refusal).await?;
+                tracing::debug!(client = %client.address, status = refusal.status.line(), why = refusal.why, "refused");
+                let refused = respond::refuse(client, site, refusal).await;
+                note(client, site, &inbox, began);
+                refused?;
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
                 let after = if annulus::core::is_stopping() { After::Close } else { request.after };
-                respond::answer(client, site, &request, after).await?;
+                let answered = respond::answer(client, site, &request, after).await;
+                note(client, site, &inbox, began);
+                answered?;
                 if after == After::Close {
-                    let silent = request.after == After::Close
-                        && request.body == 0
-                        && request.ask != Ask::Other
-                        && inbox.is_empty();
+                    let silent = request.after == After::Close && !request.unread && inbox.is_empty();
                     return Ok(if silent { CloseMode::AtOnce } else { CloseMode::Gently });
                 }
                 inbox.reuse(request);
@@ -75,13 +122,19 @@ async fn serve_requests(client: &mut Client, site: &Site) -> annulus::Result<Clo
 }
 
 /// Waits for the next request; `first` if none has come on this connection yet.
-async fn arrival(client: &mut Client, inbox: &mut Inbox, first: bool) -> annulus::Result<Arrival> {
+async fn arrival<F: Family>(
+    client: &mut Client<F>,
+    inbox: &mut Inbox,
+    first: bool,
+) -> annulus::Result<Arrival> {
     let mut next = inbox.next();
     let mut deadline = Deadline::default();
     loop {
         match next {
             Next::Request(request) => return Ok(Arrival::Request(request)),
             Next::Refused(refusal) => return Ok(Arrival::Refused(refusal)),
+            // RFC 9110 10.1.1. It is small, and the client waits for it.
+            Next::Continue => send(client, &b"HTTP/1.1 100 Continue\r\n\r\n"[..], false).await?,
             Next::More => {}
         }
         let idle = inbox.is_empty();

@@ -4,12 +4,17 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use annulus::fs::{File, FileKind, OpenOptions};
+use annulus::fs::{File, FileKind, OpenOptions, Stat};
 use rustix::io::Errno;
 
 use super::Site;
+use crate::http::conditions::Validators;
+use crate::http::etag::Version;
 use crate::http::mime::content_type;
-use crate::http::response::{self, FileFacts};
+use crate::http::response::{self, FieldsLayout, FileFacts};
+
+/// A cache may keep a file and asks each time whether it is still the same.
+const CACHE_CONTROL: &str = "no-cache";
 
 /// How long a request waits for a descriptor, and how long between two tries.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,8 +27,30 @@ pub(super) struct Opened {
     /// In bytes.
     pub(super) size: u64,
     pub(super) modified: SystemTime,
-    /// What every head says of it.
-    pub(super) fields: Rc<[u8]>,
+    /// What heads say of it.
+    pub(super) facts: Rc<Facts>,
+}
+
+/// What heads say of a file, written once.
+pub(super) struct Facts {
+    fields: Box<[u8]>,
+    layout: FieldsLayout,
+    pub(super) tag: String,
+    pub(super) content_type: String,
+}
+
+impl Facts {
+    /// The fields, and what of them goes into which head.
+    pub(super) fn fields(&self) -> (&[u8], FieldsLayout) {
+        (&self.fields, self.layout)
+    }
+}
+
+impl Opened {
+    /// What conditions are compared with.
+    pub(super) fn validators(&self) -> Validators<'_> {
+        Validators { tag: self.facts.tag.as_bytes(), modified: self.modified }
+    }
 }
 
 /// Why there is no file to send.
@@ -62,12 +89,30 @@ pub(super) async fn open(site: &Site, path: &Path) -> Result<Opened, Unavailable
     if stat.kind != FileKind::Regular {
         return Err(Unavailable::NotFound);
     }
-    let facts = FileFacts { content_type: &content_type(path), modified: stat.modified };
-    let fields =
-        site.written(|out| response::file_fields(out, SystemTime::now(), &facts), |fields| Rc::from(fields));
-    let opened = Opened { file, size: stat.size, modified: stat.modified, fields };
+    let facts = Rc::new(facts(site, path, &stat));
+    let opened = Opened { file, size: stat.size, modified: stat.modified, facts };
     site.cache.keep(path, &opened, stat);
     Ok(opened)
+}
+
+/// Writes down what heads say of a file.
+fn facts(site: &Site, path: &Path, stat: &Stat) -> Facts {
+    let now = SystemTime::now();
+    let version =
+        Version { size: stat.size, modified: stat.modified, changed: stat.changed, inode: stat.inode };
+    let tag = version.tag(version.is_settled(now), "");
+    let content_type = content_type(path).into_owned();
+    let file = FileFacts {
+        content_type: &content_type,
+        modified: stat.modified,
+        tag: &tag,
+        cache_control: CACHE_CONTROL,
+    };
+    let mut layout = None;
+    let write = |out: &mut Vec<u8>| layout = Some(response::file_fields(out, now, &file));
+    let fields = site.written(write, |fields| Box::from(fields));
+    let layout = layout.unwrap_or_default();
+    Facts { fields, layout, tag, content_type }
 }
 
 /// Whether no descriptor is left, of this process or of the machine.

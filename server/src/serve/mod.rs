@@ -1,16 +1,18 @@
 //! `annulus serve`: the files below a directory, over HTTP/1.1.
 
 mod cache;
-mod connection;
+pub(crate) mod connection;
 mod deadline_timer;
 mod files;
 mod local;
+pub(crate) mod options;
+mod parts;
 mod respond;
+mod send;
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use annulus::fs::Dir;
@@ -19,9 +21,10 @@ use cache::Cache;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::accept_loop::{self, AcceptLoop};
 use crate::exit::Failure;
 use crate::http::date::DateCache;
+use crate::log::access::AccessLog;
+use crate::serve::options::ServeArgs;
 
 /// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger ones
 /// are spliced.
@@ -51,28 +54,37 @@ pub(crate) const SEND_STEP: u64 = 2 * 1024 * 1024;
 /// How long a client that connected just before the end may take to send its first request.
 pub(crate) const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What every core needs to know.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// Where clients come in.
-    pub(crate) accept_loop: AcceptLoop,
-    /// The directory to serve.
-    pub(crate) root: PathBuf,
-    /// The road for bulk.
-    pub(crate) road: Road,
-}
-
 /// What the connections of one core share.
-struct Site {
+pub(crate) struct Site {
     root: Dir,
     road: Road,
     dates: RefCell<DateCache>,
     cache: Rc<Cache>,
+    access: Rc<AccessLog>,
     /// Where heads are written, one at a time, before they are copied to where they leave from.
     scratch: RefCell<Vec<u8>>,
 }
 
 impl Site {
+    /// The files that `args` say, on the current core; bulk goes by `road`.
+    ///
+    /// # Errors
+    /// The directory is not there any more, or cannot be read.
+    pub(crate) async fn open(args: &ServeArgs, road: Road, access: Rc<AccessLog>) -> Result<Self, Failure> {
+        let root = Dir::open(&args.root).await?;
+        let device = local::device(&root).map_err(|e| {
+            Failure::input(format!("cannot ask for the file system of {}: {e}", args.root.display()))
+        })?;
+        Ok(Site {
+            root,
+            road,
+            dates: RefCell::default(),
+            cache: Rc::new(Cache::new(device)),
+            access,
+            scratch: RefCell::default(),
+        })
+    }
+
     /// Has `write` write something, and `read` read it.
     fn written<T>(&self, write: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(&[u8]) -> T) -> T {
         let mut scratch = self.scratch.borrow_mut();
@@ -80,23 +92,6 @@ impl Site {
         write(&mut scratch);
         read(&scratch)
     }
-}
-
-/// The root task of one core.
-pub(crate) async fn on_core(settings: Arc<Settings>) -> Result<(), Failure> {
-    let root = Dir::open(&settings.root).await?;
-    let device = local::device(&root).map_err(|e| {
-        Failure::input(format!("cannot ask for the file system of {}: {e}", settings.root.display()))
-    })?;
-    let site = Rc::new(Site {
-        root,
-        road: settings.road,
-        dates: RefCell::default(),
-        cache: Rc::new(Cache::new(device)),
-        scratch: RefCell::default(),
-    });
-    let listener = settings.accept_loop.open()?;
-    accept_loop::accept(listener, |stream| connection::run(stream, Rc::clone(&site))).await
 }
 
 /// Makes sure, before anything starts, that `root` is a directory whose files can be reached.

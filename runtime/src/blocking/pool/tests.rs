@@ -89,3 +89,34 @@ fn the_end_drops_what_has_not_begun_and_leaves_what_does_not_end() {
     hold.send(()).unwrap();
     threads_become(&pool, 0);
 }
+
+/// Seen to fail: with the calling thread counted, the end waits for it, until the deadline, and counts one.
+#[test]
+fn a_thread_of_the_pool_that_ends_it_is_not_waited_for() {
+    let pool = pool(2, IDLE);
+    let (tx, rx) = mpsc::channel();
+    let own = Arc::clone(&pool);
+    give(&pool, move || tx.send(own.end(Instant::now() + Duration::from_secs(60))).unwrap()).detach();
+    assert_eq!(rx.recv().unwrap(), 0);
+    threads_become(&pool, 0);
+}
+
+/// Seen to fail: with threads counted out by their last line only, the place is never given back.
+#[test]
+fn a_thread_that_panics_before_its_first_closure_gives_its_place_back() {
+    let pool = pool(1, IDLE);
+    pool.lock().threads += 1;
+    let place = Place { pool: Arc::clone(&pool), left: false };
+    let queue = Arc::clone(&pool);
+    let (runnable, task) = async_task::spawn(async {}, move |runnable| queue.push(runnable));
+    runnable.schedule();
+    let panicked = std::thread::spawn(move || {
+        let _place = place;
+        panic!("on purpose");
+    });
+    panicked.join().unwrap_err();
+    assert_eq!(pool.lock().threads, 0);
+    assert!(pool.refusal().unwrap().to_string().contains("panicked"));
+    assert!(task.is_finished(), "what waited was dropped");
+    drop(task.fallible());
+}

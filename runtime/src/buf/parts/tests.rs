@@ -173,7 +173,7 @@ impl<'a> World<'a> {
                 let piece = *piece;
                 self.leases.push((first, piece));
             }
-            Step::Turn => self.core.bufs.end_of_turn(self.core),
+            Step::Turn => self.core.fairness.end_of_tick(self.core),
         }
         self.look();
     }

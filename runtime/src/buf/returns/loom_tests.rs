@@ -12,7 +12,7 @@ use loom::sync::{Arc, Notify};
 use loom::thread;
 
 use super::{Held, Keeper, Owner};
-use crate::core::mailbox::Doorbell;
+use crate::sync::mailbox::Doorbell;
 use crate::sync::model::{Turn, check};
 
 /// Outlives the region and sees what happens.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::{Receiving, Socket};
 use crate::buf::parts::Brought;
 use crate::core::Core;
-use crate::op::recv_parts::RecvParts;
+use crate::net::op::recv_parts::RecvParts;
 use crate::op::slots::Key;
 
 // Cold: without the options nobody comes here, and who does not pays nothing for it.
@@ -49,7 +49,7 @@ impl Socket {
                 let many = waiting.len() >= self.hold_back_at() as usize;
                 drop(waiting);
                 if many && !last && !was_ending && !self.overfull.replace(true) {
-                    core.bufs.look_later(Rc::clone(self));
+                    core.fairness.inspect_later(Rc::clone(self));
                 }
             }
             (Ok(_), _) => self.ended(),

@@ -14,8 +14,8 @@ use std::task::{Context, Waker};
 
 use crate::buf::Lease;
 use crate::core::Core;
+use crate::core::ask::Submitted;
 use crate::net::TcpStream;
-use crate::op::Submitted;
 use crate::op::poll::{PollOnce, Ready};
 use crate::testing::{alive, let_come, let_kernel, on_a_core, small, until};
 
@@ -117,7 +117,7 @@ fn a_lack_of_buffers_comes_while_it_is_quieted() {
         let before = starved();
         assert!(quiesce_late(&stream).await.is_empty());
         assert_eq!((alive(), starved()), (0, before + 1));
-        assert!(!Core::with(|core| core.bufs.is_short()), "a stream that is quiet wants no buffer");
+        assert!(!Core::with(|core| core.fairness.is_short()), "a stream that is quiet wants no buffer");
     });
 }
 
@@ -129,12 +129,12 @@ fn a_stream_stands_once_among_those_that_wait_for_a_buffer() {
         let _held = take_all_but(0).await;
         let (stream, _peer) = pair();
         assert!(is_pending(stream.recv()));
-        until("the lack", || Core::with(|core| core.bufs.is_short())).await;
+        until("the lack", || Core::with(|core| core.fairness.is_short())).await;
         for _ in 0..100 {
             assert!(stream.quiesce().await.is_empty());
             assert!(is_pending(stream.recv()));
         }
-        assert_eq!(Core::with(|core| core.bufs.queue_len()), 1);
+        assert_eq!(Core::with(|core| core.fairness.queue_len()), 1);
     });
 }
 

@@ -1,55 +1,13 @@
 //! Random interleavings of an owner, a kernel that keeps its rules, and a stranger that does not, against a model that
 //! knows who may still touch each operation's memory, and whom it wakes.
 //!
-//! Seen to fail: with an answer that wakes nobody, and with the waker of an owner that has gone left in its slot.
-
-use std::collections::HashMap;
+//! Seen to fail: with an answer that wakes nobody, with the waker of an owner that has gone left in its slot, and with a slot
+//! that is made vacant while its value stays.
 
 use proptest::prelude::*;
 
-use super::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
-
-/// What the model knows of one operation.
-#[derive(Debug, Clone)]
-struct Model {
-    shots: Shots,
-    owner: bool,
-    /// The kernel will still send a CQE.
-    kernel: bool,
-    /// The one result has been sent, and a notification is due.
-    notif_due: bool,
-    /// A result was sent and neither taken by the owner nor cleaned up.
-    result: Option<i32>,
-    cancelled: bool,
-    freed: bool,
-    /// The waker that the machine keeps.
-    waker: Option<u64>,
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Submit {
-        multi: bool,
-    },
-    /// The kernel sends operation `pick`'s next CQE; `more` where it has a choice.
-    Cqe {
-        pick: usize,
-        result: i32,
-        more: bool,
-    },
-    Look {
-        pick: usize,
-    },
-    Drop {
-        pick: usize,
-    },
-    /// A CQE under the key of an operation that is over.
-    Stray {
-        pick: usize,
-        more: bool,
-        notif: bool,
-    },
-}
+use super::model::{Step, check};
+use super::{Key, Look, Shots, Slots};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
@@ -62,185 +20,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
-/// Runs the machine beside the model.
-#[derive(Default)]
-struct World {
-    keys: Vec<Key>,
-    models: HashMap<Key, Model>,
-    /// Wakers made so far: each is another.
-    wakers: u64,
-}
-
-impl World {
-    fn pick(&self, pick: usize, wanted: impl Fn(&Model) -> bool) -> Option<Key> {
-        let fit: Vec<_> = self.keys.iter().filter(|key| wanted(&self.models[key])).collect();
-        (!fit.is_empty()).then(|| *fit[pick % fit.len()])
-    }
-
-    fn free(&mut self, key: Key) {
-        let model = self.models.get_mut(&key).unwrap();
-        assert!(!model.kernel, "{key:?} freed while the kernel may still speak of it");
-        assert!(!model.freed, "{key:?} freed twice");
-        model.freed = true;
-    }
-
-    fn apply(&mut self, slots: &mut Slots<u64, u64>, step: Step) {
-        match step {
-            Step::Submit { multi } => self.submit(slots, if multi { Shots::Multi } else { Shots::Single }),
-            Step::Cqe { pick, result, more } => {
-                let Some(key) = self.pick(pick, |m| m.kernel) else { return };
-                self.cqe(slots, key, result, more);
-            }
-            Step::Look { pick } => {
-                let Some(key) = self.pick(pick, |m| m.owner && m.shots == Shots::Single) else { return };
-                self.look(slots, key);
-            }
-            Step::Drop { pick } => {
-                let Some(key) = self.pick(pick, |m| m.owner) else { return };
-                self.drop_owner(slots, key);
-            }
-            Step::Stray { pick, more, notif } => {
-                let Some(key) = self.pick(pick, |m| m.freed) else { return };
-                assert_eq!(slots.complete(key, Outcome { result: 0, flags: 0 }, more, notif), Event::Stale);
-                assert_eq!(slots.extra(key), None);
-                assert_eq!(slots.abandon(key, &mut None), None);
-            }
-        }
-        let alive = self.models.values().filter(|m| !m.freed).count();
-        assert_eq!(slots.len(), alive, "an operation leaked or vanished");
-        assert_eq!(slots.in_kernel(), self.models.values().filter(|m| m.kernel).count());
-    }
-
-    fn submit(&mut self, slots: &mut Slots<u64, u64>, shots: Shots) {
-        let waker = (shots == Shots::Single).then(|| self.waker());
-        let key = slots.submit(shots, waker, self.keys.len() as u64).unwrap();
-        assert_eq!(Key::from_bits(key.to_bits()), key);
-        // No other living operation has the same memory.
-        let mut alive = self.keys.iter().filter(|k| !self.models[k].freed);
-        assert!(alive.all(|k| k.index() != key.index()), "memory of a living operation reused");
-        let model = Model {
-            shots,
-            owner: true,
-            kernel: true,
-            notif_due: false,
-            result: None,
-            cancelled: false,
-            freed: false,
-            waker,
-        };
-        assert!(self.models.insert(key, model).is_none(), "{key:?} used twice");
-        self.keys.push(key);
-    }
-
-    fn waker(&mut self) -> u64 {
-        self.wakers += 1;
-        self.wakers
-    }
-
-    fn look(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
-        let mut kept = None;
-        let look = slots.look(key, |waker| kept = waker.copied());
-        let model = self.models.get_mut(&key).unwrap();
-        let Some(result) = model.result.take() else {
-            assert_eq!((look, kept), (Look::Pending, model.waker));
-            // Every other time it is polled by the same task.
-            let other = self.waker();
-            let model = self.models.get_mut(&key).unwrap();
-            if other.is_multiple_of(2) {
-                assert_eq!(slots.wake_by(key, other), model.waker.replace(other));
-            }
-            return;
-        };
-        let outcome = Outcome { result, flags: 0 };
-        model.owner = false;
-        if model.kernel {
-            assert_eq!(look, Look::Early(outcome));
-        } else {
-            assert_eq!(look, Look::Done(outcome));
-            self.free(key);
-        }
-    }
-
-    fn drop_owner(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
-        let mut waker = None;
-        let abandoned = slots.abandon(key, &mut waker);
-        let model = self.models.get_mut(&key).unwrap();
-        assert_eq!(waker, model.waker.take(), "an owner goes and its waker stays");
-        model.owner = false;
-        match (model.result.take(), model.kernel) {
-            (None, true) => {
-                assert_eq!(abandoned, Some(Abandon::Cancel));
-                model.cancelled = true;
-            }
-            (Some(_), kernel) => {
-                assert!(matches!(abandoned, Some(Abandon::Late { last, .. }) if last != kernel));
-                if !kernel {
-                    self.free(key);
-                }
-            }
-            // A multishot that had ended: its slot is gone.
-            (None, false) => assert_eq!(abandoned, None),
-        }
-    }
-
-    fn cqe(&mut self, slots: &mut Slots<u64, u64>, key: Key, result: i32, more: bool) {
-        let name = self.keys.iter().position(|k| *k == key).unwrap() as u64;
-        let model = self.models.get_mut(&key).unwrap();
-        let (notif, owned) = (model.notif_due, model.owner);
-        let more = more && !notif;
-        let outcome = Outcome { result, flags: 0 };
-        model.kernel = more;
-        let event = slots.complete(key, outcome, more, notif);
-        if model.shots == Shots::Multi {
-            assert_eq!(event, Event::Item { extra: name, owned, last: !more });
-            if !more {
-                self.free(key);
-            }
-            return;
-        }
-        model.notif_due = more;
-        match (notif, owned) {
-            (false, true) => {
-                assert_eq!(event, Event::Wake(model.waker.take()));
-                model.result = Some(result);
-            }
-            (false, false) => {
-                assert!(model.cancelled, "nobody cancelled it, but its owner is gone");
-                assert_eq!(event, Event::Late { extra: name, outcome, last: !more });
-                if !more {
-                    self.free(key);
-                }
-            }
-            (true, true) => assert_eq!(event, Event::Notified { extra: name, waker: model.waker.take() }),
-            (true, false) => {
-                assert_eq!(event, Event::Released { extra: name });
-                self.free(key);
-            }
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn memory_is_freed_once_and_only_when_the_kernel_is_done(steps in steps()) {
-        let mut slots = Slots::with_capacity(4);
-        let mut world = World::default();
-        for step in steps {
-            world.apply(&mut slots, step);
-        }
-        // Whatever is left comes to its end: owners go, the kernel says its last word.
-        for key in world.keys.clone() {
-            if world.models[&key].owner {
-                world.drop_owner(&mut slots, key);
-            }
-            while world.models[&key].kernel {
-                world.cqe(&mut slots, key, -125, false);
-            }
-        }
-        prop_assert_eq!(slots.len(), 0, "operations leaked");
-        prop_assert!(world.models.values().all(|m| m.freed));
+        check(steps);
     }
 }
 
@@ -249,10 +34,11 @@ proptest! {
 fn what_is_withdrawn_gives_its_waker_back() {
     let mut slots: Slots<u64, ()> = Slots::with_capacity(1);
     let [kept, withdrawn] = [1, 2].map(|waker| slots.submit(Shots::Single, Some(waker), ()).unwrap());
-    assert_eq!(slots.withdraw(withdrawn), Some(2));
-    assert_eq!((slots.withdraw(withdrawn), slots.len(), slots.in_kernel()), (None, 1, 1));
+    let index = |index, ()| index;
+    assert_eq!(slots.withdraw(withdrawn, index), Some((withdrawn.index(), Some(2))));
+    assert_eq!((slots.withdraw(withdrawn, index), slots.len(), slots.in_kernel()), (None, 1, 1));
     assert_eq!(slots.wake_by(withdrawn, 3), Some(3), "nobody waits for it");
-    assert_eq!(slots.look(kept, |waker| assert_eq!(waker, Some(&1))), Look::Pending);
+    assert_eq!(slots.look(kept, |waker| assert_eq!(waker, Some(&1)), index), Look::Pending);
 }
 
 #[test]

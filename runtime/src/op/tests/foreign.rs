@@ -127,3 +127,5 @@ fn an_operation_whose_buffer_panics_gives_all_back() {
         }
     });
 }
+
+mod events;

@@ -16,8 +16,9 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::core::shared::CoreShared;
+use crate::net::op::{accept, recv, recv_msg, recv_parts};
 use crate::net::{TcpListener, TcpStream, UdpSocket as OurUdpSocket};
-use crate::op::{Multishot, accept, recv, recv_msg, recv_parts};
+use crate::op::Multishot;
 use crate::task::yield_now;
 use crate::testing::{let_come, link_of};
 

@@ -12,18 +12,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::super::Road;
-use super::super::pipe::{Empty, Fill, Pipe, PipePool, is_lack};
+use super::super::pipe::{Empty, Fill, Pipe};
 use super::state::{Side, State, Step};
 use crate::buf::ring::BUFFER_SIZE;
 use crate::core::Core;
+use crate::core::ask::{Asked, Finished};
+use crate::core::pipe_pool::is_lack;
 use crate::error::os;
 use crate::net::SocketFd;
+use crate::net::op::send::Send;
 use crate::net::socket::Socket;
 use crate::net::sys::delivery;
 use crate::net::writing::{self, send_now};
 use crate::op::poll::{PollOnce, Ready};
-use crate::op::send::Send;
-use crate::op::{Asked, Finished, Operation};
+use crate::op::Operation;
 
 /// Bytes that fill a receive buffer: so much at once is bulk, and worth a pipe.
 const BULK: usize = BUFFER_SIZE;
@@ -258,7 +260,7 @@ impl Direction {
         let polled = Core::with(|core| {
             let polled = io.from.poll_recv(core, cx);
             if polled.is_pending() && io.from.is_starved() {
-                if core.bufs.is_starving() {
+                if core.fairness.is_starving(core) {
                     return None;
                 }
                 // Its turn for a buffer comes when this turn of the core ends, or others take them all: to be looked at
@@ -321,7 +323,7 @@ impl Direction {
                     self.in_flight = InFlight::Readable(wait(io.from, Ready::Read, cx));
                     return Ok(());
                 }
-                match PipePool::take() {
+                match Pipe::take() {
                     Ok(pipe) => self.pipe.insert(pipe),
                     Err(e) if is_lack(&e) => {
                         self.is_promised = false;

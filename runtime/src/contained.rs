@@ -1,0 +1,156 @@
+//! Panics of code that is not ours, and where they end.
+//!
+//! Such code is what the application gives the runtime to call or to drop: subscribers of `tracing`, wakers, futures,
+//! destructors of outputs, messages and panic payloads. async-task aborts the process when one of them panics in its hands;
+//! so it is given [`Kept`] outputs and [`Shield`]ed wakers only.
+//!
+//! What nobody can catch aborts the process by the standard library: a panic hook that panics, a destructor of a thread's
+//! local value that panics, and a second panic of destructors that unwinding runs.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+/// What a panic left.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// How many payloads are dropped whose destructors panic with one more such payload, before the last is leaked.
+const PAYLOADS: usize = 16;
+
+/// The words of a panic.
+pub(crate) fn panic_text(payload: &Payload) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is not text")
+}
+
+/// Runs `f`, code that is not ours. What it shares with others is theirs to judge, as with any task that panics.
+pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+/// Drops a payload that nobody is given. Its destructor may panic, with a payload whose destructor may panic.
+#[cold]
+pub(crate) fn bury(payload: Payload) {
+    let mut payload = payload;
+    for _ in 0..PAYLOADS {
+        match caught(|| drop(payload)) {
+            Ok(()) => return,
+            Err(next) => payload = next,
+        }
+    }
+    std::mem::forget(payload);
+}
+
+/// Runs `f`, code that is not ours, where its panic must stop nothing: it is logged as one of `what`.
+pub(crate) fn contained(what: impl fmt::Display, f: impl FnOnce()) {
+    if let Err(payload) = caught(f) {
+        tell_panic(format_args!("{what}"), &payload);
+        bury(payload);
+    }
+}
+
+/// Logs a panic; a subscriber that panics over it has been told by the panic hook.
+///
+/// Out of line: an event of `tracing` takes room in every poll that holds it, though it is not reached.
+#[cold]
+#[inline(never)]
+pub(crate) fn tell_panic(what: fmt::Arguments<'_>, payload: &Payload) {
+    if let Err(payload) = caught(|| tracing::error!("{what} panicked: {}", panic_text(payload))) {
+        bury(payload);
+    }
+}
+
+/// A value of the application's, on its way to someone who may never take it: a panic of its destructor stays in here.
+pub(crate) struct Kept<T>(Option<T>);
+
+impl<T> Kept<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    pub(crate) fn take(mut self) -> T {
+        self.0.take().expect("it is taken once, by value")
+    }
+
+    /// `None` once it was taken.
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        if std::mem::needs_drop::<T>()
+            && let Some(value) = self.0.take()
+        {
+            contained("the destructor of a value that nobody took", || drop(value));
+        }
+    }
+}
+
+/// A waker that is not ours, whose panics stay in here.
+struct Foreign(Kept<Waker>);
+
+impl Foreign {
+    fn is(&self, waker: &Waker) -> bool {
+        self.0.get().is_some_and(|kept| kept.will_wake(waker))
+    }
+}
+
+impl Wake for Foreign {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        contained("a waker", || self.0.get().into_iter().for_each(Waker::wake_by_ref));
+    }
+}
+
+/// The waker to give to async-task in place of the one that a handle is polled with: one that never panics, when it is
+/// cloned, called or dropped. One allocation for each waker that a handle waits with.
+#[derive(Default)]
+pub(crate) struct Shield(Option<(Arc<Foreign>, Waker)>);
+
+impl Shield {
+    pub(crate) fn of(&mut self, waker: &Waker) -> &Waker {
+        if !self.0.as_ref().is_some_and(|(foreign, _)| foreign.is(waker)) {
+            self.0 = None;
+        }
+        let (_, shielded) = self.0.get_or_insert_with(|| {
+            let foreign = Arc::new(Foreign(Kept::new(waker.clone())));
+            (Arc::clone(&foreign), Waker::from(foreign))
+        });
+        shielded
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Panics when it is dropped, with one more of its kind.
+    struct Again(usize);
+
+    impl Drop for Again {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                std::panic::panic_any(Again(self.0 - 1));
+            }
+        }
+    }
+
+    /// Seen to fail: with a payload that is just dropped, the panic comes out of `contained`.
+    #[test]
+    fn a_payload_whose_destructor_panics_ends_in_contained() {
+        for depth in [1, 3, 1000] {
+            contained("on purpose", || std::panic::panic_any(Again(depth)));
+        }
+        drop(Kept::new(Again(2)));
+    }
+}

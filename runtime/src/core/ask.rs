@@ -1,0 +1,122 @@
+//! Asking the kernel for an operation on behalf of a task: the futures of operations.
+//!
+//! The future keeps only the key of its operation. Dropped before the answer was seen, it cancels the operation, whose
+//! memory stays where it is until the kernel has answered ([`crate::op`]).
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::Core;
+use crate::op::Operation;
+use crate::op::slots::{Key, Look, Outcome};
+
+/// What a finished operation leaves: its output, or only the kernel's word while the kernel still holds the operation.
+pub(crate) enum Finished<O> {
+    /// The operation is over.
+    Whole(O),
+    /// A result came first, and a notification will give the memory back later (zero-copy sends).
+    Early(Outcome),
+}
+
+/// A single operation that the kernel was asked for, in the hands of its owner. Dropped before the answer was seen, it is
+/// cancelled, and its memory stays where it is until the kernel has answered.
+#[must_use = "dropped, it is cancelled"]
+pub(crate) struct Asked<T: Operation> {
+    /// `None` once the answer was seen.
+    key: Option<Key>,
+    _operation: PhantomData<*const T>,
+}
+
+impl<T: Operation> Asked<T> {
+    /// Asks for it on behalf of the task behind `waker`.
+    pub(crate) fn new(core: &Core, operation: T, waker: &Waker) -> Self {
+        Self { key: Some(core.ops.submit(&core.ring, operation, waker)), _operation: PhantomData }
+    }
+
+    /// Looks for the answer.
+    ///
+    /// # Panics
+    /// When it was seen already.
+    pub(crate) fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Finished<T::Output>> {
+        let Some(key) = self.key else { polled_again(T::NAME) };
+        // SAFETY: a `T` was submitted under this key (`new`).
+        let look: Look<T> = unsafe { core.ops.look(key, waker) };
+        let finished = match look {
+            Look::Pending => return Poll::Pending,
+            Look::Done(outcome, operation) => {
+                self.key = None;
+                Finished::Whole(operation.complete(outcome))
+            }
+            Look::Early(outcome) => {
+                self.key = None;
+                Finished::Early(outcome)
+            }
+        };
+        core.budget.spend();
+        Poll::Ready(finished)
+    }
+}
+
+impl<T: Operation> Drop for Asked<T> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            // Without a core the runtime has ended, and with it every operation of this thread.
+            Core::try_with(|core| core.ops.abandon(&core.ring, key));
+        }
+    }
+}
+
+/// Panics: a future is polled once more than it may be.
+#[cold]
+pub(crate) fn polled_again(name: &str) -> ! {
+    panic!("{name} polled after it was done")
+}
+
+/// The future of a single operation.
+///
+/// # Cancellation
+/// Dropped before the first poll, nothing was asked of the kernel. Dropped later, as [`Asked`].
+pub(crate) struct Submitted<T: Operation>(State<T>);
+
+enum State<T: Operation> {
+    New(T),
+    Asked(Asked<T>),
+    /// It was not asked for: the operation has panicked.
+    Over,
+}
+
+impl<T: Operation> Submitted<T> {
+    pub(crate) fn new(operation: T) -> Self {
+        Self(State::New(operation))
+    }
+}
+
+// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of it.
+impl<T: Operation> Unpin for Submitted<T> {}
+
+impl<T: Operation> Future for Submitted<T> {
+    type Output = Finished<T::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Core::with(|core| {
+            if let State::Asked(asked) = &mut self.0 {
+                return asked.poll(core, cx.waker());
+            }
+            match std::mem::replace(&mut self.0, State::Over) {
+                State::New(operation) => self.0 = State::Asked(Asked::new(core, operation, cx.waker())),
+                State::Asked(_) | State::Over => polled_again(T::NAME),
+            }
+            Poll::Pending
+        })
+    }
+}
+
+/// Asks the kernel for an operation that has one answer and no notification.
+pub(crate) async fn ask<T: Operation>(operation: T) -> T::Output {
+    match Submitted::new(operation).await {
+        Finished::Whole(output) => output,
+        Finished::Early(_) => unreachable!("{} has no notification", T::NAME),
+    }
+}

@@ -1,0 +1,69 @@
+//! What a CQE is for, and the SQEs that no operation stands behind: the doorbell's poll and closes.
+
+use std::io;
+
+use io_uring::{opcode, squeue, types};
+
+use super::Core;
+use super::peers::BY_RING;
+use crate::ring::Cqe;
+use crate::ring::user_data::Tag;
+
+impl Core {
+    /// One CQE.
+    pub(crate) fn dispatch(&self, cqe: Cqe) {
+        match Tag::split(cqe.user_data) {
+            // A head that fails (it was cancelled) answers for the operation behind it, which then stays silent.
+            Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
+            // Only failures come: what became of the cancelled operation is told by its own CQE.
+            Some((Tag::Cancel, _)) => {}
+            // It had to end the sleep, and has done so.
+            Some((Tag::Doorbell, BY_RING)) => {}
+            Some((Tag::Doorbell, _)) => {
+                if !cqe.more() && !self.tasks.is_ending() {
+                    self.arm_doorbell();
+                }
+            }
+            tag => self.dispatch_failure(tag, cqe),
+        }
+    }
+
+    /// What a completion tells that is not expected. Out of line: its events would cost all others.
+    #[cold]
+    fn dispatch_failure(&self, tag: Option<(Tag, u64)>, cqe: Cqe) {
+        let why = io::Error::from_raw_os_error(-cqe.result);
+        match tag {
+            Some((Tag::Close, fd)) => tracing::warn!("close of descriptor {fd}: {why}"),
+            Some((Tag::Signal, peer)) => {
+                tracing::info!(
+                    "core {peer} is woken by its eventfd: its ring takes no message (IORING_OP_MSG_RING): {why}"
+                );
+                self.peers.ring_refused(peer as usize);
+            }
+            _ => tracing::error!("a CQE that nobody asked for: {cqe:?}"),
+        }
+    }
+
+    /// Lets the ring watch the doorbell's eventfd. Multishot polls report each write (they are edge-triggered), so the
+    /// counter need never be read.
+    pub(crate) fn arm_doorbell(&self) {
+        let entry = opcode::PollAdd::new(types::Fd(self.shared.bell_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(Tag::Doorbell.with(0));
+        // SAFETY: a poll points to nothing, and the eventfd lives as long as the core's shared part.
+        unsafe { self.ring.push(&entry) };
+    }
+
+    /// Closes a descriptor that nobody waits for, through the ring.
+    pub(crate) fn close(&self, fd: std::os::fd::OwnedFd) {
+        use std::os::fd::IntoRawFd;
+        let fd = fd.into_raw_fd();
+        let entry = opcode::Close::new(types::Fd(fd))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(Tag::Close.with(fd as u64));
+        // SAFETY: a close points to nothing; the descriptor is ours and is given up here.
+        unsafe { self.ring.push(&entry) };
+    }
+}

@@ -1,0 +1,220 @@
+//! A turn of a core's loop, and how the core sleeps.
+
+use std::panic::resume_unwind;
+use std::time::{Duration, Instant};
+
+use super::Core;
+use super::inside::Inside;
+use super::peers::{self, POLLS_PER_RING};
+use crate::Result;
+use crate::ring::Wait;
+use crate::task::Woken;
+use crate::time::wakes::Plan;
+
+/// Polls of tasks between two looks at the ring: all that were ready when the turn began, but no more than this.
+const POLLS_PER_TURN: usize = 256;
+/// Polls of tasks that other polls of the same turn woke: as long as nothing was asked of the kernel, they need not wait
+/// for the ring, a look at which costs more than they do.
+const POLLS_AT_LEAST: usize = 64;
+/// False for `scripts/instructions` only, which counts what it costs that polls can be seen from outside.
+const SEEN: bool = cfg!(not(annulus_unseen));
+/// The target of the spans around polls of tasks.
+const POLLS: &str = "annulus::polls";
+
+/// More than 584 years are as good as that many.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Core {
+    /// The first half of a turn: tasks that are ready now, and of those that they wake as many as there is time for.
+    pub(crate) fn run_tasks(&self) -> Result<()> {
+        let counters = &self.shared.counters;
+        counters.turns.add(1);
+        let pushed = self.ring.pushed();
+        let ready = self.tasks.ready_len();
+        counters.load.set(peers::smoothed(counters.load.get(), ready));
+        let ready = ready.min(POLLS_PER_TURN);
+        // Asked once a turn, so that what is off costs a poll one branch.
+        let watched = SEEN
+            && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
+        let mut polls = 0;
+        let mut entered = Ok(());
+        while entered.is_ok() && polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
+            let Some(task) = self.tasks.pop() else { break };
+            self.budget.refill();
+            if SEEN {
+                self.shared.turn.begin(task.spawned_at());
+            }
+            if watched {
+                self.run_watched(task);
+            } else {
+                task.0.run();
+            }
+            polls += 1;
+            if polls % POLLS_PER_RING == 0 && self.peers.must_ring() {
+                let before = self.ring.pushed();
+                self.ring_peers();
+                // Those that are awake need no signal.
+                if self.ring.pushed() != before {
+                    entered = self.ring.enter(Wait::No);
+                }
+            }
+        }
+        self.shared.turn.pause();
+        counters.polls.add(polls as u64);
+        entered
+    }
+
+    /// Polls a task in a span, and takes the time.
+    #[cold]
+    fn run_watched(&self, task: Woken) {
+        let span = tracing::trace_span!(target: POLLS, "poll", spawned_at = %task.spawned_at());
+        let begin = self.options.measure_polls.then(Instant::now);
+        let inside = Inside::enter(span);
+        task.0.run();
+        if let Err(payload) = inside.leave() {
+            resume_unwind(payload);
+        }
+        if let Some(begin) = begin {
+            self.shared.counters.poll_ns.record(nanoseconds(begin.elapsed()));
+        }
+    }
+
+    /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
+    pub(crate) fn turn_ring(&self) -> Result<()> {
+        let counters = &self.shared.counters;
+        for task in self.shared.woken.take_all() {
+            counters.remote_wakes.add(1);
+            self.tasks.push(task);
+        }
+        self.take_errands(POLLS_PER_TURN);
+        self.growth.take(self);
+        self.fairness.end_of_tick(self);
+        self.growth.ask(self);
+        self.timers.fire();
+        self.ring_peers();
+        if !self.tasks.is_idle() {
+            self.enter_if_wanted()?;
+        } else {
+            self.park()?;
+        }
+        if self.ring.has_overflowed() {
+            counters.cq_overflows.add(1);
+        }
+        let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
+        counters.cqes.add(cqes as u64);
+        counters.cqes_per_turn.record(cqes as u64);
+        counters.operations.set(self.ops.in_kernel() as u64);
+        self.bufs.tell(counters);
+        self.blocks.count(counters);
+        Ok(())
+    }
+
+    /// Hands submissions over, and lets the kernel do what it has put off; nothing where there is neither.
+    #[inline(always)]
+    fn enter_if_wanted(&self) -> Result<()> {
+        if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
+    }
+
+    /// Sleeps until a completion, a timer or a ring of the doorbell.
+    fn park(&self) -> Result<()> {
+        if self.spin.is_worth_while() && self.find_work() {
+            return self.enter_if_wanted();
+        }
+        let plan = self.next_wake();
+        if let Some(plan) = plan.filter(Plan::is_near) {
+            return self.sit_out(Instant::now() + plan.left());
+        }
+        let doorbell = self.shared.doorbell();
+        doorbell.prepare_sleep();
+        // The look that counts: whatever was put in place before this is found now or rings the bell.
+        if self.must_not_sleep() {
+            doorbell.cancel_sleep();
+            return self.enter_if_wanted();
+        }
+        self.shared.counters.parks.add(1);
+        let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
+        // The time that submissions take is not the wake's.
+        let submits = self.ring.wants_enter();
+        let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
+        doorbell.cancel_sleep();
+        let timer = plan.filter(|_| !self.ring.has_completions());
+        if let Some(plan) = timer.filter(|_| !submits) {
+            self.timers.slept(plan);
+        }
+        if let Some(parked) = parked {
+            self.awake(parked, timer.is_none());
+        }
+        entered
+    }
+
+    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about until then.
+    #[cold]
+    fn sit_out(&self, due: Instant) -> Result<()> {
+        self.enter_if_wanted()?;
+        while !self.ring.has_completions() && !self.must_not_sleep() && Instant::now() < due {
+            std::hint::spin_loop();
+        }
+        self.enter_if_wanted()
+    }
+
+    /// How the core sleeps if nothing happens: until the next timer, or until its memory may grow again.
+    fn next_wake(&self) -> Option<Plan> {
+        let grows = self.growth.asks_again_at();
+        // The usual case, nothing to wake for, needs no clock.
+        if self.timers.is_empty() && grows.is_none() {
+            return None;
+        }
+        self.timers.next_wake(Instant::now(), grows)
+    }
+
+    /// Whether something waits that needs no completion.
+    fn must_not_sleep(&self) -> bool {
+        let runtime = &self.shared.runtime;
+        !self.shared.woken.is_empty()
+            || !self.has_no_errands()
+            || self.fairness.must_not_sleep(self)
+            || self.growth.has_ended()
+            || runtime.is_cut()
+            || self.must_tell_stop()
+    }
+
+    /// Hands the submissions over and looks about for a while. True: there is something to do.
+    #[cold]
+    fn find_work(&self) -> bool {
+        let counters = &self.shared.counters;
+        if self.enter_if_wanted().is_err() {
+            // The enter that waits will fail as well, and say so.
+            return false;
+        }
+        counters.spins.add(1);
+        let due = self.next_wake().map(|plan| Instant::now() + plan.first());
+        let found = self.spin.look(|| {
+            self.ring.has_completions()
+                || self.must_not_sleep()
+                || due.is_some_and(|due| Instant::now() >= due)
+        });
+        counters.spins_won.add(found.into());
+        found
+    }
+
+    /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
+    fn awake(&self, parked: Instant, by_others: bool) {
+        let (counters, now) = (&self.shared.counters, Instant::now());
+        // That a timer was near is no reason to look about for work.
+        if by_others {
+            self.spin.slept(now - parked);
+        }
+        if !self.options.measure_time {
+            return;
+        }
+        counters.parked_ns.add(nanoseconds(now - parked));
+        counters.busy_ns.add(nanoseconds(parked - self.busy_since.replace(now)));
+    }
+
+    /// Whether tasks wait for a stop that was asked for and that they have not been told of.
+    fn must_tell_stop(&self) -> bool {
+        self.shared.runtime.is_stopping() && self.tasks.has_stop_waiters()
+    }
+}

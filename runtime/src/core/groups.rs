@@ -1,0 +1,53 @@
+//! Which sockets of a runtime stand on which address, and on which cores.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::unix_path::Bound;
+use crate::place::Place;
+
+/// What a core asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// A socket that listens, for at most so many connections that wait; on `[::]`, for IPv6 alone or both families.
+    Stream { backlog: i32, only_v6: bool },
+    /// A socket for datagrams.
+    Datagram,
+}
+
+impl Ask {
+    /// Whether sockets that were asked for like this stand on an address together.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+pub(crate) struct Group {
+    /// Tells it from a later one on the same address.
+    pub(crate) id: u64,
+    pub(crate) ask: Ask,
+    pub(crate) requested: Place,
+    pub(crate) bound: Place,
+    /// Which cores have a socket of it.
+    pub(crate) members: Vec<bool>,
+    /// Its sockets that are still open: a dropped listener's closes with the last word of its accept.
+    pub(crate) sockets: usize,
+    /// The one open socket of a Unix address.
+    pub(crate) one: Option<Bound>,
+}
+
+/// All groups of a runtime.
+#[derive(Default)]
+pub(crate) struct Groups(Mutex<Table>);
+
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) groups: Vec<Group>,
+    /// The id of the next group.
+    pub(crate) next: u64,
+}
+
+impl Groups {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,327 @@
+//! How a core's pool grows: step by step, when receives or tasks wait for memory, up to a limit, on the node.
+//!
+//! A step is a region of its own, made as every region is ([`Region::new`]: prefer, populate, look, mend or give back, bind, look),
+//! so it takes no more than the node has free and cannot end in an OOM kill. That takes a millisecond or two for 4 MiB, most
+//! of it zeroing, so the core does not do it: a thread does, which the core starts for one step and which ends with it. It
+//! is pinned to the core's own CPU, for three reasons: what it touches first is on the node even where mbind(2) is refused;
+//! whoever waits for memory pays, and no neighbour; and a core that has nothing else to do sleeps meanwhile. A core that is
+//! busy shares its CPU with it for that time, as the kernel's scheduler has it.
+//!
+//! Nothing is taken back: a core that needed the memory once is expected to need it again.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::Core;
+use super::placement::PlacementPolicy;
+use super::shared::CoreShared;
+use crate::buf::Grown;
+use crate::buf::blocks::BLOCK_SIZE;
+use crate::buf::ring::BUFFER_SIZE;
+use crate::numa::plan::PlannedCore;
+use crate::numa::pool::Carved;
+use crate::numa::region::{Backing, Region, Rung};
+use crate::numa::thread::{spawn_pinned_briefly, spawn_unplaced};
+use crate::{Error, ErrorKind, Result};
+
+/// How long a core waits after a step that brought less than was asked, before it asks again.
+const REST: Duration = Duration::from_secs(1);
+/// Bounds of a step, in bytes: a few buffers of the smallest pool; what is still made in some milliseconds.
+const STEP: Range<usize> = 64 << 10..16 << 20;
+
+/// What more memory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    Receiving,
+    Blocks,
+}
+
+impl For {
+    /// Bytes of one of them.
+    fn unit(self) -> usize {
+        match self {
+            Self::Receiving => BUFFER_SIZE,
+            Self::Blocks => BLOCK_SIZE,
+        }
+    }
+}
+
+impl fmt::Display for For {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Receiving => "receive buffers",
+            Self::Blocks => "blocks",
+        })
+    }
+}
+
+/// What the report says of a core's growth.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) steps: Vec<Grown>,
+    /// Why the last step brought nothing, or less than was asked.
+    pub(crate) short: Option<String>,
+}
+
+/// What a pool may become.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Bytes that the core's pool has at most, grown or not.
+    pub(crate) limit: usize,
+    /// Bytes that it was to begin with.
+    pub(crate) pool_bytes: usize,
+    pub(crate) backing: Backing,
+    pub(crate) policy: PlacementPolicy,
+    /// There are several nodes: under `require` pages must not only lie right but be kept there.
+    pub(crate) several: bool,
+}
+
+impl Terms {
+    /// About how much is asked for at a time, in bytes: a power of two, and a multiple of what regions are rounded up to.
+    pub(crate) fn step(&self) -> usize {
+        let step = (self.pool_bytes / 4).clamp(STEP.start, STEP.end);
+        (1 << step.ilog2()).max(self.backing.multiple())
+    }
+}
+
+/// The growth of one core's pool. Lives on the core's thread.
+pub(crate) struct Growth {
+    terms: Terms,
+    core: PlannedCore,
+    /// Bytes of the pool now.
+    held: Cell<usize>,
+    making: RefCell<Option<Making>>,
+    /// The thread of the step before, which has sent what it had to send.
+    last: RefCell<Option<JoinHandle<()>>>,
+    rest_until: Cell<Option<Instant>>,
+    /// Somebody waits for memory, and for the end of the rest.
+    waits_for_rest: Cell<bool>,
+    /// What the last step was for: where both are short they take turns.
+    turn: Cell<For>,
+}
+
+/// A step under way.
+struct Making {
+    what: For,
+    asked: usize,
+    made: Receiver<Result<Region>>,
+    thread: JoinHandle<()>,
+}
+
+impl Growth {
+    pub(crate) fn new(terms: Terms, core: PlannedCore, held: usize) -> Self {
+        Self {
+            terms,
+            core,
+            held: Cell::new(held),
+            making: RefCell::default(),
+            last: RefCell::default(),
+            rest_until: Cell::new(None),
+            waits_for_rest: Cell::new(false),
+            turn: Cell::new(For::Blocks),
+        }
+    }
+
+    /// Whether a step that was under way has ended, and waits to be taken.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.making.borrow().as_ref().is_some_and(|making| !making.made.is_empty())
+    }
+
+    /// Takes a step that has ended into the pool.
+    pub(crate) fn take(&self, core: &Core) {
+        let made = self.making.borrow().as_ref().and_then(|making| making.made.try_recv().ok());
+        // It is under way: its thread says something in any case.
+        let Some(made) = made else { return };
+        let Some(Making { what, asked, thread, .. }) = self.making.take() else { return };
+        *self.last.borrow_mut() = Some(thread);
+        let counters = &core.shared.counters;
+        let short = match made.and_then(|region| self.keep(core, what, region)) {
+            Ok(len) if len >= asked => None,
+            Ok(len) => Some(format!("{len} of {asked} bytes for {what}")),
+            Err(e) => Some(format!("nothing for {what}: {e}")),
+        };
+        if let Some(short) = short {
+            self.rest_until.set(Some(Instant::now() + REST));
+            tracing::warn!("core {}: a pool could not grow as asked: {short}", core.shared.index);
+            core.shared.grown().short = Some(short);
+            // Last: who sees the count finds the reason.
+            counters.pool_refusals.add(1);
+        }
+    }
+
+    /// Gives a region to what it was made for, and returns its length.
+    fn keep(&self, core: &Core, what: For, region: Region) -> Result<usize> {
+        let (len, start, placement) = (region.len(), region.as_ptr().addr(), region.placement().clone());
+        if len < what.unit() {
+            // Dropped here: what nobody can use shall not stay.
+            return Err(Error::new(ErrorKind::Platform, format!("{len} bytes are too few for one")));
+        }
+        // Whatever comes of it, the pool has it now, and the limit counts it.
+        self.held.set(self.held.get() + len);
+        let count = match what {
+            For::Receiving => core.bufs.extend(Carved::whole(region)),
+            For::Blocks => core.blocks.extend(Carved::whole(region)),
+        };
+        if count == 0 {
+            return Err(Error::new(ErrorKind::Platform, format!("{len} bytes make none")));
+        }
+        core.shared.counters.pool_grown_bytes.add(len as u64);
+        let name = if what == For::Receiving { "receive buffers" } else { "blocks" };
+        let grown = Grown { what: name, count, placement, addresses: start..start + len };
+        tracing::debug!("core {}: {grown}", core.shared.index);
+        core.shared.grown().steps.push(grown);
+        Ok(len)
+    }
+
+    /// When a core that sleeps must wake to ask again: nothing else may happen on it before somebody gets memory.
+    pub(crate) fn asks_again_at(&self) -> Option<Instant> {
+        self.rest_until.get().filter(|_| self.waits_for_rest.get())
+    }
+
+    /// Starts a step if something is short of memory and may have more.
+    pub(crate) fn ask(&self, core: &Core) {
+        self.waits_for_rest.set(false);
+        let (receiving, blocks) = (core.fairness.is_starving(core), core.blocks.is_short());
+        if !receiving && !blocks || self.making.borrow().is_some() {
+            return;
+        }
+        let order = match self.turn.get() {
+            For::Receiving => [(For::Blocks, blocks), (For::Receiving, receiving)],
+            For::Blocks => [(For::Receiving, receiving), (For::Blocks, blocks)],
+        };
+        // Where the limit has no room for the one, it may still have some for the other.
+        let step =
+            |(what, short)| if short { self.step(core, what).map(|bytes| (what, bytes)) } else { None };
+        let Some((what, bytes)) = order.into_iter().find_map(step) else { return };
+        let is_waited_for = receiving || core.blocks.is_waited_for();
+        if self.rest_until.get().is_some_and(|until| Instant::now() < until) {
+            self.waits_for_rest.set(is_waited_for);
+            return;
+        }
+        self.turn.set(what);
+        let terms = self.terms.clone();
+        let node = self.core.memory;
+        match self.start(&core.shared, what, bytes, move || terms.make(node, bytes)) {
+            Ok(making) => *self.making.borrow_mut() = Some(making),
+            Err(e) => {
+                self.rest_until.set(Some(Instant::now() + REST));
+                self.waits_for_rest.set(is_waited_for);
+                tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
+                core.shared.grown().short = Some(e.to_string());
+                core.shared.counters.pool_refusals.add(1);
+            }
+        }
+    }
+
+    /// Bytes of the next step; `None` where the limit leaves no room for one.
+    fn step(&self, core: &Core, what: For) -> Option<usize> {
+        let multiple = self.terms.backing.multiple();
+        let left = self.terms.limit.saturating_sub(self.held.get()) / multiple * multiple;
+        let unit = what.unit();
+        let most = match what {
+            For::Receiving => core.bufs.room(),
+            For::Blocks => (self.terms.step() / unit).max(1),
+        };
+        let bytes = (most.checked_mul(unit)?.next_multiple_of(multiple)).min(left);
+        (bytes >= unit && most > 0).then_some(if multiple > unit { bytes } else { bytes / unit * unit })
+    }
+
+    fn start(
+        &self,
+        shared: &Arc<CoreShared>,
+        what: For,
+        asked: usize,
+        make: impl FnOnce() -> Result<Region> + Send + 'static,
+    ) -> Result<Making> {
+        // The thread before has sent its region: what is left of it is its exit.
+        self.end_last();
+        let (tx, made) = bounded(1);
+        let delivery = Delivery { tx: Some(tx), core: Arc::clone(shared) };
+        let work = move || delivery.deliver(make());
+        let name = format!("annulus-grow{}", self.core.cpu);
+        let thread = match self.terms.policy {
+            PlacementPolicy::Off => spawn_unplaced(name, &self.core, work)?,
+            _ => spawn_pinned_briefly(name, &self.core, work)?,
+        };
+        Ok(Making { what, asked, made, thread })
+    }
+
+    fn end_last(&self) {
+        if self.last.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a thread that grew a pool panicked");
+        }
+    }
+
+    /// The core ends: so does what was begun for it.
+    pub(crate) fn end(&self) {
+        self.end_last();
+        if let Some(making) = self.making.take() {
+            *self.last.borrow_mut() = Some(making.thread);
+        }
+        self.end_last();
+    }
+}
+
+/// Hands what a step has made to its core and rings there; a panic of the thread, which may be a subscriber's, likewise.
+struct Delivery {
+    /// Until it is handed over.
+    tx: Option<Sender<Result<Region>>>,
+    core: Arc<CoreShared>,
+}
+
+impl Delivery {
+    fn deliver(mut self, made: Result<Region>) {
+        // The core may have ended meanwhile: then the region ends here.
+        if let Some(tx) = self.tx.take() {
+            drop(tx.send(made));
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(tx) = self.tx.take() {
+            let why = "the thread that was to make the memory panicked";
+            drop(tx.send(Err(Error::new(ErrorKind::Panicked, why))));
+        }
+        self.core.ring();
+    }
+}
+
+impl Terms {
+    /// On the thread that is pinned for it: the memory, or why not.
+    fn make(&self, node: crate::numa::NodeId, bytes: usize) -> Result<Region> {
+        if self.policy == PlacementPolicy::Off {
+            return Ok(Region::unplaced(node, bytes)?);
+        }
+        let region = Region::with_backing(node, bytes, self.backing)?;
+        let placement = region.placement();
+        let strays = placement.pages.off(node) > 0 || placement.pages.unknown > 0;
+        let loose = self.several && placement.rung != Rung::Bound;
+        if self.policy == PlacementPolicy::Require && (strays || loose) {
+            let what = format!("not all of it would be where it must be, so it was given back: {placement}");
+            return Err(Error::new(ErrorKind::Platform, what));
+        }
+        Ok(region)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+impl CoreShared {
+    /// What the report says of this core's growth.
+    pub(crate) fn grown(&self) -> MutexGuard<'_, Record> {
+        // A list is whole at every moment.
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As the core's shared part holds it. Locked for a report, and once a step.
+pub(crate) type Recorded = Mutex<Record>;

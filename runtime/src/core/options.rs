@@ -1,0 +1,111 @@
+//! What a runtime was asked to do beyond the usual, in numbers.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use crate::numa::plan::PlannedCore;
+use crate::numa::topology::Topology;
+use crate::numa::{CpuId, CpuSet};
+use crate::ring::{BusyPoll, Poller, RecvOptions};
+use crate::{Error, ErrorKind, Result};
+
+/// The options of a runtime as they were asked for; what the kernel made of them is in
+/// [`RingFeatures`](crate::RingFeatures). Each is set by the method of [`Builder`](crate::Builder) of the same name, which describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Busy and parked time is counted.
+    pub measure_time: bool,
+    /// The time of each poll is counted.
+    pub measure_polls: bool,
+    /// Polls that last this long are logged.
+    pub report_stalls: Option<Duration>,
+    /// How long a core looks about before it sleeps, at most.
+    pub spin: Duration,
+    /// Kernel threads take the submissions, and sleep after so long without any.
+    pub sqpoll: Option<Duration>,
+    /// The CPUs of those threads.
+    pub sqpoll_cpus: Option<CpuSet>,
+    /// How long a wait polls network devices before it sleeps.
+    pub busy_poll: Option<Duration>,
+    /// Receive buffers are used up incrementally.
+    pub incremental_buffers: bool,
+    /// One completion may tell of several receive buffers.
+    pub bundles: bool,
+}
+
+impl Options {
+    /// What is asked of the ring of a core whose poller, if there is one, runs on `cpu`.
+    pub(crate) fn poller(&self, cpu: Option<CpuId>) -> Option<Poller> {
+        let idle = self.sqpoll?;
+        Some(Poller { cpu: cpu?.0, idle_ms: idle.as_millis().clamp(1, u32::MAX.into()) as u32 })
+    }
+
+    pub(crate) fn busy_poll(&self) -> Option<BusyPoll> {
+        let time = self.busy_poll?;
+        Some(BusyPoll { micros: time.as_micros().clamp(1, u32::MAX.into()) as u32 })
+    }
+
+    pub(crate) fn receive(&self) -> RecvOptions {
+        RecvOptions { incremental: self.incremental_buffers, bundles: self.bundles }
+    }
+
+    /// A CPU for the poller of each core, in the order of the plan; empty without pollers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] when no CPU is left on a core's node, or those that were named may not be used.
+    pub(crate) fn poller_cpus(&self, cores: &[PlannedCore], topology: &Topology) -> Result<Vec<CpuId>> {
+        if self.sqpoll.is_none() {
+            return Ok(Vec::new());
+        }
+        if let Some(named) = &self.sqpoll_cpus {
+            if named.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::Input,
+                    "no CPU was named for the pollers; name one for each core",
+                ));
+            }
+            if let Some(foreign) = named.iter().find(|cpu| topology.cpu(*cpu).is_none()) {
+                let what =
+                    format!("CPU {foreign} may not be used by this process, so no poller can run there");
+                return Err(Error::new(ErrorKind::Input, what));
+            }
+            let mut cpus = named.iter().cycle();
+            return Ok(cores.iter().filter_map(|_| cpus.next()).collect());
+        }
+        let mut taken: BTreeSet<CpuId> = cores.iter().map(|core| core.cpu).collect();
+        let free_on_node = |core: &PlannedCore| {
+            let mut cpus = topology.cpus().iter().filter(|cpu| cpu.node == core.node);
+            let free = cpus.find(|cpu| !taken.contains(&cpu.id)).map(|cpu| cpu.id);
+            taken.extend(free);
+            free.ok_or_else(|| {
+                let what = format!(
+                    "no CPU of node {} is left for the poller of CPU {}; run cores on half of the CPUs, or name CPUs for the \
+                     pollers",
+                    core.node, core.cpu
+                );
+                Error::new(ErrorKind::Input, what)
+            })
+        };
+        cores.iter().map(free_on_node).collect()
+    }
+}
+
+impl fmt::Display for Options {
+    /// What is on, with commas between; `none` otherwise.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = [
+            self.measure_time.then(|| "measure_time".to_owned()),
+            self.measure_polls.then(|| "measure_polls".to_owned()),
+            self.report_stalls.map(|threshold| format!("report_stalls {} ms", threshold.as_millis())),
+            (!self.spin.is_zero()).then(|| format!("spin {} us", self.spin.as_micros())),
+            self.sqpoll.map(|idle| format!("sqpoll {} ms", idle.as_millis())),
+            self.busy_poll.map(|time| format!("busy_poll {} us", time.as_micros())),
+            self.incremental_buffers.then(|| "incremental_buffers".to_owned()),
+            self.bundles.then(|| "bundles".to_owned()),
+        ];
+        let on: Vec<_> = on.into_iter().flatten().collect();
+        if on.is_empty() { f.write_str("none") } else { f.write_str(&on.join(", ")) }
+    }
+}

@@ -1,0 +1,161 @@
+//! Brings a core up, on its own thread.
+
+use std::cell::Cell;
+use std::io;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::locked::Essentials;
+use super::report::{CoreReport, HEAP, POOL};
+use crate::blocking::pool::BlockingPool;
+use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
+use crate::buf::ring::BufRing;
+use crate::core::growth::{Growth, Terms};
+use crate::core::inbox::Door;
+use crate::core::options::Options;
+use crate::core::peers::{Neighbour, Peers};
+use crate::core::pipe_pool::PipePool;
+use crate::core::sharded::Shards;
+use crate::core::shared::CoreShared;
+use crate::core::spin::Spin;
+use crate::core::zero_copy_peers::ZeroCopy;
+use crate::core::{Budget, Core};
+use crate::net::fairness::Fairness;
+use crate::numa::plan::PlannedCore;
+use crate::numa::pool::{Blocks, Share};
+use crate::numa::thread::placement_of_current;
+use crate::numa::verify;
+use crate::op::table::OpTable;
+use crate::ring::{Ring, RingOptions};
+use crate::task::queue::Tasks;
+use crate::time::timers::Timers;
+use crate::{Error, ErrorKind, Result};
+
+/// States that the operation table holds before it has to move them.
+const OPERATIONS: usize = 4096;
+
+/// What a worker needs to come up.
+pub(super) struct Plot {
+    pub(super) core: PlannedCore,
+    pub(super) shared: Arc<CoreShared>,
+    pub(super) share: Share,
+    pub(super) growth: Terms,
+    pub(super) ring: RingOptions,
+    pub(super) options: Options,
+    /// Where the runtime was started: root futures go by this name.
+    pub(super) started_at: &'static Location<'static>,
+    /// The other cores, nearest first.
+    pub(super) near: Vec<Neighbour>,
+    pub(super) blocking: Arc<BlockingPool>,
+    pub(super) timer_slack: Option<Duration>,
+    pub(super) zero_copy_patience: Duration,
+    pub(super) essentials: Essentials,
+}
+
+/// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the program does
+/// with the signal elsewhere.
+pub(super) fn block_sigpipe() -> io::Result<()> {
+    // SAFETY: a signal set on our stack, initialised by sigemptyset before it is used; the mask is this thread's own.
+    let rc = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut())
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
+}
+
+/// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
+pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
+    let Plot {
+        core: planned,
+        shared,
+        mut share,
+        growth,
+        ring,
+        blocking,
+        options,
+        timer_slack,
+        started_at: _,
+        zero_copy_patience,
+        near,
+        essentials,
+    } = plot;
+    let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
+    let mut ranges = Vec::new();
+    ranges.push((POOL, share.addresses()));
+    for seen in [shared.addresses(), shared.counters.addresses()] {
+        if placement_of_current().is_some() {
+            verify::bring_home(seen.clone(), planned.memory);
+        }
+        ranges.push(("seen by others", seen));
+    }
+    ranges.extend(ring.memory());
+    let too_small = || {
+        Error::new(
+            ErrorKind::Platform,
+            "a core's share of its node's memory is too small; ask for less or free some",
+        )
+    };
+    let bufs = BufRing::new(&mut ring, &mut share, &shared, &growth, options.receive())?;
+    ranges.push(("buffer ring", bufs.descriptors()));
+    let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
+    let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
+    let block_count = blocks.capacity();
+    essentials.wait_for_others();
+    let blocks = BlockPool::new(blocks, |pieces| ring.register_buffers(pieces));
+    if let Ok(stack) = verify::stack_of_current_thread() {
+        ranges.push(("stack", stack));
+    }
+    for tls in verify::tls_of_current_thread() {
+        ranges.push(("tls", tls));
+    }
+    let ops = OpTable::new(OPERATIONS);
+    ranges.push(("operations", ops.memory()));
+    ranges.extend(verify::heap_of_current_thread().map(|heap| (HEAP, heap)));
+    let pool_limit = growth.limit.max(share.len());
+    let growth = Growth::new(growth, planned.clone(), share.len());
+    let report = CoreReport {
+        core: planned,
+        tid: rustix::thread::gettid().as_raw_nonzero().get(),
+        ring: ring.features().clone(),
+        thread: placement_of_current(),
+        pool: share.region().placement().clone(),
+        recv_buffers: bufs.shape(),
+        blocks: (BLOCK_SIZE, block_count),
+        pool_limit,
+        grown: Vec::new(),
+        not_grown: None,
+        cachestat: crate::fs::has_cachestat(),
+        options: options.clone(),
+        workers_named_after: ring.workers_named_after(),
+        ranges,
+    };
+    let peers = Peers::new(shared.runtime.members(), near);
+    if shared.door.set(Door::open(ring.fd())).is_err() {
+        return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
+    }
+    let spin = options.spin;
+    let core = Core {
+        shared,
+        options,
+        peers,
+        shards: Shards::default(),
+        tasks: Tasks::new(),
+        budget: Budget::new(),
+        busy_since: Cell::new(Instant::now()),
+        spin: Spin::new(spin),
+        timers: Timers::new(timer_slack),
+        pipes: PipePool::new(),
+        bufs,
+        fairness: Fairness::default(),
+        blocks,
+        growth,
+        blocking,
+        zero_copy: ZeroCopy::new(zero_copy_patience),
+        ops,
+        ring,
+    };
+    Ok((core, report))
+}

@@ -1,0 +1,154 @@
+//! A core's thread: brings the core up, runs its loop until it is over, and hands over to the [end](super::end).
+
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crossbeam_channel::Sender;
+
+use super::bring_up::{Plot, block_sigpipe, bring_up};
+use super::end;
+use super::report::CoreReport;
+use crate::contained::{Kept, Payload, bury, caught, panic_text};
+use crate::core::Core;
+use crate::core::inside::Inside;
+use crate::core::state::Arrival;
+use crate::task::{JoinHandle, spawn_at};
+use crate::{Error, ErrorKind, Result};
+
+/// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for `arrival` only.
+pub(super) fn run<F, Fut, E>(
+    plot: Plot,
+    root: &F,
+    ready: Sender<Result<CoreReport>>,
+    arrival: Arrival,
+) -> Result<(), E>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<(), E>> + 'static,
+    E: From<Error> + Send + 'static,
+{
+    let runtime = Arc::clone(&plot.shared.runtime);
+    let started_at = plot.started_at;
+    let up = contain(|| {
+        // What the application logs on a core says on which.
+        let span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0);
+        let inside = Inside::enter(span);
+        block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e))?;
+        Ok((inside, bring_up(plot)?))
+    });
+    let (inside, (core, report)) = match up {
+        Ok(up) => up,
+        Err(e) => {
+            // The starter waits for one message of each core; if it has gone, so has everyone.
+            drop(ready.send(Err(e)));
+            arrival.arrive();
+            return Ok(());
+        }
+    };
+    // What the kernel may still write to is not freed because something has panicked.
+    let core = ManuallyDrop::new(core);
+    drop(ready.send(Ok(report)));
+    drop(ready);
+    let turned = if runtime.wait_at_gate() {
+        core.peers.learn_rings();
+        contain(|| Ok(Kept::new(turn_until_over(&core, root, started_at))))
+    } else {
+        Ok(Kept::new(Ok(())))
+    };
+    let mut faults = Faults::default();
+    let result = faults.note(turned).unwrap_or_else(|| Kept::new(Ok(())));
+    if faults.any() || result.get().is_some_and(Result::is_err) {
+        faults.note(contain(|| {
+            runtime.cut();
+            Ok(())
+        }));
+    }
+    end::of_core(core, arrival, &mut faults);
+    faults.note(contain(|| inside.leave().map_err(|payload| panicked("a core", payload))));
+    // The error of the root future comes first; what it is made of is the application's.
+    let result = result.take();
+    match faults.first() {
+        Some(e) if result.is_ok() => Err(e.into()),
+        _ => result,
+    }
+}
+
+/// What went wrong on a core outside its tasks: the first is its error. The panic hook has told of each.
+#[derive(Default)]
+pub(super) struct Faults(Option<Error>);
+
+impl Faults {
+    pub(super) fn note<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|e| self.0.get_or_insert(e)).ok()
+    }
+
+    fn any(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn first(self) -> Option<Error> {
+        self.0
+    }
+}
+
+/// Runs `f`; a panic becomes an error.
+fn contain<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    caught(f).unwrap_or_else(|payload| Err(panicked("a core", payload)))
+}
+
+fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<(), E>> + 'static,
+    E: From<Error> + Send + 'static,
+{
+    let _entered = core.enter();
+    core.arm_doorbell();
+    // The closure runs inside the task: a panic in it is contained like any other.
+    let mut root = match caught(root) {
+        Ok(future) => spawn_at(started_at, future),
+        Err(payload) => return Err(panicked("a root future", payload).into()),
+    };
+    let mut told = false;
+    let runtime = &core.shared.runtime;
+    loop {
+        core.run_tasks()?;
+        // Looked at before the core may sleep: nothing else would wake it to see this.
+        if let Some(result) = finished(&mut root) {
+            return result;
+        }
+        if !told && runtime.is_stopping() {
+            told = true;
+            core.tasks.wake_stop_waiters();
+        }
+        if runtime.is_cut() {
+            return Ok(());
+        }
+        core.turn_ring()?;
+    }
+}
+
+/// The error that names a panic of `what`.
+pub(super) fn panicked(what: &str, payload: Payload) -> Error {
+    let e = Error::new(ErrorKind::Panicked, format!("{what} panicked: {}", panic_text(&payload)));
+    bury(payload);
+    e
+}
+
+fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Result<(), E>> {
+    if !root.is_finished() {
+        return None;
+    }
+    match Pin::new(root).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => None,
+        Poll::Ready(Ok(result)) => Some(result),
+        Poll::Ready(Err(crate::task::JoinError::Panicked(payload))) => {
+            Some(Err(panicked("a root future", payload).into()))
+        }
+        Poll::Ready(Err(crate::task::JoinError::Aborted)) => Some(Ok(())),
+    }
+}

@@ -1,0 +1,152 @@
+//! The end, while the kernel is still writing into memory of ours.
+//!
+//! The memory is painted at the moment in which the runtime gives it back; what the kernel writes after that shows.
+//! Seen to fail: with `drain` returning at once nothing is ever given back; with the buffer released when its future is
+//! dropped, and its operation forgotten, the kernel writes into it afterwards.
+
+use std::io::Write as _;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{Context, Waker};
+
+use io_uring::{opcode, squeue, types};
+
+use crate::buf::IoBufMut;
+use crate::core::Core;
+use crate::core::ask::Submitted;
+use crate::op::read::Read;
+use crate::op::slots::Outcome;
+use crate::op::{Operation, Sqes};
+use crate::ring::Wait;
+use crate::{ErrorKind, Result, Runtime};
+
+/// Bytes of a read: in a guest, whose CPUs are emulated, a sixteenth takes as long.
+static LEN: LazyLock<usize> = LazyLock::new(|| {
+    let guest = std::env::var_os("ANNULUS_GUEST").is_some_and(|guest| guest == "1");
+    if guest { 2 << 20 } else { 32 << 20 }
+});
+const IN_FILE: u8 = 0x11;
+const PAINT: u8 = 0xcc;
+
+/// Memory that stays mapped for ever, and how many of its owners have given it back.
+#[derive(Clone)]
+struct Pages {
+    address: *mut u8,
+    returned: Arc<AtomicUsize>,
+}
+
+// SAFETY: a pointer to leaked memory; who uses it when is what the test is about, and it looks only at the end.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn new() -> Self {
+        let memory = vec![0u8; *LEN].leak();
+        Self { address: memory.as_mut_ptr(), returned: Arc::default() }
+    }
+
+    fn assert_untouched_since_returned(&self) {
+        assert_eq!(self.returned.load(Ordering::Acquire), 1, "never given back");
+        // SAFETY: mapped for ever, and given back by all.
+        let bytes = unsafe { std::slice::from_raw_parts(self.address, *LEN) };
+        assert!(bytes.iter().all(|b| *b == PAINT), "the kernel wrote after the memory was given back");
+    }
+}
+
+/// The right to `Pages`. Its end paints them.
+struct Painted(Pages);
+
+impl Drop for Painted {
+    fn drop(&mut self) {
+        // SAFETY: mapped for ever; this was the only right to it.
+        unsafe { self.0.address.write_bytes(PAINT, *LEN) };
+        self.0.returned.fetch_add(1, Ordering::Release);
+    }
+}
+
+// SAFETY: the memory never moves, and this is the only right to it.
+unsafe impl IoBufMut for Painted {
+    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: `LEN` bytes, mapped for ever, ours alone.
+        unsafe { std::slice::from_raw_parts_mut(self.0.address.cast(), *LEN) }
+    }
+
+    unsafe fn filled(&mut self, _: usize) {}
+}
+
+/// A read that an io-wq worker does, from the first byte to the last, and that no cancel stops once it runs.
+struct AsyncRead(Read<Painted>);
+
+// SAFETY: the entry is that of the read inside.
+unsafe impl Operation for AsyncRead {
+    const NAME: &'static str = "read on a worker";
+    type Output = (std::io::Result<usize>, Painted);
+
+    fn sqes(&mut self) -> Sqes {
+        let Read { file, buf, .. } = &mut self.0;
+        let room = buf.room();
+        opcode::Read::new(types::Fd(file.as_raw_fd()), room.as_mut_ptr().cast(), *LEN as u32)
+            .build()
+            .flags(squeue::Flags::ASYNC)
+            .into()
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        self.0.complete(outcome)
+    }
+}
+
+/// A file whose pages are not in memory.
+fn cold_file() -> OwnedFd {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("annulus-end-{}-{n}", std::process::id()));
+    let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file.write_all(&vec![IN_FILE; *LEN]).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    file.into()
+}
+
+/// A runtime on all cores, of which each has a read on its way when `root` is called.
+fn with_reads_in_flight(root: impl AsyncFn() -> Result<()> + Send + Sync + Clone + 'static) -> Result<()> {
+    let runtime = Runtime::builder().pool_bytes(1 << 20).build().unwrap();
+    let pages: Vec<_> = runtime.plan().cores().iter().map(|_| Pages::new()).collect();
+    let files = Mutex::new(pages.iter().map(|pages| (cold_file(), pages.clone())).collect::<Vec<_>>());
+    let result = runtime.run(move || {
+        let (file, pages) = files.lock().unwrap().pop().unwrap();
+        let root = root.clone();
+        async move {
+            let read = Read { file: Rc::new(file), buf: Painted(pages), offset: 0 };
+            let mut read = Submitted::new(AsyncRead(read));
+            assert!(Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            Core::with(|core| core.ring.enter(Wait::No))?;
+            root().await
+        }
+    });
+    // There is no event for what must not come: a second reading of as much gives a late write its time.
+    std::io::copy(&mut std::fs::File::from(cold_file()), &mut std::io::sink()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    pages.iter().for_each(Pages::assert_untouched_since_returned);
+    result
+}
+
+#[test]
+fn reads_in_flight_when_the_roots_end() {
+    with_reads_in_flight(async || Ok(())).unwrap();
+}
+
+#[test]
+fn reads_in_flight_when_a_root_panics() {
+    let e = with_reads_in_flight(async || match crate::core::index() {
+        0 => panic!("on purpose"),
+        _ => std::future::pending().await,
+    });
+    assert_eq!(e.unwrap_err().kind(), ErrorKind::Panicked);
+}

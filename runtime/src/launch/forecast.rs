@@ -1,0 +1,64 @@
+//! What can be known of a runtime before it starts.
+
+use std::fmt;
+
+use crate::core::options::Options;
+use crate::core::placement::PlacementPolicy;
+use crate::numa::CpuId;
+use crate::numa::plan::PlannedCore;
+use crate::ring::probe::RingProbe;
+
+/// What a runtime would have if it started now: [`Runtime::report`](crate::Runtime::report). `Display` prints a line for each
+/// core, one for the ring, and one for each thing that is less than it could be.
+///
+/// Where memory lies is not in it, because a page lies nowhere before it is touched: that is in the
+/// [`Report`](super::Report) of a runtime that has started.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Forecast {
+    /// The cores, each with its CPU, its node, and the node of its memory.
+    pub cores: Vec<PlannedCore>,
+    /// Why there are fewer of them than CPUs, a line each.
+    pub reasons: Vec<String>,
+    /// The CPU of each core's submission poller, in the order of the cores; empty without [`sqpoll`](crate::Builder::sqpoll).
+    pub pollers: Vec<CpuId>,
+    /// What a ring made as a core's has here. It has no CPU to pin io-wq workers to and no blocks to register, so
+    /// [`iowq_pinned`](crate::RingFeatures::iowq_pinned) and [`fixed_buffers`](crate::RingFeatures::fixed_buffers) are false.
+    pub ring: RingProbe,
+    /// Bytes that each core's pool is asked to begin with.
+    pub pool_bytes: usize,
+    /// Bytes to which it may grow.
+    pub pool_limit: usize,
+    /// What is done when memory cannot lie where it should.
+    pub placement: PlacementPolicy,
+    /// What was asked for beyond the usual.
+    pub options: Options,
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, core) in self.cores.iter().enumerate() {
+            write!(f, "{core}; pool of {} bytes, may grow to {}", self.pool_bytes, self.pool_limit)?;
+            match self.pollers.get(i) {
+                Some(cpu) => writeln!(f, "; submissions polled from CPU {cpu}")?,
+                None => writeln!(f)?,
+            }
+        }
+        let features = &self.ring.features;
+        writeln!(
+            f,
+            "ring of {} SQEs and {} CQEs; placement {}; options: {}",
+            features.sq_entries, features.cq_entries, self.placement, self.options
+        )?;
+        for reason in &self.reasons {
+            writeln!(f, "core plan: {reason}")?;
+        }
+        for lack in &features.lacks {
+            writeln!(f, "without {lack}")?;
+        }
+        for missing in &self.ring.missing {
+            writeln!(f, "without the operation {missing}")?;
+        }
+        Ok(())
+    }
+}

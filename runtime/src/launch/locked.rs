@@ -1,0 +1,112 @@
+//! Memory that may be locked, where it is short: what every core cannot do without comes first.
+//!
+//! From Linux 6.14 on the kernel counts rings and rings of buffers to what their user may lock (`RLIMIT_MEMLOCK`, 8 MiB for most), as it
+//! counts registered buffers always. So the rings of all cores are planned to fit before the first is made, and what is optional is
+//! registered only when every core has its own.
+
+use std::convert::Infallible;
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::ring::{RingOptions, rings_are_locked};
+
+/// The entries that rings of so many cores can have within `limit` bytes: those asked for, or half of them, and so on.
+pub(super) fn planned(asked: RingOptions, cores: usize, limit: Option<u64>) -> RingOptions {
+    let Some(limit) = limit else { return asked };
+    let mut ring = asked;
+    while ring.entries > 64 && ring.locked_bytes().saturating_mul(cores as u64) > limit {
+        ring = ring.halved();
+    }
+    ring
+}
+
+/// Bytes that the rings of this process may take, where there is a limit that this kernel holds rings to.
+pub(super) fn limit() -> Option<u64> {
+    if !rings_are_locked() || is_above_limits() {
+        return None;
+    }
+    getrlimit(Resource::Memlock).current
+}
+
+/// Whether the process has `CAP_IPC_LOCK` of the first user namespace, which the limit does not bind. Where that cannot be told it
+/// counts as bound.
+fn is_above_limits() -> bool {
+    let first = std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+    first && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+}
+
+/// A core's part in the question whether each has what it cannot do without.
+#[derive(Clone)]
+pub(super) struct Essentials {
+    /// Held while this core has not.
+    missing: Sender<Infallible>,
+    /// Hears when nobody holds the other end.
+    there: Receiver<Infallible>,
+}
+
+impl Essentials {
+    /// To be cloned for each core, and dropped when all have theirs.
+    pub(super) fn new() -> Self {
+        let (missing, there) = crossbeam_channel::bounded(0);
+        Self { missing, there }
+    }
+
+    /// This core has all; returns when each of the others has, or is gone.
+    pub(super) fn wait_for_others(self) {
+        let Self { missing, there } = self;
+        drop(missing);
+        // Nothing is ever sent: it ends by the last sender's end.
+        let Err(_) = there.recv();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Seen to fail: with the limit taken for each core's.
+    #[test]
+    fn rings_are_as_large_as_all_of_them_can_be() {
+        let asked = RingOptions { buffers: 8192, ..RingOptions::for_entries(4096) };
+        assert_eq!(planned(asked, 64, None).entries, 4096);
+        for (cores, limit, entries) in [
+            (12, 8 << 20, 4096),
+            (13, 8 << 20, 2048),
+            (64, 64 << 20, 4096),
+            (32, 8 << 20, 512),
+            (64, 8 << 20, 64),
+            (1000, 0, 64),
+        ] {
+            let ring = planned(asked, cores, Some(limit));
+            assert_eq!((ring.entries, ring.asked), (entries, 4096), "{cores} cores in {limit} bytes");
+        }
+        // Fewer than the least are not made more.
+        assert_eq!(planned(RingOptions::for_entries(8), 1000, Some(0)).entries, 8);
+    }
+
+    /// Seen to fail: with `wait_for_others` that does not wait.
+    #[test]
+    fn what_is_optional_waits_until_each_core_has_its_own_or_is_gone() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let essentials = Essentials::new();
+        let have = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for core in 0..4 {
+                let (mine, have) = (essentials.clone(), &have);
+                scope.spawn(move || {
+                    if core == 3 {
+                        // It fails before it has anything.
+                        return drop(mine);
+                    }
+                    have.fetch_add(1, Ordering::Relaxed);
+                    mine.wait_for_others();
+                    assert_eq!(have.load(Ordering::Relaxed), 3, "core {core} went on too early");
+                });
+            }
+            drop(essentials);
+        });
+    }
+}

@@ -1,0 +1,18 @@
+//! Cores brought up together, run, and ended together.
+
+mod bring_up;
+mod builder;
+mod core_thread;
+mod end;
+mod forecast;
+mod locked;
+mod options;
+mod report;
+mod running;
+mod stalls;
+
+pub use builder::{Builder, Runtime};
+pub use forecast::Forecast;
+pub use report::{CoreReport, RegionReport, Report, WorkerReport};
+pub use running::Running;
+pub use stalls::Stall;

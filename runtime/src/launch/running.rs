@@ -1,0 +1,216 @@
+//! A runtime at work, seen from outside.
+
+use std::future::Future;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::core_thread::panicked;
+use super::report::{CoreReport, Report};
+use super::stalls::{Sampler, Stall};
+use crate::blocking::pool::BlockingPool;
+use crate::contained::{Kept, contained};
+use crate::core::Core;
+use crate::core::handle::Handle;
+use crate::core::shared::CoreShared;
+use crate::core::state::RuntimeShared;
+use crate::core::submit::SubmitError;
+use crate::metrics::counters::Counters;
+use crate::{Error, Result};
+
+/// How long closures that block may hold the end of the runtime up.
+const BLOCKING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The thread of a core.
+pub(super) type CoreThread<E> = JoinHandle<Kept<Result<(), E>>>;
+
+/// Waits for the end of a core's thread. The error tells of a panic that left it.
+pub(super) fn end_of<E>(thread: CoreThread<E>) -> Result<Kept<Result<(), E>>> {
+    thread.join().map_err(|payload| panicked("a core", payload))
+}
+
+/// A handle on a started runtime. Dropping it cuts the runtime and waits for its end; on one of the runtime's own cores it
+/// cuts the runtime and does not wait.
+pub struct Running<E = Error> {
+    shared: Arc<RuntimeShared>,
+    members: Vec<Arc<CoreShared>>,
+    threads: Vec<CoreThread<E>>,
+    /// Looks out for stalls, if that was asked for; ends by itself when the cores have.
+    watch: Option<JoinHandle<()>>,
+    blocking: Vec<Arc<BlockingPool>>,
+    reports: Vec<CoreReport>,
+}
+
+impl<E: From<Error> + Send + 'static> Running<E> {
+    pub(super) fn new(
+        shared: Arc<RuntimeShared>,
+        members: Vec<Arc<CoreShared>>,
+        threads: Vec<CoreThread<E>>,
+        watch: Option<JoinHandle<()>>,
+        blocking: Vec<Arc<BlockingPool>>,
+        reports: Vec<CoreReport>,
+    ) -> Self {
+        Self { shared, members, threads, watch, blocking, reports }
+    }
+
+    /// Asks every core to come to its end: [`core::stopping`](crate::core::stopping) completes there. Does not wait.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Ends every core now: tasks are dropped where they stand. Does not wait.
+    pub fn cut(&self) {
+        self.shared.cut();
+    }
+
+    /// Waits until every core has ended, and for [blocking work](crate::spawn_blocking) that still runs, up to five seconds.
+    /// Such work may wait here itself: it is not waited for then.
+    ///
+    /// # Errors
+    /// The error of the first core, in the order of the plan, that had one; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) where something of the
+    /// application's panicked outside a task: a waker, a destructor, a subscriber of `tracing`.
+    ///
+    /// # Panics
+    /// On one of the runtime's own cores, which cannot end while it waits. The runtime is cut then.
+    #[track_caller]
+    pub fn wait(mut self) -> Result<(), E> {
+        assert!(
+            !self.is_on_own_thread(),
+            "a runtime's core cannot wait for the runtime's end: wait on another thread, or call stop() here"
+        );
+        let ended: Vec<_> = self.threads.drain(..).map(end_of).collect();
+        self.end_watch();
+        end_blocking(&self.blocking);
+        // All have ended before anything of the application's runs here: an error's conversion, or its destructor.
+        let first = ended.into_iter().find(|end| {
+            let result = end.as_ref().ok().and_then(Kept::get);
+            !result.is_some_and(Result::is_ok)
+        });
+        match first {
+            None => Ok(()),
+            Some(Ok(end)) => end.take(),
+            Some(Err(e)) => Err(e.into()),
+        }
+    }
+
+    /// A way in for other threads: send work to a core, ask for the end.
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.shared), self.members.iter().cloned().collect())
+    }
+
+    /// Runs an async closure on core `core` and gives its output, from any thread: [`Handle::submit_to`].
+    ///
+    /// # Errors
+    /// [`SubmitError`](crate::core::SubmitError).
+    ///
+    /// # Cancellation
+    /// What was not begun never runs, what was begun is aborted.
+    #[track_caller]
+    pub fn submit_to<F, T>(
+        &self,
+        core: usize,
+        f: F,
+    ) -> impl Future<Output = Result<T, SubmitError>> + Send + use<F, T, E>
+    where
+        F: AsyncFnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.handle().submit_to(core, f)
+    }
+
+    /// An eventfd that becomes readable when every core has ended, for a main thread that polls.
+    pub fn finished_fd(&self) -> BorrowedFd<'_> {
+        self.shared.finished.as_fd()
+    }
+
+    /// What is in force on each core, and where memory lies now.
+    pub fn report(&self) -> Report {
+        Report::look(&self.reports, &self.members)
+    }
+
+    /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives those that lasted
+    /// from the first look to the second. So it blocks the calling thread for that long; the cores do not notice. Call it
+    /// from a thread that is no core's.
+    ///
+    /// [`Builder::report_stalls`](crate::Builder::report_stalls) has a thread that goes on looking.
+    ///
+    /// # Panics
+    /// On a core's thread, which must not sleep.
+    #[track_caller]
+    pub fn stalls(&self, threshold: Duration) -> Vec<Stall> {
+        assert!(
+            !Core::is_here(),
+            "a look at stalls would stop the core: call stalls() from a thread that is no core's"
+        );
+        let mut sampler = Sampler::new(&self.members);
+        std::thread::sleep(threshold);
+        sampler.look(threshold)
+    }
+
+    /// The counters of every core.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.members.iter().map(|core| core.counters.read(core.index)).collect()
+    }
+}
+
+/// Ends the threads for blocking work. The cores have ended: nobody waits for results any more.
+fn end_blocking(pools: &[Arc<BlockingPool>]) {
+    let deadline = Instant::now() + BLOCKING_PATIENCE;
+    for pool in pools {
+        let left = pool.end(deadline);
+        if left > 0 {
+            tracing::warn!(
+                "{left} blocking closures still run {} s after the runtime's end and are left to themselves",
+                BLOCKING_PATIENCE.as_secs()
+            );
+        }
+    }
+}
+
+impl<E> Drop for Running<E> {
+    fn drop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        // The thread may be panicking: a second panic that left here would end the process.
+        contained("the end of a runtime", || self.shared.cut());
+        if self.is_on_own_thread() {
+            // This thread has to end first. The others end by themselves.
+            for pool in &self.blocking {
+                contained("the end of blocking work", || pool.close());
+            }
+            return;
+        }
+        for thread in self.threads.drain(..) {
+            if let Err(e) = end_of(thread) {
+                contained("a subscriber of tracing", || tracing::error!("at the end of the runtime {e}"));
+            }
+        }
+        self.end_watch();
+        contained("the end of blocking work", || end_blocking(&self.blocking));
+    }
+}
+
+impl<E> Running<E> {
+    /// Whether the calling thread is one that the end waits for: a core's, or the one that looks out for stalls.
+    fn is_on_own_thread(&self) -> bool {
+        let here = std::thread::current().id();
+        let watch = self.watch.as_ref().is_some_and(|watch| watch.thread().id() == here);
+        watch || self.threads.iter().any(|thread| thread.thread().id() == here)
+    }
+
+    /// The cores have ended, and the watch with them.
+    fn end_watch(&mut self) {
+        if let Some(Err(payload)) = self.watch.take().map(JoinHandle::join) {
+            let e = panicked("the thread that looked out for stalls", payload);
+            contained("a subscriber of tracing", || tracing::error!("{e}"));
+        }
+    }
+}
+
+impl<E> std::fmt::Debug for Running<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("cores", &self.members.len()).finish_non_exhaustive()
+    }
+}

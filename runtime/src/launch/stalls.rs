@@ -1,0 +1,102 @@
+//! Tasks that keep a core from everything else, seen from outside.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::contained::contained;
+use crate::core::shared::CoreShared;
+use crate::core::state::RuntimeShared;
+use crate::numa::CpuId;
+
+/// A poll of a task that lasts too long: nothing else on its core has its turn meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stall {
+    /// The core's index.
+    pub core: usize,
+    /// The CPU that the core is pinned to.
+    pub cpu: CpuId,
+    /// Where the task was spawned ([`spawn`](crate::spawn)). A root future counts as spawned where the runtime was started;
+    /// a child of a [`scope`](crate::scope()) is polled by its parent and goes by the parent's name.
+    pub spawned_at: &'static Location<'static>,
+    /// How long the poll has lasted at least.
+    pub lasted: Duration,
+    /// The number of the poll on its core: the same in a later look means that it is still the same poll.
+    pub poll: u64,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "core {} (CPU {}) has been in one poll of the task spawned at {} for at least {} ms",
+            self.core,
+            self.cpu,
+            self.spawned_at,
+            self.lasted.as_millis()
+        )
+    }
+}
+
+/// What a sampler remembers of each core between its looks.
+pub(super) struct Sampler {
+    cores: Vec<(Arc<CoreShared>, Seen)>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    poll: Option<u64>,
+    since: Instant,
+    /// It was told of this poll already.
+    told: bool,
+}
+
+impl Sampler {
+    /// Takes the first look.
+    pub(super) fn new(cores: &[Arc<CoreShared>]) -> Self {
+        let seen = Seen { poll: None, since: Instant::now(), told: false };
+        let mut sampler = Self { cores: cores.iter().map(|core| (Arc::clone(core), seen)).collect() };
+        sampler.look(Duration::MAX);
+        sampler
+    }
+
+    /// Polls that have lasted for `threshold` or longer, as far as this sampler has seen; each is told once.
+    pub(super) fn look(&mut self, threshold: Duration) -> Vec<Stall> {
+        let look = |(core, seen): &mut (Arc<CoreShared>, Seen)| {
+            let now = Instant::now();
+            let Some((poll, spawned_at)) = core.turn.look() else {
+                seen.poll = None;
+                return None;
+            };
+            if seen.poll != Some(poll) {
+                *seen = Seen { poll: Some(poll), since: now, told: false };
+                return None;
+            }
+            let lasted = now - seen.since;
+            if seen.told || lasted < threshold {
+                return None;
+            }
+            seen.told = true;
+            Some(Stall { core: core.index, cpu: core.cpu, spawned_at, lasted, poll })
+        };
+        self.cores.iter_mut().filter_map(look).collect()
+    }
+
+    /// Logs stalls until every core has ended. Four looks for each `threshold`, so that a stall is seen when it is a quarter
+    /// longer.
+    pub(super) fn watch(mut self, runtime: &RuntimeShared, threshold: Duration) {
+        let pause = (threshold / 4).max(Duration::from_millis(1));
+        while !runtime.all_arrived_within(pause) {
+            for stall in self.look(threshold) {
+                contained("a subscriber of tracing", || {
+                    tracing::warn!(
+                        core = stall.core,
+                        "{stall}; let it yield, or move what it does to a thread of its own"
+                    );
+                });
+            }
+        }
+    }
+}

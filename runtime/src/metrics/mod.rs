@@ -1,0 +1,5 @@
+//! What a core counts: written by its own thread, read by any.
+
+mod counter;
+pub(crate) mod counters;
+pub(crate) mod histogram;

@@ -1,0 +1,44 @@
+//! Accept: one connection, or multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use crate::core::Core;
+use crate::net::listener::Shared;
+use crate::op::slots::Outcome;
+use crate::op::{Multishot, Sqes, check};
+
+/// Accepts one connection, or until it is cancelled or fails.
+pub(crate) struct Accept {
+    pub(crate) listener: Rc<Shared>,
+    pub(crate) many: bool,
+}
+
+// SAFETY: the entry names the listener's descriptor only, which the `Rc` keeps open.
+unsafe impl Multishot for Accept {
+    const NAME: &'static str = "accept";
+
+    fn sqes(&mut self) -> Sqes {
+        // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.
+        let (fd, flags) =
+            (types::Fd(self.listener.fd().as_raw_fd()), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        if self.many {
+            opcode::AcceptMulti::new(fd).flags(flags).build().into()
+        } else {
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build().into()
+        }
+    }
+
+    fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+        let accepted = check(outcome).map(|fd| {
+            // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+            unsafe { OwnedFd::from_raw_fd(fd as i32) }
+        });
+        // After the listener has gone a late connection is closed here, by dropping it.
+        if owned {
+            self.listener.accepted(core, accepted, last);
+        }
+    }
+}

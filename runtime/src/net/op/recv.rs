@@ -1,0 +1,47 @@
+//! Receive, multishot, into the core's provided buffers: one SQE, a CQE and a buffer for everything that comes.
+//! Linux 6.0; `recv(2)`.
+
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use crate::buf::ring::BUFFER_GROUP;
+use crate::core::Core;
+use crate::net::socket::Socket;
+use crate::op::slots::Outcome;
+use crate::op::{Multishot, Sqes, check};
+use crate::ring::Cqe;
+
+/// Receives until end of stream, error, lack of buffers or cancel.
+pub(crate) struct RecvMulti {
+    pub(crate) socket: Rc<Socket>,
+}
+
+// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the core keeps
+// registered for as long as it has operations.
+unsafe impl Multishot for RecvMulti {
+    const NAME: &'static str = "recv";
+
+    fn sqes(&mut self) -> Sqes {
+        opcode::RecvMulti::new(types::Fd(self.socket.fd().as_raw_fd()), BUFFER_GROUP).build().into()
+    }
+
+    fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+        came(&self.socket, core, outcome, owned, last);
+    }
+}
+
+/// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer matters.
+pub(super) fn came(socket: &Rc<Socket>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+    let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
+    let buffer = cqe.buffer();
+    if buffer.is_some() {
+        core.bufs.picked();
+    }
+    if owned {
+        socket.received(core, buffer, check(outcome), last);
+    } else if let Some(buffer) = buffer {
+        core.bufs.recycle(buffer);
+    }
+}

@@ -1,0 +1,58 @@
+//! Send a datagram from an owned buffer to an address. Linux 5.3; `sendmsg(2)`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use crate::buf::IoBuf;
+use crate::net::sockaddr::SockAddr;
+use crate::net::socket::Socket;
+use crate::op::slots::Outcome;
+use crate::op::{Operation, Sqes, check};
+
+/// Sends all of a buffer as one datagram.
+pub(crate) struct SendTo<B> {
+    socket: Rc<Socket>,
+    buf: B,
+    address: SockAddr,
+    // Filled in `sqes`.
+    vector: libc::iovec,
+    message: libc::msghdr,
+}
+
+impl<B: IoBuf> SendTo<B> {
+    pub(crate) fn new(socket: Rc<Socket>, buf: B, address: SocketAddr) -> Self {
+        let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        // SAFETY: msghdr is plain integers and pointers, for which zeroes are a value.
+        let message = unsafe { std::mem::zeroed() };
+        Self { socket, buf, address: address.into(), vector, message }
+    }
+}
+
+// SAFETY: the entry points to `message` inside `self`; that points to `address` and `vector` beside it, and `vector` to the
+// buffer's bytes, which `IoBuf` promises not to move. The descriptor is the socket's, which the `Rc` keeps open.
+unsafe impl<B: IoBuf> Operation for SendTo<B> {
+    const NAME: &'static str = "sendmsg to an address";
+    type Output = (io::Result<usize>, B);
+
+    fn sqes(&mut self) -> Sqes {
+        let bytes = self.buf.bytes();
+        // The kernel only reads what these point to.
+        self.vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        self.message.msg_iov = &raw mut self.vector;
+        self.message.msg_iovlen = 1;
+        self.message.msg_name = self.address.as_ptr().cast_mut();
+        self.message.msg_namelen = self.address.len();
+        opcode::SendMsg::new(types::Fd(self.socket.fd().as_raw_fd()), &raw const self.message)
+            .flags(libc::MSG_NOSIGNAL as u32)
+            .build()
+            .into()
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        (check(outcome).map(|n| n as usize), self.buf)
+    }
+}

@@ -1,0 +1,64 @@
+//! Send from several owned buffers at once. Linux 5.3; `sendmsg(2)`.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use crate::buf::IoBufs;
+use crate::net::socket::Socket;
+use crate::op::slots::Outcome;
+use crate::op::{Operation, Sqes, check};
+
+/// Buffers that one call may take (`IOV_MAX`, `sendmsg(2)`); what is behind them goes with the next.
+const MAX_VECTORS: usize = 1024;
+
+/// Sends what lies behind the first `from` bytes of all buffers together.
+pub(crate) struct SendVectored<V> {
+    socket: Rc<Socket>,
+    bufs: V,
+    from: usize,
+    /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not move.
+    vectors: Vec<libc::iovec>,
+    message: libc::msghdr,
+}
+
+impl<V: IoBufs> SendVectored<V> {
+    /// `vectors` is what an earlier send of the same stream left, so that one allocation serves them all.
+    pub(crate) fn new(socket: Rc<Socket>, bufs: V, from: usize, vectors: Vec<libc::iovec>) -> Self {
+        // SAFETY: msghdr is plain integers and pointers, for which zeroes are a value.
+        Self { socket, bufs, from, vectors, message: unsafe { std::mem::zeroed() } }
+    }
+}
+
+// SAFETY: the entry points to `message` inside `self`; that points to the vectors' own allocation, and those to the
+// buffers' bytes, which `IoBufs` promises not to move. The descriptor is the socket's, which the `Rc` keeps open.
+unsafe impl<V: IoBufs> Operation for SendVectored<V> {
+    const NAME: &'static str = "sendmsg";
+    type Output = (io::Result<usize>, V, Vec<libc::iovec>);
+
+    fn sqes(&mut self) -> Sqes {
+        let (mut skip, vectors) = (self.from, &mut self.vectors);
+        vectors.clear();
+        self.bufs.each(&mut |bytes| {
+            let gone = skip.min(bytes.len());
+            skip -= gone;
+            let rest = &bytes[gone..];
+            if !rest.is_empty() && vectors.len() < MAX_VECTORS {
+                // The kernel only reads them.
+                vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+            }
+        });
+        self.message.msg_iov = vectors.as_mut_ptr();
+        self.message.msg_iovlen = vectors.len();
+        opcode::SendMsg::new(types::Fd(self.socket.fd().as_raw_fd()), &raw const self.message)
+            .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
+            .build()
+            .into()
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        (check(outcome).map(|n| n as usize), self.bufs, self.vectors)
+    }
+}

@@ -1,0 +1,214 @@
+//! A bounded queue from many threads to one, in the receiver's memory, with a wait for room that stops nobody.
+//!
+//! The places are a crossbeam channel's, allocated and touched by whoever makes the queue: made on a core's pinned thread
+//! they lie on its node. Who finds no place waits in an event's list and is told in turn when places become free.
+//!
+//! # Who waits for room
+//!
+//! An event's list is behind a mutex, which the receiver must not take for each message. So those that wait are counted.
+//! A sender that found no place counts itself, enters the list, and looks for a place again; the receiver takes a message
+//! and then looks at the count. As below each writes first and then reads what the other wrote, with a sequentially
+//! consistent fence between: either the sender sees the place or the receiver sees the count, and finds it in the list.
+//!
+//! # Closing
+//!
+//! A crossbeam channel keeps what is in it when its receiver goes, until its last sender goes too: a message would be
+//! neither received nor dropped, and whoever waits for what becomes of it would wait for ever. So the queue has a latch of
+//! its own. The owner closes the latch and then takes everything out; a sender puts its message in and then looks at the
+//! latch, and if it is closed takes everything out as well. Each writes one word and reads the other's, with a
+//! sequentially consistent fence between; so either the owner sees the message or the sender sees the latch, and nothing
+//! stays behind.
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use event_listener::Event;
+
+use crate::contained::contained;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+
+/// Says that a queue takes no more.
+pub(crate) struct Latch(AtomicBool);
+
+impl Latch {
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Before a message is put: spares the trouble, and promises nothing.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// After a message was put. True: the caller has to take out what there is, for the owner may have done so before.
+    #[must_use]
+    pub(crate) fn closed_meanwhile(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// After it the owner takes out what there is.
+    pub(crate) fn close(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// Those that found no place, and how many they are.
+struct Room {
+    event: Event,
+    /// How many wait, or are about to.
+    waiting: AtomicUsize,
+}
+
+/// Counts one that waits, for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { event: Event::new(), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Tries to put a message until it is put or refused for good.
+    async fn find<T>(&self, mut message: T, put: impl Fn(T) -> Result<(), Refused<T>>) -> Result<(), T> {
+        loop {
+            let mut room = None;
+            // Room that is made before we listen is told to nobody: listen first, look again, and only then wait.
+            for _ in 0..2 {
+                message = match put(message) {
+                    Ok(()) => return Ok(()),
+                    Err(Refused::Closed(message)) => return Err(message),
+                    Err(Refused::Full(message)) => message,
+                };
+                room.get_or_insert_with(|| {
+                    let waiting = Waiting::new(&self.waiting);
+                    let listener = self.event.listen();
+                    // Before the second look.
+                    fence(Ordering::SeqCst);
+                    (waiting, listener)
+                });
+            }
+            if let Some((_waiting, room)) = room {
+                room.await;
+            }
+        }
+    }
+
+    /// So many places have become free: as many that wait may look again.
+    fn made(&self, places: usize) {
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.event.notify_additional(places);
+        }
+    }
+
+    /// There will be no more places. After the latch is closed.
+    fn close(&self) {
+        self.event.notify(usize::MAX);
+    }
+}
+
+/// The queue. Shared by both sides.
+pub(crate) struct Queue<T> {
+    places: Sender<T>,
+    messages: Receiver<T>,
+    /// Who found no place waits here.
+    room: Room,
+    latch: Latch,
+}
+
+/// Why a message was not put, with the message.
+pub(crate) enum Refused<T> {
+    Full(T),
+    Closed(T),
+}
+
+impl<T> Queue<T> {
+    /// A queue of so many places, at least one, in the memory of the calling thread.
+    pub(crate) fn new(places: usize) -> Self {
+        debug_assert!(places > 0);
+        let (places, messages) = bounded(places);
+        Self { places, messages, room: Room::new(), latch: Latch::new() }
+    }
+
+    /// Puts a message, if there is room. From any thread; afterwards the receiver is to be told.
+    pub(crate) fn try_put(&self, message: T) -> Result<(), Refused<T>> {
+        if self.latch.is_closed() {
+            return Err(Refused::Closed(message));
+        }
+        match self.places.try_send(message) {
+            Ok(()) => {
+                if self.latch.closed_meanwhile() {
+                    self.empty();
+                }
+                Ok(())
+            }
+            // The queue holds a receiver itself, so its own latch is what closes it.
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Err(Refused::Full(back)),
+        }
+    }
+
+    /// Puts a message once there is room, and calls `told` when it has.
+    ///
+    /// # Errors
+    /// The queue is closed, or was before there was room: the message comes back.
+    pub(crate) async fn put(&self, message: T, told: impl Fn()) -> Result<(), T> {
+        self.room.find(message, |message| self.try_put(message)).await?;
+        told();
+        Ok(())
+    }
+
+    /// Messages in the queue.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there is nothing to take.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Takes the oldest message. The receiver tells of the room that this makes.
+    pub(crate) fn try_take(&self) -> Option<T> {
+        self.messages.try_recv().ok()
+    }
+
+    /// So many messages were taken: as many that wait may look again.
+    pub(crate) fn made_room(&self, places: usize) {
+        self.room.made(places);
+    }
+
+    /// Whether the receiver takes no more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.latch.is_closed()
+    }
+
+    /// Refuses what comes from now on and drops what is there. The receiver only.
+    pub(crate) fn close(&self) {
+        self.latch.close();
+        // They look again and find the queue closed.
+        self.room.close();
+        self.empty();
+    }
+
+    fn empty(&self) {
+        // Dropping a message runs code that is not ours: one after the other, with nothing borrowed.
+        while let Some(message) = self.try_take() {
+            contained("the destructor of a message that was not received", || drop(message));
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests;

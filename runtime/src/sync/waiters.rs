@@ -1,0 +1,197 @@
+//! Tasks of one core that wait for the same thing, in the order in which they came.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::contained::contained;
+
+/// Those that wait, by ticket. Each wait stands here once, however often it is polled, and goes when its future does.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    /// The tickets rise. Who leaves never comes back with the same one, so a number may be given out again later.
+    /// No waker stands beside a ticket while it is being called: wakers run with nothing borrowed.
+    queue: RefCell<VecDeque<(u64, Option<Waker>)>>,
+}
+
+impl Waiters {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    /// The ticket of the one that has waited longest.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.queue.borrow().front().map(|(ticket, _)| *ticket)
+    }
+
+    /// Puts a wait in its place, at the end if it is new, and returns its ticket.
+    pub(crate) fn wait(&self, ticket: Option<u64>, waker: &Waker) -> u64 {
+        let known = ticket.filter(|ticket| self.at(*ticket).is_some());
+        let stands =
+            |ticket| self.wakes(ticket, |kept| kept.as_ref().is_some_and(|kept| kept.will_wake(waker)));
+        if let Some(ticket) = known.filter(|ticket| stands(*ticket)) {
+            return ticket;
+        }
+        // Cloned and dropped with nothing borrowed: what either does is not ours to know. So the place is looked for again.
+        let waker = waker.clone();
+        let Some(ticket) = known.filter(|ticket| self.at(*ticket).is_some()) else {
+            let mut queue = self.queue.borrow_mut();
+            let ticket = queue.back().map_or(0, |(last, _)| last + 1);
+            queue.push_back((ticket, Some(waker)));
+            return ticket;
+        };
+        let old = self.wakes(ticket, |kept| kept.replace(waker));
+        drop(old);
+        ticket
+    }
+
+    /// The place of a ticket.
+    fn at(&self, ticket: u64) -> Option<usize> {
+        self.queue.borrow().binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
+    }
+
+    /// Calls `f`, which runs no code of others, with what stands beside a ticket; the default without one.
+    fn wakes<T: Default>(&self, ticket: u64, f: impl FnOnce(&mut Option<Waker>) -> T) -> T {
+        let Some(place) = self.at(ticket) else { return T::default() };
+        self.queue.borrow_mut().get_mut(place).map(|(_, waker)| f(waker)).unwrap_or_default()
+    }
+
+    /// A wait is over.
+    pub(crate) fn leave(&self, ticket: u64) {
+        let gone = self.at(ticket).and_then(|place| self.queue.borrow_mut().remove(place));
+        drop(gone);
+    }
+
+    /// Wakes the one that has waited longest. It keeps its place.
+    pub(crate) fn wake_first(&self) {
+        if let Some(ticket) = self.first() {
+            self.wake(ticket);
+        }
+    }
+
+    /// Wakes all that wait now, in their order. They keep their places. A waker may make others leave, or wait anew.
+    pub(crate) fn wake_all(&self) {
+        let Some(last) = self.queue.borrow().back().map(|(ticket, _)| *ticket) else { return };
+        let mut next = self.first();
+        while let Some(ticket) = next.filter(|ticket| *ticket <= last) {
+            self.wake(ticket);
+            let queue = self.queue.borrow();
+            let place = queue.partition_point(|(other, _)| *other <= ticket);
+            next = queue.get(place).map(|(ticket, _)| *ticket);
+        }
+    }
+
+    fn wake(&self, ticket: u64) {
+        let Some(waker) = self.wakes(ticket, Option::take) else { return };
+        // Back in its place also when it panics, unless another has come there meanwhile.
+        let called = Called { waiters: self, ticket, waker: Some(waker) };
+        called.waker.iter().for_each(Waker::wake_by_ref);
+    }
+}
+
+/// A waker that is being called.
+struct Called<'a> {
+    waiters: &'a Waiters,
+    ticket: u64,
+    waker: Option<Waker>,
+}
+
+impl Drop for Called<'_> {
+    fn drop(&mut self) {
+        self.waiters.wakes(self.ticket, |kept| {
+            if kept.is_none() {
+                *kept = self.waker.take();
+            }
+        });
+        // Else it is dropped here. The thread may be panicking: a second panic that left here would end the process.
+        let late = self.waker.take();
+        contained("the destructor of a waker", || drop(late));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_wait_stands_once_in_its_place_until_it_leaves() {
+        let waiters = Waiters::default();
+        let [a, b, c] = [0; 3].map(|_| Arc::new(Woken::default()));
+        let tickets = [&a, &b, &c].map(|woken| waiters.wait(None, &Arc::clone(woken).into()));
+        for _ in 0..10 {
+            assert_eq!(waiters.wait(Some(tickets[1]), &Arc::clone(&b).into()), tickets[1]);
+        }
+        assert_eq!((Arc::strong_count(&b), waiters.first()), (2, Some(tickets[0])));
+        waiters.wake_first();
+        waiters.leave(tickets[0]);
+        waiters.wake_all();
+        let woken = [&a, &b, &c].map(|woken| woken.0.load(Ordering::Relaxed));
+        assert_eq!((woken, Arc::strong_count(&a)), ([1, 1, 1], 1));
+        // Polled by another task since.
+        waiters.wait(Some(tickets[2]), &Arc::clone(&a).into());
+        assert_eq!((Arc::strong_count(&a), Arc::strong_count(&c)), (2, 1));
+        waiters.leave(tickets[1]);
+        waiters.leave(tickets[1]);
+        waiters.leave(tickets[2]);
+        assert!(waiters.is_empty());
+    }
+
+    /// A waker that makes its own wait leave, or does something else with the list.
+    struct Reenters(Box<dyn Fn(&Waiters) + Send + Sync>, AtomicU32);
+
+    thread_local! {
+        static LIST: Waiters = Waiters::default();
+    }
+
+    impl Wake for Reenters {
+        fn wake(self: Arc<Self>) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            LIST.with(|list| (self.0)(list));
+        }
+    }
+
+    fn waits(does: impl Fn(&Waiters) + Send + Sync + 'static) -> (u64, Arc<Reenters>) {
+        let waker = Arc::new(Reenters(Box::new(does), AtomicU32::new(0)));
+        (LIST.with(|list| list.wait(None, &Arc::clone(&waker).into())), waker)
+    }
+
+    /// Seen to fail: with places counted up, the one behind a waker that leaves is never woken.
+    #[test]
+    fn all_are_woken_though_wakers_leave_and_wait_anew() {
+        let all: Vec<_> = (0..4)
+            .map(|i| {
+                waits(move |list| {
+                    list.leave(i);
+                    list.wait(None, Waker::noop());
+                })
+            })
+            .collect();
+        LIST.with(Waiters::wake_all);
+        assert!(all.iter().all(|(_, waker)| waker.1.load(Ordering::Relaxed) == 1));
+        assert_eq!(LIST.with(|list| list.queue.borrow().len()), 4, "those that came anew");
+    }
+
+    /// Seen to fail: with the waker dropped by its panic, the second call finds nobody.
+    #[test]
+    fn a_waker_that_panics_keeps_its_place() {
+        let (ticket, waker) = waits(|_| panic!("on purpose"));
+        for _ in 0..2 {
+            LIST.with(|list| crate::contained::caught(|| list.wake_all())).unwrap_err();
+        }
+        assert_eq!(waker.1.load(Ordering::Relaxed), 2);
+        LIST.with(|list| list.leave(ticket));
+    }
+}

@@ -1,0 +1,166 @@
+//! The futures of timers: sleeping, and deadlines for other futures.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::timers::TimerKey;
+use crate::core::Core;
+
+/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, plus what a wake costs, plus the runtime's
+/// [slack](crate::Builder::timer_slack) at most.
+///
+/// # Cancellation
+/// Safe; dropping it takes the timer away at once.
+pub fn sleep(duration: Duration) -> Sleep {
+    let mut sleep = sleep_until(deadline_after(duration));
+    sleep.due = duration.is_zero();
+    sleep
+}
+
+/// Completes at `deadline`, never earlier.
+///
+/// # Cancellation
+/// As for [`sleep`].
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, timer: None, due: false, _this_core: PhantomData }
+}
+
+/// The time `duration` from now, or one that no program lives to see where that cannot be told.
+pub fn deadline_after(duration: Duration) -> Instant {
+    Instant::now().checked_add(duration).unwrap_or_else(far_future)
+}
+
+/// A deadline that no program lives to see.
+pub(super) fn far_future() -> Instant {
+    Instant::now() + Duration::from_secs(86_400 * 365 * 30)
+}
+
+/// The future of [`sleep`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Sleep {
+    deadline: Instant,
+    timer: Option<TimerKey>,
+    /// Nothing to wait for: so said from the beginning.
+    due: bool,
+    _this_core: PhantomData<*const ()>,
+}
+
+impl Sleep {
+    /// When it completes.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether the deadline has passed.
+    pub fn is_elapsed(&self) -> bool {
+        self.deadline <= Instant::now()
+    }
+
+    /// Moves the deadline, also of a sleep that has completed, which then can be awaited again. A task that waits for it
+    /// is woken at the new time.
+    ///
+    /// # Panics
+    /// On another thread than the core's on which it was polled.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        self.due = false;
+        if let Some(timer) = self.timer {
+            // One that has fired has woken its task, which will look.
+            self.timer = Core::with(|core| core.timers.postpone(timer, deadline));
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Core::with(|core| {
+            let waits = match self.timer {
+                // The clock is not asked again: a deadline that has passed since it was is found by the wheel, at the end
+                // of this turn.
+                None if self.due || core.timers.has_passed(self.deadline) => {
+                    let waits = !core.budget.is_left();
+                    if waits {
+                        // Until the end of this turn. A wait for budget could last for ever, where something in the same
+                        // task uses it up before each look at this timer.
+                        self.timer = Some(core.timers.insert_due(cx.waker()));
+                    }
+                    waits
+                }
+                None => {
+                    self.timer = Some(core.timers.insert(self.deadline, cx.waker()));
+                    true
+                }
+                Some(timer) => core.timers.rewake(timer, cx.waker()),
+            };
+            if waits {
+                return Poll::Pending;
+            }
+            self.timer = None;
+            core.budget.spend();
+            Poll::Ready(())
+        })
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            Core::try_with(|core| core.timers.cancel(timer));
+        }
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// The deadline passed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the deadline has passed")
+    }
+}
+
+impl std::error::Error for Elapsed {}
+
+/// Runs `future` for at most `duration`; for no time, it is polled once. Then it is dropped: see its own "Cancellation" for what that means.
+///
+/// # Errors
+/// [`Elapsed`] when the time is up first. A future that is ready at the same moment wins.
+///
+/// # Cancellation
+/// Drops `future`.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    until(sleep(duration), future).await
+}
+
+/// Runs `future` until `deadline` at most.
+///
+/// # Errors
+/// As for [`timeout`].
+///
+/// # Cancellation
+/// Drops `future`.
+pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
+    until(sleep_until(deadline), future).await
+}
+
+async fn until<F: Future>(mut sleep: Sleep, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed)),
+    })
+    .await
+}

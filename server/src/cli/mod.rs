@@ -1,0 +1,218 @@
+//! The command line: what can be said, and what is started for it.
+
+mod answer;
+mod start;
+
+use annulus::PlacementPolicy;
+use annulus::numa::plan::CoreSelection;
+use clap::{ArgAction, Parser, Subcommand};
+
+use self::answer::{one_line, print};
+use self::start::begin;
+use crate::config::{Configuration, Listener, ServiceConfig};
+use crate::exit::Failure;
+use crate::options::listener::ListenerArgs;
+use crate::options::program::ProgramArgs;
+use crate::processes::member::{FLAG, MemberArgs};
+use crate::proxy::options::ProxyArgs;
+use crate::serve::options::ServeArgs;
+use crate::{doctor, log, numa_bench, topology};
+
+/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
+#[derive(Debug, Parser)]
+#[command(name = "annulus", version, propagate_version = true, arg_required_else_help = false, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Serve with the cores of one node, for the process that says so
+    #[arg(long, hide = true)]
+    member: Option<MemberArgs>,
+
+    /// Say more in the log: -v info, -vv debug, -vvv trace
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
+    verbose: u8,
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  ANNULUS_LOG  filters the log on stderr and outranks -v, for example: debug, or annulus::proxy=trace,warn
+
+Signals:
+  SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
+  SIGUSR1          print counters, stalled cores and placement report on stderr
+  SIGUSR2          open the access log anew, after it was moved away
+
+Exit codes:
+  0 done    1 failed while running    2 bad input    3 the platform refuses (io_uring switched off, kernel too old)";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the files below a directory over HTTP/1.1
+    #[command(after_help = AFTER_HELP)]
+    Serve {
+        #[command(flatten)]
+        serve: ServeArgs,
+
+        #[command(flatten)]
+        listener: ListenerArgs,
+
+        #[command(flatten)]
+        program: ProgramArgs,
+    },
+
+    /// Relay TCP connections to another address, both ways
+    #[command(after_help = AFTER_HELP)]
+    Proxy {
+        #[command(flatten)]
+        proxy: ProxyArgs,
+
+        #[command(flatten)]
+        listener: ListenerArgs,
+
+        #[command(flatten)]
+        program: ProgramArgs,
+    },
+
+    /// Print the machine as numactl --hardware does, then the core plan
+    Topology {
+        /// Start the runtime on the cores and check page by page that its memory lies where it should
+        #[arg(long)]
+        verify: bool,
+
+        /// Which CPUs to run on: "all", or a list such as 0-3,8
+        #[arg(long, value_name = "LIST", default_value = "all")]
+        cores: CoreSelection,
+
+        /// The network interface that clients come in by, such as eth0: CPUs of its node come first
+        #[arg(long, value_name = "NAME")]
+        nic: Option<String>,
+
+        /// With --verify, what to do when memory cannot lie on its core's node: as in serve
+        #[arg(long, value_name = "require|prefer|off", default_value_t)]
+        placement: PlacementPolicy,
+    },
+
+    /// Measure latency and bandwidth from every node's CPUs to every node's memory
+    NumaBench {
+        /// Regions of at most 64 MiB, one round: seconds instead of a minute; on large caches the cache is measured
+        #[arg(long)]
+        quick: bool,
+
+        /// Which CPUs to measure from: "all", or a list such as 0-3,8
+        #[arg(long, value_name = "LIST", default_value = "all")]
+        cores: CoreSelection,
+    },
+
+    /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command mends it
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        /// Print one JSON object in place of lines
+        #[arg(long)]
+        json: bool,
+
+        /// Which CPUs would run: "all", or a list such as 0-3,8
+        #[arg(long, value_name = "LIST", default_value = "all")]
+        cores: CoreSelection,
+    },
+}
+
+const DOCTOR_HELP: &str = "\
+It changes nothing. Each line: ok, note (nothing to do), advice (could be better) or FAIL (cannot run); what was found; what it
+costs; what mends it.
+
+Exit codes:
+  0 all good    1 there is advice    2 bad input    3 Annulus cannot run here";
+
+/// Reads the command line and does what it says.
+///
+/// # Errors
+/// Whatever ends the program with another exit code than 0.
+pub(crate) fn run() -> Result<(), Failure> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are answers, not errors.
+        Err(answer) if !answer.use_stderr() => return print(&answer),
+        Err(error) => return Err(Failure::input(one_line(&error))),
+    };
+    if cli.member.is_some() && !matches!(cli.command, Command::Serve { .. } | Command::Proxy { .. }) {
+        return Err(Failure::input(format!("{FLAG} goes with serve and proxy only; leave it to annulus")));
+    }
+    let filter = log::filter(cli.verbose).map_err(Failure::input)?;
+    log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))?;
+    match cli.command {
+        Command::Serve { serve, listener, program } => {
+            let listener = Listener { args: listener, service: ServiceConfig::Files(serve) };
+            begin(Configuration { program, listeners: vec![listener] }, cli.member)
+        }
+        Command::Proxy { proxy, listener, program } => {
+            let listener = Listener { args: listener, service: ServiceConfig::Relay(proxy) };
+            begin(Configuration { program, listeners: vec![listener] }, cli.member)
+        }
+        Command::Topology { verify: true, cores, placement, .. } => topology::verify(cores, placement),
+        Command::Topology { verify: false, cores, nic, .. } => topology::show(&cores, nic.as_deref()),
+        Command::NumaBench { quick, cores } => numa_bench::run(&cores, quick),
+        Command::Doctor { json, cores } => doctor::examine(&cores, json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use annulus::transfer::Road;
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_flag_is_explained() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for command in command.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {argument}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn defaults() {
+        let Command::Serve { serve, listener, program } = parse("annulus serve").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((serve.root, listener.listen), (".".into(), Vec::new()));
+        assert_eq!(
+            (program.cores.cores, program.ring.road, program.grace),
+            (CoreSelection::All, Road::default(), 3)
+        );
+        let Command::Proxy { proxy, .. } = parse("annulus proxy --to 127.0.0.1:9").unwrap().command else {
+            panic!()
+        };
+        assert_eq!(proxy.to.written, "127.0.0.1:9");
+    }
+
+    #[test]
+    fn wrong_command_lines_are_told_in_one_line() {
+        for (line, word) in [
+            ("annulus", "subcommand"),
+            ("annulus dance", "dance"),
+            ("annulus proxy", "--to"),
+            ("annulus serve --lisen 1", "--listen"),
+            ("annulus serve --listen 80800", "HOST:PORT"),
+            ("annulus serve --road rail", "--road"),
+            ("annulus serve --cores x", "--cores"),
+            ("annulus serve --pool 16X", "16M"),
+            ("annulus serve --pool-limit 99999999999G", "16M"),
+            ("annulus serve --grace -1", "-1"),
+            ("annulus serve --stall 0", "--stall"),
+            ("annulus serve a b", "'b'"),
+        ] {
+            let text = one_line(&parse(line).unwrap_err());
+            assert!(text.contains(word) && !text.contains('\n') && !text.contains("Usage"), "{line}: {text}");
+        }
+    }
+}

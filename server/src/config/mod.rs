@@ -1,0 +1,117 @@
+//! What the program is to do, whichever way it was told.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use annulus::numa::CpuId;
+
+use crate::exit::Failure;
+use crate::listen::address::{ListenAddress, Place};
+use crate::listen::endpoint::{EndpointKey, Opened};
+use crate::options::listener::ListenerArgs;
+use crate::options::program::{ProgramArgs, Steer};
+use crate::proxy::options::ProxyArgs;
+use crate::serve;
+use crate::serve::options::ServeArgs;
+
+/// What the program is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Configuration {
+    /// What holds for the whole program.
+    pub(crate) program: ProgramArgs,
+    /// The ways in, in the order given.
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// A way in, and what is done with its connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Listener {
+    /// What every listener has.
+    pub(crate) args: ListenerArgs,
+    /// What is done with its connections.
+    pub(crate) service: ServiceConfig,
+}
+
+/// What is done with connections.
+#[derive(Debug, Clone)]
+pub(crate) enum ServiceConfig {
+    /// Files are served by HTTP.
+    Files(ServeArgs),
+    /// They are relayed.
+    Relay(ProxyArgs),
+}
+
+impl Listener {
+    /// The addresses that it listens on, in the order given.
+    pub(crate) fn addresses(&self) -> Vec<ListenAddress> {
+        if !self.args.listen.is_empty() {
+            return self.args.listen.clone();
+        }
+        let port = match self.service {
+            ServiceConfig::Files(_) => 8080,
+            ServiceConfig::Relay(_) => 8081,
+        };
+        vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()]
+    }
+
+    /// The line that says that it listens, with the address `shown`.
+    pub(crate) fn line(&self, shown: &str) -> String {
+        match &self.service {
+            // No URL has a Unix socket in it.
+            ServiceConfig::Files(_) if !shown.starts_with("unix:") => format!("listening on http://{shown}"),
+            ServiceConfig::Files(_) => format!("listening on {shown}"),
+            ServiceConfig::Relay(relay) => format!("listening on {shown}, relaying to {}", relay.to.written),
+        }
+    }
+}
+
+impl Configuration {
+    /// Makes sure, before anything starts, that what it names is there.
+    ///
+    /// # Errors
+    /// [`crate::exit::Kind::Input`], with the remedy.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        for listener in &self.listeners {
+            if let ServiceConfig::Files(files) = &listener.service {
+                serve::check_root(&files.root)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens all that it listens on, for the cores on `cpus`.
+    ///
+    /// # Errors
+    /// Why the first of them cannot be listened on.
+    pub(crate) fn open(&self, cpus: &[CpuId]) -> Result<Vec<Vec<Opened>>, Failure> {
+        let open = |keys: Vec<EndpointKey>| keys.iter().map(|key| key.open(cpus)).collect();
+        self.endpoints().into_iter().map(open).collect()
+    }
+
+    /// The lines that say that it listens, in the order given.
+    pub(crate) fn lines(&self, opened: &[Vec<Opened>]) -> Vec<String> {
+        let of = |(listener, opened): (&Listener, &Vec<Opened>)| -> Vec<String> {
+            opened.iter().map(|opened| listener.line(&opened.shown)).collect()
+        };
+        self.listeners.iter().zip(opened).flat_map(of).collect()
+    }
+
+    /// Of each listener, the endpoints to open, in the order given.
+    pub(crate) fn endpoints(&self) -> Vec<Vec<EndpointKey>> {
+        let all: Vec<Vec<ListenAddress>> = self.listeners.iter().map(Listener::addresses).collect();
+        let v4_has = |port| all.iter().flatten().any(|address| address.place().is_all_of_v4(port));
+        let steer_by_cpu = self.program.cores.steer == Steer::Cpu;
+        let key = |listener: &Listener, address: &ListenAddress| {
+            let is_all_of_v6 =
+                |place: &Place| matches!(place, Place::Ip(at) if at.is_ipv6() && at.ip().is_unspecified());
+            let only_v6 = match address.place() {
+                Place::Ip(at) if is_all_of_v6(address.place()) => at.port() != 0 && v4_has(at.port()),
+                _ => false,
+            };
+            EndpointKey { address: address.clone(), mode: listener.args.unix_mode, only_v6, steer_by_cpu }
+        };
+        let of = |(listener, addresses): (&Listener, &Vec<ListenAddress>)| {
+            addresses.iter().map(|address| key(listener, address)).collect()
+        };
+        self.listeners.iter().zip(&all).map(of).collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! What a request's head said, as it was sent: kept for the access log, and only where there is one.
+
+/// The parts that are kept, in their order in memory.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Method,
+    Target,
+    Version,
+    Host,
+    Referer,
+    UserAgent,
+    RequestId,
+}
+
+const PARTS: usize = 7;
+
+/// Memory that is kept from one request to the next, in bytes.
+const KEPT_ROOM: usize = 1024;
+/// How much is kept of what is no request, in bytes.
+const GARBAGE: usize = 64;
+
+/// Copies of the parts of one head. The memory is used again for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    bytes: Vec<u8>,
+    /// Where each part ends.
+    ends: [usize; PARTS],
+}
+
+impl Record {
+    /// Keeps the parts of a well-formed head.
+    pub(crate) fn keep(&mut self, head: &[u8]) {
+        let mut parts = [&b""[..]; PARTS];
+        let mut lines =
+            head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        // Empty lines before the request line are ignored (RFC 9112 2.2).
+        let line = lines.by_ref().find(|line| !line.is_empty()).unwrap_or_default();
+        let mut words = line.splitn(3, |&byte| byte == b' ');
+        for part in [Part::Method, Part::Target, Part::Version] {
+            parts[part as usize] = words.next().unwrap_or_default();
+        }
+        for line in lines.take_while(|line| !line.is_empty()) {
+            let Some(colon) = memchr::memchr(b':', line) else { continue };
+            let name = &line[..colon];
+            // The length tells most of the others apart.
+            let part = match name.len() {
+                4 if name.eq_ignore_ascii_case(b"host") => Part::Host,
+                7 if name.eq_ignore_ascii_case(b"referer") => Part::Referer,
+                10 if name.eq_ignore_ascii_case(b"user-agent") => Part::UserAgent,
+                12 if name.eq_ignore_ascii_case(b"x-request-id") => Part::RequestId,
+                _ => continue,
+            };
+            parts[part as usize] = line[colon + 1..].trim_ascii();
+        }
+        self.fill(parts);
+    }
+
+    /// Keeps the beginning of what is no request, as its target.
+    pub(crate) fn keep_garbage(&mut self, bytes: &[u8]) {
+        let line = bytes.trim_ascii_start();
+        let end = memchr::memchr(b'\r', line).unwrap_or(line.len()).min(GARBAGE);
+        let mut parts = [&b""[..]; PARTS];
+        parts[Part::Target as usize] = &line[..end];
+        self.fill(parts);
+    }
+
+    fn fill(&mut self, parts: [&[u8]; PARTS]) {
+        if self.bytes.capacity() > KEPT_ROOM {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        for (part, end) in parts.iter().zip(&mut self.ends) {
+            self.bytes.extend_from_slice(part);
+            *end = self.bytes.len();
+        }
+    }
+
+    fn part(&self, part: Part) -> &[u8] {
+        let at = part as usize;
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.bytes[start..self.ends[at]]
+    }
+
+    /// The method; empty for what is no request.
+    pub(crate) fn method(&self) -> &[u8] {
+        self.part(Part::Method)
+    }
+
+    /// The target, or the beginning of what is no request.
+    pub(crate) fn target(&self) -> &[u8] {
+        self.part(Part::Target)
+    }
+
+    /// Such as `HTTP/1.1`.
+    pub(crate) fn version(&self) -> &[u8] {
+        self.part(Part::Version)
+    }
+
+    /// The Host field.
+    pub(crate) fn host(&self) -> &[u8] {
+        self.part(Part::Host)
+    }
+
+    /// The Referer field.
+    pub(crate) fn referer(&self) -> &[u8] {
+        self.part(Part::Referer)
+    }
+
+    /// The User-Agent field.
+    pub(crate) fn user_agent(&self) -> &[u8] {
+        self.part(Part::UserAgent)
+    }
+
+    /// The X-Request-Id field.
+    pub(crate) fn request_id(&self) -> &[u8] {
+        self.part(Part::RequestId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_head() {
+        let mut record = Record::default();
+        record.keep(b"\r\nGET /a HTTP/1.1\r\nHOST: h\r\nAccept: x\r\nuser-agent:  curl \r\nX-Request-ID: 7\r\n\r\nReferer: body");
+        assert_eq!((record.method(), record.target()), (&b"GET"[..], &b"/a"[..]));
+        assert_eq!((record.version(), record.host()), (&b"HTTP/1.1"[..], &b"h"[..]));
+        assert_eq!(
+            (record.user_agent(), record.referer(), record.request_id()),
+            (&b"curl"[..], &b""[..], &b"7"[..])
+        );
+        record.keep_garbage(b"\r\n\x16\x03\x01\r\nx");
+        assert_eq!((record.method(), record.target()), (&b""[..], &b"\x16\x03\x01"[..]));
+        assert_eq!(record.user_agent(), b"");
+    }
+}

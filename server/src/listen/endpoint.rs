@@ -1,0 +1,127 @@
+//! The sockets of an address: opened once, by the process that was started, and accepted from by every core.
+//!
+//! An IP address has a socket for each core, and the kernel spreads connections over them. A Unix address has one, and so has what
+//! a service manager hands over: of that each core has a descriptor, and the kernel wakes the core that has waited longest.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use annulus::net::{ListenOptions, TcpListener, UnixListener, UnixSocket, listening_sockets};
+use annulus::numa::CpuId;
+use annulus::{Error, ErrorKind};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_domain;
+use rustix::net::{AddressFamily, getsockname};
+
+use super::address::{ListenAddress, Place, unix_address};
+use crate::exit::{Failure, Kind};
+
+/// What makes one endpoint another: where it is, and what its socket was given when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EndpointKey {
+    /// Where it is.
+    pub(crate) address: ListenAddress,
+    /// The permissions of a Unix socket's file.
+    pub(crate) mode: Option<u32>,
+    /// `[::]` leaves IPv4 to another listener.
+    pub(crate) only_v6: bool,
+    /// Whether a core prefers connections that arrive on its CPU.
+    pub(crate) steer_by_cpu: bool,
+}
+
+/// An endpoint, as the process that opened it keeps it. Dropped, a Unix socket's file is taken away; connections are accepted for as long as
+/// a core has its socket.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The address with the real port, or `unix:PATH`.
+    pub(crate) shown: String,
+    /// A socket for each core.
+    pub(crate) sockets: Vec<OwnedFd>,
+    /// Held until it is closed for good.
+    _file: Option<UnixSocket>,
+}
+
+impl EndpointKey {
+    /// Opens it for the cores on `cpus`.
+    ///
+    /// # Errors
+    /// Why the address cannot be listened on.
+    pub(crate) fn open(&self, cpus: &[CpuId]) -> Result<Opened, Failure> {
+        let options = ListenOptions::new().steer_by_cpu(self.steer_by_cpu).only_v6(self.only_v6);
+        if let Place::Unix(path) = self.address.place() {
+            let address = unix_address(path)
+                .map_err(|error| Failure::input(format!("cannot listen on {}: {error}", self.address)))?;
+            let socket = UnixSocket::bind(&address, &options, self.mode)?;
+            let clones = cpus.iter().map(|_| socket.try_clone()).collect::<Result<_, _>>();
+            let sockets =
+                clones.map_err(|error| Failure::failed("cannot duplicate a listening socket", error))?;
+            return Ok(Opened { shown: self.address.to_string(), sockets, _file: Some(socket) });
+        }
+        let candidates = self.address.place().candidates();
+        let (last, others) = candidates.split_last().expect("an address that is no path has candidates");
+        let opened =
+            others.iter().find_map(|&candidate| match listening_sockets(candidate, &options, cpus) {
+                Err(error) if lacks_family(&error) => None,
+                tried => Some(tried),
+            });
+        let sockets = opened.unwrap_or_else(|| listening_sockets(*last, &options, cpus))?;
+        let shown = sockets.first().map(bound).transpose()?.unwrap_or(*last).to_string();
+        Ok(Opened { shown, sockets, _file: None })
+    }
+}
+
+/// The machine knows no addresses of this family.
+fn lacks_family(error: &Error) -> bool {
+    let errno = error.io_error().and_then(std::io::Error::raw_os_error).map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+/// The address of a socket, with the real port.
+fn bound(socket: &OwnedFd) -> Result<SocketAddr, Failure> {
+    let failed = |errno| Failure::failed("cannot read the address of a socket", errno);
+    SocketAddr::try_from(getsockname(socket).map_err(failed)?).map_err(failed)
+}
+
+/// The sockets of one address that the cores of this process take.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// One for each core, until it takes it.
+    sockets: Mutex<Vec<Option<OwnedFd>>>,
+    /// All of them are one open socket.
+    is_shared: bool,
+}
+
+/// A socket that a core accepts from.
+pub(crate) enum AnyListener {
+    /// On an IP address.
+    Tcp(TcpListener),
+    /// On a path or a name.
+    Unix(UnixListener),
+}
+
+impl Endpoint {
+    /// Of sockets, one for each core of this process; `is_shared` if they are descriptors of one open socket.
+    pub(crate) fn new(sockets: Vec<OwnedFd>, is_shared: bool) -> Self {
+        Endpoint { sockets: Mutex::new(sockets.into_iter().map(Some).collect()), is_shared }
+    }
+
+    /// The socket of the current core, once.
+    ///
+    /// # Errors
+    /// What the system says to a look at it.
+    pub(crate) fn listener(&self) -> Result<AnyListener, Failure> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = sockets.get_mut(annulus::core::index()).and_then(Option::take);
+        drop(sockets);
+        let none = || Failure::new(Kind::Failed, "there is no socket for this core; report this");
+        let socket = socket.ok_or_else(none)?;
+        let domain = socket_domain(socket.as_fd())
+            .map_err(|errno| Error::with_source(ErrorKind::Io, "cannot read SO_DOMAIN", errno.into()))?;
+        if domain == AddressFamily::UNIX {
+            return Ok(AnyListener::Unix(UnixListener::from_owned_fd(socket)?));
+        }
+        let listener = TcpListener::from_owned_fd(socket)?;
+        Ok(AnyListener::Tcp(if self.is_shared { listener } else { listener.sole() }))
+    }
+}

@@ -1,0 +1,9 @@
+//! The ways in: addresses, the sockets that all cores accept from, who has connected.
+//!
+//! It knows nothing of files and relays: who accepts says what is done with a connection.
+
+pub(crate) mod accept;
+pub(crate) mod address;
+pub(crate) mod client;
+pub(crate) mod connection_count;
+pub(crate) mod endpoint;

@@ -1,0 +1,44 @@
+//! The logs: what happened, on standard error, and what was asked for, where the operator wants it.
+//!
+//! Nobody waits for a log. Who has a line puts it into a bounded queue ([`queue`]); a thread for each place ([`writer`]) takes
+//! them out and writes them ([`sink`]), and it alone waits where a terminal, a pipe or a disk takes nothing. When a queue
+//! is full, lines are dropped and counted, and the count is told when lines get through again. Every core has a queue of its own,
+//! in memory of its node; other threads share one.
+//!
+//! - [`diagnostics`] is the log on standard error, with [`repeats`] for what says the same again and again;
+//! - [`access`] has a line for each request and each relayed connection.
+
+pub(crate) mod access;
+mod diagnostics;
+pub(crate) mod options;
+mod queue;
+mod repeats;
+mod sink;
+mod writer;
+
+use std::time::Duration;
+
+pub(crate) use diagnostics::{begin, filter, on_core, say, speak_as, start_tracing};
+pub(crate) use writer::LogCounts;
+
+/// How long the end of the program waits for a reader that takes nothing.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long it waits for a disk that takes nothing.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// SIGUSR2: opens the files of all logs anew, once what was logged before is written.
+pub(crate) fn reopen() {
+    access::reopen();
+}
+
+/// Writes all that is logged, and waits for it as long as somebody takes it. Call it last.
+pub(crate) fn end() {
+    // The access log tells of its troubles in the other one.
+    access::end(PATIENCE, DISK_PATIENCE);
+    diagnostics::end(PATIENCE, DISK_PATIENCE);
+}
+
+/// What the log on standard error has counted, and the access log, if there is one.
+pub(crate) fn counts() -> (LogCounts, Option<LogCounts>) {
+    (diagnostics::counts(), access::counts())
+}

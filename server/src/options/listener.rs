@@ -1,0 +1,24 @@
+//! What every listener can be told, whatever is done with its connections.
+
+use clap::Args;
+
+use crate::listen::address::ListenAddress;
+
+/// What every listener has.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct ListenerArgs {
+    /// Where to listen, as often as wanted: HOST:PORT; PORT or :PORT for all addresses of both families; unix:PATH. Port 0 takes a
+    /// free port and says which [default: 127.0.0.1:8080, for a relay 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<ListenAddress>,
+
+    /// Permissions of the file of a Unix socket, in octal, such as 660 [default: what the umask leaves]
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    pub(crate) unix_mode: Option<u32>,
+}
+
+/// Permissions in octal.
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
+    mode.ok_or_else(|| "write permissions in octal, such as 660".to_owned())
+}

@@ -1,0 +1,74 @@
+//! Several parts of a file in one answer.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::path::Path;
+
+use annulus::net::Family;
+
+use super::Site;
+use super::connection::Client;
+use super::files::Opened;
+use super::respond::{body, note_cut, with_moment};
+use super::send::send;
+use crate::http::Status;
+use crate::http::multipart::Multipart;
+use crate::http::request::After;
+use crate::http::response;
+
+/// Parts up to this size, in bytes, are read and leave with what stands around them; larger ones are spliced.
+const SMALL_PART: u64 = 16 * 1024;
+
+/// What is gathered before it is sent, in bytes: parts of [`SMALL_PART`] could be sixteen.
+const GATHERED: usize = 64 * 1024;
+
+thread_local! {
+    /// Made of numbers of the system's that nobody knows, and counted on: no boundary comes twice.
+    static UNIQUE: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
+}
+
+/// Answers with `ranges` of a file, in this order.
+pub(super) async fn parts<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    path: &Path,
+    opened: &Opened,
+    ranges: Vec<Range<u64>>,
+    after: After,
+) -> annulus::Result<()> {
+    let unique = UNIQUE.with(|(state, count)| {
+        count.set(count.get() + 1);
+        state.hash_one(count.get())
+    });
+    let multipart = Multipart::new(&opened.facts.content_type, opened.size, ranges, unique);
+    let mut out = Vec::new();
+    client.sent.status = Status::PartialContent.code();
+    with_moment(site, after, |moment| {
+        response::parts_head(&mut out, moment, opened.facts.fields(), &multipart);
+    });
+    for (head, range) in multipart.parts() {
+        out.extend_from_slice(head.as_bytes());
+        let len = range.end - range.start;
+        if len > SMALL_PART {
+            send(client, std::mem::take(&mut out), true).await?;
+            body(client, site, path, opened, range).await?;
+            continue;
+        }
+        if out.len() + len as usize > GATHERED {
+            send(client, std::mem::take(&mut out), true).await?;
+        }
+        out.reserve_exact(len as usize);
+        out = match opened.file.read_exact_at(out, len as usize, range.start).await {
+            Ok(out) => out,
+            Err(failed) => {
+                note_cut(client, path, &failed.error, opened.size);
+                return Err(failed.error);
+            }
+        };
+    }
+    out.extend_from_slice(multipart.end().as_bytes());
+    send(client, out, false).await?;
+    client.sent.bytes = multipart.len();
+    Ok(())
+}

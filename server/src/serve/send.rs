@@ -1,0 +1,30 @@
+//! Bytes of ours on their way to a client, which is given its time for them.
+
+use annulus::buf::IoBuf;
+use annulus::net::Family;
+use annulus::{Error, ErrorKind};
+
+use super::SEND_TIMEOUT;
+use super::connection::Client;
+use super::deadline_timer::OnStop;
+
+/// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`]; with `more` to follow, the last segment may wait for it.
+pub(super) async fn send<F: Family>(
+    client: &mut Client<F>,
+    bytes: impl IoBuf,
+    more: bool,
+) -> annulus::Result<()> {
+    let stream = &client.stream;
+    let sending =
+        async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
+    match client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await {
+        Some(sent) => Ok(sent.map(drop)?),
+        None => Err(too_slow()),
+    }
+}
+
+/// Why a client was cut that takes its answer too slowly.
+pub(super) fn too_slow() -> Error {
+    let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+    Error::with_source(ErrorKind::Io, "the client takes too little, too slowly", late)
+}

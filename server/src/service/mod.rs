@@ -1,0 +1,68 @@
+//! What is done with connections, on one core.
+
+pub(crate) mod generation;
+pub(crate) mod on_core;
+
+use std::rc::Rc;
+
+use annulus::net::{Connection, Family};
+use annulus::transfer::Road;
+
+use crate::config::ServiceConfig;
+use crate::exit::Failure;
+use crate::listen::client::Client;
+use crate::listen::connection_count::ConnectionGuard;
+use crate::log::access::AccessLog;
+use crate::{proxy, serve};
+
+/// What is done with the connections of a listener, on the current core.
+pub(crate) enum Service {
+    /// Files are served.
+    Files(Rc<serve::Site>),
+    /// They are relayed.
+    Relay(Rc<proxy::Relay>),
+}
+
+impl Service {
+    /// As `config` has it, on the current core.
+    ///
+    /// # Errors
+    /// What it needs and cannot have.
+    pub(crate) async fn new(
+        config: &ServiceConfig,
+        road: Road,
+        access: &Rc<AccessLog>,
+    ) -> Result<Self, Failure> {
+        let access = Rc::clone(access);
+        Ok(match config {
+            ServiceConfig::Files(args) => {
+                Service::Files(Rc::new(serve::Site::open(args, road, access).await?))
+            }
+            ServiceConfig::Relay(args) => Service::Relay(Rc::new(proxy::Relay::new(args, road, access))),
+        })
+    }
+
+    /// Serves a connection to its end, as a task of this core.
+    pub(crate) fn serve<F: Family>(&self, stream: Connection<F>, guard: ConnectionGuard) {
+        let client = Client::new(stream);
+        // A task for each kind, so that each connection has the memory of its own kind only.
+        match self {
+            Service::Files(site) => {
+                let serving = serve::connection::run(client, Rc::clone(site));
+                spawn(serving, guard);
+            }
+            Service::Relay(relay) => {
+                let serving = proxy::carry(Rc::clone(relay), client);
+                spawn(serving, guard);
+            }
+        }
+    }
+}
+
+fn spawn(serving: impl Future<Output = ()> + 'static, guard: ConnectionGuard) {
+    annulus::spawn(async move {
+        serving.await;
+        drop(guard);
+    })
+    .detach();
+}

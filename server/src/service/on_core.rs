@@ -1,0 +1,183 @@
+//! The root task of a core: opens its listeners, accepts from all of them, ends in order.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+
+use annulus::net::{Family, Listener};
+
+use super::Service;
+use super::generation::Generation;
+use crate::exit::{Failure, Kind};
+use crate::listen::accept::{Closing, accept};
+use crate::listen::connection_count::ConnectionCount;
+use crate::listen::endpoint::{AnyListener, Endpoint};
+use crate::log;
+use crate::log::access::AccessLog;
+
+/// What the cores of a process have in common when they start.
+pub(crate) struct Start {
+    generation: Generation,
+    /// How many cores listen already.
+    listening: AtomicUsize,
+    /// Called once every core accepts from every listener.
+    when_all_listen: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Start {
+    /// With `generation`; `when_all_listen` is called on a core.
+    pub(crate) fn new(generation: Generation, when_all_listen: impl Fn() + Send + Sync + 'static) -> Self {
+        Start { generation, listening: AtomicUsize::new(0), when_all_listen: Box::new(when_all_listen) }
+    }
+}
+
+/// A listener's place on this core.
+struct Entrance {
+    #[allow(dead_code, reason = "for the reload, which comes next")]
+    endpoint: Arc<Endpoint>,
+    /// What is done with the next connection.
+    service: RefCell<Rc<Service>>,
+    closing: Closing,
+}
+
+/// What a core has open.
+struct CoreState {
+    access: Rc<AccessLog>,
+    entrances: RefCell<Vec<Rc<Entrance>>>,
+    connections: Rc<ConnectionCount>,
+    accepting: Rc<Accepting>,
+}
+
+/// The root task of one core.
+///
+/// # Errors
+/// What a listener or a service needs and cannot have; accepting that fails for good.
+pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
+    log::on_core();
+    let state = Rc::new(CoreState {
+        access: Rc::new(AccessLog::on_core()),
+        entrances: RefCell::default(),
+        connections: Rc::default(),
+        accepting: Rc::default(),
+    });
+    state.apply(&start.generation).await?;
+    if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
+        (start.when_all_listen)();
+    }
+    state.accepting.ended().await?;
+    state.connections.gone().await;
+    Ok(())
+}
+
+impl CoreState {
+    /// Makes the services of a generation, and then opens what it listens on.
+    async fn apply(self: &Rc<Self>, generation: &Generation) -> Result<(), Failure> {
+        let road = generation.config.program.ring.road;
+        let mut services = Vec::new();
+        for listener in &generation.config.listeners {
+            services.push(Rc::new(Service::new(&listener.service, road, &self.access).await?));
+        }
+        for (service, endpoints) in services.into_iter().zip(&generation.endpoints) {
+            for endpoint in endpoints {
+                self.open(endpoint, &service)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts from an endpoint from now on.
+    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, service: &Rc<Service>) -> Result<(), Failure> {
+        let entrance = Rc::new(Entrance {
+            endpoint: Arc::clone(endpoint),
+            service: RefCell::new(Rc::clone(service)),
+            closing: Closing::default(),
+        });
+        self.entrances.borrow_mut().push(Rc::clone(&entrance));
+        match endpoint.listener()? {
+            AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
+            AnyListener::Unix(listener) => self.spawn_accepting(listener, entrance),
+        }
+        Ok(())
+    }
+
+    fn spawn_accepting<F: Family>(self: &Rc<Self>, listener: Listener<F>, entrance: Rc<Entrance>) {
+        let state = Rc::clone(self);
+        let guard = state.accepting.begin();
+        annulus::spawn(async move {
+            let connections = &state.connections;
+            let result = accept(listener, &entrance.closing, |stream| {
+                let service = Rc::clone(&entrance.service.borrow());
+                service.serve(stream, ConnectionCount::enter(connections));
+            })
+            .await;
+            state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
+            guard.end(result.map_err(Failure::from));
+        })
+        .detach();
+    }
+}
+
+/// How many listeners of the core accept, and the first that failed.
+#[derive(Default)]
+struct Accepting {
+    open: Cell<usize>,
+    failure: RefCell<Option<Failure>>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+/// One listener's part in it. Dropped before its end has been told, its task has panicked.
+struct AcceptingGuard(Option<Rc<Accepting>>);
+
+impl Accepting {
+    fn begin(self: &Rc<Self>) -> AcceptingGuard {
+        self.open.set(self.open.get() + 1);
+        AcceptingGuard(Some(Rc::clone(self)))
+    }
+
+    fn end(&self, result: Result<(), Failure>) {
+        self.open.set(self.open.get() - 1);
+        if let Err(failure) = result {
+            self.failure.borrow_mut().get_or_insert(failure);
+        }
+        let waiting = self.waiting.borrow_mut().take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the runtime is told to stop and no listener accepts any more, or one has failed.
+    async fn ended(&self) -> Result<(), Failure> {
+        let mut stopping = annulus::core::stopping();
+        poll_fn(|cx| {
+            let failure = self.failure.borrow_mut().take();
+            if let Some(failure) = failure {
+                return Poll::Ready(Err(failure));
+            }
+            // Set first, so that whoever ends meanwhile wakes this.
+            drop(self.waiting.replace(Some(cx.waker().clone())));
+            let is_stopping = Pin::new(&mut stopping).poll(cx).is_ready();
+            if is_stopping && self.open.get() == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+impl AcceptingGuard {
+    fn end(mut self, result: Result<(), Failure>) {
+        if let Some(accepting) = self.0.take() {
+            accepting.end(result);
+        }
+    }
+}
+
+impl Drop for AcceptingGuard {
+    fn drop(&mut self) {
+        if let Some(accepting) = self.0.take() {
+            accepting.end(Err(Failure::new(Kind::Failed, "the task of a listener broke off; report this")));
+        }
+    }
+}
