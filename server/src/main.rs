@@ -10,6 +10,7 @@ mod exit;
 mod first_of;
 mod http;
 mod lifecycle;
+mod limits;
 mod lingering_close;
 mod listen;
 mod log;

@@ -269,6 +269,13 @@ impl<F: Family> Listener<F> {
         self
     }
 
+    /// Accepts connections one by one, each when it is [asked for](Self::accept): the others wait in the backlog, however many there
+    /// are. Else some may have been accepted already that nobody has asked for.
+    pub fn one_by_one(self) -> Self {
+        self.shared.is_shared.set(true);
+        self
+    }
+
     fn of(shared: Rc<Shared>) -> Self {
         Self { shared, _family: PhantomData }
     }

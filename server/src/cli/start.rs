@@ -85,7 +85,7 @@ fn of_member(config: Arc<Configuration>, member: &Arc<Member>) -> Start {
     let of = |keys: Vec<_>| given.by_ref().take(keys.len()).collect();
     let endpoints = config.endpoints().into_iter().map(of).collect();
     let member = Arc::clone(member);
-    Start::new(Generation { config, endpoints }, move || member.is_ready())
+    Start::new(Generation::new(config, endpoints), move || member.is_ready())
 }
 
 /// With sockets that this process has opened.
@@ -93,7 +93,7 @@ fn of_opened(config: Arc<Configuration>, opened: &mut [Vec<Opened>]) -> Start {
     let lines = config.lines(opened);
     let endpoint = |opened: &mut Opened| Arc::new(Endpoint::new(std::mem::take(&mut opened.sockets), false));
     let endpoints = opened.iter_mut().map(|of| of.iter_mut().map(endpoint).collect()).collect();
-    Start::new(Generation { config, endpoints }, move || {
+    Start::new(Generation::new(config, endpoints), move || {
         lifecycle::reach(Stage::Ready);
         lines.iter().for_each(|line| say(line));
     })

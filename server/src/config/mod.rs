@@ -71,8 +71,13 @@ impl Configuration {
     /// [`crate::exit::Kind::Input`], with the remedy.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         for listener in &self.listeners {
-            if let ServiceConfig::Files(files) = &listener.service {
-                serve::check_root(&files.root)?;
+            match &listener.service {
+                ServiceConfig::Files(files) => serve::check_root(&files.root)?,
+                ServiceConfig::Relay(relay) => {
+                    let addresses = listener.addresses();
+                    let listens = addresses.iter().flat_map(|address| address.place().candidates());
+                    relay.check(&listens.collect::<Vec<_>>()).map_err(Failure::input)?;
+                }
             }
         }
         Ok(())

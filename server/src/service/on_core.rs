@@ -13,11 +13,13 @@ use annulus::net::{Family, Listener};
 use super::Service;
 use super::generation::Generation;
 use crate::exit::{Failure, Kind};
+use crate::limits::Limits;
 use crate::listen::accept::{Closing, accept};
+use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
 use crate::listen::endpoint::{AnyListener, Endpoint};
 use crate::log;
-use crate::log::access::AccessLog;
+use crate::log::access::{AccessLog, Client};
 
 /// What the cores of a process have in common when they start.
 pub(crate) struct Start {
@@ -42,6 +44,7 @@ struct Entrance {
     /// What is done with the next connection.
     service: RefCell<Rc<Service>>,
     closing: Closing,
+    limits: Rc<Limits>,
 }
 
 /// What a core has open.
@@ -81,23 +84,32 @@ impl CoreState {
         for listener in &generation.config.listeners {
             services.push(Rc::new(Service::new(&listener.service, road, &self.access).await?));
         }
-        for (service, endpoints) in services.into_iter().zip(&generation.endpoints) {
+        for (i, (service, endpoints)) in services.into_iter().zip(&generation.endpoints).enumerate() {
+            let limits = Limits::new(generation.config.listeners[i].args.limits, generation.totals(i));
             for endpoint in endpoints {
-                self.open(endpoint, &service)?;
+                self.open(endpoint, &service, &limits)?;
             }
         }
         Ok(())
     }
 
     /// Accepts from an endpoint from now on.
-    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, service: &Rc<Service>) -> Result<(), Failure> {
+    fn open(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        service: &Rc<Service>,
+        limits: &Rc<Limits>,
+    ) -> Result<(), Failure> {
         let entrance = Rc::new(Entrance {
             endpoint: Arc::clone(endpoint),
             service: RefCell::new(Rc::clone(service)),
             closing: Closing::default(),
+            limits: Rc::clone(limits),
         });
         self.entrances.borrow_mut().push(Rc::clone(&entrance));
-        match endpoint.listener()? {
+        let listener = endpoint.listener()?;
+        service.prepare(&listener)?;
+        match listener {
             AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
             AnyListener::Unix(listener) => self.spawn_accepting(listener, entrance),
         }
@@ -109,9 +121,16 @@ impl CoreState {
         let guard = state.accepting.begin();
         annulus::spawn(async move {
             let connections = &state.connections;
-            let result = accept(listener, &entrance.closing, |stream| {
+            let result = accept(listener, &entrance.closing, &entrance.limits, |stream, mut place| {
+                if entrance.limits.ask_for_client()
+                    && let Client::Tcp(peer) = peer_of(&stream)
+                    && !place.claim(peer.ip())
+                {
+                    tracing::debug!(client = %peer, "reset: the client has as many connections as it may have");
+                    return stream.reset();
+                }
                 let service = Rc::clone(&entrance.service.borrow());
-                service.serve(stream, ConnectionCount::enter(connections));
+                service.serve(stream, (ConnectionCount::enter(connections), place));
             })
             .await;
             state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));

@@ -1,5 +1,7 @@
 //! A connection joined to another: both directions at once, and each side told how the other has ended.
 
+mod bursts;
+mod calls;
 mod deadlines;
 mod direction;
 mod state;
@@ -121,6 +123,13 @@ pub struct Relay<A: Family, B: Family> {
     a: Connection<A>,
     b: Connection<B>,
     work: Work,
+}
+
+impl<A: Family, B: Family> Relay<A, B> {
+    /// Bytes that went from the first stream to the second so far, and the other way.
+    pub fn moved(&self) -> (u64, u64) {
+        (self.work.state.given(0), self.work.state.given(1))
+    }
 }
 
 // Nothing in it is pinned: what the kernel was asked for lies in the core's table.
