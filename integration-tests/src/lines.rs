@@ -2,6 +2,7 @@
 
 use crate::watch;
 use std::io::{BufRead, BufReader, Read};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -16,19 +17,37 @@ struct Collected {
 pub struct Lines {
     shared: Arc<(Mutex<Collected>, Condvar)>,
     reader: Option<JoinHandle<()>>,
+    /// Dropped, the rest is read.
+    gate: Option<Sender<()>>,
 }
 
 impl Lines {
     /// Reads `stream` to its end on a thread of its own, so that the child never blocks on a full pipe.
     #[track_caller]
     pub fn collect(stream: impl Read + Send + 'static) -> Lines {
+        Lines::until(stream, |_| false)
+    }
+
+    /// Reads `stream` until a line for which `is_last` holds, and from there on no more before [`Lines::all`]: as if nobody read it.
+    #[track_caller]
+    pub fn until(
+        stream: impl Read + Send + 'static,
+        is_last: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Lines {
+        let (gate, opens) = channel::<()>();
         let shared = Arc::new((Mutex::new(Collected::default()), Condvar::new()));
         let writes = Arc::clone(&shared);
         let reader = std::thread::Builder::new()
             .name("lines".into())
             .spawn(move || {
-                let mut stream = BufReader::new(stream);
+                // Little is read ahead.
+                let mut stream = BufReader::with_capacity(128, stream);
+                let mut deaf = false;
                 loop {
+                    if std::mem::take(&mut deaf) {
+                        // It is never sent to, only dropped.
+                        let _ = opens.recv();
+                    }
                     let mut line = Vec::new();
                     let read = stream.read_until(b'\n', &mut line);
                     let (collected, changed) = &*writes;
@@ -36,6 +55,7 @@ impl Lines {
                     match read {
                         Ok(n) if n > 0 => {
                             let text = String::from_utf8_lossy(&line);
+                            deaf = is_last(&text);
                             collected.lines.push(text.trim_end_matches('\n').to_owned());
                         }
                         // A pipe gives no errors worth a test's attention; its end is its end.
@@ -48,7 +68,7 @@ impl Lines {
                 }
             })
             .expect("a thread that reads a child's pipe");
-        Lines { shared, reader: Some(reader) }
+        Lines { shared, reader: Some(reader), gate: Some(gate) }
     }
 
     /// The first line for which `wanted` gives a value, now or when it comes. `None` when the stream ends without one.
@@ -86,6 +106,7 @@ impl Lines {
 
     /// All lines of a stream whose writer has ended.
     pub fn all(mut self) -> Vec<String> {
+        self.gate = None;
         if let Some(reader) = self.reader.take() {
             reader.join().expect("the thread that reads a child's pipe");
         }

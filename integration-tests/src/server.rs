@@ -22,6 +22,16 @@ pub struct Launch {
     args: Vec<OsString>,
     dir: Option<PathBuf>,
     prepare: Prepare,
+    unread: Option<Unread>,
+}
+
+/// What standard error is where nobody reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// A pipe.
+    Pipe,
+    /// A FIFO.
+    Fifo,
 }
 
 /// A running server. Dropping it kills it.
@@ -162,6 +172,12 @@ impl Launch {
         self
     }
 
+    /// Nobody reads its standard error from the listening line on until it has ended.
+    pub fn unread(mut self, unread: Unread) -> Launch {
+        self.unread = Some(unread);
+        self
+    }
+
     /// Runs this copy of the program in its place.
     pub fn program(mut self, program: &Path) -> Launch {
         self.program = Some(program.to_owned());
@@ -229,6 +245,11 @@ impl Launch {
         let mut command = Command::new(words.next().expect("the program is at least one word"));
         command.args(words).args(&self.args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let fifo = self.unread.filter(|unread| *unread == Unread::Fifo).map(|_| fifo());
+        let fifo = fifo.map(|(read, write)| {
+            command.stderr(write);
+            read
+        });
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
@@ -237,7 +258,14 @@ impl Launch {
         self.prepare.apply(&mut command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
         let out = Lines::collect(child.stdout.take().expect("a piped stdout"));
-        let err = Lines::collect(child.stderr.take().expect("a piped stderr"));
+        // The command holds the FIFO's other end, and is not to.
+        drop(command);
+        let err: Box<dyn std::io::Read + Send> = match fifo {
+            Some(fifo) => Box::new(fifo),
+            None => Box::new(child.stderr.take().expect("a piped stderr")),
+        };
+        let unread = self.unread.is_some();
+        let err = Lines::until(err, move |line| unread && line.contains("listening on"));
         (child, out, err)
     }
 }
@@ -368,6 +396,18 @@ fn wait(child: &mut Child) -> ExitStatus {
 fn end(mut child: Child, out: Lines, err: Lines) -> Ended {
     let status = wait(&mut child);
     Ended { status, out: out.all(), err: err.all() }
+}
+
+/// Both ends of a FIFO without a name any more.
+fn fifo() -> (std::fs::File, std::fs::File) {
+    let tree = crate::files::Tree::new();
+    tree.fifo("stderr");
+    let path = tree.at("stderr");
+    let both = std::fs::File::options().read(true).write(true).open(&path).expect("opening a FIFO");
+    let read = std::fs::File::open(&path).expect("opening a FIFO to read");
+    let write = std::fs::File::options().write(true).open(&path).expect("opening a FIFO to write");
+    drop(both);
+    (read, write)
 }
 
 fn stop_at_once(child: &mut Child) {

@@ -32,6 +32,7 @@ use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::pipe_pool::{Ends, make};
 use crate::error::os;
+use crate::limits::{INT, refuse_above};
 use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, Result, task};
 
@@ -87,8 +88,9 @@ macro_rules! both_ends {
             ///
             /// # Errors
             /// `EPERM` past `/proc/sys/fs/pipe-max-size` or the user's share of all pipes (`pipe(7)`); `EBUSY` when it
-            /// holds more.
+            /// holds more. [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.
             pub fn set_size(&self, bytes: usize) -> Result<usize> {
+                refuse_above(INT, "a pipe", bytes as u64)?;
                 fcntl_setpipe_size(&self.fd, bytes)
                     .map_err(os)
                     .map_err(|e| Error::io(format!("cannot give a pipe {bytes} bytes"), e))?;
@@ -123,7 +125,7 @@ impl PipeReader {
         // Before the bytes are taken: after that there must be no await in which they could be dropped.
         task::consume_budget().await;
         loop {
-            let read = rustix::io::read(&self.fd, buf.room()).map(|(filled, _)| filled.len());
+            let read = rustix::io::read(&self.fd, buf.spare_capacity()).map(|(filled, _)| filled.len());
             match read.map_err(os) {
                 Ok(n) => {
                     // SAFETY: read(2) has filled the first `n` bytes of the room.

@@ -6,7 +6,7 @@ use annulus::Running;
 use annulus::numa::plan::CorePlan;
 
 use crate::exit::{Failure, say};
-use crate::log::{self, LogCounts};
+use crate::log;
 use crate::processes::member::Image;
 
 /// One line per core: `annulus: core 0 cpu 0 node 0 name=value ...`, with [`annulus::Counters`] for the names. A process of
@@ -14,17 +14,6 @@ use crate::processes::member::Image;
 pub(crate) fn print_counters(plan: &CorePlan, running: &Running<Failure>) {
     for (core, counters) in plan.cores().iter().zip(running.counters()) {
         say(&format!("core {} cpu {} node {} {counters}", core.index, core.cpu, core.node));
-    }
-    print_logs();
-}
-
-/// How many lines each log has taken, and how many it had to drop.
-fn print_logs() {
-    let (diagnostics, access) = log::counts();
-    for (name, counts) in [("stderr", Some(diagnostics)), ("access", access)] {
-        if let Some(LogCounts { logged, written, dropped }) = counts {
-            say(&format!("log {name} logged={logged} written={written} dropped={dropped}"));
-        }
     }
 }
 
@@ -44,6 +33,7 @@ pub(crate) fn print_stalls(running: &Running<Failure>) {
 
 /// Ring features in force, and where the pages lie; those of the program's image where it has a node.
 pub(crate) fn print_report(running: &Running<Failure>, image: Option<&Image>) {
+    log::counted().iter().for_each(|line| say(line));
     let image = image.map_or_else(String::new, Image::to_string);
     for line in image.lines().chain(running.report().to_string().lines()) {
         say(line);

@@ -93,6 +93,7 @@ pub(crate) fn supervise(
     }
     if figures {
         stats::print_counters(plan, &running);
+        log::tell_counts_at_end();
     }
     running.wait()
 }

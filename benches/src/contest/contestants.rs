@@ -62,6 +62,10 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             for road in ["ring", "inline"] {
                 add(&format!("annulus {road}"), &format!("{ANNULUS_SERVE} --road {road}"), Learn::Line, None);
             }
+            if kind == Kind::File(LOGGED) {
+                let command = format!("{ANNULUS_SERVE} --road inline --access-log {{scratch}}/access.log");
+                add("annulus logged", &command, Learn::Line, None);
+            }
         }
         Kind::Echo => {
             add("bare", "{bare}/bare_echo --cpu {cpu} --buffers 128", Learn::Line, None);
@@ -100,6 +104,9 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
     }
     all
 }
+
+/// Bytes of the file for which the cost of an access log is measured: the smaller the answer, the more a line of it weighs.
+const LOGGED: u64 = 1 << 10;
 
 /// The program as it comes out of its box.
 const ANNULUS_SERVE: &str = "{annulus} serve {root} --listen 127.0.0.1:0 --cores {cpu}";

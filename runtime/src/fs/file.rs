@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::residency::{cached, read_now};
-use super::{Alignment, OpenOptions, Stat};
+use super::{Advice, Alignment, OpenOptions, Stat};
 use crate::buf::owned::AtMost;
 use crate::buf::{BufError, IoBuf, IoBufMut};
 use crate::core::Core;
 use crate::core::ask::ask;
 use crate::error::os;
+use crate::limits::{OFFSET, refuse_above};
 use crate::op::advise::Advise;
 use crate::op::fallocate::Fallocate;
 use crate::op::read::Read;
@@ -22,22 +23,6 @@ use crate::op::sync::Sync;
 use crate::op::truncate::Truncate;
 use crate::op::write::Write;
 use crate::{Error, ErrorKind, Result, spawn_blocking};
-
-/// How a file will be read (`posix_fadvise(2)`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Advice {
-    /// In no known way.
-    Normal,
-    /// From front to back: the kernel reads further ahead.
-    Sequential,
-    /// Here and there: it does not read ahead.
-    Random,
-    /// Soon: it begins to read now.
-    WillNeed,
-    /// Not again: pages that need not be written are dropped from the page cache.
-    DontNeed,
-}
 
 /// An open file. Cloning is cheap and shares the descriptor, which is closed with the last clone and the last
 /// operation on it.
@@ -125,14 +110,15 @@ impl File {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, [`ErrorKind::Input`](crate::ErrorKind::Input)
-    /// for a direct read that is not aligned; the buffer comes back with it.
+    /// for a direct read that is not aligned and for an offset above 2^63 - 1; the buffer comes back with it.
     ///
     /// # Cancellation
     /// Safe: the buffer stays the kernel's until the read has ended, and is dropped then.
     pub async fn read_at<B: IoBufMut>(&self, mut buf: B, offset: u64) -> Result<(usize, B), BufError<B>> {
+        buf = may_be_at(offset, "a read at an offset", buf)?;
         if let Some(direct) = self.direct {
-            let room = buf.room();
-            if let Err(e) = direct.check("read", room.as_ptr().addr(), offset, room.len()) {
+            let spare = buf.spare_capacity();
+            if let Err(e) = direct.check("read", spare.as_ptr().addr(), offset, spare.len()) {
                 return Err(BufError::new(e, buf));
             }
         }
@@ -154,12 +140,15 @@ impl File {
     /// It may read less than there is: up to the first page that is not in memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; [`ErrorKind::Input`](crate::ErrorKind::Input) for
+    /// an offset above 2^63 - 1.
     pub fn read_now<B: IoBufMut>(&self, buf: &mut B, offset: u64) -> Result<Option<usize>> {
+        refuse_above(OFFSET, "a read at an offset", offset)?;
         if self.direct.is_some() {
             return Ok(None);
         }
-        let read = read_now(self.as_fd(), offset, buf.room()).map_err(|e| Error::io("read failed", e))?;
+        let read =
+            read_now(self.as_fd(), offset, buf.spare_capacity()).map_err(|e| Error::io("read failed", e))?;
         if let Some(n) = read {
             // SAFETY: preadv2(2) has written them.
             unsafe { buf.filled(n) };
@@ -169,6 +158,7 @@ impl File {
 
     /// Whether `len` bytes from `offset` on are in memory, as far as the kernel lets us know (`cachestat(2)`, Linux 6.5; where
     /// that is missing or refused the first byte has to speak for all, `preadv2(2)`). True also where no disk is known of.
+    /// No file has bytes from offset 2^63 - 1 on.
     pub fn is_cached(&self, offset: u64, len: u64) -> bool {
         cached(self.as_fd(), offset, len, len) == len
     }
@@ -187,9 +177,10 @@ impl File {
         len: usize,
         offset: u64,
     ) -> Result<B, BufError<B>> {
-        let room = buf.room().len();
-        if room < len {
-            let what = format!("{len} bytes are to be read into room for {room}");
+        buf = may_be_at(offset, "a read at an offset", buf)?;
+        let spare = buf.spare_capacity().len();
+        if spare < len {
+            let what = format!("{len} bytes are to be read into room for {spare}");
             return Err(BufError::new(Error::new(ErrorKind::Input, what), buf));
         }
         let mut buf = AtMost { buf, len };
@@ -211,7 +202,7 @@ impl File {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, [`ErrorKind::Input`](crate::ErrorKind::Input)
-    /// for a direct write that is not aligned; the buffer comes back with it.
+    /// for a direct write that is not aligned and for an offset above 2^63 - 1; the buffer comes back with it.
     ///
     /// # Cancellation
     /// An unknown prefix may have been written.
@@ -227,6 +218,7 @@ impl File {
     /// # Cancellation
     /// An unknown prefix may have been written.
     pub async fn write_all_at<B: IoBuf>(&self, mut buf: B, offset: u64) -> Result<B, BufError<B>> {
+        buf = may_be_at(offset, "a write at an offset", buf)?;
         let mut from = 0;
         while from < buf.bytes().len() {
             let (n, back) = self.write_from(buf, from, offset.saturating_add(from as u64)).await?;
@@ -246,6 +238,7 @@ impl File {
         from: usize,
         offset: u64,
     ) -> Result<(usize, B), BufError<B>> {
+        buf = may_be_at(offset, "a write at an offset", buf)?;
         if let Some(direct) = self.direct {
             let bytes = &buf.bytes()[from..];
             if let Err(e) = direct.check("write", bytes.as_ptr().addr(), offset, bytes.len()) {
@@ -292,11 +285,13 @@ impl File {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EINVAL` for a file that was not opened for
-    /// writing, or a length that is too large.
+    /// writing, `EFBIG` for a length that is too large for the file system;
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for one above 2^63 - 1.
     ///
     /// # Cancellation
     /// It may have been done.
     pub async fn set_len(&self, len: u64) -> Result<()> {
+        refuse_above(OFFSET, "a file's length", len)?;
         let failed = |e| Error::io(format!("cannot set a file's length to {len} bytes"), e);
         if !NO_TRUNCATE.load(Ordering::Relaxed) {
             match ask(Truncate { file: Rc::clone(&self.fd), len }).await {
@@ -318,7 +313,8 @@ impl File {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ENOSPC`, `EOPNOTSUPP` where the file system
-    /// cannot, `EINVAL` for an empty range.
+    /// cannot, `EINVAL` for an empty range. [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond
+    /// 2^63 - 1.
     ///
     /// # Cancellation
     /// It may have been done, or a part of it.
@@ -339,6 +335,7 @@ impl File {
     }
 
     async fn fallocate(&self, range: Range<u64>, mode: i32) -> Result<()> {
+        refuse_above(OFFSET, "a range of a file to an offset", range.start.max(range.end))?;
         let len = range.end.saturating_sub(range.start);
         let fallocate = Fallocate { file: Rc::clone(&self.fd), offset: range.start, len, mode };
         ask(fallocate).await.map_err(|e| Error::io("cannot change the blocks of a file", e))
@@ -349,22 +346,17 @@ impl File {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ESPIPE` for a pipe.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that begins beyond 2^63 - 1.
     ///
     /// # Cancellation
     /// Safe; advice changes no byte.
     pub async fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
-        let advice = match advice {
-            Advice::Normal => libc::POSIX_FADV_NORMAL,
-            Advice::Sequential => libc::POSIX_FADV_SEQUENTIAL,
-            Advice::Random => libc::POSIX_FADV_RANDOM,
-            Advice::WillNeed => libc::POSIX_FADV_WILLNEED,
-            Advice::DontNeed => libc::POSIX_FADV_DONTNEED,
-        };
+        let advice = advice.as_raw();
         // The entry's length has 32 bits: a longer range is told in steps, and "to the end", whatever that is, by 0.
-        const FARTHEST: u64 = i64::MAX as u64;
         let Range { start: mut offset, end } = range;
-        while offset < end.min(FARTHEST) {
-            let len = if end >= FARTHEST { 0 } else { (end - offset).min(1 << 30) as u32 };
+        refuse_above(OFFSET, "a range of a file from an offset", offset)?;
+        while offset < end.min(OFFSET) {
+            let len = if end >= OFFSET { 0 } else { (end - offset).min(1 << 30) as u32 };
             ask(Advise { file: Rc::clone(&self.fd), offset, len, advice })
                 .await
                 .map_err(|e| Error::io("cannot advise on a file", e))?;
@@ -382,6 +374,14 @@ impl File {
         if let Ok(fd) = Rc::try_unwrap(self.fd) {
             Core::with(|core| core.close(fd));
         }
+    }
+}
+
+/// Refuses an offset that would mean something else to the kernel; the buffer comes back either way.
+fn may_be_at<B>(offset: u64, what: &'static str, buf: B) -> Result<B, BufError<B>> {
+    match refuse_above(OFFSET, what, offset) {
+        Ok(()) => Ok(buf),
+        Err(e) => Err(BufError::new(e, buf)),
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! # let name = format!("annulus-doc-{}", std::process::id());
 //! # annulus::Runtime::builder().cores("all".parse()?).pool_bytes(1 << 20).build()?.run(move || {
-//! # let name = format!("{name}-{}", annulus::core::index());
+//! # let name = format!("{name}-{}", annulus::cores::index());
 //! # async move {
 //! let dir = Dir::open(std::env::temp_dir()).await?;
 //! let file = dir.open_beneath(&name, OpenOptions::new().write(true).create(true)).await?;
@@ -25,6 +25,7 @@
 //! # Ok::<(), annulus::Error>(())
 //! ```
 
+mod advice;
 mod dir;
 mod direct;
 mod file;
@@ -32,9 +33,10 @@ mod open;
 mod residency;
 mod stat;
 
+pub use advice::Advice;
 pub use dir::{Dir, DirEntry};
 pub use direct::Alignment;
-pub use file::{Advice, File};
+pub use file::File;
 pub use open::OpenOptions;
 pub(crate) use residency::{cached, has_cachestat};
 pub use stat::{FileKind, Stat};

@@ -20,6 +20,7 @@ use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
 use crate::core::ask::polled_again;
 use crate::error::os;
+use crate::limits::{INT, refuse_above};
 use crate::op::poll::Ready;
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
@@ -90,7 +91,7 @@ impl<F: Family> Connection<F> {
     /// Closes the connection.
     pub async fn into_owned_fd(self) -> Result<(OwnedFd, Vec<Lease>)> {
         self.socket().must_be_sound()?;
-        let came = self.quiesce().await;
+        let chunks = self.quiesce().await;
         let socket = self.into_socket();
         // The kernel tells an error once, and it has told us (a receive or a send). It tells the end of a stream as often as it is asked.
         if let Some(errno) = socket.over().flatten().or(socket.cut_off()) {
@@ -107,12 +108,12 @@ impl<F: Family> Connection<F> {
                     fd
                 }
                 Err(e) => {
-                    shared.see_out();
+                    shared.reap_lent_blocks();
                     return Err(Error::io("cannot duplicate a socket that is still in use", os(e)));
                 }
             },
         };
-        Ok((fd, came))
+        Ok((fd, chunks))
     }
 
     /// Ends the connection by a reset: the peer learns that it was cut, bytes that were not sent are thrown away, and those that
@@ -256,8 +257,9 @@ impl<F: Family, S: Side> Connection<F, S> {
     /// `net.core.rmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// What `setsockopt(2)` says; [`ErrorKind::Input`] for more than 2^31 - 1 bytes.
     pub fn set_recv_buffer_size(&self, bytes: usize) -> Result<()> {
+        refuse_above(INT, "a receive buffer", bytes as u64)?;
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket().fd(), bytes))
     }
 
@@ -274,8 +276,9 @@ impl<F: Family, S: Side> Connection<F, S> {
     /// `net.core.wmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// What `setsockopt(2)` says; [`ErrorKind::Input`] for more than 2^31 - 1 bytes.
     pub fn set_send_buffer_size(&self, bytes: usize) -> Result<()> {
+        refuse_above(INT, "a send buffer", bytes as u64)?;
         set("SO_SNDBUF", sockopt::set_socket_send_buffer_size(self.socket().fd(), bytes))
     }
 

@@ -1,16 +1,17 @@
 //! TCP connections: how they are made, and the options that only they have (`tcp(7)`).
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
+use rustix::net::{SocketFlags, SocketType, bind, getpeername, getsockname, ipproto, socket_with, sockopt};
 
 use super::connection::{Connection, got, set};
 use super::family::{Both, Reader, Side, Tcp, Writer};
 use super::listener::{ListenOptions, Listener};
 use super::op::connect::Connect;
-use super::sys;
+use super::{sys, zero_copy};
 use crate::core::ask::ask;
 use crate::error::os;
 use crate::place::Place;
@@ -43,7 +44,9 @@ impl TcpStream {
     /// Connects to `address`. Linux 5.5 (`connect(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address.
+    /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address. `ECONNREFUSED` also
+    /// when the port is this machine's, nobody listens on it, and the kernel has taken the very same for this end: then the
+    /// connection would be one with itself (simultaneous open, RFC 9293 section 3.5), which gives back what is sent.
     ///
     /// # Cancellation
     /// Safe: a connection that is made after the future was dropped is closed.
@@ -84,7 +87,31 @@ async fn connect(from: Option<SocketAddr>, address: SocketAddr) -> Result<TcpStr
         bind_to(&socket, from)?;
     }
     let socket = ask(Connect::new(socket, place.to_any()?)).await.map_err(failed)?;
+    refuse_itself(&socket, address)?;
     Ok(TcpStream::from_fd(socket))
+}
+
+/// Refuses a connection to `address` whose two ends are one.
+fn refuse_itself(socket: &OwnedFd, address: SocketAddr) -> Result<()> {
+    // Who has gone already has no address, and will say so.
+    let Ok(local) = getsockname(socket).and_then(SocketAddr::try_from) else { return Ok(()) };
+    if local.port() != address.port() {
+        return Ok(());
+    }
+    // Not `address`: connecting to 0.0.0.0 leads to a loopback address.
+    match getpeername(socket).map(|peer| peer.map(SocketAddr::try_from)) {
+        Ok(Some(Ok(peer))) if peer == local => {}
+        _ => return Ok(()),
+    }
+    let what =
+        format!("cannot connect to {address}: nobody listens there, and the connection has met itself");
+    let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+    // A close would leave the port in TIME-WAIT, and keep from it whoever is to listen there.
+    let error = match zero_copy::disconnect(socket.as_fd()) {
+        Ok(()) => refused,
+        Err(e) => e,
+    };
+    Err(Error::io(what, error))
 }
 
 fn bind_to(socket: &OwnedFd, from: SocketAddr) -> Result<()> {

@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::groups::Ask;
 use crate::error::os;
+use crate::limits::{INT, refuse_above};
 use crate::net::op::send::Send;
 use crate::net::op::send_to::SendTo;
 use crate::place::Place;
@@ -234,8 +235,9 @@ impl UdpSocket {
     /// `net.core.rmem_max`. A small datagram takes some 800 bytes of it.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// What `setsockopt(2)` says; [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.
     pub fn set_recv_buffer_size(&self, bytes: usize) -> Result<()> {
+        refuse_above(INT, "a receive buffer", bytes as u64)?;
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket.fd(), bytes))
     }
 
@@ -243,8 +245,9 @@ impl UdpSocket {
     /// `net.core.wmem_max`.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// What `setsockopt(2)` says; [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.
     pub fn set_send_buffer_size(&self, bytes: usize) -> Result<()> {
+        refuse_above(INT, "a send buffer", bytes as u64)?;
         set("SO_SNDBUF", sockopt::set_socket_send_buffer_size(self.socket.fd(), bytes))
     }
 }

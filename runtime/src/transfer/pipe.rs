@@ -9,7 +9,7 @@ use std::task::Waker;
 use rustix::pipe::{SpliceFlags, splice};
 
 use crate::core::Core;
-use crate::core::ask::{Asked, ask};
+use crate::core::ask::{InFlight, ask};
 use crate::core::pipe_pool::{Ends, PipePool};
 use crate::error::os;
 use crate::net::SocketFd;
@@ -75,13 +75,18 @@ impl Pipe {
     }
 
     /// Asks the ring to splice into the pipe from a socket, once it is readable. The answer is to be [counted](Self::filled).
-    pub(super) fn ask_to_fill(self: &Rc<Self>, core: &Core, from: SocketFd, waker: &Waker) -> Asked<Fill> {
-        Asked::new(core, self.to_fill(from, None, self.size()), waker)
+    pub(super) fn ask_to_fill(self: &Rc<Self>, core: &Core, from: SocketFd, waker: &Waker) -> InFlight<Fill> {
+        InFlight::new(core, self.to_fill(from, None, self.size()), waker)
     }
 
     /// Asks the ring to splice out of the pipe, once the socket has room. The answer is to be [counted](Self::emptied).
-    pub(super) fn ask_to_empty(self: &Rc<Self>, core: &Core, into: SocketFd, waker: &Waker) -> Asked<Empty> {
-        Asked::new(core, self.to_empty(into, false), waker)
+    pub(super) fn ask_to_empty(
+        self: &Rc<Self>,
+        core: &Core,
+        into: SocketFd,
+        waker: &Waker,
+    ) -> InFlight<Empty> {
+        InFlight::new(core, self.to_empty(into, false), waker)
     }
 
     fn to_fill<I>(self: &Rc<Self>, from: I, offset: Option<u64>, len: usize) -> Splice<I, WriteEnd> {

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::pipe_pool::is_lack;
 use crate::fs::{File, cached};
+use crate::limits::{OFFSET, refuse_above};
 use crate::net::op::send::Send;
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, SocketFd, Writes};
@@ -60,7 +61,8 @@ impl From<SendFileError> for Error {
 /// The pages are the page cache's own: whoever changes the file before the peer has read may change what it reads.
 ///
 /// # Errors
-/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out shorter.
+/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out shorter;
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond 2^63 - 1, of which nothing was sent.
 ///
 /// # Cancellation
 /// An unknown part has left: the stream refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that
@@ -81,17 +83,18 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         socket.has_failed(&e);
         Error::io("sending a file failed", e)
     };
-    let turn = socket.write_turn().await.map_err(failed(0))?;
+    refuse_above(OFFSET, "a range of a file to an offset", range.start.max(range.end)).map_err(failed(0))?;
+    let permit = socket.write_permit().await.map_err(failed(0))?;
     let pipe = match Pipe::take() {
         Ok(pipe) => pipe,
         Err(e) if is_lack(&e) => {
             let mut sent = 0;
             let result = copy(socket, file, range, &mut sent).await;
-            turn.done();
+            permit.done();
             return result.map(|()| sent).map_err(|e| failed(sent)(stopped(e)));
         }
         Err(e) => {
-            turn.done();
+            permit.done();
             return Err(failed(0)(Error::io("cannot make a pipe for the transfer", e)));
         }
     };
@@ -100,7 +103,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         Road::Inline => transfer.inline().await,
         Road::Ring => transfer.ring().await,
     };
-    turn.done();
+    permit.done();
     result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(stopped(e)))
 }
 

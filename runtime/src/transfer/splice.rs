@@ -10,6 +10,7 @@ use super::pipe::now;
 use crate::core::ask::ask;
 use crate::error::os;
 use crate::fs::{File, cached};
+use crate::limits::{OFFSET, refuse_above};
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, Reads, Writes};
 use crate::op::poll::{PollOnce, Ready};
@@ -94,7 +95,7 @@ impl<'a> From<(&'a File, u64)> for Target<'a> {
 /// [`ErrorKind::Io`] with the system's reason (`EPIPE`: every reader of the pipe has gone, or the peer);
 /// those of a connection that bytes are taken from are told by its later receives too;
 /// `EAGAIN` when a TCP socket claims to be readable and gives nothing, as it does before an urgent byte (receive that
-/// instead); [`ErrorKind::Input`] when neither end is a pipe; [`ErrorKind::WritePoisoned`] as for sends.
+/// instead); [`ErrorKind::Input`] when neither end is a pipe, and for an offset above 2^63 - 1; [`ErrorKind::WritePoisoned`] as for sends.
 ///
 /// # Cancellation
 /// Between pipes and sockets: safe, a future that was not ready has moved nothing. With a file: an unknown number of
@@ -108,6 +109,9 @@ pub async fn splice<'a>(
     let failed = |e| Error::io("splice failed", e);
     let len = len.min(1 << 30);
     let mut fruitless = 0;
+    let from_offset = if let Origin::File(_, offset) = from { offset } else { 0 };
+    let into_offset = if let Sink::File(_, offset) = into { offset } else { 0 };
+    refuse_above(OFFSET, "a splice at an offset", from_offset.max(into_offset))?;
     // The kernel tells an error once.
     if let Origin::Socket(socket) = from
         && let Some(Some(errno)) = socket.over()
@@ -131,14 +135,14 @@ pub async fn splice<'a>(
                 by_ring(pipe_end(pipe.shared_fd()), None, file_end(file), Some(offset), len).await
             }
             (Origin::Pipe(_), _) | (_, Sink::Pipe(_)) => {
-                let turn = match into {
-                    Sink::Socket(socket) => Some(socket.write_turn().await?),
+                let permit = match into {
+                    Sink::Socket(socket) => Some(socket.write_permit().await?),
                     _ => None,
                 };
                 let moved = now(from.fd(), None, into.fd(), len, false);
                 // Nothing is under way: whoever is dropped while it waits leaves the stream whole.
-                if let Some(turn) = turn {
-                    turn.done();
+                if let Some(permit) = permit {
+                    permit.done();
                 }
                 moved
             }

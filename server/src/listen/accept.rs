@@ -22,7 +22,7 @@ pub(crate) async fn accept<F: Family>(
     limits: &Rc<Limits>,
     mut welcome: impl FnMut(Connection<F>, Place),
 ) -> annulus::Result<()> {
-    let end = async { first_of(annulus::core::stopping(), closing.wait()).await };
+    let end = async { first_of(annulus::cores::stopping(), closing.wait()).await };
     let mut end = std::pin::pin!(end);
     let listener = if limits.make_wait() { listener.one_by_one() } else { listener };
     // One that has no place yet: served first when there is one, and not lost at the end.

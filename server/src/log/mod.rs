@@ -16,6 +16,7 @@ mod repeats;
 mod sink;
 mod writer;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) use diagnostics::{begin, filter, on_core, say, speak_as, start_tracing};
@@ -31,11 +32,32 @@ pub(crate) fn reopen() {
     access::reopen();
 }
 
+/// Whether the counts of the logs are told at the end.
+static COUNTS_AT_END: AtomicBool = AtomicBool::new(false);
+
+/// Has [`end`] tell what was counted: only then nothing waits to be written.
+pub(crate) fn tell_counts_at_end() {
+    COUNTS_AT_END.store(true, Ordering::Relaxed);
+}
+
 /// Writes all that is logged, and waits for it as long as somebody takes it. Call it last.
 pub(crate) fn end() {
     // The access log tells of its troubles in the other one.
     access::end(PATIENCE, DISK_PATIENCE);
+    if COUNTS_AT_END.load(Ordering::Relaxed) {
+        counted().iter().for_each(|line| say(line));
+    }
     diagnostics::end(PATIENCE, DISK_PATIENCE);
+}
+
+/// What each log has counted, a line each.
+pub(crate) fn counted() -> Vec<String> {
+    let (diagnostics, access) = counts();
+    let line = |(name, counts): (&str, LogCounts)| {
+        let LogCounts { logged, written, dropped } = counts;
+        format!("log {name} logged={logged} written={written} dropped={dropped}")
+    };
+    [("stderr", diagnostics)].into_iter().chain(access.map(|counts| ("access", counts))).map(line).collect()
 }
 
 /// What the log on standard error has counted, and the access log, if there is one.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::core::Core;
-use crate::core::ask::{Asked, Finished};
+use crate::core::ask::{Finished, InFlight};
 use crate::error::os;
 use crate::net::SocketFd;
 use crate::net::socket::Socket;
@@ -22,15 +22,15 @@ pub(super) fn receive(from: &Socket, into: &mut [u8]) -> Result<usize, Option<io
     }
 }
 
-pub(super) fn asked<T: Operation>(operation: T, cx: &Context<'_>) -> Asked<T> {
-    Core::with(|core| Asked::new(core, operation, cx.waker()))
+pub(super) fn asked<T: Operation>(operation: T, cx: &Context<'_>) -> InFlight<T> {
+    Core::with(|core| InFlight::new(core, operation, cx.waker()))
 }
 
-pub(super) fn wait(socket: &Rc<Socket>, ready: Ready, cx: &Context<'_>) -> Asked<PollOnce<SocketFd>> {
+pub(super) fn wait(socket: &Rc<Socket>, ready: Ready, cx: &Context<'_>) -> InFlight<PollOnce<SocketFd>> {
     asked(PollOnce { fd: SocketFd(Rc::clone(socket)), ready }, cx)
 }
 
-pub(super) fn poll_asked<T: Operation>(asked: &mut Asked<T>, cx: &Context<'_>) -> Poll<T::Output> {
+pub(super) fn poll_asked<T: Operation>(asked: &mut InFlight<T>, cx: &Context<'_>) -> Poll<T::Output> {
     Core::with(|core| asked.poll(core, cx.waker())).map(|finished| match finished {
         Finished::Whole(output) => output,
         Finished::Early(_) => unreachable!("{} has no notification", T::NAME),

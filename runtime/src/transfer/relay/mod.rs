@@ -193,6 +193,11 @@ impl Work {
     }
 
     fn poll(&mut self, sides: [&Rc<Socket>; 2], cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        if self.looks.is_none()
+            && let Some(end) = self.refuse_poisoned(sides)
+        {
+            return Poll::Ready(end);
+        }
         loop {
             self.poll_directions(sides, cx);
             if !self.state.is_done() {
@@ -207,6 +212,16 @@ impl Work {
                 Err(limit) => return Poll::Ready(self.end(sides, Some(limit))),
             }
         }
+    }
+
+    /// The end of a relay to a side of which an unknown part has left.
+    fn refuse_poisoned(&mut self, sides: [&Rc<Socket>; 2]) -> Option<RelayEnd> {
+        let (side, error) = sides
+            .iter()
+            .enumerate()
+            .find_map(|(side, socket)| Some((side, socket.must_be_sound().err()?)))?;
+        (0..2).for_each(|side| self.state.refused(side));
+        Some(RelayEnd { cause: failure_of(side), result: Err(error), ..self.end(sides, None) })
     }
 
     /// Polls both until neither has changed what the other is to do.
@@ -253,8 +268,7 @@ impl Work {
     }
 
     fn failed(&mut self, side: Side, error: io::Error) {
-        let cause = if side == 0 { RelayCause::FailedA } else { RelayCause::FailedB };
-        self.failed.get_or_insert_with(|| Box::new((cause, error)));
+        self.failed.get_or_insert_with(|| Box::new((failure_of(side), error)));
     }
 
     /// Looks at the figures when it is time, or when the state has changed. True: the directions are to be polled again.
@@ -322,6 +336,10 @@ impl Work {
         let copied = self.directions.iter().map(|direction| direction.copied).sum();
         RelayEnd { a_to_b: self.state.given(0), b_to_a: self.state.given(1), copied, cause, result }
     }
+}
+
+fn failure_of(side: Side) -> RelayCause {
+    if side == 0 { RelayCause::FailedA } else { RelayCause::FailedB }
 }
 
 fn timed_out(cause: RelayCause, what: &'static str) -> (RelayCause, Result<()>) {

@@ -128,10 +128,16 @@ pub(super) fn reopen() {
     }
 }
 
-/// Writes what is queued, as [`Writer::end`] does.
+/// Writes what is queued, as [`Writer::end`] does, and tells of what could not be.
 pub(super) fn end(patience: Duration, disk_patience: Duration) {
     if let Some((writer, _)) = WRITER.get() {
-        writer.end(patience, disk_patience);
+        let left = writer.end(patience, disk_patience);
+        if left > 0 {
+            tracing::warn!(
+                log = "access",
+                "{left} lines of the access log were not written: nobody takes them"
+            );
+        }
     }
 }
 

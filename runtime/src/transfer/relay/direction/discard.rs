@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Direction, Failure, InFlight, Joint, Manner, Watch};
+use super::{Direction, Failure, Joint, Manner, Waits, Watch};
 use crate::core::Core;
 use crate::net::sys::delivery;
 use crate::op::poll::Ready;
@@ -25,9 +25,9 @@ impl Direction {
             return Poll::Ready(Failure::Source(end.map(io::Error::from_raw_os_error)));
         }
         loop {
-            if let InFlight::Readable(polled) = &mut self.in_flight {
+            if let Waits::Readable(polled) = &mut self.waits {
                 let polled = ready!(poll_asked(polled, cx));
-                self.in_flight = InFlight::Nothing;
+                self.waits = Waits::Nothing;
                 if let Err(e) = polled {
                     return Poll::Ready(Failure::Source(Some(e)));
                 }
@@ -39,7 +39,7 @@ impl Direction {
                     Err(end) => return Poll::Ready(Failure::Source(end)),
                 }
             }
-            self.in_flight = InFlight::Readable(wait(io.from, Ready::Read, cx));
+            self.waits = Waits::Readable(wait(io.from, Ready::Read, cx));
         }
     }
 
@@ -51,8 +51,7 @@ impl Direction {
         state: &mut State,
         cx: &mut Context<'_>,
     ) -> Option<(Side, io::Error)> {
-        let is_blocked =
-            matches!(self.in_flight, InFlight::Writable(_) | InFlight::Send(..) | InFlight::Empty(_));
+        let is_blocked = matches!(self.waits, Waits::Writable(_) | Waits::Send(..) | Waits::Empty(_));
         match &mut self.watch {
             Watch::Off if is_blocked => {
                 self.watch = Watch::Armed(wait(io.from, Ready::Gone, cx));

@@ -19,7 +19,7 @@ use super::bursts::Bursts;
 use super::calls::{asked, poll_asked};
 use super::state::{Side, State, Step};
 use crate::core::Core;
-use crate::core::ask::Asked;
+use crate::core::ask::InFlight;
 use crate::net::SocketFd;
 use crate::net::op::send::Send;
 use crate::net::socket::Socket;
@@ -51,20 +51,20 @@ enum Manner {
 }
 
 /// What the kernel was asked for.
-enum InFlight {
+enum Waits {
     Nothing,
-    Readable(Asked<PollOnce<SocketFd>>),
-    Writable(Asked<PollOnce<SocketFd>>),
+    Readable(InFlight<PollOnce<SocketFd>>),
+    Writable(InFlight<PollOnce<SocketFd>>),
     /// A send, and how many bytes of the buffer had left before it.
-    Send(Asked<Send<Vec<u8>>>, usize),
-    Fill(Asked<Fill>),
-    Empty(Asked<Empty>),
+    Send(InFlight<Send<Vec<u8>>>, usize),
+    Fill(InFlight<Fill>),
+    Empty(InFlight<Empty>),
 }
 
 /// The look-out for the failure of a source from which nothing is taken.
 enum Watch {
     Off,
-    Armed(Asked<PollOnce<SocketFd>>),
+    Armed(InFlight<PollOnce<SocketFd>>),
     /// It has spoken: nothing more is to be learned.
     Spoken,
 }
@@ -81,7 +81,7 @@ pub(super) enum Failure {
 pub(super) struct Direction {
     step: Step,
     manner: Manner,
-    in_flight: InFlight,
+    waits: Waits,
     watch: Watch,
     /// A poll has promised something to take.
     is_promised: bool,
@@ -99,7 +99,7 @@ impl Direction {
             step: Step::Carry,
             // What was received before the relay goes first.
             manner: Manner::Quieting,
-            in_flight: InFlight::Nothing,
+            waits: Waits::Nothing,
             watch: Watch::Off,
             is_promised: false,
             bursts: Bursts::default(),
@@ -120,7 +120,7 @@ impl Direction {
             let step = state.next(io.d);
             if step != self.step {
                 // What was under way is for nobody any more.
-                self.in_flight = InFlight::Nothing;
+                self.waits = Waits::Nothing;
                 self.pipe = None;
                 self.rest = Vec::new();
                 self.step = step;
@@ -163,7 +163,7 @@ impl Direction {
                     from: 0,
                     flags: 0,
                 };
-                self.in_flight = InFlight::Send(asked(send, cx), 0);
+                self.waits = Waits::Send(asked(send, cx), 0);
                 continue;
             }
             if self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
@@ -189,34 +189,34 @@ impl Direction {
         state: &mut State,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        match std::mem::replace(&mut self.in_flight, InFlight::Nothing) {
-            InFlight::Nothing => return Poll::Ready(Ok(())),
-            InFlight::Readable(mut asked) => match poll_asked(&mut asked, cx) {
-                Poll::Pending => self.in_flight = InFlight::Readable(asked),
+        match std::mem::replace(&mut self.waits, Waits::Nothing) {
+            Waits::Nothing => return Poll::Ready(Ok(())),
+            Waits::Readable(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Readable(asked),
                 Poll::Ready(polled) => {
                     self.is_promised = true;
                     return Poll::Ready(polled.map_err(|e| Failure::Source(Some(e))));
                 }
             },
-            InFlight::Writable(mut asked) => match poll_asked(&mut asked, cx) {
-                Poll::Pending => self.in_flight = InFlight::Writable(asked),
+            Waits::Writable(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Writable(asked),
                 Poll::Ready(polled) => return Poll::Ready(polled.map_err(Failure::Target)),
             },
-            InFlight::Send(mut asked, from) => match poll_asked(&mut asked, cx) {
-                Poll::Pending => self.in_flight = InFlight::Send(asked, from),
+            Waits::Send(mut asked, from) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Send(asked, from),
                 Poll::Ready((sent, buf)) => {
                     return Poll::Ready(self.sent(io, state, cx, sent, buf, from).map_err(Failure::Target));
                 }
             },
-            InFlight::Fill(mut asked) => match poll_asked(&mut asked, cx) {
-                Poll::Pending => self.in_flight = InFlight::Fill(asked),
+            Waits::Fill(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Fill(asked),
                 Poll::Ready(answer) => {
                     let filled = self.pipe.as_ref().expect("it is being filled").filled(answer);
                     return Poll::Ready(self.filled(io, state, filled));
                 }
             },
-            InFlight::Empty(mut asked) => match poll_asked(&mut asked, cx) {
-                Poll::Pending => self.in_flight = InFlight::Empty(asked),
+            Waits::Empty(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Empty(asked),
                 Poll::Ready(answer) => {
                     let emptied = self.pipe.as_ref().expect("it is being emptied").emptied(answer);
                     return Poll::Ready(self.emptied(io, state, emptied).map_err(Failure::Target));
@@ -242,7 +242,7 @@ impl Direction {
         let from = from + n;
         if from < buf.len() {
             let send = Send { socket: Rc::clone(io.into), buf, from, flags: 0 };
-            self.in_flight = InFlight::Send(asked(send, cx), from);
+            self.waits = Waits::Send(asked(send, cx), from);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::Context;
 
-use super::{Direction, Failure, InFlight, Joint, Manner};
+use super::{Direction, Failure, Joint, Manner, Waits};
 use crate::core::Core;
 use crate::core::pipe_pool::is_lack;
 use crate::net::SocketFd;
@@ -33,7 +33,7 @@ impl Direction {
                     None => {}
                 }
                 if !self.is_promised {
-                    self.in_flight = InFlight::Readable(wait(io.from, Ready::Read, cx));
+                    self.waits = Waits::Readable(wait(io.from, Ready::Read, cx));
                     return Ok(());
                 }
                 match Pipe::take() {
@@ -57,7 +57,7 @@ impl Direction {
                 self.filled(io, state, filled)
             }
             Road::Ring => {
-                self.in_flight = InFlight::Fill(Core::with(|core| {
+                self.waits = Waits::Fill(Core::with(|core| {
                     pipe.ask_to_fill(core, SocketFd(Rc::clone(io.from)), cx.waker())
                 }));
                 Ok(())
@@ -99,13 +99,13 @@ impl Direction {
             Road::Inline => {
                 let emptied = pipe.empty_now(io.into.fd(), false);
                 if emptied.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
-                    self.in_flight = InFlight::Writable(wait(io.into, Ready::Write, cx));
+                    self.waits = Waits::Writable(wait(io.into, Ready::Write, cx));
                 }
                 Core::with(|core| core.budget.spend());
                 self.emptied(io, state, emptied)
             }
             Road::Ring => {
-                self.in_flight = InFlight::Empty(Core::with(|core| {
+                self.waits = Waits::Empty(Core::with(|core| {
                     pipe.ask_to_empty(core, SocketFd(Rc::clone(io.into)), cx.waker())
                 }));
                 Ok(())

@@ -1,0 +1,30 @@
+//! How a file will be read.
+
+/// How a file will be read (`posix_fadvise(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Advice {
+    /// In no known way.
+    Normal,
+    /// From front to back: the kernel reads further ahead.
+    Sequential,
+    /// Here and there: it does not read ahead.
+    Random,
+    /// Soon: it begins to read now.
+    WillNeed,
+    /// Not again: pages that need not be written are dropped from the page cache.
+    DontNeed,
+}
+
+impl Advice {
+    /// `POSIX_FADV_*`.
+    pub(super) fn as_raw(self) -> i32 {
+        match self {
+            Advice::Normal => libc::POSIX_FADV_NORMAL,
+            Advice::Sequential => libc::POSIX_FADV_SEQUENTIAL,
+            Advice::Random => libc::POSIX_FADV_RANDOM,
+            Advice::WillNeed => libc::POSIX_FADV_WILLNEED,
+            Advice::DontNeed => libc::POSIX_FADV_DONTNEED,
+        }
+    }
+}
