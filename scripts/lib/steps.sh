@@ -5,7 +5,7 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt shellcheck clippy msrv doc test unprivileged embed guest deny)
+STEPS=(fmt shellcheck clippy msrv doc test hostile unprivileged embed guest deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck numactl util-linux procps jq qemu-system-x86)
 
@@ -51,6 +51,14 @@ step_doc() {
 step_test() {
     build_tests
     ANNULUS_BIN=$TARGET/debug/annulus cargo test --workspace --no-fail-fast
+}
+
+# The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.
+step_hostile() {
+    build_tests
+    local programs
+    mapfile -t programs < <(test_programs runtime | grep -v '/annulus-[0-9a-f]*$')
+    scripts/lib/hostile "${programs[@]}"
 }
 
 # The tests that touch the kernel, once more as a user whom pipe, memlock and mbind limits bind, as they do not bind root.
