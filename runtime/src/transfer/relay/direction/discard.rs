@@ -17,7 +17,7 @@ impl Direction {
     /// Takes what comes and throws it away, until the end comes.
     pub(super) fn discard(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<Failure> {
         if self.manner != Manner::Bulk {
-            ready!(Core::with(|core| io.from.poll_quiet(core, cx)));
+            ready!(self.poll_quiet(io, cx));
             while Core::with(|core| io.from.take_chunk(core)).is_some() {}
             self.manner = Manner::Bulk;
         }

@@ -83,6 +83,8 @@ pub(super) struct Direction {
     manner: Manner,
     waits: Waits,
     watch: Watch,
+    /// The place among those that wait to receive, when another waker waits already: the relay has moved to another task.
+    reading: Option<u64>,
     /// A poll has promised something to take.
     is_promised: bool,
     bursts: Bursts,
@@ -101,6 +103,7 @@ impl Direction {
             manner: Manner::Quieting,
             waits: Waits::Nothing,
             watch: Watch::Off,
+            reading: None,
             is_promised: false,
             bursts: Bursts::default(),
             pipe: None,

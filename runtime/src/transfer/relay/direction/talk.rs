@@ -21,7 +21,7 @@ impl Direction {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         let polled = Core::with(|core| {
-            let polled = io.from.poll_recv(core, cx);
+            let polled = io.from.poll_recv(core, cx, &mut self.reading);
             if polled.is_pending() && io.from.is_starved() {
                 if core.fairness.is_starving(core) {
                     return None;
@@ -36,7 +36,9 @@ impl Direction {
             self.manner = Manner::Quieting;
             return Poll::Ready(Ok(()));
         };
-        let chunk = match ready!(polled) {
+        let polled = ready!(polled);
+        io.from.wait_is_over(&mut self.reading);
+        let chunk = match polled {
             Ok(Some(chunk)) => chunk,
             Ok(None) => return Poll::Ready(Err(Failure::Source(None))),
             Err(e) => return Poll::Ready(Err(Failure::Source(Some(e)))),
@@ -59,7 +61,7 @@ impl Direction {
         state: &mut State,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        ready!(Core::with(|core| io.from.poll_quiet(core, cx)));
+        ready!(self.poll_quiet(io, cx));
         self.manner = Manner::Bulk;
         while let Some(chunk) = Core::with(|core| io.from.take_chunk(core)) {
             state.took(io.d, chunk.len() as u64);
@@ -88,5 +90,12 @@ impl Direction {
         state.took(io.d, n as u64);
         self.rest.extend_from_slice(&found[..n]);
         Ok(n > 0)
+    }
+
+    /// Ready when no receive is armed.
+    pub(super) fn poll_quiet(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(Core::with(|core| io.from.poll_quiet(core, cx, &mut self.reading)));
+        io.from.wait_is_over(&mut self.reading);
+        Poll::Ready(())
     }
 }
