@@ -82,7 +82,7 @@ impl Totals {
 /// The limits of a listener on one core.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    args: LimitArgs,
+    args: Cell<LimitArgs>,
     totals: Arc<Totals>,
     here: Cell<usize>,
     /// The task that accepts, while it waits.
@@ -93,22 +93,29 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Place {
     limits: Rc<Limits>,
+    /// In the count over all cores.
+    is_counted: bool,
     client: Option<IpAddr>,
 }
 
 impl Limits {
     pub(crate) fn new(args: LimitArgs, totals: Arc<Totals>) -> Rc<Self> {
-        Rc::new(Self { args, totals, here: Cell::new(0), waiting: RefCell::default() })
+        Rc::new(Self { args: Cell::new(args), totals, here: Cell::new(0), waiting: RefCell::default() })
+    }
+
+    /// Other limits hold from now on. Connections that are there already are in the total only if there was one before.
+    pub(crate) fn set(&self, args: LimitArgs) {
+        self.args.set(args);
     }
 
     /// Whether connections may have to wait: then they are to be accepted one by one.
     pub(crate) fn make_wait(&self) -> bool {
-        self.args.max_connections.is_some() || self.args.max_connections_per_core.is_some()
+        self.args.get().max_connections.is_some() || self.args.get().max_connections_per_core.is_some()
     }
 
     /// Whether it matters from whom a connection comes.
     pub(crate) fn ask_for_client(&self) -> bool {
-        self.args.max_connections_per_client.is_some()
+        self.args.get().max_connections_per_client.is_some()
     }
 
     /// A place for one connection, once there is one. It is to be [claimed](Self::claim) for the client.
@@ -131,22 +138,23 @@ impl Limits {
     }
 
     fn try_place(self: &Rc<Self>) -> Option<Place> {
-        if self.args.max_connections_per_core.is_some_and(|most| self.here.get() >= most) {
+        if self.args.get().max_connections_per_core.is_some_and(|most| self.here.get() >= most) {
             return None;
         }
-        if let Some(most) = self.args.max_connections {
+        let most = self.args.get().max_connections;
+        if let Some(most) = most {
             let one_more = |all| (all < most).then_some(all + 1);
             self.totals.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
         }
         self.here.set(self.here.get() + 1);
-        Some(Place { limits: Rc::clone(self), client: None })
+        Some(Place { limits: Rc::clone(self), is_counted: most.is_some(), client: None })
     }
 }
 
 impl Place {
     /// Counts it as one of `client`. False if that one has as many as it may have.
     pub(crate) fn claim(&mut self, client: IpAddr) -> bool {
-        let Some(most) = self.limits.args.max_connections_per_client else { return true };
+        let Some(most) = self.limits.args.get().max_connections_per_client else { return true };
         let may = self.limits.totals.enter(client, most);
         if may {
             self.client = Some(client);
@@ -159,7 +167,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let limits = &self.limits;
         limits.here.set(limits.here.get() - 1);
-        if limits.args.max_connections.is_some() {
+        if self.is_counted {
             limits.totals.all.fetch_sub(1, Ordering::AcqRel);
         }
         if let Some(client) = self.client {

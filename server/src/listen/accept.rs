@@ -24,10 +24,12 @@ pub(crate) async fn accept<F: Family>(
 ) -> annulus::Result<()> {
     let end = async { first_of(annulus::cores::stopping(), closing.wait()).await };
     let mut end = std::pin::pin!(end);
-    let listener = if limits.make_wait() { listener.one_by_one() } else { listener };
     // One that has no place yet: served first when there is one, and not lost at the end.
     let mut waits = None;
     loop {
+        if limits.make_wait() {
+            listener.one_by_one();
+        }
         let next = async {
             if waits.is_none() {
                 waits = Some(listener.accept().await?);
@@ -55,7 +57,6 @@ pub(crate) struct Closing {
 
 impl Closing {
     /// Sets it, for good.
-    #[allow(dead_code, reason = "for the reload, which comes next")]
     pub(crate) fn set(&self) {
         self.is_set.set(true);
         let waiting = self.waiting.borrow_mut().take();

@@ -2,6 +2,8 @@
 
 pub(crate) mod generation;
 pub(crate) mod on_core;
+pub(crate) mod reload;
+pub(crate) mod times;
 
 use std::rc::Rc;
 
@@ -49,6 +51,15 @@ impl Service {
         match (self, listener) {
             (Service::Relay(relay), AnyListener::Tcp(listener)) => relay.prepare(listener),
             _ => Ok(()),
+        }
+    }
+
+    /// Another one has taken its place for new connections: those that it has shall not stay for ever.
+    pub(crate) fn supersede(&self) {
+        match self {
+            Service::Files(sites) => sites.supersede(),
+            // A relayed connection is its two ends' own.
+            Service::Relay(_) => {}
         }
     }
 

@@ -1,11 +1,12 @@
 //! The root task of a core: opens its listeners, accepts from all of them, ends in order.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use annulus::net::{Family, Listener};
@@ -14,17 +15,17 @@ use super::Service;
 use super::generation::Generation;
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
-use crate::limits::Limits;
+use crate::limits::{LimitArgs, Limits, Totals};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
-use crate::listen::endpoint::{AnyListener, Endpoint};
+use crate::listen::endpoint::{AnyListener, Endpoint, EndpointId};
 use crate::log;
 use crate::log::access::{AccessLog, Client};
 
 /// What the cores of a process have in common when they start.
 pub(crate) struct Start {
-    generation: Generation,
+    generation: Arc<Generation>,
     /// How many cores listen already.
     listening: AtomicUsize,
     /// Called once every core accepts from every listener.
@@ -33,15 +34,17 @@ pub(crate) struct Start {
 
 impl Start {
     /// With `generation`; `when_all_listen` is called on a core.
-    pub(crate) fn new(generation: Generation, when_all_listen: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        generation: Arc<Generation>,
+        when_all_listen: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         Start { generation, listening: AtomicUsize::new(0), when_all_listen: Box::new(when_all_listen) }
     }
 }
 
 /// A listener's place on this core.
 struct Entrance {
-    #[allow(dead_code, reason = "for the reload, which comes next")]
-    endpoint: Arc<Endpoint>,
+    id: EndpointId,
     /// What is done with the next connection.
     service: RefCell<Rc<Service>>,
     closing: Closing,
@@ -54,6 +57,19 @@ struct CoreState {
     entrances: RefCell<Vec<Rc<Entrance>>>,
     connections: Rc<ConnectionCount>,
     accepting: Rc<Accepting>,
+    /// A generation that is ready to be gone over to.
+    prepared: RefCell<Option<Prepared>>,
+}
+
+/// A generation with its services, of which no connection has been served yet.
+struct Prepared {
+    generation: Arc<Generation>,
+    services: Vec<Rc<Service>>,
+}
+
+thread_local! {
+    /// What this thread's core has open. The root task keeps it.
+    static CURRENT: RefCell<Weak<CoreState>> = const { RefCell::new(Weak::new()) };
 }
 
 /// The root task of one core.
@@ -67,8 +83,11 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
         entrances: RefCell::default(),
         connections: Rc::default(),
         accepting: Rc::default(),
+        prepared: RefCell::default(),
     });
-    state.apply(&start.generation).await?;
+    CURRENT.with(|current| current.replace(Rc::downgrade(&state)));
+    state.prepare(Arc::clone(&start.generation)).await?;
+    state.commit()?;
     if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::cores::count() {
         descriptors::must_do_for_clients(annulus::cores::count())?;
         (start.when_all_listen)();
@@ -78,39 +97,112 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     Ok(())
 }
 
+impl Entrance {
+    /// Has `service` serve new connections from now on.
+    fn serve_by(&self, service: Rc<Service>) {
+        let before = self.service.replace(service);
+        before.supersede();
+    }
+}
+
+/// Makes ready to go over to `generation`, on the current core.
+///
+/// # Errors
+/// What a service of it needs and cannot have: nothing has changed.
+pub(crate) async fn prepare(generation: Arc<Generation>) -> Result<(), Failure> {
+    current()?.prepare(generation).await
+}
+
+/// Goes over to what was prepared, on the current core.
+///
+/// # Errors
+/// A new listener cannot be opened. All else is in force.
+pub(crate) fn commit() -> Result<(), Failure> {
+    current()?.commit()
+}
+
+/// Forgets what was prepared, on the current core.
+pub(crate) fn abandon() {
+    if let Ok(state) = current() {
+        drop(state.prepared.take());
+    }
+}
+
+/// What is counted for a listener over all cores, also when the configuration is read anew.
+fn totals_of(listener: EndpointId) -> Arc<Totals> {
+    static TOTALS: LazyLock<Mutex<HashMap<EndpointId, std::sync::Weak<Totals>>>> =
+        LazyLock::new(Mutex::default);
+    let mut all = TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = all.get(&listener).and_then(std::sync::Weak::upgrade);
+    known.unwrap_or_else(|| {
+        all.retain(|_, totals| totals.strong_count() > 0);
+        let totals = Arc::default();
+        all.insert(listener, Arc::downgrade(&totals));
+        totals
+    })
+}
+
+fn current() -> Result<Rc<CoreState>, Failure> {
+    let state = CURRENT.with(|current| current.borrow().upgrade());
+    state.ok_or_else(|| Failure::new(Kind::Failed, "the core has come to its end"))
+}
+
 impl CoreState {
-    /// Makes the services of a generation, and then opens what it listens on.
-    async fn apply(self: &Rc<Self>, generation: &Generation) -> Result<(), Failure> {
+    /// Makes the services of a generation.
+    async fn prepare(&self, generation: Arc<Generation>) -> Result<(), Failure> {
         let road = generation.config.program.ring.road;
         let mut services = Vec::new();
         for listener in &generation.config.listeners {
             services.push(Rc::new(Service::new(&listener.service, road, &self.access).await?));
         }
-        for (i, (service, endpoints)) in services.into_iter().zip(&generation.endpoints).enumerate() {
-            let limits = Limits::new(generation.config.listeners[i].args.limits, generation.totals(i));
-            for endpoint in endpoints {
-                self.open(endpoint, &service, &limits)?;
+        drop(self.prepared.replace(Some(Prepared { generation, services })));
+        Ok(())
+    }
+
+    /// Goes over to the generation that was prepared: new connections of listeners that stay are served by it, new listeners are opened, those
+    /// that have gone are closed, and what the kernel had accepted for them is served as before.
+    fn commit(self: &Rc<Self>) -> Result<(), Failure> {
+        let Some(Prepared { generation, services }) = self.prepared.take() else { return Ok(()) };
+        let mut result = Ok(());
+        for ((service, ids), listener) in
+            services.into_iter().zip(&generation.ids).zip(&generation.config.listeners)
+        {
+            for id in ids {
+                if let Some(entrance) = self.entrance(*id) {
+                    entrance.limits.set(listener.args.limits);
+                    entrance.serve_by(Rc::clone(&service));
+                } else if let Some(endpoint) = generation.new.get(id) {
+                    // What is counted for all of them goes by the name of the first.
+                    let limits = (ids[0], listener.args.limits);
+                    result = result.and(self.open(*id, endpoint, &service, limits));
+                }
             }
         }
-        Ok(())
+        let gone = |entrance: &&Rc<Entrance>| !generation.ids.iter().flatten().any(|id| *id == entrance.id);
+        let gone: Vec<Rc<Entrance>> = self.entrances.borrow().iter().filter(gone).cloned().collect();
+        gone.iter().for_each(|entrance| entrance.closing.set());
+        result
+    }
+
+    fn entrance(&self, id: EndpointId) -> Option<Rc<Entrance>> {
+        self.entrances.borrow().iter().find(|entrance| entrance.id == id).cloned()
     }
 
     /// Accepts from an endpoint from now on.
     fn open(
         self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
+        id: EndpointId,
+        endpoint: &Endpoint,
         service: &Rc<Service>,
-        limits: &Rc<Limits>,
+        (listener, limits): (EndpointId, LimitArgs),
     ) -> Result<(), Failure> {
-        let entrance = Rc::new(Entrance {
-            endpoint: Arc::clone(endpoint),
-            service: RefCell::new(Rc::clone(service)),
-            closing: Closing::default(),
-            limits: Rc::clone(limits),
-        });
-        self.entrances.borrow_mut().push(Rc::clone(&entrance));
+        let service = RefCell::new(Rc::clone(service));
+        let closing = Closing::default();
+        let limits = Limits::new(limits, totals_of(listener));
+        let entrance = Rc::new(Entrance { id, service, closing, limits });
         let listener = endpoint.listener()?;
-        service.prepare(&listener)?;
+        entrance.service.borrow().prepare(&listener)?;
+        self.entrances.borrow_mut().push(Rc::clone(&entrance));
         match listener {
             AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
             AnyListener::Unix(listener) => self.spawn_accepting(listener, entrance),
