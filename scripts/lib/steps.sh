@@ -5,7 +5,11 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
+<<<<<<< HEAD
+STEPS=(fmt shellcheck layers clippy msrv doc test unprivileged embed guest deny)
+=======
 STEPS=(fmt shellcheck clippy msrv doc test hostile unprivileged embed guest deny)
+>>>>>>> 7d9245c27be35c3ffd8be4857b3e2dc1519746d9
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck numactl util-linux procps jq qemu-system-x86)
 
@@ -21,6 +25,12 @@ step_shellcheck() {
     shellcheck --version | sed -n 2p
     shellcheck --external-sources "${scripts[@]}"
     echo "${#scripts[@]} scripts"
+}
+
+# The arrows between the files of the library point down, circles are few, files short and comments narrow: layers/src.
+step_layers() {
+    cargo test -q -p annulus-layers
+    cargo run -q -p annulus-layers
 }
 
 step_clippy() {
