@@ -41,6 +41,9 @@ struct Next {
     endpoints: NextEndpoints,
 }
 
+/// What came of reading a file: the lines say why nothing has changed.
+type WasRead = Result<Box<Next>, Vec<String>>;
+
 /// Configurations, one after the other.
 pub(super) struct Changes {
     source: Option<Arc<Source>>,
@@ -55,7 +58,7 @@ pub(super) struct Changes {
     again: bool,
     /// What each member begins with.
     first: Vec<(Vec<u8>, Vec<OwnedFd>)>,
-    read: (Sender<Result<Box<Next>, Vec<String>>>, Receiver<Result<Box<Next>, Vec<String>>>),
+    read: (Sender<WasRead>, Receiver<WasRead>),
     wake: Members,
 }
 

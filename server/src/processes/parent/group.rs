@@ -24,6 +24,9 @@ use crate::processes::orders::{Down, Up};
 use crate::service::times::Times;
 use crate::signals::{Signal, Signals};
 
+/// Where answers go, and from how many they still come.
+type UnderWay = (Sender<(NodeId, Vec<u8>)>, usize);
+
 /// The members that live, and how far they have come.
 pub(super) struct ProcessGroup<'a> {
     members: Vec<Process>,
@@ -42,8 +45,8 @@ pub(super) struct ProcessGroup<'a> {
     changes: Changes,
     /// Questions of other threads.
     questions: Asked,
-    /// Those that are under way: where the answers go, and from how many they still come.
-    under_way: HashMap<u64, (Sender<(NodeId, Vec<u8>)>, usize)>,
+    /// Those that are under way, by their number.
+    under_way: HashMap<u64, UnderWay>,
     next_question: u64,
 }
 
