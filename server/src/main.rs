@@ -13,6 +13,7 @@ mod lifecycle;
 mod lingering_close;
 mod listen;
 mod log;
+mod metrics;
 mod numa_bench;
 mod options;
 mod processes;
