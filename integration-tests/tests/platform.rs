@@ -43,6 +43,33 @@ fn bad_input_is_told_before_a_bad_platform() {
     ended.one_line(2);
 }
 
+/// What would be found out with the first client is found out at the start.
+///
+/// Seen to fail: without the look, where the program starts, and answers with heads and no bodies.
+#[test]
+fn a_call_that_serving_takes_and_a_filter_refuses_is_exit_code_3_and_named() {
+    let tree = Tree::new();
+    let upstream = Upstream::echo();
+    let calls = [
+        (libc::SYS_splice, "splice"),
+        (libc::SYS_pipe2, "pipe2"),
+        (libc::SYS_openat2, "openat2"),
+        (libc::SYS_sendto, "sendto"),
+        (libc::SYS_io_uring_enter, "io_uring_enter"),
+    ];
+    for (call, name) in calls {
+        for launch in [Launch::serve(tree.root()), Launch::proxy(upstream.addr())] {
+            let ended = launch.refused(&[call], libc::EPERM).run();
+            let line = ended.one_line(3);
+            assert!(line.contains(name) && line.contains("seccomp profile"), "{name}: {line:?}");
+        }
+        let doctor = Launch::new().arg("doctor").refused(&[call], libc::EPERM).run();
+        assert_eq!(doctor.code(), 3, "{doctor:#?}");
+        let said = doctor.out.iter().any(|line| line.starts_with("FAIL") && line.contains(name));
+        assert!(said, "{name}: {doctor:#?}");
+    }
+}
+
 /// Docker's default profile without CAP_SYS_NICE, but for io_uring.
 #[test]
 fn refused_memory_policies_cost_placement_and_nothing_else() {

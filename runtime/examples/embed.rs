@@ -84,7 +84,7 @@ pub(crate) fn run(
 
 async fn on_the_core(mut ends: Ends, until_ctrl_c: bool) -> annulus::Result<()> {
     let tell = |event: String| ends.events.send(event).map_err(Error::other);
-    tell(format!("the core runs on CPU {}", annulus::core::cpu()))?;
+    tell(format!("the core runs on CPU {}", annulus::cores::cpu()))?;
     while let Some(Question { path, answer }) = ends.questions.recv().await {
         // Each by itself: a slow disk keeps nobody else waiting.
         annulus::spawn(async move {

@@ -123,7 +123,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     Runtime::builder().cores(cores).build()?.run(move || async move {
         let listener = TcpListener::bind(address)?;
-        if annulus::core::index() == 0 {
+        if annulus::cores::index() == 0 {
             eprintln!("listening on {}", listener.local_addr());
         }
         loop {

@@ -14,7 +14,7 @@ use annulus::net::{TcpListener, TcpStream};
 use annulus::numa::plan::CoreSelection;
 use annulus::signal::{Signal, Signals, block_before_threads};
 use annulus::time::timeout;
-use annulus::{Runtime, core};
+use annulus::{Runtime, cores};
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Bytes, Incoming};
@@ -44,7 +44,7 @@ async fn serve(stream: TcpStream) {
     let mut http = http1::Builder::new();
     let connection = http.timer(HyperTimer).serve_connection(Io::new(stream), service_fn(answer));
     let mut connection = pin!(connection);
-    let ended = match select(connection.as_mut(), pin!(core::stopping())).await {
+    let ended = match select(connection.as_mut(), pin!(cores::stopping())).await {
         Either::Left((ended, _)) => ended,
         Either::Right(_) => {
             connection.as_mut().graceful_shutdown();
@@ -60,7 +60,7 @@ async fn serve(stream: TcpStream) {
 async fn stop_on_signal() -> annulus::Result<()> {
     let signal = Signals::new(&ENDS)?.recv().await?;
     eprintln!("ending: {signal}");
-    core::handle().stop();
+    cores::handle().stop();
     Ok(())
 }
 
@@ -73,13 +73,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Runtime::builder().cores(cores).build()?.run(move || async move {
         let listener = TcpListener::bind(address)?;
         let mut signal = None;
-        if core::index() == 0 {
+        if cores::index() == 0 {
             signal = Some(annulus::spawn(stop_on_signal()));
             eprintln!("listening on {}", listener.local_addr());
         }
         // Nothing is ever sent: the receiver is told when the last connection has dropped its sender.
         let (open, all_closed) = bounded::<Infallible>(1);
-        while let Either::Left((stream, _)) = select(pin!(listener.accept()), pin!(core::stopping())).await {
+        while let Either::Left((stream, _)) = select(pin!(listener.accept()), pin!(cores::stopping())).await {
             let (stream, open) = (stream?, open.clone());
             annulus::spawn(async move {
                 serve(stream).await;
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         drop((listener, open, signal));
         if timeout(GRACE, all_closed.recv()).await.is_err() {
-            eprintln!("core {}: connections are cut off", core::index());
+            eprintln!("core {}: connections are cut off", cores::index());
         }
         Ok(())
     })?;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use annulus::channel::{Sender, bounded};
-use annulus::core::{self, submit_to};
+use annulus::cores::{self, submit_to};
 use annulus::numa::plan::CoreSelection;
 use annulus::{Error, ErrorKind, Result, Runtime};
 
@@ -20,17 +20,17 @@ fn main() -> Result<()> {
         return Err(Error::new(ErrorKind::Input, "two cores are needed; name two CPUs"));
     }
     runtime.run(move || async move {
-        if core::index() != 0 {
+        if cores::index() != 0 {
             // This core does what it is sent.
-            core::stopping().await;
+            cores::stopping().await;
             return Ok(());
         }
-        if let Some(other) = core::neighbours().iter().find(|other| other.core == 1) {
-            println!("from CPU {} to CPU {}: {}", core::cpu(), other.cpu, other.proximity);
+        if let Some(other) = cores::neighbours().iter().find(|other| other.core == 1) {
+            println!("from CPU {} to CPU {}: {}", cores::cpu(), other.cpu, other.proximity);
         }
         report("submit_to", rounds, by_submit(rounds).await?);
         report("channel", rounds, by_channel(rounds).await?);
-        core::handle().stop();
+        cores::handle().stop();
         Ok(())
     })
 }

@@ -158,7 +158,12 @@ impl From<annulus_numa::Error> for Error {
             _ => ErrorKind::Io,
         };
         // Its line holds its cause already.
-        Self::new(kind, e.to_string())
+        match e.io_error().and_then(io::Error::raw_os_error) {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                Self::new(ErrorKind::Platform, format!("{e}; raise RLIMIT_NOFILE (ulimit -n)"))
+            }
+            _ => Self::new(kind, e.to_string()),
+        }
     }
 }
 

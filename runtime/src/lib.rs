@@ -49,7 +49,7 @@
 //! | bytes moved without a copy | [`transfer`] |
 //! | buffers | [`buf`] |
 //! | time | [`time`] |
-//! | other cores, other threads | [`core`], [`Handle`], [`spawn_blocking`] |
+//! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
 //! | to find your way from tokio, monoio or Seastar | [`guide`] |
 //!
@@ -58,10 +58,10 @@
 //! | you want to know | ask | what it costs while you do not |
 //! |---|---|---|
 //! | what will be, and what is in force | [`Runtime::report`], [`Running::report`] | nothing |
-//! | what the cores do | [`Running::counters`], [`core::counters`] | they are always on: plain loads and stores |
+//! | what the cores do | [`Running::counters`], [`cores::counters`] | they are always on: plain loads and stores |
 //! | which task keeps its core from all else | [`Running::stalls`], [`Builder::report_stalls`] | 5 to 10 instructions a poll |
 //! | how long polls take, and how busy a core is | [`Builder::measure_polls`], [`Builder::measure_time`] | a branch a poll |
-//! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a turn of the loop (and what a turn is for takes thousands), nothing a poll |
+//! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a tick of the loop (and what a tick is for takes thousands), nothing a poll |
 //!
 //! The instructions were counted by `scripts/instructions`, beside some 260 for a poll that yields, 780 for a task spawned and
 //! awaited, and 5,200 for 100 bytes to another task and back.
@@ -69,14 +69,14 @@
 //! # What holds everywhere
 //!
 //! - **A core's things stay on their core.** Tasks, sockets and files are not `Send`; what crosses is what is `Send`, by
-//!   [`core::submit_to`] and channels. Functions of this crate panic on a thread that is no core's, and say so.
+//!   [`cores::submit_to`] and channels. Functions of this crate panic on a thread that is no core's, and say so.
 //! - **Dropping a future is always sound**, and each says under "Cancellation" what it means. Receiving and accepting lose
 //!   nothing by it.
 //! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it. What an operation still
 //!   brings after its future was dropped (its buffer, a descriptor, a connection) is dropped then, on its own core, in a
-//!   later turn; a panic of its destructor is logged.
+//!   later tick; a panic of its destructor is logged.
 //! - **A core must not block, least of all on itself.** What its tasks ask of the kernel, the close of a connection that they
-//!   drop and the wake of another core leave at the end of the core's turn, when the tasks that are ready have been polled. A
+//!   drop and the wake of another core leave at the end of the core's tick, when the tasks that are ready have been polled. A
 //!   task that blocks its thread until something comes of that ([`std::thread::JoinHandle::join`], a `recv` of `std::sync::mpsc`,
 //!   a `read` of a peer's socket) waits for ever. Await it, or let [`spawn_blocking`] wait.
 //! - **Errors** ([`Error`]) say what failed, on what, and what to do; operations that took a buffer give it back with the
@@ -91,10 +91,12 @@
 mod block_on;
 pub mod blocking;
 pub mod buf;
+mod calls;
 pub mod channel;
 pub mod compat;
 mod contained;
-pub mod core;
+mod core;
+pub mod cores;
 mod error;
 pub mod fs;
 pub mod guide;
@@ -121,6 +123,7 @@ pub use crate::core::placement::PlacementPolicy;
 pub use crate::metrics::counters::Counters;
 pub use crate::metrics::histogram::Histogram;
 pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
+pub use calls::refused_calls;
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use launch::{
     Builder, CoreReport, Forecast, Observer, RegionReport, Report, Running, Runtime, Stall, WorkerReport,

@@ -32,8 +32,8 @@ use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::pipe_pool::{Ends, make};
 use crate::error::os;
+use crate::op::limits::{INT, refuse_above};
 use crate::op::poll::{PollOnce, Ready};
-use crate::op::room::{INT, refuse_above};
 use crate::{Error, Result, task};
 
 /// Makes a pipe of the kernel's usual size, 64 KiB (`pipe2(2)`, Linux 2.6.27).
@@ -125,7 +125,7 @@ impl PipeReader {
         // Before the bytes are taken: after that there must be no await in which they could be dropped.
         task::consume_budget().await;
         loop {
-            let read = rustix::io::read(&self.fd, buf.room()).map(|(filled, _)| filled.len());
+            let read = rustix::io::read(&self.fd, buf.spare_capacity()).map(|(filled, _)| filled.len());
             match read.map_err(os) {
                 Ok(n) => {
                     // SAFETY: read(2) has filled the first `n` bytes of the room.

@@ -10,7 +10,7 @@
 //! fn main() -> annulus::Result<()> {
 //!     signal::block_before_threads(&[Signal::INTERRUPT, Signal::TERMINATE])?;
 //!     annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
-//!         if annulus::core::index() == 0 {
+//!         if annulus::cores::index() == 0 {
 //!             let signals = Signals::new(&[Signal::INTERRUPT, Signal::TERMINATE])?;
 //! #           rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
 //!             let signal = signals.recv().await?;

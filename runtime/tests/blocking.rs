@@ -26,7 +26,7 @@ fn a_closure_runs_on_its_node_and_not_as_the_core_does() {
     let (policy, blocked) = (inherited_policy(), sigpipe_is_blocked());
     let (core, here, there) = on_one_core(|| async {
         assert!(sigpipe_is_blocked());
-        let core = annulus::core::cpu();
+        let core = annulus::cores::cpu();
         let here = thread::current().id();
         let there = spawn_blocking(|| {
             (thread::current().id(), affinity_of_current().unwrap(), inherited_policy(), sigpipe_is_blocked())

@@ -1,5 +1,5 @@
 //! One completion for several receive buffers (`Builder::bundles`), alone and with incremental buffers. Where the kernel cannot,
-//! what is looked at is that the bytes come all the same. `parts.rs` has what holds in every way of receiving.
+//! what is looked at is that the bytes come all the same. `fragments.rs` has what holds in every way of receiving.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use annulus::buf::Lease;
 use annulus::net::{TcpListener, TcpStream};
 use annulus::time::timeout;
-use annulus::{Builder, core, spawn, yield_now};
+use annulus::{Builder, cores, spawn, yield_now};
 use common::{on_one_core_of, one_cpu};
 
 /// Bytes of a receive buffer.
@@ -121,7 +121,7 @@ fn a_long_stream_comes_byte_for_byte() {
             let (stream, client) = pair(&listener).await?;
             let writer = send(client, 1, much());
             let leases = receive(&stream, 1, much(), 5).await?;
-            let counters = core::counters();
+            let counters = cores::counters();
             println!("{leases} leases, {} completions, {} turns", counters.cqes, counters.turns);
             writer.join().unwrap();
             Ok(())
@@ -144,14 +144,14 @@ fn a_completion_tells_of_several_buffers() {
             while rustix::io::ioctl_fionread(&stream).unwrap() < (BUFFERS * BUFFER) as u64 {
                 yield_now().await;
             }
-            let before = core::counters().cqes;
+            let before = cores::counters().cqes;
             let mut got = 0;
             while got < BUFFERS * BUFFER {
                 let lease = next(&stream).await?.expect("bytes");
                 assert!(*lease == *Pattern::new(2).at(got, lease.len()), "wrong after {got} bytes");
                 got += lease.len();
             }
-            let cqes = core::counters().cqes - before;
+            let cqes = cores::counters().cqes - before;
             assert!(cqes <= 3, "{cqes} completions for {BUFFERS} buffers");
             Ok(())
         });
@@ -176,7 +176,7 @@ fn two_streams_share_sixteen_buffers() {
                 task.await.expect("no panic")?;
             }
             writers.into_iter().for_each(|writer| writer.join().unwrap());
-            while core::counters().recv_buffers_out > 0 {
+            while cores::counters().recv_buffers_out > 0 {
                 yield_now().await;
             }
             Ok(())
@@ -227,14 +227,14 @@ fn a_stream_that_nobody_reads_takes_64_buffers_at_most() {
             let pusher = thread::spawn(move || while client.write_all(&[1; 1 << 16]).is_ok() {});
             let taken = next(&stream).await?;
             // It ends by itself, or is held back before.
-            while core::counters().recv_bytes < 512 << 10 && core::counters().recv_held_back == 0 {
+            while cores::counters().recv_bytes < 512 << 10 && cores::counters().recv_held_back == 0 {
                 yield_now().await;
             }
             // It may be cancelled meanwhile, and is not armed again.
             for _ in 0..1000 {
                 yield_now().await;
             }
-            let out = core::counters().recv_buffers_out;
+            let out = cores::counters().recv_buffers_out;
             assert!(out <= 65, "{out} buffers are out");
             drop(taken);
             drop(stream);

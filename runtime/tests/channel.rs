@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use std::thread;
 
 use annulus::channel::{Sender, TryRecvError, TrySendError, bounded, oneshot};
-use annulus::core::submit_to;
+use annulus::cores::submit_to;
 use common::{idle_cores, must_end, on_one_core, one_cpu, two_idle_cores};
 
 struct Dropped(Arc<AtomicUsize>);
@@ -295,7 +295,7 @@ fn a_send_that_was_begun_on_a_core_may_go_on_elsewhere() {
                     theirs.send(number).await.unwrap();
                 }
             });
-            // As many as a poll may, and then it waits for its next turn.
+            // As many as a poll may, and then it waits for its next tick.
             let waits = send.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             let (done, gone) = oneshot();
             annulus::spawn(async move {

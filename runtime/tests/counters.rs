@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use annulus::channel::{Sender, bounded};
-use annulus::core::counters;
+use annulus::cores::counters;
 use annulus::fs::{File, OpenOptions};
 use annulus::net::{TcpListener, TcpStream, UdpSocket};
 use annulus::numa::topology::Proximity;
@@ -20,7 +20,7 @@ use annulus::transfer::{Road, relay, send_file};
 use annulus::{Counters, Result, spawn, yield_now};
 use common::{Scratch, idle_cores, on_one_core, one_cpu, two_idle_cores};
 
-/// A task that waits is not polled again in the same turn, and counters are told when it ends.
+/// A task that waits is not polled again in the same tick, and counters are told when it ends.
 async fn end_turn() {
     annulus::time::sleep(Duration::from_millis(1)).await;
 }
@@ -61,7 +61,7 @@ fn submissions_completions_and_system_calls_are_counted_one_by_one() {
         end_turn().await;
         let after = counters();
         assert_eq!((after.sqes - before.sqes, after.cqes - before.cqes), (20, 20), "{after}");
-        // Each is one enter at least; each enter and each turn is one of its histogram.
+        // Each is one enter at least; each enter and each tick is one of its histogram.
         let (enters, turns) = (after.enters - before.enters, after.turns - before.turns);
         assert!((20..=64).contains(&enters), "{enters} enters");
         assert_eq!(after.sqes_per_enter.count() - before.sqes_per_enter.count(), enters);
@@ -89,14 +89,14 @@ fn operations_in_flight_are_a_level() {
         end_turn().await;
         let before = counters().operations;
         let receives = sockets.map(|socket| spawn(async move { socket.recv().await.map(drop) }));
-        // Each is armed when its task is polled, which on a slow machine may be in two turns.
+        // Each is armed when its task is polled, which on a slow machine may be in two ticks.
         while counters().operations < before + 2 {
             end_turn().await;
         }
         end_turn().await;
         assert_eq!(counters().operations, before + 2);
         drop(receives);
-        // Cancelling them takes a turn or two.
+        // Cancelling them takes a tick or two.
         while counters().operations != before {
             end_turn().await;
         }
@@ -157,7 +157,7 @@ fn wakes_of_another_core_are_counted_by_how_near_it_is() {
     let (class, there): (usize, Sender<Waker>) = running
         .handle()
         .submit_to_blocking(1, async || {
-            let class = match annulus::core::neighbours()[0].proximity {
+            let class = match annulus::cores::neighbours()[0].proximity {
                 Proximity::SameCore => 0,
                 Proximity::SameCache => 1,
                 Proximity::SameNode => 2,

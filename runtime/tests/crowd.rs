@@ -79,7 +79,7 @@ fn a_thousand_readers_finish_beside_a_stream_that_nobody_reads() {
                 address_tx.send(listener.local_addr()).expect("the test waits");
                 let ignored = listener.accept().await?;
                 assert!(ignored.recv().await?.is_some(), "armed by one receive, and never read again");
-                while annulus::core::counters().recv_held_back == 0 {
+                while annulus::cores::counters().recv_held_back == 0 {
                     annulus::yield_now().await;
                 }
                 echo(listener, clients).await?;
@@ -114,7 +114,7 @@ fn a_thousand_readers_finish_beside_a_stream_that_nobody_reads() {
 /// What lies in a socket when its first receive is armed comes at once, in as many buffers as there are: the stream has them
 /// all before it can be switched off.
 ///
-/// Seen to fail: without `make_room` at the end of the turn the second client is never served.
+/// Seen to fail: without `make_room` at the end of the tick the second client is never served.
 #[test]
 fn a_stream_that_had_every_buffer_gives_them_up_and_loses_nothing() {
     const LEN: usize = 1 << 20;
@@ -144,7 +144,7 @@ fn a_stream_that_had_every_buffer_gives_them_up_and_loses_nothing() {
                 check(&first);
                 echo(listener, 1).await?;
                 drop(first);
-                let now = annulus::core::counters();
+                let now = annulus::cores::counters();
                 assert!(now.recv_spilt > 0, "there were buffers for both: the test shows nothing: {now}");
                 while let Some(chunk) = ignored.recv().await? {
                     check(&chunk);
@@ -235,7 +235,7 @@ fn streams_that_press_all_the_time_take_turns() {
 /// Seen to fail: with the depth never lowered 256 stay in the ring, and with nothing taken from the stack it never ends.
 #[test]
 fn a_small_load_goes_round_few_buffers_and_a_burst_finds_the_others() {
-    let ready = || annulus::core::counters().recv_buffers_ready;
+    let ready = || annulus::cores::counters().recv_buffers_ready;
     on_one_core_of(Runtime::builder().pool_bytes(4 << 20).pool_limit(4 << 20), move || async move {
         let (near, far) = UnixStream::pair()?;
         let mut message = vec![7; 100];
@@ -255,7 +255,7 @@ fn a_small_load_goes_round_few_buffers_and_a_burst_finds_the_others() {
             readers.push(spawn(async move { reader.recv().await }));
             writers.push(writer);
         }
-        while annulus::core::counters().operations < 200 {
+        while annulus::cores::counters().operations < 200 {
             annulus::yield_now().await;
         }
         for (writer, i) in writers.iter_mut().zip(0u8..) {
@@ -276,7 +276,7 @@ fn a_small_load_goes_round_few_buffers_and_a_burst_finds_the_others() {
 #[test]
 fn a_ring_that_was_found_empty_is_filled_from_the_stack() {
     const LEN: usize = 96 << 10;
-    let counters = annulus::core::counters;
+    let counters = annulus::cores::counters;
     on_one_core_of(Runtime::builder().pool_bytes(8 << 20).pool_limit(8 << 20), move || async move {
         let (near, far) = UnixStream::pair()?;
         let mut message = vec![7; 100];

@@ -14,7 +14,7 @@ fn kernel() -> (u32, u32) {
 #[test]
 fn features_follow_the_kernel() {
     let running = Runtime::builder().pool_bytes(1 << 20).build().unwrap().start(|| async {
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     });
     let running = running.unwrap();

@@ -49,7 +49,7 @@ fn a_file_is_copied_where_no_pipe_can_be_had() {
         let errno = refused.and_then(|e| e.io_error()?.raw_os_error());
         assert_eq!(errno, Some(libc::EMFILE), "the limit did not hold: the test shows nothing");
         assert_eq!(sent.expect("copied"), LEN);
-        let counters = annulus::core::counters();
+        let counters = annulus::cores::counters();
         assert_eq!((counters.file_bytes_copied, counters.pipes_made), (LEN, 0));
         drop(stream);
         let got = annulus::spawn_blocking(move || reader.join().unwrap()).await.expect("no panic");
@@ -91,7 +91,7 @@ fn a_relay_copies_where_no_pipe_can_be_had() {
         let end = relay(a, b, Road::Inline).await;
         setrlimit(Resource::Nofile, limit).unwrap();
         end.result?;
-        let counters = annulus::core::counters();
+        let counters = annulus::cores::counters();
         let inline = counters.relay_bytes_inline;
         assert_eq!((counters.relay_bytes_copied, inline, counters.pipes_made), (LEN as u64 + 10, 0, 0));
         let ends = annulus::spawn_blocking(move || (sends.join().unwrap(), takes.join().unwrap())).await;
@@ -132,11 +132,11 @@ fn a_relay_that_gets_no_pipe_goes_back_to_messages() {
             });
             let relaying = annulus::spawn(relay(a, b, road));
             told.await.expect("bulk arrives");
-            let before = annulus::core::counters().recv_bytes;
+            let before = annulus::cores::counters().recv_bytes;
             let end = relaying.await.expect("no panic");
             setrlimit(Resource::Nofile, limit).unwrap();
             end.result?;
-            let counters = annulus::core::counters();
+            let counters = annulus::cores::counters();
             let received = (counters.recv_bytes - before) as usize;
             // A few are received otherwise before the relay has seen that it is bulk no more.
             assert!(received >= (ROUNDS - 10) * MESSAGE, "{received} bytes by {road}");
@@ -168,12 +168,12 @@ fn accepting_recovers_when_descriptors_come_back() {
         });
         // Some rests of 20 ms, then there are descriptors again.
         let begin = Instant::now();
-        while annulus::core::counters().accept_backoffs < 3 || begin.elapsed() < Duration::from_millis(100) {
+        while annulus::cores::counters().accept_backoffs < 3 || begin.elapsed() < Duration::from_millis(100) {
             annulus::time::sleep(Duration::from_millis(1)).await;
         }
-        let rests = annulus::core::counters().accept_backoffs as u128;
+        let rests = annulus::cores::counters().accept_backoffs as u128;
         assert!(rests <= begin.elapsed().as_millis() / 20 + 1, "{rests} rests in {:?}", begin.elapsed());
-        assert_eq!(annulus::core::counters().accepts, 0, "the limit did not hold: the test shows nothing");
+        assert_eq!(annulus::cores::counters().accepts, 0, "the limit did not hold: the test shows nothing");
         setrlimit(Resource::Nofile, limit).unwrap();
         served.await.expect("no panic")?;
         let read = thread::spawn(move || {

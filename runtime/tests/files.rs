@@ -337,13 +337,13 @@ fn a_name_in_memory_is_opened_without_the_ring() {
         let dir = Dir::open(&root).await?;
         dir.open_beneath("file", OpenOptions::new()).await?;
         annulus::yield_now().await;
-        let before = annulus::core::counters().sqes;
+        let before = annulus::cores::counters().sqes;
         for _ in 0..100 {
             dir.open_beneath("file", OpenOptions::new()).await?;
         }
         let e = dir.open_beneath("file/of/a/file", OpenOptions::new()).await.unwrap_err();
         assert_eq!(errno(&e), Some(libc::ENOTDIR));
-        let sqes = annulus::core::counters().sqes - before;
+        let sqes = annulus::cores::counters().sqes - before;
         assert!(sqes < 100, "{sqes} SQEs");
         Ok(())
     });

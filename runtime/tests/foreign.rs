@@ -155,12 +155,12 @@ fn a_subscriber_that_panics_over_a_cores_span_ends_all_cores() {
     for at in [At::NewSpan, At::Enter, At::Exit, At::Close] {
         let armed = Armed::at(Some(at));
         let ended = outcome(|| async {
-            if annulus::core::index() == 0 {
+            if annulus::cores::index() == 0 {
                 // Spans of the test's own are told as well; here only those of the core count.
                 return Ok(());
             }
-            annulus::core::handle().stop();
-            annulus::core::stopping().await;
+            annulus::cores::handle().stop();
+            annulus::cores::stopping().await;
             Ok(())
         });
         assert!(armed.has_gone_off(), "{at:?}");
@@ -242,7 +242,7 @@ fn payloads_whose_destructors_panic_end_in_their_task() {
 #[test]
 fn a_root_whose_payload_panics_ends_all_cores() {
     let _armed = Armed::at(None);
-    let first = |index| annulus::core::index() == index;
+    let first = |index| annulus::cores::index() == index;
     let future = outcome(move || async move {
         if first(0) {
             std::panic::panic_any(Again(2));
@@ -361,7 +361,7 @@ fn on_own_core(f: impl AsyncFn(Running) + Send + Sync + Clone + 'static) -> bool
         .build()
         .unwrap()
         .start(move || {
-            let last = annulus::core::index() + 1 == annulus::core::count();
+            let last = annulus::cores::index() + 1 == annulus::cores::count();
             let rx = last.then(|| rx.lock().unwrap().take()).flatten();
             let f = f.clone();
             async move {

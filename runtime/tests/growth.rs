@@ -15,7 +15,7 @@ use annulus::buf::Block;
 use annulus::net::TcpListener;
 use annulus::numa::region::{Region, Rung};
 use annulus::numa::thread::{affinity_of_current, spawn_pinned};
-use annulus::{Builder, ErrorKind, PlacementPolicy, Report, Runtime, core, spawn, yield_now};
+use annulus::{Builder, ErrorKind, PlacementPolicy, Report, Runtime, cores, spawn, yield_now};
 
 const POOL: usize = 256 << 10;
 const LIMIT: usize = 1 << 20;
@@ -43,7 +43,7 @@ where
             async move {
                 let kept = work.await?;
                 tx.send(()).expect("the test waits");
-                core::stopping().await;
+                cores::stopping().await;
                 drop(kept);
                 annulus::Ok(())
             }
@@ -82,7 +82,7 @@ fn streams_that_find_no_buffer_get_more() {
         for (i, (lease, ..)) in kept.iter().enumerate() {
             assert!(lease.iter().all(|byte| *byte == i as u8));
         }
-        assert!(core::counters().pool_grown_bytes >= (STREAMS as u64 - 16) * 8192);
+        assert!(cores::counters().pool_grown_bytes >= (STREAMS as u64 - 16) * 8192);
         Ok(kept)
     });
     assert!(report.is_home(), "{report}");
@@ -141,10 +141,10 @@ fn nothing_grows_for_a_stream_that_has_gone() {
         let stream = listener.accept().await?;
         let mut starves = Box::pin(async move { stream.recv().await });
         // It is woken by the lack, and the stream goes in the very turn, before the pool is asked for more.
-        let before = core::counters().recv_starved;
+        let before = cores::counters().recv_starved;
         poll_fn(|cx| {
             assert!(starves.as_mut().poll(cx).is_pending(), "a buffer was left: the test shows nothing");
-            if core::counters().recv_starved > before { Poll::Ready(()) } else { Poll::Pending }
+            if cores::counters().recv_starved > before { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         drop(starves);
@@ -168,7 +168,7 @@ fn a_task_that_waits_for_a_block_gets_a_new_one() {
         }
         assert!(blocks.iter().enumerate().all(|(i, block)| block.iter().all(|byte| *byte == i as u8)));
         assert!(Block::take().is_none(), "the limit");
-        assert!(core::counters().block_waits >= 10);
+        assert!(cores::counters().block_waits >= 10);
         Ok(blocks)
     });
     assert!(report.is_home() && grown(&report) <= LIMIT - POOL, "{report}");
@@ -230,7 +230,7 @@ fn at_the_limit_tasks_wait_in_the_order_in_which_they_came() {
             })
         };
         let (one, gives_up, two) = (waiting(1), waiting(99), waiting(2));
-        while core::counters().block_waits < 3 {
+        while cores::counters().block_waits < 3 {
             yield_now().await;
         }
         gives_up.abort();
@@ -243,7 +243,7 @@ fn at_the_limit_tasks_wait_in_the_order_in_which_they_came() {
         }
         assert_eq!(*order.borrow(), [1, 2, 3]);
         assert!(Block::take().is_some());
-        assert_eq!(core::counters().pool_grown_bytes, 0);
+        assert_eq!(cores::counters().pool_grown_bytes, 0);
         Ok(())
     });
     assert_eq!(grown(&report), 0);
@@ -313,7 +313,7 @@ fn a_full_node_gives_no_step_and_says_so() {
                 kept.borrow_mut().push(block);
             }
         });
-        while core::counters().pool_refusals == 0 {
+        while cores::counters().pool_refusals == 0 {
             annulus::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         Ok((first, blocks, waits, full))

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use annulus::channel::oneshot;
-use annulus::core::{self, submit_to};
+use annulus::cores::{self, submit_to};
 use annulus::net::TcpStream;
 use annulus::{ErrorKind, time};
 use common::{idle_cores, on_one_core, one_cpu, two_cpus, two_idle_cores};
@@ -48,7 +48,7 @@ fn no_byte_is_lost_on_the_way_to_another_core() {
             let (done, whole) = oneshot();
             stream
                 .hand_over(1, async move |stream| {
-                    assert_eq!(core::index(), 1);
+                    assert_eq!(cores::index(), 1);
                     let mut at = begun;
                     while let Some(chunk) = stream.recv().await.unwrap() {
                         for byte in chunk.iter() {
@@ -56,7 +56,7 @@ fn no_byte_is_lost_on_the_way_to_another_core() {
                             at += 1;
                         }
                     }
-                    stream.send_all(format!("{at} on core {}", core::index())).await.unwrap();
+                    stream.send_all(format!("{at} on core {}", cores::index())).await.unwrap();
                     done.send(at).unwrap();
                 })
                 .await
@@ -81,7 +81,7 @@ fn the_end_of_the_stream_and_a_poisoned_write_side_travel() {
         // Nobody reads at the other end: the send cannot finish, and is dropped half-way.
         let large = vec![0u8; 64 << 20];
         assert!(time::timeout(Duration::from_millis(20), stream.send_all(large)).await.is_err());
-        let stream = stream.pack().await.unwrap().unpack();
+        let stream = stream.detach().await.unwrap().attach();
         assert!(stream.recv().await?.is_none());
         assert_eq!(stream.send_all("x").await.unwrap_err().error.kind(), ErrorKind::WritePoisoned);
         // A reset is told once by the kernel, and then it is an end like any other.
@@ -89,7 +89,7 @@ fn the_end_of_the_stream_and_a_poisoned_write_side_travel() {
         rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
         drop(peer);
         stream.recv().await.expect_err("a reset");
-        stream.pack().await.unwrap().unpack().recv().await.expect_err("known for good");
+        stream.detach().await.unwrap().attach().recv().await.expect_err("known for good");
         Ok(())
     });
 }
@@ -110,7 +110,7 @@ fn a_reset_that_only_a_send_was_told_travels() {
             assert_eq!(errno(told.error), Some(libc::ECONNRESET));
             stream
         };
-        let stream = cut_off().await.pack().await.unwrap().unpack();
+        let stream = cut_off().await.detach().await.unwrap().attach();
         assert_eq!(&*stream.recv().await?.expect("it came before"), b"a part");
         assert_eq!(errno(stream.recv().await.expect_err("it was cut off")), Some(libc::ECONNRESET));
         let refused = cut_off().await.into_owned_fd().await.expect_err("it has failed");
@@ -133,9 +133,9 @@ fn a_packet_crosses_threads_and_keeps_leases() {
         for _ in 0..8 {
             annulus::yield_now().await;
         }
-        let packed = stream.pack().await.unwrap();
+        let packed = stream.detach().await.unwrap();
         let packed = thread::spawn(move || packed).join().unwrap();
-        let stream = packed.unpack();
+        let stream = packed.attach();
         let mut got = Vec::new();
         while got.len() < 5 {
             got.extend_from_slice(&stream.recv().await?.expect("five more"));
@@ -143,7 +143,7 @@ fn a_packet_crosses_threads_and_keeps_leases() {
         assert_eq!(got, b"world");
         peer.write_all(b"!").unwrap();
         assert_eq!(&*stream.recv().await?.expect("one more"), b"!");
-        drop(stream.pack().await.unwrap());
+        drop(stream.detach().await.unwrap());
         assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0, "a dropped packet closes the connection");
         Ok(())
     });
@@ -163,9 +163,9 @@ fn a_core_that_does_not_take_it_gives_it_back() {
         .start(move || {
             let tell = tell.clone();
             async move {
-                if core::index() == 0 {
+                if cores::index() == 0 {
                     tell.send(()).unwrap();
-                    core::stopping().await;
+                    cores::stopping().await;
                 }
                 annulus::Ok(())
             }
@@ -187,7 +187,7 @@ fn a_core_that_does_not_take_it_gives_it_back() {
             assert_eq!(&*stream.recv().await.unwrap().expect("four bytes"), b"kept");
             stream.send_all("still here").await.unwrap();
             drop(stream);
-            // Not on this core: it closes the connection at the end of its turn.
+            // Not on this core: it closes the connection at the end of its tick.
             let (done, answer) = oneshot();
             thread::spawn(move || {
                 let mut answer = String::new();
@@ -204,7 +204,7 @@ fn a_core_that_does_not_take_it_gives_it_back() {
 #[test]
 fn neighbours_are_the_other_cores() {
     let Some(running) = two_idle_cores() else { return };
-    let near = running.handle().submit_to_blocking(0, async || core::neighbours().to_vec()).unwrap();
+    let near = running.handle().submit_to_blocking(0, async || cores::neighbours().to_vec()).unwrap();
     assert_eq!(near.len(), 1);
     assert_eq!(near[0].core, 1);
     running.stop();
@@ -212,7 +212,7 @@ fn neighbours_are_the_other_cores() {
     let running = idle_cores(&one_cpu());
     let alone = running
         .handle()
-        .submit_to_blocking(0, async || (core::neighbours().is_empty(), core::least_loaded_neighbour()));
+        .submit_to_blocking(0, async || (cores::neighbours().is_empty(), cores::least_loaded_neighbour()));
     assert_eq!(alone.unwrap(), (true, None));
     running.stop();
     running.wait().unwrap();
@@ -223,7 +223,7 @@ fn neighbours_are_the_other_cores() {
 fn a_busy_core_finds_an_idle_neighbour() {
     let Some(running) = two_idle_cores() else { return };
     let found = running.handle().submit_to_blocking(0, async || {
-        assert_eq!(core::least_loaded_neighbour(), None, "this core is not busy");
+        assert_eq!(cores::least_loaded_neighbour(), None, "this core is not busy");
         let busy: Vec<_> = (0..40)
             .map(|_| {
                 annulus::spawn(async {
@@ -236,7 +236,7 @@ fn a_busy_core_finds_an_idle_neighbour() {
         let mut found = None;
         while found.is_none() {
             annulus::yield_now().await;
-            found = core::least_loaded_neighbour();
+            found = cores::least_loaded_neighbour();
         }
         drop(busy);
         found

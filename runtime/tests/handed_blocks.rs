@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use annulus::net::TcpStream;
-use annulus::{Builder, Result, Running, core, time};
+use annulus::{Builder, Result, Running, cores, time};
 use common::wire::{block, free_blocks, jammed, pattern, reader};
 use common::{must_end, on_one_core_of, one_cpu, small, two_cpus};
 
@@ -33,10 +33,10 @@ where
     let running = settings.build().unwrap().start(move || {
         let tx = tx.lock().unwrap().clone();
         async move {
-            if core::index() == 0 {
+            if cores::index() == 0 {
                 return root(tx).await;
             }
-            core::stopping().await;
+            cores::stopping().await;
             annulus::Ok(())
         }
     });
@@ -118,7 +118,7 @@ fn the_end_of_all_cores_takes_back_what_was_lent_on_one_and_handed_to_another() 
         stream.send_zc(block(0, 60_000)).await?;
         stream.hand_over(1, keep).await?;
         tell.send(client).unwrap();
-        core::stopping().await;
+        cores::stopping().await;
         annulus::Ok(())
     });
     running.stop();
@@ -160,15 +160,15 @@ fn a_connection_that_was_handed_over_and_closed_gives_its_blocks_back() {
         let all = free_blocks();
         let (stream, mut client, _) = jammed().await?;
         stream.send_zc(block(0, 60_000)).await?;
-        let stream = stream.pack().await?.unpack();
+        let stream = stream.detach().await?.attach();
         // There is no event for what must not come: some spans of patience.
         time::sleep(Duration::from_millis(100)).await;
-        assert_eq!((core::counters().zc_resets, free_blocks()), (0, all - 1), "reset while somebody has it");
+        assert_eq!((cores::counters().zc_resets, free_blocks()), (0, all - 1), "reset while somebody has it");
         drop(stream);
         while free_blocks() < all {
             annulus::yield_now().await;
         }
-        assert_eq!(core::counters().zc_resets, 1);
+        assert_eq!(cores::counters().zc_resets, 1);
         client.read_to_end(&mut Vec::new()).expect_err("reset");
         Ok(())
     });

@@ -59,21 +59,21 @@ fn wake_each_other(builder: impl Fn(Builder, &str) -> Builder) {
     let Some(cpus) = common::two_cpus() else { return };
     let settings = Runtime::builder().cores(cpus.parse().unwrap()).pool_bytes(1 << 20).ring_entries(64);
     let running = builder(settings, &cpus).build().unwrap().start(|| async {
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     });
     let running = running.unwrap();
     let sum = running.handle().submit_to_blocking(0, async || {
         let mut sum = 0;
         for i in 0..300 {
-            sum += annulus::core::submit_to(1, async move || i).await.expect("core 1 is there");
+            sum += annulus::cores::submit_to(1, async move || i).await.expect("core 1 is there");
         }
         sum
     });
     assert_eq!(sum.unwrap(), 300 * 299 / 2);
     for core in [0, 1].repeat(20) {
         // Nothing is under way, so sooner or later it sleeps; and this finds it anywhere on the way.
-        let index = running.handle().submit_to_blocking(core, async || annulus::core::index());
+        let index = running.handle().submit_to_blocking(core, async || annulus::cores::index());
         assert_eq!(index.unwrap(), core);
     }
     running.stop();
@@ -103,8 +103,8 @@ fn a_core_that_spins_finds_what_comes() {
         .build()
         .unwrap()
         .run(|| async {
-            echo_until(|| annulus::core::counters().spins_won >= 3).await?;
-            let counters = annulus::core::counters();
+            echo_until(|| annulus::cores::counters().spins_won >= 3).await?;
+            let counters = annulus::cores::counters();
             assert!(counters.spins >= counters.spins_won, "{counters}");
             Ok(())
         })
@@ -122,7 +122,7 @@ fn timers_fire_while_a_core_spins() {
             for _ in 0..3 {
                 annulus::time::sleep(Duration::from_millis(20)).await;
             }
-            let counters = annulus::core::counters();
+            let counters = annulus::cores::counters();
             // On a slow machine some are due before the core could spin.
             assert!(counters.spins_won >= 1 && counters.parks == 0, "{counters}");
             Ok(())
@@ -142,7 +142,7 @@ fn a_polled_ring_submits_without_a_system_call() {
             let file = file.clone();
             async move {
                 let file = File::open(file, OpenOptions::new()).await?;
-                let before = annulus::core::counters();
+                let before = annulus::cores::counters();
                 let done = Rc::new(Cell::new(false));
                 let tell = Rc::clone(&done);
                 let reads = spawn(async move {
@@ -156,7 +156,7 @@ fn a_polled_ring_submits_without_a_system_call() {
                 while !done.get() {
                     annulus::yield_now().await;
                 }
-                let after = annulus::core::counters();
+                let after = annulus::cores::counters();
                 reads.await.expect("no panic")?;
                 assert!(after.sqes - before.sqes >= 100, "{after}");
                 assert_eq!(after.enters - before.enters, after.poller_wakes - before.poller_wakes, "{after}");
@@ -178,15 +178,15 @@ fn a_poller_that_sleeps_is_woken() {
         let (file, tell) = (file.clone(), tell.lock().unwrap().clone());
         async move {
             let file = File::open(file, OpenOptions::new()).await?;
-            let before = annulus::core::counters().poller_wakes;
-            while annulus::core::counters().poller_wakes < before + 3 {
+            let before = annulus::cores::counters().poller_wakes;
+            while annulus::cores::counters().poller_wakes < before + 3 {
                 annulus::time::sleep(Duration::from_millis(4)).await;
                 read_number(&file, 0).await?;
             }
             echo_until(|| true).await?;
             file.stat().await?;
             tell.send(()).expect("the test waits");
-            annulus::core::stopping().await;
+            annulus::cores::stopping().await;
             annulus::Ok(())
         }
     });
@@ -245,7 +245,7 @@ fn a_poller_needs_a_cpu_of_its_own_unless_one_is_named() {
 fn busy_polling_is_in_force_or_the_report_says_why_not() {
     let running = one_core().busy_poll(Duration::from_micros(20)).build().unwrap().start(|| async {
         echo_until(|| true).await?;
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     });
     let running = running.unwrap();

@@ -12,7 +12,7 @@ use annulus::{ErrorKind, PlacementPolicy, Report, Runtime};
 fn look(policy: PlacementPolicy, pool_bytes: usize) -> annulus::Result<Report> {
     let runtime = Runtime::builder().placement(policy).pool_bytes(pool_bytes).build()?;
     let running = runtime.start(|| async {
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     })?;
     let report = running.report();

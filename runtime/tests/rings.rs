@@ -88,7 +88,10 @@ fn an_overflowing_completion_queue_loses_nothing() {
                 task.await.expect("no panic")?;
             }
             clients.join().unwrap();
-            assert!(annulus::core::counters().cq_overflows > 0, "nothing overflowed: the test shows nothing");
+            assert!(
+                annulus::cores::counters().cq_overflows > 0,
+                "nothing overflowed: the test shows nothing"
+            );
             Ok(())
         })
         .unwrap();

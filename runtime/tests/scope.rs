@@ -192,7 +192,7 @@ fn a_scope_that_has_gone_holds_nothing() {
         let mut scope = pin!(scope(async |s| {
             let waits = s.spawn(poll_fn(|cx| {
                 kept.replace(Some(cx.waker().clone()));
-                // For the next turn, which does not come.
+                // For the next tick, which does not come.
                 cx.waker().wake_by_ref();
                 Poll::<()>::Pending
             }));

@@ -35,7 +35,7 @@ fn a_stalled_core_is_named_by_where_its_task_was_spawned() {
                 let (task, here) = (annulus::spawn(async move { block(&on_core) }), Location::caller());
                 *tell.lock().unwrap() = Some(here.line());
                 task.await.expect("no panic");
-                annulus::core::stopping().await;
+                annulus::cores::stopping().await;
                 annulus::Ok(())
             }
         })
@@ -72,17 +72,17 @@ fn block(held: &(Mutex<bool>, Condvar)) {
     }
 }
 
-/// A task that waits is not polled again in the same turn.
+/// A task that waits is not polled again in the same tick.
 async fn end_turn() {
     annulus::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// Seen to fail: with the line that counts it left out, for punts, enters, SQEs per enter, CQEs per turn, and what is out, was
+/// Seen to fail: with the line that counts it left out, for punts, enters, SQEs per enter, CQEs per tick, and what is out, was
 /// at most out and was refused of blocks and receive buffers (these are never refused here).
 #[test]
 fn counters_tell_what_was_done() {
     on_one_core(|| async {
-        let before = annulus::core::counters();
+        let before = annulus::cores::counters();
         let file = annulus::fs::File::open("/proc/version", annulus::fs::OpenOptions::new()).await?;
         for _ in 0..5 {
             file.stat().await?;
@@ -90,7 +90,7 @@ fn counters_tell_what_was_done() {
         let blocks: Vec<_> = std::iter::from_fn(Block::take).collect();
         assert!(!blocks.is_empty());
         end_turn().await;
-        let counters = annulus::core::counters();
+        let counters = annulus::cores::counters();
         assert_eq!(counters.iowq_punts - before.iowq_punts, 5, "opening does not, stat does");
         assert_eq!(counters.sqes_per_enter.count(), counters.enters);
         assert_eq!(counters.cqes_per_turn.count(), counters.turns - 1, "this turn has not ended");
@@ -100,7 +100,7 @@ fn counters_tell_what_was_done() {
         assert_eq!((counters.blocks_peak, counters.blocks_refused >= 1), (counters.blocks_out, true));
         drop(blocks);
         end_turn().await;
-        let counters = annulus::core::counters();
+        let counters = annulus::cores::counters();
         assert_eq!(counters.blocks_out, 0);
         assert!(counters.blocks_peak > 0);
         assert_eq!((counters.busy_ns, counters.parked_ns, counters.poll_ns.count()), (0, 0, 0));
@@ -111,11 +111,11 @@ fn counters_tell_what_was_done() {
         client.write_all(b"here").unwrap();
         let lease = stream.recv().await?.expect("bytes");
         end_turn().await;
-        let counters = annulus::core::counters();
+        let counters = annulus::cores::counters();
         assert_eq!((counters.recv_buffers_out, counters.recv_buffers_peak), (1, 1));
         drop(lease);
         end_turn().await;
-        assert_eq!(annulus::core::counters().recv_buffers_out, 0);
+        assert_eq!(annulus::cores::counters().recv_buffers_out, 0);
         Ok(())
     });
 }
@@ -125,15 +125,15 @@ fn counters_tell_what_was_done() {
 fn times_are_taken_when_asked_for() {
     let running = one_core().measure_time(true).measure_polls(true).build().unwrap().start(|| async {
         // On a slow machine a timer may be due before the core could sleep.
-        while annulus::core::counters().parked_ns == 0 {
+        while annulus::cores::counters().parked_ns == 0 {
             annulus::time::sleep(Duration::from_millis(5)).await;
         }
         end_turn().await;
-        let counters = annulus::core::counters();
+        let counters = annulus::cores::counters();
         assert!(counters.busy_ns > 0, "{counters}");
-        // Polls are counted when the turn ends, their times at once.
+        // Polls are counted when the tick ends, their times at once.
         assert!(counters.poll_ns.count() >= counters.polls && counters.polls > 0, "{counters}");
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     });
     let running = running.unwrap();
@@ -146,7 +146,7 @@ fn times_are_taken_when_asked_for() {
 /// Every counter is one word of the line, and reads back.
 #[test]
 fn the_line_of_counters_can_be_read_by_scripts() {
-    let line = on_one_core(|| async { Ok(annulus::core::counters().to_string()) });
+    let line = on_one_core(|| async { Ok(annulus::cores::counters().to_string()) });
     let words: BTreeMap<_, _> =
         line.split(' ').map(|word| word.split_once('=').expect("name=value")).collect();
     for (name, value) in &words {
@@ -165,7 +165,7 @@ fn what_is_known_before_the_start_comes_true() {
     let runtime = one_core().busy_poll(Duration::from_micros(20)).build().unwrap();
     let forecast = runtime.report().unwrap();
     let running = runtime.start(|| async {
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     });
     let running = running.unwrap();

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use annulus::buf::IoBuf;
-use annulus::{ErrorKind, core, spawn, yield_now};
+use annulus::{ErrorKind, cores, spawn, yield_now};
 use common::on_one_core;
 use common::wire::{connected, reader};
 
@@ -56,8 +56,8 @@ fn a_send_that_is_dropped_after_all_has_left_poisons_and_tells_those_that_wait()
             yield_now().await;
         }
         // Its answer is heard, and the other one waits.
-        let turn = core::turn();
-        while core::turn() < turn + 2 {
+        let tick = cores::tick();
+        while cores::tick() < tick + 2 {
             yield_now().await;
         }
         drop(sending);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use annulus::buf::Block;
 use annulus::net::{TcpListener, TcpStream};
-use annulus::{ErrorKind, Result, Runtime, core, time};
+use annulus::{ErrorKind, Result, Runtime, cores, time};
 use common::wire::{block, connected, free_blocks, jammed, pattern, reader};
 use common::{on_one_core, on_one_core_of, small};
 use rustix::net::sockopt;
@@ -96,7 +96,7 @@ async fn cut_off(client: Std, send: impl Future<Output = Result<()>> + 'static) 
     assert_eq!(sending.await.expect("no panic").expect_err("it is cut off").kind(), ErrorKind::Io);
 }
 
-/// With the turn given on after any error, the next send would go on in the middle of this one.
+/// With the tick given on after any error, the next send would go on in the middle of this one.
 /// Seen to fail: with the write side left free.
 #[test]
 fn a_send_that_fails_after_a_part_has_left_poisons() {
@@ -158,7 +158,7 @@ fn a_send_that_waits_for_its_turn_leaves_one_waker_and_takes_it_along() {
     });
 }
 
-/// Seen to fail: with the turn taken again at once, the other task sends when this one is done.
+/// Seen to fail: with the tick taken again at once, the other task sends when this one is done.
 #[test]
 fn a_task_that_sends_on_and_on_lets_others_have_their_turn() {
     on_one_core(|| async {
@@ -331,7 +331,7 @@ fn receiving_into_a_buffer_takes_exactly_what_comes_next() {
 /// Whether the first core's ring is told of copies.
 fn reports() -> bool {
     let running = Runtime::builder().pool_bytes(1 << 20).build().unwrap().start(|| async {
-        core::stopping().await;
+        cores::stopping().await;
         annulus::Ok(())
     });
     let running = running.unwrap();
@@ -350,25 +350,25 @@ fn a_zero_copy_send_that_is_copied_four_times_becomes_an_ordinary_one() {
         let (stream, client) = connected().await?;
         let reader = reader(client);
         stream.send_zc(block(0, 1000)).await?;
-        assert_eq!(core::counters().zc_sends, 0, "too short to be worth it");
+        assert_eq!(cores::counters().zc_sends, 0, "too short to be worth it");
         for i in 0..20 {
-            let before = core::counters();
+            let before = cores::counters();
             stream.send_zc(block(i, 60_000)).await?;
             // Each notification is awaited here, so that the next send knows it.
             while reports
-                && core::counters().zc_sends > before.zc_sends
-                && core::counters().zc_copied == before.zc_copied
+                && cores::counters().zc_sends > before.zc_sends
+                && cores::counters().zc_copied == before.zc_copied
             {
                 annulus::yield_now().await;
             }
         }
-        let after = core::counters();
+        let after = cores::counters();
         assert_eq!((after.zc_sends, after.zc_copied), if reports { (4, 4) } else { (20, 0) });
         assert_eq!(after.zc_avoided, if reports { 16 } else { 0 });
         // The next connection from there is known from the start.
         let (next, client) = connected().await?;
         next.send_zc(block(0, 60_000)).await?;
-        let last = core::counters();
+        let last = cores::counters();
         assert_eq!(last.zc_sends - after.zc_sends, u64::from(!reports));
         assert_eq!(last.zc_avoided - after.zc_avoided, u64::from(reports));
         drop((next, client));
@@ -390,7 +390,7 @@ fn a_dropped_stream_whose_peer_never_reads_gives_its_blocks_back() {
         let (stream, mut client, _) = jammed().await?;
         stream.send_zc(block(0, 60_000)).await?;
         assert_eq!(
-            (core::counters().zc_sends, free_blocks()),
+            (cores::counters().zc_sends, free_blocks()),
             (1, all - 1),
             "not lent: the test shows nothing"
         );
@@ -398,7 +398,7 @@ fn a_dropped_stream_whose_peer_never_reads_gives_its_blocks_back() {
         while free_blocks() < all {
             annulus::yield_now().await;
         }
-        assert_eq!(core::counters().zc_resets, 1);
+        assert_eq!(cores::counters().zc_resets, 1);
         client.read_to_end(&mut Vec::new()).expect_err("reset");
         Ok(())
     });
@@ -418,7 +418,7 @@ fn a_dropped_stream_whose_peer_reads_late_delivers_everything() {
         while free_blocks() < all {
             annulus::yield_now().await;
         }
-        assert_eq!(core::counters().zc_resets, 0);
+        assert_eq!(cores::counters().zc_resets, 0);
         Ok((reader, [vec![0; before], pattern(0, 60_000)].concat()))
     });
     assert!(reader.join().unwrap() == expected);

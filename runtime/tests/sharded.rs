@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use annulus::core::{self, Sharded};
+use annulus::cores::{self, Sharded};
 use annulus::{Error, ErrorKind};
 use common::{idle_cores, one_cpu, two_idle_cores};
 
@@ -20,7 +20,7 @@ struct Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.log.lock().unwrap().push((core::index(), "dropped"));
+        self.log.lock().unwrap().push((cores::index(), "dropped"));
     }
 }
 
@@ -28,7 +28,7 @@ async fn parts(log: &Log) -> annulus::Result<Sharded<Part>> {
     let log = Arc::clone(log);
     Sharded::new(async move || {
         annulus::yield_now().await;
-        Ok(Part { hits: Rc::new(Cell::new(core::index())), log })
+        Ok(Part { hits: Rc::new(Cell::new(cores::index())), log })
     })
     .await
 }
@@ -46,7 +46,7 @@ fn each_core_has_its_own_from_first_to_last() {
             let far = parts.invoke_on(1, async |part| {
                 annulus::yield_now().await;
                 part.hits.set(part.hits.get() + 10);
-                core::index()
+                cores::index()
             });
             assert_eq!(far.await?, 1);
             parts.invoke_on_all(async |part| part.hits.set(part.hits.get() + 1)).await?;
@@ -60,7 +60,7 @@ fn each_core_has_its_own_from_first_to_last() {
             );
             assert_eq!(hits.await?, [1, 12]);
             let words = Arc::clone(&log);
-            parts.stop(async move |_| words.lock().unwrap().push((core::index(), "stopped"))).await?;
+            parts.stop(async move |_| words.lock().unwrap().push((cores::index(), "stopped"))).await?;
             let gone = parts.invoke_on(1, async |_| ()).await.unwrap_err();
             assert_eq!(
                 (gone.kind(), parts.local().err().map(|e| e.kind())),
@@ -128,7 +128,7 @@ fn a_factory_that_fails_leaves_nothing_behind() {
     let seen = Arc::clone(&log);
     let failed = running.handle().submit_to_blocking(0, async move || {
         let made = Sharded::new(async move || {
-            if core::index() == 1 {
+            if cores::index() == 1 {
                 return Err(Error::other("no room"));
             }
             Ok(Part { hits: Rc::default(), log })

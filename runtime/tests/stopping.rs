@@ -25,7 +25,7 @@ fn a_wait_that_was_dropped_is_forgotten() {
         let waker = Arc::clone(&bell).into();
         let mut cx = Context::from_waker(&waker);
         for _ in 0..3 {
-            let mut stopping = pin!(annulus::core::stopping());
+            let mut stopping = pin!(annulus::cores::stopping());
             for _ in 0..3 {
                 assert!(stopping.as_mut().poll(&mut cx).is_pending());
                 assert_eq!(Arc::strong_count(&bell), 3, "one waker of ours, one that waits");
@@ -41,7 +41,7 @@ struct Bomb(Box<[MaybeUninit<u8>]>);
 
 // SAFETY: the room lies in an allocation of its own.
 unsafe impl IoBufMut for Bomb {
-    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         &mut self.0
     }
 

@@ -149,7 +149,7 @@ fn a_close_that_lingers_holds_no_core_up() {
         for stream in [&told, &adopted, &inherits] {
             fill(stream).await;
         }
-        let packed = inherits.pack().await?;
+        let packed = inherits.detach().await?;
         drop((told, adopted, packed));
         // The core turns.
         for _ in 0..3 {
@@ -168,7 +168,7 @@ fn no_linger_is_a_reset() {
         stream.set_linger(Some(Duration::ZERO))?;
         let read = thread::spawn(move || client.read(&mut [0; 1]));
         drop(stream);
-        // The close leaves with the next turn of the ring.
+        // The close leaves with the next tick of the ring.
         annulus::time::sleep(Duration::from_millis(1)).await;
         let error = read.join().unwrap().expect_err("a reset, not an end");
         assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
@@ -248,7 +248,7 @@ fn sockets_for_several_processes_share_an_address_and_accept_many_at_a_time() {
     // Many at a time only where a whole backlog cannot use all descriptors up.
     let many = common::connections(8_300) == 8_300;
     on_one_core(move || async move {
-        let here = annulus::core::cpu();
+        let here = annulus::cores::cpu();
         let sockets = listening_sockets(any(), &ListenOptions::new(), &[here, here])?;
         let listeners: Vec<TcpListener> = sockets
             .into_iter()
@@ -258,7 +258,7 @@ fn sockets_for_several_processes_share_an_address_and_accept_many_at_a_time() {
         assert_eq!(first.local_addr(), second.local_addr());
         let taken = listening_sockets(first.local_addr(), &ListenOptions::new(), &[here]);
         assert_eq!(taken.expect_err("the port is in use").kind(), ErrorKind::Input);
-        let before = annulus::core::counters().sqes;
+        let before = annulus::cores::counters().sqes;
         let clients: Vec<Std> = (0..CLIENTS).map(|_| Std::connect(first.local_addr()).unwrap()).collect();
         let mut accepted = [0, 0];
         for listener in [0, 1].into_iter().cycle() {
@@ -273,7 +273,7 @@ fn sockets_for_several_processes_share_an_address_and_accept_many_at_a_time() {
         }
         assert!(accepted.iter().all(|&count| count > 0), "a hash reaches both: {accepted:?}");
         // Beside the two accepts: a close for each connection.
-        let asked = annulus::core::counters().sqes - before;
+        let asked = annulus::cores::counters().sqes - before;
         assert!(!many || asked < CLIENTS as u64 * 3 / 2, "{asked} submissions for {CLIENTS} connections");
         drop(clients);
         Ok(())
@@ -331,7 +331,7 @@ fn a_core_that_could_not_listen_as_it_wanted_may_listen_otherwise() {
             let listener = TcpListener::bind(any()).unwrap();
             let address = listener.local_addr();
             annulus::spawn(async move {
-                annulus::core::stopping().await;
+                annulus::cores::stopping().await;
                 drop(listener);
             })
             .detach();
@@ -387,7 +387,7 @@ fn connections_are_steered_to_the_core_on_whose_cpu_they_come_in() {
             tx.send(listener.local_addr()).unwrap();
             for _ in 0..16 {
                 let stream = listener.accept().await?;
-                stream.send_all(annulus::core::cpu().0.to_ne_bytes().to_vec()).await?;
+                stream.send_all(annulus::cores::cpu().0.to_ne_bytes().to_vec()).await?;
             }
             Ok(())
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use annulus::core::{self, SubmitError, submit_to};
+use annulus::cores::{self, SubmitError, submit_to};
 use common::{idle_cores, one_cpu, two_idle_cores};
 
 /// Counts how often it is dropped, and on which core.
@@ -39,7 +39,7 @@ fn work_runs_on_its_core_and_its_future_need_not_be_send() {
     let there = running.handle().submit_to_blocking(0, async || {
         let name = String::from("from core 0");
         submit_to(1, async move || {
-            let core = Rc::new(Cell::new(core::index()));
+            let core = Rc::new(Cell::new(cores::index()));
             annulus::yield_now().await;
             format!("{name} to core {}", core.get())
         })
@@ -55,7 +55,7 @@ fn work_runs_on_its_core_and_its_future_need_not_be_send() {
 #[test]
 fn the_own_core_can_be_asked() {
     let running = idle_cores(&one_cpu());
-    let own = running.handle().submit_to_blocking(0, async || submit_to(0, async || core::index()).await);
+    let own = running.handle().submit_to_blocking(0, async || submit_to(0, async || cores::index()).await);
     assert_eq!(own.unwrap().unwrap(), 0);
     end(running);
 }
@@ -85,7 +85,7 @@ fn a_panic_comes_back_to_who_sent_the_work() {
     // Before the first await of the closure's body, and after it.
     let late = handle.submit_to_blocking(0, async || {
         annulus::yield_now().await;
-        if core::index() == 0 {
+        if cores::index() == 0 {
             panic!("late")
         }
     });
@@ -171,7 +171,7 @@ fn cores_that_ask_each_other_do_not_block() {
             if hops == 0 {
                 return 0;
             }
-            let other = 1 - core::index();
+            let other = 1 - cores::index();
             submit_to(other, async move || bounce(hops - 1).await + 1).await.unwrap()
         })
     }
@@ -231,7 +231,7 @@ fn what_is_dropped_later_is_aborted_on_its_own_core() {
     struct Tell(mpsc::Sender<Option<usize>>);
     impl Drop for Tell {
         fn drop(&mut self) {
-            self.0.send(Some(core::index())).unwrap();
+            self.0.send(Some(cores::index())).unwrap();
         }
     }
     let mut future = Box::pin(handle.submit_to(0, async move || {
@@ -305,7 +305,7 @@ fn nothing_is_lost_when_the_core_ends_meanwhile() {
 }
 
 /// Two tasks on two cores that wake each other by nothing but their wakers: no wake may be lost when the doorbell is
-/// rung at the end of the turn. A lost one hangs the test. Seen to fail: with no doorbell rung at the end of a turn it hangs;
+/// rung at the end of the tick. A lost one hangs the test. Seen to fail: with no doorbell rung at the end of a turn it hangs;
 /// with eventfds in place of messages between the rings, they are counted.
 #[test]
 fn sleeping_cores_wake_each_other_by_their_rings() {
@@ -359,11 +359,11 @@ fn wakes_of_one_turn_are_one_signal() {
     let tasks: Vec<Waker> = from_tasks.iter().take(TASKS).collect();
     let signals = handle
         .submit_to_blocking(0, async move || {
-            let before = core::counters();
+            let before = cores::counters();
             tasks.into_iter().for_each(Waker::wake);
-            // The next turn has this one behind it.
+            // The next tick has this one behind it.
             annulus::yield_now().await;
-            let after = core::counters();
+            let after = cores::counters();
             after.signals_by_ring + after.signals_by_eventfd
                 - before.signals_by_ring
                 - before.signals_by_eventfd
@@ -418,13 +418,13 @@ fn wakes_of_a_core_that_is_awake_cost_no_system_call() {
             for task in tasks {
                 annulus::spawn(async move { task.wake() }).detach();
             }
-            let before = core::counters();
+            let before = cores::counters();
             annulus::yield_now().await;
-            core::counters().enters - before.enters
+            cores::counters().enters - before.enters
         })
         .unwrap();
     go.send(()).unwrap();
-    // One may be that of the turn.
+    // One may be that of the tick.
     assert!(enters <= 2, "{enters} system calls for {TASKS} polls");
     end(running);
 }

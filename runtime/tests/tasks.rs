@@ -80,7 +80,7 @@ fn a_panic_or_an_error_of_one_root_ends_all_cores_and_is_returned() {
     let run = |fail: fn() -> Result<()>| {
         let runtime = Runtime::builder().pool_bytes(1 << 20).build().unwrap();
         runtime.run(move || async move {
-            if annulus::core::index() == 0 {
+            if annulus::cores::index() == 0 {
                 yield_now().await;
                 fail()?;
             }
@@ -291,9 +291,9 @@ fn a_stop_reaches_every_core() {
         .start(move || {
             let tx = tx.lock().unwrap().clone();
             async move {
-                tx.send(annulus::core::cpu()).expect("the test waits");
-                annulus::core::stopping().await;
-                assert!(annulus::core::is_stopping());
+                tx.send(annulus::cores::cpu()).expect("the test waits");
+                annulus::cores::stopping().await;
+                assert!(annulus::cores::is_stopping());
                 annulus::Ok(())
             }
         })
@@ -321,7 +321,7 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
     let runtime = Runtime::builder().pool_bytes(4 << 20).build().unwrap();
     let expected: Vec<_> = runtime.plan().cores().iter().map(|core| core.cpu).collect();
     let running = runtime.start(|| async {
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     });
     let running = running.unwrap();
@@ -340,7 +340,7 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
     running.wait().unwrap();
     let seen = on_cores("all", (), |()| async {
         let allowed = annulus::numa::thread::affinity_of_current()?;
-        Ok((annulus::core::cpu(), allowed))
+        Ok((annulus::cores::cpu(), allowed))
     });
     assert_eq!(seen.len(), expected.len());
     for (cpu, allowed) in seen {

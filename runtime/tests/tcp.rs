@@ -148,7 +148,7 @@ fn quiesce_hands_over_exactly_what_came() {
         client.write_all(b"first").unwrap();
         assert_eq!(&*stream.recv().await?.expect("bytes"), b"first");
         client.write_all(b"second").unwrap();
-        while annulus::core::counters().recv_bytes < 11 {
+        while annulus::cores::counters().recv_bytes < 11 {
             annulus::time::sleep(Duration::from_millis(1)).await;
         }
         let came = stream.quiesce().await;
@@ -324,7 +324,7 @@ fn a_listener_may_be_bound_again_at_once() {
         let free = std::net::TcpListener::bind(any()).unwrap().local_addr().unwrap();
         for _ in 0..3 {
             let listener = TcpListener::bind(free)?;
-            // Arms the accept, which keeps the socket open for a turn after the listener has gone.
+            // Arms the accept, which keeps the socket open for a tick after the listener has gone.
             assert!(annulus::time::timeout(Duration::from_millis(1), listener.accept()).await.is_err());
             drop(listener);
             // Its clients are the new one's, though the old socket is still open.

@@ -46,7 +46,7 @@ fn a_million_pending_timers_keep_no_other_from_firing() {
     });
 }
 
-/// Seen to fail: without a slack the sleepers wake in many turns.
+/// Seen to fail: without a slack the sleepers wake in many ticks.
 #[test]
 fn with_a_slack_many_timers_share_a_wake_and_none_is_early() {
     let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
@@ -65,7 +65,7 @@ fn with_a_slack_many_timers_share_a_wake_and_none_is_early() {
                     spawn(async move {
                         sleep_until(due).await;
                         assert!(due <= Instant::now(), "early");
-                        annulus::core::counters().turns
+                        annulus::cores::counters().turns
                     })
                 })
                 .collect();

@@ -375,7 +375,7 @@ fn a_reset_seen_before_the_relay_is_not_a_clean_end() {
             // Closing with a linger of zero resets.
             rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
             drop(client);
-            // The armed receive takes the error, in this or a later turn; nobody has asked it yet.
+            // The armed receive takes the error, in this or a later tick; nobody has asked it yet.
             for _ in 0..100 {
                 annulus::yield_now().await;
             }
@@ -429,7 +429,7 @@ fn messages_are_copied_and_bulk_is_spliced() {
         let to = door.local_addr().unwrap();
         let upstream = thread::spawn(move || converse(&mut door.accept().unwrap().0, false, None));
         let spliced = || {
-            let counters = annulus::core::counters();
+            let counters = annulus::cores::counters();
             (counters.relay_bytes_inline + counters.relay_bytes_ring) as usize
         };
         let (client, in_bulk, after, copied) = on_one_core(move || async move {
@@ -444,7 +444,7 @@ fn messages_are_copied_and_bulk_is_spliced() {
             told.await.expect("bulk arrives");
             let in_bulk = spliced();
             relaying.await.expect("no panic").result?;
-            Ok((client, in_bulk, spliced() - in_bulk, annulus::core::counters().relay_bytes_copied as usize))
+            Ok((client, in_bulk, spliced() - in_bulk, annulus::cores::counters().relay_bytes_copied as usize))
         });
         client.join().unwrap();
         upstream.join().unwrap();
@@ -482,7 +482,7 @@ fn a_side_that_does_not_read_holds_no_receive_buffer() {
                     Err(e) => return Err(e.into()),
                 }
             }
-            assert_eq!(annulus::core::counters().recv_buffers_out, 0);
+            assert_eq!(annulus::cores::counters().recv_buffers_out, 0);
             drop(relaying);
             Ok(())
         });
@@ -500,7 +500,7 @@ fn a_relay_flows_while_others_hold_all_receive_buffers() {
         on_one_core_of(least, move || async move {
             let listener = TcpListener::bind(any())?;
             let mut kept = Vec::new();
-            let starved = || annulus::core::counters().recv_starved;
+            let starved = || annulus::cores::counters().recv_starved;
             while starved() == 0 {
                 let mut hog = Std::connect(listener.local_addr()).unwrap();
                 let stream = listener.accept().await?;
@@ -538,7 +538,7 @@ fn a_relay_flows_while_others_hold_all_receive_buffers() {
             });
             let end = annulus::time::timeout(PATIENCE, relay(a, b, road)).await.expect("it flows");
             end.result?;
-            let counters = annulus::core::counters();
+            let counters = annulus::cores::counters();
             let spliced = counters.relay_bytes_inline + counters.relay_bytes_ring;
             assert_eq!(spliced + counters.relay_bytes_copied, bulk as u64 + 13);
             assert!(spliced > 0, "a buffer was left: the test shows nothing");
@@ -574,7 +574,7 @@ fn an_urgent_byte_leaves_an_idle_relay_without_a_pipe() {
                 });
                 idle.push((relaying, converse.await.expect("no panic")));
             }
-            assert_eq!(annulus::core::counters().pipes_made, 1);
+            assert_eq!(annulus::cores::counters().pipes_made, 1);
             drop(idle);
             Ok(())
         });

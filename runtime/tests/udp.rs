@@ -109,12 +109,12 @@ fn what_nobody_takes_stays_with_the_kernel_which_counts_what_it_drops() {
         ours.set_recv_buffer_size(16 << 10)?;
         theirs.send(b"arms the receive").unwrap();
         ours.recv().await?;
-        let before = annulus::core::counters();
+        let before = annulus::cores::counters();
         for _ in 0..2000 {
             theirs.send(&[1; 1000]).unwrap();
         }
         // Turns, so that the ring takes what it will.
-        let is_off = || annulus::core::counters().recv_held_back > before.recv_held_back;
+        let is_off = || annulus::cores::counters().recv_held_back > before.recv_held_back;
         for _ in 0..2000 {
             annulus::time::sleep(Duration::from_millis(5)).await;
             if is_off() {
@@ -146,7 +146,7 @@ fn a_core_without_buffers_gets_its_datagrams_when_some_come_back() {
         let (ours, theirs) = pair()?;
         let mut held = Vec::new();
         // Until the core has none left, and a reader that waits has been told so: what came is kept.
-        while annulus::core::counters().recv_starved < 2 {
+        while annulus::cores::counters().recv_starved < 2 {
             theirs.send(b"kept").unwrap();
             if let Ok(came) = timeout(Duration::from_millis(1), ours.recv()).await {
                 held.push(came?);
@@ -224,7 +224,7 @@ fn a_used_port_is_refused_and_a_port_is_free_again_at_once() {
         let free = Std::bind(any()).unwrap().local_addr().unwrap();
         let mut ours = Some(UdpSocket::bind(free)?);
         for _ in 0..3 {
-            // Arms the receive, which keeps the socket open for a turn after it was dropped.
+            // Arms the receive, which keeps the socket open for a tick after it was dropped.
             assert!(timeout(Duration::from_millis(1), ours.take().unwrap().recv()).await.is_err());
             ours = Some(UdpSocket::bind(free)?);
         }

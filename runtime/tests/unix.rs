@@ -62,7 +62,7 @@ fn a_path_is_listened_on_echoes_and_is_taken_away() {
     });
 }
 
-/// The old listener's descriptor closes with the last word of its accept, turns later, when another stands on its path.
+/// The old listener's descriptor closes with the last word of its accept, ticks later, when another stands on its path.
 /// Seen to fail: with the group found by its address, the late close took the new socket and its file away.
 #[test]
 fn a_path_bound_anew_at_once_outlives_the_end_of_the_old_listener() {
@@ -97,7 +97,7 @@ fn an_abstract_name_is_free_again_when_its_listener_has_gone() {
             let stream = listener.accept().await?;
             client.send_all("hello").await?;
             assert_eq!(&*stream.recv().await?.expect("bytes"), b"hello");
-            // Arms the accept, which holds the socket for a turn after the listener has gone.
+            // Arms the accept, which holds the socket for a tick after the listener has gone.
             assert!(annulus::time::timeout(Duration::from_millis(1), listener.accept()).await.is_err());
             drop(listener);
             annulus::time::sleep(Duration::from_millis(1)).await;

@@ -97,7 +97,14 @@ impl fmt::Display for Failure {
 
 impl From<annulus::Error> for Failure {
     fn from(error: annulus::Error) -> Self {
-        Failure::new(Kind::of(&error), error.to_string())
+        let text = error.to_string();
+        let few =
+            matches!(error.io_error().and_then(|e| e.raw_os_error()), Some(libc::EMFILE | libc::ENFILE));
+        match few {
+            true if text.contains("RLIMIT_NOFILE") => Failure::new(Kind::Platform, text),
+            true => Failure::new(Kind::Platform, format!("{text}; raise RLIMIT_NOFILE (ulimit -n)")),
+            false => Failure::new(Kind::of(&error), text),
+        }
     }
 }
 

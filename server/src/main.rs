@@ -7,6 +7,7 @@ mod config;
 mod descriptors;
 mod doctor;
 mod exit;
+mod filters;
 mod first_of;
 mod http;
 mod lifecycle;

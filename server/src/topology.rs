@@ -59,7 +59,7 @@ pub(crate) fn verify(selection: CoreSelection, placement: PlacementPolicy) -> Re
             let result = work().await;
             drop(worked);
             result?;
-            annulus::core::stopping().await;
+            annulus::cores::stopping().await;
             Ok::<(), Failure>(())
         }
     })?;

@@ -20,7 +20,7 @@ pub(crate) fn bench(c: &mut Criterion) {
             b.iter(|| {
                 let Some(key) = slots.submit(Shots::Single, Some(1), 7) else { return };
                 slots.complete(key, outcome, false, false, value);
-                slots.look(key, |_| {}, value);
+                slots.poll(key, |_| {}, value);
             });
         });
     }

@@ -24,12 +24,12 @@ unsafe impl Node for Task {
 
 pub(crate) fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("wakes");
-    let (list, bell) = (WakeList::new(), Doorbell::new());
+    let (list, doorbell) = (WakeList::new(), Doorbell::new());
     let tasks = |n: usize| (0..n).map(|_| Task(Box::default())).collect::<Vec<Task>>();
     for n in [1, 64] {
         let wake = |tasks: Vec<Task>| {
             for task in tasks {
-                if list.push(task).is_ok() && bell.ring() {
+                if list.push(task).is_ok() && doorbell.notify() {
                     unreachable!("nobody sleeps here");
                 }
             }
@@ -41,8 +41,8 @@ pub(crate) fn bench(c: &mut Criterion) {
     }
     group.bench_function("prepare to sleep and think better of it", |b| {
         b.iter(|| {
-            bell.prepare_sleep();
-            bell.cancel_sleep()
+            doorbell.prepare_sleep();
+            doorbell.cancel_sleep()
         });
     });
     group.finish();

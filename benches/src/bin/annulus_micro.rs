@@ -44,7 +44,7 @@ fn main() -> annulus::Result<()> {
     }
     let runtime = builder.build()?;
     runtime.run(move || {
-        let core = annulus::core::index();
+        let core = annulus::cores::index();
         let end = ends.lock().unwrap_or_else(PoisonError::into_inner)[core].take();
         async move {
             let Some(end) = end else { return Ok(()) };

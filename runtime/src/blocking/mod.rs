@@ -31,7 +31,7 @@ use crate::core::Core;
 ///
 /// The closure may wait for what this core does: the core goes on. What may not is a task: one that blocks its core, by
 /// joining a thread for example, until that thread has seen something that the core has begun (bytes sent, a connection
-/// dropped, another core woken) [waits for ever](crate#what-holds-everywhere), since all that leaves at the end of the turn. Give
+/// dropped, another core woken) [waits for ever](crate#what-holds-everywhere), since all that leaves at the end of the tick. Give
 /// the join to a closure here.
 ///
 /// Starting a thread, if none is idle, takes the core some tens of microseconds; handing work to an idle one takes two.

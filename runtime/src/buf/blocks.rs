@@ -87,8 +87,8 @@ impl BlockPool {
 
     /// A block for `ticket`, or for somebody who just came: not before those who came earlier.
     fn take(self: &Rc<Self>, ticket: Option<u64>) -> Option<Block> {
-        let turn = self.waiters.first().is_none_or(|first| Some(first) == ticket);
-        let memory = if turn { self.blocks.borrow_mut().take() } else { None };
+        let is_first = self.waiters.first().is_none_or(|first| Some(first) == ticket);
+        let memory = if is_first { self.blocks.borrow_mut().take() } else { None };
         if memory.is_none() {
             self.missed.set(true);
             self.refused.set(self.refused.get() + 1);
@@ -178,8 +178,8 @@ impl Block {
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> usize {
         let spare = self.spare();
         let n = bytes.len().min(spare.len());
-        for (room, byte) in spare.iter_mut().zip(bytes) {
-            room.write(*byte);
+        for (spare, byte) in spare.iter_mut().zip(bytes) {
+            spare.write(*byte);
         }
         self.len += n;
         n
@@ -193,9 +193,9 @@ impl Block {
 
     /// The room behind what it holds.
     pub(crate) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
-        let room = self.capacity() - self.len;
+        let spare = self.capacity() - self.len;
         // SAFETY: the pool hands each block of `capacity` bytes to one `Block` only, and `len` never exceeds it.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.add(self.len).cast().as_ptr(), room) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.add(self.len).cast().as_ptr(), spare) }
     }
 
     /// Holds `n` bytes more.

@@ -12,22 +12,22 @@ pub(crate) enum Copied {
 }
 
 impl Copied {
-    /// As much of `parts`, one behind the other, as one block holds.
-    pub(crate) fn of<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+    /// As much of `slices`, one behind the other, as one block holds.
+    pub(crate) fn of<'a>(slices: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
         match Block::take() {
             Some(mut block) => {
-                for part in parts {
-                    if block.extend_from_slice(part) < part.len() {
+                for slice in slices {
+                    if block.extend_from_slice(slice) < slice.len() {
                         break;
                     }
                 }
                 Self::Block(block)
             }
             None => {
-                let total = parts.clone().map(<[u8]>::len).sum::<usize>().min(HEAP);
+                let total = slices.clone().map(<[u8]>::len).sum::<usize>().min(HEAP);
                 let mut heap = Vec::with_capacity(total);
-                for part in parts {
-                    heap.extend_from_slice(&part[..part.len().min(total - heap.len())]);
+                for slice in slices {
+                    heap.extend_from_slice(&slice[..slice.len().min(total - heap.len())]);
                 }
                 Self::Heap(heap)
             }

@@ -2,7 +2,7 @@
 //!
 //! A multishot receive takes all that lies in the socket before its core can switch it off, however few chunks a stream may
 //! hold. So one stream that nobody reads may have every buffer, and those that are read none. Then its chunks move to the heap
-//! and the buffers go back to the kernel: one stream each turn, the one that was switched off first. What lies there is no
+//! and the buffers go back to the kernel: one stream each tick, the one that was switched off first. What lies there is no
 //! more than the receive buffers hold; beyond that receives wait.
 
 use std::ptr::NonNull;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use super::chain::Chain;
 use super::lease::Lease;
 use super::returns::Owner;
-use super::ring::{BUFFER_SIZE, BufRing, Keep};
+use super::ring::{BUFFER_SIZE, BufRing, BufferMemory};
 use super::shares::Shares;
 use crate::core::Core;
 
@@ -55,9 +55,9 @@ impl BufRing {
         let base = NonNull::from(memory.as_mut_slice()).cast();
         let shares = (0..count).map(|_| Shares::none()).collect();
         let copied = CopiedChunks { memory, bytes: Arc::clone(&self.copied_bytes) };
-        let keep = Keep::new(Mutex::default(), shares, Arc::clone(&core.shared), Some(copied));
-        let owner = Owner::new(stride, count.next_power_of_two() as u32, 1, keep);
-        // SAFETY: the memory has `count` blocks, the only ones that are handed out, and lies where it does until the keeper, which
+        let region = BufferMemory::new(Mutex::default(), shares, Arc::clone(&core.shared), Some(copied));
+        let owner = Owner::new(stride, count.next_power_of_two() as u32, 1, region);
+        // SAFETY: the memory has `count` blocks, the only ones that are handed out, and lies where it does until the region, which
         // has it and does not look at it, is dropped.
         unsafe { owner.add(0, base) };
         let lease = |i: u32, bytes| {

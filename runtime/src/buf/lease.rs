@@ -4,8 +4,8 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
-use super::returns::Held;
-use super::ring::Keep;
+use super::returns::BlockRef;
+use super::ring::BufferMemory;
 use super::shares::Shares;
 use crate::core::Core;
 
@@ -15,27 +15,27 @@ use crate::core::Core;
 /// buffer goes back to its core when the last lease on it is dropped, wherever that is, also after the runtime has
 /// ended. A lease that is kept keeps a whole buffer: copy out what is to be kept for long.
 pub struct Lease {
-    held: ManuallyDrop<Held<Keep>>,
+    block: ManuallyDrop<BlockRef<BufferMemory>>,
     from: u32,
     len: u32,
 }
 
 impl Lease {
     /// A lease on the first `len` bytes of a buffer that was just handed out.
-    pub(super) fn new(held: Held<Keep>, len: u32) -> Self {
-        let lease = Self::part(held, 0, len);
+    pub(super) fn new(block: BlockRef<BufferMemory>, len: u32) -> Self {
+        let lease = Self::fragment(block, 0, len);
         lease.shares().begin();
         lease
     }
 
     /// A lease on `len` bytes of a buffer, `from` on, of which `held` is a share that has been counted.
-    pub(super) fn part(held: Held<Keep>, from: u32, len: u32) -> Self {
-        Self { held: ManuallyDrop::new(held), from, len }
+    pub(super) fn fragment(block: BlockRef<BufferMemory>, from: u32, len: u32) -> Self {
+        Self { block: ManuallyDrop::new(block), from, len }
     }
 
     /// Makes one lease of two, if `next` goes on where `self` ends; else gives it back.
     pub(crate) fn join(&mut self, next: Lease) -> Option<Lease> {
-        if !self.held.is_same(&next.held) || self.from + self.len != next.from {
+        if !self.block.is_same(&next.block) || self.from + self.len != next.from {
             return Some(next);
         }
         self.len += next.len;
@@ -43,7 +43,7 @@ impl Lease {
     }
 
     fn shares(&self) -> &Shares {
-        &self.held.keeper().shares[self.held.index() as usize]
+        &self.block.region().shares[self.block.index() as usize]
     }
 
     /// Splits the first `n` bytes off; `self` keeps the rest. Both share the buffer.
@@ -55,9 +55,9 @@ impl Lease {
     pub fn split_to(&mut self, n: usize) -> Lease {
         assert!(n <= self.len(), "split at {n} of {} bytes", self.len());
         self.shares().add();
-        // SAFETY: the copy is one more share, just counted: only the last share drops the `Held`.
-        let held = unsafe { self.held.duplicate() };
-        let first = Lease { held: ManuallyDrop::new(held), from: self.from, len: n as u32 };
+        // SAFETY: the copy is one more share, just counted: only the last share drops the `BlockRef`.
+        let block = unsafe { self.block.duplicate() };
+        let first = Lease { block: ManuallyDrop::new(block), from: self.from, len: n as u32 };
         self.advance(n);
         first
     }
@@ -85,7 +85,10 @@ impl Deref for Lease {
         // SAFETY: the kernel wrote these bytes and gave them up; it may go on behind them, and while a lease on the buffer is
         // out nobody writes these.
         unsafe {
-            std::slice::from_raw_parts(self.held.as_ptr().add(self.from as usize).as_ptr(), self.len as usize)
+            std::slice::from_raw_parts(
+                self.block.as_ptr().add(self.from as usize).as_ptr(),
+                self.len as usize,
+            )
         }
     }
 }
@@ -102,9 +105,9 @@ impl Drop for Lease {
             return;
         }
         // SAFETY: taken once, in drop, by the last share.
-        let held = unsafe { ManuallyDrop::take(&mut self.held) };
-        let mut held = Some(held);
-        Core::try_with(|core| held.take().map(|held| core.bufs.take_back(held)));
+        let block = unsafe { ManuallyDrop::take(&mut self.block) };
+        let mut block = Some(block);
+        Core::try_with(|core| block.take().map(|block| core.bufs.take_back(block)));
         // On a thread that is no core's it is dropped here, which sends it home.
     }
 }

@@ -28,10 +28,10 @@ pub unsafe trait IoBuf: 'static {
 /// Room that the kernel may fill: what a read may take.
 ///
 /// # Safety
-/// As for [`IoBuf`]: [`room`](Self::room) stays at its place while `self` is moved about, and nobody else touches it.
+/// As for [`IoBuf`]: [`spare_capacity`](Self::spare_capacity) stays at its place while `self` is moved about, and nobody else touches it.
 pub unsafe trait IoBufMut: 'static {
     /// The room to fill. It need not be initialised.
-    fn room(&mut self) -> &mut [MaybeUninit<u8>];
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>];
 
     /// The first `n` bytes of the room were filled.
     ///
@@ -94,7 +94,7 @@ unsafe impl IoBuf for Block {
 /// A `Vec` is filled behind what it holds: its spare capacity is the room, and its length grows by what came.
 // SAFETY: the spare capacity lies in the vector's own allocation.
 unsafe impl IoBufMut for Vec<u8> {
-    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         self.spare_capacity_mut()
     }
 
@@ -108,7 +108,7 @@ unsafe impl IoBufMut for Vec<u8> {
 /// A [`Block`] is filled behind what it holds, as a `Vec` is.
 // SAFETY: the room is the rest of the block, which only this handle names.
 unsafe impl IoBufMut for Block {
-    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         self.spare()
     }
 
@@ -130,10 +130,10 @@ pub(crate) struct AtMost<B> {
 
 // SAFETY: the room is the beginning of the buffer's own.
 unsafe impl<B: IoBufMut> IoBufMut for AtMost<B> {
-    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
-        let room = self.buf.room();
-        let len = self.len.min(room.len());
-        &mut room[..len]
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
+        let spare = self.buf.spare_capacity();
+        let len = self.len.min(spare.len());
+        &mut spare[..len]
     }
 
     unsafe fn filled(&mut self, n: usize) {

@@ -2,7 +2,7 @@
 //!
 //! A core cuts its memory into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]). It may
 //! [add](Owner::add) more while others are out. All its memory together is called the region here.
-//! Who holds a [`Held`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
+//! Who holds a [`BlockRef`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
 //! that path touches plain memory only. One that is dropped anywhere else goes onto a list that the owner
 //! drains when it likes. Returning never waits, never needs memory and never fails, so it may happen in any
 //! destructor on any thread, long after the core has ended.
@@ -26,13 +26,13 @@
 //!
 //! # Who frees the region
 //!
-//! The [`Keeper`] (which owns the region) lives in a shared allocation, and a thread that has put its block
+//! The [`SharedRegion`] (which owns the region) lives in a shared allocation, and a thread that has put its block
 //! on the list must not touch that allocation again: the owner may take the block, end and free it at once.
 //! What keeps it alive is counted, in `holders`, but not on the hot path:
 //!
 //! - While the owner lives, `holders` is `OWNER` (more than there can be blocks) plus the *pins*. The owner
 //!   counts the blocks that are out in a plain cell.
-//! - A thread that sees `STARVING` will need the keeper *after* it gave its block away, to wake the owner. It
+//! - A thread that sees `STARVING` will need the region *after* it gave its block away, to wake the owner. It
 //!   pins: adds 1 while its block still keeps everything alive, and takes it off after waking.
 //! - [`Owner::close`] swaps `CLOSED` into `head`. From then on nothing gets onto the list, and each of the
 //!   blocks still out will take 1 off `holders`, perhaps before the owner goes on. The owner counts the
@@ -42,7 +42,7 @@
 //! it, `holders` is exactly the number of blocks out and pins. Each subtraction stands for one of them, so
 //! exactly one party, the closing owner or the last holder, brings it to zero, and frees. All changes to
 //! `holders` that may be the last are *acquire-release*, so everything that anybody did with a block or with
-//! the keeper happened before the region is freed.
+//! the region happened before the region is freed.
 //!
 //! An owner that is dropped without `close` frees nothing, ever: closing is only right when the kernel is
 //! known to have done with the blocks too, and what is not known to be back is leaked.
@@ -72,19 +72,19 @@ const MARKS: u32 = CLOSED;
 const OWNER: u64 = 1 << 40;
 
 /// What owns the region and can reach its core. Dropped, on whichever thread is last, it frees the region.
-pub(crate) trait Keeper: Send + Sync {
+pub(crate) trait SharedRegion: Send + Sync {
     /// Wakes the owner if it sleeps: it ran out of blocks and one came back. Called on the returning thread.
     fn wake_owner(&self);
 }
 
 struct Shared<R> {
     links: Links,
-    keeper: R,
+    region: R,
     ends: Ends,
 }
 
 /// The words that other threads write. On a line of their own (two, as CPUs fetch lines in pairs), because
-/// every [`Held::as_ptr`] reads the words before them.
+/// every [`BlockRef::as_ptr`] reads the words before them.
 #[repr(align(128))]
 struct Ends {
     head: AtomicU32,
@@ -92,45 +92,45 @@ struct Ends {
 }
 
 /// The core's side: hands blocks out and takes them back. Stays on its thread.
-pub(crate) struct Owner<R: Keeper> {
+pub(crate) struct Owner<R: SharedRegion> {
     shared: NonNull<Shared<R>>,
     blocks: u32,
     /// Blocks handed out and not yet back with the owner. Those on the list and in `detached` still count.
     taken: Cell<u32>,
     /// The top of a list that was taken from `head` and is not used up yet; `EMPTY` for none.
     detached: Cell<u32>,
-    keeper: PhantomData<R>,
+    region: PhantomData<R>,
 }
 
 /// A block on loan. Dropping it returns the block, from any thread.
-pub(crate) struct Held<R: Keeper> {
+pub(crate) struct BlockRef<R: SharedRegion> {
     shared: NonNull<Shared<R>>,
     index: u32,
-    keeper: PhantomData<R>,
+    region: PhantomData<R>,
 }
 
-// SAFETY: a `Held` reaches the block, which it holds alone, and of `Shared` only what is immutable, atomic or
-// the keeper, which is `Send + Sync` and may be used and dropped on any thread.
-unsafe impl<R: Keeper> Send for Held<R> {}
-// SAFETY: through `&Held` one gets the block's number and address and no access to its bytes.
-unsafe impl<R: Keeper> Sync for Held<R> {}
+// SAFETY: a `BlockRef` reaches the block, which it holds alone, and of `Shared` only what is immutable, atomic or
+// the region, which is `Send + Sync` and may be used and dropped on any thread.
+unsafe impl<R: SharedRegion> Send for BlockRef<R> {}
+// SAFETY: through `&BlockRef` one gets the block's number and address and no access to its bytes.
+unsafe impl<R: SharedRegion> Sync for BlockRef<R> {}
 
-impl<R: Keeper> Owner<R> {
+impl<R: SharedRegion> Owner<R> {
     /// An owner that can have `extents` times `per_extent` blocks of `block_size` bytes, and has none yet.
     ///
     /// # Panics
     ///
     /// If a block is too small for a link (4 bytes), `per_extent` is no power of two, or there are more blocks than
     /// 32-bit numbers for them.
-    pub(crate) fn new(block_size: usize, per_extent: u32, extents: u32, keeper: R) -> Owner<R> {
+    pub(crate) fn new(block_size: usize, per_extent: u32, extents: u32, region: R) -> Owner<R> {
         assert!(block_size >= size_of::<u32>(), "a block must hold a link");
         assert!(per_extent.is_power_of_two(), "a block's extent is told by a shift");
         let blocks = per_extent.checked_mul(extents).filter(|&blocks| blocks <= MARKS);
         let blocks = blocks.expect("as many numbers as blocks");
         let links = Links::new(block_size, per_extent, extents);
         let ends = Ends { head: AtomicU32::new(EMPTY), holders: AtomicU64::new(OWNER) };
-        let shared = NonNull::from(Box::leak(Box::new(Shared { links, keeper, ends })));
-        Owner { shared, blocks, taken: Cell::new(0), detached: Cell::new(EMPTY), keeper: PhantomData }
+        let shared = NonNull::from(Box::leak(Box::new(Shared { links, region, ends })));
+        Owner { shared, blocks, taken: Cell::new(0), detached: Cell::new(EMPTY), region: PhantomData }
     }
 
     /// Takes over the memory of one extent, whose first block gets the number `first`. None is handed out.
@@ -143,7 +143,7 @@ impl<R: Keeper> Owner<R> {
     ///
     /// `first` is a multiple of the blocks per extent, and its extent was not added before. From `base` on, all bytes of
     /// those of the extent's blocks that will ever be handed out are valid for reads and writes from any thread until
-    /// the keeper is dropped. The caller keeps track of which blocks are at home, and nobody else touches one that is
+    /// the region is dropped. The caller keeps track of which blocks are at home, and nobody else touches one that is
     /// out.
     pub(crate) unsafe fn add(&self, first: u32, base: NonNull<u8>) {
         self.shared().links.add(first, base);
@@ -155,8 +155,8 @@ impl<R: Keeper> Owner<R> {
     }
 
     /// What keeps the region.
-    pub(crate) fn keeper(&self) -> &R {
-        &self.shared().keeper
+    pub(crate) fn region(&self) -> &R {
+        &self.shared().region
     }
 
     /// How many blocks are out: held by somebody, or returned elsewhere and not drained yet.
@@ -185,10 +185,10 @@ impl<R: Keeper> Owner<R> {
     ///
     /// The block's extent was added, with memory for it. The block is at home: it was never handed out, or came back through [`take_back`](Owner::take_back) or
     /// [`drain`](Owner::drain) since. Neither the owner nor the kernel uses it until it comes back.
-    pub(crate) unsafe fn hand_out(&self, index: u32) -> Held<R> {
+    pub(crate) unsafe fn hand_out(&self, index: u32) -> BlockRef<R> {
         assert!(index < self.blocks, "no block {index} of {}", self.blocks);
         self.taken.set(self.taken.get() + 1);
-        Held { shared: self.shared, index, keeper: PhantomData }
+        BlockRef { shared: self.shared, index, region: PhantomData }
     }
 
     /// A handle on block `index`, which is out.
@@ -197,12 +197,12 @@ impl<R: Keeper> Owner<R> {
     ///
     /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back only the last;
     /// the others it forgets.
-    pub(crate) unsafe fn handle(&self, index: u32) -> Held<R> {
-        Held { shared: self.shared, index, keeper: PhantomData }
+    pub(crate) unsafe fn handle(&self, index: u32) -> BlockRef<R> {
+        BlockRef { shared: self.shared, index, region: PhantomData }
     }
 
     /// Whether `held` is a block of this owner.
-    pub(crate) fn owns(&self, held: &Held<R>) -> bool {
+    pub(crate) fn owns(&self, held: &BlockRef<R>) -> bool {
         self.shared == held.shared
     }
 
@@ -211,7 +211,7 @@ impl<R: Keeper> Owner<R> {
     /// # Errors
     ///
     /// The block is another owner's: it comes back, and dropping it sends it home.
-    pub(crate) fn take_back(&self, held: Held<R>) -> Result<u32, Held<R>> {
+    pub(crate) fn take_back(&self, held: BlockRef<R>) -> Result<u32, BlockRef<R>> {
         if !self.owns(&held) {
             return Err(held);
         }
@@ -247,7 +247,7 @@ impl<R: Keeper> Owner<R> {
         })
     }
 
-    /// Asks to be woken ([`Keeper::wake_owner`]) by the next return from elsewhere. `false`: blocks have come
+    /// Asks to be woken ([`SharedRegion::wake_owner`]) by the next return from elsewhere. `false`: blocks have come
     /// back already, drain them first.
     ///
     /// For an owner out of blocks, between [`Doorbell::prepare_sleep`] and the sleep. The request stands
@@ -306,7 +306,7 @@ impl<R: Keeper> Owner<R> {
     }
 }
 
-impl<R: Keeper> Held<R> {
+impl<R: SharedRegion> BlockRef<R> {
     /// The block's number.
     pub(crate) fn index(&self) -> u32 {
         self.index
@@ -318,9 +318,9 @@ impl<R: Keeper> Held<R> {
     }
 
     /// What keeps the region.
-    pub(crate) fn keeper(&self) -> &R {
+    pub(crate) fn region(&self) -> &R {
         // SAFETY: a block that is out keeps `Shared` alive.
-        unsafe { &self.shared.as_ref().keeper }
+        unsafe { &self.shared.as_ref().region }
     }
 
     /// A second handle on the same block.
@@ -329,18 +329,18 @@ impl<R: Keeper> Held<R> {
     ///
     /// The caller counts the handles, and drops only the last; the others it forgets. Nobody writes the block while there
     /// is more than one.
-    pub(crate) unsafe fn duplicate(&self) -> Held<R> {
-        Held { shared: self.shared, index: self.index, keeper: PhantomData }
+    pub(crate) unsafe fn duplicate(&self) -> BlockRef<R> {
+        BlockRef { shared: self.shared, index: self.index, region: PhantomData }
     }
 
-    /// The block's first byte. Valid for the block size, for as long as this `Held` is.
+    /// The block's first byte. Valid for the block size, for as long as this `BlockRef` is.
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         // SAFETY: a block that is out keeps `Shared` alive, and its number is below `blocks` (`hand_out`).
         unsafe { self.shared.as_ref().links.block(self.index) }
     }
 }
 
-impl<R: Keeper> Drop for Held<R> {
+impl<R: SharedRegion> Drop for BlockRef<R> {
     fn drop(&mut self) {
         give_back(self.shared, self.index);
     }
@@ -350,7 +350,7 @@ impl<R: Keeper> Drop for Held<R> {
 ///
 /// `shared` is a pointer and not a reference because the allocation may be freed before this function
 /// returns.
-fn give_back<R: Keeper>(shared: NonNull<Shared<R>>, index: u32) {
+fn give_back<R: SharedRegion>(shared: NonNull<Shared<R>>, index: u32) {
     // SAFETY: our block is out and keeps the allocation alive until the compare-and-swap below gives it away,
     // or until `let_go`. After that `it` is used only under a pin.
     let it = unsafe { &*shared.as_ptr() };
@@ -375,14 +375,14 @@ fn give_back<R: Keeper>(shared: NonNull<Shared<R>>, index: u32) {
     }
     if pinned {
         if head == STARVING {
-            it.keeper.wake_owner();
+            it.region.wake_owner();
         }
         let_go(shared, 1);
     }
 }
 
 /// Takes `count` of the caller's own off `holders`, and frees the region if none is left.
-fn let_go<R: Keeper>(shared: NonNull<Shared<R>>, count: u64) {
+fn let_go<R: SharedRegion>(shared: NonNull<Shared<R>>, count: u64) {
     // SAFETY: what the caller takes off has kept the allocation alive until here.
     let before = unsafe { &(*shared.as_ptr()).ends.holders }.fetch_sub(count, Ordering::AcqRel);
     if before == count {
@@ -392,15 +392,15 @@ fn let_go<R: Keeper>(shared: NonNull<Shared<R>>, count: u64) {
     }
 }
 
-impl<R: Keeper> fmt::Debug for Owner<R> {
+impl<R: SharedRegion> fmt::Debug for Owner<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner").field("blocks", &self.blocks).field("taken", &self.taken.get()).finish()
     }
 }
 
-impl<R: Keeper> fmt::Debug for Held<R> {
+impl<R: SharedRegion> fmt::Debug for BlockRef<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("index", &self.index).finish()
+        f.debug_struct("BlockRef").field("index", &self.index).finish()
     }
 }
 

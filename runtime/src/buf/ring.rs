@@ -13,12 +13,12 @@ use io_uring::types::BufRingEntry;
 
 use super::chain::{Chain, Links};
 use super::copy_out::CopiedChunks;
-use super::home::Home;
+use super::fragments::Fragments;
+use super::free_buffers::FreeBuffers;
 use super::lease::Lease;
-use super::parts::Parts;
-use super::returns::{Held, Keeper, Owner};
+use super::returns::{BlockRef, Owner, SharedRegion};
 use super::shares::Shares;
-use crate::core::growth::Terms;
+use crate::core::growth::GrowthPolicy;
 use crate::core::shared::CoreShared;
 use crate::metrics::counters::CoreCounters;
 use crate::numa::pool::{Carved, Share};
@@ -34,7 +34,7 @@ const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
 
 /// What keeps the buffers' memory until the last lease is gone.
-pub(crate) struct Keep {
+pub(crate) struct BufferMemory {
     /// The buffers' memory. Locked when it grows, and when it goes.
     memory: Mutex<Vec<Carved>>,
     /// Who shares each buffer that is out.
@@ -44,7 +44,7 @@ pub(crate) struct Keep {
     _copied: Option<CopiedChunks>,
 }
 
-impl Keep {
+impl BufferMemory {
     pub(super) fn new(
         memory: Mutex<Vec<Carved>>,
         shares: Box<[Shares]>,
@@ -55,15 +55,15 @@ impl Keep {
     }
 }
 
-impl Keeper for Keep {
+impl SharedRegion for BufferMemory {
     fn wake_owner(&self) {
-        self.core.ring();
+        self.core.notify();
     }
 }
 
 /// The buffers of a core.
 pub(crate) struct BufRing {
-    owner: Owner<Keep>,
+    owner: Owner<BufferMemory>,
     descriptors: Carved,
     /// Slots of the ring, a power of two.
     slots: u16,
@@ -76,12 +76,12 @@ pub(crate) struct BufRing {
     count: Cell<u16>,
     tail: Cell<u16>,
     /// Buffers at home: for the kernel to pick, or waiting for their turn in the ring.
-    home: Home,
+    free: FreeBuffers,
     /// The most that were out at once.
     most_out: Cell<u16>,
     links: Links,
     /// Where a CQE need not bring one buffer whole.
-    pub(super) parts: Option<Parts>,
+    pub(super) fragments: Option<Fragments>,
     /// Bytes that copies of chunks take which nobody took.
     pub(super) copied_bytes: Arc<AtomicUsize>,
 }
@@ -93,7 +93,7 @@ impl BufRing {
         ring: &mut Ring,
         share: &mut Share,
         core: &Arc<CoreShared>,
-        growth: &Terms,
+        growth: &GrowthPolicy,
         options: RecvOptions,
     ) -> Result<Self> {
         let too_small = || {
@@ -119,8 +119,8 @@ impl BufRing {
         let Some((descriptors, memory)) = carved else { return Err(too_small) };
         let numbers = per_extent * most_extents;
         let shares = (0..numbers).map(|_| Shares::none()).collect();
-        let keep = Keep::new(Mutex::default(), shares, Arc::clone(core), None);
-        let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, keep);
+        let region = BufferMemory::new(Mutex::default(), shares, Arc::clone(core), None);
+        let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, region);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
         unsafe { ring.register_buf_ring(address, slots as u16, BUFFER_GROUP, options) }?;
@@ -134,10 +134,10 @@ impl BufRing {
             most_extents: most_extents as u16,
             count: Cell::new(0),
             tail: Cell::new(0),
-            home: Home::new(),
+            free: FreeBuffers::new(),
             most_out: Cell::new(0),
             links: Links::new(numbers),
-            parts: Parts::new(features.incremental_buffers, features.bundles, numbers),
+            fragments: Fragments::new(features.incremental_buffers, features.bundles, numbers),
             copied_bytes: Arc::default(),
         };
         this.extend(memory);
@@ -150,23 +150,23 @@ impl BufRing {
     }
 
     /// Buffers by which it may grow in one step.
-    pub(crate) fn room(&self) -> usize {
-        let room = if self.extents.get() < self.most_extents { self.per_extent } else { 0 };
-        room.min(self.slots - self.count.get()).into()
+    pub(crate) fn spare_capacity(&self) -> usize {
+        let spare = if self.extents.get() < self.most_extents { self.per_extent } else { 0 };
+        spare.min(self.slots - self.count.get()).into()
     }
 
     /// Cuts `memory` into buffers, as many as there are slots and numbers for, and returns how many. Where it is too short for
     /// a whole number of extents, the last numbers stay unused.
     pub(crate) fn extend(&self, memory: Carved) -> usize {
         let base = memory.as_ptr();
-        let room =
+        let spare =
             (self.slots - self.count.get()).min((self.most_extents - self.extents.get()) * self.per_extent);
-        let count = (memory.len() / BUFFER_SIZE).min(room.into()) as u16;
+        let count = (memory.len() / BUFFER_SIZE).min(spare.into()) as u16;
         // Locked by this thread alone until the core has ended. A list is whole at every moment.
-        self.owner.keeper().memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        self.owner.region().memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
         let first = self.extents.get() * self.per_extent;
         for number in (0..count).step_by(self.per_extent.into()) {
-            // SAFETY: the offset is below `count` buffers, hence inside the memory, which the keeper now has. The extents are
+            // SAFETY: the offset is below `count` buffers, hence inside the memory, which the region now has. The extents are
             // new, and numbers of buffers that do not fit are not handed out: they never get to the kernel.
             unsafe {
                 let base = base.add(usize::from(number) * BUFFER_SIZE);
@@ -208,14 +208,14 @@ impl BufRing {
             (*shared_tail).store(tail.wrapping_add(1), Ordering::Release);
         }
         self.tail.set(tail.wrapping_add(1));
-        self.home.put();
+        self.free.offer();
     }
 
     /// Gives the kernel so many from the stack.
     #[inline(never)]
     fn unstack(&self, count: u16) {
         for index in (0..count).map_while(|_| self.links.unstack()) {
-            self.home.unstacked();
+            self.free.unstack();
             self.give_to_kernel(index);
         }
     }
@@ -236,13 +236,13 @@ impl BufRing {
 
     /// The kernel has picked a buffer: its CQE names it.
     pub(crate) fn picked(&self) {
-        self.home.took();
+        self.free.take();
         self.most_out.set(self.most_out.get().max(self.out()));
     }
 
     /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done with the buffer.
     pub(super) fn lend(&self, index: u16, from: u16, bytes: u32, ends: bool) -> Lease {
-        let shares = &self.owner.keeper().shares[usize::from(index)];
+        let shares = &self.owner.region().shares[usize::from(index)];
         if from == 0 {
             // The first of it: the core's own share.
             // SAFETY: the kernel had the buffer until this CQE, and writes what is filled no more.
@@ -256,7 +256,7 @@ impl BufRing {
             shares.add();
         }
         // SAFETY: the buffer is out since its first bytes came, and the handle is a share that is counted.
-        Lease::part(unsafe { self.owner.handle(index.into()) }, from.into(), bytes)
+        Lease::fragment(unsafe { self.owner.handle(index.into()) }, from.into(), bytes)
     }
 
     /// Tells how many buffers are out, and how many were at most.
@@ -267,16 +267,16 @@ impl BufRing {
 
     /// Buffers that are not at home.
     fn out(&self) -> u16 {
-        self.count.get() - self.home.len()
+        self.count.get() - self.free.len()
     }
 
     /// A buffer that nobody holds any more goes back to the kernel, now or [later](super::home).
     pub(crate) fn recycle(&self, index: u16) {
-        if self.home.wants_more() {
+        if self.free.wants_more() {
             self.give_to_kernel(index);
         } else {
             self.links.stack(index);
-            self.home.stacked();
+            self.free.stack();
         }
     }
 
@@ -301,27 +301,27 @@ impl BufRing {
         let (index, bytes) = self.next_of(chain)?;
         // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes back to the
         // kernel only through `recycle`, when it has come home.
-        let held = unsafe { self.owner.hand_out(index.into()) };
-        Some(Lease::new(held, bytes))
+        let block = unsafe { self.owner.hand_out(index.into()) };
+        Some(Lease::new(block, bytes))
     }
 
     /// A buffer whose last lease was dropped on some thread that may be this core's.
-    pub(super) fn take_back(&self, held: Held<Keep>) {
-        match self.owner.take_back(held) {
+    pub(super) fn take_back(&self, block: BlockRef<BufferMemory>) {
+        match self.owner.take_back(block) {
             Ok(index) => self.recycle(index as u16),
             // Another core's: dropping it sends it home.
-            Err(held) => drop(held),
+            Err(block) => drop(block),
         }
     }
 
     /// Whether there is a buffer at home.
     pub(crate) fn has_some(&self) -> bool {
-        self.home.len() > 0
+        self.free.len() > 0
     }
 
     /// Buffers at home.
-    pub(crate) fn at_home(&self) -> u16 {
-        self.home.len()
+    pub(crate) fn free_buffers(&self) -> u16 {
+        self.free.len()
     }
 
     /// The tasks of this tick have run: fetches what came back from other threads, and offers the kernel as many buffers as
@@ -332,7 +332,7 @@ impl BufRing {
                 self.recycle(index as u16);
             }
         }
-        let more = self.home.turn(self.count.get(), short);
+        let more = self.free.tick(self.count.get(), short);
         if more > 0 {
             self.unstack(more);
         }
@@ -345,16 +345,16 @@ impl BufRing {
 
     /// The last of a tick: nothing goes to the ring before the next one.
     pub(crate) fn end_of_tick(&self, counters: &CoreCounters) {
-        if let Some(parts) = &self.parts {
-            parts.note(self);
+        if let Some(fragments) = &self.fragments {
+            fragments.note(self);
         }
-        counters.recv_buffers_ready.set(self.home.offered().into());
+        counters.recv_buffers_ready.set(self.free.offered().into());
     }
 
     /// Before the core sleeps, and streams wait for a buffer: whether there are some, or some have come back from
     /// elsewhere. Otherwise the next return wakes the core.
     pub(crate) fn has_some_or_waits(&self) -> bool {
-        self.home.len() > 0 || !self.owner.starve()
+        self.free.len() > 0 || !self.owner.starve()
     }
 
     /// The end: every operation has been reaped. The memory goes when the last lease does.
@@ -364,8 +364,8 @@ impl BufRing {
             return self.leak();
         }
         // Where the kernel went on it does not any more.
-        for index in self.parts.iter().flat_map(Parts::take_begun) {
-            if self.owner.keeper().shares[usize::from(index)].give_up() {
+        for index in self.fragments.iter().flat_map(Fragments::take_begun) {
+            if self.owner.region().shares[usize::from(index)].give_up() {
                 // SAFETY: the buffer is out, and the core's was the last share.
                 let ours = self.owner.take_back(unsafe { self.owner.handle(index.into()) });
                 debug_assert!(ours.is_ok(), "a handle of the owner itself");

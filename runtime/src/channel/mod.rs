@@ -5,13 +5,13 @@
 //! and tasks of other runtimes among them. [`oneshot()`] carries a single value from one thread to another.
 //!
 //! A message that wakes a sleeping core costs tens of microseconds on some machines, one that finds it awake almost
-//! nothing: wakes of a turn are rung for together, so send in batches where you can.
+//! nothing: wakes of a tick are rung for together, so send in batches where you can.
 //!
 //! ```
 //! # fn main() -> annulus::Result<()> {
 //! # let runtime = annulus::Runtime::builder().pool_bytes(1 << 20).build()?;
 //! # let running = runtime.start(|| async {
-//! #     annulus::core::stopping().await;
+//! #     annulus::cores::stopping().await;
 //! #     annulus::Ok(())
 //! # })?;
 //! // A host's main thread gets a way to a queue on core 0.

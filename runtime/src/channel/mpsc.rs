@@ -173,7 +173,7 @@ impl<T: Send + 'static> Receiver<T> {
 
     fn take(&self) -> Option<T> {
         let message = self.shared.queue.try_take()?;
-        self.shared.queue.made_room(1);
+        self.shared.queue.freed(1);
         Some(message)
     }
 

@@ -14,9 +14,9 @@ impl<F: Family, S: Reads> AsyncRead for Io<F, S> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let came = ready!(self.poll_fill(cx))?;
-        let n = came.len().min(buf.len());
-        buf[..n].copy_from_slice(&came[..n]);
+        let filled = ready!(self.poll_fill(cx))?;
+        let n = filled.len().min(buf.len());
+        buf[..n].copy_from_slice(&filled[..n]);
         self.advance(n);
         Poll::Ready(Ok(n))
     }
@@ -43,7 +43,7 @@ impl<F: Family, S: Writes> AsyncWrite for Io<F, S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, bufs.iter().map(|part| &**part))
+        self.poll_send(cx, bufs.iter().map(|slice| &**slice))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -26,9 +26,9 @@ impl<F: Family, S: Reads> Read for Io<F, S> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let came = ready!(self.poll_fill(cx))?;
-        let n = came.len().min(buf.remaining());
-        buf.put_slice(&came[..n]);
+        let filled = ready!(self.poll_fill(cx))?;
+        let n = filled.len().min(buf.remaining());
+        buf.put_slice(&filled[..n]);
         self.advance(n);
         Poll::Ready(Ok(()))
     }
@@ -57,14 +57,14 @@ impl<F: Family, S: Writes> Write for Io<F, S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, bufs.iter().map(|part| &**part))
+        self.poll_send(cx, bufs.iter().map(|slice| &**slice))
     }
 }
 
 /// hyper's timers, on the wheel of the core that asks.
 ///
 /// # Panics
-/// Asked on a thread that is no core's, and its timers when they are polled on another core than the one that asked.
+/// InFlight on a thread that is no core's, and its timers when they are polled on another core than the one that asked.
 /// Dropping one elsewhere is harmless.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HyperTimer;
@@ -80,13 +80,13 @@ impl Timer for HyperTimer {
 }
 
 fn on_this_core(sleep: time::Sleep) -> Pin<Box<dyn hyper::rt::Sleep>> {
-    let home = Core::with(|core| Arc::clone(&core.shared));
-    Box::pin(CoreSleep { home, sleep: ManuallyDrop::new(sleep) })
+    let owner = Core::with(|core| Arc::clone(&core.shared));
+    Box::pin(CoreSleep { owner, sleep: ManuallyDrop::new(sleep) })
 }
 
 /// A sleep that hyper may carry anywhere, because it asks for `Send`, and that works at home only.
 struct CoreSleep {
-    home: Arc<CoreShared>,
+    owner: Arc<CoreShared>,
     sleep: ManuallyDrop<time::Sleep>,
 }
 
@@ -101,7 +101,7 @@ impl Future for CoreSleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        assert!(Core::is_current(&self.home), "a timer of core {} was polled elsewhere", self.home.index);
+        assert!(Core::is_current(&self.owner), "a timer of core {} was polled elsewhere", self.owner.index);
         Pin::new(&mut *self.sleep).poll(cx)
     }
 }
@@ -110,7 +110,7 @@ impl hyper::rt::Sleep for CoreSleep {}
 
 impl Drop for CoreSleep {
     fn drop(&mut self) {
-        if Core::is_current(&self.home) {
+        if Core::is_current(&self.owner) {
             // SAFETY: dropped once, here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.sleep) };
         }

@@ -116,16 +116,16 @@ impl<F: Family, S: Writes> Io<F, S> {
     fn poll_send<'a>(
         &mut self,
         cx: &mut Context<'_>,
-        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        slices: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_sent(cx))?;
-        if parts.clone().all(<[u8]>::is_empty) {
+        if slices.clone().all(<[u8]>::is_empty) {
             return Poll::Ready(Ok(0));
         }
-        let copied = Copied::of(parts);
+        let copied = Copied::of(slices);
         let n = copied.len();
         self.out = Some(SendAll::new(Rc::clone(self.connection.socket()), copied, 0));
-        // Asked for now, so that it leaves with this turn of the core.
+        // InFlight for now, so that it leaves with this tick of the core.
         match self.poll_sent(cx) {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             _ => Poll::Ready(Ok(n)),

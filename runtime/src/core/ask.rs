@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::Core;
 use crate::op::Operation;
-use crate::op::slots::{Key, Look, Outcome};
+use crate::op::slots::{Key, Outcome, Polled};
 
 /// What a finished operation leaves: its output, or only the kernel's word while the kernel still holds the operation.
 pub(crate) enum Finished<O> {
@@ -23,33 +23,33 @@ pub(crate) enum Finished<O> {
 /// A single operation that the kernel was asked for, in the hands of its owner. Dropped before the answer was seen, it is
 /// cancelled, and its memory stays where it is until the kernel has answered.
 #[must_use = "dropped, it is cancelled"]
-pub(crate) struct Asked<T: Operation> {
+pub(crate) struct InFlight<T: Operation> {
     /// `None` once the answer was seen.
     key: Option<Key>,
     _operation: PhantomData<*const T>,
 }
 
-impl<T: Operation> Asked<T> {
+impl<T: Operation> InFlight<T> {
     /// Asks for it on behalf of the task behind `waker`.
     pub(crate) fn new(core: &Core, operation: T, waker: &Waker) -> Self {
         Self { key: Some(core.ops.submit(&core.ring, operation, waker)), _operation: PhantomData }
     }
 
-    /// Looks for the answer.
+    /// Polls for the answer.
     ///
     /// # Panics
     /// When it was seen already.
     pub(crate) fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Finished<T::Output>> {
         let Some(key) = self.key else { polled_again(T::NAME) };
         // SAFETY: a `T` was submitted under this key (`new`).
-        let look: Look<T> = unsafe { core.ops.look(key, waker) };
-        let finished = match look {
-            Look::Pending => return Poll::Pending,
-            Look::Done(outcome, operation) => {
+        let polled: Polled<T> = unsafe { core.ops.poll(key, waker) };
+        let finished = match polled {
+            Polled::Pending => return Poll::Pending,
+            Polled::Done(outcome, operation) => {
                 self.key = None;
                 Finished::Whole(operation.complete(outcome))
             }
-            Look::Early(outcome) => {
+            Polled::Early(outcome) => {
                 self.key = None;
                 Finished::Early(outcome)
             }
@@ -59,7 +59,7 @@ impl<T: Operation> Asked<T> {
     }
 }
 
-impl<T: Operation> Drop for Asked<T> {
+impl<T: Operation> Drop for InFlight<T> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             // Without a core the runtime has ended, and with it every operation of this thread.
@@ -77,36 +77,36 @@ pub(crate) fn polled_again(name: &str) -> ! {
 /// The future of a single operation.
 ///
 /// # Cancellation
-/// Dropped before the first poll, nothing was asked of the kernel. Dropped later, as [`Asked`].
-pub(crate) struct Submitted<T: Operation>(State<T>);
+/// Dropped before the first poll, nothing was asked of the kernel. Dropped later, as [`InFlight`].
+pub(crate) struct OpFuture<T: Operation>(State<T>);
 
 enum State<T: Operation> {
     New(T),
-    Asked(Asked<T>),
+    InFlight(InFlight<T>),
     /// It was not asked for: the operation has panicked.
     Over,
 }
 
-impl<T: Operation> Submitted<T> {
+impl<T: Operation> OpFuture<T> {
     pub(crate) fn new(operation: T) -> Self {
         Self(State::New(operation))
     }
 }
 
 // Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of it.
-impl<T: Operation> Unpin for Submitted<T> {}
+impl<T: Operation> Unpin for OpFuture<T> {}
 
-impl<T: Operation> Future for Submitted<T> {
+impl<T: Operation> Future for OpFuture<T> {
     type Output = Finished<T::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Core::with(|core| {
-            if let State::Asked(asked) = &mut self.0 {
+            if let State::InFlight(asked) = &mut self.0 {
                 return asked.poll(core, cx.waker());
             }
             match std::mem::replace(&mut self.0, State::Over) {
-                State::New(operation) => self.0 = State::Asked(Asked::new(core, operation, cx.waker())),
-                State::Asked(_) | State::Over => polled_again(T::NAME),
+                State::New(operation) => self.0 = State::InFlight(InFlight::new(core, operation, cx.waker())),
+                State::InFlight(_) | State::Over => polled_again(T::NAME),
             }
             Poll::Pending
         })
@@ -115,7 +115,7 @@ impl<T: Operation> Future for Submitted<T> {
 
 /// Asks the kernel for an operation that has one answer and no notification.
 pub(crate) async fn ask<T: Operation>(operation: T) -> T::Output {
-    match Submitted::new(operation).await {
+    match OpFuture::new(operation).await {
         Finished::Whole(output) => output,
         Finished::Early(_) => unreachable!("{} has no notification", T::NAME),
     }

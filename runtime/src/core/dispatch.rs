@@ -47,7 +47,7 @@ impl Core {
     /// Lets the ring watch the doorbell's eventfd. Multishot polls report each write (they are edge-triggered), so the
     /// counter need never be read.
     pub(crate) fn arm_doorbell(&self) {
-        let entry = opcode::PollAdd::new(types::Fd(self.shared.bell_fd()), libc::POLLIN as u32)
+        let entry = opcode::PollAdd::new(types::Fd(self.shared.eventfd()), libc::POLLIN as u32)
             .multi(true)
             .build()
             .user_data(Tag::Doorbell.with(0));

@@ -1,19 +1,19 @@
-//! A turn of a core's loop, and how the core sleeps.
+//! A tick of a core's loop, and how the core sleeps.
 
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use super::Core;
 use super::inside::Inside;
-use super::peers::{self, POLLS_PER_RING};
+use super::peers::{self, POLLS_PER_NOTIFY};
 use crate::Result;
 use crate::ring::Wait;
 use crate::task::Woken;
 use crate::time::wakes::Plan;
 
-/// Polls of tasks between two looks at the ring: all that were ready when the turn began, but no more than this.
-const POLLS_PER_TURN: usize = 256;
-/// Polls of tasks that other polls of the same turn woke: as long as nothing was asked of the kernel, they need not wait
+/// Polls of tasks between two looks at the ring: all that were ready when the tick began, but no more than this.
+const POLLS_PER_TICK: usize = 256;
+/// Polls of tasks that other polls of the same tick woke: as long as nothing was asked of the kernel, they need not wait
 /// for the ring, a look at which costs more than they do.
 const POLLS_AT_LEAST: usize = 64;
 /// False for `scripts/instructions` only, which counts what it costs that polls can be seen from outside.
@@ -27,15 +27,15 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Core {
-    /// The first half of a turn: tasks that are ready now, and of those that they wake as many as there is time for.
+    /// The first half of a tick: tasks that are ready now, and of those that they wake as many as there is time for.
     pub(crate) fn run_tasks(&self) -> Result<()> {
         let counters = &self.shared.counters;
         counters.turns.add(1);
         let pushed = self.ring.pushed();
         let ready = self.tasks.ready_len();
         counters.load.set(peers::smoothed(counters.load.get(), ready));
-        let ready = ready.min(POLLS_PER_TURN);
-        // Asked once a turn, so that what is off costs a poll one branch.
+        let ready = ready.min(POLLS_PER_TICK);
+        // InFlight once a tick, so that what is off costs a poll one branch.
         let watched = SEEN
             && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
         let mut polls = 0;
@@ -44,7 +44,7 @@ impl Core {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             if SEEN {
-                self.shared.turn.begin(task.spawned_at());
+                self.shared.current_poll.begin(task.spawned_at());
             }
             if watched {
                 self.run_watched(task);
@@ -52,16 +52,16 @@ impl Core {
                 task.0.run();
             }
             polls += 1;
-            if polls % POLLS_PER_RING == 0 && self.peers.must_ring() {
+            if polls % POLLS_PER_NOTIFY == 0 && self.peers.must_notify() {
                 let before = self.ring.pushed();
-                self.ring_peers();
+                self.notify_peers();
                 // Those that are awake need no signal.
                 if self.ring.pushed() != before {
                     entered = self.ring.enter(Wait::No);
                 }
             }
         }
-        self.shared.turn.pause();
+        self.shared.current_poll.pause();
         counters.polls.add(polls as u64);
         entered
     }
@@ -82,18 +82,18 @@ impl Core {
     }
 
     /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
-    pub(crate) fn turn_ring(&self) -> Result<()> {
+    pub(crate) fn tick_ring(&self) -> Result<()> {
         let counters = &self.shared.counters;
         for task in self.shared.woken.take_all() {
             counters.remote_wakes.add(1);
             self.tasks.push(task);
         }
-        self.take_errands(POLLS_PER_TURN);
+        self.take_calls(POLLS_PER_TICK);
         self.growth.take(self);
         self.fairness.end_of_tick(self);
         self.growth.ask(self);
         self.timers.fire();
-        self.ring_peers();
+        self.notify_peers();
         if !self.tasks.is_idle() {
             self.enter_if_wanted()?;
         } else {
@@ -173,7 +173,7 @@ impl Core {
     fn must_not_sleep(&self) -> bool {
         let runtime = &self.shared.runtime;
         !self.shared.woken.is_empty()
-            || !self.has_no_errands()
+            || !self.has_no_calls()
             || self.fairness.must_not_sleep(self)
             || self.growth.has_ended()
             || runtime.is_cut()
@@ -190,7 +190,7 @@ impl Core {
         }
         counters.spins.add(1);
         let due = self.next_wake().map(|plan| Instant::now() + plan.first());
-        let found = self.spin.look(|| {
+        let found = self.spin.sample(|| {
             self.ring.has_completions()
                 || self.must_not_sleep()
                 || due.is_some_and(|due| Instant::now() >= due)

@@ -71,18 +71,18 @@ pub(crate) struct Record {
 
 /// What a pool may become.
 #[derive(Debug, Clone)]
-pub(crate) struct Terms {
+pub(crate) struct GrowthPolicy {
     /// Bytes that the core's pool has at most, grown or not.
     pub(crate) limit: usize,
     /// Bytes that it was to begin with.
     pub(crate) pool_bytes: usize,
     pub(crate) backing: Backing,
-    pub(crate) policy: PlacementPolicy,
+    pub(crate) placement: PlacementPolicy,
     /// There are several nodes: under `require` pages must not only lie right but be kept there.
     pub(crate) several: bool,
 }
 
-impl Terms {
+impl GrowthPolicy {
     /// About how much is asked for at a time, in bytes: a power of two, and a multiple of what regions are rounded up to.
     pub(crate) fn step(&self) -> usize {
         let step = (self.pool_bytes / 4).clamp(STEP.start, STEP.end);
@@ -92,22 +92,22 @@ impl Terms {
 
 /// The growth of one core's pool. Lives on the core's thread.
 pub(crate) struct Growth {
-    terms: Terms,
+    policy: GrowthPolicy,
     core: PlannedCore,
     /// Bytes of the pool now.
     held: Cell<usize>,
-    making: RefCell<Option<Making>>,
+    pending: RefCell<Option<PendingGrowth>>,
     /// The thread of the step before, which has sent what it had to send.
     last: RefCell<Option<JoinHandle<()>>>,
     rest_until: Cell<Option<Instant>>,
     /// Somebody waits for memory, and for the end of the rest.
     waits_for_rest: Cell<bool>,
     /// What the last step was for: where both are short they take turns.
-    turn: Cell<For>,
+    last_for: Cell<For>,
 }
 
 /// A step under way.
-struct Making {
+struct PendingGrowth {
     what: For,
     asked: usize,
     made: Receiver<Result<Region>>,
@@ -115,30 +115,30 @@ struct Making {
 }
 
 impl Growth {
-    pub(crate) fn new(terms: Terms, core: PlannedCore, held: usize) -> Self {
+    pub(crate) fn new(policy: GrowthPolicy, core: PlannedCore, held: usize) -> Self {
         Self {
-            terms,
+            policy,
             core,
             held: Cell::new(held),
-            making: RefCell::default(),
+            pending: RefCell::default(),
             last: RefCell::default(),
             rest_until: Cell::new(None),
             waits_for_rest: Cell::new(false),
-            turn: Cell::new(For::Blocks),
+            last_for: Cell::new(For::Blocks),
         }
     }
 
     /// Whether a step that was under way has ended, and waits to be taken.
     pub(crate) fn has_ended(&self) -> bool {
-        self.making.borrow().as_ref().is_some_and(|making| !making.made.is_empty())
+        self.pending.borrow().as_ref().is_some_and(|pending| !pending.made.is_empty())
     }
 
     /// Takes a step that has ended into the pool.
     pub(crate) fn take(&self, core: &Core) {
-        let made = self.making.borrow().as_ref().and_then(|making| making.made.try_recv().ok());
+        let made = self.pending.borrow().as_ref().and_then(|pending| pending.made.try_recv().ok());
         // It is under way: its thread says something in any case.
         let Some(made) = made else { return };
-        let Some(Making { what, asked, thread, .. }) = self.making.take() else { return };
+        let Some(PendingGrowth { what, asked, thread, .. }) = self.pending.take() else { return };
         *self.last.borrow_mut() = Some(thread);
         let counters = &core.shared.counters;
         let short = match made.and_then(|region| self.keep(core, what, region)) {
@@ -188,10 +188,10 @@ impl Growth {
     pub(crate) fn ask(&self, core: &Core) {
         self.waits_for_rest.set(false);
         let (receiving, blocks) = (core.fairness.is_starving(core), core.blocks.is_short());
-        if !receiving && !blocks || self.making.borrow().is_some() {
+        if !receiving && !blocks || self.pending.borrow().is_some() {
             return;
         }
-        let order = match self.turn.get() {
+        let order = match self.last_for.get() {
             For::Receiving => [(For::Blocks, blocks), (For::Receiving, receiving)],
             For::Blocks => [(For::Receiving, receiving), (For::Blocks, blocks)],
         };
@@ -204,11 +204,11 @@ impl Growth {
             self.waits_for_rest.set(is_waited_for);
             return;
         }
-        self.turn.set(what);
-        let terms = self.terms.clone();
+        self.last_for.set(what);
+        let policy = self.policy.clone();
         let node = self.core.memory;
-        match self.start(&core.shared, what, bytes, move || terms.make(node, bytes)) {
-            Ok(making) => *self.making.borrow_mut() = Some(making),
+        match self.start(&core.shared, what, bytes, move || policy.make(node, bytes)) {
+            Ok(pending) => *self.pending.borrow_mut() = Some(pending),
             Err(e) => {
                 self.rest_until.set(Some(Instant::now() + REST));
                 self.waits_for_rest.set(is_waited_for);
@@ -221,12 +221,12 @@ impl Growth {
 
     /// Bytes of the next step; `None` where the limit leaves no room for one.
     fn step(&self, core: &Core, what: For) -> Option<usize> {
-        let multiple = self.terms.backing.multiple();
-        let left = self.terms.limit.saturating_sub(self.held.get()) / multiple * multiple;
+        let multiple = self.policy.backing.multiple();
+        let left = self.policy.limit.saturating_sub(self.held.get()) / multiple * multiple;
         let unit = what.unit();
         let most = match what {
-            For::Receiving => core.bufs.room(),
-            For::Blocks => (self.terms.step() / unit).max(1),
+            For::Receiving => core.bufs.spare_capacity(),
+            For::Blocks => (self.policy.step() / unit).max(1),
         };
         let bytes = (most.checked_mul(unit)?.next_multiple_of(multiple)).min(left);
         (bytes >= unit && most > 0).then_some(if multiple > unit { bytes } else { bytes / unit * unit })
@@ -238,18 +238,18 @@ impl Growth {
         what: For,
         asked: usize,
         make: impl FnOnce() -> Result<Region> + Send + 'static,
-    ) -> Result<Making> {
+    ) -> Result<PendingGrowth> {
         // The thread before has sent its region: what is left of it is its exit.
         self.end_last();
         let (tx, made) = bounded(1);
         let delivery = Delivery { tx: Some(tx), core: Arc::clone(shared) };
         let work = move || delivery.deliver(make());
         let name = format!("annulus-grow{}", self.core.cpu);
-        let thread = match self.terms.policy {
+        let thread = match self.policy.placement {
             PlacementPolicy::Off => spawn_unplaced(name, &self.core, work)?,
             _ => spawn_pinned_briefly(name, &self.core, work)?,
         };
-        Ok(Making { what, asked, made, thread })
+        Ok(PendingGrowth { what, asked, made, thread })
     }
 
     fn end_last(&self) {
@@ -261,8 +261,8 @@ impl Growth {
     /// The core ends: so does what was begun for it.
     pub(crate) fn end(&self) {
         self.end_last();
-        if let Some(making) = self.making.take() {
-            *self.last.borrow_mut() = Some(making.thread);
+        if let Some(pending) = self.pending.take() {
+            *self.last.borrow_mut() = Some(pending.thread);
         }
         self.end_last();
     }
@@ -290,21 +290,21 @@ impl Drop for Delivery {
             let why = "the thread that was to make the memory panicked";
             drop(tx.send(Err(Error::new(ErrorKind::Panicked, why))));
         }
-        self.core.ring();
+        self.core.notify();
     }
 }
 
-impl Terms {
+impl GrowthPolicy {
     /// On the thread that is pinned for it: the memory, or why not.
     fn make(&self, node: crate::numa::NodeId, bytes: usize) -> Result<Region> {
-        if self.policy == PlacementPolicy::Off {
+        if self.placement == PlacementPolicy::Off {
             return Ok(Region::unplaced(node, bytes)?);
         }
         let region = Region::with_backing(node, bytes, self.backing)?;
         let placement = region.placement();
         let strays = placement.pages.off(node) > 0 || placement.pages.unknown > 0;
         let loose = self.several && placement.rung != Rung::Bound;
-        if self.policy == PlacementPolicy::Require && (strays || loose) {
+        if self.placement == PlacementPolicy::Require && (strays || loose) {
             let what = format!("not all of it would be where it must be, so it was given back: {placement}");
             return Err(Error::new(ErrorKind::Platform, what));
         }

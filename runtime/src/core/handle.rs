@@ -13,7 +13,7 @@ use crate::core::submit::{SubmitError, send};
 /// A way into a runtime, from any thread: an application's own main thread, or a task of another runtime such as tokio.
 /// Cloned at the price of two counts; it keeps nothing running.
 ///
-/// From [`Running::handle`](crate::Running::handle), or [`core::handle`](crate::core::handle) on a core.
+/// From [`Running::handle`](crate::Running::handle), or [`cores::handle`](crate::cores::handle) on a core.
 #[derive(Clone)]
 pub struct Handle {
     runtime: Arc<RuntimeShared>,
@@ -30,7 +30,7 @@ impl Handle {
         self.members.len()
     }
 
-    /// Runs an async closure on core `core` and gives its output: [`core::submit_to`](crate::core::submit_to) for any
+    /// Runs an async closure on core `core` and gives its output: [`cores::submit_to`](crate::cores::submit_to) for any
     /// thread. The future belongs to no runtime: whoever polls it is woken by its own waker.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Handle {
     /// # fn main() -> annulus::Result<()> {
     /// let runtime = annulus::Runtime::builder().pool_bytes(1 << 20).build()?;
     /// let running = runtime.start(|| async {
-    ///     annulus::core::stopping().await;
+    ///     annulus::cores::stopping().await;
     ///     annulus::Ok(())
     /// })?;
     /// let answer = running.handle().submit_to_blocking(0, async || 6 * 7)?;
@@ -78,7 +78,7 @@ impl Handle {
     /// [`SubmitError`].
     ///
     /// # Panics
-    /// On a core's thread, which must not sleep: use [`core::submit_to`](crate::core::submit_to) there.
+    /// On a core's thread, which must not sleep: use [`cores::submit_to`](crate::cores::submit_to) there.
     #[track_caller]
     pub fn submit_to_blocking<F, T>(&self, core: usize, f: F) -> Result<T, SubmitError>
     where

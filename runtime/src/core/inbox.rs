@@ -1,10 +1,10 @@
 //! The way for work from other threads into a core.
 //!
-//! Every core has one bounded [`Queue`] of errands, in its own memory. A sender writes into the receiver's memory, never
+//! Every core has one bounded [`Queue`] of calls, in its own memory. A sender writes into the receiver's memory, never
 //! the other way round, and who finds it full waits for room without holding its own core up. Answers do not come this
 //! way (each has a cell of its own), so a core that waits for an answer never keeps another from sending to it.
 //!
-//! What is in the queue when the core ends is dropped, and an errand that is dropped says so to who sent it.
+//! What is in the queue when the core ends is dropped, and an call that is dropped says so to who sent it.
 
 use std::os::fd::RawFd;
 
@@ -14,65 +14,65 @@ use crate::sync::queue::Queue;
 
 /// Places in a core's inbox. Each is a pointer pair and a stamp (24 bytes).
 const PLACES: usize = 512;
-/// Errands that a core takes in a turn, however much it has to do: so that none waits for ever.
+/// Errands that a core takes in a tick, however much it has to do: so that none waits for ever.
 const AT_LEAST: usize = 16;
 
 /// Something to be done on a core. Dropped without having been called, it tells its sender.
-pub(crate) type Errand = Box<dyn FnOnce() + Send>;
+pub(crate) type RemoteCall = Box<dyn FnOnce() + Send>;
 
 /// What a core shows of itself to others, once it is up.
-pub(crate) struct Door {
-    pub(crate) errands: Queue<Errand>,
+pub(crate) struct Inbox {
+    pub(crate) calls: Queue<RemoteCall>,
     /// The descriptor of the core's ring, valid until all cores of the runtime have ended.
     pub(crate) ring_fd: RawFd,
 }
 
-impl Door {
+impl Inbox {
     /// On the core's own thread: the queue is to lie on its node.
     pub(crate) fn open(ring_fd: RawFd) -> Self {
-        Self { errands: Queue::new(PLACES), ring_fd }
+        Self { calls: Queue::new(PLACES), ring_fd }
     }
 }
 
 impl CoreShared {
-    /// Puts an errand into this core's inbox, once there is room. When the core has ended, or ends before there is room,
-    /// the errand is dropped.
-    pub(crate) async fn send(&self, errand: Errand) {
-        if let Some(door) = self.door.get() {
-            drop(door.errands.put(errand, || self.ring()).await);
+    /// Puts an call into this core's inbox, once there is room. When the core has ended, or ends before there is room,
+    /// the call is dropped.
+    pub(crate) async fn send(&self, call: RemoteCall) {
+        if let Some(inbox) = self.inbox.get() {
+            drop(inbox.calls.put(call, || self.notify()).await);
         }
     }
 }
 
 impl Core {
     /// Whether nobody has sent anything. Between the doorbell's `prepare_sleep` and the sleep this is the look that counts:
-    /// a sender rings after its errand is in the queue.
-    pub(crate) fn has_no_errands(&self) -> bool {
-        self.shared.door.get().is_none_or(|door| door.errands.is_empty())
+    /// a sender rings after its call is in the queue.
+    pub(crate) fn has_no_calls(&self) -> bool {
+        self.shared.inbox.get().is_none_or(|inbox| inbox.calls.is_empty())
     }
 
-    /// Takes what a turn has room for: as many as bring the ready tasks up to `polls`, but some in any case. What stays
+    /// Takes what a tick has room for: as many as bring the ready tasks up to `polls`, but some in any case. What stays
     /// makes the queue full, and that slows the senders down.
-    pub(crate) fn take_errands(&self, polls: usize) {
-        let Some(door) = self.shared.door.get() else { return };
-        if door.errands.is_empty() {
+    pub(crate) fn take_calls(&self, polls: usize) {
+        let Some(inbox) = self.shared.inbox.get() else { return };
+        if inbox.calls.is_empty() {
             return;
         }
         let most = polls.saturating_sub(self.tasks.ready_len()).max(AT_LEAST);
         let mut taken = 0;
         while taken < most {
-            let Some(errand) = door.errands.try_take() else { break };
+            let Some(call) = inbox.calls.try_take() else { break };
             taken += 1;
-            errand();
+            call();
         }
-        door.errands.made_room(taken);
+        inbox.calls.freed(taken);
         self.shared.counters.errands.add(taken as u64);
     }
 
     /// The end: nothing more is taken, and who has sent something is told.
     pub(crate) fn close_inbox(&self) {
-        if let Some(door) = self.shared.door.get() {
-            door.errands.close();
+        if let Some(inbox) = self.shared.inbox.get() {
+            inbox.calls.close();
         }
     }
 }

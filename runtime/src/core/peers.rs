@@ -2,16 +2,16 @@
 //!
 //! # When a core wakes another
 //!
-//! Work for another core is put in its place at once, but the doorbell is rung once a turn: until then the core keeps a
+//! Work for another core is put in its place at once, but the doorbell is rung once a tick: until then the core keeps a
 //! bit for every core that it has work for. So ten wakes of ten tasks on one core cost one look at its doorbell, and a
-//! signal, if it sleeps, travels as an SQE of the enter that ends the turn anyway (`IORING_OP_MSG_RING`, Linux 5.18,
+//! signal, if it sleeps, travels as an SQE of the enter that ends the tick anyway (`IORING_OP_MSG_RING`, Linux 5.18,
 //! `io_uring_enter(2)`), without a system call of its own. Where the kernel refuses that, and from threads that are no
 //! core's, the signal is a write to the core's eventfd.
 //!
 //! Nothing is claimed before the doorbell is rung. A core that has work for a sleeping one has not taken the sleeper's
 //! `SLEEPY` away: others who bring work meanwhile ring for themselves and are not held up. The argument of the
 //! [mailbox](crate::sync::mailbox) holds as it stands, since it asks only that the ring comes after the work, at some time.
-//! That time comes: a core rings before it may sleep, when it ends, and after [`POLLS_PER_RING`] polls of tasks. What
+//! That time comes: a core rings before it may sleep, when it ends, and after [`POLLS_PER_NOTIFY`] polls of tasks. What
 //! bounds the delay is therefore so many polls; a task that computes for long keeps its wakes back as it keeps everything
 //! else of its core back.
 
@@ -30,13 +30,13 @@ use crate::numa::plan::PlannedCore;
 use crate::numa::topology::{Proximity, Topology};
 use crate::ring::user_data::Tag;
 
-/// Polls of tasks after which the doorbells are rung, although the turn is not over.
-pub(crate) const POLLS_PER_RING: usize = 32;
+/// Polls of tasks after which the doorbells are rung, although the tick is not over.
+pub(crate) const POLLS_PER_NOTIFY: usize = 32;
 /// What the CQE of a signal carries in another core's ring, beside its tag.
 pub(crate) const BY_RING: u64 = 1;
 
 /// A core of the same runtime.
-struct Peer {
+struct PeerCore {
     shared: Arc<CoreShared>,
     proximity: Proximity,
     /// Its ring, `None` once the kernel has refused to post there.
@@ -44,10 +44,10 @@ struct Peer {
 }
 
 /// All cores of the runtime, by index, this one among them.
-pub(crate) struct Peers {
-    all: Box<[Peer]>,
+pub(crate) struct PeerCores {
+    all: Box<[PeerCore]>,
     /// A bit for every core that has work and was not rung yet.
-    to_ring: Box<[Cell<u64>]>,
+    to_notify: Box<[Cell<u64>]>,
     any: Cell<bool>,
     /// The others, nearest first.
     near: Rc<[Neighbour]>,
@@ -97,8 +97,8 @@ pub fn neighbours() -> Rc<[Neighbour]> {
 /// not busy. For an acceptor that has more than its share: it hands *connections* over, and keeps what belongs to them
 /// together.
 ///
-/// The measure is the number of tasks that are ready when a turn of the core's loop begins, averaged over some eight
-/// turns ([`Counters::load`](crate::Counters::load)); a core that sleeps has nothing to do. It is a guess, and may be
+/// The measure is the number of tasks that are ready when a tick of the core's loop begins, averaged over some eight
+/// ticks ([`Counters::load`](crate::Counters::load)); a core that sleeps has nothing to do. It is a guess, and may be
 /// out of date when it is read.
 ///
 /// # Panics
@@ -122,20 +122,20 @@ pub fn least_loaded_neighbour() -> Option<usize> {
     })
 }
 
-/// One task that is ready at each turn.
+/// One task that is ready at each tick.
 const LOAD_OF_ONE: u64 = 16;
 
-/// The load after a turn that began with `ready` tasks.
+/// The load after a tick that began with `ready` tasks.
 pub(crate) fn smoothed(load: u64, ready: usize) -> u64 {
     load - load.div_ceil(8) + LOAD_OF_ONE / 8 * ready as u64
 }
 
-impl Peers {
+impl PeerCores {
     pub(crate) fn new(members: Vec<Arc<CoreShared>>, near: Vec<Neighbour>) -> Self {
         let words = members.len().div_ceil(64);
-        let mut all: Box<[Peer]> = members
+        let mut all: Box<[PeerCore]> = members
             .into_iter()
-            .map(|shared| Peer { shared, proximity: Proximity::SameCore, ring_fd: Cell::new(None) })
+            .map(|shared| PeerCore { shared, proximity: Proximity::SameCore, ring_fd: Cell::new(None) })
             .collect();
         for other in &near {
             if let Some(peer) = all.get_mut(other.core) {
@@ -144,7 +144,7 @@ impl Peers {
         }
         Self {
             all,
-            to_ring: vec![Cell::new(0); words].into_boxed_slice(),
+            to_notify: vec![Cell::new(0); words].into_boxed_slice(),
             any: Cell::new(false),
             near: near.into(),
         }
@@ -153,7 +153,7 @@ impl Peers {
     /// Every core is up: learns the descriptors of their rings.
     pub(crate) fn learn_rings(&self) {
         for peer in &self.all {
-            peer.ring_fd.set(peer.shared.door.get().map(|door| door.ring_fd));
+            peer.ring_fd.set(peer.shared.inbox.get().map(|inbox| inbox.ring_fd));
         }
     }
 
@@ -172,10 +172,10 @@ impl Peers {
     }
 
     /// Remembers to ring a core. False: it is no core of this runtime.
-    pub(crate) fn ring_later(&self, core: &CoreShared) -> bool {
+    pub(crate) fn notify_later(&self, core: &CoreShared) -> bool {
         let known = self.all.get(core.index).is_some_and(|peer| std::ptr::eq(&*peer.shared, core));
         if known {
-            let word = &self.to_ring[core.index / 64];
+            let word = &self.to_notify[core.index / 64];
             word.set(word.get() | 1 << (core.index % 64));
             self.any.set(true);
         }
@@ -183,14 +183,14 @@ impl Peers {
     }
 
     /// Whether doorbells are to be rung.
-    pub(crate) fn must_ring(&self) -> bool {
+    pub(crate) fn must_notify(&self) -> bool {
         self.any.get()
     }
 
     /// Forgets and gives the cores that are to be rung.
-    fn take(&self) -> impl Iterator<Item = &Peer> {
+    fn take(&self) -> impl Iterator<Item = &PeerCore> {
         self.any.set(false);
-        self.to_ring.iter().enumerate().flat_map(move |(word, bits)| {
+        self.to_notify.iter().enumerate().flat_map(move |(word, bits)| {
             let mut bits = bits.take();
             std::iter::from_fn(move || {
                 let bit = bits.checked_ilog2()?;
@@ -238,13 +238,13 @@ impl Peers {
 impl Core {
     /// Rings the doorbells of the cores that were given work. Signals to sleepers leave with the next enter, which the
     /// caller makes before it sleeps.
-    pub(crate) fn ring_peers(&self) {
-        if !self.peers.must_ring() {
+    pub(crate) fn notify_peers(&self) {
+        if !self.peers.must_notify() {
             return;
         }
         let counters = &self.shared.counters;
         for peer in self.peers.take() {
-            if !peer.shared.doorbell().ring() {
+            if !peer.shared.doorbell().notify() {
                 continue;
             }
             let Some(fd) = peer.ring_fd.get() else {
@@ -264,10 +264,10 @@ impl Core {
         }
     }
 
-    /// As [`ring_peers`](Self::ring_peers), when no enter follows.
-    pub(crate) fn ring_peers_now(&self) {
+    /// As [`notify_peers`](Self::notify_peers), when no enter follows.
+    pub(crate) fn notify_peers_now(&self) {
         for peer in self.peers.take() {
-            if peer.shared.doorbell().ring() {
+            if peer.shared.doorbell().notify() {
                 self.shared.counters.signals_by_eventfd.add(1);
                 peer.shared.signal();
             }
@@ -338,7 +338,7 @@ mod tests {
             .build()
             .unwrap();
         let idle = || async {
-            crate::core::stopping().await;
+            crate::cores::stopping().await;
             crate::Ok(())
         };
         Some(runtime.start(idle).unwrap())
@@ -350,7 +350,7 @@ mod tests {
     fn a_stop_reaches_a_core_whose_signal_was_lost() {
         let Some(running) = two_idle_cores() else { return };
         let lose = async || {
-            while !Core::with(|core| core.peers.all[1].shared.doorbell().ring()) {
+            while !Core::with(|core| core.peers.all[1].shared.doorbell().notify()) {
                 crate::yield_now().await;
             }
         };
@@ -377,9 +377,9 @@ mod tests {
             .handle()
             .submit_to_blocking(0, async || {
                 // The eventfd is no ring: EBADFD.
-                Core::with(|core| core.peers.all[1].ring_fd.set(Some(core.peers.all[1].shared.bell_fd())));
+                Core::with(|core| core.peers.all[1].ring_fd.set(Some(core.peers.all[1].shared.eventfd())));
                 for round in 0..ROUNDS {
-                    assert_eq!(crate::core::submit_to(1, async move || round).await.unwrap(), round);
+                    assert_eq!(crate::cores::submit_to(1, async move || round).await.unwrap(), round);
                 }
                 Core::with(|core| {
                     assert_eq!(core.peers.all[1].ring_fd.get(), None, "refused once, not asked again")

@@ -71,12 +71,12 @@ struct Shard<T> {
 /// # fn main() -> annulus::Result<()> {
 /// # let runtime = annulus::Runtime::builder().pool_bytes(1 << 20).build()?;
 /// # let running = runtime.start(|| async {
-/// #     annulus::core::stopping().await;
+/// #     annulus::cores::stopping().await;
 /// #     annulus::Ok(())
 /// # })?;
 /// # let cores = running.handle().cores();
 /// # let total = running.handle().submit_to_blocking(0, async || {
-/// use annulus::core::Sharded;
+/// use annulus::cores::Sharded;
 /// use std::cell::Cell;
 ///
 /// let hits = Sharded::new(async || annulus::Ok(Cell::new(0))).await?;
@@ -113,8 +113,11 @@ impl<T: 'static> Sharded<T> {
     where
         F: AsyncFnOnce() -> Result<T> + Clone + Send + 'static,
     {
-        let this =
-            Self { id: NEXT.fetch_add(1, Ordering::Relaxed), runtime: super::handle(), _value: PhantomData };
+        let this = Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            runtime: crate::cores::handle(),
+            _value: PhantomData,
+        };
         let id = this.id;
         let made = this.on_each(|core| {
             let factory = factory.clone();
@@ -149,10 +152,10 @@ impl<T: 'static> Sharded<T> {
     /// Calls `f` with the `T` of core `core`, on that core.
     ///
     /// # Errors
-    /// Those of [`SubmitError`](super::SubmitError), as an [`Error`]; [`ErrorKind::Ended`] after [`stop`](Self::stop).
+    /// Those of [`SubmitError`](crate::cores::SubmitError), as an [`Error`]; [`ErrorKind::Ended`] after [`stop`](Self::stop).
     ///
     /// # Cancellation
-    /// As for [`submit_to`](super::submit_to).
+    /// As for [`submit_to`](crate::cores::submit_to).
     pub async fn invoke_on<F, R>(&self, core: usize, f: F) -> Result<R>
     where
         F: AsyncFnOnce(&T) -> R + Send + 'static,
@@ -168,7 +171,7 @@ impl<T: 'static> Sharded<T> {
     /// The first in the order of the cores, as for [`invoke_on`](Self::invoke_on). The other cores' calls are finished first.
     ///
     /// # Cancellation
-    /// As for [`submit_to`](super::submit_to), on each core.
+    /// As for [`submit_to`](crate::cores::submit_to), on each core.
     pub async fn invoke_on_all<F>(&self, f: F) -> Result<()>
     where
         F: AsyncFnOnce(&T) + Clone + Send + 'static,
@@ -182,7 +185,7 @@ impl<T: 'static> Sharded<T> {
     /// As for [`invoke_on_all`](Self::invoke_on_all).
     ///
     /// # Cancellation
-    /// As for [`submit_to`](super::submit_to), on each core.
+    /// As for [`submit_to`](crate::cores::submit_to), on each core.
     pub async fn map_reduce<M, R, A>(&self, map: M, first: A, reduce: impl FnMut(A, R) -> A) -> Result<A>
     where
         M: AsyncFnOnce(&T) -> R + Clone + Send + 'static,

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
 use super::Core;
-use super::inbox::Door;
-use super::turn::TurnWord;
+use super::current_poll::CurrentPoll;
+use super::inbox::Inbox;
 use crate::core::growth::Recorded;
 use crate::core::state::RuntimeShared;
 use crate::error::os;
@@ -25,14 +25,14 @@ pub(crate) struct CoreShared {
     pub(crate) runtime: Arc<RuntimeShared>,
     pub(crate) counters: CoreCounters,
     /// Which task is polled just now.
-    pub(crate) turn: TurnWord,
+    pub(crate) current_poll: CurrentPoll,
     pub(crate) woken: WakeList<Woken>,
     /// What the core shows of itself once it is up, before any core begins.
-    pub(crate) door: OnceLock<Door>,
+    pub(crate) inbox: OnceLock<Inbox>,
     pub(crate) growth: Recorded,
     doorbell: Doorbell,
     /// The eventfd that a poll of the core's ring waits on.
-    bell: OwnedFd,
+    eventfd: OwnedFd,
 }
 
 impl CoreShared {
@@ -43,12 +43,12 @@ impl CoreShared {
             cpu,
             runtime,
             counters: CoreCounters::default(),
-            turn: TurnWord::new(),
+            current_poll: CurrentPoll::new(),
             woken: WakeList::new(),
-            door: OnceLock::new(),
+            inbox: OnceLock::new(),
             growth: Recorded::default(),
             doorbell: Doorbell::new(),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
+            eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?,
         })
     }
 
@@ -58,8 +58,8 @@ impl CoreShared {
         start..start + size_of::<Self>()
     }
 
-    pub(crate) fn bell_fd(&self) -> RawFd {
-        self.bell.as_raw_fd()
+    pub(crate) fn eventfd(&self) -> RawFd {
+        self.eventfd.as_raw_fd()
     }
 
     /// The receiver's side of the doorbell.
@@ -68,10 +68,10 @@ impl CoreShared {
     }
 
     /// Tells the core that there is something to see: work was put in its place before this call. From another core of
-    /// the runtime it is told [at the end of that core's turn](super::peers), from elsewhere now.
-    pub(crate) fn ring(&self) {
-        let later = Core::try_with(|here| here.peers.ring_later(self)).unwrap_or(false);
-        if !later && self.doorbell.ring() {
+    /// the runtime it is told [at the end of that core's tick](super::peers), from elsewhere now.
+    pub(crate) fn notify(&self) {
+        let later = Core::try_with(|here| here.peers.notify_later(self)).unwrap_or(false);
+        if !later && self.doorbell.notify() {
             self.signal();
         }
     }
@@ -80,7 +80,7 @@ impl CoreShared {
     pub(crate) fn signal(&self) {
         // The counter cannot overflow: it would take 2^64 - 1 rings. A failure here would lose a wake, and there is
         // no caller to tell: it is a broken invariant, not an outside cause.
-        match rustix::io::write(&self.bell, &1u64.to_ne_bytes()) {
+        match rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()) {
             Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
             Err(e) => tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index),
         }
@@ -92,7 +92,7 @@ impl CoreShared {
         match self.woken.push(task) {
             Ok(_) => {
                 Core::try_with(|here| here.peers.count_wake(&here.shared.counters, self));
-                self.ring();
+                self.notify();
             }
             Err(task) => std::mem::forget(task),
         }

@@ -30,7 +30,7 @@ impl Spin {
     }
 
     /// Looks until `found` says that there is work, for no longer than the last times make worth while. True: there is.
-    pub(crate) fn look(&self, mut found: impl FnMut() -> bool) -> bool {
+    pub(crate) fn sample(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
         let begin = Instant::now();
         // The first look comes before the clock: a core that was slow to get here is given one all the same.
@@ -66,10 +66,10 @@ mod tests {
         let most = Duration::from_micros(16);
         let spin = Spin::new(most);
         assert!(spin.is_on() && !Spin::new(Duration::ZERO).is_on());
-        assert!(spin.look(|| true));
+        assert!(spin.sample(|| true));
         let mut vain = 0;
         while spin.is_worth_while() {
-            assert!(!spin.look(|| false));
+            assert!(!spin.sample(|| false));
             vain += 1;
         }
         assert_eq!(vain, 5, "16, 8, 4, 2 and 1 us");

@@ -29,7 +29,7 @@ struct Progress {
 /// Shared by the cores of a runtime.
 pub(crate) struct RuntimeShared {
     cores: usize,
-    wish: AtomicU8,
+    stop_state: AtomicU8,
     progress: Mutex<Progress>,
     changed: Condvar,
     members: Mutex<Vec<Weak<CoreShared>>>,
@@ -47,7 +47,7 @@ impl RuntimeShared {
     pub(crate) fn new(cores: usize) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             cores,
-            wish: AtomicU8::new(GO_ON),
+            stop_state: AtomicU8::new(GO_ON),
             progress: Mutex::new(Progress { gate: None, busy: cores }),
             changed: Condvar::new(),
             members: Mutex::default(),
@@ -72,26 +72,26 @@ impl RuntimeShared {
 
     /// Whether the root futures were asked to come to their end.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.wish.load(Ordering::Acquire) >= STOP
+        self.stop_state.load(Ordering::Acquire) >= STOP
     }
 
     /// Whether all tasks are to be dropped now.
     pub(crate) fn is_cut(&self) -> bool {
-        self.wish.load(Ordering::Acquire) >= CUT
+        self.stop_state.load(Ordering::Acquire) >= CUT
     }
 
     /// Asks every core to come to its end.
     pub(crate) fn stop(&self) {
-        self.wish(STOP);
+        self.raise(STOP);
     }
 
     /// Ends every core now.
     pub(crate) fn cut(&self) {
-        self.wish(CUT);
+        self.raise(CUT);
     }
 
-    fn wish(&self, wish: u8) {
-        self.wish.fetch_max(wish, Ordering::AcqRel);
+    fn raise(&self, state: u8) {
+        self.stop_state.fetch_max(state, Ordering::AcqRel);
         for core in self.members() {
             // Whatever its doorbell says: a core whose ring has failed may have taken the word `SLEEPY` away and never
             // sent the signal.

@@ -86,19 +86,19 @@ impl From<SubmitError> for Error {
 /// ```
 /// # fn main() -> annulus::Result<()> {
 /// # annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
-/// # if annulus::core::index() > 0 {
-/// #     annulus::core::stopping().await;
+/// # if annulus::cores::index() > 0 {
+/// #     annulus::cores::stopping().await;
 /// #     return annulus::Ok(());
 /// # }
-/// let core = annulus::core::count() - 1;
+/// let core = annulus::cores::count() - 1;
 /// let name = String::from("here");
-/// let answer = annulus::core::submit_to(core, async move || {
-///     let held = std::rc::Rc::new(annulus::core::index());
+/// let answer = annulus::cores::submit_to(core, async move || {
+///     let held = std::rc::Rc::new(annulus::cores::index());
 ///     annulus::yield_now().await;
 ///     format!("{name} and on core {held}")
 /// });
 /// assert_eq!(answer.await?, format!("here and on core {core}"));
-/// # annulus::core::handle().stop();
+/// # annulus::cores::handle().stop();
 /// # annulus::Ok(())
 /// # })
 /// # }
@@ -143,12 +143,12 @@ where
     T: Send + 'static,
 {
     let (answer, outcome) = oneshot::channel();
-    let parcel = Parcel { content: Some((f, answer)), at };
+    let envelope = CallEnvelope { content: Some((f, answer)), at };
     if Core::is_current(&target) {
-        parcel.open();
+        envelope.open();
     } else {
         Core::try_with(|here| here.peers.count_submit(&here.shared.counters, &target));
-        target.send(Box::new(move || parcel.open())).await;
+        target.send(Box::new(move || envelope.open())).await;
     }
     outcome.await.unwrap_or(Err(SubmitError::Aborted))
 }
@@ -156,12 +156,12 @@ where
 type Outcome<T> = Result<T, SubmitError>;
 
 /// A closure on its way, with the cell that its outcome goes to. Dropped unopened, it says that nothing ran.
-struct Parcel<F, T> {
+struct CallEnvelope<F, T> {
     content: Option<(F, oneshot::Sender<Outcome<T>>)>,
     at: &'static Location<'static>,
 }
 
-impl<F, T> Parcel<F, T>
+impl<F, T> CallEnvelope<F, T>
 where
     F: AsyncFnOnce() -> T + 'static,
     T: 'static,
@@ -171,7 +171,7 @@ where
         if Core::with(|core| core.tasks.is_ending()) {
             return;
         }
-        // Whoever does not want it any more has no use for an answer either: dropping the rest of the parcel is enough.
+        // Whoever does not want it any more has no use for an answer either: dropping the rest of the envelope is enough.
         if self.content.as_ref().is_some_and(|(_, answer)| !answer.is_canceled())
             && let Some((f, answer)) = self.content.take()
         {
@@ -180,10 +180,10 @@ where
     }
 }
 
-impl<F, T> Drop for Parcel<F, T> {
+impl<F, T> Drop for CallEnvelope<F, T> {
     fn drop(&mut self) {
         let Some((f, answer)) = self.content.take() else { return };
-        // It may be dropped in the middle of a core's turn, or of its end, which a destructor's panic must not stop.
+        // It may be dropped in the middle of a core's tick, or of its end, which a destructor's panic must not stop.
         contained(format_args!("the destructor of a closure sent at {}", self.at), || drop(f));
         // Refused when nobody waits any more. It wakes who does, by a waker that may not be ours.
         contained("the waker of a sender", || drop(answer.send(Err(SubmitError::Ended))));

@@ -39,7 +39,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Accepts of the ring may keep it open for a turn: nobody shall connect to it meanwhile.
+        // Accepts of the ring may keep it open for a tick: nobody shall connect to it meanwhile.
         if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             tracing::debug!("a Unix socket listens for a moment longer: {e}");
         }

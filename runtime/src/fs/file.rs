@@ -16,8 +16,8 @@ use crate::core::ask::ask;
 use crate::error::os;
 use crate::op::advise::Advise;
 use crate::op::fallocate::Fallocate;
+use crate::op::limits::{OFFSET, refuse_above};
 use crate::op::read::Read;
-use crate::op::room::{OFFSET, refuse_above};
 use crate::op::statx::Statx;
 use crate::op::sync::Sync;
 use crate::op::truncate::Truncate;
@@ -117,8 +117,8 @@ impl File {
     pub async fn read_at<B: IoBufMut>(&self, mut buf: B, offset: u64) -> Result<(usize, B), BufError<B>> {
         buf = may_be_at(offset, "a read at an offset", buf)?;
         if let Some(direct) = self.direct {
-            let room = buf.room();
-            if let Err(e) = direct.check("read", room.as_ptr().addr(), offset, room.len()) {
+            let spare = buf.spare_capacity();
+            if let Err(e) = direct.check("read", spare.as_ptr().addr(), offset, spare.len()) {
                 return Err(BufError::new(e, buf));
             }
         }
@@ -147,7 +147,8 @@ impl File {
         if self.direct.is_some() {
             return Ok(None);
         }
-        let read = read_now(self.as_fd(), offset, buf.room()).map_err(|e| Error::io("read failed", e))?;
+        let read =
+            read_now(self.as_fd(), offset, buf.spare_capacity()).map_err(|e| Error::io("read failed", e))?;
         if let Some(n) = read {
             // SAFETY: preadv2(2) has written them.
             unsafe { buf.filled(n) };
@@ -177,9 +178,9 @@ impl File {
         offset: u64,
     ) -> Result<B, BufError<B>> {
         buf = may_be_at(offset, "a read at an offset", buf)?;
-        let room = buf.room().len();
-        if room < len {
-            let what = format!("{len} bytes are to be read into room for {room}");
+        let spare = buf.spare_capacity().len();
+        if spare < len {
+            let what = format!("{len} bytes are to be read into room for {spare}");
             return Err(BufError::new(Error::new(ErrorKind::Input, what), buf));
         }
         let mut buf = AtMost { buf, len };

@@ -10,7 +10,7 @@
 //!
 //! # let name = format!("annulus-doc-{}", std::process::id());
 //! # annulus::Runtime::builder().cores("all".parse()?).pool_bytes(1 << 20).build()?.run(move || {
-//! # let name = format!("{name}-{}", annulus::core::index());
+//! # let name = format!("{name}-{}", annulus::cores::index());
 //! # async move {
 //! let dir = Dir::open(std::env::temp_dir()).await?;
 //! let file = dir.open_beneath(&name, OpenOptions::new().write(true).create(true)).await?;

@@ -162,7 +162,7 @@ async fn open(dir: Option<&Rc<OwnedFd>>, path: &Path, flags: i32, mode: u32) -> 
 }
 
 /// Opens on the core what the kernel has all the names of in memory (`RESOLVE_CACHED`, Linux 5.12). That is what the ring would
-/// do at once, too; a call costs less than the entry, its completion and a turn (BENCHMARKS.md, "What a request costs").
+/// do at once, too; a call costs less than the entry, its completion and a tick (BENCHMARKS.md, "What a request costs").
 /// `None` where the ring must be asked: a name has to be looked up, something is made, a lease is to be broken, or the call is
 /// not had.
 ///

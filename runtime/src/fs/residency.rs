@@ -79,9 +79,9 @@ pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> 
 pub(super) fn read_now(
     file: BorrowedFd<'_>,
     offset: u64,
-    room: &mut [MaybeUninit<u8>],
+    spare: &mut [MaybeUninit<u8>],
 ) -> std::io::Result<Option<usize>> {
-    let vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+    let vector = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
     // SAFETY: preadv2(2) fills at most the room, which is ours for the call.
     let rc = unsafe { libc::preadv2(file.as_raw_fd(), &vector, 1, offset as i64, libc::RWF_NOWAIT) };
     if rc >= 0 {

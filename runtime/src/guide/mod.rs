@@ -1,4 +1,5 @@
-//! Pages for people who come from elsewhere: what is called what here, and what is different on purpose.
+//! Pages for people who come from elsewhere: what is called what here, and what is different on purpose. The last is for
+//! those who knew the names before.
 //!
 //! There is nothing in these modules but their text.
 
@@ -10,3 +11,6 @@ pub mod from_monoio {}
 
 #[doc = include_str!("from_seastar.md")]
 pub mod from_seastar {}
+
+#[doc = include_str!("old_names.md")]
+pub mod old_names {}

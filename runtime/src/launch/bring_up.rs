@@ -11,15 +11,15 @@ use super::report::{CoreReport, HEAP, POOL};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::ring::BufRing;
-use crate::core::growth::{Growth, Terms};
-use crate::core::inbox::Door;
+use crate::core::growth::{Growth, GrowthPolicy};
+use crate::core::inbox::Inbox;
 use crate::core::options::Options;
-use crate::core::peers::{Neighbour, Peers};
+use crate::core::peers::{Neighbour, PeerCores};
 use crate::core::pipe_pool::PipePool;
+use crate::core::remote_hosts::ZeroCopy;
 use crate::core::sharded::Shards;
 use crate::core::shared::CoreShared;
 use crate::core::spin::Spin;
-use crate::core::zero_copy_peers::ZeroCopy;
 use crate::core::{Budget, Core};
 use crate::net::fairness::Fairness;
 use crate::numa::plan::PlannedCore;
@@ -36,11 +36,11 @@ use crate::{Error, ErrorKind, Result};
 const OPERATIONS: usize = 4096;
 
 /// What a worker needs to come up.
-pub(super) struct Plot {
+pub(super) struct WorkerConfig {
     pub(super) core: PlannedCore,
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
-    pub(super) growth: Terms,
+    pub(super) growth: GrowthPolicy,
     pub(super) ring: RingOptions,
     pub(super) options: Options,
     /// Where the runtime was started: root futures go by this name.
@@ -67,8 +67,8 @@ pub(super) fn block_sigpipe() -> io::Result<()> {
 }
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
-pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
-    let Plot {
+pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
+    let WorkerConfig {
         core: planned,
         shared,
         mut share,
@@ -81,7 +81,7 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         zero_copy_patience,
         near,
         essentials,
-    } = plot;
+    } = config;
     let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = Vec::new();
     ranges.push((POOL, share.addresses()));
@@ -132,8 +132,8 @@ pub(super) fn bring_up(plot: Plot) -> Result<(Core, CoreReport)> {
         workers_named_after: ring.workers_named_after(),
         ranges,
     };
-    let peers = Peers::new(shared.runtime.members(), near);
-    if shared.door.set(Door::open(ring.fd())).is_err() {
+    let peers = PeerCores::new(shared.runtime.members(), near);
+    if shared.inbox.set(Inbox::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
     let spin = options.spin;

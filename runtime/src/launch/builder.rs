@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::bring_up::Plot;
+use super::bring_up::WorkerConfig;
 use super::core_thread;
 use super::forecast::Forecast;
 use super::locked::{self, Essentials};
@@ -17,7 +17,7 @@ use super::stalls::Sampler;
 use crate::blocking::pool::BlockingPool;
 use crate::buf::ring::BufRing;
 use crate::contained::Kept;
-use crate::core::growth::Terms;
+use crate::core::growth::GrowthPolicy;
 use crate::core::options::Options;
 use crate::core::peers::Neighbour;
 use crate::core::placement::PlacementPolicy;
@@ -289,6 +289,7 @@ impl Runtime {
             reasons: self.plan.reasons().to_vec(),
             pollers: self.pollers.clone(),
             ring: probe(self.settings.ring(self.pollers.first().copied(), self.plan.cores().len()))?,
+            refused_calls: crate::refused_calls(),
             pool_bytes: self.settings.pool_bytes,
             pool_limit: self.settings.limit(),
             placement: self.settings.placement,
@@ -342,11 +343,11 @@ impl Runtime {
             &self.topology,
             self.settings.blocking_threads,
         );
-        let growth = Terms {
+        let growth = GrowthPolicy {
             limit: self.settings.limit(),
             pool_bytes: self.settings.pool_bytes,
             backing: self.settings.pages,
-            policy: self.settings.placement,
+            placement: self.settings.placement,
             several: self.topology.memory_nodes().len() > 1,
         };
         let gate = Gate::new(&shared);
@@ -367,7 +368,7 @@ impl Runtime {
                 ));
                 break;
             };
-            let plot = Plot {
+            let config = WorkerConfig {
                 core: core.clone(),
                 shared: Arc::clone(member),
                 share,
@@ -383,7 +384,8 @@ impl Runtime {
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);
-            match self.spawn(name, core, move || Kept::new(core_thread::run(plot, &*root, ready, arrival))) {
+            match self.spawn(name, core, move || Kept::new(core_thread::run(config, &*root, ready, arrival)))
+            {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
                     failure = Some(e);
@@ -405,7 +407,7 @@ impl Runtime {
         }
         reports.sort_by_key(|report: &CoreReport| report.core.index);
         if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
-            let report = Report::look(&reports, &members);
+            let report = Report::inspect(&reports, &members);
             failure = report
                 .refusal(self.settings.pool_bytes, growth.several)
                 .map(|why| Error::new(ErrorKind::Platform, why));

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use crossbeam_channel::Sender;
 
-use super::bring_up::{Plot, block_sigpipe, bring_up};
+use super::bring_up::{WorkerConfig, block_sigpipe, bring_up};
 use super::end;
 use super::report::CoreReport;
 use crate::contained::{Kept, Payload, bury, caught, panic_text};
@@ -21,7 +21,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for `arrival` only.
 pub(super) fn run<F, Fut, E>(
-    plot: Plot,
+    config: WorkerConfig,
     root: &F,
     ready: Sender<Result<CoreReport>>,
     arrival: Arrival,
@@ -31,14 +31,14 @@ where
     Fut: Future<Output = Result<(), E>> + 'static,
     E: From<Error> + Send + 'static,
 {
-    let runtime = Arc::clone(&plot.shared.runtime);
-    let started_at = plot.started_at;
+    let runtime = Arc::clone(&config.shared.runtime);
+    let started_at = config.started_at;
     let up = contain(|| {
         // What the application logs on a core says on which.
-        let span = tracing::info_span!("core", index = plot.core.index, cpu = plot.core.cpu.0);
+        let span = tracing::info_span!("core", index = config.core.index, cpu = config.core.cpu.0);
         let inside = Inside::enter(span);
         block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e))?;
-        Ok((inside, bring_up(plot)?))
+        Ok((inside, bring_up(config)?))
     });
     let (inside, (core, report)) = match up {
         Ok(up) => up,
@@ -55,7 +55,7 @@ where
     drop(ready);
     let turned = if runtime.wait_at_gate() {
         core.peers.learn_rings();
-        contain(|| Ok(Kept::new(turn_until_over(&core, root, started_at))))
+        contain(|| Ok(Kept::new(run_until_over(&core, root, started_at))))
     } else {
         Ok(Kept::new(Ok(())))
     };
@@ -100,7 +100,7 @@ fn contain<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     caught(f).unwrap_or_else(|payload| Err(panicked("a core", payload)))
 }
 
-fn turn_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
+fn run_until_over<F, Fut, E>(core: &Core, root: &F, started_at: &'static Location<'static>) -> Result<(), E>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), E>> + 'static,
@@ -128,7 +128,7 @@ where
         if runtime.is_cut() {
             return Ok(());
         }
-        core.turn_ring()?;
+        core.tick_ring()?;
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn of_core(core: ManuallyDrop<Core>, arrival: Arrival, faults: &mut F
         // What the last of them woke.
         step(faults, "the end of a core's tasks", || core.tasks.drop_ready());
         // Destructors may have had something to say to other cores, which sleep until they are told.
-        step(faults, "a core's last words", || core.ring_peers_now());
+        step(faults, "a core's last words", || core.notify_peers_now());
         let grace = GRACE.min(core.zero_copy.patience);
         drain(&core, grace, PATIENCE, faults)
     };
@@ -112,7 +112,7 @@ fn drain_ring(core: &Core, grace: Duration, patience: Duration) -> bool {
     loop {
         // In each round: a connection that another core has may be closed there meanwhile.
         if begun.elapsed() >= grace {
-            contained("an operation that was to hurry", || core.ops.hurry());
+            contained("an operation that was to force_release", || core.ops.force_release());
         }
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
             .build()
@@ -133,7 +133,7 @@ fn drain_ring(core: &Core, grace: Duration, patience: Duration) -> bool {
             }
             let reaped = core.ring.reap(|cqe| contained("the end of an operation", || core.dispatch(cqe)));
             core.tasks.drop_ready();
-            core.ring_peers_now();
+            core.notify_peers_now();
             if core.ops.in_kernel() == 0 && reaped == 0 && !core.ring.wants_enter() {
                 return true;
             }

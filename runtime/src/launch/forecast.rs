@@ -25,6 +25,8 @@ pub struct Forecast {
     /// What a ring made as a core's has here. It has no CPU to pin io-wq workers to and no blocks to register, so
     /// [`iowq_pinned`](crate::RingFeatures::iowq_pinned) and [`fixed_buffers`](crate::RingFeatures::fixed_buffers) are false.
     pub ring: RingProbe,
+    /// System calls that the runtime makes and that are refused here ([`refused_calls`](crate::refused_calls)).
+    pub refused_calls: Vec<&'static str>,
     /// Bytes that each core's pool is asked to begin with.
     pub pool_bytes: usize,
     /// Bytes to which it may grow.
@@ -55,6 +57,9 @@ impl fmt::Display for Forecast {
         }
         for lack in &features.lacks {
             writeln!(f, "without {lack}")?;
+        }
+        for call in &self.refused_calls {
+            writeln!(f, "without the system call {call}, which a filter refuses")?;
         }
         for missing in &self.ring.missing {
             writeln!(f, "without the operation {missing}")?;

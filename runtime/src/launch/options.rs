@@ -84,7 +84,7 @@ impl Builder {
     /// [`RingFeatures::incremental_buffers`](crate::RingFeatures::incremental_buffers). `io_uring_register_buf_ring(3)`.
     ///
     /// Leases on 819 messages of 10 bytes that are kept take one buffer, and not 819
-    /// (`cargo test -p annulus --test parts many_messages`).
+    /// (`cargo test -p annulus --test fragments many_messages`).
     ///
     /// It costs this: a [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps a whole buffer out of use
     /// once that is full, whoever else's bytes were in it; each lease on a buffer that is not full takes two locked
@@ -103,7 +103,7 @@ impl Builder {
     /// [incremental buffers](Self::incremental_buffers) too, receives are as ever, and the report says so:
     /// [`RingFeatures::bundles`](crate::RingFeatures::bundles). `io_uring_prep_recv(3)`.
     ///
-    /// 100 MiB over loopback took 208 completions in 204 turns of the core, and 12,808 in 396 without
+    /// 100 MiB over loopback took 208 completions in 204 ticks of the core, and 12,808 in 396 without
     /// (`cargo test -p annulus --test bundles a_long_stream -- --nocapture`, Linux 6.18).
     ///
     /// It costs this: a stream takes all the buffers that its bytes fill at once, 64 from Linux 6.17 on and 256 and more before,

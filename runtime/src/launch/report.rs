@@ -115,7 +115,7 @@ pub(super) const POOL: &str = "pool";
 
 impl Report {
     /// `members` are in the order of the plan.
-    pub(super) fn look(cores: &[CoreReport], members: &[Arc<CoreShared>]) -> Self {
+    pub(super) fn inspect(cores: &[CoreReport], members: &[Arc<CoreShared>]) -> Self {
         let now = |core: &CoreReport| {
             let mut core = core.clone();
             if let Some(member) = members.get(core.core.index) {

@@ -55,7 +55,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         Self { shared, members, threads, watch, blocking, reports }
     }
 
-    /// Asks every core to come to its end: [`core::stopping`](crate::core::stopping) completes there. Does not wait.
+    /// Asks every core to come to its end: [`cores::stopping`](crate::cores::stopping) completes there. Does not wait.
     pub fn stop(&self) {
         self.shared.stop();
     }
@@ -103,7 +103,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
     /// Runs an async closure on core `core` and gives its output, from any thread: [`Handle::submit_to`].
     ///
     /// # Errors
-    /// [`SubmitError`](crate::core::SubmitError).
+    /// [`SubmitError`](crate::cores::SubmitError).
     ///
     /// # Cancellation
     /// What was not begun never runs, what was begun is aborted.
@@ -132,7 +132,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 
     /// What is in force on each core, and where memory lies now.
     pub fn report(&self) -> Report {
-        Report::look(&self.reports, &self.members)
+        Report::inspect(&self.reports, &self.members)
     }
 
     /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives those that lasted
@@ -151,7 +151,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         );
         let mut sampler = Sampler::new(&self.members);
         std::thread::sleep(threshold);
-        sampler.look(threshold)
+        sampler.sample(threshold)
     }
 
     /// The counters of every core.

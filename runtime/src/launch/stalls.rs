@@ -58,15 +58,15 @@ impl Sampler {
     pub(super) fn new(cores: &[Arc<CoreShared>]) -> Self {
         let seen = Seen { poll: None, since: Instant::now(), told: false };
         let mut sampler = Self { cores: cores.iter().map(|core| (Arc::clone(core), seen)).collect() };
-        sampler.look(Duration::MAX);
+        sampler.sample(Duration::MAX);
         sampler
     }
 
     /// Polls that have lasted for `threshold` or longer, as far as this sampler has seen; each is told once.
-    pub(super) fn look(&mut self, threshold: Duration) -> Vec<Stall> {
+    pub(super) fn sample(&mut self, threshold: Duration) -> Vec<Stall> {
         let look = |(core, seen): &mut (Arc<CoreShared>, Seen)| {
             let now = Instant::now();
-            let Some((poll, spawned_at)) = core.turn.look() else {
+            let Some((poll, spawned_at)) = core.current_poll.sample() else {
                 seen.poll = None;
                 return None;
             };
@@ -89,7 +89,7 @@ impl Sampler {
     pub(super) fn watch(mut self, runtime: &RuntimeShared, threshold: Duration) {
         let pause = (threshold / 4).max(Duration::from_millis(1));
         while !runtime.all_arrived_within(pause) {
-            for stall in self.look(threshold) {
+            for stall in self.sample(threshold) {
                 contained("a subscriber of tracing", || {
                     tracing::warn!(
                         core = stall.core,

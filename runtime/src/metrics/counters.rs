@@ -87,7 +87,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Turns of the core's loop.
+    /// Ticks of the core's loop. The figure keeps the name that it had before its unit was called a tick.
     turns,
     /// `io_uring_enter` system calls.
     enters,
@@ -103,7 +103,7 @@ counters! {
     sqes,
     /// CQEs handled.
     cqes,
-    /// Turns that found more completions than the completion queue holds: the kernel kept the rest, at a cost.
+    /// Ticks that found more completions than the completion queue holds: the kernel kept the rest, at a cost.
     cq_overflows,
     /// Operations in flight now, and those whose result waits for its owner. Not a sum: it goes up and down.
     operations,
@@ -116,7 +116,7 @@ counters! {
     polls,
     /// Tasks woken from other threads.
     remote_wakes,
-    /// Closures that other cores and threads sent here and that were taken.
+    /// Calls that other cores and threads sent here and that were taken. The figure keeps its first name.
     errands,
     /// Wakes of tasks on a hardware thread of the same physical core.
     wakes_same_core,
@@ -134,7 +134,7 @@ counters! {
     submits_same_node,
     /// Closures sent to another node's core.
     submits_remote,
-    /// Sixteen times the tasks that were ready when a turn began, on average over some eight turns. Not a sum.
+    /// Sixteen times the tasks that were ready when a tick began, on average over some eight ticks. Not a sum.
     load,
     /// Sleeping cores that this one woke by a message between the rings.
     signals_by_ring,
@@ -155,14 +155,14 @@ counters! {
     recv_held_back,
     /// Chunks that nobody took, copied out of receive buffers that others waited for.
     recv_spilt,
-    /// Receive buffers out of the kernel's hands when the last turn ended: chunks that nobody took yet, and leases. A level.
+    /// Receive buffers out of the kernel's hands when the last tick ended: chunks that nobody took yet, and leases. A level.
     recv_buffers_out,
     /// The most receive buffers that were out at once.
     recv_buffers_peak,
-    /// Receive buffers that lay in the kernel's ring when it was last entered: a few times what a turn takes, so that the same
+    /// Receive buffers that lay in the kernel's ring when it was last entered: a few times what a tick takes, so that the same
     /// ones, which are in the caches, are used again. The rest of those that are not out waits behind them. A level.
     recv_buffers_ready,
-    /// [`Block`](crate::buf::Block)s out when the last turn ended. A level.
+    /// [`Block`](crate::buf::Block)s out when the last tick ended. A level.
     blocks_out,
     /// The most blocks that were out at once.
     blocks_peak,
@@ -213,7 +213,7 @@ counters! {
     ;
     /// SQEs that each enter submitted; with [`sqpoll`](crate::Builder::sqpoll), those that the poller had not taken before.
     sqes_per_enter,
-    /// CQEs that each turn found.
+    /// CQEs that each tick found.
     cqes_per_turn,
     /// Nanoseconds that each poll of a task took. Empty unless [`measure_polls`](crate::Builder::measure_polls) is on.
     poll_ns,

@@ -19,7 +19,7 @@ use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
 use crate::core::ask::polled_again;
 use crate::error::os;
-use crate::op::room::{INT, refuse_above};
+use crate::op::limits::{INT, refuse_above};
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
@@ -89,7 +89,7 @@ impl<F: Family> Connection<F> {
     /// Closes the connection.
     pub async fn into_owned_fd(self) -> Result<(OwnedFd, Vec<Lease>)> {
         self.socket().must_be_sound()?;
-        let came = self.quiesce().await;
+        let chunks = self.quiesce().await;
         let socket = self.into_socket();
         // The kernel tells an error once, and it has told us (a receive or a send). It tells the end of a stream as often as it is asked.
         if let Some(errno) = socket.over().flatten().or(socket.cut_off()) {
@@ -106,12 +106,12 @@ impl<F: Family> Connection<F> {
                     fd
                 }
                 Err(e) => {
-                    shared.see_out();
+                    shared.reap_lent_blocks();
                     return Err(Error::io("cannot duplicate a socket that is still in use", os(e)));
                 }
             },
         };
-        Ok((fd, came))
+        Ok((fd, chunks))
     }
 
     /// Splits it into a half that receives and one that sends, each to be moved into a task of its own on this core.

@@ -95,14 +95,14 @@ impl Fairness {
     /// nothing to receive leaves its buffer in the ring, for the next tick; so a core with buffers and waiting streams does
     /// not sleep ([`must_not_sleep`](Self::must_not_sleep)).
     fn dispatch(&self, core: &Core) {
-        let mut credits = core.bufs.at_home();
+        let mut credits = core.bufs.free_buffers();
         while credits > 0 {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(socket) = next else { return };
             // Otherwise it was dropped, or quiesced, while it stood in the queue.
             let Some(socket) = socket.upgrade() else { continue };
             socket.left_queue();
-            if socket.fed(core) {
+            if socket.receive_again(core) {
                 credits -= 1;
             }
         }

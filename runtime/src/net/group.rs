@@ -7,7 +7,7 @@
 //!
 //! **Unix.** The kernel knows no such group: the first core binds, and the others get a descriptor of the same open socket.
 //! When the last listener on it is dropped, the file of a path is taken away at once. An abstract name is the socket's own
-//! (`unix(7)`): it is free when the last descriptor is closed, so one more turn of the cores that had an accept armed later.
+//! (`unix(7)`): it is free when the last descriptor is closed, so one more tick of the cores that had an accept armed later.
 //!
 //! Sockets are matched by order: a core's n-th on an address belongs with every other core's n-th.
 

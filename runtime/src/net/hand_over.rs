@@ -15,38 +15,38 @@ use rustix::io::fcntl_dupfd_cloexec;
 
 use super::connection::Connection;
 use super::family::Family;
-use super::socket::{Socket, Travelling, close};
+use super::socket::{DetachedState, Socket, close};
 use crate::core::Core;
 use crate::core::submit::send;
 use crate::error::os;
 use crate::task::spawn_at;
 use crate::{Error, ErrorKind};
 
-/// A connection that belongs to no core: it can be sent to any, and [unpacked](Packed::unpack) there. Dropping it closes
+/// A connection that belongs to no core: it can be sent to any, and [attached](Detached::attach) there. Dropping it closes
 /// the connection.
 ///
 /// It holds all that the connection had: bytes that had come and were not taken (as leases, which go back to the core that
 /// received them when they are dropped), whether the peer has ended its side or receiving has failed, and whether the write
 /// side is poisoned. Half-closed sides and socket options are the kernel's and stay as they are.
-pub struct Packed<F: Family> {
-    /// Taken when it is unpacked, and in `drop`.
-    content: Option<(OwnedFd, Travelling)>,
+pub struct Detached<F: Family> {
+    /// Taken when it is attached, and in `drop`.
+    content: Option<(OwnedFd, DetachedState)>,
     _family: PhantomData<fn() -> F>,
 }
 
-impl<F: Family> Packed<F> {
+impl<F: Family> Detached<F> {
     /// Makes a connection of the current core of it.
     ///
     /// # Panics
     /// On a thread that is no core's.
-    pub fn unpack(mut self) -> Connection<F> {
+    pub fn attach(mut self) -> Connection<F> {
         Core::with(|_| ());
         let (fd, state) = self.content.take().expect("taken here and in Drop only");
         Connection::of(Socket::arrived(fd, state))
     }
 }
 
-impl<F: Family> Drop for Packed<F> {
+impl<F: Family> Drop for Detached<F> {
     fn drop(&mut self) {
         // Where it does not linger, close(2) is quick, and done when this returns.
         if let Some((fd, state)) = self.content.take()
@@ -57,10 +57,10 @@ impl<F: Family> Drop for Packed<F> {
     }
 }
 
-impl<F: Family> fmt::Debug for Packed<F> {
+impl<F: Family> fmt::Debug for Detached<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let content = self.content.as_ref().map(|(fd, state)| (fd, state.came.len()));
-        f.debug_struct("Packed")
+        let content = self.content.as_ref().map(|(fd, state)| (fd, state.chunks.len()));
+        f.debug_struct("Detached")
             .field("fd", &content.map(|(fd, _)| fd))
             .field("chunks", &content.map(|(_, chunks)| chunks))
             .finish_non_exhaustive()
@@ -68,11 +68,11 @@ impl<F: Family> fmt::Debug for Packed<F> {
 }
 
 impl<F: Family> Connection<F> {
-    /// Takes the connection off this core: stops receiving and packs it up with all that it has, to be sent elsewhere.
+    /// Takes the connection off this core: stops receiving and takes along all that it has, to be sent elsewhere.
     ///
     /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
-    /// notification is due), the descriptor in the packet is a duplicate. What was sent without a copy stays lent by this
-    /// core until the network lets go of it: while somebody has the connection, or the packet, this core does not reset it,
+    /// notification is due), the descriptor in the detached connection is a duplicate. What was sent without a copy stays lent by this
+    /// core until the network lets go of it: while somebody has the connection, or the detached connection, this core does not reset it,
     /// not at its own end either; when it has been closed, the rules of [`send_zc`](Self::send_zc) hold again.
     ///
     /// # Errors
@@ -80,15 +80,15 @@ impl<F: Family> Connection<F> {
     ///
     /// # Cancellation
     /// Closes the connection.
-    pub async fn pack(self) -> Result<Packed<F>, HandOverError<F>> {
-        let came = VecDeque::from(self.quiesce().await);
+    pub async fn detach(self) -> Result<Detached<F>, HandOverError<F>> {
+        let chunks = VecDeque::from(self.quiesce().await);
         let socket = self.into_socket();
-        let state = socket.leave(came);
+        let state = socket.leave(chunks);
         let fd = match Rc::try_unwrap(socket) {
             Ok(socket) => socket.into_fd(),
             Err(shared) => match fcntl_dupfd_cloexec(shared.fd(), 0) {
                 Ok(fd) => {
-                    shared.see_out();
+                    shared.reap_lent_blocks();
                     fd
                 }
                 Err(e) => {
@@ -98,17 +98,17 @@ impl<F: Family> Connection<F> {
                 }
             },
         };
-        Ok(Packed { content: Some((fd, state)), _family: PhantomData })
+        Ok(Detached { content: Some((fd, state)), _family: PhantomData })
     }
 
     /// Gives the connection to core `core`, which goes on with it by `f`, as a task of its own. Completes when that core
     /// has it.
     ///
-    /// Which core is near is told by [`core::neighbours`](crate::core::neighbours).
+    /// Which core is near is told by [`cores::neighbours`](crate::cores::neighbours).
     ///
     /// # Errors
     /// There is no such core, or it has ended and did not take the connection: then it comes back, as it was. Also those of
-    /// [`pack`](Self::pack).
+    /// [`detach`](Self::detach).
     ///
     /// # Cancellation
     /// Closes the connection, unless the other core has it already.
@@ -133,23 +133,24 @@ impl<F: Family> Connection<F> {
                 }
             };
             // Where it lies until the other core takes it; left there, it is ours again.
-            let packet = Arc::new(Mutex::new(Some(self.pack().await?)));
-            let take = |packet: &Mutex<Option<Packed<F>>>| {
-                packet.lock().unwrap_or_else(PoisonError::into_inner).take()
+            let parked = Arc::new(Mutex::new(Some(self.detach().await?)));
+            let take = |parked: &Mutex<Option<Detached<F>>>| {
+                parked.lock().unwrap_or_else(PoisonError::into_inner).take()
             };
-            let there = Arc::clone(&packet);
+            let there = Arc::clone(&parked);
             let handed = send(
                 target,
                 async move || {
-                    if let Some(packed) = take(&there) {
-                        spawn_at(at, async move { f(packed.unpack()).await }).detach();
+                    if let Some(detached) = take(&there) {
+                        spawn_at(at, async move { f(detached.attach()).await }).detach();
                     }
                 },
                 at,
             );
-            handed
-                .await
-                .map_err(|e| HandOverError { error: e.into(), connection: take(&packet).map(Packed::unpack) })
+            handed.await.map_err(|e| HandOverError {
+                error: e.into(),
+                connection: take(&parked).map(Detached::attach),
+            })
         }
     }
 }

@@ -14,8 +14,8 @@ use rustix::net::{SocketFlags, SocketType, accept_with, sockopt};
 
 use super::connection::{Connection, adopt};
 use super::family::Family;
+use super::fd_budget::FdBudget;
 use super::group::Member;
-use super::room::Room;
 use super::socket::lingers;
 use crate::core::Core;
 use crate::core::groups::Ask;
@@ -53,24 +53,24 @@ pub(crate) struct Shared {
     /// keep its place.
     is_shared: Cell<bool>,
     accepting: Cell<Accepting>,
-    room: Room,
+    fd_budget: FdBudget,
     /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
     lingers: bool,
-    came: RefCell<VecDeque<io::Result<OwnedFd>>>,
+    accepted: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waiter: RefCell<Option<Waker>>,
 }
 
 impl Shared {
     fn new(fd: OwnedFd, bound: Place, member: Option<Member>) -> Rc<Self> {
         Rc::new(Self {
-            room: Room::new(fd.as_fd()),
+            fd_budget: FdBudget::new(fd.as_fd()),
             lingers: member.is_none() && lingers(fd.as_fd()),
             fd: Some(fd),
             bound,
             is_shared: Cell::new(member.as_ref().is_none_or(|member| member.is_shared)),
             member,
             accepting: Cell::new(Accepting::Idle),
-            came: RefCell::default(),
+            accepted: RefCell::default(),
             waiter: RefCell::default(),
         })
     }
@@ -87,16 +87,16 @@ impl Shared {
         match result {
             Ok(fd) => {
                 core.shared.counters.accepts.add(1);
-                self.room.accepted(fd.as_fd());
-                self.came.borrow_mut().push_back(Ok(fd));
+                self.fd_budget.accepted(fd.as_fd());
+                self.accepted.borrow_mut().push_back(Ok(fd));
             }
             // The connection ended before it was accepted, or the accept was cancelled: the next one.
             Err(e)
                 if matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
                     || aborted(&e) => {}
-            Err(e) => self.came.borrow_mut().push_back(Err(e)),
+            Err(e) => self.accepted.borrow_mut().push_back(Err(e)),
         }
-        if self.came.borrow().len() >= HOLD_BACK || !self.room.for_many() {
+        if self.accepted.borrow().len() >= HOLD_BACK || !self.fd_budget.for_many() {
             self.end(core);
         }
         let waiter = self.waiter.borrow_mut().take();
@@ -317,15 +317,15 @@ impl<F: Family> Listener<F> {
         if core.budget.poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let next = self.shared.came.borrow_mut().pop_front();
+        let next = self.shared.accepted.borrow_mut().pop_front();
         if let Some(result) = next {
             core.budget.spend();
             return Poll::Ready(result);
         }
         if let Accepting::Idle = self.shared.accepting.get() {
-            let many_fit = self.shared.room.for_many();
+            let many_fit = self.shared.fd_budget.for_many();
             let many = many_fit && !self.shared.is_shared.get();
-            if !many_fit && !self.shared.room.for_one(self.shared.fd()) {
+            if !many_fit && !self.shared.fd_budget.for_one(self.shared.fd()) {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)));
             }
             let key = core.ops.submit_multi(&core.ring, Accept { listener: Rc::clone(&self.shared), many });
@@ -354,7 +354,7 @@ impl<F: Family> Listener<F> {
         })
         .await;
         let mut streams = Vec::new();
-        for result in self.shared.came.take() {
+        for result in self.shared.accepted.take() {
             match result {
                 Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) => {
@@ -394,7 +394,7 @@ impl<F: Family> std::fmt::Debug for Listener<F> {
 impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
         if let Some(member) = &self.shared.member {
-            // The descriptor closes with the last word of its accept, a turn later. Until then it must not be handed clients
+            // The descriptor closes with the last word of its accept, a tick later. Until then it must not be handed clients
             // that mean a listener bound anew: shutting it down takes it out of the kernel's table at once
             // (inet_shutdown()). What is shared is shut down with the last that leaves.
             if !member.is_unix()

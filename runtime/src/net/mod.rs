@@ -8,16 +8,16 @@
 //! is described there.
 
 mod connection;
-mod custody;
 pub(crate) mod fairness;
 mod family;
+mod fd_budget;
 mod group;
 mod hand_over;
 mod inherited;
 pub(crate) mod listener;
 pub(crate) mod op;
+mod ownership;
 mod path_lock;
-mod room;
 mod send;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
@@ -31,10 +31,12 @@ mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
+pub use fd_budget::connection_room;
 pub use group::listening_sockets;
-pub use hand_over::{HandOverError, Packed};
+pub use hand_over::{Detached, HandOverError};
 pub use inherited::inherited_sockets;
 pub use listener::{ListenOptions, Listener};
+
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};

@@ -13,7 +13,7 @@ use super::socket::Socket;
 use super::writing::sent;
 use crate::buf::{Block, BufError, IoBuf, IoBufMut, IoBufs};
 use crate::core::Core;
-use crate::core::ask::{Finished, Submitted, ask};
+use crate::core::ask::{Finished, OpFuture, ask};
 use crate::error::os;
 use crate::net::op::send::Send;
 use crate::net::op::send_vectored::SendVectored;
@@ -35,8 +35,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
     pub async fn send_all_vectored<V: IoBufs>(&self, mut bufs: V) -> Result<V, BufError<V>> {
-        let turn = match self.socket().write_turn().await {
-            Ok(turn) => turn,
+        let permit = match self.socket().write_permit().await {
+            Ok(permit) => permit,
             Err(error) => return Err(BufError { error, buf: bufs }),
         };
         let (total, mut from, mut vectors) = (bufs.total(), 0, Vec::new());
@@ -49,13 +49,13 @@ impl<F: Family, S: Writes> Connection<F, S> {
                 Err(e) => {
                     // With a part gone the next sender would go on in the middle of this one: that is poison.
                     if from == 0 {
-                        turn.done();
+                        permit.done();
                     }
                     return Err(BufError::io("send failed", e, bufs));
                 }
             }
         }
-        turn.done();
+        permit.done();
         Ok(bufs)
     }
 
@@ -78,7 +78,7 @@ impl<F: Family, S: Writes> Connection<F, S> {
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
     pub async fn send_zc(&self, block: Block) -> Result<()> {
-        let turn = self.socket().write_turn().await?;
+        let permit = self.socket().write_permit().await?;
         let block = SharedBlock(Rc::new(block));
         let (mut from, mut may_skip_copy) = (0, true);
         while from < block.bytes().len() {
@@ -101,13 +101,13 @@ impl<F: Family, S: Writes> Connection<F, S> {
                 }
                 Err(e) => {
                     if from == 0 {
-                        turn.done();
+                        permit.done();
                     }
                     return Err(Error::io("send failed", e));
                 }
             }
         }
-        turn.done();
+        permit.done();
         Ok(())
     }
 }
@@ -137,14 +137,14 @@ impl<F: Family, S: Reads> Connection<F, S> {
     /// Safe: the buffer is not lent to the kernel while this waits, so no byte can land in it unseen. The buffer is
     /// dropped.
     pub async fn recv_into<B: IoBufMut>(&self, mut buf: B) -> Result<(usize, B), BufError<B>> {
-        if buf.room().is_empty() {
+        if buf.spare_capacity().is_empty() {
             return Ok((0, buf));
         }
         poll_fn(|cx| Core::with(|core| self.socket().poll_quiet(core, cx))).await;
         if let Some(mut chunk) = Core::with(|core| self.socket().take_chunk(core)) {
-            let room = buf.room();
-            let n = chunk.len().min(room.len());
-            for (to, from) in room.iter_mut().zip(&chunk[..n]) {
+            let spare = buf.spare_capacity();
+            let n = chunk.len().min(spare.len());
+            for (to, from) in spare.iter_mut().zip(&chunk[..n]) {
                 to.write(*from);
             }
             // SAFETY: `n` bytes of the room were written just now.
@@ -162,7 +162,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
         loop {
             // Before the bytes are taken: after that there must be no await in which they could be dropped.
             crate::task::consume_budget().await;
-            match rustix::net::recv(self.socket().fd(), buf.room(), RecvFlags::empty()).map_err(os) {
+            match rustix::net::recv(self.socket().fd(), buf.spare_capacity(), RecvFlags::empty()).map_err(os)
+            {
                 Ok(((filled, _), _)) => {
                     let n = filled.len();
                     if n == 0
@@ -194,7 +195,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
 async fn send_zc_once(socket: &Rc<Socket>, block: &SharedBlock, from: usize) -> io::Result<usize> {
     let report = Core::with(|core| core.ring.features().zc_report);
     let send = SendZc::new(Rc::clone(socket), block.clone(), from, report);
-    let result = match Submitted::new(send).await {
+    let result = match OpFuture::new(send).await {
         Finished::Whole(result) => result,
         // The notification is due: the operation keeps its share of the block until then.
         Finished::Early(outcome) => check(outcome).map(|n| n as usize),

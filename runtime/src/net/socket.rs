@@ -4,12 +4,12 @@
 //! last word on it. Chunks that came and were not taken yet are a list linked through the core's buffer table: no
 //! allocation, however many.
 //!
-//! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a turn, after its task had
+//! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a tick, after its task had
 //! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
 //! reads takes what lay in its socket at once, and where that leaves none for others, it is copied out of the buffers
 //! (`buf/copy_out.rs`).
 
-mod parts;
+mod fragments;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -19,15 +19,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::custody::{Custody, Tie};
 use super::group::Member;
+use super::ownership::{CloseNotice, Ownership};
 use super::writing::Writing;
 use super::zero_copy;
 use crate::buf::Lease;
 use crate::buf::chain::Chain;
 use crate::core::Core;
 use crate::core::ask::ask;
-use crate::core::zero_copy_peers::Peer;
+use crate::core::remote_hosts::RemoteHost;
 use crate::net::op::recv::RecvMulti;
 use crate::net::op::recv_msg::{self, RecvMsgMulti};
 use crate::op::poll::{PollOnce, Ready};
@@ -69,7 +69,7 @@ pub(crate) struct Socket {
     kind: Kind,
     receiving: Cell<Receiving>,
     chain: Cell<Chain>,
-    /// Stands in the core's list of streams to look at when the turn ends.
+    /// Stands in the core's list of streams to look at when the tick ends.
     overfull: Cell<bool>,
     /// Stands in the core's list of streams that nobody reads.
     is_known_idle: Cell<bool>,
@@ -82,59 +82,59 @@ pub(crate) struct Socket {
     reader: RefCell<Option<Waker>>,
     /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that find a clean end.
     cut_off: Cell<Option<i32>>,
-    /// What is known of zero-copy sends to its peer. Asked for at the first of them.
-    peer: OnceCell<Rc<Peer>>,
+    /// What is known of zero-copy sends to its peer. InFlight for at the first of them.
+    remote_host: OnceCell<Rc<RemoteHost>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
-    custody: RefCell<Custody>,
+    ownership: RefCell<Ownership>,
     /// Closing it may take long (`SO_LINGER`), as far as is known.
     lingers: Cell<bool>,
     /// Its connection was reset, to have blocks back.
     was_reset: Cell<bool>,
     /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket from another
-    /// core, and all that comes in [parts](crate::buf::parts) of buffers.
+    /// core, and all that comes in [parts](crate::buf::fragments) of buffers.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: Waiters,
 }
 
 /// What a socket has beside its descriptor when it goes from core to core.
-pub(super) struct Travelling {
+pub(super) struct DetachedState {
     /// Chunks that came and were not taken.
-    pub(super) came: VecDeque<Lease>,
+    pub(super) chunks: VecDeque<Lease>,
     /// How receiving has ended, if it has.
     end: Option<Option<i32>>,
     /// What a send was told of the connection's end: receiving has not come to it, and bytes may lie before it.
     cut_off: Option<i32>,
     poisoned: bool,
-    tie: Option<Tie>,
+    notice: Option<CloseNotice>,
     pub(super) lingers: bool,
 }
 
 impl Socket {
     /// What goes with the descriptor to another core, and the chunks that were just taken.
-    pub(super) fn leave(&self, came: VecDeque<Lease>) -> Travelling {
+    pub(super) fn leave(&self, chunks: VecDeque<Lease>) -> DetachedState {
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
         let poisoned = !self.is_between_sends();
-        let tie = self.custody.borrow_mut().hand_on(self.lent.get() > 0);
-        Travelling {
-            came,
+        let notice = self.ownership.borrow_mut().hand_on(self.lent.get() > 0);
+        DetachedState {
+            chunks,
             end: self.over(),
             cut_off: self.cut_off(),
             poisoned,
-            tie,
+            notice,
             lingers: self.lingers.get(),
         }
     }
 
     /// It stays after all.
-    pub(super) fn stay(&self, state: Travelling) {
-        *self.rest.borrow_mut() = state.came;
-        *self.custody.borrow_mut() = Custody::Ours(state.tie);
+    pub(super) fn stay(&self, state: DetachedState) {
+        *self.rest.borrow_mut() = state.chunks;
+        *self.ownership.borrow_mut() = Ownership::Ours(state.notice);
     }
 
     /// A socket that came from another core.
-    pub(super) fn arrived(fd: OwnedFd, state: Travelling) -> Rc<Self> {
+    pub(super) fn arrived(fd: OwnedFd, state: DetachedState) -> Rc<Self> {
         let socket = Self::new(fd);
         if let Some(end) = state.end {
             socket.receiving.set(Receiving::Over(end));
@@ -171,9 +171,9 @@ impl Socket {
             released: Cell::new(false),
             reader: RefCell::new(None),
             cut_off: Cell::new(None),
-            peer: OnceCell::new(),
+            remote_host: OnceCell::new(),
             lent: Cell::new(0),
-            custody: RefCell::new(Custody::Ours(None)),
+            ownership: RefCell::new(Ownership::Ours(None)),
             lingers: Cell::new(false),
             was_reset: Cell::new(false),
             rest: RefCell::default(),
@@ -191,14 +191,14 @@ impl Socket {
         if copied {
             core.shared.counters.zc_copied.add(1);
         }
-        if let Some(peer) = self.peer.get() {
-            peer.notified(copied);
+        if let Some(host) = self.remote_host.get() {
+            host.notified(copied);
         }
     }
 
     /// Whether sending without a copy is worth its while on the way to this peer, as far as is known.
     pub(crate) fn may_skip_copy(&self, core: &Core) -> bool {
-        self.peer.get_or_init(|| core.zero_copy.peer_of(self.fd())).may_skip_copy()
+        self.remote_host.get_or_init(|| core.zero_copy.remote_host_of(self.fd())).may_skip_copy()
     }
 
     /// Zero-copy sends of which the kernel has not said that it has let go of their blocks.
@@ -208,7 +208,7 @@ impl Socket {
 
     /// Whether the connection is this core's, or was closed by whom it was given to.
     pub(super) fn is_ours(&self) -> bool {
-        self.custody.borrow().is_ours()
+        self.ownership.borrow().is_ours()
     }
 
     /// Resets the connection, so that the network lets go of what it was lent; not if it is another's by now.
@@ -230,7 +230,7 @@ impl Socket {
 
     /// The socket cannot send without a copy at all, as a Unix socket cannot.
     pub(super) fn never_skip_copy(&self) {
-        self.peer.get_or_init(Rc::default).never_skip_copy();
+        self.remote_host.get_or_init(Rc::default).never_skip_copy();
     }
 
     /// The next chunk, `None` at the end of the stream.
@@ -289,7 +289,7 @@ impl Socket {
     fn arm(self: &Rc<Self>, core: &Core) {
         let socket = Rc::clone(self);
         let key = match self.kind {
-            Kind::Stream if core.bufs.come_in_parts() => Self::arm_parts(socket, core),
+            Kind::Stream if core.bufs.come_in_fragments() => Self::arm_fragments(socket, core),
             Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
             Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
         };
@@ -369,7 +369,7 @@ impl Socket {
     }
 
     /// There is a buffer, and it is this stream's turn to receive.
-    pub(crate) fn fed(self: &Rc<Self>, core: &Core) -> bool {
+    pub(crate) fn receive_again(self: &Rc<Self>, core: &Core) -> bool {
         let wants = self.is_starved();
         if wants {
             self.arm(core);
@@ -382,11 +382,11 @@ impl Socket {
         self.receiving.get() == Receiving::Starved && !self.released.get()
     }
 
-    /// The end of the turn: switches the receive off if nobody took what came.
+    /// The end of the tick: switches the receive off if nobody took what came.
     pub(crate) fn hold_back(self: &Rc<Self>, core: &Core) {
         self.overfull.set(false);
         if self.chain.get().len() >= self.hold_back_at()
-            || core.bufs.come_in_parts() && self.parts_waiting() >= self.hold_back_at()
+            || core.bufs.come_in_fragments() && self.fragments_waiting() >= self.hold_back_at()
         {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
@@ -520,19 +520,19 @@ impl Socket {
         }
         self.unwritten.set(self.unwritten.get() || wrote);
         if self.released.get() && self.unwritten.get() {
-            self.see_out();
+            self.reap_lent_blocks();
         }
     }
 
     /// No handle here is left: sees to it that blocks do not stay with the network for ever.
-    pub(super) fn see_out(self: &Rc<Self>) {
+    pub(super) fn reap_lent_blocks(self: &Rc<Self>) {
         if self.lent.get() == 0 {
             return;
         }
         Core::try_with(|core| {
             if !core.tasks.is_ending() {
                 let patience = core.zero_copy.patience;
-                crate::spawn(zero_copy::see_out(Rc::downgrade(self), patience)).detach();
+                crate::spawn(zero_copy::reap_lent_blocks(Rc::downgrade(self), patience)).detach();
             }
         });
     }
@@ -546,7 +546,7 @@ impl Socket {
 
     /// The descriptor leaves the runtime.
     pub(super) fn give_up(&self) {
-        self.custody.borrow_mut().give_up();
+        self.ownership.borrow_mut().give_up();
     }
 
     /// The last handle gives the descriptor up: no operation holds the socket.
@@ -576,9 +576,9 @@ fn is_cut_off(error: &io::Error) -> bool {
 }
 
 /// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.
-pub(crate) struct Lent(Rc<Socket>);
+pub(crate) struct ZcGuard(Rc<Socket>);
 
-impl Lent {
+impl ZcGuard {
     pub(crate) fn new(socket: Rc<Socket>) -> Self {
         socket.lent.set(socket.lent.get() + 1);
         Self(socket)
@@ -589,7 +589,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for ZcGuard {
     fn drop(&mut self) {
         self.0.lent.set(self.0.lent.get() - 1);
     }

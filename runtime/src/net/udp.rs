@@ -23,7 +23,7 @@ use crate::core::groups::Ask;
 use crate::error::os;
 use crate::net::op::send::Send;
 use crate::net::op::send_to::SendTo;
-use crate::op::room::{INT, refuse_above};
+use crate::op::limits::{INT, refuse_above};
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 

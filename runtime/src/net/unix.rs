@@ -177,7 +177,7 @@ impl UnixListener {
     /// As [`bind`](Self::bind), on an address that may be an abstract name
     /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)), with options.
     ///
-    /// A path is free for another the moment its last listener is dropped; an abstract name a turn later, when the last
+    /// A path is free for another the moment its last listener is dropped; an abstract name a tick later, when the last
     /// accept that was armed has been cancelled and the descriptor closed.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use rustix::net::SendFlags;
 use super::socket::Socket;
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
-use crate::core::ask::{Asked, Finished, polled_again};
+use crate::core::ask::{Finished, InFlight, polled_again};
 use crate::error::os;
 use crate::net::op::send::Send;
 use crate::op::Operation as _;
@@ -33,9 +33,9 @@ pub(super) enum Writing {
     Poisoned,
 }
 
-/// A turn to write to a socket. Dropped after it has come and before it is [`done`](Self::done), it poisons the write side.
+/// The permit to write to a socket. Dropped after it was granted and before it is [`done`](Self::done), it poisons the write side.
 #[must_use = "dropped before it is done, it poisons the write side"]
-pub(crate) struct WriteTurn {
+pub(crate) struct WritePermit {
     socket: Rc<Socket>,
     stage: Stage,
 }
@@ -47,7 +47,7 @@ enum Stage {
     Over,
 }
 
-impl WriteTurn {
+impl WritePermit {
     fn new(socket: Rc<Socket>) -> Self {
         Self { socket, stage: Stage::Awaited(None) }
     }
@@ -56,7 +56,7 @@ impl WriteTurn {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
         let Stage::Awaited(ticket) = self.stage else { return Poll::Ready(Ok(())) };
         let socket = &self.socket;
-        let turn = match socket.writing.get() {
+        let permit = match socket.writing.get() {
             Writing::Due if ticket.is_none() => {
                 socket.writing.set(Writing::Free);
                 cx.waker().wake_by_ref();
@@ -72,11 +72,11 @@ impl WriteTurn {
             }
             Writing::Poisoned => Err(Poisoned),
         };
-        self.stage = if turn.is_ok() { Stage::Here } else { Stage::Over };
+        self.stage = if permit.is_ok() { Stage::Here } else { Stage::Over };
         if let Some(ticket) = ticket {
             socket.writers.leave(ticket);
         }
-        Poll::Ready(turn)
+        Poll::Ready(permit)
     }
 
     /// What was to be written is with the kernel, or failed in a way that the caller is told of.
@@ -97,7 +97,7 @@ impl WriteTurn {
     }
 }
 
-impl Drop for WriteTurn {
+impl Drop for WritePermit {
     fn drop(&mut self) {
         match self.stage {
             // If it had come unseen, others have been told as well.
@@ -109,13 +109,13 @@ impl Drop for WriteTurn {
 }
 
 impl Socket {
-    /// The turn to write, once nobody else does.
-    pub(crate) async fn write_turn(self: &Rc<Self>) -> Result<WriteTurn> {
-        // What is then written may be nothing, and a turn may be refused: both are ready at once, however often.
+    /// The permit to write, once nobody else does.
+    pub(crate) async fn write_permit(self: &Rc<Self>) -> Result<WritePermit> {
+        // What is then written may be nothing, and a permit may be refused: both are ready at once, however often.
         crate::task::consume_budget().await;
-        let mut turn = WriteTurn::new(Rc::clone(self));
-        poll_fn(|cx| turn.poll(cx)).await?;
-        Ok(turn)
+        let mut permit = WritePermit::new(Rc::clone(self));
+        poll_fn(|cx| permit.poll(cx)).await?;
+        Ok(permit)
     }
 
     /// Whether what has left is known, and nobody is sending.
@@ -184,30 +184,30 @@ pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<
     }
 }
 
-/// Waits for its turn and sends all of a buffer.
+/// Waits for the permit and sends all of a buffer.
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct SendAll<B: IoBuf> {
-    turn: WriteTurn,
+    permit: WritePermit,
     /// Bytes that have left.
     from: usize,
     flags: i32,
-    /// The buffer, until its turn has come.
+    /// The buffer, until the permit is granted.
     waits: Option<B>,
     /// The last send that the kernel was asked for.
-    asked: Option<Asked<Send<B>>>,
+    in_flight: Option<InFlight<Send<B>>>,
 }
 
 impl<B: IoBuf> SendAll<B> {
     /// `flags`: `MSG_MORE`, or nothing.
     pub(crate) fn new(socket: Rc<Socket>, buf: B, flags: i32) -> Self {
-        Self { turn: WriteTurn::new(socket), from: 0, flags, waits: Some(buf), asked: None }
+        Self { permit: WritePermit::new(socket), from: 0, flags, waits: Some(buf), in_flight: None }
     }
 
     /// Whether it ends without the kernel having been asked: it would be ready at once, however often.
     #[cold]
     fn asks_nothing(&self) -> bool {
         let is_empty = self.waits.as_ref().is_some_and(|buf| buf.bytes().is_empty());
-        is_empty || self.turn.socket.writing.get() == Writing::Poisoned
+        is_empty || self.permit.socket.writing.get() == Writing::Poisoned
     }
 }
 
@@ -220,30 +220,30 @@ impl<B: IoBuf> Future for SendAll<B> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         Core::with(|core| {
-            let buf = if let Some(send) = &mut this.asked {
+            let buf = if let Some(send) = &mut this.in_flight {
                 let (result, buf) = match send.poll(core, cx.waker()) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Finished::Whole(whole)) => whole,
                     Poll::Ready(Finished::Early(_)) => unreachable!("a plain send has no notification"),
                 };
-                match sent(&this.turn.socket, result) {
+                match sent(&this.permit.socket, result) {
                     Ok(n) => this.from += n,
                     Err(e) => {
                         // With a part gone the next sender would go on in the middle of this one: that is poison.
-                        this.turn.end(this.from == 0);
+                        this.permit.end(this.from == 0);
                         return Poll::Ready(Err(BufError::io("send failed", e, buf)));
                     }
                 }
                 buf
             } else {
-                // A send that the kernel is asked for needs no budget to be: its answer comes in another turn of the core.
+                // A send that the kernel is asked for needs no budget to be: its answer comes in another tick of the core.
                 if !core.budget.is_left() && this.asks_nothing() {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                let Poll::Ready(turn) = this.turn.poll(cx) else { return Poll::Pending };
+                let Poll::Ready(permit) = this.permit.poll(cx) else { return Poll::Pending };
                 let Some(buf) = this.waits.take() else { polled_again(Send::<B>::NAME) };
-                match turn {
+                match permit {
                     Ok(()) => buf,
                     Err(e) => {
                         core.budget.spend();
@@ -256,12 +256,12 @@ impl<B: IoBuf> Future for SendAll<B> {
                 if this.from == 0 {
                     core.budget.spend();
                 }
-                this.turn.end(true);
+                this.permit.end(true);
                 return Poll::Ready(Ok(buf));
             }
-            let socket = Rc::clone(&this.turn.socket);
+            let socket = Rc::clone(&this.permit.socket);
             let send = Send { socket, buf, from: this.from, flags: this.flags };
-            this.asked = Some(Asked::new(core, send, cx.waker()));
+            this.in_flight = Some(InFlight::new(core, send, cx.waker()));
             Poll::Pending
         })
     }
@@ -270,10 +270,10 @@ impl<B: IoBuf> Future for SendAll<B> {
 impl<B: IoBuf> Drop for SendAll<B> {
     fn drop(&mut self) {
         // Its buffer has panicked when it was asked for its bytes, and the kernel has not heard of any.
-        if let Stage::Here = self.turn.stage
-            && self.asked.is_none()
+        if let Stage::Here = self.permit.stage
+            && self.in_flight.is_none()
         {
-            self.turn.end(true);
+            self.permit.end(true);
         }
     }
 }

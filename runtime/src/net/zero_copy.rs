@@ -17,7 +17,7 @@ const LEAST_PROGRESS: u32 = 16 << 10;
 
 /// Sees a dropped stream's zero-copy sends to their end: when the peer takes too little, they are thrown away. While
 /// another has the connection, no time counts.
-pub(crate) async fn see_out(socket: Weak<Socket>, patience: Duration) {
+pub(crate) async fn reap_lent_blocks(socket: Weak<Socket>, patience: Duration) {
     loop {
         let Some(before) = unacknowledged(&socket) else { return };
         let counts = socket.upgrade().is_some_and(|socket| socket.is_ours());

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::{NoValue, Sqes};
+use super::{Sqes, UnitOperation};
 
 /// One fadvise. The length is 32 bits wide in the entry; 0 is to the end of the file.
 pub(crate) struct Advise {
@@ -17,7 +17,7 @@ pub(crate) struct Advise {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl NoValue for Advise {
+unsafe impl UnitOperation for Advise {
     const NAME: &'static str = "fadvise";
 
     fn sqes(&mut self) -> Sqes {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::{NoValue, Sqes};
+use super::{Sqes, UnitOperation};
 
 /// One fallocate.
 pub(crate) struct Fallocate {
@@ -18,7 +18,7 @@ pub(crate) struct Fallocate {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl NoValue for Fallocate {
+unsafe impl UnitOperation for Fallocate {
     const NAME: &'static str = "fallocate";
 
     fn sqes(&mut self) -> Sqes {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::{NoValue, Sqes};
+use super::{Sqes, UnitOperation};
 
 /// One mkdir of `name` in `dir`. The name stays here until the kernel has read it.
 pub(crate) struct Mkdir {
@@ -16,7 +16,7 @@ pub(crate) struct Mkdir {
 }
 
 // SAFETY: the entry points to the name's own allocation, and names a descriptor that the `Rc` keeps open.
-unsafe impl NoValue for Mkdir {
+unsafe impl UnitOperation for Mkdir {
     const NAME: &'static str = "mkdirat";
 
     fn sqes(&mut self) -> Sqes {

@@ -10,12 +10,12 @@
 pub(crate) mod advise;
 pub(crate) mod arena;
 pub(crate) mod fallocate;
+pub(crate) mod limits;
 pub(crate) mod mkdir;
 pub(crate) mod open;
 pub(crate) mod poll;
 pub(crate) mod read;
 pub(crate) mod rename;
-pub(crate) mod room;
 pub(crate) mod slots;
 pub(crate) mod splice;
 pub(crate) mod statx;
@@ -79,7 +79,7 @@ pub(crate) unsafe trait Operation: Sized + 'static {
 
     /// The core ends, and the kernel has had time to give the operation back: what makes it let go at once, if there is such a
     /// thing. It is run when the operation is not looked at any more; this method runs no code that is not ours.
-    fn hurry(&self) -> Option<Hurry> {
+    fn force_release(&self) -> Option<Hurry> {
         None
     }
 
@@ -94,7 +94,7 @@ pub(crate) unsafe trait Operation: Sized + 'static {
 ///
 /// # Safety
 /// As for [`Operation`].
-pub(crate) unsafe trait NoValue: Sized + 'static {
+pub(crate) unsafe trait UnitOperation: Sized + 'static {
     /// For logs.
     const NAME: &'static str;
 
@@ -107,17 +107,17 @@ pub(crate) unsafe trait NoValue: Sized + 'static {
     }
 }
 
-// SAFETY: whoever implements `NoValue` made the same promise.
-unsafe impl<T: NoValue> Operation for T {
-    const NAME: &'static str = <T as NoValue>::NAME;
+// SAFETY: whoever implements `UnitOperation` made the same promise.
+unsafe impl<T: UnitOperation> Operation for T {
+    const NAME: &'static str = <T as UnitOperation>::NAME;
     type Output = io::Result<()>;
 
     fn sqes(&mut self) -> Sqes {
-        NoValue::sqes(self)
+        UnitOperation::sqes(self)
     }
 
     fn runs_on_iowq(&self) -> bool {
-        NoValue::runs_on_iowq(self)
+        UnitOperation::runs_on_iowq(self)
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

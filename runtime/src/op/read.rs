@@ -24,9 +24,9 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
     type Output = (io::Result<usize>, B);
 
     fn sqes(&mut self) -> Sqes {
-        let room = self.buf.room();
-        let len = room.len().min(1 << 30) as u32;
-        let (fd, to) = (types::Fd(self.file.as_raw_fd()), room.as_mut_ptr().cast());
+        let spare = self.buf.spare_capacity();
+        let len = spare.len().min(1 << 30) as u32;
+        let (fd, to) = (types::Fd(self.file.as_raw_fd()), spare.as_mut_ptr().cast());
         match self.buf.registered() {
             None => opcode::Read::new(fd, to, len).offset(self.offset).build().into(),
             // The pages are pinned already. The kernel refuses (EFAULT) what does not lie in that buffer.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::{NoValue, Sqes};
+use super::{Sqes, UnitOperation};
 
 /// One rename, each name in its own directory. The names stay here until the kernel has read them.
 pub(crate) struct Rename {
@@ -17,7 +17,7 @@ pub(crate) struct Rename {
 }
 
 // SAFETY: the entry points to the names' own allocations, and names descriptors that the `Rc`s keep open.
-unsafe impl NoValue for Rename {
+unsafe impl UnitOperation for Rename {
     const NAME: &'static str = "renameat2";
 
     fn sqes(&mut self) -> Sqes {

@@ -105,15 +105,15 @@ pub(crate) enum Event<W, X, V> {
     Last { value: V, owned: bool },
     /// The owner is gone and this is its result: clean up what it brings. Without the value a notification is still due.
     Late { extra: X, outcome: Outcome, value: Option<V> },
-    /// The notification came before the owner looked at the result. The memory is the owner's: wake it.
+    /// The notification came before the owner took the result. The memory is the owner's: wake it.
     Notified { extra: X, waker: Option<W> },
     /// The notification after a result that was already dealt with.
     Released { value: V },
 }
 
-/// What an owner finds when it looks.
+/// What an owner finds when it polls.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look<V> {
+pub(crate) enum Polled<V> {
     /// Nothing yet.
     Pending,
     /// The result, and the value: the slot is vacant.
@@ -223,7 +223,7 @@ impl<W, X: Copy> Slots<W, X> {
                 Event::Late { extra, outcome, value }
             }
             (Life::Answered(kept), true) => {
-                // The owner has not looked yet; it will find the memory its own again.
+                // The owner has not polled yet; it will find the memory its own again.
                 slot.life = Life::Ready(kept);
                 Event::Notified { extra, waker: slot.waker.take() }
             }
@@ -234,26 +234,26 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// The owner looks. When it has to wait, `waits` is shown the waker that is kept, and may want [another](Self::wake_by).
+    /// The owner polls. When it has to wait, `waits` is shown the waker that is kept, and may want [another](Self::wake_by).
     /// `take` as for [`complete`](Self::complete).
-    pub(crate) fn look<V>(
+    pub(crate) fn poll<V>(
         &mut self,
         key: Key,
         waits: impl FnOnce(Option<&W>),
         take: impl FnOnce(usize, X) -> V,
-    ) -> Look<V> {
+    ) -> Polled<V> {
         let Some(slot) = self.slot(key) else {
             unreachable!("an owner holds its operation: only it makes the slot vacant");
         };
         match slot.life {
-            Life::Ready(outcome) => Look::Done(outcome, self.vacate(key, take).0),
+            Life::Ready(outcome) => Polled::Done(outcome, self.vacate(key, take).0),
             Life::Answered(outcome) => {
                 slot.life = Life::Lingering;
-                Look::Early(outcome)
+                Polled::Early(outcome)
             }
             Life::InFlight => {
                 waits(slot.waker.as_ref());
-                Look::Pending
+                Polled::Pending
             }
             Life::Lingering | Life::Abandoned => unreachable!("the owner left earlier"),
         }

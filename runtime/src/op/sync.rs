@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::{NoValue, Sqes};
+use super::{Sqes, UnitOperation};
 
 /// One `fsync(2)`, or `fdatasync(2)`.
 pub(crate) struct Sync {
@@ -15,7 +15,7 @@ pub(crate) struct Sync {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl NoValue for Sync {
+unsafe impl UnitOperation for Sync {
     const NAME: &'static str = "fsync";
 
     fn sqes(&mut self) -> Sqes {

@@ -13,7 +13,7 @@ use std::task::Waker;
 use io_uring::{opcode, squeue};
 
 use super::arena::{Arena, CELL_SIZE};
-use super::slots::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
+use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 use super::{Hurry, Multishot, Operation, Sqes};
 use crate::contained::contained;
 use crate::core::Core;
@@ -36,7 +36,7 @@ struct Vtable {
     /// Shows the value its notification and consumes it. Single operations only.
     release: unsafe fn(NonNull<u8>, &Core, Outcome),
     /// What makes the kernel let go, to be run when the value is not looked at any more.
-    hurry: unsafe fn(NonNull<u8>) -> Option<Hurry>,
+    force_release: unsafe fn(NonNull<u8>) -> Option<Hurry>,
     /// A poll goes before it, and a cancel must find either.
     linked: bool,
 }
@@ -68,7 +68,7 @@ impl<T: Operation> Single<T> {
             });
         },
         // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
-        hurry: |value| unsafe { value.cast::<T>().as_ref() }.hurry(),
+        force_release: |value| unsafe { value.cast::<T>().as_ref() }.force_release(),
         linked: T::LINKED,
     };
 }
@@ -90,7 +90,7 @@ impl<T: Multishot> Many<T> {
         },
         notified: |_, _, _| unreachable!("a multishot operation has no notification"),
         release: |_, _, _| unreachable!("a multishot operation ends with its last item"),
-        hurry: |_| None,
+        force_release: |_| None,
         linked: false,
     };
 }
@@ -231,23 +231,23 @@ impl OpTable {
         |index, vtable| unsafe { Left::out_of(self.cell(index), vtable) }
     }
 
-    /// The owner's look at its operation. When it is over the operation comes back.
+    /// The owner polls its operation. When it is over the operation comes back.
     ///
     /// # Safety
     /// `key` was submitted as a `T`.
-    pub(crate) unsafe fn look<T: Operation>(&self, key: Key, waker: &Waker) -> Look<T> {
+    pub(crate) unsafe fn poll<T: Operation>(&self, key: Key, waker: &Waker) -> Polled<T> {
         let mut moved = false;
         let waits = |kept: Option<&Waker>| moved = !kept.is_some_and(|kept| kept.will_wake(waker));
         // SAFETY: the cell holds a `T`, by the caller's promise, and the machine makes its slot vacant in this step.
         let take = |index, _| unsafe { self.cell(index).cast::<T>().read() };
-        let look = self.slots.borrow_mut().look(key, waits, take);
+        let polled = self.slots.borrow_mut().poll(key, waits, take);
         if moved {
             // Cloned before the table is borrowed, and the old one dropped after: either may run code that uses the table.
             let waker = waker.clone();
             let old = self.slots.borrow_mut().wake_by(key, waker);
             drop(old);
         }
-        look
+        polled
     }
 
     /// The owner of `key` goes without waiting: cancels, and cleans up what had already come.
@@ -311,16 +311,17 @@ impl OpTable {
     }
 
     /// Makes the kernel let go of what it would hold for as long as some peer likes. For the end of the core.
-    pub(crate) fn hurry(&self) {
+    pub(crate) fn force_release(&self) {
         let slots = self.slots.borrow();
         // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table, and what is called
         // runs no code that could change that.
-        let hurry = |(index, vtable): (_, &Vtable)| unsafe { (vtable.hurry)(self.cell(index)) };
-        let each: Vec<_> = slots.all().filter_map(hurry).collect();
+        let force_release =
+            |(index, vtable): (_, &Vtable)| unsafe { (vtable.force_release)(self.cell(index)) };
+        let each: Vec<_> = slots.all().filter_map(force_release).collect();
         drop(slots);
         // Each has what it needs: whatever one of them makes other code do, the next still has it.
-        for hurry in each {
-            contained("an operation that was hurried", hurry);
+        for force_release in each {
+            contained("an operation that was hurried", force_release);
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::buf::{Block, IoBuf, IoBufMut};
 use crate::core::Core;
-use crate::core::ask::Submitted;
+use crate::core::ask::OpFuture;
 use crate::net::op::{connect, send, send_to, send_vectored, send_zc};
 use crate::net::socket::Socket;
 use crate::ring::Wait;
@@ -67,7 +67,7 @@ unsafe impl IoBuf for Bytes {
 
 // SAFETY: as for the vector inside.
 unsafe impl IoBufMut for Bytes {
-    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         self.0.spare_capacity_mut()
     }
 
@@ -98,7 +98,7 @@ async fn drop_at<T: Operation>(
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let mut cx = Context::from_waker(&waker);
-    let mut future = Submitted::new(operation);
+    let mut future = OpFuture::new(operation);
     if stage != Stage::BeforePoll {
         assert!(Pin::new(&mut future).poll(&mut cx).is_pending(), "{}: nothing is ready at once", T::NAME);
         assert_eq!(alive(), before + 1);
@@ -116,7 +116,7 @@ async fn drop_at<T: Operation>(
         // Its notification may still be due.
         Stage::Answered if T::NAME == send_zc::SendZc::NAME => {}
         Stage::BeforePoll | Stage::Answered => assert!(!is_held(), "{}: kept at {stage:?}", T::NAME),
-        // No turn has passed: the final CQE was not reaped, whatever the kernel has done meanwhile.
+        // No tick has passed: the final CQE was not reaped, whatever the kernel has done meanwhile.
         Stage::Pushed | Stage::InKernel => {
             assert!(is_held(), "{}: freed early at {stage:?}", T::NAME);
         }
@@ -156,7 +156,7 @@ fn pair() -> (Rc<Socket>, StdStream) {
 }
 
 /// A non-blocking pair whose first end has nothing to read until something is written to the second.
-fn quiet() -> (Rc<OwnedFd>, UnixStream) {
+fn silent() -> (Rc<OwnedFd>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     (Rc::new(ours.into()), theirs)
@@ -224,8 +224,8 @@ unsafe impl IoBuf for CountedBlock {
 
 // SAFETY: as for the block inside.
 unsafe impl IoBufMut for CountedBlock {
-    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
-        self.0.room()
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
+        self.0.spare_capacity()
     }
 
     unsafe fn filled(&mut self, n: usize) {
@@ -270,11 +270,11 @@ fn waits() {
     on_a_core(small(64), async || {
         for stage in STAGES {
             let seen = Rc::new(());
-            let (ours, mut theirs) = quiet();
+            let (ours, mut theirs) = silent();
             let buf = Bytes(Vec::with_capacity(100), Rc::clone(&seen));
             let read = read::Read { file: ours, buf, offset: u64::MAX };
             drop_at(stage, read, held(&seen), || theirs.write_all(b"late").unwrap()).await;
-            let (ours, mut theirs) = quiet();
+            let (ours, mut theirs) = silent();
             let poll = poll::PollOnce { fd: Fd(Rc::clone(&ours)), ready: poll::Ready::Read };
             drop_at(stage, poll, held(&ours), || theirs.write_all(b"late").unwrap()).await;
             // More than both socket buffers hold: it cannot end before the peer reads.
@@ -337,7 +337,7 @@ fn splices() {
             };
             drop_at(stage, fill, held(&write_end), || {}).await;
             // Behind a poll that waits: the cancel must find the poll.
-            let (ours, mut theirs) = quiet();
+            let (ours, mut theirs) = silent();
             let fill = splice::Splice {
                 from: Fd(Rc::clone(&ours)),
                 offset: None,
@@ -349,7 +349,7 @@ fn splices() {
             };
             drop_at(stage, fill, held(&ours), || theirs.write_all(b"late").unwrap()).await;
             rustix::io::write(&*write_end, b"something").unwrap();
-            let (ours, _theirs) = quiet();
+            let (ours, _theirs) = silent();
             let empty = splice::Splice {
                 from: Fd(Rc::clone(&read_end)),
                 offset: None,
@@ -385,12 +385,12 @@ fn connections() {
 fn cancels_through_a_full_queue() {
     on_a_core(small(8), async || {
         let before = alive();
-        let (ours, _theirs) = quiet();
+        let (ours, _theirs) = silent();
         let mut cx = Context::from_waker(Waker::noop());
         let futures: Vec<_> = (0..300)
             .map(|_| {
                 let mut future =
-                    Submitted::new(poll::PollOnce { fd: Fd(Rc::clone(&ours)), ready: poll::Ready::Read });
+                    OpFuture::new(poll::PollOnce { fd: Fd(Rc::clone(&ours)), ready: poll::Ready::Read });
                 assert!(Pin::new(&mut future).poll(&mut cx).is_pending());
                 future
             })

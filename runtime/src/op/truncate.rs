@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::{NoValue, Sqes};
+use super::{Sqes, UnitOperation};
 
 /// One ftruncate.
 pub(crate) struct Truncate {
@@ -14,7 +14,7 @@ pub(crate) struct Truncate {
 }
 
 // SAFETY: the entry points to nothing and names a descriptor that the `Rc` keeps open.
-unsafe impl NoValue for Truncate {
+unsafe impl UnitOperation for Truncate {
     const NAME: &'static str = "ftruncate";
 
     fn sqes(&mut self) -> Sqes {

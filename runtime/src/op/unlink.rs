@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::{NoValue, Sqes};
+use super::{Sqes, UnitOperation};
 
 /// One unlink of `name` in `dir`. The name stays here until the kernel has read it.
 pub(crate) struct Unlink {
@@ -17,7 +17,7 @@ pub(crate) struct Unlink {
 }
 
 // SAFETY: the entry points to the name's own allocation, and names a descriptor that the `Rc` keeps open.
-unsafe impl NoValue for Unlink {
+unsafe impl UnitOperation for Unlink {
     const NAME: &'static str = "unlinkat";
 
     fn sqes(&mut self) -> Sqes {

@@ -1,4 +1,4 @@
-//! A core's ring: SQEs in, one system call a turn, CQEs out.
+//! A core's ring: SQEs in, one system call a tick, CQEs out.
 //!
 //! All unsafe talk with the `io_uring` crate is in this folder. Enter is our own system call, because the crate's
 //! remembers the registered descriptor in a borrowed value only and knows neither `NO_IOWAIT` nor how to run deferred
@@ -164,7 +164,7 @@ impl Ring {
         if let Some(cpu) = cpu {
             features.iowq_pinned = register::pin_iowq(&ring, cpu);
         }
-        let views = look_at(&ring);
+        let views = inspect(&ring);
         let mut enter_fd = ring.as_raw_fd();
         let mut enter_flags = if no_iowait { ENTER_NO_IOWAIT } else { 0 };
         match register::ring_fd(enter_fd) {
@@ -288,7 +288,7 @@ impl Ring {
                 return;
             }
             drop(sq);
-            self.make_room();
+            self.flush_queue();
         }
     }
 
@@ -320,7 +320,7 @@ impl Ring {
     }
 
     /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that first.
-    fn make_room(&self) {
+    fn flush_queue(&self) {
         let made = if self.is_polled() { self.wait_for_poller() } else { self.enter_once(Wait::No) };
         match made {
             Ok(()) => {}
@@ -461,7 +461,7 @@ impl Ring {
             for entry in left.cqes.by_ref() {
                 handle(copy(entry));
             }
-            // What a handler made the kernel post meanwhile is the next turn's; an early CQE is older than the queue's.
+            // What a handler made the kernel post meanwhile is the next tick's; an early CQE is older than the queue's.
             if batch.len() < 64 || !self.early.borrow().is_empty() {
                 return count;
             }
@@ -496,7 +496,7 @@ impl Drop for Left<'_> {
 }
 
 /// Maps the ring's memory once more for the report; a ring that cannot be looked at works all the same.
-fn look_at(ring: &IoUring) -> Vec<(&'static str, View)> {
+fn inspect(ring: &IoUring) -> Vec<(&'static str, View)> {
     let params = ring.params();
     // SAFETY: the descriptor is the ring's own, which outlives the borrow.
     let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };

@@ -39,11 +39,11 @@ pub(crate) mod model {
     /// hides an earlier read of the same word by another thread, and loom never tries the change before that
     /// read: a plain look at a list's head always finds it empty. A relaxed read-modify-write of one word is
     /// always tried in both orders, and orders nothing else.
-    pub(crate) struct Turn(AtomicUsize);
+    pub(crate) struct BothOrders(AtomicUsize);
 
-    impl Turn {
-        pub(crate) fn new() -> Turn {
-            Turn(AtomicUsize::new(0))
+    impl BothOrders {
+        pub(crate) fn new() -> BothOrders {
+            BothOrders(AtomicUsize::new(0))
         }
 
         pub(crate) fn pass(&self) {

@@ -284,7 +284,7 @@ impl Doorbell {
     /// `true`: the receiver sleeps and the caller must signal it (eventfd, or a message on the ring). At most
     /// one producer gets `true` for each sleep.
     #[must_use = "on true the caller must signal the receiver, or it sleeps on"]
-    pub(crate) fn ring(&self) -> bool {
+    pub(crate) fn notify(&self) -> bool {
         fence(Ordering::SeqCst);
         // The plain look first: while the receiver is awake, its producers only read this word and share its
         // cache line.

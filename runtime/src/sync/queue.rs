@@ -53,7 +53,7 @@ impl Latch {
 }
 
 /// Those that found no place, and how many they are.
-struct Room {
+struct SpaceWaiters {
     event: Event,
     /// How many wait, or are about to.
     waiting: AtomicUsize,
@@ -75,7 +75,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Room {
+impl SpaceWaiters {
     fn new() -> Self {
         Self { event: Event::new(), waiting: AtomicUsize::new(0) }
     }
@@ -83,7 +83,7 @@ impl Room {
     /// Tries to put a message until it is put or refused for good.
     async fn find<T>(&self, mut message: T, put: impl Fn(T) -> Result<(), Refused<T>>) -> Result<(), T> {
         loop {
-            let mut room = None;
+            let mut listening = None;
             // Room that is made before we listen is told to nobody: listen first, look again, and only then wait.
             for _ in 0..2 {
                 message = match put(message) {
@@ -91,7 +91,7 @@ impl Room {
                     Err(Refused::Closed(message)) => return Err(message),
                     Err(Refused::Full(message)) => message,
                 };
-                room.get_or_insert_with(|| {
+                listening.get_or_insert_with(|| {
                     let waiting = Waiting::new(&self.waiting);
                     let listener = self.event.listen();
                     // Before the second look.
@@ -99,8 +99,8 @@ impl Room {
                     (waiting, listener)
                 });
             }
-            if let Some((_waiting, room)) = room {
-                room.await;
+            if let Some((_waiting, listening)) = listening {
+                listening.await;
             }
         }
     }
@@ -124,7 +124,7 @@ pub(crate) struct Queue<T> {
     places: Sender<T>,
     messages: Receiver<T>,
     /// Who found no place waits here.
-    room: Room,
+    space: SpaceWaiters,
     latch: Latch,
 }
 
@@ -139,7 +139,7 @@ impl<T> Queue<T> {
     pub(crate) fn new(places: usize) -> Self {
         debug_assert!(places > 0);
         let (places, messages) = bounded(places);
-        Self { places, messages, room: Room::new(), latch: Latch::new() }
+        Self { places, messages, space: SpaceWaiters::new(), latch: Latch::new() }
     }
 
     /// Puts a message, if there is room. From any thread; afterwards the receiver is to be told.
@@ -164,7 +164,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// The queue is closed, or was before there was room: the message comes back.
     pub(crate) async fn put(&self, message: T, told: impl Fn()) -> Result<(), T> {
-        self.room.find(message, |message| self.try_put(message)).await?;
+        self.space.find(message, |message| self.try_put(message)).await?;
         told();
         Ok(())
     }
@@ -185,8 +185,8 @@ impl<T> Queue<T> {
     }
 
     /// So many messages were taken: as many that wait may look again.
-    pub(crate) fn made_room(&self, places: usize) {
-        self.room.made(places);
+    pub(crate) fn freed(&self, places: usize) {
+        self.space.made(places);
     }
 
     /// Whether the receiver takes no more.
@@ -198,7 +198,7 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         self.latch.close();
         // They look again and find the queue closed.
-        self.room.close();
+        self.space.close();
         self.empty();
     }
 

@@ -30,14 +30,14 @@ use crate::sync::mailbox::{Link, Node};
 #[derive(Debug)]
 pub(crate) struct Meta {
     link: Link,
-    home: Home,
+    owner: OwnerCore,
     spawned_at: &'static Location<'static>,
 }
 
 /// The core of a task.
-pub(crate) struct Home(Arc<CoreShared>);
+pub(crate) struct OwnerCore(Arc<CoreShared>);
 
-impl std::fmt::Debug for Home {
+impl std::fmt::Debug for OwnerCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "core {}", self.0.index)
     }
@@ -73,24 +73,24 @@ unsafe impl Node for Woken {
 
 /// Where a woken task goes. Runs on whatever thread wakes it.
 fn schedule(runnable: Runnable<Meta>) {
-    let home = &runnable.metadata().home.0;
-    if Core::is_current(home) {
+    let owner = &runnable.metadata().owner.0;
+    if Core::is_current(owner) {
         Core::with(|core| core.tasks.push(Woken(runnable)));
         return;
     }
     // Once pushed, the task may be run and freed by its core at once: what is still needed must not lie in it.
-    let home = Arc::clone(home);
-    home.wake(Woken(runnable));
+    let owner = Arc::clone(owner);
+    owner.wake(Woken(runnable));
 }
 
-/// Spawns a future on the current core. It is first polled in a later turn, never inside this call.
+/// Spawns a future on the current core. It is first polled in a later tick, never inside this call.
 ///
 /// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics of the future stay inside the
 /// task: its handle gives them back, and a line is logged with the place where the task was spawned. So is one of an output
 /// that nobody takes and that panics when it is dropped.
 ///
 /// # Cancellation
-/// Dropping the handle aborts the task: its future is dropped on this core in a later turn. Dropping a `select` arm or a
+/// Dropping the handle aborts the task: its future is dropped on this core in a later tick. Dropping a `select` arm or a
 /// time-out around the handle drops the handle; keep it outside and await `&mut handle` if the task is to live.
 ///
 /// # Panics
@@ -111,7 +111,7 @@ where
     F::Output: 'static,
 {
     Core::with(|core| {
-        let meta = Meta { link: Link::new(), home: Home(Arc::clone(&core.shared)), spawned_at };
+        let meta = Meta { link: Link::new(), owner: OwnerCore(Arc::clone(&core.shared)), spawned_at };
         let contained = move |_: &Meta| Contained { future: Some(future), spawned_at, registered: None };
         // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands
         // it to this core's queue or wake list, which only this core's thread empties, and after the core's end leaks
@@ -243,7 +243,8 @@ mod tests {
             let _inside = inside;
             std::future::pending::<()>().await;
         };
-        let meta = Meta { link: Link::new(), home: Home(Arc::new(core)), spawned_at: Location::caller() };
+        let meta =
+            Meta { link: Link::new(), owner: OwnerCore(Arc::new(core)), spawned_at: Location::caller() };
         let (runnable, task) = async_task::Builder::new().metadata(meta).spawn(move |_| future, schedule);
         task.detach();
         std::thread::spawn(move || runnable.schedule()).join().unwrap();

@@ -82,11 +82,11 @@ impl Future for Sleep {
         Core::with(|core| {
             let waits = match self.timer {
                 // The clock is not asked again: a deadline that has passed since it was is found by the wheel, at the end
-                // of this turn.
+                // of this tick.
                 None if self.due || core.timers.has_passed(self.deadline) => {
                     let waits = !core.budget.is_left();
                     if waits {
-                        // Until the end of this turn. A wait for budget could last for ever, where something in the same
+                        // Until the end of this tick. A wait for budget could last for ever, where something in the same
                         // task uses it up before each look at this timer.
                         self.timer = Some(core.timers.insert_due(cx.waker()));
                     }

@@ -69,7 +69,7 @@ pub async fn relay<A: Family, B: Family>(a: Connection<A>, b: Connection<B>, roa
 async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut u64) -> Result<()> {
     let failed = |e| Error::io("relay failed", e);
     // Dropped by an error it poisons the other side, which is about to be closed.
-    let turn = into.write_turn().await?;
+    let permit = into.write_permit().await?;
     let mut part = quiet(from, into, Vec::new(), moved).await;
     loop {
         if let Part::Over = part.map_err(failed)? {
@@ -90,7 +90,7 @@ async fn direction(from: &Rc<Socket>, into: &Rc<Socket>, road: Road, moved: &mut
         }
         part = messages(from, into, moved).await;
     }
-    turn.done();
+    permit.done();
     match into.shutdown(Shutdown::Write) {
         // The other side has gone altogether: nothing is left to tell it.
         Err(e) if e.io_error().and_then(io::Error::raw_os_error) == Some(libc::ENOTCONN) => Ok(()),
@@ -157,7 +157,7 @@ fn poll_message(
             if core.fairness.is_starving(core) {
                 return None;
             }
-            // Its turn for a buffer comes when this turn of the core ends, or others take them all: to be looked at again.
+            // Its turn for a buffer comes when this tick of the core ends, or others take them all: to be looked at again.
             cx.waker().wake_by_ref();
         }
         Some(polled)

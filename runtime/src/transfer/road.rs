@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 /// Who moves bulk bytes.
 ///
+/// The word is that of the flag `--road` and of everything that is printed; a second one for the type would be one more to
+/// learn.
+///
 /// The kernel runs every splice SQE on an io-wq worker: two context switches a step, which pays only where the step is
 /// large or would have waited anyway. So the default is [`Inline`](Road::Inline); the bench `roads` in `benches/` has
 /// the figures.

@@ -15,9 +15,9 @@ use crate::fs::{File, cached};
 use crate::net::op::send::Send;
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, SocketFd, Writes};
+use crate::op::limits::{OFFSET, refuse_above};
 use crate::op::poll::Ready;
 use crate::op::read::Read;
-use crate::op::room::{OFFSET, refuse_above};
 use crate::{Error, task};
 
 /// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as one full segment
@@ -84,17 +84,17 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         Error::io("sending a file failed", e)
     };
     refuse_above(OFFSET, "a range of a file to an offset", range.start.max(range.end)).map_err(failed(0))?;
-    let turn = socket.write_turn().await.map_err(failed(0))?;
+    let permit = socket.write_permit().await.map_err(failed(0))?;
     let pipe = match Pipe::take() {
         Ok(pipe) => pipe,
         Err(e) if is_lack(&e) => {
             let mut sent = 0;
             let result = copy(socket, file, range, &mut sent).await;
-            turn.done();
+            permit.done();
             return result.map(|()| sent).map_err(|e| failed(sent)(stopped(e)));
         }
         Err(e) => {
-            turn.done();
+            permit.done();
             return Err(failed(0)(Error::io("cannot make a pipe for the transfer", e)));
         }
     };
@@ -103,7 +103,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
         Road::Inline => transfer.inline().await,
         Road::Ring => transfer.ring().await,
     };
-    turn.done();
+    permit.done();
     result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(stopped(e)))
 }
 

@@ -12,8 +12,8 @@ use crate::error::os;
 use crate::fs::{File, cached};
 use crate::net::socket::Socket;
 use crate::net::{Connection, Family, Reads, Writes};
+use crate::op::limits::{OFFSET, refuse_above};
 use crate::op::poll::{PollOnce, Ready};
-use crate::op::room::{OFFSET, refuse_above};
 use crate::op::splice::Splice;
 use crate::pipe::{EndFd, PipeReader, PipeWriter};
 use crate::{Error, ErrorKind, Result, task};
@@ -135,14 +135,14 @@ pub async fn splice<'a>(
                 by_ring(pipe_end(pipe.shared_fd()), None, file_end(file), Some(offset), len).await
             }
             (Origin::Pipe(_), _) | (_, Sink::Pipe(_)) => {
-                let turn = match into {
-                    Sink::Socket(socket) => Some(socket.write_turn().await?),
+                let permit = match into {
+                    Sink::Socket(socket) => Some(socket.write_permit().await?),
                     _ => None,
                 };
                 let moved = now(from.fd(), None, into.fd(), len, false);
                 // Nothing is under way: whoever is dropped while it waits leaves the stream whole.
-                if let Some(turn) = turn {
-                    turn.done();
+                if let Some(permit) = permit {
+                    permit.done();
                 }
                 moved
             }

@@ -127,7 +127,7 @@ pub(crate) fn idle_cores(list: &str) -> annulus::Running {
         .build()
         .unwrap()
         .start(|| async {
-            annulus::core::stopping().await;
+            annulus::cores::stopping().await;
             annulus::Ok(())
         })
         .unwrap()

@@ -25,7 +25,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn wait_for_stop(settings: Builder) -> Running {
     let running = settings.build().unwrap().start(|| async {
-        annulus::core::stopping().await;
+        annulus::cores::stopping().await;
         annulus::Ok(())
     });
     running.unwrap()

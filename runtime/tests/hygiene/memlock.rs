@@ -91,7 +91,7 @@ fn starts_several_with_little_locked_memory() {
     for _ in 0..variable("ANNULUS_RUNTIMES").parse::<usize>().unwrap() {
         let runtime = small().cores(variable("ANNULUS_CPUS").parse().unwrap()).build().unwrap();
         let started = runtime.start(|| async {
-            annulus::core::stopping().await;
+            annulus::cores::stopping().await;
             annulus::Ok(())
         });
         match started {

@@ -39,7 +39,7 @@ fn with_memory<T: Send + 'static>(look: impl FnOnce(&[(&'static str, usize)]) ->
         let (_listener, connected, accepted) = pair().await?;
         let mut leases = Vec::new();
         // A lease keeps its buffer: soon there is none left, and the next is of what the pool grew by.
-        while annulus::core::counters().pool_grown_bytes == 0 {
+        while annulus::cores::counters().pool_grown_bytes == 0 {
             connected.send_all("x").await?;
             leases.push(accepted.recv().await?.expect("a byte"));
         }

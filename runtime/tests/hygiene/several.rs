@@ -37,7 +37,7 @@ fn echo(name: &str) -> (Running, SocketAddr) {
                 annulus::Ok(())
             })
             .detach();
-            annulus::core::stopping().await;
+            annulus::cores::stopping().await;
             annulus::Ok(())
         }
     });

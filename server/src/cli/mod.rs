@@ -1,21 +1,23 @@
 //! The command line: what can be said, and what is started for it.
 
 mod answer;
+mod file;
+mod serving;
 mod start;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 use annulus::PlacementPolicy;
 use annulus::numa::plan::CoreSelection;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
+use self::serving::Serving;
 use self::start::begin;
-use crate::config::{Configuration, Listener, ServiceConfig};
 use crate::exit::Failure;
-use crate::options::listener::ListenerArgs;
-use crate::options::program::ProgramArgs;
+use crate::options::program::Verbosity;
 use crate::processes::member::{FLAG, MemberArgs};
-use crate::proxy::options::ProxyArgs;
-use crate::serve::options::ServeArgs;
 use crate::{doctor, log, numa_bench, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
@@ -29,9 +31,8 @@ struct Cli {
     #[arg(long, hide = true)]
     member: Option<MemberArgs>,
 
-    /// Say more in the log: -v info, -vv debug, -vvv trace
-    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
-    verbose: u8,
+    #[command(flatten)]
+    verbosity: Verbosity,
 }
 
 const AFTER_HELP: &str = "\
@@ -48,30 +49,28 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the files below a directory over HTTP/1.1
+    #[command(flatten)]
+    Serving(Serving),
+
+    /// Do what a file says: several listeners, each serving files or relaying; SIGHUP reads it anew
     #[command(after_help = AFTER_HELP)]
-    Serve {
-        #[command(flatten)]
-        serve: ServeArgs,
-
-        #[command(flatten)]
-        listener: ListenerArgs,
-
-        #[command(flatten)]
-        program: ProgramArgs,
+    Run {
+        /// The file, in TOML: keys have the names of flags, and each listener is a table [[listener]]
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
 
-    /// Relay TCP connections to another address, both ways
-    #[command(after_help = AFTER_HELP)]
-    Proxy {
-        #[command(flatten)]
-        proxy: ProxyArgs,
+    /// Say what is wrong in a file, in lines FILE:LINE:COLUMN: what is wrong, and the nearest right word
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 
-        #[command(flatten)]
-        listener: ListenerArgs,
-
-        #[command(flatten)]
-        program: ProgramArgs,
+    /// Print the file that equals a command line: annulus config serve ..., annulus config proxy ...
+    Config {
+        #[command(subcommand)]
+        serving: Serving,
     },
 
     /// Print the machine as numactl --hardware does, then the core plan
@@ -129,42 +128,72 @@ Exit codes:
 /// # Errors
 /// Whatever ends the program with another exit code than 0.
 pub(crate) fn run() -> Result<(), Failure> {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let answer = |answer: clap::Error| match answer.use_stderr() {
         // Help and version are answers, not errors.
-        Err(answer) if !answer.use_stderr() => return print(&answer),
-        Err(error) => return Err(Failure::input(one_line(&error))),
+        false => print(&answer),
+        true => Err(Failure::input(one_line(&answer))),
     };
-    if cli.member.is_some() && !matches!(cli.command, Command::Serve { .. } | Command::Proxy { .. }) {
-        return Err(Failure::input(format!("{FLAG} goes with serve and proxy only; leave it to annulus")));
+    let (matches, cli) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => return answer(error),
+    };
+    let Cli { command, member, verbosity: Verbosity { verbose } } = cli;
+    if member.is_some() && !matches!(command, Command::Serving(_) | Command::Run { .. }) {
+        return Err(Failure::input(format!("{FLAG} goes with what serves only; leave it to annulus")));
     }
-    let filter = log::filter(cli.verbose).map_err(Failure::input)?;
-    log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))?;
-    match cli.command {
-        Command::Serve { serve, listener, program } => {
-            let listener = Listener { args: listener, service: ServiceConfig::Files(serve) };
-            begin(Configuration { program, listeners: vec![listener] }, cli.member)
+    match command {
+        Command::Serving(serving) => {
+            start_log(verbose)?;
+            begin(serving.configuration(), member)
         }
-        Command::Proxy { proxy, listener, program } => {
-            let listener = Listener { args: listener, service: ServiceConfig::Relay(proxy) };
-            begin(Configuration { program, listeners: vec![listener] }, cli.member)
+        Command::Run { file } => {
+            let read = file::load(&file)?;
+            start_log(verbose.max(read.verbose))?;
+            begin(read.config, member)
         }
-        Command::Topology { verify: true, cores, placement, .. } => topology::verify(cores, placement),
-        Command::Topology { verify: false, cores, nic, .. } => topology::show(&cores, nic.as_deref()),
-        Command::NumaBench { quick, cores } => numa_bench::run(&cores, quick),
-        Command::Doctor { json, cores } => doctor::examine(&cores, json),
+        Command::Check { file } => file::check(&file),
+        Command::Config { serving } => file::print(&matches, &serving.configuration()),
+        Command::Topology { verify: true, cores, placement, .. } => {
+            start_log(verbose)?;
+            topology::verify(cores, placement)
+        }
+        Command::Topology { verify: false, cores, nic, .. } => {
+            start_log(verbose)?;
+            topology::show(&cores, nic.as_deref())
+        }
+        Command::NumaBench { quick, cores } => {
+            start_log(verbose)?;
+            numa_bench::run(&cores, quick)
+        }
+        Command::Doctor { json, cores } => {
+            start_log(verbose)?;
+            doctor::examine(&cores, json)
+        }
     }
+}
+
+/// The words of a command line, as clap has them and as this program does.
+fn parse(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<(ArgMatches, Cli), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(words)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok((matches, cli))
+}
+
+fn start_log(verbose: u8) -> Result<(), Failure> {
+    let filter = log::filter(verbose).map_err(Failure::input)?;
+    log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))
 }
 
 #[cfg(test)]
 mod tests {
     use annulus::transfer::Road;
-    use clap::CommandFactory;
 
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
+        super::parse(line.split(' ')).map(|(_, cli)| cli)
     }
 
     #[test]
@@ -181,7 +210,9 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let Command::Serve { serve, listener, program } = parse("annulus serve").unwrap().command else {
+        let Command::Serving(Serving::Serve { serve, listener, program }) =
+            parse("annulus serve").unwrap().command
+        else {
             panic!()
         };
         assert_eq!((serve.root, listener.listen), (".".into(), Vec::new()));
@@ -189,7 +220,9 @@ mod tests {
             (program.cores.cores, program.ring.road, program.grace),
             (CoreSelection::All, Road::default(), 3)
         );
-        let Command::Proxy { proxy, .. } = parse("annulus proxy --to 127.0.0.1:9").unwrap().command else {
+        let Command::Serving(Serving::Proxy { proxy, .. }) =
+            parse("annulus proxy --to 127.0.0.1:9").unwrap().command
+        else {
             panic!()
         };
         assert_eq!(proxy.to.written, "127.0.0.1:9");

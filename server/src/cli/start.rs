@@ -16,7 +16,7 @@ use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
 use crate::signals::{Orders, Signals};
 use crate::supervise::supervise;
-use crate::{descriptors, log, processes};
+use crate::{descriptors, filters, log, processes};
 
 /// Serves in this process, or in one for each node.
 pub(super) fn begin(config: Configuration, given: Option<MemberArgs>) -> Result<(), Failure> {
@@ -56,6 +56,7 @@ fn start(config: Configuration, member: Option<&Arc<Member>>) -> Result<(), Fail
         Some(member) => Orders::Parent(Arc::clone(member)),
         None => Orders::Signals(signals),
     };
+    filters::must_let_through()?;
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
     log::begin().map_err(|error| Failure::failed("cannot start the thread of the log", error))?;

@@ -1,6 +1,18 @@
-//! What the program is to do, whichever way it was told.
+//! What the program is to do, whichever way it was told: by flags or by a file, which are two notations of the same clap structs.
+//!
+//! [`read`] makes it of a file and says all that is wrong with it ([`fault`]), [`write`] makes a file of a command line; [`keys`] has what
+//! clap knows about flags as keys, [`table`] what stands in a file.
+
+mod fault;
+mod keys;
+pub(crate) mod read;
+mod table;
+#[cfg(test)]
+mod tests;
+pub(crate) mod write;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use annulus::numa::CpuId;
 
@@ -11,7 +23,7 @@ use crate::options::listener::ListenerArgs;
 use crate::options::program::{ProgramArgs, Steer};
 use crate::proxy::options::ProxyArgs;
 use crate::serve;
-use crate::serve::options::ServeArgs;
+use crate::serve::sites::SiteConfig;
 
 /// What the program is to do.
 #[derive(Debug, Clone)]
@@ -35,7 +47,7 @@ pub(crate) struct Listener {
 #[derive(Debug, Clone)]
 pub(crate) enum ServiceConfig {
     /// Files are served by HTTP.
-    Files(ServeArgs),
+    Files(Vec<SiteConfig>),
     /// They are relayed.
     Relay(ProxyArgs),
 }
@@ -71,8 +83,11 @@ impl Configuration {
     /// [`crate::exit::Kind::Input`], with the remedy.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         for listener in &self.listeners {
-            if let ServiceConfig::Files(files) = &listener.service {
-                serve::check_root(&files.root)?;
+            if let ServiceConfig::Files(sites) = &listener.service {
+                sites
+                    .iter()
+                    .flat_map(SiteConfig::all_args)
+                    .try_for_each(|args| serve::check_root(&args.root))?;
             }
         }
         Ok(())
@@ -114,4 +129,18 @@ impl Configuration {
         };
         self.listeners.iter().zip(&all).map(of).collect()
     }
+}
+
+/// Reads a file, or says all that is wrong with it, a line each.
+///
+/// # Errors
+/// The lines.
+pub(crate) fn load(file: &Path) -> Result<read::Read, Vec<String>> {
+    let text = std::fs::read(file).map_err(|error| vec![format!("{}: {error}", file.display())])?;
+    let text = String::from_utf8(text).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        fault::lines(file, &text, vec![fault::Fault::new(at..at, "this is no text in UTF-8")])
+    })?;
+    read::read(&text).map_err(|faults| fault::lines(file, &text, faults))
 }

@@ -5,6 +5,8 @@ use super::finding::Finding;
 
 /// Descriptors that a server of some size needs: one for each client, another for each upstream, two for each pipe.
 const ENOUGH_FILES: u64 = 16_384;
+/// Descriptors that the program itself has open.
+const FILES_OF_PROGRAM: u64 = 10;
 /// Bytes of the pipes through which bulk moves.
 const PIPE: u64 = 1 << 20;
 /// Pipes that a core keeps.
@@ -17,13 +19,19 @@ const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_RESOURCE: u32 = 24;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    vec![descriptors(facts.open_files), locked(facts), pipe_size(facts), pipe_pages(facts)]
+    vec![descriptors(facts.open_files, facts.cores.len()), locked(facts), pipe_size(facts), pipe_pages(facts)]
 }
 
 /// The hard limit counts: servers raise the soft one to it when they start.
-fn descriptors(limit: Limit) -> Finding {
+fn descriptors(limit: Limit, cores: usize) -> Finding {
     let what = "open files (ulimit -Hn)";
+    // Beside a quarter that is left to files: the program's own, and a ring, its doorbell, a listener and a client for each core.
+    let least = (FILES_OF_PROGRAM + 4 * cores as u64) * 4 / 3;
     match limit.hard {
+        Some(hard) if hard < least => {
+            Finding::fatal(what, format!("{hard}: not one client of each core can be served"))
+                .mend("as root: prlimit --nofile=65536 annulus ... (systemd: LimitNOFILE=65536)")
+        }
         None => Finding::good(what, "unlimited"),
         Some(hard) if hard >= ENOUGH_FILES => Finding::good(what, hard.to_string()),
         Some(hard) => Finding::advice(what, hard.to_string())
@@ -93,12 +101,13 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_told() {
-        let limit = |hard| descriptors(Limit { soft: Some(1024), hard });
+        let limit = |hard| descriptors(Limit { soft: Some(1024), hard }, 2);
         assert_eq!(limit(None).verdict, Verdict::Good);
         assert_eq!(limit(Some(524_288)).verdict, Verdict::Good);
         let few = limit(Some(4096));
         assert_eq!(few.verdict, Verdict::Advice);
         assert!(few.mend.unwrap().contains("prlimit"));
+        assert_eq!(limit(Some(16)).verdict, Verdict::Fatal);
     }
 
     #[test]

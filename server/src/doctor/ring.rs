@@ -4,6 +4,7 @@ use annulus::RingProbe;
 
 use super::facts::Facts;
 use super::finding::Finding;
+use crate::filters::REMEDY;
 
 /// The oldest kernel with `DEFER_TASKRUN`.
 const FLOOR: (u32, u32) = (6, 1);
@@ -14,6 +15,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![kernel(facts)];
     found.extend(switched_off(facts));
     found.push(filter(facts));
+    found.push(calls(facts));
     match &facts.ring {
         Ok(probe) => found.extend([ring(probe), operations(probe), receiving(probe)]),
         // The error has its remedy already.
@@ -81,6 +83,15 @@ fn filter(facts: &Facts) -> Finding {
     }
 }
 
+/// The calls beside those of io_uring, without which a server would start and then fail its clients.
+fn calls(facts: &Facts) -> Finding {
+    let what = "system calls";
+    match facts.refused_calls.as_slice() {
+        [] => Finding::good(what, "all that serving takes are let through"),
+        refused => Finding::fatal(what, format!("refused by a filter: {}", refused.join(", "))).mend(REMEDY),
+    }
+}
+
 fn ring(probe: &RingProbe) -> Finding {
     let features = &probe.features;
     let size =
@@ -138,6 +149,20 @@ mod tests {
     use super::*;
     use crate::doctor::facts::fixture::Machine;
     use crate::doctor::finding::Verdict;
+
+    /// Seen to fail: with the names left out.
+    #[test]
+    fn a_refused_call_is_named_with_its_remedy() {
+        let mut machine = Machine::new("calls", 1);
+        assert_eq!(calls(&machine.facts).verdict, Verdict::Good);
+        machine.facts.refused_calls = vec!["pipe2", "splice"];
+        let found = calls(&machine.facts);
+        assert_eq!(
+            (found.verdict, found.found.as_str()),
+            (Verdict::Fatal, "refused by a filter: pipe2, splice")
+        );
+        assert!(found.mend.unwrap().contains("seccomp profile"));
+    }
 
     #[test]
     fn kernels() {

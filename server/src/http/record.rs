@@ -101,6 +101,16 @@ impl Record {
         self.part(Part::Host)
     }
 
+    /// The host that is asked: that of an absolute target, which outranks the Host field (RFC 9112 3.2.2).
+    pub(crate) fn authority(&self) -> &[u8] {
+        let target = self.target();
+        let Some(scheme) = memchr::memmem::find(target, b"://").filter(|_| !target.starts_with(b"/")) else {
+            return self.host();
+        };
+        let rest = &target[scheme + 3..];
+        &rest[..rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len())]
+    }
+
     /// The Referer field.
     pub(crate) fn referer(&self) -> &[u8] {
         self.part(Part::Referer)
@@ -134,5 +144,9 @@ mod tests {
         record.keep_garbage(b"\r\n\x16\x03\x01\r\nx");
         assert_eq!((record.method(), record.target()), (&b""[..], &b"\x16\x03\x01"[..]));
         assert_eq!(record.user_agent(), b"");
+        for (target, host) in [("/x://y", "h"), ("http://a:80/b", "a:80"), ("HTTP://a?q", "a"), ("*", "h")] {
+            record.keep(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+            assert_eq!(record.authority(), host.as_bytes(), "{target}");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) async fn accept<F: Family>(
     closing: &Closing,
     mut welcome: impl FnMut(Connection<F>),
 ) -> annulus::Result<()> {
-    let end = async { first_of(annulus::core::stopping(), closing.wait()).await };
+    let end = async { first_of(annulus::cores::stopping(), closing.wait()).await };
     let mut end = std::pin::pin!(end);
     while let First::A(accepted) = first_of(listener.accept(), end.as_mut()).await {
         welcome(accepted?);

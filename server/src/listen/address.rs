@@ -90,6 +90,15 @@ impl Place {
         }
     }
 
+    /// Whether it can be listened on once only: with port 0 each takes a port of its own.
+    pub(crate) fn is_one_socket(&self) -> bool {
+        match self {
+            Place::Everywhere(port) => *port != 0,
+            Place::Ip(address) => address.port() != 0,
+            Place::Unix(_) => true,
+        }
+    }
+
     /// Whether it is all IPv4 addresses of `port`, and no others.
     pub(crate) fn is_all_of_v4(&self, port: u16) -> bool {
         matches!(self, Place::Ip(SocketAddr::V4(address)) if address.ip().is_unspecified() && address.port() == port)

@@ -112,7 +112,7 @@ impl Endpoint {
     /// What the system says to a look at it.
     pub(crate) fn listener(&self) -> Result<AnyListener, Failure> {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        let socket = sockets.get_mut(annulus::core::index()).and_then(Option::take);
+        let socket = sockets.get_mut(annulus::cores::index()).and_then(Option::take);
         drop(sockets);
         let none = || Failure::new(Kind::Failed, "there is no socket for this core; report this");
         let socket = socket.ok_or_else(none)?;

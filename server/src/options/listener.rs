@@ -12,6 +12,10 @@ pub(crate) struct ListenerArgs {
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<ListenAddress>,
 
+    /// What this listener is called: sockets that a service manager passes find it by that (LISTEN_FDNAMES)
+    #[arg(long, value_name = "NAME", value_parser = listener_name)]
+    pub(crate) name: Option<String>,
+
     /// Permissions of the file of a Unix socket, in octal, such as 660 [default: what the umask leaves]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub(crate) unix_mode: Option<u32>,
@@ -21,4 +25,16 @@ pub(crate) struct ListenerArgs {
 fn mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
     mode.ok_or_else(|| "write permissions in octal, such as 660".to_owned())
+}
+
+/// A name that fits between the colons of LISTEN_FDNAMES (`sd_listen_fds(3)`).
+fn listener_name(text: &str) -> Result<String, String> {
+    let is_one = !text.is_empty()
+        && text.len() <= 255
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+    if is_one {
+        Ok(text.to_owned())
+    } else {
+        Err("write 1 to 255 letters, digits and signs, without a colon".to_owned())
+    }
 }

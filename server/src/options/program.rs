@@ -7,7 +7,7 @@ use annulus::numa::plan::CoreSelection;
 use annulus::numa::region::Backing;
 use annulus::transfer::Road;
 use annulus::{Builder, PlacementPolicy, Runtime};
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::values::size;
 use crate::log::options::LogArgs;
@@ -36,6 +36,14 @@ pub(crate) struct ProgramArgs {
 
     #[command(flatten)]
     pub(crate) ring: RingArgs,
+}
+
+/// How much the log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub(crate) struct Verbosity {
+    /// Say more in the log: -v info, -vv debug, -vvv trace
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 100)]
+    pub(crate) verbose: u8,
 }
 
 /// Where threads and memory go.

@@ -4,7 +4,7 @@
 //! stands for it a fraction of that. So a file that is asked for again stays open for a second, and each time that it is
 //! asked for its name is looked up (`fstatat(2)`): device, inode, size, times, owner and permissions must be those of the
 //! file that was opened. A file that was replaced, written to, made unreadable or removed is opened anew by the very next
-//! request, and its bytes are read anew for every request. Requests that are handled in one turn of the core share a look:
+//! request, and its bytes are read anew for every request. Requests that are handled in one tick of the core share a look:
 //! all of them had come before it. What a look at the name cannot tell, that a directory on the way
 //! was replaced by a symbolic link to itself out of ROOT, ends with the second.
 //!
@@ -53,7 +53,7 @@ struct Kept {
     path: Box<[u8]>,
     opened: Opened,
     stat: Stat,
-    /// The turn of the core in which its name was looked at last; 0 for none.
+    /// The tick of the core in which its name was looked at last; 0 for none.
     looked: u64,
     until: Instant,
 }
@@ -62,7 +62,7 @@ impl Cache {
     /// An empty table, for files of the file system `device`, if of any.
     pub(super) fn new(device: Option<u64>) -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let count = places(limit, annulus::core::count() as u64);
+        let count = places(limit, annulus::cores::count() as u64);
         Self {
             places: RefCell::new((0..count).map(|_| Place::default()).collect()),
             swept: Cell::new(false),
@@ -76,9 +76,9 @@ impl Cache {
         let mut places = self.places.borrow_mut();
         let place = place(&mut places, sum(bytes));
         let kept = place.kept.as_mut().filter(|kept| *kept.path == *bytes)?;
-        let turn = annulus::core::turn();
-        if kept.looked == turn || root.stat_now(path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
-            kept.looked = turn;
+        let tick = annulus::cores::tick();
+        if kept.looked == tick || root.stat_now(path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
+            kept.looked = tick;
             return Some(kept.opened.clone());
         }
         // What there is now is for an open to find out.
@@ -100,7 +100,7 @@ impl Cache {
             return;
         }
         let until = Instant::now() + KEEP;
-        // The ring may have found its name before this turn.
+        // The ring may have found its name before this tick.
         place.kept = Some(Kept { path: bytes.into(), opened: opened.clone(), stat, looked: 0, until });
         drop(places);
         if !self.swept.replace(true) {

@@ -1,5 +1,6 @@
 //! One connection: requests in, answers out, until either side has had enough.
 
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use annulus::net::{Connection, Family};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
 use super::send::send;
-use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, respond};
+use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, Sites, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
@@ -16,15 +17,16 @@ use crate::listen::client::Client as Accepted;
 use crate::log::access;
 
 /// Serves one connection to its end.
-pub(crate) async fn run<F: Family>(accepted: Accepted<F>, site: Rc<Site>) {
+pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>) {
     let address = accepted.address();
-    let mut inbox = Inbox::new(site.access.is_on());
+    // Where all requests have one answer, nothing of a head is kept but for the access log.
+    let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ());
     if let Some(chunk) = &accepted.first {
         inbox.hold(chunk);
     }
     let timer = DeadlineTimer::new();
     let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
-    match serve_requests(&mut client, inbox, &site).await {
+    match serve_requests(&mut client, inbox, &sites).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
@@ -89,11 +91,12 @@ enum Arrival {
 async fn serve_requests<F: Family>(
     client: &mut Client<F>,
     mut inbox: Inbox,
-    site: &Site,
+    sites: &Sites,
 ) -> annulus::Result<CloseMode> {
     let mut first = true;
     loop {
         let arrival = arrival(client, &mut inbox, first).await?;
+        let site = asked(sites, &inbox, &arrival);
         let began = site.access.is_on().then(Instant::now);
         client.sent = Sent::default();
         match arrival {
@@ -106,7 +109,7 @@ async fn serve_requests<F: Family>(
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
-                let after = if annulus::core::is_stopping() { After::Close } else { request.after };
+                let after = if annulus::cores::is_stopping() { After::Close } else { request.after };
                 let answered = respond::answer(client, site, &request, after).await;
                 note(client, site, &inbox, began);
                 answered?;
@@ -118,6 +121,16 @@ async fn serve_requests<F: Family>(
             }
         }
         first = false;
+    }
+}
+
+/// What is to answer.
+fn asked<'s>(sites: &'s Sites, inbox: &Inbox, arrival: &Arrival) -> &'s Site {
+    match (arrival, inbox.record()) {
+        (Arrival::Request(request), Some(record)) if sites.differ() => {
+            sites.of(record.authority(), request.target.path().as_os_str().as_bytes())
+        }
+        _ => sites.last(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use annulus::core::Stopping;
+use annulus::cores::Stopping;
 use annulus::time::Sleep;
 
 /// A deadline of a connection, and how it is kept.
@@ -31,7 +31,7 @@ pub(super) enum OnStop {
 
 impl DeadlineTimer {
     pub(super) fn new() -> Self {
-        Self { alarm: None, stopping: annulus::core::stopping() }
+        Self { alarm: None, stopping: annulus::cores::stopping() }
     }
 
     /// Waits for `future`, for at most `limit`; `None` when that is over. What is ready is taken, even when it is late.

@@ -9,6 +9,7 @@ pub(crate) mod options;
 mod parts;
 mod respond;
 mod send;
+pub(crate) mod sites;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -25,6 +26,7 @@ use crate::exit::Failure;
 use crate::http::date::DateCache;
 use crate::log::access::AccessLog;
 use crate::serve::options::ServeArgs;
+use crate::serve::sites::SiteConfig;
 
 /// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger ones
 /// are spliced.
@@ -63,6 +65,53 @@ pub(crate) struct Site {
     access: Rc<AccessLog>,
     /// Where heads are written, one at a time, before they are copied to where they leave from.
     scratch: RefCell<Vec<u8>>,
+}
+
+/// All that a listener serves, on one core.
+pub(crate) struct Sites {
+    configs: Vec<SiteConfig>,
+    /// Of each, what it says itself, and then each of its rules.
+    sites: Vec<Vec<Rc<Site>>>,
+}
+
+impl Sites {
+    /// As `configs` have it, on the current core; bulk goes by `road`. The first site that is for a request's host has it, and without one
+    /// that is, the last.
+    ///
+    /// # Errors
+    /// As for [`Site::open`].
+    pub(crate) async fn open(
+        configs: &[SiteConfig],
+        road: Road,
+        access: &Rc<AccessLog>,
+    ) -> Result<Self, Failure> {
+        let mut sites = Vec::new();
+        for config in configs {
+            let mut of_config = Vec::new();
+            for args in config.all_args() {
+                of_config.push(Rc::new(Site::open(args, road, Rc::clone(access)).await?));
+            }
+            sites.push(of_config);
+        }
+        Ok(Sites { configs: configs.to_vec(), sites })
+    }
+
+    /// What answers requests that name no host and no path.
+    pub(crate) fn last(&self) -> &Rc<Site> {
+        self.sites.last().and_then(|of_config| of_config.first()).expect("a listener has a site")
+    }
+
+    /// Whether what a request is for decides what answers it.
+    pub(crate) fn differ(&self) -> bool {
+        self.sites.len() > 1 || self.sites.iter().any(|of_config| of_config.len() > 1)
+    }
+
+    /// What answers a request of `host` for `path`, which is decoded and relative to the root.
+    pub(crate) fn of(&self, host: &[u8], path: &[u8]) -> &Rc<Site> {
+        let at = self.configs.iter().position(|config| config.is_for(host)).unwrap_or(self.configs.len() - 1);
+        let rule = self.configs[at].rule(path).map_or(0, |rule| rule + 1);
+        &self.sites[at][rule]
+    }
 }
 
 impl Site {

@@ -18,7 +18,7 @@ use crate::{proxy, serve};
 /// What is done with the connections of a listener, on the current core.
 pub(crate) enum Service {
     /// Files are served.
-    Files(Rc<serve::Site>),
+    Files(Rc<serve::Sites>),
     /// They are relayed.
     Relay(Rc<proxy::Relay>),
 }
@@ -35,8 +35,8 @@ impl Service {
     ) -> Result<Self, Failure> {
         let access = Rc::clone(access);
         Ok(match config {
-            ServiceConfig::Files(args) => {
-                Service::Files(Rc::new(serve::Site::open(args, road, access).await?))
+            ServiceConfig::Files(sites) => {
+                Service::Files(Rc::new(serve::Sites::open(sites, road, &access).await?))
             }
             ServiceConfig::Relay(args) => Service::Relay(Rc::new(proxy::Relay::new(args, road, access))),
         })
@@ -47,8 +47,8 @@ impl Service {
         let client = Client::new(stream);
         // A task for each kind, so that each connection has the memory of its own kind only.
         match self {
-            Service::Files(site) => {
-                let serving = serve::connection::run(client, Rc::clone(site));
+            Service::Files(sites) => {
+                let serving = serve::connection::run(client, Rc::clone(sites));
                 spawn(serving, guard);
             }
             Service::Relay(relay) => {

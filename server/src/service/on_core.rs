@@ -12,6 +12,7 @@ use annulus::net::{Family, Listener};
 
 use super::Service;
 use super::generation::Generation;
+use crate::descriptors;
 use crate::exit::{Failure, Kind};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::connection_count::ConnectionCount;
@@ -65,7 +66,8 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
         accepting: Rc::default(),
     });
     state.apply(&start.generation).await?;
-    if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::core::count() {
+    if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::cores::count() {
+        descriptors::must_do_for_clients(annulus::cores::count())?;
         (start.when_all_listen)();
     }
     state.accepting.ended().await?;
@@ -151,7 +153,7 @@ impl Accepting {
 
     /// Waits until the runtime is told to stop and no listener accepts any more, or one has failed.
     async fn ended(&self) -> Result<(), Failure> {
-        let mut stopping = annulus::core::stopping();
+        let mut stopping = annulus::cores::stopping();
         poll_fn(|cx| {
             let failure = self.failure.borrow_mut().take();
             if let Some(failure) = failure {

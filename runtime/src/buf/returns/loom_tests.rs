@@ -1,7 +1,7 @@
 //! Every interleaving, and every reordering that the memory model allows, of small cases.
 //!
-//! The region's memory is a loom cell that the holders of blocks read and the keeper's drop writes, and the
-//! keeper is reached through a loom `Arc`. So a region freed early, twice or never, and a free that is not
+//! The region's memory is a loom cell that the holders of blocks read and the region's drop writes, and the
+//! region is reached through a loom `Arc`. So a region freed early, twice or never, and a free that is not
 //! ordered behind every use, each make the model fail.
 
 use std::ptr::NonNull;
@@ -11,51 +11,51 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use super::{Held, Keeper, Owner};
+use super::{BlockRef, Owner, SharedRegion};
 use crate::sync::mailbox::Doorbell;
-use crate::sync::model::{Turn, check};
+use crate::sync::model::{BothOrders, check};
 
 /// Outlives the region and sees what happens.
 struct Core {
-    bell: Doorbell,
+    doorbell: Doorbell,
     signal: Notify,
     wakes: AtomicUsize,
     freed: AtomicUsize,
     /// Written by the owner before it starves, read by who is asked for help.
     note: UnsafeCell<u32>,
     /// Passed by a returning thread after each return, and by the owner before each look.
-    turn: Turn,
+    both_orders: BothOrders,
 }
 
-struct Region {
+struct TestRegion {
     core: Arc<Core>,
     memory: Arc<UnsafeCell<u32>>,
     bytes: Box<[u8]>,
-    /// Read by `wake_owner` and written by drop: a keeper used after it was freed.
+    /// Read by `wake_owner` and written by drop: a region used after it was freed.
     alive: UnsafeCell<bool>,
 }
 
 // SAFETY: the cells are watched by loom, which is what they are for.
-unsafe impl Send for Region {}
+unsafe impl Send for TestRegion {}
 // SAFETY: as above.
-unsafe impl Sync for Region {}
+unsafe impl Sync for TestRegion {}
 
-impl Keeper for Region {
+impl SharedRegion for TestRegion {
     fn wake_owner(&self) {
         // SAFETY: loom checks that nobody writes meanwhile.
         assert!(self.alive.with(|alive| unsafe { *alive }));
         // SAFETY: as above.
         self.core.note.with(|note| unsafe { *note });
         self.core.wakes.fetch_add(1, Ordering::Relaxed);
-        if self.core.bell.ring() {
+        if self.core.doorbell.notify() {
             self.core.signal.notify();
         }
     }
 }
 
-impl Drop for Region {
+impl Drop for TestRegion {
     fn drop(&mut self) {
-        // SAFETY: loom checks that every use of keeper and memory happened before.
+        // SAFETY: loom checks that every use of region and memory happened before.
         self.alive.with_mut(|alive| unsafe { *alive = false });
         // SAFETY: as above.
         self.memory.with_mut(|memory| unsafe { *memory = 0 });
@@ -64,7 +64,7 @@ impl Drop for Region {
 }
 
 struct Block {
-    held: Held<Region>,
+    held: BlockRef<TestRegion>,
     memory: Arc<UnsafeCell<u32>>,
     core: Arc<Core>,
 }
@@ -78,26 +78,27 @@ impl Block {
         // SAFETY: loom checks that nobody frees meanwhile.
         assert_eq!(self.memory.with(|memory| unsafe { *memory }), 7);
         drop(self.held);
-        self.core.turn.pass();
+        self.core.both_orders.pass();
     }
 }
 
-fn owner(blocks: u32) -> (Owner<Region>, Vec<Block>, Arc<Core>) {
+fn owner(blocks: u32) -> (Owner<TestRegion>, Vec<Block>, Arc<Core>) {
     let core = Arc::new(Core {
-        bell: Doorbell::new(),
+        doorbell: Doorbell::new(),
         signal: Notify::new(),
         wakes: AtomicUsize::new(0),
         freed: AtomicUsize::new(0),
         note: UnsafeCell::new(0),
-        turn: Turn::new(),
+        both_orders: BothOrders::new(),
     });
     let memory = Arc::new(UnsafeCell::new(7));
     let mut bytes = vec![0; 4 * blocks as usize].into_boxed_slice();
     let base = NonNull::from(&mut *bytes).cast();
-    let region = Region { core: core.clone(), memory: memory.clone(), bytes, alive: UnsafeCell::new(true) };
+    let region =
+        TestRegion { core: core.clone(), memory: memory.clone(), bytes, alive: UnsafeCell::new(true) };
     assert_eq!(region.bytes.len(), 4 * blocks as usize);
     let owner = Owner::new(4, blocks.next_power_of_two(), 1, region);
-    // SAFETY: the bytes live as long as the keeper.
+    // SAFETY: the bytes live as long as the region.
     unsafe { owner.add(0, base) };
     let block = |index| {
         // SAFETY: each block is handed out once.
@@ -123,7 +124,7 @@ fn returns_reach_the_owner_whole_and_once() {
     check(4, || {
         let (owner, blocks, core) = owner(2);
         let threads = drop_elsewhere(blocks);
-        core.turn.pass();
+        core.both_orders.pass();
         let mut back: Vec<u32> = owner.drain().collect();
         join(threads);
         back.extend(owner.drain());
@@ -156,7 +157,7 @@ fn a_block_goes_out_a_second_time() {
         let (owner, blocks, core) = owner(2);
         let memory = blocks[0].memory.clone();
         let mut threads = drop_elsewhere(blocks);
-        core.turn.pass();
+        core.both_orders.pass();
         if let Some(index) = { owner.drain().next() } {
             // SAFETY: the block just came home.
             let block = Block { held: unsafe { owner.hand_out(index) }, memory, core: core.clone() };
@@ -183,13 +184,13 @@ fn a_starving_owner_is_woken() {
         core.note.with_mut(|note| unsafe { *note = 1 });
         let mut back = 0;
         while back < 2 {
-            core.bell.prepare_sleep();
-            core.turn.pass();
+            core.doorbell.prepare_sleep();
+            core.both_orders.pass();
             if owner.starve() {
                 core.signal.wait();
             }
-            core.bell.cancel_sleep();
-            core.turn.pass();
+            core.doorbell.cancel_sleep();
+            core.both_orders.pass();
             back += owner.drain().count();
         }
         join(threads);
@@ -200,7 +201,7 @@ fn a_starving_owner_is_woken() {
     });
 }
 
-/// Who wakes the owner needs the keeper after its block is gone: the owner may take that block and end at
+/// Who wakes the owner needs the region after its block is gone: the owner may take that block and end at
 /// once.
 #[test]
 fn the_keeper_outlives_the_wake() {
@@ -209,7 +210,7 @@ fn the_keeper_outlives_the_wake() {
         let threads = drop_elsewhere(blocks);
         // SAFETY: nobody has been asked for help yet, so nobody reads it; loom checks that.
         core.note.with_mut(|note| unsafe { *note = 1 });
-        core.turn.pass();
+        core.both_orders.pass();
         owner.starve();
         // Not drained before: the close itself counts what came back.
         // SAFETY: no kernel here.
@@ -225,18 +226,18 @@ fn the_keeper_outlives_the_wake() {
 fn an_old_request_is_answered_too() {
     check(4, || {
         let (owner, blocks, core) = owner(1);
-        core.bell.prepare_sleep();
+        core.doorbell.prepare_sleep();
         assert!(owner.starve());
-        core.bell.cancel_sleep();
+        core.doorbell.cancel_sleep();
         let threads = drop_elsewhere(blocks);
         // A loop because loom's wait may also end without a reason.
         while owner.drain().next().is_none() {
-            core.bell.prepare_sleep();
-            core.turn.pass();
+            core.doorbell.prepare_sleep();
+            core.both_orders.pass();
             if owner.starve() {
                 core.signal.wait();
             }
-            core.bell.cancel_sleep();
+            core.doorbell.cancel_sleep();
         }
         join(threads);
         // SAFETY: no kernel here.

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use super::{Held, Keeper, Owner};
+use super::{BlockRef, Owner, SharedRegion};
 
 /// A region on the heap, so that a sanitizer sees a use after it was freed; counts what happens to it.
-struct Region {
+struct TestRegion {
     base: NonNull<u8>,
     layout: std::alloc::Layout,
     seen: Arc<Seen>,
@@ -31,50 +31,50 @@ impl Seen {
 }
 
 // SAFETY: the region is plain memory that has no owner thread; only `Drop` uses the pointer.
-unsafe impl Send for Region {}
+unsafe impl Send for TestRegion {}
 // SAFETY: as above.
-unsafe impl Sync for Region {}
+unsafe impl Sync for TestRegion {}
 
-impl Keeper for Region {
+impl SharedRegion for TestRegion {
     fn wake_owner(&self) {
         self.seen.wakes.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-impl Drop for Region {
+impl Drop for TestRegion {
     fn drop(&mut self) {
         self.seen.freed.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: `owner` below allocated it with this layout, and the keeper is dropped once, last.
+        // SAFETY: `owner` below allocated it with this layout, and the region is dropped once, last.
         unsafe { std::alloc::dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 
-fn owner(block_size: usize, blocks: u32) -> (Owner<Region>, Arc<Seen>) {
+fn owner(block_size: usize, blocks: u32) -> (Owner<TestRegion>, Arc<Seen>) {
     let layout =
         std::alloc::Layout::from_size_align(block_size * blocks as usize, 1).expect("a small region");
     // SAFETY: the layout is not empty.
     let base = NonNull::new(unsafe { std::alloc::alloc(layout) }).expect("memory for a test");
     let seen = Arc::<Seen>::default();
-    let region = Region { base, layout, seen: seen.clone() };
+    let region = TestRegion { base, layout, seen: seen.clone() };
     let owner = Owner::new(block_size, blocks.next_power_of_two(), 1, region);
-    // SAFETY: the region is as large as said and freed by the keeper's drop.
+    // SAFETY: the region is as large as said and freed by the region's drop.
     unsafe { owner.add(0, base) };
     (owner, seen)
 }
 
 /// What a test keeps beside an owner: which blocks are at home.
-struct Home {
-    owner: Owner<Region>,
+struct TestOwner {
+    owner: Owner<TestRegion>,
     free: Vec<u32>,
 }
 
-impl Home {
-    fn new(block_size: usize, blocks: u32) -> (Home, Arc<Seen>) {
+impl TestOwner {
+    fn new(block_size: usize, blocks: u32) -> (TestOwner, Arc<Seen>) {
         let (owner, seen) = owner(block_size, blocks);
-        (Home { owner, free: (0..blocks).rev().collect() }, seen)
+        (TestOwner { owner, free: (0..blocks).rev().collect() }, seen)
     }
 
-    fn take(&mut self) -> Option<Held<Region>> {
+    fn take(&mut self) -> Option<BlockRef<TestRegion>> {
         self.free.extend(self.owner.drain());
         // SAFETY: `free` holds the numbers of the blocks at home, and no kernel uses them.
         self.free.pop().map(|index| unsafe { self.owner.hand_out(index) })
@@ -86,24 +86,24 @@ impl Home {
     }
 }
 
-fn fill(held: &Held<Region>, len: usize, value: u8) {
+fn fill(held: &BlockRef<TestRegion>, len: usize, value: u8) {
     // SAFETY: a held block is the holder's alone, and `len` is the block size.
     unsafe { held.as_ptr().write_bytes(value, len) };
 }
 
-fn holds(held: &Held<Region>, len: usize, value: u8) -> bool {
+fn holds(held: &BlockRef<TestRegion>, len: usize, value: u8) -> bool {
     // SAFETY: as in `fill`, which wrote the block.
     unsafe { std::slice::from_raw_parts(held.as_ptr().as_ptr(), len) }.iter().all(|byte| *byte == value)
 }
 
 /// Returns from elsewhere as far as the owner can tell: a drop without `take_back` goes onto the list.
-fn elsewhere(held: Held<Region>) {
+fn elsewhere(held: BlockRef<TestRegion>) {
     drop(held);
 }
 
 #[test]
 fn blocks_lie_side_by_side_and_come_back_on_both_ways() {
-    let (home, seen) = Home::new(7, 3);
+    let (home, seen) = TestOwner::new(7, 3);
     // SAFETY: nothing was handed out before.
     let [a, b, c] = [0, 1, 2].map(|index| unsafe { home.owner.hand_out(index) });
     assert_eq!(b.as_ptr().addr().get() - a.as_ptr().addr().get(), 7);
@@ -129,7 +129,7 @@ fn blocks_lie_side_by_side_and_come_back_on_both_ways() {
 
 #[test]
 fn a_drain_that_is_broken_off_goes_on_later() {
-    let (mut home, seen) = Home::new(4, 4);
+    let (mut home, seen) = TestOwner::new(4, 4);
     let held: Vec<_> = std::iter::from_fn(|| home.take()).collect();
     held.into_iter().for_each(elsewhere);
     assert_eq!(home.owner.drain().take(1).count(), 1);
@@ -144,8 +144,8 @@ fn a_drain_that_is_broken_off_goes_on_later() {
 
 #[test]
 fn a_block_of_another_owner_is_not_taken_but_still_finds_home() {
-    let (mut one, seen_one) = Home::new(8, 1);
-    let (two, seen_two) = Home::new(8, 1);
+    let (mut one, seen_one) = TestOwner::new(8, 1);
+    let (two, seen_two) = TestOwner::new(8, 1);
     let held = one.take().expect("one block");
     let held = two.owner.take_back(held).expect_err("not of this owner");
     elsewhere(held);
@@ -156,7 +156,7 @@ fn a_block_of_another_owner_is_not_taken_but_still_finds_home() {
 
 #[test]
 fn the_last_block_frees_the_region_when_the_owner_has_ended() {
-    let (mut home, seen) = Home::new(16, 3);
+    let (mut home, seen) = TestOwner::new(16, 3);
     let [a, b, c] = [(); 3].map(|()| home.take().expect("three blocks"));
     elsewhere(a);
     assert_eq!(home.close(), 2);
@@ -172,7 +172,7 @@ fn the_last_block_frees_the_region_when_the_owner_has_ended() {
 
 #[test]
 fn a_starving_owner_is_woken_once_for_each_request() {
-    let (mut home, seen) = Home::new(4, 2);
+    let (mut home, seen) = TestOwner::new(4, 2);
     let (a, b) = (home.take().expect("two blocks"), home.take().expect("two blocks"));
     assert!(home.take().is_none());
     assert!(home.owner.starve());
@@ -191,7 +191,7 @@ fn a_starving_owner_is_woken_once_for_each_request() {
 
 #[test]
 fn closing_while_starving_wakes_nobody() {
-    let (mut home, seen) = Home::new(4, 1);
+    let (mut home, seen) = TestOwner::new(4, 1);
     let held = home.take().expect("one block");
     assert!(home.owner.starve());
     assert_eq!(home.close(), 1);
@@ -201,7 +201,7 @@ fn closing_while_starving_wakes_nobody() {
 
 #[test]
 fn what_is_leaked_is_never_freed_and_stays_usable() {
-    let (mut home, seen) = Home::new(32, 2);
+    let (mut home, seen) = TestOwner::new(32, 2);
     let (a, b) = (home.take().expect("two blocks"), home.take().expect("two blocks"));
     // The test frees it after all, so that it passes under a leak checker: the pointer is what `leak` gives
     // up.
@@ -223,9 +223,9 @@ fn blocks_go_round_between_threads_until_the_region_is_freed_once() {
     const BLOCK: usize = 64;
     const THREADS: usize = 3;
     for round in 0..20_u8 {
-        let (mut home, seen) = Home::new(BLOCK, 8);
+        let (mut home, seen) = TestOwner::new(BLOCK, 8);
         let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..THREADS).map(|_| mpsc::channel::<(u8, Held<Region>)>()).unzip();
+            (0..THREADS).map(|_| mpsc::channel::<(u8, BlockRef<TestRegion>)>()).unzip();
         let threads: Vec<_> = receivers
             .into_iter()
             .map(|receiver| {

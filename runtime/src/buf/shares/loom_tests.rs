@@ -10,21 +10,21 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::super::returns::{Held, Keeper, Owner};
+use super::super::returns::{BlockRef, Owner, SharedRegion};
 use super::Shares;
-use crate::sync::model::{Turn, check};
+use crate::sync::model::{BothOrders, check};
 
 /// Keeps nothing: the test does.
 struct Nothing;
 
-impl Keeper for Nothing {
+impl SharedRegion for Nothing {
     fn wake_owner(&self) {}
 }
 
 struct Buffer {
     shares: Shares,
     bytes: UnsafeCell<u32>,
-    turn: Turn,
+    both_orders: BothOrders,
 }
 
 // SAFETY: the cell is watched by loom.
@@ -33,7 +33,7 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 /// Reads the buffer, and drops the lease as `Lease` does on a thread that is no core's.
-fn drop_after_use(buffer: &Buffer, held: Held<Nothing>) {
+fn drop_after_use(buffer: &Buffer, held: BlockRef<Nothing>) {
     // SAFETY: loom checks that nobody writes meanwhile.
     assert_eq!(buffer.bytes.with(|bytes| unsafe { *bytes }), 7);
     if buffer.shares.give_up() {
@@ -41,7 +41,7 @@ fn drop_after_use(buffer: &Buffer, held: Held<Nothing>) {
     } else {
         std::mem::forget(held)
     }
-    buffer.turn.pass();
+    buffer.both_orders.pass();
 }
 
 #[test]
@@ -51,13 +51,16 @@ fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
         let owner = Owner::new(4, 1, 1, Nothing);
         // SAFETY: the link is leaked until the end of the test.
         unsafe { owner.add(0, NonNull::from(&mut *link).cast()) };
-        let buffer =
-            Arc::new(Buffer { shares: Shares::none(), bytes: UnsafeCell::new(7), turn: Turn::new() });
+        let buffer = Arc::new(Buffer {
+            shares: Shares::none(),
+            bytes: UnsafeCell::new(7),
+            both_orders: BothOrders::new(),
+        });
         // The first CQE: the core's own share.
         // SAFETY: the only block is at home.
         let own = unsafe { owner.hand_out(0) };
         buffer.shares.begin();
-        let lend = |held: Held<Nothing>| {
+        let lend = |held: BlockRef<Nothing>| {
             let buffer = Arc::clone(&buffer);
             thread::spawn(move || drop_after_use(&buffer, held))
         };
@@ -65,11 +68,11 @@ fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
         buffer.shares.add();
         // SAFETY: counted as a share.
         let first = lend(unsafe { own.duplicate() });
-        buffer.turn.pass();
+        buffer.both_orders.pass();
         buffer.shares.add();
         // SAFETY: as above.
         let second = lend(unsafe { own.duplicate() });
-        buffer.turn.pass();
+        buffer.both_orders.pass();
         // The kernel is done with it, and nothing waits.
         let mut home = 0;
         if buffer.shares.give_up() {
@@ -78,7 +81,7 @@ fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
         } else {
             std::mem::forget(own);
         }
-        buffer.turn.pass();
+        buffer.both_orders.pass();
         home += owner.drain().count();
         if home == 1 {
             // SAFETY: it is home; loom checks that nobody reads it any more.

@@ -8,7 +8,7 @@ fn with_all_blocks_out(builder: Builder) -> Running {
     let builder = builder.cores(first.to_string().parse().unwrap()).pool_bytes(256 << 10);
     let running = builder.build().unwrap().start(|| async {
         let _block = Block::get().await;
-        crate::core::stopping().await;
+        crate::cores::stopping().await;
         crate::Ok(())
     });
     running.unwrap()
@@ -25,8 +25,8 @@ fn a_thread_that_panics_wakes_its_core_and_is_told_of() {
     let running = with_all_blocks_out(Runtime::builder().pool_limit(1 << 20));
     let begin = async || {
         Core::with(|core| {
-            let making = core.growth.start(&core.shared, For::Blocks, 4096, || panic!("on purpose"));
-            *core.growth.making.borrow_mut() = Some(making.unwrap());
+            let pending = core.growth.start(&core.shared, For::Blocks, 4096, || panic!("on purpose"));
+            *core.growth.pending.borrow_mut() = Some(pending.unwrap());
         });
     };
     running.handle().submit_to_blocking(0, begin).unwrap();

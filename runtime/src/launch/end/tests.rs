@@ -17,7 +17,7 @@ use io_uring::{opcode, squeue, types};
 
 use crate::buf::IoBufMut;
 use crate::core::Core;
-use crate::core::ask::Submitted;
+use crate::core::ask::OpFuture;
 use crate::op::read::Read;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes};
@@ -71,7 +71,7 @@ impl Drop for Painted {
 
 // SAFETY: the memory never moves, and this is the only right to it.
 unsafe impl IoBufMut for Painted {
-    fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         // SAFETY: `LEN` bytes, mapped for ever, ours alone.
         unsafe { std::slice::from_raw_parts_mut(self.0.address.cast(), *LEN) }
     }
@@ -89,8 +89,8 @@ unsafe impl Operation for AsyncRead {
 
     fn sqes(&mut self) -> Sqes {
         let Read { file, buf, .. } = &mut self.0;
-        let room = buf.room();
-        opcode::Read::new(types::Fd(file.as_raw_fd()), room.as_mut_ptr().cast(), *LEN as u32)
+        let spare = buf.spare_capacity();
+        opcode::Read::new(types::Fd(file.as_raw_fd()), spare.as_mut_ptr().cast(), *LEN as u32)
             .build()
             .flags(squeue::Flags::ASYNC)
             .into()
@@ -124,7 +124,7 @@ fn with_reads_in_flight(root: impl AsyncFn() -> Result<()> + Send + Sync + Clone
         let root = root.clone();
         async move {
             let read = Read { file: Rc::new(file), buf: Painted(pages), offset: 0 };
-            let mut read = Submitted::new(AsyncRead(read));
+            let mut read = OpFuture::new(AsyncRead(read));
             assert!(Pin::new(&mut read).poll(&mut Context::from_waker(Waker::noop())).is_pending());
             Core::with(|core| core.ring.enter(Wait::No))?;
             root().await
@@ -144,7 +144,7 @@ fn reads_in_flight_when_the_roots_end() {
 
 #[test]
 fn reads_in_flight_when_a_root_panics() {
-    let e = with_reads_in_flight(async || match crate::core::index() {
+    let e = with_reads_in_flight(async || match crate::cores::index() {
         0 => panic!("on purpose"),
         _ => std::future::pending().await,
     });

@@ -3,8 +3,8 @@
 pub(crate) mod accept;
 pub(crate) mod connect;
 pub(crate) mod recv;
+pub(crate) mod recv_fragments;
 pub(crate) mod recv_msg;
-pub(crate) mod recv_parts;
 pub(crate) mod send;
 pub(crate) mod send_to;
 pub(crate) mod send_vectored;

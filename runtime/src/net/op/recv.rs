@@ -28,12 +28,12 @@ unsafe impl Multishot for RecvMulti {
     }
 
     fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
-        came(&self.socket, core, outcome, owned, last);
+        on_recv(&self.socket, core, outcome, owned, last);
     }
 }
 
 /// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer matters.
-pub(super) fn came(socket: &Rc<Socket>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+pub(super) fn on_recv(socket: &Rc<Socket>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
     let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
     let buffer = cqe.buffer();
     if buffer.is_some() {

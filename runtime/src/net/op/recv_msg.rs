@@ -55,7 +55,7 @@ unsafe impl Multishot for RecvMsgMulti {
     }
 
     fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
-        recv::came(&self.socket, core, outcome, owned, last);
+        recv::on_recv(&self.socket, core, outcome, owned, last);
     }
 }
 

@@ -9,7 +9,7 @@
 //! counts it ([`Socket::zc_notified`]).
 //!
 //! A peer that never acknowledges keeps the pages until its connection is reset: [`crate::net::zero_copy`] for a dropped
-//! stream, [`Operation::hurry`] at the end of the core.
+//! stream, [`Operation::force_release`] at the end of the core.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -19,7 +19,7 @@ use io_uring::{opcode, types};
 
 use crate::buf::{Block, IoBuf};
 use crate::core::Core;
-use crate::net::socket::{Lent, Socket};
+use crate::net::socket::{Socket, ZcGuard};
 use crate::op::slots::Outcome;
 use crate::op::{Hurry, Operation, Sqes, check};
 use crate::ring::user_data::{COPIED, REPORT_USAGE};
@@ -37,7 +37,7 @@ unsafe impl IoBuf for SharedBlock {
 
 /// Sends `block[from..]`.
 pub(crate) struct SendZc {
-    on: Lent,
+    on: ZcGuard,
     block: SharedBlock,
     from: usize,
     /// Whether the notification can be asked to report (Linux 6.2).
@@ -46,7 +46,7 @@ pub(crate) struct SendZc {
 
 impl SendZc {
     pub(crate) fn new(socket: Rc<Socket>, block: SharedBlock, from: usize, report: bool) -> Self {
-        Self { on: Lent::new(socket), block, from, report }
+        Self { on: ZcGuard::new(socket), block, from, report }
     }
 }
 
@@ -78,7 +78,7 @@ unsafe impl Operation for SendZc {
         }
     }
 
-    fn hurry(&self) -> Option<Hurry> {
+    fn force_release(&self) -> Option<Hurry> {
         let socket = Rc::clone(self.on.socket());
         Some(Box::new(move || socket.reset("the core ends")))
     }

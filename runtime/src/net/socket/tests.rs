@@ -14,7 +14,7 @@ use std::task::{Context, Waker};
 
 use crate::buf::Lease;
 use crate::core::Core;
-use crate::core::ask::Submitted;
+use crate::core::ask::OpFuture;
 use crate::net::TcpStream;
 use crate::op::poll::{PollOnce, Ready};
 use crate::testing::{alive, let_come, let_kernel, on_a_core, small, until};
@@ -149,7 +149,7 @@ fn the_last_bytes_come_while_it_is_quieted() {
             other.write_all(b"x").unwrap();
             let ready = Rc::new(std::os::fd::OwnedFd::from(ready));
             let mut polls: Vec<_> = (0..8)
-                .map(|_| Submitted::new(PollOnce { fd: Shared(Rc::clone(&ready)), ready: Ready::Read }))
+                .map(|_| OpFuture::new(PollOnce { fd: Shared(Rc::clone(&ready)), ready: Ready::Read }))
                 .collect();
             assert!(polls.iter_mut().all(is_pending));
             let_come(8);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Abandon, Event, Key, Look, Outcome, Shots, Slots};
+use super::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 
 /// The value of an operation, as it is taken out: where it lay, and whose it is.
 fn value(index: usize, extra: u64) -> (usize, u64) {
@@ -43,7 +43,7 @@ pub(crate) enum Step {
         result: i32,
         more: bool,
     },
-    Look {
+    Polled {
         pick: usize,
     },
     Drop {
@@ -86,9 +86,9 @@ impl World {
                 let Some(key) = self.pick(pick, |m| m.kernel) else { return };
                 self.cqe(slots, key, result, more);
             }
-            Step::Look { pick } => {
+            Step::Polled { pick } => {
                 let Some(key) = self.pick(pick, |m| m.owner && m.shots == Shots::Single) else { return };
-                self.look(slots, key);
+                self.poll(slots, key);
             }
             Step::Drop { pick } => {
                 let Some(key) = self.pick(pick, |m| m.owner) else { return };
@@ -133,12 +133,12 @@ impl World {
         self.wakers
     }
 
-    fn look(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
+    fn poll(&mut self, slots: &mut Slots<u64, u64>, key: Key) {
         let mut kept = None;
-        let look = slots.look(key, |waker| kept = waker.copied(), value);
+        let polled = slots.poll(key, |waker| kept = waker.copied(), value);
         let model = self.models.get_mut(&key).unwrap();
         let Some(result) = model.result.take() else {
-            assert_eq!((look, kept), (Look::Pending, model.waker));
+            assert_eq!((polled, kept), (Polled::Pending, model.waker));
             // Every other time it is polled by the same task.
             let other = self.waker();
             let model = self.models.get_mut(&key).unwrap();
@@ -150,10 +150,10 @@ impl World {
         let outcome = Outcome { result, flags: 0 };
         model.owner = false;
         if model.kernel {
-            assert_eq!(look, Look::Early(outcome));
+            assert_eq!(polled, Polled::Early(outcome));
         } else {
             let name = self.keys.iter().position(|k| *k == key).unwrap() as u64;
-            assert_eq!(look, Look::Done(outcome, (key.index(), name)));
+            assert_eq!(polled, Polled::Done(outcome, (key.index(), name)));
             self.free(key);
         }
     }

@@ -7,13 +7,13 @@
 use proptest::prelude::*;
 
 use super::model::{Step, check};
-use super::{Key, Look, Shots, Slots};
+use super::{Key, Polled, Shots, Slots};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => any::<bool>().prop_map(|multi| Step::Submit { multi }),
         6 => (any::<usize>(), -5..100i32, any::<bool>()).prop_map(|(pick, result, more)| Step::Cqe { pick, result, more }),
-        4 => any::<usize>().prop_map(|pick| Step::Look { pick }),
+        4 => any::<usize>().prop_map(|pick| Step::Polled { pick }),
         2 => any::<usize>().prop_map(|pick| Step::Drop { pick }),
         1 => (any::<usize>(), any::<bool>(), any::<bool>()).prop_map(|(pick, more, notif)| Step::Stray { pick, more, notif }),
     ];
@@ -38,7 +38,7 @@ fn what_is_withdrawn_gives_its_waker_back() {
     assert_eq!(slots.withdraw(withdrawn, index), Some((withdrawn.index(), Some(2))));
     assert_eq!((slots.withdraw(withdrawn, index), slots.len(), slots.in_kernel()), (None, 1, 1));
     assert_eq!(slots.wake_by(withdrawn, 3), Some(3), "nobody waits for it");
-    assert_eq!(slots.look(kept, |waker| assert_eq!(waker, Some(&1)), index), Look::Pending);
+    assert_eq!(slots.poll(kept, |waker| assert_eq!(waker, Some(&1)), index), Polled::Pending);
 }
 
 #[test]

@@ -19,14 +19,14 @@ impl Wake for Count {
     }
 }
 
-fn poll_once<T: Operation>(future: &mut Submitted<T>, waker: &Waker) -> Poll<()> {
+fn poll_once<T: Operation>(future: &mut OpFuture<T>, waker: &Waker) -> Poll<()> {
     Pin::new(future).poll(&mut Context::from_waker(waker)).map(drop)
 }
 
 /// An operation that waits, and the other end, which ends it.
-fn waits() -> (Submitted<poll::PollOnce<Fd>>, UnixStream) {
-    let (ours, theirs) = quiet();
-    (Submitted::new(poll::PollOnce { fd: Fd(ours), ready: poll::Ready::Read }), theirs)
+fn waits() -> (OpFuture<poll::PollOnce<Fd>>, UnixStream) {
+    let (ours, theirs) = silent();
+    (OpFuture::new(poll::PollOnce { fd: Fd(ours), ready: poll::Ready::Read }), theirs)
 }
 
 /// Seen to fail: with the first waker kept (B is never woken), with the one before not dropped, and with a clone left
@@ -74,8 +74,8 @@ fn a_waker_may_use_the_table_while_it_is_cloned_and_dropped() {
     on_a_core(small(64), async || {
         let wakers = [1, 2].map(meddler);
         let (mut future, mut theirs) = waits();
-        for turn in 0..4 {
-            assert!(poll_once(&mut future, &wakers[turn % 2]).is_pending());
+        for round in 0..4 {
+            assert!(poll_once(&mut future, &wakers[round % 2]).is_pending());
         }
         theirs.write_all(b"come").unwrap();
         until("the answer", || poll_once(&mut future, &wakers[0]).is_ready()).await;
@@ -117,8 +117,7 @@ fn an_operation_whose_buffer_panics_gives_all_back() {
             let (socket, _peer) = pair();
             let link = link_of(socket.fd());
             let buf = Panics { also_dropped, _seen: Rc::clone(&seen) };
-            let mut future =
-                Submitted::new(send::Send { socket: Rc::clone(&socket), buf, from: 0, flags: 0 });
+            let mut future = OpFuture::new(send::Send { socket: Rc::clone(&socket), buf, from: 0, flags: 0 });
             catch_unwind(AssertUnwindSafe(|| poll_once(&mut future, &waker))).expect_err("a panic");
             assert_eq!((alive(), Rc::strong_count(&seen), Rc::strong_count(&socket)), (before, 1, 1));
             assert_eq!(Arc::strong_count(&count), 2, "its waker stays");

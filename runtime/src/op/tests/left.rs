@@ -13,18 +13,18 @@ use crate::testing::link_of;
 
 /// What is asked, and what is left of it.
 #[derive(Default)]
-struct Asked {
+struct LeftBehind {
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     links: Vec<(&'static str, PathBuf)>,
     /// The other ends, which say nothing.
     peers: Vec<OwnedFd>,
 }
 
-impl Asked {
+impl LeftBehind {
     /// `link` tells of a descriptor that only the operation has.
     fn ask<T: Operation>(&mut self, link: PathBuf, operation: T) {
         self.links.push((T::NAME, link));
-        self.tasks.push(Box::pin(async move { drop(Submitted::new(operation).await) }));
+        self.tasks.push(Box::pin(async move { drop(OpFuture::new(operation).await) }));
     }
 
     /// An operation on a file of so many bytes.
@@ -43,7 +43,7 @@ impl Asked {
 
     /// An operation on a socket that gives nothing.
     fn on_quiet<T: Operation>(&mut self, operation: impl FnOnce(Rc<OwnedFd>) -> T) {
-        let (ours, theirs) = quiet();
+        let (ours, theirs) = silent();
         self.peers.push(theirs.into());
         self.ask(link_of(ours.as_fd()), operation(ours));
     }
@@ -56,8 +56,8 @@ impl Asked {
 
     fn everything(place: &Path) -> Self {
         let mut all = Self::default();
-        let room = || Vec::with_capacity(1 << 20);
-        all.on_file(1 << 20, |file| read::Read { file, buf: room(), offset: 0 });
+        let spare = || Vec::with_capacity(1 << 20);
+        all.on_file(1 << 20, |file| read::Read { file, buf: spare(), offset: 0 });
         all.on_file(0, |file| write::Write { file, buf: vec![2; 1 << 20], from: 0, offset: 0 });
         all.on_file(0, statx::Statx::new);
         all.on_file(1, |file| sync::Sync { file, data_only: false });
@@ -73,7 +73,7 @@ impl Asked {
             rename::Rename { from: (dir, name), to, flags: 0 }
         });
         all.beneath(place, |dir, name| unlink::Unlink { dir, name, directory: false });
-        all.on_quiet(|file| read::Read { file, buf: room(), offset: u64::MAX });
+        all.on_quiet(|file| read::Read { file, buf: spare(), offset: u64::MAX });
         all.on_quiet(|ours| poll::PollOnce { fd: Fd(ours), ready: poll::Ready::Read });
         all.on_quiet(|ours| splice::Splice {
             from: Fd(ours),
@@ -115,7 +115,7 @@ fn operations_are_left_to_the_end_of_the_runtime() {
         let left = Arc::new(Mutex::new(None::<Left>));
         let (leaves, here) = (Arc::clone(&left), place.clone());
         on_a_core(small(64), async move || {
-            let Asked { tasks, links, peers } = Asked::everything(&here);
+            let LeftBehind { tasks, links, peers } = LeftBehind::everything(&here);
             let (before, count) = (alive(), tasks.len());
             tasks.into_iter().for_each(|task| crate::spawn(task).detach());
             yield_now().await;

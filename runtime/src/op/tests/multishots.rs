@@ -16,7 +16,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::core::shared::CoreShared;
-use crate::net::op::{accept, recv, recv_msg, recv_parts};
+use crate::net::op::{accept, recv, recv_fragments, recv_msg};
 use crate::net::{TcpListener, TcpStream, UdpSocket as OurUdpSocket};
 use crate::op::Multishot;
 use crate::task::yield_now;
@@ -75,7 +75,7 @@ trait Owner: Sized + 'static {
     /// What the core counts of the answers that owners have heard.
     fn heard() -> u64;
     /// The owner alone, and whether the other end sees that it is gone.
-    fn part(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>);
+    fn split(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>);
 }
 
 fn poll_once<T>(future: impl Future<Output = T>) {
@@ -137,7 +137,7 @@ impl<const MANY: bool> Owner for Listening<MANY> {
         Core::with(|core| core.shared.counters.accepts.get())
     }
 
-    fn part(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>) {
+    fn split(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>) {
         let mut clients = self.clients;
         (Box::new(self.listener), Box::new(move || clients.iter_mut().all(is_left_alone)))
     }
@@ -179,7 +179,7 @@ impl Owner for Receiving {
         Core::with(|core| core.shared.counters.recv_bytes.get())
     }
 
-    fn part(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>) {
+    fn split(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>) {
         let mut peer = self.peer;
         (Box::new(self.stream), Box::new(move || is_left_alone(&mut peer)))
     }
@@ -225,7 +225,7 @@ impl Owner for Datagrams {
         Core::with(|core| core.shared.counters.recv_bytes.get())
     }
 
-    fn part(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>) {
+    fn split(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>) {
         (Box::new(self.socket), Box::new(|| true))
     }
 }
@@ -261,7 +261,7 @@ async fn brought_to<T: Owner>(life: Life) -> T {
                 let_come(n);
             }
             until("all answers", || has_heard(T::HELD_BACK)).await;
-            // It is at the end of the next turn that it asks.
+            // It is at the end of the next tick that it asks.
             yield_now().await;
         }
         Life::LateAndLast => {
@@ -286,7 +286,7 @@ async fn given_up_at_every_stage<T: Owner>(lives: &[Life]) {
         let what = |what: &str| format!("{what} of {} given up when {life:?}", T::OPERATION);
         let owner: T = brought_to(life).await;
         let (link, heard) = (link_of(owner.fd()), T::heard());
-        let (owner, mut is_left_alone) = owner.part();
+        let (owner, mut is_left_alone) = owner.split();
         drop(owner);
         until(&what("the end"), || alive() == before).await;
         assert_eq!(T::heard(), heard, "{}", what("an answer after the end"));
@@ -330,7 +330,7 @@ fn multishots_are_given_up_at_every_stage() {
 /// Where the kernel can.
 #[test]
 fn receives_in_parts_are_given_up_at_every_stage() {
-    assert_eq!(Receiving::OPERATION, recv_parts::RecvParts::NAME);
+    assert_eq!(Receiving::OPERATION, recv_fragments::RecvFragments::NAME);
     on_a_core(small(256).incremental_buffers(true), async || {
         // What goes on where the last chunk ends is one with it, and one chunk is not held back.
         let lives: Vec<_> = LIVES.into_iter().filter(|life| *life != Life::HeldBack).collect();
@@ -363,7 +363,7 @@ fn left_to_the_end<T: Owner>() {
             on_a_core(small(256), async move || {
                 let owner: T = brought_to(life).await;
                 let link = link_of(owner.fd());
-                let (owner, is_left_alone) = owner.part();
+                let (owner, is_left_alone) = owner.split();
                 let shared = Core::with(|core| Arc::clone(&core.shared));
                 *leaves.lock().unwrap() = Some((link, is_left_alone, shared));
                 match keeper {

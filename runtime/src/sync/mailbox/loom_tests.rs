@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::{Doorbell, Link, Node, WakeList};
-use crate::sync::model::{Turn, check, check_large};
+use crate::sync::model::{BothOrders, check, check_large};
 
 struct Item {
     link: Link,
@@ -48,40 +48,40 @@ impl Item {
 
 struct Core {
     list: WakeList<Box<Item>>,
-    bell: Doorbell,
+    doorbell: Doorbell,
     /// Stands for the eventfd: a signal sent before the sleep ends it at once.
     signal: Notify,
     signals: AtomicUsize,
     announced: AtomicUsize,
     /// Passed by a producer after each push, and by the consumer before each look.
-    turn: Turn,
+    both_orders: BothOrders,
 }
 
 fn core() -> Arc<Core> {
     Arc::new(Core {
         list: WakeList::new(),
-        bell: Doorbell::new(),
+        doorbell: Doorbell::new(),
         signal: Notify::new(),
         signals: AtomicUsize::new(0),
         announced: AtomicUsize::new(0),
-        turn: Turn::new(),
+        both_orders: BothOrders::new(),
     })
 }
 
 impl Core {
     fn push(&self, node: Box<Item>) -> Result<bool, Box<Item>> {
         let pushed = self.list.push(node);
-        self.turn.pass();
+        self.both_orders.pass();
         pushed
     }
 
     fn take_all(&self) -> Vec<(usize, usize)> {
-        self.turn.pass();
+        self.both_orders.pass();
         self.list.take_all().map(|node| (node.producer, node.number())).collect()
     }
 
-    fn ring(&self) {
-        if self.bell.ring() {
+    fn notify(&self) {
+        if self.doorbell.notify() {
             self.signals.fetch_add(1, Ordering::Relaxed);
             self.signal.notify();
         }
@@ -92,12 +92,12 @@ impl Core {
         let mut got = Vec::new();
         while got.len() < expected {
             self.announced.fetch_add(1, Ordering::Relaxed);
-            self.bell.prepare_sleep();
-            self.turn.pass();
+            self.doorbell.prepare_sleep();
+            self.both_orders.pass();
             if self.list.is_empty() {
                 self.signal.wait();
             }
-            self.bell.cancel_sleep();
+            self.doorbell.cancel_sleep();
             got.extend(self.take_all());
         }
         got
@@ -114,7 +114,7 @@ fn no_wake_is_lost(always: bool) {
             thread::spawn(move || {
                 let was_empty = core.push(item(producer, 0)).ok().expect("the list is open");
                 if always || was_empty {
-                    core.ring();
+                    core.notify();
                 }
             })
         });
@@ -151,7 +151,7 @@ fn no_wake_is_lost_in_a_second_sleep() {
             thread::spawn(move || {
                 for number in 0..2 {
                     assert!(core.push(item(0, number)).is_ok());
-                    core.ring();
+                    core.notify();
                 }
             })
         };
@@ -160,7 +160,7 @@ fn no_wake_is_lost_in_a_second_sleep() {
     });
 }
 
-/// A core that puts its rings off until the end of its turn (`core/peers.rs`): one ring for two pushes, and none before
+/// A core that puts its rings off until the end of its tick (`core/peers.rs`): one ring for two pushes, and none before
 /// it sleeps itself; meanwhile somebody else pushes and rings at once. Both cores sleep whenever they may.
 /// (Seen: with the ring after the own sleep loom reports the deadlock.)
 #[test]
@@ -174,20 +174,20 @@ fn no_wake_is_lost_when_the_ring_is_put_off() {
                 got.sort_unstable();
                 assert_eq!(got, [(0, 0), (0, 1), (1, 0)]);
                 assert!(near.push(item(0, 2)).is_ok());
-                near.ring();
+                near.notify();
             })
         };
         let outside = {
             let far = far.clone();
             thread::spawn(move || {
                 assert!(far.push(item(1, 0)).is_ok());
-                far.ring();
+                far.notify();
             })
         };
         for number in 0..2 {
             assert!(far.push(item(0, number)).is_ok());
         }
-        far.ring();
+        far.notify();
         assert_eq!(near.receive(1), [(0, 2)]);
         outside.join().unwrap();
         other.join().unwrap();
@@ -199,13 +199,13 @@ fn no_wake_is_lost_when_the_ring_is_put_off() {
 fn nobody_signals_a_receiver_that_is_awake() {
     check(4, || {
         let core = core();
-        core.bell.prepare_sleep();
-        assert!(!core.bell.cancel_sleep());
+        core.doorbell.prepare_sleep();
+        assert!(!core.doorbell.cancel_sleep());
         let producer = {
             let core = core.clone();
             thread::spawn(move || {
                 assert!(core.push(item(0, 0)).is_ok());
-                core.ring();
+                core.notify();
             })
         };
         while core.take_all().is_empty() {

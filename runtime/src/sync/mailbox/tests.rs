@@ -124,9 +124,9 @@ fn a_sleeper_is_always_woken() {
     const ROUNDS: usize = 20_000;
     struct Core {
         list: WakeList<Box<Item>>,
-        bell: Doorbell,
+        doorbell: Doorbell,
     }
-    let core = || Core { list: WakeList::new(), bell: Doorbell::new() };
+    let core = || Core { list: WakeList::new(), doorbell: Doorbell::new() };
     let cores = [core(), core()];
     let dropped = Arc::default();
 
@@ -135,11 +135,11 @@ fn a_sleeper_is_always_woken() {
             if number % 2 != me {
                 // Our turn to receive.
                 'received: loop {
-                    cores[me].bell.prepare_sleep();
+                    cores[me].doorbell.prepare_sleep();
                     if cores[me].list.is_empty() {
                         thread::park();
                     }
-                    cores[me].bell.cancel_sleep();
+                    cores[me].doorbell.cancel_sleep();
                     if let Some(node) = cores[me].list.take_all().next() {
                         assert_eq!(node.number, number);
                         break 'received;
@@ -147,7 +147,7 @@ fn a_sleeper_is_always_woken() {
                 }
             } else {
                 assert!(push(&cores[1 - me].list, item(me, number, &dropped)).is_some());
-                if cores[1 - me].bell.ring() {
+                if cores[1 - me].doorbell.notify() {
                     other.unpark();
                 }
             }

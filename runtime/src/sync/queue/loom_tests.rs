@@ -12,19 +12,19 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use super::{Latch, Refused, Room};
-use crate::sync::model::{Turn, check, check_large};
+use super::{Latch, Refused, SpaceWaiters};
+use crate::sync::model::{BothOrders, check, check_large};
 
 struct Model {
     latch: Latch,
     places: [AtomicUsize; 2],
     taken: AtomicUsize,
-    turn: Turn,
+    both_orders: BothOrders,
 }
 
 impl Model {
     fn empty(&self) {
-        self.turn.pass();
+        self.both_orders.pass();
         for place in &self.places {
             let found = place.swap(0, Ordering::Relaxed);
             self.taken.fetch_add(found, Ordering::Relaxed);
@@ -40,7 +40,7 @@ fn nothing_stays_in_a_closed_queue() {
             latch: Latch::new(),
             places: [AtomicUsize::new(0), AtomicUsize::new(0)],
             taken: AtomicUsize::new(0),
-            turn: Turn::new(),
+            both_orders: BothOrders::new(),
         });
         let senders = [0, 1].map(|sender: usize| {
             let model = Arc::clone(&model);
@@ -51,7 +51,7 @@ fn nothing_stays_in_a_closed_queue() {
                 // As the channel does: a change of the word. Loom may take a plain store for older than a swap that
                 // did not read it.
                 model.places[sender].fetch_add(1, Ordering::Relaxed);
-                model.turn.pass();
+                model.both_orders.pass();
                 if model.latch.closed_meanwhile() {
                     model.empty();
                 }
@@ -70,8 +70,8 @@ struct Narrow {
     latch: Latch,
     /// Messages in it: none, or one.
     messages: AtomicUsize,
-    room: Room,
-    turn: Turn,
+    space: SpaceWaiters,
+    both_orders: BothOrders,
 }
 
 impl Narrow {
@@ -80,14 +80,14 @@ impl Narrow {
         Arc::new(Self {
             latch: Latch::new(),
             messages: AtomicUsize::new(1),
-            room: Room::new(),
-            turn: Turn::new(),
+            space: SpaceWaiters::new(),
+            both_orders: BothOrders::new(),
         })
     }
 
     /// A plain look first: it may see what was there before, which a change of the word never does.
     fn try_put(&self) -> Result<(), Refused<()>> {
-        self.turn.pass();
+        self.both_orders.pass();
         if self.latch.is_closed() {
             return Err(Refused::Closed(()));
         }
@@ -101,7 +101,7 @@ impl Narrow {
     }
 
     async fn put(&self) -> Result<(), ()> {
-        self.room.find((), |()| self.try_put()).await
+        self.space.find((), |()| self.try_put()).await
     }
 
     /// Takes a message, once there is one.
@@ -109,8 +109,8 @@ impl Narrow {
         while self.messages.swap(0, Ordering::Relaxed) == 0 {
             thread::yield_now();
         }
-        self.turn.pass();
-        self.room.made(1);
+        self.both_orders.pass();
+        self.space.made(1);
     }
 }
 
@@ -201,8 +201,8 @@ fn who_waits_for_room_is_told_that_there_will_be_none() {
             thread::spawn(move || block_on(queue.put()))
         };
         queue.latch.close();
-        queue.turn.pass();
-        queue.room.close();
+        queue.both_orders.pass();
+        queue.space.close();
         assert_eq!(sender.join().unwrap(), Err(()));
     });
 }

@@ -60,14 +60,13 @@ fn has_acted() -> bool {
 fn a_subscriber_may_ask_the_kernel_for_something_when_it_is_told_of_a_late_result() {
     on_a_core(small(64), async || {
         let before = alive();
-        let ((late, _late_peer), (new, mut new_peer)) = (quiet(), quiet());
-        let mut future =
-            Submitted::new(poll::PollOnce { fd: Fd(Rc::clone(&late)), ready: poll::Ready::Read });
+        let ((late, _late_peer), (new, mut new_peer)) = (silent(), silent());
+        let mut future = OpFuture::new(poll::PollOnce { fd: Fd(Rc::clone(&late)), ready: poll::Ready::Read });
         assert!(poll_once(&mut future, Waker::noop()).is_pending());
         let asked = Rc::new(RefCell::new(None));
         let (asks, fd) = (Rc::clone(&asked), Rc::clone(&new));
         let guard = at_the_next_event("annulus::op::table", move || {
-            let mut future = Submitted::new(poll::PollOnce { fd: Fd(fd), ready: poll::Ready::Read });
+            let mut future = OpFuture::new(poll::PollOnce { fd: Fd(fd), ready: poll::Ready::Read });
             assert!(poll_once(&mut future, Waker::noop()).is_pending());
             asks.replace(Some(future));
         });
@@ -95,7 +94,7 @@ fn a_subscriber_may_end_operations_while_a_core_hurries_them() {
             let report = Core::with(|core| core.ring.features().zc_report);
             let send =
                 send_zc::SendZc::new(Rc::clone(socket), send_zc::SharedBlock(Rc::new(block)), 0, report);
-            Submitted::new(send)
+            OpFuture::new(send)
         };
         let before = alive();
         let (stuck, _stuck_peer) = pair();
@@ -110,17 +109,17 @@ fn a_subscriber_may_end_operations_while_a_core_hurries_them() {
         drain(&mut peer);
         until("its notification", || in_kernel() == stuck_ones).await;
         assert_eq!(socket.lent(), 1, "its future has not looked");
-        let (fd, _theirs) = quiet();
+        let (fd, _theirs) = silent();
         let new = Rc::new(RefCell::new(None));
         let (polls, watched) = (Rc::clone(&new), Rc::clone(&fd));
         let guard = at_the_next_event("annulus::net::socket", move || {
             assert!(poll_once(&mut answered, Waker::noop()).is_ready());
             let buf = Vec::with_capacity(100);
-            let mut future = Submitted::new(read::Read { file: watched, buf, offset: u64::MAX });
+            let mut future = OpFuture::new(read::Read { file: watched, buf, offset: u64::MAX });
             assert!(poll_once(&mut future, Waker::noop()).is_pending());
             polls.replace(Some(future));
         });
-        Core::with(|core| core.ops.hurry());
+        Core::with(|core| core.ops.force_release());
         assert!(has_acted(), "no event of a reset");
         drop(guard);
         assert_eq!(Rc::strong_count(&fd), 2);

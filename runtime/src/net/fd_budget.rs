@@ -1,0 +1,100 @@
+//! Is there a descriptor left to accept with?
+//!
+//! A multishot accept takes whatever waits, up to the process's limit, and then nothing can be opened for those who were
+//! accepted. So where the limit is near, connections are accepted one by one, and a part of the descriptors is left to
+//! files and pipes: who has been accepted can be served, and whoever is not waits in the backlog.
+//!
+//! No descriptor is counted: the kernel gives out the lowest free number (`open(2)`), so the number of the last one
+//! accepted says how many there were.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, getrlimit};
+
+use super::listener::BACKLOG;
+
+/// How many more connections this process can accept before its limit on descriptors (`RLIMIT_NOFILE`, `getrlimit(2)`) is near: listeners
+/// accept no more then, and leave the last quarter of the descriptors, 256 at most, to files and pipes. Zero where a listener would
+/// accept nobody.
+pub fn connection_room() -> u64 {
+    let room = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+    // The lowest number that is free.
+    match rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
+        Ok(lowest) => room.top().saturating_sub(lowest.as_raw_fd() as u64),
+        Err(_) => 0,
+    }
+}
+
+/// What a listener knows of the process's descriptors.
+pub(super) struct FdBudget {
+    /// `RLIMIT_NOFILE` when it began to listen.
+    limit: u64,
+    /// About as many as are open.
+    open: Cell<u64>,
+}
+
+impl FdBudget {
+    /// `listener` has just been opened: its number is a first measure.
+    pub(super) fn new(listener: BorrowedFd<'_>) -> Self {
+        let budget = Self::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+        budget.accepted(listener);
+        budget
+    }
+
+    fn of(limit: u64) -> Self {
+        Self { limit, open: Cell::new(0) }
+    }
+
+    /// A connection was accepted.
+    pub(super) fn accepted(&self, fd: BorrowedFd<'_>) {
+        self.open.set(fd.as_raw_fd() as u64 + 1);
+    }
+
+    /// Left to files and pipes.
+    fn reserve(&self) -> u64 {
+        (self.limit / 4).min(256)
+    }
+
+    /// Connections have numbers below this.
+    fn top(&self) -> u64 {
+        self.limit - self.reserve()
+    }
+
+    /// Whether a whole backlog may be accepted on every core without coming near the limit.
+    pub(super) fn for_many(&self) -> bool {
+        self.open.get() + 4 * u64::from(BACKLOG) <= self.limit
+    }
+
+    /// Whether one more may be accepted. Where the last number was high, it looks at what the next would be.
+    pub(super) fn for_one(&self, any: BorrowedFd<'_>) -> bool {
+        let top = self.top();
+        if self.open.get() < top {
+            return true;
+        }
+        match fcntl_dupfd_cloexec(any, 0) {
+            Ok(lowest) => self.accepted(lowest.as_fd()),
+            Err(_) => return false,
+        }
+        self.open.get() <= top
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_few_descriptors_is_left_to_files() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let budget = FdBudget::of(64);
+        assert!(budget.for_one(null.as_fd()) && !budget.for_many());
+        budget.open.set(48);
+        // Fewer than 48 are open in truth, and it looks; unless the tests beside this one have opened many.
+        let lowest = fcntl_dupfd_cloexec(&null, 0).unwrap().as_raw_fd();
+        assert_eq!(budget.for_one(null.as_fd()), lowest < 48);
+        let budget = FdBudget::of(1 << 20);
+        assert!(budget.for_many());
+    }
+}

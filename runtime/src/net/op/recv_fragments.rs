@@ -1,0 +1,49 @@
+//! Receive, multishot, into parts of the core's provided buffers (see [`parts`](crate::buf::fragments)): incremental buffers
+//! (Linux 6.12) need nothing else than a plain receive, bundles (Linux 6.10) a flag. `io_uring_prep_recv(3)`.
+
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use io_uring::{opcode, types};
+
+use crate::buf::ring::BUFFER_GROUP;
+use crate::core::Core;
+use crate::net::socket::Socket;
+use crate::op::slots::Outcome;
+use crate::op::{Multishot, Sqes, check};
+use crate::ring::{Cqe, bundled};
+
+/// Receives until end of stream, error, lack of buffers or cancel.
+pub(crate) struct RecvFragments {
+    pub(crate) socket: Rc<Socket>,
+    /// One CQE may tell of several buffers.
+    pub(crate) bundles: bool,
+    /// It ends when it has brought much.
+    pub(crate) limit: bool,
+}
+
+// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the core keeps
+// registered for as long as it has operations.
+unsafe impl Multishot for RecvFragments {
+    const NAME: &'static str = "recv";
+
+    fn sqes(&mut self) -> Sqes {
+        let fd = types::Fd(self.socket.fd().as_raw_fd());
+        if self.bundles {
+            bundled(fd, BUFFER_GROUP, self.limit).into()
+        } else {
+            opcode::RecvMulti::new(fd, BUFFER_GROUP).build().into()
+        }
+    }
+
+    fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+        let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
+        let result = check(outcome);
+        let bytes = *result.as_ref().unwrap_or(&0);
+        let brought = cqe.buffer().and_then(|first| core.bufs.brought(first, bytes, cqe.buffer_goes_on()));
+        // Nobody reads any more: what came is dropped, which gives the buffers back.
+        if owned {
+            self.socket.received_fragments(core, brought, result, last);
+        }
+    }
+}

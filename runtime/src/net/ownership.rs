@@ -1,0 +1,100 @@
+//! Who has a connection that was given away while the network still held blocks of it.
+//!
+//! A zero-copy send keeps the socket of its core until the network has let go of its block. Once the connection has been
+//! given away, the core that it left must not reset it to have the block back: it is another's. So a notice travels with the
+//! connection from core to core, and when the connection is closed for good it tells those that it left, which may then
+//! [see their blocks home](super::zero_copy::reap_lent_blocks). Nothing tells what becomes of a descriptor outside of the runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whose the connection of a socket is.
+#[derive(Debug)]
+pub(super) enum Ownership {
+    /// Whoever has a handle on this socket. With the notice to those cores that it has left, if there are any.
+    Ours(Option<CloseNotice>),
+    /// Another socket has it, until the word says that it was closed.
+    Theirs(Arc<AtomicBool>),
+    /// Somebody outside of the runtime.
+    Outside,
+}
+
+impl Ownership {
+    /// Gives it to another socket, which gets the notice. `lent`: the network holds blocks of this one.
+    pub(super) fn hand_on(&mut self, lent: bool) -> Option<CloseNotice> {
+        let Self::Ours(notice) = self else { return None };
+        let notice = notice.take().or_else(|| lent.then(CloseNotice::new));
+        if let Some(word) = notice.as_ref().and_then(|notice| notice.0.as_ref()) {
+            *self = Self::Theirs(Arc::clone(word));
+        }
+        notice
+    }
+
+    /// Gives it out of the runtime.
+    pub(super) fn give_up(&mut self) {
+        if let Self::Ours(Some(mut notice)) = std::mem::replace(self, Self::Outside) {
+            // Those that it has left are never told that it was closed.
+            drop(notice.0.take());
+        }
+    }
+
+    /// Nobody but the core of this socket has to do with the connection.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            Self::Ours(_) => true,
+            Self::Theirs(closed) => closed.load(Ordering::Acquire),
+            Self::Outside => false,
+        }
+    }
+}
+
+/// Travels with a connection. Dropped, it tells the cores that the connection has left that it was closed.
+#[derive(Debug)]
+pub(super) struct CloseNotice(Option<Arc<AtomicBool>>);
+
+impl CloseNotice {
+    fn new() -> Self {
+        Self(Some(Arc::default()))
+    }
+}
+
+impl Drop for CloseNotice {
+    fn drop(&mut self) {
+        if let Some(closed) = &self.0 {
+            closed.store(true, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_core_that_it_has_left_learns_that_it_was_closed() {
+        let mut first = Ownership::Ours(None);
+        let mut second = Ownership::Ours(first.hand_on(true));
+        assert!(!first.is_ours() && second.is_ours());
+        // The second has lent nothing, and passes the notice on all the same.
+        let third = Ownership::Ours(second.hand_on(false));
+        assert!(!first.is_ours() && !second.is_ours());
+        drop(third);
+        assert!(first.is_ours() && second.is_ours());
+    }
+
+    #[test]
+    fn what_has_left_the_runtime_is_never_closed_for_anybody() {
+        let mut first = Ownership::Ours(None);
+        let mut second = Ownership::Ours(first.hand_on(true));
+        second.give_up();
+        assert!(!first.is_ours() && !second.is_ours());
+        drop(second);
+        assert!(!first.is_ours());
+    }
+
+    #[test]
+    fn a_connection_that_has_lent_nothing_needs_no_tie() {
+        let mut first = Ownership::Ours(None);
+        assert!(first.hand_on(false).is_none());
+    }
+}

@@ -1,0 +1,61 @@
+//! Receiving where a CQE and a buffer are not one and the same ([`parts`](crate::buf::fragments)).
+
+use std::io;
+use std::rc::Rc;
+
+use super::{Receiving, Socket};
+use crate::buf::fragments::Brought;
+use crate::core::Core;
+use crate::net::op::recv_fragments::RecvFragments;
+use crate::op::slots::Key;
+
+// Cold: without the options nobody comes here, and who does not pays nothing for it.
+impl Socket {
+    #[cold]
+    pub(super) fn arm_fragments(socket: Rc<Self>, core: &Core) -> Key {
+        let limit = core.ring.features().bundle_limit;
+        core.ops
+            .submit_multi(&core.ring, RecvFragments { socket, bundles: core.bufs.come_in_bundles(), limit })
+    }
+
+    /// Chunks that nobody took yet.
+    #[cold]
+    pub(super) fn fragments_waiting(&self) -> u32 {
+        self.rest.borrow().len() as u32
+    }
+
+    /// As [`received`](Self::received); what goes on where the last chunk ends is one with it.
+    pub(crate) fn received_fragments(
+        self: &Rc<Self>,
+        core: &Core,
+        brought: Option<Brought<'_>>,
+        result: io::Result<u32>,
+        last: bool,
+    ) {
+        let was_ending = matches!(self.receiving.get(), Receiving::Ending(_));
+        if last {
+            self.receiving.set(Receiving::Idle);
+        }
+        match (result, brought) {
+            (Ok(n), Some(brought)) if n > 0 => {
+                core.shared.counters.recv_bytes.add(n.into());
+                let mut waiting = self.rest.borrow_mut();
+                for lease in brought {
+                    let next = match waiting.back_mut() {
+                        Some(before) => before.join(lease),
+                        None => Some(lease),
+                    };
+                    waiting.extend(next);
+                }
+                let many = waiting.len() >= self.hold_back_at() as usize;
+                drop(waiting);
+                if many && !last && !was_ending && !self.overfull.replace(true) {
+                    core.fairness.inspect_later(Rc::clone(self));
+                }
+            }
+            (Ok(_), _) => self.ended(),
+            (Err(e), _) => self.failed(core, &e, was_ending),
+        }
+        self.wake_reader();
+    }
+}

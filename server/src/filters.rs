@@ -1,0 +1,19 @@
+//! Filters of system calls, such as containers have.
+
+use crate::exit::{Failure, Kind};
+
+/// What lets calls through, for the end of a line about them.
+pub(crate) const REMEDY: &str = "allow them in the container's seccomp profile; scripts/seccomp/annulus.json lets through what Annulus calls";
+
+/// Looks whether the calls that serving takes are let through, before anybody is served by halves.
+///
+/// # Errors
+/// [`Kind::Platform`] when some are refused.
+pub(crate) fn must_let_through() -> Result<(), Failure> {
+    let refused = annulus::refused_calls();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let text = format!("a filter refuses the system calls {}; {REMEDY}", refused.join(", "));
+    Err(Failure::new(Kind::Platform, text))
+}
