@@ -101,6 +101,7 @@ mod error;
 pub mod fs;
 pub mod guide;
 mod launch;
+mod limits;
 mod metrics;
 pub mod net;
 mod op;

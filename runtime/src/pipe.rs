@@ -32,7 +32,7 @@ use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::pipe_pool::{Ends, make};
 use crate::error::os;
-use crate::op::limits::{INT, refuse_above};
+use crate::limits::{INT, refuse_above};
 use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, Result, task};
 

@@ -19,7 +19,7 @@ use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
 use crate::core::ask::polled_again;
 use crate::error::os;
-use crate::op::limits::{INT, refuse_above};
+use crate::limits::{INT, refuse_above};
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 

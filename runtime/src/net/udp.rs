@@ -21,9 +21,9 @@ use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::groups::Ask;
 use crate::error::os;
+use crate::limits::{INT, refuse_above};
 use crate::net::op::send::Send;
 use crate::net::op::send_to::SendTo;
-use crate::op::limits::{INT, refuse_above};
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 

@@ -10,7 +10,6 @@
 pub(crate) mod advise;
 pub(crate) mod arena;
 pub(crate) mod fallocate;
-pub(crate) mod limits;
 pub(crate) mod mkdir;
 pub(crate) mod open;
 pub(crate) mod poll;
