@@ -2,6 +2,7 @@
 //!
 //! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
 
+mod admin;
 mod cli;
 mod config;
 mod descriptors;

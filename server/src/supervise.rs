@@ -36,7 +36,7 @@ enum Phase {
 ///
 /// The first SIGINT or SIGTERM stops accepting and gives what runs `grace` to finish; the end of the grace or a
 /// second signal cuts it, and so does the end of whoever gives the orders; a core that has not ended [`PATIENCE`] later is left with the
-/// process, by exit code 1. SIGUSR1 prints counters, stalls and report, with where the
+/// process, by exit code 1. SIGUSR1 prints a summary, counters, stalls and report, with where the
 /// `image` lies; `figures` asks for the counters at the end.
 ///
 /// # Errors
@@ -64,6 +64,7 @@ pub(crate) fn supervise(
         if signalled && let Some(from) = &orders {
             match from.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
                 Some(Signal::Show) => {
+                    stats::print_summary(&running);
                     stats::print_counters(plan, &running);
                     stats::print_stalls(&running);
                     stats::print_report(&running, image);

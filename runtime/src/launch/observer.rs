@@ -31,7 +31,7 @@ impl Observer {
 
     /// What is in force on each core, and where memory lies now. Looks at every page: some milliseconds for each core.
     pub fn report(&self) -> Report {
-        Report::look(&self.reports, &self.members)
+        Report::inspect(&self.reports, &self.members)
     }
 
     /// Polls of tasks that keep their core from everything else: [`Running::stalls`](crate::Running::stalls).
@@ -46,7 +46,7 @@ impl Observer {
         );
         let mut sampler = Sampler::new(&self.members);
         std::thread::sleep(threshold);
-        sampler.look(threshold)
+        sampler.sample(threshold)
     }
 }
 

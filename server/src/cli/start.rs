@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use annulus::numa::plan::CoreSelection;
 
+use crate::admin::Entrance;
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::endpoint::{Endpoint, Opened};
+use crate::metrics::status::{Gatherer, describe};
 use crate::processes::member::{Member, MemberArgs};
 use crate::processes::parent::End;
 use crate::processes::{Processes, SplitConstraints};
@@ -63,20 +65,32 @@ fn start(config: Configuration, member: Option<&Arc<Member>>) -> Result<(), Fail
     program.log.open().map_err(Failure::input)?;
     let cores = member
         .map_or_else(|| program.cores.cores.clone(), |member| CoreSelection::List(member.cores().clone()));
+    // Where several processes serve, operators ask the first.
+    let address = program.admin.admin.as_ref().filter(|_| member.is_none());
+    let entrance = address.map(Entrance::open).transpose().map_err(Failure::input)?;
     let runtime = program.runtime(cores).build()?;
     let plan = runtime.plan().clone();
     let cpus: Vec<_> = plan.cores().iter().map(|core| core.cpu).collect();
     let config = Arc::new(config);
     // The files of Unix sockets are there for as long as this.
+    let mut lines = Vec::new();
     let (start, _opened) = match member {
         Some(member) => (of_member(config, member), Vec::new()),
         None => {
             let mut opened = config.open(&cpus)?;
-            (of_opened(config, &mut opened), opened)
+            lines = config.lines(&opened);
+            let said = lines.iter().cloned().chain(entrance.as_ref().map(Entrance::line)).collect();
+            (of_opened(config, &mut opened, said), opened)
         }
     };
     let start = Arc::new(start);
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
+    describe(lines, program.ring.road.to_string());
+    let gatherer = Gatherer::new(running.observer());
+    let _admin = entrance
+        .map(|entrance| entrance.answer(Box::new(gatherer)))
+        .transpose()
+        .map_err(|error| Failure::failed("cannot start the thread of the admin server", error))?;
     supervise(&plan, running, orders, image.as_ref(), Duration::from_secs(program.grace), program.stats)
 }
 
@@ -89,9 +103,8 @@ fn of_member(config: Arc<Configuration>, member: &Arc<Member>) -> Start {
     Start::new(Generation { config, endpoints }, move || member.is_ready())
 }
 
-/// With sockets that this process has opened.
-fn of_opened(config: Arc<Configuration>, opened: &mut [Vec<Opened>]) -> Start {
-    let lines = config.lines(opened);
+/// With sockets that this process has opened, and `lines` to say when all listen.
+fn of_opened(config: Arc<Configuration>, opened: &mut [Vec<Opened>], lines: Vec<String>) -> Start {
     let endpoint = |opened: &mut Opened| Arc::new(Endpoint::new(std::mem::take(&mut opened.sockets), false));
     let endpoints = opened.iter_mut().map(|of| of.iter_mut().map(endpoint).collect()).collect();
     Start::new(Generation { config, endpoints }, move || {

@@ -18,8 +18,8 @@ impl Cell {
     }
 }
 
-/// Methods that are told apart; all others are one, so that clients cannot make up series.
-pub(super) const METHODS: [&str; 5] = ["GET", "HEAD", "OPTIONS", "POST", "other"];
+/// Methods that are told apart: those that are served. All others are one, so that clients cannot make up series.
+pub(super) const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "other"];
 /// Status codes from 100 on.
 pub(super) const CODES: usize = 500;
 

@@ -8,6 +8,7 @@ pub(crate) mod exposition;
 mod families;
 mod process;
 pub(crate) mod status;
+pub(crate) mod summary;
 pub(crate) mod upstreams;
 
 use std::cell::Cell as StdCell;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use cells::{CODES, Cells, METHODS};
 pub(crate) use cells::{CacheEvent, Kind, RelayOutcome};
+
+use crate::http::method::Method;
 
 /// The cells of all cores, by index. Locked by a core when it starts, and by who sums them up.
 static CORES: Mutex<Vec<(usize, &'static Cells)>> = Mutex::new(Vec::new());
@@ -40,7 +43,7 @@ fn cores() -> MutexGuard<'static, Vec<(usize, &'static Cells)>> {
 pub(crate) fn on_core() {
     if HERE.get().is_none() {
         let cells: &'static Cells = Box::leak(Box::default());
-        cores().push((annulus::core::index(), cells));
+        cores().push((annulus::cores::index(), cells));
         HERE.set(Some(cells));
     }
 }
@@ -61,10 +64,16 @@ fn here(count: impl FnOnce(&Cells)) {
     }
 }
 
-/// Counts a request that was answered with `status` and so many bytes of body; `elapsed` where it was measured.
-pub(crate) fn request(method: &[u8], status: u16, body_bytes: u64, elapsed: Option<Duration>) {
+/// Counts a request that was answered with `status` and so many bytes of body; without a `method` it was no request that can be
+/// read; `elapsed` where it was measured.
+pub(crate) fn request(method: Option<Method>, status: u16, body_bytes: u64, elapsed: Option<Duration>) {
     here(|cells| {
-        let method = METHODS.iter().position(|name| name.as_bytes() == method).unwrap_or(METHODS.len() - 1);
+        let method = match method {
+            Some(Method::Get) => 0,
+            Some(Method::Head) => 1,
+            Some(Method::Options) => 2,
+            Some(Method::NotAllowed | Method::Connect | Method::Unknown) | None => METHODS.len() - 1,
+        };
         // Before anything was answered there is no status: such a request is not counted.
         if let Some(code) = usize::from(status).checked_sub(100).filter(|code| *code < CODES) {
             cells.requests[method][code].add(1);

@@ -1,7 +1,7 @@
 //! All that can be known about the program at one moment, as plain data: what is shown, exported, and sent from one process to another.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use annulus::{Observer, Report};
@@ -21,9 +21,14 @@ const STALL: Duration = Duration::from_millis(50);
 /// When the program started.
 static STARTED: OnceLock<(Instant, SystemTime)> = OnceLock::new();
 
-/// Remembers that the program starts now. Call it early; only the first call counts.
-pub(crate) fn starts_now() {
+/// What is said of the listeners, and the road for bulk.
+static DESCRIPTION: Mutex<(Vec<String>, String)> = Mutex::new((Vec::new(), String::new()));
+
+/// Makes known what is served: `listeners` are the lines about the listeners, `road` is that for bulk. Call it when the program
+/// starts, and when that changes.
+pub(crate) fn describe(listeners: Vec<String>, road: String) {
     STARTED.get_or_init(|| (Instant::now(), SystemTime::now()));
+    *DESCRIPTION.lock().unwrap_or_else(PoisonError::into_inner) = (listeners, road);
 }
 
 /// The program at one moment.
@@ -147,16 +152,13 @@ impl TimesStatus {
 /// Gathers [`Status`], and remembers what is costly to look at.
 pub(crate) struct Gatherer {
     observer: Observer,
-    listeners: Vec<String>,
-    road: String,
     looked: Option<(Instant, Report, Vec<Option<String>>)>,
 }
 
 impl Gatherer {
-    /// Of a runtime that moves bulk by `road`; `listeners` are the lines about its listeners.
-    pub(crate) fn new(observer: Observer, listeners: Vec<String>, road: String) -> Self {
-        starts_now();
-        Gatherer { observer, listeners, road, looked: None }
+    /// Of this runtime.
+    pub(crate) fn new(observer: Observer) -> Self {
+        Gatherer { observer, looked: None }
     }
 
     /// This process now. Waits for no core; a look at the pages, every ten seconds at most, takes some milliseconds.
@@ -168,7 +170,7 @@ impl Gatherer {
             let stalls = report.cores.iter().map(|core| stalls_of(core.core.index)).collect();
             self.looked = Some((Instant::now(), report, stalls));
         }
-        let mut status = self.begin();
+        let mut status = begin();
         let Some((_, report, stalls)) = &self.looked else { return status };
         status.strays = report.strays();
         let cells = super::cores().clone();
@@ -215,37 +217,38 @@ impl Gatherer {
         }
         status
     }
+}
 
-    /// What does not come from cores.
-    fn begin(&self) -> Status {
-        let (at, time) = *STARTED.get_or_init(|| (Instant::now(), SystemTime::now()));
-        let stage = match lifecycle::stage() {
-            Stage::Starting => "starting",
-            Stage::Ready => "ready",
-            Stage::Leaving => "leaving",
-            Stage::Draining => "draining",
-        };
-        let (stderr, access) = log::counts();
-        let logs = [("stderr", Some(stderr)), ("access", access)];
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pids: vec![std::process::id()],
-            stage: stage.to_owned(),
-            started: time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
-            uptime: at.elapsed().as_secs_f64(),
-            process: ProcessStatus::here(),
-            road: self.road.clone(),
-            listeners: self.listeners.clone(),
-            cores: Vec::new(),
-            requests: BTreeMap::new(),
-            request_times: TimesStatus::default(),
-            relay_times: TimesStatus::default(),
-            relays: OUTCOMES.iter().map(|name| ((*name).to_owned(), 0)).collect(),
-            cache: CACHE_EVENTS.iter().map(|name| ((*name).to_owned(), 0)).collect(),
-            logs: logs.iter().filter_map(|(name, counts)| Some(((*name).to_owned(), (*counts)?))).collect(),
-            upstreams: upstreams::list(),
-            strays: Vec::new(),
-        }
+/// What does not come from cores.
+fn begin() -> Status {
+    let (at, time) = *STARTED.get_or_init(|| (Instant::now(), SystemTime::now()));
+    let stage = match lifecycle::stage() {
+        Stage::Starting => "starting",
+        Stage::Ready => "ready",
+        Stage::Leaving => "leaving",
+        Stage::Draining => "draining",
+    };
+    let (listeners, road) = DESCRIPTION.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (stderr, access) = log::counts();
+    let logs = [("stderr", Some(stderr)), ("access", access)];
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pids: vec![std::process::id()],
+        stage: stage.to_owned(),
+        started: time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
+        uptime: at.elapsed().as_secs_f64(),
+        process: ProcessStatus::here(),
+        road,
+        listeners,
+        cores: Vec::new(),
+        requests: BTreeMap::new(),
+        request_times: TimesStatus::default(),
+        relay_times: TimesStatus::default(),
+        relays: OUTCOMES.iter().map(|name| ((*name).to_owned(), 0)).collect(),
+        cache: CACHE_EVENTS.iter().map(|name| ((*name).to_owned(), 0)).collect(),
+        logs: logs.iter().filter_map(|(name, counts)| Some(((*name).to_owned(), (*counts)?))).collect(),
+        upstreams: upstreams::list(),
+        strays: Vec::new(),
     }
 }
 
@@ -339,7 +342,7 @@ fn add_all(sums: &mut BTreeMap<String, u64>, others: BTreeMap<String, u64>) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::metrics::upstreams::UpstreamState;
 
@@ -347,7 +350,7 @@ pub(super) mod tests {
         pairs.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
-    pub(in super::super) fn sample() -> Status {
+    pub(crate) fn sample() -> Status {
         let core = CoreStatus {
             core: 0,
             cpu: 4,

@@ -12,6 +12,7 @@ use annulus::transfer::{self, Road};
 use crate::lingering_close::lingering_close;
 use crate::listen::client::Client;
 use crate::log::access::{self, AccessLog};
+use crate::metrics::{self, RelayOutcome};
 use crate::proxy::options::ProxyArgs;
 
 /// How long one upstream address may take to accept a connection.
@@ -37,15 +38,16 @@ impl Relay {
 pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     let began = Instant::now();
     let from = client.address();
-    let note = |upstream: Option<SocketAddr>, up, down, end: &str| {
+    let note = |outcome, upstream: Option<SocketAddr>, up, down, end: &str| {
         let elapsed = began.elapsed();
+        metrics::relayed(outcome, up, down, elapsed);
         let road = if relay.road == Road::Ring { "ring" } else { "inline" };
         let upstream = upstream.map(access::Client::Tcp);
         relay.access.connection(&access::Connection { client: from, upstream, up, down, elapsed, end, road });
     };
     let Some((server, address)) = reach(&relay.upstream, from).await else {
         lingering_close(client.stream).await;
-        note(None, 0, 0, "no upstream");
+        note(RelayOutcome::NoUpstream, None, 0, 0, "no upstream");
         return;
     };
     let mut first_bytes = 0;
@@ -54,7 +56,7 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
         if let Err(failed) = server.send_all(first).await {
             tracing::debug!(client = %from, upstream = %address, error = %failed.error, "broke off");
             lingering_close(client.stream).await;
-            note(Some(address), 0, 0, &failed.error.to_string());
+            note(RelayOutcome::Failed, Some(address), 0, 0, &failed.error.to_string());
             return;
         }
     }
@@ -63,13 +65,12 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     match end.result {
         Ok(()) => {
             tracing::debug!(client = %from, upstream = %address, up, down, "carried to the end");
-            note(Some(address), up, down, "closed");
+            note(RelayOutcome::Closed, Some(address), up, down, "closed");
         }
         Err(error) => {
             tracing::debug!(client = %from, upstream = %address, up, down, %error, "broke off");
-            if relay.access.is_on() {
-                note(Some(address), up, down, &error.to_string());
-            }
+            let end = if relay.access.is_on() { error.to_string() } else { String::new() };
+            note(RelayOutcome::Failed, Some(address), up, down, &end);
         }
     }
 }

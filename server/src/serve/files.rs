@@ -12,6 +12,7 @@ use crate::http::conditions::Validators;
 use crate::http::etag::Version;
 use crate::http::mime::content_type;
 use crate::http::response::{self, FieldsLayout, FileFacts};
+use crate::metrics::{self, CacheEvent};
 
 /// A cache may keep a file and asks each time whether it is still the same.
 const CACHE_CONTROL: &str = "no-cache";
@@ -66,7 +67,9 @@ pub(super) enum Unavailable {
 ///
 /// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
 pub(super) async fn open(site: &Site, path: &Path) -> Result<Opened, Unavailable> {
-    if let Some(opened) = site.cache.find(&site.root, path) {
+    let kept = site.cache.find(&site.root, path);
+    metrics::cache(if kept.is_some() { CacheEvent::Hit } else { CacheEvent::Miss });
+    if let Some(opened) = kept {
         return Ok(opened);
     }
     let options = OpenOptions::new().nonblock(true);

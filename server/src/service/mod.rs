@@ -13,6 +13,7 @@ use crate::exit::Failure;
 use crate::listen::client::Client;
 use crate::listen::connection_count::ConnectionGuard;
 use crate::log::access::AccessLog;
+use crate::metrics::{self, OpenConnection};
 use crate::{proxy, serve};
 
 /// What is done with the connections of a listener, on the current core.
@@ -49,17 +50,17 @@ impl Service {
         match self {
             Service::Files(sites) => {
                 let serving = serve::connection::run(client, Rc::clone(sites));
-                spawn(serving, guard);
+                spawn(serving, (guard, metrics::connection(metrics::Kind::Files)));
             }
             Service::Relay(relay) => {
                 let serving = proxy::carry(Rc::clone(relay), client);
-                spawn(serving, guard);
+                spawn(serving, (guard, metrics::connection(metrics::Kind::Relay)));
             }
         }
     }
 }
 
-fn spawn(serving: impl Future<Output = ()> + 'static, guard: ConnectionGuard) {
+fn spawn(serving: impl Future<Output = ()> + 'static, guard: (ConnectionGuard, OpenConnection)) {
     annulus::spawn(async move {
         serving.await;
         drop(guard);

@@ -17,8 +17,8 @@ use crate::exit::{Failure, Kind};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::connection_count::ConnectionCount;
 use crate::listen::endpoint::{AnyListener, Endpoint};
-use crate::log;
 use crate::log::access::AccessLog;
+use crate::{log, metrics};
 
 /// What the cores of a process have in common when they start.
 pub(crate) struct Start {
@@ -59,6 +59,7 @@ struct CoreState {
 /// What a listener or a service needs and cannot have; accepting that fails for good.
 pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     log::on_core();
+    metrics::on_core();
     let state = Rc::new(CoreState {
         access: Rc::new(AccessLog::on_core()),
         entrances: RefCell::default(),
