@@ -24,6 +24,7 @@ pub struct Segment {
 
 /// What may be done with a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// Read: constants, and what the loader wrote before it closed it (RELRO).
     Constants,

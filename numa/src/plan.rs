@@ -18,6 +18,7 @@ use crate::{
 /// # Ok::<(), annulus_numa::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CoreSelection {
     /// Every CPU that the affinity mask and the cpuset allow.
     #[default]

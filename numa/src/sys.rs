@@ -50,14 +50,14 @@ pub(crate) fn page_size() -> usize {
     rustix::param::page_size()
 }
 
-/// The CPUs that the calling thread may run on.
-pub(crate) fn affinity() -> io::Result<CpuSet> {
+/// The CPUs that a thread may run on; 0 is the calling one.
+pub(crate) fn affinity(tid: i32) -> io::Result<CpuSet> {
     // The kernel answers EINVAL while the mask is smaller than its own: grow until it fits.
     let mut mask: Vec<Word> = vec![0; 1024 / Word::BITS as usize];
     loop {
         // SAFETY: the kernel writes at most the given length into `mask`, which lives across the call.
         let rc = unsafe {
-            libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(mask.as_slice()), mask.as_mut_ptr())
+            libc::syscall(libc::SYS_sched_getaffinity, tid, size_of_val(mask.as_slice()), mask.as_mut_ptr())
         };
         match check(rc) {
             Ok(_) => return Ok(IdSet::from_mask(&mask)),
@@ -71,10 +71,13 @@ pub(crate) fn affinity() -> io::Result<CpuSet> {
 
 /// Lets the calling thread run on `cpus` only. When it returns, the thread runs on one of them.
 pub(crate) fn set_affinity(cpus: &CpuSet) -> io::Result<()> {
-    let mask = cpus.to_mask();
+    set_affinity_mask(&cpus.to_mask())
+}
+
+/// The same, with the set as the kernel takes it. Nothing but a system call.
+pub(crate) fn set_affinity_mask(mask: &[Word]) -> io::Result<()> {
     // SAFETY: the kernel reads the given length of `mask`, which lives across the call.
-    let rc =
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask.as_slice()), mask.as_ptr()) };
+    let rc = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) };
     check(rc).map(drop)
 }
 

@@ -93,7 +93,7 @@ fn on_node(node: NodeId) {
                 assert!(line.contains(" r--p ") && !line.contains('/'), "{segment}: {line}");
                 assert!(!told || pages.all_on(node), "{segment} on node {node}: {pages}");
             }
-            Kind::Variables => assert!(!told || pages.all_on(node), "{segment} on node {node}: {pages}"),
+            _ => assert!(!told || pages.all_on(node), "{segment} on node {node}: {pages}"),
         }
     }
     let ours = |kind| image.iter().any(|segment| segment.kind == kind && segment.file.starts_with("image"));

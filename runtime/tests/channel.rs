@@ -175,6 +175,8 @@ fn nothing_stays_in_a_channel_whose_receiver_goes() {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+        // Senders are refused from the first moment of the receiver's end on; when its core does something else, it is over.
+        running.handle().submit_to_blocking(0, async || ()).unwrap();
         // The sender is still there: what it keeps alive must be empty.
         assert_eq!(dropped.load(Ordering::SeqCst), THREADS * EACH);
         drop(sender);

@@ -1,6 +1,8 @@
 //! What the kernel lacks is done without, and said. The guests of `scripts/numa-vm` run this, and all the other tests,
 //! on 6.1 and 6.12; there every line below is seen from both sides.
 
+mod common;
+
 use annulus::Runtime;
 
 /// The kernel's version as the package of a distribution may report it: 6.1, 6.12, 6.18.

@@ -1,5 +1,7 @@
 //! A pool grows when receives or tasks wait for memory, up to its limit, on the node; at the limit they wait.
 
+mod common;
+
 #[path = "../../numa/tests/common/seccomp.rs"]
 mod seccomp;
 

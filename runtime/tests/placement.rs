@@ -1,5 +1,7 @@
 //! Everything of a core is reported, and lies on its node; what the placement policies do about the rest.
 
+mod common;
+
 use std::collections::BTreeSet;
 
 #[path = "../../numa/tests/common/seccomp.rs"]

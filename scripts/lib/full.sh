@@ -3,7 +3,7 @@
 # under target/, so that it does not throw out what the quick steps built.
 
 # shellcheck disable=SC2034 # scripts/test reads it
-FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter instructions asan tsan loom provenance aarch64 fuzz)
+FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter instructions asan asan-hostile tsan loom provenance aarch64 fuzz)
 HOST=x86_64-unknown-linux-gnu
 
 step_guest_6.1() { on_shape 6.1 2node; }
@@ -36,6 +36,17 @@ step_asan() {
     need_nightly "the address sanitizer"
     ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 RUSTFLAGS=-Zsanitizer=address \
         sanitized_tests asan -p annulus-numa -p annulus --lib --tests --no-fail-fast
+}
+
+# The same for the test programs of the runtime on the hostile host.
+step_asan_hostile() {
+    need_nightly "the address sanitizer"
+    export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0
+    local programs
+    mapfile -t programs < <(RUSTFLAGS=-Zsanitizer=address sanitized_tests asan -p annulus --tests --no-run \
+        --message-format=json-render-diagnostics |
+        jq -r 'select(.profile.test and .executable and .target.kind == ["test"]).executable')
+    PATIENCE=600 scripts/lib/hostile "${programs[@]}"
 }
 
 # Data races. An uninstrumented standard library hides its fences and the lock that a Condvar takes again, so that correct code

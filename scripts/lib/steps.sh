@@ -5,7 +5,11 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt shellcheck clippy msrv doc test unprivileged embed guest deny)
+<<<<<<< HEAD
+STEPS=(fmt shellcheck layers clippy msrv doc test unprivileged embed guest deny)
+=======
+STEPS=(fmt shellcheck clippy msrv doc test hostile unprivileged embed guest deny)
+>>>>>>> 7d9245c27be35c3ffd8be4857b3e2dc1519746d9
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck numactl util-linux procps jq qemu-system-x86)
 
@@ -21,6 +25,12 @@ step_shellcheck() {
     shellcheck --version | sed -n 2p
     shellcheck --external-sources "${scripts[@]}"
     echo "${#scripts[@]} scripts"
+}
+
+# The arrows between the files of the library point down, circles are few, files short and comments narrow: layers/src.
+step_layers() {
+    cargo test -q -p annulus-layers
+    cargo run -q -p annulus-layers
 }
 
 step_clippy() {
@@ -51,6 +61,14 @@ step_doc() {
 step_test() {
     build_tests
     ANNULUS_BIN=$TARGET/debug/annulus cargo test --workspace --no-fail-fast
+}
+
+# The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.
+step_hostile() {
+    build_tests
+    local programs
+    mapfile -t programs < <(test_programs runtime | grep -v '/annulus-[0-9a-f]*$')
+    scripts/lib/hostile "${programs[@]}"
 }
 
 # The tests that touch the kernel, once more as a user whom pipe, memlock and mbind limits bind, as they do not bind root.

@@ -1,11 +1,13 @@
 //! Threads that are pinned to one CPU, with their stack, thread descriptor and thread-local storage on the right node.
 
+mod children;
 mod creator;
 mod helper;
 mod policy;
 mod spawn;
 mod stacks;
 
+pub use children::{affinity_of_process, unpin};
 pub use creator::starting_at;
 pub use helper::{Origin, spawn_helper};
 pub use policy::{InheritedPolicy, PolicyState, inherited_policy};
@@ -20,7 +22,11 @@ use crate::{CpuSet, Error, Result, sys};
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a filter refuses the call.
 pub fn affinity_of_current() -> Result<CpuSet> {
-    sys::affinity().map_err(|e| {
+    told(sys::affinity(0))
+}
+
+fn told(read: std::io::Result<CpuSet>) -> Result<CpuSet> {
+    read.map_err(|e| {
         Error::io(
             "cannot read the thread's CPU affinity (sched_getaffinity)",
             e,

@@ -14,6 +14,7 @@ use crate::{Error, ErrorKind};
 /// # Ok::<(), annulus::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PlacementPolicy {
     /// Do not start unless every page of every core is known to lie on its node, and no pool is smaller than asked.
     Require,

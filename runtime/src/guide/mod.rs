@@ -3,6 +3,9 @@
 //!
 //! There is nothing in these modules but their text.
 
+#[doc = include_str!("may.md")]
+pub mod may {}
+
 #[doc = include_str!("from_tokio.md")]
 pub mod from_tokio {}
 

@@ -19,10 +19,10 @@ use super::listener::BACKLOG;
 /// accept no more then, and leave the last quarter of the descriptors, 256 at most, to files and pipes. Zero where a listener would
 /// accept nobody.
 pub fn connection_room() -> u64 {
-    let room = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+    let budget = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     // The lowest number that is free.
     match rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
-        Ok(lowest) => room.top().saturating_sub(lowest.as_raw_fd() as u64),
+        Ok(lowest) => budget.top().saturating_sub(lowest.as_raw_fd() as u64),
         Err(_) => 0,
     }
 }

@@ -40,8 +40,8 @@ impl Waiters {
             queue.push_back((ticket, Some(waker)));
             return ticket;
         };
-        let old = self.wakes(ticket, |kept| kept.replace(waker));
-        drop(old);
+        let mut waker = Some(waker);
+        self.wakes(ticket, |kept| std::mem::swap(kept, &mut waker));
         ticket
     }
 

@@ -91,17 +91,14 @@ impl Tasks {
             return;
         }
         // Cloned and dropped with nothing borrowed: either may run code that uses the list.
-        let waker = Some(waker.clone());
-        let old = match *key {
+        let mut waker = Some(waker.clone());
+        match *key {
             Some(key) => {
-                self.stop_waiters.borrow_mut().get_mut(key).and_then(|kept| std::mem::replace(kept, waker))
+                let mut waiters = self.stop_waiters.borrow_mut();
+                waiters.get_mut(key).into_iter().for_each(|kept| std::mem::swap(kept, &mut waker));
             }
-            None => {
-                *key = Some(self.stop_waiters.borrow_mut().insert(waker));
-                None
-            }
-        };
-        drop(old);
+            None => *key = Some(self.stop_waiters.borrow_mut().insert(waker.take())),
+        }
     }
 
     /// Forgets one that waited for the stop.

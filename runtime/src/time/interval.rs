@@ -9,6 +9,7 @@ use super::sleep::{Sleep, far_future, sleep_until};
 
 /// What an [`Interval`] does when a tick was missed: it was asked for so late that the next one was due too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum MissedTick {
     /// Every tick that was missed comes at once, until the interval has caught up: as many ticks as periods.
     #[default]

@@ -38,12 +38,15 @@ impl Timers {
     /// A timer for `deadline`, which is rounded up to a tick, as time passed is rounded down: nothing fires early.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
         let tick = self.tick_of(deadline);
-        self.wheel.borrow_mut().insert(tick, waker.clone())
+        // Cloned with nothing borrowed: what a clone does is not ours to know.
+        let waker = waker.clone();
+        self.wheel.borrow_mut().insert(tick, waker)
     }
 
     /// A timer whose time has come already.
     pub(crate) fn insert_due(&self, waker: &Waker) -> TimerKey {
-        self.wheel.borrow_mut().insert(0, waker.clone())
+        let waker = waker.clone();
+        self.wheel.borrow_mut().insert(0, waker)
     }
 
     /// The first tick that begins at `deadline` or after it.
@@ -66,13 +69,14 @@ impl Timers {
 
     /// Lets a timer that has not fired wake `waker` instead. False when it has fired.
     pub(crate) fn rewake(&self, timer: TimerKey, waker: &Waker) -> bool {
-        let old = match self.wheel.borrow_mut().get_mut(timer) {
+        match self.wheel.borrow_mut().get_mut(timer) {
             None => return false,
-            Some(old) if old.will_wake(waker) => None,
-            Some(old) => Some(std::mem::replace(old, waker.clone())),
-        };
-        drop(old);
-        true
+            Some(kept) if kept.will_wake(waker) => return true,
+            Some(_) => {}
+        }
+        // Cloned, and the old one dropped, with nothing borrowed. It may have fired meanwhile.
+        let mut waker = waker.clone();
+        self.wheel.borrow_mut().get_mut(timer).map(|kept| std::mem::swap(kept, &mut waker)).is_some()
     }
 
     /// Takes a timer away.

@@ -1,6 +1,7 @@
 //! What the tests of the library share.
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub(crate) mod hostile;
 pub(crate) mod wire;
 
 use std::future::Future;
@@ -68,7 +69,7 @@ where
     let running = runtime
         .start(move || {
             let tx = tx.lock().unwrap().clone();
-            let future = root(&state);
+            let future = hostile::around(root(&state));
             async move {
                 tx.send(future.await?).expect("the test waits");
                 annulus::Ok(())

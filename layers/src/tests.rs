@@ -1,0 +1,130 @@
+//! The checker, seen to find what it looks for in crates of a few lines.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+/// A crate on disk, until dropped.
+struct Made(PathBuf);
+
+impl Made {
+    fn new(name: &str, files: &[(&str, &str)]) -> Self {
+        let top = std::env::temp_dir().join(format!("annulus-layers-{}-{name}", std::process::id()));
+        for (file, text) in files {
+            let path = top.join(file);
+            fs::create_dir_all(path.parent().expect("it has a folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+        Self(top)
+    }
+
+    fn read(&self) -> Crate {
+        Crate::read(&self.0)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// `net/` is above `buf/`: whichever way a name of it is written, the arrow is found, and only there.
+#[test]
+fn an_arrow_up_is_found_however_it_is_written() {
+    let up = [
+        "use crate::net::Listener;",
+        "use crate::{net::listener::Listener, error::Error};",
+        "use super::super::net::listener;",
+        "fn f() -> crate::net::listener::Listener { todo!() }",
+        "pub(crate) use crate::Listener as Other;",
+    ];
+    for (n, line) in up.iter().enumerate() {
+        let made = Made::new(
+            &format!("up{n}"),
+            &[
+                ("lib.rs", "mod buf;\nmod error;\nmod net;\npub use net::Listener;"),
+                ("net/mod.rs", "mod listener;\npub use listener::Listener;"),
+                ("net/listener.rs", "use crate::buf::lease::Lease;\npub struct Listener(Lease);"),
+                ("buf/mod.rs", "mod chain;\nmod lease;"),
+                ("buf/chain.rs", line),
+                ("buf/lease.rs", "pub struct Lease;"),
+                ("error.rs", "pub struct Error;"),
+            ],
+        );
+        let library = made.read();
+        let wrong = arrows(&library, &[]);
+        assert!(wrong.len() == 1 && wrong[0].contains("buf/chain.rs imports net"), "{line}: {wrong:?}");
+        assert!(arrows(&library, &[("buf/chain.rs", "net", "known")]).is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_code_of_the_library_is_no_arrow() {
+    let text = "//! [`Listener`](crate::net::Listener)\n\
+                /// crate::net::Listener\n\
+                fn f() -> &'static str { \"crate::net::Listener\" }\n\
+                #[cfg(all(test, not(loom)))]\nmod tests {\n    use crate::net::Listener;\n}\n";
+    let made = Made::new(
+        "none",
+        &[
+            ("lib.rs", ""),
+            ("net/mod.rs", "pub struct Listener;"),
+            ("buf/mod.rs", "mod chain;"),
+            ("buf/chain.rs", text),
+        ],
+    );
+    assert_eq!(arrows(&made.read(), &[]), Vec::<String>::new());
+    let needless = arrows(&made.read(), &[("buf/chain.rs", "net", "was needed once")]);
+    assert!(needless.len() == 1 && needless[0].contains("any more"), "{needless:?}");
+}
+
+#[test]
+fn methods_far_from_their_type_are_found() {
+    let made = Made::new(
+        "far",
+        &[
+            ("lib.rs", ""),
+            ("core/mod.rs", "pub struct Core;\nimpl Core {}\n"),
+            ("core/close.rs", "\nimpl Core {}\n"),
+            (
+                "net/mod.rs",
+                "pub struct Pair<A, B>(A, B);\n\nimpl<A: Into<u8>, B> Pair<A, B> {}\n\nimpl Clone for Core {}\n",
+            ),
+            ("launch/end.rs", "\nimpl<T> Core {\n}\n"),
+            ("fs/mod.rs", "\nimpl<A: Fn() -> u8, B> Pair<A, B> {\n}\n"),
+        ],
+    );
+    let far = far_methods(&made.read());
+    assert!(far.len() == 1 && far[0].contains("launch/end.rs has methods of Core"), "{far:?}");
+}
+
+#[test]
+fn circles_are_found_through_re_exports() {
+    let made = Made::new(
+        "circle",
+        &[
+            ("lib.rs", "mod a;\nmod b;\nmod c;"),
+            ("a/mod.rs", "mod deep;\npub(crate) use deep::Deep;"),
+            ("a/deep.rs", "use crate::b::B;\npub(crate) struct Deep(B);"),
+            ("b.rs", "use crate::a::Deep;\npub(crate) struct B(Deep);"),
+            ("c.rs", "use crate::{a::Deep, b::B};"),
+        ],
+    );
+    assert_eq!(made.read().circles(), [["a/deep.rs", "b.rs"]]);
+    assert!(circles("x", &made.read(), &[]).is_some() && circles("x", &made.read(), &[2]).is_none());
+}
+
+#[test]
+fn long_files_and_wide_comments_are_found() {
+    let file = |lines: usize| vec![("a.rs".to_owned(), "\n".repeat(lines))];
+    assert_eq!(long_files("x", &file(LINES_OF_A_FILE), &[]), Vec::<String>::new());
+    assert_eq!(long_files("x", &file(LINES_OF_A_FILE + 1), &[]).len(), 1);
+    assert_eq!(long_files("x", &file(LINES_OF_A_FILE + 1), &["x/a.rs"]), Vec::<String>::new());
+    let comment = |columns: usize| format!("    // {}", "word ".repeat(columns))[..columns].to_owned();
+    assert!(!source::is_wide_comment(&comment(source::COLUMNS)));
+    assert!(source::is_wide_comment(&comment(source::COLUMNS + 1)));
+    assert!(!source::is_wide_comment(&format!("/// | {} |", "a table ".repeat(20))));
+    assert!(!source::is_wide_comment(&format!("//! <https://example.org/{}>", "path".repeat(40))));
+}
