@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             eprintln!("listening on {}", listener.local_addr());
         }
         // Nothing is ever sent: the receiver is told when the last connection has dropped its sender.
-        let (open, all_closed) = bounded::<Infallible>(1);
+        let (open, mut all_closed) = bounded::<Infallible>(1);
         while let Either::Left((stream, _)) = select(pin!(listener.accept()), pin!(cores::stopping())).await {
             let (stream, open) = (stream?, open.clone());
             annulus::spawn(async move {

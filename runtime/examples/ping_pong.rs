@@ -46,9 +46,9 @@ async fn by_submit(rounds: u64) -> Result<Duration> {
 
 async fn by_channel(rounds: u64) -> Result<Duration> {
     // Each queue is made where it is read.
-    let (back, returns) = bounded(1);
+    let (back, mut returns) = bounded(1);
     let there: Sender<u64> = submit_to(1, async || {
-        let (there, arrives) = bounded(1);
+        let (there, mut arrives) = bounded(1);
         annulus::spawn(async move {
             while let Some(number) = arrives.recv().await {
                 if back.send(number + 1).await.is_err() {

@@ -33,9 +33,9 @@ fn messages_go_round_between_two_cores() {
     running
         .handle()
         .submit_to_blocking(0, async || {
-            let (back, returns) = bounded(4);
+            let (back, mut returns) = bounded(4);
             let there: Sender<u64> = submit_to(1, async move || {
-                let (there, arrives) = bounded(4);
+                let (there, mut arrives) = bounded(4);
                 annulus::spawn(async move {
                     while let Some(number) = arrives.recv().await {
                         back.send(number).await.unwrap();
@@ -70,7 +70,7 @@ fn outside_threads_are_held_back_and_lose_nothing() {
     let (sender, sum) = running
         .handle()
         .submit_to_blocking(0, async || {
-            let (sender, receiver) = bounded::<(usize, usize)>(8);
+            let (sender, mut receiver) = bounded::<(usize, usize)>(8);
             let (done, sum) = oneshot();
             annulus::spawn(async move {
                 let mut next = [0; THREADS];
@@ -102,7 +102,7 @@ fn outside_threads_are_held_back_and_lose_nothing() {
 #[test]
 fn a_full_channel_says_so_and_takes_again_what_has_room() {
     on_one_core(|| async {
-        let (sender, receiver) = bounded(2);
+        let (sender, mut receiver) = bounded(2);
         sender.try_send(1).unwrap();
         sender.try_send(2).unwrap();
         assert!(matches!(sender.try_send(3), Err(TrySendError::Full(3))));
@@ -156,7 +156,7 @@ fn nothing_stays_in_a_channel_whose_receiver_goes() {
         let sender = running
             .handle()
             .submit_to_blocking(0, async || {
-                let (sender, receiver) = bounded::<Dropped>(16);
+                let (sender, mut receiver) = bounded::<Dropped>(16);
                 annulus::spawn(async move {
                     for _ in 0..EACH {
                         receiver.recv().await.unwrap();
@@ -189,7 +189,7 @@ fn nothing_stays_in_a_channel_whose_receiver_goes() {
 #[test]
 fn a_channel_that_is_always_full_spends_the_budget() {
     on_one_core(|| async {
-        let (sender, receiver) = bounded(1);
+        let (sender, mut receiver) = bounded(1);
         let talk = annulus::spawn(async move { while sender.send(()).await.is_ok() {} });
         let mut others = 0;
         let listen = annulus::spawn(async move {
@@ -290,7 +290,7 @@ fn a_send_that_was_begun_on_a_core_may_go_on_elsewhere() {
     let (sender, receiver, mut send) = running
         .handle()
         .submit_to_blocking(0, async || {
-            let (sender, receiver) = bounded::<usize>(256);
+            let (sender, mut receiver) = bounded::<usize>(256);
             let theirs = sender.clone();
             let mut send = Box::pin(async move {
                 for number in 0..256 {

@@ -163,7 +163,7 @@ fn wakes_of_another_core_are_counted_by_how_near_it_is() {
                 Proximity::SameNode => 2,
                 _ => 3,
             };
-            let (there, wakers) = bounded(1);
+            let (there, mut wakers) = bounded(1);
             spawn(async move {
                 while let Some(waker) = wakers.recv().await {
                     Waker::wake(waker);

@@ -62,6 +62,9 @@ pub(crate) fn bench(c: &mut Criterion) {
         modified,
         tag: "\"18a2b3c4d5e6f708-10000-0123456789\"",
         cache_control: "no-cache",
+        vary: "",
+        content_encoding: "",
+        lines: "",
     };
     let extent = Extent::Whole(65_536);
     let (mut dates, mut head) = (DateCache::default(), Vec::with_capacity(1024));

@@ -16,7 +16,7 @@
 //! # })?;
 //! // A host's main thread gets a way to a queue on core 0.
 //! let lines = running.handle().submit_to_blocking(0, async || {
-//!     let (sender, receiver) = annulus::channel::bounded::<String>(64);
+//!     let (sender, mut receiver) = annulus::channel::bounded::<String>(64);
 //!     annulus::spawn(async move {
 //!         while let Some(line) = receiver.recv().await {
 //!             println!("{line}");

@@ -126,11 +126,11 @@ pub struct Receiver<T: Send + 'static> {
 impl<T: Send + 'static> Receiver<T> {
     /// The next message; `None` when all senders are gone and everything was received.
     ///
-    /// One task at a time: of two that wait, only the later is woken.
+    /// One task at a time waits, which is why it takes the receiver by `&mut`.
     ///
     /// # Cancellation
     /// Safe: a message is taken only when it is returned.
-    pub async fn recv(&self) -> Option<T> {
+    pub async fn recv(&mut self) -> Option<T> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 

@@ -46,6 +46,8 @@ pub struct Io<F: Family, S: Side = Both> {
     connection: Connection<F, S>,
     /// What has come and was not read in whole.
     chunk: Option<Lease>,
+    /// Its place among those that wait to receive, if it is behind another.
+    place: Option<u64>,
     /// What is being sent.
     out: Option<SendAll<Copied>>,
 }
@@ -56,7 +58,7 @@ impl<F: Family, S: Side> Unpin for Io<F, S> {}
 impl<F: Family, S: Side> Io<F, S> {
     /// Puts the traits on `connection`.
     pub fn new(connection: Connection<F, S>) -> Self {
-        Self { connection, chunk: None, out: None }
+        Self { connection, chunk: None, place: None, out: None }
     }
 
     /// The connection, for its options. Receiving on it takes bytes past those that were read here.
@@ -67,8 +69,9 @@ impl<F: Family, S: Side> Io<F, S> {
     /// The connection again. What came and was not read is received next. Flush before: what is being sent is cut off,
     /// and the connection refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)).
     pub fn into_inner(self) -> Connection<F, S> {
-        let Self { connection, chunk, out } = self;
+        let Self { connection, chunk, out, mut place } = self;
         drop(out);
+        connection.socket().wait_is_over(&mut place);
         if let Some(rest) = chunk {
             connection.socket().put_back(rest);
         }
@@ -85,7 +88,9 @@ impl<F: Family, S: Reads> Io<F, S> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         while self.chunk.as_deref().is_none_or(<[u8]>::is_empty) {
             let socket = self.connection.socket();
-            self.chunk = ready!(Core::with(|core| socket.poll_recv(core, cx)))?;
+            let came = ready!(Core::with(|core| socket.poll_recv(core, cx, &mut self.place)));
+            socket.wait_is_over(&mut self.place);
+            self.chunk = came?;
             if self.chunk.is_none() {
                 return Poll::Ready(Ok(&[]));
             }

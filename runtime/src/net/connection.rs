@@ -13,7 +13,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{SocketType, sockopt};
 
 use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
-use super::socket::{Socket, lingers};
+use super::socket::{ReadWait, Socket, lingers};
 use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
@@ -138,8 +138,8 @@ impl<F: Family> Connection<F, Reader> {
 impl<F: Family, S: Reads> Connection<F, S> {
     /// The next bytes that came, as a lease on the core's node-local memory; `None` when the peer has ended its side.
     ///
-    /// The first call arms a multishot receive that stays armed (Linux 6.0). One reader at a time: of two tasks that
-    /// wait, only the later is woken.
+    /// The first call arms a multishot receive that stays armed (Linux 6.0). Of several tasks that wait, each chunk wakes all, in
+    /// the order in which they came, and one gets it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`], for good: later calls give the same.
@@ -148,7 +148,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
     /// Safe: no byte is lost. What came waits for the next call. Nothing is asked of the kernel before the first poll. That the
     /// future is `Unpin` is not promised.
     pub fn recv(&self) -> impl Future<Output = Result<Option<Lease>>> {
-        Recv(Some(self.socket()))
+        Recv(Some(ReadWait::new(self.socket())))
     }
 
     /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced from, since no
@@ -164,7 +164,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
 
 /// Receives once: `None` when it has.
 #[must_use = "futures do nothing unless awaited"]
-struct Recv<'a>(Option<&'a Rc<Socket>>);
+struct Recv<'a>(Option<ReadWait<'a>>);
 
 impl Future for Recv<'_> {
     type Output = Result<Option<Lease>>;
@@ -172,8 +172,8 @@ impl Future for Recv<'_> {
     // Out of line it costs more than it is long.
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(socket) = self.0 else { polled_again("recv") };
-        let polled = Core::with(|core| socket.poll_recv(core, cx));
+        let Some(wait) = &mut self.0 else { polled_again("recv") };
+        let polled = Core::with(|core| wait.poll_recv(core, cx));
         if polled.is_ready() {
             self.0 = None;
         }

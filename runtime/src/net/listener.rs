@@ -7,7 +7,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::{SocketFlags, SocketType, accept_with, sockopt};
@@ -24,6 +24,7 @@ use crate::net::op::accept::Accept;
 use crate::numa::CpuId;
 use crate::op::slots::Key;
 use crate::place::Place;
+use crate::sync::waiters::Waiters;
 use crate::{Error, ErrorKind, Result};
 
 /// Connections that may wait to be accepted on each core's socket, unless told otherwise; `net.core.somaxconn` bounds it
@@ -57,7 +58,8 @@ pub(crate) struct Shared {
     /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
     lingers: bool,
     accepted: RefCell<VecDeque<io::Result<OwnedFd>>>,
-    waiter: RefCell<Option<Waker>>,
+    /// All are woken for each that comes: one that has given up, or is not polled, keeps nobody else waiting.
+    waiters: Waiters,
 }
 
 impl Shared {
@@ -71,7 +73,7 @@ impl Shared {
             member,
             accepting: Cell::new(Accepting::Idle),
             accepted: RefCell::default(),
-            waiter: RefCell::default(),
+            waiters: Waiters::default(),
         })
     }
 
@@ -99,21 +101,37 @@ impl Shared {
         if self.accepted.borrow().len() >= HOLD_BACK || !self.fd_budget.for_many() {
             self.end(core);
         }
-        let waiter = self.waiter.borrow_mut().take();
-        if let Some(waiter) = waiter {
-            waiter.wake();
-        }
-    }
-
-    fn wait(&self, cx: &Context<'_>) {
-        // The old waker is dropped after the borrow: what dropping it does is not ours to know.
-        drop(self.waiter.replace(Some(cx.waker().clone())));
+        self.waiters.wake_all();
     }
 
     fn end(&self, core: &Core) {
         if let Accepting::Armed(key) = self.accepting.get() {
             core.ops.cancel(&core.ring, key);
             self.accepting.set(Accepting::Ending(key));
+        }
+    }
+}
+
+/// One that waits for a listener, and its place among those that do, once it had to.
+struct Wait<'a> {
+    on: &'a Shared,
+    place: Option<u64>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(on: &'a Shared) -> Self {
+        Self { on, place: None }
+    }
+
+    fn wait(&mut self, cx: &Context<'_>) {
+        self.place = Some(self.on.waiters.wait(self.place, cx.waker()));
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.on.waiters.leave(place);
         }
     }
 }
@@ -284,6 +302,8 @@ impl<F: Family> Listener<F> {
     /// accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile and are not lost. So a server does
     /// well to raise its limit before it listens.
     ///
+    /// Several tasks may wait: each connection wakes all of them, in the order in which they came, and one gets it.
+    ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the listener itself fails.
     ///
@@ -292,7 +312,10 @@ impl<F: Family> Listener<F> {
     pub async fn accept(&self) -> Result<Connection<F>> {
         let mut resting = false;
         loop {
-            match poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx))).await {
+            let mut wait = Wait::new(&self.shared);
+            let accepted = poll_fn(|cx| Core::with(|core| self.poll_accept(core, cx, &mut wait))).await;
+            drop(wait);
+            match accepted {
                 Ok(fd) => return Ok(self.connection(fd)),
                 Err(e) if exhausted(&e) => {
                     Core::with(|core| core.shared.counters.accept_backoffs.add(1));
@@ -313,7 +336,12 @@ impl<F: Family> Listener<F> {
         Connection::from_fd(fd).lingering(self.shared.lingers)
     }
 
-    fn poll_accept(&self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+    fn poll_accept(
+        &self,
+        core: &Core,
+        cx: &mut Context<'_>,
+        wait: &mut Wait<'_>,
+    ) -> Poll<io::Result<OwnedFd>> {
         if core.budget.poll(cx).is_pending() {
             return Poll::Pending;
         }
@@ -331,7 +359,7 @@ impl<F: Family> Listener<F> {
             let key = core.ops.submit_multi(&core.ring, Accept { listener: Rc::clone(&self.shared), many });
             self.shared.accepting.set(Accepting::Armed(key));
         }
-        self.shared.wait(cx);
+        wait.wait(cx);
         Poll::Pending
     }
 
@@ -342,17 +370,19 @@ impl<F: Family> Listener<F> {
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.
     pub async fn drain(self) -> Vec<Connection<F>> {
+        let mut wait = Wait::new(&self.shared);
         poll_fn(|cx| {
             Core::with(|core| {
                 self.shared.end(core);
                 if let Accepting::Idle = self.shared.accepting.get() {
                     return Poll::Ready(());
                 }
-                self.shared.wait(cx);
+                wait.wait(cx);
                 Poll::Pending
             })
         })
         .await;
+        drop(wait);
         let mut streams = Vec::new();
         for result in self.shared.accepted.take() {
             match result {

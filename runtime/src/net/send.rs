@@ -1,7 +1,6 @@
 //! Other ways to give bytes to a stream: several buffers at once, a block without a copy; and to take them into an owned
 //! buffer.
 
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 
@@ -140,7 +139,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
         if buf.spare_capacity().is_empty() {
             return Ok((0, buf));
         }
-        poll_fn(|cx| Core::with(|core| self.socket().poll_quiet(core, cx))).await;
+        self.socket().quiet().await;
         if let Some(mut chunk) = Core::with(|core| self.socket().take_chunk(core)) {
             let spare = buf.spare_capacity();
             let n = chunk.len().min(spare.len());

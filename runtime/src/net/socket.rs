@@ -25,6 +25,7 @@ use super::writing::Writing;
 use super::zero_copy;
 use crate::buf::Lease;
 use crate::buf::chain::Chain;
+use crate::contained::contained;
 use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::remote_hosts::RemoteHost;
@@ -79,7 +80,10 @@ pub(crate) struct Socket {
     unwritten: Cell<bool>,
     /// Its reader has been dropped.
     released: Cell<bool>,
+    /// Who waits to receive, of those that wait alone.
     reader: RefCell<Option<Waker>>,
+    /// Those that wait behind another, in their order.
+    readers: Waiters,
     /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that find a clean end.
     cut_off: Cell<Option<i32>>,
     /// What is known of zero-copy sends to its peer. InFlight for at the first of them.
@@ -170,6 +174,7 @@ impl Socket {
             unwritten: Cell::new(false),
             released: Cell::new(false),
             reader: RefCell::new(None),
+            readers: Waiters::default(),
             cut_off: Cell::new(None),
             remote_host: OnceCell::new(),
             lent: Cell::new(0),
@@ -238,6 +243,7 @@ impl Socket {
         self: &Rc<Self>,
         core: &Core,
         cx: &mut Context<'_>,
+        place: &mut Option<u64>,
     ) -> Poll<io::Result<Option<Lease>>> {
         if core.budget.poll(cx).is_pending() {
             return Poll::Pending;
@@ -263,15 +269,42 @@ impl Socket {
             Receiving::Idle => self.arm(core),
             Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
         }
-        self.wait(cx);
+        self.wait(cx, place);
         Poll::Pending
     }
 
-    fn wait(&self, cx: &Context<'_>) {
-        if !self.reader.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            // The old waker is dropped after the borrow: what dropping it does is not ours to know.
-            drop(self.reader.replace(Some(cx.waker().clone())));
+    /// Waits for what comes next: alone, or behind others at a place that [`wait_is_over`](Self::wait_is_over) gives up.
+    fn wait(&self, cx: &Context<'_>, place: &mut Option<u64>) {
+        let stands = self.reader.borrow().as_ref().map(|waker| waker.will_wake(cx.waker()));
+        match stands {
+            Some(true) => {}
+            None if self.readers.is_empty() => {
+                // Cloned and dropped with nothing borrowed: what either does is not ours to know.
+                let waker = cx.waker().clone();
+                if let Some(other) = self.reader.replace(Some(waker)) {
+                    // It has come while ours was cloned, and waits anew.
+                    other.wake();
+                }
+            }
+            _ => self.wait_behind(cx, place),
         }
+    }
+
+    #[cold]
+    fn wait_behind(&self, cx: &Context<'_>, place: &mut Option<u64>) {
+        *place = Some(self.readers.wait(*place, cx.waker()));
+    }
+
+    /// A wait to receive is over.
+    pub(crate) fn wait_is_over(&self, place: &mut Option<u64>) {
+        if let Some(place) = place.take() {
+            self.readers.leave(place);
+        }
+    }
+
+    /// Whether somebody waits to receive.
+    fn is_waited_for(&self) -> bool {
+        self.reader.borrow().is_some() || !self.readers.is_empty()
     }
 
     fn starve(self: &Rc<Self>, core: &Core) {
@@ -350,7 +383,7 @@ impl Socket {
                     if core.bufs.has_some() { &counters.recv_ring_empty } else { &counters.recv_starved };
                 counter.add(1);
                 // Only a stream whose reader waits needs a buffer; another arms anew when it is read.
-                if self.reader.borrow().is_some() && !was_ending {
+                if self.is_waited_for() && !was_ending {
                     self.starve(core);
                 }
             }
@@ -363,9 +396,21 @@ impl Socket {
     fn wake_reader(self: &Rc<Self>) {
         // A reader that waits re-arms when it is polled and finds nothing.
         let reader = self.reader.borrow_mut().take();
+        if !self.readers.is_empty() {
+            return self.wake_all(reader);
+        }
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Wakes several, the one that has waited longest first: one that has given up, or is not polled, keeps nobody else waiting.
+    #[cold]
+    fn wake_all(&self, first: Option<Waker>) {
+        if let Some(first) = first {
+            contained("a waker", || first.wake());
+        }
+        self.readers.wake_all();
     }
 
     /// There is a buffer, and it is this stream's turn to receive.
@@ -425,7 +470,7 @@ impl Socket {
     }
 
     /// Waits until no receive is armed; what came meanwhile stays in the chain.
-    pub(crate) fn poll_quiet(&self, core: &Core, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_quiet(&self, core: &Core, cx: &mut Context<'_>, place: &mut Option<u64>) -> Poll<()> {
         self.end_receiving(core);
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
@@ -435,10 +480,16 @@ impl Socket {
                 Poll::Ready(())
             }
             Receiving::Armed(_) | Receiving::Ending(_) => {
-                self.wait(cx);
+                self.wait(cx, place);
                 Poll::Pending
             }
         }
+    }
+
+    /// Waits until no receive is armed.
+    pub(crate) async fn quiet(self: &Rc<Self>) {
+        let mut wait = ReadWait::new(self);
+        poll_fn(|cx| Core::with(|core| wait.on.poll_quiet(core, cx, &mut wait.place))).await;
     }
 
     /// How receiving has ended, if it has: an error's errno, or none at the end of the stream. The kernel reports an
@@ -492,7 +543,7 @@ impl Socket {
 
     /// Waits until no receive is armed, and gives what had come.
     pub(crate) async fn quiesce(self: &Rc<Self>) -> Vec<Lease> {
-        poll_fn(|cx| Core::with(|core| self.poll_quiet(core, cx))).await;
+        self.quiet().await;
         let mut chunks = Vec::new();
         Core::with(|core| {
             while let Some(chunk) = self.take_chunk(core) {
@@ -573,6 +624,30 @@ fn is_cut_off(error: &io::Error) -> bool {
     use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
     let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
     error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
+}
+
+/// One that waits to receive, and its place among those that do, if it is behind another.
+pub(crate) struct ReadWait<'a> {
+    on: &'a Rc<Socket>,
+    place: Option<u64>,
+}
+
+impl<'a> ReadWait<'a> {
+    pub(crate) fn new(on: &'a Rc<Socket>) -> Self {
+        Self { on, place: None }
+    }
+
+    /// As [`Socket::poll_recv`].
+    #[inline(always)]
+    pub(crate) fn poll_recv(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+        self.on.poll_recv(core, cx, &mut self.place)
+    }
+}
+
+impl Drop for ReadWait<'_> {
+    fn drop(&mut self) {
+        self.on.wait_is_over(&mut self.place);
+    }
 }
 
 /// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.

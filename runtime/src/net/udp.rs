@@ -14,7 +14,7 @@ use super::connection::{adopt, got, set};
 use super::family::Tcp;
 use super::group::Member;
 use super::op::recv_msg;
-use super::socket::Socket;
+use super::socket::{ReadWait, Socket};
 use super::{sys, tcp};
 use crate::buf::{BufError, IoBuf, Lease};
 use crate::core::Core;
@@ -172,7 +172,8 @@ impl UdpSocket {
     /// Safe: no datagram is lost. What came waits for the next call.
     pub async fn recv(&self) -> Result<Datagram> {
         let failed = |e| Error::io("receive failed", e);
-        let lease = poll_fn(|cx| Core::with(|core| self.socket.poll_recv(core, cx))).await.map_err(failed)?;
+        let mut wait = ReadWait::new(&self.socket);
+        let lease = poll_fn(|cx| Core::with(|core| wait.poll_recv(core, cx))).await.map_err(failed)?;
         match lease.map(recv_msg::unwrap) {
             Some((bytes, Some(source), len)) => Ok(Datagram { bytes, source, len }),
             _ => Err(failed(io::Error::other("a datagram without its sender's address"))),

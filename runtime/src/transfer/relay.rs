@@ -15,7 +15,7 @@ use crate::core::ask::ask;
 use crate::core::pipe_pool::is_lack;
 use crate::error::os;
 use crate::net::op::send::Send;
-use crate::net::socket::Socket;
+use crate::net::socket::{ReadWait, Socket};
 use crate::net::writing::{self, send_now};
 use crate::net::{Connection, Family, SocketFd};
 use crate::op::poll::Ready;
@@ -114,19 +114,21 @@ const PATIENCE: u16 = 3;
 /// Receives into the core's buffers and sends on from there, until bulk comes or the other side does not keep up. A message
 /// costs a completion and a call; spliced, it would cost a poll, a pipe and three calls.
 async fn messages(from: &Rc<Socket>, into: &Rc<Socket>, moved: &mut u64) -> io::Result<Part> {
+    let mut wait = ReadWait::new(from);
     let rest = loop {
-        match poll_fn(|cx| poll_message(from, into, moved, cx)).await? {
+        match poll_fn(|cx| poll_message(from, &mut wait, into, moved, cx)).await? {
             Message::Passed => {}
             Message::Last(rest) => break rest,
             Message::End => return Ok(Part::Over),
         }
     };
+    drop(wait);
     quiet(from, into, rest, moved).await
 }
 
 /// Ends receiving into buffers, and sends on what had come that way, behind `rest`.
 async fn quiet(from: &Rc<Socket>, into: &Rc<Socket>, mut rest: Vec<u8>, moved: &mut u64) -> io::Result<Part> {
-    poll_fn(|cx| Core::with(|core| from.poll_quiet(core, cx))).await;
+    from.quiet().await;
     pass_the_others(from, into, &mut rest, moved)?;
     send_copied(into, rest, moved).await?;
     Ok(Part::Change)
@@ -147,12 +149,13 @@ enum Message {
 /// none: splicing needs none, and who holds them may wait for what this relay brings.
 fn poll_message(
     from: &Rc<Socket>,
+    wait: &mut ReadWait<'_>,
     into: &Rc<Socket>,
     moved: &mut u64,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Message>> {
     let polled = Core::with(|core| {
-        let polled = from.poll_recv(core, cx);
+        let polled = wait.poll_recv(core, cx);
         if polled.is_pending() && from.is_starved() {
             if core.fairness.is_starving(core) {
                 return None;

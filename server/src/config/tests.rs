@@ -139,7 +139,7 @@ enum Serving {
 }
 
 /// Values that one flag or another takes.
-const VALUES: [&str; 24] = [
+const VALUES: [&str; 26] = [
     "1",
     "2",
     "16M",
@@ -161,6 +161,8 @@ const VALUES: [&str; 24] = [
     "*",
     "127.0.0.1:1,127.0.0.1:2",
     "*.css=a",
+    "*: X: y",
+    "404=/a",
     "unix:/a \"b\\",
     "4k",
     "ring",

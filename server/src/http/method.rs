@@ -73,11 +73,6 @@ impl Method {
         }
     }
 
-    /// Whether it asks for a file.
-    pub(crate) fn is_for_files(self) -> bool {
-        matches!(self, Method::Get | Method::Head)
-    }
-
     /// Whether this server does it.
     pub(crate) fn is_served(self) -> bool {
         matches!(self, Method::Get | Method::Head | Method::Options)

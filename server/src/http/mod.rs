@@ -16,13 +16,11 @@ pub(crate) mod choice;
 pub(crate) mod chunked;
 pub(crate) mod conditions;
 pub(crate) mod date;
-#[allow(dead_code)] // What serves files takes the rest up next.
 pub(crate) mod encoding;
 pub(crate) mod etag;
 pub(crate) mod fields;
 pub(crate) mod host;
 pub(crate) mod inbox;
-#[allow(dead_code)] // What serves files takes the rest up next.
 pub(crate) mod method;
 pub(crate) mod mime;
 pub(crate) mod multipart;
@@ -30,9 +28,7 @@ pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod response;
-#[allow(dead_code)] // What serves files takes the rest up next.
 pub(crate) mod status;
-#[allow(dead_code)] // What serves files takes the rest up next.
 pub(crate) mod target;
 
 #[cfg(test)]

@@ -20,6 +20,12 @@ pub(crate) struct FileFacts<'a> {
     pub(crate) tag: &'a str,
     /// The value of Cache-Control.
     pub(crate) cache_control: &'a str,
+    /// What the choice of the file depended on, if on anything.
+    pub(crate) vary: &'a str,
+    /// The coding that the file is in, if in any.
+    pub(crate) content_encoding: &'a str,
+    /// Whole lines of the operator's.
+    pub(crate) lines: &'a str,
 }
 
 /// That part of a file's heads which is the same in every answer, in the order in which fewer answers have it.
@@ -77,11 +83,18 @@ pub(crate) fn file_fields(out: &mut Vec<u8>, now: SystemTime, file: &FileFacts<'
     let start = out.len();
     field(out, "ETag", file.tag);
     field(out, "Cache-Control", file.cache_control);
+    if !file.vary.is_empty() {
+        field(out, "Vary", file.vary);
+    }
+    out.extend_from_slice(file.lines.as_bytes());
     let cached = out.len() - start;
     field(out, "Accept-Ranges", "bytes");
     // RFC 9110 8.8.2.1: a time in the future is replaced by the time of the message.
     if let Some(modified) = http_date(file.modified.min(now)) {
         field(out, "Last-Modified", &modified);
+    }
+    if !file.content_encoding.is_empty() {
+        field(out, "Content-Encoding", file.content_encoding);
     }
     let of_parts = out.len() - start;
     field(out, "Content-Type", file.content_type);
@@ -127,21 +140,65 @@ pub(crate) fn not_modified(out: &mut Vec<u8>, moment: Moment<'_>, fields: (&[u8]
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a whole response to OPTIONS.
-pub(crate) fn options(out: &mut Vec<u8>, moment: Moment<'_>) {
+/// Appends a whole response to OPTIONS; `lines` are whole lines.
+pub(crate) fn options(out: &mut Vec<u8>, moment: Moment<'_>, lines: &str) {
     begin(out, Status::NoContent, moment);
     field(out, "Allow", ALLOWED);
+    out.extend_from_slice(lines.as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a whole response that sends the client to `location`.
+pub(crate) fn moved(out: &mut Vec<u8>, moment: Moment<'_>, location: &str, lines: &str, with_body: bool) {
+    begin(out, Status::MovedPermanently, moment);
+    field(out, "Location", location);
+    // What is a directory today may be a file tomorrow, and browsers keep redirections for ever where nobody forbids it.
+    field(out, "Cache-Control", "no-cache");
+    out.extend_from_slice(lines.as_bytes());
+    text(out, Status::MovedPermanently, "", with_body);
 }
 
 /// Appends a whole response that says `status` to `out`, with one line of text as its body; `with_body` is false
 /// for the answer to HEAD, which has the same head and no body (RFC 9110 9.3.2).
-pub(crate) fn plain(out: &mut Vec<u8>, moment: Moment<'_>, status: Status, why: &str, with_body: bool) {
+pub(crate) fn plain(
+    out: &mut Vec<u8>,
+    moment: Moment<'_>,
+    status: Status,
+    why: &str,
+    lines: &str,
+    with_body: bool,
+) {
     begin(out, status, moment);
     if status == Status::MethodNotAllowed {
         field(out, "Allow", ALLOWED);
     }
+    out.extend_from_slice(lines.as_bytes());
     text(out, status, why, with_body);
+}
+
+/// Something that was made for one answer: a page.
+#[derive(Debug)]
+pub(crate) struct Page<'a> {
+    pub(crate) content_type: &'a str,
+    /// Whole lines.
+    pub(crate) lines: &'a str,
+    pub(crate) body: &'a [u8],
+}
+
+/// Appends a whole response that holds a page.
+pub(crate) fn page(out: &mut Vec<u8>, moment: Moment<'_>, status: Status, page: &Page<'_>, with_body: bool) {
+    begin(out, status, moment);
+    if status == Status::MethodNotAllowed {
+        field(out, "Allow", ALLOWED);
+    }
+    field(out, "Cache-Control", "no-cache");
+    out.extend_from_slice(page.lines.as_bytes());
+    field(out, "Content-Type", page.content_type);
+    number(out, "Content-Length", page.body.len() as u64);
+    out.extend_from_slice(b"\r\n");
+    if with_body {
+        out.extend_from_slice(page.body);
+    }
 }
 
 /// Appends the whole response to a range that a file of `size` bytes does not have: it says how long the file is (RFC 9110
@@ -233,8 +290,15 @@ mod tests {
     }
 
     fn fields(modified: SystemTime) -> (Vec<u8>, FieldsLayout) {
-        let facts =
-            FileFacts { content_type: "image/png", modified, tag: "\"t\"", cache_control: "no-cache" };
+        let facts = FileFacts {
+            content_type: "image/png",
+            modified,
+            tag: "\"t\"",
+            cache_control: "no-cache",
+            vary: "",
+            content_encoding: "br",
+            lines: "X: y\r\n",
+        };
         let mut out = Vec::new();
         let layout = file_fields(&mut out, UNIX_EPOCH + NOW, &facts);
         (out, layout)
@@ -283,13 +347,13 @@ mod tests {
         assert_eq!(
             text,
             "HTTP/1.1 304 Not Modified\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nETag: \"t\"\r\n\
-             Cache-Control: no-cache\r\n\r\n"
+             Cache-Control: no-cache\r\nX: y\r\n\r\n"
         );
     }
 
     #[test]
     fn options_are_told() {
-        let text = written(After::Close, options);
+        let text = written(After::Close, |out, moment| options(out, moment, "A: b\r\n"));
         assert!(text.starts_with("HTTP/1.1 204 No Content\r\n"), "{text}");
         assert!(
             text.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n") && !text.contains("Content-Length"),
@@ -302,7 +366,7 @@ mod tests {
         assert_eq!(
             head(UNIX_EPOCH, After::Keep),
             "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nETag: \"t\"\r\nCache-Control: no-cache\r\n\
-             Accept-Ranges: bytes\r\nLast-Modified: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: image/png\r\n\
+             X: y\r\nAccept-Ranges: bytes\r\nLast-Modified: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Encoding: br\r\nContent-Type: image/png\r\n\
              Content-Length: 18446744073709551615\r\n\r\n"
         );
         assert!(head(UNIX_EPOCH, After::Close).contains("\r\nConnection: close\r\n"));
@@ -321,7 +385,8 @@ mod tests {
         for (status, why) in
             [(Status::NotFound, ""), (Status::BadRequest, "because"), (Status::MethodNotAllowed, "")]
         {
-            let with = |body| written(After::Close, |out, moment| plain(out, moment, status, why, body));
+            let with =
+                |body| written(After::Close, |out, moment| plain(out, moment, status, why, "X: y\r\n", body));
             let (whole, bare) = (with(true), with(false));
             let (head, body) = whole.split_once("\r\n\r\n").unwrap();
             assert_eq!(format!("{head}\r\n\r\n"), bare);
@@ -329,6 +394,19 @@ mod tests {
             assert_eq!(status == Status::MethodNotAllowed, head.contains("\r\nAllow: GET, HEAD, OPTIONS"));
             assert!(body.starts_with(status.line()) && body.contains(why));
         }
+    }
+
+    #[test]
+    fn pages_and_redirections() {
+        let made = Page { content_type: "text/html", lines: "X: y\r\n", body: b"<p>" };
+        let text = written(After::Keep, |out, moment| page(out, moment, Status::NotFound, &made, true));
+        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
+        assert!(text.ends_with("X: y\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n<p>"), "{text}");
+        let text = written(After::Keep, |out, moment| moved(out, moment, "a/?b", "", false));
+        assert!(
+            text.contains("\r\nLocation: a/?b\r\n") && text.ends_with("Content-Length: 22\r\n\r\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -39,8 +39,6 @@ pub(crate) enum Status {
     InternalServerError,
     /// 501
     NotImplemented,
-    /// 503
-    ServiceUnavailable,
     /// 505
     VersionNotSupported,
 }
@@ -72,7 +70,6 @@ impl Status {
             Status::HeadersTooLarge => "431 Request Header Fields Too Large",
             Status::InternalServerError => "500 Internal Server Error",
             Status::NotImplemented => "501 Not Implemented",
-            Status::ServiceUnavailable => "503 Service Unavailable",
             Status::VersionNotSupported => "505 HTTP Version Not Supported",
         }
     }

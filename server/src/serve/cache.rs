@@ -10,7 +10,7 @@
 //!
 //! The look is a call on the core. On a network file system it may ask a server, and one that does not answer would hold up
 //! all connections of the core; and what the client there believes for some seconds would hide a change. So only files in the
-//! file system of ROOT are kept, and only if that is a local one ([`super::local`]); all others are opened for each request,
+//! file system of ROOT are kept, and only if that is a local one ([`super::local`]); all others are entry for each request,
 //! which the ring does.
 //!
 //! The table is small and each path has one place in it: a look is a sum over the path and one comparison, nothing is
@@ -18,16 +18,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use annulus::fs::{Dir, Stat};
 use rustix::process::{Resource, getrlimit};
 
-use super::files::Opened;
+use super::entry::Entry;
+use super::open::Wanted;
 
-/// How long a file may stay open after it was opened.
+/// How long a file may stay open after it was entry.
 const KEEP: Duration = Duration::from_secs(1);
 /// Files that one core keeps, at most.
 const PLACES: u64 = 256;
@@ -38,7 +38,7 @@ pub(super) struct Cache {
     /// Somebody sees to it that files are closed in time.
     swept: Cell<bool>,
     /// The device of the file system whose files may be kept.
-    device: Option<u64>,
+    device: Cell<Option<u64>>,
 }
 
 /// Where some paths have their place, one at a time.
@@ -51,7 +51,7 @@ struct Place {
 
 struct Kept {
     path: Box<[u8]>,
-    opened: Opened,
+    entry: Entry,
     stat: Stat,
     /// The tick of the core in which its name was looked at last; 0 for none.
     looked: u64,
@@ -66,33 +66,45 @@ impl Cache {
         Self {
             places: RefCell::new((0..count).map(|_| Place::default()).collect()),
             swept: Cell::new(false),
-            device,
+            device: Cell::new(device),
         }
     }
 
+    /// Whether the device is that whose files are kept.
+    pub(super) fn is_of_device(&self, device: u64) -> bool {
+        self.device.get() == Some(device)
+    }
+
+    /// Forgets everything; from now on files of the file system `device` may be kept.
+    pub(super) fn start_over(&self, device: Option<u64>) {
+        self.clear();
+        self.device.set(device);
+    }
+
     /// The file that `path` stands for, if it was kept open and is still the same.
-    pub(super) fn find(&self, root: &Dir, path: &Path) -> Option<Opened> {
-        let bytes = path.as_os_str().as_bytes();
+    pub(super) fn find(&self, root: &Dir, wanted: &Wanted<'_>) -> Option<Entry> {
+        let (path, coding) = (wanted.path.as_os_str().as_bytes(), wanted.coding);
         let mut places = self.places.borrow_mut();
-        let place = place(&mut places, sum(bytes));
-        let kept = place.kept.as_mut().filter(|kept| *kept.path == *bytes)?;
+        let place = place(&mut places, sum(path));
+        let is_it = |kept: &&mut Kept| *kept.path == *path && kept.entry.facts.coding == coding;
+        let kept = place.kept.as_mut().filter(is_it)?;
         let tick = annulus::cores::tick();
-        if kept.looked == tick || root.stat_now(path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
+        if kept.looked == tick || root.stat_now(wanted.path).is_ok_and(|now| now.is_unchanged(&kept.stat)) {
             kept.looked = tick;
-            return Some(kept.opened.clone());
+            return Some(kept.entry.clone());
         }
         // What there is now is for an open to find out.
         place.kept = None;
         None
     }
 
-    /// Keeps a file that was just opened, if its path was the last that was asked for in its place and a look at its name
+    /// Keeps a file that was just entry, if its path was the last that was asked for in its place and a look at its name
     /// waits for nobody.
-    pub(super) fn keep(self: &Rc<Self>, path: &Path, opened: &Opened, stat: Stat) {
-        if self.device != Some(stat.device) {
+    pub(super) fn keep(self: &Rc<Self>, wanted: &Wanted<'_>, entry: &Entry, stat: Stat) {
+        if !self.is_of_device(stat.device) {
             return;
         }
-        let bytes = path.as_os_str().as_bytes();
+        let bytes = wanted.path.as_os_str().as_bytes();
         let sum = sum(bytes);
         let mut places = self.places.borrow_mut();
         let place = place(&mut places, sum);
@@ -101,7 +113,7 @@ impl Cache {
         }
         let until = Instant::now() + KEEP;
         // The ring may have found its name before this tick.
-        place.kept = Some(Kept { path: bytes.into(), opened: opened.clone(), stat, looked: 0, until });
+        place.kept = Some(Kept { path: bytes.into(), entry: entry.clone(), stat, looked: 0, until });
         drop(places);
         if !self.swept.replace(true) {
             annulus::spawn(sweep(Rc::clone(self))).detach();

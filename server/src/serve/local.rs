@@ -40,6 +40,26 @@ pub(super) fn device(directory: impl AsFd) -> std::io::Result<Option<u64>> {
     Ok(LOCAL.contains(&kind).then_some(device))
 }
 
+/// Types of file systems whose files the kernel makes up when they are read: their sizes say nothing.
+const MADE_UP: &[u64] = &[
+    0x9fa0,      // procfs
+    0x6265_6572, // sysfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x6265_6570, // configfs
+    0xcafe_4a11, // bpffs
+    0x6165_676c, // pstore
+    0xde5e_81e4, // efivarfs
+];
+
+/// Whether a file is made up by the kernel.
+pub(super) fn is_made_up(file: impl AsFd) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|stat| MADE_UP.contains(&(stat.f_type as u64)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;

@@ -3,30 +3,32 @@
 mod cache;
 pub(crate) mod connection;
 mod deadline_timer;
-mod files;
+mod entry;
+mod file_body;
+mod listing;
 mod local;
+mod lookup;
+mod open;
 pub(crate) mod options;
+mod pages;
 mod parts;
 mod respond;
+mod rules;
 mod send;
+mod site;
 pub(crate) mod sites;
 
-use std::cell::RefCell;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
-use annulus::fs::Dir;
-use annulus::transfer::Road;
-use cache::Cache;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+pub(crate) use site::{Site, Sites};
 
 use crate::exit::Failure;
-use crate::http::date::DateCache;
-use crate::log::access::AccessLog;
-use crate::serve::options::ServeArgs;
-use crate::serve::sites::SiteConfig;
+
+/// What the names of hidden files begin with.
+const HIDDEN: &[u8] = b".";
 
 /// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger ones
 /// are spliced.
@@ -55,93 +57,6 @@ pub(crate) const SEND_STEP: u64 = 2 * 1024 * 1024;
 
 /// How long a client that connected just before the end may take to send its first request.
 pub(crate) const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// What the connections of one core share.
-pub(crate) struct Site {
-    root: Dir,
-    road: Road,
-    dates: RefCell<DateCache>,
-    cache: Rc<Cache>,
-    access: Rc<AccessLog>,
-    /// Where heads are written, one at a time, before they are copied to where they leave from.
-    scratch: RefCell<Vec<u8>>,
-}
-
-/// All that a listener serves, on one core.
-pub(crate) struct Sites {
-    configs: Vec<SiteConfig>,
-    /// Of each, what it says itself, and then each of its rules.
-    sites: Vec<Vec<Rc<Site>>>,
-}
-
-impl Sites {
-    /// As `configs` have it, on the current core; bulk goes by `road`. The first site that is for a request's host has it, and without one
-    /// that is, the last.
-    ///
-    /// # Errors
-    /// As for [`Site::open`].
-    pub(crate) async fn open(
-        configs: &[SiteConfig],
-        road: Road,
-        access: &Rc<AccessLog>,
-    ) -> Result<Self, Failure> {
-        let mut sites = Vec::new();
-        for config in configs {
-            let mut of_config = Vec::new();
-            for args in config.all_args() {
-                of_config.push(Rc::new(Site::open(args, road, Rc::clone(access)).await?));
-            }
-            sites.push(of_config);
-        }
-        Ok(Sites { configs: configs.to_vec(), sites })
-    }
-
-    /// What answers requests that name no host and no path.
-    pub(crate) fn last(&self) -> &Rc<Site> {
-        self.sites.last().and_then(|of_config| of_config.first()).expect("a listener has a site")
-    }
-
-    /// Whether what a request is for decides what answers it.
-    pub(crate) fn differ(&self) -> bool {
-        self.sites.len() > 1 || self.sites.iter().any(|of_config| of_config.len() > 1)
-    }
-
-    /// What answers a request of `host` for `path`, which is decoded and relative to the root.
-    pub(crate) fn of(&self, host: &[u8], path: &[u8]) -> &Rc<Site> {
-        let at = self.configs.iter().position(|config| config.is_for(host)).unwrap_or(self.configs.len() - 1);
-        let rule = self.configs[at].rule(path).map_or(0, |rule| rule + 1);
-        &self.sites[at][rule]
-    }
-}
-
-impl Site {
-    /// The files that `args` say, on the current core; bulk goes by `road`.
-    ///
-    /// # Errors
-    /// The directory is not there any more, or cannot be read.
-    pub(crate) async fn open(args: &ServeArgs, road: Road, access: Rc<AccessLog>) -> Result<Self, Failure> {
-        let root = Dir::open(&args.root).await?;
-        let device = local::device(&root).map_err(|e| {
-            Failure::input(format!("cannot ask for the file system of {}: {e}", args.root.display()))
-        })?;
-        Ok(Site {
-            root,
-            road,
-            dates: RefCell::default(),
-            cache: Rc::new(Cache::new(device)),
-            access,
-            scratch: RefCell::default(),
-        })
-    }
-
-    /// Has `write` write something, and `read` read it.
-    fn written<T>(&self, write: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(&[u8]) -> T) -> T {
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        write(&mut scratch);
-        read(&scratch)
-    }
-}
 
 /// Makes sure, before anything starts, that `root` is a directory whose files can be reached.
 ///

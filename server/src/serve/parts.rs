@@ -3,18 +3,17 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
-use std::path::Path;
 
 use annulus::net::Family;
 
 use super::Site;
 use super::connection::Client;
-use super::files::Opened;
-use super::respond::{body, note_cut, with_moment};
+use super::entry::Entry;
+use super::file_body::{body, note_cut};
+use super::pages::Manner;
 use super::send::send;
 use crate::http::Status;
 use crate::http::multipart::Multipart;
-use crate::http::request::After;
 use crate::http::response;
 
 /// Parts up to this size, in bytes, are read and leave with what stands around them; larger ones are spliced.
@@ -32,37 +31,36 @@ thread_local! {
 pub(super) async fn parts<F: Family>(
     client: &mut Client<F>,
     site: &Site,
-    path: &Path,
-    opened: &Opened,
+    entry: &Entry,
     ranges: Vec<Range<u64>>,
-    after: After,
+    manner: Manner<'_>,
 ) -> annulus::Result<()> {
     let unique = UNIQUE.with(|(state, count)| {
         count.set(count.get() + 1);
         state.hash_one(count.get())
     });
-    let multipart = Multipart::new(&opened.facts.content_type, opened.size, ranges, unique);
+    let multipart = Multipart::new(&entry.facts.content_type, entry.size, ranges, unique);
     let mut out = Vec::new();
     client.sent.status = Status::PartialContent.code();
-    with_moment(site, after, |moment| {
-        response::parts_head(&mut out, moment, opened.facts.fields(), &multipart);
+    site.with_moment(manner.after, |moment| {
+        response::parts_head(&mut out, moment, entry.facts.fields(), &multipart);
     });
     for (head, range) in multipart.parts() {
         out.extend_from_slice(head.as_bytes());
         let len = range.end - range.start;
         if len > SMALL_PART {
             send(client, std::mem::take(&mut out), true).await?;
-            body(client, site, path, opened, range).await?;
+            body(client, site, manner.path, entry, range).await?;
             continue;
         }
         if out.len() + len as usize > GATHERED {
             send(client, std::mem::take(&mut out), true).await?;
         }
         out.reserve_exact(len as usize);
-        out = match opened.file.read_exact_at(out, len as usize, range.start).await {
+        out = match entry.file.read_exact_at(out, len as usize, range.start).await {
             Ok(out) => out,
             Err(failed) => {
-                note_cut(client, path, &failed.error, opened.size);
+                note_cut(client, manner.path, &failed.error, entry.size);
                 return Err(failed.error);
             }
         };

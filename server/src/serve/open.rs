@@ -1,0 +1,183 @@
+//! Opening what a path names, and telling "not there" from "cannot be read".
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use annulus::fs::{File, FileKind, OpenOptions, Stat};
+use rustix::io::Errno;
+
+use super::entry::{Entry, Facts};
+use super::local;
+use super::site::Site;
+use crate::http::encoding::Coding;
+use crate::metrics::{self, CacheEvent};
+
+/// How long a request waits for a descriptor, and how long between two tries.
+const PATIENCE: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_millis(5);
+
+/// How long a request waits for a file that somebody holds a lease on: the kernel takes the lease away after
+/// /proc/sys/fs/lease-break-time, which is 45 s unless changed (fcntl(2)).
+const LEASE_PATIENCE: Duration = Duration::from_secs(60);
+const LEASE_REST: Duration = Duration::from_millis(10);
+
+/// The most that is read of a file that the kernel makes up, in bytes, and how long that may take.
+const MADE_UP: usize = 1024 * 1024;
+const MADE_UP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no file to send.
+#[derive(Debug)]
+pub(super) enum Unavailable {
+    /// There is no such name below ROOT, or it stands for what is never sent: 404.
+    NotFound,
+    /// It is a directory.
+    Directory,
+    /// It may not be read: 403.
+    Forbidden,
+    /// It cannot be read: 500.
+    Unreadable(annulus::Error),
+}
+
+/// The name of a file, and what it is asked for as.
+pub(super) struct Wanted<'a> {
+    /// Where it lies below ROOT.
+    pub(super) path: &'a Path,
+    /// What was asked for; another path where this one is the same in a coding.
+    pub(super) original: &'a Path,
+    pub(super) coding: Option<Coding>,
+}
+
+impl<'a> Wanted<'a> {
+    /// The file that was asked for itself.
+    pub(super) fn plain(path: &'a Path) -> Self {
+        Self { path, original: path, coding: None }
+    }
+}
+
+/// Opens a file below ROOT, or finds it open.
+///
+/// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
+pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unavailable> {
+    let kept = site.cache.find(&site.root(), wanted);
+    metrics::cache(if kept.is_some() { CacheEvent::Hit } else { CacheEvent::Miss });
+    if let Some(entry) = kept {
+        return Ok(entry);
+    }
+    let file = open_file(site, wanted.path).await?;
+    // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a trip through the
+    // ring costs more than the call.
+    let stat = file.stat_now().map_err(Unavailable::Unreadable)?;
+    match stat.kind {
+        FileKind::Regular => {}
+        FileKind::Directory => return Err(Unavailable::Directory),
+        FileKind::Other => return Err(Unavailable::NotFound),
+    }
+    let content = made_up(site, &file, &stat).await?;
+    let size = content.as_ref().map_or(stat.size, |content| content.len() as u64);
+    let facts = Rc::new(Facts::write(site, wanted.original, wanted.coding, &stat));
+    let entry = Entry { file, size, modified: stat.modified, facts, content };
+    if entry.content.is_none() {
+        site.cache.keep(wanted, &entry, stat);
+    }
+    Ok(entry)
+}
+
+/// Opens what has the name, and waits for what may be waited for: a descriptor, and a lease. Both waits are timers of the ring.
+async fn open_file(site: &Site, path: &Path) -> Result<File, Unavailable> {
+    let options = OpenOptions::new().nonblock(true);
+    let (mut waited, mut leased) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        match site.root().open_beneath(path, options).await {
+            Ok(file) => return Ok(file),
+            // The listener leaves some descriptors to files, so one comes back soon.
+            Err(error) if is_lack(&error) && waited < PATIENCE => {
+                site.cache.clear();
+                annulus::time::sleep(REST).await;
+                waited += REST;
+            }
+            // The first try has asked for the lease to be given back (open(2), O_NONBLOCK, EWOULDBLOCK).
+            Err(error) if errno(&error) == Some(Errno::AGAIN) && leased < LEASE_PATIENCE => {
+                annulus::time::sleep(LEASE_REST).await;
+                leased += LEASE_REST;
+            }
+            Err(error) => return Err(judge(error)),
+        }
+    }
+}
+
+/// The content of a file whose size says nothing, because the kernel makes it up when it is read (proc(5), sysfs(5)). `None` for
+/// any other.
+async fn made_up(site: &Site, file: &File, stat: &Stat) -> Result<Option<Rc<[u8]>>, Unavailable> {
+    if site.cache.is_of_device(stat.device) || !(stat.size == 0 || local::is_made_up(file)) {
+        return Ok(None);
+    }
+    let reading = async {
+        let mut content = Vec::with_capacity(4096);
+        loop {
+            content.reserve(4096);
+            let at = content.len() as u64;
+            let (read, back) = file.read_at(content, at).await.map_err(|failed| failed.error)?;
+            content = back;
+            if read == 0 || content.len() > MADE_UP {
+                return Ok::<_, annulus::Error>(content);
+            }
+        }
+    };
+    let failed = |kind: std::io::ErrorKind| {
+        Unavailable::Unreadable(annulus::Error::io("cannot read a file", kind.into()))
+    };
+    match annulus::time::timeout(MADE_UP_PATIENCE, reading).await {
+        Ok(Ok(content)) if content.len() > MADE_UP => Err(failed(std::io::ErrorKind::FileTooLarge)),
+        Ok(Ok(content)) => Ok(Some(Rc::from(content))),
+        Ok(Err(error)) => Err(Unavailable::Unreadable(error)),
+        Err(_elapsed) => Err(failed(std::io::ErrorKind::TimedOut)),
+    }
+}
+
+fn errno(error: &annulus::Error) -> Option<Errno> {
+    error.io_error().and_then(std::io::Error::raw_os_error).map(Errno::from_raw_os_error)
+}
+
+/// Whether no descriptor is left, of this process or of the machine.
+fn is_lack(error: &annulus::Error) -> bool {
+    matches!(errno(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// What an error of openat2(2) says about the path.
+fn judge(error: annulus::Error) -> Unavailable {
+    match errno(&error) {
+        Some(Errno::ACCESS | Errno::PERM) => Unavailable::Forbidden,
+        Some(
+            // No such name, or a file where the path wants a directory.
+            Errno::NOENT | Errno::NOTDIR | Errno::ISDIR
+            // Symbolic links in a circle, or out of ROOT (openat2: RESOLVE_BENEATH gives EXDEV).
+            | Errno::LOOP | Errno::XDEV
+            // No file can have a name that long.
+            | Errno::NAMETOOLONG
+            // A socket, or a device without a driver.
+            | Errno::NXIO | Errno::NODEV,
+        ) => Unavailable::NotFound,
+        _ => Unavailable::Unreadable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_cannot_be_read() {
+        let judged = |errno: Errno| judge(annulus::Error::io("opening", errno.into()));
+        for errno in [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV, Errno::NAMETOOLONG, Errno::NXIO]
+        {
+            assert!(matches!(judged(errno), Unavailable::NotFound), "{errno}");
+        }
+        for errno in [Errno::ACCESS, Errno::PERM] {
+            assert!(matches!(judged(errno), Unavailable::Forbidden), "{errno}");
+        }
+        for errno in [Errno::IO, Errno::MFILE, Errno::NFILE] {
+            assert!(matches!(judged(errno), Unavailable::Unreadable(_)), "{errno}");
+        }
+    }
+}

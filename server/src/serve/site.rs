@@ -1,0 +1,175 @@
+//! What the connections of one core share: the directory that is served, and how.
+
+use std::cell::RefCell;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use annulus::fs::Dir;
+use annulus::transfer::Road;
+
+use super::cache::Cache;
+use super::local;
+use super::options::ServeArgs;
+use super::rules::Rules;
+use super::sites::SiteConfig;
+use crate::exit::Failure;
+use crate::http::date::DateCache;
+use crate::http::request::After;
+use crate::http::response::Moment;
+use crate::log::access::AccessLog;
+
+/// How often the name of ROOT is looked up: what is put in its place is served within a second.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What the connections of one core share.
+pub(crate) struct Site {
+    pub(super) args: ServeArgs,
+    pub(super) rules: Rules,
+    root: RefCell<Root>,
+    pub(super) road: Road,
+    dates: RefCell<DateCache>,
+    pub(super) cache: Rc<Cache>,
+    pub(super) access: Rc<AccessLog>,
+    /// Where heads are written, one at a time, before they are copied to where they leave from.
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// All that a listener serves, on one core.
+pub(crate) struct Sites {
+    configs: Vec<SiteConfig>,
+    /// Of each, what it says itself, and then each of its rules.
+    sites: Vec<Vec<Rc<Site>>>,
+}
+
+impl Sites {
+    /// As `configs` have it, on the current core; bulk goes by `road`. The first site that is for a request's host has it, and without one
+    /// that is, the last.
+    ///
+    /// # Errors
+    /// As for [`Site::open`].
+    pub(crate) async fn open(
+        configs: &[SiteConfig],
+        road: Road,
+        access: &Rc<AccessLog>,
+    ) -> Result<Self, Failure> {
+        let mut sites = Vec::new();
+        for config in configs {
+            let mut of_config = Vec::new();
+            for args in config.all_args() {
+                of_config.push(Rc::new(Site::open(args, road, Rc::clone(access)).await?));
+            }
+            sites.push(of_config);
+        }
+        Ok(Sites { configs: configs.to_vec(), sites })
+    }
+
+    /// What answers requests that name no host and no path.
+    pub(crate) fn last(&self) -> &Rc<Site> {
+        self.sites.last().and_then(|of_config| of_config.first()).expect("a listener has a site")
+    }
+
+    /// Whether what a request is for decides what answers it.
+    pub(crate) fn differ(&self) -> bool {
+        self.sites.len() > 1 || self.sites.iter().any(|of_config| of_config.len() > 1)
+    }
+
+    /// What answers a request of `host` for `path`, which is decoded and relative to the root.
+    pub(crate) fn of(&self, host: &[u8], path: &[u8]) -> &Rc<Site> {
+        let at = self.configs.iter().position(|config| config.is_for(host)).unwrap_or(self.configs.len() - 1);
+        let rule = self.configs[at].rule(path).map_or(0, |rule| rule + 1);
+        &self.sites[at][rule]
+    }
+}
+
+/// The directory that ROOT stood for when it was looked up.
+struct Root {
+    dir: Dir,
+    /// Device and inode.
+    identity: (u64, u64),
+    looked: SystemTime,
+}
+
+impl Root {
+    fn of(dir: Dir, looked: SystemTime) -> std::io::Result<Self> {
+        let stat = rustix::fs::fstat(dir.as_fd())?;
+        Ok(Self { dir, identity: (stat.st_dev, stat.st_ino), looked })
+    }
+}
+
+impl Site {
+    /// The files that `args` say, on the current core; bulk goes by `road`.
+    ///
+    /// # Errors
+    /// The directory is not there any more, or cannot be read.
+    pub(crate) async fn open(args: &ServeArgs, road: Road, access: Rc<AccessLog>) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::input(format!("cannot ask for the file system of {}: {error}", args.root.display()))
+        };
+        let root = Root::of(Dir::open(&args.root).await?, SystemTime::now()).map_err(failed)?;
+        let device = local::device(&root.dir).map_err(failed)?;
+        Ok(Site {
+            args: args.clone(),
+            rules: Rules::new(args),
+            root: RefCell::new(root),
+            road,
+            dates: RefCell::default(),
+            cache: Rc::new(Cache::new(device)),
+            access,
+            scratch: RefCell::default(),
+        })
+    }
+
+    /// The directory that is served.
+    pub(super) fn root(&self) -> Dir {
+        self.root.borrow().dir.clone()
+    }
+
+    /// Sees now and then whether ROOT stands for another directory: a symbolic link that was turned, or a directory that was
+    /// made anew. While it stands for none, the one that was there is served.
+    pub(super) async fn follow_root(&self, now: SystemTime) {
+        {
+            let mut root = self.root.borrow_mut();
+            if now.duration_since(root.looked).is_ok_and(|since| since < LOOK) {
+                return;
+            }
+            root.looked = now;
+        }
+        let found = match Dir::open(&self.args.root).await {
+            Ok(dir) => Root::of(dir, now),
+            Err(error) => {
+                tracing::debug!(root = %self.args.root.display(), %error, "the directory to serve is not there");
+                return;
+            }
+        };
+        let Ok(found) = found else { return };
+        if found.identity == self.root.borrow().identity {
+            return;
+        }
+        tracing::info!(root = %self.args.root.display(), "another directory is served from now on");
+        let device = local::device(&found.dir).unwrap_or(None);
+        self.cache.start_over(device);
+        // What was replaced closes its descriptor after the borrow.
+        let before = self.root.replace(found);
+        drop(before);
+    }
+
+    /// Has `write` write something, and `read` read it.
+    pub(super) fn written<T>(&self, write: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(&[u8]) -> T) -> T {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        write(&mut scratch);
+        read(&scratch)
+    }
+
+    /// Has `write` write a head for this moment.
+    pub(super) fn with_moment<T>(&self, after: After, write: impl FnOnce(Moment<'_>) -> T) -> T {
+        write(Moment { dates: &mut self.dates.borrow_mut(), now: SystemTime::now(), after })
+    }
+
+    /// The operator's header lines for an answer about `path` that is no file.
+    pub(super) fn lines(&self, path: &Path) -> String {
+        if self.rules.is_empty() { String::new() } else { self.rules.of(path).lines }
+    }
+}
