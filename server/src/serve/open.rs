@@ -71,7 +71,7 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
     match stat.kind {
         FileKind::Regular => {}
         FileKind::Directory => return Err(Unavailable::Directory),
-        FileKind::Other => return Err(Unavailable::NotFound),
+        _ => return Err(Unavailable::NotFound),
     }
     let content = made_up(site, &file, &stat).await?;
     let size = content.as_ref().map_or(stat.size, |content| content.len() as u64);
