@@ -5,11 +5,7 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-<<<<<<< HEAD
-STEPS=(fmt shellcheck layers clippy msrv doc test unprivileged embed guest deny)
-=======
-STEPS=(fmt shellcheck clippy msrv doc test hostile unprivileged embed guest deny)
->>>>>>> 7d9245c27be35c3ffd8be4857b3e2dc1519746d9
+STEPS=(fmt shellcheck layers clippy msrv doc test hostile unprivileged embed guest deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck numactl util-linux procps jq qemu-system-x86)
 

@@ -19,6 +19,8 @@ pub(crate) enum Signal {
     Show,
     /// SIGUSR2: open the files of the logs anew.
     Reopen,
+    /// SIGHUP: read the configuration anew.
+    Reload,
     /// Whoever gave orders has gone: end at once.
     Gone,
 }
@@ -62,7 +64,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Blocks SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 for this thread and all that it starts. Call it before the first thread.
+    /// Blocks SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 for this thread and all that it starts. Call it before the first thread.
     ///
     /// # Errors
     /// What pthread_sigmask(3) or signalfd(2) say; in practice only a lack of file descriptors.
@@ -72,7 +74,7 @@ impl Signals {
         // the signal numbers are valid constants; a null pointer for the old mask is allowed (sigprocmask(2)).
         let raw = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
                 libc::sigaddset(set.as_mut_ptr(), signal);
             }
             match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) {
@@ -104,6 +106,7 @@ impl Signals {
         Ok(Some(match number as i32 {
             libc::SIGUSR1 => Signal::Show,
             libc::SIGUSR2 => Signal::Reopen,
+            libc::SIGHUP => Signal::Reload,
             _ => Signal::End,
         }))
     }
@@ -133,6 +136,7 @@ pub(crate) mod tests {
             (libc::SIGINT, Signal::End),
             (libc::SIGUSR1, Signal::Show),
             (libc::SIGUSR2, Signal::Reopen),
+            (libc::SIGHUP, Signal::Reload),
             (libc::SIGTERM, Signal::End),
         ] {
             raise(number);

@@ -12,6 +12,7 @@ use crate::exit::Failure;
 use crate::lifecycle::{self, Stage};
 use crate::log;
 use crate::processes::member::Image;
+use crate::service::times::Times;
 use crate::signals::{Orders, Signal};
 use crate::stats;
 
@@ -24,7 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(6);
 enum Phase {
     /// Serving.
     Open,
-    /// A signal came: nothing new is accepted, and what runs may finish until then.
+    /// A signal came: whoever asks is told that new clients are not welcome, and those that come nevertheless are served until then.
+    Leaving(Instant),
+    /// Nothing new is accepted, and what runs may finish until then.
     Closing(Instant),
     /// What still ran has been dropped.
     Cut,
@@ -32,28 +35,48 @@ enum Phase {
     Alone(Instant),
 }
 
+/// What the main thread has to do while the cores serve.
+pub(crate) trait Duties {
+    /// SIGHUP: the configuration may have changed.
+    fn reload(&self);
+
+    /// The cores are about to stop accepting.
+    fn stop_accepting(&self);
+}
+
+/// A runtime at work, and what is known of it.
+pub(crate) struct Supervised<'a> {
+    /// Its cores.
+    pub(crate) plan: &'a CorePlan,
+    /// Where the program's image lies, if it has a node.
+    pub(crate) image: Option<&'a Image>,
+    /// How long the parts of the end may take.
+    pub(crate) times: &'a Times,
+    /// Whether to print the counters at the end.
+    pub(crate) figures: bool,
+    /// What signals ask for.
+    pub(crate) duties: &'a dyn Duties,
+}
+
 /// Waits until all cores have ended.
 ///
-/// The first SIGINT or SIGTERM stops accepting and gives what runs `grace` to finish; the end of the grace or a
-/// second signal cuts it, and so does the end of whoever gives the orders; a core that has not ended [`PATIENCE`] later is left with the
-/// process, by exit code 1. SIGUSR1 prints a summary, counters, stalls and report, with where the
-/// `image` lies; `figures` asks for the counters at the end.
+/// The first SIGINT or SIGTERM says that new clients are not welcome, waits for as long as [`Times::drain_wait`] says, stops accepting and
+/// gives what runs [`Times::grace`] to finish; the end of the grace or a second signal cuts it, and so does the end of whoever gives the
+/// orders, who has waited already; a core that has not ended [`PATIENCE`] later is left with the process, by exit code 1. SIGUSR1 prints
+/// a summary, counters, stalls and report.
 ///
 /// # Errors
 /// The first failure of a core.
 pub(crate) fn supervise(
-    plan: &CorePlan,
+    supervised: &Supervised<'_>,
     running: Running<Failure>,
     orders: Orders,
-    image: Option<&Image>,
-    grace: Duration,
-    figures: bool,
 ) -> Result<(), Failure> {
     let mut phase = Phase::Open;
     let mut orders = Some(orders);
     loop {
         let deadline = match phase {
-            Phase::Closing(deadline) | Phase::Alone(deadline) => Some(deadline),
+            Phase::Leaving(deadline) | Phase::Closing(deadline) | Phase::Alone(deadline) => Some(deadline),
             Phase::Open | Phase::Cut => None,
         };
         let (finished, signalled) = wait(&running, orders.as_ref(), deadline)
@@ -65,12 +88,16 @@ pub(crate) fn supervise(
             match from.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
                 Some(Signal::Show) => {
                     stats::print_summary(&running);
-                    stats::print_counters(plan, &running);
+                    stats::print_counters(supervised.plan, &running);
                     stats::print_stalls(&running);
-                    stats::print_report(&running, image);
+                    stats::print_report(&running, supervised.image);
                 }
                 Some(Signal::Reopen) => log::reopen(),
-                Some(Signal::End) => phase = escalate(phase, &running, grace),
+                Some(Signal::Reload) => supervised.duties.reload(),
+                Some(Signal::End) => {
+                    let waits = matches!(from, Orders::Signals(_));
+                    phase = supervised.asked_to_end(phase, &running, waits);
+                }
                 Some(Signal::Gone) => {
                     running.cut();
                     (phase, orders) = (Phase::Alone(Instant::now() + PATIENCE), None);
@@ -78,42 +105,68 @@ pub(crate) fn supervise(
                 None => {}
             }
         }
-        if let Phase::Closing(deadline) = phase
-            && Instant::now() >= deadline
-        {
-            tracing::info!(?grace, "the grace is over: cutting what still runs");
-            phase = escalate(phase, &running, grace);
-        }
-        if let Phase::Alone(deadline) = phase
-            && Instant::now() >= deadline
-        {
-            tracing::error!(patience = ?PATIENCE, "the starting process has gone, and a core does not end: leaving it");
-            // SAFETY: ends the process and runs nothing of ours. Destructors and exit handlers might wait for that core.
-            unsafe { libc::_exit(1) };
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            phase = supervised.over(phase, &running);
         }
     }
-    if figures {
-        stats::print_counters(plan, &running);
+    if supervised.figures {
+        stats::print_counters(supervised.plan, &running);
         log::tell_counts_at_end();
     }
     running.wait()
 }
 
-/// One step further towards the end.
-fn escalate(phase: Phase, running: &Running<Failure>, grace: Duration) -> Phase {
-    match phase {
-        Phase::Open => {
-            tracing::info!(?grace, "ending: nothing new is accepted, what runs may finish");
-            lifecycle::reach(Stage::Draining);
-            running.stop();
-            // A grace beyond what the clock can say is no limit that anybody would notice.
-            let year = Duration::from_secs(365 * 24 * 3600);
-            Phase::Closing(Instant::now() + grace.min(year))
+impl Supervised<'_> {
+    /// One step further towards the end, because somebody asks. `waits` says whether new clients are served for a while.
+    fn asked_to_end(&self, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
+        match phase {
+            Phase::Open => {
+                let wait = self.times.drain_wait();
+                if !waits || wait.is_zero() {
+                    return self.close(running);
+                }
+                tracing::info!(?wait, "ending: new clients are not welcome, and still served");
+                lifecycle::reach(Stage::Leaving);
+                Phase::Leaving(Instant::now() + wait)
+            }
+            Phase::Leaving(_) => {
+                self.close(running);
+                running.cut();
+                Phase::Cut
+            }
+            Phase::Closing(_) | Phase::Cut | Phase::Alone(_) => {
+                running.cut();
+                Phase::Cut
+            }
         }
-        Phase::Closing(_) | Phase::Cut | Phase::Alone(_) => {
-            running.cut();
-            Phase::Cut
+    }
+
+    /// The time of a phase is over.
+    fn over(&self, phase: Phase, running: &Running<Failure>) -> Phase {
+        match phase {
+            Phase::Leaving(_) => self.close(running),
+            Phase::Closing(_) => {
+                tracing::info!(grace = ?self.times.grace(), "the grace is over: cutting what still runs");
+                running.cut();
+                Phase::Cut
+            }
+            Phase::Alone(_) => {
+                tracing::error!(patience = ?PATIENCE, "the starting process has gone, and a core does not end: leaving it");
+                // SAFETY: ends the process and runs nothing of ours. Destructors and exit handlers might wait for that core.
+                unsafe { libc::_exit(1) };
+            }
+            Phase::Open | Phase::Cut => phase,
         }
+    }
+
+    /// Nothing new is accepted from now on.
+    fn close(&self, running: &Running<Failure>) -> Phase {
+        let grace = self.times.grace();
+        tracing::info!(?grace, "ending: nothing new is accepted, what runs may finish");
+        lifecycle::reach(Stage::Draining);
+        self.duties.stop_accepting();
+        running.stop();
+        Phase::Closing(Instant::now() + grace)
     }
 }
 
@@ -170,7 +223,15 @@ mod tests {
         let running = runtime.start::<_, _, Failure>(stuck).unwrap();
         member.is_ready();
         let orders = Orders::Parent(Arc::new(member));
-        supervise(&plan, running, orders, None, Duration::from_secs(3600), false).unwrap();
+        struct NoDuties;
+        impl Duties for NoDuties {
+            fn reload(&self) {}
+            fn stop_accepting(&self) {}
+        }
+        let times = Times::of(0, 3600);
+        let supervised =
+            Supervised { plan: &plan, image: None, times: &times, figures: false, duties: &NoDuties };
+        supervise(&supervised, running, orders).unwrap();
         unreachable!("its core does not end");
     }
 

@@ -95,7 +95,6 @@ type Reload = Box<dyn Fn() -> Result<String, String> + Send + Sync>;
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
 /// Makes `POST /reload` call this, on the thread of the admin server. The first call decides.
-#[allow(dead_code, reason = "for the reload, which comes next")]
 pub(crate) fn on_reload(reload: Reload) {
     drop(RELOAD.set(reload));
 }

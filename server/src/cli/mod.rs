@@ -18,6 +18,7 @@ use self::start::begin;
 use crate::exit::Failure;
 use crate::options::program::Verbosity;
 use crate::processes::member::{FLAG, MemberArgs};
+use crate::service::reload::Source;
 use crate::{doctor, log, numa_bench, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
@@ -41,6 +42,7 @@ Environment:
 
 Signals:
   SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
+  SIGHUP           read the file of annulus run anew; started by flags, open the logs anew
   SIGUSR1          print counters, stalled cores and placement report on stderr
   SIGUSR2          open the access log anew, after it was moved away
 
@@ -144,12 +146,12 @@ pub(crate) fn run() -> Result<(), Failure> {
     match command {
         Command::Serving(serving) => {
             start_log(verbose)?;
-            begin(serving.configuration(), member)
+            begin(serving.configuration(), None, member)
         }
         Command::Run { file } => {
             let read = file::load(&file)?;
             start_log(verbose.max(read.verbose))?;
-            begin(read.config, member)
+            begin(read.config, Some(Source { file, keys: read.keys }), member)
         }
         Command::Check { file } => file::check(&file),
         Command::Config { serving } => file::print(&matches, &serving.configuration()),

@@ -1,30 +1,36 @@
 //! What is started for a configuration: this process, or one for each node.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
+use annulus::numa::CpuId;
 use annulus::numa::plan::CoreSelection;
 
-use crate::admin::Entrance;
+use crate::admin::{self, Entrance};
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
-use crate::listen::endpoint::{Endpoint, Opened};
+use crate::listen::open::OpenEndpoints;
 use crate::metrics::status::{Gatherer, describe};
 use crate::processes::member::{Member, MemberArgs};
 use crate::processes::parent::End;
 use crate::processes::{Processes, SplitConstraints};
 use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
+use crate::service::reload::{Reloader, Source};
+use crate::service::times::Times;
 use crate::signals::{Orders, Signals};
-use crate::supervise::supervise;
+use crate::supervise::{Duties, Supervised, supervise};
 use crate::{descriptors, filters, log, processes};
 
-/// Serves in this process, or in one for each node.
-pub(super) fn begin(config: Configuration, given: Option<MemberArgs>) -> Result<(), Failure> {
+/// Serves in this process, or in one for each node. `source` is where the configuration can be read anew.
+pub(super) fn begin(
+    config: Configuration,
+    source: Option<Source>,
+    given: Option<MemberArgs>,
+) -> Result<(), Failure> {
     config.check()?;
     if let Some(given) = given {
-        return start(config, Some(&Arc::new(Member::take(given)?)));
+        return start_member(config, &Arc::new(Member::take(given)?));
     }
     let program = &config.program;
     let constraints = SplitConstraints {
@@ -44,71 +50,109 @@ pub(super) fn begin(config: Configuration, given: Option<MemberArgs>) -> Result<
             }
         }
     }
-    start(config, None)
+    start(config, source)
 }
 
-/// Starts the runtime, and waits for its end.
-fn start(config: Configuration, member: Option<&Arc<Member>>) -> Result<(), Failure> {
-    // Before the first thread, so that all of them inherit the mask.
-    let signals = Signals::block()
-        .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
-    let program = config.program.clone();
-    let image = member.map(|member| member.settle(program.cores.placement)).transpose()?;
-    let orders = match member {
-        Some(member) => Orders::Parent(Arc::clone(member)),
-        None => Orders::Signals(signals),
-    };
+/// What is done before the first core, whoever gives the orders.
+fn prepare(config: &Configuration) -> Result<(), Failure> {
     filters::must_let_through()?;
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
     log::begin().map_err(|error| Failure::failed("cannot start the thread of the log", error))?;
-    program.log.open().map_err(Failure::input)?;
-    let cores = member
-        .map_or_else(|| program.cores.cores.clone(), |member| CoreSelection::List(member.cores().clone()));
-    // Where several processes serve, operators ask the first.
-    let address = program.admin.admin.as_ref().filter(|_| member.is_none());
-    let entrance = address.map(Entrance::open).transpose().map_err(Failure::input)?;
-    let runtime = program.runtime(cores).build()?;
+    config.program.log.open().map_err(Failure::input)
+}
+
+fn block_signals() -> Result<Signals, Failure> {
+    Signals::block().map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))
+}
+
+/// Serves with all cores in this process, and waits for their end.
+fn start(config: Configuration, source: Option<Source>) -> Result<(), Failure> {
+    // Before the first thread, so that all of them inherit the mask.
+    let signals = block_signals()?;
+    prepare(&config)?;
+    let program = config.program.clone();
+    let entrance = program.admin.admin.as_ref().map(Entrance::open).transpose().map_err(Failure::input)?;
+    let runtime = program.runtime(program.cores.cores.clone()).build()?;
     let plan = runtime.plan().clone();
-    let cpus: Vec<_> = plan.cores().iter().map(|core| core.cpu).collect();
-    let config = Arc::new(config);
-    // The files of Unix sockets are there for as long as this.
-    let mut lines = Vec::new();
-    let (start, _opened) = match member {
-        Some(member) => (of_member(config, member), Vec::new()),
-        None => {
-            let mut opened = config.open(&cpus)?;
-            lines = config.lines(&opened);
-            let said = lines.iter().cloned().chain(entrance.as_ref().map(Entrance::line)).collect();
-            (of_opened(config, &mut opened, said), opened)
-        }
-    };
+    let cpus: Vec<CpuId> = plan.cores().iter().map(|core| core.cpu).collect();
+    let mut open = OpenEndpoints::default();
+    let mut planned = open.plan(&config.endpoints(), &cpus)?;
+    let lines = config.lines(&planned.shown);
+    describe(lines.clone(), program.ring.road.to_string());
+    let admin_line = entrance.as_ref().map(Entrance::line);
+    let generation = Generation { config, ids: planned.ids.clone(), new: planned.take() };
+    // Nothing was open, so nothing is closed.
+    open.commit(planned);
+    let start = Start::new(Arc::new(generation), move || {
+        lifecycle::reach(Stage::Ready);
+        lines.iter().chain(&admin_line).for_each(|line| say(line));
+    });
     let start = Arc::new(start);
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
-    describe(lines, program.ring.road.to_string());
+    let times = Arc::new(Times::new(&program));
+    let open = Arc::new(Mutex::new(open));
     let gatherer = Gatherer::new(running.observer());
     let _admin = entrance
         .map(|entrance| entrance.answer(Box::new(gatherer)))
         .transpose()
         .map_err(|error| Failure::failed("cannot start the thread of the admin server", error))?;
-    supervise(&plan, running, orders, image.as_ref(), Duration::from_secs(program.grace), program.stats)
+    let reloader = Reloader::new(source, running.handle(), cpus, open, Arc::clone(&times));
+    let by_order = Arc::clone(&reloader);
+    admin::on_reload(Box::new(move || {
+        by_order.start();
+        Ok("reading anew; what comes of it is told on standard error".to_owned())
+    }));
+    let duties = OfOne(reloader);
+    let supervised =
+        Supervised { plan: &plan, image: None, times: &times, figures: program.stats, duties: &duties };
+    supervise(&supervised, running, Orders::Signals(signals))
 }
 
-/// With the sockets that the starting process has given.
-fn of_member(config: Arc<Configuration>, member: &Arc<Member>) -> Start {
-    let mut given = member.endpoints();
-    let of = |keys: Vec<_>| given.by_ref().take(keys.len()).collect();
-    let endpoints = config.endpoints().into_iter().map(of).collect();
-    let member = Arc::clone(member);
-    Start::new(Generation { config, endpoints }, move || member.is_ready())
+/// The duties of a process that serves with all cores.
+struct OfOne(Arc<Reloader>);
+
+impl Duties for OfOne {
+    fn reload(&self) {
+        self.0.start();
+    }
+
+    fn stop_accepting(&self) {
+        self.0.close();
+    }
 }
 
-/// With sockets that this process has opened, and `lines` to say when all listen.
-fn of_opened(config: Arc<Configuration>, opened: &mut [Vec<Opened>], lines: Vec<String>) -> Start {
-    let endpoint = |opened: &mut Opened| Arc::new(Endpoint::new(std::mem::take(&mut opened.sockets), false));
-    let endpoints = opened.iter_mut().map(|of| of.iter_mut().map(endpoint).collect()).collect();
-    Start::new(Generation { config, endpoints }, move || {
-        lifecycle::reach(Stage::Ready);
-        lines.iter().for_each(|line| say(line));
-    })
+/// Serves with the cores of one node, for the process that has started this one.
+fn start_member(config: Configuration, member: &Arc<Member>) -> Result<(), Failure> {
+    // They are the parent's: those that come here as well are blocked and left.
+    let _signals = block_signals()?;
+    let program = config.program.clone();
+    // Before the first thread.
+    let image = member.settle(program.cores.placement)?;
+    prepare(&config)?;
+    let runtime = program.runtime(CoreSelection::List(member.cores().clone())).build()?;
+    let plan = runtime.plan().clone();
+    let generation = member.first_generation(config);
+    let parent = Arc::clone(member);
+    let start = Arc::new(Start::new(Arc::new(generation), move || parent.is_ready()));
+    let running = runtime.start(move || on_core(Arc::clone(&start)))?;
+    let times = Times::new(&program);
+    let duties = OfMember;
+    let supervised = Supervised {
+        plan: &plan,
+        image: Some(&image),
+        times: &times,
+        figures: program.stats,
+        duties: &duties,
+    };
+    supervise(&supervised, running, Orders::Parent(Arc::clone(member)))
+}
+
+/// The duties of a member.
+struct OfMember;
+
+impl Duties for OfMember {
+    fn reload(&self) {}
+
+    fn stop_accepting(&self) {}
 }

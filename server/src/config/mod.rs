@@ -14,11 +14,9 @@ pub(crate) mod write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use annulus::numa::CpuId;
-
 use crate::exit::Failure;
 use crate::listen::address::{ListenAddress, Place};
-use crate::listen::endpoint::{EndpointKey, Opened};
+use crate::listen::endpoint::EndpointKey;
 use crate::options::listener::ListenerArgs;
 use crate::options::program::{ProgramArgs, Steer};
 use crate::proxy::options::ProxyArgs;
@@ -93,21 +91,12 @@ impl Configuration {
         Ok(())
     }
 
-    /// Opens all that it listens on, for the cores on `cpus`.
-    ///
-    /// # Errors
-    /// Why the first of them cannot be listened on.
-    pub(crate) fn open(&self, cpus: &[CpuId]) -> Result<Vec<Vec<Opened>>, Failure> {
-        let open = |keys: Vec<EndpointKey>| keys.iter().map(|key| key.open(cpus)).collect();
-        self.endpoints().into_iter().map(open).collect()
-    }
-
-    /// The lines that say that it listens, in the order given.
-    pub(crate) fn lines(&self, opened: &[Vec<Opened>]) -> Vec<String> {
-        let of = |(listener, opened): (&Listener, &Vec<Opened>)| -> Vec<String> {
-            opened.iter().map(|opened| listener.line(&opened.shown)).collect()
+    /// The lines that say that it listens where `shown` says, in the order given.
+    pub(crate) fn lines(&self, shown: &[Vec<String>]) -> Vec<String> {
+        let of = |(listener, shown): (&Listener, &Vec<String>)| -> Vec<String> {
+            shown.iter().map(|shown| listener.line(shown)).collect()
         };
-        self.listeners.iter().zip(opened).flat_map(of).collect()
+        self.listeners.iter().zip(shown).flat_map(of).collect()
     }
 
     /// Of each listener, the endpoints to open, in the order given.

@@ -58,6 +58,38 @@ pub(crate) struct Read {
     pub(crate) config: Configuration,
     /// How much the log says.
     pub(crate) verbose: u8,
+    /// What it says of the program.
+    pub(crate) keys: ProgramKeys,
+}
+
+/// The keys that hold for the program, as they are written.
+#[derive(Debug, Default)]
+pub(crate) struct ProgramKeys(Vec<(String, Vec<String>)>);
+
+/// Those that a reload changes; all others take a restart.
+const RELOADED: [&str; 3] = ["grace", "drain-wait", "road"];
+
+impl ProgramKeys {
+    fn of(entries: &[Entry]) -> Self {
+        let key = |entry: &Entry| {
+            (entry.key.clone(), entry.values.iter().map(|value| value.text.clone()).collect())
+        };
+        ProgramKeys(entries.iter().map(key).collect())
+    }
+
+    /// The names of those that are others in `now` and that a reload does not change.
+    pub(crate) fn changed(&self, now: &Self) -> Vec<String> {
+        let missing = |a: &Self, b: &Self| -> Vec<String> {
+            let is_missing =
+                |key: &&(String, Vec<String>)| !b.0.contains(key) && !RELOADED.contains(&key.0.as_str());
+            a.0.iter().filter(is_missing).map(|(key, _)| format!("`{key}`")).collect()
+        };
+        let mut names = missing(self, now);
+        names.extend(missing(now, self));
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 /// Reads the text of a file. Names are looked up, directories looked at.
@@ -69,6 +101,7 @@ pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
     let mut faults = Vec::new();
     let top = Table { content: document.get_ref(), span: 0..0 };
     let head = entries(&top, Place::Program, &["listener"], &mut faults);
+    let keys = ProgramKeys::of(&head.all);
     let head: Option<Head> = parsed(&DEFINED.program, &head, &top.span, &mut faults);
     let mut listeners = Vec::new();
     match top.get("listener").map(|item| item.tables("listener")) {
@@ -88,7 +121,7 @@ pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
         Some(head) if faults.is_empty() => {
             let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
             let config = Configuration { program: head.program, listeners };
-            Ok(Read { config, verbose: head.verbosity.verbose })
+            Ok(Read { config, verbose: head.verbosity.verbose, keys })
         }
         _ => Err(faults),
     }

@@ -36,7 +36,6 @@ pub(crate) struct Closing {
 
 impl Closing {
     /// Sets it, for good.
-    #[allow(dead_code, reason = "for the reload, which comes next")]
     pub(crate) fn set(&self) {
         self.is_set.set(true);
         let waiting = self.waiting.borrow_mut().take();

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Mutex, PoisonError};
 
 use annulus::net::{ListenOptions, TcpListener, UnixListener, UnixSocket, listening_sockets};
@@ -30,19 +31,37 @@ pub(crate) struct EndpointKey {
     pub(crate) steer_by_cpu: bool,
 }
 
-/// An endpoint, as the process that opened it keeps it. Dropped, a Unix socket's file is taken away; connections are accepted for as long as
-/// a core has its socket.
+/// Tells an endpoint from all others that the program has or had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EndpointId(pub(crate) u64);
+
+/// An endpoint that was just opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
     /// The address with the real port, or `unix:PATH`.
     pub(crate) shown: String,
     /// A socket for each core.
     pub(crate) sockets: Vec<OwnedFd>,
-    /// Held until it is closed for good.
-    _file: Option<UnixSocket>,
+    /// Dropped, it takes the file of a Unix socket away; connections are accepted for as long as a core has a socket.
+    pub(crate) file: Option<UnixSocket>,
 }
 
 impl EndpointKey {
+    /// Whether the sockets of `other` are those of this one: what they were given besides can be left or changed.
+    pub(crate) fn is_at(&self, other: &EndpointKey) -> bool {
+        self.address.place() == other.address.place() && self.only_v6 == other.only_v6
+    }
+
+    /// Gives the file of a Unix socket its permissions anew.
+    pub(crate) fn set_mode(&self) {
+        if let (Place::Unix(path), Some(mode)) = (self.address.place(), self.mode)
+            && !path.starts_with('@')
+            && let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        {
+            tracing::warn!(path, %error, "the permissions of a socket's file stay as they are");
+        }
+    }
+
     /// Opens it for the cores on `cpus`.
     ///
     /// # Errors
@@ -56,7 +75,7 @@ impl EndpointKey {
             let clones = cpus.iter().map(|_| socket.try_clone()).collect::<Result<_, _>>();
             let sockets =
                 clones.map_err(|error| Failure::failed("cannot duplicate a listening socket", error))?;
-            return Ok(Opened { shown: self.address.to_string(), sockets, _file: Some(socket) });
+            return Ok(Opened { shown: self.address.to_string(), sockets, file: Some(socket) });
         }
         let candidates = self.address.place().candidates();
         let (last, others) = candidates.split_last().expect("an address that is no path has candidates");
@@ -67,7 +86,7 @@ impl EndpointKey {
             });
         let sockets = opened.unwrap_or_else(|| listening_sockets(*last, &options, cpus))?;
         let shown = sockets.first().map(bound).transpose()?.unwrap_or(*last).to_string();
-        Ok(Opened { shown, sockets, _file: None })
+        Ok(Opened { shown, sockets, file: None })
     }
 }
 

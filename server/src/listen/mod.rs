@@ -7,3 +7,4 @@ pub(crate) mod address;
 pub(crate) mod client;
 pub(crate) mod connection_count;
 pub(crate) mod endpoint;
+pub(crate) mod open;

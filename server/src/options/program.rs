@@ -17,9 +17,13 @@ use crate::processes::Processes;
 /// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those of rings, have a heading each.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ProgramArgs {
-    /// How long connections may go on after SIGINT or SIGTERM, in seconds
+    /// How long connections may go on when nothing new is accepted any more, after SIGINT or SIGTERM, in seconds
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     pub(crate) grace: u64,
+
+    /// How long new clients are still served after SIGINT or SIGTERM, in seconds, while /readyz says that none are to be sent
+    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    pub(crate) drain_wait: u64,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,

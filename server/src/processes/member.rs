@@ -1,6 +1,6 @@
 //! The process of one node: what the one that started it has given it, and what it hears from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,8 +18,10 @@ use annulus::numa::{CpuSet, NodeId};
 use rustix::net::sockopt::socket_acceptconn;
 
 use super::ProcessShare;
+use crate::config::Configuration;
 use crate::exit::{Failure, Kind, speak_as};
-use crate::listen::endpoint::Endpoint;
+use crate::listen::endpoint::{Endpoint, EndpointId};
+use crate::service::generation::Generation;
 use crate::signals::Signal;
 
 /// The flag that makes a process a member; what it says is [`MemberArgs`].
@@ -127,15 +129,21 @@ impl Member {
         &self.cores
     }
 
-    /// The endpoints that it was given, once: all of one listener after all of another.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Arc<Endpoint>> {
+    /// What it serves at first, with the sockets that it was given: all of one endpoint after all of another.
+    pub(crate) fn first_generation(&self, config: Configuration) -> Generation {
         let mut sockets = std::mem::take(&mut *self.sockets.lock().unwrap_or_else(PoisonError::into_inner));
-        let cores = self.cores.len();
-        std::iter::from_fn(move || {
-            let later = sockets.split_off(sockets.len().min(cores));
-            let own = std::mem::replace(&mut sockets, later);
-            (!own.is_empty()).then(|| Arc::new(Endpoint::new(own, false)))
-        })
+        let (mut ids, mut new) = (Vec::new(), HashMap::new());
+        for keys in config.endpoints() {
+            let of_key = |_| {
+                let later = sockets.split_off(sockets.len().min(self.cores.len()));
+                let own = std::mem::replace(&mut sockets, later);
+                let id = EndpointId(new.len() as u64);
+                new.insert(id, Arc::new(Endpoint::new(own, false)));
+                id
+            };
+            ids.push(keys.into_iter().map(of_key).collect());
+        }
+        Generation { config, ids, new }
     }
 
     /// Tells the parent that every core listens.

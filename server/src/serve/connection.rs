@@ -119,7 +119,8 @@ async fn serve_requests<F: Family>(
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
-                let after = if annulus::cores::is_stopping() { After::Close } else { request.after };
+                let is_last = annulus::cores::is_stopping() || sites.is_superseded();
+                let after = if is_last { After::Close } else { request.after };
                 let answered = respond::answer(client, site, &request, after).await;
                 note(client, site, &inbox, Some(request.method), began);
                 answered?;

@@ -1,6 +1,6 @@
 //! What the connections of one core share: the directory that is served, and how.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -41,6 +41,7 @@ pub(crate) struct Sites {
     configs: Vec<SiteConfig>,
     /// Of each, what it says itself, and then each of its rules.
     sites: Vec<Vec<Rc<Site>>>,
+    is_superseded: Cell<bool>,
 }
 
 impl Sites {
@@ -62,7 +63,17 @@ impl Sites {
             }
             sites.push(of_config);
         }
-        Ok(Sites { configs: configs.to_vec(), sites })
+        Ok(Sites { configs: configs.to_vec(), sites, is_superseded: Cell::new(false) })
+    }
+
+    /// A newer configuration is in force: connections are closed after the request that they are at.
+    pub(crate) fn supersede(&self) {
+        self.is_superseded.set(true);
+    }
+
+    /// Whether a newer configuration is in force.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.is_superseded.get()
     }
 
     /// What answers requests that name no host and no path.

@@ -1,15 +1,18 @@
 //! One state of the configuration, with the sockets that belong to it: what the cores of this process serve.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::Configuration;
-use crate::listen::endpoint::Endpoint;
+use crate::listen::endpoint::{Endpoint, EndpointId};
 
 /// A configuration, and of each of its listeners the endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Generation {
     /// What to do.
-    pub(crate) config: Arc<Configuration>,
+    pub(crate) config: Configuration,
     /// Of each listener, what it accepts from, in the order given.
-    pub(crate) endpoints: Vec<Vec<Arc<Endpoint>>>,
+    pub(crate) ids: Vec<Vec<EndpointId>>,
+    /// The sockets of those that no core has yet.
+    pub(crate) new: HashMap<EndpointId, Arc<Endpoint>>,
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod generation;
 pub(crate) mod on_core;
+pub(crate) mod reload;
+pub(crate) mod times;
 
 use std::rc::Rc;
 
@@ -41,6 +43,15 @@ impl Service {
             }
             ServiceConfig::Relay(args) => Service::Relay(Rc::new(proxy::Relay::new(args, road, access))),
         })
+    }
+
+    /// Another one has taken its place for new connections: those that it has shall not stay for ever.
+    pub(crate) fn supersede(&self) {
+        match self {
+            Service::Files(sites) => sites.supersede(),
+            // A relayed connection is its two ends' own.
+            Service::Relay(_) => {}
+        }
     }
 
     /// Serves a connection to its end, as a task of this core.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
@@ -16,13 +16,13 @@ use crate::descriptors;
 use crate::exit::{Failure, Kind};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::connection_count::ConnectionCount;
-use crate::listen::endpoint::{AnyListener, Endpoint};
+use crate::listen::endpoint::{AnyListener, Endpoint, EndpointId};
 use crate::log::access::AccessLog;
 use crate::{log, metrics};
 
 /// What the cores of a process have in common when they start.
 pub(crate) struct Start {
-    generation: Generation,
+    generation: Arc<Generation>,
     /// How many cores listen already.
     listening: AtomicUsize,
     /// Called once every core accepts from every listener.
@@ -31,15 +31,17 @@ pub(crate) struct Start {
 
 impl Start {
     /// With `generation`; `when_all_listen` is called on a core.
-    pub(crate) fn new(generation: Generation, when_all_listen: impl Fn() + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        generation: Arc<Generation>,
+        when_all_listen: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         Start { generation, listening: AtomicUsize::new(0), when_all_listen: Box::new(when_all_listen) }
     }
 }
 
 /// A listener's place on this core.
 struct Entrance {
-    #[allow(dead_code, reason = "for the reload, which comes next")]
-    endpoint: Arc<Endpoint>,
+    id: EndpointId,
     /// What is done with the next connection.
     service: RefCell<Rc<Service>>,
     closing: Closing,
@@ -51,6 +53,19 @@ struct CoreState {
     entrances: RefCell<Vec<Rc<Entrance>>>,
     connections: Rc<ConnectionCount>,
     accepting: Rc<Accepting>,
+    /// A generation that is ready to be gone over to.
+    prepared: RefCell<Option<Prepared>>,
+}
+
+/// A generation with its services, of which no connection has been served yet.
+struct Prepared {
+    generation: Arc<Generation>,
+    services: Vec<Rc<Service>>,
+}
+
+thread_local! {
+    /// What this thread's core has open. The root task keeps it.
+    static CURRENT: RefCell<Weak<CoreState>> = const { RefCell::new(Weak::new()) };
 }
 
 /// The root task of one core.
@@ -65,8 +80,11 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
         entrances: RefCell::default(),
         connections: Rc::default(),
         accepting: Rc::default(),
+        prepared: RefCell::default(),
     });
-    state.apply(&start.generation).await?;
+    CURRENT.with(|current| current.replace(Rc::downgrade(&state)));
+    state.prepare(Arc::clone(&start.generation)).await?;
+    state.commit()?;
     if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::cores::count() {
         descriptors::must_do_for_clients(annulus::cores::count())?;
         (start.when_all_listen)();
@@ -76,31 +94,90 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     Ok(())
 }
 
+impl Entrance {
+    /// Has `service` serve new connections from now on.
+    fn serve_by(&self, service: Rc<Service>) {
+        let before = self.service.replace(service);
+        before.supersede();
+    }
+}
+
+/// Makes ready to go over to `generation`, on the current core.
+///
+/// # Errors
+/// What a service of it needs and cannot have: nothing has changed.
+pub(crate) async fn prepare(generation: Arc<Generation>) -> Result<(), Failure> {
+    current()?.prepare(generation).await
+}
+
+/// Goes over to what was prepared, on the current core.
+///
+/// # Errors
+/// A new listener cannot be opened. All else is in force.
+pub(crate) fn commit() -> Result<(), Failure> {
+    current()?.commit()
+}
+
+/// Forgets what was prepared, on the current core.
+pub(crate) fn abandon() {
+    if let Ok(state) = current() {
+        drop(state.prepared.take());
+    }
+}
+
+fn current() -> Result<Rc<CoreState>, Failure> {
+    let state = CURRENT.with(|current| current.borrow().upgrade());
+    state.ok_or_else(|| Failure::new(Kind::Failed, "the core has come to its end"))
+}
+
 impl CoreState {
-    /// Makes the services of a generation, and then opens what it listens on.
-    async fn apply(self: &Rc<Self>, generation: &Generation) -> Result<(), Failure> {
+    /// Makes the services of a generation.
+    async fn prepare(&self, generation: Arc<Generation>) -> Result<(), Failure> {
         let road = generation.config.program.ring.road;
         let mut services = Vec::new();
         for listener in &generation.config.listeners {
             services.push(Rc::new(Service::new(&listener.service, road, &self.access).await?));
         }
-        for (service, endpoints) in services.into_iter().zip(&generation.endpoints) {
-            for endpoint in endpoints {
-                self.open(endpoint, &service)?;
-            }
-        }
+        drop(self.prepared.replace(Some(Prepared { generation, services })));
         Ok(())
     }
 
+    /// Goes over to the generation that was prepared: new connections of listeners that stay are served by it, new listeners are opened, those
+    /// that have gone are closed, and what the kernel had accepted for them is served as before.
+    fn commit(self: &Rc<Self>) -> Result<(), Failure> {
+        let Some(Prepared { generation, services }) = self.prepared.take() else { return Ok(()) };
+        let mut result = Ok(());
+        for (service, ids) in services.into_iter().zip(&generation.ids) {
+            for id in ids {
+                if let Some(entrance) = self.entrance(*id) {
+                    entrance.serve_by(Rc::clone(&service));
+                } else if let Some(endpoint) = generation.new.get(id) {
+                    result = result.and(self.open(*id, endpoint, &service));
+                }
+            }
+        }
+        let gone = |entrance: &&Rc<Entrance>| !generation.ids.iter().flatten().any(|id| *id == entrance.id);
+        let gone: Vec<Rc<Entrance>> = self.entrances.borrow().iter().filter(gone).cloned().collect();
+        gone.iter().for_each(|entrance| entrance.closing.set());
+        result
+    }
+
+    fn entrance(&self, id: EndpointId) -> Option<Rc<Entrance>> {
+        self.entrances.borrow().iter().find(|entrance| entrance.id == id).cloned()
+    }
+
     /// Accepts from an endpoint from now on.
-    fn open(self: &Rc<Self>, endpoint: &Arc<Endpoint>, service: &Rc<Service>) -> Result<(), Failure> {
-        let entrance = Rc::new(Entrance {
-            endpoint: Arc::clone(endpoint),
-            service: RefCell::new(Rc::clone(service)),
-            closing: Closing::default(),
-        });
+    fn open(
+        self: &Rc<Self>,
+        id: EndpointId,
+        endpoint: &Endpoint,
+        service: &Rc<Service>,
+    ) -> Result<(), Failure> {
+        let service = RefCell::new(Rc::clone(service));
+        let entrance = Rc::new(Entrance { id, service, closing: Closing::default() });
+        let listener = endpoint.listener()?;
         self.entrances.borrow_mut().push(Rc::clone(&entrance));
-        match endpoint.listener()? {
+        match listener {
             AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
             AnyListener::Unix(listener) => self.spawn_accepting(listener, entrance),
         }

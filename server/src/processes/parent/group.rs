@@ -102,7 +102,7 @@ impl ProcessGroup {
                     }
                     self.tell(SHOW);
                 }
-                Some(Signal::Reopen) => self.tell(REOPEN),
+                Some(Signal::Reopen | Signal::Reload) => self.tell(REOPEN),
                 Some(Signal::End | Signal::Gone) => self.end(),
                 None => {}
             }

@@ -7,6 +7,7 @@ mod group;
 mod process;
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 
 use annulus::numa::thread::{InheritedPolicy, inherited_policy};
 
@@ -15,6 +16,7 @@ use super::ProcessShare;
 use crate::config::{Configuration, ServiceConfig};
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
+use crate::listen::open::OpenEndpoints;
 use crate::signals::Signals;
 use crate::{descriptors, log};
 
@@ -42,16 +44,19 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configur
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     descriptors::raise_limit();
     let cpus: Vec<_> = shares.iter().flat_map(|share| share.cores.iter().copied()).collect();
-    let mut opened = config.open(&cpus)?;
-    let lines = config.lines(&opened);
+    let mut open = OpenEndpoints::default();
+    let mut planned = open.plan(&config.endpoints(), &cpus)?;
+    let lines = config.lines(&planned.shown);
+    let mut sockets: Vec<Vec<OwnedFd>> =
+        std::mem::take(&mut planned.sockets).into_iter().map(|(_, sockets)| sockets).collect();
+    open.commit(planned);
     let mut waiting = Vec::new();
     for share in shares {
-        let mut sockets = Vec::new();
-        for endpoint in opened.iter_mut().flatten() {
-            let later = endpoint.sockets.split_off(share.cores.len());
-            sockets.extend(std::mem::replace(&mut endpoint.sockets, later));
-        }
-        waiting.push((share, sockets));
+        let of_share = |sockets: &mut Vec<OwnedFd>| {
+            let later = sockets.split_off(share.cores.len());
+            std::mem::replace(sockets, later)
+        };
+        waiting.push((share, sockets.iter_mut().flat_map(of_share).collect()));
     }
     let words = words(std::env::args_os(), config);
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);

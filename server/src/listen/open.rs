@@ -1,0 +1,106 @@
+//! What is listened on: kept by the process that was started, which opens and closes for all cores.
+//!
+//! A change of the configuration keeps the endpoints that are in both, with their sockets and what waits in them; opens what is new
+//! before anything changes; and closes what has gone.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use annulus::net::UnixSocket;
+use annulus::numa::CpuId;
+
+use super::endpoint::{Endpoint, EndpointId, EndpointKey, Opened};
+use crate::exit::Failure;
+
+/// All endpoints that are open.
+#[derive(Debug, Default)]
+pub(crate) struct OpenEndpoints {
+    open: Vec<Held>,
+    /// The id of the next one.
+    next: u64,
+}
+
+/// One that is open.
+#[derive(Debug, Clone)]
+struct Held {
+    id: EndpointId,
+    key: EndpointKey,
+    shown: String,
+    /// Dropped, it takes the file of a Unix socket away.
+    file: Option<Arc<UnixSocket>>,
+}
+
+/// What is to be listened on next. Dropped, nothing has changed and what was opened for it is closed.
+#[derive(Debug)]
+pub(crate) struct NextEndpoints {
+    /// Of each listener, the endpoints in the order given.
+    pub(crate) ids: Vec<Vec<EndpointId>>,
+    /// The sockets of those that were opened for it, one for each core.
+    pub(crate) sockets: Vec<(EndpointId, Vec<OwnedFd>)>,
+    /// Of each listener, where it listens.
+    pub(crate) shown: Vec<Vec<String>>,
+    /// Which of them are new, by listener and place.
+    pub(crate) new: Vec<(usize, String)>,
+    all: Vec<Held>,
+    next: u64,
+}
+
+impl OpenEndpoints {
+    /// Keeps what is in `keys`, of each listener, and opens the rest for the cores on `cpus`.
+    ///
+    /// # Errors
+    /// Why an address cannot be listened on: nothing has changed.
+    pub(crate) fn plan(&self, keys: &[Vec<EndpointKey>], cpus: &[CpuId]) -> Result<NextEndpoints, Failure> {
+        let mut left: Vec<&Held> = self.open.iter().collect();
+        let (mut ids, mut sockets, mut shown, mut new, mut all) = (vec![], vec![], vec![], vec![], vec![]);
+        let mut next = self.next;
+        for (listener, keys) in keys.iter().enumerate() {
+            let (mut of_listener, mut shown_of_listener) = (Vec::new(), Vec::new());
+            for key in keys {
+                let kept = left.iter().position(|held| held.key.is_at(key)).map(|at| left.swap_remove(at));
+                let held = match kept {
+                    Some(kept) => Held { key: key.clone(), ..kept.clone() },
+                    None => {
+                        let Opened { shown, sockets: opened, file } = key.open(cpus)?;
+                        let id = EndpointId(next);
+                        next += 1;
+                        sockets.push((id, opened));
+                        new.push((listener, shown.clone()));
+                        Held { id, key: key.clone(), shown, file: file.map(Arc::new) }
+                    }
+                };
+                of_listener.push(held.id);
+                shown_of_listener.push(held.shown.clone());
+                all.push(held);
+            }
+            ids.push(of_listener);
+            shown.push(shown_of_listener);
+        }
+        Ok(NextEndpoints { ids, sockets, shown, new, all, next })
+    }
+
+    /// Goes over to what was planned. Returns where it does not listen any more.
+    pub(crate) fn commit(&mut self, planned: NextEndpoints) -> Vec<String> {
+        let gone = |held: &&Held| planned.all.iter().all(|other| other.id != held.id);
+        let closed = self.open.iter().filter(gone).map(|held| held.shown.clone()).collect();
+        for held in &planned.all {
+            held.key.set_mode();
+        }
+        (self.open, self.next) = (planned.all, planned.next);
+        closed
+    }
+
+    /// Takes the files of Unix sockets away: who comes from now on finds nobody, and does not wait for somebody who does not accept.
+    pub(crate) fn remove_files(&mut self) {
+        self.open.iter_mut().for_each(|held| held.file = None);
+    }
+}
+
+impl NextEndpoints {
+    /// What the cores of this process take of the new sockets: all of them.
+    pub(crate) fn take(&mut self) -> HashMap<EndpointId, Arc<Endpoint>> {
+        let of = |(id, sockets)| (id, Arc::new(Endpoint::new(sockets, false)));
+        std::mem::take(&mut self.sockets).into_iter().map(of).collect()
+    }
+}

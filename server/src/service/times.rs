@@ -1,0 +1,49 @@
+//! How long the parts of the end may take, which a reload may change.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::options::program::ProgramArgs;
+
+/// The times of the end that are in force.
+#[derive(Debug)]
+pub(crate) struct Times {
+    /// In seconds.
+    drain_wait: AtomicU64,
+    /// In seconds.
+    grace: AtomicU64,
+}
+
+impl Times {
+    /// As `program` has them.
+    pub(crate) fn new(program: &ProgramArgs) -> Self {
+        Times::of(program.drain_wait, program.grace)
+    }
+
+    /// So many seconds.
+    pub(crate) fn of(drain_wait: u64, grace: u64) -> Self {
+        Times { drain_wait: AtomicU64::new(drain_wait), grace: AtomicU64::new(grace) }
+    }
+
+    /// As `program` has them, from now on.
+    pub(crate) fn set(&self, program: &ProgramArgs) {
+        self.drain_wait.store(program.drain_wait, Ordering::Relaxed);
+        self.grace.store(program.grace, Ordering::Relaxed);
+    }
+
+    /// How long new clients are still served after the program has said that it is to get none.
+    pub(crate) fn drain_wait(&self) -> Duration {
+        bounded(self.drain_wait.load(Ordering::Relaxed))
+    }
+
+    /// How long connections may go on when nothing new is accepted.
+    pub(crate) fn grace(&self) -> Duration {
+        bounded(self.grace.load(Ordering::Relaxed))
+    }
+}
+
+/// More than the clock can say is no limit that anybody would notice.
+fn bounded(seconds: u64) -> Duration {
+    const YEAR: u64 = 365 * 24 * 3600;
+    Duration::from_secs(seconds.min(YEAR))
+}
