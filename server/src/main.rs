@@ -12,6 +12,7 @@ mod filters;
 mod first_of;
 mod http;
 mod lifecycle;
+mod limits;
 mod lingering_close;
 mod listen;
 mod log;

@@ -81,11 +81,16 @@ impl Configuration {
     /// [`crate::exit::Kind::Input`], with the remedy.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         for listener in &self.listeners {
-            if let ServiceConfig::Files(sites) = &listener.service {
-                sites
+            match &listener.service {
+                ServiceConfig::Files(sites) => sites
                     .iter()
                     .flat_map(SiteConfig::all_args)
-                    .try_for_each(|args| serve::check_root(&args.root))?;
+                    .try_for_each(|args| serve::check_root(&args.root))?,
+                ServiceConfig::Relay(relay) => {
+                    let addresses = listener.addresses();
+                    let listens = addresses.iter().flat_map(|address| address.place().candidates());
+                    relay.check(&listens.collect::<Vec<_>>()).map_err(Failure::input)?;
+                }
             }
         }
         Ok(())

@@ -12,8 +12,10 @@ use annulus::transfer::Road;
 
 use crate::config::ServiceConfig;
 use crate::exit::Failure;
+use crate::limits::Place;
 use crate::listen::client::Client;
 use crate::listen::connection_count::ConnectionGuard;
+use crate::listen::endpoint::AnyListener;
 use crate::log::access::AccessLog;
 use crate::metrics::{self, OpenConnection};
 use crate::{proxy, serve};
@@ -45,6 +47,14 @@ impl Service {
         })
     }
 
+    /// What the listening socket is to have, for its connections to have it too.
+    pub(crate) fn prepare(&self, listener: &AnyListener) -> Result<(), Failure> {
+        match (self, listener) {
+            (Service::Relay(relay), AnyListener::Tcp(listener)) => relay.prepare(listener),
+            _ => Ok(()),
+        }
+    }
+
     /// Another one has taken its place for new connections: those that it has shall not stay for ever.
     pub(crate) fn supersede(&self) {
         match self {
@@ -55,7 +65,7 @@ impl Service {
     }
 
     /// Serves a connection to its end, as a task of this core.
-    pub(crate) fn serve<F: Family>(&self, stream: Connection<F>, guard: ConnectionGuard) {
+    pub(crate) fn serve<F: Family>(&self, stream: Connection<F>, guard: (ConnectionGuard, Place)) {
         let client = Client::new(stream);
         // A task for each kind, so that each connection has the memory of its own kind only.
         match self {
@@ -71,7 +81,7 @@ impl Service {
     }
 }
 
-fn spawn(serving: impl Future<Output = ()> + 'static, guard: (ConnectionGuard, OpenConnection)) {
+fn spawn(serving: impl Future<Output = ()> + 'static, guard: ((ConnectionGuard, Place), OpenConnection)) {
     annulus::spawn(async move {
         serving.await;
         drop(guard);
