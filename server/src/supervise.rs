@@ -66,7 +66,7 @@ pub(crate) struct Supervised<'a> {
 /// The first SIGINT or SIGTERM says that new clients are not welcome, waits for as long as [`Times::drain_wait`] says, stops accepting and
 /// gives what runs [`Times::grace`] to finish; the end of the grace or a second signal cuts it, and so does the end of whoever gives the
 /// orders, who has waited already; a core that has not ended [`PATIENCE`] later is left with the process, by exit code 1. SIGUSR1 prints
-/// counters, stalls and report.
+/// a summary, counters, stalls and report.
 ///
 /// # Errors
 /// The first failure of a core.
@@ -90,6 +90,7 @@ pub(crate) fn supervise(
         if signalled && let Some(from) = &orders {
             match from.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
                 Some(Order::Signal(Signal::Show)) => {
+                    stats::print_summary(&running);
                     stats::print_counters(supervised.plan, &running);
                     stats::print_stalls(&running);
                     stats::print_report(&running, supervised.image);

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use annulus::numa::CpuId;
 use annulus::numa::plan::CoreSelection;
 
+use crate::admin::{self, Entrance};
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
+use crate::metrics::status::{Gatherer, describe};
 use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
 use crate::processes::{Processes, SplitConstraints};
@@ -78,24 +80,38 @@ fn start(config: Configuration, source: Option<Source>) -> Result<(), Failure> {
     let signals = block_signals()?;
     prepare(&config)?;
     let program = config.program.clone();
+    let entrance = program.admin.admin.as_ref().map(Entrance::open).transpose().map_err(Failure::input)?;
     let runtime = program.runtime(program.cores.cores.clone()).build()?;
     let plan = runtime.plan().clone();
     let cpus: Vec<CpuId> = plan.cores().iter().map(|core| core.cpu).collect();
     let mut open = OpenEndpoints::default();
     let mut planned = open.plan(&config.endpoints(), &cpus)?;
     let lines = config.lines(&planned.shown);
+    describe(lines.clone(), program.ring.road.to_string());
+    let admin_line = entrance.as_ref().map(Entrance::line);
     let generation = Generation { config, ids: planned.ids.clone(), new: planned.take() };
     // Nothing was open, so nothing is closed.
     open.commit(planned);
     let start = Start::new(Arc::new(generation), move || {
         lifecycle::reach(Stage::Ready);
-        lines.iter().for_each(|line| say(line));
+        lines.iter().chain(&admin_line).for_each(|line| say(line));
     });
     let start = Arc::new(start);
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     let times = Arc::new(Times::new(&program));
     let open = Arc::new(Mutex::new(open));
-    let duties = OfOne(Reloader::new(source, running.handle(), cpus, open, Arc::clone(&times)));
+    let gatherer = Gatherer::new(running.observer());
+    let _admin = entrance
+        .map(|entrance| entrance.answer(Box::new(gatherer)))
+        .transpose()
+        .map_err(|error| Failure::failed("cannot start the thread of the admin server", error))?;
+    let reloader = Reloader::new(source, running.handle(), cpus, open, Arc::clone(&times));
+    let by_order = Arc::clone(&reloader);
+    admin::on_reload(Box::new(move || {
+        by_order.start();
+        Ok("reading anew; what comes of it is told on standard error".to_owned())
+    }));
+    let duties = OfOne(reloader);
     let supervised =
         Supervised { plan: &plan, image: None, times: &times, figures: program.stats, duties: &duties };
     supervise(&supervised, running, Orders::Signals(signals))
