@@ -10,7 +10,7 @@ use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
-use crate::metrics::status::{Gatherer, describe};
+use crate::metrics::gather::{Gatherer, describe};
 use crate::processes::member::{Member, MemberArgs};
 use crate::processes::parent::End;
 use crate::processes::{Processes, SplitConstraints};
