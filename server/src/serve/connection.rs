@@ -14,6 +14,7 @@ use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::method::Method;
 use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
+use crate::lifecycle::{self, Stage};
 use crate::lingering_close::lingering_close;
 use crate::listen::client::Client as Accepted;
 use crate::log::access;
@@ -131,7 +132,9 @@ async fn serve_requests<F: Family>(
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
-                let is_last = annulus::cores::is_stopping() || sites.is_superseded();
+                let is_last = annulus::cores::is_stopping()
+                    || sites.is_superseded()
+                    || lifecycle::stage() > Stage::Ready;
                 let after = if is_last { After::Close } else { request.after };
                 let span = if request.has_id { span_of(&inbox) } else { Span::none() };
                 let answered = respond::answer(client, site, &request, after).instrument(span).await;

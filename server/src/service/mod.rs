@@ -2,6 +2,7 @@
 
 pub(crate) mod generation;
 pub(crate) mod on_core;
+pub(crate) mod on_cores;
 pub(crate) mod reload;
 pub(crate) mod times;
 
