@@ -10,15 +10,9 @@ use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
-<<<<<<< HEAD
 use crate::metrics::gather::{Gatherer, describe};
-use crate::processes::member::{Member, MemberArgs};
-use crate::processes::parent::End;
-=======
-use crate::metrics::status::{Gatherer, describe};
 use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
->>>>>>> main
 use crate::processes::{Processes, SplitConstraints};
 use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
