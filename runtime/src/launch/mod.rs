@@ -4,12 +4,14 @@ mod bring_up;
 mod builder;
 mod core_thread;
 mod end;
+mod faults;
 mod forecast;
 mod locked;
 mod options;
 mod report;
 mod running;
 mod stalls;
+mod start;
 
 pub use builder::{Builder, Runtime};
 pub use forecast::Forecast;
