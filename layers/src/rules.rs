@@ -36,7 +36,7 @@ pub(crate) const UPWARD: &[(&str, &str, &str)] = &[
 
 /// The circles of files of each crate: how many files each has, largest first. They may only shrink.
 pub(crate) const CIRCLES: &[(&str, &[usize])] = &[
-    ("runtime/src", &[37, 2]),
+    ("runtime/src", &[33, 2, 2]),
     ("numa/src", &[]),
     ("server/src", &[6, 6, 4, 3, 2, 2, 2, 2]),
     ("benches/src", &[]),

@@ -7,6 +7,7 @@ mod end;
 mod faults;
 mod forecast;
 mod locked;
+mod observer;
 mod options;
 mod report;
 mod running;
@@ -15,6 +16,7 @@ mod start;
 
 pub use builder::{Builder, Runtime};
 pub use forecast::Forecast;
+pub use observer::Observer;
 pub use report::{CoreReport, RegionReport, Report, WorkerReport};
 pub use running::Running;
 pub use stalls::Stall;
