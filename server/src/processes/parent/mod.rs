@@ -13,7 +13,7 @@ use annulus::numa::thread::{InheritedPolicy, inherited_policy};
 
 use self::group::ProcessGroup;
 use super::ProcessShare;
-use crate::config::{Configuration, ServiceConfig};
+use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
@@ -58,7 +58,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configur
         };
         waiting.push((share, sockets.iter_mut().flat_map(of_share).collect()));
     }
-    let words = words(std::env::args_os(), config);
+    let words: Vec<OsString> = std::env::args_os().collect();
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy);
     let served = group.serve(&signals, waiting.into_iter(), &words, || {
@@ -72,54 +72,4 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configur
         lines.iter().for_each(|line| say(line));
     });
     group.leave(&signals, served)
-}
-
-/// The command line for the members: with addresses in place of upstream names, so that all have the same and none waits for a resolver.
-fn words(given: impl Iterator<Item = OsString>, config: &Configuration) -> Vec<OsString> {
-    let to = config.listeners.iter().find_map(|listener| match &listener.service {
-        ServiceConfig::Relay(relay) => Some(relay.to.resolved()),
-        ServiceConfig::Files(_) => None,
-    });
-    match to {
-        Some(to) => replaced(given, &to),
-        None => given.collect(),
-    }
-}
-
-/// The words, with `address` for the value of `--to`.
-fn replaced(mut given: impl Iterator<Item = OsString>, address: &str) -> Vec<OsString> {
-    let mut words = Vec::new();
-    while let Some(word) = given.next() {
-        if word == "--" {
-            words.push(word);
-            break;
-        }
-        if word == "--to" {
-            words.extend([word, address.into()]);
-            drop(given.next());
-        } else if word.to_str().is_some_and(|word| word.starts_with("--to=")) {
-            words.push(format!("--to={address}").into());
-        } else {
-            words.push(word);
-        }
-    }
-    // After `--` nothing is a flag.
-    words.extend(given);
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_get_addresses_in_place_of_names() {
-        let words = |line: &str| {
-            let words = replaced(line.split(' ').map(OsString::from), "10.0.0.1:1,[::1]:1");
-            words.join(" ".as_ref()).into_string().unwrap()
-        };
-        assert_eq!(words("a proxy --to name:1 -v"), "a proxy --to 10.0.0.1:1,[::1]:1 -v");
-        assert_eq!(words("a proxy --to=name:1"), "a proxy --to=10.0.0.1:1,[::1]:1");
-        assert_eq!(words("a proxy --to name:1 -- --to b"), "a proxy --to 10.0.0.1:1,[::1]:1 -- --to b");
-    }
 }
