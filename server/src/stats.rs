@@ -6,7 +6,7 @@ use annulus::Running;
 use annulus::numa::plan::CorePlan;
 
 use crate::exit::{Failure, say};
-use crate::metrics::status::Gatherer;
+use crate::metrics::gather::Gatherer;
 use crate::metrics::summary::summary;
 use crate::processes::member::Image;
 

@@ -19,7 +19,8 @@ use server::{Server, Stop};
 use socket::Listener;
 
 use crate::metrics;
-use crate::metrics::status::{Gatherer, Status};
+use crate::metrics::gather::Gatherer;
+use crate::metrics::status::Status;
 
 /// Who knows how the program is doing. Called by the thread of the admin server.
 pub(crate) trait Source: Send {

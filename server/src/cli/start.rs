@@ -10,7 +10,7 @@ use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
-use crate::metrics::status::{Gatherer, describe};
+use crate::metrics::gather::{Gatherer, describe};
 use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
 use crate::processes::{Processes, SplitConstraints};

@@ -1,14 +1,16 @@
 //! Metrics: what the cores count of their clients, and how it is told.
 //!
-//! A core counts in memory of its own ([`cells`]); whoever asks sums it up ([`status`]), beside what the runtime counts, and
+//! A core counts in memory of its own ([`cells`]); whoever asks sums it up ([`gather`], [`status`]), beside what the runtime counts, and
 //! writes it for people or machines ([`exposition`]). Nothing of this waits for a core, and no core waits for it.
 
 mod cells;
 pub(crate) mod exposition;
 mod families;
+pub(crate) mod gather;
 mod process;
 pub(crate) mod status;
 pub(crate) mod summary;
+mod text;
 pub(crate) mod upstreams;
 
 use std::cell::Cell as StdCell;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family};
+use tracing::{Instrument, Span};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
 use super::send::send;
@@ -18,6 +19,9 @@ use crate::lingering_close::lingering_close;
 use crate::listen::client::Client as Accepted;
 use crate::log::access;
 use crate::metrics;
+
+/// How much of a request's name is told, in bytes.
+const LONGEST_ID: usize = 128;
 
 /// Serves one connection to its end.
 pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>) {
@@ -83,6 +87,14 @@ fn note<F: Family>(
     });
 }
 
+/// What is told of the last request is told with the name that it came with, so that it is found in the logs of others too.
+fn span_of(inbox: &Inbox) -> Span {
+    let id = inbox.record().map(|record| record.request_id()).unwrap_or_default();
+    let id = String::from_utf8_lossy(&id[..id.len().min(LONGEST_ID)]);
+    // As high as can be: it is there for the least of the log's lines.
+    tracing::error_span!("request", ?id)
+}
+
 /// How to close.
 enum CloseMode {
     /// The peer has gone, or has said that this was its last request.
@@ -124,7 +136,8 @@ async fn serve_requests<F: Family>(
                     || sites.is_superseded()
                     || lifecycle::stage() > Stage::Ready;
                 let after = if is_last { After::Close } else { request.after };
-                let answered = respond::answer(client, site, &request, after).await;
+                let span = if request.has_id { span_of(&inbox) } else { Span::none() };
+                let answered = respond::answer(client, site, &request, after).instrument(span).await;
                 note(client, site, &inbox, Some(request.method), began);
                 answered?;
                 if after == After::Close {
