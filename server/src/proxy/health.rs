@@ -143,13 +143,9 @@ impl Health {
         self.contrary == 0 && self.fitness(policy, now) == Fitness::Fit(100)
     }
 
-    /// A word for people and metrics.
-    pub(super) fn word(&self) -> &'static str {
-        match self {
-            Self { is_down: true, .. } => "down",
-            Self { out_until: Some(_), .. } => "out",
-            _ => "up",
-        }
+    /// Whether nothing is known against it.
+    pub(super) fn is_up(&self) -> bool {
+        !self.is_down && self.out_until.is_none()
     }
 }
 
@@ -160,6 +156,16 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    impl Health {
+        fn word(&self) -> &'static str {
+            match self {
+                Self { is_down: true, .. } => "down",
+                Self { out_until: Some(_), .. } => "out",
+                _ => "up",
+            }
+        }
+    }
+
     const POLICY: Policy = Policy { rise: 2, fall: 3, out: SECOND, slow_start: Duration::from_secs(10) };
 
     #[test]
@@ -260,7 +266,9 @@ mod tests {
                 }
                 prop_assert!(!health.is_settled(&POLICY, now) || health.fitness(&POLICY, now + SECOND) == Fitness::Fit(100));
             }
-            (0..POLICY.rise).for_each(|_| drop(health.checked(&POLICY, now, true)));
+            for _ in 0..POLICY.rise {
+                health.checked(&POLICY, now, true);
+            }
             health.abandoned();
             now += POLICY.out * LONGEST;
             prop_assert!(matches!(health.fitness(&POLICY, now), Fitness::Fit(_)));

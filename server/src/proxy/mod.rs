@@ -100,7 +100,7 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     let from = client.address();
     let Client { stream, first, .. } = client;
     let client = Held(Some(stream));
-    let mut note = Note { relay, from, upstream: None, began, first: 0, is_written: false };
+    let mut note = Note { relay, from, upstream: None, taken: None, began, first: 0, is_written: false };
     if let access::Client::Tcp(peer) = from
         && own::has_any()
         && own::is_ourselves(peer)
@@ -115,20 +115,20 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     note.upstream = Some(address.map_or(access::Client::Unix, access::Client::Tcp));
     let may_be_ours = address.is_some_and(own::may_be_ours);
     let remembered = if may_be_ours { server.local_addr().map(own::remember) } else { None };
-    let kept = (taken, remembered);
+    note.taken = Some(taken);
     match server {
-        Server::Tcp(server) => join(client, server, first, note, kept).await,
-        Server::Unix(server) => join(client, server, first, note, kept).await,
+        Server::Tcp(server) => join(client, server, first, note, remembered).await,
+        Server::Unix(server) => join(client, server, first, note, remembered).await,
     }
 }
 
-/// Joins the two, and keeps `kept` for as long.
+/// Joins the two, and remembers the connection for as long, if it is to be.
 async fn join<F: Family, G: Family>(
     client: Held<F>,
     server: Connection<G>,
     first: Option<Lease>,
     mut note: Note,
-    kept: (Taken, Option<Remembered>),
+    remembered: Option<Remembered>,
 ) {
     let from = note.from;
     if let Some(first) = first {
@@ -141,7 +141,7 @@ async fn join<F: Family, G: Family>(
     }
     let relaying = transfer::relay_within(client.take(), server, note.relay.road, &note.relay.limits);
     let end = Carrying { relaying, note }.run().await;
-    drop(kept);
+    drop(remembered);
     let (up, down) = (end.a_to_b, end.b_to_a);
     match end.result {
         Ok(()) => tracing::debug!(client = %from, up, down, "carried to the end"),
@@ -189,6 +189,8 @@ struct Note {
     relay: Rc<Relay>,
     from: access::Client,
     upstream: Option<access::Client>,
+    /// The place there.
+    taken: Option<Taken>,
     began: Instant,
     /// Bytes to the upstream that were sent before the relay.
     first: u64,
@@ -208,6 +210,9 @@ impl Note {
             (Some(_), _) => RelayOutcome::Failed,
         };
         metrics::relayed(outcome, up, down, elapsed);
+        if let Some(taken) = &self.taken {
+            taken.carried(up, down);
+        }
         if !self.relay.access.is_on() {
             return;
         }

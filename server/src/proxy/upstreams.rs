@@ -11,6 +11,7 @@ use super::balance::{Candidate, mix};
 use super::health::{Fitness, Health, Policy};
 use super::options::UpstreamArgs;
 use super::{check, resolve};
+use crate::metrics::upstreams::{self as metrics, UpstreamState, UpstreamStatus};
 
 /// All that are in use, of all relays of this process.
 static ALL: Mutex<Vec<Weak<Upstreams>>> = Mutex::new(Vec::new());
@@ -42,31 +43,25 @@ pub(crate) struct Upstream {
     active: AtomicUsize,
     connections: AtomicU64,
     failures: AtomicU64,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
 }
 
-/// What can be told of an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "for /metrics and /status")]
-pub(crate) struct UpstreamState {
-    /// As it was written.
-    pub(crate) name: String,
-    /// Its weight.
-    pub(crate) weight: u32,
-    /// `up`, `out` (a connection failed), `down` (checks failed), or `disabled`.
-    pub(crate) state: &'static str,
-    /// Connections that it has.
-    pub(crate) active: usize,
-    /// Connections that were made to it.
-    pub(crate) connections: u64,
-    /// Connections that could not be made.
-    pub(crate) failures: u64,
-    /// What its name stands for now.
-    pub(crate) addresses: Vec<SocketAddr>,
+/// The upstreams of all relays of this process, in the order in which they came, for operators.
+struct Known;
+
+impl metrics::Upstreams for Known {
+    fn list(&self) -> Vec<UpstreamStatus> {
+        all().iter().flat_map(|of| of.list.iter().map(|it| it.status(&of.args)).collect::<Vec<_>>()).collect()
+    }
+
+    fn set_in_service(&self, address: &str, in_service: bool) -> bool {
+        // All of them, not only the first.
+        all().iter().filter(|of| of.set_in_service(address, in_service)).count() > 0
+    }
 }
 
-/// The upstreams of all relays of this process, in the order in which they came.
-#[allow(dead_code, reason = "for /metrics and /status")]
-pub(crate) fn all() -> Vec<Arc<Upstreams>> {
+fn all() -> Vec<Arc<Upstreams>> {
     locked(&ALL).iter().filter_map(Weak::upgrade).collect()
 }
 
@@ -87,6 +82,8 @@ impl Upstreams {
         all.push(Arc::downgrade(&this));
         drop(all);
         this.look_after();
+        // The first call decides.
+        metrics::register(Box::new(Known));
         this
     }
 
@@ -114,16 +111,9 @@ impl Upstreams {
         &self.list
     }
 
-    /// What can be told of each, in the order given.
-    #[allow(dead_code, reason = "for /metrics and /status")]
-    pub(crate) fn states(&self) -> Vec<UpstreamState> {
-        self.list.iter().map(|upstream| upstream.state()).collect()
-    }
-
     /// Takes the upstream of this name out of service, or into it again: it gets no new connections meanwhile. False if there is
     /// none of this name.
-    #[allow(dead_code, reason = "for the admin socket")]
-    pub(crate) fn set_in_service(&self, name: &str, is_in: bool) -> bool {
+    fn set_in_service(&self, name: &str, is_in: bool) -> bool {
         let named = |upstream: &&Arc<Upstream>| upstream.target.to_string() == name;
         self.list.iter().filter(named).map(|it| it.is_disabled.store(!is_in, Ordering::Release)).count() > 0
     }
@@ -185,6 +175,13 @@ impl Drop for Waiting {
 /// A connection's place at an upstream, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Taken(Arc<Upstream>);
+
+impl Taken {
+    /// The connection has carried so many bytes to the upstream and from it.
+    pub(super) fn carried(&self, up: u64, down: u64) {
+        self.0.carried(up, down);
+    }
+}
 
 impl Drop for Taken {
     fn drop(&mut self) {
@@ -255,6 +252,8 @@ impl Upstream {
             active: AtomicUsize::new(0),
             connections: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            bytes_up: AtomicU64::new(0),
+            bytes_down: AtomicU64::new(0),
         }
     }
 
@@ -317,16 +316,27 @@ impl Upstream {
         }
     }
 
-    fn state(&self) -> UpstreamState {
-        let is_disabled = self.is_disabled.load(Ordering::Acquire);
-        UpstreamState {
-            name: self.target.to_string(),
-            weight: self.weight,
-            state: if is_disabled { "disabled" } else { locked(&self.health).word() },
-            active: self.active.load(Ordering::Relaxed),
+    /// A connection has carried so many bytes to it and from it.
+    fn carried(&self, up: u64, down: u64) {
+        self.bytes_up.fetch_add(up, Ordering::Relaxed);
+        self.bytes_down.fetch_add(down, Ordering::Relaxed);
+    }
+
+    fn status(&self, args: &UpstreamArgs) -> UpstreamStatus {
+        let state = match locked(&self.health).is_up() {
+            _ if self.is_disabled.load(Ordering::Acquire) => UpstreamState::Out,
+            true => UpstreamState::Up,
+            false => UpstreamState::Down,
+        };
+        UpstreamStatus {
+            listener: args.written(),
+            address: self.target.to_string(),
+            state,
+            open: self.active.load(Ordering::Relaxed) as u64,
             connections: self.connections.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
-            addresses: self.addresses().to_vec(),
+            bytes_up: self.bytes_up.load(Ordering::Relaxed),
+            bytes_down: self.bytes_down.load(Ordering::Relaxed),
         }
     }
 }

@@ -77,7 +77,7 @@ impl Balancer {
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;
         let random = self.random.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        let mut left = (u128::from(random) * u128::from(total) >> 64) as u64;
+        let mut left = ((u128::from(random) * u128::from(total)) >> 64) as u64;
         candidates.iter().position(|it| {
             let is_it = left < u64::from(it.weight);
             left = left.saturating_sub(it.weight.into());

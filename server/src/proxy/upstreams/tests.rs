@@ -8,6 +8,10 @@ fn upstreams(words: &[&str]) -> Arc<Upstreams> {
     Arc::new(Upstreams::new(&args))
 }
 
+fn status(of: &Upstreams, place: usize) -> UpstreamStatus {
+    of.list[place].status(&of.args)
+}
+
 fn weights(of: &Upstreams, tried: &[usize]) -> (Vec<u32>, bool) {
     let mut candidates = Vec::new();
     let may_wait = of.candidates(tried, &mut candidates);
@@ -21,7 +25,7 @@ fn what_was_tried_or_is_disabled_is_not_chosen() {
     assert_eq!(weights(&of, &[0, 2]), (vec![0, 100, 0], false));
     assert!(of.set_in_service("127.0.0.1:2", false) && !of.set_in_service("127.0.0.1:3", false));
     assert_eq!(weights(&of, &[]), (vec![300, 0, 100], false));
-    assert_eq!(of.states()[1].state, "disabled");
+    assert_eq!(status(&of, 1).state, UpstreamState::Out);
     assert_eq!(weights(&of, &[0, 2]), (vec![0, 0, 0], false));
 }
 
@@ -33,11 +37,11 @@ fn one_that_refuses_is_the_last_resort() {
     assert_eq!(weights(&of, &[]), (vec![0, 100], false));
     of.take(1).unwrap().refused();
     assert_eq!(weights(&of, &[]), (vec![100, 100], false));
-    let states = of.states();
-    assert_eq!((states[0].state, states[0].failures, states[0].active), ("out", 1, 0));
+    let first = status(&of, 0);
+    assert_eq!((first.state, first.failures, first.open), (UpstreamState::Down, 1, 0));
     drop(of.take(0).unwrap().connected());
     assert_eq!(weights(&of, &[]), (vec![100, 0], false));
-    assert_eq!(of.states()[0].connections, 1);
+    assert_eq!(status(&of, 0).connections, 1);
 }
 
 #[test]
@@ -50,7 +54,7 @@ fn one_that_is_full_is_waited_for() {
     assert!(of.wait().is_none(), "the queue is full");
     drop((place, held));
     assert!(of.wait().is_some());
-    assert_eq!((weights(&of, &[]), of.states()[0].active), ((vec![100], false), 0));
+    assert_eq!((weights(&of, &[]), status(&of, 0).open), ((vec![100], false), 0));
 }
 
 #[test]
@@ -67,7 +71,7 @@ fn what_is_down_by_its_checks_is_not_even_a_last_resort() {
     let of = upstreams(&["--to", "127.0.0.1:1", "--fall", "2", "--rise", "1"]);
     of.list[0].checked(&of, false, "x");
     of.list[0].checked(&of, false, "x");
-    assert_eq!((weights(&of, &[]), of.states()[0].state), ((vec![0], false), "down"));
+    assert_eq!((weights(&of, &[]), status(&of, 0).state), ((vec![0], false), UpstreamState::Down));
     of.list[0].checked(&of, true, "");
-    assert_eq!(of.states()[0].state, "up");
+    assert_eq!(status(&of, 0).state, UpstreamState::Up);
 }
