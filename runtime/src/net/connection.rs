@@ -30,7 +30,7 @@ use crate::{Error, ErrorKind, Result};
 /// half each ([`split`](Self::split)). Not `Send`: it belongs to its core's ring.
 ///
 /// Dropping it closes it; bytes already given to the kernel are still delivered. The close leaves at the end
-/// of the core's turn: a task that blocks its thread until the peer has seen it [waits for
+/// of the core's tick: a task that blocks its thread until the peer has seen it [waits for
 /// ever](crate#what-holds-everywhere). Of two halves, dropping the [`Writer`] shuts the write side down (the
 /// peer sees the end of the stream), dropping the [`Reader`] stops receiving, and the socket is closed with
 /// the later of them.

@@ -10,7 +10,7 @@ use crate::op::poll::Ready;
 use crate::transfer::relay::calls::{poll_asked, receive, wait};
 use crate::transfer::relay::state::{Side, State};
 
-/// Most of what is thrown away before others get a turn, in receives.
+/// Most of what is thrown away before others get a tick, in receives.
 const DISCARDS: u32 = 16;
 
 impl Direction {

@@ -27,7 +27,7 @@ impl Direction {
                 if core.fairness.is_starving(core) {
                     return None;
                 }
-                // Its turn for a buffer comes when this turn of the core ends, or others take them all: to be
+                // Its turn for a buffer comes when this tick of the core ends, or others take them all: to be
                 // looked at again.
                 cx.waker().wake_by_ref();
             }
