@@ -255,7 +255,9 @@ fn the_inline_road_needs_no_io_workers_for_relays() {
     }
     let workers: Vec<Thread> =
         procfs::threads(server.pid()).into_iter().filter(Thread::is_io_worker).collect();
-    assert!(workers.is_empty(), "{workers:#?}");
+    // In another PID namespace each core has woken one worker at its start, to learn its name; it goes after five idle seconds.
+    let at_most = if in_initial_pid_namespace() { 0 } else { cpus::allowed().len() };
+    assert!(workers.len() <= at_most, "{workers:#?}");
     drop(client);
     server.stop();
 }

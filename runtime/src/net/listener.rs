@@ -287,6 +287,12 @@ impl<F: Family> Listener<F> {
         self
     }
 
+    /// Accepts connections one by one from now on, each when it is [asked for](Self::accept): the others wait in the backlog,
+    /// however many there are. Else some may have been accepted already that nobody has asked for.
+    pub fn one_by_one(&self) {
+        self.shared.is_shared.set(true);
+    }
+
     fn of(shared: Rc<Shared>) -> Self {
         Self { shared, _family: PhantomData }
     }

@@ -21,7 +21,7 @@ mod path_lock;
 mod send;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
-mod sys;
+pub(crate) mod sys;
 mod tcp;
 mod udp;
 mod unix;

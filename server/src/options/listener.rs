@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::limits::LimitArgs;
 use crate::listen::address::ListenAddress;
 
 /// What every listener has.
@@ -19,6 +20,9 @@ pub(crate) struct ListenerArgs {
     /// Permissions of the file of a Unix socket, in octal, such as 660 [default: what the umask leaves]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub(crate) unix_mode: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 /// Permissions in octal.

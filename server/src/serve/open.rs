@@ -14,6 +14,7 @@ use super::facts::Facts;
 use super::local;
 use super::site::Site;
 use crate::http::encoding::Coding;
+use crate::metrics::{self, CacheEvent};
 
 /// How long a request waits for a descriptor, and how long between two tries.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,10 +85,12 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
         }
         let now = cache::now();
         if let Some(stored) = site.cache.known(wanted, &stat, now) {
+            metrics::cache(CacheEvent::Hit);
             let file = stored.content.is_none().then_some(file);
             let entry = Entry { stored, file };
             return Ok(kept(site, &root, wanted, entry, mark, now).await);
         }
+        metrics::cache(CacheEvent::Miss);
         tries += 1;
         match read(site, wanted, &file, stat, now).await? {
             Some(entry) => return Ok(kept(site, &root, wanted, entry, mark, now).await),

@@ -2,6 +2,7 @@
 
 pub(crate) mod generation;
 pub(crate) mod on_core;
+pub(crate) mod on_cores;
 pub(crate) mod reload;
 pub(crate) mod times;
 
@@ -12,9 +13,12 @@ use annulus::transfer::Road;
 
 use crate::config::ServiceConfig;
 use crate::exit::Failure;
+use crate::limits::Place;
 use crate::listen::client::Client;
 use crate::listen::connection_count::ConnectionGuard;
+use crate::listen::endpoint::AnyListener;
 use crate::log::access::AccessLog;
+use crate::metrics::{self, OpenConnection};
 use crate::{proxy, serve};
 
 /// What is done with the connections of a listener, on the current core.
@@ -44,6 +48,14 @@ impl Service {
         })
     }
 
+    /// What the listening socket is to have, for its connections to have it too.
+    pub(crate) fn prepare(&self, listener: &AnyListener) -> Result<(), Failure> {
+        match (self, listener) {
+            (Service::Relay(relay), AnyListener::Tcp(listener)) => relay.prepare(listener),
+            _ => Ok(()),
+        }
+    }
+
     /// Another one has taken its place for new connections: those that it has shall not stay for ever.
     pub(crate) fn supersede(&self) {
         match self {
@@ -54,23 +66,23 @@ impl Service {
     }
 
     /// Serves a connection to its end, as a task of this core.
-    pub(crate) fn serve<F: Family>(&self, stream: Connection<F>, guard: ConnectionGuard) {
+    pub(crate) fn serve<F: Family>(&self, stream: Connection<F>, guard: (ConnectionGuard, Place)) {
         let client = Client::new(stream);
         // A task for each kind, so that each connection has the memory of its own kind only.
         match self {
             Service::Files(sites) => {
                 let serving = serve::connection::run(client, Rc::clone(sites));
-                spawn(serving, guard);
+                spawn(serving, (guard, metrics::connection(metrics::Kind::Files)));
             }
             Service::Relay(relay) => {
                 let serving = proxy::carry(Rc::clone(relay), client);
-                spawn(serving, guard);
+                spawn(serving, (guard, metrics::connection(metrics::Kind::Relay)));
             }
         }
     }
 }
 
-fn spawn(serving: impl Future<Output = ()> + 'static, guard: ConnectionGuard) {
+fn spawn(serving: impl Future<Output = ()> + 'static, guard: ((ConnectionGuard, Place), OpenConnection)) {
     annulus::spawn(async move {
         serving.await;
         drop(guard);

@@ -39,6 +39,7 @@ use super::entry::Entry;
 use super::open::Wanted;
 use super::options::ServeArgs;
 use crate::http::encoding::Coding;
+use crate::metrics::{self, CacheEvent};
 
 /// Files up to this size, in bytes, are held with what is in them.
 pub(super) const CONTENT: u64 = 16 * 1024;
@@ -146,6 +147,7 @@ impl Cache {
         let local = local.get(path).filter(|local| local.entry.stored.is_current(now))?;
         local.entry.stored.hit();
         local.used.set(now);
+        metrics::cache(CacheEvent::Hit);
         Some(local.entry.clone())
     }
 
