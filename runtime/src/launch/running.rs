@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::core_thread::panicked;
+use super::faults::panicked;
 use super::observer::Observer;
 use super::report::{CoreReport, Report};
 use super::stalls::{Sampler, Stall};
