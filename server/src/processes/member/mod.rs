@@ -1,4 +1,5 @@
-//! The process of one node: what the one that started it has given it, what it hears from it and what it answers.
+//! The process of one node: what the one that started it has given it, what it hears from it and what it
+//! answers.
 
 mod change;
 mod image;
@@ -31,8 +32,8 @@ use crate::signals::Signal;
 /// The command that makes a process a member; what it says is [`MemberArgs`].
 pub(crate) const COMMAND: &str = "member";
 
-/// What a member is told when it starts: its node and its cores, such as `1:2-3`. All else comes by the line to the parent, which is its
-/// standard input.
+/// What a member is told when it starts: its node and its cores, such as `1:2-3`. All else comes by the
+/// line to the parent, which is its standard input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberArgs {
     node: NodeId,
