@@ -15,6 +15,7 @@ use std::time::Duration;
 use annulus::buf::Block;
 use annulus::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use annulus::pipe::pipe;
+use annulus::signal::{Signal, Signals, block_before_threads};
 use annulus::time::timeout;
 use annulus::{Result, spawn};
 use common::on_one_core;
@@ -232,6 +233,24 @@ fn the_stop_is_told_to_all() {
         for waits in [first, third] {
             timeout(PATIENCE, waits).await.expect("told of the stop").unwrap();
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn recv_of_signals() {
+    // For this test's thread, and the core that it starts.
+    block_before_threads(&[Signal::USER1]).unwrap();
+    on_one_core(|| async {
+        let signals = Signals::new(&[Signal::USER1])?;
+        let wait = |signals: Rc<Signals>| async move { signals.recv().await.map(drop).unwrap() };
+        each_gets_one(signals, wait, || async {
+            // To the core's own thread. SAFETY: raise(3) with a valid number; the calling thread blocks it.
+            assert_eq!(unsafe { libc::raise(Signal::USER1.as_raw()) }, 0);
+            // One that is pending is not told twice.
+            settle().await;
+        })
+        .await;
         Ok(())
     });
 }
