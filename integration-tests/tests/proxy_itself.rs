@@ -36,7 +36,7 @@ fn no_client_is_given_its_own_bytes_and_the_upstream_can_start() {
     let to = format!("127.0.0.1:{PORT}");
     let wrapper: Vec<_> = IN_IT.into_iter().chain(["sh"]).collect();
     let proxy =
-        Launch::new().arg("proxy").args(["--to", &to, "--processes", "one", "--listen", "127.0.0.1:0"]);
+        Launch::new().arg("proxy").args(["--to", &to, "--processes", "one", "--listen", "127.0.0.1:5000"]);
     let proxy = proxy.arg("--listen").arg(&unix).under(&wrapper).start();
     for _ in 0..3 {
         let mut client = UnixStream::connect(&socket).expect("the proxy listens");
