@@ -14,6 +14,7 @@ mod fd_budget;
 mod group;
 mod hand_over;
 mod inherited;
+mod listen_options;
 pub(crate) mod listener;
 pub(crate) mod op;
 mod ownership;
@@ -35,7 +36,8 @@ pub use fd_budget::connection_room;
 pub use group::listening_sockets;
 pub use hand_over::{Detached, HandOverError};
 pub use inherited::inherited_sockets;
-pub use listener::{ListenOptions, Listener};
+pub use listen_options::ListenOptions;
+pub use listener::Listener;
 
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};

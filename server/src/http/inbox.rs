@@ -1,7 +1,8 @@
 //! Received chunks become requests: one after the other, however the network cut them.
 
 use super::Refusal;
-use super::body::{Body, Taken};
+use super::body::Body;
+use super::chunked::Taken;
 use super::record::Record;
 use super::request::{self, Parsed, Request, Whole};
 
@@ -130,6 +131,10 @@ impl Inbox {
             return self.read_body(bytes);
         }
         let parsed = request::parse(bytes, &mut self.room);
+        // What has a name is told by it in the log, also where nothing else is kept.
+        if matches!(&parsed, Parsed::Complete(whole) if whole.request.has_id) {
+            self.record.get_or_insert_default();
+        }
         if let Some(record) = &mut self.record {
             match &parsed {
                 Parsed::Complete(whole) => record.keep(&bytes[..whole.head]),
