@@ -1,5 +1,5 @@
-//! `annulus proxy` to a port of its own machine that nobody listens on: TCP lets the two ends of one socket meet there (simultaneous
-//! open, RFC 9293 section 3.5).
+//! `annulus proxy` to a port of its own machine that nobody listens on: TCP lets the two ends of one socket
+//! meet there (simultaneous open, RFC 9293 section 3.5).
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,8 @@ use annulus_integration_tests::{files, watch};
 /// The one port that a connection may have at this end.
 const PORT: &str = "40001";
 
-/// A network of its own in which the kernel has that port only to give. Then it gives it each time to whoever connects.
+/// A network of its own in which the kernel has that port only to give. Then it gives it each time to whoever
+/// connects.
 const ONE_PORT: &str =
     "ip link set lo up && echo 40001 40001 > /proc/sys/net/ipv4/ip_local_port_range && exec \"$@\"";
 

@@ -1,5 +1,5 @@
-//! The largest numbers that an SQE or a system call can hold. What is larger comes out negative there, or cut, and means something
-//! else: offset -1 is "the file's own position".
+//! The largest numbers that an SQE or a system call can hold. What is larger comes out negative there, or
+//! cut, and means something else: offset -1 is "the file's own position".
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -32,8 +32,8 @@ pub(crate) enum Unit {
     Milliseconds,
 }
 
-/// A time as the kernel is told it, in whole units. What would be rounded, cut or taken for something else is refused. `what`
-/// names it.
+/// A time as the kernel is told it, in whole units. What would be rounded, cut or taken for something else is
+/// refused. `what` names it.
 pub(crate) fn in_units(
     unit: Unit,
     range: RangeInclusive<u32>,

@@ -131,8 +131,9 @@ fn a_buffer_larger_than_its_number_is_refused() {
     });
 }
 
-/// Seen to fail: without the look at them, a user timeout of a microsecond is one of a millisecond, one of no time is one of a
-/// millisecond too, a keepalive of 1.5 s is one of 2 s, and the rest is `EINVAL` without a word of what to do.
+/// Seen to fail: without the look at them, a user timeout of a microsecond is one of a millisecond, one of no
+/// time is one of a millisecond too, a keepalive of 1.5 s is one of 2 s, and the rest is `EINVAL` without a
+/// word of what to do.
 #[test]
 fn a_time_or_a_count_that_would_mean_another_is_refused() {
     on_one_core(|| async {
