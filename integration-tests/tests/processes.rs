@@ -192,9 +192,9 @@ fn what_is_refused_is_told_once() {
     let ended = launch(&tree).arg("--placement").arg("off").run();
     assert!(ended.one_line(2).contains("--placement off"), "{ended:#?}");
     // What only annulus says to itself.
-    let told = Launch::new().args(["--member", "0:0:999", "serve"]).run();
+    let told = Launch::new().args(["--member", "0:0:999:1", "serve"]).run();
     assert!(told.one_line(2).contains("999"), "{told:#?}");
-    let told = Launch::new().args(["--member", "0:0:999", "topology"]).run();
+    let told = Launch::new().args(["--member", "0:0:999:1", "topology"]).run();
     assert!(told.one_line(2).contains("--member"), "{told:#?}");
 }
 

@@ -209,7 +209,7 @@ mod tests {
     #[ignore = "a process of another test"]
     fn as_a_member_with_a_stuck_core() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
-        let member = Member::take(format!("0:0:{socket}").parse().unwrap()).unwrap();
+        let member = Member::take(format!("0:0:{socket}:1").parse().unwrap()).unwrap();
         let cpu = affinity_of_current().unwrap().first().unwrap();
         let runtime = Runtime::builder().cores(cpu.to_string().parse().unwrap()).pool_bytes(256 << 10);
         let runtime = runtime.build().unwrap();

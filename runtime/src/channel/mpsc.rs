@@ -219,6 +219,7 @@ impl<T> fmt::Display for SendError<T> {
 impl<T> std::error::Error for SendError<T> {}
 
 /// Why a message was not sent at once. Holds the message.
+#[non_exhaustive]
 pub enum TrySendError<T> {
     /// There is no room now.
     Full(T),
@@ -248,6 +249,7 @@ impl<T> std::error::Error for TrySendError<T> {}
 
 /// Why there is no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TryRecvError {
     /// None now.
     Empty,

@@ -42,6 +42,8 @@ pub(super) struct WorkerConfig {
     pub(super) share: Share,
     pub(super) growth: GrowthPolicy,
     pub(super) ring: RingOptions,
+    /// Whether the blocks may be registered with the ring.
+    pub(super) register_blocks: bool,
     pub(super) options: Options,
     /// Where the runtime was started: root futures go by this name.
     pub(super) started_at: &'static Location<'static>,
@@ -74,6 +76,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
         mut share,
         growth,
         ring,
+        register_blocks,
         blocking,
         options,
         timer_slack,
@@ -104,7 +107,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
     let block_count = blocks.capacity();
     essentials.wait_for_others();
-    let blocks = BlockPool::new(blocks, |pieces| ring.register_buffers(pieces));
+    let blocks = BlockPool::new(blocks, |pieces| register_blocks && ring.register_buffers(pieces));
     if let Ok(stack) = verify::stack_of_current_thread() {
         ranges.push(("stack", stack));
     }

@@ -54,6 +54,7 @@ pub struct Builder {
     pool_limit: Option<usize>,
     ring_entries: u32,
     cq_entries: Option<u32>,
+    cores_of_user: usize,
     name: String,
     placement: PlacementPolicy,
     pages: Backing,
@@ -94,6 +95,14 @@ impl Builder {
     /// the rings of all cores they have fewer, down to 64, and the [report](super::Report) says so.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries;
+        self
+    }
+
+    /// How many cores share the memory that this user may lock (`RLIMIT_MEMLOCK`, which bounds all processes of a user together): those of
+    /// this runtime and of others that start at the same time. Rings are planned to fit for all of them, and blocks are registered where
+    /// those of all fit too. As many as this runtime has by default, and not fewer.
+    pub fn cores_of_user(mut self, cores: usize) -> Self {
+        self.cores_of_user = cores;
         self
     }
 
@@ -170,7 +179,7 @@ impl Builder {
             buffers: BufRing::slots_within(self.limit()),
             ..usual
         };
-        locked::planned(asked, cores, locked::limit())
+        locked::planned(asked, cores.max(self.cores_of_user), locked::limit())
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -257,6 +266,7 @@ impl Runtime {
             pool_limit: None,
             ring_entries: RING_ENTRIES,
             cq_entries: None,
+            cores_of_user: 0,
             name: "annulus".to_owned(),
             placement: PlacementPolicy::default(),
             pages: Backing::default(),
@@ -368,12 +378,21 @@ impl Runtime {
                 ));
                 break;
             };
+            let ring = self.settings.ring(self.pollers.get(core.index).copied(), cores.len());
+            let of_user = self.settings.cores_of_user;
             let config = WorkerConfig {
                 core: core.clone(),
                 shared: Arc::clone(member),
                 share,
                 growth: growth.clone(),
-                ring: self.settings.ring(self.pollers.get(core.index).copied(), cores.len()),
+                register_blocks: locked::leaves_room(
+                    &ring,
+                    self.settings.pool_bytes,
+                    cores.len(),
+                    of_user,
+                    locked::limit(),
+                ),
+                ring,
                 near: Neighbour::of(core, cores, &self.topology),
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),

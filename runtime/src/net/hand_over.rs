@@ -156,6 +156,7 @@ impl<F: Family> Connection<F> {
 }
 
 /// A connection was not handed over.
+#[non_exhaustive]
 pub struct HandOverError<F: Family> {
     /// Why.
     pub error: Error,

@@ -114,7 +114,8 @@ fn start_member(config: Configuration, member: &Arc<Member>) -> Result<(), Failu
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
     prepare(&config)?;
-    let runtime = program.runtime(CoreSelection::List(member.cores().clone())).build()?;
+    let builder = program.runtime(CoreSelection::List(member.cores().clone()));
+    let runtime = builder.cores_of_user(member.cores_of_all()).build()?;
     let plan = runtime.plan().clone();
     let generation = member.first_generation(config);
     let parent = Arc::clone(member);

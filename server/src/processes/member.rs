@@ -28,21 +28,24 @@ use crate::signals::Signal;
 pub(crate) const FLAG: &str = "--member";
 
 /// What a member is told when it starts: its node, its cores, and the descriptors of their listening sockets, one for each
-/// core and then those of the next address, such as `1:2-3:5,6`. Its standard input is the line to the parent.
+/// core and then those of the next address, and how many cores all
+/// processes have, such as `1:2-3:5,6:4`. Its standard input is the line to the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberArgs {
     node: NodeId,
     cores: CpuSet,
     sockets: Vec<RawFd>,
+    cores_of_all: usize,
 }
 
 impl MemberArgs {
     /// For the process that gets the cores of `share`.
-    pub(crate) fn new(share: &ProcessShare, sockets: &[OwnedFd]) -> Self {
+    pub(crate) fn new(share: &ProcessShare, sockets: &[OwnedFd], cores_of_all: usize) -> Self {
         MemberArgs {
             node: share.node,
             cores: share.cores.iter().copied().collect(),
             sockets: sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+            cores_of_all,
         }
     }
 }
@@ -50,7 +53,7 @@ impl MemberArgs {
 impl fmt::Display for MemberArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sockets: Vec<_> = self.sockets.iter().map(RawFd::to_string).collect();
-        write!(f, "{}:{}:{}", self.node, self.cores, sockets.join(","))
+        write!(f, "{}:{}:{}:{}", self.node, self.cores, sockets.join(","), self.cores_of_all)
     }
 }
 
@@ -64,13 +67,12 @@ impl FromStr for MemberArgs {
             let cores: CpuSet = parts.next()?.parse().ok()?;
             let sockets = parts.next()?.split(',').map(|fd| fd.parse().ok().filter(|&fd: &RawFd| fd > 2));
             let sockets: Vec<RawFd> = sockets.collect::<Option<_>>()?;
+            let cores_of_all: usize = parts.next()?.parse().ok()?;
             let all_differ = sockets.iter().collect::<BTreeSet<_>>().len() == sockets.len();
             let as_many_for_each = !cores.is_empty() && sockets.len().is_multiple_of(cores.len());
-            (as_many_for_each && all_differ && parts.next().is_none()).then_some(MemberArgs {
-                node,
-                cores,
-                sockets,
-            })
+            let understood =
+                as_many_for_each && all_differ && cores_of_all >= cores.len() && parts.next().is_none();
+            understood.then_some(MemberArgs { node, cores, sockets, cores_of_all })
         };
         parse().ok_or("only annulus itself says this, to the processes that it starts")
     }
@@ -83,6 +85,7 @@ pub(crate) struct Member {
     cores: CpuSet,
     /// Of each endpoint, one for each core.
     sockets: Mutex<Vec<OwnedFd>>,
+    cores_of_all: usize,
     parent: UnixStream,
 }
 
@@ -121,7 +124,13 @@ impl Member {
         {
             tracing::debug!(%errno, "the process keeps its name");
         }
-        Ok(Member { node: given.node, cores: given.cores, sockets: Mutex::new(sockets), parent })
+        let (sockets, cores_of_all) = (Mutex::new(sockets), given.cores_of_all);
+        Ok(Member { node: given.node, cores: given.cores, sockets, cores_of_all, parent })
+    }
+
+    /// How many cores the processes of all nodes have together.
+    pub(crate) fn cores_of_all(&self) -> usize {
+        self.cores_of_all
     }
 
     /// The CPUs of its cores.
@@ -256,21 +265,24 @@ mod tests {
 
     #[test]
     fn what_is_given_is_understood() {
-        for text in ["1:2-3:5,6", "0:7:3", "1:2-3:5,6,8,9"] {
+        for text in ["1:2-3:5,6:4", "0:7:3:1", "1:2-3:5,6,8,9:2"] {
             assert_eq!(text.parse::<MemberArgs>().unwrap().to_string(), text);
         }
         for text in [
             "",
             "1",
             "1:2-3",
-            "1:2-3:5",
-            "1:2-3:5,5",
-            "1:2-3:5,6,7",
-            "1:2:x",
-            "x:2:5",
-            "1:2:5:6",
-            "1:2:2",
-            "1:2:-1",
+            "1:2-3:5,6",
+            "1:2-3:5:2",
+            "1:2-3:5,5:2",
+            "1:2-3:5,6:1",
+            "1:2-3:5,6,7:2",
+            "1:2:x:1",
+            "x:2:5:1",
+            "1:2:5:1:6",
+            "1:2:5:x",
+            "1:2:2:1",
+            "1:2:-1:1",
         ] {
             assert!(text.parse::<MemberArgs>().is_err(), "{text:?}");
         }
@@ -282,7 +294,7 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap();
         let (given, refused) = (Kind::Input, "leave it to annulus");
         for fd in [socket.as_raw_fd(), file.as_raw_fd()] {
-            let text = format!("0:0:{fd}");
+            let text = format!("0:0:{fd}:1");
             let failure = Member::take(text.parse().unwrap()).unwrap_err();
             assert_eq!(failure.kind(), given);
             assert!(failure.to_string().contains(refused), "{failure}");

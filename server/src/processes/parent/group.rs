@@ -28,12 +28,14 @@ pub(super) struct ProcessGroup {
     /// How often they have been asked to end.
     asked: u32,
     failure: Option<Failure>,
+    /// Those of all members.
+    cores: usize,
 }
 
 impl ProcessGroup {
-    /// None yet, for a program that came with `policy`.
-    pub(super) fn new(policy: Option<InheritedPolicy>) -> Self {
-        Self { policy, ..Self::default() }
+    /// None yet, for so many cores and a program that came with `policy`.
+    pub(super) fn new(policy: Option<InheritedPolicy>, cores: usize) -> Self {
+        Self { policy, cores, ..Self::default() }
     }
 
     /// Starts the members with the `words` of the command line, says when all listen, and waits for their end.
@@ -49,7 +51,7 @@ impl ProcessGroup {
                 match waiting.next() {
                     Some((share, sockets)) => {
                         let is_first = self.members.is_empty();
-                        self.members.push(Process::start(share, sockets, words, is_first)?);
+                        self.members.push(Process::start(share, sockets, self.cores, words, is_first)?);
                     }
                     None if !self.listening => {
                         self.listening = true;

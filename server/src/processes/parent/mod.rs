@@ -60,7 +60,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configur
     }
     let words = words(std::env::args_os(), config);
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
-    let mut group = ProcessGroup::new(policy);
+    let mut group = ProcessGroup::new(policy, cpus.len());
     let served = group.serve(&signals, waiting.into_iter(), &words, || {
         // Not before: where nothing can be started, it is a member that cannot.
         if let Err(error) = log::begin() {

@@ -28,10 +28,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts the program once more, with these words, on the share's node and with the sockets.
+    /// Starts the program once more, with these words, on the share's node and with the sockets, as one of several that have
+    /// `cores_of_all` together.
     pub(super) fn start(
         share: &ProcessShare,
         sockets: Vec<OwnedFd>,
+        cores_of_all: usize,
         words: &[OsString],
         is_first: bool,
     ) -> Result<Self, End> {
@@ -48,7 +50,7 @@ impl Process {
         command
             .arg0(words.next().unwrap_or_else(|| "annulus".into()))
             .arg(FLAG)
-            .arg(MemberArgs::new(share, &sockets).to_string())
+            .arg(MemberArgs::new(share, &sockets, cores_of_all).to_string())
             .args(words)
             .stdin(OwnedFd::from(theirs));
         let memory = share.some_without_memory.then_some(share.node);
