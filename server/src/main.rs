@@ -2,6 +2,7 @@
 //!
 //! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
 
+mod admin;
 mod cli;
 mod config;
 mod descriptors;
@@ -15,6 +16,7 @@ mod limits;
 mod lingering_close;
 mod listen;
 mod log;
+mod metrics;
 mod numa_bench;
 mod options;
 mod processes;

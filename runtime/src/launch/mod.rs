@@ -6,6 +6,7 @@ mod core_thread;
 mod end;
 mod forecast;
 mod locked;
+mod observer;
 mod options;
 mod report;
 mod running;
@@ -13,6 +14,7 @@ mod stalls;
 
 pub use builder::{Builder, Runtime};
 pub use forecast::Forecast;
+pub use observer::Observer;
 pub use report::{CoreReport, RegionReport, Report, WorkerReport};
 pub use running::Running;
 pub use stalls::Stall;

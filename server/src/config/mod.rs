@@ -3,7 +3,7 @@
 //! [`read`] makes it of a file and says all that is wrong with it ([`fault`]), [`write`] makes a file of a command line; [`keys`] has what
 //! clap knows about flags as keys, [`table`] what stands in a file.
 
-mod fault;
+pub(crate) mod fault;
 mod keys;
 pub(crate) mod read;
 mod table;
@@ -125,16 +125,26 @@ impl Configuration {
     }
 }
 
+/// A file that was read.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Its text.
+    pub(crate) text: String,
+    /// What it says.
+    pub(crate) read: read::Read,
+}
+
 /// Reads a file, or says all that is wrong with it, a line each.
 ///
 /// # Errors
 /// The lines.
-pub(crate) fn load(file: &Path) -> Result<read::Read, Vec<String>> {
+pub(crate) fn load(file: &Path) -> Result<Loaded, Vec<String>> {
     let text = std::fs::read(file).map_err(|error| vec![format!("{}: {error}", file.display())])?;
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
         fault::lines(file, &text, vec![fault::Fault::new(at..at, "this is no text in UTF-8")])
     })?;
-    read::read(&text).map_err(|faults| fault::lines(file, &text, faults))
+    let read = read::read(&text).map_err(|faults| fault::lines(file, &text, faults))?;
+    Ok(Loaded { text, read })
 }

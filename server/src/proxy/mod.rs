@@ -18,6 +18,7 @@ use self::options::DeadlineArgs;
 use crate::exit::Failure;
 use crate::listen::client::Client;
 use crate::log::access::{self, AccessLog};
+use crate::metrics::{self, RelayOutcome};
 use crate::proxy::options::ProxyArgs;
 
 /// Where connections are carried to, and how.
@@ -167,17 +168,27 @@ struct Note {
 }
 
 impl Note {
-    /// Writes the line, once.
+    /// Counts it and writes the line, once.
     fn write(&mut self, up: u64, down: u64, end: &str) {
-        if std::mem::replace(&mut self.is_written, true) || !self.relay.access.is_on() {
+        if std::mem::replace(&mut self.is_written, true) {
+            return;
+        }
+        let (up, elapsed) = (up + self.first, self.began.elapsed());
+        let outcome = match (self.upstream, end) {
+            (None, _) => RelayOutcome::NoUpstream,
+            (Some(_), "closed") => RelayOutcome::Closed,
+            (Some(_), _) => RelayOutcome::Failed,
+        };
+        metrics::relayed(outcome, up, down, elapsed);
+        if !self.relay.access.is_on() {
             return;
         }
         self.relay.access.connection(&access::Connection {
             client: self.from,
             upstream: self.upstream.map(access::Client::Tcp),
-            up: up + self.first,
+            up,
             down,
-            elapsed: self.began.elapsed(),
+            elapsed,
             end,
             road: if self.relay.road == Road::Ring { "ring" } else { "inline" },
         });

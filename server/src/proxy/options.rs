@@ -129,9 +129,4 @@ impl Upstream {
         let addresses = text.split(',').map(resolve).collect::<Result<Vec<_>, _>>()?.concat();
         Ok(Upstream { written: text.to_owned(), addresses })
     }
-
-    /// As a text that needs no resolver any more.
-    pub(crate) fn resolved(&self) -> String {
-        self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
-    }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod generation;
 pub(crate) mod on_core;
+pub(crate) mod on_cores;
 pub(crate) mod reload;
 pub(crate) mod times;
 
@@ -17,6 +18,7 @@ use crate::listen::client::Client;
 use crate::listen::connection_count::ConnectionGuard;
 use crate::listen::endpoint::AnyListener;
 use crate::log::access::AccessLog;
+use crate::metrics::{self, OpenConnection};
 use crate::{proxy, serve};
 
 /// What is done with the connections of a listener, on the current core.
@@ -70,17 +72,17 @@ impl Service {
         match self {
             Service::Files(sites) => {
                 let serving = serve::connection::run(client, Rc::clone(sites));
-                spawn(serving, guard);
+                spawn(serving, (guard, metrics::connection(metrics::Kind::Files)));
             }
             Service::Relay(relay) => {
                 let serving = proxy::carry(Rc::clone(relay), client);
-                spawn(serving, guard);
+                spawn(serving, (guard, metrics::connection(metrics::Kind::Relay)));
             }
         }
     }
 }
 
-fn spawn(serving: impl Future<Output = ()> + 'static, guard: (ConnectionGuard, Place)) {
+fn spawn(serving: impl Future<Output = ()> + 'static, guard: ((ConnectionGuard, Place), OpenConnection)) {
     annulus::spawn(async move {
         serving.await;
         drop(guard);

@@ -20,8 +20,8 @@ use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
 use crate::listen::endpoint::{AnyListener, Endpoint, EndpointId};
-use crate::log;
 use crate::log::access::{AccessLog, Client};
+use crate::{log, metrics};
 
 /// What the cores of a process have in common when they start.
 pub(crate) struct Start {
@@ -78,6 +78,7 @@ thread_local! {
 /// What a listener or a service needs and cannot have; accepting that fails for good.
 pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     log::on_core();
+    metrics::on_core();
     let state = Rc::new(CoreState {
         access: Rc::new(AccessLog::on_core()),
         entrances: RefCell::default(),
