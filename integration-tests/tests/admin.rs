@@ -201,6 +201,26 @@ fn an_address_that_is_taken_is_told_in_a_line() {
     assert!(ended.one_line(2).contains(&addr), "{ended:#?}");
 }
 
+#[test]
+fn a_reload_can_be_ordered() {
+    let tree = Tree::new();
+    for processes in ["one", "core"] {
+        let server = Launch::serve(tree.root()).processes(processes).args(["--admin", "127.0.0.1:0"]).start();
+        let admin = admin(&server);
+        let order = |from: &str| {
+            let request =
+                format!("POST /reload HTTP/1.1\r\nHost: {admin}\r\n{from}Content-Length: 0\r\n\r\n");
+            exchange(net::connect(admin).expect("connecting"), &request).0
+        };
+        assert!(order("Origin: http://elsewhere.example\r\n").starts_with("HTTP/1.1 403 "));
+        assert!(order("").starts_with("HTTP/1.1 200 "));
+        let told =
+            server.err().wait_for("what came of it", |line| line.contains("started by flags").then_some(()));
+        assert!(told.is_some(), "{processes}: the server ended");
+        server.stop();
+    }
+}
+
 /// The names of the metrics in a text of queries.
 fn names(queries: &str) -> BTreeSet<String> {
     let words = queries.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
@@ -231,8 +251,8 @@ fn the_dashboard_asks_for_nothing_that_is_not_there() {
     server.stop();
 }
 
-/// Prometheus' own tools read it, where they are there: `promtool` (Debian's package prometheus) and the parsers of Python's
-/// `prometheus_client`.
+/// Prometheus' own tools read it, where they are there: `promtool` (Debian's package prometheus) and the
+/// parsers of Python's `prometheus_client`.
 #[test]
 fn prometheus_and_its_python_client_read_the_metrics() {
     let tree = Tree::new();
@@ -258,7 +278,8 @@ fn prometheus_and_its_python_client_read_the_metrics() {
     server.stop();
 }
 
-/// Gives `text` to a program that is to read it. False: the program is not there, or is a Python that lacks the module.
+/// Gives `text` to a program that is to read it. False: the program is not there, or is a Python that lacks
+/// the module.
 #[track_caller]
 fn feed(words: &[&str], text: &str) -> bool {
     let mut command = Command::new(words[0]);
@@ -276,4 +297,31 @@ fn feed(words: &[&str], text: &str) -> bool {
     }
     assert!(output.status.success(), "{words:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
     true
+}
+
+/// Where a process serves for each node, the first answers for all. Seen to fail: with the figures of one.
+#[test]
+fn several_processes_are_one_program() {
+    let tree = Tree::new();
+    let small = tree.file("small.txt", 100);
+    let server = Launch::serve(tree.root()).processes("core").args(["--admin", "127.0.0.1:0"]).start();
+    let admin = admin(&server);
+    let clients = 16;
+    for _ in 0..clients {
+        assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
+    }
+    let metrics = watch::until("all are counted", || {
+        let metrics = get(admin, "/metrics", "*/*", 200);
+        (total(&metrics, "annulus_http_requests_total") == f64::from(clients)).then_some(metrics)
+    });
+    let cores = annulus_integration_tests::cpus::allowed().len();
+    // The first one has no cores; on a machine of one CPU there is but one process.
+    let processes = if cores > 1 { cores + 1 } else { 1 };
+    assert_eq!(value(&metrics, "annulus_processes"), processes as f64);
+    let cpus = |line: &&str| line.starts_with("annulus_core_turns_total{");
+    assert_eq!(metrics.lines().filter(cpus).count(), cores);
+    assert_eq!(value(&metrics, "annulus_ready"), 1.0);
+    let status: serde_json::Value = serde_json::from_str(&get(admin, "/status", "*/*", 200)).expect("JSON");
+    assert!(status["listeners"][0].as_str().is_some_and(|line| line.contains("listening on")), "{status}");
+    server.stop();
 }

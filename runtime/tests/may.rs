@@ -1,4 +1,5 @@
-//! Sentences of the page "What you may do, and what you may not" (`runtime/src/guide/may.md`) that have no test elsewhere.
+//! Sentences of the page "What you may do, and what you may not" (`runtime/src/guide/may.md`) that have no
+//! test elsewhere.
 
 mod common;
 
@@ -57,7 +58,8 @@ fn grep() -> Command {
     command
 }
 
-/// The memory policy that a process has which `command` starts (numa(7), /proc/PID/numa_maps); none on a kernel without NUMA.
+/// The memory policy that a process has which `command` starts (numa(7), /proc/PID/numa_maps); none on a
+/// kernel without NUMA.
 fn policy_of(command: &mut Command) -> Option<String> {
     let maps = command.output().expect("starting cat").stdout;
     String::from_utf8_lossy(&maps).split_whitespace().nth(1).map(str::to_owned)
@@ -109,7 +111,8 @@ fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-/// What is forgotten keeps its memory and descriptors, and nothing else: the core still comes to its end, and others are served.
+/// What is forgotten keeps its memory and descriptors, and nothing else: the core still comes to its end, and
+/// others are served.
 ///
 /// Seen to fail: with the connection dropped in place of forgotten, whose peer then sees the end.
 #[test]

@@ -18,11 +18,12 @@ pub fn affinity_of_process() -> Result<CpuSet> {
     told(sys::affinity(std::process::id() as i32))
 }
 
-/// Lets what `command` starts run on all [CPUs of the process](affinity_of_process), whichever thread starts it: without this a
-/// child of a pinned thread has that thread's one CPU. From a thread of [`spawn_pinned`](super::spawn_pinned) the child also gets the
-/// memory policy back that the process came with; if its nodes have left the cpuset since, the kernel's default. sched_setaffinity(2),
-/// set_mempolicy(2); where the first is refused, starting fails. A filter that refuses the second has kept the pinned thread from
-/// changing the policy too.
+/// Lets what `command` starts run on all [CPUs of the process](affinity_of_process), whichever thread starts
+/// it: without this a child of a pinned thread has that thread's one CPU. From a thread of
+/// [`spawn_pinned`](super::spawn_pinned) the child also gets the memory policy back that the process came
+/// with; if its nodes have left the cpuset since, the kernel's default. sched_setaffinity(2),
+/// set_mempolicy(2); where the first is refused, starting fails. A filter that refuses the second has kept
+/// the pinned thread from changing the policy too.
 ///
 /// Call it on the thread that starts the child.
 ///
@@ -75,7 +76,8 @@ mod tests {
         command
     }
 
-    /// Seen to fail: with `unpin` that leaves the policy, and with that of the pinned creator passed on to the second thread.
+    /// Seen to fail: with `unpin` that leaves the policy, and with that of the pinned creator passed on to
+    /// the second thread.
     #[test]
     fn a_child_gets_back_the_policy_that_the_process_came_with() {
         let topology = Topology::discover().unwrap();

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::{LOCAL_DISTANCE, REMOTE_DISTANCE};
 use crate::{CpuId, CpuSet, Error, NodeId, NodeSet, Result};
 
-/// A whole machine and which part of it a process may use. It and its parts have all their fields in the open on purpose: who
-/// describes a machine says everything of it, and a field that comes later must not be guessed.
+/// A whole machine and which part of it a process may use. It and its parts have all their fields in the open
+/// on purpose: who describes a machine says everything of it, and a field that comes later must not be
+/// guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// Does the kernel know NUMA?
@@ -32,8 +33,8 @@ pub struct CpuFacts {
     pub package: u32,
     /// The physical core, unique in the machine: CPUs with the same one are SMT siblings.
     pub core: u32,
-    /// The last level of cache that it has, unique in the machine: CPUs with the same one share it. None where the machine
-    /// does not say.
+    /// The last level of cache that it has, unique in the machine: CPUs with the same one share it. None
+    /// where the machine does not say.
     pub cache: Option<u32>,
 }
 
@@ -117,8 +118,9 @@ impl Description {
         }
     }
 
-    /// The node itself, or the nearest with usable memory: one that has CPUs if there is any, because memory without CPUs is far
-    /// memory, which nobody should get without asking; the lower number where two are equally near.
+    /// The node itself, or the nearest with usable memory: one that has CPUs if there is any, because memory
+    /// without CPUs is far memory, which nobody should get without asking; the lower number where two are
+    /// equally near.
     pub(super) fn nearest_memory(&self, node: NodeId) -> Option<NodeId> {
         if self.may_use_memory_of(node) {
             return Some(node);

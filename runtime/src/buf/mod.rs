@@ -1,18 +1,16 @@
 //! Buffers: what a send takes, what a receive gives.
 //!
-//! A receive gives a [`Lease`] on a block of the core's provided-buffer ring. A send, a write or a read at an offset
-//! takes a buffer by value ([`IoBuf`], [`IoBufMut`]) and gives it back, with the error too ([`BufError`]). Nothing
-//! borrowed crosses an await into the kernel.
+//! A receive gives a [`Lease`] on a block of the core's provided-buffer ring. A send, a write or a read at an
+//! offset takes a buffer by value ([`IoBuf`], [`IoBufMut`]) and gives it back, with the error too
+//! ([`BufError`]). Nothing borrowed crosses an await into the kernel.
 
 pub(crate) mod blocks;
 pub(crate) mod chain;
-pub(crate) mod copied;
 mod copy_out;
 pub(crate) mod fragments;
 mod free_buffers;
 mod grown;
 mod lease;
-mod many;
 pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;
@@ -21,5 +19,4 @@ mod shares;
 pub use blocks::{Block, GetBlock};
 pub use grown::Grown;
 pub use lease::Lease;
-pub use many::IoBufs;
-pub use owned::{BufError, IoBuf, IoBufMut};
+pub use owned::{BufError, IoBuf, IoBufMut, IoBufs};

@@ -1,8 +1,8 @@
 //! Blocks that come home from other threads, and the end of the region in which they lie.
 //!
-//! A core cuts its memory into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]). It may
-//! [add](Owner::add) more while others are out. All its memory together is called the region here.
-//! Who holds a [`BlockRef`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
+//! A core cuts its memory into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]).
+//! It may [add](Owner::add) more while others are out. All its memory together is called the region here. Who
+//! holds a [`BlockRef`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
 //! that path touches plain memory only. One that is dropped anywhere else goes onto a list that the owner
 //! drains when it likes. Returning never waits, never needs memory and never fails, so it may happen in any
 //! destructor on any thread, long after the core has ended.
@@ -26,9 +26,9 @@
 //!
 //! # Who frees the region
 //!
-//! The [`SharedRegion`] (which owns the region) lives in a shared allocation, and a thread that has put its block
-//! on the list must not touch that allocation again: the owner may take the block, end and free it at once.
-//! What keeps it alive is counted, in `holders`, but not on the hot path:
+//! The [`SharedRegion`] (which owns the region) lives in a shared allocation, and a thread that has put its
+//! block on the list must not touch that allocation again: the owner may take the block, end and free it at
+//! once. What keeps it alive is counted, in `holders`, but not on the hot path:
 //!
 //! - While the owner lives, `holders` is `OWNER` (more than there can be blocks) plus the *pins*. The owner
 //!   counts the blocks that are out in a plain cell.
@@ -56,7 +56,9 @@ use std::ptr::NonNull;
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+mod block_ref;
 mod links;
+pub(crate) use block_ref::BlockRef;
 use links::Links;
 
 /// `head`: no block is on the list.
@@ -102,26 +104,13 @@ pub(crate) struct Owner<R: SharedRegion> {
     region: PhantomData<R>,
 }
 
-/// A block on loan. Dropping it returns the block, from any thread.
-pub(crate) struct BlockRef<R: SharedRegion> {
-    shared: NonNull<Shared<R>>,
-    index: u32,
-    region: PhantomData<R>,
-}
-
-// SAFETY: a `BlockRef` reaches the block, which it holds alone, and of `Shared` only what is immutable, atomic or
-// the region, which is `Send + Sync` and may be used and dropped on any thread.
-unsafe impl<R: SharedRegion> Send for BlockRef<R> {}
-// SAFETY: through `&BlockRef` one gets the block's number and address and no access to its bytes.
-unsafe impl<R: SharedRegion> Sync for BlockRef<R> {}
-
 impl<R: SharedRegion> Owner<R> {
     /// An owner that can have `extents` times `per_extent` blocks of `block_size` bytes, and has none yet.
     ///
     /// # Panics
     ///
-    /// If a block is too small for a link (4 bytes), `per_extent` is no power of two, or there are more blocks than
-    /// 32-bit numbers for them.
+    /// If a block is too small for a link (4 bytes), `per_extent` is no power of two, or there are more
+    /// blocks than 32-bit numbers for them.
     pub(crate) fn new(block_size: usize, per_extent: u32, extents: u32, region: R) -> Owner<R> {
         assert!(block_size >= size_of::<u32>(), "a block must hold a link");
         assert!(per_extent.is_power_of_two(), "a block's extent is told by a shift");
@@ -141,10 +130,10 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// `first` is a multiple of the blocks per extent, and its extent was not added before. From `base` on, all bytes of
-    /// those of the extent's blocks that will ever be handed out are valid for reads and writes from any thread until
-    /// the region is dropped. The caller keeps track of which blocks are at home, and nobody else touches one that is
-    /// out.
+    /// `first` is a multiple of the blocks per extent, and its extent was not added before. From `base` on,
+    /// all bytes of those of the extent's blocks that will ever be handed out are valid for reads and writes
+    /// from any thread until the region is dropped. The caller keeps track of which blocks are at home, and
+    /// nobody else touches one that is out.
     pub(crate) unsafe fn add(&self, first: u32, base: NonNull<u8>) {
         self.shared().links.add(first, base);
     }
@@ -183,8 +172,9 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// The block's extent was added, with memory for it. The block is at home: it was never handed out, or came back through [`take_back`](Owner::take_back) or
-    /// [`drain`](Owner::drain) since. Neither the owner nor the kernel uses it until it comes back.
+    /// The block's extent was added, with memory for it. The block is at home: it was never handed out, or
+    /// came back through [`take_back`](Owner::take_back) or [`drain`](Owner::drain) since. Neither the owner
+    /// nor the kernel uses it until it comes back.
     pub(crate) unsafe fn hand_out(&self, index: u32) -> BlockRef<R> {
         assert!(index < self.blocks, "no block {index} of {}", self.blocks);
         self.taken.set(self.taken.get() + 1);
@@ -195,8 +185,8 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back only the last;
-    /// the others it forgets.
+    /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back
+    /// only the last; the others it forgets.
     pub(crate) unsafe fn handle(&self, index: u32) -> BlockRef<R> {
         BlockRef { shared: self.shared, index, region: PhantomData }
     }
@@ -247,8 +237,8 @@ impl<R: SharedRegion> Owner<R> {
         })
     }
 
-    /// Asks to be woken ([`SharedRegion::wake_owner`]) by the next return from elsewhere. `false`: blocks have come
-    /// back already, drain them first.
+    /// Asks to be woken ([`SharedRegion::wake_owner`]) by the next return from elsewhere. `false`: blocks
+    /// have come back already, drain them first.
     ///
     /// For an owner out of blocks, between [`Doorbell::prepare_sleep`] and the sleep. The request stands
     /// until a return answers it, even if blocks come back on the owner's thread meanwhile: then it costs one
@@ -306,46 +296,6 @@ impl<R: SharedRegion> Owner<R> {
     }
 }
 
-impl<R: SharedRegion> BlockRef<R> {
-    /// The block's number.
-    pub(crate) fn index(&self) -> u32 {
-        self.index
-    }
-
-    /// Whether both are the same block.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.shared == other.shared && self.index == other.index
-    }
-
-    /// What keeps the region.
-    pub(crate) fn region(&self) -> &R {
-        // SAFETY: a block that is out keeps `Shared` alive.
-        unsafe { &self.shared.as_ref().region }
-    }
-
-    /// A second handle on the same block.
-    ///
-    /// # Safety
-    ///
-    /// The caller counts the handles, and drops only the last; the others it forgets. Nobody writes the block while there
-    /// is more than one.
-    pub(crate) unsafe fn duplicate(&self) -> BlockRef<R> {
-        BlockRef { shared: self.shared, index: self.index, region: PhantomData }
-    }
-
-    /// The block's first byte. Valid for the block size, for as long as this `BlockRef` is.
-    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
-        // SAFETY: a block that is out keeps `Shared` alive, and its number is below `blocks` (`hand_out`).
-        unsafe { self.shared.as_ref().links.block(self.index) }
-    }
-}
-
-impl<R: SharedRegion> Drop for BlockRef<R> {
-    fn drop(&mut self) {
-        give_back(self.shared, self.index);
-    }
-}
-
 /// Returns block `index`, which the caller holds and uses no more.
 ///
 /// `shared` is a pointer and not a reference because the allocation may be freed before this function
@@ -395,12 +345,6 @@ fn let_go<R: SharedRegion>(shared: NonNull<Shared<R>>, count: u64) {
 impl<R: SharedRegion> fmt::Debug for Owner<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner").field("blocks", &self.blocks).field("taken", &self.taken.get()).finish()
-    }
-}
-
-impl<R: SharedRegion> fmt::Debug for BlockRef<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockRef").field("index", &self.index).finish()
     }
 }
 

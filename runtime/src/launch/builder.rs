@@ -1,47 +1,32 @@
 //! How a runtime is asked for.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::panic::Location;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::bring_up::WorkerConfig;
-use super::core_thread;
 use super::forecast::Forecast;
-use super::locked::{self, Essentials};
-use super::report::{CoreReport, Report};
-use super::running::{self, CoreThread, Running};
-use super::stalls::Sampler;
-use crate::blocking::pool::BlockingPool;
+use super::locked;
 use crate::buf::ring::BufRing;
-use crate::contained::Kept;
-use crate::core::growth::GrowthPolicy;
 use crate::core::options::Options;
-use crate::core::peers::Neighbour;
 use crate::core::placement::PlacementPolicy;
-use crate::core::shared::CoreShared;
-use crate::core::state::{Gate, RuntimeShared};
-use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
-use crate::numa::pool::NodePool;
+use crate::numa::CpuId;
+use crate::numa::plan::{Circumstances, CorePlan, CoreSelection};
 use crate::numa::region::Backing;
-use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
-use crate::numa::{CpuId, NodeId};
 use crate::ring::RingOptions;
 use crate::ring::probe::probe;
 use crate::{Error, ErrorKind, Result};
 
 /// Entries of a core's submission queue by default.
 const RING_ENTRIES: u32 = 4096;
-/// Node-local memory of a core by default, in bytes: half for receiving, half as [`Block`](crate::buf::Block)s.
+/// Node-local memory of a core by default, in bytes: half for receiving, half as
+/// [`Block`](crate::buf::Block)s.
 const POOL_BYTES: usize = 16 << 20;
 /// Threads of a node for blocking work, at most, by default.
 const BLOCKING_THREADS: usize = 64;
 /// More would not be a slack but a mistake in the unit.
 const MAX_TIMER_SLACK: Duration = Duration::from_secs(10);
-/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes nothing.
+/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes
+/// nothing.
 const ZERO_COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
@@ -49,25 +34,25 @@ const MIN_POOL_BYTES: usize = 256 << 10;
 /// Settings of a runtime. Made by [`Runtime::builder`].
 #[derive(Debug, Clone)]
 pub struct Builder {
-    cores: CoreSelection,
-    pool_bytes: usize,
-    pool_limit: Option<usize>,
-    ring_entries: u32,
-    cq_entries: Option<u32>,
-    cores_of_user: usize,
-    name: String,
-    placement: PlacementPolicy,
-    pages: Backing,
-    nic: Option<String>,
+    pub(super) cores: CoreSelection,
+    pub(super) pool_bytes: usize,
+    pub(super) pool_limit: Option<usize>,
+    pub(super) ring_entries: u32,
+    pub(super) cq_entries: Option<u32>,
+    pub(super) cores_of_user: usize,
+    pub(super) name: String,
+    pub(super) placement: PlacementPolicy,
+    pub(super) pages: Backing,
+    pub(super) nic: Option<String>,
     pub(super) options: Options,
-    blocking_threads: usize,
-    timer_slack: Option<Duration>,
-    zero_copy_patience: Duration,
+    pub(super) blocking_threads: usize,
+    pub(super) timer_slack: Option<Duration>,
+    pub(super) zero_copy_patience: Duration,
 }
 
 impl Builder {
-    /// Which CPUs run a core: all that the process may use (no more than its control groups' CPU quota has time for), or a list. All
-    /// by default.
+    /// Which CPUs run a core: all that the process may use (no more than its control groups' CPU quota has
+    /// time for), or a list. All by default.
     pub fn cores(mut self, cores: CoreSelection) -> Self {
         self.cores = cores;
         self
@@ -79,35 +64,39 @@ impl Builder {
         self
     }
 
-    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as many by default.
+    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as
+    /// many by default.
     ///
-    /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no buffer or tasks find
-    /// no [`Block`](crate::buf::Block), on the core's node and by no more than that has free. At the limit they wait. What it
-    /// has grown by is in the [report](super::Report) and stays until the end; it is not registered with the ring, so that
-    /// zero-copy sends from such blocks pin their pages each time.
+    /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no
+    /// buffer or tasks find no [`Block`](crate::buf::Block), on the core's node and by no more than that has
+    /// free. At the limit they wait. What it has grown by is in the [report](super::Report) and stays until
+    /// the end; it is not registered with the ring, so that zero-copy sends from such blocks pin their pages
+    /// each time.
     pub fn pool_limit(mut self, bytes: usize) -> Self {
         self.pool_limit = Some(bytes);
         self
     }
 
-    /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion queue has
-    /// four times as many. 4,096 by default. Where the memory that may be locked (`RLIMIT_MEMLOCK`; Linux 6.14) does not do for
-    /// the rings of all cores they have fewer, down to 64, and the [report](super::Report) says so.
+    /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion
+    /// queue has four times as many. 4,096 by default. Where the memory that may be locked (`RLIMIT_MEMLOCK`;
+    /// Linux 6.14) does not do for the rings of all cores they have fewer, down to 64, and the
+    /// [report](super::Report) says so.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries;
         self
     }
 
-    /// How many cores share the memory that this user may lock (`RLIMIT_MEMLOCK`, which bounds all processes of a user together): those of
-    /// this runtime and of others that start at the same time. Rings are planned to fit for all of them, and blocks are registered where
-    /// those of all fit too. As many as this runtime has by default, and not fewer.
+    /// How many cores share the memory that this user may lock (`RLIMIT_MEMLOCK`, which bounds all processes
+    /// of a user together): those of this runtime and of others that start at the same time. Rings are
+    /// planned to fit for all of them, and blocks are registered where those of all fit too. As many as this
+    /// runtime has by default, and not fewer.
     pub fn cores_of_user(mut self, cores: usize) -> Self {
         self.cores_of_user = cores;
         self
     }
 
-    /// Entries of each core's completion queue, at least as many as the submission queue has. For tests: a queue that is
-    /// too small costs time, never a completion.
+    /// Entries of each core's completion queue, at least as many as the submission queue has. For tests: a
+    /// queue that is too small costs time, never a completion.
     #[doc(hidden)]
     pub fn cq_entries(mut self, entries: u32) -> Self {
         self.cq_entries = Some(entries);
@@ -120,13 +109,15 @@ impl Builder {
         self
     }
 
-    /// The network interface that clients come in by, such as `eth0`: CPUs of its node come first in the plan.
+    /// The network interface that clients come in by, such as `eth0`: CPUs of its node come first in the
+    /// plan.
     pub fn nic(mut self, name: impl Into<String>) -> Self {
         self.nic = Some(name.into());
         self
     }
 
-    /// With which size of page pools are backed; what a node really gave is in the report. [`Backing::System`] by default.
+    /// With which size of page pools are backed; what a node really gave is in the report.
+    /// [`Backing::System`] by default.
     pub fn pages(mut self, pages: Backing) -> Self {
         self.pages = pages;
         self
@@ -138,39 +129,41 @@ impl Builder {
         self
     }
 
-    /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64 by default; they
-    /// are started when needed.
+    /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64
+    /// by default; they are started when needed.
     pub fn blocking_threads(mut self, most: usize) -> Self {
         self.blocking_threads = most;
         self
     }
 
-    /// How late a timer may fire for the sake of others, up to ten seconds: where more of them are due within the slack of one, an
-    /// idle core wakes once, at the last of them. None is early, and a core that is awake fires each on its turn. Where thousands
-    /// of short sleeps are under way, one millisecond saves nearly all wakes (11-21 us of CPU each in a virtual machine); zero
-    /// wakes for each timer. What is half of a wake's time away is sat out.
+    /// How late a timer may fire for the sake of others, up to ten seconds: where more of them are due within
+    /// the slack of one, an idle core wakes once, at the last of them. None is early, and a core that is
+    /// awake fires each on its turn. Where thousands of short sleeps are under way, one millisecond saves
+    /// nearly all wakes (11-21 us of CPU each in a virtual machine); zero wakes for each timer. What is half
+    /// of a wake's time away is sat out.
     ///
-    /// By default timers share wakes within 50 us, as Linux has it for threads (`PR_SET_TIMERSLACK`, `prctl(2)`), but only while they
-    /// are on average no later than a wake takes: an idle core asks for its wakes ahead of time by about what they are late, and
-    /// that is what sharing may cost.
+    /// By default timers share wakes within 50 us, as Linux has it for threads (`PR_SET_TIMERSLACK`,
+    /// `prctl(2)`), but only while they are on average no later than a wake takes: an idle core asks for its
+    /// wakes ahead of time by about what they are late, and that is what sharing may cost.
     pub fn timer_slack(mut self, slack: Duration) -> Self {
         self.timer_slack = Some(slack);
         self
     }
 
-    /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after their stream was
-    /// dropped, if the peer takes less than 16 KiB in that time: then the connection is reset. 10 seconds by default.
+    /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after
+    /// their stream was dropped, if the peer takes less than 16 KiB in that time: then the connection is
+    /// reset. 10 seconds by default.
     pub fn zero_copy_patience(mut self, patience: Duration) -> Self {
         self.zero_copy_patience = patience;
         self
     }
 
-    fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
     }
 
     /// The ring of one of so many cores, as far as there is memory for all of them.
-    fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
+    pub(super) fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         let asked = RingOptions {
             cq_entries: self.cq_entries.unwrap_or(usual.cq_entries),
@@ -180,6 +173,11 @@ impl Builder {
             ..usual
         };
         locked::planned(asked, cores.max(self.cores_of_user), locked::limit())
+    }
+
+    /// Whether one of so many cores with this ring may register its blocks.
+    pub(super) fn may_register(&self, ring: RingOptions, cores: usize) -> bool {
+        locked::leaves_room(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -250,11 +248,11 @@ impl Builder {
 /// ```
 #[derive(Debug)]
 pub struct Runtime {
-    settings: Builder,
-    plan: CorePlan,
-    topology: Topology,
+    pub(super) settings: Builder,
+    pub(super) plan: CorePlan,
+    pub(super) topology: Topology,
     /// The CPU of each core's submission poller; empty without them.
-    pollers: Vec<CpuId>,
+    pub(super) pollers: Vec<CpuId>,
 }
 
 impl Runtime {
@@ -288,11 +286,13 @@ impl Runtime {
         &self.plan
     }
 
-    /// What the runtime would have if it started now: the planned cores, and what a ring has that is made as theirs and
-    /// given back. [`Running::report`] says what came of it, and where memory lies.
+    /// What the runtime would have if it started now: the planned cores, and what a ring has that is made as
+    /// theirs and given back. [`Running::report`](crate::Running::report) says what came of it, and where
+    /// memory lies.
     ///
     /// # Errors
-    /// [`ErrorKind::Platform`] when no ring can be made, with cause and remedy. Linux 6.1 is needed. `io_uring_setup(2)`.
+    /// [`ErrorKind::Platform`] when no ring can be made, with cause and remedy. Linux 6.1 is needed.
+    /// `io_uring_setup(2)`.
     pub fn report(&self) -> Result<Forecast> {
         Ok(Forecast {
             cores: self.plan.cores().to_vec(),
@@ -309,8 +309,9 @@ impl Runtime {
 
     /// Runs `root` once on every core and waits until all have ended.
     ///
-    /// A core ends when its root future does: tasks that are left are dropped, operations cancelled, and every last
-    /// completion is awaited. The first error, or panic, of a root future ends all cores and is returned.
+    /// A core ends when its root future does: tasks that are left are dropped, operations cancelled, and
+    /// every last completion is awaited. The first error, or panic, of a root future ends all cores and is
+    /// returned.
     ///
     /// # Errors
     /// What a root future returned; [`ErrorKind::Platform`] and others when the runtime could not start;
@@ -322,177 +323,5 @@ impl Runtime {
         Fut: Future<Output = Result<()>> + 'static,
     {
         self.start(root)?.wait()
-    }
-
-    /// As [`run`](Self::run), without waiting: gives a handle once every core is up. The root future may have an error
-    /// type of its own.
-    ///
-    /// # Errors
-    /// When the runtime could not start.
-    #[track_caller]
-    pub fn start<F, Fut, E>(self, root: F) -> Result<Running<E>>
-    where
-        F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        let started_at = Location::caller();
-        let cores = self.plan.cores();
-        let pools = self.pools()?;
-        let shared = RuntimeShared::new(cores.len()).map_err(|e| Error::io("cannot make an eventfd", e))?;
-        let mut members = Vec::with_capacity(cores.len());
-        for core in cores {
-            let member = CoreShared::new(core.index, core.cpu, Arc::clone(&shared))
-                .map_err(|e| Error::io("cannot make a core's eventfd", e))?;
-            members.push(Arc::new(member));
-        }
-        shared.set_members(&members);
-        let blocking = BlockingPool::for_nodes(
-            &self.settings.name,
-            cores,
-            &self.topology,
-            self.settings.blocking_threads,
-        );
-        let growth = GrowthPolicy {
-            limit: self.settings.limit(),
-            pool_bytes: self.settings.pool_bytes,
-            backing: self.settings.pages,
-            placement: self.settings.placement,
-            several: self.topology.memory_nodes().len() > 1,
-        };
-        let gate = Gate::new(&shared);
-        // One for each core; those of cores that never begin are dropped, which says so.
-        let arrivals: Vec<_> = members.iter().map(|_| shared.awaited()).collect();
-        let root = Arc::new(root);
-        // Bounded by the number of cores, each of which sends once.
-        let (ready, up) = crossbeam_channel::bounded(cores.len());
-        let mut threads = Vec::with_capacity(cores.len());
-        let mut failure = None;
-        let essentials = Essentials::new();
-        for ((core, member), arrival) in cores.iter().zip(&members).zip(arrivals) {
-            let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
-            let Some(share) = share else {
-                failure = Some(Error::new(
-                    ErrorKind::Platform,
-                    format!("no memory was shared out for CPU {}", core.cpu),
-                ));
-                break;
-            };
-            let ring = self.settings.ring(self.pollers.get(core.index).copied(), cores.len());
-            let of_user = self.settings.cores_of_user;
-            let config = WorkerConfig {
-                core: core.clone(),
-                shared: Arc::clone(member),
-                share,
-                growth: growth.clone(),
-                register_blocks: locked::leaves_room(
-                    &ring,
-                    self.settings.pool_bytes,
-                    cores.len(),
-                    of_user,
-                    locked::limit(),
-                ),
-                ring,
-                near: Neighbour::of(core, cores, &self.topology),
-                blocking: Arc::clone(&blocking[&core.node]),
-                options: self.settings.options.clone(),
-                started_at,
-                timer_slack: self.settings.timer_slack,
-                zero_copy_patience: self.settings.zero_copy_patience,
-                essentials: essentials.clone(),
-            };
-            let (root, ready) = (Arc::clone(&root), ready.clone());
-            let name = format!("{}-{}", self.settings.name, core.cpu);
-            match self.spawn(name, core, move || Kept::new(core_thread::run(config, &*root, ready, arrival)))
-            {
-                Ok(thread) => threads.push(thread),
-                Err(e) => {
-                    failure = Some(e);
-                    break;
-                }
-            }
-        }
-        drop((ready, essentials));
-        let mut reports = Vec::with_capacity(threads.len());
-        for _ in 0..threads.len() {
-            match up.recv() {
-                Ok(Ok(report)) => reports.push(report),
-                Ok(Err(e)) => failure = failure.or(Some(e)),
-                Err(_) => {
-                    failure =
-                        failure.or(Some(Error::new(ErrorKind::Panicked, "a core panicked while it started")))
-                }
-            }
-        }
-        reports.sort_by_key(|report: &CoreReport| report.core.index);
-        if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
-            let report = Report::inspect(&reports, &members);
-            failure = report
-                .refusal(self.settings.pool_bytes, growth.several)
-                .map(|why| Error::new(ErrorKind::Platform, why));
-        }
-        let mut watch = None;
-        if failure.is_none() {
-            match self.watch(&shared, &members) {
-                Ok(started) => watch = started,
-                Err(e) => failure = Some(e),
-            }
-        }
-        if let Some(mut e) = failure {
-            drop(gate);
-            for thread in threads {
-                // Its own error was sent already, or it was told to go home; one that said nothing has panicked.
-                match running::end_of(thread) {
-                    Err(panic) if e.kind() == ErrorKind::Panicked => e = panic,
-                    _ => {}
-                }
-            }
-            return Err(e);
-        }
-        gate.open();
-        Ok(Running::new(shared, members, threads, watch, blocking.into_values().collect(), reports))
-    }
-
-    /// Starts the thread that looks out for stalls, if that was asked for.
-    fn watch(
-        &self,
-        shared: &Arc<RuntimeShared>,
-        members: &[Arc<CoreShared>],
-    ) -> Result<Option<JoinHandle<()>>> {
-        let Some(threshold) = self.settings.options.report_stalls else { return Ok(None) };
-        let (sampler, shared) = (Sampler::new(members), Arc::clone(shared));
-        let thread = std::thread::Builder::new().name(format!("{}-watch", self.settings.name));
-        let started = thread.spawn(move || sampler.watch(&shared, threshold));
-        started.map(Some).map_err(|e| Error::io("cannot start a thread to look out for stalls", e))
-    }
-
-    /// Starts a core's thread as the placement policy has it.
-    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<CoreThread<E>>
-    where
-        F: FnOnce() -> Kept<Result<(), E>> + Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        if self.settings.placement == PlacementPolicy::Off {
-            return Ok(spawn_unplaced(name, core, f)?);
-        }
-        Ok(spawn_pinned(name, core, f)?)
-    }
-
-    /// One pool for each node that cores take memory from.
-    fn pools(&self) -> Result<BTreeMap<NodeId, NodePool>> {
-        let mut by_node: BTreeMap<NodeId, Vec<PlannedCore>> = BTreeMap::new();
-        for core in self.plan.cores() {
-            by_node.entry(core.memory).or_default().push(core.clone());
-        }
-        let mut pools = BTreeMap::new();
-        for (node, cores) in by_node {
-            let bytes = self.settings.pool_bytes;
-            let pool = match self.settings.placement {
-                PlacementPolicy::Off => NodePool::unplaced(&cores, bytes),
-                _ => NodePool::with_backing(&cores, bytes, self.settings.pages),
-            };
-            pools.insert(node, pool?);
-        }
-        Ok(pools)
     }
 }

@@ -4,6 +4,7 @@ mod bring_up;
 mod builder;
 mod core_thread;
 mod end;
+mod faults;
 mod forecast;
 mod locked;
 mod observer;
@@ -11,6 +12,7 @@ mod options;
 mod report;
 mod running;
 mod stalls;
+mod start;
 
 pub use builder::{Builder, Runtime};
 pub use forecast::Forecast;

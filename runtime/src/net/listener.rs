@@ -16,20 +16,15 @@ use super::connection::{Connection, adopt};
 use super::family::Family;
 use super::fd_budget::FdBudget;
 use super::group::Member;
+use super::listen_options::{BACKLOG, ListenOptions};
 use super::socket::lingers;
 use crate::core::Core;
-use crate::core::groups::Ask;
 use crate::error::os;
 use crate::net::op::accept::Accept;
-use crate::numa::CpuId;
 use crate::op::slots::Key;
 use crate::place::Place;
 use crate::sync::waiters::Waiters;
 use crate::{Error, ErrorKind, Result};
-
-/// Connections that may wait to be accepted on each core's socket, unless told otherwise; `net.core.somaxconn` bounds it
-/// (4096 by default).
-pub(super) const BACKLOG: u32 = 4096;
 
 /// Accepted connections that may wait for a call of `accept` before the kernel's backlog has to hold them.
 const HOLD_BACK: usize = 64;
@@ -49,13 +44,14 @@ pub(crate) struct Shared {
     bound: Place,
     /// None for one that was made elsewhere.
     member: Option<Member>,
-    /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that wait, the kernel
-    /// wakes the first, and who accepts anew stands at the end, so the cores get them in turn. A multishot accept would
-    /// keep its place.
+    /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that
+    /// wait, the kernel wakes the first, and who accepts anew stands at the end, so the cores get them in
+    /// turn. A multishot accept would keep its place.
     is_shared: Cell<bool>,
     accepting: Cell<Accepting>,
     fd_budget: FdBudget,
-    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
+    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has
+    /// it.
     lingers: bool,
     accepted: RefCell<VecDeque<io::Result<OwnedFd>>>,
     /// All are woken for each that comes: one that has given up, or is not polled, keeps nobody else waiting.
@@ -161,8 +157,8 @@ fn aborted(e: &io::Error) -> bool {
     )
 }
 
-/// Lack of something that comes back by itself, or a refusal by a firewall or a security module, which would come again
-/// at once: trying again without a rest would only burn the core.
+/// Lack of something that comes back by itself, or a refusal by a firewall or a security module, which would
+/// come again at once: trying again without a rest would only burn the core.
 fn exhausted(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -170,74 +166,11 @@ fn exhausted(e: &io::Error) -> bool {
     )
 }
 
-/// How to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenOptions {
-    pub(super) backlog: u32,
-    pub(super) steer_by_cpu: bool,
-    pub(super) only_v6: bool,
-}
-
-impl ListenOptions {
-    /// A backlog of 4096, connections spread by hash; `[::]` takes IPv4 connections as well.
-    pub fn new() -> Self {
-        Self { backlog: BACKLOG, steer_by_cpu: false, only_v6: false }
-    }
-
-    /// Whether `[::]` leaves IPv4 connections to a listener on `0.0.0.0` (`IPV6_V6ONLY`, `ipv6(7)`). Without it `[::]` takes both
-    /// families, whatever `net.ipv6.bindv6only` says.
-    pub fn only_v6(mut self, only: bool) -> Self {
-        self.only_v6 = only;
-        self
-    }
-
-    /// How many connections may wait on each core's socket to be accepted. `net.core.somaxconn` bounds it (`listen(2)`).
-    pub fn backlog(mut self, connections: u32) -> Self {
-        self.backlog = connections;
-        self
-    }
-
-    /// Gives a TCP connection to the core whose CPU received its first packet, instead of spreading connections by a hash of
-    /// the addresses (`SO_INCOMING_CPU`, `socket(7)`). Linux 6.2; before it the kernel goes on hashing.
-    ///
-    /// It spares each packet the way from one CPU to another, where the network card spreads connections over queues
-    /// whose interrupts go to the CPUs that run cores, one queue at least for each: `annulus doctor` looks at that. What it
-    /// costs: the spread is the card's. Over loopback a connection goes to the core on whose CPU its client runs, so
-    /// one client loads one core; and where fewer queues than cores have interrupts, the other cores get nothing.
-    pub fn steer_by_cpu(mut self, steer: bool) -> Self {
-        self.steer_by_cpu = steer;
-        self
-    }
-
-    pub(super) fn ask(&self) -> Ask {
-        Ask::Stream { backlog: self.bounded_backlog(), only_v6: self.only_v6 }
-    }
-
-    /// As `listen(2)` takes it.
-    pub(super) fn bounded_backlog(&self) -> i32 {
-        self.backlog.min(i32::MAX as u32) as i32
-    }
-
-    /// Gives the socket of the core on `cpu` the connections of that CPU, if so asked.
-    pub(super) fn steer(&self, socket: BorrowedFd<'_>, place: &Place, cpu: CpuId) -> Result<()> {
-        if !self.steer_by_cpu || !matches!(place, Place::Ip(_)) {
-            return Ok(());
-        }
-        sockopt::set_socket_incoming_cpu(socket, cpu.0)
-            .map_err(|e| Error::io("cannot set SO_INCOMING_CPU", os(e)))
-    }
-}
-
-impl Default for ListenOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A listening socket of the current core: a [`TcpListener`](super::TcpListener) or a [`UnixListener`](super::UnixListener).
+/// A listening socket of the current core: a [`TcpListener`](super::TcpListener) or a
+/// [`UnixListener`](super::UnixListener).
 ///
-/// Dropping it closes it; connections that wait in its backlog are reset unless [`drain`](Self::drain) took them, or another
-/// core shares the socket.
+/// Dropping it closes it; connections that wait in its backlog are reset unless [`drain`](Self::drain) took
+/// them, or another core shares the socket.
 pub struct Listener<F: Family> {
     shared: Rc<Shared>,
     _family: PhantomData<F>,
@@ -255,16 +188,16 @@ impl<F: Family> Listener<F> {
     }
 
     /// Takes over a socket that listens already: one that the service manager opened
-    /// ([`inherited_sockets`](super::inherited_sockets)). It is made non-blocking and close-on-exec; its other options stay
-    /// as they are.
+    /// ([`inherited_sockets`](super::inherited_sockets)). It is made non-blocking and close-on-exec; its
+    /// other options stay as they are.
     ///
-    /// Give each core a clone of the one descriptor ([`OwnedFd::try_clone`]): all accept from its one backlog, one
-    /// connection at a time, and the kernel wakes the core that has waited longest. Dropping the listener closes the
-    /// descriptor and nothing more: whoever else has the socket open may go on with it.
+    /// Give each core a clone of the one descriptor ([`OwnedFd::try_clone`]): all accept from its one
+    /// backlog, one connection at a time, and the kernel wakes the core that has waited longest. Dropping the
+    /// listener closes the descriptor and nothing more: whoever else has the socket open may go on with it.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] when it is no listening stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`,
-    /// `SO_ACCEPTCONN`.
+    /// [`ErrorKind::Input`] when it is no listening stream socket of this family. `socket(7)`: `SO_DOMAIN`,
+    /// `SO_TYPE`, `SO_ACCEPTCONN`.
     ///
     /// # Panics
     /// On a thread that is no core's.
@@ -280,15 +213,16 @@ impl<F: Family> Listener<F> {
         Core::with(|_| Ok(Self::of(Shared::new(fd, bound, None))))
     }
 
-    /// Says of a socket that was taken over that nobody else accepts from it, no other core and no other process: then connections are
-    /// accepted by one multishot operation, as on a socket of our own.
+    /// Says of a socket that was taken over that nobody else accepts from it, no other core and no other
+    /// process: then connections are accepted by one multishot operation, as on a socket of our own.
     pub fn sole(self) -> Self {
         self.shared.is_shared.set(false);
         self
     }
 
-    /// Accepts connections one by one from now on, each when it is [asked for](Self::accept): the others wait in the backlog,
-    /// however many there are. Else some may have been accepted already that nobody has asked for.
+    /// Accepts connections one by one from now on, each when it is [asked for](Self::accept): the others wait
+    /// in the backlog, however many there are. Else some may have been accepted already that nobody has asked
+    /// for.
     pub fn one_by_one(&self) {
         self.shared.is_shared.set(true);
     }
@@ -303,12 +237,13 @@ impl<F: Family> Listener<F> {
 
     /// The next connection.
     ///
-    /// The first call arms a multishot accept that stays armed (Linux 5.19). Where `RLIMIT_NOFILE` is near, connections
-    /// are accepted one by one, and a quarter of the descriptors (at most 256) is left to files and pipes: past it
-    /// accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile and are not lost. So a server does
-    /// well to raise its limit before it listens.
+    /// The first call arms a multishot accept that stays armed (Linux 5.19). Where `RLIMIT_NOFILE` is near,
+    /// connections are accepted one by one, and a quarter of the descriptors (at most 256) is left to files
+    /// and pipes: past it accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile and
+    /// are not lost. So a server does well to raise its limit before it listens.
     ///
-    /// Several tasks may wait: each connection wakes all of them, in the order in which they came, and one gets it.
+    /// Several tasks may wait: each connection wakes all of them, in the order in which they came, and one
+    /// gets it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the listener itself fails.
@@ -369,9 +304,10 @@ impl<F: Family> Listener<F> {
         Poll::Pending
     }
 
-    /// Stops listening and gives every connection that was complete by then, so that none is reset. When the backlog
-    /// cannot be emptied, for lack of descriptors for example, what was taken until then is given, and a line is logged.
-    /// `accept4(2)`, after the ring's own accept was cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5).
+    /// Stops listening and gives every connection that was complete by then, so that none is reset. When the
+    /// backlog cannot be emptied, for lack of descriptors for example, what was taken until then is given,
+    /// and a line is logged. `accept4(2)`, after the ring's own accept was cancelled
+    /// (`io_uring_prep_cancel64(3)`, Linux 5.5).
     ///
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.
@@ -398,7 +334,8 @@ impl<F: Family> Listener<F> {
                 }
             }
         }
-        // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
+        // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than
+        // this.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
                 Ok(fd) => streams.push(self.connection(fd)),
@@ -430,9 +367,9 @@ impl<F: Family> std::fmt::Debug for Listener<F> {
 impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
         if let Some(member) = &self.shared.member {
-            // The descriptor closes with the last word of its accept, a tick later. Until then it must not be handed clients
-            // that mean a listener bound anew: shutting it down takes it out of the kernel's table at once
-            // (inet_shutdown()). What is shared is shut down with the last that leaves.
+            // The descriptor closes with the last word of its accept, a tick later. Until then it must not be
+            // handed clients that mean a listener bound anew: shutting it down takes it out of the kernel's
+            // table at once (inet_shutdown()). What is shared is shut down with the last that leaves.
             if !member.is_unix()
                 && let Err(e) = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read)
             {

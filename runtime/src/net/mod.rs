@@ -1,11 +1,11 @@
 //! TCP, UDP and Unix sockets.
 //!
-//! Receiving and accepting belong to the socket, not to a future: dropping a `recv` or `accept` future leaves the
-//! multishot operation armed, and what it brings waits for the next call. A timeout around `recv` loses no byte, one
-//! around `accept` loses no client.
+//! Receiving and accepting belong to the socket, not to a future: dropping a `recv` or `accept` future leaves
+//! the multishot operation armed, and what it brings waits for the next call. A timeout around `recv` loses
+//! no byte, one around `accept` loses no client.
 //!
-//! [`TcpStream`] and [`UnixStream`] are both a [`Connection`], and so are the halves of each: what they have in common
-//! is described there.
+//! [`TcpStream`] and [`UnixStream`] are both a [`Connection`], and so are the halves of each: what they have
+//! in common is described there.
 
 mod connection;
 pub(crate) mod fairness;
@@ -14,6 +14,7 @@ mod fd_budget;
 mod group;
 mod hand_over;
 mod inherited;
+mod listen_options;
 pub(crate) mod listener;
 pub(crate) mod op;
 mod ownership;
@@ -35,7 +36,8 @@ pub use fd_budget::connection_room;
 pub use group::listening_sockets;
 pub use hand_over::{Detached, HandOverError};
 pub use inherited::inherited_sockets;
-pub use listener::{ListenOptions, Listener};
+pub use listen_options::ListenOptions;
+pub use listener::Listener;
 
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};

@@ -8,10 +8,10 @@ pub(crate) mod options;
 mod request;
 mod routes;
 mod server;
+pub(crate) mod several;
 mod socket;
 
 use std::io;
-use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
 use options::AdminAddress;
@@ -88,18 +88,4 @@ impl Drop for Admin {
             drop(thread.join());
         }
     }
-}
-
-/// What reads the configuration anew: what it says then, or what is wrong.
-type Reload = Box<dyn Fn() -> Result<String, String> + Send + Sync>;
-
-static RELOAD: OnceLock<Reload> = OnceLock::new();
-
-/// Makes `POST /reload` call this, on the thread of the admin server. The first call decides.
-pub(crate) fn on_reload(reload: Reload) {
-    drop(RELOAD.set(reload));
-}
-
-fn reload() -> Option<Result<String, String>> {
-    RELOAD.get().map(|reload| reload())
 }

@@ -1,7 +1,9 @@
 //! What operators can ask for, and the answers.
 
+use rustix::process::{Signal, getpid, kill_process};
+
+use super::Source;
 use super::request::Request;
-use super::{Source, reload};
 use crate::lifecycle::{self, Stage};
 use crate::metrics::exposition::{Format, expose};
 use crate::metrics::upstreams;
@@ -43,7 +45,7 @@ impl Response {
             408 => "Request Timeout",
             413 => "Content Too Large",
             431 => "Request Header Fields Too Large",
-            501 => "Not Implemented",
+            500 => "Internal Server Error",
             503 => "Service Unavailable",
             _ => "Error",
         };
@@ -140,11 +142,11 @@ fn order_upstream(address: &str, in_service: bool) -> Response {
     Response::text(200, word)
 }
 
+/// The same as SIGHUP, for whoever does not know the process's number.
 fn order_reload() -> Response {
-    match reload() {
-        Some(Ok(told)) => Response::text(200, &told),
-        Some(Err(why)) => Response::text(400, &why),
-        None => Response::text(501, "this program was not started with a file that could be read anew"),
+    match kill_process(getpid(), Signal::HUP) {
+        Ok(()) => Response::text(200, "reading anew; what comes of it is told on standard error"),
+        Err(errno) => Response::text(500, &format!("cannot ask for it: {errno}")),
     }
 }
 

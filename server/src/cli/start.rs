@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use annulus::numa::CpuId;
 use annulus::numa::plan::CoreSelection;
 
-use crate::admin::{self, Entrance};
+use crate::admin::Entrance;
+use crate::admin::several::answer_first;
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
@@ -106,11 +107,6 @@ fn start(config: Configuration, source: Option<Source>) -> Result<(), Failure> {
         .transpose()
         .map_err(|error| Failure::failed("cannot start the thread of the admin server", error))?;
     let reloader = Reloader::new(source, running.handle(), cpus, open, Arc::clone(&times));
-    let by_order = Arc::clone(&reloader);
-    admin::on_reload(Box::new(move || {
-        by_order.start();
-        Ok("reading anew; what comes of it is told on standard error".to_owned())
-    }));
     let duties = OfOne(reloader);
     let supervised =
         Supervised { plan: &plan, image: None, times: &times, figures: program.stats, duties: &duties };
@@ -151,6 +147,7 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     let start = Arc::new(Start::new(Arc::new(generation), move || parent.is_ready()));
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     let times = Arc::new(Times::new(&program));
+    answer_first(running.observer());
     let duties = Obeying(OfMember::new(Arc::clone(&member), running.handle(), Arc::clone(&times)));
     let supervised = Supervised {
         plan: &plan,

@@ -52,7 +52,7 @@ impl Gatherer {
             let stalls = report.cores.iter().map(|core| stalls_of(core.core.index)).collect();
             self.looked = Some((Instant::now(), report, stalls));
         }
-        let mut status = begin();
+        let mut status = without_cores();
         let Some((_, report, stalls)) = &self.looked else { return status };
         status.strays = report.strays();
         let cells = super::cores().clone();
@@ -101,8 +101,8 @@ impl Gatherer {
     }
 }
 
-/// What does not come from cores.
-fn begin() -> Status {
+/// This process without what comes from its cores: all that there is of one that has none.
+pub(crate) fn without_cores() -> Status {
     let (at, time) = *STARTED.get_or_init(|| (Instant::now(), SystemTime::now()));
     let stage = match lifecycle::stage() {
         Stage::Starting => "starting",

@@ -17,7 +17,6 @@ type Answerer = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 static ANSWERER: OnceLock<Answerer> = OnceLock::new();
 
 /// From now on questions are answered by `answerer`, on a thread that may wait a little. The first call decides.
-#[allow(dead_code, reason = "for the admin socket, which comes next")]
 pub(crate) fn answer_by(answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
     ANSWERER.get_or_init(|| Box::new(answerer));
 }
@@ -55,22 +54,8 @@ pub(super) fn way() -> io::Result<(Members, Asked)> {
     Ok((Members { questions: sender, wake: Arc::clone(&wake) }, Asked { questions, wake }))
 }
 
-static MEMBERS: OnceLock<Members> = OnceLock::new();
-
-/// The members of this process, if it is the first of several.
-#[allow(dead_code, reason = "for the admin socket, which comes next")]
-pub(crate) fn members() -> Option<&'static Members> {
-    MEMBERS.get()
-}
-
-/// From now on [`members`] gives these.
-pub(super) fn set_members(members: Members) {
-    MEMBERS.get_or_init(|| members);
-}
-
 impl Members {
     /// The answers of all members that answer within `patience`, in no order. Not on the main thread, which passes them on.
-    #[allow(dead_code, reason = "for the admin socket, which comes next")]
     pub(crate) fn ask(&self, question: &[u8], patience: Duration) -> Vec<(NodeId, Vec<u8>)> {
         let (answers, came) = channel();
         if self.questions.send(Question { text: question.to_vec(), answers }).is_err() {

@@ -7,6 +7,7 @@ mod change;
 mod group;
 mod process;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use annulus::numa::thread::{InheritedPolicy, inherited_policy};
@@ -14,9 +15,12 @@ use annulus::numa::thread::{InheritedPolicy, inherited_policy};
 use self::change::{Changes, First};
 use self::group::ProcessGroup;
 use super::{ProcessShare, figures};
+use crate::admin::Entrance;
+use crate::admin::several::Several;
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
+use crate::metrics::gather::describe;
 use crate::service::reload::Source;
 use crate::service::times::Times;
 use crate::signals::Signals;
@@ -62,6 +66,10 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     let times = Arc::new(Times::new(&told.config.program));
     let first = First { config: told.config, text: told.text, verbose: told.verbose };
     let (changes, lines) = Changes::begin(told.source, shares, &first, Arc::clone(&times), members.clone())?;
+    let address = told.config.program.admin.admin.as_ref();
+    let entrance = address.map(Entrance::open).transpose().map_err(Failure::input)?;
+    // Taken when all listen: nothing answers before, and no thread is started before the members are.
+    let (entrance, admin) = (Cell::new(entrance), Cell::new(None));
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy, &signals, &times, changes, questions);
     let served = group.serve(shares, || {
@@ -69,11 +77,24 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
         if let Err(error) = log::begin() {
             tracing::warn!(%error, "the log has no thread: its reader can hold up the first process");
         }
-        figures::set_members(members.clone());
         // Not before: where none can be started, the process for all cores says it.
         reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
         lifecycle::reach(Stage::Ready);
         lines.iter().for_each(|line| say(line));
+        describe(lines.clone(), told.config.program.ring.road.to_string());
+        if let Some(entrance) = entrance.take() {
+            let line = entrance.line();
+            match entrance.answer(Box::new(Several::new(&members))) {
+                Ok(answering) => {
+                    admin.set(Some(answering));
+                    say(&line);
+                }
+                Err(error) => tracing::error!(%error, "nobody answers operators: no thread can be started"),
+            }
+        }
     });
-    group.leave(served)
+    // Those that it asks are gone when it is waited for.
+    let left = group.leave(served);
+    drop(admin);
+    left
 }
