@@ -12,8 +12,9 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use super::{Latch, Refused, SpaceWaiters};
+use super::{Latch, Refused, retry};
 use crate::sync::model::{BothOrders, check, check_large};
+use crate::sync::space::SpaceWaiters;
 
 struct Model {
     latch: Latch,
@@ -101,7 +102,8 @@ impl Narrow {
     }
 
     async fn put(&self) -> Result<(), ()> {
-        self.space.find((), |()| self.try_put()).await
+        let mut message = Some(());
+        self.space.find(|| retry(&mut message, |()| self.try_put())).await
     }
 
     /// Takes a message, once there is one.
