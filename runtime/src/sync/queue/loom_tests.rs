@@ -193,6 +193,28 @@ fn who_gives_up_takes_no_room_from_who_waits() {
     });
 }
 
+/// Polled by another task while it is told: one of the two wakers is called, and the last one if it was not told before.
+/// (Seen: a deadlock with the first waker kept, and with one that was told taken for one that waits.)
+#[test]
+fn who_changes_its_waker_is_told_by_the_new_one() {
+    check(3, || {
+        let queue = Narrow::full();
+        let sender = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                let mut put = pin!(queue.put());
+                let other = std::sync::Arc::new(Bell(Notify::new())).into();
+                match put.as_mut().poll(&mut Context::from_waker(&other)) {
+                    Poll::Ready(output) => output,
+                    Poll::Pending => block_on(put),
+                }
+            })
+        };
+        queue.take();
+        assert_eq!(sender.join().unwrap(), Ok(()));
+    });
+}
+
 /// (Seen: a deadlock with nobody told.)
 #[test]
 fn who_waits_for_room_is_told_that_there_will_be_none() {
