@@ -3,6 +3,7 @@
 
 mod atomics;
 pub(crate) mod mailbox;
+pub(crate) mod oneshot;
 pub(crate) mod queue;
 pub(crate) mod space;
 pub(crate) mod waiters;

@@ -81,9 +81,11 @@ impl SpaceWaiters {
             let first = self.change(|list| list.queue.pop_front());
             let Some((_, waker)) = first else { return };
             contained("the waker of one that waits for room", || {
-                waker.wake();
+                waker.wake_by_ref();
                 told += 1;
             });
+            // Apart from the call: a destructor that panics after a call that did would end the process.
+            drop_contained(waker);
         }
     }
 
