@@ -134,3 +134,34 @@ fn entries(dir: &str) -> Vec<PathBuf> {
     let listing = fs::read_dir(dir).unwrap_or_else(|e| panic!("listing {dir}: {e}"));
     listing.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
+
+/// An IPv4 connection of this machine, as /proc/net/tcp has it (proc_pid_net(5)).
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    /// This end.
+    pub local: std::net::SocketAddr,
+    /// The other end.
+    pub remote: std::net::SocketAddr,
+    /// What its timer waits for is the next question to a silent peer.
+    pub has_keepalive: bool,
+}
+
+/// The established IPv4 connections that `wanted` picks.
+#[track_caller]
+pub fn tcp(wanted: impl Fn(&Tcp) -> bool) -> Vec<Tcp> {
+    const ESTABLISHED: &str = "01";
+    const KEEPALIVE: &str = "02:";
+    let table = fs::read_to_string("/proc/net/tcp").expect("the connections of this machine");
+    let address = |text: &str| {
+        let (ip, port) = text.split_once(':')?;
+        let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
+        Some(std::net::SocketAddr::from((ip, u16::from_str_radix(port, 16).ok()?)))
+    };
+    let connection = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, remote) = (address(fields.get(1)?)?, address(fields.get(2)?)?);
+        let is_established = *fields.get(3)? == ESTABLISHED;
+        is_established.then(|| Tcp { local, remote, has_keepalive: fields[5].starts_with(KEEPALIVE) })
+    };
+    table.lines().filter_map(connection).filter(wanted).collect()
+}

@@ -7,16 +7,12 @@ use annulus_integration_tests::upstream::Upstream;
 use annulus_integration_tests::{cpus, curl, net, watch};
 use rustix::process::Signal;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// A grace that no test waits for, in seconds.
 const AN_HOUR: u32 = 3600;
 /// What a pipe holds if nobody changes it, in bytes.
 const PIPE: usize = 64 << 10;
-
-/// Takes away from root what lets it read every file.
-const NO_OVERRIDE: [&str; 2] = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
 
 /// Makes the server log some 3000 lines: it refuses each of these requests.
 fn be_refused(server: &Server) {
@@ -69,24 +65,22 @@ fn a_stderr_that_nobody_reads_holds_nobody_up() {
     drop(small);
 }
 
-/// Seen to fail: with lines that are written by who has them, at 553 requests; and with each of them told, on their number.
+/// Seen to fail, by waiting for ever: with lines that are written by who has them; and with each of them told, on their number.
 #[test]
 fn a_file_that_cannot_be_read_is_told_once_and_counted() {
-    let tree = Tree::new();
-    let small = tree.file("small.txt", 100);
-    tree.file("secret.txt", 100);
-    std::fs::set_permissions(tree.at("secret.txt"), PermissionsExt::from_mode(0o000)).expect("chmod");
     for unread in [None, Some(Unread::Pipe)] {
-        let launch = Launch::serve(tree.root()).cores(&cpus::allowed()[0].to_string());
-        let launch = if rustix::process::geteuid().is_root() { launch.under(&NO_OVERRIDE) } else { launch };
+        // The server's own memory: nothing is mapped at its beginning, so reading it fails for everybody.
+        let launch = Launch::serve(Path::new("/proc/self")).cores(&cpus::allowed()[0].to_string());
         let launch = unread.map_or(launch.clone(), |unread| launch.unread(unread));
         let server = launch.grace(AN_HOUR).start();
         let mut client = Client::connect(server.addr());
         let from = client.stream().local_addr().expect("its own address");
-        for _ in 0..2000 {
-            assert_eq!(client.get("/secret.txt").head.status, 500);
+        client.send("GET /mem HTTP/1.1\r\nHost: h\r\nX-Request-Id: a \"name\"\r\n\r\n").expect("sending");
+        assert_eq!(client.response().expect("an answer").head.status, 500);
+        for _ in 1..2000 {
+            assert_eq!(client.get("/mem").head.status, 500);
         }
-        assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
+        assert_eq!(Client::connect(server.addr()).get("/none").head.status, 404);
         drop(client);
         let ended = server.stop();
         let told: Vec<_> = ended.err.iter().filter(|line| line.contains("a file cannot be read")).collect();
@@ -95,8 +89,9 @@ fn a_file_that_cannot_be_read_is_told_once_and_counted() {
         let counted: u64 = sums.iter().map(|line| count_of(line)).sum();
         assert_eq!(each.len() as u64 + counted, 2000, "{told:#?}");
         assert!(told.len() < 100, "{told:#?}");
-        // Who it was.
+        // Who it was, and the name that the request came with.
         assert!(each[0].contains(&format!("client={from}")), "{told:#?}");
+        assert!(each[0].contains(r#"request{id="a \"name\""}"#), "{told:#?}");
     }
 }
 
@@ -257,7 +252,7 @@ fn standard_output_has_lines_of_whoever_asks_for_what() {
         ("HEAD /small.txt HTTP/1.1\r\nHost: h\r\n\r\n", 200),
         ("GET /small.txt HTTP/1.1\r\nHost: h\r\nRange: bytes=1-10\r\nUser-Agent: a\"b\\\tü\r\n\r\n", 206),
         ("GET /none HTTP/1.1\r\nHost: h\r\n\r\n", 404),
-        ("BREW /small.txt HTTP/1.0\r\n\r\n", 405),
+        ("POST /small.txt HTTP/1.0\r\n\r\n", 405),
         ("\x16\x03\x01\"\r\n\r\n", 400),
     ];
     drop(client);
@@ -276,7 +271,7 @@ fn standard_output_has_lines_of_whoever_asks_for_what() {
     found(r#""GET /small.txt HTTP/1.1" 206 10 "-" "a\x22b\x5C\x09\xC3\xBC""#);
     assert!(ended.out.iter().any(|line| line.contains(r#" "GET /none HTTP/1.1" 404 "#)), "{:#?}", ended.out);
     assert!(
-        ended.out.iter().any(|line| line.contains(r#" "BREW /small.txt HTTP/1.0" 405 "#)),
+        ended.out.iter().any(|line| line.contains(r#" "POST /small.txt HTTP/1.0" 405 "#)),
         "{:#?}",
         ended.out
     );
@@ -315,7 +310,8 @@ fn a_relayed_connection_has_its_line() {
         std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let server = Launch::proxy(nobody).args(["--access-log", "-"]).start();
     let mut client = net::connect(server.addr()).expect("connecting");
-    client.read_to_end(&mut Vec::new()).expect("the end");
+    // It ends, or it is reset: nobody has answered.
+    let _ = client.read_to_end(&mut Vec::new());
     let from = client.local_addr().expect("its own address");
     let ended = server.stop();
     assert!(

@@ -192,10 +192,10 @@ fn what_is_refused_is_told_once() {
     let ended = launch(&tree).arg("--placement").arg("off").run();
     assert!(ended.one_line(2).contains("--placement off"), "{ended:#?}");
     // What only annulus says to itself.
-    let told = Launch::new().args(["--member", "0:0:999", "serve"]).run();
-    assert!(told.one_line(2).contains("999"), "{told:#?}");
-    let told = Launch::new().args(["--member", "0:0:999", "topology"]).run();
-    assert!(told.one_line(2).contains("--member"), "{told:#?}");
+    let told = Launch::new().args(["member", "0:0"]).run();
+    assert!(told.one_line(2).contains("leave it to annulus"), "{told:#?}");
+    let told = Launch::new().args(["member", "0"]).run();
+    assert!(told.one_line(2).contains("only annulus itself says this"), "{told:#?}");
 }
 
 /// What lets a program start threads and no process lets it serve with all cores, unless several were insisted on.
@@ -240,7 +240,7 @@ fn one_that_cannot_be_started_later_ends_all_with_1() {
             let first = watch::until("a process has been started", || {
                 let first = procfs::children(pid).first().copied()?;
                 let words = std::fs::read(format!("/proc/{first}/cmdline")).ok()?;
-                words.split(|byte| *byte == 0).any(|word| word == b"--member").then_some(first)
+                words.split(|byte| *byte == 0).any(|word| word == b"member").then_some(first)
             });
             let first = Pid::from_raw(first as i32).expect("not 0");
             // It does not come up before nobody can be started any more.

@@ -60,8 +60,8 @@ fn reload(server: &Server, word: &str) {
     wait_for(server, word, after);
 }
 
-/// How the program serves: one process.
-const PROCESSES: [&str; 1] = ["one"];
+/// How the program serves: one process, several.
+const PROCESSES: [&str; 2] = ["one", "core"];
 
 const IN_FORCE: &str = "is in force for new connections";
 

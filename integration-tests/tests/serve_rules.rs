@@ -139,6 +139,24 @@ fn errors_have_the_pages_that_the_operator_gives_them() {
     assert!(ended.err.iter().any(|line| line.contains("missing.html")), "{ended:#?}");
 }
 
+/// What is accepted, of which file, the coding that comes, and the bytes.
+type Compressed = (Option<&'static str>, &'static str, Option<&'static str>, &'static str);
+
+const COMPRESSED: [Compressed; 12] = [
+    (None, "/app.js", None, "the original"),
+    (Some("identity"), "/app.js", None, "the original"),
+    (Some("gzip, deflate, br, zstd"), "/app.js", Some("br"), "brotli"),
+    (Some("gzip, deflate, zstd"), "/app.js", Some("zstd"), "zstandard"),
+    (Some("gzip"), "/app.js", Some("gzip"), "gzipped"),
+    (Some("gzip;q=0.9, br;q=0.5"), "/app.js", Some("gzip"), "gzipped"),
+    (Some("br;q=0, *"), "/app.js", Some("zstd"), "zstandard"),
+    (Some("gzip;q=0"), "/app.js", None, "the original"),
+    (Some("identity, gzip;q=0.5"), "/app.js", None, "the original"),
+    (Some("br, gzip"), "/only.css", Some("gzip"), "gzipped"),
+    (Some("br"), "/only.css", None, "the original"),
+    (Some("gzip"), "/photo.jpg", None, "the original"),
+];
+
 #[test]
 fn what_lies_compressed_beside_a_file_is_sent_to_who_likes_it_better() {
     let tree = Tree::new();
@@ -153,20 +171,7 @@ fn what_lies_compressed_beside_a_file_is_sent_to_who_likes_it_better() {
     let server = Launch::serve(tree.root()).start();
     let mut client = Client::connect(server.addr());
     let mut tags = Vec::new();
-    for (accept, path, coding, body) in [
-        (None, "/app.js", None, "the original"),
-        (Some("identity"), "/app.js", None, "the original"),
-        (Some("gzip, deflate, br, zstd"), "/app.js", Some("br"), "brotli"),
-        (Some("gzip, deflate, zstd"), "/app.js", Some("zstd"), "zstandard"),
-        (Some("gzip"), "/app.js", Some("gzip"), "gzipped"),
-        (Some("gzip;q=0.9, br;q=0.5"), "/app.js", Some("gzip"), "gzipped"),
-        (Some("br;q=0, *"), "/app.js", Some("zstd"), "zstandard"),
-        (Some("gzip;q=0"), "/app.js", None, "the original"),
-        (Some("identity, gzip;q=0.5"), "/app.js", None, "the original"),
-        (Some("br, gzip"), "/only.css", Some("gzip"), "gzipped"),
-        (Some("br"), "/only.css", None, "the original"),
-        (Some("gzip"), "/photo.jpg", None, "the original"),
-    ] {
+    for (accept, path, coding, body) in COMPRESSED {
         for _ in 0..3 {
             let fields = accept.map(|accept| format!("Accept-Encoding: {accept}"));
             let fields: Vec<&str> = fields.iter().map(String::as_str).collect();

@@ -127,7 +127,7 @@ pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
 pub use calls::refused_calls;
 pub use error::{Error, ErrorKind, Ok, Result};
 pub use launch::{
-    Builder, CoreReport, Forecast, RegionReport, Report, Running, Runtime, Stall, WorkerReport,
+    Builder, CoreReport, Forecast, Observer, RegionReport, Report, Running, Runtime, Stall, WorkerReport,
 };
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};

@@ -589,7 +589,7 @@ fn a_relay_is_small() {
         for road in ROADS {
             let ((_x, a), (b, _y)) = (UnixStream::pair()?, UnixStream::pair()?);
             let relay = relay(a, b, road);
-            assert!(size_of_val(&relay) <= 1024, "{} bytes", size_of_val(&relay));
+            assert!(size_of_val(&relay) <= 512, "{} bytes", size_of_val(&relay));
         }
         Ok(())
     });

@@ -127,12 +127,12 @@ step_aarch64() {
 step_fuzz() {
     need_nightly "what the fuzzer builds with"
     command -v cargo-fuzz >/dev/null || cargo install --locked --root "$TARGET/tools" cargo-fuzz
-    local target found=$TARGET/fuzz-found
-    for target in $(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' fuzz/Cargo.toml); do
-        [[ $target != annulus ]] || continue
-        mkdir -p "$found/$target" "fuzz/corpus/$target"
+    local name names found=$TARGET/fuzz-found
+    mapfile -t names < <(sed -n '/^\[\[bin\]\]/,$s/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml)
+    for name in "${names[@]}"; do
+        mkdir -p "$found/$name" "fuzz/corpus/$name"
         # What it finds new goes to the first folder, which is not in the repository.
-        (cd fuzz && PATH=$TARGET/tools/bin:$PATH cargo +nightly fuzz run --target-dir "$TARGET/fuzz" "$target" \
-            "$found/$target" "corpus/$target" -- -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1)
+        (cd fuzz && PATH=$TARGET/tools/bin:$PATH cargo +nightly fuzz run --target-dir "$TARGET/fuzz" "$name" \
+            "$found/$name" "corpus/$name" -- -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1)
     done
 }

@@ -2,6 +2,7 @@
 //!
 //! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
 
+mod admin;
 mod cli;
 mod config;
 mod descriptors;
@@ -11,9 +12,11 @@ mod filters;
 mod first_of;
 mod http;
 mod lifecycle;
+mod limits;
 mod lingering_close;
 mod listen;
 mod log;
+mod metrics;
 mod numa_bench;
 mod options;
 mod processes;

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::processes::member::Member;
+use crate::processes::member::{Member, Order};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +40,9 @@ impl Orders {
     ///
     /// # Errors
     /// What read(2) says, other than "nothing there".
-    pub(crate) fn next(&self) -> io::Result<Option<Signal>> {
+    pub(crate) fn next(&self) -> io::Result<Option<Order>> {
         match self {
-            Orders::Signals(signals) => signals.next(),
+            Orders::Signals(signals) => Ok(signals.next()?.map(Order::Signal)),
             Orders::Parent(member) => member.next(),
         }
     }

@@ -6,8 +6,14 @@ use annulus::Running;
 use annulus::numa::plan::CorePlan;
 
 use crate::exit::{Failure, say};
-use crate::log;
+use crate::metrics::gather::Gatherer;
+use crate::metrics::summary::summary;
 use crate::processes::member::Image;
+
+/// Ten lines about the whole, for people.
+pub(crate) fn print_summary(running: &Running<Failure>) {
+    summary(&Gatherer::new(running.observer()).gather()).iter().for_each(|line| say(line));
+}
 
 /// One line per core: `annulus: core 0 cpu 0 node 0 name=value ...`, with [`annulus::Counters`] for the names. A process of
 /// several says first whose line it is, `annulus: node 1: core 0 cpu 4 ...`, and counts its cores from 0: the CPU is the key.
@@ -33,7 +39,6 @@ pub(crate) fn print_stalls(running: &Running<Failure>) {
 
 /// Ring features in force, and where the pages lie; those of the program's image where it has a node.
 pub(crate) fn print_report(running: &Running<Failure>, image: Option<&Image>) {
-    log::counted().iter().for_each(|line| say(line));
     let image = image.map_or_else(String::new, Image::to_string);
     for line in image.lines().chain(running.report().to_string().lines()) {
         say(line);

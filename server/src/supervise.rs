@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::exit::Failure;
 use crate::lifecycle::{self, Stage};
 use crate::log;
-use crate::processes::member::Image;
+use crate::processes::member::{Change, Image, Order};
 use crate::service::times::Times;
 use crate::signals::{Orders, Signal};
 use crate::stats;
@@ -40,6 +40,9 @@ pub(crate) trait Duties {
     /// SIGHUP: the configuration may have changed.
     fn reload(&self);
 
+    /// The starting process wants something else than a signal does.
+    fn change(&self, change: Change);
+
     /// The cores are about to stop accepting.
     fn stop_accepting(&self);
 }
@@ -63,7 +66,7 @@ pub(crate) struct Supervised<'a> {
 /// The first SIGINT or SIGTERM says that new clients are not welcome, waits for as long as [`Times::drain_wait`] says, stops accepting and
 /// gives what runs [`Times::grace`] to finish; the end of the grace or a second signal cuts it, and so does the end of whoever gives the
 /// orders, who has waited already; a core that has not ended [`PATIENCE`] later is left with the process, by exit code 1. SIGUSR1 prints
-/// counters, stalls and report.
+/// a summary, counters, stalls and report.
 ///
 /// # Errors
 /// The first failure of a core.
@@ -86,18 +89,21 @@ pub(crate) fn supervise(
         }
         if signalled && let Some(from) = &orders {
             match from.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
-                Some(Signal::Show) => {
+                Some(Order::Signal(Signal::Show)) => {
+                    stats::print_summary(&running);
                     stats::print_counters(supervised.plan, &running);
                     stats::print_stalls(&running);
                     stats::print_report(&running, supervised.image);
                 }
-                Some(Signal::Reopen) => log::reopen(),
-                Some(Signal::Reload) => supervised.duties.reload(),
-                Some(Signal::End) => {
+                Some(Order::Signal(Signal::Reopen)) => log::reopen(),
+                Some(Order::Signal(Signal::Reload)) => supervised.duties.reload(),
+                Some(Order::Leave) => lifecycle::reach(Stage::Leaving),
+                Some(Order::Change(change)) => supervised.duties.change(change),
+                Some(Order::Signal(Signal::End)) => {
                     let waits = matches!(from, Orders::Signals(_));
                     phase = supervised.asked_to_end(phase, &running, waits);
                 }
-                Some(Signal::Gone) => {
+                Some(Order::Signal(Signal::Gone)) => {
                     running.cut();
                     (phase, orders) = (Phase::Alone(Instant::now() + PATIENCE), None);
                 }
@@ -192,8 +198,7 @@ fn wait(
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::os::fd::{IntoRawFd, OwnedFd};
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::process::{Command, Stdio};
     use std::sync::Arc;
@@ -208,8 +213,7 @@ mod tests {
     #[test]
     #[ignore = "a process of another test"]
     fn as_a_member_with_a_stuck_core() {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd();
-        let member = Member::take(format!("0:0:{socket}").parse().unwrap()).unwrap();
+        let member = Member::take("0:0".parse().unwrap()).unwrap();
         let cpu = affinity_of_current().unwrap().first().unwrap();
         let runtime = Runtime::builder().cores(cpu.to_string().parse().unwrap()).pool_bytes(256 << 10);
         let runtime = runtime.build().unwrap();
@@ -225,6 +229,7 @@ mod tests {
         struct NoDuties;
         impl Duties for NoDuties {
             fn reload(&self) {}
+            fn change(&self, _: Change) {}
             fn stop_accepting(&self) {}
         }
         let times = Times::of(0, 3600);

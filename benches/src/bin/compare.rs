@@ -99,26 +99,7 @@ fn run(args: Args) -> io::Result<bool> {
         return same_order(first, second);
     }
     let chosen = choose(&args.workloads)?;
-    let own = env::current_exe()?;
-    let bare = own.parent().map(PathBuf::from).unwrap_or_default();
-    let annulus = args.annulus.or_else(|| Some(bare.join("annulus"))).filter(|path| path.exists());
-    let peers = args.peers.unwrap_or_else(|| bare.join("../peers/release"));
-    let dir = args.dir.unwrap_or_else(|| bare.join("../bench-files"));
-    let place = Place {
-        bare,
-        peers,
-        annulus,
-        cpu: args.cpu,
-        other_cpu: args.drive_cpu,
-        root: dir.join("root"),
-        file: String::new(),
-        body: 0,
-        to: SocketAddr::from(([127, 0, 0, 1], 1)),
-        scratch: dir.join(format!("run-{}", std::process::id())),
-    };
-    fs::create_dir_all(&place.root)?;
-    fs::create_dir_all(&place.scratch)?;
-    let place = Place { root: place.root.canonicalize()?, scratch: place.scratch.canonicalize()?, ..place };
+    let place = prepare(&args)?;
     pin_current_thread(args.drive_cpu)?;
     if cfg!(debug_assertions) {
         eprintln!("compare: this is a debug build: the numbers say nothing");
@@ -126,8 +107,8 @@ fn run(args: Args) -> io::Result<bool> {
     let settings = Settings {
         rounds: args.rounds,
         run: Duration::from_millis(args.run_ms),
-        only: args.only,
-        without: args.without,
+        only: args.only.clone(),
+        without: args.without.clone(),
         copy: args.copy,
     };
     raise_open_files()?;
@@ -148,21 +129,7 @@ fn run(args: Args) -> io::Result<bool> {
             let budget = Budget::new(args.budget.map(Duration::from_secs));
             let played = play_all(&chosen, &place, &settings, budget, args.against.as_deref())?;
             let load_after = report::machine()["load_average"].as_str().unwrap_or_default().to_owned();
-            if let Some(path) = &args.markdown {
-                write(path, &markdown::page(&machine, &load_after, &args.note, &played))?;
-            }
-            if let Some(dir) = &args.svg {
-                fs::create_dir_all(dir)?;
-                let (cost, speed) = svg::pictures(&played);
-                write(&dir.join("cost.svg"), &cost)?;
-                write(&dir.join("speed.svg"), &speed)?;
-                let distinct = played
-                    .iter()
-                    .enumerate()
-                    .filter(|(i, (work, ..))| *i == 0 || played[*i - 1].0.task != work.task);
-                let pictured = distinct.map(|(_, (work, outcomes, _))| (work, outcomes));
-                write(&dir.join("latency.svg"), &latency::picture(pictured))?;
-            }
+            draw(&args, &machine, &load_after, &played)?;
             let good = played.iter().all(|(_, outcomes, _)| !outcomes.results.is_empty());
             let json =
                 played.iter().map(|(work, outcomes, reference)| report::json(work, outcomes, reference));
@@ -182,6 +149,48 @@ fn run(args: Args) -> io::Result<bool> {
         write(&path, &format!("{all:#}\n"))?;
     }
     Ok(good)
+}
+
+/// Where everything is, with folders for what is served and for what is thrown away.
+fn prepare(args: &Args) -> io::Result<Place> {
+    let own = env::current_exe()?;
+    let bare = own.parent().map(PathBuf::from).unwrap_or_default();
+    let annulus = args.annulus.clone().or_else(|| Some(bare.join("annulus"))).filter(|path| path.exists());
+    let peers = args.peers.clone().unwrap_or_else(|| bare.join("../peers/release"));
+    let dir = args.dir.clone().unwrap_or_else(|| bare.join("../bench-files"));
+    let place = Place {
+        bare,
+        peers,
+        annulus,
+        cpu: args.cpu,
+        other_cpu: args.drive_cpu,
+        root: dir.join("root"),
+        file: String::new(),
+        body: 0,
+        to: SocketAddr::from(([127, 0, 0, 1], 1)),
+        scratch: dir.join(format!("run-{}", std::process::id())),
+    };
+    fs::create_dir_all(&place.root)?;
+    fs::create_dir_all(&place.scratch)?;
+    Ok(Place { root: place.root.canonicalize()?, scratch: place.scratch.canonicalize()?, ..place })
+}
+
+/// The page and the pictures, as far as they are asked for.
+fn draw(args: &Args, machine: &serde_json::Value, load_after: &str, played: &Played) -> io::Result<()> {
+    if let Some(path) = &args.markdown {
+        write(path, &markdown::page(machine, load_after, &args.note, played))?;
+    }
+    if let Some(dir) = &args.svg {
+        fs::create_dir_all(dir)?;
+        let (cost, speed) = svg::pictures(played);
+        write(&dir.join("cost.svg"), &cost)?;
+        write(&dir.join("speed.svg"), &speed)?;
+        let distinct =
+            played.iter().enumerate().filter(|(i, (work, ..))| *i == 0 || played[*i - 1].0.task != work.task);
+        let pictured = distinct.map(|(_, (work, outcomes, _))| (work, outcomes));
+        write(&dir.join("latency.svg"), &latency::picture(pictured))?;
+    }
+    Ok(())
 }
 
 type Played = Vec<(table::Workload, Outcomes, String)>;

@@ -124,6 +124,7 @@ pub struct Workload {
 }
 
 /// All work, in the order it is done.
+#[expect(clippy::too_many_lines, reason = "a table: a line for each workload")]
 pub fn workloads() -> Vec<Workload> {
     use Unit::{MicrosPerRequest as Micros, SecondsPerGigabyte as Gigabyte};
     let http = |body: u64, connections| {

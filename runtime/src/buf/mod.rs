@@ -6,13 +6,11 @@
 
 pub(crate) mod blocks;
 pub(crate) mod chain;
-pub(crate) mod copied;
 mod copy_out;
 pub(crate) mod fragments;
 mod free_buffers;
 mod grown;
 mod lease;
-mod many;
 pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;
@@ -21,5 +19,4 @@ mod shares;
 pub use blocks::{Block, GetBlock};
 pub use grown::Grown;
 pub use lease::Lease;
-pub use many::IoBufs;
-pub use owned::{BufError, IoBuf, IoBufMut};
+pub use owned::{BufError, IoBuf, IoBufMut, IoBufs};

@@ -188,3 +188,88 @@ impl<B> From<BufError<B>> for Error {
         e.error
     }
 }
+
+/// Buffers that are sent one behind the other, as one: a head and a body, or any number of one kind.
+///
+/// # Safety
+/// As for [`IoBuf`], for each of the buffers; and [`each`](Self::each) shows the same ones in the same order each time.
+pub unsafe trait IoBufs: 'static {
+    /// Shows the bytes of each buffer, in order.
+    fn each(&self, see: &mut dyn FnMut(&[u8]));
+
+    /// Bytes of all of them.
+    fn total(&self) -> usize {
+        let mut total = 0;
+        self.each(&mut |bytes| total += bytes.len());
+        total
+    }
+}
+
+// SAFETY: each is an `IoBuf`; the vector moves the handles, not the bytes.
+unsafe impl<B: IoBuf> IoBufs for Vec<B> {
+    fn each(&self, see: &mut dyn FnMut(&[u8])) {
+        self.iter().for_each(|buf| see(buf.bytes()));
+    }
+}
+
+// SAFETY: each is an `IoBuf`.
+unsafe impl<B: IoBuf, const N: usize> IoBufs for [B; N] {
+    fn each(&self, see: &mut dyn FnMut(&[u8])) {
+        self.iter().for_each(|buf| see(buf.bytes()));
+    }
+}
+
+// SAFETY: both are `IoBuf`s.
+unsafe impl<A: IoBuf, B: IoBuf> IoBufs for (A, B) {
+    fn each(&self, see: &mut dyn FnMut(&[u8])) {
+        see(self.0.bytes());
+        see(self.1.bytes());
+    }
+}
+
+/// As long as a block is, about.
+const COPIED_TO_HEAP: usize = 64 << 10;
+
+/// What a borrowed buffer was copied to.
+pub(crate) enum Copied {
+    Block(Block),
+    Heap(Vec<u8>),
+}
+
+impl Copied {
+    /// As much of `slices`, one behind the other, as one block holds.
+    pub(crate) fn of<'a>(slices: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+        match Block::take() {
+            Some(mut block) => {
+                for slice in slices {
+                    if block.extend_from_slice(slice) < slice.len() {
+                        break;
+                    }
+                }
+                Self::Block(block)
+            }
+            None => {
+                let total = slices.clone().map(<[u8]>::len).sum::<usize>().min(COPIED_TO_HEAP);
+                let mut heap = Vec::with_capacity(total);
+                for slice in slices {
+                    heap.extend_from_slice(&slice[..slice.len().min(total - heap.len())]);
+                }
+                Self::Heap(heap)
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+// SAFETY: each kind promises it for itself, and a value does not change its kind.
+unsafe impl IoBuf for Copied {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Block(block) => block.bytes(),
+            Self::Heap(heap) => heap.bytes(),
+        }
+    }
+}

@@ -56,7 +56,9 @@ use std::ptr::NonNull;
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+mod block_ref;
 mod links;
+pub(crate) use block_ref::BlockRef;
 use links::Links;
 
 /// `head`: no block is on the list.
@@ -101,19 +103,6 @@ pub(crate) struct Owner<R: SharedRegion> {
     detached: Cell<u32>,
     region: PhantomData<R>,
 }
-
-/// A block on loan. Dropping it returns the block, from any thread.
-pub(crate) struct BlockRef<R: SharedRegion> {
-    shared: NonNull<Shared<R>>,
-    index: u32,
-    region: PhantomData<R>,
-}
-
-// SAFETY: a `BlockRef` reaches the block, which it holds alone, and of `Shared` only what is immutable, atomic or
-// the region, which is `Send + Sync` and may be used and dropped on any thread.
-unsafe impl<R: SharedRegion> Send for BlockRef<R> {}
-// SAFETY: through `&BlockRef` one gets the block's number and address and no access to its bytes.
-unsafe impl<R: SharedRegion> Sync for BlockRef<R> {}
 
 impl<R: SharedRegion> Owner<R> {
     /// An owner that can have `extents` times `per_extent` blocks of `block_size` bytes, and has none yet.
@@ -306,46 +295,6 @@ impl<R: SharedRegion> Owner<R> {
     }
 }
 
-impl<R: SharedRegion> BlockRef<R> {
-    /// The block's number.
-    pub(crate) fn index(&self) -> u32 {
-        self.index
-    }
-
-    /// Whether both are the same block.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.shared == other.shared && self.index == other.index
-    }
-
-    /// What keeps the region.
-    pub(crate) fn region(&self) -> &R {
-        // SAFETY: a block that is out keeps `Shared` alive.
-        unsafe { &self.shared.as_ref().region }
-    }
-
-    /// A second handle on the same block.
-    ///
-    /// # Safety
-    ///
-    /// The caller counts the handles, and drops only the last; the others it forgets. Nobody writes the block while there
-    /// is more than one.
-    pub(crate) unsafe fn duplicate(&self) -> BlockRef<R> {
-        BlockRef { shared: self.shared, index: self.index, region: PhantomData }
-    }
-
-    /// The block's first byte. Valid for the block size, for as long as this `BlockRef` is.
-    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
-        // SAFETY: a block that is out keeps `Shared` alive, and its number is below `blocks` (`hand_out`).
-        unsafe { self.shared.as_ref().links.block(self.index) }
-    }
-}
-
-impl<R: SharedRegion> Drop for BlockRef<R> {
-    fn drop(&mut self) {
-        give_back(self.shared, self.index);
-    }
-}
-
 /// Returns block `index`, which the caller holds and uses no more.
 ///
 /// `shared` is a pointer and not a reference because the allocation may be freed before this function
@@ -395,12 +344,6 @@ fn let_go<R: SharedRegion>(shared: NonNull<Shared<R>>, count: u64) {
 impl<R: SharedRegion> fmt::Debug for Owner<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner").field("blocks", &self.blocks).field("taken", &self.taken.get()).finish()
-    }
-}
-
-impl<R: SharedRegion> fmt::Debug for BlockRef<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockRef").field("index", &self.index).finish()
     }
 }
 

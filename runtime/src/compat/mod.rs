@@ -24,7 +24,7 @@ use std::task::{Context, Poll, ready};
 pub use self::hyper::{HyperExecutor, HyperTimer};
 use crate::Error;
 use crate::buf::Lease;
-use crate::buf::copied::Copied;
+use crate::buf::owned::Copied;
 use crate::core::Core;
 use crate::net::writing::SendAll;
 use crate::net::{Both, Connection, Family, Reads, Side, Writes};

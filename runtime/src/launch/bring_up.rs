@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,54 +69,23 @@ pub(super) fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
 pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
-    let WorkerConfig {
-        core: planned,
-        shared,
-        mut share,
-        growth,
-        ring,
-        blocking,
-        options,
-        timer_slack,
-        started_at: _,
-        zero_copy_patience,
-        near,
-        essentials,
-    } = config;
-    let mut ring = Ring::new(ring, Some(planned.cpu.0), shared.counters.clone())?;
-    let mut ranges = Vec::new();
-    ranges.push((POOL, share.addresses()));
-    for seen in [shared.addresses(), shared.counters.addresses()] {
-        if placement_of_current().is_some() {
-            verify::bring_home(seen.clone(), planned.memory);
-        }
-        ranges.push(("seen by others", seen));
-    }
+    let WorkerConfig { core: planned, shared, mut share, options, .. } = config;
+    let mut ring = Ring::new(config.ring, Some(planned.cpu.0), shared.counters.clone())?;
+    let mut ranges = vec![(POOL, share.addresses())];
+    ranges.extend(seen_by_others(&shared, &planned));
     ranges.extend(ring.memory());
-    let too_small = || {
-        Error::new(
-            ErrorKind::Platform,
-            "a core's share of its node's memory is too small; ask for less or free some",
-        )
-    };
-    let bufs = BufRing::new(&mut ring, &mut share, &shared, &growth, options.receive())?;
+    let bufs = BufRing::new(&mut ring, &mut share, &shared, &config.growth, options.receive())?;
     ranges.push(("buffer ring", bufs.descriptors()));
-    let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
-    let blocks = Blocks::new(share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(too_small)?, BLOCK_SIZE);
+    let blocks = rest_as_blocks(&mut share)?;
     let block_count = blocks.capacity();
-    essentials.wait_for_others();
+    config.essentials.wait_for_others();
     let blocks = BlockPool::new(blocks, |pieces| ring.register_buffers(pieces));
-    if let Ok(stack) = verify::stack_of_current_thread() {
-        ranges.push(("stack", stack));
-    }
-    for tls in verify::tls_of_current_thread() {
-        ranges.push(("tls", tls));
-    }
+    ranges.extend(of_this_thread());
     let ops = OpTable::new(OPERATIONS);
     ranges.push(("operations", ops.memory()));
     ranges.extend(verify::heap_of_current_thread().map(|heap| (HEAP, heap)));
-    let pool_limit = growth.limit.max(share.len());
-    let growth = Growth::new(growth, planned.clone(), share.len());
+    let pool_limit = config.growth.limit.max(share.len());
+    let growth = Growth::new(config.growth, planned.clone(), share.len());
     let report = CoreReport {
         core: planned,
         tid: rustix::thread::gettid().as_raw_nonzero().get(),
@@ -132,12 +102,12 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
         workers_named_after: ring.workers_named_after(),
         ranges,
     };
-    let peers = PeerCores::new(shared.runtime.members(), near);
+    let peers = PeerCores::new(shared.runtime.members(), config.near);
     if shared.inbox.set(Inbox::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
-    let spin = options.spin;
     let core = Core {
+        spin: Spin::new(options.spin),
         shared,
         options,
         peers,
@@ -145,17 +115,45 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
         tasks: Tasks::new(),
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
-        spin: Spin::new(spin),
-        timers: Timers::new(timer_slack),
+        timers: Timers::new(config.timer_slack),
         pipes: PipePool::new(),
         bufs,
         fairness: Fairness::default(),
         blocks,
         growth,
-        blocking,
-        zero_copy: ZeroCopy::new(zero_copy_patience),
+        blocking: config.blocking,
+        zero_copy: ZeroCopy::new(config.zero_copy_patience),
         ops,
         ring,
     };
     Ok((core, report))
+}
+
+/// What others may touch of the core, brought to its node if the runtime places anything.
+fn seen_by_others(shared: &CoreShared, planned: &PlannedCore) -> [(&'static str, Range<usize>); 2] {
+    [shared.addresses(), shared.counters.addresses()].map(|seen| {
+        if placement_of_current().is_some() {
+            verify::bring_home(seen.clone(), planned.memory);
+        }
+        ("seen by others", seen)
+    })
+}
+
+/// Stack and thread-local storage of the calling thread.
+fn of_this_thread() -> impl Iterator<Item = (&'static str, Range<usize>)> {
+    let stack = verify::stack_of_current_thread().ok().map(|stack| ("stack", stack));
+    let tls = verify::tls_of_current_thread().into_iter().map(|tls| ("tls", tls));
+    stack.into_iter().chain(tls)
+}
+
+/// What is left of a share, as blocks: one at least.
+fn rest_as_blocks(share: &mut Share) -> Result<Blocks> {
+    let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
+    let carved = share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Platform,
+            "a core's share of its node's memory is too small; ask for less or free some",
+        )
+    })?;
+    Ok(Blocks::new(carved, BLOCK_SIZE))
 }

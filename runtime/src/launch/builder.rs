@@ -1,34 +1,17 @@
 //! How a runtime is asked for.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::panic::Location;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::bring_up::WorkerConfig;
-use super::core_thread;
 use super::forecast::Forecast;
-use super::locked::{self, Essentials};
-use super::report::{CoreReport, Report};
-use super::running::{self, CoreThread, Running};
-use super::stalls::Sampler;
-use crate::blocking::pool::BlockingPool;
+use super::locked;
 use crate::buf::ring::BufRing;
-use crate::contained::Kept;
-use crate::core::growth::GrowthPolicy;
 use crate::core::options::Options;
-use crate::core::peers::Neighbour;
 use crate::core::placement::PlacementPolicy;
-use crate::core::shared::CoreShared;
-use crate::core::state::{Gate, RuntimeShared};
-use crate::numa::plan::{Circumstances, CorePlan, CoreSelection, PlannedCore};
-use crate::numa::pool::NodePool;
+use crate::numa::CpuId;
+use crate::numa::plan::{Circumstances, CorePlan, CoreSelection};
 use crate::numa::region::Backing;
-use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::numa::topology::Topology;
-use crate::numa::{CpuId, NodeId};
 use crate::ring::RingOptions;
 use crate::ring::probe::probe;
 use crate::{Error, ErrorKind, Result};
@@ -49,19 +32,19 @@ const MIN_POOL_BYTES: usize = 256 << 10;
 /// Settings of a runtime. Made by [`Runtime::builder`].
 #[derive(Debug, Clone)]
 pub struct Builder {
-    cores: CoreSelection,
-    pool_bytes: usize,
-    pool_limit: Option<usize>,
-    ring_entries: u32,
-    cq_entries: Option<u32>,
-    name: String,
-    placement: PlacementPolicy,
-    pages: Backing,
-    nic: Option<String>,
+    pub(super) cores: CoreSelection,
+    pub(super) pool_bytes: usize,
+    pub(super) pool_limit: Option<usize>,
+    pub(super) ring_entries: u32,
+    pub(super) cq_entries: Option<u32>,
+    pub(super) name: String,
+    pub(super) placement: PlacementPolicy,
+    pub(super) pages: Backing,
+    pub(super) nic: Option<String>,
     pub(super) options: Options,
-    blocking_threads: usize,
-    timer_slack: Option<Duration>,
-    zero_copy_patience: Duration,
+    pub(super) blocking_threads: usize,
+    pub(super) timer_slack: Option<Duration>,
+    pub(super) zero_copy_patience: Duration,
 }
 
 impl Builder {
@@ -156,12 +139,12 @@ impl Builder {
         self
     }
 
-    fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
     }
 
     /// The ring of one of so many cores, as far as there is memory for all of them.
-    fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
+    pub(super) fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         let asked = RingOptions {
             cq_entries: self.cq_entries.unwrap_or(usual.cq_entries),
@@ -241,11 +224,11 @@ impl Builder {
 /// ```
 #[derive(Debug)]
 pub struct Runtime {
-    settings: Builder,
-    plan: CorePlan,
-    topology: Topology,
+    pub(super) settings: Builder,
+    pub(super) plan: CorePlan,
+    pub(super) topology: Topology,
     /// The CPU of each core's submission poller; empty without them.
-    pollers: Vec<CpuId>,
+    pub(super) pollers: Vec<CpuId>,
 }
 
 impl Runtime {
@@ -312,168 +295,5 @@ impl Runtime {
         Fut: Future<Output = Result<()>> + 'static,
     {
         self.start(root)?.wait()
-    }
-
-    /// As [`run`](Self::run), without waiting: gives a handle once every core is up. The root future may have an error
-    /// type of its own.
-    ///
-    /// # Errors
-    /// When the runtime could not start.
-    #[track_caller]
-    pub fn start<F, Fut, E>(self, root: F) -> Result<Running<E>>
-    where
-        F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        let started_at = Location::caller();
-        let cores = self.plan.cores();
-        let pools = self.pools()?;
-        let shared = RuntimeShared::new(cores.len()).map_err(|e| Error::io("cannot make an eventfd", e))?;
-        let mut members = Vec::with_capacity(cores.len());
-        for core in cores {
-            let member = CoreShared::new(core.index, core.cpu, Arc::clone(&shared))
-                .map_err(|e| Error::io("cannot make a core's eventfd", e))?;
-            members.push(Arc::new(member));
-        }
-        shared.set_members(&members);
-        let blocking = BlockingPool::for_nodes(
-            &self.settings.name,
-            cores,
-            &self.topology,
-            self.settings.blocking_threads,
-        );
-        let growth = GrowthPolicy {
-            limit: self.settings.limit(),
-            pool_bytes: self.settings.pool_bytes,
-            backing: self.settings.pages,
-            placement: self.settings.placement,
-            several: self.topology.memory_nodes().len() > 1,
-        };
-        let gate = Gate::new(&shared);
-        // One for each core; those of cores that never begin are dropped, which says so.
-        let arrivals: Vec<_> = members.iter().map(|_| shared.awaited()).collect();
-        let root = Arc::new(root);
-        // Bounded by the number of cores, each of which sends once.
-        let (ready, up) = crossbeam_channel::bounded(cores.len());
-        let mut threads = Vec::with_capacity(cores.len());
-        let mut failure = None;
-        let essentials = Essentials::new();
-        for ((core, member), arrival) in cores.iter().zip(&members).zip(arrivals) {
-            let share = pools.get(&core.memory).and_then(|pool| pool.take_share(core.cpu));
-            let Some(share) = share else {
-                failure = Some(Error::new(
-                    ErrorKind::Platform,
-                    format!("no memory was shared out for CPU {}", core.cpu),
-                ));
-                break;
-            };
-            let config = WorkerConfig {
-                core: core.clone(),
-                shared: Arc::clone(member),
-                share,
-                growth: growth.clone(),
-                ring: self.settings.ring(self.pollers.get(core.index).copied(), cores.len()),
-                near: Neighbour::of(core, cores, &self.topology),
-                blocking: Arc::clone(&blocking[&core.node]),
-                options: self.settings.options.clone(),
-                started_at,
-                timer_slack: self.settings.timer_slack,
-                zero_copy_patience: self.settings.zero_copy_patience,
-                essentials: essentials.clone(),
-            };
-            let (root, ready) = (Arc::clone(&root), ready.clone());
-            let name = format!("{}-{}", self.settings.name, core.cpu);
-            match self.spawn(name, core, move || Kept::new(core_thread::run(config, &*root, ready, arrival)))
-            {
-                Ok(thread) => threads.push(thread),
-                Err(e) => {
-                    failure = Some(e);
-                    break;
-                }
-            }
-        }
-        drop((ready, essentials));
-        let mut reports = Vec::with_capacity(threads.len());
-        for _ in 0..threads.len() {
-            match up.recv() {
-                Ok(Ok(report)) => reports.push(report),
-                Ok(Err(e)) => failure = failure.or(Some(e)),
-                Err(_) => {
-                    failure =
-                        failure.or(Some(Error::new(ErrorKind::Panicked, "a core panicked while it started")))
-                }
-            }
-        }
-        reports.sort_by_key(|report: &CoreReport| report.core.index);
-        if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
-            let report = Report::inspect(&reports, &members);
-            failure = report
-                .refusal(self.settings.pool_bytes, growth.several)
-                .map(|why| Error::new(ErrorKind::Platform, why));
-        }
-        let mut watch = None;
-        if failure.is_none() {
-            match self.watch(&shared, &members) {
-                Ok(started) => watch = started,
-                Err(e) => failure = Some(e),
-            }
-        }
-        if let Some(mut e) = failure {
-            drop(gate);
-            for thread in threads {
-                // Its own error was sent already, or it was told to go home; one that said nothing has panicked.
-                match running::end_of(thread) {
-                    Err(panic) if e.kind() == ErrorKind::Panicked => e = panic,
-                    _ => {}
-                }
-            }
-            return Err(e);
-        }
-        gate.open();
-        Ok(Running::new(shared, members, threads, watch, blocking.into_values().collect(), reports))
-    }
-
-    /// Starts the thread that looks out for stalls, if that was asked for.
-    fn watch(
-        &self,
-        shared: &Arc<RuntimeShared>,
-        members: &[Arc<CoreShared>],
-    ) -> Result<Option<JoinHandle<()>>> {
-        let Some(threshold) = self.settings.options.report_stalls else { return Ok(None) };
-        let (sampler, shared) = (Sampler::new(members), Arc::clone(shared));
-        let thread = std::thread::Builder::new().name(format!("{}-watch", self.settings.name));
-        let started = thread.spawn(move || sampler.watch(&shared, threshold));
-        started.map(Some).map_err(|e| Error::io("cannot start a thread to look out for stalls", e))
-    }
-
-    /// Starts a core's thread as the placement policy has it.
-    fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<CoreThread<E>>
-    where
-        F: FnOnce() -> Kept<Result<(), E>> + Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        if self.settings.placement == PlacementPolicy::Off {
-            return Ok(spawn_unplaced(name, core, f)?);
-        }
-        Ok(spawn_pinned(name, core, f)?)
-    }
-
-    /// One pool for each node that cores take memory from.
-    fn pools(&self) -> Result<BTreeMap<NodeId, NodePool>> {
-        let mut by_node: BTreeMap<NodeId, Vec<PlannedCore>> = BTreeMap::new();
-        for core in self.plan.cores() {
-            by_node.entry(core.memory).or_default().push(core.clone());
-        }
-        let mut pools = BTreeMap::new();
-        for (node, cores) in by_node {
-            let bytes = self.settings.pool_bytes;
-            let pool = match self.settings.placement {
-                PlacementPolicy::Off => NodePool::unplaced(&cores, bytes),
-                _ => NodePool::with_backing(&cores, bytes, self.settings.pages),
-            };
-            pools.insert(node, pool?);
-        }
-        Ok(pools)
     }
 }

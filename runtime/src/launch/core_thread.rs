@@ -11,13 +11,14 @@ use crossbeam_channel::Sender;
 
 use super::bring_up::{WorkerConfig, block_sigpipe, bring_up};
 use super::end;
+use super::faults::{Faults, panicked};
 use super::report::CoreReport;
-use crate::contained::{Kept, Payload, bury, caught, panic_text};
+use crate::contained::{Kept, caught};
 use crate::core::Core;
 use crate::core::inside::Inside;
 use crate::core::state::Arrival;
 use crate::task::{JoinHandle, spawn_at};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for `arrival` only.
 pub(super) fn run<F, Fut, E>(
@@ -77,24 +78,6 @@ where
     }
 }
 
-/// What went wrong on a core outside its tasks: the first is its error. The panic hook has told of each.
-#[derive(Default)]
-pub(super) struct Faults(Option<Error>);
-
-impl Faults {
-    pub(super) fn note<T>(&mut self, result: Result<T>) -> Option<T> {
-        result.map_err(|e| self.0.get_or_insert(e)).ok()
-    }
-
-    fn any(&self) -> bool {
-        self.0.is_some()
-    }
-
-    fn first(self) -> Option<Error> {
-        self.0
-    }
-}
-
 /// Runs `f`; a panic becomes an error.
 fn contain<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     caught(f).unwrap_or_else(|payload| Err(panicked("a core", payload)))
@@ -130,13 +113,6 @@ where
         }
         core.tick_ring()?;
     }
-}
-
-/// The error that names a panic of `what`.
-pub(super) fn panicked(what: &str, payload: Payload) -> Error {
-    let e = Error::new(ErrorKind::Panicked, format!("{what} panicked: {}", panic_text(&payload)));
-    bury(payload);
-    e
 }
 
 fn finished<E: From<Error>>(root: &mut JoinHandle<Result<(), E>>) -> Option<Result<(), E>> {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, types};
 
-use super::core_thread::{Faults, panicked};
+use super::faults::{Faults, panicked};
 
 use crate::contained::{caught, contained};
 use crate::core::Core;

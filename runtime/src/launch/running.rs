@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::core_thread::panicked;
+use super::faults::panicked;
+use super::observer::Observer;
 use super::report::{CoreReport, Report};
 use super::stalls::{Sampler, Stall};
 use crate::blocking::pool::BlockingPool;
@@ -117,6 +118,11 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         T: Send + 'static,
     {
         self.handle().submit_to(core, f)
+    }
+
+    /// What looks at this runtime from other threads.
+    pub fn observer(&self) -> Observer {
+        Observer::new(&self.members, &self.reports)
     }
 
     /// An eventfd that becomes readable when every core has ended, for a main thread that polls.

@@ -60,6 +60,18 @@ macro_rules! counters {
             $($(#[doc = $hdoc])+ pub $histogram: Histogram,)+
         }
 
+        impl Counters {
+            /// Each number with its name, in the order of the fields, without [`core`](Counters::core) and the histograms.
+            pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+
+            /// Each histogram with its name.
+            pub fn histograms(&self) -> impl Iterator<Item = (&'static str, Histogram)> {
+                [$((stringify!($histogram), self.$histogram),)+].into_iter()
+            }
+        }
+
         impl fmt::Display for Counters {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut space = "";

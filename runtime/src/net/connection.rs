@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{SocketType, sockopt};
@@ -20,6 +21,7 @@ use crate::core::Core;
 use crate::core::ask::polled_again;
 use crate::error::os;
 use crate::limits::{INT, refuse_above};
+use crate::op::poll::Ready;
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
@@ -112,6 +114,27 @@ impl<F: Family> Connection<F> {
             },
         };
         Ok((fd, chunks))
+    }
+
+    /// Ends the connection by a reset: the peer learns that it was cut, bytes that were not sent are thrown away, and those that
+    /// were sent may be (RFC 9293, 3.5.2). A Unix socket knows no reset: it is closed.
+    pub fn reset(self) {
+        self.socket().abort();
+    }
+
+    /// Completes when the connection has gone: the peer has reset it, or the network has given it up. The peer's end (FIN) is no
+    /// such thing, and no byte is taken, so a server that makes its client wait may look out for this meanwhile. The ring's poll
+    /// tells it (Linux 5.1); after the peer's end, which that poll tells too, it is looked for ten times a second (`poll(2)`).
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn gone(&self) {
+        const LOOKS: Duration = Duration::from_millis(100);
+        // A poll that fails tells nothing; then looking does.
+        let _told = self.socket().ready(Ready::Gone).await;
+        while !self.socket().is_gone() {
+            crate::time::sleep(LOOKS).await;
+        }
     }
 
     /// Splits it into a half that receives and one that sends, each to be moved into a task of its own on this core.

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit};
 
-use super::listener::BACKLOG;
+use super::listen_options::BACKLOG;
 
 /// How many more connections this process can accept before its limit on descriptors (`RLIMIT_NOFILE`, `getrlimit(2)`) is near: listeners
 /// accept no more then, and leave the last quarter of the descriptors, 256 at most, to files and pipes. Zero where a listener would

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use rustix::net::{SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
-use super::listener::ListenOptions;
+use super::listen_options::ListenOptions;
 use crate::core::Core;
 use crate::core::groups::{Ask, Group, Table};
 use crate::core::state::RuntimeShared;

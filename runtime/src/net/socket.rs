@@ -228,6 +228,22 @@ impl Socket {
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
     }
 
+    /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): what was not sent is thrown away. A Unix socket knows no
+    /// reset, and stays as it is.
+    pub(crate) fn abort(&self) {
+        if let Err(e) = zero_copy::disconnect(self.fd()) {
+            tracing::trace!("a connection cannot be reset: {e}");
+        }
+    }
+
+    /// Whether the connection has failed, or was closed in both directions (`poll(2)`: `POLLERR`, `POLLHUP`).
+    pub(super) fn is_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let fd = self.fd();
+        let mut polled = [PollFd::new(&fd, PollFlags::empty())];
+        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    }
+
     /// Says whether closing it may take long.
     pub(super) fn set_lingers(&self, lingers: bool) {
         self.lingers.set(lingers);

@@ -52,3 +52,37 @@ pub(super) fn dropped_datagrams(socket: impl AsFd) -> io::Result<u32> {
     };
     if rc == 0 { Ok(info[libc::SK_MEMINFO_DROPS as usize]) } else { Err(io::Error::last_os_error()) }
 }
+
+/// How far a TCP connection has got with what was sent on it (`TCP_INFO`, `tcp(7)`; Linux 4.6).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delivery {
+    /// The kernel has given the connection up: it was reset, or timed out, or both ends are acknowledged.
+    pub(crate) is_closed: bool,
+    /// Bytes, or a FIN, are not acknowledged, or not even sent.
+    pub(crate) is_under_way: bool,
+    /// Bytes that the peer has acknowledged.
+    pub(crate) acknowledged: u64,
+}
+
+/// See [`Delivery`]. `None` for a socket that is not TCP.
+pub(crate) fn delivery(socket: impl AsFd) -> Option<Delivery> {
+    // SAFETY: tcp_info is plain data, for which all zeros is a valid value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of the value on our stack.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    (rc == 0).then_some(Delivery {
+        // TCP_CLOSE of include/net/tcp_states.h.
+        is_closed: info.tcpi_state == 7,
+        is_under_way: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
+        acknowledged: info.tcpi_bytes_acked,
+    })
+}

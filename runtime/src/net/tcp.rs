@@ -9,7 +9,8 @@ use rustix::net::{SocketFlags, SocketType, bind, getpeername, getsockname, ippro
 
 use super::connection::{Connection, got, set};
 use super::family::{Both, Reader, Side, Tcp, Writer};
-use super::listener::{ListenOptions, Listener};
+use super::listen_options::ListenOptions;
+use super::listener::Listener;
 use super::op::connect::Connect;
 use super::{sys, zero_copy};
 use crate::core::ask::ask;

@@ -8,7 +8,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, socketpai
 
 use super::connection::Connection;
 use super::family::{Both, Reader, Side, Unix, Writer};
-use super::listener::{ListenOptions, Listener};
+use super::listen_options::ListenOptions;
+use super::listener::Listener;
 use super::op::connect::Connect;
 use super::path_lock::lock_directory;
 use crate::core::ask::ask;

@@ -6,7 +6,7 @@ use std::os::unix::net::SocketAddr;
 
 use rustix::fs::Mode;
 
-use super::listener::ListenOptions;
+use super::listen_options::ListenOptions;
 use super::path_lock::lock_directory_blocking;
 use crate::Result;
 use crate::core::unix_path::{SocketFile, bind_and_listen};

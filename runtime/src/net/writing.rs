@@ -124,7 +124,7 @@ impl Socket {
     }
 
     /// Refuses a socket of which an unknown part has left.
-    pub(super) fn must_be_sound(&self) -> Result<()> {
+    pub(crate) fn must_be_sound(&self) -> Result<()> {
         if self.writing.get() == Writing::Poisoned { Err(Poisoned.into()) } else { Ok(()) }
     }
 

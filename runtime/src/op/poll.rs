@@ -16,6 +16,8 @@ pub(crate) enum Ready {
     Read,
     /// There is room to write, or writing would fail.
     Write,
+    /// The connection has gone: an error, or the end of both directions.
+    Gone,
 }
 
 impl Ready {
@@ -24,6 +26,7 @@ impl Ready {
         (match self {
             Ready::Read => libc::POLLIN | libc::POLLRDHUP,
             Ready::Write => libc::POLLOUT,
+            Ready::Gone => 0,
         }) as u32
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use io_uring::{opcode, squeue, types};
 
+use super::release::version;
 use super::setup::{PATIENCE, patiently};
 use super::user_data::Tag;
 use super::{Ring, not_registered};
@@ -114,14 +115,6 @@ impl Ring {
         let offered = self.ring.params().is_feature_recvsend_bundle();
         not_bundled(offered, rustix::system::uname().release().to_bytes(), false).is_none()
     }
-}
-
-/// The first two numbers of a kernel's release.
-pub(super) fn version(release: &[u8]) -> (u32, u32) {
-    let mut numbers = release
-        .split(|byte| !byte.is_ascii_digit())
-        .map(|digits| str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()).unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Why buffers must not be used up incrementally here, if so.

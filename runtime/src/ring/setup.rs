@@ -126,7 +126,7 @@ impl RingOptions {
 
 /// Whether this kernel counts rings as memory that their user has locked (Linux 6.14; until 5.11 as well, which is below the floor).
 pub(crate) fn rings_are_locked() -> bool {
-    super::recv_buffers::version(rustix::system::uname().release().to_bytes()) >= (6, 14)
+    super::release::version(rustix::system::uname().release().to_bytes()) >= (6, 14)
 }
 
 /// The fewest entries that a core makes do with where there is no memory for more.

@@ -10,7 +10,7 @@ mod road;
 mod send_file;
 mod splice;
 
-pub use relay::{RelayEnd, relay};
+pub use relay::{Relay, RelayCause, RelayEnd, RelayLimits, relay, relay_within};
 pub use road::{ParseRoadError, Road};
 pub use send_file::{SendFileError, send_file};
 pub use splice::{Source, Target, splice, tee};

@@ -4,15 +4,22 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::task::Waker;
 
 use rustix::pipe::{SpliceFlags, splice};
 
 use crate::core::Core;
-use crate::core::ask::ask;
+use crate::core::ask::{InFlight, ask};
 use crate::core::pipe_pool::{Ends, PipePool};
 use crate::error::os;
+use crate::net::SocketFd;
 use crate::op::poll::Ready;
 use crate::op::splice::Splice;
+
+/// A splice from a socket into a pipe of the pool.
+pub(super) type Fill = Splice<SocketFd, WriteEnd>;
+/// A splice from a pipe of the pool into a socket.
+pub(super) type Empty = Splice<ReadEnd, SocketFd>;
 
 /// A pipe in use, and how many bytes are in it. Operations of the ring hold it too, so a result that comes after its
 /// transfer was dropped is still counted before the pipe's fate is decided.
@@ -67,6 +74,49 @@ impl Pipe {
         Ok(n)
     }
 
+    /// Asks the ring to splice into the pipe from a socket, once it is readable. The answer is to be [counted](Self::filled).
+    pub(super) fn ask_to_fill(self: &Rc<Self>, core: &Core, from: SocketFd, waker: &Waker) -> InFlight<Fill> {
+        InFlight::new(core, self.to_fill(from, None, self.size()), waker)
+    }
+
+    /// Asks the ring to splice out of the pipe, once the socket has room. The answer is to be [counted](Self::emptied).
+    pub(super) fn ask_to_empty(
+        self: &Rc<Self>,
+        core: &Core,
+        into: SocketFd,
+        waker: &Waker,
+    ) -> InFlight<Empty> {
+        InFlight::new(core, self.to_empty(into, false), waker)
+    }
+
+    fn to_fill<I>(self: &Rc<Self>, from: I, offset: Option<u64>, len: usize) -> Splice<I, WriteEnd> {
+        // If nobody sees the answer the pipe stays busy, and is closed with the operation.
+        self.busy.set(true);
+        let wait = offset.is_none().then_some(Ready::Read);
+        let (into, len) = (WriteEnd(Rc::clone(self)), len.min(1 << 30) as u32);
+        Splice { from, offset, into, into_offset: None, len, wait, more: false }
+    }
+
+    fn to_empty<O>(self: &Rc<Self>, into: O, more: bool) -> Splice<ReadEnd, O> {
+        self.busy.set(true);
+        let (from, len) = (ReadEnd(Rc::clone(self)), self.held.get() as u32);
+        Splice { from, offset: None, into, into_offset: None, len, wait: Some(Ready::Write), more }
+    }
+
+    /// The ring has answered: how many bytes are in the pipe that were not.
+    pub(super) fn filled(&self, answer: io::Result<u32>) -> io::Result<usize> {
+        let n = self.settle(answer)?;
+        self.held.set(self.held.get() + n);
+        Ok(n)
+    }
+
+    /// The ring has answered: how many bytes have left the pipe.
+    pub(super) fn emptied(&self, answer: io::Result<u32>) -> io::Result<usize> {
+        let n = self.settle(answer)?;
+        self.held.set(self.held.get() - n);
+        Ok(n)
+    }
+
     /// Splices into the pipe by the ring: from a file at `offset`, or from a socket once it is readable.
     pub(crate) async fn fill<I: AsFd + 'static>(
         self: &Rc<Self>,
@@ -74,23 +124,8 @@ impl Pipe {
         offset: Option<u64>,
         len: usize,
     ) -> io::Result<usize> {
-        let wait = offset.is_none().then_some(Ready::Read);
-        self.busy.set(true);
-        let into = WriteEnd(Rc::clone(self));
-        let n = ask(Splice {
-            from,
-            offset,
-            into,
-            into_offset: None,
-            len: len.min(1 << 30) as u32,
-            wait,
-            more: false,
-        })
-        .await;
-        // Not reached when the future is dropped: then the pipe stays busy, and is closed with the operation.
-        let n = self.settle(n)?;
-        self.held.set(self.held.get() + n);
-        Ok(n)
+        let answer = ask(self.to_fill(from, offset, len)).await;
+        self.filled(answer)
     }
 
     /// An operation has answered. Only a plain answer says that no byte moves any more: one that was cancelled or
@@ -103,15 +138,8 @@ impl Pipe {
 
     /// Splices out of the pipe by the ring, once the socket has room.
     pub(crate) async fn empty<O: AsFd + 'static>(self: &Rc<Self>, into: O, more: bool) -> io::Result<usize> {
-        self.busy.set(true);
-        let from = ReadEnd(Rc::clone(self));
-        let len = self.held.get() as u32;
-        let n =
-            ask(Splice { from, offset: None, into, into_offset: None, len, wait: Some(Ready::Write), more })
-                .await;
-        let n = self.settle(n)?;
-        self.held.set(self.held.get() - n);
-        Ok(n)
+        let answer = ask(self.to_empty(into, more)).await;
+        self.emptied(answer)
     }
 }
 
@@ -139,7 +167,7 @@ impl Drop for Pipe {
     }
 }
 
-struct ReadEnd(Rc<Pipe>);
+pub(super) struct ReadEnd(Rc<Pipe>);
 
 impl AsFd for ReadEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -147,7 +175,7 @@ impl AsFd for ReadEnd {
     }
 }
 
-struct WriteEnd(Rc<Pipe>);
+pub(super) struct WriteEnd(Rc<Pipe>);
 
 impl AsFd for WriteEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -1,7 +1,7 @@
 //! Bytes between a pipe and a pipe, a file or a socket, a step at a time.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::pipe::SpliceFlags;
@@ -23,65 +23,54 @@ const STEP: u64 = 64 << 10;
 /// How often in a row both ends may claim to be ready and no byte move: a TCP socket does so before an urgent byte.
 const FRUITLESS: u32 = 16;
 
-/// Where a [`splice`] takes bytes: a [`PipeReader`], a connection, or a file at an offset.
+/// One end of a [`splice`].
 #[derive(Clone, Copy)]
-pub struct Source<'a>(Origin<'a>);
-
-#[derive(Clone, Copy)]
-enum Origin<'a> {
-    Pipe(&'a PipeReader),
+enum End<'a> {
+    Pipe(&'a Rc<OwnedFd>),
     Socket(&'a Rc<Socket>),
     File(&'a File, u64),
 }
 
-impl<'a> From<&'a PipeReader> for Source<'a> {
-    fn from(pipe: &'a PipeReader) -> Self {
-        Self(Origin::Pipe(pipe))
-    }
-}
-
-impl<'a, F: Family, S: Reads> From<&'a Connection<F, S>> for Source<'a> {
-    fn from(connection: &'a Connection<F, S>) -> Self {
-        Self(Origin::Socket(connection.socket()))
-    }
-}
-
-/// A file, and the offset (bytes) of the first byte.
-impl<'a> From<(&'a File, u64)> for Source<'a> {
-    fn from((file, offset): (&'a File, u64)) -> Self {
-        Self(Origin::File(file, offset))
-    }
-}
+/// Where a [`splice`] takes bytes: a [`PipeReader`], a connection, or a file at an offset.
+#[derive(Clone, Copy)]
+pub struct Source<'a>(End<'a>);
 
 /// Where a [`splice`] puts bytes: a [`PipeWriter`], a connection, or a file at an offset.
 #[derive(Clone, Copy)]
-pub struct Target<'a>(Sink<'a>);
+pub struct Target<'a>(End<'a>);
 
-#[derive(Clone, Copy)]
-enum Sink<'a> {
-    Pipe(&'a PipeWriter),
-    Socket(&'a Rc<Socket>),
-    File(&'a File, u64),
+/// What a side can be made of.
+macro_rules! side {
+    ($side:ident, $pipe:ident, $half:ident) => {
+        impl<'a> From<&'a $pipe> for $side<'a> {
+            fn from(pipe: &'a $pipe) -> Self {
+                Self(End::Pipe(pipe.shared_fd()))
+            }
+        }
+
+        impl<'a, F: Family, S: $half> From<&'a Connection<F, S>> for $side<'a> {
+            fn from(connection: &'a Connection<F, S>) -> Self {
+                Self(End::Socket(connection.socket()))
+            }
+        }
+
+        /// A file, and the offset (bytes) of the first byte.
+        impl<'a> From<(&'a File, u64)> for $side<'a> {
+            fn from((file, offset): (&'a File, u64)) -> Self {
+                Self(End::File(file, offset))
+            }
+        }
+
+        impl std::fmt::Debug for $side<'_> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!(stringify!($side), "({:?})"), self.0.fd())
+            }
+        }
+    };
 }
 
-impl<'a> From<&'a PipeWriter> for Target<'a> {
-    fn from(pipe: &'a PipeWriter) -> Self {
-        Self(Sink::Pipe(pipe))
-    }
-}
-
-impl<'a, F: Family, S: Writes> From<&'a Connection<F, S>> for Target<'a> {
-    fn from(connection: &'a Connection<F, S>) -> Self {
-        Self(Sink::Socket(connection.socket()))
-    }
-}
-
-/// A file, and the offset (bytes) of the first byte.
-impl<'a> From<(&'a File, u64)> for Target<'a> {
-    fn from((file, offset): (&'a File, u64)) -> Self {
-        Self(Sink::File(file, offset))
-    }
-}
+side!(Source, PipeReader, Reads);
+side!(Target, PipeWriter, Writes);
 
 /// Moves up to `len` bytes from `from` to `into`, one of which is a pipe, without copying them through user memory.
 /// Waits until at least one byte has moved, and returns how many have: 0 when the source has ended. `splice(2)`, Linux
@@ -109,11 +98,9 @@ pub async fn splice<'a>(
     let failed = |e| Error::io("splice failed", e);
     let len = len.min(1 << 30);
     let mut fruitless = 0;
-    let from_offset = if let Origin::File(_, offset) = from { offset } else { 0 };
-    let into_offset = if let Sink::File(_, offset) = into { offset } else { 0 };
-    refuse_above(OFFSET, "a splice at an offset", from_offset.max(into_offset))?;
+    refuse_above(OFFSET, "a splice at an offset", from.offset().max(into.offset()))?;
     // The kernel tells an error once.
-    if let Origin::Socket(socket) = from
+    if let End::Socket(socket) = from
         && let Some(Some(errno)) = socket.over()
     {
         return Err(failed(io::Error::from_raw_os_error(errno)));
@@ -121,42 +108,10 @@ pub async fn splice<'a>(
     // Before any byte moves: a future that is dropped here has moved nothing.
     task::consume_budget().await;
     loop {
-        let moved = match (from, into) {
-            (Origin::File(file, offset), Sink::Pipe(pipe)) => {
-                let mut offset = offset;
-                match cached(file.as_fd(), offset, len as u64, STEP) {
-                    0 => by_ring(file_end(file), Some(offset), pipe_end(pipe.shared_fd()), None, len).await,
-                    known => {
-                        now(file.as_fd(), Some(&mut offset), pipe.as_fd(), len.min(known as usize), false)
-                    }
-                }
-            }
-            (Origin::Pipe(pipe), Sink::File(file, offset)) => {
-                by_ring(pipe_end(pipe.shared_fd()), None, file_end(file), Some(offset), len).await
-            }
-            (Origin::Pipe(_), _) | (_, Sink::Pipe(_)) => {
-                let permit = match into {
-                    Sink::Socket(socket) => Some(socket.write_permit().await?),
-                    _ => None,
-                };
-                let moved = now(from.fd(), None, into.fd(), len, false);
-                // Nothing is under way: whoever is dropped while it waits leaves the stream whole.
-                if let Some(permit) = permit {
-                    permit.done();
-                }
-                moved
-            }
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::Input,
-                    "one end of a splice must be a pipe; use transfer::send_file or transfer::relay",
-                ));
-            }
-        };
-        match moved {
+        match step(from, into, len).await? {
             Ok(n) => {
                 let cut_off = match from {
-                    Origin::Socket(socket) if n == 0 => socket.cut_off(),
+                    End::Socket(socket) if n == 0 => socket.cut_off(),
                     _ => None,
                 };
                 return match cut_off {
@@ -167,18 +122,51 @@ pub async fn splice<'a>(
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
                 fruitless += 1;
-                from.ready().await.map_err(failed)?;
-                into.ready().await.map_err(failed)?;
+                from.ready(Ready::Read).await.map_err(failed)?;
+                into.ready(Ready::Write).await.map_err(failed)?;
             }
             Err(e) => {
-                match (from, into) {
-                    (Origin::Socket(socket), _) | (_, Sink::Socket(socket)) => socket.has_failed(&e),
-                    _ => {}
+                if let (End::Socket(socket), _) | (_, End::Socket(socket)) = (from, into) {
+                    socket.has_failed(&e);
                 }
                 return Err(failed(e));
             }
         }
     }
+}
+
+/// One step of a splice: on the core where nothing can keep it waiting, else by the ring. The outer error is the caller's.
+async fn step(from: End<'_>, into: End<'_>, len: usize) -> Result<io::Result<usize>> {
+    Ok(match (from, into) {
+        (End::File(file, offset), End::Pipe(pipe)) => {
+            let mut offset = offset;
+            match cached(file.as_fd(), offset, len as u64, STEP) {
+                0 => by_ring(file_end(file), Some(offset), pipe_end(pipe), None, len).await,
+                known => now(file.as_fd(), Some(&mut offset), pipe.as_fd(), len.min(known as usize), false),
+            }
+        }
+        (End::Pipe(pipe), End::File(file, offset)) => {
+            by_ring(pipe_end(pipe), None, file_end(file), Some(offset), len).await
+        }
+        (End::Pipe(_), _) | (_, End::Pipe(_)) => {
+            let permit = match into {
+                End::Socket(socket) => Some(socket.write_permit().await?),
+                _ => None,
+            };
+            let moved = now(from.fd(), None, into.fd(), len, false);
+            // Nothing is under way: whoever is dropped while it waits leaves the stream whole.
+            if let Some(permit) = permit {
+                permit.done();
+            }
+            moved
+        }
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "one end of a splice must be a pipe; use transfer::send_file or transfer::relay",
+            ));
+        }
+    })
 }
 
 /// Copies up to `len` bytes from one pipe to another without taking them from the first and without copying memory: the
@@ -200,15 +188,15 @@ pub async fn tee(from: &PipeReader, into: &PipeWriter, len: usize) -> Result<usi
             Ok(n) => return Ok(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                Origin::Pipe(from).ready().await.map_err(failed)?;
-                Sink::Pipe(into).ready().await.map_err(failed)?;
+                End::Pipe(from.shared_fd()).ready(Ready::Read).await.map_err(failed)?;
+                End::Pipe(into.shared_fd()).ready(Ready::Write).await.map_err(failed)?;
             }
             Err(e) => return Err(failed(e)),
         }
     }
 }
 
-fn pipe_end(fd: &Rc<std::os::fd::OwnedFd>) -> EndFd {
+fn pipe_end(fd: &Rc<OwnedFd>) -> EndFd {
     EndFd(Rc::clone(fd))
 }
 
@@ -229,50 +217,26 @@ async fn by_ring(
     ask(Splice { from, offset, into, into_offset, len, wait, more: false }).await.map(|n| n as usize)
 }
 
-impl Origin<'_> {
+impl End<'_> {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Origin::Pipe(pipe) => pipe.as_fd(),
-            Origin::Socket(socket) => socket.fd(),
-            Origin::File(file, _) => file.as_fd(),
+            End::Pipe(pipe) => pipe.as_fd(),
+            End::Socket(socket) => socket.fd(),
+            End::File(file, _) => file.as_fd(),
         }
     }
 
-    async fn ready(&self) -> io::Result<()> {
+    /// The offset of a file, else 0.
+    fn offset(&self) -> u64 {
+        if let End::File(_, offset) = self { *offset } else { 0 }
+    }
+
+    /// Waits until it is ready on that side. A file always is.
+    async fn ready(&self, side: Ready) -> io::Result<()> {
         match self {
-            Origin::Pipe(pipe) => ask(PollOnce { fd: pipe_end(pipe.shared_fd()), ready: Ready::Read }).await,
-            Origin::Socket(socket) => socket.ready(Ready::Read).await,
-            Origin::File(..) => Ok(()),
+            End::Pipe(pipe) => ask(PollOnce { fd: pipe_end(pipe), ready: side }).await,
+            End::Socket(socket) => socket.ready(side).await,
+            End::File(..) => Ok(()),
         }
-    }
-}
-
-impl Sink<'_> {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Sink::Pipe(pipe) => pipe.as_fd(),
-            Sink::Socket(socket) => socket.fd(),
-            Sink::File(file, _) => file.as_fd(),
-        }
-    }
-
-    async fn ready(&self) -> io::Result<()> {
-        match self {
-            Sink::Pipe(pipe) => ask(PollOnce { fd: pipe_end(pipe.shared_fd()), ready: Ready::Write }).await,
-            Sink::Socket(socket) => socket.ready(Ready::Write).await,
-            Sink::File(..) => Ok(()),
-        }
-    }
-}
-
-impl std::fmt::Debug for Source<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Source({:?})", self.0.fd())
-    }
-}
-
-impl std::fmt::Debug for Target<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Target({:?})", self.0.fd())
     }
 }

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
-use crate::config::read::Read;
-use crate::config::{self, Configuration};
+use crate::config::{self, Configuration, Loaded};
 use crate::exit::{Failure, Kind};
 
 /// Reads a file; what is wrong with it is told on standard error, a line each.
-pub(super) fn load(file: &Path) -> Result<Read, Failure> {
+pub(super) fn load(file: &Path) -> Result<Loaded, Failure> {
     config::load(file).map_err(|lines| {
         // In one write, and without the program's name: editors read such lines.
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
@@ -21,7 +20,7 @@ pub(super) fn load(file: &Path) -> Result<Read, Failure> {
 
 /// Says whether a file is right.
 pub(super) fn check(file: &Path) -> Result<(), Failure> {
-    let config = load(file)?.config;
+    let config = load(file)?.read.config;
     let addresses: usize = config.listeners.iter().map(|listener| listener.addresses().len()).sum();
     let (listeners, addresses) =
         (count(config.listeners.len(), "listener", ""), count(addresses, "address", "es"));
@@ -33,11 +32,15 @@ fn count(number: usize, what: &str, plural: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { plural })
 }
 
-/// Prints the file that equals a command line, `annulus config serve ...`.
-pub(super) fn print(matches: &ArgMatches, config: &Configuration) -> Result<(), Failure> {
-    let serving = matches.subcommand().and_then(|(_, config)| config.subcommand());
-    let matches = serving.map_or(matches, |(_, serving)| serving);
-    out(&config::write::write(matches, config).map_err(Failure::input)?)
+/// The file that equals a command line, whose command, `serve` or `proxy`, is the next of `matches`.
+pub(super) fn text(matches: &ArgMatches, config: &Configuration) -> Result<String, String> {
+    let matches = matches.subcommand().map_or(matches, |(_, serving)| serving);
+    config::write::write(matches, config)
+}
+
+/// Prints it.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    out(text)
 }
 
 fn out(text: &str) -> Result<(), Failure> {

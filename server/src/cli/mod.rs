@@ -14,10 +14,11 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
 use self::serving::Serving;
-use self::start::begin;
+use self::start::{Told, begin, begin_member};
+use crate::config::Loaded;
 use crate::exit::Failure;
 use crate::options::program::Verbosity;
-use crate::processes::member::{FLAG, MemberArgs};
+use crate::processes::member::{COMMAND, MemberArgs};
 use crate::service::reload::Source;
 use crate::{doctor, log, numa_bench, topology};
 
@@ -27,10 +28,6 @@ use crate::{doctor, log, numa_bench, topology};
 struct Cli {
     #[command(subcommand)]
     command: Command,
-
-    /// Serve with the cores of one node, for the process that says so
-    #[arg(long, hide = true)]
-    member: Option<MemberArgs>,
 
     #[command(flatten)]
     verbosity: Verbosity,
@@ -73,6 +70,13 @@ enum Command {
     Config {
         #[command(subcommand)]
         serving: Serving,
+    },
+
+    /// Serve with the cores of one node, for the process that says so
+    #[command(name = COMMAND, hide = true)]
+    Member {
+        /// Its node and its cores
+        given: MemberArgs,
     },
 
     /// Print the machine as numactl --hardware does, then the core plan
@@ -139,22 +143,28 @@ pub(crate) fn run() -> Result<(), Failure> {
         Ok(parsed) => parsed,
         Err(error) => return answer(error),
     };
-    let Cli { command, member, verbosity: Verbosity { verbose } } = cli;
-    if member.is_some() && !matches!(command, Command::Serving(_) | Command::Run { .. }) {
-        return Err(Failure::input(format!("{FLAG} goes with what serves only; leave it to annulus")));
-    }
+    let Cli { command, verbosity: Verbosity { verbose } } = cli;
     match command {
         Command::Serving(serving) => {
             start_log(verbose)?;
-            begin(serving.configuration(), None, member)
+            let config = serving.configuration();
+            let text = file::text(&matches, &config);
+            begin(Told { config, text, verbose, source: None })
         }
         Command::Run { file } => {
-            let read = file::load(&file)?;
-            start_log(verbose.max(read.verbose))?;
-            begin(read.config, Some(Source { file, keys: read.keys }), member)
+            let Loaded { text, read } = file::load(&file)?;
+            let verbose = verbose.max(read.verbose);
+            start_log(verbose)?;
+            let source = Some(Source { file, keys: read.keys });
+            begin(Told { config: read.config, text: Ok(text), verbose, source })
         }
+        Command::Member { given } => begin_member(given),
         Command::Check { file } => file::check(&file),
-        Command::Config { serving } => file::print(&matches, &serving.configuration()),
+        Command::Config { serving } => {
+            let config = serving.configuration();
+            let matches = matches.subcommand_matches("config").unwrap_or(&matches);
+            file::print(&file::text(matches, &config).map_err(Failure::input)?)
+        }
         Command::Topology { verify: true, cores, placement, .. } => {
             start_log(verbose)?;
             topology::verify(cores, placement)

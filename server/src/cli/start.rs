@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex};
 use annulus::numa::CpuId;
 use annulus::numa::plan::CoreSelection;
 
+use crate::admin::Entrance;
+use crate::admin::several::answer_first;
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
-use crate::processes::member::{Member, MemberArgs};
-use crate::processes::parent::End;
+use crate::metrics::gather::{Gatherer, describe};
+use crate::processes::member::{Change, Member, MemberArgs, OfMember};
+use crate::processes::parent::{self, End};
 use crate::processes::{Processes, SplitConstraints};
 use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
@@ -20,16 +23,22 @@ use crate::signals::{Orders, Signals};
 use crate::supervise::{Duties, Supervised, supervise};
 use crate::{descriptors, filters, log, processes};
 
-/// Serves in this process, or in one for each node. `source` is where the configuration can be read anew.
-pub(super) fn begin(
-    config: Configuration,
-    source: Option<Source>,
-    given: Option<MemberArgs>,
-) -> Result<(), Failure> {
+/// What the program was told.
+pub(super) struct Told {
+    /// What to do.
+    pub(super) config: Configuration,
+    /// The same as the text of a file, or why it has none.
+    pub(super) text: Result<String, String>,
+    /// How much the log says.
+    pub(super) verbose: u8,
+    /// Where it can be read anew.
+    pub(super) source: Option<Source>,
+}
+
+/// Serves in this process, or in one for each node.
+pub(super) fn begin(told: Told) -> Result<(), Failure> {
+    let Told { config, text, verbose, source } = told;
     config.check()?;
-    if let Some(given) = given {
-        return start_member(config, &Arc::new(Member::take(given)?));
-    }
     let program = &config.program;
     let constraints = SplitConstraints {
         placement: program.cores.placement,
@@ -39,7 +48,9 @@ pub(super) fn begin(
         let (shares, reasons) =
             processes::shares(program.cores.processes, &program.cores.cores, program.cores.nic.as_deref())?;
         if processes::split(program.cores.processes, constraints, &shares)? {
-            match processes::parent::run(&shares, &reasons, &config) {
+            let text = text.map_err(|why| Failure::input(format!("{why}; or serve with --processes one")))?;
+            let told = parent::Told { config: &config, text: &text, verbose, source: source.clone() };
+            match parent::run(&shares, &reasons, told) {
                 Err(End::CannotStart(failure)) if program.cores.processes.may_be_one() => {
                     tracing::warn!("{failure}; one process serves with all cores");
                 }
@@ -70,24 +81,33 @@ fn start(config: Configuration, source: Option<Source>) -> Result<(), Failure> {
     let signals = block_signals()?;
     prepare(&config)?;
     let program = config.program.clone();
+    let entrance = program.admin.admin.as_ref().map(Entrance::open).transpose().map_err(Failure::input)?;
     let runtime = program.runtime(program.cores.cores.clone()).build()?;
     let plan = runtime.plan().clone();
     let cpus: Vec<CpuId> = plan.cores().iter().map(|core| core.cpu).collect();
     let mut open = OpenEndpoints::default();
     let mut planned = open.plan(&config.endpoints(), &cpus)?;
     let lines = config.lines(&planned.shown);
+    describe(lines.clone(), program.ring.road.to_string());
+    let admin_line = entrance.as_ref().map(Entrance::line);
     let generation = Generation { config, ids: planned.ids.clone(), new: planned.take() };
     // Nothing was open, so nothing is closed.
     open.commit(planned);
     let start = Start::new(Arc::new(generation), move || {
         lifecycle::reach(Stage::Ready);
-        lines.iter().for_each(|line| say(line));
+        lines.iter().chain(&admin_line).for_each(|line| say(line));
     });
     let start = Arc::new(start);
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     let times = Arc::new(Times::new(&program));
     let open = Arc::new(Mutex::new(open));
-    let duties = OfOne(Reloader::new(source, running.handle(), cpus, open, Arc::clone(&times)));
+    let gatherer = Gatherer::new(running.observer());
+    let _admin = entrance
+        .map(|entrance| entrance.answer(Box::new(gatherer)))
+        .transpose()
+        .map_err(|error| Failure::failed("cannot start the thread of the admin server", error))?;
+    let reloader = Reloader::new(source, running.handle(), cpus, open, Arc::clone(&times));
+    let duties = OfOne(reloader);
     let supervised =
         Supervised { plan: &plan, image: None, times: &times, figures: program.stats, duties: &duties };
     supervise(&supervised, running, Orders::Signals(signals))
@@ -97,6 +117,9 @@ fn start(config: Configuration, source: Option<Source>) -> Result<(), Failure> {
 struct OfOne(Arc<Reloader>);
 
 impl Duties for OfOne {
+    /// Nobody has started it.
+    fn change(&self, _: Change) {}
+
     fn reload(&self) {
         self.0.start();
     }
@@ -107,21 +130,24 @@ impl Duties for OfOne {
 }
 
 /// Serves with the cores of one node, for the process that has started this one.
-fn start_member(config: Configuration, member: &Arc<Member>) -> Result<(), Failure> {
+pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
+    let member = Arc::new(Member::take(given)?);
     // They are the parent's: those that come here as well are blocked and left.
     let _signals = block_signals()?;
-    let program = config.program.clone();
+    let (generation, verbose) = member.beginning()?;
+    super::start_log(verbose)?;
+    let program = generation.config.program.clone();
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
-    prepare(&config)?;
+    prepare(&generation.config)?;
     let runtime = program.runtime(CoreSelection::List(member.cores().clone())).build()?;
     let plan = runtime.plan().clone();
-    let generation = member.first_generation(config);
-    let parent = Arc::clone(member);
+    let parent = Arc::clone(&member);
     let start = Arc::new(Start::new(Arc::new(generation), move || parent.is_ready()));
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
-    let times = Times::new(&program);
-    let duties = OfMember;
+    let times = Arc::new(Times::new(&program));
+    answer_first(running.observer());
+    let duties = Obeying(OfMember::new(Arc::clone(&member), running.handle(), Arc::clone(&times)));
     let supervised = Supervised {
         plan: &plan,
         image: Some(&image),
@@ -129,14 +155,20 @@ fn start_member(config: Configuration, member: &Arc<Member>) -> Result<(), Failu
         figures: program.stats,
         duties: &duties,
     };
-    supervise(&supervised, running, Orders::Parent(Arc::clone(member)))
+    supervise(&supervised, running, Orders::Parent(member))
 }
 
 /// The duties of a member.
-struct OfMember;
+struct Obeying(Arc<OfMember>);
 
-impl Duties for OfMember {
+impl Duties for Obeying {
+    /// The parent reads the file, for all.
     fn reload(&self) {}
 
+    fn change(&self, change: Change) {
+        self.0.begin(change);
+    }
+
+    /// The parent has the files of Unix sockets.
     fn stop_accepting(&self) {}
 }

@@ -3,7 +3,7 @@
 //! [`read`] makes it of a file and says all that is wrong with it ([`fault`]), [`write`] makes a file of a command line; [`keys`] has what
 //! clap knows about flags as keys, [`table`] what stands in a file.
 
-mod fault;
+pub(crate) mod fault;
 mod keys;
 pub(crate) mod read;
 mod table;
@@ -81,11 +81,16 @@ impl Configuration {
     /// [`crate::exit::Kind::Input`], with the remedy.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         for listener in &self.listeners {
-            if let ServiceConfig::Files(sites) = &listener.service {
-                sites
+            match &listener.service {
+                ServiceConfig::Files(sites) => sites
                     .iter()
                     .flat_map(SiteConfig::all_args)
-                    .try_for_each(|args| serve::check_root(&args.root))?;
+                    .try_for_each(|args| serve::check_root(&args.root))?,
+                ServiceConfig::Relay(relay) => {
+                    let addresses = listener.addresses();
+                    let listens = addresses.iter().flat_map(|address| address.place().candidates());
+                    relay.check(&listens.collect::<Vec<_>>()).map_err(Failure::input)?;
+                }
             }
         }
         Ok(())
@@ -120,16 +125,26 @@ impl Configuration {
     }
 }
 
+/// A file that was read.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Its text.
+    pub(crate) text: String,
+    /// What it says.
+    pub(crate) read: read::Read,
+}
+
 /// Reads a file, or says all that is wrong with it, a line each.
 ///
 /// # Errors
 /// The lines.
-pub(crate) fn load(file: &Path) -> Result<read::Read, Vec<String>> {
+pub(crate) fn load(file: &Path) -> Result<Loaded, Vec<String>> {
     let text = std::fs::read(file).map_err(|error| vec![format!("{}: {error}", file.display())])?;
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
         fault::lines(file, &text, vec![fault::Fault::new(at..at, "this is no text in UTF-8")])
     })?;
-    read::read(&text).map_err(|faults| fault::lines(file, &text, faults))
+    let read = read::read(&text).map_err(|faults| fault::lines(file, &text, faults))?;
+    Ok(Loaded { text, read })
 }

@@ -63,7 +63,7 @@ pub(crate) struct Read {
 }
 
 /// The keys that hold for the program, as they are written.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ProgramKeys(Vec<(String, Vec<String>)>);
 
 /// Those that a reload changes; all others take a restart.

@@ -26,6 +26,8 @@ pub(crate) struct Fields {
     pub(crate) encodings: Encodings,
     /// The client would rather have JSON than HTML.
     pub(crate) wants_json: bool,
+    /// Somebody before us has given the request a name (X-Request-Id).
+    pub(crate) has_id: bool,
     /// Conditions and ranges.
     pub(crate) conditions: Option<Box<Conditions>>,
 }
@@ -72,6 +74,7 @@ impl Fields {
                 8 if is("if-match") => conditions::join(&mut fields.conditions().if_match, value),
                 8 if is("if-range") => fields.conditions().if_range.take(value),
                 10 if is("connection") => fields.take_connection(value),
+                12 if is("x-request-id") => fields.has_id = true,
                 13 if is("if-none-match") => conditions::join(&mut fields.conditions().if_none_match, value),
                 14 if is("content-length") => fields.take_length(value)?,
                 15 if is("accept-encoding") => accepts = true,

@@ -130,6 +130,10 @@ impl Inbox {
             return self.read_body(bytes);
         }
         let parsed = request::parse(bytes, &mut self.room);
+        // What has a name is told by it in the log, also where nothing else is kept.
+        if matches!(&parsed, Parsed::Complete(whole) if whole.request.has_id) {
+            self.record.get_or_insert_default();
+        }
         if let Some(record) = &mut self.record {
             match &parsed {
                 Parsed::Complete(whole) => record.keep(&bytes[..whole.head]),

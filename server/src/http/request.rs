@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) encodings: Encodings,
     /// The client would rather have JSON than HTML.
     pub(crate) wants_json: bool,
+    /// Somebody before us has given it a name (X-Request-Id).
+    pub(crate) has_id: bool,
     /// Conditions and ranges.
     pub(crate) conditions: Option<Box<Conditions>>,
 }
@@ -249,6 +251,7 @@ fn assess(line: &RequestLine<'_>, fields: Fields, head: usize, room: &mut Vec<u8
         unread: method == Method::Connect,
         encodings: fields.encodings,
         wants_json: fields.wants_json,
+        has_id: fields.has_id,
         conditions: fields.conditions,
     };
     let expects = expect == Expect::Continue && body != Body::None;

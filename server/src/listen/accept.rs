@@ -2,28 +2,49 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use annulus::net::{Connection, Family, Listener};
 
 use crate::first_of::{First, first_of};
+use crate::limits::{Limits, Place};
 
-/// Accepts and hands each connection to `welcome`, until the runtime is told to stop or `closing` is set. What the kernel had
-/// accepted by then is handed over as well: it would be reset with the listener.
+/// Accepts and hands each connection to `welcome`, with its place, until the runtime is told to stop or `closing` is set. While
+/// there is no place, connections wait in the backlog. What the kernel had accepted at the end is handed over as well: it would be
+/// reset with the listener.
 ///
 /// # Errors
 /// When accepting fails for good. Running out of file descriptors does not: the runtime rests and tries again.
 pub(crate) async fn accept<F: Family>(
     listener: Listener<F>,
     closing: &Closing,
-    mut welcome: impl FnMut(Connection<F>),
+    limits: &Rc<Limits>,
+    mut welcome: impl FnMut(Connection<F>, Place),
 ) -> annulus::Result<()> {
     let end = async { first_of(annulus::cores::stopping(), closing.wait()).await };
     let mut end = std::pin::pin!(end);
-    while let First::A(accepted) = first_of(listener.accept(), end.as_mut()).await {
-        welcome(accepted?);
+    // One that has no place yet: served first when there is one, and not lost at the end.
+    let mut waits = None;
+    loop {
+        if limits.make_wait() {
+            listener.one_by_one();
+        }
+        let next = async {
+            if waits.is_none() {
+                waits = Some(listener.accept().await?);
+            }
+            Ok::<_, annulus::Error>(limits.place().await)
+        };
+        let First::A(place) = first_of(next, end.as_mut()).await else { break };
+        let place = place?;
+        if let Some(connection) = waits.take() {
+            welcome(connection, place);
+        }
     }
-    listener.drain().await.into_iter().for_each(welcome);
+    for connection in waits.into_iter().chain(listener.drain().await) {
+        welcome(connection, limits.place().await);
+    }
     Ok(())
 }
 

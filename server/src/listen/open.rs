@@ -23,7 +23,7 @@ pub(crate) struct OpenEndpoints {
 
 /// One that is open.
 #[derive(Debug, Clone)]
-struct Held {
+pub(crate) struct Held {
     id: EndpointId,
     key: EndpointKey,
     shown: String,
@@ -36,14 +36,16 @@ struct Held {
 pub(crate) struct NextEndpoints {
     /// Of each listener, the endpoints in the order given.
     pub(crate) ids: Vec<Vec<EndpointId>>,
-    /// The sockets of those that were opened for it, one for each core.
-    pub(crate) sockets: Vec<(EndpointId, Vec<OwnedFd>)>,
+    /// The sockets of those that were opened for it, one for each core, and whether all of them are one open socket.
+    pub(crate) sockets: Vec<(EndpointId, bool, Vec<OwnedFd>)>,
     /// Of each listener, where it listens.
     pub(crate) shown: Vec<Vec<String>>,
     /// Which of them are new, by listener and place.
     pub(crate) new: Vec<(usize, String)>,
-    all: Vec<Held>,
-    next: u64,
+    /// All of them.
+    pub(crate) all: Vec<Held>,
+    /// The id of the next one.
+    pub(crate) next: u64,
 }
 
 impl OpenEndpoints {
@@ -65,7 +67,7 @@ impl OpenEndpoints {
                         let Opened { shown, sockets: opened, file } = key.open(cpus)?;
                         let id = EndpointId(next);
                         next += 1;
-                        sockets.push((id, opened));
+                        sockets.push((id, false, opened));
                         new.push((listener, shown.clone()));
                         Held { id, key: key.clone(), shown, file: file.map(Arc::new) }
                     }
@@ -82,12 +84,17 @@ impl OpenEndpoints {
 
     /// Goes over to what was planned. Returns where it does not listen any more.
     pub(crate) fn commit(&mut self, planned: NextEndpoints) -> Vec<String> {
-        let gone = |held: &&Held| planned.all.iter().all(|other| other.id != held.id);
+        self.go_over(planned.all, planned.next)
+    }
+
+    /// The same, to its parts.
+    pub(crate) fn go_over(&mut self, all: Vec<Held>, next: u64) -> Vec<String> {
+        let gone = |held: &&Held| all.iter().all(|other| other.id != held.id);
         let closed = self.open.iter().filter(gone).map(|held| held.shown.clone()).collect();
-        for held in &planned.all {
+        for held in &all {
             held.key.set_mode();
         }
-        (self.open, self.next) = (planned.all, planned.next);
+        (self.open, self.next) = (all, next);
         closed
     }
 
@@ -100,7 +107,7 @@ impl OpenEndpoints {
 impl NextEndpoints {
     /// What the cores of this process take of the new sockets: all of them.
     pub(crate) fn take(&mut self) -> HashMap<EndpointId, Arc<Endpoint>> {
-        let of = |(id, sockets)| (id, Arc::new(Endpoint::new(sockets, false)));
+        let of = |(id, is_shared, sockets)| (id, Arc::new(Endpoint::new(sockets, is_shared)));
         std::mem::take(&mut self.sockets).into_iter().map(of).collect()
     }
 }

@@ -46,7 +46,7 @@ struct Common {
 }
 
 /// What a log has counted. Lines that were queued and not written yet are in none but the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct LogCounts {
     /// Lines that were to be logged.
     pub(crate) logged: u64,

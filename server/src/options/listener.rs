@@ -2,7 +2,10 @@
 
 use clap::Args;
 
+use crate::limits::LimitArgs;
 use crate::listen::address::ListenAddress;
+use crate::listen::forwarded::Field;
+use crate::listen::networks::Network;
 
 /// What every listener has.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -12,6 +15,33 @@ pub(crate) struct ListenerArgs {
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<ListenAddress>,
 
+    /// Clients that may come, as a network such as 10.0.0.0/8, an address, or "unix" for Unix sockets; several times for several. Without
+    /// it all may
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) allow: Vec<Network>,
+
+    /// Clients that may not come, whatever --allow says
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) deny: Vec<Network>,
+
+    /// Proxies whose connections begin with a PROXY header, version 1 or 2, that names the client: networks, or "unix"
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) proxy_protocol_from: Vec<Network>,
+
+    /// HTTP proxies whose requests name the client in the field --forwarded-field: networks, or "unix"
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) forwarded_from: Vec<Network>,
+
+    /// The field that names the client: "x-forwarded-for" or "forwarded"; only one is believed, because a proxy that sets one passes on
+    /// what clients say in the other
+    #[arg(
+        long,
+        value_name = "x-forwarded-for|forwarded",
+        default_value = "x-forwarded-for",
+        hide_possible_values = true
+    )]
+    pub(crate) forwarded_field: Field,
+
     /// What this listener is called: sockets that a service manager passes find it by that (LISTEN_FDNAMES)
     #[arg(long, value_name = "NAME", value_parser = listener_name)]
     pub(crate) name: Option<String>,
@@ -19,6 +49,9 @@ pub(crate) struct ListenerArgs {
     /// Permissions of the file of a Unix socket, in octal, such as 660 [default: what the umask leaves]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub(crate) unix_mode: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 /// Permissions in octal.

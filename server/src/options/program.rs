@@ -10,6 +10,7 @@ use annulus::{Builder, PlacementPolicy, Runtime};
 use clap::{ArgAction, Args};
 
 use super::values::size;
+use crate::admin::options::AdminArgs;
 use crate::log::options::LogArgs;
 use crate::processes::Processes;
 
@@ -26,6 +27,9 @@ pub(crate) struct ProgramArgs {
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 
     /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the task was started
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]

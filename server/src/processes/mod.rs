@@ -5,7 +5,10 @@
 //! ([`parent`]) and each of these serves with the cores of its node ([`member`]). They share the address: the first process makes a
 //! listening socket for each core and hands it on.
 
+pub(crate) mod figures;
+mod line;
 pub(crate) mod member;
+mod orders;
 pub(crate) mod parent;
 
 use annulus::PlacementPolicy;

@@ -5,28 +5,37 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family};
+use tracing::{Instrument, Span};
 
 use super::deadline_timer::{DeadlineTimer, OnStop};
 use super::send::send;
 use super::{HEADER_TIMEOUT, KEEP_ALIVE_TIMEOUT, LAST_REQUEST_TIMEOUT, Site, Sites, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
+use crate::http::method::Method;
 use crate::http::request::{After, Request};
 use crate::http::{Refusal, Status};
+use crate::lifecycle::{self, Stage};
 use crate::lingering_close::lingering_close;
 use crate::listen::client::Client as Accepted;
+use crate::listen::forwarded::Field;
+use crate::listen::gate::Gate;
 use crate::log::access;
+use crate::metrics;
+
+/// How much of a request's name is told, in bytes.
+const LONGEST_ID: usize = 128;
 
 /// Serves one connection to its end.
-pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>) {
+pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>, gate: Rc<Gate>) {
     let address = accepted.address();
     // Where all requests have one answer, nothing of a head is kept but for the access log.
-    let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ());
+    let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ() || gate.reads_requests());
     if let Some(chunk) = &accepted.first {
         inbox.hold(chunk);
     }
     let timer = DeadlineTimer::new();
     let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
-    match serve_requests(&mut client, inbox, &sites).await {
+    match serve_requests(&mut client, inbox, &sites, &gate).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
@@ -54,8 +63,16 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
 }
 
-/// Logs the last request and what it was answered, if there is an access log.
-fn note<F: Family>(client: &Client<F>, site: &Site, inbox: &Inbox, began: Option<Instant>) {
+/// Counts the last request and what it was answered, and logs it if there is an access log.
+fn note<F: Family>(
+    client: &Client<F>,
+    site: &Site,
+    inbox: &Inbox,
+    method: Option<Method>,
+    began: Option<Instant>,
+) {
+    let elapsed = began.map(|began| began.elapsed());
+    metrics::request(method, client.sent.status, client.sent.bytes, elapsed);
     let Some(record) = inbox.record() else { return };
     site.access.request(&access::Request {
         client: client.address,
@@ -67,9 +84,17 @@ fn note<F: Family>(client: &Client<F>, site: &Site, inbox: &Inbox, began: Option
         bytes: client.sent.bytes,
         referer: record.referer(),
         user_agent: record.user_agent(),
-        elapsed: began.map_or(Duration::ZERO, |began| began.elapsed()),
+        elapsed: elapsed.unwrap_or_default(),
         request_id: record.request_id(),
     });
+}
+
+/// What is told of the last request is told with the name that it came with, so that it is found in the logs of others too.
+fn span_of(inbox: &Inbox) -> Span {
+    let id = inbox.record().map(|record| record.request_id()).unwrap_or_default();
+    let id = String::from_utf8_lossy(&id[..id.len().min(LONGEST_ID)]);
+    // As high as can be: it is there for the least of the log's lines.
+    tracing::error_span!("request", ?id)
 }
 
 /// How to close.
@@ -92,27 +117,34 @@ async fn serve_requests<F: Family>(
     client: &mut Client<F>,
     mut inbox: Inbox,
     sites: &Sites,
+    gate: &Gate,
 ) -> annulus::Result<CloseMode> {
+    let peer = client.address;
     let mut first = true;
     loop {
         let arrival = arrival(client, &mut inbox, first).await?;
+        let arrival =
+            if gate.reads_requests() { named(client, gate, peer, &inbox, arrival) } else { arrival };
         let site = asked(sites, &inbox, &arrival);
-        let began = site.access.is_on().then(Instant::now);
+        let began = if site.access.is_on() { Some(Instant::now()) } else { metrics::clock() };
         client.sent = Sent::default();
         match arrival {
             Arrival::Gone => return Ok(CloseMode::AtOnce),
             Arrival::Refused(refusal) => {
                 tracing::debug!(client = %client.address, status = refusal.status.line(), why = refusal.why, "refused");
                 let refused = respond::refuse(client, site, refusal).await;
-                note(client, site, &inbox, began);
+                note(client, site, &inbox, None, began);
                 refused?;
                 return Ok(CloseMode::Gently);
             }
             Arrival::Request(request) => {
-                let is_last = annulus::cores::is_stopping() || sites.is_superseded();
+                let is_last = annulus::cores::is_stopping()
+                    || sites.is_superseded()
+                    || lifecycle::stage() > Stage::Ready;
                 let after = if is_last { After::Close } else { request.after };
-                let answered = respond::answer(client, site, &request, after).await;
-                note(client, site, &inbox, began);
+                let span = if request.has_id { span_of(&inbox) } else { Span::none() };
+                let answered = respond::answer(client, site, &request, after).instrument(span).await;
+                note(client, site, &inbox, Some(request.method), began);
                 answered?;
                 if after == After::Close {
                     let silent = request.after == After::Close && !request.unread && inbox.is_empty();
@@ -122,6 +154,28 @@ async fn serve_requests<F: Family>(
             }
         }
         first = false;
+    }
+}
+
+/// Learns from a request of whom it is, when it came from `peer`, and refuses it where that client may not come.
+fn named<F: Family>(
+    client: &mut Client<F>,
+    gate: &Gate,
+    peer: access::Client,
+    inbox: &Inbox,
+    arrival: Arrival,
+) -> Arrival {
+    let (Arrival::Request(_), Some(record)) = (&arrival, inbox.record()) else { return arrival };
+    let lines = match gate.field() {
+        Field::XForwardedFor => record.x_forwarded_for(),
+        Field::Forwarded => record.forwarded(),
+    };
+    match gate.forwarded(peer, lines) {
+        Some(from) => {
+            client.address = from;
+            arrival
+        }
+        None => Arrival::Refused(Refusal::new(Status::Forbidden, "the lists do not allow this client")),
     }
 }
 

@@ -11,6 +11,7 @@ use super::entry::{Entry, Facts};
 use super::local;
 use super::site::Site;
 use crate::http::encoding::Coding;
+use crate::metrics::{self, CacheEvent};
 
 /// How long a request waits for a descriptor, and how long between two tries.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,7 +59,9 @@ impl<'a> Wanted<'a> {
 ///
 /// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
 pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unavailable> {
-    if let Some(entry) = site.cache.find(&site.root(), wanted) {
+    let kept = site.cache.find(&site.root(), wanted);
+    metrics::cache(if kept.is_some() { CacheEvent::Hit } else { CacheEvent::Miss });
+    if let Some(entry) = kept {
         return Ok(entry);
     }
     let file = open_file(site, wanted.path).await?;

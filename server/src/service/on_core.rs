@@ -1,11 +1,12 @@
 //! The root task of a core: opens its listeners, accepts from all of them, ends in order.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use annulus::net::{Family, Listener};
@@ -14,11 +15,13 @@ use super::Service;
 use super::generation::Generation;
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
+use crate::limits::{LimitArgs, Limits, Totals};
 use crate::listen::accept::{Closing, accept};
+use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
 use crate::listen::endpoint::{AnyListener, Endpoint, EndpointId};
-use crate::log;
-use crate::log::access::AccessLog;
+use crate::log::access::{AccessLog, Client};
+use crate::{log, metrics};
 
 /// What the cores of a process have in common when they start.
 pub(crate) struct Start {
@@ -45,6 +48,7 @@ struct Entrance {
     /// What is done with the next connection.
     service: RefCell<Rc<Service>>,
     closing: Closing,
+    limits: Rc<Limits>,
 }
 
 /// What a core has open.
@@ -74,6 +78,7 @@ thread_local! {
 /// What a listener or a service needs and cannot have; accepting that fails for good.
 pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     log::on_core();
+    metrics::on_core();
     let state = Rc::new(CoreState {
         access: Rc::new(AccessLog::on_core()),
         entrances: RefCell::default(),
@@ -124,6 +129,20 @@ pub(crate) fn abandon() {
     }
 }
 
+/// What is counted for a listener over all cores, also when the configuration is read anew.
+fn totals_of(listener: EndpointId) -> Arc<Totals> {
+    static TOTALS: LazyLock<Mutex<HashMap<EndpointId, std::sync::Weak<Totals>>>> =
+        LazyLock::new(Mutex::default);
+    let mut all = TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = all.get(&listener).and_then(std::sync::Weak::upgrade);
+    known.unwrap_or_else(|| {
+        all.retain(|_, totals| totals.strong_count() > 0);
+        let totals = Arc::default();
+        all.insert(listener, Arc::downgrade(&totals));
+        totals
+    })
+}
+
 fn current() -> Result<Rc<CoreState>, Failure> {
     let state = CURRENT.with(|current| current.borrow().upgrade());
     state.ok_or_else(|| Failure::new(Kind::Failed, "the core has come to its end"))
@@ -135,7 +154,7 @@ impl CoreState {
         let road = generation.config.program.ring.road;
         let mut services = Vec::new();
         for listener in &generation.config.listeners {
-            services.push(Rc::new(Service::new(&listener.service, road, &self.access).await?));
+            services.push(Rc::new(Service::new(listener, road, &self.access).await?));
         }
         drop(self.prepared.replace(Some(Prepared { generation, services })));
         Ok(())
@@ -146,12 +165,17 @@ impl CoreState {
     fn commit(self: &Rc<Self>) -> Result<(), Failure> {
         let Some(Prepared { generation, services }) = self.prepared.take() else { return Ok(()) };
         let mut result = Ok(());
-        for (service, ids) in services.into_iter().zip(&generation.ids) {
+        for ((service, ids), listener) in
+            services.into_iter().zip(&generation.ids).zip(&generation.config.listeners)
+        {
             for id in ids {
                 if let Some(entrance) = self.entrance(*id) {
+                    entrance.limits.set(listener.args.limits);
                     entrance.serve_by(Rc::clone(&service));
                 } else if let Some(endpoint) = generation.new.get(id) {
-                    result = result.and(self.open(*id, endpoint, &service));
+                    // What is counted for all of them goes by the name of the first.
+                    let limits = (ids[0], listener.args.limits);
+                    result = result.and(self.open(*id, endpoint, &service, limits));
                 }
             }
         }
@@ -171,10 +195,14 @@ impl CoreState {
         id: EndpointId,
         endpoint: &Endpoint,
         service: &Rc<Service>,
+        (listener, limits): (EndpointId, LimitArgs),
     ) -> Result<(), Failure> {
         let service = RefCell::new(Rc::clone(service));
-        let entrance = Rc::new(Entrance { id, service, closing: Closing::default() });
+        let closing = Closing::default();
+        let limits = Limits::new(limits, totals_of(listener));
+        let entrance = Rc::new(Entrance { id, service, closing, limits });
         let listener = endpoint.listener()?;
+        entrance.service.borrow().prepare(&listener)?;
         self.entrances.borrow_mut().push(Rc::clone(&entrance));
         match listener {
             AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
@@ -188,9 +216,16 @@ impl CoreState {
         let guard = state.accepting.begin();
         annulus::spawn(async move {
             let connections = &state.connections;
-            let result = accept(listener, &entrance.closing, |stream| {
+            let result = accept(listener, &entrance.closing, &entrance.limits, |stream, mut place| {
+                if entrance.limits.ask_for_client()
+                    && let Client::Tcp(peer) = peer_of(&stream)
+                    && !place.claim(peer.ip())
+                {
+                    tracing::debug!(client = %peer, "reset: the client has as many connections as it may have");
+                    return stream.reset();
+                }
                 let service = Rc::clone(&entrance.service.borrow());
-                service.serve(stream, ConnectionCount::enter(connections));
+                service.serve(stream, (ConnectionCount::enter(connections), place));
             })
             .await;
             state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));

@@ -12,9 +12,10 @@ use annulus::numa::CpuId;
 
 use super::generation::Generation;
 use super::on_core;
+use super::on_cores::on_all;
 use super::times::Times;
-use crate::config;
 use crate::config::read::ProgramKeys;
+use crate::config::{self, Configuration};
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
@@ -32,7 +33,7 @@ pub(crate) struct Reloader {
 }
 
 /// A file, and what it said of the program when it was started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Source {
     /// Its path.
     pub(crate) file: PathBuf,
@@ -114,7 +115,7 @@ impl Reloader {
         if lifecycle::stage() > Stage::Ready {
             return Err(unchanged("cannot reload: the program is ending".to_owned()));
         }
-        let read = config::load(file).map_err(|mut lines| {
+        let read = config::load(file).map(|loaded| loaded.read).map_err(|mut lines| {
             lines.push(format!("{} is wrong; nothing has changed", file.display()));
             lines
         })?;
@@ -124,12 +125,12 @@ impl Reloader {
         let new = planned.new.clone();
         let generation = Generation { config: read.config, ids: planned.ids.clone(), new: planned.take() };
         let generation = Arc::new(generation);
-        if let Err(failure) = self.on_all(|| {
+        if let Err(failure) = on_all(&self.cores, || {
             let generation = Arc::clone(&generation);
             async move || on_core::prepare(generation).await
         }) {
             // Cores that have come to their end have nothing prepared.
-            drop(self.on_all(|| {
+            drop(on_all(&self.cores, || {
                 async move || {
                     on_core::abandon();
                     Ok(())
@@ -138,14 +139,14 @@ impl Reloader {
             return Err(failed(failure));
         }
         let closed = open.commit(planned);
-        let committed = self.on_all(|| async move || on_core::commit());
+        let committed = on_all(&self.cores, || async move || on_core::commit());
         self.times.set(&generation.config.program);
         if lifecycle::stage() > Stage::Ready {
             open.remove_files();
         }
         drop(open);
         committed.map_err(|failure| vec![format!("{} is in force, but: {failure}", file.display())])?;
-        tell(&generation, &new, &closed);
+        tell(&generation.config, &new, &closed);
         let fixed = keys.changed(&read.keys);
         if !fixed.is_empty() {
             say(&format!("{} takes a restart to change", fixed.join(", ")));
@@ -153,27 +154,13 @@ impl Reloader {
         say(&format!("{} is in force for new connections", file.display()));
         Ok(())
     }
-
-    /// Runs something on every core, one after the other; stops at the first that fails.
-    fn on_all<F, G>(&self, make: F) -> Result<(), Failure>
-    where
-        F: Fn() -> G,
-        G: AsyncFnOnce() -> Result<(), Failure> + Send + 'static,
-    {
-        for core in 0..self.cores.cores() {
-            self.cores
-                .submit_to_blocking(core, make())
-                .map_err(|error| Failure::failed("a core does not answer", error))??;
-        }
-        Ok(())
-    }
 }
 
 /// Says where it listens now and did not before, and where it does not any more.
-pub(crate) fn tell(generation: &Generation, new: &[(usize, String)], closed: &[String]) {
+pub(crate) fn tell(config: &Configuration, new: &[(usize, String)], closed: &[String]) {
     closed.iter().for_each(|shown| say(&format!("no longer listening on {shown}")));
     for (listener, shown) in new {
-        say(&generation.config.listeners[*listener].line(shown));
+        say(&config.listeners[*listener].line(shown));
     }
 }
 

@@ -1,55 +1,93 @@
-//! The members that live, their orders and their end.
+//! The members that live, what is said to them, and their end.
 
-use std::ffi::OsString;
-use std::io::{self, Write};
+use std::collections::{HashMap, VecDeque};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
 
+use annulus::numa::NodeId;
 use annulus::numa::thread::InheritedPolicy;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::End;
+use super::change::Changes;
 use super::process::Process;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
+use crate::log;
 use crate::processes::ProcessShare;
-use crate::processes::member::{END, REOPEN, SHOW};
+use crate::processes::figures::Asked;
+use crate::processes::line::Frame;
+use crate::processes::orders::{Down, Up};
+use crate::service::times::Times;
 use crate::signals::{Signal, Signals};
 
+/// Where answers go, and from how many they still come.
+type UnderWay = (Sender<(NodeId, Vec<u8>)>, usize);
+
 /// The members that live, and how far they have come.
-#[derive(Debug, Default)]
-pub(super) struct ProcessGroup {
+pub(super) struct ProcessGroup<'a> {
     members: Vec<Process>,
     /// The memory policy that the program came with, where it is another than theirs.
     policy: Option<InheritedPolicy>,
-    /// The line with the address has been printed.
+    /// The lines with the addresses have been printed.
     listening: bool,
+    /// New clients are not welcome, and served until then.
+    leaving: Option<Instant>,
     /// How often they have been asked to end.
     asked: u32,
     failure: Option<Failure>,
+    signals: &'a Signals,
+    times: &'a Times,
+    /// Going over to another configuration.
+    changes: Changes,
+    /// Questions of other threads.
+    questions: Asked,
+    /// Those that are under way, by their number.
+    under_way: HashMap<u64, UnderWay>,
+    next_question: u64,
 }
 
-impl ProcessGroup {
+impl<'a> ProcessGroup<'a> {
     /// None yet, for a program that came with `policy`.
-    pub(super) fn new(policy: Option<InheritedPolicy>) -> Self {
-        Self { policy, ..Self::default() }
+    pub(super) fn new(
+        policy: Option<InheritedPolicy>,
+        signals: &'a Signals,
+        times: &'a Times,
+        changes: Changes,
+        questions: Asked,
+    ) -> Self {
+        Self {
+            members: Vec::new(),
+            policy,
+            listening: false,
+            leaving: None,
+            asked: 0,
+            failure: None,
+            signals,
+            times,
+            changes,
+            questions,
+            under_way: HashMap::new(),
+            next_question: 0,
+        }
     }
 
-    /// Starts the members with the `words` of the command line, says when all listen, and waits for their end.
-    pub(super) fn serve<'a>(
-        &mut self,
-        signals: &Signals,
-        mut waiting: impl Iterator<Item = (&'a ProcessShare, Vec<OwnedFd>)>,
-        words: &[OsString],
-        all_listen: impl Fn(),
-    ) -> Result<(), End> {
+    /// Starts a member for each share, says when all listen, and waits for their end.
+    pub(super) fn serve(&mut self, shares: &[ProcessShare], all_listen: impl Fn()) -> Result<(), End> {
+        let mut waiting: VecDeque<(usize, &ProcessShare)> = shares.iter().enumerate().collect();
         loop {
-            if self.members.iter().all(|member| member.ready) && self.asked == 0 && self.failure.is_none() {
-                match waiting.next() {
-                    Some((share, sockets)) => {
+            let is_asked = self.asked > 0 || self.leaving.is_some() || self.failure.is_some();
+            if self.members.iter().all(|member| member.ready) && !is_asked {
+                match waiting.pop_front() {
+                    Some((index, share)) => {
                         let is_first = self.members.is_empty();
-                        self.members.push(Process::start(share, sockets, words, is_first)?);
+                        let mut member = Process::start(share, is_first)?;
+                        let (payload, sockets) = self.changes.first_for(index);
+                        member.tell(Down::Prepare, &payload, sockets);
+                        self.members.push(member);
                     }
                     None if !self.listening => {
                         self.listening = true;
@@ -61,17 +99,17 @@ impl ProcessGroup {
             if self.members.is_empty() {
                 return Ok(());
             }
-            self.wait(signals)?;
+            self.wait()?;
         }
     }
 
     /// Ends those that live when something failed here, and waits until all have ended: signals still hurry them. `served` is how it went
     /// until now; what failed first is the cause.
-    pub(super) fn leave(&mut self, signals: &Signals, served: Result<(), End>) -> Result<(), End> {
+    pub(super) fn leave(&mut self, served: Result<(), End>) -> Result<(), End> {
         let outcome = self.failure.take().map_or(served, |failure| Err(End::Failed(failure)));
         self.cut();
         while !self.members.is_empty() {
-            if let Err(failure) = self.wait(signals) {
+            if let Err(failure) = self.wait() {
                 tracing::debug!(%failure, "nobody hears signals any more: the processes are killed");
                 self.members.iter_mut().for_each(Process::kill);
                 self.members.drain(..).for_each(|member| drop(member.reap(true)));
@@ -80,60 +118,154 @@ impl ProcessGroup {
         outcome
     }
 
-    /// Waits for a signal, or for word of a member, and does what it asks for.
-    fn wait(&mut self, signals: &Signals) -> Result<(), Failure> {
-        let heard = {
-            let lines = self.members.iter().map(|member| member.line.as_fd());
-            let mut fds: Vec<_> = [signals.as_fd()].into_iter().chain(lines).map(watched).collect();
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(Failure::failed("cannot wait for signals and processes", errno)),
-            }
-            fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>()
-        };
+    /// Waits for a signal, for word of a member or of another thread, or for the end of the time for leaving, and does what it asks for.
+    fn wait(&mut self) -> Result<(), Failure> {
+        let heard = self.poll()?;
         if heard[0] {
-            match signals.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
-                Some(Signal::Show) => {
-                    // What they came with is what they were started with.
-                    if let Some(policy) = &self.policy {
-                        say(&format!(
-                            "the processes of the nodes override the policy that the program came with ({policy})"
-                        ));
+            match self.signals.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
+                Some(Signal::Show) => self.show(),
+                Some(Signal::Reopen) => self.reopen(),
+                Some(Signal::Reload) => {
+                    self.reopen();
+                    if self.listening {
+                        self.changes.request();
                     }
-                    self.tell(SHOW);
                 }
-                Some(Signal::Reopen | Signal::Reload) => self.tell(REOPEN),
-                Some(Signal::End | Signal::Gone) => self.end(),
+                Some(Signal::End | Signal::Gone) => self.asked_to_end(),
                 None => {}
             }
         }
-        let mut failure = None;
-        for (mut member, heard) in std::mem::take(&mut self.members).into_iter().zip(&heard[1..]) {
-            let lives = if *heard { member.listen() } else { Ok(true) };
-            if let Ok(true) = lives {
-                self.members.push(member);
-                continue;
-            }
-            if lives.is_err() {
-                member.kill();
-            }
-            failure = failure.or(lives.err()).or(member.reap(self.asked > 0));
+        if heard[1] {
+            self.questions.awake();
+            self.ask();
+            self.changes.read(&mut self.members);
         }
+        if self.leaving.is_some_and(|until| Instant::now() >= until) {
+            self.end();
+        }
+        self.hear(&heard[2..]);
+        Ok(())
+    }
+
+    /// Which of signals, other threads and members there is something to hear of.
+    fn poll(&self) -> Result<Vec<bool>, Failure> {
+        let lines = self.members.iter().map(|member| {
+            let flags = if member.line.waits() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(member.line.as_fd(), flags)
+        });
+        let watched = |fd: BorrowedFd<'a>| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let questions = PollFd::from_borrowed_fd(self.questions.as_fd(), PollFlags::IN);
+        let mut fds: Vec<_> = [watched(self.signals.as_fd()), questions].into_iter().chain(lines).collect();
+        let left = self.leaving.map(|until| until.saturating_duration_since(Instant::now()));
+        let left =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failure::failed("cannot wait for signals and processes", errno)),
+        }
+        Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+    }
+
+    /// Hears the members of whom something came.
+    fn hear(&mut self, heard: &[bool]) {
+        let mut failure = None;
+        for (mut member, heard) in std::mem::take(&mut self.members).into_iter().zip(heard) {
+            let said = if *heard { member.hear() } else { Ok(Some(Vec::new())) };
+            match said {
+                Ok(Some(frames)) => {
+                    let node = member.node;
+                    frames.into_iter().for_each(|frame| self.answered(node, frame));
+                    self.members.push(member);
+                }
+                Ok(None) => failure = failure.or(member.reap(self.asked > 0)),
+                Err(error) => {
+                    member.kill();
+                    failure = failure.or(Some(error)).or(member.reap(self.asked > 0));
+                }
+            }
+        }
+        self.changes.go_on(&mut self.members);
         if failure.is_some() && self.failure.is_none() {
             self.failure = failure;
             self.cut();
         }
-        Ok(())
+    }
+
+    /// A member has answered.
+    fn answered(&mut self, node: NodeId, frame: Frame) {
+        match Up::of(frame.kind) {
+            Some(Up::Answer) => {
+                let Some((id, answer)) = frame.payload.split_first_chunk::<8>() else { return };
+                let id = u64::from_le_bytes(*id);
+                let Some((answers, left)) = self.under_way.get_mut(&id) else { return };
+                // Whoever asked may have lost patience.
+                let is_heard = answers.send((node, answer.to_vec())).is_ok();
+                *left -= 1;
+                if *left == 0 || !is_heard {
+                    self.under_way.remove(&id);
+                }
+            }
+            Some(up) => self.changes.answered(node, up, &frame.payload),
+            None => tracing::debug!(%node, kind = frame.kind, "a process says what nobody understands"),
+        }
+    }
+
+    /// Passes on what other threads ask.
+    fn ask(&mut self) {
+        while let Ok(question) = self.questions.questions.try_recv() {
+            if self.members.is_empty() || !self.listening {
+                continue;
+            }
+            let id = self.next_question;
+            self.next_question += 1;
+            let text = [&id.to_le_bytes()[..], &question.text].concat();
+            self.under_way.insert(id, (question.answers, self.members.len()));
+            self.members.iter_mut().for_each(|member| member.tell(Down::Ask, &text, Vec::new()));
+        }
+    }
+
+    fn show(&mut self) {
+        // What they came with is what they were started with.
+        if let Some(policy) = &self.policy {
+            say(&format!(
+                "the processes of the nodes override the policy that the program came with ({policy})"
+            ));
+        }
+        self.tell(Down::Show);
+    }
+
+    fn reopen(&mut self) {
+        log::reopen();
+        self.tell(Down::Reopen);
+    }
+
+    /// A signal asks to end.
+    fn asked_to_end(&mut self) {
+        let wait = self.times.drain_wait();
+        if self.leaving.is_some() {
+            // A second one: it does not wait, and cuts.
+            self.end();
+            self.end();
+        } else if self.asked == 0 && !wait.is_zero() && self.listening {
+            tracing::info!(?wait, "ending: new clients are not welcome, and still served");
+            lifecycle::reach(Stage::Leaving);
+            self.tell(Down::Leave);
+            self.leaving = Some(Instant::now() + wait);
+        } else {
+            self.end();
+        }
     }
 
     /// One step further towards the end: the first asks them to end, the second cuts what still runs, the third kills. One that does not
     /// listen yet is killed at once: it has nothing to finish, and may wait for something that never comes.
     fn end(&mut self) {
         self.asked += 1;
+        self.leaving = None;
         lifecycle::reach(Stage::Draining);
+        self.changes.close();
         let third = self.asked > 2;
         self.members.iter_mut().filter(|member| third || !member.ready).for_each(Process::kill);
-        self.tell(END);
+        self.tell(Down::End);
     }
 
     /// Ends them now: no more orders come. One that does not listen yet may not look for any.
@@ -141,40 +273,29 @@ impl ProcessGroup {
         for member in &mut self.members {
             if !member.ready {
                 member.kill();
-            } else if let Err(error) = member.line.shutdown(Shutdown::Write) {
+            } else if let Err(error) = member.line.socket().shutdown(Shutdown::Write) {
                 tracing::debug!(%error, node = %member.node, "a process has gone already");
             }
         }
     }
 
-    fn tell(&self, order: &[u8; 1]) {
-        for member in &self.members {
-            match (&member.line).write_all(order) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    tracing::warn!(node = %member.node, pid = member.process.id(), "a process does not take orders");
-                }
-                // Its end is the next that is heard of it.
-                Err(error) => {
-                    tracing::debug!(%error, node = %member.node, "a process does not listen any more")
-                }
-            }
-        }
+    fn tell(&mut self, down: Down) {
+        self.members.iter_mut().for_each(|member| member.tell(down, &[], Vec::new()));
     }
-}
-
-fn watched(fd: BorrowedFd<'_>) -> PollFd<'_> {
-    PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::process::Command;
+    use std::sync::LazyLock;
 
     use super::*;
     use crate::exit::Kind;
+    use crate::processes::figures::way;
+    use crate::processes::line::Line;
     use crate::signals::tests::raise;
 
     /// Not a test: what the processes of the tests below run. It takes no orders and does not end.
@@ -187,21 +308,29 @@ mod tests {
         }
     }
 
+    static TIMES: LazyLock<Times> = LazyLock::new(|| Times::of(0, 3600));
+
     /// With one member, and the other end of its line.
-    fn group(ready: bool) -> (ProcessGroup, UnixStream) {
+    fn group(ready: bool) -> (ProcessGroup<'static>, UnixStream) {
         let (line, theirs) = UnixStream::pair().unwrap();
-        line.set_nonblocking(true).unwrap();
         let process = Command::new("/proc/self/exe")
             .args(["--ignored", "--exact", "processes::parent::group::tests::as_a_deaf_member"])
             .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let member = Process { node: annulus::numa::NodeId(0), process, line, ready, killed: false };
-        (ProcessGroup { members: vec![member], ..ProcessGroup::default() }, theirs)
+        let line = Line::new(line).unwrap();
+        let member = Process { node: NodeId(0), process, line, ready, killed: false };
+        // One for all tests: signals go to the thread that they are raised on, and each reads its own.
+        let signals: &'static Signals = Box::leak(Box::new(Signals::block().unwrap()));
+        let (members, questions) = way().unwrap();
+        let changes = Changes::none(members);
+        let mut group = ProcessGroup::new(None, signals, &TIMES, changes, questions);
+        group.members.push(member);
+        (group, theirs)
     }
 
-    fn reap(mut group: ProcessGroup) -> Option<Failure> {
+    fn reap(mut group: ProcessGroup<'_>) -> Option<Failure> {
         group.members.remove(0).reap(group.asked > 0)
     }
 
@@ -227,8 +356,8 @@ mod tests {
     #[test]
     fn one_that_takes_no_orders_holds_nobody_up() {
         let (mut group, _theirs) = group(true);
-        (0..10_000).for_each(|_| group.tell(SHOW));
-        assert!(group.members[0].listen().unwrap(), "it has said nothing");
+        (0..100_000).for_each(|_| group.tell(Down::Show));
+        assert!(group.members[0].hear().unwrap().is_some(), "it has said nothing");
         group.members[0].kill();
         assert!(reap(group).is_some());
     }
@@ -249,7 +378,6 @@ mod tests {
     /// Seen to fail, by waiting for ever: with a wait for the process alone, while the signals are blocked.
     #[test]
     fn one_that_does_not_end_after_a_failure_is_killed_at_the_third_signal() {
-        let signals = Signals::block().unwrap();
         let (mut group, theirs) = group(true);
         // The process has the only other end then, as a member has.
         drop(theirs);
@@ -258,7 +386,7 @@ mod tests {
         raise(libc::SIGINT);
         raise(libc::SIGTERM);
         let served = Err(End::Failed(Failure::new(Kind::Failed, "the second cannot start".to_owned())));
-        let ended = group.leave(&signals, served);
+        let ended = group.leave(served);
         assert!(
             matches!(&ended, Err(End::Failed(cause)) if cause.to_string().contains("the second")),
             "{ended:?}"

@@ -3,20 +3,26 @@
 //! They are started one after the other, so that what the platform refuses is told once. A member's end of its line closes when it ends,
 //! however it ends, and so does ours: nobody outlives the other. When one fails, the others are cut, as the cores of one process are.
 
+mod change;
 mod group;
 mod process;
 
-use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::cell::Cell;
+use std::sync::Arc;
 
 use annulus::numa::thread::{InheritedPolicy, inherited_policy};
 
+use self::change::{Changes, First};
 use self::group::ProcessGroup;
-use super::ProcessShare;
-use crate::config::{Configuration, ServiceConfig};
+use super::{ProcessShare, figures};
+use crate::admin::Entrance;
+use crate::admin::several::Several;
+use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
-use crate::listen::open::OpenEndpoints;
+use crate::metrics::gather::describe;
+use crate::service::reload::Source;
+use crate::service::times::Times;
 use crate::signals::Signals;
 use crate::{descriptors, log};
 
@@ -35,33 +41,38 @@ impl<E: Into<Failure>> From<E> for End {
     }
 }
 
-/// Serves `config` with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer than the CPUs.
+/// What the members are to do.
+pub(crate) struct Told<'a> {
+    /// What to do.
+    pub(crate) config: &'a Configuration,
+    /// The same as the text of a file.
+    pub(crate) text: &'a str,
+    /// How much the log says.
+    pub(crate) verbose: u8,
+    /// Where it can be read anew.
+    pub(crate) source: Option<Source>,
+}
+
+/// Serves with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer than the CPUs.
 ///
 /// # Errors
 /// Why it could not start; else the first failure of a member, which ends the others.
-pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configuration) -> Result<(), End> {
+pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -> Result<(), End> {
     let signals = Signals::block()
         .map_err(|error| Failure::failed("cannot take the signals into a descriptor", error))?;
     descriptors::raise_limit();
-    let cpus: Vec<_> = shares.iter().flat_map(|share| share.cores.iter().copied()).collect();
-    let mut open = OpenEndpoints::default();
-    let mut planned = open.plan(&config.endpoints(), &cpus)?;
-    let lines = config.lines(&planned.shown);
-    let mut sockets: Vec<Vec<OwnedFd>> =
-        std::mem::take(&mut planned.sockets).into_iter().map(|(_, sockets)| sockets).collect();
-    open.commit(planned);
-    let mut waiting = Vec::new();
-    for share in shares {
-        let of_share = |sockets: &mut Vec<OwnedFd>| {
-            let later = sockets.split_off(share.cores.len());
-            std::mem::replace(sockets, later)
-        };
-        waiting.push((share, sockets.iter_mut().flat_map(of_share).collect()));
-    }
-    let words = words(std::env::args_os(), config);
+    let (members, questions) =
+        figures::way().map_err(|error| Failure::failed("cannot make an eventfd", error))?;
+    let times = Arc::new(Times::new(&told.config.program));
+    let first = First { config: told.config, text: told.text, verbose: told.verbose };
+    let (changes, lines) = Changes::begin(told.source, shares, &first, Arc::clone(&times), members.clone())?;
+    let address = told.config.program.admin.admin.as_ref();
+    let entrance = address.map(Entrance::open).transpose().map_err(Failure::input)?;
+    // Taken when all listen: nothing answers before, and no thread is started before the members are.
+    let (entrance, admin) = (Cell::new(entrance), Cell::new(None));
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
-    let mut group = ProcessGroup::new(policy);
-    let served = group.serve(&signals, waiting.into_iter(), &words, || {
+    let mut group = ProcessGroup::new(policy, &signals, &times, changes, questions);
+    let served = group.serve(shares, || {
         // Not before: where nothing can be started, it is a member that cannot.
         if let Err(error) = log::begin() {
             tracing::warn!(%error, "the log has no thread: its reader can hold up the first process");
@@ -70,56 +81,20 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], config: &Configur
         reasons.iter().for_each(|reason| tracing::warn!("core plan: {reason}"));
         lifecycle::reach(Stage::Ready);
         lines.iter().for_each(|line| say(line));
-    });
-    group.leave(&signals, served)
-}
-
-/// The command line for the members: with addresses in place of upstream names, so that all have the same and none waits for a resolver.
-fn words(given: impl Iterator<Item = OsString>, config: &Configuration) -> Vec<OsString> {
-    let to = config.listeners.iter().find_map(|listener| match &listener.service {
-        ServiceConfig::Relay(relay) => Some(relay.to.resolved()),
-        ServiceConfig::Files(_) => None,
-    });
-    match to {
-        Some(to) => replaced(given, &to),
-        None => given.collect(),
-    }
-}
-
-/// The words, with `address` for the value of `--to`.
-fn replaced(mut given: impl Iterator<Item = OsString>, address: &str) -> Vec<OsString> {
-    let mut words = Vec::new();
-    while let Some(word) = given.next() {
-        if word == "--" {
-            words.push(word);
-            break;
+        describe(lines.clone(), told.config.program.ring.road.to_string());
+        if let Some(entrance) = entrance.take() {
+            let line = entrance.line();
+            match entrance.answer(Box::new(Several::new(&members))) {
+                Ok(answering) => {
+                    admin.set(Some(answering));
+                    say(&line);
+                }
+                Err(error) => tracing::error!(%error, "nobody answers operators: no thread can be started"),
+            }
         }
-        if word == "--to" {
-            words.extend([word, address.into()]);
-            drop(given.next());
-        } else if word.to_str().is_some_and(|word| word.starts_with("--to=")) {
-            words.push(format!("--to={address}").into());
-        } else {
-            words.push(word);
-        }
-    }
-    // After `--` nothing is a flag.
-    words.extend(given);
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_get_addresses_in_place_of_names() {
-        let words = |line: &str| {
-            let words = replaced(line.split(' ').map(OsString::from), "10.0.0.1:1,[::1]:1");
-            words.join(" ".as_ref()).into_string().unwrap()
-        };
-        assert_eq!(words("a proxy --to name:1 -v"), "a proxy --to 10.0.0.1:1,[::1]:1 -v");
-        assert_eq!(words("a proxy --to=name:1"), "a proxy --to=10.0.0.1:1,[::1]:1");
-        assert_eq!(words("a proxy --to name:1 -- --to b"), "a proxy --to 10.0.0.1:1,[::1]:1 -- --to b");
-    }
+    });
+    // Those that it asks are gone when it is waited for.
+    let left = group.leave(served);
+    drop(admin);
+    left
 }

@@ -1,7 +1,6 @@
 //! A member as its parent sees it: started, heard, killed, reaped.
 
-use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -9,12 +8,13 @@ use std::process::{Child, Command};
 
 use annulus::numa::NodeId;
 use annulus::numa::thread::starting_at;
-use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::End;
 use crate::exit::{Failure, Kind};
 use crate::processes::ProcessShare;
-use crate::processes::member::{FLAG, MemberArgs};
+use crate::processes::line::{Frame, Heard, Line};
+use crate::processes::member::{COMMAND, MemberArgs};
+use crate::processes::orders::{Down, Up};
 
 /// A member, from outside.
 #[derive(Debug)]
@@ -22,34 +22,24 @@ pub(super) struct Process {
     pub(super) node: NodeId,
     pub(super) process: Child,
     /// Not waited for: one that takes no orders must not hold up the others.
-    pub(super) line: UnixStream,
+    pub(super) line: Line,
     pub(super) ready: bool,
     pub(super) killed: bool,
 }
 
 impl Process {
-    /// Starts the program once more, with these words, on the share's node and with the sockets.
-    pub(super) fn start(
-        share: &ProcessShare,
-        sockets: Vec<OwnedFd>,
-        words: &[OsString],
-        is_first: bool,
-    ) -> Result<Self, End> {
+    /// Starts the program once more, under the same name, on the share's node.
+    pub(super) fn start(share: &ProcessShare, is_first: bool) -> Result<Self, End> {
         let what = format!("cannot start the process of node {}", share.node);
         let failed = |error| Failure::failed(&what, error);
         let (line, theirs) = UnixStream::pair().map_err(failed)?;
-        line.set_nonblocking(true).map_err(failed)?;
-        for socket in &sockets {
-            fcntl_setfd(socket, FdFlags::empty()).map_err(|errno| failed(errno.into()))?;
-        }
-        let mut words = words.iter().cloned();
+        let line = Line::new(line).map_err(failed)?;
         // The same program, also when its file has been replaced meanwhile.
         let mut command = Command::new("/proc/self/exe");
         command
-            .arg0(words.next().unwrap_or_else(|| "annulus".into()))
-            .arg(FLAG)
-            .arg(MemberArgs::new(share, &sockets).to_string())
-            .args(words)
+            .arg0(std::env::args_os().next().unwrap_or_else(|| "annulus".into()))
+            .arg(COMMAND)
+            .arg(MemberArgs::new(share).to_string())
             .stdin(OwnedFd::from(theirs));
         let memory = share.some_without_memory.then_some(share.node);
         let process = starting_at(&share.cpus, memory, || command.spawn())?.map_err(|error| {
@@ -77,19 +67,33 @@ impl Process {
         }
     }
 
-    /// Hears what it says. False: it has ended.
-    pub(super) fn listen(&mut self) -> Result<bool, Failure> {
-        match (&self.line).read(&mut [0]) {
-            Ok(0) => Ok(false),
-            Ok(_) => {
-                self.ready = true;
-                Ok(true)
+    /// Says something to it, without waiting.
+    pub(super) fn tell(&mut self, down: Down, payload: &[u8], sockets: Vec<OwnedFd>) {
+        match self.line.send(down as u8, payload, sockets) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tracing::warn!(node = %self.node, pid = self.process.id(), "a process does not take orders");
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
-                Ok(true)
+            // Its end is the next that is heard of it.
+            Err(error) => tracing::debug!(%error, node = %self.node, "a process does not listen any more"),
+        }
+    }
+
+    /// Hears what it says, and sends what waited. `None`: it has ended.
+    pub(super) fn hear(&mut self) -> Result<Option<Vec<Frame>>, Failure> {
+        let failed = |error| Failure::failed("cannot hear of a process", error);
+        if let Err(error) = self.line.flush() {
+            // Its end is the next that is heard of it.
+            tracing::debug!(%error, node = %self.node, "a process does not listen any more");
+        }
+        let mut frames = Vec::new();
+        loop {
+            match self.line.hear().map_err(failed)? {
+                Heard::Frame(frame) if Up::of(frame.kind) == Some(Up::Ready) => self.ready = true,
+                Heard::Frame(frame) => frames.push(frame),
+                Heard::Nothing => return Ok(Some(frames)),
+                Heard::Gone => return Ok(None),
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
-            Err(error) => Err(Failure::failed("cannot hear of a process", error)),
         }
     }
 

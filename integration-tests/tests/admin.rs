@@ -1,0 +1,326 @@
+//! The admin server: what operators and their tools see, and that nobody else's traffic has a part in it.
+
+use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::http::Client;
+use annulus_integration_tests::server::{Launch, Server};
+use annulus_integration_tests::upstream::Upstream;
+use annulus_integration_tests::{net, watch};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const AN_HOUR: u32 = 3600;
+
+/// Where it answers operators.
+#[track_caller]
+fn admin(server: &Server) -> SocketAddr {
+    let found = server.err().wait_for("the admin line", |line| {
+        line.strip_prefix("annulus: admin on http://").map(|addr| addr.parse().expect("an address"))
+    });
+    found.expect("the server ended")
+}
+
+/// One request on a connection of its own: the head, and the body.
+#[track_caller]
+fn exchange(mut stream: impl Read + Write, request: &str) -> (String, String) {
+    stream.write_all(request.as_bytes()).expect("sending");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+    (head.to_owned(), body.to_owned())
+}
+
+/// GET, which must be answered with `status`.
+#[track_caller]
+fn get(addr: SocketAddr, path: &str, accept: &str, status: u16) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nAccept: {accept}\r\n\r\n");
+    let (head, body) = exchange(net::connect(addr).expect("connecting"), &request);
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {head}");
+    body
+}
+
+/// The value of a sample.
+#[track_caller]
+fn value(metrics: &str, sample: &str) -> f64 {
+    let found = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok());
+    found.unwrap_or_else(|| panic!("no {sample} in\n{metrics}"))
+}
+
+/// The sum of a family's samples.
+fn total(metrics: &str, family: &str) -> f64 {
+    let of = |line: &str| line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let values = metrics
+        .lines()
+        .filter(|line| of(line))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+#[test]
+fn what_clients_ask_for_is_counted_and_what_operators_ask_for_is_not() {
+    let tree = Tree::new();
+    let (small, large) = (tree.file("small.txt", 100), tree.file("large.bin", 1 << 20));
+    let server = Launch::serve(tree.root()).args(["--admin", "127.0.0.1:0", "--access-log", "-"]).start();
+    let admin = admin(&server);
+    let mut client = Client::connect(server.addr());
+    for _ in 0..5 {
+        assert_eq!(client.get(&small.path).head.status, 200);
+    }
+    assert_eq!(client.get(&large.path).head.status, 200);
+    assert_eq!(client.get("/none").head.status, 404);
+    // A request is counted when it has been answered, a moment after the client has the answer.
+    let metrics = watch::until("all are counted", || {
+        let metrics = get(admin, "/metrics", "*/*", 200);
+        (total(&metrics, "annulus_http_requests_total") == 7.0).then_some(metrics)
+    });
+    assert_eq!(value(&metrics, r#"annulus_http_requests_total{method="GET",code="200"}"#), 6.0);
+    assert_eq!(value(&metrics, r#"annulus_http_requests_total{method="GET",code="404"}"#), 1.0);
+    assert_eq!(value(&metrics, "annulus_http_request_duration_seconds_count"), 7.0);
+    let bodies = value(&metrics, "annulus_http_response_body_bytes_total");
+    assert!((500.0..600.0).contains(&(bodies - 1048576.0)), "{bodies}");
+    assert_eq!(total(&metrics, "annulus_file_bytes_total"), 1048576.0);
+    assert_eq!(
+        (total(&metrics, "annulus_connections_total"), total(&metrics, "annulus_connections_open")),
+        (1.0, 1.0)
+    );
+    assert_eq!(value(&metrics, "annulus_ready"), 1.0);
+    let status: serde_json::Value = serde_json::from_str(&get(admin, "/status", "*/*", 200)).expect("JSON");
+    assert_eq!(status["requests"]["GET"]["200"], 6);
+    assert_eq!(get(admin, "/healthz", "*/*", 200), "ok\n");
+    assert_eq!(get(admin, "/readyz", "*/*", 200), "ready\n");
+    get(admin, "/nothing", "*/*", 404);
+    let page = get(admin, "/", "*/*", 200);
+    assert!(page.starts_with("<!doctype html>") && page.contains("/status"), "{page}");
+    drop(client);
+    let ended = server.stop();
+    assert_eq!(ended.out.len(), 7, "the access log: {:#?}", ended.out);
+}
+
+#[test]
+fn a_relay_is_counted() {
+    let upstream = Upstream::echo();
+    let server = Launch::proxy(upstream.addr()).args(["--admin", "127.0.0.1:0"]).start();
+    let admin = admin(&server);
+    let mut client = net::connect(server.addr()).expect("connecting");
+    client.write_all(&[7; 1000]).expect("sending");
+    client.shutdown(std::net::Shutdown::Write).expect("half a close");
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).expect("the echo");
+    let metrics = watch::until("it is counted", || {
+        let metrics = get(admin, "/metrics", "*/*", 200);
+        (total(&metrics, "annulus_relay_connections_total") == 1.0).then_some(metrics)
+    });
+    assert_eq!(value(&metrics, r#"annulus_relay_connections_total{outcome="closed"}"#), 1.0);
+    assert_eq!(value(&metrics, r#"annulus_relay_payload_bytes_total{direction="up"}"#), 1000.0);
+    assert_eq!(value(&metrics, r#"annulus_relay_payload_bytes_total{direction="down"}"#), 1000.0);
+    assert_eq!(total(&metrics, "annulus_relay_bytes_total"), 2000.0);
+    server.stop();
+}
+
+/// Seen to fail: with an answer that says ready until the end.
+#[test]
+fn it_is_not_ready_while_it_drains_and_answers_to_the_end() {
+    let tree = Tree::new();
+    let large = tree.file("large.bin", 64 << 20);
+    let server = Launch::serve(tree.root()).args(["--admin", "127.0.0.1:0"]).grace(AN_HOUR).start();
+    let admin = admin(&server);
+    assert_eq!(get(admin, "/readyz", "*/*", 200), "ready\n");
+    let mut client = Client::connect(server.addr());
+    client.send(annulus_integration_tests::http::get(&large.path)).expect("sending");
+    client.head().expect("a head");
+    server.signal(Signal::TERM);
+    watch::until("it is not ready", || {
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+        let (head, body) = exchange(net::connect(admin).expect("connecting"), &request);
+        (head.starts_with("HTTP/1.1 503 ") && body.contains("draining")).then_some(())
+    });
+    assert_eq!(value(&get(admin, "/metrics", "*/*", 200), "annulus_ready"), 0.0);
+    assert_eq!(value(&get(admin, "/metrics", "*/*", 200), r#"annulus_stage{stage="draining"}"#), 1.0);
+    assert_eq!(get(admin, "/healthz", "*/*", 200), "ok\n");
+    assert_eq!(client.body_sum(64 << 20).expect("the body"), large.sum);
+    drop(client);
+    assert_eq!(server.wait().code(), 0);
+}
+
+/// Seen to fail: with a limit on connections that turns the newest away.
+#[test]
+fn those_who_say_nothing_hold_nobody_up() {
+    let tree = Tree::new();
+    let server = Launch::serve(tree.root()).args(["--admin", "127.0.0.1:0"]).grace(AN_HOUR).start();
+    let admin = admin(&server);
+    let silent: Vec<_> = (0..100).map(|_| net::connect(admin).expect("connecting")).collect();
+    let mut half = net::connect(admin).expect("connecting");
+    half.write_all(b"GET /metrics HTTP/1.1\r\nHo").expect("sending");
+    assert_eq!(get(admin, "/healthz", "*/*", 200), "ok\n");
+    // Nor do they hold up the end.
+    server.stop();
+    drop((silent, half));
+}
+
+#[test]
+fn a_unix_socket_is_its_owners_and_goes_with_the_program() {
+    let (tree, place) = (Tree::new(), Tree::new());
+    let path = place.at("admin.sock");
+    let start = || Launch::serve(tree.root()).arg("--admin").arg(format!("unix:{}", path.display())).start();
+    let server = start();
+    assert!(
+        server
+            .err()
+            .wait_for("the admin line", |line| line.contains("admin on http://unix:").then_some(()))
+            .is_some()
+    );
+    let mode = std::fs::metadata(&path).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let ask = |request: &str| exchange(UnixStream::connect(&path).expect("connecting"), request);
+    assert_eq!(ask("GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").1, "ready\n");
+    assert!(ask("POST /upstreams/a:1/out HTTP/1.1\r\nHost: x\r\n\r\n").0.starts_with("HTTP/1.1 404 "));
+    // A second one is told that the first is there.
+    let second = Launch::serve(tree.root()).arg("--admin").arg(format!("unix:{}", path.display())).run();
+    assert!(second.one_line(2).contains("in use"), "{second:#?}");
+    server.stop();
+    assert!(!path.exists());
+    // What a program that was killed has left is no hindrance.
+    let killed = start();
+    killed.signal(Signal::KILL);
+    killed.wait();
+    assert!(path.exists());
+    start().stop();
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_in_a_line() {
+    let tree = Tree::new();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = holder.local_addr().expect("its address").to_string();
+    let ended = Launch::serve(tree.root()).args(["--admin", &addr]).run();
+    assert!(ended.one_line(2).contains(&addr), "{ended:#?}");
+}
+
+#[test]
+fn a_reload_can_be_ordered() {
+    let tree = Tree::new();
+    for processes in ["one", "core"] {
+        let server = Launch::serve(tree.root()).processes(processes).args(["--admin", "127.0.0.1:0"]).start();
+        let admin = admin(&server);
+        let order = |from: &str| {
+            let request =
+                format!("POST /reload HTTP/1.1\r\nHost: {admin}\r\n{from}Content-Length: 0\r\n\r\n");
+            exchange(net::connect(admin).expect("connecting"), &request).0
+        };
+        assert!(order("Origin: http://elsewhere.example\r\n").starts_with("HTTP/1.1 403 "));
+        assert!(order("").starts_with("HTTP/1.1 200 "));
+        let told =
+            server.err().wait_for("what came of it", |line| line.contains("started by flags").then_some(()));
+        assert!(told.is_some(), "{processes}: the server ended");
+        server.stop();
+    }
+}
+
+/// The names of the metrics in a text of queries.
+fn names(queries: &str) -> BTreeSet<String> {
+    let words = queries.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let is_metric = |word: &&str| word.starts_with("annulus_") || word.starts_with("process_");
+    words.filter(is_metric).map(str::to_owned).collect()
+}
+
+/// Seen to fail: with a family renamed.
+#[test]
+fn the_dashboard_asks_for_nothing_that_is_not_there() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/grafana-dashboard.json");
+    let text = std::fs::read_to_string(&file).expect("the dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().expect("a query")).collect();
+    let asked = names(&queries.join("\n"));
+    assert!(queries.len() > 30 && asked.len() > 30, "{} queries", queries.len());
+    let tree = Tree::new();
+    let server = Launch::serve(tree.root()).args(["--admin", "127.0.0.1:0"]).start();
+    let metrics = get(admin(&server), "/metrics", "*/*", 200);
+    let mut there = BTreeSet::new();
+    for (name, kind) in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')) {
+        let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+        there.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+    }
+    assert_eq!(asked.difference(&there).collect::<Vec<_>>(), Vec::<&String>::new());
+    server.stop();
+}
+
+/// Prometheus' own tools read it, where they are there: `promtool` (Debian's package prometheus) and the parsers of Python's
+/// `prometheus_client`.
+#[test]
+fn prometheus_and_its_python_client_read_the_metrics() {
+    let tree = Tree::new();
+    let small = tree.file("small.txt", 100);
+    let server = Launch::serve(tree.root()).args(["--admin", "127.0.0.1:0"]).start();
+    let admin = admin(&server);
+    assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
+    let plain = get(admin, "/metrics", "*/*", 200);
+    let open = get(admin, "/metrics", "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1", 200);
+    assert!(open.ends_with("# EOF\n") && !plain.contains("# EOF"));
+    feed(&["promtool", "check", "metrics"], &plain);
+    for (module, text) in
+        [("prometheus_client.parser", &plain), ("prometheus_client.openmetrics.parser", &open)]
+    {
+        let script = format!(
+            "import sys\nfrom {module} import text_string_to_metric_families as parse\n\
+             assert len(list(parse(sys.stdin.read()))) > 60"
+        );
+        if feed(&["python3", "-c", &format!("import {module}")], "") {
+            assert!(feed(&["python3", "-c", &script], text));
+        }
+    }
+    server.stop();
+}
+
+/// Gives `text` to a program that is to read it. False: the program is not there, or is a Python that lacks the module.
+#[track_caller]
+fn feed(words: &[&str], text: &str) -> bool {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        eprintln!("{} is not there: this check is left out", words[0]);
+        return false;
+    };
+    child.stdin.take().expect("its input").write_all(text.as_bytes()).expect("writing to it");
+    let output = child.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("ModuleNotFoundError") {
+        eprintln!("{words:?}: the module is not there: this check is left out");
+        return false;
+    }
+    assert!(output.status.success(), "{words:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
+    true
+}
+
+/// Where a process serves for each node, the first answers for all. Seen to fail: with the figures of one.
+#[test]
+fn several_processes_are_one_program() {
+    let tree = Tree::new();
+    let small = tree.file("small.txt", 100);
+    let server = Launch::serve(tree.root()).processes("core").args(["--admin", "127.0.0.1:0"]).start();
+    let admin = admin(&server);
+    let clients = 16;
+    for _ in 0..clients {
+        assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
+    }
+    let metrics = watch::until("all are counted", || {
+        let metrics = get(admin, "/metrics", "*/*", 200);
+        (total(&metrics, "annulus_http_requests_total") == f64::from(clients)).then_some(metrics)
+    });
+    let cores = annulus_integration_tests::cpus::allowed().len();
+    // The first one has no cores; on a machine of one CPU there is but one process.
+    let processes = if cores > 1 { cores + 1 } else { 1 };
+    assert_eq!(value(&metrics, "annulus_processes"), processes as f64);
+    let cpus = |line: &&str| line.starts_with("annulus_core_turns_total{");
+    assert_eq!(metrics.lines().filter(cpus).count(), cores);
+    assert_eq!(value(&metrics, "annulus_ready"), 1.0);
+    let status: serde_json::Value = serde_json::from_str(&get(admin, "/status", "*/*", 200)).expect("JSON");
+    assert!(status["listeners"][0].as_str().is_some_and(|line| line.contains("listening on")), "{status}");
+    server.stop();
+}

@@ -1,0 +1,174 @@
+//! Memory policies, where pages lie, and libnuma's allocator.
+
+use std::ffi::c_void;
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use libc::c_int;
+
+use super::check;
+use crate::set::{IdSet, Word};
+use crate::{NodeId, NodeSet};
+
+/// Absent from libc: Linux 5.15, mbind(2).
+pub(crate) const MPOL_PREFERRED_MANY: c_int = 5;
+/// Absent from libc: Linux 6.9.
+pub(crate) const MPOL_WEIGHTED_INTERLEAVE: c_int = 6;
+/// `MPOL_MF_MOVE` of mbind(2), absent from libc: move the process's own pages to where the policy wants them.
+pub(crate) const MPOL_MF_MOVE: c_int = 2;
+/// The bits above the mode in the value that get_mempolicy(2) gives: static, relative, NUMA balancing.
+const MODE_FLAGS: c_int = (1 << 15) | (1 << 14) | (1 << 13);
+/// `MAX_NUMNODES` is `1 << NODES_SHIFT` and NODES_SHIFT at most 10: get_mempolicy(2) wants room for all of them.
+const MAX_NODES: usize = 1024;
+
+#[link(name = "numa")]
+unsafe extern "C" {
+    fn numa_available() -> c_int;
+    fn numa_set_bind_policy(strict: c_int);
+    fn numa_alloc_onnode(size: usize, node: c_int) -> *mut c_void;
+}
+
+/// A memory policy as the kernel gives and takes it: mode, mode flags, nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    mode: c_int,
+    flags: c_int,
+    pub(crate) nodes: NodeSet,
+}
+
+impl Policy {
+    pub(crate) fn new(mode: c_int, nodes: impl Into<NodeSet>) -> Self {
+        Self { mode, flags: 0, nodes: nodes.into() }
+    }
+
+    /// The mode without its flags: one of `MPOL_*`.
+    pub(crate) fn mode(&self) -> c_int {
+        self.mode
+    }
+}
+
+/// A node mask as the policy calls take it.
+struct Nodemask(Vec<Word>);
+
+impl Nodemask {
+    fn new(nodes: &NodeSet) -> Self {
+        Self(nodes.to_mask())
+    }
+
+    /// Null for the empty set: with a pointer and `maxnode` 0 the kernel counts down from 0 and answers EINVAL.
+    fn as_ptr(&self) -> *const Word {
+        if self.0.is_empty() { std::ptr::null() } else { self.0.as_ptr() }
+    }
+
+    fn maxnode(&self) -> usize {
+        self.0.len() * Word::BITS as usize + 1
+    }
+}
+
+/// The calling thread's memory policy.
+pub(crate) fn policy() -> io::Result<Policy> {
+    let mut mode: c_int = 0;
+    let mut mask = [0 as Word; MAX_NODES / Word::BITS as usize];
+    // SAFETY: the kernel writes one int and at most `maxnode - 1` bits, which is the size of `mask`; both live across the call.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &raw mut mode,
+            mask.as_mut_ptr(),
+            MAX_NODES + 1,
+            std::ptr::null_mut::<c_void>(),
+            0,
+        )
+    };
+    check(rc)?;
+    Ok(Policy { mode: mode & !MODE_FLAGS, flags: mode & MODE_FLAGS, nodes: IdSet::from_mask(&mask) })
+}
+
+/// Sets the calling thread's memory policy.
+pub(crate) fn set_policy(policy: &Policy) -> io::Result<()> {
+    let mask = Nodemask::new(&policy.nodes);
+    // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, which is its size, and nothing through a null pointer.
+    let rc = unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, policy.mode | policy.flags, mask.as_ptr(), mask.maxnode())
+    };
+    check(rc).map(drop)
+}
+
+/// Sets the memory policy of a range of pages. A policy changes where pages lie, never what they hold, so any range is safe: the
+/// kernel answers EFAULT for one that is not mapped.
+pub(crate) fn mbind(range: Range<usize>, policy: &Policy, flags: c_int) -> io::Result<()> {
+    let mask = Nodemask::new(&policy.nodes);
+    // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, and neither reads nor changes the bytes of `range`.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            range.start,
+            range.len(),
+            policy.mode | policy.flags,
+            mask.as_ptr(),
+            mask.maxnode(),
+            flags,
+        )
+    };
+    check(rc).map(drop)
+}
+
+/// For each page address the node it lies on, or a negative errno (`-ENOENT`: never touched). Looks only.
+pub(crate) fn look_at_pages(pages: &[usize], status: &mut [c_int]) -> io::Result<()> {
+    assert_eq!(pages.len(), status.len());
+    // SAFETY: the kernel reads `pages` and writes as many ints into `status`; with nodes = NULL it moves nothing.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            pages.len(),
+            pages.as_ptr(),
+            std::ptr::null::<c_int>(),
+            status.as_mut_ptr(),
+            0,
+        )
+    };
+    check(rc).map(drop)
+}
+
+/// Asks the kernel to move each page to `node`; `status` then says where each lies, or a negative errno. The kernel takes memory
+/// of that node only and fails when there is none: it never starts an OOM kill.
+pub(crate) fn move_pages_to(pages: &[usize], node: NodeId, status: &mut [c_int]) -> io::Result<()> {
+    assert_eq!(pages.len(), status.len());
+    let nodes = vec![node.0 as c_int; pages.len()];
+    // SAFETY: the kernel reads `pages` and `nodes` and writes `status`, all of one length; moving a page keeps its bytes and address.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            pages.len(),
+            pages.as_ptr(),
+            nodes.as_ptr(),
+            status.as_mut_ptr(),
+            MPOL_MF_MOVE,
+        )
+    };
+    check(rc).map(drop)
+}
+
+/// Does libnuma find a kernel with NUMA (numa(3), `numa_available`)? A seccomp filter does not change the answer.
+pub(crate) fn libnuma_works() -> bool {
+    // SAFETY: no arguments; must be called before other libnuma functions, which `libnuma_alloc` does.
+    unsafe { numa_available() >= 0 }
+}
+
+/// `numa_alloc_onnode` with the "preferred" policy of `numa_set_bind_policy(0)`. libnuma keeps that choice per thread and has no
+/// way to read it, so it is put back to libnuma's default (strict) rather than to what it was.
+///
+/// Trap: when the kernel refuses the policy libnuma prints to stderr and returns memory *without* a policy: ask the kernel first.
+pub(crate) fn libnuma_alloc(len: usize, node: NodeId) -> Option<NonNull<u8>> {
+    let node = c_int::try_from(node.0).ok()?;
+    // SAFETY: the caller has checked `libnuma_works`; the functions take plain numbers and return a fresh mapping or null.
+    unsafe {
+        numa_set_bind_policy(0);
+        let memory = numa_alloc_onnode(len, node);
+        numa_set_bind_policy(1);
+        NonNull::new(memory.cast())
+    }
+}

@@ -1,0 +1,166 @@
+//! A ring is made, and tells what it has in force.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use io_uring::{IoUring, opcode, squeue, types};
+
+use super::enter::{ENTER_NO_IOWAIT, ENTER_REGISTERED_RING, Wait};
+use super::setup::{self, RingFeatures, RingOptions, not_registered};
+use super::user_data::{REPORT_USAGE, Tag};
+use super::view::View;
+use super::{Ring, register};
+use crate::Result;
+use crate::metrics::counters::CoreCounters;
+
+/// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may wait.
+/// Splices of file pages into pipes are of the second class too, since a pipe is their other end.
+const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
+
+/// More than these the kernel does not give a ring (`IORING_MAX_ENTRIES`).
+const MOST_ENTRIES: u32 = 32_768;
+
+impl Ring {
+    /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is where io-wq workers go.
+    pub(crate) fn new(options: RingOptions, cpu: Option<u32>, counters: CoreCounters) -> Result<Self> {
+        let (ring, no_sqarray) = setup::create(options)?;
+        let mut features = offered(&ring, options, no_sqarray);
+        if let Some(busy_poll) = options.busy_poll {
+            match busy_poll.register(&ring) {
+                Ok(()) => features.busy_poll = true,
+                Err(e) => {
+                    tracing::warn!(
+                        "waits do not poll network devices (IORING_REGISTER_NAPI, Linux 6.9): {e}"
+                    );
+                    features.lacks.push(format!("busy polling (Linux 6.9): {e}"));
+                }
+            }
+        }
+        ring.submitter().register_iowq_max_workers(&mut IOWQ_MAX_WORKERS.clone()).map_err(|e| {
+            not_registered("cannot bound the ring's io-wq workers (IORING_REGISTER_IOWQ_MAX_WORKERS)", e)
+        })?;
+        if let Some(cpu) = cpu {
+            features.iowq_pinned = register::pin_iowq(&ring, cpu);
+        }
+        let views = inspect(&ring);
+        let mut enter_fd = ring.as_raw_fd();
+        let mut enter_flags = if features.no_iowait { ENTER_NO_IOWAIT } else { 0 };
+        match register::ring_fd(enter_fd) {
+            Ok(index) => {
+                enter_fd = index;
+                enter_flags |= ENTER_REGISTERED_RING;
+                features.registered_fd = true;
+            }
+            Err(e) => {
+                tracing::debug!("ring descriptor not registered, each enter looks it up: {e}");
+                features.lacks.push(format!("registered descriptor: {e}"));
+            }
+        }
+        let early = RefCell::new(VecDeque::new());
+        let mut this = Self { ring, enter_fd, enter_flags, features, views, early, counters };
+        this.features.zc_report = this.knows_zc_report()?;
+        Ok(this)
+    }
+
+    /// Whether a zero-copy send can be asked to report: one on no descriptor fails by `EBADF` where the flag is known,
+    /// and by `EINVAL` before that where it is not. Linux 6.2.
+    fn knows_zc_report(&self) -> Result<bool> {
+        let probe = opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0)
+            .zc_flags(REPORT_USAGE)
+            .build()
+            .user_data(Tag::Cancel.with(0));
+        // SAFETY: a send of nothing on no descriptor; the kernel looks at no memory.
+        unsafe { self.is_known(&probe) }
+    }
+
+    /// Whether the kernel takes an operation for one that it knows, whatever else is wrong with it.
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push).
+    pub(super) unsafe fn is_known(&self, probe: &squeue::Entry) -> Result<bool> {
+        // SAFETY: handed on to the caller.
+        unsafe { self.push(probe) };
+        let mut result = None;
+        while result.is_none() {
+            self.enter(Wait::Forever)?;
+            // A notification may follow; nobody listens to this tag.
+            self.reap(|cqe| result = result.or(Some(cqe.result)));
+        }
+        Ok(result != Some(-libc::EINVAL))
+    }
+
+    /// Makes memory known to the kernel, so that operations on it need not pin its pages each time. False, with a line
+    /// that says why, when it may not.
+    pub(crate) fn register_buffers(&mut self, pieces: &[libc::iovec]) -> bool {
+        // SAFETY: the memory is a core's blocks, mapped now. The kernel pins the pages themselves, so what is mapped there
+        // later does not matter; and operations that name a registered buffer keep their block.
+        match unsafe { self.ring.submitter().register_buffers(pieces) } {
+            Ok(()) => self.features.fixed_buffers = true,
+            Err(e) => tracing::info!(
+                "blocks are not registered with the ring, so zero-copy sends pin their pages each time; raise \
+                 RLIMIT_MEMLOCK (ulimit -l) if that is what it lacks: {e}"
+            ),
+        }
+        self.features.fixed_buffers
+    }
+}
+
+/// What a ring has as the kernel made it, before anything is registered.
+fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatures {
+    let params = ring.params();
+    let no_iowait = params.is_feature_no_iowait();
+    let mut features = RingFeatures {
+        sq_entries: params.sq_entries(),
+        cq_entries: params.cq_entries(),
+        no_sqarray,
+        registered_fd: false,
+        no_iowait,
+        iowq_pinned: false,
+        iowq_max_workers: IOWQ_MAX_WORKERS,
+        fixed_buffers: false,
+        zc_report: false,
+        sqpoll: options.poller.map(|poller| poller.cpu),
+        busy_poll: false,
+        incremental_buffers: false,
+        bundles: false,
+        bundle_limit: false,
+        lacks: Vec::new(),
+    };
+    if !no_sqarray {
+        features.lacks.push("NO_SQARRAY: EINVAL, so the kernel is older than 6.6".to_owned());
+    }
+    let asked = options.asked.next_power_of_two().min(MOST_ENTRIES);
+    if features.sq_entries < asked {
+        let few = format!(
+            "{} of the {asked} entries asked for: memory that may be locked does not do for more on each core; raise \
+             RLIMIT_MEMLOCK (ulimit -l)",
+            asked - features.sq_entries
+        );
+        tracing::warn!("a ring of {} entries, without {few}", features.sq_entries);
+        features.lacks.push(few);
+    }
+    if !no_iowait {
+        features.lacks.push("NO_IOWAIT: the kernel does not offer it, so it is older than 6.15".to_owned());
+    }
+    features
+}
+
+/// Maps the ring's memory once more for the report; a ring that cannot be looked at works all the same.
+fn inspect(ring: &IoUring) -> Vec<(&'static str, View)> {
+    let params = ring.params();
+    // SAFETY: the descriptor is the ring's own, which outlives the borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+    let views = [
+        ("completion ring", View::of_queues(fd, params.cq_entries())),
+        ("submission ring", View::of_submissions(fd, params.sq_entries())),
+    ];
+    let made = views.into_iter().filter_map(|(name, view)| match view {
+        Ok(view) => Some((name, view)),
+        Err(e) => {
+            tracing::warn!("the report will not say where the {name} lies: it cannot be mapped again: {e}");
+            None
+        }
+    });
+    made.collect()
+}

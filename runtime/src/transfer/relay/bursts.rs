@@ -1,0 +1,29 @@
+//! Whether what comes is bulk or talk.
+
+use crate::buf::ring::BUFFER_SIZE;
+
+/// Bytes that fill a receive buffer: so much at once is bulk, and worth a pipe.
+pub(super) const BULK: usize = BUFFER_SIZE;
+/// So many bursts of less, one after the other, and it is bulk no longer.
+const SMALL_BURSTS: u16 = 3;
+
+/// How much comes at once, and whether that is still bulk.
+#[derive(Default)]
+pub(super) struct Bursts {
+    /// Of the burst that goes on, up to [`BULK`].
+    bytes: u16,
+    small: u16,
+}
+
+impl Bursts {
+    pub(super) fn add(&mut self, n: usize) {
+        self.bytes = n.saturating_add(self.bytes.into()).min(BULK) as u16;
+    }
+
+    /// A burst has ended: true when there were too many small ones.
+    pub(super) fn over(&mut self) -> bool {
+        let is_small = usize::from(std::mem::take(&mut self.bytes)) < BULK;
+        self.small = if is_small { self.small + 1 } else { 0 };
+        self.small >= SMALL_BURSTS
+    }
+}

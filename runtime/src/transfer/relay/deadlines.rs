@@ -1,0 +1,245 @@
+//! When a relay has to end by itself: pure, so that its tests need no clock.
+//!
+//! What moves does not touch a clock. A relay looks at its figures from time to time, [`LOOKS`] times in its shortest
+//! limit, and compares them with those of the look before. So a relay ends between its limit and an eighth more.
+
+use std::time::{Duration, Instant};
+
+/// Looks in the time of the shortest limit.
+const LOOKS: u32 = 8;
+/// What a relay's rate is measured over. Two of them in a row must be too slow: the last bytes of a burst fall into a window
+/// by themselves.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// How long a relay may last, in its various states, and over which [road](super::super::Road) it moves bulk.
+///
+/// The default has no limit but for [`drain`](Self::drain).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// How long no byte may move in either direction, nor be acknowledged by a peer.
+    pub idle: Option<Duration>,
+    /// The same once one side has sent its end.
+    pub half_closed: Option<Duration>,
+    /// How long the relay may last from its beginning.
+    pub lifetime: Option<Duration>,
+    /// How long a side that is about to be reset may go without acknowledging any of what it was given before.
+    pub drain: Duration,
+    /// Bytes a second, of both directions together. Measured over windows of five seconds: two in a row that move less, and
+    /// something, end the relay. Where nothing moves at all the idle limit holds.
+    pub min_rate: Option<u64>,
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self { idle: None, half_closed: None, lifetime: None, drain: Duration::from_secs(30), min_rate: None }
+    }
+}
+
+/// Which limit a relay has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    Idle,
+    HalfClosed,
+    Lifetime,
+    Rate,
+    /// What is left to be acknowledged is given up.
+    Drain,
+}
+
+/// What a relay has come to, as far as its limits go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// A side has sent its end.
+    HalfClosed,
+    /// A side has gone: the other one is seen off.
+    BreakingOff,
+}
+
+/// The looks of one relay.
+#[derive(Debug)]
+pub(super) struct Looks {
+    born: Instant,
+    /// The latest look that has seen something move.
+    active: Instant,
+    /// Bytes that had moved at the look before.
+    moved: u64,
+    /// Bytes that peers had acknowledged then. Asked for once nothing moves.
+    acknowledged: Option<u64>,
+    phase: Phase,
+    window: Instant,
+    moved_before_window: u64,
+    /// The window before was too slow.
+    was_slow: bool,
+}
+
+impl Looks {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            born: now,
+            active: now,
+            moved: 0,
+            acknowledged: None,
+            phase: Phase::Open,
+            window: now,
+            moved_before_window: 0,
+            was_slow: false,
+        }
+    }
+
+    /// A look: when the next is due (never, where there is no limit), or which limit has been come to. `moved` are the
+    /// bytes of both directions, `acknowledged` gives those that peers have acknowledged.
+    pub(super) fn look(
+        &mut self,
+        limits: &RelayLimits,
+        now: Instant,
+        (phase, moved): (Phase, u64),
+        acknowledged: impl FnOnce() -> u64,
+    ) -> Result<Option<Instant>, Limit> {
+        if phase != self.phase || moved != self.moved {
+            (self.phase, self.moved, self.acknowledged, self.active) = (phase, moved, None, now);
+        } else if now > self.active {
+            let acknowledged = acknowledged();
+            if self.acknowledged.replace(acknowledged).is_some_and(|before| before != acknowledged) {
+                self.active = now;
+            }
+        }
+        let (silence, limit) = match phase {
+            Phase::BreakingOff => (Some(limits.drain), Limit::Drain),
+            Phase::HalfClosed => (limits.half_closed.or(limits.idle), Limit::HalfClosed),
+            Phase::Open => (limits.idle, Limit::Idle),
+        };
+        if silence.is_some_and(|silence| now.saturating_duration_since(self.active) >= silence) {
+            return Err(limit);
+        }
+        let age = now.saturating_duration_since(self.born);
+        if limits.lifetime.is_some_and(|lifetime| age >= lifetime) {
+            return Err(Limit::Lifetime);
+        }
+        if limits.min_rate.is_some_and(|rate| self.is_slow(now, rate, moved)) {
+            return Err(Limit::Rate);
+        }
+        Ok(self.next(limits, now, silence))
+    }
+
+    fn next(&self, limits: &RelayLimits, now: Instant, silence: Option<Duration>) -> Option<Instant> {
+        let rate = limits.min_rate.map(|_| RATE_WINDOW);
+        let step = [silence.map(|silence| silence / LOOKS), rate].into_iter().flatten().min();
+        let step = step.and_then(|step| now.checked_add(step.max(Duration::from_millis(1))));
+        let end = limits.lifetime.and_then(|lifetime| self.born.checked_add(lifetime));
+        [step, end].into_iter().flatten().min()
+    }
+
+    fn is_slow(&mut self, now: Instant, rate: u64, moved: u64) -> bool {
+        let passed = now.saturating_duration_since(self.window);
+        if passed < RATE_WINDOW {
+            return false;
+        }
+        let (bytes, due) = (moved - self.moved_before_window, rate as f64 * passed.as_secs_f64());
+        let is_slow = bytes > 0 && (bytes as f64) < due;
+        let too_slow = is_slow && self.was_slow;
+        (self.window, self.moved_before_window, self.was_slow) = (now, moved, is_slow);
+        too_slow
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Looks when it is told to, until the end: which limit, and when. `at` gives the phase, and the bytes moved and
+    /// acknowledged, at a time.
+    fn lives(limits: &RelayLimits, at: impl Fn(Duration) -> (Phase, u64, u64)) -> Option<(Limit, Duration)> {
+        let born = Instant::now();
+        let (mut looks, mut now) = (Looks::new(born), born);
+        for _ in 0..10_000 {
+            let (phase, moved, acknowledged) = at(now - born);
+            match looks.look(limits, now, (phase, moved), || acknowledged) {
+                Ok(Some(next)) => {
+                    assert!(next > now, "a look that is due at once is due for ever");
+                    now = next;
+                }
+                Ok(None) => return None,
+                Err(limit) => return Some((limit, now - born)),
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_silent_relay_ends_at_its_limit_and_no_later_than_an_eighth_more() {
+        let limits = RelayLimits { idle: Some(80 * SECOND), ..RelayLimits::default() };
+        for last in [0_u64, 1, 9, 55, 81] {
+            let (limit, at) = lives(&limits, |t| (Phase::Open, t.as_secs().min(last), 0)).unwrap();
+            let silent = at - SECOND * last as u32;
+            assert_eq!(limit, Limit::Idle);
+            assert!((80 * SECOND..=90 * SECOND).contains(&silent), "{silent:?} after the byte at {last} s");
+        }
+    }
+
+    #[test]
+    fn each_state_has_its_limit() {
+        let limits = RelayLimits {
+            idle: Some(100 * SECOND),
+            half_closed: Some(10 * SECOND),
+            drain: 3 * SECOND,
+            ..RelayLimits::default()
+        };
+        let (half, breaking) = ((Phase::HalfClosed, 0, 0), (Phase::BreakingOff, 0, 0));
+        let around = |found: Option<(Limit, Duration)>, limit, at: Duration| {
+            let (found, when) = found.expect("it ends");
+            assert_eq!(found, limit);
+            assert!((at..=at + at / 7).contains(&when), "{when:?} for {at:?}");
+        };
+        around(lives(&limits, |_| half), Limit::HalfClosed, 10 * SECOND);
+        around(lives(&limits, |_| breaking), Limit::Drain, 3 * SECOND);
+        // A peer that acknowledges, however slowly, has not given up.
+        let slow = |t: Duration| (Phase::BreakingOff, 0, t.as_secs().min(60));
+        around(lives(&limits, slow), Limit::Drain, 63 * SECOND);
+        let idle_only = RelayLimits { half_closed: None, ..limits };
+        around(lives(&idle_only, |_| half), Limit::HalfClosed, 100 * SECOND);
+        assert_eq!(lives(&RelayLimits::default(), |_| half), None);
+        // What was silent before counts for nothing.
+        let late = |t| if t < 90 * SECOND { (Phase::Open, 0, 0) } else { breaking };
+        let (limit, at) = lives(&limits, late).unwrap();
+        assert!(limit == Limit::Drain && at >= 93 * SECOND, "{limit:?} {at:?}");
+    }
+
+    #[test]
+    fn a_busy_relay_ends_at_the_end_of_its_life() {
+        let limits =
+            RelayLimits { idle: Some(7 * SECOND), lifetime: Some(60 * SECOND), ..RelayLimits::default() };
+        assert_eq!(
+            lives(&limits, |t| (Phase::Open, t.as_millis() as u64, 0)),
+            Some((Limit::Lifetime, 60 * SECOND))
+        );
+    }
+
+    /// Seen to fail: with one slow window being enough, the burst's tail ends it.
+    #[test]
+    fn what_drips_ends_and_what_bursts_or_rests_does_not() {
+        let limits = RelayLimits {
+            min_rate: Some(1000),
+            idle: Some(100 * SECOND),
+            lifetime: Some(200 * SECOND),
+            ..RelayLimits::default()
+        };
+        let (limit, at) = lives(&limits, |t| (Phase::Open, t.as_secs(), 0)).unwrap();
+        assert!(limit == Limit::Rate && at < 20 * SECOND, "{limit:?} {at:?}");
+        let fast = |t: Duration| (Phase::Open, t.as_millis() as u64 * 2, 0);
+        assert_eq!(lives(&limits, fast).unwrap().0, Limit::Lifetime);
+        let burst = |t| {
+            let moved = if t > 7 * SECOND {
+                100_001
+            } else if t > SECOND {
+                100_000
+            } else {
+                0
+            };
+            (Phase::Open, moved, 0)
+        };
+        assert_eq!(lives(&limits, burst).unwrap().0, Limit::Idle);
+    }
+}

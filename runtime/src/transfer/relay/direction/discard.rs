@@ -1,0 +1,76 @@
+//! What a direction does whose target has gone, or has no room.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use super::{Direction, Failure, Joint, Manner, Waits, Watch};
+use crate::core::Core;
+use crate::net::sys::delivery;
+use crate::op::poll::Ready;
+use crate::transfer::relay::calls::{poll_asked, receive, wait};
+use crate::transfer::relay::state::{Side, State};
+
+/// Most of what is thrown away before others get a turn, in receives.
+const DISCARDS: u32 = 16;
+
+impl Direction {
+    /// Takes what comes and throws it away, until the end comes.
+    pub(super) fn discard(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<Failure> {
+        if self.manner != Manner::Bulk {
+            ready!(self.poll_quiet(io, cx));
+            while Core::with(|core| io.from.take_chunk(core)).is_some() {}
+            self.manner = Manner::Bulk;
+        }
+        if let Some(end) = io.from.over() {
+            return Poll::Ready(Failure::Source(end.map(io::Error::from_raw_os_error)));
+        }
+        loop {
+            if let Waits::Readable(polled) = &mut self.waits {
+                let polled = ready!(poll_asked(polled, cx));
+                self.waits = Waits::Nothing;
+                if let Err(e) = polled {
+                    return Poll::Ready(Failure::Source(Some(e)));
+                }
+            }
+            for _ in 0..DISCARDS {
+                match receive(io.from, &mut [0; 4096]) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(end) => return Poll::Ready(Failure::Source(end)),
+                }
+            }
+            self.waits = Waits::Readable(wait(io.from, Ready::Read, cx));
+        }
+    }
+
+    /// Looks out for the failure of the source while the target has no room. What was received before the failure is still to
+    /// be taken. The ring's poll speaks of a source's end too, and then of nothing more.
+    pub(super) fn watch(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Option<(Side, io::Error)> {
+        let is_blocked = matches!(self.waits, Waits::Writable(_) | Waits::Send(..) | Waits::Empty(_));
+        match &mut self.watch {
+            Watch::Off if is_blocked => {
+                self.watch = Watch::Armed(wait(io.from, Ready::Gone, cx));
+            }
+            Watch::Off | Watch::Spoken => return None,
+            Watch::Armed(_) => {}
+        }
+        let Watch::Armed(polled) = &mut self.watch else { return None };
+        if poll_asked(polled, cx).is_pending() {
+            return None;
+        }
+        self.watch = Watch::Spoken;
+        if delivery(io.from.fd()).is_some_and(|delivery| delivery.is_closed) && state.may_be_given(io.d) {
+            // The kernel tells an error once, and an operation that is dropped now may have been told.
+            let e = io::Error::from_raw_os_error(libc::ECONNRESET);
+            io.from.has_failed(&e);
+            state.refused(io.d);
+            return Some((io.d, e));
+        }
+        None
+    }
+}

@@ -1,0 +1,266 @@
+//! The I/O of one direction of a relay. What it is to do is the [state machine](super::state)'s choice.
+//!
+//! Small messages are copied and bulk is spliced, by turns as the stream has them. It begins as bulk: a receive into
+//! buffers takes all that lies in the socket, so a short transfer would be copied whole, and what is talk is known after a
+//! few words.
+//!
+//! A direction is polled by hand and not an async function: ten thousand idle relays are twenty thousand of these, and
+//! what waits is one operation, whose memory lies in the core's table.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+mod discard;
+mod splice;
+mod talk;
+
+use super::bursts::Bursts;
+use super::calls::{asked, poll_asked};
+use super::state::{Side, State, Step};
+use crate::core::Core;
+use crate::core::ask::InFlight;
+use crate::net::SocketFd;
+use crate::net::op::send::Send;
+use crate::net::socket::Socket;
+use crate::net::writing;
+use crate::op::poll::PollOnce;
+use crate::transfer::Road;
+use crate::transfer::pipe::{Empty, Fill, Pipe};
+
+/// What a direction does its I/O on.
+#[derive(Clone, Copy)]
+pub(super) struct Joint<'a> {
+    pub(super) from: &'a Rc<Socket>,
+    pub(super) into: &'a Rc<Socket>,
+    pub(super) road: Road,
+    /// The direction's number, which is that of its source.
+    pub(super) d: Side,
+}
+
+/// How bytes are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Receiving into the core's buffers, to be sent on from there. A message costs a completion and a call; spliced, it
+    /// would cost a poll, a pipe and three calls.
+    Talk,
+    /// Ending the receive of [`Talk`](Self::Talk), which would take what is to be spliced.
+    Quieting,
+    /// By splicing.
+    Bulk,
+}
+
+/// What the kernel was asked for.
+enum Waits {
+    Nothing,
+    Readable(InFlight<PollOnce<SocketFd>>),
+    Writable(InFlight<PollOnce<SocketFd>>),
+    /// A send, and how many bytes of the buffer had left before it.
+    Send(InFlight<Send<Vec<u8>>>, usize),
+    Fill(InFlight<Fill>),
+    Empty(InFlight<Empty>),
+}
+
+/// The look-out for the failure of a source from which nothing is taken.
+enum Watch {
+    Off,
+    Armed(InFlight<PollOnce<SocketFd>>),
+    /// It has spoken: nothing more is to be learned.
+    Spoken,
+}
+
+/// What ends a direction's carrying.
+pub(super) enum Failure {
+    /// The source has ended, or failed.
+    Source(Option<io::Error>),
+    /// The target has failed.
+    Target(io::Error),
+}
+
+/// One direction.
+pub(super) struct Direction {
+    step: Step,
+    manner: Manner,
+    waits: Waits,
+    watch: Watch,
+    /// The place among those that wait to receive, when another waker waits already: the relay has moved to another task.
+    reading: Option<u64>,
+    /// A poll has promised something to take.
+    is_promised: bool,
+    bursts: Bursts,
+    pipe: Option<Rc<Pipe>>,
+    /// Copied bytes that are still to be sent.
+    rest: Vec<u8>,
+    /// Bytes that were copied through user memory.
+    pub(super) copied: u64,
+}
+
+impl Direction {
+    pub(super) fn new() -> Self {
+        Self {
+            step: Step::Carry,
+            // What was received before the relay goes first.
+            manner: Manner::Quieting,
+            waits: Waits::Nothing,
+            watch: Watch::Off,
+            reading: None,
+            is_promised: false,
+            bursts: Bursts::default(),
+            pipe: None,
+            rest: Vec::new(),
+            copied: 0,
+        }
+    }
+
+    /// Goes on until it has to wait, or has nothing to do. An error is for the report; the state knows of it already.
+    pub(super) fn poll(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Option<(Side, io::Error)> {
+        loop {
+            let step = state.next(io.d);
+            if step != self.step {
+                // What was under way is for nobody any more.
+                self.waits = Waits::Nothing;
+                self.pipe = None;
+                self.rest = Vec::new();
+                self.step = step;
+            }
+            let polled = match step {
+                Step::Carry => self.carry(io, state, cx),
+                Step::Shut => {
+                    self.shut(io, state);
+                    continue;
+                }
+                Step::Discard => self.discard(io, cx).map(Err),
+                Step::Rest => Poll::Pending,
+            };
+            match polled {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(Failure::Source(None))) => state.ended(io.d),
+                Poll::Ready(Err(Failure::Source(Some(e)))) => {
+                    state.cut(io.d);
+                    return Some((io.d, e));
+                }
+                Poll::Ready(Err(Failure::Target(e))) => {
+                    io.into.has_failed(&e);
+                    state.refused(1 - io.d);
+                    return Some((1 - io.d, e));
+                }
+            }
+        }
+        self.watch(io, state, cx)
+    }
+
+    /// Gives what is held, and takes more, until something has to be waited for.
+    fn carry(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        loop {
+            ready!(self.settle(io, state, cx))?;
+            if !self.rest.is_empty() {
+                let send = Send {
+                    socket: Rc::clone(io.into),
+                    buf: std::mem::take(&mut self.rest),
+                    from: 0,
+                    flags: 0,
+                };
+                self.waits = Waits::Send(asked(send, cx), 0);
+                continue;
+            }
+            if self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0) {
+                ready!(Core::with(|core| core.budget.poll(cx)));
+                self.empty(io, state, cx).map_err(Failure::Target)?;
+                continue;
+            }
+            if !state.may_take(io.d) {
+                return Poll::Ready(Ok(()));
+            }
+            match self.manner {
+                Manner::Talk => ready!(self.talk(io, state, cx))?,
+                Manner::Quieting => ready!(self.quiet(io, state, cx))?,
+                Manner::Bulk => self.fill(io, state, cx)?,
+            }
+        }
+    }
+
+    /// Waits for what the kernel was asked for, and takes its answer in.
+    fn settle(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        match std::mem::replace(&mut self.waits, Waits::Nothing) {
+            Waits::Nothing => return Poll::Ready(Ok(())),
+            Waits::Readable(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Readable(asked),
+                Poll::Ready(polled) => {
+                    self.is_promised = true;
+                    return Poll::Ready(polled.map_err(|e| Failure::Source(Some(e))));
+                }
+            },
+            Waits::Writable(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Writable(asked),
+                Poll::Ready(polled) => return Poll::Ready(polled.map_err(Failure::Target)),
+            },
+            Waits::Send(mut asked, from) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Send(asked, from),
+                Poll::Ready((sent, buf)) => {
+                    return Poll::Ready(self.sent(io, state, cx, sent, buf, from).map_err(Failure::Target));
+                }
+            },
+            Waits::Fill(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Fill(asked),
+                Poll::Ready(answer) => {
+                    let filled = self.pipe.as_ref().expect("it is being filled").filled(answer);
+                    return Poll::Ready(self.filled(io, state, filled));
+                }
+            },
+            Waits::Empty(mut asked) => match poll_asked(&mut asked, cx) {
+                Poll::Pending => self.waits = Waits::Empty(asked),
+                Poll::Ready(answer) => {
+                    let emptied = self.pipe.as_ref().expect("it is being emptied").emptied(answer);
+                    return Poll::Ready(self.emptied(io, state, emptied).map_err(Failure::Target));
+                }
+            },
+        }
+        Poll::Pending
+    }
+
+    /// A send has answered: sends what is left of the buffer.
+    fn sent(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+        sent: io::Result<usize>,
+        buf: Vec<u8>,
+        from: usize,
+    ) -> io::Result<()> {
+        let n = writing::sent(io.into, sent)?;
+        state.gave(io.d, n as u64);
+        self.count_copied(n);
+        let from = from + n;
+        if from < buf.len() {
+            let send = Send { socket: Rc::clone(io.into), buf, from, flags: 0 };
+            self.waits = Waits::Send(asked(send, cx), from);
+        }
+        Ok(())
+    }
+
+    /// Sends the target the end.
+    fn shut(&mut self, io: Joint<'_>, state: &mut State) {
+        match io.into.shutdown(std::net::Shutdown::Write) {
+            Ok(()) => state.shut(1 - io.d),
+            // `ENOTCONN`: the connection has gone altogether, and with it what was not acknowledged.
+            Err(_) => state.refused(1 - io.d),
+        }
+    }
+
+    fn count_copied(&mut self, n: usize) {
+        self.copied += n as u64;
+        Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
+    }
+}

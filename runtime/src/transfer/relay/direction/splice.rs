@@ -1,0 +1,148 @@
+//! Bulk: spliced through a pipe, by calls on the core or by the ring.
+
+use std::io;
+use std::rc::Rc;
+use std::task::Context;
+
+use super::{Direction, Failure, Joint, Manner, Waits};
+use crate::core::Core;
+use crate::core::pipe_pool::is_lack;
+use crate::net::SocketFd;
+use crate::op::poll::Ready;
+use crate::transfer::Road;
+use crate::transfer::pipe::Pipe;
+use crate::transfer::relay::calls::wait;
+use crate::transfer::relay::state::State;
+
+impl Direction {
+    /// Takes by splicing: the pipe is had when bytes are there.
+    pub(super) fn fill(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let source = |e| Failure::Source(Some(e));
+        let pipe = match &self.pipe {
+            Some(pipe) => pipe,
+            None => {
+                // The kernel tells an error once. If the receive that was armed took it, splicing would find a clean end.
+                match io.from.over() {
+                    Some(Some(errno)) => return Err(source(io::Error::from_raw_os_error(errno))),
+                    Some(None) => return Err(Failure::Source(None)),
+                    None => {}
+                }
+                if !self.is_promised {
+                    self.waits = Waits::Readable(wait(io.from, Ready::Read, cx));
+                    return Ok(());
+                }
+                match Pipe::take() {
+                    Ok(pipe) => self.pipe.insert(pipe),
+                    Err(e) if is_lack(&e) => {
+                        self.is_promised = false;
+                        // It was less than bulk: there was no room for more.
+                        let found = self.copy_some(io, state).map_err(Failure::Source)?;
+                        if found && self.bursts.over() {
+                            self.manner = Manner::Talk;
+                        }
+                        return Ok(());
+                    }
+                    Err(e) => return Err(source(e)),
+                }
+            }
+        };
+        match io.road {
+            Road::Inline => {
+                let filled = pipe.fill_now(io.from.fd(), None, pipe.size());
+                self.filled(io, state, filled)
+            }
+            Road::Ring => {
+                self.waits = Waits::Fill(Core::with(|core| {
+                    pipe.ask_to_fill(core, SocketFd(Rc::clone(io.from)), cx.waker())
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    /// What a splice into the pipe has come to.
+    pub(super) fn filled(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        filled: io::Result<usize>,
+    ) -> Result<(), Failure> {
+        let was_promised = std::mem::replace(&mut self.is_promised, false);
+        match filled {
+            Ok(n) if n > 0 => {
+                state.took(io.d, n as u64);
+                self.bursts.add(n);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => self.is_promised = was_promised,
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(Failure::Source(Some(e))),
+            // The end, or so it seems, or nothing where a poll has promised something: see `copy_some`.
+            end => {
+                self.pipe = None;
+                if end.is_ok() || was_promised || io.road == Road::Ring {
+                    self.copy_some(io, state).map_err(Failure::Source)?;
+                }
+                self.burst_is_over();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives by splicing.
+    pub(super) fn empty(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> io::Result<()> {
+        let pipe = self.pipe.as_ref().expect("something is in it");
+        match io.road {
+            Road::Inline => {
+                let emptied = pipe.empty_now(io.into.fd(), false);
+                if emptied.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+                    self.waits = Waits::Writable(wait(io.into, Ready::Write, cx));
+                }
+                Core::with(|core| core.budget.spend());
+                self.emptied(io, state, emptied)
+            }
+            Road::Ring => {
+                self.waits = Waits::Empty(Core::with(|core| {
+                    pipe.ask_to_empty(core, SocketFd(Rc::clone(io.into)), cx.waker())
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    /// What a splice out of the pipe has come to.
+    pub(super) fn emptied(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        emptied: io::Result<usize>,
+    ) -> io::Result<()> {
+        let n = match emptied {
+            Ok(n) => n as u64,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        state.gave(io.d, n);
+        Core::with(|core| match io.road {
+            Road::Inline => core.shared.counters.relay_bytes_inline.add(n),
+            Road::Ring => core.shared.counters.relay_bytes_ring.add(n),
+        });
+        // By the ring each burst has a pipe of its own: what comes next is waited for, and a relay that waits holds none.
+        if io.road == Road::Ring && state.held(io.d) == 0 {
+            self.pipe = None;
+            self.burst_is_over();
+        }
+        Ok(())
+    }
+
+    pub(super) fn burst_is_over(&mut self) {
+        if self.bursts.over() {
+            self.manner = Manner::Talk;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Small messages: received into the core's buffers and sent on from there.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use super::{Direction, Failure, Joint, Manner};
+use crate::core::Core;
+use crate::net::writing::send_now;
+use crate::transfer::relay::bursts::BULK;
+use crate::transfer::relay::calls::receive;
+use crate::transfer::relay::state::State;
+
+impl Direction {
+    /// Takes a message and sends it on at once. No lease lies in the relay: a side that does not read must not hold the
+    /// core's buffers, and what it has no room for waits in memory of the heap. Where the core has no buffer left the relay
+    /// waits for none: splicing needs none, and who holds them may wait for what this relay brings.
+    pub(super) fn talk(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        let polled = Core::with(|core| {
+            let polled = io.from.poll_recv(core, cx, &mut self.reading);
+            if polled.is_pending() && io.from.is_starved() {
+                if core.fairness.is_starving(core) {
+                    return None;
+                }
+                // Its turn for a buffer comes when this turn of the core ends, or others take them all: to be looked at
+                // again.
+                cx.waker().wake_by_ref();
+            }
+            Some(polled)
+        });
+        let Some(polled) = polled else {
+            self.manner = Manner::Quieting;
+            return Poll::Ready(Ok(()));
+        };
+        let polled = ready!(polled);
+        io.from.wait_is_over(&mut self.reading);
+        let chunk = match polled {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Poll::Ready(Err(Failure::Source(None))),
+            Err(e) => return Poll::Ready(Err(Failure::Source(Some(e)))),
+        };
+        state.took(io.d, chunk.len() as u64);
+        let sent = send_now(io.into, &chunk, 0).map_err(Failure::Target)?;
+        state.gave(io.d, sent as u64);
+        self.count_copied(sent);
+        if sent < chunk.len() || chunk.len() >= BULK {
+            self.rest = chunk[sent..].to_vec();
+            self.manner = Manner::Quieting;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends receiving into buffers, and takes what had come that way.
+    pub(super) fn quiet(
+        &mut self,
+        io: Joint<'_>,
+        state: &mut State,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        ready!(self.poll_quiet(io, cx));
+        self.manner = Manner::Bulk;
+        while let Some(chunk) = Core::with(|core| io.from.take_chunk(core)) {
+            state.took(io.d, chunk.len() as u64);
+            let sent = if self.rest.is_empty() {
+                send_now(io.into, &chunk, 0).map_err(Failure::Target)?
+            } else {
+                0
+            };
+            state.gave(io.d, sent as u64);
+            self.count_copied(sent);
+            self.rest.extend_from_slice(&chunk[sent..]);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Receives by copying, once: where no pipe can be had, and where splicing has come to its limits. Whether there was
+    /// anything; the end of the source as an error.
+    ///
+    /// Splicing from a TCP socket stops before an urgent byte (`send(2)`, MSG_OOB): it gives `EAGAIN` for ever while a poll
+    /// says that there is something, and after the peer's end it gives 0 with bytes still queued. A plain receive passes the
+    /// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
+    /// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
+    pub(super) fn copy_some(&mut self, io: Joint<'_>, state: &mut State) -> Result<bool, Option<io::Error>> {
+        let mut found = [0; 4096];
+        let n = receive(io.from, &mut found)?;
+        state.took(io.d, n as u64);
+        self.rest.extend_from_slice(&found[..n]);
+        Ok(n > 0)
+    }
+
+    /// Ready when no receive is armed.
+    pub(super) fn poll_quiet(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(Core::with(|core| io.from.poll_quiet(core, cx, &mut self.reading)));
+        io.from.wait_is_over(&mut self.reading);
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,91 @@
+//! The way in for operators: metrics, health, a page for people, and orders.
+//!
+//! It is on only when it is asked for, on an address of its own, and its requests are in no log and no count. A thread of its own
+//! answers ([`server`]): it reads what the cores count and waits for none of them, so it answers also when a core is stuck, and
+//! the cores do not notice. A request is small and has one answer ([`request`], [`routes`]).
+
+pub(crate) mod options;
+mod request;
+mod routes;
+mod server;
+pub(crate) mod several;
+mod socket;
+
+use std::io;
+use std::thread::JoinHandle;
+
+use options::AdminAddress;
+use server::{Server, Stop};
+use socket::Listener;
+
+use crate::metrics;
+use crate::metrics::gather::Gatherer;
+use crate::metrics::status::Status;
+
+/// Who knows how the program is doing. Called by the thread of the admin server.
+pub(crate) trait Source: Send {
+    /// All of it, now. Must not wait for a core.
+    fn status(&mut self) -> Status;
+}
+
+impl Source for Gatherer {
+    fn status(&mut self) -> Status {
+        self.gather()
+    }
+}
+
+/// The address for operators, opened, and nobody answers yet.
+pub(crate) struct Entrance(Listener);
+
+/// The thread that answers. It ends when this is dropped.
+pub(crate) struct Admin {
+    stop: Option<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Entrance {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What is wrong with the address, and what to do.
+    pub(crate) fn open(address: &AdminAddress) -> Result<Self, String> {
+        let listener = Listener::open(address).map_err(|error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::AddrInUse => "end the program that listens there, or choose another",
+                io::ErrorKind::AddrNotAvailable => "name an address of this machine",
+                io::ErrorKind::PermissionDenied => {
+                    "choose a port from 1024 on, or a directory that you may write to"
+                }
+                _ => "choose another",
+            };
+            format!("cannot answer operators on {address}: {error}; {remedy}")
+        })?;
+        metrics::measure_times();
+        Ok(Entrance(listener))
+    }
+
+    /// What is said of it: `admin on http://ADDR`.
+    pub(crate) fn line(&self) -> String {
+        format!("admin on {}", self.0.name())
+    }
+
+    /// Begins to answer.
+    ///
+    /// # Errors
+    /// That of the thread's start.
+    pub(crate) fn answer(self, source: Box<dyn Source>) -> io::Result<Admin> {
+        let (server, stop) = Server::new(self.0, source)?;
+        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || server.run())?;
+        Ok(Admin { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // It waits for nothing but the next event. A panic in it has been told.
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The thread that answers operators: one request a connection, nothing that waits, small limits.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+
+use super::Source;
+use super::request::{Parsed, parse};
+use super::routes::{Response, answer};
+use super::socket::{Listener, Stream};
+
+/// Connections at a time. The oldest goes when another comes.
+const MAX_CONNECTIONS: usize = 32;
+/// How long a request may take to arrive.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// How long an answer may take to be read.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long the peer may take to notice the end.
+const LAST_TIME: Duration = Duration::from_secs(1);
+
+/// Ends the thread when dropped.
+pub(super) struct Stop {
+    is_set: Arc<AtomicBool>,
+    wake: Arc<OwnedFd>,
+}
+
+/// What the thread has.
+pub(super) struct Server {
+    listener: Listener,
+    source: Box<dyn Source>,
+    connections: Vec<Exchange>,
+    is_stopped: Arc<AtomicBool>,
+    wake: Arc<OwnedFd>,
+    /// No descriptor was left for a connection: not before then another is tried.
+    rest_until: Option<Instant>,
+}
+
+/// A connection, and how far it has come.
+struct Exchange {
+    stream: Stream,
+    state: State,
+    deadline: Instant,
+}
+
+enum State {
+    Reading(Vec<u8>),
+    /// What is to be sent, and how much of it has been.
+    Writing(Vec<u8>, usize),
+    /// All was sent; what still comes is thrown away, so that the peer gets to read it.
+    Lingering,
+    Over,
+}
+
+impl Server {
+    pub(super) fn new(listener: Listener, source: Box<dyn Source>) -> io::Result<(Self, Stop)> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let is_set = Arc::new(AtomicBool::new(false));
+        let server = Server {
+            listener,
+            source,
+            connections: Vec::new(),
+            is_stopped: Arc::clone(&is_set),
+            wake: Arc::clone(&wake),
+            rest_until: None,
+        };
+        Ok((server, Stop { is_set, wake }))
+    }
+
+    /// Answers until it is stopped.
+    pub(super) fn run(mut self) {
+        while !self.is_stopped.load(Ordering::Acquire) {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "the admin server cannot wait for requests and ends");
+                    return;
+                }
+            };
+            let now = Instant::now();
+            for (exchange, ready) in self.connections.iter_mut().zip(&ready[1..]) {
+                if exchange.deadline <= now {
+                    exchange.state = State::Over;
+                } else if *ready {
+                    exchange.go_on(self.source.as_mut());
+                }
+            }
+            self.connections.retain(|exchange| !matches!(exchange.state, State::Over));
+            if ready[0] {
+                self.accept();
+            }
+        }
+    }
+
+    /// Waits for something to do. Says whether somebody connects, and which connections can go on.
+    fn wait(&self) -> io::Result<Vec<bool>> {
+        let listener = self.listener.as_fd();
+        let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        let now = Instant::now();
+        let rests = self.rest_until.is_some_and(|until| until > now);
+        fds.push(PollFd::from_borrowed_fd(listener, if rests { PollFlags::empty() } else { PollFlags::IN }));
+        for exchange in &self.connections {
+            let wanted = if let State::Writing(..) = exchange.state { PollFlags::OUT } else { PollFlags::IN };
+            fds.push(PollFd::from_borrowed_fd(exchange.stream.as_fd(), wanted));
+        }
+        let deadlines = self.connections.iter().map(|exchange| exchange.deadline);
+        let next = deadlines.chain(self.rest_until.filter(|_| rests)).min();
+        let left = next.map(|next| next.saturating_duration_since(now));
+        let left =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn accept(&mut self) {
+        match self.listener.accept() {
+            Ok(stream) => {
+                if self.connections.len() >= MAX_CONNECTIONS {
+                    self.connections.remove(0);
+                }
+                let deadline = Instant::now() + REQUEST_TIME;
+                self.connections.push(Exchange { stream, state: State::Reading(Vec::new()), deadline });
+            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the admin server cannot accept a connection; it tries again in a second");
+                self.rest_until = Some(Instant::now() + LAST_TIME);
+            }
+        }
+    }
+}
+
+impl Exchange {
+    /// Does what can be done without waiting.
+    fn go_on(&mut self, source: &mut dyn Source) {
+        loop {
+            let done = match &mut self.state {
+                State::Reading(bytes) => match receive(&mut self.stream, bytes) {
+                    Ok(Some(())) => match parse(bytes) {
+                        Parsed::Partial => continue,
+                        Parsed::Complete(request) => {
+                            let with_body = request.method != "HEAD";
+                            let response = answer(&request, self.stream.is_unix(), source);
+                            self.begin_answer(response.bytes(with_body))
+                        }
+                        Parsed::Refused(status, why) => {
+                            self.begin_answer(Response::text(status, why).bytes(true))
+                        }
+                    },
+                    Ok(None) => Ok(true),
+                    Err(error) => Err(error),
+                },
+                State::Writing(bytes, at) => match self.stream.write(&bytes[*at..]) {
+                    Ok(0) => Ok(true),
+                    Ok(written) => {
+                        *at += written;
+                        if *at == bytes.len() { self.begin_end() } else { Ok(false) }
+                    }
+                    Err(error) => Err(error),
+                },
+                State::Lingering => receive(&mut self.stream, &mut Vec::new()).map(|came| came.is_none()),
+                State::Over => return,
+            };
+            match done {
+                Ok(false) => {}
+                Ok(true) => self.state = State::Over,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.state = State::Over,
+            }
+        }
+    }
+
+    fn begin_answer(&mut self, bytes: Vec<u8>) -> io::Result<bool> {
+        self.state = State::Writing(bytes, 0);
+        self.deadline = Instant::now() + ANSWER_TIME;
+        Ok(false)
+    }
+
+    fn begin_end(&mut self) -> io::Result<bool> {
+        self.state = State::Lingering;
+        self.deadline = Instant::now() + LAST_TIME;
+        self.stream.finish().map(|()| false)
+    }
+}
+
+/// Takes what has come; `None` at the end.
+fn receive(stream: &mut Stream, bytes: &mut Vec<u8>) -> io::Result<Option<()>> {
+    let mut chunk = [0; 4096];
+    let len = stream.read(&mut chunk)?;
+    bytes.extend_from_slice(&chunk[..len]);
+    Ok((len > 0).then_some(()))
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.is_set.store(true, Ordering::Release);
+        // It fails only when it is full, and then the thread wakes as well.
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+}

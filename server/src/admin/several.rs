@@ -1,0 +1,84 @@
+//! The program as a whole, where several processes serve: the first one answers operators, and asks the others.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use annulus::Observer;
+
+use super::Source;
+use crate::metrics::gather::{Gatherer, without_cores};
+use crate::metrics::status::Status;
+use crate::metrics::upstreams::{self, UpstreamStatus, Upstreams};
+use crate::processes::figures::{Members, answer_by};
+
+/// How long a member may take to answer: looking at its pages is what takes longest.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A question: the member's status.
+const STATUS: &[u8] = b"status";
+/// Orders: an upstream's address follows.
+const IN: &[u8] = b"in ";
+const OUT: &[u8] = b"out ";
+/// The answer to an order that could be followed.
+const DONE: &[u8] = b"done";
+
+/// What all members together do.
+pub(crate) struct Several(Members);
+
+impl Several {
+    /// Of these members. Their upstreams are this process's from now on.
+    pub(crate) fn new(members: &Members) -> Self {
+        upstreams::register(Box::new(OfMembers(Mutex::new(members.clone()))));
+        Several(members.clone())
+    }
+}
+
+impl Source for Several {
+    fn status(&mut self) -> Status {
+        let mut status = without_cores();
+        let mut answers = self.0.ask(STATUS, PATIENCE);
+        answers.sort_by_key(|(node, _)| *node);
+        for (node, answer) in answers {
+            match serde_json::from_slice(&answer) {
+                Ok(member) => status.merge(member),
+                Err(error) => tracing::warn!(%node, %error, "a process does not say how it is doing"),
+            }
+        }
+        status
+    }
+}
+
+/// The upstreams of the members.
+struct OfMembers(Mutex<Members>);
+
+impl Upstreams for OfMembers {
+    /// They come with each member's status.
+    fn list(&self) -> Vec<UpstreamStatus> {
+        Vec::new()
+    }
+
+    fn set_in_service(&self, address: &str, in_service: bool) -> bool {
+        let order = [if in_service { IN } else { OUT }, address.as_bytes()].concat();
+        let members = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        members.ask(&order, PATIENCE).iter().any(|(_, answer)| answer == DONE)
+    }
+}
+
+/// Answers the first process from now on: this one is a member of it.
+pub(crate) fn answer_first(observer: Observer) {
+    let gatherer = Mutex::new(Gatherer::new(observer));
+    answer_by(move |question| {
+        if question == STATUS {
+            let status = gatherer.lock().unwrap_or_else(PoisonError::into_inner).gather();
+            // Numbers, texts and maps with text keys: nothing of this can fail.
+            return serde_json::to_vec(&status).unwrap_or_default();
+        }
+        let order = [(IN, true), (OUT, false)].into_iter().find_map(|(word, in_service)| {
+            Some((std::str::from_utf8(question.strip_prefix(word)?).ok()?, in_service))
+        });
+        match order {
+            Some((address, in_service)) if upstreams::set_in_service(address, in_service) => DONE.to_vec(),
+            _ => Vec::new(),
+        }
+    });
+}

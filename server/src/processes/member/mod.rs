@@ -1,0 +1,236 @@
+//! The process of one node: what the one that started it has given it, what it hears from it and what it answers.
+
+mod change;
+mod image;
+
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use annulus::PlacementPolicy;
+use annulus::numa::{CpuSet, NodeId};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
+
+pub(crate) use self::change::OfMember;
+pub(crate) use self::image::Image;
+use super::ProcessShare;
+use super::line::{Frame, Heard, Line};
+use super::orders::{Down, Up, understood};
+use crate::exit::{Failure, Kind, speak_as};
+use crate::service::generation::Generation;
+use crate::signals::Signal;
+
+/// The command that makes a process a member; what it says is [`MemberArgs`].
+pub(crate) const COMMAND: &str = "member";
+
+/// What a member is told when it starts: its node and its cores, such as `1:2-3`. All else comes by the line to the parent, which is its
+/// standard input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemberArgs {
+    node: NodeId,
+    cores: CpuSet,
+}
+
+impl MemberArgs {
+    /// For the process that gets the cores of `share`.
+    pub(crate) fn new(share: &ProcessShare) -> Self {
+        MemberArgs { node: share.node, cores: share.cores.iter().copied().collect() }
+    }
+}
+
+impl fmt::Display for MemberArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.node, self.cores)
+    }
+}
+
+impl FromStr for MemberArgs {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (node, cores) = text.split_once(':')?;
+            let cores: CpuSet = cores.parse().ok()?;
+            let some = !cores.is_empty();
+            some.then_some(MemberArgs { node: NodeId(node.parse().ok()?), cores })
+        };
+        parse().ok_or("only annulus itself says this, to the processes that it starts")
+    }
+}
+
+/// The member that this process is.
+#[derive(Debug)]
+pub(crate) struct Member {
+    node: NodeId,
+    cores: CpuSet,
+    line: Mutex<Line>,
+    /// The same, for a look whether something came.
+    socket: UnixStream,
+}
+
+/// What the parent wants.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// What a signal asks for.
+    Signal(Signal),
+    /// New clients are not welcome any more.
+    Leave,
+    /// What [`OfMember`] does.
+    Change(Change),
+}
+
+/// What changes the member, or asks after it.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Make ready for what the frame says.
+    Prepare(Frame),
+    /// Go over to it.
+    Commit,
+    /// Forget it.
+    Abandon,
+    /// Answer a question.
+    Ask(Vec<u8>),
+}
+
+impl Member {
+    /// Takes the parent's end of the line. Call it once.
+    ///
+    /// # Errors
+    /// [`Kind::Input`] when standard input is no such line: somebody else than `annulus` has said so.
+    pub(crate) fn take(given: MemberArgs) -> Result<Self, Failure> {
+        let failed = |error| Failure::failed("cannot take what the starting process has given", error);
+        let domain = socket_domain(io::stdin());
+        if domain != Ok(AddressFamily::UNIX) {
+            let what = format!("annulus {COMMAND} is what annulus says to itself; leave it to annulus");
+            return Err(Failure::input(what));
+        }
+        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+        let line = Line::new(socket.try_clone().map_err(failed)?).map_err(failed)?;
+        speak_as(format!("node {}", given.node));
+        // Started as /proc/self/exe, it would be called `exe`.
+        let started_as = std::env::args_os().next().map(PathBuf::from);
+        let name = started_as.as_deref().and_then(Path::file_name).map(|name| CString::new(name.as_bytes()));
+        if let Some(Ok(name)) = name
+            && let Err(errno) = rustix::thread::set_name(&name)
+        {
+            tracing::debug!(%errno, "the process keeps its name");
+        }
+        Ok(Member { node: given.node, cores: given.cores, line: Mutex::new(line), socket })
+    }
+
+    /// Waits for what to begin with, and how much the log says.
+    ///
+    /// # Errors
+    /// The parent has gone, or what it says cannot be had here.
+    pub(crate) fn beginning(&self) -> Result<(Generation, u8), Failure> {
+        let failed = |error| Failure::failed("cannot hear the starting process", error);
+        loop {
+            match self.line().hear().map_err(failed)? {
+                Heard::Frame(frame) if Down::of(frame.kind) == Some(Down::Prepare) => {
+                    return understood(frame).map_err(Failure::input);
+                }
+                Heard::Frame(frame) if Down::of(frame.kind) == Some(Down::End) => {
+                    return Err(Failure::told(Kind::Failed, "asked to end before it began"));
+                }
+                Heard::Frame(_) => {}
+                Heard::Nothing => self.wait(PollFlags::IN).map_err(failed)?,
+                Heard::Gone => return Err(Failure::told(Kind::Failed, "the starting process has gone")),
+            }
+        }
+    }
+
+    /// The CPUs of its cores.
+    pub(crate) fn cores(&self) -> &CpuSet {
+        &self.cores
+    }
+
+    /// Brings the program's own image to the node. Call it before the first thread.
+    ///
+    /// # Errors
+    /// As for [`Image`]: [`Kind::Platform`] when placement is required and not all is there.
+    pub(crate) fn settle(&self, placement: PlacementPolicy) -> Result<Image, Failure> {
+        Image::settle(self.node, placement)
+    }
+
+    /// Tells the parent that every core listens.
+    pub(crate) fn is_ready(&self) {
+        if let Err(error) = self.line().send(Up::Ready as u8, &[], Vec::new()) {
+            // It has gone, and its end of the line with it, which the main thread sees as well.
+            tracing::debug!(%error, "nobody waits for this process");
+        }
+    }
+
+    /// Says something to the parent, which takes it soon. Not on the main thread, and on no core.
+    fn answer(&self, up: Up, payload: &[u8]) {
+        let mut sent = self.line().send(up as u8, payload, Vec::new());
+        while sent.is_ok() && self.line().waits() {
+            sent = self.wait(PollFlags::OUT).and_then(|()| self.line().flush());
+        }
+        if let Err(error) = sent {
+            tracing::debug!(%error, "the starting process takes no answer");
+        }
+    }
+
+    fn wait(&self, flags: PollFlags) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.socket, flags)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the parent wants next; `None` if nothing just now. Does not block.
+    ///
+    /// # Errors
+    /// What `recvmsg(2)` says, other than "nothing there".
+    pub(crate) fn next(&self) -> io::Result<Option<Order>> {
+        let frame = match self.line().hear()? {
+            Heard::Frame(frame) => frame,
+            Heard::Nothing => return Ok(None),
+            // With the parent everything ends at once, as when a process of all cores dies.
+            Heard::Gone => return Ok(Some(Order::Signal(Signal::Gone))),
+        };
+        Ok(Down::of(frame.kind).map(|down| match down {
+            Down::End => Order::Signal(Signal::End),
+            Down::Leave => Order::Leave,
+            Down::Show => Order::Signal(Signal::Show),
+            Down::Reopen => Order::Signal(Signal::Reopen),
+            Down::Prepare => Order::Change(Change::Prepare(frame)),
+            Down::Commit => Order::Change(Change::Commit),
+            Down::Abandon => Order::Change(Change::Abandon),
+            Down::Ask => Order::Change(Change::Ask(frame.payload)),
+        }))
+    }
+}
+
+impl AsFd for Member {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_is_understood() {
+        for text in ["1:2-3", "0:7"] {
+            assert_eq!(text.parse::<MemberArgs>().unwrap().to_string(), text);
+        }
+        for text in ["", "1", "1:", "x:2", "1:x", "1:2:3"] {
+            assert!(text.parse::<MemberArgs>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A relay must not be its own upstream: one connection would become as many as there are descriptors.
+//!
+//! Where it can be known it is refused at the start. Else it is known by its own connections: those to a port that this
+//! process listens on are remembered by their local address, and a client that comes from such an address is ourselves.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// A bit for each port.
+static PORTS: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
+static REMEMBERED: AtomicUsize = AtomicUsize::new(0);
+static CONNECTIONS: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
+
+/// This process listens on `port`.
+pub(crate) fn listens_on(port: u16) {
+    PORTS[usize::from(port / 64)].fetch_or(1 << (port % 64), Ordering::Relaxed);
+}
+
+/// Whether a connection to `address` may come back to this process.
+pub(crate) fn may_be_ours(address: SocketAddr) -> bool {
+    PORTS[usize::from(address.port() / 64)].load(Ordering::Relaxed) & 1 << (address.port() % 64) != 0
+}
+
+/// One of our connections. Dropped, it is forgotten.
+#[derive(Debug)]
+pub(crate) struct Remembered(SocketAddr);
+
+/// Remembers that a connection of ours has this local address.
+pub(crate) fn remember(local: SocketAddr) -> Remembered {
+    REMEMBERED.fetch_add(1, Ordering::AcqRel);
+    CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).insert(local);
+    Remembered(local)
+}
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        REMEMBERED.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whether a client that comes from `peer` is ourselves.
+pub(crate) fn is_ourselves(peer: SocketAddr) -> bool {
+    REMEMBERED.load(Ordering::Acquire) > 0
+        && CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+}
+
+/// Whether any of them could be: then it is worth asking where a client comes from.
+pub(crate) fn has_any() -> bool {
+    REMEMBERED.load(Ordering::Acquire) > 0
+}
+
+/// Whether a connection to `target` comes to a socket that listens on `listen`, as far as can be known at the start.
+pub(crate) fn comes_to(target: SocketAddr, listen: SocketAddr) -> bool {
+    let (to, on) = (target.ip().to_canonical(), listen.ip().to_canonical());
+    let is_same_port = target.port() == listen.port() && target.port() != 0;
+    // To connect to no address in particular is to connect to this machine (ip(7)).
+    is_same_port
+        && (to == on
+            || (on.is_unspecified() || to.is_unspecified()) && is_of_this_machine(to) && covers(on, to))
+}
+
+/// Whether a socket on `on` may get what is sent to `to`.
+fn covers(on: IpAddr, to: IpAddr) -> bool {
+    match on {
+        IpAddr::V4(on) => to.is_ipv4() && (on.is_unspecified() || on.is_loopback()),
+        IpAddr::V6(on) => on.is_unspecified() || on.is_loopback() && to.is_ipv6(),
+    }
+}
+
+/// Whether an address is this machine's: only then can a socket be bound to it.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    address.is_unspecified() || address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_back_is_known() {
+        let is_own = |to: &str, on: &str| comes_to(to.parse().unwrap(), on.parse().unwrap());
+        for (to, on) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "0.0.0.0:80"),
+            ("127.0.0.1:80", "[::]:80"),
+            ("[::1]:80", "[::]:80"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+        ] {
+            assert!(is_own(to, on), "{to} on {on}");
+        }
+        for (to, on) in [
+            ("127.0.0.1:80", "127.0.0.1:81"),
+            ("127.0.0.2:80", "127.0.0.1:80"),
+            ("192.0.2.1:80", "0.0.0.0:80"),
+            ("[::1]:80", "0.0.0.0:80"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+        ] {
+            assert!(!is_own(to, on), "{to} on {on}");
+        }
+    }
+
+    #[test]
+    fn our_own_connections_are_remembered_for_as_long_as_they_last() {
+        let (ours, other) = ("127.0.0.1:65001".parse().unwrap(), "127.0.0.1:65002".parse().unwrap());
+        assert!(!may_be_ours(ours));
+        listens_on(65001);
+        assert!(may_be_ours(ours) && !may_be_ours(other));
+        let remembered = remember(ours);
+        assert!(is_ourselves(ours) && !is_ourselves(other));
+        drop(remembered);
+        assert!(!is_ourselves(ours) && !has_any());
+    }
+}
