@@ -209,7 +209,7 @@ fn names_with_spaces_percents_and_other_alphabets_are_found() {
         ("q?.txt", "/q%3F.txt"),
         ("plus+.txt", "/plus+.txt"),
     ];
-    let server = Launch::serve(tree.root()).start();
+    let server = Launch::serve(tree.root()).arg("--hidden").start();
     let mut client = Client::connect(server.addr());
     for (name, path) in names {
         tree.bytes(name, name.as_bytes());

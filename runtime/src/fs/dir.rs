@@ -58,6 +58,10 @@ impl Dir {
         Ok(Self { fd: Rc::new(fd) })
     }
 
+    pub(super) fn shared_fd(&self) -> &Rc<OwnedFd> {
+        &self.fd
+    }
+
     /// Opens a file beneath this directory. Linux 5.6 (`openat2(2)`).
     ///
     /// # Errors

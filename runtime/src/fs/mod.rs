@@ -32,6 +32,7 @@ mod file;
 mod open;
 mod residency;
 mod stat;
+mod watch;
 
 pub use advice::Advice;
 pub use dir::{Dir, DirEntry};
@@ -40,3 +41,4 @@ pub use file::File;
 pub use open::OpenOptions;
 pub(crate) use residency::{cached, has_cachestat};
 pub use stat::{FileKind, Stat};
+pub use watch::{Change, WatchId, Watcher};
