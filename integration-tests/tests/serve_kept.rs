@@ -1,4 +1,5 @@
-//! `annulus serve` keeps files open for a moment. Nobody may notice: what a name stands for now is what is sent.
+//! `annulus serve` keeps files open for a moment. Nobody may notice: what a name stands for now is what is
+//! sent.
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::Client;
@@ -55,8 +56,8 @@ fn a_change_is_seen_by_the_next_request() {
     fs::write(&path, "again").unwrap();
     warm(&mut client, b"again");
 
-    // A link out of the root, to the very file. Moving it changes it, but in the tick of its last change nobody sees that:
-    // then it is seen within a second.
+    // A link out of the root, to the very file. Moving it changes it, but in the tick of its last change
+    // nobody sees that: then it is seen within a second.
     let outside = Tree::new();
     fs::rename(&path, outside.at(NAME)).unwrap();
     symlink(outside.at(NAME), &path).unwrap();
@@ -66,8 +67,8 @@ fn a_change_is_seen_by_the_next_request() {
     server.stop();
 }
 
-/// Permissions count for who is not root, and are looked at for everyone: a file that may not be read is not sent because it
-/// could be read a moment ago.
+/// Permissions count for who is not root, and are looked at for everyone: a file that may not be read is not
+/// sent because it could be read a moment ago.
 #[test]
 fn a_file_that_may_not_be_read_any_more_is_not_sent() {
     let tree = Tree::new();
@@ -106,8 +107,8 @@ fn a_file_that_nobody_asks_for_any_more_is_closed() {
     server.stop();
 }
 
-/// On a file system that is not known to be local a look at a name could wait for a server: nothing there is kept. procfs stands
-/// for those, its files are empty to `stat`.
+/// On a file system that is not known to be local a look at a name could wait for a server: nothing there is
+/// kept. procfs stands for those, its files are empty to `stat`.
 ///
 /// Seen to fail: with `keep` not asking for the device.
 #[test]

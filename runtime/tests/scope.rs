@@ -177,8 +177,9 @@ fn children_are_woken_from_other_threads_also_after_their_end() {
     });
 }
 
-/// Wakers outlive their scope, and it may be dropped with children that wait for their turn. Seen to fail: with a list that
-/// holds the wakers which hold it, nothing of either is ever freed, nor the task that the scope was in.
+/// Wakers outlive their scope, and it may be dropped with children that wait for their turn. Seen to fail:
+/// with a list that holds the wakers which hold it, nothing of either is ever freed, nor the task that the
+/// scope was in.
 #[test]
 fn a_scope_that_has_gone_holds_nothing() {
     struct Ignored;
@@ -235,7 +236,8 @@ static ACTS: RawWakerVTable = RawWakerVTable::new(
     |_| act(),
 );
 
-/// A waker that acts whenever it is cloned, called or dropped. Two with different numbers do not wake the same.
+/// A waker that acts whenever it is cloned, called or dropped. Two with different numbers do not wake the
+/// same.
 fn acts(number: usize) -> Waker {
     // SAFETY: no function of the table looks at the pointer; what they touch is of the calling thread.
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::without_provenance(number), &ACTS)) }
@@ -298,8 +300,8 @@ fn with_one_child(
     (parent, taken.0, taken.1)
 }
 
-/// Seen to fail: with the waker cloned while the handle's end is borrowed, by a second borrow; with no second look, by
-/// waiting for ever.
+/// Seen to fail: with the waker cloned while the handle's end is borrowed, by a second borrow; with no second
+/// look, by waiting for ever.
 #[test]
 fn a_child_may_end_while_the_waker_of_who_waits_for_it_is_cloned_or_dropped() {
     for polls_before in [0, 1] {

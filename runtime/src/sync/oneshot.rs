@@ -1,7 +1,9 @@
-//! A cell for one value from one thread to another: futures-channel's, whose ends keep panics of wakers and destructors inside.
+//! A cell for one value from one thread to another: futures-channel's, whose ends keep panics of wakers and
+//! destructors inside.
 //!
-//! The crate calls no code of others under its locks but the destructor of a waker that another replaces. Its locks are only
-//! tried: a waker that comes back to the same cell finds one taken and goes on, and who holds it looks again afterwards.
+//! The crate calls no code of others under its locks but the destructor of a waker that another replaces. Its
+//! locks are only tried: a waker that comes back to the same cell finds one taken and goes on, and who holds
+//! it looks again afterwards.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,7 +31,8 @@ impl<T> Sender<T> {
     /// Sends the value. It comes back when the receiver is gone.
     pub(crate) fn send(self, value: T) -> Result<(), T> {
         let mut sent = Ok(());
-        // Once the value is in its place the receiver is woken, by a waker that may panic: it was sent all the same.
+        // Once the value is in its place the receiver is woken, by a waker that may panic: it was sent all
+        // the same.
         contained("the waker of a receiver", || sent = self.0.take().send(value));
         sent
     }
@@ -54,8 +57,8 @@ impl<T> Future for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // First: the crate drops the receiver's waker before it wakes the sender, and a panic of that would keep the sender
-        // asleep.
+        // First: the crate drops the receiver's waker before it wakes the sender, and a panic of that would
+        // keep the sender asleep.
         contained("the waker of a sender", || {
             self.0.get_mut().into_iter().for_each(oneshot::Receiver::close)
         });

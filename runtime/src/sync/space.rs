@@ -1,19 +1,21 @@
 //! Those of any thread that wait for room in a queue, in the order in which they came.
 //!
-//! Wakers are cloned, called and dropped with the lock free and their panics contained: what they do is not ours to know, and
-//! each may come back to the same queue. A waker of a ready-made event list is called under the list's own lock.
+//! Wakers are cloned, called and dropped with the lock free and their panics contained: what they do is not
+//! ours to know, and each may come back to the same queue. A waker of a ready-made event list is called under
+//! the list's own lock.
 //!
 //! # Who is told
 //!
-//! Who is told leaves the list, so one that does not find itself there was told. If it gives up, or has found a place by
-//! itself meanwhile, the next is told in its stead; if it finds no place, it comes back to where it stood.
+//! Who is told leaves the list, so one that does not find itself there was told. If it gives up, or has found
+//! a place by itself meanwhile, the next is told in its stead; if it finds no place, it comes back to where
+//! it stood.
 //!
 //! # The count
 //!
-//! The receiver must not take the lock for each message. So those in the list are counted. A sender that found no place
-//! enters the list, and looks for a place again; the receiver takes a message and then looks at the count. Each writes first
-//! and then reads what the other wrote, with a sequentially consistent fence between: either the sender sees the place or
-//! the receiver sees the count, and finds it in the list.
+//! The receiver must not take the lock for each message. So those in the list are counted. A sender that
+//! found no place enters the list, and looks for a place again; the receiver takes a message and then looks
+//! at the count. Each writes first and then reads what the other wrote, with a sequentially consistent fence
+//! between: either the sender sees the place or the receiver sees the count, and finds it in the list.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -55,7 +57,8 @@ impl SpaceWaiters {
         Self { list: Mutex::new(List::default()), waiting: AtomicUsize::new(0) }
     }
 
-    /// Attempts something that needs room until there is an outcome: now, and each time that this is told of a place.
+    /// Attempts something that needs room until there is an outcome: now, and each time that this is told of
+    /// a place.
     pub(crate) async fn find<R>(&self, mut attempt: impl FnMut() -> Option<R>) -> R {
         let mut turn = Turn { space: self, ticket: None };
         poll_fn(|cx| turn.poll(cx.waker(), &mut attempt)).await

@@ -37,8 +37,8 @@ fn comes_back() -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) }
 }
 
-/// Seen to fail: with the waker cloned, or the one before dropped, while the list is borrowed; and with the one of a place
-/// that is given up dropped so.
+/// Seen to fail: with the waker cloned, or the one before dropped, while the list is borrowed; and with the
+/// one of a place that is given up dropped so.
 #[test]
 fn wakers_may_use_the_list_of_those_that_wait_for_the_stop() {
     TASKS.with(|tasks| {
@@ -69,8 +69,8 @@ impl Wake for Forgets {
     }
 }
 
-/// Seen to fail: with all wakers taken out of the list before the first is called, the second is called though its future has
-/// gone.
+/// Seen to fail: with all wakers taken out of the list before the first is called, the second is called
+/// though its future has gone.
 #[test]
 fn who_leaves_while_others_are_told_of_the_stop_is_not_told() {
     TASKS.with(|tasks| {
