@@ -117,9 +117,9 @@ impl Narrow {
 }
 
 /// What a thread sleeps on while it waits for a future.
-struct Bell(Notify);
+struct Flag(Notify);
 
-impl Wake for Bell {
+impl Wake for Flag {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.notify();
     }
@@ -127,12 +127,12 @@ impl Wake for Bell {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
-    let bell = std::sync::Arc::new(Bell(Notify::new()));
-    let waker = std::sync::Arc::clone(&bell).into();
+    let flag = std::sync::Arc::new(Flag(Notify::new()));
+    let waker = std::sync::Arc::clone(&flag).into();
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => bell.0.wait(),
+            Poll::Pending => flag.0.wait(),
         }
     }
 }
@@ -182,8 +182,8 @@ fn who_gives_up_takes_no_room_from_who_waits() {
         let gives_up = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                let bell = std::sync::Arc::new(Bell(Notify::new())).into();
-                pin!(queue.put()).poll(&mut Context::from_waker(&bell)).is_ready()
+                let flag = std::sync::Arc::new(Flag(Notify::new())).into();
+                pin!(queue.put()).poll(&mut Context::from_waker(&flag)).is_ready()
             })
         };
         queue.take();
