@@ -144,15 +144,15 @@ fn a_time_or_a_count_that_would_mean_another_is_refused() {
             assert_eq!(error.kind(), ErrorKind::Input, "{what}: {error}");
         };
         let (ms, secs) = (Duration::from_millis, Duration::from_secs);
-        let good = Keepalive { time: secs(32_767), interval: secs(1), count: 127 };
+        let good = Keepalive::new(secs(32_767), secs(1), 127);
         stream.set_keepalive(Some(good))?;
         for time in [Duration::ZERO, ms(1), ms(1500), secs(32_768), secs((1 << 32) + 5), Duration::MAX] {
             let told = format!("{time:?}");
-            is_refused(&told, stream.set_keepalive(Some(Keepalive { time, ..good })));
-            is_refused(&told, stream.set_keepalive(Some(Keepalive { interval: time, ..good })));
+            is_refused(&told, stream.set_keepalive(Some(Keepalive::new(time, secs(1), 127))));
+            is_refused(&told, stream.set_keepalive(Some(Keepalive::new(secs(1), time, 127))));
         }
         for count in [0, 128, 256, 1 << 31, u32::MAX] {
-            is_refused("a count", stream.set_keepalive(Some(Keepalive { count, ..good })));
+            is_refused("a count", stream.set_keepalive(Some(Keepalive::new(secs(1), secs(1), count))));
         }
         assert_eq!(stream.keepalive()?, Some(good), "as it was");
         for time in [ms(1), ms(1500), secs(1 << 31), secs((1 << 32) + 5), Duration::MAX] {

@@ -37,9 +37,8 @@ pub fn bounded<T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         receiver: AtomicWaker::new(),
         senders: AtomicUsize::new(1),
     });
-    let receiver =
-        Receiver { shared: Arc::clone(&shared), waker: Shield::default(), _this_core: PhantomData };
-    (Sender { shared }, receiver)
+    let sender = Sender { shared: Arc::clone(&shared) };
+    (sender, Receiver { shared, waker: Shield::default(), _this_core: PhantomData })
 }
 
 /// The sending side of [`bounded`]: cloned at the price of two counts, and used from any thread.
@@ -125,7 +124,8 @@ impl<T: Send + 'static> fmt::Debug for Sender<T> {
 /// in the queue is dropped.
 pub struct Receiver<T: Send + 'static> {
     shared: Arc<Shared<T>>,
-    /// Who waits.
+    /// Who waits, as the senders see it. The crate's cell clones and drops wakers while it is locked, and a
+    /// panic there would leave it locked.
     waker: Shield,
     _this_core: PhantomData<*const ()>,
 }
@@ -226,6 +226,7 @@ impl<T> fmt::Display for SendError<T> {
 impl<T> std::error::Error for SendError<T> {}
 
 /// Why a message was not sent at once. Holds the message.
+#[non_exhaustive]
 pub enum TrySendError<T> {
     /// There is no room now.
     Full(T),
@@ -255,6 +256,7 @@ impl<T> std::error::Error for TrySendError<T> {}
 
 /// Why there is no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TryRecvError {
     /// None now.
     Empty,
