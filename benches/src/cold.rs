@@ -14,8 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Drops `file` from the page cache and returns when none of its pages is there.
 ///
-/// The kernel keeps pages that somebody holds, such as those in a send queue whose last bytes were not acknowledged
-/// yet: then it is tried again, after a nudge to every CPU. Source: posix_fadvise(2), mincore(2).
+/// The kernel keeps pages that somebody holds, such as those in a send queue whose last bytes were not
+/// acknowledged yet: then it is tried again, after a nudge to every CPU. Source: posix_fadvise(2),
+/// mincore(2).
 ///
 /// # Errors
 /// Pages are still there after ten seconds; the file cannot be mapped.
@@ -39,9 +40,9 @@ pub fn drop_pages(file: &File) -> io::Result<()> {
 
 /// Has every CPU that we may use receive a packet.
 ///
-/// A packet that was read on another CPU than the one that made it is given back to that CPU, which frees it, and the file's
-/// pages in it, when it next receives something: an idle one never does. Source: kernel, net/core/skbuff.c,
-/// `skb_attempt_defer_free` (Linux 5.19).
+/// A packet that was read on another CPU than the one that made it is given back to that CPU, which frees it,
+/// and the file's pages in it, when it next receives something: an idle one never does. Source: kernel,
+/// net/core/skbuff.c, `skb_attempt_defer_free` (Linux 5.19).
 fn nudge() -> io::Result<()> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.connect(socket.local_addr()?)?;

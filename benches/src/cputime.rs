@@ -4,9 +4,10 @@ use std::{fs, io, mem::MaybeUninit, time::Duration};
 
 /// Nanoseconds of CPU that process `pid` and its living descendants have spent since each began.
 ///
-/// This reads the process CPU clock, not utime + stime: those come in ticks of 10 ms here. The clock sums the run time
-/// of all threads of the group, those that ended as well, and io-wq workers (`iou-wrk-*`) are threads of the
-/// group of the thread that submitted (tested by `tests/smoke.rs`). Source: clock_getcpuclockid(3), proc(5).
+/// This reads the process CPU clock, not utime + stime: those come in ticks of 10 ms here. The clock sums the
+/// run time of all threads of the group, those that ended as well, and io-wq workers (`iou-wrk-*`) are
+/// threads of the group of the thread that submitted (tested by `tests/smoke.rs`). Source:
+/// clock_getcpuclockid(3), proc(5).
 ///
 /// # Errors
 /// The process is gone, or its clock cannot be read.
@@ -43,7 +44,8 @@ pub fn process_ns(pid: u32) -> io::Result<u64> {
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// CPU that process `pid` has spent in user mode and in the kernel, in ticks of 10 ms. Source: proc(5), `stat`.
+/// CPU that process `pid` has spent in user mode and in the kernel, in ticks of 10 ms. Source: proc(5),
+/// `stat`.
 ///
 /// # Errors
 /// The process is gone.

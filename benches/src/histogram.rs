@@ -1,7 +1,7 @@
 //! Latencies by size class, so that millions of them cost a few KiB and merge exactly.
 //!
-//! Buckets are log-linear as in HdrHistogram: below 128 ns each value has its own, above that 64 buckets share each
-//! power of two, so a value is known to 1.6%.
+//! Buckets are log-linear as in HdrHistogram: below 128 ns each value has its own, above that 64 buckets
+//! share each power of two, so a value is known to 1.6%.
 
 /// Buckets of one power of two, as a power of two.
 const BITS: u32 = 6;
@@ -58,7 +58,8 @@ impl Histogram {
         self.most
     }
 
-    /// The value that the share `q` (0 to 1) of all values does not exceed, within 1.6% upwards. `None` without values.
+    /// The value that the share `q` (0 to 1) of all values does not exceed, within 1.6% upwards. `None`
+    /// without values.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let rank = ((q.clamp(0.0, 1.0) * self.total as f64).ceil() as u64).max(1);
         let mut seen = 0;

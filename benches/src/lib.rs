@@ -1,7 +1,9 @@
-//! Yardsticks for Annulus: the same work done on a bare io_uring, a load driver that checks every byte before it
-//! measures, and a harness that runs contestants beside each other and compares the CPU time each of them spent.
+//! Yardsticks for Annulus: the same work done on a bare io_uring, a load driver that checks every byte before
+//! it measures, and a harness that runs contestants beside each other and compares the CPU time each of them
+//! spent.
 //!
-//! - [`bare`]: what the baseline servers share (ring, buffer ring, sockets); the servers are `src/bin/bare_*`.
+//! - [`bare`]: what the baseline servers share (ring, buffer ring, sockets); the servers are
+//!   `src/bin/bare_*`.
 //! - [`drive`]: the load driver; `src/bin/drive.rs` is its command line.
 //! - [`cold`], [`memory`], [`cputime`]: the page cache, memory and CPU time of others.
 //! - [`micro`]: operations of a runtime that are too small for a load driver.

@@ -5,8 +5,8 @@ use std::{fs, io};
 /// Bytes in use at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Memory {
-    /// The process's own: anonymous, shared anonymous (rings and regions are) and huge pages. Programs and libraries
-    /// on disk are not counted.
+    /// The process's own: anonymous, shared anonymous (rings and regions are) and huge pages. Programs and
+    /// libraries on disk are not counted.
     pub user: u64,
     /// The kernel's, of the whole machine: objects in slabs, buffers of TCP, stacks, page tables.
     pub kernel: u64,

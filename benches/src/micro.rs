@@ -1,7 +1,8 @@
-//! Operations of a runtime that are too small for a load driver: measured inside its own process, by its own clock.
+//! Operations of a runtime that are too small for a load driver: measured inside its own process, by its own
+//! clock.
 //!
-//! Every runtime brings its own `spawn`, `yield` and `sleep`; what is done with them, and what is counted, stands here,
-//! once for all.
+//! Every runtime brings its own `spawn`, `yield` and `sleep`; what is done with them, and what is counted,
+//! stands here, once for all.
 
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use std::fmt;
@@ -139,7 +140,8 @@ pub async fn one_after_the_other<F: Future>(count: u64, act: impl Fn() -> F) -> 
     clocks.stop(count)
 }
 
-/// `count` times: makes a timer by `sleep`, polls it once, drops it. Begins with a tenth more that is not counted.
+/// `count` times: makes a timer by `sleep`, polls it once, drops it. Begins with a tenth more that is not
+/// counted.
 ///
 /// # Errors
 /// The clock cannot be read, or a timer of ten seconds was ready at once.
@@ -167,8 +169,8 @@ pub async fn lateness<F: Future>(duration: Duration, sleep: impl FnOnce(Duration
     due.elapsed()
 }
 
-/// `waves` times: a thousand tasks, each spawned by `spawn` and awaited, which sleep for as long as they are told and
-/// return their [`lateness`].
+/// `waves` times: a thousand tasks, each spawned by `spawn` and awaited, which sleep for as long as they are
+/// told and return their [`lateness`].
 ///
 /// # Errors
 /// The clock cannot be read.
@@ -203,8 +205,8 @@ pub fn line() -> (End, End) {
     ((there, returns), (back, arrives))
 }
 
-/// Sends numbers along the line and waits for each to come back; ends the line when done. Begins with a tenth more that is not
-/// counted.
+/// Sends numbers along the line and waits for each to come back; ends the line when done. Begins with a tenth
+/// more that is not counted.
 ///
 /// # Errors
 /// The other end has gone, or the clock cannot be read.

@@ -1,7 +1,8 @@
-//! The bytes every contestant must deliver: a function of the offset, so that nobody keeps a copy to compare with.
+//! The bytes every contestant must deliver: a function of the offset, so that nobody keeps a copy to compare
+//! with.
 //!
-//! Each aligned 8-byte word is a mix of its index. Nothing repeats at a chunk size, so a block that is lost, doubled
-//! or swapped with another shows.
+//! Each aligned 8-byte word is a mix of its index. Nothing repeats at a chunk size, so a block that is lost,
+//! doubled or swapped with another shows.
 
 /// One step of splitmix64: neighbouring inputs give unrelated words. Source: Steele, Lea, Flood,
 /// "Fast splittable pseudorandom number generators", OOPSLA 2014.

@@ -25,9 +25,9 @@ pub struct Ratio {
 
 /// How `ours` stands against `reference` when both ran in the same rounds: above 1 we are larger.
 ///
-/// The interval is that of the Wilcoxon signed-rank test on the logarithms of the round-by-round ratios, exact for
-/// the number of rounds: a shared machine throws outliers, and a t interval would let one of them widen all.
-/// Source: Hollander, Wolfe, "Nonparametric Statistical Methods", section 3.3.
+/// The interval is that of the Wilcoxon signed-rank test on the logarithms of the round-by-round ratios,
+/// exact for the number of rounds: a shared machine throws outliers, and a t interval would let one of them
+/// widen all. Source: Hollander, Wolfe, "Nonparametric Statistical Methods", section 3.3.
 ///
 /// Returns `None` when there is no round, the counts differ, or a value is not above zero.
 pub fn paired_ratio(ours: &[f64], reference: &[f64]) -> Option<Ratio> {
@@ -83,7 +83,8 @@ mod tests {
         assert_eq!(quantile(&[1.0, 2.0], 1.0), Some(2.0));
     }
 
-    /// The two-sided 5% critical values that the textbooks print: reject when the signed-rank sum is at or below them.
+    /// The two-sided 5% critical values that the textbooks print: reject when the signed-rank sum is at or
+    /// below them.
     #[test]
     fn critical_values_are_the_tabled_ones() {
         for (n, critical) in
@@ -93,8 +94,8 @@ mod tests {
         }
     }
 
-    /// The example of Hollander and Wolfe (section 3.1, Hamilton's scale before and after): there the estimate is 0.46 and
-    /// the interval of 96.1% 0.010 to 0.786.
+    /// The example of Hollander and Wolfe (section 3.1, Hamilton's scale before and after): there the
+    /// estimate is 0.46 and the interval of 96.1% 0.010 to 0.786.
     #[allow(clippy::approx_constant, reason = "somebody's score, not pi")]
     #[test]
     fn the_textbooks_example_comes_out_as_in_the_textbook() {
@@ -107,7 +108,8 @@ mod tests {
         }
     }
 
-    /// Whatever a round does to both of its members is gone from the ratio; pairs mixed up would show all of it.
+    /// Whatever a round does to both of its members is gone from the ratio; pairs mixed up would show all of
+    /// it.
     #[test]
     fn what_befalls_a_whole_round_does_not_count() {
         let noise = |i: u64| 1.0 + (crate::pattern::mix(i) % 1000) as f64 / 100.0;

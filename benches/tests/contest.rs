@@ -139,8 +139,9 @@ fn a_check_ends_with_one_if_and_only_if_a_bar_is_missed() {
 /// Every kind of work of the table, in turns of a millisecond, done by the bare ring.
 #[test]
 fn every_kind_of_work_is_checked_measured_and_told() {
-    // A driver on another CPU than the server shows what the server's CPU still holds: where that one is idle, the cold file
-    // was seen not to leave memory for ten seconds without the nudge of `cold::drop_pages`.
+    // A driver on another CPU than the server shows what the server's CPU still holds: where that one is
+    // idle, the cold file was seen not to leave memory for ten seconds without the nudge of
+    // `cold::drop_pages`.
     pin_current_thread(cpus().1).unwrap();
     for (name, who) in [
         ("hello-1k", "bare"),
@@ -165,7 +166,8 @@ fn every_kind_of_work_is_checked_measured_and_told() {
     }
 }
 
-/// At a rate that takes a hundred times the time that the work does, nobody has to wait, yet it takes its time.
+/// At a rate that takes a hundred times the time that the work does, nobody has to wait, yet it takes its
+/// time.
 #[test]
 fn at_a_fixed_rate_the_schedule_sets_the_pace() {
     for (name, who) in [("rate-10k", "bare"), ("relay-rate-5k", "bare mshot")] {
@@ -183,7 +185,8 @@ fn at_a_fixed_rate_the_schedule_sets_the_pace() {
     }
 }
 
-/// A server that answers ten times more slowly than requests are due: what waits in the client counts as well.
+/// A server that answers ten times more slowly than requests are due: what waits in the client counts as
+/// well.
 #[test]
 fn what_waits_for_its_connection_is_late_from_its_moment_on() {
     const REQUESTS: u64 = 40;

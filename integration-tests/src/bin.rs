@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 /// The path of the binary `annulus`.
 ///
-/// The environment variable `ANNULUS_BIN` names it; without it, it is the one that cargo built into the same profile's
-/// directory as this test (`target/debug/annulus` for a test in `target/debug/deps`). Cargo does not build it for these tests
-/// by itself (that a test may depend on another package's binary is an unstable feature), hence the message.
+/// The environment variable `ANNULUS_BIN` names it; without it, it is the one that cargo built into the same
+/// profile's directory as this test (`target/debug/annulus` for a test in `target/debug/deps`). Cargo does
+/// not build it for these tests by itself (that a test may depend on another package's binary is an unstable
+/// feature), hence the message.
 #[track_caller]
 pub fn annulus() -> PathBuf {
     let path = match std::env::var_os("ANNULUS_BIN") {
@@ -29,8 +30,8 @@ pub fn annulus() -> PathBuf {
 
 /// The path of an example of the library.
 ///
-/// The environment variable `ANNULUS_EXAMPLES` names the directory; without it, it is the one that cargo built into the same
-/// profile's directory as this test. `cargo test --workspace` builds them.
+/// The environment variable `ANNULUS_EXAMPLES` names the directory; without it, it is the one that cargo
+/// built into the same profile's directory as this test. `cargo test --workspace` builds them.
 #[track_caller]
 pub fn example(name: &str) -> PathBuf {
     let dir = match std::env::var_os("ANNULUS_EXAMPLES") {

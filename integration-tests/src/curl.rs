@@ -15,7 +15,8 @@ pub struct Said {
     pub err: String,
 }
 
-/// A curl that reads no configuration, uses no proxy, prints errors and no progress, and does not wait for ever.
+/// A curl that reads no configuration, uses no proxy, prints errors and no progress, and does not wait for
+/// ever.
 fn command() -> Command {
     let mut command = Command::new("curl");
     // -q has to come first.

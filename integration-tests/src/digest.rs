@@ -1,8 +1,8 @@
 //! A checksum that keeps up with loopback: one multiplication for every eight bytes.
 //!
-//! It is for telling equal streams from unequal ones, where nobody means harm: lost, doubled, reordered or foreign bytes. The
-//! step is the one that Firefox and rustc hash with (rotate, xor, multiply by an odd constant), which is a bijection of the
-//! state for each word, so a single wrong word always shows.
+//! It is for telling equal streams from unequal ones, where nobody means harm: lost, doubled, reordered or
+//! foreign bytes. The step is the one that Firefox and rustc hash with (rotate, xor, multiply by an odd
+//! constant), which is a bijection of the state for each word, so a single wrong word always shows.
 
 /// What remains of a stream: its length and its checksum. Two streams with equal sums are taken to be equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

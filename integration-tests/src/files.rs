@@ -66,7 +66,8 @@ impl Tree {
         Sample { path: format!("/{name}"), sum: pattern::Pattern::sum(seed, len) }
     }
 
-    /// A file of `len` bytes that is all holes but for a mark at its beginning, at its end, and on both sides of every GiB.
+    /// A file of `len` bytes that is all holes but for a mark at its beginning, at its end, and on both sides
+    /// of every GiB.
     #[track_caller]
     pub fn sparse(&self, name: &str, len: u64) -> Sample {
         const GIB: u64 = 1 << 30;

@@ -1,4 +1,5 @@
-//! A small raw HTTP/1.1 client, for what curl cannot do: pipelining, half requests, resets, looking at single segments.
+//! A small raw HTTP/1.1 client, for what curl cannot do: pipelining, half requests, resets, looking at single
+//! segments.
 //!
 //! It believes nothing: a response without Content-Length, or with bytes after its end, is an error here.
 
@@ -35,7 +36,8 @@ pub struct Client {
 }
 
 impl Head {
-    /// The value of the field `name`, in any case of letters. More than one such field is an error of the server.
+    /// The value of the field `name`, in any case of letters. More than one such field is an error of the
+    /// server.
     #[track_caller]
     pub fn field(&self, name: &str) -> Option<&str> {
         let mut found = self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));

@@ -1,13 +1,14 @@
 //! Black-box tests of Annulus: helpers that the tests share.
 //!
-//! The tests drive the built program `annulus` from outside, as its users do: real files, real sockets, real clients.
-//! They need `curl`, `taskset` (util-linux) and `numactl`, and a binary that was built before them:
+//! The tests drive the built program `annulus` from outside, as its users do: real files, real sockets, real
+//! clients. They need `curl`, `taskset` (util-linux) and `numactl`, and a binary that was built before them:
 //!
 //! ```text
 //! cargo build -p annulus-server && cargo test -p annulus-integration-tests
 //! ```
 //!
-//! Root is exempt from the limits on pipes, locked memory and file modes, so they are also run as an ordinary user:
+//! Root is exempt from the limits on pipes, locked memory and file modes, so they are also run as an ordinary
+//! user:
 //!
 //! ```text
 //! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="setpriv --reuid nobody --regid nogroup --clear-groups" \
@@ -15,13 +16,14 @@
 //! ```
 //!
 //! # How the helpers fail
-//! A helper that cannot do its job ends the test by a panic that says what failed, on what: a test has nobody to hand an
-//! error to but the person who reads its output. Whatever may go wrong on the other side of a socket, and is part of what a
-//! test looks at, comes back as an `io::Result`.
+//! A helper that cannot do its job ends the test by a panic that says what failed, on what: a test has nobody
+//! to hand an error to but the person who reads its output. Whatever may go wrong on the other side of a
+//! socket, and is part of what a test looks at, comes back as an `io::Result`.
 //!
 //! # How the helpers wait
-//! For events: a line, an end of file, a process that ends. Each wait has a watchdog ([`watch::LIMIT`]) so that a server that
-//! hangs is a failed test and not a test run that never ends; no test passes or fails by how long something took otherwise.
+//! For events: a line, an end of file, a process that ends. Each wait has a watchdog ([`watch::LIMIT`]) so
+//! that a server that hangs is a failed test and not a test run that never ends; no test passes or fails by
+//! how long something took otherwise.
 
 pub mod bin;
 pub mod cpus;

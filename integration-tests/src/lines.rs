@@ -28,7 +28,8 @@ impl Lines {
         Lines::until(stream, |_| false)
     }
 
-    /// Reads `stream` until a line for which `is_last` holds, and from there on no more before [`Lines::all`]: as if nobody read it.
+    /// Reads `stream` until a line for which `is_last` holds, and from there on no more before
+    /// [`Lines::all`]: as if nobody read it.
     #[track_caller]
     pub fn until(
         stream: impl Read + Send + 'static,
@@ -71,7 +72,8 @@ impl Lines {
         Lines { shared, reader: Some(reader), gate: Some(gate) }
     }
 
-    /// The first line for which `wanted` gives a value, now or when it comes. `None` when the stream ends without one.
+    /// The first line for which `wanted` gives a value, now or when it comes. `None` when the stream ends
+    /// without one.
     #[track_caller]
     pub fn wait_for<T>(&self, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let (collected, changed) = &*self.shared;

@@ -37,7 +37,8 @@ pub fn data_segments_in(stream: &TcpStream) -> u32 {
     // SAFETY: tcp_info is plain data, for which all zeros is a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes into `info`, which is that large; both live across the call.
+    // SAFETY: the kernel writes at most `len` bytes into `info`, which is that large; both live across the
+    // call.
     let result = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),
@@ -57,7 +58,8 @@ pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
 }
 
-/// An address of 127.0.0.0/8 that no other test process uses, so that a port on it which was free a moment ago still is.
+/// An address of 127.0.0.0/8 that no other test process uses, so that a port on it which was free a moment
+/// ago still is.
 pub fn own_loopback() -> IpAddr {
     let pid = std::process::id();
     IpAddr::V4(Ipv4Addr::new(127, 77 + (pid >> 16 & 0x3f) as u8, (pid >> 8) as u8, pid as u8 | 1))

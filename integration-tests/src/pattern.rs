@@ -2,8 +2,9 @@
 
 use crate::digest::{Digest, Sum};
 
-/// An endless stream of bytes that depends on its seed only. Every word differs from its neighbours and from the same word of
-/// another seed, so that bytes that come twice, not at all, or from another connection change the sum.
+/// An endless stream of bytes that depends on its seed only. Every word differs from its neighbours and from
+/// the same word of another seed, so that bytes that come twice, not at all, or from another connection
+/// change the sum.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     seed: u64,
@@ -18,7 +19,8 @@ impl Pattern {
 
     /// Fills `block` with the next bytes.
     ///
-    /// A length that is no multiple of 8 drops the rest of the last word; the stream is then the same only for the same lengths.
+    /// A length that is no multiple of 8 drops the rest of the last word; the stream is then the same only
+    /// for the same lengths.
     pub fn fill(&mut self, block: &mut [u8]) {
         for piece in block.chunks_mut(8) {
             // The output function of SplitMix64 over a counter.

@@ -1,7 +1,8 @@
 //! What a child process is given between fork and exec: limits, signal settings, refused system calls.
 //!
-//! All of the unsafe code about processes is here. What runs in the child before exec makes system calls and nothing else: no
-//! allocation, no locks (another thread of the test may hold them at the moment of the fork).
+//! All of the unsafe code about processes is here. What runs in the child before exec makes system calls and
+//! nothing else: no allocation, no locks (another thread of the test may hold them at the moment of the
+//! fork).
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -25,7 +26,8 @@ pub struct Refusal {
     pub errno: i32,
 }
 
-/// The settings of one child. The default changes nothing but this: the child dies with the test that started it.
+/// The settings of one child. The default changes nothing but this: the child dies with the test that started
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct Prepare {
     /// SIGPIPE; `None` leaves what `std::process::Command` sets (it kills).
@@ -53,7 +55,8 @@ impl Prepare {
             .into_iter()
             .chain(self.no_processes.then(threads_only))
             .collect();
-        // SAFETY: the closure only makes system calls on memory that was allocated before the fork (`settings`, `filters`).
+        // SAFETY: the closure only makes system calls on memory that was allocated before the fork
+        // (`settings`, `filters`).
         unsafe { command.pre_exec(move || settings.make(&filters)) };
     }
 
@@ -105,7 +108,8 @@ fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// A classic BPF program after seccomp(2): load the call's number, compare it with each refused one, answer with the errno.
+/// A classic BPF program after seccomp(2): load the call's number, compare it with each refused one, answer
+/// with the errno.
 fn filter(refusal: &Refusal) -> Vec<libc::sock_filter> {
     let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     for &number in &refusal.syscalls {
@@ -116,10 +120,12 @@ fn filter(refusal: &Refusal) -> Vec<libc::sock_filter> {
     program
 }
 
-/// clone(2) makes threads and no process. clone3(2) is not there, because a filter cannot see what it is to make; the C library falls
-/// back to the former. fork(2) and vfork(2) are left, which the C library does not call.
+/// clone(2) makes threads and no process. clone3(2) is not there, because a filter cannot see what it is to
+/// make; the C library falls back to the former. fork(2) and vfork(2) are left, which the C library does not
+/// call.
 fn threads_only() -> Vec<libc::sock_filter> {
-    // The low half of the first argument, the flags, in struct seccomp_data of a machine whose low bytes come first.
+    // The low half of the first argument, the flags, in struct seccomp_data of a machine whose low bytes come
+    // first.
     const FLAGS: u32 = 16;
     let answer = |errno: i32| step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0);
     let is =
@@ -138,8 +144,10 @@ fn threads_only() -> Vec<libc::sock_filter> {
 
 fn install(filter: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: plain system call with integer arguments; an ordinary user may install a filter only with this set.
+    // SAFETY: plain system call with integer arguments; an ordinary user may install a filter only with this
+    // set.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
-    // SAFETY: `program` points at `filter`, which outlives the call; the kernel copies it and does not write to it.
+    // SAFETY: `program` points at `filter`, which outlives the call; the kernel copies it and does not write
+    // to it.
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) })
 }

@@ -1,4 +1,5 @@
-//! What /proc says about a server from outside: its threads, their CPUs, its open files, its listening sockets.
+//! What /proc says about a server from outside: its threads, their CPUs, its open files, its listening
+//! sockets.
 
 use crate::cpus;
 use std::fs;
@@ -16,7 +17,8 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Whether this is one of io_uring's own workers (`iou-wrk-TID`), which the kernel makes inside our process.
+    /// Whether this is one of io_uring's own workers (`iou-wrk-TID`), which the kernel makes inside our
+    /// process.
     pub fn is_io_worker(&self) -> bool {
         self.name.starts_with("iou-wrk-")
     }
@@ -91,7 +93,8 @@ pub fn pipe_ends(pid: u32) -> usize {
     count_links(pid, "pipe:")
 }
 
-/// How many bytes a process has read by system calls, of files and all else that read(2) and its kin read (`rchar`, proc(5)).
+/// How many bytes a process has read by system calls, of files and all else that read(2) and its kin read
+/// (`rchar`, proc(5)).
 #[track_caller]
 pub fn read_by_calls(pid: u32) -> u64 {
     let io = fs::read_to_string(format!("/proc/{pid}/io")).expect("what a process of ours has read");

@@ -60,7 +60,8 @@ impl Launch {
         Launch::default()
     }
 
-    /// `annulus serve ROOT --listen 127.0.0.1:0 --processes one`: what a test sees of the process, it sees of the server.
+    /// `annulus serve ROOT --listen 127.0.0.1:0 --processes one`: what a test sees of the process, it sees of
+    /// the server.
     pub fn serve(root: &Path) -> Launch {
         Launch::new().arg("serve").arg(root).listen("127.0.0.1:0").processes("one")
     }
@@ -353,7 +354,8 @@ impl Ended {
         }
     }
 
-    /// Ends the test unless the program failed with `code` and exactly one line on standard error, which it returns.
+    /// Ends the test unless the program failed with `code` and exactly one line on standard error, which it
+    /// returns.
     #[track_caller]
     pub fn one_line(&self, code: i32) -> &str {
         assert_eq!(self.code(), code, "exit code: {self:#?}");

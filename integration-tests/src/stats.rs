@@ -1,4 +1,5 @@
-//! Reads the counters that `--stats` prints when the program ends: lines of `name=number`, one line for each core.
+//! Reads the counters that `--stats` prints when the program ends: lines of `name=number`, one line for each
+//! core.
 
 use crate::server::Ended;
 use std::collections::BTreeMap;

@@ -17,7 +17,8 @@ pub struct Upstream {
 impl Upstream {
     /// Listens on a port of 127.0.0.1 and gives each connection to `handler`, on a thread of its own.
     ///
-    /// What `handler` finds out it must send to the test itself (a channel): the test, and not this thread, decides.
+    /// What `handler` finds out it must send to the test itself (a channel): the test, and not this thread,
+    /// decides.
     #[track_caller]
     pub fn start(handler: impl Fn(TcpStream) + Send + Sync + 'static) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binding a port of 127.0.0.1");

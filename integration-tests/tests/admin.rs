@@ -251,8 +251,8 @@ fn the_dashboard_asks_for_nothing_that_is_not_there() {
     server.stop();
 }
 
-/// Prometheus' own tools read it, where they are there: `promtool` (Debian's package prometheus) and the parsers of Python's
-/// `prometheus_client`.
+/// Prometheus' own tools read it, where they are there: `promtool` (Debian's package prometheus) and the
+/// parsers of Python's `prometheus_client`.
 #[test]
 fn prometheus_and_its_python_client_read_the_metrics() {
     let tree = Tree::new();
@@ -278,7 +278,8 @@ fn prometheus_and_its_python_client_read_the_metrics() {
     server.stop();
 }
 
-/// Gives `text` to a program that is to read it. False: the program is not there, or is a Python that lacks the module.
+/// Gives `text` to a program that is to read it. False: the program is not there, or is a Python that lacks
+/// the module.
 #[track_caller]
 fn feed(words: &[&str], text: &str) -> bool {
     let mut command = Command::new(words[0]);

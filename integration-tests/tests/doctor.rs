@@ -1,4 +1,5 @@
-//! `annulus doctor`: every check is told, in lines and as JSON; the exit code says whether there is something to do.
+//! `annulus doctor`: every check is told, in lines and as JSON; the exit code says whether there is something
+//! to do.
 
 use annulus_integration_tests::server::{Ended, Launch};
 
@@ -6,7 +7,8 @@ fn doctor(args: &[&str]) -> Ended {
     args.iter().fold(Launch::new().arg("doctor"), |launch, arg| launch.arg(arg)).run()
 }
 
-/// 0 when nothing is to be done, 1 when there is advice: which of them depends on the machine that the tests run on.
+/// 0 when nothing is to be done, 1 when there is advice: which of them depends on the machine that the tests
+/// run on.
 #[track_caller]
 fn advice(ended: &Ended) -> bool {
     let advice = ended.out.iter().any(|line| line.starts_with("advice ") || line.contains("\"advice\""));

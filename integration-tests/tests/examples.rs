@@ -51,7 +51,8 @@ fn load_with(args: &[&str], url: &str) {
     assert!(requests >= 64, "{said}");
 }
 
-/// A `main` that returns the runtime's error ends with its line, as the program annulus does, and not with its fields.
+/// A `main` that returns the runtime's error ends with its line, as the program annulus does, and not with
+/// its fields.
 ///
 /// Seen to fail: with `Debug` of [`annulus::Error`] derived.
 #[test]
@@ -211,7 +212,8 @@ fn hyper_survives_clients_that_go_away() {
     assert_eq!(server.stop().code(), 0);
 }
 
-/// Seen to fail: without `graceful_shutdown` the idle connection stays open; without the wait for connections the answer is cut.
+/// Seen to fail: without `graceful_shutdown` the idle connection stays open; without the wait for connections
+/// the answer is cut.
 #[test]
 fn hyper_answers_what_is_under_way_and_ends() {
     let server = start("hyper");

@@ -1,4 +1,5 @@
-//! Few file descriptors: the server waits for free ones and forgets nobody. Little memory: it serves on without.
+//! Few file descriptors: the server waits for free ones and forgets nobody. Little memory: it serves on
+//! without.
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::{self, Client};
@@ -17,8 +18,8 @@ fn clients_that_no_descriptor_is_left_for_are_served_once_there_is() {
     let sample = tree.file("file.txt", 3000);
     let mut server = Launch::serve(tree.root()).open_files(FILES).arg("--stats").start();
     let mut clients: Vec<Client> = (0..200).map(|_| Client::connect(server.addr())).collect();
-    // Nobody has asked for anything: all that the server has of them is their connections, and it cannot have 200. A quarter
-    // of the descriptors it leaves to files.
+    // Nobody has asked for anything: all that the server has of them is their connections, and it cannot
+    // have 200. A quarter of the descriptors it leaves to files.
     watch::until("the server has as many connections as it can have", || {
         (procfs::open_files(server.pid()) as u64 >= FILES * 3 / 4 - 4).then_some(())
     });
@@ -111,7 +112,8 @@ fn two_hundred_clients_who_all_ask_are_all_served_with_64_descriptors() {
     server.stop();
 }
 
-/// The pool has one block, and may not have more. Who does not read keeps it; the others' files go without one.
+/// The pool has one block, and may not have more. Who does not read keeps it; the others' files go without
+/// one.
 #[test]
 fn clients_that_take_nothing_cost_no_memory_and_hold_nobody_up() {
     let tree = Tree::new();
@@ -137,8 +139,9 @@ fn clients_that_take_nothing_cost_no_memory_and_hold_nobody_up() {
     assert_eq!(stats.total("pool_grown_bytes"), 0, "{stats:?}");
 }
 
-/// An empty file's head is all there is of its answer: where no block is left, too, it does not wait for something to leave with
-/// (MSG_MORE: 200 ms), so it is there long before somebody who asked later has had twenty answers, one after the other.
+/// An empty file's head is all there is of its answer: where no block is left, too, it does not wait for
+/// something to leave with (MSG_MORE: 200 ms), so it is there long before somebody who asked later has had
+/// twenty answers, one after the other.
 ///
 /// Seen to fail: with `more` for every head in `large`.
 #[test]
@@ -169,7 +172,8 @@ fn an_empty_file_is_answered_at_once_while_no_block_is_free() {
     assert!(stats.total("blocks_refused") > 0, "there were blocks all the time: {stats:?}");
 }
 
-/// A relay needs several descriptors, so some of these clients may be turned away; the proxy must be itself again afterwards.
+/// A relay needs several descriptors, so some of these clients may be turned away; the proxy must be itself
+/// again afterwards.
 #[test]
 fn a_proxy_that_ran_out_of_descriptors_recovers() {
     let upstream = Upstream::echo();
@@ -185,7 +189,8 @@ fn a_proxy_that_ran_out_of_descriptors_recovers() {
             (procfs::open_files(server.pid()) as u64 >= FILES * 3 / 4 - 4).then_some(())
         });
         drop(clients);
-        // The old relays are still being taken down at first, and a new one may find no descriptors for its pipes.
+        // The old relays are still being taken down at first, and a new one may find no descriptors for its
+        // pipes.
         watch::until("a new client is relayed", || {
             let mut client = net::connect(server.addr()).expect("connecting");
             let mut echoes = || client.write_all(b"hello").is_ok() && client.read_exact(&mut [0; 5]).is_ok();

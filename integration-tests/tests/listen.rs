@@ -161,7 +161,8 @@ fn a_port_that_annulus_holds_is_refused() {
     first.stop();
 }
 
-/// Starts `count` servers at once on one port, each under `wrapper`, and checks that one of them has it alone.
+/// Starts `count` servers at once on one port, each under `wrapper`, and checks that one of them has it
+/// alone.
 #[track_caller]
 fn one_of(count: usize, wrapper: &[&str]) {
     let (tree, sample) = tree();
@@ -209,8 +210,9 @@ fn of_several_that_start_on_one_port_one_serves() {
     }
 }
 
-/// With SO_REUSEADDR two sockets may be bound to one port as long as neither listens, so what is done between bind and listen
-/// decides whether both may. strace holds each process there long enough for the other to arrive.
+/// With SO_REUSEADDR two sockets may be bound to one port as long as neither listens, so what is done between
+/// bind and listen decides whether both may. strace holds each process there long enough for the other to
+/// arrive.
 #[test]
 fn of_two_that_are_bound_before_either_listens_one_serves() {
     if let Err(e) = std::process::Command::new("strace").arg("-V").output() {

@@ -39,7 +39,8 @@ fn bytes(lines: &[String]) -> usize {
     lines.iter().map(|line| line.len() + 1).sum()
 }
 
-/// Seen to fail, by waiting for ever: with lines that are written by who has them, and with an end that joins the thread of the log.
+/// Seen to fail, by waiting for ever: with lines that are written by who has them, and with an end that joins
+/// the thread of the log.
 #[test]
 fn a_stderr_that_nobody_reads_holds_nobody_up() {
     let tree = Tree::new();
@@ -65,7 +66,8 @@ fn a_stderr_that_nobody_reads_holds_nobody_up() {
     drop(small);
 }
 
-/// Seen to fail, by waiting for ever: with lines that are written by who has them; and with each of them told, on their number.
+/// Seen to fail, by waiting for ever: with lines that are written by who has them; and with each of them
+/// told, on their number.
 #[test]
 fn a_file_that_cannot_be_read_is_told_once_and_counted() {
     for unread in [None, Some(Unread::Pipe)] {

@@ -1,4 +1,5 @@
-//! Each core is one thread pinned to one CPU, and its memory lies on that CPU's node: what /proc says about a running server.
+//! Each core is one thread pinned to one CPU, and its memory lies on that CPU's node: what /proc says about a
+//! running server.
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::Client;

@@ -1,5 +1,5 @@
-//! What the program does where the platform refuses something, as containers do by seccomp: it says so in one line and exits with 3,
-//! or goes on with less and says so.
+//! What the program does where the platform refuses something, as containers do by seccomp: it says so in one
+//! line and exits with 3, or goes on with less and says so.
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::server::Launch;
@@ -12,7 +12,8 @@ fn no_io_uring_is_exit_code_3_and_one_line() {
     let tree = Tree::new();
     let upstream = Upstream::echo();
     let all = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-    // EPERM is what Docker's profile and the sysctl kernel.io_uring_disabled give, ENOSYS what older kernels and gVisor do.
+    // EPERM is what Docker's profile and the sysctl kernel.io_uring_disabled give, ENOSYS what older kernels
+    // and gVisor do.
     for (calls, errno) in [
         (&all[..1], libc::EPERM),
         (&all[..], libc::EPERM),
@@ -131,7 +132,8 @@ fn the_reference_seccomp_profile_lets_through_what_is_needed() {
     }
 }
 
-/// The number of a system call that the reference profile names. Some are of other machines or of kernels of old.
+/// The number of a system call that the reference profile names. Some are of other machines or of kernels of
+/// old.
 fn number_of(name: &str) -> Option<libc::c_long> {
     macro_rules! numbers {
         ($($name:ident)*) => { [$((&stringify!($name)[4..], libc::$name)),*] };
@@ -154,8 +156,8 @@ fn number_of(name: &str) -> Option<libc::c_long> {
     number
 }
 
-/// The profile at work: all that it refuses is refused, and everything is placed, bound and proven, and files are served.
-/// Seen to fail: with mbind among what it refuses.
+/// The profile at work: all that it refuses is refused, and everything is placed, bound and proven, and files
+/// are served. Seen to fail: with mbind among what it refuses.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn under_the_reference_seccomp_profile_everything_is_in_force() {
@@ -172,8 +174,9 @@ fn under_the_reference_seccomp_profile_everything_is_in_force() {
     all_in_force_without(&refused);
 }
 
-/// What systemd 252 leaves out of `SystemCallFilter=@system-service` (systemd-analyze syscall-filter) of all that a trace of
-/// the program shows: cachestat(2), which is newer. With the locked memory that units have and no privileges.
+/// What systemd 252 leaves out of `SystemCallFilter=@system-service` (systemd-analyze syscall-filter) of all
+/// that a trace of the program shows: cachestat(2), which is newer. With the locked memory that units have
+/// and no privileges.
 #[test]
 fn under_a_systemd_units_filter_everything_is_in_force() {
     all_in_force_without(&[CACHESTAT]);
@@ -202,7 +205,8 @@ fn all_in_force_without(refused: &[libc::c_long]) {
     server.stop();
 }
 
-/// Docker's default profile as it is: no rings, and no memory policies without CAP_SYS_NICE. Doctor names both.
+/// Docker's default profile as it is: no rings, and no memory policies without CAP_SYS_NICE. Doctor names
+/// both.
 #[test]
 fn under_dockers_default_profile_nothing_runs_and_doctor_says_what_it_takes() {
     let refused = [
@@ -225,7 +229,8 @@ fn under_dockers_default_profile_nothing_runs_and_doctor_says_what_it_takes() {
     assert!(ended.out.iter().any(|line| line.contains("refused: mbind")), "{ended:#?}");
 }
 
-/// Seen to fail: when the cores that had started waited for those that could not, the program hung until it was killed.
+/// Seen to fail: when the cores that had started waited for those that could not, the program hung until it
+/// was killed.
 #[test]
 fn too_few_threads_allowed_is_an_end_and_not_a_wait() {
     if cpus::allowed().len() < 2 {

@@ -1,5 +1,5 @@
-//! Several processes that serve as one: `--processes node`, seen on any machine by way of `core`, which makes a process for each core.
-//! The guests of several nodes run the real thing (`scripts/lib/guest-serve`).
+//! Several processes that serve as one: `--processes node`, seen on any machine by way of `core`, which makes
+//! a process for each core. The guests of several nodes run the real thing (`scripts/lib/guest-serve`).
 
 use annulus_integration_tests::files::{Sample, Tree};
 use annulus_integration_tests::http::{self, Client};
@@ -98,7 +98,8 @@ fn a_proxy_of_several_processes_relays_by_each() {
 }
 
 /// As a terminal and a service manager send it: to every process. It counts once, so what runs is finished.
-/// Seen to fail: with each order to end sent twice, as a member that obeys its own signals as well would have it, the download is cut.
+/// Seen to fail: with each order to end sent twice, as a member that obeys its own signals as well would have
+/// it, the download is cut.
 #[test]
 fn a_signal_to_the_whole_group_counts_once_and_a_second_one_cuts() {
     let (tree, small, large) = tree();
@@ -155,7 +156,8 @@ fn one_that_is_killed_ends_all_with_1_and_says_so() {
     let said = ended.err.last().expect("a line");
     assert!(said.contains("killed by signal 9") && said.contains(&victim.to_string()), "{said:?}");
     drop(busy);
-    // The others have ended before it has; of the killed one the kernel takes the ring down, and with it the socket, a little later.
+    // The others have ended before it has; of the killed one the kernel takes the ring down, and with it the
+    // socket, a little later.
     watch::until("the port is free again", || TcpListener::bind(addr).ok());
 }
 
@@ -198,7 +200,8 @@ fn what_is_refused_is_told_once() {
     assert!(told.one_line(2).contains("only annulus itself says this"), "{told:#?}");
 }
 
-/// What lets a program start threads and no process lets it serve with all cores, unless several were insisted on.
+/// What lets a program start threads and no process lets it serve with all cores, unless several were
+/// insisted on.
 #[test]
 fn one_serves_where_no_process_can_be_started() {
     let (tree, small, _) = tree();
@@ -218,8 +221,8 @@ fn one_serves_where_no_process_can_be_started() {
     }
 }
 
-/// The first serves already: nobody goes on with half of the cores, also where one process would do. Seen to fail: with the first one left
-/// to itself, the program does not end.
+/// The first serves already: nobody goes on with half of the cores, also where one process would do. Seen to
+/// fail: with the first one left to itself, the program does not end.
 #[test]
 fn one_that_cannot_be_started_later_ends_all_with_1() {
     let (tree, ..) = tree();
@@ -227,7 +230,8 @@ fn one_that_cannot_be_started_later_ends_all_with_1() {
         return;
     }
     let copy = tree.root().join("annulus");
-    // By another program: a process that a test beside this one starts just now would inherit the descriptor that is written to.
+    // By another program: a process that a test beside this one starts just now would inherit the descriptor
+    // that is written to.
     let copied = Command::new("cp").arg(annulus_integration_tests::bin::annulus()).arg(&copy).status();
     assert!(copied.expect("cp is in coreutils").success());
     let mode = |mode| std::fs::set_permissions(&copy, Permissions::from_mode(mode)).expect("its mode");

@@ -14,11 +14,12 @@ use std::thread;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// A receive buffer that is soon full, and yet holds a whole segment of loopback's 64 KiB: a smaller one makes TCP wait for its
-/// timers instead of for the reader.
+/// A receive buffer that is soon full, and yet holds a whole segment of loopback's 64 KiB: a smaller one
+/// makes TCP wait for its timers instead of for the reader.
 const SMALL_BUFFER: usize = 128 * 1024;
 
-/// Sends the stream of `seed` on one thread, ends that direction, and sums up what comes on another, until its end.
+/// Sends the stream of `seed` on one thread, ends that direction, and sums up what comes on another, until
+/// its end.
 #[track_caller]
 fn exchange(stream: &TcpStream, seed: u64, len: u64) -> Sum {
     thread::scope(|scope| {
@@ -86,7 +87,8 @@ fn small_messages_come_back_one_by_one() {
     }
 }
 
-/// Sizes around pipes and blocks, each on its own connection and in one write, so that the end comes with the last bytes.
+/// Sizes around pipes and blocks, each on its own connection and in one write, so that the end comes with the
+/// last bytes.
 #[test]
 fn every_size_of_stream_arrives_whole() {
     let upstream = Upstream::echo();
@@ -100,7 +102,8 @@ fn every_size_of_stream_arrives_whole() {
     }
 }
 
-/// More relays than an ordinary user may have large pipes for (64 MiB of pipe buffers in all: 63 pipes of 1 MiB).
+/// More relays than an ordinary user may have large pipes for (64 MiB of pipe buffers in all: 63 pipes of 1
+/// MiB).
 #[test]
 fn a_hundred_relays_at_once() {
     const EACH: u64 = 2 * MIB;

@@ -1,4 +1,5 @@
-//! `annulus proxy`: how relays begin and end. Half-closes, refusals, resets, and what is given back afterwards.
+//! `annulus proxy`: how relays begin and end. Half-closes, refusals, resets, and what is given back
+//! afterwards.
 
 use annulus_integration_tests::digest::{self, Sum};
 use annulus_integration_tests::pattern::{self, Pattern};
@@ -226,7 +227,8 @@ fn upstreams_that_vanish_free_their_clients() {
             let mut client = net::connect(server.addr()).expect("connecting");
             client.write_all(b"x").expect("sending");
             if i % 2 == 0 {
-                // In the middle of a stream of our own: it fails sooner or later, and is not waited for for ever.
+                // In the middle of a stream of our own: it fails sooner or later, and is not waited for for
+                // ever.
                 let block = vec![0; 64 * 1024];
                 while client.write_all(&block).is_ok() {}
             } else {

@@ -1,4 +1,5 @@
-//! `annulus proxy`: no connection without an end, none that takes the place of others, and none that hides how it was ended.
+//! `annulus proxy`: no connection without an end, none that takes the place of others, and none that hides
+//! how it was ended.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -86,7 +86,8 @@ fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
         for _ in 0..20 {
             assert_eq!(body(&mut Client::connect(server.addr())), "two", "a new connection");
         }
-        // An old one gets an answer from where it is, and is closed then: it does not stay under the old one for ever.
+        // An old one gets an answer from where it is, and is closed then: it does not stay under the old one
+        // for ever.
         assert_eq!(body(&mut old), "one");
         old.must_be_closed();
         server.stop();
@@ -163,8 +164,9 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
     }
 }
 
-/// Many clients, each request on a connection of its own, while the configuration changes again and again: each gets an answer of one or of
-/// the other. Seen to fail: with listeners that are closed and opened at each reload.
+/// Many clients, each request on a connection of its own, while the configuration changes again and again:
+/// each gets an answer of one or of the other. Seen to fail: with listeners that are closed and opened at
+/// each reload.
 #[test]
 fn under_load_every_connection_is_accounted_for() {
     for processes in PROCESSES {

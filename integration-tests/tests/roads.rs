@@ -1,5 +1,5 @@
-//! `--road ring` moves bulk by splice SQEs on io_uring's workers, `--road inline` by splice(2) on the core: what the counters say,
-//! and what the kernel's threads show.
+//! `--road ring` moves bulk by splice SQEs on io_uring's workers, `--road inline` by splice(2) on the core:
+//! what the counters say, and what the kernel's threads show.
 
 use annulus_integration_tests::cpus;
 use annulus_integration_tests::curl;
@@ -21,7 +21,8 @@ const WORKERS_PER_CORE: usize = 16;
 
 /// The bytes of one kind of bulk: all went by the road that was asked for, and none by the other.
 ///
-/// The inline road takes pages that the page cache has lost into the pipe by an SQE, and says so (`file_bytes_cold`).
+/// The inline road takes pages that the page cache has lost into the pipe by an SQE, and says so
+/// (`file_bytes_cold`).
 #[track_caller]
 fn all_by(stats: &Stats, kind: &str, road: &str, bytes: u64) {
     let ring = stats.total(&format!("{kind}_bytes_ring"));
@@ -52,7 +53,8 @@ fn every_byte_of_a_large_file_takes_the_road_that_was_asked_for() {
     }
 }
 
-/// Has the kernel write a file back and forget its pages. `false` on a file system that has nowhere to forget them to.
+/// Has the kernel write a file back and forget its pages. `false` on a file system that has nowhere to forget
+/// them to.
 fn forget_pages(path: &std::path::Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     let file = std::fs::File::open(path).expect("opening our own file");
@@ -111,7 +113,8 @@ fn every_byte_of_a_bulk_relay_takes_the_road_that_was_asked_for() {
 /// Connections that an upstream holds and does not read.
 type Held = Arc<Mutex<Vec<TcpStream>>>;
 
-/// An upstream that echoes for a connection whose first byte is `e`, and puts others aside without reading on.
+/// An upstream that echoes for a connection whose first byte is `e`, and puts others aside without reading
+/// on.
 fn echo_or_hold() -> (Upstream, Held) {
     let held = Held::default();
     let holds = Arc::clone(&held);
@@ -134,8 +137,8 @@ fn fill(clients: &mut [TcpStream]) {
     for client in clients.iter() {
         client.set_nonblocking(true).expect("O_NONBLOCK on a socket of ours");
     }
-    // Nobody announces that nothing will move any more; that nothing moved for this long is near enough. What the test asserts
-    // does not depend on it: if a relay still moved, it would only be a relay that moves.
+    // Nobody announces that nothing will move any more; that nothing moved for this long is near enough. What
+    // the test asserts does not depend on it: if a relay still moved, it would only be a relay that moves.
     let quiet = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
     loop {
         let mut polls: Vec<PollFd> =
@@ -180,8 +183,8 @@ fn workers_are_pinned_and_few(server: &Server, cores: &[usize], when: &str) -> V
     let threads = procfs::threads(server.pid());
     let workers: Vec<Thread> = threads.iter().filter(|t| t.is_io_worker()).cloned().collect();
     for worker in &workers {
-        // Its name has the number that its core's thread has in the initial PID namespace: in another it finds nobody, or a
-        // stranger, and only its CPU can be looked at.
+        // Its name has the number that its core's thread has in the initial PID namespace: in another it
+        // finds nobody, or a stranger, and only its CPU can be looked at.
         let core =
             threads.iter().find(|t| Some(t.tid) == worker.works_for() && t.name.starts_with("annulus-"));
         if let Some(core) = core {
@@ -255,7 +258,8 @@ fn the_inline_road_needs_no_io_workers_for_relays() {
     }
     let workers: Vec<Thread> =
         procfs::threads(server.pid()).into_iter().filter(Thread::is_io_worker).collect();
-    // In another PID namespace each core has woken one worker at its start, to learn its name; it goes after five idle seconds.
+    // In another PID namespace each core has woken one worker at its start, to learn its name; it goes after
+    // five idle seconds.
     let at_most = if in_initial_pid_namespace() { 0 } else { cpus::allowed().len() };
     assert!(workers.len() <= at_most, "{workers:#?}");
     drop(client);

@@ -9,7 +9,8 @@ use annulus_integration_tests::{digest, net, procfs, watch};
 
 const LARGE: u64 = 10 << 20;
 
-/// Opens connections, asks for the large file, reads some of it and is gone: by a close with unread bytes, or by a reset.
+/// Opens connections, asks for the large file, reads some of it and is gone: by a close with unread bytes, or
+/// by a reset.
 fn leave_half_way(server: &Server, times: usize) {
     for i in 0..times {
         let mut client = Client::connect(server.addr());
@@ -138,7 +139,8 @@ fn a_file_cut_short_while_it_is_sent_ends_the_connection_and_nothing_else() {
         client.send(http::get(&sample.path)).expect("sending");
         let head = client.head().expect("a head");
         assert_eq!(head.content_length(), 256 << 20);
-        // The sockets' buffers hold a few MiB, so the server cannot be further than that: it will miss the rest.
+        // The sockets' buffers hold a few MiB, so the server cannot be further than that: it will miss the
+        // rest.
         let file =
             std::fs::File::options().write(true).open(tree.at("shrinks.bin")).expect("opening our own file");
         file.set_len(1 << 20).expect("truncating our own file");

@@ -117,7 +117,8 @@ fn a_tag_is_weak_until_the_file_is_two_seconds_old() {
     let (tree, server) = served();
     let mut client = Client::connect(server.addr());
     let strong = ask(&mut client, "GET", &[]).field("etag").unwrap().to_owned();
-    // Each step is set, so no time passes that this test depends on: what lies in the future does not settle either way.
+    // Each step is set, so no time passes that this test depends on: what lies in the future does not settle
+    // either way.
     for (age_in_seconds, weak) in [(3600, false), (2, false)] {
         age(&tree, age_in_seconds);
         let tag = ask(&mut client, "GET", &[]).field("etag").unwrap().to_owned();

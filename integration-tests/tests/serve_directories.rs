@@ -43,7 +43,8 @@ fn an_index_stands_for_its_directory() {
     server.stop();
 }
 
-/// Relative, so that it holds behind a proxy that serves us below another path, and never an address of somebody else.
+/// Relative, so that it holds behind a proxy that serves us below another path, and never an address of
+/// somebody else.
 #[test]
 fn a_directory_without_its_slash_is_redirected_to_it_and_keeps_the_query() {
     let tree = Tree::new();

@@ -58,7 +58,8 @@ fn fetches_three_gib(road: &str) {
     let tree = Tree::new();
     let sample = tree.sparse("3gib.bin", 3 << 30);
     let server = Launch::serve(tree.root()).road(road).start();
-    // Larger than any 32-bit count of bytes, and than the 0x7ffff000 bytes that one system call moves at most.
+    // Larger than any 32-bit count of bytes, and than the 0x7ffff000 bytes that one system call moves at
+    // most.
     assert_eq!(curl::sum(&server.url(&sample.path)), sample.sum, "by {road}");
     server.stop();
 }
@@ -116,7 +117,8 @@ fn two_hundred_pipelined_requests_are_answered_in_order() {
         assert_eq!(response.head.status, 200, "response {i}");
         assert_eq!(digest::of(&response.body), sample.sum, "response {i} to {}", sample.path);
     }
-    // The client has half-closed: what it had asked for was answered all the same, and then the server closes too.
+    // The client has half-closed: what it had asked for was answered all the same, and then the server closes
+    // too.
     client.must_be_closed();
     server.stop();
 }
@@ -209,7 +211,7 @@ fn names_with_spaces_percents_and_other_alphabets_are_found() {
         ("q?.txt", "/q%3F.txt"),
         ("plus+.txt", "/plus+.txt"),
     ];
-    let server = Launch::serve(tree.root()).start();
+    let server = Launch::serve(tree.root()).arg("--hidden").start();
     let mut client = Client::connect(server.addr());
     for (name, path) in names {
         tree.bytes(name, name.as_bytes());

@@ -118,7 +118,8 @@ fn the_body_of_a_refused_request_is_not_taken_for_the_next_request() {
     server.stop();
 }
 
-/// Bodies that nobody wants are read and thrown away, and the connection goes on; who would send too much is told.
+/// Bodies that nobody wants are read and thrown away, and the connection goes on; who would send too much is
+/// told.
 #[test]
 fn bodies_are_thrown_away_up_to_a_limit() {
     let tree = Tree::new();
@@ -355,8 +356,8 @@ fn a_head_without_an_end_is_refused_before_it_fills_the_memory() {
     assert_eq!(client.response().expect("an answer").head.status, 200);
     client.send("GET /file.txt HTTP/1.1\r\nHost: localhost\r\n").expect("sending");
     let line = format!("X-More: {}\r\n", "x".repeat(1000));
-    // 16 MiB of it. The server may close before the end, which sending sees as an error; or answer, and read on to the end so
-    // that the answer is not lost to a reset.
+    // 16 MiB of it. The server may close before the end, which sending sees as an error; or answer, and read
+    // on to the end so that the answer is not lost to a reset.
     let cut = (0..16 * 1024).any(|_| client.send(&line).is_err());
     if !cut {
         client.finish_sending().expect("ending our side");
@@ -443,8 +444,9 @@ fn files_that_the_kernel_makes_up_are_sent_as_they_are_read() {
 fn a_fifo_hangs_nobody() {
     let tree = Tree::new();
     tree.fifo("fifo");
-    // io_uring opens what the kernel has cached without waiting in any case. A link that nobody has followed yet has its time of
-    // access to be written (relatime, mount(8)), which is no cached path: this open runs on a worker thread and could wait there.
+    // io_uring opens what the kernel has cached without waiting in any case. A link that nobody has followed
+    // yet has its time of access to be written (relatime, mount(8)), which is no cached path: this open runs
+    // on a worker thread and could wait there.
     for link in ["first", "second", "third"] {
         tree.link(link, "fifo");
     }

@@ -269,7 +269,8 @@ fn a_file_under_a_lease_is_waited_for() {
     let one_core = annulus_integration_tests::cpus::allowed()[0].to_string();
     let server = Launch::serve(tree.root()).cores(&one_core).start();
     let file = std::fs::File::options().read(true).write(true).open(tree.at("leased.txt")).unwrap();
-    // SAFETY: fcntl(2) on descriptors of ours. The default action of SIGIO, the lease's word, is to be ignored here.
+    // SAFETY: fcntl(2) on descriptors of ours. The default action of SIGIO, the lease's word, is to be
+    // ignored here.
     let leased = unsafe {
         libc::signal(libc::SIGIO, libc::SIG_IGN);
         libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)

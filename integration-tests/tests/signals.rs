@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the server ends with 0, whatever is open; what can be finished is, and a second signal does not wait.
+//! SIGINT and SIGTERM: the server ends with 0, whatever is open; what can be finished is, and a second signal
+//! does not wait.
 
 use annulus_integration_tests::digest;
 use annulus_integration_tests::files::{Sample, Tree};
@@ -95,14 +96,16 @@ fn nobody_new_is_taken_after_a_signal_while_others_are_finished() {
     let mut busy = busy(&server, &large);
     let addr = server.addr();
     server.signal(Signal::TERM);
-    // Whoever was in a queue when the signal came may still be answered, but for the last time; then the kernel refuses.
+    // Whoever was in a queue when the signal came may still be answered, but for the last time; then the
+    // kernel refuses.
     watch::until("new connections are refused", || {
         let mut client = match net::connect(addr) {
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => return Some(()),
             Err(e) => panic!("connecting to {addr}: {e}"),
             Ok(stream) => Client::over(stream),
         };
-        // An answer is whole, or there is none. It need not say that it is the last: the signal may not have been read yet.
+        // An answer is whole, or there is none. It need not say that it is the last: the signal may not have
+        // been read yet.
         if let Ok(response) = client.try_get(&small.path) {
             assert_eq!(response.body.len() as u64, small.sum.len, "an answer after the signal");
         }

@@ -129,8 +129,8 @@ fn verify_finds_every_page_on_its_node_and_its_lines_add_up() {
     assert!(stretches.iter().all(|stretch| stretch.core < cores), "{out:#?}");
 }
 
-/// numactl around the program: a binding bounds everything, any other policy is overridden on the cores, which the report says.
-/// Seen to fail: with the policy that the process came with left out of the report.
+/// numactl around the program: a binding bounds everything, any other policy is overridden on the cores,
+/// which the report says. Seen to fail: with the policy that the process came with left out of the report.
 #[test]
 fn numactl_around_it_is_kept_or_reported() {
     if !std::path::Path::new("/sys/devices/system/node/has_memory").exists() {

@@ -1,8 +1,8 @@
 //! The layers of the library, and the circles of all crates: `scripts/test --only layers`.
 //!
-//! What a file imports is read from its text: `use` lines and paths that begin with `crate`, `super` or `self`, through
-//! re-exports to the file that defines the name. Tests are left out, and so is what comes by a method: therefore inherent
-//! methods stand in the layer of their type.
+//! What a file imports is read from its text: `use` lines and paths that begin with `crate`, `super` or
+//! `self`, through re-exports to the file that defines the name. Tests are left out, and so is what comes by
+//! a method: therefore inherent methods stand in the layer of their type.
 //!
 //! Exit status: 0 all is well, 1 something is not.
 

@@ -40,7 +40,8 @@ impl Crate {
         self.files.values()
     }
 
-    /// From a file to a file, and the path by which it is named there. Re-exports of a module's own children are none.
+    /// From a file to a file, and the path by which it is named there. Re-exports of a module's own children
+    /// are none.
     pub(crate) fn imports(&self) -> Vec<(String, String, String)> {
         let mut imports = Vec::new();
         for (file, code) in &self.code {

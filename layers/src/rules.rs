@@ -1,7 +1,7 @@
 //! What is allowed: the layers of the library, and lists that may only shrink.
 
-/// From the top down; a file belongs to the longest entry that its path begins with. Those of one line are neighbours and
-/// may import each other.
+/// From the top down; a file belongs to the longest entry that its path begins with. Those of one line are
+/// neighbours and may import each other.
 pub(crate) const LAYERS: &[&[&str]] = &[
     &["launch", "guide"],
     &["transfer", "compat", "channel", "signal"],
@@ -15,7 +15,8 @@ pub(crate) const LAYERS: &[&[&str]] = &[
     &["contained", "error", "limits", "place", "blocking/pool"],
 ];
 
-/// The arrows up that are left, from a file to an entry of `LAYERS`, and what takes them out. The list may only shrink.
+/// The arrows up that are left, from a file to an entry of `LAYERS`, and what takes them out. The list may
+/// only shrink.
 pub(crate) const UPWARD: &[(&str, &str, &str)] = &[
     ("buf/blocks.rs", "core", "a block is taken from the current core: a thread-local of `buf/` instead"),
     ("buf/copy_out.rs", "core", "the copies wake their core, as receive buffers do"),
@@ -49,10 +50,10 @@ pub(crate) const LONG_FILES: &[&str] =
     &["runtime/src/net/socket.rs", "server/src/config/read.rs", "server/src/http/response.rs"];
 
 /// Folders whose comments are narrow. The others follow.
-pub(crate) const NARROW: &[&str] = &[];
+pub(crate) const NARROW: &[&str] = &["benches", "integration-tests", "layers", "numa", "runtime"];
 
-/// The layer of a file, counted from the top, and the entry that it belongs to. None for `lib.rs`, which only shows
-/// what the others have.
+/// The layer of a file, counted from the top, and the entry that it belongs to. None for `lib.rs`, which only
+/// shows what the others have.
 pub(crate) fn layer_of(file: &str) -> Option<(usize, &'static str)> {
     let path = file.strip_suffix(".rs").unwrap_or(file);
     let belongs =

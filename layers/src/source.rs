@@ -40,8 +40,8 @@ fn is_test(path: &str) -> bool {
         .any(|part| matches!(part, "tests" | "tests.rs" | "loom_tests.rs" | "model.rs" | "testing.rs"))
 }
 
-/// A line that is a comment, or ends in one, and is wider than it may be. Tables of documentation, links and commands cannot
-/// be broken.
+/// A line that is a comment, or ends in one, and is wider than it may be. Tables of documentation, links and
+/// commands cannot be broken.
 pub(crate) fn is_wide_comment(line: &str) -> bool {
     let text = line.trim_start();
     if line.chars().count() <= COLUMNS || !text.starts_with("//") {
@@ -52,7 +52,8 @@ pub(crate) fn is_wide_comment(line: &str) -> bool {
     !text.starts_with('|') && longest_word < COLUMNS - 20
 }
 
-/// The code: comments, the contents of strings and of modules that are compiled for tests only, are taken out.
+/// The code: comments, the contents of strings and of modules that are compiled for tests only, are taken
+/// out.
 pub(crate) fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;

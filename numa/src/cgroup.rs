@@ -16,16 +16,19 @@ pub struct CpuQuota {
 }
 
 impl CpuQuota {
-    /// Whole CPUs, rounded down, at least 1: with more threads than that the group is throttled, all of its threads at once.
+    /// Whole CPUs, rounded down, at least 1: with more threads than that the group is throttled, all of its
+    /// threads at once.
     pub fn whole_cpus(&self) -> usize {
         (self.cpus as usize).max(1)
     }
 }
 
-/// The CPU quota of the calling process (`cpu.max` of version 2, `cpu.cfs_quota_us` of version 1); None without one.
+/// The CPU quota of the calling process (`cpu.max` of version 2, `cpu.cfs_quota_us` of version 1); None
+/// without one.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc cannot be read. A group that a container hides counts as unlimited.
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc cannot be read. A group that a container hides counts
+/// as unlimited.
 pub fn cpu_quota() -> Result<Option<CpuQuota>> {
     let mut tightest: Option<CpuQuota> = None;
     for group in dirs("cpu")? {

@@ -1,6 +1,7 @@
 //! On which node network interfaces and disks hang: their DMA, interrupts and page cache are nearest there.
 //!
-//! Documentation/ABI/testing/sysfs-bus-pci (`numa_node`, -1 where the firmware does not say) and sysfs-class-net of the kernel.
+//! Documentation/ABI/testing/sysfs-bus-pci (`numa_node`, -1 where the firmware does not say) and
+//! sysfs-class-net of the kernel.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,8 @@ pub struct Nic {
     pub driver: Option<String>,
     /// Is it up?
     pub up: bool,
-    /// Its receive queues, each with the CPUs that software steering (RPS) spreads its packets over; empty: the interrupt's own.
+    /// Its receive queues, each with the CPUs that software steering (RPS) spreads its packets over; empty:
+    /// the interrupt's own.
     pub receive_queues: Vec<CpuSet>,
     /// Its transmit queues, each with the CPUs that use it (XPS); empty: chosen by hash.
     pub transmit_queues: Vec<CpuSet>,
@@ -118,7 +120,8 @@ fn word(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// A device and the buses above it. A virtio device is a child of the PCI device that has the node and the interrupts.
+/// A device and the buses above it. A virtio device is a child of the PCI device that has the node and the
+/// interrupts.
 fn device_and_parents(device: &Path) -> Vec<PathBuf> {
     // Four levels: further up are bridges, which speak for many devices.
     fs::canonicalize(device)

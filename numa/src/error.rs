@@ -17,8 +17,9 @@ pub enum ErrorKind {
     Io,
 }
 
-/// A failure: `Display` is one line with cause and remedy; `source()` is the system's error where there was one. `Debug` is the same
-/// line, because that is what a `main` that returns it ends with; `{:#?}` prints the fields.
+/// A failure: `Display` is one line with cause and remedy; `source()` is the system's error where there was
+/// one. `Debug` is the same line, because that is what a `main` that returns it ends with; `{:#?}` prints the
+/// fields.
 pub struct Error {
     kind: ErrorKind,
     text: String,

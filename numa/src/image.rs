@@ -1,9 +1,11 @@
-//! The program's own image: what the loader mapped of its files, brought to the node that the process runs on.
+//! The program's own image: what the loader mapped of its files, brought to the node that the process runs
+//! on.
 //!
-//! A file's pages lie in the page cache, on the node of whoever read the file first, and every process that maps them reads them
-//! there: constants, jump tables, unwind tables. A process that runs on one node can have a copy of what is only read, at the same
-//! addresses, so that nothing that points there notices. Code is left where it is: fetching it is no load, cores run it from
-//! their caches, and profilers, debuggers and uprobes find it by its file.
+//! A file's pages lie in the page cache, on the node of whoever read the file first, and every process that
+//! maps them reads them there: constants, jump tables, unwind tables. A process that runs on one node can
+//! have a copy of what is only read, at the same addresses, so that nothing that points there notices. Code
+//! is left where it is: fetching it is no load, cores run it from their caches, and profilers, debuggers and
+//! uprobes find it by its file.
 
 use std::{io, io::Read, ops::Range, path::Path};
 
@@ -34,24 +36,27 @@ pub enum Kind {
     Code,
 }
 
-/// Gives the process copies of its own of everything in its image that is read or written, and says what the image consists of: the
-/// mappings that the loader made of the program, its libraries and itself (dl_iterate_phdr(3)), and no other file's. The
-/// copies lie where the calling thread's CPU and memory policy put them; [`where_pages_lie`](crate::verify::where_pages_lie) tells.
-/// What cannot be copied stays as it is, with a line in the log. The process ends by SIGABRT, with a line on stderr, where the kernel has
-/// no memory left when it moves a copy to its place, and has unmapped what was there; by SIGSEGV, where that is what the C library needs
-/// to say so. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
+/// Gives the process copies of its own of everything in its image that is read or written, and says what the
+/// image consists of: the mappings that the loader made of the program, its libraries and itself
+/// (dl_iterate_phdr(3)), and no other file's. The copies lie where the calling thread's CPU and memory policy
+/// put them; [`where_pages_lie`](crate::verify::where_pages_lie) tells. What cannot be copied stays as it is,
+/// with a line in the log. The process ends by SIGABRT, with a line on stderr, where the kernel has no memory
+/// left when it moves a copy to its place, and has unmapped what was there; by SIGSEGV, where that is what
+/// the C library needs to say so. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
 ///
 /// Call it first in `main`.
 ///
 /// # Safety
-/// Until it returns nothing else in the process maps, unmaps or protects memory, or loads a library: no signal handler, and no thread that
-/// is not in /proc/self/task (a child of vfork(2)). The loader's mappings are as the loader left them: nobody has put memory of
-/// a device, or memory that is to be seen in the file, in the place of a part of them.
+/// Until it returns nothing else in the process maps, unmaps or protects memory, or loads a library: no
+/// signal handler, and no thread that is not in /proc/self/task (a child of vfork(2)). The loader's mappings
+/// are as the loader left them: nobody has put memory of a device, or memory that is to be seen in the file,
+/// in the place of a part of them.
 ///
 /// # Errors
-/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the process has other threads, which might change the mappings meanwhile;
-/// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when the machine or a control group has not so much memory left, and nothing was
-/// copied; [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc cannot be read.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the process has other threads, which might change the
+/// mappings meanwhile; [`ErrorKind::Platform`](crate::ErrorKind::Platform) when the machine or a control
+/// group has not so much memory left, and nothing was copied; [`ErrorKind::Io`](crate::ErrorKind::Io) when
+/// /proc cannot be read.
 pub unsafe fn bring_here() -> Result<Vec<Segment>> {
     const PROC: &str = "is /proc mounted and readable?";
     let read = |path: &str| {
@@ -71,8 +76,9 @@ pub unsafe fn bring_here() -> Result<Vec<Segment>> {
     for segment in &image {
         let range = segment.addresses.clone();
         let copied = match segment.kind {
-            // SAFETY: the mapping is private and nobody can write to it, so it holds the same afterwards; the loader made it. This is the
-            // only thread, and the caller promises that nobody maps or protects anything else there meanwhile.
+            // SAFETY: the mapping is private and nobody can write to it, so it holds the same afterwards; the
+            // loader made it. This is the only thread, and the caller promises that nobody maps or protects
+            // anything else there meanwhile.
             Kind::Constants => unsafe { copy(range) },
             Kind::Variables => sys::populate(range),
             Kind::Code => Ok(()),
@@ -84,7 +90,8 @@ pub unsafe fn bring_here() -> Result<Vec<Segment>> {
     Ok(image)
 }
 
-/// Whether a mapping is a part of what the loader mapped. Neighbours of one file and one protection are one mapping.
+/// Whether a mapping is a part of what the loader mapped. Neighbours of one file and one protection are one
+/// mapping.
 fn is_loaded(segment: &Segment, loaded: &[Range<usize>]) -> bool {
     let Range { start, end } = segment.addresses;
     loaded.iter().any(|range| range.start <= start && end <= range.end)
@@ -109,7 +116,8 @@ unsafe fn copy(range: Range<usize>) -> io::Result<()> {
     // SAFETY: a mapping of this length that is ours alone; all zeroes are valid bytes.
     let bytes = unsafe { std::slice::from_raw_parts_mut(fresh.as_ptr(), range.len()) };
     let moved = read(range.clone(), bytes).and_then(|()| {
-        // SAFETY: the copy is a whole mapping of ours that nobody uses beside this; for the rest the caller answers.
+        // SAFETY: the copy is a whole mapping of ours that nobody uses beside this; for the rest the caller
+        // answers.
         unsafe { sys::put_in_place(fresh, range.clone()) }
     });
     if moved.is_err() {
@@ -120,9 +128,9 @@ unsafe fn copy(range: Range<usize>) -> io::Result<()> {
     moved
 }
 
-/// Reads memory of ours by way of the kernel, which answers with EFAULT where a load would be a signal: a file that has become shorter.
-/// Through a pipe, because that asks for no right: /proc/self/mem is root's when the program's file has capabilities, and filters
-/// refuse process_vm_readv(2).
+/// Reads memory of ours by way of the kernel, which answers with EFAULT where a load would be a signal: a
+/// file that has become shorter. Through a pipe, because that asks for no right: /proc/self/mem is root's
+/// when the program's file has capabilities, and filters refuse process_vm_readv(2).
 fn read(range: Range<usize>, mut bytes: &mut [u8]) -> io::Result<()> {
     // What every pipe has room for, so that nobody waits.
     const AT_ONCE: usize = 4096;

@@ -1,8 +1,9 @@
 //! What distance costs: latency and bandwidth of a region, measured from wherever the calling thread runs.
 //!
-//! Latency is the time of one load whose address is the value of the load before: neither the processor nor the compiler can begin
-//! the next one early. The addresses go through all cache lines of the region in one random cycle, so that no prefetcher guesses
-//! them. The region has to be much larger than the last level cache, or the cache is measured.
+//! Latency is the time of one load whose address is the value of the load before: neither the processor nor
+//! the compiler can begin the next one early. The addresses go through all cache lines of the region in one
+//! random cycle, so that no prefetcher guesses them. The region has to be much larger than the last level
+//! cache, or the cache is measured.
 //!
 //! Figures of an unoptimised build are of the code and not of the memory.
 
@@ -16,7 +17,8 @@ use crate::region::Region;
 /// Bytes of a cache line on every machine that we run on.
 const LINE: usize = 64;
 
-/// A region whose cache lines form one random cycle. Nobody writes to it any more, so any number of threads may measure it at once.
+/// A region whose cache lines form one random cycle. Nobody writes to it any more, so any number of threads
+/// may measure it at once.
 #[derive(Debug)]
 pub struct Track {
     region: Region,
@@ -28,7 +30,8 @@ impl Track {
     pub fn new(region: Region) -> Self {
         let lines = region.len() / LINE;
         let track = Self { region, lines };
-        // SAFETY: this value owns the region, hands out nothing of it, and nobody else knows it yet: the only reference.
+        // SAFETY: this value owns the region, hands out nothing of it, and nobody else knows it yet: the only
+        // reference.
         let words = unsafe {
             std::slice::from_raw_parts_mut(
                 track.region.as_ptr().cast::<usize>(),
@@ -56,7 +59,8 @@ impl Track {
     }
 
     fn words(&self) -> &[usize] {
-        // SAFETY: the region is initialised (it is made of zeroes), lives as long as `self`, and is not written to after `new`.
+        // SAFETY: the region is initialised (it is made of zeroes), lives as long as `self`, and is not
+        // written to after `new`.
         unsafe {
             std::slice::from_raw_parts(
                 self.region.as_ptr().cast::<usize>().cast_const(),
@@ -77,7 +81,8 @@ impl Track {
         began.elapsed() / loads.clamp(1, u32::MAX as usize) as u32
     }
 
-    /// Reads the `part`th of `parts` equal parts once, in order, and says how many bytes that were and how long it took.
+    /// Reads the `part`th of `parts` equal parts once, in order, and says how many bytes that were and how
+    /// long it took.
     pub fn read(&self, part: usize, parts: usize) -> (usize, Duration) {
         let words = self.words();
         let len = words.len() / parts.max(1);

@@ -66,7 +66,8 @@ pub struct PlannedCore {
     pub cpu: CpuId,
     /// The CPU's home node.
     pub node: NodeId,
-    /// The node its memory comes from: `node`, or the nearest with memory when `node` has none that the process may use.
+    /// The node its memory comes from: `node`, or the nearest with memory when `node` has none that the
+    /// process may use.
     pub memory: NodeId,
     /// 0 for the first CPU of its physical core, 1 for its SMT sibling.
     pub smt_rank: u32,
@@ -103,11 +104,12 @@ pub struct Circumstances {
 }
 
 impl Circumstances {
-    /// Those of this process: the quota of its control groups, and the node of the network interface called `nic`.
+    /// Those of this process: the quota of its control groups, and the node of the network interface called
+    /// `nic`.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there is no such interface, naming those that there are;
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc or /sys cannot be read.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there is no such interface, naming those that there
+    /// are; [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc or /sys cannot be read.
     pub fn of_this_process(nic: Option<&str>) -> Result<Self> {
         let near = nic.map(devices::nic).transpose()?.and_then(|nic| nic.node);
         Ok(Self { quota: cgroup::cpu_quota()?, near })
@@ -115,12 +117,13 @@ impl Circumstances {
 }
 
 impl CorePlan {
-    /// Plans the selected cores. `All` puts physical cores before SMT siblings, so that whoever takes the first N gets N whole
-    /// cores, and within that goes node by node; a list keeps the order of the CPU numbers.
+    /// Plans the selected cores. `All` puts physical cores before SMT siblings, so that whoever takes the
+    /// first N gets N whole cores, and within that goes node by node; a list keeps the order of the CPU
+    /// numbers.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a CPU that does not exist or that the process may not run on, saying
-    /// which.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a CPU that does not exist or that the process may
+    /// not run on, saying which.
     pub fn new(topology: &Topology, selection: &CoreSelection) -> Result<Self> {
         Self::under(topology, selection, &Circumstances::default())
     }

@@ -1,6 +1,8 @@
-//! What the kernel, or a container's filter, lets this process do about its memory. Asked on a scratch page; nothing stays changed.
+//! What the kernel, or a container's filter, lets this process do about its memory. Asked on a scratch page;
+//! nothing stays changed.
 //!
-//! libnuma's `numa_available` and hwloc's "supported" say yes under a seccomp filter that refuses every call: only trying tells.
+//! libnuma's `numa_available` and hwloc's "supported" say yes under a seccomp filter that refuses every call:
+//! only trying tells.
 
 use std::io;
 
@@ -21,7 +23,8 @@ pub struct PolicyCalls {
     pub set_mempolicy: Option<i32>,
     /// get_mempolicy(2): without it an inherited binding cannot be seen.
     pub get_mempolicy: Option<i32>,
-    /// move_pages(2): without it pages are looked up in /proc/self/numa_maps, and strays cannot be moved home.
+    /// move_pages(2): without it pages are looked up in /proc/self/numa_maps, and strays cannot be moved
+    /// home.
     pub move_pages: Option<i32>,
 }
 
@@ -58,8 +61,8 @@ pub fn policy_calls() -> crate::Result<PolicyCalls> {
     let before = sys::policy();
     let calls = PolicyCalls {
         mbind: errno(sys::mbind(range.clone(), &policy, 0)),
-        // The policy that it has already: nothing changes. Where that cannot be read, a call that the kernel must refuse as
-        // invalid tells whether a filter refused it first.
+        // The policy that it has already: nothing changes. Where that cannot be read, a call that the kernel
+        // must refuse as invalid tells whether a filter refused it first.
         set_mempolicy: match &before {
             Ok(policy) => errno(sys::set_policy(policy)),
             Err(_) => errno(sys::set_policy(&Policy::new(i32::from(u8::MAX), NodeSet::new())))

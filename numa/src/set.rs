@@ -12,11 +12,12 @@ pub type CpuSet = IdSet<CpuId>;
 /// A set of nodes. See [`IdSet`].
 pub type NodeSet = IdSet<NodeId>;
 
-/// No Linux has a CPU or node number this high (`NR_CPUS` is at most 8192 and `MAX_NUMNODES` 1024 in the kernels of today);
-/// the bound keeps a typing error such as `0-4000000000` from taking the machine's memory.
+/// No Linux has a CPU or node number this high (`NR_CPUS` is at most 8192 and `MAX_NUMNODES` 1024 in the
+/// kernels of today); the bound keeps a typing error such as `0-4000000000` from taking the machine's memory.
 const BOUND: u32 = 1 << 16;
 
-/// The word in which the kernel counts bits of a mask (`unsigned long` in `mbind(2)` and `sched_setaffinity(2)`).
+/// The word in which the kernel counts bits of a mask (`unsigned long` in `mbind(2)` and
+/// `sched_setaffinity(2)`).
 pub(crate) type Word = libc::c_ulong;
 
 /// A kind of number that an [`IdSet`] holds: [`CpuId`] or [`NodeId`], nothing else.
@@ -56,8 +57,9 @@ impl Id for NodeId {
     }
 }
 
-/// An ordered set of CPU or node numbers. `FromStr` and `Display` speak the kernel's list form (`0-3,8`; see "List format" in
-/// cpuset(7)); the empty string is the empty set, as in the `cpulist` of a node without CPUs.
+/// An ordered set of CPU or node numbers. `FromStr` and `Display` speak the kernel's list form (`0-3,8`; see
+/// "List format" in cpuset(7)); the empty string is the empty set, as in the `cpulist` of a node without
+/// CPUs.
 ///
 /// ```
 /// use annulus_numa::{CpuId, CpuSet};
@@ -122,8 +124,8 @@ impl<I: Id> IdSet<I> {
         self.0.is_subset(&other.0)
     }
 
-    /// The set that sysfs writes as hexadecimal words of 32 bits, the highest first: `00000001,00000003` is 0, 1 and 32. None for
-    /// what is no such mask.
+    /// The set that sysfs writes as hexadecimal words of 32 bits, the highest first: `00000001,00000003` is
+    /// 0, 1 and 32. None for what is no such mask.
     pub fn from_hex_mask(text: &str) -> Option<Self> {
         let mut set = Self::new();
         for (index, word) in text.trim().rsplit(',').enumerate() {
@@ -134,8 +136,8 @@ impl<I: Id> IdSet<I> {
         Some(set)
     }
 
-    /// The set as the bit mask that system calls take; the highest member decides its length, so that more than 64 nodes or 1024
-    /// CPUs are no special case.
+    /// The set as the bit mask that system calls take; the highest member decides its length, so that more
+    /// than 64 nodes or 1024 CPUs are no special case.
     pub(crate) fn to_mask(&self) -> Vec<Word> {
         let words = self.last().map_or(0, |last| (last.index() / Word::BITS) as usize + 1);
         let mut mask = vec![0; words];
@@ -202,7 +204,8 @@ impl<I: Id> FromStr for IdSet<I> {
     type Err = Error;
 
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input), naming the piece between two commas that is not a number or a range.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input), naming the piece between two commas that is not a
+    /// number or a range.
     fn from_str(list: &str) -> Result<Self> {
         let list = list.trim();
         let mut set = Self::new();

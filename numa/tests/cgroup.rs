@@ -1,7 +1,8 @@
-//! A control group's limits: its cpuset bounds plan and pools, its memory limit makes a region smaller and never gets anybody killed.
+//! A control group's limits: its cpuset bounds plan and pools, its memory limit makes a region smaller and
+//! never gets anybody killed.
 //!
-//! Makes control groups, so it runs only in a guest (ANNULUS_GUEST=1, root, cgroup2 mounted at /cg) and is skipped elsewhere, which
-//! it says. Each scenario runs in a process of its own, which joins the group.
+//! Makes control groups, so it runs only in a guest (ANNULUS_GUEST=1, root, cgroup2 mounted at /cg) and is
+//! skipped elsewhere, which it says. Each scenario runs in a process of its own, which joins the group.
 
 use std::{fs, path::Path, process::Command};
 

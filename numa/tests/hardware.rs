@@ -1,6 +1,7 @@
 //! `Topology::hardware()` against the installed numactl.
 //!
-//! Needs the program numactl: fails where it is absent, except in a guest (ANNULUS_GUEST=1), where it is skipped and says so.
+//! Needs the program numactl: fails where it is absent, except in a guest (ANNULUS_GUEST=1), where it is
+//! skipped and says so.
 
 use std::process::{Command, Output};
 

@@ -1,8 +1,11 @@
-//! The program's image, copied to the node that a process runs on: same addresses, same bytes, pages of that node.
+//! The program's image, copied to the node that a process runs on: same addresses, same bytes, pages of that
+//! node.
 //!
-//! Without the test harness, whose threads stand in the way. For each node that has CPUs and memory the program starts itself there.
+//! Without the test harness, whose threads stand in the way. For each node that has CPUs and memory the
+//! program starts itself there.
 //!
-//! Seen to fail: with nothing put in place of the constants, they are still mappings of files, and not all of their pages are there.
+//! Seen to fail: with nothing put in place of the constants, they are still mappings of files, and not all of
+//! their pages are there.
 
 use std::{collections::BTreeMap, hint::black_box, os::fd::AsRawFd, process::Command};
 
@@ -72,8 +75,8 @@ fn on_node(node: NodeId) {
         println!("{SKIPPED}");
         return;
     }
-    // As one whose file has capabilities: what of it in /proc is readable for its user only is root's then. Seen to fail, as nobody: with
-    // /proc/self/mem opened.
+    // As one whose file has capabilities: what of it in /proc is readable for its user only is root's then.
+    // Seen to fail, as nobody: with /proc/self/mem opened.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).expect("it may");
     let foreign = MappedFile::new();
     // SAFETY: the only thread; no handler of a signal is installed.
@@ -109,7 +112,8 @@ fn on_node(node: NodeId) {
     assert_eq!(std::thread::spawn(|| TABLE[17]).join().expect("a thread"), TABLE[17]);
 }
 
-/// A private mapping of a file, to be read only, that is not the loader's: as debug files and locale archives are mapped.
+/// A private mapping of a file, to be read only, that is not the loader's: as debug files and locale archives
+/// are mapped.
 struct MappedFile(usize);
 
 impl MappedFile {
@@ -139,8 +143,8 @@ fn holds(line: &str, address: usize) -> bool {
     ends.is_some_and(|(start, end)| (number(start)..number(end)).contains(&address))
 }
 
-/// The kernel unmaps what is at the new address before it moves a mapping there, and then may have no memory for the move: a filter
-/// traps the call, and the handler does this.
+/// The kernel unmaps what is at the new address before it moves a mapping there, and then may have no memory
+/// for the move: a filter traps the call, and the handler does this.
 #[cfg(target_arch = "x86_64")]
 mod out_of_memory {
     use std::{
@@ -162,8 +166,9 @@ mod out_of_memory {
     /// What a process says that runs on after a move that had no memory.
     const RAN_ON: &[u8] = b"ran on\n";
 
-    /// The process ends at once, whichever mapping is gone: it never runs on without it. Seen to fail, by SIGSEGV at the first: with the
-    /// error returned and nothing looked at; and by the mark of one that ran on until it fell over the mapping that is gone.
+    /// The process ends at once, whichever mapping is gone: it never runs on without it. Seen to fail, by
+    /// SIGSEGV at the first: with the error returned and nothing looked at; and by the mark of one that ran
+    /// on until it fell over the mapping that is gone.
     pub(super) fn at_each_constant() {
         if std::env::var_os("ASAN_OPTIONS").is_some() {
             return println!(
@@ -213,8 +218,8 @@ mod out_of_memory {
         // SAFETY: the only thread; the handler maps what the kernel would.
         let copied = unsafe { image::bring_here() };
         if HAS_FIRED.load(Ordering::Relaxed) {
-            // By no function of a library: what those read may be gone.
-            // SAFETY: write(2) reads a vector of ours of this length; the instruction overwrites rax, rcx and r11, nothing else.
+            // By no function of a library: what those read may be gone. SAFETY: write(2) reads a vector of
+            // ours of this length; the instruction overwrites rax, rcx and r11, nothing else.
             unsafe {
                 std::arch::asm!("syscall", inout("rax") libc::SYS_write => _, in("rdi") i64::from(libc::STDOUT_FILENO),
                     in("rsi") ran_on.as_ptr(), in("rdx") ran_on.len(), out("rcx") _, out("r11") _, options(nostack));
@@ -239,7 +244,8 @@ mod out_of_memory {
             answer(libc::SECCOMP_RET_ALLOW),
         ];
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: plain calls on memory of ours that outlives them; the handler makes system calls and uses an atomic, nothing else.
+        // SAFETY: plain calls on memory of ours that outlives them; the handler makes system calls and uses
+        // an atomic, nothing else.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = trapped as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
@@ -251,8 +257,8 @@ mod out_of_memory {
     }
 
     extern "C" fn trapped(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-        // SAFETY: the kernel gives a handler with SA_SIGINFO the registers of the call that was trapped. The calls are those that the kernel
-        // would make for it: the whole of it, or only the first half.
+        // SAFETY: the kernel gives a handler with SA_SIGINFO the registers of the call that was trapped. The
+        // calls are those that the kernel would make for it: the whole of it, or only the first half.
         unsafe {
             let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
             let [from, len, new_len, flags, to] =

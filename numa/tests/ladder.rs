@@ -1,5 +1,6 @@
-//! What happens where a container refuses the calls: each rung of the ladder, reached by a seccomp filter, with its reason and its
-//! remedy, and the pages on their node all the same, because the thread that touches them is pinned.
+//! What happens where a container refuses the calls: each rung of the ladder, reached by a seccomp filter,
+//! with its reason and its remedy, and the pages on their node all the same, because the thread that touches
+//! them is pinned.
 
 #[path = "common/seccomp.rs"]
 mod seccomp;

@@ -1,4 +1,5 @@
-//! Every allowed core gets a thread that the kernel says is pinned to it, and every node a pool whose pages lie on it.
+//! Every allowed core gets a thread that the kernel says is pinned to it, and every node a pool whose pages
+//! lie on it.
 //!
 //! Runs unchanged on one node and in the multi-node guests, as root and without privilege.
 
@@ -70,8 +71,9 @@ fn every_core_has_a_pinned_thread_whose_own_memory_is_on_its_node() {
     assert_eq!(thread::placement_of_current(), None);
 }
 
-/// glibc gives the stack of an ended thread to the next one, with its pages where the former owner had them. Seen to fail in the
-/// two-node guest without the move at the start of the thread: all pages of CPU 2's stack were on node 0.
+/// glibc gives the stack of an ended thread to the next one, with its pages where the former owner had them.
+/// Seen to fail in the two-node guest without the move at the start of the thread: all pages of CPU 2's stack
+/// were on node 0.
 #[test]
 fn a_stack_that_was_used_on_another_node_comes_home() {
     #[inline(never)]

@@ -1,4 +1,5 @@
-//! Shares, pieces and blocks: nobody gets a byte twice, nothing is lost, and memory outlives what it was carved from.
+//! Shares, pieces and blocks: nobody gets a byte twice, nothing is lost, and memory outlives what it was
+//! carved from.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -123,8 +124,8 @@ fn blocks_smaller_than_a_link_or_larger_than_the_memory_are_no_trouble() {
     }
 }
 
-/// Seen to fail: with the new extent's blocks counted and never reached they do not come out; with `owns` looking at the first
-/// extent only.
+/// Seen to fail: with the new extent's blocks counted and never reached they do not come out; with `owns`
+/// looking at the first extent only.
 #[test]
 fn blocks_of_added_memory_go_out_and_come_back_with_the_others() {
     let core = cores()[0].clone();
@@ -152,8 +153,8 @@ fn blocks_of_added_memory_go_out_and_come_back_with_the_others() {
 }
 
 proptest! {
-    /// Against a model: whatever is taken and given back in whatever order, each block is out at most once, holds what its holder
-    /// wrote, and all come out again.
+    /// Against a model: whatever is taken and given back in whatever order, each block is out at most once,
+    /// holds what its holder wrote, and all come out again.
     #[test]
     fn each_block_is_out_at_most_once(steps in proptest::collection::vec((any::<bool>(), any::<u16>()), 0..200)) {
         const COUNT: usize = 13;
@@ -194,8 +195,8 @@ proptest! {
     }
 }
 
-/// Whatever was asked for, the region is whole, on its node, and says what backs it; reserved pages that are not there are replaced
-/// with a reason and the command that would have them.
+/// Whatever was asked for, the region is whole, on its node, and says what backs it; reserved pages that are
+/// not there are replaced with a reason and the command that would have them.
 #[test]
 fn every_backing_gives_a_region_on_its_node() {
     use annulus_numa::region::{Backing, Region};

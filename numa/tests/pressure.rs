@@ -1,9 +1,11 @@
-//! A node without enough free memory gives a smaller region or a refusal, each with its reason, and nobody is killed.
+//! A node without enough free memory gives a smaller region or a refusal, each with its reason, and nobody is
+//! killed.
 //!
-//! Seen to fail in the two-node guest when the region is bound before it is populated: the kernel killed the test.
+//! Seen to fail in the two-node guest when the region is bound before it is populated: the kernel killed the
+//! test.
 //!
-//! It takes most of the machine's memory for a moment, so it runs only in a guest (ANNULUS_GUEST=1) of small nodes and is skipped
-//! elsewhere, which it says.
+//! It takes most of the machine's memory for a moment, so it runs only in a guest (ANNULUS_GUEST=1) of small
+//! nodes and is skipped elsewhere, which it says.
 
 use annulus_numa::{
     ErrorKind,

@@ -1,5 +1,5 @@
-//! Machines that nobody has: whatever the shape, every allowed core gets one home node and memory that it may use, and no core
-//! outside of the allowed ones is planned.
+//! Machines that nobody has: whatever the shape, every allowed core gets one home node and memory that it may
+//! use, and no core outside of the allowed ones is planned.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,8 @@ use annulus_numa::{
 };
 use proptest::prelude::*;
 
-/// Nodes with and without memory, numbers with holes and beyond 64, SMT up to 4, a distance matrix or none, masks of any kind.
+/// Nodes with and without memory, numbers with holes and beyond 64, SMT up to 4, a distance matrix or none,
+/// masks of any kind.
 fn machine() -> impl Strategy<Value = Description> {
     let nodes = proptest::collection::btree_map(0_u32..130, any::<bool>(), 1..9);
     (nodes, 1_u32..24, 1_u32..5, any::<bool>()).prop_flat_map(|(nodes, cores, smt, matrix)| {

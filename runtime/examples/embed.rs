@@ -1,8 +1,8 @@
 //! Annulus in a program that has a life of its own: `embed [FILE...]`, or `embed --until-ctrl-c`.
 //!
-//! The main thread runs tokio; Annulus has a core of its own beside it. Messages go both ways: tokio asks for the size of
-//! files, which the core opens by its ring, and the core tells tokio what happens there. Wakers of both are sound from any
-//! thread, so any channel will do; here it is tokio's.
+//! The main thread runs tokio; Annulus has a core of its own beside it. Messages go both ways: tokio asks for
+//! the size of files, which the core opens by its ring, and the core tells tokio what happens there. Wakers
+//! of both are sound from any thread, so any channel will do; here it is tokio's.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

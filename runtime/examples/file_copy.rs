@@ -1,7 +1,8 @@
 //! Copies a file: `file_copy FROM TO [--splice]`.
 //!
-//! By default eight tasks read and write by the ring, each with a block of the core's node-local memory, so that the disk
-//! has always something to do. With `--splice` the pages go through a pipe and never enter user memory.
+//! By default eight tasks read and write by the ring, each with a block of the core's node-local memory, so
+//! that the disk has always something to do. With `--splice` the pages go through a pipe and never enter user
+//! memory.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};

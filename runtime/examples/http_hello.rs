@@ -1,7 +1,9 @@
-//! HTTP/1.1 with no more than the runtime: `http_hello [ADDR] [CPULIST]`, `127.0.0.1:7000` on all CPUs by default.
+//! HTTP/1.1 with no more than the runtime: `http_hello [ADDR] [CPULIST]`, `127.0.0.1:7000` on all CPUs by
+//! default.
 //!
-//! Every GET gets the same 1 KiB, prepared once. Connections are kept, and requests may be pipelined: those that came
-//! together are answered by one send. What is not a GET, has a body or cannot be read is refused, and the connection ends.
+//! Every GET gets the same 1 KiB, prepared once. Connections are kept, and requests may be pipelined: those
+//! that came together are answered by one send. What is not a GET, has a body or cannot be read is refused,
+//! and the connection ends.
 
 use std::net::{Shutdown, SocketAddr};
 
@@ -58,7 +60,8 @@ fn look(input: &[u8]) -> Found {
     }
 }
 
-/// Reads as many requests as `input` has. How many were GETs, how many bytes they took, and how it ends if it does.
+/// Reads as many requests as `input` has. How many were GETs, how many bytes they took, and how it ends if it
+/// does.
 fn count(input: &[u8]) -> (usize, usize, Option<&'static str>) {
     let (mut gets, mut at) = (0, 0);
     while at < input.len() {

@@ -1,7 +1,7 @@
 //! hyper 1 on Annulus, HTTP/1.1: `hyper [ADDR] [CPULIST]`, `127.0.0.1:7000` on all CPUs by default.
 //!
-//! `GET /` answers 1 KiB, `POST /echo` what it was sent. SIGTERM or Ctrl-C ends it: no client is let in any more, idle
-//! connections are closed, and requests under way have ten seconds.
+//! `GET /` answers 1 KiB, `POST /echo` what it was sent. SIGTERM or Ctrl-C ends it: no client is let in any
+//! more, idle connections are closed, and requests under way have ten seconds.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -39,7 +39,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     Ok(response)
 }
 
-/// Serves one connection to its end, or until the runtime is asked to stop: then what is under way is answered, and no more.
+/// Serves one connection to its end, or until the runtime is asked to stop: then what is under way is
+/// answered, and no more.
 async fn serve(stream: TcpStream) {
     let mut http = http1::Builder::new();
     let connection = http.timer(HyperTimer).serve_connection(Io::new(stream), service_fn(answer));

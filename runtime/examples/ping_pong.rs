@@ -1,5 +1,6 @@
-//! A number goes from one core to another and back, over and over: `ping_pong [CPULIST] [ROUND TRIPS]`, on the first two
-//! of `all` CPUs and 20,000 times by default. Once by `submit_to`, once through a pair of channels.
+//! A number goes from one core to another and back, over and over: `ping_pong [CPULIST] [ROUND TRIPS]`, on
+//! the first two of `all` CPUs and 20,000 times by default. Once by `submit_to`, once through a pair of
+//! channels.
 
 use std::time::{Duration, Instant};
 

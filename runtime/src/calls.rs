@@ -1,7 +1,7 @@
 //! Which system calls a filter refuses, found out by trying each with arguments that the kernel turns down.
 //!
-//! What the ring does is not held by a filter (`seccomp(2)`); these calls a core makes itself. Refused, some would be found out
-//! late: a server would start, and send heads without bodies.
+//! What the ring does is not held by a filter (`seccomp(2)`); these calls a core makes itself. Refused, some
+//! would be found out late: a server would start, and send heads without bodies.
 
 use libc::c_long;
 
@@ -10,8 +10,8 @@ type Call = (&'static str, c_long, [c_long; 6]);
 
 const NONE: c_long = -1;
 
-/// The calls by which connections, files and pipes are used. `io_uring_*` are tried by [`probe_ring`](crate::probe_ring), the memory
-/// policy calls by [`numa::probe`](crate::numa::probe).
+/// The calls by which connections, files and pipes are used. `io_uring_*` are tried by
+/// [`probe_ring`](crate::probe_ring), the memory policy calls by [`numa::probe`](crate::numa::probe).
 const CALLS: [Call; 16] = [
     ("accept4", libc::SYS_accept4, [NONE, 0, 0, 0, 0, 0]),
     ("bind", libc::SYS_bind, [NONE, 0, 0, 0, 0, 0]),
@@ -31,17 +31,18 @@ const CALLS: [Call; 16] = [
     ("splice", libc::SYS_splice, [NONE, 0, NONE, 0, 1, 0]),
 ];
 
-/// System calls that this library makes on a core, beside those of `io_uring`, and that are refused here, by name: the answer was
-/// `EPERM`, `EACCES` or `ENOSYS`, as a container's seccomp profile gives it. Empty where all is well. `splice` and `pipe2` move
-/// bulk ([`transfer`](crate::transfer)), `openat2` and `preadv2` are for files, the others for sockets. `seccomp(2)`.
+/// System calls that this library makes on a core, beside those of `io_uring`, and that are refused here, by
+/// name: the answer was `EPERM`, `EACCES` or `ENOSYS`, as a container's seccomp profile gives it. Empty where
+/// all is well. `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)), `openat2` and `preadv2` are
+/// for files, the others for sockets. `seccomp(2)`.
 ///
 /// ```
 /// assert_eq!(annulus::refused_calls(), Vec::<&str>::new());
 /// ```
 pub fn refused_calls() -> Vec<&'static str> {
     let is_refused = |(_, number, [a, b, c, d, e, f]): &Call| {
-        // SAFETY: each is turned down by the kernel for its descriptor or its flags, before it looks at memory: there is no
-        // descriptor -1, and no call has all flags.
+        // SAFETY: each is turned down by the kernel for its descriptor or its flags, before it looks at
+        // memory: there is no descriptor -1, and no call has all flags.
         let rc = unsafe { libc::syscall(*number, *a, *b, *c, *d, *e, *f) };
         let errno = std::io::Error::last_os_error().raw_os_error();
         rc == -1 && matches!(errno, Some(libc::EPERM | libc::EACCES | libc::ENOSYS))

@@ -1,11 +1,11 @@
 //! Panics of code that is not ours, and where they end.
 //!
-//! Such code is what the application gives the runtime to call or to drop: subscribers of `tracing`, wakers, futures,
-//! destructors of outputs, messages and panic payloads. async-task aborts the process when one of them panics in its hands;
-//! so it is given [`Kept`] outputs and [`Shield`]ed wakers only.
+//! Such code is what the application gives the runtime to call or to drop: subscribers of `tracing`, wakers,
+//! futures, destructors of outputs, messages and panic payloads. async-task aborts the process when one of
+//! them panics in its hands; so it is given [`Kept`] outputs and [`Shield`]ed wakers only.
 //!
-//! What nobody can catch aborts the process by the standard library: a panic hook that panics, a destructor of a thread's
-//! local value that panics, and a second panic of destructors that unwinding runs.
+//! What nobody can catch aborts the process by the standard library: a panic hook that panics, a destructor
+//! of a thread's local value that panics, and a second panic of destructors that unwinding runs.
 
 use std::any::Any;
 use std::fmt;
@@ -16,7 +16,8 @@ use std::task::{Wake, Waker};
 /// What a panic left.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-/// How many payloads are dropped whose destructors panic with one more such payload, before the last is leaked.
+/// How many payloads are dropped whose destructors panic with one more such payload, before the last is
+/// leaked.
 const PAYLOADS: usize = 16;
 
 /// The words of a panic.
@@ -28,7 +29,8 @@ pub(crate) fn panic_text(payload: &Payload) -> &str {
         .unwrap_or("a value that is not text")
 }
 
-/// Runs `f`, code that is not ours. What it shares with others is theirs to judge, as with any task that panics.
+/// Runs `f`, code that is not ours. What it shares with others is theirs to judge, as with any task that
+/// panics.
 pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
     catch_unwind(AssertUnwindSafe(f))
 }
@@ -65,7 +67,8 @@ pub(crate) fn tell_panic(what: fmt::Arguments<'_>, payload: &Payload) {
     }
 }
 
-/// A value of the application's, on its way to someone who may never take it: a panic of its destructor stays in here.
+/// A value of the application's, on its way to someone who may never take it: a panic of its destructor stays
+/// in here.
 pub(crate) struct Kept<T>(Option<T>);
 
 impl<T> Kept<T> {
@@ -112,8 +115,8 @@ impl Wake for Foreign {
     }
 }
 
-/// The waker to give to async-task in place of the one that a handle is polled with: one that never panics, when it is
-/// cloned, called or dropped. One allocation for each waker that a handle waits with.
+/// The waker to give to async-task in place of the one that a handle is polled with: one that never panics,
+/// when it is cloned, called or dropped. One allocation for each waker that a handle waits with.
 #[derive(Default)]
 pub(crate) struct Shield(Option<(Arc<Foreign>, Waker)>);
 

@@ -12,11 +12,12 @@
 //! | send one value | [`channel::oneshot`](crate::channel::oneshot()) | with who made it |
 //! | give a connection to a core that has less to do | [`Connection::hand_over`](crate::net::Connection::hand_over), [`neighbours`], [`least_loaded_neighbour`] | its bytes stay where they were received |
 //!
-//! A core that has work for another rings for it once a tick, by a message between the rings (`IORING_OP_MSG_RING`,
-//! Linux 5.18) that leaves with the tick's own system call; a core that is awake is not rung at all. So a task that blocks its thread until
-//! another core has done something [waits for ever](crate#what-holds-everywhere). Waking a sleeping CPU is what
-//! costs: tens of microseconds on virtual machines. So it pays to send several things in one tick, and to send them to a
-//! core that is awake. `runtime/examples/ping_pong.rs` shows the worst case, where each message finds its core asleep.
+//! A core that has work for another rings for it once a tick, by a message between the rings
+//! (`IORING_OP_MSG_RING`, Linux 5.18) that leaves with the tick's own system call; a core that is awake is
+//! not rung at all. So a task that blocks its thread until another core has done something [waits for
+//! ever](crate#what-holds-everywhere). Waking a sleeping CPU is what costs: tens of microseconds on virtual
+//! machines. So it pays to send several things in one tick, and to send them to a core that is awake.
+//! `runtime/examples/ping_pong.rs` shows the worst case, where each message finds its core asleep.
 //!
 //! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
 
@@ -58,8 +59,9 @@ pub fn cpu() -> CpuId {
     Core::with(|core| core.shared.cpu)
 }
 
-/// The number of the tick that the current core's loop is in, from 1 on. Whatever the tasks that are polled in one tick were asked
-/// by the ring had been asked when the tick began: what one of them finds out about the world is new enough for all.
+/// The number of the tick that the current core's loop is in, from 1 on. Whatever the tasks that are polled
+/// in one tick were asked by the ring had been asked when the tick began: what one of them finds out about
+/// the world is new enough for all.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -75,7 +77,8 @@ pub fn counters() -> Counters {
     Core::with(|core| core.shared.counters.read(core.shared.index))
 }
 
-/// A handle on this runtime, for threads outside it: [`Handle::submit_to`](crate::Handle::submit_to) sends work in.
+/// A handle on this runtime, for threads outside it: [`Handle::submit_to`](crate::Handle::submit_to) sends
+/// work in.
 ///
 /// # Panics
 /// On a thread that is no core's.

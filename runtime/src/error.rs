@@ -42,9 +42,9 @@ pub enum ErrorKind {
 
 /// An error that says what failed, on what, and what to do.
 ///
-/// `Display` prints one line; [`std::error::Error::source`] gives the operating system's word where there is one. `Debug`
-/// prints that line too, with the causes behind the source after it, because that is what `main() -> annulus::Result<()>`
-/// ends with; `{:#?}` prints the fields.
+/// `Display` prints one line; [`std::error::Error::source`] gives the operating system's word where there is
+/// one. `Debug` prints that line too, with the causes behind the source after it, because that is what
+/// `main() -> annulus::Result<()>` ends with; `{:#?}` prints the fields.
 ///
 /// ```
 /// let error = annulus::Runtime::builder().ring_entries(1).build().unwrap_err();
@@ -78,7 +78,8 @@ impl Error {
         Self::with_source(ErrorKind::Io, what, source)
     }
 
-    /// The application's own error, so that a root future can return it: `...map_err(annulus::Error::other)?`.
+    /// The application's own error, so that a root future can return it:
+    /// `...map_err(annulus::Error::other)?`.
     pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { kind: ErrorKind::Other, what: Cow::Borrowed(""), source: Some(Source::Other(source.into())) }
     }

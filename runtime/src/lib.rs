@@ -1,12 +1,12 @@
 //! An io_uring-based, NUMA-aware, thread-per-core runtime for Linux servers that move bytes.
 //!
-//! One pinned thread, one ring and one node-local memory pool per core; zero-copy paths from file to socket and from
-//! socket to socket. Linux 6.1 or later, 64 bit.
+//! One pinned thread, one ring and one node-local memory pool per core; zero-copy paths from file to socket
+//! and from socket to socket. Linux 6.1 or later, 64 bit.
 //!
 //! # From nothing to an echo server
 //!
-//! On Debian: `apt-get install gcc pkg-config libhwloc-dev libnuma-dev libudev-dev`, then `cargo new echo`, and in its
-//! `Cargo.toml`:
+//! On Debian: `apt-get install gcc pkg-config libhwloc-dev libnuma-dev libudev-dev`, then `cargo new echo`,
+//! and in its `Cargo.toml`:
 //!
 //! ```toml
 //! [dependencies]
@@ -19,13 +19,13 @@
 //! use annulus::{Runtime, net::TcpListener};
 //!
 //! fn main() -> annulus::Result<()> {
-//!     Runtime::builder().build()?.run(|| async {                  // once per core, on that core; need not be Send
-//!         let listener = TcpListener::bind("127.0.0.1:7000")?;        // this core's member of the group
+//!     Runtime::builder().build()?.run(|| async {            // once per core, on that core; need not be Send
+//!         let listener = TcpListener::bind("127.0.0.1:7000")?; // this core's member of the group
 //!         loop {
 //!             let stream = listener.accept().await?;
 //!             annulus::spawn(async move {
-//!                 while let Some(chunk) = stream.recv().await? {  // a lease on this core's node-local memory
-//!                     stream.send_all(chunk).await?;              // sent from where it lies
+//!                 while let Some(chunk) = stream.recv().await? { // a lease on this core's node-local memory
+//!                     stream.send_all(chunk).await?;        // sent from where it lies
 //!                 }
 //!                 annulus::Ok(())
 //!             })
@@ -36,7 +36,8 @@
 //! ```
 //!
 //! `cargo run`, and in another terminal `nc 127.0.0.1 7000`. It runs on every CPU that the process may use;
-//! [`Builder::cores`] chooses. A program that has a main thread of its own calls [`Runtime::start`] instead of `run`.
+//! [`Builder::cores`] chooses. A program that has a main thread of its own calls [`Runtime::start`] instead
+//! of `run`.
 //!
 //! # Where things are
 //!
@@ -63,30 +64,33 @@
 //! | how long polls take, and how busy a core is | [`Builder::measure_polls`], [`Builder::measure_time`] | a branch a poll |
 //! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a tick of the loop (and what a tick is for takes thousands), nothing a poll |
 //!
-//! The instructions were counted by `scripts/instructions`, beside some 260 for a poll that yields, 780 for a task spawned and
-//! awaited, and 5,200 for 100 bytes to another task and back.
+//! The instructions were counted by `scripts/instructions`, beside some 260 for a poll that yields, 780 for a
+//! task spawned and awaited, and 5,200 for 100 bytes to another task and back.
 //!
 //! # What holds everywhere
 //!
-//! - **A core's things stay on their core.** Tasks, sockets and files are not `Send`; what crosses is what is `Send`, by
-//!   [`cores::submit_to`] and channels. Functions of this crate panic on a thread that is no core's, and say so.
-//! - **Dropping a future is always sound**, and each says under "Cancellation" what it means. Receiving and accepting lose
-//!   nothing by it.
-//! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it. What an operation still
-//!   brings after its future was dropped (its buffer, a descriptor, a connection) is dropped then, on its own core, in a
-//!   later tick; a panic of its destructor is logged.
-//! - **A core must not block, least of all on itself.** What its tasks ask of the kernel, the close of a connection that they
-//!   drop and the wake of another core leave at the end of the core's tick, when the tasks that are ready have been polled. A
-//!   task that blocks its thread until something comes of that ([`std::thread::JoinHandle::join`], a `recv` of `std::sync::mpsc`,
-//!   a `read` of a peer's socket) waits for ever. Await it, or let [`spawn_blocking`] wait.
-//! - **Errors** ([`Error`]) say what failed, on what, and what to do; operations that took a buffer give it back with the
-//!   error ([`buf::BufError`]).
-//! - **The end is clean** ([`Running::stop`], [`Running::cut`]): tasks are dropped on their own cores, every operation is
-//!   cancelled and its last completion awaited, and only then is memory released.
-//! - **The end comes whatever panics.** A panic in a task stays in it, those of its destructors, output and payload too. One of
-//!   the application's code elsewhere on a core (a waker, a subscriber of `tracing`) ends all cores, and [`Runtime::run`] names it.
-//!   The standard library aborts the process over a panic hook that panics, a thread-local value whose destructor panics, and a
-//!   second panic of destructors that a first one runs.
+//! - **A core's things stay on their core.** Tasks, sockets and files are not `Send`; what crosses is what is
+//!   `Send`, by [`cores::submit_to`] and channels. Functions of this crate panic on a thread that is no
+//!   core's, and say so.
+//! - **Dropping a future is always sound**, and each says under "Cancellation" what it means. Receiving and
+//!   accepting lose nothing by it.
+//! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it. What an
+//!   operation still brings after its future was dropped (its buffer, a descriptor, a connection) is dropped
+//!   then, on its own core, in a later tick; a panic of its destructor is logged.
+//! - **A core must not block, least of all on itself.** What its tasks ask of the kernel, the close of a
+//!   connection that they drop and the wake of another core leave at the end of the core's tick, when the
+//!   tasks that are ready have been polled. A task that blocks its thread until something comes of that
+//!   ([`std::thread::JoinHandle::join`], a `recv` of `std::sync::mpsc`, a `read` of a peer's socket) waits
+//!   for ever. Await it, or let [`spawn_blocking`] wait.
+//! - **Errors** ([`Error`]) say what failed, on what, and what to do; operations that took a buffer give it
+//!   back with the error ([`buf::BufError`]).
+//! - **The end is clean** ([`Running::stop`], [`Running::cut`]): tasks are dropped on their own cores, every
+//!   operation is cancelled and its last completion awaited, and only then is memory released.
+//! - **The end comes whatever panics.** A panic in a task stays in it, those of its destructors, output and
+//!   payload too. One of the application's code elsewhere on a core (a waker, a subscriber of `tracing`) ends
+//!   all cores, and [`Runtime::run`] names it. The standard library aborts the process over a panic hook that
+//!   panics, a thread-local value whose destructor panics, and a second panic of destructors that a first one
+//!   runs.
 
 mod block_on;
 pub mod blocking;

@@ -1,5 +1,5 @@
-//! The largest numbers that an SQE or a system call can hold. What is larger comes out negative there, or cut, and means something
-//! else: offset -1 is "the file's own position".
+//! The largest numbers that an SQE or a system call can hold. What is larger comes out negative there, or
+//! cut, and means something else: offset -1 is "the file's own position".
 
 use crate::{Error, ErrorKind, Result};
 

@@ -1,9 +1,9 @@
 //! Pipes.
 //!
-//! Both ends never wait in the kernel (`O_NONBLOCK`): a read or write that can be done is done on the core, which is one
-//! copy of memory, and else the ring says when. So a read that is dropped loses no byte. To move bytes between a pipe
-//! and a file or a socket without copying them: [`transfer::splice`](crate::transfer::splice) and
-//! [`tee`](crate::transfer::tee).
+//! Both ends never wait in the kernel (`O_NONBLOCK`): a read or write that can be done is done on the core,
+//! which is one copy of memory, and else the ring says when. So a read that is dropped loses no byte. To move
+//! bytes between a pipe and a file or a socket without copying them:
+//! [`transfer::splice`](crate::transfer::splice) and [`tee`](crate::transfer::tee).
 //!
 //! ```
 //! # annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
@@ -52,8 +52,8 @@ pub struct PipeReader {
     fd: Rc<OwnedFd>,
 }
 
-/// The end of a pipe that bytes go into. Not `Send`; closed when dropped, and when every writer has gone the reader is
-/// told the end.
+/// The end of a pipe that bytes go into. Not `Send`; closed when dropped, and when every writer has gone the
+/// reader is told the end.
 #[derive(Debug)]
 pub struct PipeWriter {
     fd: Rc<OwnedFd>,
@@ -62,8 +62,9 @@ pub struct PipeWriter {
 macro_rules! both_ends {
     ($($end:ident),+) => {$(
         impl $end {
-            /// Takes over an end that was made elsewhere: a child's output, a FIFO. It is made close-on-exec and
-            /// non-blocking (`O_NONBLOCK`), the latter with every copy of the descriptor, those of other processes too.
+            /// Takes over an end that was made elsewhere: a child's output, a FIFO. It is made close-on-exec
+            /// and non-blocking (`O_NONBLOCK`), the latter with every copy of the descriptor, those of other
+            /// processes too.
             ///
             /// # Errors
             /// [`ErrorKind::Io`](crate::ErrorKind::Io) when it is no pipe (`EBADF`).
@@ -87,8 +88,9 @@ macro_rules! both_ends {
             /// Asks for room for so many bytes and returns what was given (`F_SETPIPE_SZ`, Linux 2.6.35).
             ///
             /// # Errors
-            /// `EPERM` past `/proc/sys/fs/pipe-max-size` or the user's share of all pipes (`pipe(7)`); `EBUSY` when it
-            /// holds more. [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.
+            /// `EPERM` past `/proc/sys/fs/pipe-max-size` or the user's share of all pipes (`pipe(7)`);
+            /// `EBUSY` when it holds more. [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 -
+            /// 1 bytes.
             pub fn set_size(&self, bytes: usize) -> Result<usize> {
                 refuse_above(INT, "a pipe", bytes as u64)?;
                 fcntl_setpipe_size(&self.fd, bytes)
@@ -113,8 +115,9 @@ macro_rules! both_ends {
 both_ends!(PipeReader, PipeWriter);
 
 impl PipeReader {
-    /// The bytes that are there, as many as the room of `buf` takes; waits until there is one. Returns how many came, 0
-    /// when every writer has gone or the buffer has no room, and the buffer. `read(2)`; waiting by the ring, Linux 5.1.
+    /// The bytes that are there, as many as the room of `buf` takes; waits until there is one. Returns how
+    /// many came, 0 when every writer has gone or the buffer has no room, and the buffer. `read(2)`; waiting
+    /// by the ring, Linux 5.1.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
@@ -143,13 +146,13 @@ impl PipeReader {
 }
 
 impl PipeWriter {
-    /// Writes from the beginning of `buf` as much as there is room for; waits until there is some. Returns how many
-    /// bytes went, and the buffer. Up to 4,096 bytes go whole or not at all (`pipe(7)`, PIPE_BUF). `write(2)`; waiting
-    /// by the ring, Linux 5.1.
+    /// Writes from the beginning of `buf` as much as there is room for; waits until there is some. Returns
+    /// how many bytes went, and the buffer. Up to 4,096 bytes go whole or not at all (`pipe(7)`, PIPE_BUF).
+    /// `write(2)`; waiting by the ring, Linux 5.1.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, `EPIPE` when every reader has gone; the buffer
-    /// comes back with it.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, `EPIPE` when every reader has gone;
+    /// the buffer comes back with it.
     ///
     /// # Cancellation
     /// Safe: a future that was not ready has written nothing.

@@ -1,8 +1,9 @@
 //! Signals, for those who ask for them.
 //!
-//! The runtime installs no signal handler and blocks nothing but `SIGPIPE`, on its own threads. A program that wants to
-//! be told of signals has them blocked before its first thread starts ([`block_before_threads`]), so that no thread is
-//! ever interrupted, and takes them from a descriptor (`signalfd(2)`, Linux 2.6.27) that the ring watches.
+//! The runtime installs no signal handler and blocks nothing but `SIGPIPE`, on its own threads. A program
+//! that wants to be told of signals has them blocked before its first thread starts
+//! ([`block_before_threads`]), so that no thread is ever interrupted, and takes them from a descriptor
+//! (`signalfd(2)`, Linux 2.6.27) that the ring watches.
 //!
 //! ```
 //! use annulus::signal::{self, Signal, Signals};
@@ -12,7 +13,8 @@
 //!     annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
 //!         if annulus::cores::index() == 0 {
 //!             let signals = Signals::new(&[Signal::INTERRUPT, Signal::TERMINATE])?;
-//! #           rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+//! #           let (own, term) = (rustix::process::getpid(), rustix::process::Signal::TERM);
+//! #           rustix::process::kill_process(own, term).unwrap();
 //!             let signal = signals.recv().await?;
 //!             println!("ending: {signal}");
 //!         }
@@ -54,9 +56,9 @@ impl Signal {
     /// `SIGWINCH`: the terminal has another size.
     pub const WINDOW_CHANGE: Signal = Signal(libc::SIGWINCH);
 
-    /// The signal of this number; `None` for those that cannot be waited for: `SIGKILL`, `SIGSTOP`, what a fault of the
-    /// program itself raises (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`, `SIGTRAP`, `SIGSYS`), and numbers that are none or
-    /// glibc's own.
+    /// The signal of this number; `None` for those that cannot be waited for: `SIGKILL`, `SIGSTOP`, what a
+    /// fault of the program itself raises (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`, `SIGTRAP`, `SIGSYS`), and
+    /// numbers that are none or glibc's own.
     pub fn from_raw(number: i32) -> Option<Signal> {
         let refused = [
             libc::SIGKILL,
@@ -101,10 +103,10 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Blocks `signals` on the calling thread and on all that it starts from now on: call it in `main`, before anything that
-/// starts a thread, and before the runtime is built. A thread that was there before goes on being interrupted, or killed,
-/// by them. Children inherit the mask too (`execve(2)` keeps it): one that is to be ended by Ctrl-C needs it reset.
-/// `pthread_sigmask(3)`.
+/// Blocks `signals` on the calling thread and on all that it starts from now on: call it in `main`, before
+/// anything that starts a thread, and before the runtime is built. A thread that was there before goes on
+/// being interrupted, or killed, by them. Children inherit the mask too (`execve(2)` keeps it): one that is
+/// to be ended by Ctrl-C needs it reset. `pthread_sigmask(3)`.
 ///
 /// # Errors
 /// What `pthread_sigmask(3)` says; in practice none.
@@ -119,7 +121,8 @@ pub fn block_before_threads(signals: &[Signal]) -> Result<()> {
 
 fn set_of(signals: &[Signal]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the whole set before anything reads it; the numbers are those of existing signals.
+    // SAFETY: sigemptyset initialises the whole set before anything reads it; the numbers are those of
+    // existing signals.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in signals {
@@ -164,12 +167,12 @@ impl fmt::Display for Received {
 }
 
 impl Signals {
-    /// Asks for `signals` on the current core (`signalfd(2)`, Linux 2.6.27). A signal is told once: of several cores, or
-    /// several `Signals` of one, that ask for the same signal one gets it.
+    /// Asks for `signals` on the current core (`signalfd(2)`, Linux 2.6.27). A signal is told once: of
+    /// several cores, or several `Signals` of one, that ask for the same signal one gets it.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] when one of them is not blocked on the core's thread: it would kill the process, and never
-    /// come. [`ErrorKind::Io`] when no descriptor is left.
+    /// [`ErrorKind::Input`] when one of them is not blocked on the core's thread: it would kill the process,
+    /// and never come. [`ErrorKind::Io`] when no descriptor is left.
     pub fn new(signals: &[Signal]) -> Result<Self> {
         if let Some(signal) = signals.iter().find(|signal| !is_blocked(**signal)) {
             return Err(Error::new(
@@ -230,8 +233,8 @@ impl AsFd for Watched {
     }
 }
 
-/// Completes at the next Ctrl-C (`SIGINT`), which must have been [blocked](block_before_threads). One that came before the
-/// call and was not taken counts.
+/// Completes at the next Ctrl-C (`SIGINT`), which must have been [blocked](block_before_threads). One that
+/// came before the call and was not taken counts.
 ///
 /// # Errors
 /// As for [`Signals::new`] and [`Signals::recv`].

@@ -41,7 +41,8 @@ pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Hands over what was pushed and lets the kernel work until `done`. No tick passes: nobody looks at what it answers.
+/// Hands over what was pushed and lets the kernel work until `done`. No tick passes: nobody looks at what it
+/// answers.
 pub(crate) fn let_kernel(what: &str, mut done: impl FnMut(&Core) -> bool) {
     let begun = Instant::now();
     while !Core::with(|core| {

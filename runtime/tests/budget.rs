@@ -1,7 +1,8 @@
 //! A task whose operations are always ready shares its core: a timer beside it fires all the same.
 //!
-//! Seen to fail: with `Budget::poll` always ready the first test never ends, nor do those of sends. The others end even so, because sockets here
-//! run dry now and then; they show that real bytes spend the budget without losing any.
+//! Seen to fail: with `Budget::poll` always ready the first test never ends, nor do those of sends. The
+//! others end even so, because sockets here run dry now and then; they show that real bytes spend the budget
+//! without losing any.
 
 mod common;
 
@@ -69,7 +70,8 @@ fn a_socket_that_is_always_full() {
     .unwrap();
 }
 
-/// Seen to fail, by never ending: with each way not spending, and with the one that has spent all ready all the same.
+/// Seen to fail, by never ending: with each way not spending, and with the one that has spent all ready all
+/// the same.
 #[test]
 fn sends_of_nothing_are_always_ready() {
     on_one_core(|| async {

@@ -1,5 +1,6 @@
-//! One completion for several receive buffers (`Builder::bundles`), alone and with incremental buffers. Where the kernel cannot,
-//! what is looked at is that the bytes come all the same. `fragments.rs` has what holds in every way of receiving.
+//! One completion for several receive buffers (`Builder::bundles`), alone and with incremental buffers. Where
+//! the kernel cannot, what is looked at is that the bytes come all the same. `fragments.rs` has what holds in
+//! every way of receiving.
 
 mod common;
 
@@ -52,7 +53,8 @@ async fn pair(listener: &TcpListener) -> annulus::Result<(TcpStream, Std)> {
     Ok((listener.accept().await?, client))
 }
 
-/// Bytes whose place in the stream they tell: the period is a prime, so that none of it falls on the buffers'.
+/// Bytes whose place in the stream they tell: the period is a prime, so that none of it falls on the
+/// buffers'.
 struct Pattern(Vec<u8>);
 
 const PERIOD: usize = 65_521;
@@ -89,7 +91,8 @@ async fn next(stream: &TcpStream) -> annulus::Result<Option<Lease>> {
     timeout(Duration::from_secs(60), stream.recv()).await.expect("nothing came for a minute")
 }
 
-/// Receives a whole stream, byte for byte, and keeps a few of its leases for a while. Says how many there were.
+/// Receives a whole stream, byte for byte, and keeps a few of its leases for a while. Says how many there
+/// were.
 async fn receive(stream: &TcpStream, number: usize, total: usize, keep: usize) -> annulus::Result<u64> {
     let pattern = Pattern::new(number);
     let (mut got, mut leases, mut kept) = (0, 0, Vec::new());

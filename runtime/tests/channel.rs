@@ -175,7 +175,8 @@ fn nothing_stays_in_a_channel_whose_receiver_goes() {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        // Senders are refused from the first moment of the receiver's end on; when its core does something else, it is over.
+        // Senders are refused from the first moment of the receiver's end on; when its core does something
+        // else, it is over.
         running.handle().submit_to_blocking(0, async || ()).unwrap();
         // The sender is still there: what it keeps alive must be empty.
         assert_eq!(dropped.load(Ordering::SeqCst), THREADS * EACH);
@@ -227,8 +228,9 @@ fn one_value_crosses_threads_and_a_lost_side_is_seen() {
     });
 }
 
-/// Seen to fail: with tasks that are dropped where they are woken, the receiver's destructor wakes a sender under the lock
-/// of those that wait for room, the sender's destructor takes that lock, and the runtime does not end.
+/// Seen to fail: with tasks that are dropped where they are woken, the receiver's destructor wakes a sender
+/// under the lock of those that wait for room, the sender's destructor takes that lock, and the runtime does
+/// not end.
 #[test]
 fn a_core_ends_while_senders_wait_for_room() {
     let running = annulus::Runtime::builder()

@@ -103,7 +103,8 @@ fn reading_is_in_parts_and_the_rest_is_given_back() {
     });
 }
 
-/// Seen to fail: with a send that has to wait dropped by the poll that finds it so, the next write is refused.
+/// Seen to fail: with a send that has to wait dropped by the poll that finds it so, the next write is
+/// refused.
 #[test]
 fn a_deadline_around_write_loses_nothing_that_was_accepted() {
     on_one_core(|| async {

@@ -1,5 +1,5 @@
-//! Each counter of a core moves by what was done, and by nothing else. Those that need a machine in trouble move in the tests
-//! of that trouble; [`every_counter_is_moved_by_a_test`] knows where.
+//! Each counter of a core moves by what was done, and by nothing else. Those that need a machine in trouble
+//! move in the tests of that trouble; [`every_counter_is_moved_by_a_test`] knows where.
 
 mod common;
 
@@ -104,7 +104,8 @@ fn operations_in_flight_are_a_level() {
     });
 }
 
-/// Completes when `wake` has woken it, which is begun when this task's poll is over: until then a wake from elsewhere is none.
+/// Completes when `wake` has woken it, which is begun when this task's poll is over: until then a wake from
+/// elsewhere is none.
 async fn woken_by<F: Future<Output = ()> + 'static>(wake: impl FnOnce(Waker) -> F) {
     let mut wake = Some(wake);
     poll_fn(|cx| match wake.take() {
@@ -399,8 +400,8 @@ fn a_pipe_that_still_holds_bytes_is_counted_as_spoilt() {
     });
 }
 
-/// A new counter needs a test that moves it. `ops_leaked` needs a kernel that does not give an operation back for five seconds,
-/// which none has been made to do: every test of the library sees that it stays zero.
+/// A new counter needs a test that moves it. `ops_leaked` needs a kernel that does not give an operation back
+/// for five seconds, which none has been made to do: every test of the library sees that it stays zero.
 #[test]
 fn every_counter_is_moved_by_a_test() {
     let tests = [

@@ -24,8 +24,8 @@ fn small() -> Runtime {
         .unwrap()
 }
 
-/// In each round every client sends before any of them reads, so that all need a buffer at once; and a round begins only
-/// when the last has ended, so that a stream which is passed over stops everything.
+/// In each round every client sends before any of them reads, so that all need a buffer at once; and a round
+/// begins only when the last has ended, so that a stream which is passed over stops everything.
 ///
 /// Seen to fail: with hungry streams not fed it never ends.
 #[test]
@@ -111,8 +111,8 @@ fn a_thousand_readers_finish_beside_a_stream_that_nobody_reads() {
     pusher.join().unwrap();
 }
 
-/// What lies in a socket when its first receive is armed comes at once, in as many buffers as there are: the stream has them
-/// all before it can be switched off.
+/// What lies in a socket when its first receive is armed comes at once, in as many buffers as there are: the
+/// stream has them all before it can be switched off.
 ///
 /// Seen to fail: without `make_room` at the end of the tick the second client is never served.
 #[test]
@@ -180,10 +180,11 @@ fn a_stream_that_had_every_buffer_gives_them_up_and_loses_nothing() {
     running.wait().unwrap();
 }
 
-/// Four times as many streams as buffers, all pressing: each gets its share, or the slowest would never have enough.
+/// Four times as many streams as buffers, all pressing: each gets its share, or the slowest would never have
+/// enough.
 ///
-/// Seen to fail: with `feed` taking the newest first it never ends; and before a served stream had to queue behind those
-/// that wait, it took a minute.
+/// Seen to fail: with `feed` taking the newest first it never ends; and before a served stream had to queue
+/// behind those that wait, it took a minute.
 #[test]
 fn streams_that_press_all_the_time_take_turns() {
     const STREAMS: usize = 64;
@@ -230,9 +231,11 @@ fn streams_that_press_all_the_time_take_turns() {
     });
 }
 
-/// 256 buffers, used one at a time: the ring comes to hold 64. Then 200 streams get something in the same moment, and keep it.
+/// 256 buffers, used one at a time: the ring comes to hold 64. Then 200 streams get something in the same
+/// moment, and keep it.
 ///
-/// Seen to fail: with the depth never lowered 256 stay in the ring, and with nothing taken from the stack it never ends.
+/// Seen to fail: with the depth never lowered 256 stay in the ring, and with nothing taken from the stack it
+/// never ends.
 #[test]
 fn a_small_load_goes_round_few_buffers_and_a_burst_finds_the_others() {
     let ready = || annulus::cores::counters().recv_buffers_ready;

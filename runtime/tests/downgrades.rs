@@ -1,5 +1,5 @@
-//! What the kernel lacks is done without, and said. The guests of `scripts/numa-vm` run this, and all the other tests,
-//! on 6.1 and 6.12; there every line below is seen from both sides.
+//! What the kernel lacks is done without, and said. The guests of `scripts/numa-vm` run this, and all the
+//! other tests, on 6.1 and 6.12; there every line below is seen from both sides.
 
 mod common;
 
@@ -42,7 +42,8 @@ fn features_follow_the_kernel() {
     }
 }
 
-/// Bundles are left out of 6.13 to 6.15, and before 6.16 beside incremental buffers, where kernels lose bytes.
+/// Bundles are left out of 6.13 to 6.15, and before 6.16 beside incremental buffers, where kernels lose
+/// bytes.
 #[test]
 fn ways_to_receive_follow_the_kernel() {
     for (incremental, bundles) in [(false, false), (true, false), (false, true), (true, true)] {

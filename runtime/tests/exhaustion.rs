@@ -1,4 +1,5 @@
-//! A process without descriptors. In a program of its own, because the limit is the whole process's; so the tests take turns.
+//! A process without descriptors. In a program of its own, because the limit is the whole process's; so the
+//! tests take turns.
 
 mod common;
 
@@ -101,7 +102,8 @@ fn a_relay_copies_where_no_pipe_can_be_had() {
     });
 }
 
-/// Messages need no pipe. Seen to fail: with a relay that asks for one again and again, none is received by the ring after bulk.
+/// Messages need no pipe. Seen to fail: with a relay that asks for one again and again, none is received by
+/// the ring after bulk.
 #[test]
 fn a_relay_that_gets_no_pipe_goes_back_to_messages() {
     const LEN: usize = 1 << 20;

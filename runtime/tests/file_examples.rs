@@ -1,5 +1,6 @@
-//! The examples that move files and live beside another runtime. They are compiled in, so that this runs where only the
-//! test program was brought to; what concerns a whole process is seen on the built example, where it is.
+//! The examples that move files and live beside another runtime. They are compiled in, so that this runs
+//! where only the test program was brought to; what concerns a whole process is seen on the built example,
+//! where it is.
 
 mod common;
 
@@ -51,7 +52,8 @@ fn tokio_asks_the_core_and_is_told_by_it() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// A signal to the process, of which no thread is struck: it comes to the core that asked, and the program ends by itself.
+/// A signal to the process, of which no thread is struck: it comes to the core that asked, and the program
+/// ends by itself.
 #[test]
 fn ctrl_c_comes_to_the_core_that_asked() {
     let here = std::env::current_exe().unwrap();

@@ -263,7 +263,8 @@ fn a_slash_at_the_end_asks_for_a_directory() {
     });
 }
 
-/// Seen to fail: with `place` giving the directory itself and the whole path to the kernel, the first call reaches outside.
+/// Seen to fail: with `place` giving the directory itself and the whole path to the kernel, the first call
+/// reaches outside.
 #[test]
 fn nothing_leads_out_of_a_directory() {
     let place = Place::new();
@@ -354,8 +355,8 @@ fn a_name_in_memory_is_opened_without_the_ring() {
     });
 }
 
-/// Seen to fail, once the FIFO has got its writer: with the name in memory opened as it was asked for, the core stands still. And
-/// with `O_NONBLOCK` kept.
+/// Seen to fail, once the FIFO has got its writer: with the name in memory opened as it was asked for, the
+/// core stands still. And with `O_NONBLOCK` kept.
 #[test]
 fn a_fifo_whose_name_is_in_memory_holds_no_core_up() {
     let place = Place::new();

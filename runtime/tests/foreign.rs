@@ -1,7 +1,8 @@
-//! Code of the application's that panics, or waits for what waits for it: the end comes all the same, and says why.
+//! Code of the application's that panics, or waits for what waits for it: the end comes all the same, and
+//! says why.
 //!
-//! Seen to fail, before the runtime was made for it: each test, by waiting for ever or by an abort of the process, where it says
-//! nothing else.
+//! Seen to fail, before the runtime was made for it: each test, by waiting for ever or by an abort of the
+//! process, where it says nothing else.
 
 mod common;
 
@@ -126,8 +127,8 @@ fn cores() -> String {
     two_cpus().unwrap_or_else(one_cpu)
 }
 
-/// Runs on two cores, of which none ends by itself, and gives what `run` returns; in a thread of its own, so that one that
-/// hangs fails its test and no other.
+/// Runs on two cores, of which none ends by itself, and gives what `run` returns; in a thread of its own, so
+/// that one that hangs fails its test and no other.
 fn outcome<F: Future<Output = Result<()>> + 'static>(
     root: impl Fn() -> F + Send + Sync + 'static,
 ) -> Result<()> {
@@ -143,7 +144,8 @@ fn outcome<F: Future<Output = Result<()>> + 'static>(
     rx.recv_timeout(std::time::Duration::from_secs(60)).expect("it ends")
 }
 
-/// What a process of tests that hold each other up would not see: nothing is leaked, and the error has the words.
+/// What a process of tests that hold each other up would not see: nothing is leaked, and the error has the
+/// words.
 fn assert_names(ended: Result<()>, words: &str) {
     let e = ended.expect_err("what panicked outside a task ends the runtime");
     assert_eq!(e.kind(), ErrorKind::Panicked, "{e}");
@@ -196,8 +198,8 @@ fn a_subscriber_that_panics_in_a_cores_loop_ends_all_cores() {
     assert_names(ended, "the subscriber, on purpose");
 }
 
-/// The task's panic is contained; that a subscriber panics while it is told of that is contained as well. Seen to fail: the
-/// core ended.
+/// The task's panic is contained; that a subscriber panics while it is told of that is contained as well.
+/// Seen to fail: the core ended.
 #[test]
 fn a_subscriber_that_panics_over_a_tasks_panic_stops_nothing() {
     let armed = Armed::at(Some(At::Event("a task spawned at")));
@@ -429,8 +431,8 @@ fn what_would_stop_a_core_panics_there() {
     }));
 }
 
-/// The root closure is dropped on a core's thread after the core's end. Seen to fail: with the panics of ended threads
-/// dropped by `wait`.
+/// The root closure is dropped on a core's thread after the core's end. Seen to fail: with the panics of
+/// ended threads dropped by `wait`.
 #[test]
 fn a_root_closure_that_panics_when_it_is_dropped_is_named() {
     struct Holds(AtomicBool);

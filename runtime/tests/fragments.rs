@@ -1,5 +1,6 @@
-//! Receives that come in parts of buffers (`Builder::incremental_buffers`, `Builder::bundles`, and both). Where the kernel cannot,
-//! the tests that count buffers say so and the others look at what must hold on every kernel.
+//! Receives that come in parts of buffers (`Builder::incremental_buffers`, `Builder::bundles`, and both).
+//! Where the kernel cannot, the tests that count buffers say so and the others look at what must hold on
+//! every kernel.
 
 mod common;
 
@@ -103,8 +104,8 @@ fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
     });
 }
 
-/// All that there is goes round many times: a buffer that is given to the kernel too early is written over, one that is not
-/// given back is missing in the end.
+/// All that there is goes round many times: a buffer that is given to the kernel too early is written over,
+/// one that is not given back is missing in the end.
 #[test]
 fn leases_dropped_in_any_order_on_any_thread_lose_no_byte_and_no_buffer() {
     let rounds = common::bulk(3_000);
@@ -253,8 +254,8 @@ fn ends_of_streams_use_no_buffer_up() {
     }
 }
 
-/// A stream dropped before its receive was armed, while it is, with chunks that were not taken, with leases out, and while a
-/// cancel is on its way. Others go on in the buffers meanwhile.
+/// A stream dropped before its receive was armed, while it is, with chunks that were not taken, with leases
+/// out, and while a cancel is on its way. Others go on in the buffers meanwhile.
 #[test]
 fn a_stream_may_be_dropped_at_every_stage() {
     for way in ways() {
@@ -340,7 +341,8 @@ fn quiesce_hands_over_exactly_what_came() {
     }
 }
 
-/// The kernel is in the middle of a buffer when the core ends, a stream is forgotten with chunks in others, and leases are out.
+/// The kernel is in the middle of a buffer when the core ends, a stream is forgotten with chunks in others,
+/// and leases are out.
 #[test]
 fn leases_outlive_a_core_that_ends_in_the_middle_of_a_buffer() {
     for way in ways() {

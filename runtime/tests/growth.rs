@@ -188,8 +188,8 @@ fn sleeps() -> i64 {
     usage.ru_nvcsw
 }
 
-/// A core that has other work does not sleep while a step is made. Seen to fail: with four more threads started and waited for, to have
-/// a kernel stack of the node for the one, it sleeps each time.
+/// A core that has other work does not sleep while a step is made. Seen to fail: with four more threads
+/// started and waited for, to have a kernel stack of the node for the one, it sleeps each time.
 #[test]
 fn a_step_does_not_hold_its_core_up() {
     let (tx, slept) = std::sync::mpsc::channel();
@@ -215,7 +215,8 @@ fn a_step_does_not_hold_its_core_up() {
     assert_eq!(slept.iter().min(), Some(&0), "{slept:?}");
 }
 
-/// Seen to fail: with `take` not looking whose turn it is, who has just come gets the block before those that wait.
+/// Seen to fail: with `take` not looking whose turn it is, who has just come gets the block before those that
+/// wait.
 #[test]
 fn at_the_limit_tasks_wait_in_the_order_in_which_they_came() {
     let report = look(small().pool_limit(POOL), || async {
@@ -257,7 +258,8 @@ fn a_step_is_placed_and_reported_as_the_pool_is() {
         Ok((Block::get().await, Block::get().await))
     });
     assert_eq!(off.cores[0].grown[0].placement.rung, Rung::Unplaced, "{off}");
-    // Seen to fail, once in six runs: two steps, with those counted as waiting for whom a block has come and who have not yet had their turn.
+    // Seen to fail, once in six runs: two steps, with those counted as waiting for whom a block has come and
+    // who have not yet had their turn.
     assert_eq!(off.cores[0].grown.len(), 1, "{off}");
     let without = std::thread::spawn(|| {
         seccomp::refuse(&[seccomp::Deny::call(libc::SYS_mbind)]);
@@ -269,7 +271,8 @@ fn a_step_is_placed_and_reported_as_the_pool_is() {
     assert!(step.reason.as_deref().is_some_and(|why| why.contains("mbind")), "{without}");
 }
 
-/// Seen to fail: with descriptors for all that the limit allows, too little is left of the smallest pool, and it is refused.
+/// Seen to fail: with descriptors for all that the limit allows, too little is left of the smallest pool, and
+/// it is refused.
 #[test]
 fn the_smallest_pool_may_have_any_limit() {
     let report = look(small().pool_limit(usize::MAX), || async { Ok(Block::get().await) });
@@ -283,7 +286,8 @@ fn a_limit_below_the_pool_is_refused() {
     assert!(error.to_string().contains("limit"), "{error}");
 }
 
-/// In a small guest, whose memory may be filled up: a full node gives no step, which is said, and nobody is killed.
+/// In a small guest, whose memory may be filled up: a full node gives no step, which is said, and nobody is
+/// killed.
 #[test]
 fn a_full_node_gives_no_step_and_says_so() {
     if std::env::var_os("ANNULUS_GUEST").is_none_or(|guest| guest != "1") {

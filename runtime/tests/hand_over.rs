@@ -71,7 +71,8 @@ fn no_byte_is_lost_on_the_way_to_another_core() {
     running.wait().unwrap();
 }
 
-/// Seen to fail: with the end not taken along, the reset becomes an end; with the poison left behind it waits for ever.
+/// Seen to fail: with the end not taken along, the reset becomes an end; with the poison left behind it waits
+/// for ever.
 #[test]
 fn the_end_of_the_stream_and_a_poisoned_write_side_travel() {
     on_one_core(|| async {

@@ -1,4 +1,5 @@
-//! Connections that are given away while the network still holds blocks that were sent over them without a copy.
+//! Connections that are given away while the network still holds blocks that were sent over them without a
+//! copy.
 
 mod common;
 
@@ -15,13 +16,14 @@ use annulus::{Builder, Result, Running, cores, time};
 use common::wire::{block, free_blocks, jammed, pattern, reader};
 use common::{must_end, on_one_core_of, one_cpu, small, two_cpus};
 
-/// Ten of these, in tests beside each other, are within what an unprivileged user may lock: a block beyond that is copied, and nothing is lent.
+/// Ten of these, in tests beside each other, are within what an unprivileged user may lock: a block beyond
+/// that is copied, and nothing is lent.
 fn tiny() -> Builder {
     small().pool_bytes(1 << 20).pool_limit(1 << 20).ring_entries(256)
 }
 
-/// A runtime on the cores of `list` which gives a peer that does not read no time at all. Each core does `root`; those
-/// but the first then wait for the stop.
+/// A runtime on the cores of `list` which gives a peer that does not read no time at all. Each core does
+/// `root`; those but the first then wait for the stop.
 fn impatient<T, Fut>(list: &str, root: fn(Sender<T>) -> Fut) -> (Running, T)
 where
     T: Send + 'static,
@@ -49,7 +51,8 @@ async fn keep(stream: TcpStream) {
     std::future::pending::<()>().await;
 }
 
-/// Waits until core 0 has looked for its blocks several times since it came to its end, or has taken them by force.
+/// Waits until core 0 has looked for its blocks several times since it came to its end, or has taken them by
+/// force.
 fn is_at_its_end(running: &Running) {
     let handle = running.handle();
     while handle.submit_to_blocking(0, async || ()).is_ok() {}
@@ -109,7 +112,8 @@ fn a_descriptor_outlives_the_runtime_that_gave_it_up() {
     must_end(running);
 }
 
-/// The end of both at once. Seen to fail, by operations that are leaked: with what was handed over never reset.
+/// The end of both at once. Seen to fail, by operations that are leaked: with what was handed over never
+/// reset.
 #[test]
 fn the_end_of_all_cores_takes_back_what_was_lent_on_one_and_handed_to_another() {
     let Some(cpus) = two_cpus() else { return };
@@ -126,8 +130,8 @@ fn the_end_of_all_cores_takes_back_what_was_lent_on_one_and_handed_to_another() 
     client.read_to_end(&mut Vec::new()).expect_err("reset");
 }
 
-/// A core that has come to its end long before the others, which still have its connection. Seen to fail: with no look at
-/// what is lent when all have ended.
+/// A core that has come to its end long before the others, which still have its connection. Seen to fail:
+/// with no look at what is lent when all have ended.
 #[test]
 fn what_was_lent_comes_back_at_the_end_of_the_last_core() {
     let Some(cpus) = two_cpus() else { return };

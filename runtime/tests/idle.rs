@@ -95,7 +95,8 @@ fn what_a_core_does_is_bounded_by_its_events() {
         thread::sleep(Duration::from_millis(1));
     }
     let after = asleep(&running);
-    // Bytes that came, and the result of the send; each may cost a tick of its own, and one that finds nothing.
+    // Bytes that came, and the result of the send; each may cost a tick of its own, and one that finds
+    // nothing.
     let most = 5 * EVENTS + 20;
     let (turns, enters) = (after.turns - before.turns, after.enters - before.enters);
     assert!(turns <= most && enters <= most, "{turns} turns and {enters} enters for {EVENTS} echoes");

@@ -1,5 +1,6 @@
-//! Sockets that a service manager hands over: this program starts itself as systemd starts a service, with the sockets from
-//! descriptor 3 on and `LISTEN_PID` and `LISTEN_FDS` in its environment (`sd_listen_fds(3)`).
+//! Sockets that a service manager hands over: this program starts itself as systemd starts a service, with
+//! the sockets from descriptor 3 on and `LISTEN_PID` and `LISTEN_FDS` in its environment
+//! (`sd_listen_fds(3)`).
 
 mod common;
 
@@ -36,8 +37,9 @@ fn the_child() {
     }
 }
 
-/// The service manager between fork and exec: opens the sockets, puts them at 3 and on, and becomes the service. `count` and
-/// `pid` are what the variables say; `own` is the process's number, `none` leaves the variable out.
+/// The service manager between fork and exec: opens the sockets, puts them at 3 and on, and becomes the
+/// service. `count` and `pid` are what the variables say; `own` is the process's number, `none` leaves the
+/// variable out.
 fn hand_over(words: &str) {
     let [sockets, count, pid, then] = words.splitn(4, ' ').collect::<Vec<_>>()[..] else { panic!("{words}") };
     let mut held = Vec::new();
@@ -199,7 +201,8 @@ fn what_is_meant_for_another_process_is_left_alone() {
     assert_eq!(said("tcp", "none", "own"), "given []");
 }
 
-/// Seen to fail: with numbers that cannot be read taken for none, and without the look whether a descriptor is open.
+/// Seen to fail: with numbers that cannot be read taken for none, and without the look whether a descriptor
+/// is open.
 #[test]
 fn wrong_values_are_errors_that_name_them() {
     for (count, pid, words) in [

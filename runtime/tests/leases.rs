@@ -1,5 +1,5 @@
-//! Leases that are the last thing left of a runtime. In a program of its own, so that nothing else is mapped where the
-//! region was.
+//! Leases that are the last thing left of a runtime. In a program of its own, so that nothing else is mapped
+//! where the region was.
 
 mod common;
 

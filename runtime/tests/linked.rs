@@ -22,7 +22,8 @@ fn ends(mut peer: Std) -> bool {
     }
 }
 
-/// Without the head's CQE taken as the pair's, both tests fail: the operation is never over and keeps its socket open.
+/// Without the head's CQE taken as the pair's, both tests fail: the operation is never over and keeps its
+/// socket open.
 #[test]
 fn a_dropped_send_that_waited_for_room_lets_go_of_its_socket() {
     let path = std::env::temp_dir().join(format!("annulus-linked-{}", std::process::id()));

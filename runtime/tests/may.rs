@@ -1,4 +1,5 @@
-//! Sentences of the page "What you may do, and what you may not" (`runtime/src/guide/may.md`) that have no test elsewhere.
+//! Sentences of the page "What you may do, and what you may not" (`runtime/src/guide/may.md`) that have no
+//! test elsewhere.
 
 mod common;
 
@@ -71,7 +72,8 @@ fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-/// What is forgotten keeps its memory, and nothing else: the core still comes to its end, and others are served.
+/// What is forgotten keeps its memory, and nothing else: the core still comes to its end, and others are
+/// served.
 #[test]
 fn what_is_forgotten_costs_memory_and_no_end() {
     on_one_core(|| async {

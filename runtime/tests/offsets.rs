@@ -1,7 +1,8 @@
 //! Numbers that mean something else to the kernel, at every public entry that takes an offset or a length.
 //!
-//! Seen to fail: without the refusal `write_at` at 2^64 - 1 returns `Ok` and writes at the file's own position (offset -1), and so
-//! do `read_at` and `read_now` read there; the others say `EINVAL`, `EPERM` or `EFBIG`, or nothing, and no word of what to do.
+//! Seen to fail: without the refusal `write_at` at 2^64 - 1 returns `Ok` and writes at the file's own
+//! position (offset -1), and so do `read_at` and `read_now` read there; the others say `EINVAL`, `EPERM` or
+//! `EFBIG`, or nothing, and no word of what to do.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Connecting to a local port that nobody listens on, from that port: TCP lets the two ends of one socket meet (simultaneous
-//! open, RFC 9293 section 3.5), and whoever sends would receive its own bytes.
+//! Connecting to a local port that nobody listens on, from that port: TCP lets the two ends of one socket
+//! meet (simultaneous open, RFC 9293 section 3.5), and whoever sends would receive its own bytes.
 
 mod common;
 
@@ -14,8 +14,8 @@ fn unused(address: &str) -> SocketAddr {
     StdListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
 
-/// The kernel does connect a socket to itself when it is bound to the very address that it connects to, each time. Without
-/// that it happens by chance, when the port it picks is the one that was asked for.
+/// The kernel does connect a socket to itself when it is bound to the very address that it connects to, each
+/// time. Without that it happens by chance, when the port it picks is the one that was asked for.
 ///
 /// Seen to fail: without the look at both ends each connect returns a stream that receives what it sends.
 #[test]

@@ -1,4 +1,5 @@
-//! Options that are off by default: each works, is told of in the report, and is refused with a reason where it cannot be.
+//! Options that are off by default: each works, is told of in the report, and is refused with a reason where
+//! it cannot be.
 
 mod common;
 
@@ -54,7 +55,8 @@ async fn echo_until(enough: impl Fn() -> bool) -> annulus::Result<()> {
     Ok(())
 }
 
-/// Two cores that wake each other a few hundred times, and are woken from outside, whether they are awake, look about or sleep.
+/// Two cores that wake each other a few hundred times, and are woken from outside, whether they are awake,
+/// look about or sleep.
 fn wake_each_other(builder: impl Fn(Builder, &str) -> Builder) {
     let Some(cpus) = common::two_cpus() else { return };
     let settings = Runtime::builder().cores(cpus.parse().unwrap()).pool_bytes(1 << 20).ring_entries(64);
@@ -111,7 +113,8 @@ fn a_core_that_spins_finds_what_comes() {
         .unwrap();
 }
 
-/// A look about ends with the next timer. Seen to fail (by spinning on): with a look that does not mind when that is due.
+/// A look about ends with the next timer. Seen to fail (by spinning on): with a look that does not mind when
+/// that is due.
 #[test]
 fn timers_fire_while_a_core_spins() {
     one_core()
@@ -130,7 +133,8 @@ fn timers_fire_while_a_core_spins() {
         .unwrap();
 }
 
-/// While the core does not wait, it enters only to wake the poller. Seen to fail: with each enter going to the kernel.
+/// While the core does not wait, it enters only to wake the poller. Seen to fail: with each enter going to
+/// the kernel.
 #[test]
 fn a_polled_ring_submits_without_a_system_call() {
     let scratch = Scratch::new("options-polled");
@@ -167,7 +171,8 @@ fn a_polled_ring_submits_without_a_system_call() {
         .unwrap();
 }
 
-/// Seen to fail: with `must_wake_poller` always false (it hangs), and with workers looked for under the core's number alone.
+/// Seen to fail: with `must_wake_poller` always false (it hangs), and with workers looked for under the
+/// core's number alone.
 #[test]
 fn a_poller_that_sleeps_is_woken() {
     let scratch = Scratch::new("options-woken");

@@ -87,7 +87,8 @@ fn an_error_that_a_splice_was_told_is_told_again() {
     });
 }
 
-/// Seen to fail: with the budget asked for after the system call, each of them moved bytes that nobody heard of.
+/// Seen to fail: with the budget asked for after the system call, each of them moved bytes that nobody heard
+/// of.
 #[test]
 fn a_future_dropped_for_want_of_budget_has_moved_nothing() {
     on_one_core(|| async {

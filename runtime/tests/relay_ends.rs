@@ -1,5 +1,5 @@
-//! How a relay tells each side in which manner the other has ended: the table of `docs/relay.md`, each line of it on real
-//! sockets, over both roads.
+//! How a relay tells each side in which manner the other has ended: the table of `docs/relay.md`, each line
+//! of it on real sockets, over both roads.
 
 mod common;
 
@@ -111,8 +111,8 @@ fn watched(stream: &Std) {
     stream.set_write_timeout(Some(WATCHDOG)).unwrap();
 }
 
-/// Plays one peer: what it has read, and what it found at the end; `None` for one that has reset its own connection. The
-/// connection stays open with the stream.
+/// Plays one peer: what it has read, and what it found at the end; `None` for one that has reset its own
+/// connection. The connection stays open with the stream.
 fn play(
     mut stream: Std,
     ends: Ends,
@@ -176,7 +176,8 @@ fn play_case(case: Case, address: SocketAddr, door: &StdListener, cut: annulus::
         open.push(stream);
         check(case, side, found);
     };
-    // Where one peer stays and the other has ended, the relay goes on until it is cut. First the end must have arrived.
+    // Where one peer stays and the other has ended, the relay goes on until it is cut. First the end must
+    // have arrived.
     let stays = ends.iter().position(|end| *end == Ends::Stays);
     match stays {
         Some(side) if ends[1 - side] == Ends::Fin => {
@@ -204,8 +205,8 @@ fn check(case: Case, side: usize, found: Option<(usize, Finds)>) {
 
 /// Each case in turn, on one core.
 ///
-/// Seen to fail: with a plain close in place of each reset; with a reset that does not wait for acknowledgements; with the
-/// first error ending both directions.
+/// Seen to fail: with a plain close in place of each reset; with a reset that does not wait for
+/// acknowledgements; with the first error ending both directions.
 #[test]
 fn each_side_learns_how_the_other_has_ended() {
     on_one_core(|| async {
@@ -234,7 +235,8 @@ fn each_side_learns_how_the_other_has_ended() {
     });
 }
 
-/// Relays one connection on a core of its own, between a client and an upstream that are functions on their own threads.
+/// Relays one connection on a core of its own, between a client and an upstream that are functions on their
+/// own threads.
 fn relayed<C, U>(road: Road, limits: RelayLimits, client: C, upstream: U) -> RelayEnd
 where
     C: FnOnce(Std) + Send + 'static,
@@ -263,7 +265,8 @@ where
     })
 }
 
-/// Two MiB of an answer, an upstream that has closed and refuses the rest of the upload, a client that uploads on and reads slowly.
+/// Two MiB of an answer, an upstream that has closed and refuses the rest of the upload, a client that
+/// uploads on and reads slowly.
 ///
 /// Seen to fail: with the first error ending both directions some tens of KiB arrive.
 #[test]
@@ -309,7 +312,8 @@ fn a_refused_upload_costs_no_byte_of_the_answer() {
     }
 }
 
-/// A failure is noticed also on a side from which nothing is taken: its bytes have no room on the other side, or it has ended.
+/// A failure is noticed also on a side from which nothing is taken: its bytes have no room on the other side,
+/// or it has ended.
 ///
 /// Seen to fail, by the watchdog: without the look-out.
 #[test]

@@ -1,5 +1,5 @@
-//! Rings that are far too small: a full submission queue costs enters, a full completion queue costs turns, and neither
-//! costs a completion.
+//! Rings that are far too small: a full submission queue costs enters, a full completion queue costs turns,
+//! and neither costs a completion.
 
 mod common;
 
@@ -34,9 +34,9 @@ fn a_full_submission_queue_takes_every_operation() {
         .unwrap();
 }
 
-/// The clients connect and write while the core does not look, so that all completions come at once. Seen to fail: with
-/// a multishot that ended for lack of room not armed again, clients are never served; with `has_overflowed` always
-/// false the last assertion does.
+/// The clients connect and write while the core does not look, so that all completions come at once. Seen to
+/// fail: with a multishot that ended for lack of room not armed again, clients are never served; with
+/// `has_overflowed` always false the last assertion does.
 #[test]
 fn an_overflowing_completion_queue_loses_nothing() {
     const CLIENTS: u32 = 300;

@@ -177,8 +177,9 @@ fn children_are_woken_from_other_threads_also_after_their_end() {
     });
 }
 
-/// Wakers outlive their scope, and it may be dropped with children that wait for their turn. Seen to fail: with a list that
-/// holds the wakers which hold it, nothing of either is ever freed, nor the task that the scope was in.
+/// Wakers outlive their scope, and it may be dropped with children that wait for their turn. Seen to fail:
+/// with a list that holds the wakers which hold it, nothing of either is ever freed, nor the task that the
+/// scope was in.
 #[test]
 fn a_scope_that_has_gone_holds_nothing() {
     struct Ignored;

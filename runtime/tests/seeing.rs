@@ -17,8 +17,8 @@ fn one_core() -> Builder {
     on_first_cpu(Runtime::builder().pool_bytes(1 << 20).ring_entries(64))
 }
 
-/// Seen to fail (by looking for ever): with `TurnWord::begin` left out of the loop nothing is ever named, with `pause` left
-/// out the idle core is.
+/// Seen to fail (by looking for ever): with `TurnWord::begin` left out of the loop nothing is ever named,
+/// with `pause` left out the idle core is.
 #[test]
 fn a_stalled_core_is_named_by_where_its_task_was_spawned() {
     let held = Arc::new((Mutex::new(true), Condvar::new()));
@@ -77,8 +77,8 @@ async fn end_turn() {
     annulus::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// Seen to fail: with the line that counts it left out, for punts, enters, SQEs per enter, CQEs per tick, and what is out, was
-/// at most out and was refused of blocks and receive buffers (these are never refused here).
+/// Seen to fail: with the line that counts it left out, for punts, enters, SQEs per enter, CQEs per tick, and
+/// what is out, was at most out and was refused of blocks and receive buffers (these are never refused here).
 #[test]
 fn counters_tell_what_was_done() {
     on_one_core(|| async {

@@ -1,5 +1,5 @@
-//! The futures of one send and one receive: dropped before and after they have asked, polled again when they are done, and
-//! with a buffer that panics.
+//! The futures of one send and one receive: dropped before and after they have asked, polled again when they
+//! are done, and with a buffer that panics.
 
 mod common;
 
@@ -39,8 +39,8 @@ fn a_send_that_was_not_polled_has_sent_nothing_and_takes_its_buffer_with_it() {
     .unwrap();
 }
 
-/// Nobody has seen that it left whole. Seen to fail: with the write side left free (the second one is sent), with nobody woken
-/// (it waits for ever), with what an operation leaves forgotten.
+/// Nobody has seen that it left whole. Seen to fail: with the write side left free (the second one is sent),
+/// with nobody woken (it waits for ever), with what an operation leaves forgotten.
 #[test]
 fn a_send_that_is_dropped_after_all_has_left_poisons_and_tells_those_that_wait() {
     on_one_core(|| async {
@@ -125,7 +125,8 @@ unsafe impl IoBuf for Panics {
     }
 }
 
-/// Nothing has left. Seen to fail: with the stream poisoned by it, and with the buffer left in the operation's cell.
+/// Nothing has left. Seen to fail: with the stream poisoned by it, and with the buffer left in the
+/// operation's cell.
 #[test]
 fn a_buffer_that_panics_costs_the_stream_nothing() {
     on_one_core(|| async {

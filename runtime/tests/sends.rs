@@ -209,7 +209,8 @@ fn a_send_that_is_not_polled_keeps_nobody_out() {
     .unwrap();
 }
 
-/// Seen to fail: with the stream not quiesced first, the receive that is still armed takes the bytes and nobody wakes.
+/// Seen to fail: with the stream not quiesced first, the receive that is still armed takes the bytes and
+/// nobody wakes.
 #[test]
 fn receiving_into_a_buffer_ends_the_receive_that_is_armed() {
     on_one_core(|| async {
@@ -242,8 +243,8 @@ fn an_error_that_was_received_into_a_buffer_is_told_again() {
     });
 }
 
-/// A reset is told to whoever asks first. Seen to fail: with the sends' errors forgotten, a stream that was cut off seems to
-/// have ended. Also with them forgotten by receives that come in parts.
+/// A reset is told to whoever asks first. Seen to fail: with the sends' errors forgotten, a stream that was
+/// cut off seems to have ended. Also with them forgotten by receives that come in parts.
 #[test]
 fn a_reset_that_a_send_was_told_is_no_clean_end() {
     type Told = Result<()>;
@@ -341,8 +342,9 @@ fn reports() -> bool {
     reports
 }
 
-/// Loopback copies every time. Seen to fail: with the notification's result not looked at all twenty skip the copy that
-/// is made all the same; with the operation's slot vacant at its result the wait for a notification never ends.
+/// Loopback copies every time. Seen to fail: with the notification's result not looked at all twenty skip the
+/// copy that is made all the same; with the operation's slot vacant at its result the wait for a notification
+/// never ends.
 #[test]
 fn a_zero_copy_send_that_is_copied_four_times_becomes_an_ordinary_one() {
     let reports = reports();
@@ -381,8 +383,8 @@ fn a_zero_copy_send_that_is_copied_four_times_becomes_an_ordinary_one() {
     assert!(got == expected);
 }
 
-/// Closing a socket gives nothing back while its peer does not read. Seen to fail: with `see_out` returning at once the
-/// block never comes back.
+/// Closing a socket gives nothing back while its peer does not read. Seen to fail: with `see_out` returning
+/// at once the block never comes back.
 #[test]
 fn a_dropped_stream_whose_peer_never_reads_gives_its_blocks_back() {
     on_one_core_of(small().zero_copy_patience(Duration::from_millis(50)), || async {
@@ -424,8 +426,8 @@ fn a_dropped_stream_whose_peer_reads_late_delivers_everything() {
     assert!(reader.join().unwrap() == expected);
 }
 
-/// No cancel brings back what the network was lent. Seen to fail: without `hurry` the end waits its five seconds and leaks
-/// (`ops_leaked`, which `on_one_core` looks at).
+/// No cancel brings back what the network was lent. Seen to fail: without `hurry` the end waits its five
+/// seconds and leaks (`ops_leaked`, which `on_one_core` looks at).
 #[test]
 fn the_end_does_not_wait_for_a_peer_that_never_reads() {
     let mut client = on_one_core(|| async {

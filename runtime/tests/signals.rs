@@ -1,5 +1,5 @@
-//! Signals on request. Each is sent to the core's own thread: to the process, it could strike a thread of the test
-//! harness, which blocks none. `file_examples.rs` sends one to a whole process.
+//! Signals on request. Each is sent to the core's own thread: to the process, it could strike a thread of the
+//! test harness, which blocks none. `file_examples.rs` sends one to a whole process.
 
 mod common;
 

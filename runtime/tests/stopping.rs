@@ -54,7 +54,8 @@ impl Drop for Bomb {
     }
 }
 
-/// Seen to fail: with the panic let through, the core does not come to its end, and who waits for it waits for ever.
+/// Seen to fail: with the panic let through, the core does not come to its end, and who waits for it waits
+/// for ever.
 #[test]
 fn a_buffer_that_panics_when_it_is_dropped_does_not_stop_the_end() {
     let running = annulus::Runtime::builder()

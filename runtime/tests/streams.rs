@@ -124,9 +124,9 @@ fn options_are_what_they_were_set_to() {
     });
 }
 
-/// The last word of three connections to peers that do not read: one that was told to linger, one that came so from
-/// elsewhere, one that was accepted by a listener that came so, and was on its way to another core. Seen to fail, by waiting
-/// for an hour: with each of them closed by the ring, or in place.
+/// The last word of three connections to peers that do not read: one that was told to linger, one that came
+/// so from elsewhere, one that was accepted by a listener that came so, and was on its way to another core.
+/// Seen to fail, by waiting for an hour: with each of them closed by the ring, or in place.
 #[test]
 fn a_close_that_lingers_holds_no_core_up() {
     const LONG: Option<Duration> = Some(Duration::from_secs(3600));
@@ -320,7 +320,8 @@ fn a_short_backlog_is_kept() {
     });
 }
 
-/// Seen to fail: with a core that is remembered as one that has a socket, it finds no group to join, and gets another port.
+/// Seen to fail: with a core that is remembered as one that has a socket, it finds no group to join, and gets
+/// another port.
 #[test]
 fn a_core_that_could_not_listen_as_it_wanted_may_listen_otherwise() {
     let Some(cpus) = two_cpus() else { return };

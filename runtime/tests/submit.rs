@@ -94,8 +94,8 @@ fn a_panic_comes_back_to_who_sent_the_work() {
     end(running);
 }
 
-/// A core that is kept busy takes nothing: its inbox fills, and senders wait. Seen to fail, by waiting for ever: with nobody
-/// told of room.
+/// A core that is kept busy takes nothing: its inbox fills, and senders wait. Seen to fail, by waiting for
+/// ever: with nobody told of room.
 #[test]
 fn a_full_inbox_holds_senders_back_and_loses_nothing() {
     const SENT: usize = 1500;
@@ -161,8 +161,8 @@ fn handle_block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// A asks B, B asks A before it answers, and so on, over many such chains at once: far more than an inbox has places.
-/// Seen to fail, by waiting for ever: with a core that spins while the other's inbox is full.
+/// A asks B, B asks A before it answers, and so on, over many such chains at once: far more than an inbox has
+/// places. Seen to fail, by waiting for ever: with a core that spins while the other's inbox is full.
 #[test]
 fn cores_that_ask_each_other_do_not_block() {
     let Some(running) = two_idle_cores() else { return };
@@ -205,8 +205,8 @@ fn what_is_dropped_before_it_was_taken_never_runs() {
     let (inner, again) = (handle.clone(), work(&handle));
     handle
         .submit_to_blocking(0, async move || {
-            // The core is busy with this poll, so what is sent now is in its inbox when it is dropped. Sent by another
-            // thread, because the own core would begin it at once.
+            // The core is busy with this poll, so what is sent now is in its inbox when it is dropped. Sent
+            // by another thread, because the own core would begin it at once.
             let sender = thread::spawn(move || {
                 let mut future = Box::pin(again);
                 assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -259,8 +259,8 @@ fn a_core_that_has_ended_says_so() {
     assert_eq!(annulus::Error::from(refused.unwrap_err()).kind(), annulus::ErrorKind::Ended);
 }
 
-/// Each piece of work that many threads send while the runtime ends comes to one of its ends, and every closure is
-/// dropped once.
+/// Each piece of work that many threads send while the runtime ends comes to one of its ends, and every
+/// closure is dropped once.
 #[test]
 fn nothing_is_lost_when_the_core_ends_meanwhile() {
     const THREADS: usize = 3;
@@ -304,9 +304,9 @@ fn nothing_is_lost_when_the_core_ends_meanwhile() {
     assert!(ran.load(Ordering::SeqCst) >= sum(0));
 }
 
-/// Two tasks on two cores that wake each other by nothing but their wakers: no wake may be lost when the doorbell is
-/// rung at the end of the tick. A lost one hangs the test. Seen to fail: with no doorbell rung at the end of a turn it hangs;
-/// with eventfds in place of messages between the rings, they are counted.
+/// Two tasks on two cores that wake each other by nothing but their wakers: no wake may be lost when the
+/// doorbell is rung at the end of the tick. A lost one hangs the test. Seen to fail: with no doorbell rung at
+/// the end of a turn it hangs; with eventfds in place of messages between the rings, they are counted.
 #[test]
 fn sleeping_cores_wake_each_other_by_their_rings() {
     const ROUNDS: usize = 2000;
@@ -376,7 +376,8 @@ fn wakes_of_one_turn_are_one_signal() {
     end(running);
 }
 
-/// Seen to fail: with an enter after each 32 polls that woke somebody, whether or not there was a signal to send.
+/// Seen to fail: with an enter after each 32 polls that woke somebody, whether or not there was a signal to
+/// send.
 #[test]
 fn wakes_of_a_core_that_is_awake_cost_no_system_call() {
     const TASKS: usize = 200;

@@ -74,7 +74,8 @@ fn a_panic_stays_in_its_task() {
     });
 }
 
-/// Seen to fail, by waiting for ever: with the other cores not cut, and with a panic taken for an end without error.
+/// Seen to fail, by waiting for ever: with the other cores not cut, and with a panic taken for an end without
+/// error.
 #[test]
 fn a_panic_or_an_error_of_one_root_ends_all_cores_and_is_returned() {
     let run = |fail: fn() -> Result<()>| {
@@ -170,7 +171,8 @@ fn a_core_is_woken_from_other_threads_however_often() {
     assert!(polls.load(Ordering::Relaxed) > 1);
 }
 
-/// Hands its waker to whoever asks and never completes. Where it is dropped is counted if that is not at home.
+/// Hands its waker to whoever asks and never completes. Where it is dropped is counted if that is not at
+/// home.
 struct Hostage {
     wakers: mpsc::Sender<Waker>,
     home: thread::ThreadId,
@@ -195,8 +197,8 @@ impl Future for Hostage {
     }
 }
 
-/// Seen to fail: with a task that another thread wakes dropped there instead of put on its core's wake list. A wake that
-/// finds the list closed is too rare to be met here: `task/mod.rs` has a test of its own for it.
+/// Seen to fail: with a task that another thread wakes dropped there instead of put on its core's wake list.
+/// A wake that finds the list closed is too rare to be met here: `task/mod.rs` has a test of its own for it.
 #[test]
 fn wakers_are_sound_during_and_after_the_end() {
     let strays = Arc::new(AtomicUsize::new(0));

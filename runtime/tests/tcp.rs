@@ -160,8 +160,8 @@ fn quiesce_hands_over_exactly_what_came() {
     });
 }
 
-/// Seen to fail: with `poll_quiet` ready at once, the receive still armed. (Ready with the cancel asked for and its last CQE not
-/// awaited, it was not seen to fail.)
+/// Seen to fail: with `poll_quiet` ready at once, the receive still armed. (Ready with the cancel asked for
+/// and its last CQE not awaited, it was not seen to fail.)
 #[test]
 fn after_quiesce_the_ring_takes_no_byte() {
     let len = bulk(2 << 20);
@@ -316,8 +316,8 @@ fn drain_gives_every_client_that_had_connected() {
     });
 }
 
-/// Seen to fail: when the group was left with the listener and not with its socket, the second bind found the port taken;
-/// when the old socket was not shut down, it took the client and closed it.
+/// Seen to fail: when the group was left with the listener and not with its socket, the second bind found the
+/// port taken; when the old socket was not shut down, it took the client and closed it.
 #[test]
 fn a_listener_may_be_bound_again_at_once() {
     on_one_core(|| async {

@@ -170,8 +170,8 @@ fn a_timeout_of_no_time_polls_once() {
     });
 }
 
-/// Something that is always ready beside a timer, polled before it, leaves it no budget. Seen to fail, by waiting for ever:
-/// with a timer that does nothing without one.
+/// Something that is always ready beside a timer, polled before it, leaves it no budget. Seen to fail, by
+/// waiting for ever: with a timer that does nothing without one.
 #[test]
 fn a_timer_passes_beside_what_uses_the_budget_up() {
     on_one_core(|| async {

@@ -449,8 +449,9 @@ fn messages_are_copied_and_bulk_is_spliced() {
         client.join().unwrap();
         upstream.join().unwrap();
         assert_eq!(in_bulk + after + copied, bulk + 1 + 4 * ROUNDS * MESSAGE);
-        // What comes before the relay has seen that it is bulk is copied, up to all receive buffers, each time that the sender has kept it
-        // waiting; and a few messages are spliced before it has seen that it is no more.
+        // What comes before the relay has seen that it is bulk is copied, up to all receive buffers, each
+        // time that the sender has kept it waiting; and a few messages are spliced before it has seen that it
+        // is no more.
         assert!(in_bulk >= bulk / 4, "{in_bulk} of {bulk} by {road}");
         assert!(after <= 10 * MESSAGE, "{after} bytes of messages by {road}");
     }
@@ -489,8 +490,8 @@ fn a_side_that_does_not_read_holds_no_receive_buffer() {
     }
 }
 
-/// Whoever holds the buffers may wait for what the relay brings. Seen to fail, after the patience: with a relay that waits for a
-/// buffer.
+/// Whoever holds the buffers may wait for what the relay brings. Seen to fail, after the patience: with a
+/// relay that waits for a buffer.
 #[test]
 fn a_relay_flows_while_others_hold_all_receive_buffers() {
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -581,8 +582,8 @@ fn an_urgent_byte_leaves_an_idle_relay_without_a_pipe() {
     }
 }
 
-/// A proxy has two directions for each client, idle or not. Seen to fail: with the 4 KiB that a copy is received into as a
-/// part of each.
+/// A proxy has two directions for each client, idle or not. Seen to fail: with the 4 KiB that a copy is
+/// received into as a part of each.
 #[test]
 fn a_relay_is_small() {
     on_one_core(|| async {

@@ -1,8 +1,8 @@
-//! Two tasks that wait for the same thing, which comes twice: each gets one. And one waits behind another that has given up, or
-//! that is not polled any more.
+//! Two tasks that wait for the same thing, which comes twice: each gets one. And one waits behind another
+//! that has given up, or that is not polled any more.
 //!
-//! Seen to fail: with one waker for all that wait (`accept`, `recv` of a connection and of datagrams, `quiesce` beside them), the
-//! earlier task sleeps for ever.
+//! Seen to fail: with one waker for all that wait (`accept`, `recv` of a connection and of datagrams,
+//! `quiesce` beside them), the earlier task sleeps for ever.
 
 mod common;
 

@@ -162,7 +162,8 @@ fn a_core_without_buffers_gets_its_datagrams_when_some_come_back() {
     });
 }
 
-/// Seen to fail: with `ECONNREFUSED` passed over it waits for ever; with the end of receiving kept it is told twice.
+/// Seen to fail: with `ECONNREFUSED` passed over it waits for ever; with the end of receiving kept it is told
+/// twice.
 #[test]
 fn a_connected_socket_hears_its_peer_only_and_learns_that_nobody_is_there() {
     on_one_core(|| async {
@@ -248,8 +249,8 @@ fn sockets_from_elsewhere_are_taken_if_they_are_of_the_right_kind() {
     });
 }
 
-/// The kernel spreads by a hash of both ends: with 64 clients, that one core of two gets none has a chance of 2^-63.
-/// Seen to fail: without `SO_REUSEPORT` on the second.
+/// The kernel spreads by a hash of both ends: with 64 clients, that one core of two gets none has a chance of
+/// 2^-63. Seen to fail: without `SO_REUSEPORT` on the second.
 #[test]
 fn cores_have_one_port_and_the_kernel_spreads_datagrams_over_them() {
     let cpus = annulus::numa::thread::affinity_of_current().unwrap();

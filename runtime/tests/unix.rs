@@ -62,8 +62,9 @@ fn a_path_is_listened_on_echoes_and_is_taken_away() {
     });
 }
 
-/// The old listener's descriptor closes with the last word of its accept, ticks later, when another stands on its path.
-/// Seen to fail: with the group found by its address, the late close took the new socket and its file away.
+/// The old listener's descriptor closes with the last word of its accept, ticks later, when another stands on
+/// its path. Seen to fail: with the group found by its address, the late close took the new socket and its
+/// file away.
 #[test]
 fn a_path_bound_anew_at_once_outlives_the_end_of_the_old_listener() {
     let scratch = Scratch::new("unix-anew");
@@ -106,7 +107,8 @@ fn an_abstract_name_is_free_again_when_its_listener_has_gone() {
     });
 }
 
-/// Seen to fail: without the look at who listens, a live socket was replaced; without that at its type, a file was removed.
+/// Seen to fail: without the look at who listens, a live socket was replaced; without that at its type, a
+/// file was removed.
 #[test]
 fn only_a_file_that_was_left_behind_is_replaced() {
     let scratch = Scratch::new("unix-stale");
@@ -160,8 +162,8 @@ fn cores_share_a_path_and_each_takes_one_client_at_a_time() {
     assert!(!path.exists(), "the last core takes the file away");
 }
 
-/// Whoever may read a directory may lock it. Seen to fail: with a lock that is waited for by `std::thread::sleep`, the core
-/// does nothing for a second, and then binds without it.
+/// Whoever may read a directory may lock it. Seen to fail: with a lock that is waited for by
+/// `std::thread::sleep`, the core does nothing for a second, and then binds without it.
 #[test]
 fn a_directory_that_another_has_locked_holds_no_core_up() {
     let scratch = Scratch::new("unix-locked");
@@ -266,7 +268,8 @@ fn a_file_goes_to_a_unix_socket_over_either_road() {
     }
 }
 
-/// A TCP client, a relay to a Unix server, and one from there to a TCP server again: both kinds on both sides.
+/// A TCP client, a relay to a Unix server, and one from there to a TCP server again: both kinds on both
+/// sides.
 #[test]
 fn relays_carry_between_tcp_and_unix_over_either_road() {
     for road in [Road::Inline, Road::Ring] {

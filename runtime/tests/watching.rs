@@ -1,4 +1,5 @@
-//! What a runtime tells a `tracing` subscriber. In a program of its own, because the subscriber is the whole process's.
+//! What a runtime tells a `tracing` subscriber. In a program of its own, because the subscriber is the whole
+//! process's.
 
 use std::fmt::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -54,8 +55,8 @@ fn wait_for(lines: &Receiver<String>, words: &[&str]) {
     while !lines.iter().next().is_some_and(|line| words.iter().all(|word| line.contains(word))) {}
 }
 
-/// The task blocks until the warning about it has come. Seen to fail (by waiting for ever): with the watch not started, with
-/// the span of cores left out, with that of polls made only when polls are measured.
+/// The task blocks until the warning about it has come. Seen to fail (by waiting for ever): with the watch
+/// not started, with the span of cores left out, with that of polls made only when polls are measured.
 #[test]
 fn a_stall_is_logged_while_it_lasts_and_polls_have_spans() {
     let (tell, lines) = channel();

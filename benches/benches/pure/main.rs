@@ -1,7 +1,7 @@
 //! The parts that touch no kernel, one by one: `cargo bench -p annulus-benches --bench pure`.
 //!
-//! They are private to their crates, so their files are included by path: nothing has to be made public for a bench, and
-//! what is measured is what runs. `scripts/bench-commits` compares two commits.
+//! They are private to their crates, so their files are included by path: nothing has to be made public for a
+//! bench, and what is measured is what runs. `scripts/bench-commits` compares two commits.
 
 /// Files of the runtime. Each folder is a module, so that the files find the ones below them.
 #[path = "../../../runtime/src"]

@@ -1,5 +1,5 @@
-//! The choice of a file's road: is the next stretch in memory? Asked once per window, so it must be cheap beside a splice.
-//! The one bench here that enters the kernel, because the page cache is there.
+//! The choice of a file's road: is the next stretch in memory? Asked once per window, so it must be cheap
+//! beside a splice. The one bench here that enters the kernel, because the page cache is there.
 
 use crate::runtime::fs::residency::cached;
 use criterion::{BenchmarkId, Criterion};

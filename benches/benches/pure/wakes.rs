@@ -6,7 +6,8 @@ use std::ptr::NonNull;
 
 struct Task(Box<Link>);
 
-// SAFETY: the box is the only owner of its allocation, which does not move, and comes back from its own raw pointer.
+// SAFETY: the box is the only owner of its allocation, which does not move, and comes back from its own raw
+// pointer.
 unsafe impl Node for Task {
     fn link(&self) -> &Link {
         &self.0

@@ -1,4 +1,5 @@
-//! Memory in blocks of one size that the kernel may read and write: populated where the caller runs, never unmapped.
+//! Memory in blocks of one size that the kernel may read and write: populated where the caller runs, never
+//! unmapped.
 
 use super::ring::{Ring, named};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
@@ -19,7 +20,8 @@ impl Blocks {
     /// mmap(2) refused.
     pub fn new(count: usize, size: usize) -> io::Result<Blocks> {
         let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
-        // SAFETY: the kernel chooses the place, so nothing that exists is replaced; the mapping is never undone.
+        // SAFETY: the kernel chooses the place, so nothing that exists is replaced; the mapping is never
+        // undone.
         let start = unsafe {
             mmap_anonymous(std::ptr::null_mut(), count * size, ProtFlags::READ | ProtFlags::WRITE, flags)
         };
@@ -69,8 +71,8 @@ pub struct BlockPool {
 }
 
 impl BlockPool {
-    /// As many blocks of `size` bytes as fit into `bytes`, at least one and at most 16,384 (the kernel's limit for
-    /// registered buffers).
+    /// As many blocks of `size` bytes as fit into `bytes`, at least one and at most 16,384 (the kernel's
+    /// limit for registered buffers).
     ///
     /// # Errors
     /// mmap(2) refused.

@@ -26,14 +26,16 @@ impl BufRing {
     /// The group that receives select from.
     pub const GROUP: u16 = 0;
 
-    /// Registers `count` (a power of two, at most 32,768) blocks of `size` bytes. Source: io_uring_register_buf_ring(3).
+    /// Registers `count` (a power of two, at most 32,768) blocks of `size` bytes. Source:
+    /// io_uring_register_buf_ring(3).
     ///
     /// # Errors
     /// mmap(2) or the registration refused.
     pub fn new(ring: &Ring, count: u16, size: usize) -> io::Result<BufRing> {
         let len = usize::from(count) * size_of::<BufRingEntry>();
         let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
-        // SAFETY: the kernel chooses the place, so nothing that exists is replaced; the mapping is never undone.
+        // SAFETY: the kernel chooses the place, so nothing that exists is replaced; the mapping is never
+        // undone.
         let entries =
             unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) };
         let entries = entries.map_err(|e| named("mmap of the buffer ring", e.into()))?;
@@ -69,8 +71,8 @@ impl BufRing {
     /// `len` is larger than a block.
     pub fn bytes<'a>(&'a self, block: &'a Block, len: usize) -> &'a [u8] {
         let start = self.blocks.ptr_at(block.id.into(), 0, len);
-        // SAFETY: the block is ours between the completion that named it and `give`, which takes it by value, so nobody
-        // writes to it while the slice lives; `ptr_at` checked the length.
+        // SAFETY: the block is ours between the completion that named it and `give`, which takes it by value,
+        // so nobody writes to it while the slice lives; `ptr_at` checked the length.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
     }
 
@@ -86,15 +88,16 @@ impl BufRing {
     /// Hands a block to the kernel again.
     pub(super) fn give(&mut self, block: Block) {
         let at = usize::from(self.tail) & (self.blocks.count() - 1);
-        // SAFETY: `at` is below the number of entries, and the kernel reads an entry only once the tail has passed it.
+        // SAFETY: `at` is below the number of entries, and the kernel reads an entry only once the tail has
+        // passed it.
         let entry = unsafe { &mut *self.entries.as_ptr().add(at) };
         entry.set_addr(self.blocks.ptr_at(block.id.into(), 0, 0).as_ptr() as u64);
         entry.set_len(self.blocks.size() as u32);
         entry.set_bid(block.id);
         self.tail = self.tail.wrapping_add(1);
         self.out -= 1;
-        // SAFETY: the tail lies in the first entry of the ring, is aligned, and is written by this thread alone; the
-        // release makes the entry visible before it.
+        // SAFETY: the tail lies in the first entry of the ring, is aligned, and is written by this thread
+        // alone; the release makes the entry visible before it.
         unsafe {
             let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);

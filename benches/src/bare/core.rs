@@ -1,4 +1,5 @@
-//! The loop of a bare server: accept, receive, and the count of what the kernel still has in hand per connection.
+//! The loop of a bare server: accept, receive, and the count of what the kernel still has in hand per
+//! connection.
 
 use super::args::Common;
 use super::bufring::{Block, BufRing};
@@ -143,7 +144,8 @@ impl<S> Core<S> {
                     }
                     match cqe.res {
                         fd if fd >= 0 => {
-                            // SAFETY: the completion of an accept hands over a descriptor that nobody else owns.
+                            // SAFETY: the completion of an accept hands over a descriptor that nobody else
+                            // owns.
                             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
                             return Ok(Some(Event::Accepted(fd)));
                         }
@@ -253,9 +255,9 @@ impl<S> Core<S> {
 
     /// Gives a block back and lets all connections that were refused one receive again.
     ///
-    /// All of them: the kernel takes a block before it looks whether the socket has bytes, so ENOBUFS may have come to one
-    /// that has none. Woken alone, it would wait without taking the block, and nobody would wake the others (seen: two
-    /// blocks, 32 connections, stuck).
+    /// All of them: the kernel takes a block before it looks whether the socket has bytes, so ENOBUFS may
+    /// have come to one that has none. Woken alone, it would wait without taking the block, and nobody would
+    /// wake the others (seen: two blocks, 32 connections, stuck).
     ///
     /// # Errors
     /// The ring failed.
@@ -284,12 +286,13 @@ impl<S> Core<S> {
     }
 
     fn push_all(&mut self, entries: &[squeue::Entry]) -> io::Result<()> {
-        // SAFETY: receives name the buffer ring, which is never unmapped; the operations of `push_for` keep its promise;
-        // all others name no memory.
+        // SAFETY: receives name the buffer ring, which is never unmapped; the operations of `push_for` keep
+        // its promise; all others name no memory.
         unsafe { self.ring.push(entries) }
     }
 
-    /// Marks `conn` as closing and ends what the kernel has in hand for it. The socket is closed when it is removed.
+    /// Marks `conn` as closing and ends what the kernel has in hand for it. The socket is closed when it is
+    /// removed.
     pub fn close(&mut self, conn: usize) {
         let c = &mut self.conns[conn];
         c.closing = true;
@@ -307,7 +310,8 @@ impl<S> Core<S> {
         }
     }
 
-    /// Closes the socket and returns the state, if `conn` is closing and the kernel has nothing in hand for it.
+    /// Closes the socket and returns the state, if `conn` is closing and the kernel has nothing in hand for
+    /// it.
     pub fn remove_if_done(&mut self, conn: usize) -> Option<S> {
         let c = self.conns.get(conn)?;
         (c.closing && c.in_flight == 0).then(|| self.conns.remove(conn).state)

@@ -1,8 +1,8 @@
 //! What the bare-ring servers share: as little as a correct server needs, on the io-uring crate alone.
 //!
-//! No runtime and no tasks: one thread, one ring, one loop over events. These servers are the limit that the runtime is
-//! measured against, so nothing here does more work per operation than the operation needs.
-//! Memory the kernel sees is never unmapped while the process lives, which is what lets the rest be safe code.
+//! No runtime and no tasks: one thread, one ring, one loop over events. These servers are the limit that the
+//! runtime is measured against, so nothing here does more work per operation than the operation needs. Memory
+//! the kernel sees is never unmapped while the process lives, which is what lets the rest be safe code.
 //! Minimum kernel: 6.1 (multishot receive, DEFER_TASKRUN).
 
 mod args;

@@ -60,7 +60,8 @@ impl<S> Core<S> {
         unsafe { self.push_for(conn, 0, [(op, entry)]) }
     }
 
-    /// Sends `from..to` of a received block to `to_conn`. The caller keeps the block until the operation is done.
+    /// Sends `from..to` of a received block to `to_conn`. The caller keeps the block until the operation is
+    /// done.
     ///
     /// # Errors
     /// The ring failed.
@@ -126,8 +127,8 @@ impl<S> Core<S> {
         unsafe { self.push_for(conn, slot.index(), [(op, entry)]) }
     }
 
-    /// Reads `len` bytes of `file` at `offset` into the registered block at `at`, and then, linked, sends `what`
-    /// of it to `conn`. Both completions carry the block's number; a short read cancels the send.
+    /// Reads `len` bytes of `file` at `offset` into the registered block at `at`, and then, linked, sends
+    /// `what` of it to `conn`. Both completions carry the block's number; a short read cancels the send.
     ///
     /// # Errors
     /// The ring failed.
@@ -181,8 +182,8 @@ impl<S> Core<S> {
         unsafe { self.push_for(conn, 0, [(op, entry)]) }
     }
 
-    /// Waits until the socket of `to` takes bytes and then, linked, splices out of a pipe into it on an io-wq worker,
-    /// which so never blocks. `more` says that more bytes follow at once.
+    /// Waits until the socket of `to` takes bytes and then, linked, splices out of a pipe into it on an io-wq
+    /// worker, which so never blocks. `more` says that more bytes follow at once.
     ///
     /// # Errors
     /// The ring failed.
@@ -203,8 +204,8 @@ impl<S> Core<S> {
         unsafe { self.push_for(conn, 0, [(poll_op, poll), (splice_op, splice)]) }
     }
 
-    /// Waits until the socket of `from` has bytes or has ended and then, linked, splices into a pipe on an io-wq worker,
-    /// which so never blocks.
+    /// Waits until the socket of `from` has bytes or has ended and then, linked, splices into a pipe on an
+    /// io-wq worker, which so never blocks.
     ///
     /// # Errors
     /// The ring failed.

@@ -31,8 +31,8 @@ impl PipePool {
     ///
     /// # Errors
     /// No descriptor is left, or the kernel does not grant the size: for an unprivileged user above
-    /// `/proc/sys/fs/pipe-max-size`, or past `pipe-user-pages-soft` over all pipes. A smaller pipe would measure
-    /// another road than the one that was asked for, so it is refused.
+    /// `/proc/sys/fs/pipe-max-size`, or past `pipe-user-pages-soft` over all pipes. A smaller pipe would
+    /// measure another road than the one that was asked for, so it is refused.
     pub fn take(&mut self) -> io::Result<Pipe> {
         if let Some(pipe) = self.empty.pop() {
             return Ok(pipe);

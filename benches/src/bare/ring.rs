@@ -3,8 +3,8 @@
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, squeue, types};
 use std::io;
 
-/// A ring that lives as long as the process: its memory is leaked on purpose, so that nothing the kernel may still
-/// write to is ever unmapped.
+/// A ring that lives as long as the process: its memory is leaked on purpose, so that nothing the kernel may
+/// still write to is ever unmapped.
 pub struct Ring {
     ring: &'static IoUring,
     /// The one submitter that knows the registered descriptor: `IoUring::submitter()` would forget it.
@@ -36,8 +36,9 @@ impl Cqe {
 }
 
 impl Ring {
-    /// Makes a ring of `entries` submissions and four times as many completions for the calling thread, which must be
-    /// the only one to use it, and pins the thread's io-wq workers to `cpu`, at most `workers` of each class.
+    /// Makes a ring of `entries` submissions and four times as many completions for the calling thread, which
+    /// must be the only one to use it, and pins the thread's io-wq workers to `cpu`, at most `workers` of
+    /// each class.
     ///
     /// # Errors
     /// io_uring_setup(2) or io_uring_register(2) refused; the text says which.
@@ -75,8 +76,8 @@ impl Ring {
     /// The queue was full and handing it to the kernel failed.
     ///
     /// # Safety
-    /// All memory that the entries name must stay valid until their last completions. Here that holds because it is
-    /// [`Blocks`](super::Blocks) or `'static`.
+    /// All memory that the entries name must stay valid until their last completions. Here that holds because
+    /// it is [`Blocks`](super::Blocks) or `'static`.
     pub unsafe fn push(&mut self, entries: &[squeue::Entry]) -> io::Result<()> {
         loop {
             // SAFETY: this thread owns the ring, and no other view of the queue is alive.
@@ -95,7 +96,8 @@ impl Ring {
     /// # Errors
     /// io_uring_enter(2) failed for a reason that does not pass.
     pub fn turn(&mut self, block: bool) -> io::Result<()> {
-        // With min_complete = 0 this costs 0.3 us when nothing is there; a wait with a zero timeout costs 16 us.
+        // With min_complete = 0 this costs 0.3 us when nothing is there; a wait with a zero timeout costs 16
+        // us.
         self.enter(u32::from(block), self.wait_flags)
     }
 
@@ -112,7 +114,8 @@ impl Ring {
         // SAFETY: no argument is passed, and the counts are those of the queue.
         match unsafe { self.submitter.enter::<types::Timespec>(queued, want, flags, None) } {
             Ok(_) => Ok(()),
-            // EINTR: a signal. EBUSY and EAGAIN: the completion queue must be emptied first, and the caller does that.
+            // EINTR: a signal. EBUSY and EAGAIN: the completion queue must be emptied first, and the caller
+            // does that.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
             Err(e) => Err(named("io_uring_enter", e)),
         }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 /// Pins the thread, makes the ring, listens, says so on stderr, and runs `server` until it ends.
 ///
-/// Exits with 0 when `server` returns, as it does on SIGTERM, and with 1 and one line on stderr when something failed.
+/// Exits with 0 when `server` returns, as it does on SIGTERM, and with 1 and one line on stderr when
+/// something failed.
 pub fn serve<S>(common: &Common, server: impl FnOnce(&mut Core<S>) -> io::Result<()>) -> ExitCode {
     let run = || {
         let (mut core, address) = Core::new(common)?;

@@ -1,4 +1,5 @@
-//! The least TCP echo on a ring: multishot receive, each block sent from where it lies, given back once it has left.
+//! The least TCP echo on a ring: multishot receive, each block sent from where it lies, given back once it
+//! has left.
 
 use annulus_benches::bare::{Block, Common, Core, Event, FIRST_OP, serve};
 use clap::Parser;
@@ -17,8 +18,8 @@ struct Args {
 
 #[derive(Default)]
 struct State {
-    /// Blocks to send back, with the bytes of each that are still to leave. The kernel has the first in hand if
-    /// `sending`.
+    /// Blocks to send back, with the bytes of each that are still to leave. The kernel has the first in hand
+    /// if `sending`.
     queue: VecDeque<(Block, usize, usize)>,
     sending: bool,
     eof: bool,

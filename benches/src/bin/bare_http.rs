@@ -1,4 +1,5 @@
-//! The least HTTP responder on a ring: multishot accept and receive, one prebuilt answer, keep-alive, pipelining.
+//! The least HTTP responder on a ring: multishot accept and receive, one prebuilt answer, keep-alive,
+//! pipelining.
 
 use annulus_benches::bare::{Common, Core, Event, FIRST_OP, HeadCounter, response_head, serve};
 use annulus_benches::{pattern, size};

@@ -15,8 +15,8 @@ use std::{env, fs, io};
 
 /// Compares servers by the CPU time that each spends on the same work.
 ///
-/// Each contestant runs on one CPU and is driven from another; all take turns in every round, and ratios are of
-/// rounds paired. A contestant that sends a wrong byte is left out.
+/// Each contestant runs on one CPU and is driven from another; all take turns in every round, and ratios are
+/// of rounds paired. A contestant that sends a wrong byte is left out.
 #[derive(Parser)]
 #[command(args_override_self = true)]
 struct Args {
@@ -73,8 +73,8 @@ struct Args {
     /// Instead, send a file of 1 GiB so many times by copying and without, and say what each took
     #[arg(long, value_name = "TIMES", conflicts_with_all = ["workloads", "check"])]
     copy_demo: Option<u64>,
-    /// Instead, read two files that --json wrote, and say whether who was apart stands in the same order; exit with 1
-    /// if not
+    /// Instead, read two files that --json wrote, and say whether who was apart stands in the same order;
+    /// exit with 1 if not
     #[arg(long, num_args = 2, value_names = ["FIRST", "SECOND"], conflicts_with_all = ["workloads", "check", "copy_demo"])]
     same_order: Vec<PathBuf>,
     /// Where files to serve are kept [default: bench-files beside the program's directory]

@@ -23,7 +23,8 @@ struct Args {
     /// Load without checking first
     #[arg(long, global = true)]
     unchecked: bool,
-    /// Warm up with so many requests, say `ready`, begin at a byte on standard input, say `done`, and end at another byte
+    /// Warm up with so many requests, say `ready`, begin at a byte on standard input, say `done`, and end at
+    /// another byte
     #[arg(long, global = true, value_name = "REQUESTS")]
     in_step: Option<u64>,
     /// Where we listen as the server behind a relay

@@ -1,5 +1,5 @@
-//! A number of operations of one kind on one core of Annulus, and nothing else: `scripts/instructions` counts what the processor
-//! executes for them.
+//! A number of operations of one kind on one core of Annulus, and nothing else: `scripts/instructions` counts
+//! what the processor executes for them.
 
 use annulus::net::UnixStream;
 use annulus::{Runtime, spawn, yield_now};

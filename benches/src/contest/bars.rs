@@ -142,7 +142,8 @@ mod tests {
         }
     }
 
-    /// Two contestants, of which the first costs `ratio` times as much as the second, each round a little otherwise.
+    /// Two contestants, of which the first costs `ratio` times as much as the second, each round a little
+    /// otherwise.
     fn played(ratio: f64, rounds: u64) -> Outcomes {
         let outcome = Outcome { requests: 1000, wall: Duration::from_millis(1), ..Outcome::default() };
         let result = |index: usize, factor: f64| Played {

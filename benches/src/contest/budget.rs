@@ -5,8 +5,8 @@ use super::rounds::{Settings, Until};
 use super::table::Workload;
 use std::time::{Duration, Instant};
 
-/// A turn takes about so many times as long as the contestant works in it: the driver and the disk take their time too,
-/// and some work is done before it counts.
+/// A turn takes about so many times as long as the contestant works in it: the driver and the disk take their
+/// time too, and some work is done before it counts.
 const STRETCH: u32 = 3;
 /// Shorter turns measure the beginning of a turn.
 const SHORTEST: Duration = Duration::from_millis(5);
@@ -23,7 +23,8 @@ impl Budget {
         Budget { end: length.map(|length| Instant::now() + length) }
     }
 
-    /// What the first of `left` gets: the settings, with shorter turns where there is not enough time, and when to stop.
+    /// What the first of `left` gets: the settings, with shorter turns where there is not enough time, and
+    /// when to stop.
     pub fn share(&self, left: &[&Workload], settings: &Settings) -> (Settings, Until) {
         let (Some(end), Some(first)) = (self.end, left.first()) else {
             return (settings.clone(), Until::default());

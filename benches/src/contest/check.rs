@@ -9,8 +9,8 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// After so many rounds we look whether a line is decided. Few looks, because each is another chance to be wrong: an interval
-/// that holds 95 times of 100 at every look holds less often at all of them.
+/// After so many rounds we look whether a line is decided. Few looks, because each is another chance to be
+/// wrong: an interval that holds 95 times of 100 at every look holds less often at all of them.
 const LOOKS: [usize; 3] = [9, 18, 36];
 
 /// After so long no further rounds are begun.

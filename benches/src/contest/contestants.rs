@@ -11,11 +11,11 @@ pub enum Learn {
     Port,
 }
 
-/// A program with a command line. `{...}` are filled in: `{bare}` the directory of our own binaries, `{peers}` that of
-/// the other runtimes', `{annulus}` the program under test, `{cpu}`, `{other_cpu}`, `{root}` and `{path}` and `{file}`
-/// (the directory that is served, the path of the request in it, and both together), `{body}` its bytes, `{to}` the
-/// address of the backend, `{port}` a free port, `{scratch}` a directory of its own, `{op}` and `{count}` the operation
-/// to measure and how often.
+/// A program with a command line. `{...}` are filled in: `{bare}` the directory of our own binaries,
+/// `{peers}` that of the other runtimes', `{annulus}` the program under test, `{cpu}`, `{other_cpu}`,
+/// `{root}` and `{path}` and `{file}` (the directory that is served, the path of the request in it, and both
+/// together), `{body}` its bytes, `{to}` the address of the backend, `{port}` a free port, `{scratch}` a
+/// directory of its own, `{op}` and `{count}` the operation to measure and how often.
 #[derive(Clone, Debug)]
 pub struct Contestant {
     /// As in the results.
@@ -106,7 +106,8 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
     all
 }
 
-/// Bytes of the file for which the cost of an access log is measured: the smaller the answer, the more a line of it weighs.
+/// Bytes of the file for which the cost of an access log is measured: the smaller the answer, the more a line
+/// of it weighs.
 const LOGGED: u64 = 1 << 10;
 
 /// The program as it comes out of its box.
@@ -115,7 +116,8 @@ const ANNULUS_SERVE: &str = "{annulus} serve {root} --listen 127.0.0.1:0 --cores
 /// The other runtimes, each a program `peer-NAME` of benches/peers.
 const PEERS: &[&str] = &["compio", "glommio", "monoio", "tokio"];
 
-/// 60 KiB because 64 KiB is 53 bytes more than a segment of loopback holds: BENCHMARKS.md, "Sixty-four is one page too many".
+/// 60 KiB because 64 KiB is 53 bytes more than a segment of loopback holds: BENCHMARKS.md, "Sixty-four is one
+/// page too many".
 const FILE_ROADS: &[&str] = &[
     "read-send:64k",
     "sendfile:64k",
@@ -156,8 +158,8 @@ const SMALL_ROADS: &[&str] = &["mshot", "recv-send:64k", "inline-splice:64k"];
 
 const NGINX: &str = "nginx -p {scratch} -c {scratch}/conf -e stderr";
 
-/// Descriptors kept open and not looked at for an hour: what nginx's own tuning pages advise for static files, and what it
-/// does not do unless it is told to.
+/// Descriptors kept open and not looked at for an hour: what nginx's own tuning pages advise for static
+/// files, and what it does not do unless it is told to.
 const CACHE: &str = "open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;";
 
 /// nginx as a server of files: the name, `sendfile`, and what is kept open.

@@ -29,7 +29,8 @@ pub struct Took {
     pub cpu: (Duration, Duration),
 }
 
-/// Has each server send a file of 1 GiB `times` times, over one connection. One that is not there is told of on stderr.
+/// Has each server send a file of 1 GiB `times` times, over one connection. One that is not there is told of
+/// on stderr.
 ///
 /// # Errors
 /// The file cannot be made.

@@ -55,8 +55,8 @@ pub fn table(outcomes: &Outcomes) -> String {
     out
 }
 
-/// One diagram per workload: from left to right the share of requests (90% is one step, 99% the next), upwards the time
-/// within which they were answered, each step ten times as long.
+/// One diagram per workload: from left to right the share of requests (90% is one step, 99% the next),
+/// upwards the time within which they were answered, each step ten times as long.
 pub fn picture<'a>(played: impl Iterator<Item = (&'a Workload, &'a Outcomes)>) -> String {
     let diagrams: Vec<(&str, Vec<(&str, Histogram)>)> = played
         .map(|(work, outcomes)| (work.name, found(outcomes)))

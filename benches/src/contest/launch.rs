@@ -175,7 +175,8 @@ pub fn run_own(who: &Contestant, place: &Place, op: Op, count: u64) -> io::Resul
         .collect();
     let mut child = spawn(&words, [place.cpu, place.other_cpu], Stdio::piped())?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    // What it prints is far less than a pipe holds, so it ends without being read from; the write end closes then.
+    // What it prints is far less than a pipe holds, so it ends without being read from; the write end closes
+    // then.
     let ended = match &out {
         Some(out) => {
             let limit = Timespec { tv_sec: OWN_PATIENCE.as_secs() as i64, tv_nsec: 0 };
@@ -214,7 +215,8 @@ fn spawn(words: &[String], cpus: [u32; 2], stdout: Stdio) -> io::Result<Child> {
     command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", words[0])))
 }
 
-/// A port that nobody listens on now. Another program may take it before ours does; then ours says so and is left out.
+/// A port that nobody listens on now. Another program may take it before ours does; then ours says so and is
+/// left out.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -253,7 +255,8 @@ fn wait_for_line(lines: &Receiver<String>) -> io::Result<SocketAddr> {
     }
 }
 
-/// The address in a line such as `annulus: listening on http://127.0.0.1:8080` or `listening on 127.0.0.1:1, ...`.
+/// The address in a line such as `annulus: listening on http://127.0.0.1:8080` or `listening on 127.0.0.1:1,
+/// ...`.
 fn address_in(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("listening on ")?;
     let rest = rest.strip_prefix("http://").unwrap_or(rest);

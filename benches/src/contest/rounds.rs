@@ -20,7 +20,8 @@ pub struct Settings {
     pub rounds: usize,
     /// About how long each contestant works in each of them.
     pub run: Duration,
-    /// Contestants whose name contains one of these take part, or is one if it ends in `=`; all if there is none.
+    /// Contestants whose name contains one of these take part, or is one if it ends in `=`; all if there is
+    /// none.
     pub only: Vec<String>,
     /// Contestants whose name contains one of these do not, nor those that are one if it ends in `=`.
     pub without: Vec<String>,
@@ -91,8 +92,8 @@ pub struct Match {
     rounds: usize,
 }
 
-/// Has all contestants of `work` do it in turns, for as many rounds as `settings` says; for fewer, but if possible
-/// [`LEAST_ROUNDS`], where they would not be over by `until`.
+/// Has all contestants of `work` do it in turns, for as many rounds as `settings` says; for fewer, but if
+/// possible [`LEAST_ROUNDS`], where they would not be over by `until`.
 ///
 /// # Errors
 /// As for [`Match::new`].
@@ -174,8 +175,8 @@ impl Match {
         let mut player = Player { who: who.clone(), running, amount: least, samples: Vec::new() };
         loop {
             let Sample { cpu_ns, outcome, .. } = self.turn(&player)?;
-            // By CPU time, so that a machine that is busy with other things does not shorten the turns; sleepers have
-            // hardly any.
+            // By CPU time, so that a machine that is busy with other things does not shorten the turns;
+            // sleepers have hardly any.
             let spent = Duration::from_nanos(cpu_ns).max(outcome.wall / 4).max(Duration::from_micros(1));
             let share = self.settings.run.as_secs_f64() / spent.as_secs_f64();
             if share <= 4.0 {
@@ -226,7 +227,8 @@ impl Match {
         Ok(Sample { cpu_ns: running.cpu_ns()? - before, outcome, late: None, memory: None })
     }
 
-    /// A server that was never under load has many connections: what it frees and keeps for later would hide them.
+    /// A server that was never under load has many connections: what it frees and keeps for later would hide
+    /// them.
     fn idle(&self, player: &Player, connections: usize) -> io::Result<Sample> {
         let running = start(&player.who, &self.place)?;
         let before = memory::look(running.pid())?;

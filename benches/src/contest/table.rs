@@ -94,7 +94,8 @@ impl Task {
         }
     }
 
-    /// About how much longer than others a turn takes, where its length does not follow from what the turn is given.
+    /// About how much longer than others a turn takes, where its length does not follow from what the turn is
+    /// given.
     pub fn weight(&self) -> u32 {
         match self {
             Task::Idle(_) => 4,
@@ -107,8 +108,8 @@ impl Task {
     }
 }
 
-/// One piece of work that all contestants of its kind do. Two in a row of the same kind and task are views of the same
-/// rounds: they are played once.
+/// One piece of work that all contestants of its kind do. Two in a row of the same kind and task are views of
+/// the same rounds: they are played once.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// As on the command line.

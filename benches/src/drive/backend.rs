@@ -1,5 +1,5 @@
-//! The part of the driver that is an Annulus program, on the driver's CPU: the server behind a relay, and the clients of
-//! relays and of load at a fixed rate.
+//! The part of the driver that is an Annulus program, on the driver's CPU: the server behind a relay, and the
+//! clients of relays and of load at a fixed rate.
 
 use super::order::{ACK, Ask, Order};
 use super::wire::{Wire, told};
@@ -33,8 +33,8 @@ struct Job {
 }
 
 impl Backend {
-    /// Starts the program on the first CPU that this thread may use; its server listens on `address`, or with port 0 on a
-    /// port of the kernel's choice.
+    /// Starts the program on the first CPU that this thread may use; its server listens on `address`, or with
+    /// port 0 on a port of the kernel's choice.
     ///
     /// # Errors
     /// It cannot.

@@ -1,8 +1,8 @@
 //! Requests and answers one by one, from an Annulus program: as fast as they come back, or at a fixed rate.
 //!
-//! At a fixed rate each request has its moment, set before the run begins, and latency counts from that moment. One that
-//! cannot be sent then, because its connection still waits for an answer, is late from the start: a server that stops for
-//! a while pays for all that was due meanwhile (no coordinated omission).
+//! At a fixed rate each request has its moment, set before the run begins, and latency counts from that
+//! moment. One that cannot be sent then, because its connection still waits for an answer, is late from the
+//! start: a server that stops for a while pays for all that was due meanwhile (no coordinated omission).
 
 use super::clock::Clock;
 use super::http::parse_head;
@@ -112,8 +112,8 @@ impl Exchange {
         Ok(Outcome { requests: count, bytes: count * size, wall: begin.elapsed(), latency })
     }
 
-    /// Connections carry different messages, so that an answer on the wrong one shows; three times, so that each answer
-    /// must begin where the one before has ended.
+    /// Connections carry different messages, so that an answer on the wrong one shows; three times, so that
+    /// each answer must begin where the one before has ended.
     async fn verify(&mut self) -> io::Result<Outcome> {
         for round in 0..3 {
             for (token, wire) in (0_u64..).zip(&mut self.wires) {
@@ -153,7 +153,8 @@ async fn on_time(
     Ok(())
 }
 
-/// There and back; with every byte checked if there is an offset, which for messages says which bytes they are.
+/// There and back; with every byte checked if there is an offset, which for messages says which bytes they
+/// are.
 async fn exchange(wire: &mut Wire, what: &What, verify: Option<u64>) -> io::Result<()> {
     match what {
         What::Message(size) => {

@@ -1,9 +1,9 @@
 //! The load driver: one thread, which plays the clients and, for a relay, the server behind it as well.
 //!
-//! Every session can check each byte against [`pattern`](crate::pattern) (`verify`), which costs time, or only
-//! count (`run`), which is what gets measured. Connections are made before the clock starts, but for those that are the
-//! work themselves. HTTP and echo are driven by a small loop on epoll that lets the kernel drop bulk bytes uncopied; relays,
-//! and load at a fixed rate, by a program on Annulus.
+//! Every session can check each byte against [`pattern`](crate::pattern) (`verify`), which costs time, or
+//! only count (`run`), which is what gets measured. Connections are made before the clock starts, but for
+//! those that are the work themselves. HTTP and echo are driven by a small loop on epoll that lets the kernel
+//! drop bulk bytes uncopied; relays, and load at a fixed rate, by a program on Annulus.
 
 mod backend;
 mod bulk;
@@ -50,7 +50,8 @@ pub trait Session {
     /// Has the server do some work and checks every byte of it.
     ///
     /// # Errors
-    /// A wrong byte, a connection that ended, nothing for [`STALL`], or an answer that is not what was asked for.
+    /// A wrong byte, a connection that ended, nothing for [`STALL`], or an answer that is not what was asked
+    /// for.
     fn verify(&mut self) -> io::Result<()>;
 
     /// Has the server do `work` (requests, messages, or bytes for bulk) and counts.
@@ -66,8 +67,8 @@ pub const STALL: Duration = Duration::from_secs(10);
 /// What to ask of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Load {
-    /// GET `path` over `connections` keep-alive connections, each with one request under way; the body must be the
-    /// first `body` bytes of the pattern.
+    /// GET `path` over `connections` keep-alive connections, each with one request under way; the body must
+    /// be the first `body` bytes of the pattern.
     Http {
         /// Beginning with a slash.
         path: String,
@@ -76,8 +77,8 @@ pub enum Load {
         /// How many.
         connections: usize,
     },
-    /// Messages of `size` bytes (at most 16 KiB) that must come back, one under way on each connection. `relayed`:
-    /// the driver's own backend sends them back, through the server.
+    /// Messages of `size` bytes (at most 16 KiB) that must come back, one under way on each connection.
+    /// `relayed`: the driver's own backend sends them back, through the server.
     Echo {
         /// Bytes of a message.
         size: usize,
@@ -132,8 +133,9 @@ pub enum Load {
 }
 
 impl Load {
-    /// Opens the connections. Bodies are received without being copied out of the kernel (MSG_TRUNC, tcp(7)) in
-    /// timed runs, unless `copy`: then the client reads them as a real one would, and has less time for the server.
+    /// Opens the connections. Bodies are received without being copied out of the kernel (MSG_TRUNC, tcp(7))
+    /// in timed runs, unless `copy`: then the client reads them as a real one would, and has less time for
+    /// the server.
     ///
     /// # Errors
     /// The server cannot be reached, or the load needs a `backend` and there is none.
@@ -167,7 +169,8 @@ impl Load {
         })
     }
 
-    /// The least that can be asked of it: one request on each connection, or bulk that is more than all buffers on the way.
+    /// The least that can be asked of it: one request on each connection, or bulk that is more than all
+    /// buffers on the way.
     pub fn least(&self) -> u64 {
         match self {
             Load::Http { connections, .. }

@@ -1,7 +1,7 @@
 //! What a session is asked to do, and what a relay's client asks of the server behind.
 //!
-//! The client says it in 16 bytes: a word, and a number of bytes, both little-endian. Another order may follow once that is
-//! done.
+//! The client says it in 16 bytes: a word, and a number of bytes, both little-endian. Another order may
+//! follow once that is done.
 
 use super::wrong;
 use std::io;

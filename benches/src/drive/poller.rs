@@ -51,8 +51,8 @@ impl Poller {
 
 /// A connected socket, non-blocking, without Nagle's delay.
 ///
-/// On loopback each comes from the next of 127.0.0.2 to 127.0.0.201: of one address, some 28,000 ports are all there are,
-/// those of connections that ended in the last minute included.
+/// On loopback each comes from the next of 127.0.0.2 to 127.0.0.201: of one address, some 28,000 ports are
+/// all there are, those of connections that ended in the last minute included.
 pub(super) fn connect(server: SocketAddr) -> io::Result<OwnedFd> {
     static NEXT: AtomicU8 = AtomicU8::new(0);
     let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };

@@ -4,10 +4,12 @@ use std::ptr::NonNull;
 
 use super::Carved;
 
-/// Fixed-size blocks for one thread. The list of free blocks is linked through the blocks themselves, so the bookkeeping lies on the node
-/// too and costs nothing beside the blocks; the block that came back last goes out first, because it is the warmest in the cache.
+/// Fixed-size blocks for one thread. The list of free blocks is linked through the blocks themselves, so the
+/// bookkeeping lies on the node too and costs nothing beside the blocks; the block that came back last goes
+/// out first, because it is the warmest in the cache.
 ///
-/// Neither Send nor Sync: it lives on the thread that owns the memory. A block may be used by any thread, but comes back here.
+/// Neither Send nor Sync: it lives on the thread that owns the memory. A block may be used by any thread, but
+/// comes back here.
 #[derive(Debug)]
 pub struct Blocks {
     /// Never empty: what they began with, then what [`extend`](Self::extend) added.
@@ -44,9 +46,9 @@ impl Extent {
 struct Link(Option<NonNull<Link>>);
 
 impl Blocks {
-    /// Cuts `memory` into blocks of `block_size` bytes. The size is rounded up to a multiple of a pointer's and the first block to
-    /// a pointer's alignment; for more, carve the memory so aligned and choose a size that is a multiple of it. Memory shorter than
-    /// a block gives no block.
+    /// Cuts `memory` into blocks of `block_size` bytes. The size is rounded up to a multiple of a pointer's
+    /// and the first block to a pointer's alignment; for more, carve the memory so aligned and choose a size
+    /// that is a multiple of it. Memory shorter than a block gives no block.
     pub fn new(memory: Carved, block_size: usize) -> Self {
         let unit = size_of::<Link>();
         let block_size = block_size.max(1).checked_next_multiple_of(unit).unwrap_or(usize::MAX / unit * unit);
@@ -65,8 +67,8 @@ impl Blocks {
         more
     }
 
-    /// A free block of [`block_size`](Self::block_size) bytes, of whatever content; None when all are out, which is where
-    /// backpressure starts.
+    /// A free block of [`block_size`](Self::block_size) bytes, of whatever content; None when all are out,
+    /// which is where backpressure starts.
     pub fn take(&mut self) -> Option<NonNull<u8>> {
         let block = match self.returned {
             Some(link) => {
@@ -96,12 +98,13 @@ impl Blocks {
     /// Takes a block back.
     ///
     /// # Safety
-    /// The block came from [`take`](Self::take) of this very `Blocks`, was not given back since, and nobody (the kernel neither)
-    /// reads or writes it any more.
+    /// The block came from [`take`](Self::take) of this very `Blocks`, was not given back since, and nobody
+    /// (the kernel neither) reads or writes it any more.
     pub unsafe fn give(&mut self, block: NonNull<u8>) {
         debug_assert!(self.owns(block), "a block is given back to blocks that it did not come from");
         let link: NonNull<Link> = block.cast();
-        // SAFETY: the caller promises that the block is ours and unused; it has room and alignment for a link.
+        // SAFETY: the caller promises that the block is ours and unused; it has room and alignment for a
+        // link.
         unsafe { link.write(Link(self.returned)) };
         self.returned = Some(link);
         self.free += 1;

@@ -1,7 +1,7 @@
 //! A node's pool: one region on the node, shared out among the node's cores.
 //!
-//! The pool's own header (who has taken which share, how far it is carved) lies in the region itself, hence on the node, one
-//! cache line for each core.
+//! The pool's own header (who has taken which share, how far it is carved) lies in the region itself, hence
+//! on the node, one cache line for each core.
 
 mod blocks;
 mod share;
@@ -21,8 +21,8 @@ use crate::{
     sys, thread,
 };
 
-/// What the header says of one core's share. 128 bytes, so that two cores never write to one cache line nor to its neighbour, which
-/// x86 fetches along with it.
+/// What the header says of one core's share. 128 bytes, so that two cores never write to one cache line nor
+/// to its neighbour, which x86 fetches along with it.
 #[repr(C, align(128))]
 struct Record {
     /// Offset of the share's first byte from the region's start, in bytes.
@@ -42,13 +42,15 @@ pub struct NodePool {
 }
 
 impl NodePool {
-    /// Makes the pool of the node that `cores` take their memory from, with room for `bytes_per_core` (rounded up to whole pages)
-    /// for each. The region is made on a thread pinned to the first of the cores. On a node with too little free memory the pool
-    /// is smaller, each share getting an equal part, and [`Region::placement`] says so.
+    /// Makes the pool of the node that `cores` take their memory from, with room for `bytes_per_core`
+    /// (rounded up to whole pages) for each. The region is made on a thread pinned to the first of the cores.
+    /// On a node with too little free memory the pool is smaller, each share getting an equal part, and
+    /// [`Region::placement`] says so.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there are no cores, when they take their memory from different nodes, or
-    /// when the sizes do not fit into an address space; else what [`Region::new`] says.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there are no cores, when they take their memory
+    /// from different nodes, or when the sizes do not fit into an address space; else what [`Region::new`]
+    /// says.
     pub fn new(cores: &[PlannedCore], bytes_per_core: usize) -> Result<Self> {
         Self::with_backing(cores, bytes_per_core, Backing::System)
     }
@@ -72,7 +74,8 @@ impl NodePool {
         Ok(Self { region, cores: cores.to_vec() })
     }
 
-    /// The same without placing it: the region's pages come from wherever the calling thread's come from ([`Region::unplaced`]).
+    /// The same without placing it: the region's pages come from wherever the calling thread's come from
+    /// ([`Region::unplaced`]).
     ///
     /// # Errors
     /// As [`NodePool::new`].
@@ -101,7 +104,8 @@ impl NodePool {
     /// The share of a core; None when that core has none here, or has taken it.
     pub fn take_share(&self, cpu: CpuId) -> Option<Share> {
         let index = self.cores.iter().position(|c| c.cpu == cpu)?;
-        // SAFETY: `lay_out` wrote one record for each core at the region's start, which lives as long as `self`.
+        // SAFETY: `lay_out` wrote one record for each core at the region's start, which lives as long as
+        // `self`.
         let record = unsafe { record(&self.region, index).as_ref() };
         // Relaxed: the flag guards who owns the share, and nothing was written to the share before.
         (!record.taken.swap(true, Ordering::Relaxed)).then(|| Share::new(Arc::clone(&self.region), index))
@@ -164,6 +168,7 @@ fn lay_out(region: &Region, cores: usize, header: usize) -> Result<()> {
 /// # Safety
 /// The region starts with a pool's header of more than `index` records.
 unsafe fn record(region: &Region, index: usize) -> NonNull<Record> {
-    // SAFETY: a region's pointer is never null and page aligned; the caller promises that the record is inside.
+    // SAFETY: a region's pointer is never null and page aligned; the caller promises that the record is
+    // inside.
     unsafe { NonNull::new_unchecked(region.as_ptr().cast::<Record>()).add(index) }
 }

@@ -8,7 +8,8 @@ use std::{
 use super::{Record, record};
 use crate::{NodeId, region::Region};
 
-/// One core's part of its node's pool. It goes to the core's thread, which carves it into what it needs. It keeps the region alive.
+/// One core's part of its node's pool. It goes to the core's thread, which carves it into what it needs. It
+/// keeps the region alive.
 #[derive(Debug)]
 pub struct Share {
     region: Arc<Region>,
@@ -20,9 +21,9 @@ impl Share {
         Self { region, index }
     }
 
-    /// The next `len` bytes at an address that is a multiple of `align` (a power of two), zeroed. None when the share has no room
-    /// left for it, when `len` is 0, or when `align` is no power of two. What was carved never comes back to the share: what wants to
-    /// come and go is [`Blocks`](super::Blocks).
+    /// The next `len` bytes at an address that is a multiple of `align` (a power of two), zeroed. None when
+    /// the share has no room left for it, when `len` is 0, or when `align` is no power of two. What was
+    /// carved never comes back to the share: what wants to come and go is [`Blocks`](super::Blocks).
     pub fn carve(&mut self, len: usize, align: usize) -> Option<Carved> {
         if len == 0 || !align.is_power_of_two() {
             return None;
@@ -67,7 +68,8 @@ impl Share {
     }
 
     fn record(&self) -> &Record {
-        // SAFETY: a share is only made by a pool whose header has a record of this index, and keeps the region alive.
+        // SAFETY: a share is only made by a pool whose header has a record of this index, and keeps the
+        // region alive.
         unsafe { record(&self.region, self.index).as_ref() }
     }
 }

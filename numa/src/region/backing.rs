@@ -1,4 +1,5 @@
-//! With which size of page a region is backed: fewer, larger pages take fewer entries of the TLB and shorter walks.
+//! With which size of page a region is backed: fewer, larger pages take fewer entries of the TLB and shorter
+//! walks.
 
 use std::{fmt, fs, str::FromStr};
 
@@ -25,7 +26,8 @@ pub enum Backing {
     Small,
     /// Transparent huge pages where the kernel has some (MADV_HUGEPAGE).
     Transparent,
-    /// Reserved huge pages of 2 MiB (MAP_HUGETLB); transparent ones, with a reason, where the node has not enough free.
+    /// Reserved huge pages of 2 MiB (MAP_HUGETLB); transparent ones, with a reason, where the node has not
+    /// enough free.
     Reserved,
     /// Reserved ones if the node has enough free, else transparent ones.
     Auto,
@@ -74,8 +76,8 @@ impl Backing {
         if matches!(self, Self::Transparent | Self::Reserved) { HUGE } else { page }
     }
 
-    /// What is to be tried on a node: `Auto` and `Reserved` depend on what is free there. With the reason and the remedy where
-    /// that is not what was asked.
+    /// What is to be tried on a node: `Auto` and `Reserved` depend on what is free there. With the reason and
+    /// the remedy where that is not what was asked.
     pub(super) fn on(self, node: NodeId, len: usize) -> (Self, Option<(String, String)>) {
         let wanted = len.div_ceil(HUGE);
         let free = || free_pages(node).unwrap_or(0);

@@ -13,12 +13,12 @@ use crate::{
     verify,
 };
 
-/// How much is populated before the next look at what is left: small enough that a full node costs its neighbours little, large
-/// enough that a region of 16 MiB takes a handful of calls.
+/// How much is populated before the next look at what is left: small enough that a full node costs its
+/// neighbours little, large enough that a region of 16 MiB takes a handful of calls.
 const STEP: usize = 4 << 20;
 
-/// The length of a region of that many bytes, and how much to map so that it can begin at a multiple of `granule` between two
-/// fences.
+/// The length of a region of that many bytes, and how much to map so that it can begin at a multiple of
+/// `granule` between two fences.
 fn lengths(len_bytes: usize, granule: usize) -> Result<(usize, usize)> {
     if len_bytes == 0 {
         return Err(Error::input("a region of 0 bytes is asked for; ask for at least one"));
@@ -32,8 +32,8 @@ fn lengths(len_bytes: usize, granule: usize) -> Result<(usize, usize)> {
     Ok((len, whole))
 }
 
-/// Takes over a mapping of `whole` bytes: gives back what is before and after the region and its two fences. Dropping the region
-/// unmaps it.
+/// Takes over a mapping of `whole` bytes: gives back what is before and after the region and its two fences.
+/// Dropping the region unmaps it.
 fn take_over(memory: NonNull<u8>, whole: usize, len: usize, granule: usize, node: NodeId) -> Result<Region> {
     let page = sys::page_size();
     let (start, end) = (memory.as_ptr().addr(), memory.as_ptr().addr() + whole);
@@ -46,7 +46,8 @@ fn take_over(memory: NonNull<u8>, whole: usize, len: usize, granule: usize, node
         placement: not_placed_yet(node),
     };
     let failed = |e| Error::io("cannot give back the ends of a mapping (munmap)", e, "see munmap(2)");
-    // SAFETY: both ends belong to the mapping, lie outside of the region's part of it, and nobody has been given them.
+    // SAFETY: both ends belong to the mapping, lie outside of the region's part of it, and nobody has been
+    // given them.
     unsafe {
         sys::unmap(start..region.mapping.start).map_err(failed)?;
         sys::unmap(region.mapping.end..end).map_err(failed)?;
@@ -161,8 +162,9 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
     Ok(region)
 }
 
-/// A region of reserved huge pages, bound to the node before they are faulted in: such pages have no fallback to other nodes that
-/// could be looked at and mended, and populating where there are none is an error here and not a SIGBUS.
+/// A region of reserved huge pages, bound to the node before they are faulted in: such pages have no fallback
+/// to other nodes that could be looked at and mended, and populating where there are none is an error here
+/// and not a SIGBUS.
 fn reserved(node: NodeId, len_bytes: usize) -> io::Result<Region> {
     let len = len_bytes.next_multiple_of(backing::HUGE);
     let memory = sys::map_huge(len)?;
@@ -213,7 +215,8 @@ fn check_node(node: NodeId) -> Result<()> {
     Ok(())
 }
 
-/// A mapping that prefers `node`, by libnuma; or a plain one and the error with which the kernel refused the policy.
+/// A mapping that prefers `node`, by libnuma; or a plain one and the error with which the kernel refused the
+/// policy.
 fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
     let no_address_space = |e| no_address_space(len, e);
     // Ask on a scratch page first: libnuma would print to stderr and hide the refusal.
@@ -243,8 +246,8 @@ fn no_address_space(len: usize, e: io::Error) -> Error {
     )
 }
 
-/// Seals the page before and the page after. They catch whoever runs over the end, and keep the region a mapping of its own,
-/// which the kernel then accounts for on its own in /proc/self/numa_maps.
+/// Seals the page before and the page after. They catch whoever runs over the end, and keep the region a
+/// mapping of its own, which the kernel then accounts for on its own in /proc/self/numa_maps.
 fn fence(region: &Region, page: usize) -> Result<()> {
     let all = &region.mapping;
     for range in [all.start..all.start + page, all.end - page..all.end] {
@@ -312,8 +315,9 @@ fn populate(range: Range<usize>) -> io::Result<()> {
     }
 }
 
-/// The lowest page of the step that is not on the node and cannot be brought there. Where pages cannot be asked about one by one
-/// (move_pages refused) the region's account as a whole is looked at: all earlier steps were clean, so this whole step is to blame.
+/// The lowest page of the step that is not on the node and cannot be brought there. Where pages cannot be
+/// asked about one by one (move_pages refused) the region's account as a whole is looked at: all earlier
+/// steps were clean, so this whole step is to blame.
 fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usize> {
     let Ok(away) = away_from(node, step.clone()) else {
         let whole = verify::where_pages_lie(region.as_ptr(), region.len);
@@ -324,9 +328,10 @@ fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usiz
     }
     // What the calls say does not matter: the look afterwards does.
     verify::move_home(&away, node);
-    // A huge page for which the node has no room is split on its way, and since Linux 6.12 the kernel then replaces those of
-    // its pages that are all zero by the shared page of zeroes. They are no longer elsewhere, they are nowhere; to leave them so
-    // would fault them in later, under the binding, on a full node: an OOM kill. (Seen in the guest 4odd: 3272 such pages.)
+    // A huge page for which the node has no room is split on its way, and since Linux 6.12 the kernel then
+    // replaces those of its pages that are all zero by the shared page of zeroes. They are no longer
+    // elsewhere, they are nowhere; to leave them so would fault them in later, under the binding, on a full
+    // node: an OOM kill. (Seen in the guest 4odd: 3272 such pages.)
     let again = populate(step.clone());
     let left = away_from(node, step).ok()?.first().copied();
     if let (Err(error), None) = (&again, left) {
@@ -335,7 +340,8 @@ fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usiz
     left
 }
 
-/// The pages of the range that are not known to be on the node, in ascending order: on another one, or nowhere.
+/// The pages of the range that are not known to be on the node, in ascending order: on another one, or
+/// nowhere.
 fn away_from(node: NodeId, range: Range<usize>) -> io::Result<Vec<usize>> {
     let (_, placed) = verify::ask_each_page(range.clone())?;
     let mut home = placed.into_iter().filter(|(_, at)| *at == node).map(|(page, _)| page).peekable();
@@ -356,7 +362,8 @@ fn shorten(region: &mut Region, len: usize, page: usize) -> Result<()> {
     Ok(())
 }
 
-/// Every page is there and, as far as one can see, on the node: nothing is faulted in under the binding, hence no OOM kill.
+/// Every page is there and, as far as one can see, on the node: nothing is faulted in under the binding,
+/// hence no OOM kill.
 fn bind(region: &Region, node: NodeId) -> io::Result<()> {
     let range = region.as_ptr().addr()..region.as_ptr().addr() + region.len;
     sys::mbind(range, &Policy::new(MPOL_BIND, node), MPOL_MF_MOVE)

@@ -1,9 +1,10 @@
 //! How much memory can still be taken without waking the OOM killer.
 //!
-//! Populating memory is the moment at which a pool that is too large would get the process killed, or another one. The machine
-//! says what is available (/proc/meminfo, MemAvailable), and each control group from ours up to the root how much of its
-//! limit is left (memory.max, or memory.limit_in_bytes of the first version; cgroups(7)). Memory of page cache is counted as free there, because
-//! the kernel takes it back before it kills.
+//! Populating memory is the moment at which a pool that is too large would get the process killed, or another
+//! one. The machine says what is available (/proc/meminfo, MemAvailable), and each control group from ours up
+//! to the root how much of its limit is left (memory.max, or memory.limit_in_bytes of the first version;
+//! cgroups(7)). Memory of page cache is counted as free there, because the kernel takes it back before it
+//! kills.
 
 use std::path::Path;
 
@@ -12,8 +13,8 @@ use crate::{
     topology::sysfs::{meminfo, meminfo_bytes, read_if_there},
 };
 
-/// Left alone for everybody else, and for page tables: a thirty-second part of the machine or of the group's limit, and not more than
-/// this.
+/// Left alone for everybody else, and for page tables: a thirty-second part of the machine or of the group's
+/// limit, and not more than this.
 const MOST_MARGIN: u64 = 512 << 20;
 /// The least that is left of the machine, and of a group's limit.
 const LEAST_OF_MACHINE: u64 = 16 << 20;

@@ -52,7 +52,8 @@ pub struct Placement {
     pub remedy: Option<String>,
 }
 
-/// One line, such as `node 1, bound: 4096 pages: 4096 on node 1 (by move_pages)`, with reason and remedy where there are some.
+/// One line, such as `node 1, bound: 4096 pages: 4096 on node 1 (by move_pages)`, with reason and remedy
+/// where there are some.
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {}, {}", self.node, self.rung)?;
@@ -70,8 +71,8 @@ impl fmt::Display for Placement {
     }
 }
 
-/// Memory of one node, page aligned, zeroed, present, kept out of forked children, with a page before and after it that nobody
-/// may touch. Dropping it gives the memory back.
+/// Memory of one node, page aligned, zeroed, present, kept out of forked children, with a page before and
+/// after it that nobody may touch. Dropping it gives the memory back.
 ///
 /// The bytes belong to whoever the region was given to; it hands out only its address, never a reference.
 #[derive(Debug)]
@@ -83,36 +84,40 @@ pub struct Region {
     placement: Placement,
 }
 
-// SAFETY: a region is an address range that it alone unmaps; it never reads or writes the bytes, and its other fields are plain data.
+// SAFETY: a region is an address range that it alone unmaps; it never reads or writes the bytes, and its
+// other fields are plain data.
 unsafe impl Send for Region {}
 // SAFETY: as above: nothing behind a shared reference changes.
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Makes a region of `len_bytes`, rounded up to whole pages, on `node`. **Call it on a thread that is pinned to the node**
-    /// ([`spawn_pinned`](crate::thread::spawn_pinned)): where a container refuses mbind(2), the pages come from the node of the
-    /// CPU that touches them first.
+    /// Makes a region of `len_bytes`, rounded up to whole pages, on `node`. **Call it on a thread that is
+    /// pinned to the node** ([`spawn_pinned`](crate::thread::spawn_pinned)): where a container refuses
+    /// mbind(2), the pages come from the node of the CPU that touches them first.
     ///
-    /// The order, and why: (1) `numa_set_bind_policy(0)` and `numa_alloc_onnode`: a preference. Populating under a *binding* on a
-    /// full node ends in an OOM kill; under a preference it spills to other nodes. (2) Populate, in steps, never more than is
-    /// available. (3) Look. What spilled is moved home, and if that fails, the node is full: everything from there on is given back and
-    /// the region is smaller than asked, and says so. (4) mbind MPOL_BIND with MPOL_MF_MOVE fixes the policy: later reclaim and migration
-    /// keep the pages there. (5) Look again, because mbind's zero proves nothing. Only then should anyone pin it (register it with
-    /// a ring): pinned pages cannot be moved.
+    /// The order, and why: (1) `numa_set_bind_policy(0)` and `numa_alloc_onnode`: a preference. Populating
+    /// under a *binding* on a full node ends in an OOM kill; under a preference it spills to other nodes. (2)
+    /// Populate, in steps, never more than is available. (3) Look. What spilled is moved home, and if that
+    /// fails, the node is full: everything from there on is given back and the region is smaller than asked,
+    /// and says so. (4) mbind MPOL_BIND with MPOL_MF_MOVE fixes the policy: later reclaim and migration keep
+    /// the pages there. (5) Look again, because mbind's zero proves nothing. Only then should anyone pin it
+    /// (register it with a ring): pinned pages cannot be moved.
     ///
-    /// Linux 5.14 for MADV_POPULATE_WRITE, else pages are touched one by one. mbind(2), move_pages(2), madvise(2), numa(3).
+    /// Linux 5.14 for MADV_POPULATE_WRITE, else pages are touched one by one. mbind(2), move_pages(2),
+    /// madvise(2), numa(3).
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the node does not exist, has no memory, lies outside the cpuset or outside
-    /// the binding that the process was started with, or when the length is zero;
-    /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when there is not enough memory for even one page of it.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the node does not exist, has no memory, lies
+    /// outside the cpuset or outside the binding that the process was started with, or when the length is
+    /// zero; [`ErrorKind::Platform`](crate::ErrorKind::Platform) when there is not enough memory for even one
+    /// page of it.
     pub fn new(node: NodeId, len_bytes: usize) -> Result<Self> {
         build::region(node, len_bytes, Backing::System)
     }
 
-    /// The same with pages of a chosen size. Lengths are rounded up to whole huge pages where there are some. Reserved huge pages
-    /// that the node has not enough of are replaced by transparent ones, which [`Placement::reason`] says: to fault them in where
-    /// there are none would be a SIGBUS.
+    /// The same with pages of a chosen size. Lengths are rounded up to whole huge pages where there are some.
+    /// Reserved huge pages that the node has not enough of are replaced by transparent ones, which
+    /// [`Placement::reason`] says: to fault them in where there are none would be a SIGBUS.
     ///
     /// # Errors
     /// As [`Region::new`].
@@ -120,8 +125,8 @@ impl Region {
         build::region(node, len_bytes, backing)
     }
 
-    /// Makes a region without placing it: its pages come from wherever the calling thread's come from. `node` is where they would
-    /// belong, which [`Placement`] then compares. For comparison with [`Region::new`].
+    /// Makes a region without placing it: its pages come from wherever the calling thread's come from. `node`
+    /// is where they would belong, which [`Placement`] then compares. For comparison with [`Region::new`].
     ///
     /// # Errors
     /// As [`Region::new`].

@@ -29,8 +29,8 @@ pub(crate) fn map(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))
 }
 
-/// A fresh private mapping of reserved huge pages of 2 MiB, of the calling thread's policy (MAP_HUGETLB). `len` is a
-/// multiple of that. ENOMEM when not so many are free in the machine.
+/// A fresh private mapping of reserved huge pages of 2 MiB, of the calling thread's policy (MAP_HUGETLB).
+/// `len` is a multiple of that. ENOMEM when not so many are free in the machine.
 pub(crate) fn map_huge(len: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let memory = unsafe {
@@ -57,17 +57,20 @@ pub(crate) fn advise(range: Range<usize>, advice: c_int) -> io::Result<()> {
         .map(drop)
 }
 
-/// Makes a mapping read-only and moves it over another of the same length, which is gone then (mprotect(2), mremap(2)). Whoever
-/// reads there sees either the one or the other, never nothing: the kernel does it under the lock that page faults take.
+/// Makes a mapping read-only and moves it over another of the same length, which is gone then (mprotect(2),
+/// mremap(2)). Whoever reads there sees either the one or the other, never nothing: the kernel does it under
+/// the lock that page faults take.
 ///
-/// The kernel unmaps what is there before it moves, and can run out of memory in between (mm/mremap.c, `mremap_to`). Then nothing is there
-/// any more, and the process is ended.
+/// The kernel unmaps what is there before it moves, and can run out of memory in between (mm/mremap.c,
+/// `mremap_to`). Then nothing is there any more, and the process is ended.
 ///
 /// # Safety
-/// `fresh` is a private anonymous mapping of `range.len()` bytes that nobody else uses. `range` is pages of a mapping that nobody can
-/// write to, and `fresh` holds the same bytes. No other thread maps, unmaps or protects anything in `range` meanwhile.
+/// `fresh` is a private anonymous mapping of `range.len()` bytes that nobody else uses. `range` is pages of a
+/// mapping that nobody can write to, and `fresh` holds the same bytes. No other thread maps, unmaps or
+/// protects anything in `range` meanwhile.
 pub(crate) unsafe fn put_in_place(fresh: NonNull<u8>, range: Range<usize>) -> io::Result<()> {
-    // SAFETY: the caller owns `fresh`, and what is replaced held the same bytes under the same rights, so no reference notices.
+    // SAFETY: the caller owns `fresh`, and what is replaced held the same bytes under the same rights, so no
+    // reference notices.
     unsafe {
         check(libc::mprotect(fresh.as_ptr().cast(), range.len(), libc::PROT_READ).into())?;
         let at = std::ptr::without_provenance_mut::<c_void>(range.start);
@@ -96,8 +99,9 @@ pub(crate) fn is_mapped(range: Range<usize>) -> bool {
     looked == 0
 }
 
-/// Writes memory to a descriptor without looking at it, and returns how much. EFAULT where nothing is mapped (write(2)). Not by
-/// the C library's function, for which the address sanitizer forbids to read between variables.
+/// Writes memory to a descriptor without looking at it, and returns how much. EFAULT where nothing is mapped
+/// (write(2)). Not by the C library's function, for which the address sanitizer forbids to read between
+/// variables.
 pub(crate) fn write_from(to: impl AsFd, range: Range<usize>) -> io::Result<usize> {
     loop {
         // SAFETY: the kernel checks the addresses that it reads; nothing of ours is written.
@@ -141,7 +145,8 @@ pub(crate) unsafe fn seal(range: Range<usize>) -> io::Result<()> {
     }
 }
 
-/// Keeps a range out of children of fork(2), in which a write to a page under I/O would be copied away from the device.
+/// Keeps a range out of children of fork(2), in which a write to a page under I/O would be copied away from
+/// the device.
 pub(crate) fn dont_fork(range: Range<usize>) -> io::Result<()> {
     // SAFETY: MADV_DONTFORK changes nothing in this process.
     check(
@@ -153,7 +158,8 @@ pub(crate) fn dont_fork(range: Range<usize>) -> io::Result<()> {
     .map(drop)
 }
 
-/// Gives every page of a range memory, as a write would, without changing a byte (MADV_POPULATE_WRITE, Linux 5.14).
+/// Gives every page of a range memory, as a write would, without changing a byte (MADV_POPULATE_WRITE, Linux
+/// 5.14).
 pub(crate) fn populate(range: Range<usize>) -> io::Result<()> {
     loop {
         // SAFETY: MADV_POPULATE_WRITE faults pages in and keeps their contents.

@@ -1,11 +1,12 @@
-//! All system calls and libnuma calls of this crate, each behind a function that is as safe as its signature says.
+//! All system calls and libnuma calls of this crate, each behind a function that is as safe as its signature
+//! says.
 //!
-//! The libc crate has the numbers but no wrappers for the memory policy calls; libnuma has wrappers, but they print to stderr on
-//! failure, so only its allocator is used. Sources: mbind(2), set_mempolicy(2), get_mempolicy(2), move_pages(2),
-//! sched_setaffinity(2), madvise(2), numa(3).
+//! The libc crate has the numbers but no wrappers for the memory policy calls; libnuma has wrappers, but they
+//! print to stderr on failure, so only its allocator is used. Sources: mbind(2), set_mempolicy(2),
+//! get_mempolicy(2), move_pages(2), sched_setaffinity(2), madvise(2), numa(3).
 //!
-//! `maxnode` in the policy calls counts one more than the highest bit that the kernel looks at (mm/mempolicy.c, `get_nodes`:
-//! `--maxnode`): for one word pass 65, not 64, else node 63 is cut off.
+//! `maxnode` in the policy calls counts one more than the highest bit that the kernel looks at
+//! (mm/mempolicy.c, `get_nodes`: `--maxnode`): for one word pass 65, not 64, else node 63 is cut off.
 
 mod mappings;
 mod policy;

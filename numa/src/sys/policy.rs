@@ -19,7 +19,8 @@ pub(crate) const MPOL_WEIGHTED_INTERLEAVE: c_int = 6;
 pub(crate) const MPOL_MF_MOVE: c_int = 2;
 /// The bits above the mode in the value that get_mempolicy(2) gives: static, relative, NUMA balancing.
 const MODE_FLAGS: c_int = (1 << 15) | (1 << 14) | (1 << 13);
-/// `MAX_NUMNODES` is `1 << NODES_SHIFT` and NODES_SHIFT at most 10: get_mempolicy(2) wants room for all of them.
+/// `MAX_NUMNODES` is `1 << NODES_SHIFT` and NODES_SHIFT at most 10: get_mempolicy(2) wants room for all of
+/// them.
 const MAX_NODES: usize = 1024;
 
 #[link(name = "numa")]
@@ -56,7 +57,8 @@ impl Nodemask {
         Self(nodes.to_mask())
     }
 
-    /// Null for the empty set: with a pointer and `maxnode` 0 the kernel counts down from 0 and answers EINVAL.
+    /// Null for the empty set: with a pointer and `maxnode` 0 the kernel counts down from 0 and answers
+    /// EINVAL.
     fn as_ptr(&self) -> *const Word {
         if self.0.is_empty() { std::ptr::null() } else { self.0.as_ptr() }
     }
@@ -70,7 +72,8 @@ impl Nodemask {
 pub(crate) fn policy() -> io::Result<Policy> {
     let mut mode: c_int = 0;
     let mut mask = [0 as Word; MAX_NODES / Word::BITS as usize];
-    // SAFETY: the kernel writes one int and at most `maxnode - 1` bits, which is the size of `mask`; both live across the call.
+    // SAFETY: the kernel writes one int and at most `maxnode - 1` bits, which is the size of `mask`; both
+    // live across the call.
     let rc = unsafe {
         libc::syscall(
             libc::SYS_get_mempolicy,
@@ -88,18 +91,20 @@ pub(crate) fn policy() -> io::Result<Policy> {
 /// Sets the calling thread's memory policy.
 pub(crate) fn set_policy(policy: &Policy) -> io::Result<()> {
     let mask = Nodemask::new(&policy.nodes);
-    // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, which is its size, and nothing through a null pointer.
+    // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, which is its size, and nothing through a null
+    // pointer.
     let rc = unsafe {
         libc::syscall(libc::SYS_set_mempolicy, policy.mode | policy.flags, mask.as_ptr(), mask.maxnode())
     };
     check(rc).map(drop)
 }
 
-/// Sets the memory policy of a range of pages. A policy changes where pages lie, never what they hold, so any range is safe: the
-/// kernel answers EFAULT for one that is not mapped.
+/// Sets the memory policy of a range of pages. A policy changes where pages lie, never what they hold, so any
+/// range is safe: the kernel answers EFAULT for one that is not mapped.
 pub(crate) fn mbind(range: Range<usize>, policy: &Policy, flags: c_int) -> io::Result<()> {
     let mask = Nodemask::new(&policy.nodes);
-    // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, and neither reads nor changes the bytes of `range`.
+    // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, and neither reads nor changes the bytes of
+    // `range`.
     let rc = unsafe {
         libc::syscall(
             libc::SYS_mbind,
@@ -117,7 +122,8 @@ pub(crate) fn mbind(range: Range<usize>, policy: &Policy, flags: c_int) -> io::R
 /// For each page address the node it lies on, or a negative errno (`-ENOENT`: never touched). Looks only.
 pub(crate) fn look_at_pages(pages: &[usize], status: &mut [c_int]) -> io::Result<()> {
     assert_eq!(pages.len(), status.len());
-    // SAFETY: the kernel reads `pages` and writes as many ints into `status`; with nodes = NULL it moves nothing.
+    // SAFETY: the kernel reads `pages` and writes as many ints into `status`; with nodes = NULL it moves
+    // nothing.
     let rc = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
@@ -132,12 +138,13 @@ pub(crate) fn look_at_pages(pages: &[usize], status: &mut [c_int]) -> io::Result
     check(rc).map(drop)
 }
 
-/// Asks the kernel to move each page to `node`; `status` then says where each lies, or a negative errno. The kernel takes memory
-/// of that node only and fails when there is none: it never starts an OOM kill.
+/// Asks the kernel to move each page to `node`; `status` then says where each lies, or a negative errno. The
+/// kernel takes memory of that node only and fails when there is none: it never starts an OOM kill.
 pub(crate) fn move_pages_to(pages: &[usize], node: NodeId, status: &mut [c_int]) -> io::Result<()> {
     assert_eq!(pages.len(), status.len());
     let nodes = vec![node.0 as c_int; pages.len()];
-    // SAFETY: the kernel reads `pages` and `nodes` and writes `status`, all of one length; moving a page keeps its bytes and address.
+    // SAFETY: the kernel reads `pages` and `nodes` and writes `status`, all of one length; moving a page
+    // keeps its bytes and address.
     let rc = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
@@ -152,19 +159,23 @@ pub(crate) fn move_pages_to(pages: &[usize], node: NodeId, status: &mut [c_int])
     check(rc).map(drop)
 }
 
-/// Does libnuma find a kernel with NUMA (numa(3), `numa_available`)? A seccomp filter does not change the answer.
+/// Does libnuma find a kernel with NUMA (numa(3), `numa_available`)? A seccomp filter does not change the
+/// answer.
 pub(crate) fn libnuma_works() -> bool {
     // SAFETY: no arguments; must be called before other libnuma functions, which `libnuma_alloc` does.
     unsafe { numa_available() >= 0 }
 }
 
-/// `numa_alloc_onnode` with the "preferred" policy of `numa_set_bind_policy(0)`. libnuma keeps that choice per thread and has no
-/// way to read it, so it is put back to libnuma's default (strict) rather than to what it was.
+/// `numa_alloc_onnode` with the "preferred" policy of `numa_set_bind_policy(0)`. libnuma keeps that choice
+/// per thread and has no way to read it, so it is put back to libnuma's default (strict) rather than to what
+/// it was.
 ///
-/// Trap: when the kernel refuses the policy libnuma prints to stderr and returns memory *without* a policy: ask the kernel first.
+/// Trap: when the kernel refuses the policy libnuma prints to stderr and returns memory *without* a policy:
+/// ask the kernel first.
 pub(crate) fn libnuma_alloc(len: usize, node: NodeId) -> Option<NonNull<u8>> {
     let node = c_int::try_from(node.0).ok()?;
-    // SAFETY: the caller has checked `libnuma_works`; the functions take plain numbers and return a fresh mapping or null.
+    // SAFETY: the caller has checked `libnuma_works`; the functions take plain numbers and return a fresh
+    // mapping or null.
     unsafe {
         numa_set_bind_policy(0);
         let memory = numa_alloc_onnode(len, node);

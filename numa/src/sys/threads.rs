@@ -53,8 +53,8 @@ impl Waiting {
     }
 }
 
-/// Starts a thread that waits until it gets `gate`, and ends. It allocates nothing, so that glibc makes no heap for it, and its stack
-/// is too small to be given to a thread of Rust's later.
+/// Starts a thread that waits until it gets `gate`, and ends. It allocates nothing, so that glibc makes no
+/// heap for it, and its stack is too small to be given to a thread of Rust's later.
 pub(crate) fn wait_on_a_thread(gate: &Arc<Mutex<()>>) -> io::Result<Waiting> {
     const STACK: usize = 64 << 10;
     extern "C" fn wait(gate: *mut c_void) -> *mut c_void {
@@ -64,7 +64,8 @@ pub(crate) fn wait_on_a_thread(gate: &Arc<Mutex<()>>) -> io::Result<Waiting> {
         std::ptr::null_mut()
     }
     let for_it = Arc::into_raw(Arc::clone(gate));
-    // SAFETY: the attribute object is initialised before its use and destroyed once, and `thread` is written where 0 is returned.
+    // SAFETY: the attribute object is initialised before its use and destroyed once, and `thread` is written
+    // where 0 is returned.
     let (rc, thread) = unsafe {
         let (mut attr, mut thread) = (std::mem::zeroed(), std::mem::zeroed());
         let mut rc = libc::pthread_attr_init(&raw mut attr);
@@ -85,7 +86,8 @@ pub(crate) fn wait_on_a_thread(gate: &Arc<Mutex<()>>) -> io::Result<Waiting> {
     Ok(Waiting(thread))
 }
 
-/// The calling thread's stack as glibc knows it: lowest address to just above the highest (pthread_getattr_np(3)).
+/// The calling thread's stack as glibc knows it: lowest address to just above the highest
+/// (pthread_getattr_np(3)).
 pub(crate) fn stack_bounds() -> io::Result<Range<usize>> {
     let mut base = std::ptr::null_mut();
     let mut size = 0;
@@ -111,11 +113,12 @@ pub(crate) fn thread_descriptor() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
-/// The calling thread's thread-local storage, one range for each loaded object that has some here (dl_iterate_phdr(3)).
+/// The calling thread's thread-local storage, one range for each loaded object that has some here
+/// (dl_iterate_phdr(3)).
 pub(crate) fn tls_blocks() -> Vec<Range<usize>> {
     unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, size: usize, out: *mut c_void) -> c_int {
-        // SAFETY: dl_iterate_phdr passes a valid record of `size` bytes, whose headers stay mapped while it runs, and our own
-        // vector; pushing may allocate, which is allowed under the loader's lock.
+        // SAFETY: dl_iterate_phdr passes a valid record of `size` bytes, whose headers stay mapped while it
+        // runs, and our own vector; pushing may allocate, which is allowed under the loader's lock.
         unsafe {
             if size < size_of::<libc::dl_phdr_info>() || (*info).dlpi_tls_data.is_null() {
                 return 0;
@@ -133,12 +136,12 @@ pub(crate) fn tls_blocks() -> Vec<Range<usize>> {
     blocks
 }
 
-/// Where the loader mapped what it loaded: the pages of the loadable segments of the program, its libraries and the loader itself, those
-/// that touch as one range (dl_iterate_phdr(3)).
+/// Where the loader mapped what it loaded: the pages of the loadable segments of the program, its libraries
+/// and the loader itself, those that touch as one range (dl_iterate_phdr(3)).
 pub(crate) fn loaded_segments() -> Vec<Range<usize>> {
     unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
-        // SAFETY: dl_iterate_phdr passes a valid record, whose headers stay mapped while it runs, and our own vector; pushing may
-        // allocate, which is allowed under the loader's lock.
+        // SAFETY: dl_iterate_phdr passes a valid record, whose headers stay mapped while it runs, and our own
+        // vector; pushing may allocate, which is allowed under the loader's lock.
         unsafe {
             let base = (*info).dlpi_addr as usize;
             let headers = std::slice::from_raw_parts((*info).dlpi_phdr, (*info).dlpi_phnum.into());

@@ -14,9 +14,10 @@ pub fn affinity_of_process() -> Result<CpuSet> {
     told(sys::affinity(std::process::id() as i32))
 }
 
-/// Lets what `command` starts run on all [CPUs of the process](affinity_of_process), whichever thread starts it: without this a
-/// child of a pinned thread has that thread's one CPU. The memory policy is left: the child's memory comes from the pinned thread's node
-/// first. sched_setaffinity(2); where that is refused starting fails.
+/// Lets what `command` starts run on all [CPUs of the process](affinity_of_process), whichever thread starts
+/// it: without this a child of a pinned thread has that thread's one CPU. The memory policy is left: the
+/// child's memory comes from the pinned thread's node first. sched_setaffinity(2); where that is refused
+/// starting fails.
 ///
 /// ```
 /// use std::process::Command;

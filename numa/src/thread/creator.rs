@@ -12,16 +12,19 @@ use crate::{
 
 const CHECK_CPU: &str = "check that it is online, that the cgroup's cpuset allows it, and that no seccomp profile refuses sched_setaffinity";
 
-/// Runs `f` with the calling thread on `cpus` and taking memory from where it runs, so that a process started in `f` begins there:
-/// what the kernel makes for it (its page tables and the like), the pages that it writes, and the threads that it starts in turn.
+/// Runs `f` with the calling thread on `cpus` and taking memory from where it runs, so that a process started
+/// in `f` begins there: what the kernel makes for it (its page tables and the like), the pages that it
+/// writes, and the threads that it starts in turn.
 ///
-/// The policy is MPOL_LOCAL meanwhile, or MPOL_PREFERRED for a node that is named because some of the CPUs have no memory of their
-/// own; a binding (MPOL_BIND) that the thread came with is kept. Affinity and policy are back when this returns, also when `f` panics. A
-/// policy call that a filter refuses is no failure: without a policy, memory comes from where a thread runs as well.
-/// sched_setaffinity(2), set_mempolicy(2), Linux 3.8.
+/// The policy is MPOL_LOCAL meanwhile, or MPOL_PREFERRED for a node that is named because some of the CPUs
+/// have no memory of their own; a binding (MPOL_BIND) that the thread came with is kept. Affinity and policy
+/// are back when this returns, also when `f` panics. A policy call that a filter refuses is no failure:
+/// without a policy, memory comes from where a thread runs as well. sched_setaffinity(2), set_mempolicy(2),
+/// Linux 3.8.
 ///
 /// # Errors
-/// [`ErrorKind::Input`] when the process may run on none of the CPUs, [`ErrorKind::Platform`] when a filter refuses to choose any.
+/// [`ErrorKind::Input`] when the process may run on none of the CPUs, [`ErrorKind::Platform`] when a filter
+/// refuses to choose any.
 pub fn starting_at<T>(cpus: &CpuSet, memory: Option<NodeId>, f: impl FnOnce() -> T) -> Result<T> {
     let (policy, state) = match memory {
         None => (Policy::new(MPOL_LOCAL, NodeSet::new()), PolicyState::Local),
@@ -92,12 +95,14 @@ impl Drop for Creator {
         if let (true, Ok(before)) = (self.changed_policy, &self.policy)
             && let Err(e) = sys::set_policy(before)
         {
-            // Its nodes may have left the cpuset in between; the default is always possible and binds nothing.
+            // Its nodes may have left the cpuset in between; the default is always possible and binds
+            // nothing.
             let fallback = sys::set_policy(&Policy::new(MPOL_DEFAULT, NodeSet::new()));
             tracing::warn!(error = %e, ?fallback, "the creating thread's memory policy could not be put back; it is the default now");
         }
         if let Err(e) = sys::set_affinity(&self.affinity) {
-            // Its CPUs may have left the cpuset in between; the kernel intersects a full mask with what is allowed.
+            // Its CPUs may have left the cpuset in between; the kernel intersects a full mask with what is
+            // allowed.
             let fallback = sys::set_affinity(&(0..8192).map(CpuId).collect());
             tracing::warn!(error = %e, ?fallback, cpus = %self.affinity, "the creating thread's CPU affinity could not be put back; it may run anywhere allowed now");
         }

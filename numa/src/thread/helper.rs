@@ -1,8 +1,8 @@
 //! Threads beside the pinned ones: for work that blocks, near a node but on no CPU in particular.
 //!
-//! A thread inherits affinity, memory policy and signal mask from the one that starts it. Started by a pinned thread, a helper
-//! would share that thread's one CPU and keep its policy. So what the process itself has is remembered before the first pinned
-//! thread is made, and each helper takes it back.
+//! A thread inherits affinity, memory policy and signal mask from the one that starts it. Started by a pinned
+//! thread, a helper would share that thread's one CPU and keep its policy. So what the process itself has is
+//! remembered before the first pinned thread is made, and each helper takes it back.
 
 use std::{io, mem::MaybeUninit, thread::JoinHandle};
 
@@ -23,8 +23,8 @@ impl Origin {
     /// The calling thread's (get_mempolicy(2), pthread_sigmask(3)).
     pub fn of_current() -> Self {
         let mut signals = MaybeUninit::uninit();
-        // SAFETY: pthread_sigmask with no new mask only writes the present one into `signals`; it fails for a bad `how` alone,
-        // which is not looked at without a new mask.
+        // SAFETY: pthread_sigmask with no new mask only writes the present one into `signals`; it fails for a
+        // bad `how` alone, which is not looked at without a new mask.
         let signals = unsafe {
             libc::sigemptyset(signals.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), signals.as_mut_ptr());
@@ -33,8 +33,8 @@ impl Origin {
         Self { policy: sys::policy(), signals }
     }
 
-    /// Gives the calling thread this policy and mask, and lets it run on `cpus`. What is refused is logged and left: the thread
-    /// works all the same, on the CPU and with the policy of the one that started it.
+    /// Gives the calling thread this policy and mask, and lets it run on `cpus`. What is refused is logged
+    /// and left: the thread works all the same, on the CPU and with the policy of the one that started it.
     fn take_on(&self, cpus: &CpuSet) {
         if let Err(e) = sys::set_affinity(cpus) {
             tracing::warn!(error = %e, %cpus, "a helper thread stays on the CPU of the thread that started it (sched_setaffinity)");
@@ -44,7 +44,8 @@ impl Origin {
         {
             tracing::warn!(error = %e, "a helper thread keeps the memory policy of the thread that started it (set_mempolicy)");
         }
-        // SAFETY: pthread_sigmask reads a mask that pthread_sigmask has written, and changes that of the calling thread only.
+        // SAFETY: pthread_sigmask reads a mask that pthread_sigmask has written, and changes that of the
+        // calling thread only.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.signals, std::ptr::null_mut()) };
     }
 }
@@ -55,13 +56,14 @@ impl std::fmt::Debug for Origin {
     }
 }
 
-/// Starts `f` on a thread that may run on all of `cpus`, with the memory policy and the signal mask of `origin`, whatever the
-/// calling thread has. Its stack comes from the calling thread's node. pthread_create(3), sched_setaffinity(2),
-/// set_mempolicy(2); what a filter refuses of the last two is logged.
+/// Starts `f` on a thread that may run on all of `cpus`, with the memory policy and the signal mask of
+/// `origin`, whatever the calling thread has. Its stack comes from the calling thread's node.
+/// pthread_create(3), sched_setaffinity(2), set_mempolicy(2); what a filter refuses of the last two is
+/// logged.
 ///
 /// # Errors
-/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the name holds a NUL byte; [`ErrorKind::Io`](crate::ErrorKind::Io) when
-/// the thread cannot be started.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the name holds a NUL byte;
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when the thread cannot be started.
 pub fn spawn_helper<F>(
     name: String,
     cpus: CpuSet,

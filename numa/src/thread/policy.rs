@@ -13,7 +13,8 @@ use crate::{
 pub(crate) const POLICY_REMEDY: &str =
     "give the container CAP_SYS_NICE or a seccomp profile that allows mbind, set_mempolicy and get_mempolicy";
 
-/// The memory policy of the calling thread: what `numactl` or a parent set, as long as nobody changed it here.
+/// The memory policy of the calling thread: what `numactl` or a parent set, as long as nobody changed it
+/// here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InheritedPolicy {
@@ -29,13 +30,14 @@ pub enum InheritedPolicy {
     Interleave(NodeSet),
     /// A policy newer than this crate, by its number in linux/mempolicy.h.
     Other(i32),
-    /// The kernel does not say: the errno of get_mempolicy(2), EPERM under a seccomp filter, ENOSYS without NUMA.
+    /// The kernel does not say: the errno of get_mempolicy(2), EPERM under a seccomp filter, ENOSYS without
+    /// NUMA.
     Unknown(i32),
 }
 
 impl InheritedPolicy {
-    /// Whether Annulus has its way where it places memory: it asks for another node than the policy would, and binds nothing. A binding is
-    /// kept, and what cannot be read is left alone, because it may be one.
+    /// Whether Annulus has its way where it places memory: it asks for another node than the policy would,
+    /// and binds nothing. A binding is kept, and what cannot be read is left alone, because it may be one.
     pub fn is_overridden(&self) -> bool {
         matches!(self, Self::Preferred(_) | Self::Interleave(_) | Self::Other(_))
     }

@@ -1,13 +1,15 @@
 //! Starting a pinned thread.
 //!
-//! glibc maps a thread's stack and writes its descriptor and TLS *in the creating thread*. Left alone they land on the creator's
-//! node. So the creator moves itself to the CPU and takes a policy that prefers the node before it spawns, and puts both back
-//! after. The new thread inherits the affinity, hence never runs anywhere else.
+//! glibc maps a thread's stack and writes its descriptor and TLS *in the creating thread*. Left alone they
+//! land on the creator's node. So the creator moves itself to the CPU and takes a policy that prefers the
+//! node before it spawns, and puts both back after. The new thread inherits the affinity, hence never runs
+//! anywhere else.
 //!
 //! The kernel does the same with its stack of the thread ([`super::stacks`]).
 //!
-//! A second trap: glibc keeps the stacks and the heaps (malloc arenas) of ended threads and gives them out again, with pages where
-//! the former owner had them. The new thread therefore looks at both and moves strays home.
+//! A second trap: glibc keeps the stacks and the heaps (malloc arenas) of ended threads and gives them out
+//! again, with pages where the former owner had them. The new thread therefore looks at both and moves strays
+//! home.
 
 use std::{cell::RefCell, io, thread::JoinHandle};
 
@@ -55,18 +57,19 @@ pub fn placement_of_current() -> Option<ThreadPlacement> {
 
 /// Starts `f` on a thread that is pinned to `core.cpu` and whose memory comes from `core.memory`.
 ///
-/// The calling thread's affinity and memory policy change while it creates the thread and are back when this returns, also when
-/// it fails or panics. The new thread's own policy is MPOL_LOCAL (MPOL_PREFERRED where its home node has no usable memory), or the
-/// process's MPOL_BIND policy if it came with one. A policy call that a filter refuses is no failure, because pages of a pinned thread come
-/// from its node by first touch as well: [`placement_of_current`] on the new thread has the reason. Linux 3.8 (MPOL_LOCAL);
+/// The calling thread's affinity and memory policy change while it creates the thread and are back when this
+/// returns, also when it fails or panics. The new thread's own policy is MPOL_LOCAL (MPOL_PREFERRED where its
+/// home node has no usable memory), or the process's MPOL_BIND policy if it came with one. A policy call that
+/// a filter refuses is no failure, because pages of a pinned thread come from its node by first touch as
+/// well: [`placement_of_current`] on the new thread has the reason. Linux 3.8 (MPOL_LOCAL);
 /// sched_setaffinity(2), set_mempolicy(2), pthread_create(3).
 ///
-/// For a thread that lives long: so that the kernel's stack of it is on the node too, four others are started on the CPU and waited
-/// for. [`spawn_pinned_briefly`] leaves that out.
+/// For a thread that lives long: so that the kernel's stack of it is on the node too, four others are started
+/// on the CPU and waited for. [`spawn_pinned_briefly`] leaves that out.
 ///
 /// # Errors
-/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the name holds a NUL byte or the process may not run on the CPU;
-/// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when a filter refuses to pin threads at all;
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the name holds a NUL byte or the process may not run on
+/// the CPU; [`ErrorKind::Platform`](crate::ErrorKind::Platform) when a filter refuses to pin threads at all;
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the thread cannot be started.
 pub fn spawn_pinned<F, T>(name: String, core: &PlannedCore, f: F) -> Result<JoinHandle<T>>
 where
@@ -76,8 +79,8 @@ where
     spawn(name, core, f, true)
 }
 
-/// The same for a thread that does one thing and ends, or whose creator must not wait: its kernel stack is the one that the kernel has
-/// at hand for the CPU, which may lie on another node.
+/// The same for a thread that does one thing and ends, or whose creator must not wait: its kernel stack is
+/// the one that the kernel has at hand for the CPU, which may lie on another node.
 ///
 /// # Errors
 /// As [`spawn_pinned`].
@@ -114,8 +117,8 @@ where
         .map_err(|e| Error::io(format_args!("cannot start thread {name:?} on CPU {cpu}"), e, CHECK_THREADS))
 }
 
-/// Starts `f` on a thread that pins itself to `core.cpu` and is otherwise as the operating system makes it: no policy is set,
-/// nothing is moved. For comparison with [`spawn_pinned`].
+/// Starts `f` on a thread that pins itself to `core.cpu` and is otherwise as the operating system makes it:
+/// no policy is set, nothing is moved. For comparison with [`spawn_pinned`].
 ///
 /// # Errors
 /// As [`spawn_pinned`].

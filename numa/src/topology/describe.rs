@@ -31,8 +31,8 @@ pub struct CpuFacts {
     pub package: u32,
     /// The physical core, unique in the machine: CPUs with the same one are SMT siblings.
     pub core: u32,
-    /// The last level of cache that it has, unique in the machine: CPUs with the same one share it. None where the machine
-    /// does not say.
+    /// The last level of cache that it has, unique in the machine: CPUs with the same one share it. None
+    /// where the machine does not say.
     pub cache: Option<u32>,
 }
 
@@ -116,8 +116,9 @@ impl Description {
         }
     }
 
-    /// The node itself, or the nearest with usable memory: one that has CPUs if there is any, because memory without CPUs is far
-    /// memory, which nobody should get without asking; the lower number where two are equally near.
+    /// The node itself, or the nearest with usable memory: one that has CPUs if there is any, because memory
+    /// without CPUs is far memory, which nobody should get without asking; the lower number where two are
+    /// equally near.
     pub(super) fn nearest_memory(&self, node: NodeId) -> Option<NodeId> {
         if self.may_use_memory_of(node) {
             return Some(node);

@@ -165,7 +165,8 @@ mod tests {
         }
     }
 
-    /// The shape of the guest `4odd`: node 2 has CPUs and no memory, node 3 has memory and no CPU. hwloc is as it was seen there.
+    /// The shape of the guest `4odd`: node 2 has CPUs and no memory, node 3 has memory and no CPU. hwloc is
+    /// as it was seen there.
     #[test]
     fn what_hwloc_leaves_out_comes_from_sysfs() {
         let sys = Fixture::new("4odd");
@@ -186,7 +187,8 @@ mod tests {
         assert_eq!(topology.nodes().len(), 4);
         assert_eq!(topology.node(NodeId(0)).unwrap().memory_free, 128 << 20);
 
-        // numactl --membind=0,3 around it: the far memory is nearer to node 1 than nothing, but node 0 has CPUs.
+        // numactl --membind=0,3 around it: the far memory is nearer to node 1 than nothing, but node 0 has
+        // CPUs.
         let bound =
             merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("2-5", Some("0-3"), Some("0,3"))).unwrap();
         let topology = Topology::new(bound).unwrap();
@@ -195,7 +197,8 @@ mod tests {
         assert!(topology.cpu(CpuId(0)).is_none() && topology.online().contains(CpuId(0)));
     }
 
-    /// Numbers with holes and beyond 64, as on machines with many boards and CXL memory; masks of more than one word.
+    /// Numbers with holes and beyond 64, as on machines with many boards and CXL memory; masks of more than
+    /// one word.
     #[test]
     fn nodes_beyond_the_first_word_of_a_mask() {
         let sys = Fixture::new("far-nodes");

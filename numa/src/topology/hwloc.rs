@@ -34,7 +34,8 @@ pub(super) struct Pu {
     pub(super) node: Option<NodeId>,
 }
 
-/// This machine, with the CPUs and nodes that the cpuset forbids, so that an error can tell "not allowed" from "does not exist".
+/// This machine, with the CPUs and nodes that the cpuset forbids, so that an error can tell "not allowed"
+/// from "does not exist".
 pub(super) fn this_machine() -> Result<Hwloc> {
     let topology = Topology::builder()
         .with_flags(BuildFlags::INCLUDE_DISALLOWED)
@@ -70,7 +71,8 @@ pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
         let id = CpuId(os_index(pu)?);
         let ancestor = |ty| pu.first_ancestor_with_type(ty);
         let package = ancestor(ObjectType::Package).and_then(TopologyObject::os_index).unwrap_or(0);
-        // The logical index counts cores over the whole machine; the OS index of a core starts anew in each package.
+        // The logical index counts cores over the whole machine; the OS index of a core starts anew in each
+        // package.
         let core = ancestor(ObjectType::Core).unwrap_or(pu).logical_index();
         let cache = pu.ancestors().filter(|o| o.object_type().is_cpu_data_cache()).last();
         let cache = cache.map(|o| narrow(o.global_persistent_index() as usize)).transpose()?;
@@ -147,8 +149,8 @@ mod tests {
         assert_eq!(seen.allowed_nodes.to_string(), "0-1");
     }
 
-    /// What `lstopo --of xml` printed in the guest `4odd`: node 2 has CPUs and no memory, which hwloc leaves out, and node 3
-    /// memory and no CPUs, for which it gives those of its nearest neighbour.
+    /// What `lstopo --of xml` printed in the guest `4odd`: node 2 has CPUs and no memory, which hwloc leaves
+    /// out, and node 3 memory and no CPUs, for which it gives those of its nearest neighbour.
     #[test]
     fn an_odd_machine_is_read_from_xml() {
         let xml = include_str!("../../tests/fixtures/4odd.xml");

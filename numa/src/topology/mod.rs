@@ -1,12 +1,14 @@
 //! The machine's CPUs, nodes, memory and distances, restricted to what this process may use.
 //!
-//! A [`Topology`] is plain data of our own, built from a [`Description`]. [`Topology::discover`] makes the description from three
-//! sources, because none of them says everything:
-//! - **hwloc** (through hwlocality): packages, cores, which CPUs are siblings, and nodes, memory and distances where sysfs has
-//!   none;
-//! - **sysfs**: the home node of each CPU, and nodes without memory. hwloc leaves out a node without memory and its CPUs then
-//!   belong to no node; it gives a node without CPUs (CXL memory) the CPUs of its nearest neighbour;
-//! - **the kernel's answers for this thread**: affinity mask, memory nodes of the cpuset, an inherited MPOL_BIND mask.
+//! A [`Topology`] is plain data of our own, built from a [`Description`]. [`Topology::discover`] makes the
+//! description from three sources, because none of them says everything:
+//! - **hwloc** (through hwlocality): packages, cores, which CPUs are siblings, and nodes, memory and
+//!   distances where sysfs has none;
+//! - **sysfs**: the home node of each CPU, and nodes without memory. hwloc leaves out a node without memory
+//!   and its CPUs then belong to no node; it gives a node without CPUs (CXL memory) the CPUs of its nearest
+//!   neighbour;
+//! - **the kernel's answers for this thread**: affinity mask, memory nodes of the cpuset, an inherited
+//!   MPOL_BIND mask.
 //!
 //! Tests and tools build other machines from a description of their own.
 
@@ -37,8 +39,8 @@ pub struct Node {
     pub id: NodeId,
     /// The CPUs at home on it that the process may run on. Empty for a node of memory only.
     pub cpus: CpuSet,
-    /// Its memory in bytes, as the kernel tells it: 0 for a node without. It can be wrong on machines with hot-added memory, so do
-    /// not size anything from it.
+    /// Its memory in bytes, as the kernel tells it: 0 for a node without. It can be wrong on machines with
+    /// hot-added memory, so do not size anything from it.
     pub memory_total: u64,
     /// Its free memory in bytes when the topology was made.
     pub memory_free: u64,
@@ -69,12 +71,13 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// This machine, restricted to what the calling thread may use: its affinity mask, the cgroup's cpuset, and the nodes of an
-    /// inherited MPOL_BIND policy (`numactl --membind`). Takes some 10 to 40 ms.
+    /// This machine, restricted to what the calling thread may use: its affinity mask, the cgroup's cpuset,
+    /// and the nodes of an inherited MPOL_BIND policy (`numactl --membind`). Takes some 10 to 40 ms.
     ///
     /// # Errors
-    /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when /proc, /sys or hwloc give nothing to work with,
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when an `HWLOC_*` variable makes hwloc describe another machine.
+    /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when /proc, /sys or hwloc give nothing to work
+    /// with, [`ErrorKind::Input`](crate::ErrorKind::Input) when an `HWLOC_*` variable makes hwloc describe
+    /// another machine.
     pub fn discover() -> Result<Self> {
         Self::new(discover::this_machine()?)
     }
@@ -82,8 +85,8 @@ impl Topology {
     /// A machine as described.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the description contradicts itself, or leaves no CPU to run on or no
-    /// memory to use.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the description contradicts itself, or leaves no
+    /// CPU to run on or no memory to use.
     pub fn new(machine: Description) -> Result<Self> {
         let machine = machine.checked()?;
         let mut rank_in_core: BTreeMap<u32, u32> = BTreeMap::new();
@@ -155,14 +158,15 @@ impl Topology {
         })
     }
 
-    /// Where the memory of what runs on `node` comes from: the node itself, or the nearest one with memory that the process may
-    /// use (nodes that have CPUs before far memory without). None when the machine has no such node.
+    /// Where the memory of what runs on `node` comes from: the node itself, or the nearest one with memory
+    /// that the process may use (nodes that have CPUs before far memory without). None when the machine has
+    /// no such node.
     pub fn memory_node(&self, node: NodeId) -> Option<NodeId> {
         self.memory_of.get(&node).copied()
     }
 
-    /// How far `to` is from `from`, in the firmware's units: 10 is local. Where the firmware gives no matrix, and for nodes that do
-    /// not exist, 10 within a node and 20 between two, as the kernel assumes.
+    /// How far `to` is from `from`, in the firmware's units: 10 is local. Where the firmware gives no matrix,
+    /// and for nodes that do not exist, 10 within a node and 20 between two, as the kernel assumes.
     pub fn distance(&self, from: NodeId, to: NodeId) -> u32 {
         self.machine.distance(from, to)
     }

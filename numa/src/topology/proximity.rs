@@ -8,7 +8,8 @@ use crate::CpuId;
 /// How near a CPU is to another, the nearest first: what a message between them has to cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Proximity {
-    /// The same CPU, or two hardware threads of one physical core (SMT): they share all caches, and the core's time.
+    /// The same CPU, or two hardware threads of one physical core (SMT): they share all caches, and the
+    /// core's time.
     SameCore,
     /// They share the last level of cache.
     SameCache,
@@ -32,9 +33,9 @@ impl fmt::Display for Proximity {
 impl Topology {
     /// How near `to` is to `from`; None when one of them is not online.
     ///
-    /// Cache sharing is hwloc's word, from `/sys/devices/system/cpu/cpuN/cache`; where a machine does not say (some virtual
-    /// ones), two CPUs of a node are [`Proximity::SameNode`]. A cache that spans nodes, as with sub-NUMA clustering, makes
-    /// no difference to where memory lies: such CPUs are remote.
+    /// Cache sharing is hwloc's word, from `/sys/devices/system/cpu/cpuN/cache`; where a machine does not say
+    /// (some virtual ones), two CPUs of a node are [`Proximity::SameNode`]. A cache that spans nodes, as with
+    /// sub-NUMA clustering, makes no difference to where memory lies: such CPUs are remote.
     pub fn proximity(&self, from: CpuId, to: CpuId) -> Option<Proximity> {
         let cpu = |id| self.machine.cpus.iter().find(|c| c.id == id);
         let (from, to) = (cpu(from)?, cpu(to)?);
@@ -56,7 +57,8 @@ mod tests {
     use crate::NodeId;
     use crate::topology::{CpuFacts, Description, NodeFacts};
 
-    /// Two nodes; on each, two caches of two cores of two threads. `cpu = node * 8 + cache * 4 + core * 2 + thread`.
+    /// Two nodes; on each, two caches of two cores of two threads. `cpu = node * 8 + cache * 4 + core * 2 +
+    /// thread`.
     fn machine(cached: bool) -> Topology {
         let cpu = |i: u32| CpuFacts {
             id: CpuId(i),

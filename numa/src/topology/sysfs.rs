@@ -1,4 +1,5 @@
-//! What only sysfs and procfs say: home nodes, nodes without memory, free memory, the nodes that the cpuset allows.
+//! What only sysfs and procfs say: home nodes, nodes without memory, free memory, the nodes that the cpuset
+//! allows.
 //!
 //! Formats: Documentation/ABI/stable/sysfs-devices-node and sysfs-devices-system-cpu of the kernel, proc(5).
 
@@ -96,7 +97,8 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The node of each CPU, from the nodes' own CPU lists: the same fact as the link `cpuN/nodeM`, in fewer reads.
+/// The node of each CPU, from the nodes' own CPU lists: the same fact as the link `cpuN/nodeM`, in fewer
+/// reads.
 pub(crate) fn home_nodes(nodes: &BTreeMap<NodeId, SysNode>) -> BTreeMap<CpuId, NodeId> {
     nodes.iter().flat_map(|(&id, node)| node.cpus.iter().map(move |cpu| (cpu, id))).collect()
 }

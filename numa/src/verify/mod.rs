@@ -1,11 +1,13 @@
-//! Looking where pages really lie. A policy is a wish, and a zero from mbind(2) proves nothing; only the pages do.
+//! Looking where pages really lie. A policy is a wish, and a zero from mbind(2) proves nothing; only the
+//! pages do.
 //!
 //! Three ways to look, in this order:
-//! 1. move_pages(2) without target nodes: exact for each page, and touches nothing. Docker's default seccomp profile refuses it.
-//! 2. /proc/self/numa_maps: exact for a whole mapping. A range that is only part of one is known if the mapping's pages all lie
-//!    on one node, else counted as unknown.
-//! 3. Where the machine has only one node with memory (or the kernel knows no NUMA), every page that is there is on it:
-//!    /proc/self/pagemap says which are there.
+//! 1. move_pages(2) without target nodes: exact for each page, and touches nothing. Docker's default seccomp
+//!    profile refuses it.
+//! 2. /proc/self/numa_maps: exact for a whole mapping. A range that is only part of one is known if the
+//!    mapping's pages all lie on one node, else counted as unknown.
+//! 3. Where the machine has only one node with memory (or the kernel knows no NUMA), every page that is there
+//!    is on it: /proc/self/pagemap says which are there.
 
 mod numa_maps;
 mod own;
@@ -113,12 +115,13 @@ impl fmt::Display for PageMap {
     }
 }
 
-/// Where the pages of a range lie. Looks only: nothing is touched, moved or made present. The range need not be page aligned; any
-/// address may be given, what is not mapped counts as absent.
+/// Where the pages of a range lie. Looks only: nothing is touched, moved or made present. The range need not
+/// be page aligned; any address may be given, what is not mapped counts as absent.
 ///
 /// # Errors
-/// None today: where every way of looking is refused the pages are reported as unknown, with [`How::Blind`] and the errno. The
-/// `Result` is for callers that keep asking when a kernel answers something new, such as ENOMEM.
+/// None today: where every way of looking is refused the pages are reported as unknown, with [`How::Blind`]
+/// and the errno. The `Result` is for callers that keep asking when a kernel answers something new, such as
+/// ENOMEM.
 pub fn where_pages_lie(ptr: *const u8, len: usize) -> Result<PageMap> {
     let range = whole_pages(ptr.addr(), len);
     let refused = match ask_each_page(range.clone()) {
@@ -168,7 +171,8 @@ pub(crate) fn ask_each_page(range: Range<usize>) -> std::io::Result<(PageMap, Ve
                     map.count(NodeId(node), 1);
                     placed.push((address, NodeId(node)));
                 }
-                // ENOENT: never touched. EFAULT: not mapped, or the shared page of zeroes, which belongs to nobody.
+                // ENOENT: never touched. EFAULT: not mapped, or the shared page of zeroes, which belongs to
+                // nobody.
                 Err(_) if matches!(-answer, libc::ENOENT | libc::EFAULT) => map.absent += 1,
                 Err(_) => map.unknown += 1,
             }

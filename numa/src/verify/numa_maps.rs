@@ -1,5 +1,5 @@
-//! The kernel's own accounts of this process's memory, for where move_pages(2) is refused: proc(5), /proc/pid/numa_maps,
-//! /proc/pid/maps and /proc/pid/pagemap.
+//! The kernel's own accounts of this process's memory, for where move_pages(2) is refused: proc(5),
+//! /proc/pid/numa_maps, /proc/pid/maps and /proc/pid/pagemap.
 
 use std::{collections::BTreeMap, fs, io::Read, io::Seek, io::SeekFrom, ops::Range};
 
@@ -56,7 +56,8 @@ pub(super) fn account(maps: &str, accounts: &str, range: Range<usize>, page: usi
 struct Pages(BTreeMap<NodeId, usize>);
 
 impl Pages {
-    /// `7f0000000000 bind:0 anon=3 dirty=3 N0=2 N1=1 kernelpagesize_kB=4`; counts are in the mapping's own page size.
+    /// `7f0000000000 bind:0 anon=3 dirty=3 N0=2 N1=1 kernelpagesize_kB=4`; counts are in the mapping's own
+    /// page size.
     fn read(line: &str, page: usize) -> Option<(usize, Self)> {
         let mut words = line.split_whitespace();
         let start = usize::from_str_radix(words.next()?, 16).ok()?;
@@ -79,7 +80,8 @@ pub(crate) fn mapping(line: &str) -> Option<Range<usize>> {
     Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }
 
-/// How many pages of the range have memory, from /proc/self/pagemap (bit 63 of each entry; readable without privilege).
+/// How many pages of the range have memory, from /proc/self/pagemap (bit 63 of each entry; readable without
+/// privilege).
 pub(super) fn present_pages(range: Range<usize>) -> Option<usize> {
     let page = sys::page_size();
     let mut file = fs::File::open("/proc/self/pagemap").ok()?;

@@ -8,11 +8,13 @@ use crate::{
     sys::{self, Policy},
 };
 
-/// The touched part of the calling thread's stack: from the page of the current frame to the highest address. On a thread that was
-/// spawned its thread descriptor and TLS lie at the top of this range too (glibc puts them there).
+/// The touched part of the calling thread's stack: from the page of the current frame to the highest address.
+/// On a thread that was spawned its thread descriptor and TLS lie at the top of this range too (glibc puts
+/// them there).
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) when glibc cannot tell (it reads /proc/self/maps on the main thread).
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when glibc cannot tell (it reads /proc/self/maps on the main
+/// thread).
 pub fn stack_of_current_thread() -> Result<Range<usize>> {
     let bounds = bounds()?;
     let here = std::hint::black_box(0_u8);
@@ -30,12 +32,12 @@ pub fn thread_descriptor_of_current_thread() -> usize {
     sys::thread_descriptor()
 }
 
-/// The mapping from which the calling thread's small allocations come: glibc gives every thread an arena of its own, and what a
-/// core allocates (tasks, timers, tables) lies there. It grows: ask [`mapping_of`] for its extent at a later time. None where
-/// /proc/self/maps does not say.
+/// The mapping from which the calling thread's small allocations come: glibc gives every thread an arena of
+/// its own, and what a core allocates (tasks, timers, tables) lies there. It grows: ask [`mapping_of`] for
+/// its extent at a later time. None where /proc/self/maps does not say.
 pub fn heap_of_current_thread() -> Option<Range<usize>> {
-    // Larger than what glibc caches for each thread (tcache, up to 1 KiB): a small piece may be one that another thread allocated
-    // and this one freed, hence of the other's arena.
+    // Larger than what glibc caches for each thread (tcache, up to 1 KiB): a small piece may be one that
+    // another thread allocated and this one freed, hence of the other's arena.
     let sample = std::hint::black_box(vec![0_u8; 8192]);
     mapping_of(sample.as_ptr().addr())
 }
@@ -52,20 +54,21 @@ fn bounds() -> Result<Range<usize>> {
     })
 }
 
-/// Brings the calling thread's stack and heap to `node` and keeps them there; says how many pages had to move. A refusal is no
-/// failure: the report looks at them again and shows what is away.
+/// Brings the calling thread's stack and heap to `node` and keeps them there; says how many pages had to
+/// move. A refusal is no failure: the report looks at them again and shows what is away.
 ///
-/// Moving is not enough where NUMA balancing runs: memory without a policy of its own may follow whichever thread touches it next,
-/// and the thread that made us reads what we sent it. So both get an explicit preference, which the balancer leaves alone
-/// (mm/mempolicy.c, `vma_policy_mof`).
+/// Moving is not enough where NUMA balancing runs: memory without a policy of its own may follow whichever
+/// thread touches it next, and the thread that made us reads what we sent it. So both get an explicit
+/// preference, which the balancer leaves alone (mm/mempolicy.c, `vma_policy_mof`).
 pub(crate) fn bring_own_home(node: NodeId) -> usize {
     let stack = sys::stack_bounds().ok();
     stack.into_iter().chain(whole_heap()).map(|range| bring_home(range, node)).sum()
 }
 
-/// Brings memory of this process, which somebody may have touched from elsewhere, to `node`, with a preference for that node from
-/// then on (`mbind(2)`, `MPOL_PREFERRED` with `MPOL_MF_MOVE`); says how many pages had to move. Whole pages are moved: everything
-/// on a page of `range` goes along. A refusal is no failure: the pages stay, and a look at them shows where.
+/// Brings memory of this process, which somebody may have touched from elsewhere, to `node`, with a
+/// preference for that node from then on (`mbind(2)`, `MPOL_PREFERRED` with `MPOL_MF_MOVE`); says how many
+/// pages had to move. Whole pages are moved: everything on a page of `range` goes along. A refusal is no
+/// failure: the pages stay, and a look at them shows where.
 pub fn bring_home(range: Range<usize>, node: NodeId) -> usize {
     let page = sys::page_size();
     let range = range.start / page * page..range.end.next_multiple_of(page);
@@ -82,16 +85,18 @@ pub fn bring_home(range: Range<usize>, node: NodeId) -> usize {
     before.len().saturating_sub(strays(range).len())
 }
 
-/// The calling thread's malloc arena with the part that it will grow into: glibc reserves 64 MiB at a multiple of that and opens them
-/// bit by bit. Only the sample's mapping where it lies in no such reservation (the main arena).
+/// The calling thread's malloc arena with the part that it will grow into: glibc reserves 64 MiB at a
+/// multiple of that and opens them bit by bit. Only the sample's mapping where it lies in no such reservation
+/// (the main arena).
 fn whole_heap() -> Option<Range<usize>> {
     let open = heap_of_current_thread()?;
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     Some(reservation(&maps, open.end - 1).unwrap_or(open))
 }
 
-/// The reservation that holds `address`. Mappings tell no border of it by themselves: the kernel merges its closed end with the guard
-/// page of a stack that follows, and its open part falls into several mappings when only some of it had a policy.
+/// The reservation that holds `address`. Mappings tell no border of it by themselves: the kernel merges its
+/// closed end with the guard page of a stack that follows, and its open part falls into several mappings when
+/// only some of it had a policy.
 fn reservation(maps: &str, address: usize) -> Option<Range<usize>> {
     const RESERVED: usize = 64 << 20;
     let start = address / RESERVED * RESERVED;
@@ -119,7 +124,8 @@ pub(crate) fn move_home(pages: &[usize], node: NodeId) -> usize {
 mod tests {
     use super::reservation;
 
-    /// Seen to fail: with `==` for `>=` at the end, a guard page that the kernel merged with the reservation hides it.
+    /// Seen to fail: with `==` for `>=` at the end, a guard page that the kernel merged with the reservation
+    /// hides it.
     #[test]
     fn a_reservation_is_found_however_the_kernel_cuts_its_mappings() {
         let whole = Some(0x7f00_0000_0000..0x7f00_0400_0000);

@@ -1,5 +1,5 @@
-//! A seccomp filter that refuses chosen system calls with EPERM on the calling thread and the threads it starts, as the default
-//! profiles of containers do. seccomp(2), bpf(4).
+//! A seccomp filter that refuses chosen system calls with EPERM on the calling thread and the threads it
+//! starts, as the default profiles of containers do. seccomp(2), bpf(4).
 
 use libc::{
     BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, c_long,
@@ -25,7 +25,8 @@ impl Deny {
     }
 }
 
-/// Offset of the call's number in struct seccomp_data; the arguments begin at 16, eight bytes each, low half first.
+/// Offset of the call's number in struct seccomp_data; the arguments begin at 16, eight bytes each, low half
+/// first.
 const NUMBER: u32 = 0;
 const ARGUMENTS: u32 = 16;
 
@@ -51,7 +52,8 @@ pub(crate) fn refuse(calls: &[Deny]) {
     }
     program.push(op(BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: no_new_privs takes plain numbers; the filter and its program live across the call, which copies them.
+    // SAFETY: no_new_privs takes plain numbers; the filter and its program live across the call, which copies
+    // them.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let set = libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter);

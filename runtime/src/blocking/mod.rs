@@ -1,10 +1,10 @@
 //! Work that blocks, off the core.
 //!
-//! A core must never wait in the kernel: while it does, none of its tasks runs. What can only be done by waiting (listing a
-//! directory, resolving a name, a library that knows nothing of futures) or by long computing goes to a thread of the
-//! core's node by [`spawn_blocking`]. Threads are made when they are needed, up to
-//! [`Builder::blocking_threads`](crate::Builder::blocking_threads) for a node, and end when they have been idle for ten
-//! seconds.
+//! A core must never wait in the kernel: while it does, none of its tasks runs. What can only be done by
+//! waiting (listing a directory, resolving a name, a library that knows nothing of futures) or by long
+//! computing goes to a thread of the core's node by [`spawn_blocking`]. Threads are made when they are
+//! needed, up to [`Builder::blocking_threads`](crate::Builder::blocking_threads) for a node, and end when
+//! they have been idle for ten seconds.
 
 pub(crate) mod pool;
 
@@ -24,26 +24,27 @@ use crate::core::Core;
 
 /// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.
 ///
-/// The thread may run on all CPUs of the node that the process may use, and has the memory policy and the signal mask
-/// that the thread had which started the runtime: not the core's one CPU, nor its policy, and `SIGPIPE` is not blocked
-/// unless it was there. The queue before the threads has no end: whoever calls this for each request of a client bounds
-/// the requests.
+/// The thread may run on all CPUs of the node that the process may use, and has the memory policy and the
+/// signal mask that the thread had which started the runtime: not the core's one CPU, nor its policy, and
+/// `SIGPIPE` is not blocked unless it was there. The queue before the threads has no end: whoever calls this
+/// for each request of a client bounds the requests.
 ///
-/// The closure may wait for what this core does: the core goes on. What may not is a task: one that blocks its core, by
-/// joining a thread for example, until that thread has seen something that the core has begun (bytes sent, a connection
-/// dropped, another core woken) [waits for ever](crate#what-holds-everywhere), since all that leaves at the end of the tick. Give
-/// the join to a closure here.
+/// The closure may wait for what this core does: the core goes on. What may not is a task: one that blocks
+/// its core, by joining a thread for example, until that thread has seen something that the core has begun
+/// (bytes sent, a connection dropped, another core woken) [waits for ever](crate#what-holds-everywhere),
+/// since all that leaves at the end of the tick. Give the join to a closure here.
 ///
-/// Starting a thread, if none is idle, takes the core some tens of microseconds; handing work to an idle one takes two.
+/// Starting a thread, if none is idle, takes the core some tens of microseconds; handing work to an idle one
+/// takes two.
 ///
 /// # Errors
 /// The handle gives [`BlockingError`]: `f` panicked, no thread could be started, or the runtime had ended.
 ///
 /// # Cancellation
-/// Nothing stops a closure. Dropping the handle only forgets the result: `f` runs all the same, and its result is
-/// dropped on its thread, or here with the handle if it had come by then; a panic of that is logged. When the runtime ends, closures that have not
-/// begun are dropped, and those that run are waited for, five seconds at most; one that takes longer runs on, as long as
-/// the process does.
+/// Nothing stops a closure. Dropping the handle only forgets the result: `f` runs all the same, and its
+/// result is dropped on its thread, or here with the handle if it had come by then; a panic of that is
+/// logged. When the runtime ends, closures that have not begun are dropped, and those that run are waited
+/// for, five seconds at most; one that takes longer runs on, as long as the process does.
 ///
 /// # Panics
 /// On a thread that is no core's.

@@ -92,8 +92,8 @@ impl BlockingPool {
         self.work.notify_one();
     }
 
-    /// Starts a thread if more work waits than threads do. Where there is none at all, and none can be started, all that
-    /// waits is dropped: [`refusal`](Self::refusal) tells why.
+    /// Starts a thread if more work waits than threads do. Where there is none at all, and none can be
+    /// started, all that waits is dropped: [`refusal`](Self::refusal) tells why.
     pub(crate) fn ensure_thread(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.queue.len() <= state.idle || state.threads >= self.most || state.ended {
@@ -115,8 +115,8 @@ impl BlockingPool {
         }
     }
 
-    /// A thread has gone, or never came: where there is none any more, what waits is dropped, because of `why`. Returns how
-    /// many threads there are.
+    /// A thread has gone, or never came: where there is none any more, what waits is dropped, because of
+    /// `why`. Returns how many threads there are.
     fn strand(&self, why: impl FnOnce() -> String) -> usize {
         let mut state = self.lock();
         if state.threads > 0 || state.queue.is_empty() {
@@ -148,8 +148,8 @@ impl BlockingPool {
         self.work.notify_all();
     }
 
-    /// Drops what has not begun and waits for what runs, until `deadline`. Returns how many threads run on. The calling
-    /// thread may be one of them: it is not waited for.
+    /// Drops what has not begun and waits for what runs, until `deadline`. Returns how many threads run on.
+    /// The calling thread may be one of them: it is not waited for.
     pub(crate) fn end(&self, deadline: Instant) -> usize {
         self.close();
         let own = usize::from(SERVES.get() == std::ptr::from_ref(self).addr());
@@ -170,7 +170,8 @@ thread_local! {
     static SERVES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// One thread that the pool counts, until it is dropped: on whatever way the thread ends, or if it never begins.
+/// One thread that the pool counts, until it is dropped: on whatever way the thread ends, or if it never
+/// begins.
 struct Place {
     pool: Arc<BlockingPool>,
     /// It is not counted any more.
@@ -203,7 +204,8 @@ impl Place {
                 break;
             }
         }
-        // Under the same lock as the last look at the queue: whoever pushes now sees that a thread is to be started.
+        // Under the same lock as the last look at the queue: whoever pushes now sees that a thread is to be
+        // started.
         self.leave(state);
     }
 

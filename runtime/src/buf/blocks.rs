@@ -22,8 +22,8 @@ pub(crate) const BLOCK_SIZE: usize = 68 << 10;
 pub(crate) struct BlockPool {
     blocks: RefCell<Blocks>,
     block_size: usize,
-    /// Addresses of the blocks that are registered with the ring, in [pieces](piece) numbered from 0. What the pool grows by is
-    /// not.
+    /// Addresses of the blocks that are registered with the ring, in [pieces](piece) numbered from 0. What
+    /// the pool grows by is not.
     fixed: Range<usize>,
     /// Tasks that wait for a block.
     waiters: Waiters,
@@ -41,7 +41,8 @@ const fn piece(block_size: usize) -> usize {
 }
 
 impl BlockPool {
-    /// `register` makes the memory known to the ring, in the pieces that it is given, and says whether it could.
+    /// `register` makes the memory known to the ring, in the pieces that it is given, and says whether it
+    /// could.
     pub(crate) fn new(blocks: Blocks, register: impl FnOnce(&[libc::iovec]) -> bool) -> Rc<Self> {
         let block_size = blocks.block_size();
         let (start, len) = (blocks.memory().as_ptr(), blocks.capacity() * block_size);
@@ -119,7 +120,8 @@ impl BlockPool {
     }
 }
 
-/// A block of node-local memory from the current core's pool, filled like a `Vec` that cannot grow past its capacity.
+/// A block of node-local memory from the current core's pool, filled like a `Vec` that cannot grow past its
+/// capacity.
 ///
 /// Goes back to its pool when dropped. Not `Send`: hand its bytes on, or keep the block on its core.
 pub struct Block {
@@ -129,8 +131,9 @@ pub struct Block {
 }
 
 impl Block {
-    /// Takes a block of the current core's pool if one is free and no task waits for it: `None` makes the pool grow, if its
-    /// [limit](crate::Builder::pool_limit) and the node allow that, so that a later call may find one.
+    /// Takes a block of the current core's pool if one is free and no task waits for it: `None` makes the
+    /// pool grow, if its [limit](crate::Builder::pool_limit) and the node allow that, so that a later call
+    /// may find one.
     ///
     /// # Panics
     /// On a thread that is no core's.
@@ -138,9 +141,9 @@ impl Block {
         Core::with(|core| core.blocks.take(None))
     }
 
-    /// Takes a block of the current core's pool, and waits for one while all are out: backpressure instead of more memory than
-    /// the core may have. Tasks get theirs in the order in which they came. A task that holds blocks and waits for more waits
-    /// for ever if all the others do so too.
+    /// Takes a block of the current core's pool, and waits for one while all are out: backpressure instead of
+    /// more memory than the core may have. Tasks get theirs in the order in which they came. A task that
+    /// holds blocks and waits for more waits for ever if all the others do so too.
     ///
     /// ```no_run
     /// # async fn f(stream: annulus::net::TcpStream) -> annulus::Result<()> {
@@ -194,7 +197,8 @@ impl Block {
     /// The room behind what it holds.
     pub(crate) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
         let spare = self.capacity() - self.len;
-        // SAFETY: the pool hands each block of `capacity` bytes to one `Block` only, and `len` never exceeds it.
+        // SAFETY: the pool hands each block of `capacity` bytes to one `Block` only, and `len` never exceeds
+        // it.
         unsafe { std::slice::from_raw_parts_mut(self.memory.add(self.len).cast().as_ptr(), spare) }
     }
 

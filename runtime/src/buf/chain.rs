@@ -1,6 +1,8 @@
-//! Lists of buffers, without memory of their own: a table of the core says for each buffer which one follows it.
+//! Lists of buffers, without memory of their own: a table of the core says for each buffer which one follows
+//! it.
 //!
-//! A buffer stands in one list at most: in that of a stream for which it came, or, at home, on the [stack](super::home).
+//! A buffer stands in one list at most: in that of a stream for which it came, or, at home, on the
+//! [stack](super::home).
 
 use std::cell::Cell;
 

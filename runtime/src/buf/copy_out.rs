@@ -1,9 +1,10 @@
 //! Chunks of streams that nobody reads, copied out of receive buffers that others wait for.
 //!
-//! A multishot receive takes all that lies in the socket before its core can switch it off, however few chunks a stream may
-//! hold. So one stream that nobody reads may have every buffer, and those that are read none. Then its chunks move to the heap
-//! and the buffers go back to the kernel: one stream each tick, the one that was switched off first. What lies there is no
-//! more than the receive buffers hold; beyond that receives wait.
+//! A multishot receive takes all that lies in the socket before its core can switch it off, however few
+//! chunks a stream may hold. So one stream that nobody reads may have every buffer, and those that are read
+//! none. Then its chunks move to the heap and the buffers go back to the kernel: one stream each tick, the
+//! one that was switched off first. What lies there is no more than the receive buffers hold; beyond that
+//! receives wait.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,8 +34,8 @@ impl Drop for CopiedChunks {
 }
 
 impl BufRing {
-    /// Copies the chunks of `chain` to the heap and frees their buffers. The leases are in their order; none, and the chain as
-    /// it was, where that would be too much.
+    /// Copies the chunks of `chain` to the heap and frees their buffers. The leases are in their order; none,
+    /// and the chain as it was, where that would be too much.
     pub(crate) fn copy_out(&self, core: &Core, chain: &mut Chain) -> Vec<Lease> {
         let mut chunks = Vec::with_capacity(chain.len() as usize);
         let mut rest = *chain;
@@ -57,8 +58,8 @@ impl BufRing {
         let copied = CopiedChunks { memory, bytes: Arc::clone(&self.copied_bytes) };
         let region = BufferMemory::new(Mutex::default(), shares, Arc::clone(&core.shared), Some(copied));
         let owner = Owner::new(stride, count.next_power_of_two() as u32, 1, region);
-        // SAFETY: the memory has `count` blocks, the only ones that are handed out, and lies where it does until the region, which
-        // has it and does not look at it, is dropped.
+        // SAFETY: the memory has `count` blocks, the only ones that are handed out, and lies where it does
+        // until the region, which has it and does not look at it, is dropped.
         unsafe { owner.add(0, base) };
         let lease = |i: u32, bytes| {
             // SAFETY: the block was added and never handed out.

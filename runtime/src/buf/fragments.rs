@@ -1,12 +1,15 @@
-//! What a receive brought when a buffer and a CQE are not one and the same: parts of buffers, as leases, in order.
+//! What a receive brought when a buffer and a CQE are not one and the same: parts of buffers, as leases, in
+//! order.
 //!
-//! - *Incremental buffers* (`IOU_PBUF_RING_INC`, Linux 6.12): the kernel goes on in a buffer where the last bytes ended, for
-//!   whichever stream comes next, and says so (`IORING_CQE_F_BUF_MORE`). While it does the core has a [share](super::shares)
-//!   of the buffer, as each lease has; the core's becomes the lease's on the last bytes. The last share takes the buffer home.
-//! - *Bundles* (`IORING_RECVSEND_BUNDLE`, Linux 6.10): one CQE names the first of several buffers, which follow each other in
-//!   the ring. Older kernels may post the last CQE of a receive behind that of another stream whose bytes came later (until
-//!   commit 687b2bae0eff, 6.15), so each buffer's slot is remembered, and not counted. A look in vain may leave a buffer
-//!   shorter than it was, in its descriptor, so that is where its length is read.
+//! - *Incremental buffers* (`IOU_PBUF_RING_INC`, Linux 6.12): the kernel goes on in a buffer where the last
+//!   bytes ended, for whichever stream comes next, and says so (`IORING_CQE_F_BUF_MORE`). While it does the
+//!   core has a [share](super::shares) of the buffer, as each lease has; the core's becomes the lease's on
+//!   the last bytes. The last share takes the buffer home.
+//! - *Bundles* (`IORING_RECVSEND_BUNDLE`, Linux 6.10): one CQE names the first of several buffers, which
+//!   follow each other in the ring. Older kernels may post the last CQE of a receive behind that of another
+//!   stream whose bytes came later (until commit 687b2bae0eff, 6.15), so each buffer's slot is remembered,
+//!   and not counted. A look in vain may leave a buffer shorter than it was, in its descriptor, so that is
+//!   where its length is read.
 //!
 //! `io_uring_register_buf_ring(3)`, `io_uring_prep_recv(3)`.
 
@@ -36,8 +39,8 @@ impl Fragments {
         })
     }
 
-    /// With bundles, notes what was put into the ring since the last time. At each CQE and at the end of each tick, so no slot was
-    /// filled twice since: no buffer goes into the ring again before a CQE has named it.
+    /// With bundles, notes what was put into the ring since the last time. At each CQE and at the end of each
+    /// tick, so no slot was filled twice since: no buffer goes into the ring again before a CQE has named it.
     pub(super) fn note(&self, bufs: &BufRing) {
         while self.bundled() && self.noted.get() != bufs.tail() {
             let slot = self.noted.get();
@@ -88,11 +91,12 @@ impl BufRing {
         self.fragments.as_ref().is_some_and(Fragments::bundled)
     }
 
-    /// A CQE says that `bytes` bytes came, from buffer `first` on, and whether the kernel goes on behind them. `None` where
-    /// each CQE brings one buffer whole.
+    /// A CQE says that `bytes` bytes came, from buffer `first` on, and whether the kernel goes on behind
+    /// them. `None` where each CQE brings one buffer whole.
     ///
-    /// With no bytes nothing of the buffer was used up, so it is in the ring still, whatever the flags say: put there once
-    /// more, it would be there twice. (6.18 names no buffer at the end of a stream; other kernels do.)
+    /// With no bytes nothing of the buffer was used up, so it is in the ring still, whatever the flags say:
+    /// put there once more, it would be there twice. (6.18 names no buffer at the end of a stream; other
+    /// kernels do.)
     pub(crate) fn brought(&self, first: u16, bytes: u32, goes_on: bool) -> Option<Brought<'_>> {
         let fragments = self.fragments.as_ref()?;
         fragments.note(self);

@@ -1,13 +1,14 @@
 //! Where buffers are that are at free: a few in the ring, the rest on a stack.
 //!
-//! The kernel takes buffers from the ring's head, so one that comes home to its tail is written again only after all others.
-//! With every buffer in the ring, each receive writes into the memory that was used least recently: a miss in the caches and in the
-//! TLB for every message (4 % of the CPU time of a small request, with the 8 MiB that a core has by default). So the ring holds
-//! a few times what a tick takes, and what comes home goes back to it first: it is warm. The rest waits on the stack.
+//! The kernel takes buffers from the ring's head, so one that comes home to its tail is written again only
+//! after all others. With every buffer in the ring, each receive writes into the memory that was used least
+//! recently: a miss in the caches and in the TLB for every message (4 % of the CPU time of a small request,
+//! with the 8 MiB that a core has by default). So the ring holds a few times what a tick takes, and what
+//! comes home goes back to it first: it is warm. The rest waits on the stack.
 //!
-//! How many that is follows the load. When less than a quarter is left, twice as many; when a receive found none though
-//! the stack has some, all; after many ticks that took less than an eighth, half: the more ticks the more often
-//! receives found none.
+//! How many that is follows the load. When less than a quarter is left, twice as many; when a receive found
+//! none though the stack has some, all; after many ticks that took less than an eighth, half: the more ticks
+//! the more often receives found none.
 
 use std::cell::Cell;
 
@@ -85,8 +86,8 @@ impl FreeBuffers {
         self.stacked.set(self.stacked.get() - 1);
     }
 
-    /// A tick ends; `count` buffers there are in all, and `short` says that a receive found none. How many of the stack shall
-    /// go to the ring.
+    /// A tick ends; `count` buffers there are in all, and `short` says that a receive found none. How many of
+    /// the stack shall go to the ring.
     #[inline(always)]
     pub(super) fn tick(&self, count: u16, short: bool) -> u16 {
         let least = self.least.replace(u16::MAX);

@@ -11,9 +11,9 @@ use crate::core::Core;
 
 /// Received bytes, in node-local memory of the core that received them.
 ///
-/// It derefs to `[u8]`, can be [split](Lease::split_to), sent on from where it lies, and taken to any thread. The
-/// buffer goes back to its core when the last lease on it is dropped, wherever that is, also after the runtime has
-/// ended. A lease that is kept keeps a whole buffer: copy out what is to be kept for long.
+/// It derefs to `[u8]`, can be [split](Lease::split_to), sent on from where it lies, and taken to any thread.
+/// The buffer goes back to its core when the last lease on it is dropped, wherever that is, also after the
+/// runtime has ended. A lease that is kept keeps a whole buffer: copy out what is to be kept for long.
 pub struct Lease {
     block: ManuallyDrop<BlockRef<BufferMemory>>,
     from: u32,
@@ -82,8 +82,8 @@ impl Deref for Lease {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the kernel wrote these bytes and gave them up; it may go on behind them, and while a lease on the buffer is
-        // out nobody writes these.
+        // SAFETY: the kernel wrote these bytes and gave them up; it may go on behind them, and while a lease
+        // on the buffer is out nobody writes these.
         unsafe {
             std::slice::from_raw_parts(
                 self.block.as_ptr().add(self.from as usize).as_ptr(),

@@ -12,8 +12,9 @@ use crate::Error;
 /// Initialised bytes that stay where they are while their owner is moved about: what a send may take.
 ///
 /// # Safety
-/// [`bytes`](Self::bytes) must give the same address and length each time, whatever moves of `self` happen between,
-/// until `self` is dropped or mutated by the one who holds it; and nothing may write those bytes meanwhile.
+/// [`bytes`](Self::bytes) must give the same address and length each time, whatever moves of `self` happen
+/// between, until `self` is dropped or mutated by the one who holds it; and nothing may write those bytes
+/// meanwhile.
 pub unsafe trait IoBuf: 'static {
     /// The bytes.
     fn bytes(&self) -> &[u8];
@@ -28,7 +29,8 @@ pub unsafe trait IoBuf: 'static {
 /// Room that the kernel may fill: what a read may take.
 ///
 /// # Safety
-/// As for [`IoBuf`]: [`spare_capacity`](Self::spare_capacity) stays at its place while `self` is moved about, and nobody else touches it.
+/// As for [`IoBuf`]: [`spare_capacity`](Self::spare_capacity) stays at its place while `self` is moved about,
+/// and nobody else touches it.
 pub unsafe trait IoBufMut: 'static {
     /// The room to fill. It need not be initialised.
     fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>];
@@ -192,7 +194,8 @@ impl<B> From<BufError<B>> for Error {
 /// Buffers that are sent one behind the other, as one: a head and a body, or any number of one kind.
 ///
 /// # Safety
-/// As for [`IoBuf`], for each of the buffers; and [`each`](Self::each) shows the same ones in the same order each time.
+/// As for [`IoBuf`], for each of the buffers; and [`each`](Self::each) shows the same ones in the same order
+/// each time.
 pub unsafe trait IoBufs: 'static {
     /// Shows the bytes of each buffer, in order.
     fn each(&self, see: &mut dyn FnMut(&[u8]));

@@ -1,8 +1,8 @@
 //! Blocks that come home from other threads, and the end of the region in which they lie.
 //!
-//! A core cuts its memory into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]). It may
-//! [add](Owner::add) more while others are out. All its memory together is called the region here.
-//! Who holds a [`BlockRef`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
+//! A core cuts its memory into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]).
+//! It may [add](Owner::add) more while others are out. All its memory together is called the region here. Who
+//! holds a [`BlockRef`] may use the block alone. Most come back on the owner's thread ([`Owner::take_back`]):
 //! that path touches plain memory only. One that is dropped anywhere else goes onto a list that the owner
 //! drains when it likes. Returning never waits, never needs memory and never fails, so it may happen in any
 //! destructor on any thread, long after the core has ended.
@@ -26,9 +26,9 @@
 //!
 //! # Who frees the region
 //!
-//! The [`SharedRegion`] (which owns the region) lives in a shared allocation, and a thread that has put its block
-//! on the list must not touch that allocation again: the owner may take the block, end and free it at once.
-//! What keeps it alive is counted, in `holders`, but not on the hot path:
+//! The [`SharedRegion`] (which owns the region) lives in a shared allocation, and a thread that has put its
+//! block on the list must not touch that allocation again: the owner may take the block, end and free it at
+//! once. What keeps it alive is counted, in `holders`, but not on the hot path:
 //!
 //! - While the owner lives, `holders` is `OWNER` (more than there can be blocks) plus the *pins*. The owner
 //!   counts the blocks that are out in a plain cell.
@@ -109,8 +109,8 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Panics
     ///
-    /// If a block is too small for a link (4 bytes), `per_extent` is no power of two, or there are more blocks than
-    /// 32-bit numbers for them.
+    /// If a block is too small for a link (4 bytes), `per_extent` is no power of two, or there are more
+    /// blocks than 32-bit numbers for them.
     pub(crate) fn new(block_size: usize, per_extent: u32, extents: u32, region: R) -> Owner<R> {
         assert!(block_size >= size_of::<u32>(), "a block must hold a link");
         assert!(per_extent.is_power_of_two(), "a block's extent is told by a shift");
@@ -130,10 +130,10 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// `first` is a multiple of the blocks per extent, and its extent was not added before. From `base` on, all bytes of
-    /// those of the extent's blocks that will ever be handed out are valid for reads and writes from any thread until
-    /// the region is dropped. The caller keeps track of which blocks are at home, and nobody else touches one that is
-    /// out.
+    /// `first` is a multiple of the blocks per extent, and its extent was not added before. From `base` on,
+    /// all bytes of those of the extent's blocks that will ever be handed out are valid for reads and writes
+    /// from any thread until the region is dropped. The caller keeps track of which blocks are at home, and
+    /// nobody else touches one that is out.
     pub(crate) unsafe fn add(&self, first: u32, base: NonNull<u8>) {
         self.shared().links.add(first, base);
     }
@@ -172,8 +172,9 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// The block's extent was added, with memory for it. The block is at home: it was never handed out, or came back through [`take_back`](Owner::take_back) or
-    /// [`drain`](Owner::drain) since. Neither the owner nor the kernel uses it until it comes back.
+    /// The block's extent was added, with memory for it. The block is at home: it was never handed out, or
+    /// came back through [`take_back`](Owner::take_back) or [`drain`](Owner::drain) since. Neither the owner
+    /// nor the kernel uses it until it comes back.
     pub(crate) unsafe fn hand_out(&self, index: u32) -> BlockRef<R> {
         assert!(index < self.blocks, "no block {index} of {}", self.blocks);
         self.taken.set(self.taken.get() + 1);
@@ -184,8 +185,8 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back only the last;
-    /// the others it forgets.
+    /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back
+    /// only the last; the others it forgets.
     pub(crate) unsafe fn handle(&self, index: u32) -> BlockRef<R> {
         BlockRef { shared: self.shared, index, region: PhantomData }
     }
@@ -236,8 +237,8 @@ impl<R: SharedRegion> Owner<R> {
         })
     }
 
-    /// Asks to be woken ([`SharedRegion::wake_owner`]) by the next return from elsewhere. `false`: blocks have come
-    /// back already, drain them first.
+    /// Asks to be woken ([`SharedRegion::wake_owner`]) by the next return from elsewhere. `false`: blocks
+    /// have come back already, drain them first.
     ///
     /// For an owner out of blocks, between [`Doorbell::prepare_sleep`] and the sleep. The request stands
     /// until a return answers it, even if blocks come back on the owner's thread meanwhile: then it costs one

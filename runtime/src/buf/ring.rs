@@ -1,9 +1,9 @@
 //! The provided-buffer ring of a core: node-local memory that the kernel picks from when something comes.
 //!
-//! The descriptors' ring and the buffers are carved out of the core's share of its node's pool. The ring has room for all
-//! buffers that there can be, so that the pool may [grow](crate::core::growth). Only the core's thread
-//! moves the ring's tail; a buffer whose last lease is dropped elsewhere comes back through the
-//! [list of returns](super::returns). Linux 5.19; `io_uring_register_buf_ring(3)`.
+//! The descriptors' ring and the buffers are carved out of the core's share of its node's pool. The ring has
+//! room for all buffers that there can be, so that the pool may [grow](crate::core::growth). Only the core's
+//! thread moves the ring's tail; a buffer whose last lease is dropped elsewhere comes back through the [list
+//! of returns](super::returns). Linux 5.19; `io_uring_register_buf_ring(3)`.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -87,8 +87,8 @@ pub(crate) struct BufRing {
 }
 
 impl BufRing {
-    /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the core's ring, to be
-    /// used as asked as far as the kernel can.
+    /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the
+    /// core's ring, to be used as asked as far as the kernel can.
     pub(crate) fn new(
         ring: &mut Ring,
         share: &mut Share,
@@ -107,7 +107,8 @@ impl BufRing {
         let count =
             if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
         let more = growth.limit.saturating_sub(share.len()) / BUFFER_SIZE;
-        // The descriptors take no more than a sixteenth of what there is to begin with: the smallest pool keeps room for a block.
+        // The descriptors take no more than a sixteenth of what there is to begin with: the smallest pool
+        // keeps room for a block.
         let affordable = 1 << (share.left() / 16 / size_of::<BufRingEntry>()).max(1).ilog2();
         let slots = (count + more).min(MAX_BUFFERS).next_power_of_two().min(affordable).max(count);
         let per_extent = (growth.step() / BUFFER_SIZE).min(slots);
@@ -122,7 +123,8 @@ impl BufRing {
         let region = BufferMemory::new(Mutex::default(), shares, Arc::clone(core), None);
         let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, region);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
-        // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has unregistered it.
+        // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has
+        // unregistered it.
         unsafe { ring.register_buf_ring(address, slots as u16, BUFFER_GROUP, options) }?;
         let features = ring.features();
         let this = Self {
@@ -155,8 +157,8 @@ impl BufRing {
         spare.min(self.slots - self.count.get()).into()
     }
 
-    /// Cuts `memory` into buffers, as many as there are slots and numbers for, and returns how many. Where it is too short for
-    /// a whole number of extents, the last numbers stay unused.
+    /// Cuts `memory` into buffers, as many as there are slots and numbers for, and returns how many. Where it
+    /// is too short for a whole number of extents, the last numbers stay unused.
     pub(crate) fn extend(&self, memory: Carved) -> usize {
         let base = memory.as_ptr();
         let spare =
@@ -166,8 +168,9 @@ impl BufRing {
         self.owner.region().memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
         let first = self.extents.get() * self.per_extent;
         for number in (0..count).step_by(self.per_extent.into()) {
-            // SAFETY: the offset is below `count` buffers, hence inside the memory, which the region now has. The extents are
-            // new, and numbers of buffers that do not fit are not handed out: they never get to the kernel.
+            // SAFETY: the offset is below `count` buffers, hence inside the memory, which the region now has.
+            // The extents are new, and numbers of buffers that do not fit are not handed out: they never get
+            // to the kernel.
             unsafe {
                 let base = base.add(usize::from(number) * BUFFER_SIZE);
                 self.owner.add((first + number).into(), base);
@@ -196,9 +199,10 @@ impl BufRing {
     fn give_to_kernel(&self, index: u16) {
         let entries: *mut BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
         let tail = self.tail.get();
-        // SAFETY: the buffer's extent was added. The slot is inside the descriptors; the kernel reads it only after the tail has passed it. The
-        // address is that of a whole buffer, which is at home. The first entry's last field is the tail
-        // (io_uring_register_buf_ring(3)), which no setter of an entry touches.
+        // SAFETY: the buffer's extent was added. The slot is inside the descriptors; the kernel reads it only
+        // after the tail has passed it. The address is that of a whole buffer, which is at home. The first
+        // entry's last field is the tail (io_uring_register_buf_ring(3)), which no setter of an entry
+        // touches.
         unsafe {
             let entry = &mut *entries.add((tail & (self.slots - 1)).into());
             entry.set_addr(self.owner.address(index.into()).as_ptr().expose_provenance() as u64);
@@ -228,8 +232,8 @@ impl BufRing {
     /// The buffer that was last put into a slot, and the bytes that the kernel takes it to have.
     pub(super) fn placed_at(&self, slot: u16) -> (u16, u32) {
         let entries: *const BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
-        // SAFETY: the slot is inside the descriptors. Who it is for the kernel does not write, and its length no more when it has
-        // used it up.
+        // SAFETY: the slot is inside the descriptors. Who it is for the kernel does not write, and its length
+        // no more when it has used it up.
         let entry = unsafe { &*entries.add((slot & (self.slots - 1)).into()) };
         (entry.bid(), entry.len())
     }
@@ -240,7 +244,8 @@ impl BufRing {
         self.most_out.set(self.most_out.get().max(self.out()));
     }
 
-    /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done with the buffer.
+    /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done
+    /// with the buffer.
     pub(super) fn lend(&self, index: u16, from: u16, bytes: u32, ends: bool) -> Lease {
         let shares = &self.owner.region().shares[usize::from(index)];
         if from == 0 {
@@ -292,15 +297,16 @@ impl BufRing {
 
     /// The bytes of a chunk in a chain.
     pub(super) fn chunk(&self, index: u16, bytes: u32) -> &[u8] {
-        // SAFETY: the kernel wrote them and has given the buffer up with its CQE; it stands in a chain, so nobody else has it.
+        // SAFETY: the kernel wrote them and has given the buffer up with its CQE; it stands in a chain, so
+        // nobody else has it.
         unsafe { std::slice::from_raw_parts(self.owner.address(index.into()).as_ptr(), bytes as usize) }
     }
 
     /// The oldest chunk of a chain, as a lease.
     pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
         let (index, bytes) = self.next_of(chain)?;
-        // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes back to the
-        // kernel only through `recycle`, when it has come home.
+        // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes
+        // back to the kernel only through `recycle`, when it has come home.
         let block = unsafe { self.owner.hand_out(index.into()) };
         Some(Lease::new(block, bytes))
     }
@@ -324,8 +330,8 @@ impl BufRing {
         self.free.len()
     }
 
-    /// The tasks of this tick have run: fetches what came back from other threads, and offers the kernel as many buffers as
-    /// it needs. `short`: a receive found none.
+    /// The tasks of this tick have run: fetches what came back from other threads, and offers the kernel as
+    /// many buffers as it needs. `short`: a receive found none.
     pub(crate) fn refill(&self, short: bool) {
         if self.owner.has_returns() {
             for index in self.owner.drain() {
@@ -351,8 +357,8 @@ impl BufRing {
         counters.recv_buffers_ready.set(self.free.offered().into());
     }
 
-    /// Before the core sleeps, and streams wait for a buffer: whether there are some, or some have come back from
-    /// elsewhere. Otherwise the next return wakes the core.
+    /// Before the core sleeps, and streams wait for a buffer: whether there are some, or some have come back
+    /// from elsewhere. Otherwise the next return wakes the core.
     pub(crate) fn has_some_or_waits(&self) -> bool {
         self.free.len() > 0 || !self.owner.starve()
     }
@@ -371,7 +377,8 @@ impl BufRing {
                 debug_assert!(ours.is_ok(), "a handle of the owner itself");
             }
         }
-        // SAFETY: the ring is unregistered and every operation that could write into a buffer was reaped before.
+        // SAFETY: the ring is unregistered and every operation that could write into a buffer was reaped
+        // before.
         let out = unsafe { self.owner.close() };
         if out > 0 {
             tracing::debug!("{out} leases outlive their core");

@@ -1,16 +1,19 @@
 //! Who still uses a buffer: a count that any thread may lower, and whose last share takes the buffer home.
 //!
-//! A share is a lease, or the core's own: the core has one for as long as the kernel goes on in the buffer, or chunks in it
-//! wait to be taken. Only who has a share makes another, so a count of one never rises behind the back of who has it.
+//! A share is a lease, or the core's own: the core has one for as long as the kernel goes on in the buffer,
+//! or chunks in it wait to be taken. Only who has a share makes another, so a count of one never rises behind
+//! the back of who has it.
 //!
-//! A share that is forgotten (`mem::forget`) stays counted, and its buffer out. Whoever forgets 2^31 of one buffer ends the
-//! process, as with an `Arc`: a count that came round to zero would give the buffer to the kernel while leases show its bytes.
+//! A share that is forgotten (`mem::forget`) stays counted, and its buffer out. Whoever forgets 2^31 of one
+//! buffer ends the process, as with an `Arc`: a count that came round to zero would give the buffer to the
+//! kernel while leases show its bytes.
 
 use std::io::{self, Write};
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// Shares of one buffer at which the process ends. As many threads as are left to 2^32 may each add one before it has.
+/// Shares of one buffer at which the process ends. As many threads as are left to 2^32 may each add one
+/// before it has.
 const MOST: u32 = i32::MAX as u32;
 
 /// The shares of one buffer.
@@ -37,8 +40,8 @@ impl Shares {
     /// Gives the caller's share up. True: it was the last, and the caller takes the buffer home.
     #[must_use = "who has the last share takes the buffer home"]
     pub(super) fn give_up(&self) -> bool {
-        // The usual case, a buffer with one share, needs no locked instruction. Acquire: what others did with the buffer
-        // happened before it goes back.
+        // The usual case, a buffer with one share, needs no locked instruction. Acquire: what others did with
+        // the buffer happened before it goes back.
         self.0.load(Ordering::Acquire) == 1 || self.0.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }

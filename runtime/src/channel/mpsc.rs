@@ -16,8 +16,8 @@ use crate::sync::queue::{Queue, Refused};
 /// What both sides share.
 struct Shared<T> {
     queue: Queue<T>,
-    /// The receiver, when it waits. A sender puts its message first and then wakes; the receiver registers first and then
-    /// looks once more: one of the two sees the other, since both change the waker's one word.
+    /// The receiver, when it waits. A sender puts its message first and then wakes; the receiver registers
+    /// first and then looks once more: one of the two sees the other, since both change the waker's one word.
     receiver: AtomicWaker,
     senders: AtomicUsize,
 }
@@ -48,8 +48,8 @@ impl<T: Send + 'static> Sender<T> {
     /// Messages of one sender arrive in their order.
     ///
     /// # Errors
-    /// The receiver has been dropped; the message comes back. A message that was sent before that and not received is
-    /// dropped with the queue.
+    /// The receiver has been dropped; the message comes back. A message that was sent before that and not
+    /// received is dropped with the queue.
     ///
     /// # Cancellation
     /// Dropped before there was room, the message is dropped and was not sent.
@@ -116,8 +116,8 @@ impl<T: Send + 'static> fmt::Debug for Sender<T> {
 
 /// The receiving side of [`bounded`]. It stays on its core.
 ///
-/// Dropping it closes the channel: senders get their messages back, those that wait for room too, and what is in the
-/// queue is dropped.
+/// Dropping it closes the channel: senders get their messages back, those that wait for room too, and what is
+/// in the queue is dropped.
 pub struct Receiver<T: Send + 'static> {
     shared: Arc<Shared<T>>,
     _this_core: PhantomData<*const ()>,

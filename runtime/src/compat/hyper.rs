@@ -64,8 +64,8 @@ impl<F: Family, S: Writes> Write for Io<F, S> {
 /// hyper's timers, on the wheel of the core that asks.
 ///
 /// # Panics
-/// InFlight on a thread that is no core's, and its timers when they are polled on another core than the one that asked.
-/// Dropping one elsewhere is harmless.
+/// InFlight on a thread that is no core's, and its timers when they are polled on another core than the one
+/// that asked. Dropping one elsewhere is harmless.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HyperTimer;
 
@@ -90,8 +90,9 @@ struct CoreSleep {
     sleep: ManuallyDrop<time::Sleep>,
 }
 
-// SAFETY: `sleep` is touched on its core's thread only: polled elsewhere it panics before, dropped elsewhere it is leaked (a
-// deadline and the number of a timer, which fires in vain). The rest is an `Arc` of a type that is `Send` and `Sync`.
+// SAFETY: `sleep` is touched on its core's thread only: polled elsewhere it panics before, dropped elsewhere
+// it is leaked (a deadline and the number of a timer, which fires in vain). The rest is an `Arc` of a type
+// that is `Send` and `Sync`.
 unsafe impl Send for CoreSleep {}
 
 // SAFETY: nothing can be done with a shared reference to it.

@@ -5,8 +5,9 @@
 //! | `futures-io` | `AsyncRead`, `AsyncBufRead` and `AsyncWrite` of the crate futures-io, for [`Io`] |
 //! | `hyper` | `hyper::rt::{Read, Write}` for [`Io`], and `HyperTimer` and `HyperExecutor` |
 //!
-//! Traits that borrow a buffer for the length of a poll cannot lend it to the kernel, so they cost a copy in each
-//! direction. Reading copies out of the leases that the core's receive fills anyway, or, through `AsyncBufRead`, not at all.
+//! Traits that borrow a buffer for the length of a poll cannot lend it to the kernel, so they cost a copy in
+//! each direction. Reading copies out of the leases that the core's receive fills anyway, or, through
+//! `AsyncBufRead`, not at all.
 
 #[cfg(feature = "futures-io")]
 mod futures_io;
@@ -31,14 +32,14 @@ use crate::net::{Both, Connection, Family, Reads, Side, Writes};
 
 /// A connection, or a half of one, that has the traits of other crates.
 ///
-/// Writing copies what it is given, at most 68 KiB at a time, into node-local memory (a [`Block`](crate::buf::Block) of the core's
-/// pool; heap when all are out), starts to send it, and is done: an error shows in the next write or flush. One send is
-/// under way at a time; the next write waits for it.
+/// Writing copies what it is given, at most 68 KiB at a time, into node-local memory (a
+/// [`Block`](crate::buf::Block) of the core's pool; heap when all are out), starts to send it, and is done:
+/// an error shows in the next write or flush. One send is under way at a time; the next write waits for it.
 ///
 /// # Cancellation
-/// Reading: safe, no byte is lost. Writing: what a write has accepted goes on being sent when the future around the write
-/// or flush is dropped. Dropping the `Io` itself before a flush has ended cuts what is being sent off: flush or close
-/// first.
+/// Reading: safe, no byte is lost. Writing: what a write has accepted goes on being sent when the future
+/// around the write or flush is dropped. Dropping the `Io` itself before a flush has ended cuts what is being
+/// sent off: flush or close first.
 ///
 /// # Panics
 /// Its polls panic on a thread that is no core's.
@@ -66,8 +67,9 @@ impl<F: Family, S: Side> Io<F, S> {
         &self.connection
     }
 
-    /// The connection again. What came and was not read is received next. Flush before: what is being sent is cut off,
-    /// and the connection refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)).
+    /// The connection again. What came and was not read is received next. Flush before: what is being sent is
+    /// cut off, and the connection refuses further sends
+    /// ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)).
     pub fn into_inner(self) -> Connection<F, S> {
         let Self { connection, chunk, out, mut place } = self;
         drop(out);

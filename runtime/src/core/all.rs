@@ -9,7 +9,8 @@ enum Slot<F: Future> {
     Done(F::Output),
 }
 
-/// The outputs of all, in their order. Each wake polls every one that is not done: right for as many as there are cores.
+/// The outputs of all, in their order. Each wake polls every one that is not done: right for as many as there
+/// are cores.
 pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut slots: Vec<_> = futures.map(|future| Slot::Running(Box::pin(future))).collect();
     poll_fn(|cx| {

@@ -1,7 +1,7 @@
 //! Asking the kernel for an operation on behalf of a task: the futures of operations.
 //!
-//! The future keeps only the key of its operation. Dropped before the answer was seen, it cancels the operation, whose
-//! memory stays where it is until the kernel has answered ([`crate::op`]).
+//! The future keeps only the key of its operation. Dropped before the answer was seen, it cancels the
+//! operation, whose memory stays where it is until the kernel has answered ([`crate::op`]).
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,7 +12,8 @@ use super::Core;
 use crate::op::Operation;
 use crate::op::slots::{Key, Outcome, Polled};
 
-/// What a finished operation leaves: its output, or only the kernel's word while the kernel still holds the operation.
+/// What a finished operation leaves: its output, or only the kernel's word while the kernel still holds the
+/// operation.
 pub(crate) enum Finished<O> {
     /// The operation is over.
     Whole(O),
@@ -20,8 +21,8 @@ pub(crate) enum Finished<O> {
     Early(Outcome),
 }
 
-/// A single operation that the kernel was asked for, in the hands of its owner. Dropped before the answer was seen, it is
-/// cancelled, and its memory stays where it is until the kernel has answered.
+/// A single operation that the kernel was asked for, in the hands of its owner. Dropped before the answer was
+/// seen, it is cancelled, and its memory stays where it is until the kernel has answered.
 #[must_use = "dropped, it is cancelled"]
 pub(crate) struct InFlight<T: Operation> {
     /// `None` once the answer was seen.
@@ -93,7 +94,8 @@ impl<T: Operation> OpFuture<T> {
     }
 }
 
-// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of it.
+// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of
+// it.
 impl<T: Operation> Unpin for OpFuture<T> {}
 
 impl<T: Operation> Future for OpFuture<T> {

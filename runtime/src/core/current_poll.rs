@@ -1,11 +1,11 @@
 //! Which task a core it polls just now, for a [sampler](crate::Running::stalls) on another thread.
 //!
-//! The core stores the number of the poll and then where the task was spawned, two plain stores for each poll, and clears
-//! the place once a tick. The sampler compares two samples: the same number and a place both times mean that one poll has
-//! lasted from the first sample to the second. The place is stored with *release* and loaded with *acquire*, and the number is
-//! read before and after it, so the place is not that of a later poll. Between the two stores it is that of the poll
-//! before, which the second sample finds corrected. A place is a `&'static Location`, so following it is sound whatever the
-//! core does meanwhile.
+//! The core stores the number of the poll and then where the task was spawned, two plain stores for each
+//! poll, and clears the place once a tick. The sampler compares two samples: the same number and a place both
+//! times mean that one poll has lasted from the first sample to the second. The place is stored with
+//! *release* and loaded with *acquire*, and the number is read before and after it, so the place is not that
+//! of a later poll. Between the two stores it is that of the poll before, which the second sample finds
+//! corrected. A place is a `&'static Location`, so following it is sound whatever the core does meanwhile.
 
 use std::panic::Location;
 use std::ptr;

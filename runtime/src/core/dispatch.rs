@@ -13,7 +13,8 @@ impl Core {
     /// One CQE.
     pub(crate) fn dispatch(&self, cqe: Cqe) {
         match Tag::split(cqe.user_data) {
-            // A head that fails (it was cancelled) answers for the operation behind it, which then stays silent.
+            // A head that fails (it was cancelled) answers for the operation behind it, which then stays
+            // silent.
             Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
             // Only failures come: what became of the cancelled operation is told by its own CQE.
             Some((Tag::Cancel, _)) => {}
@@ -44,8 +45,8 @@ impl Core {
         }
     }
 
-    /// Lets the ring watch the doorbell's eventfd. Multishot polls report each write (they are edge-triggered), so the
-    /// counter need never be read.
+    /// Lets the ring watch the doorbell's eventfd. Multishot polls report each write (they are
+    /// edge-triggered), so the counter need never be read.
     pub(crate) fn arm_doorbell(&self) {
         let entry = opcode::PollAdd::new(types::Fd(self.shared.eventfd()), libc::POLLIN as u32)
             .multi(true)

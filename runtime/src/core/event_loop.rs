@@ -11,10 +11,11 @@ use crate::ring::Wait;
 use crate::task::Woken;
 use crate::time::wakes::Plan;
 
-/// Polls of tasks between two looks at the ring: all that were ready when the tick began, but no more than this.
+/// Polls of tasks between two looks at the ring: all that were ready when the tick began, but no more than
+/// this.
 const POLLS_PER_TICK: usize = 256;
-/// Polls of tasks that other polls of the same tick woke: as long as nothing was asked of the kernel, they need not wait
-/// for the ring, a look at which costs more than they do.
+/// Polls of tasks that other polls of the same tick woke: as long as nothing was asked of the kernel, they
+/// need not wait for the ring, a look at which costs more than they do.
 const POLLS_AT_LEAST: usize = 64;
 /// False for `scripts/instructions` only, which counts what it costs that polls can be seen from outside.
 const SEEN: bool = cfg!(not(annulus_unseen));
@@ -27,7 +28,8 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Core {
-    /// The first half of a tick: tasks that are ready now, and of those that they wake as many as there is time for.
+    /// The first half of a tick: tasks that are ready now, and of those that they wake as many as there is
+    /// time for.
     pub(crate) fn run_tasks(&self) -> Result<()> {
         let counters = &self.shared.counters;
         counters.turns.add(1);
@@ -81,7 +83,8 @@ impl Core {
         }
     }
 
-    /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else to do.
+    /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else
+    /// to do.
     pub(crate) fn tick_ring(&self) -> Result<()> {
         let counters = &self.shared.counters;
         for task in self.shared.woken.take_all() {
@@ -149,7 +152,8 @@ impl Core {
         entered
     }
 
-    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about until then.
+    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about
+    /// until then.
     #[cold]
     fn sit_out(&self, due: Instant) -> Result<()> {
         self.enter_if_wanted()?;

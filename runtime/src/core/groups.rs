@@ -8,7 +8,8 @@ use crate::place::Place;
 /// What a core asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// A socket that listens, for at most so many connections that wait; on `[::]`, for IPv6 alone or both families.
+    /// A socket that listens, for at most so many connections that wait; on `[::]`, for IPv6 alone or both
+    /// families.
     Stream { backlog: i32, only_v6: bool },
     /// A socket for datagrams.
     Datagram,

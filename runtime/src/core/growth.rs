@@ -1,11 +1,12 @@
 //! How a core's pool grows: step by step, when receives or tasks wait for memory, up to a limit, on the node.
 //!
-//! A step is a region of its own, made as every region is ([`Region::new`]: prefer, populate, look, mend or give back, bind, look),
-//! so it takes no more than the node has free and cannot end in an OOM kill. That takes a millisecond or two for 4 MiB, most
-//! of it zeroing, so the core does not do it: a thread does, which the core starts for one step and which ends with it. It
-//! is pinned to the core's own CPU, for three reasons: what it touches first is on the node even where mbind(2) is refused;
-//! whoever waits for memory pays, and no neighbour; and a core that has nothing else to do sleeps meanwhile. A core that is
-//! busy shares its CPU with it for that time, as the kernel's scheduler has it.
+//! A step is a region of its own, made as every region is ([`Region::new`]: prefer, populate, look, mend or
+//! give back, bind, look), so it takes no more than the node has free and cannot end in an OOM kill. That
+//! takes a millisecond or two for 4 MiB, most of it zeroing, so the core does not do it: a thread does, which
+//! the core starts for one step and which ends with it. It is pinned to the core's own CPU, for three
+//! reasons: what it touches first is on the node even where mbind(2) is refused; whoever waits for memory
+//! pays, and no neighbour; and a core that has nothing else to do sleeps meanwhile. A core that is busy
+//! shares its CPU with it for that time, as the kernel's scheduler has it.
 //!
 //! Nothing is taken back: a core that needed the memory once is expected to need it again.
 
@@ -83,7 +84,8 @@ pub(crate) struct GrowthPolicy {
 }
 
 impl GrowthPolicy {
-    /// About how much is asked for at a time, in bytes: a power of two, and a multiple of what regions are rounded up to.
+    /// About how much is asked for at a time, in bytes: a power of two, and a multiple of what regions are
+    /// rounded up to.
     pub(crate) fn step(&self) -> usize {
         let step = (self.pool_bytes / 4).clamp(STEP.start, STEP.end);
         (1 << step.ilog2()).max(self.backing.multiple())
@@ -179,7 +181,8 @@ impl Growth {
         Ok(len)
     }
 
-    /// When a core that sleeps must wake to ask again: nothing else may happen on it before somebody gets memory.
+    /// When a core that sleeps must wake to ask again: nothing else may happen on it before somebody gets
+    /// memory.
     pub(crate) fn asks_again_at(&self) -> Option<Instant> {
         self.rest_until.get().filter(|_| self.waits_for_rest.get())
     }
@@ -268,7 +271,8 @@ impl Growth {
     }
 }
 
-/// Hands what a step has made to its core and rings there; a panic of the thread, which may be a subscriber's, likewise.
+/// Hands what a step has made to its core and rings there; a panic of the thread, which may be a
+/// subscriber's, likewise.
 struct Delivery {
     /// Until it is handed over.
     tx: Option<Sender<Result<Region>>>,

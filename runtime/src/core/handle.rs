@@ -10,8 +10,8 @@ use crate::block_on::block_on;
 use crate::core::shared::CoreShared;
 use crate::core::submit::{SubmitError, send};
 
-/// A way into a runtime, from any thread: an application's own main thread, or a task of another runtime such as tokio.
-/// Cloned at the price of two counts; it keeps nothing running.
+/// A way into a runtime, from any thread: an application's own main thread, or a task of another runtime such
+/// as tokio. Cloned at the price of two counts; it keeps nothing running.
 ///
 /// From [`Running::handle`](crate::Running::handle), or [`cores::handle`](crate::cores::handle) on a core.
 #[derive(Clone)]
@@ -30,8 +30,9 @@ impl Handle {
         self.members.len()
     }
 
-    /// Runs an async closure on core `core` and gives its output: [`cores::submit_to`](crate::cores::submit_to) for any
-    /// thread. The future belongs to no runtime: whoever polls it is woken by its own waker.
+    /// Runs an async closure on core `core` and gives its output:
+    /// [`cores::submit_to`](crate::cores::submit_to) for any thread. The future belongs to no runtime:
+    /// whoever polls it is woken by its own waker.
     ///
     /// # Errors
     /// [`SubmitError`], as there.

@@ -6,13 +6,14 @@ use crate::contained::{Payload, bury, caught};
 
 /// A span that this thread is in.
 ///
-/// Not the guard of `tracing`: that leaves the span and drops it in one destructor, and a subscriber that panics in both
-/// aborts the process.
+/// Not the guard of `tracing`: that leaves the span and drops it in one destructor, and a subscriber that
+/// panics in both aborts the process.
 pub(crate) struct Inside(Option<Span>);
 
 impl Inside {
     pub(crate) fn enter(span: Span) -> Self {
-        // Made first: whether a subscriber that panics counts the span as entered is not known, so it is left.
+        // Made first: whether a subscriber that panics counts the span as entered is not known, so it is
+        // left.
         let inside = Self(Some(span));
         if let Some(span) = &inside.0 {
             span.with_subscriber(|(id, subscriber)| subscriber.enter(id));

@@ -96,8 +96,8 @@ impl Core {
     /// Runs `f` with the current core; `None` on a thread that has none.
     pub(crate) fn try_with<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
         let core = CURRENT.get();
-        // SAFETY: the pointer is set by `enter` and reset when its guard, which borrows the core, is dropped; it
-        // never leaves this thread.
+        // SAFETY: the pointer is set by `enter` and reset when its guard, which borrows the core, is dropped;
+        // it never leaves this thread.
         unsafe { core.as_ref() }.map(f)
     }
 
@@ -123,8 +123,8 @@ impl Core {
     }
 }
 
-/// What is left of the current task's poll budget. Every operation that finds its result ready spends from it, so that
-/// a task whose socket is always full cannot keep the core.
+/// What is left of the current task's poll budget. Every operation that finds its result ready spends from
+/// it, so that a task whose socket is always full cannot keep the core.
 pub(crate) struct Budget(Cell<u32>);
 
 impl Budget {

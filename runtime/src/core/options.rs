@@ -11,7 +11,8 @@ use crate::ring::{BusyPoll, Poller, RecvOptions};
 use crate::{Error, ErrorKind, Result};
 
 /// The options of a runtime as they were asked for; what the kernel made of them is in
-/// [`RingFeatures`](crate::RingFeatures). Each is set by the method of [`Builder`](crate::Builder) of the same name, which describes it.
+/// [`RingFeatures`](crate::RingFeatures). Each is set by the method of [`Builder`](crate::Builder) of the
+/// same name, which describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {

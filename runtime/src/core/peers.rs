@@ -2,18 +2,18 @@
 //!
 //! # When a core wakes another
 //!
-//! Work for another core is put in its place at once, but the doorbell is rung once a tick: until then the core keeps a
-//! bit for every core that it has work for. So ten wakes of ten tasks on one core cost one look at its doorbell, and a
-//! signal, if it sleeps, travels as an SQE of the enter that ends the tick anyway (`IORING_OP_MSG_RING`, Linux 5.18,
-//! `io_uring_enter(2)`), without a system call of its own. Where the kernel refuses that, and from threads that are no
-//! core's, the signal is a write to the core's eventfd.
+//! Work for another core is put in its place at once, but the doorbell is rung once a tick: until then the
+//! core keeps a bit for every core that it has work for. So ten wakes of ten tasks on one core cost one look
+//! at its doorbell, and a signal, if it sleeps, travels as an SQE of the enter that ends the tick anyway
+//! (`IORING_OP_MSG_RING`, Linux 5.18, `io_uring_enter(2)`), without a system call of its own. Where the
+//! kernel refuses that, and from threads that are no core's, the signal is a write to the core's eventfd.
 //!
-//! Nothing is claimed before the doorbell is rung. A core that has work for a sleeping one has not taken the sleeper's
-//! `SLEEPY` away: others who bring work meanwhile ring for themselves and are not held up. The argument of the
-//! [mailbox](crate::sync::mailbox) holds as it stands, since it asks only that the ring comes after the work, at some time.
-//! That time comes: a core rings before it may sleep, when it ends, and after [`POLLS_PER_NOTIFY`] polls of tasks. What
-//! bounds the delay is therefore so many polls; a task that computes for long keeps its wakes back as it keeps everything
-//! else of its core back.
+//! Nothing is claimed before the doorbell is rung. A core that has work for a sleeping one has not taken the
+//! sleeper's `SLEEPY` away: others who bring work meanwhile ring for themselves and are not held up. The
+//! argument of the [mailbox](crate::sync::mailbox) holds as it stands, since it asks only that the ring comes
+//! after the work, at some time. That time comes: a core rings before it may sleep, when it ends, and after
+//! [`POLLS_PER_NOTIFY`] polls of tasks. What bounds the delay is therefore so many polls; a task that
+//! computes for long keeps its wakes back as it keeps everything else of its core back.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
@@ -76,16 +76,17 @@ impl Neighbour {
                 Self { core: other.index, cpu: other.cpu, proximity }
             })
             .collect();
-        // Of those equally near, the one behind this comes first: cores that all look for help do not all ask the same.
+        // Of those equally near, the one behind this comes first: cores that all look for help do not all ask
+        // the same.
         let cores = plan.len();
         near.sort_by_key(|other| (other.proximity, (other.core + cores - own.index) % cores));
         near
     }
 }
 
-/// The other cores of this runtime, nearest first: hardware threads of the same physical core, then those that share the
-/// last level of cache, those of the same node, and other nodes by their distance. For a choice of whom to
-/// [hand a connection over](crate::net::Connection::hand_over) to, or to ask.
+/// The other cores of this runtime, nearest first: hardware threads of the same physical core, then those
+/// that share the last level of cache, those of the same node, and other nodes by their distance. For a
+/// choice of whom to [hand a connection over](crate::net::Connection::hand_over) to, or to ask.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -93,13 +94,13 @@ pub fn neighbours() -> Rc<[Neighbour]> {
     Core::with(|core| Rc::clone(&core.peers.near))
 }
 
-/// The nearest core that has less than half as much to do as this one; None when there is no such core, or this one is
-/// not busy. For an acceptor that has more than its share: it hands *connections* over, and keeps what belongs to them
-/// together.
+/// The nearest core that has less than half as much to do as this one; None when there is no such core, or
+/// this one is not busy. For an acceptor that has more than its share: it hands *connections* over, and keeps
+/// what belongs to them together.
 ///
-/// The measure is the number of tasks that are ready when a tick of the core's loop begins, averaged over some eight
-/// ticks ([`Counters::load`](crate::Counters::load)); a core that sleeps has nothing to do. It is a guess, and may be
-/// out of date when it is read.
+/// The measure is the number of tasks that are ready when a tick of the core's loop begins, averaged over
+/// some eight ticks ([`Counters::load`](crate::Counters::load)); a core that sleeps has nothing to do. It is
+/// a guess, and may be out of date when it is read.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -236,8 +237,8 @@ impl PeerCores {
 }
 
 impl Core {
-    /// Rings the doorbells of the cores that were given work. Signals to sleepers leave with the next enter, which the
-    /// caller makes before it sleeps.
+    /// Rings the doorbells of the cores that were given work. Signals to sleepers leave with the next enter,
+    /// which the caller makes before it sleeps.
     pub(crate) fn notify_peers(&self) {
         if !self.peers.must_notify() {
             return;
@@ -258,8 +259,8 @@ impl Core {
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS)
                 .user_data(Tag::Signal.with(peer.shared.index as u64));
-            // SAFETY: a message points to nothing. The descriptor is open: rings are closed only after every core has
-            // come to its end, and this one has not.
+            // SAFETY: a message points to nothing. The descriptor is open: rings are closed only after every
+            // core has come to its end, and this one has not.
             unsafe { self.ring.push(&entry) };
         }
     }
@@ -344,8 +345,8 @@ mod tests {
         Some(runtime.start(idle).unwrap())
     }
 
-    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Seen to fail: with a wish
-    /// that only rings, the other sleeps on.
+    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Seen to
+    /// fail: with a wish that only rings, the other sleeps on.
     #[test]
     fn a_stop_reaches_a_core_whose_signal_was_lost() {
         let Some(running) = two_idle_cores() else { return };
@@ -367,8 +368,8 @@ mod tests {
         running.wait().unwrap();
     }
 
-    /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is lost. Seen to
-    /// fail, by waiting for ever: without the signal in `ring_refused`.
+    /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is
+    /// lost. Seen to fail, by waiting for ever: without the signal in `ring_refused`.
     #[test]
     fn a_ring_that_takes_no_message_is_rung_by_its_eventfd() {
         const ROUNDS: usize = 50;

@@ -1,9 +1,9 @@
 //! The idle pipes of a core.
 //!
-//! A pipe is held only while bytes are under way, so ten thousand idle relays hold none. One that still has bytes is
-//! closed, never pooled: the next transfer would send them. For a user without `CAP_SYS_RESOURCE` the kernel bounds all
-//! pipes together (`pipe-user-pages-soft`, 64 MiB): past it `F_SETPIPE_SZ` fails with `EPERM` and new pipes shrink, so
-//! the size is read back and a small pipe is used as it is (`pipe(7)`).
+//! A pipe is held only while bytes are under way, so ten thousand idle relays hold none. One that still has
+//! bytes is closed, never pooled: the next transfer would send them. For a user without `CAP_SYS_RESOURCE`
+//! the kernel bounds all pipes together (`pipe-user-pages-soft`, 64 MiB): past it `F_SETPIPE_SZ` fails with
+//! `EPERM` and new pipes shrink, so the size is read back and a small pipe is used as it is (`pipe(7)`).
 
 use std::cell::RefCell;
 use std::io;

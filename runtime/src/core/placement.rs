@@ -16,7 +16,8 @@ use crate::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PlacementPolicy {
-    /// Do not start unless every page of every core is known to lie on its node, and no pool is smaller than asked.
+    /// Do not start unless every page of every core is known to lie on its node, and no pool is smaller than
+    /// asked.
     Require,
     /// Place as well as the machine allows, and report what is not as it should be.
     #[default]

@@ -1,8 +1,8 @@
 //! What a core knows of zero-copy sends: to which peers they are worth their while.
 //!
 //! A path that copies (loopback, veth, a network card that cannot gather) copies for every connection to the
-//! same address, so what is learnt on one connection is kept for the next: a small table by address, asked once per
-//! socket, at its first zero-copy send.
+//! same address, so what is learnt on one connection is kept for the next: a small table by address, asked
+//! once per socket, at its first zero-copy send.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -68,7 +68,8 @@ impl ZeroCopy {
         Self { patience, hosts: RefCell::default() }
     }
 
-    /// What is known of the peer of a connected socket, for as long as the socket lives. A search through the table.
+    /// What is known of the peer of a connected socket, for as long as the socket lives. A search through the
+    /// table.
     pub(crate) fn remote_host_of(&self, fd: BorrowedFd<'_>) -> Rc<RemoteHost> {
         let address = rustix::net::getpeername(fd).ok().flatten();
         match address.and_then(|address| SocketAddr::try_from(address).ok()) {

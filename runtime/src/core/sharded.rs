@@ -64,8 +64,9 @@ struct Shard<T> {
 
 /// One `T` on each core of a runtime: state that is split by core, so that nobody locks it.
 ///
-/// Each `T` is made on its core, used there only, and dropped there: it need not be `Send`. The handle is cloned freely and
-/// used from any core and any thread. Without [`stop`](Sharded::stop) each `T` lives until its core ends.
+/// Each `T` is made on its core, used there only, and dropped there: it need not be `Send`. The handle is
+/// cloned freely and used from any core and any thread. Without [`stop`](Sharded::stop) each `T` lives until
+/// its core ends.
 ///
 /// ```
 /// # fn main() -> annulus::Result<()> {
@@ -101,8 +102,8 @@ impl<T: 'static> Sharded<T> {
     /// Makes a `T` on each core of the current core's runtime, by `factory`, all at the same time.
     ///
     /// # Errors
-    /// The first in the order of the cores: what a factory returned, [`ErrorKind::Panicked`] when it panicked,
-    /// [`ErrorKind::Ended`] when a core has ended. What was made elsewhere is dropped, on its core.
+    /// The first in the order of the cores: what a factory returned, [`ErrorKind::Panicked`] when it
+    /// panicked, [`ErrorKind::Ended`] when a core has ended. What was made elsewhere is dropped, on its core.
     ///
     /// # Cancellation
     /// Factories that are under way are aborted; what was made stays until its core ends.
@@ -152,7 +153,8 @@ impl<T: 'static> Sharded<T> {
     /// Calls `f` with the `T` of core `core`, on that core.
     ///
     /// # Errors
-    /// Those of [`SubmitError`](crate::cores::SubmitError), as an [`Error`]; [`ErrorKind::Ended`] after [`stop`](Self::stop).
+    /// Those of [`SubmitError`](crate::cores::SubmitError), as an [`Error`]; [`ErrorKind::Ended`] after
+    /// [`stop`](Self::stop).
     ///
     /// # Cancellation
     /// As for [`submit_to`](crate::cores::submit_to).
@@ -168,7 +170,8 @@ impl<T: 'static> Sharded<T> {
     /// Calls `f` on each core with its `T`, all at the same time, and waits until all have returned.
     ///
     /// # Errors
-    /// The first in the order of the cores, as for [`invoke_on`](Self::invoke_on). The other cores' calls are finished first.
+    /// The first in the order of the cores, as for [`invoke_on`](Self::invoke_on). The other cores' calls are
+    /// finished first.
     ///
     /// # Cancellation
     /// As for [`submit_to`](crate::cores::submit_to), on each core.
@@ -179,7 +182,8 @@ impl<T: 'static> Sharded<T> {
         self.map_reduce(f, (), |(), ()| ()).await
     }
 
-    /// Calls `map` on each core with its `T`, all at the same time, and folds what comes back, in the order of the cores.
+    /// Calls `map` on each core with its `T`, all at the same time, and folds what comes back, in the order
+    /// of the cores.
     ///
     /// # Errors
     /// As for [`invoke_on_all`](Self::invoke_on_all).
@@ -195,8 +199,9 @@ impl<T: 'static> Sharded<T> {
         Ok(mapped.into_iter().collect::<Result<Vec<R>>>()?.into_iter().fold(first, reduce))
     }
 
-    /// Ends it in good order: on each core, all at the same time, no more calls find the `T`, `f` is called with it, and it
-    /// is dropped when the last that uses it has let go. Completes when all have been dropped.
+    /// Ends it in good order: on each core, all at the same time, no more calls find the `T`, `f` is called
+    /// with it, and it is dropped when the last that uses it has let go. Completes when all have been
+    /// dropped.
     ///
     /// A [`Local`] that is kept keeps its `T`, and this waits for it. Stopping twice does nothing.
     ///

@@ -16,8 +16,8 @@ use crate::numa::CpuId;
 use crate::sync::mailbox::{Doorbell, WakeList};
 use crate::task::Woken;
 
-/// The part of a core that outlives its thread, kept by tasks and wakers. On pages of its own, which the core brings to its
-/// node: who starts the runtime makes it.
+/// The part of a core that outlives its thread, kept by tasks and wakers. On pages of its own, which the core
+/// brings to its node: who starts the runtime makes it.
 #[repr(align(4096))]
 pub(crate) struct CoreShared {
     pub(crate) index: usize,
@@ -67,8 +67,9 @@ impl CoreShared {
         &self.doorbell
     }
 
-    /// Tells the core that there is something to see: work was put in its place before this call. From another core of
-    /// the runtime it is told [at the end of that core's tick](super::peers), from elsewhere now.
+    /// Tells the core that there is something to see: work was put in its place before this call. From
+    /// another core of the runtime it is told [at the end of that core's tick](super::peers), from elsewhere
+    /// now.
     pub(crate) fn notify(&self) {
         let later = Core::try_with(|here| here.peers.notify_later(self)).unwrap_or(false);
         if !later && self.doorbell.notify() {
@@ -78,16 +79,16 @@ impl CoreShared {
 
     /// Ends the core's sleep by its eventfd.
     pub(crate) fn signal(&self) {
-        // The counter cannot overflow: it would take 2^64 - 1 rings. A failure here would lose a wake, and there is
-        // no caller to tell: it is a broken invariant, not an outside cause.
+        // The counter cannot overflow: it would take 2^64 - 1 rings. A failure here would lose a wake, and
+        // there is no caller to tell: it is a broken invariant, not an outside cause.
         match rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()) {
             Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
             Err(e) => tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index),
         }
     }
 
-    /// Wakes a task of this core from another thread. After the core's end the task is leaked: it may only be dropped
-    /// on its own thread, which is gone.
+    /// Wakes a task of this core from another thread. After the core's end the task is leaked: it may only be
+    /// dropped on its own thread, which is gone.
     pub(crate) fn wake(&self, task: Woken) {
         match self.woken.push(task) {
             Ok(_) => {

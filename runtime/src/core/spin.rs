@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth the two looks at the clock.
+/// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth the two looks at
+/// the clock.
 const LEAST: u32 = 16;
 
-/// The length of the next spin: doubled when the last look about found work, or when the sleep after it was so short that a
-/// longer look would have; halved when it was in vain, down to nothing.
+/// The length of the next spin: doubled when the last look about found work, or when the sleep after it was
+/// so short that a longer look would have; halved when it was in vain, down to nothing.
 #[derive(Debug)]
 pub(crate) struct Spin {
     most: Duration,
@@ -29,7 +30,8 @@ impl Spin {
         !self.next.get().is_zero()
     }
 
-    /// Looks until `found` says that there is work, for no longer than the last times make worth while. True: there is.
+    /// Looks until `found` says that there is work, for no longer than the last times make worth while. True:
+    /// there is.
     pub(crate) fn sample(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
         let begin = Instant::now();

@@ -39,7 +39,8 @@ pub(crate) struct RuntimeShared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while one of these is held leaves nothing half-done that matters: each critical section is one store.
+    // A panic while one of these is held leaves nothing half-done that matters: each critical section is one
+    // store.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -93,8 +94,8 @@ impl RuntimeShared {
     fn raise(&self, state: u8) {
         self.stop_state.fetch_max(state, Ordering::AcqRel);
         for core in self.members() {
-            // Whatever its doorbell says: a core whose ring has failed may have taken the word `SLEEPY` away and never
-            // sent the signal.
+            // Whatever its doorbell says: a core whose ring has failed may have taken the word `SLEEPY` away
+            // and never sent the signal.
             core.signal();
         }
     }
@@ -154,8 +155,8 @@ impl RuntimeShared {
     }
 }
 
-/// A core for which the others wait at the end. However its thread ends, or if it never began, it arrives: dropped before
-/// [`arrive`](Self::arrive) was called, it ends the others as well.
+/// A core for which the others wait at the end. However its thread ends, or if it never began, it arrives:
+/// dropped before [`arrive`](Self::arrive) was called, it ends the others as well.
 pub(crate) struct Arrival(Option<Arc<RuntimeShared>>);
 
 impl Arrival {

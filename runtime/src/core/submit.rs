@@ -75,13 +75,14 @@ impl From<SubmitError> for Error {
 
 /// Runs an async closure on core `core` of this runtime and gives its output.
 ///
-/// The closure travels, so it is `Send`, and so is its output. The future that it makes is made on that core and stays
-/// there: it need not be `Send`. There it is a task like any other. Sending to the own core is allowed.
+/// The closure travels, so it is `Send`, and so is its output. The future that it makes is made on that core
+/// and stays there: it need not be `Send`. There it is a task like any other. Sending to the own core is
+/// allowed.
 ///
-/// Each core has an inbox of 512 places, which lies on its node. This future waits while the inbox is full, and the core
-/// takes fewer when it has much to do: that is the backpressure. Answers need no place, so cores that ask each other,
-/// over however many steps, cannot block each other. What was taken is not counted any more: who wants a bound on the
-/// work under way on the other core keeps one.
+/// Each core has an inbox of 512 places, which lies on its node. This future waits while the inbox is full,
+/// and the core takes fewer when it has much to do: that is the backpressure. Answers need no place, so cores
+/// that ask each other, over however many steps, cannot block each other. What was taken is not counted any
+/// more: who wants a bound on the work under way on the other core keeps one.
 ///
 /// ```
 /// # fn main() -> annulus::Result<()> {
@@ -105,14 +106,14 @@ impl From<SubmitError> for Error {
 /// ```
 ///
 /// # Errors
-/// [`SubmitError`]: there is no such core, it has ended (then the closure was dropped and did not run), it ended
-/// half-way, or the closure panicked. `?` turns it into an [`Error`].
+/// [`SubmitError`]: there is no such core, it has ended (then the closure was dropped and did not run), it
+/// ended half-way, or the closure panicked. `?` turns it into an [`Error`].
 ///
 /// # Cancellation
-/// Nothing is sent before the first poll. Dropped before the core took the work, the closure is dropped and never runs;
-/// dropped later, the task there is aborted: its future is dropped on its own core, with all that dropping it means for
-/// the operations inside. An output that nobody waits for any more is dropped there; one that had come by then is dropped
-/// here, with the future.
+/// Nothing is sent before the first poll. Dropped before the core took the work, the closure is dropped and
+/// never runs; dropped later, the task there is aborted: its future is dropped on its own core, with all that
+/// dropping it means for the operations inside. An output that nobody waits for any more is dropped there;
+/// one that had come by then is dropped here, with the future.
 ///
 /// # Panics
 /// On a thread that is no core's: see [`Handle::submit_to`](crate::Handle::submit_to).
@@ -171,7 +172,8 @@ where
         if Core::with(|core| core.tasks.is_ending()) {
             return;
         }
-        // Whoever does not want it any more has no use for an answer either: dropping the rest of the envelope is enough.
+        // Whoever does not want it any more has no use for an answer either: dropping the rest of the
+        // envelope is enough.
         if self.content.as_ref().is_some_and(|(_, answer)| !answer.is_canceled())
             && let Some((f, answer)) = self.content.take()
         {
@@ -183,7 +185,8 @@ where
 impl<F, T> Drop for CallEnvelope<F, T> {
     fn drop(&mut self) {
         let Some((f, answer)) = self.content.take() else { return };
-        // It may be dropped in the middle of a core's tick, or of its end, which a destructor's panic must not stop.
+        // It may be dropped in the middle of a core's tick, or of its end, which a destructor's panic must
+        // not stop.
         contained(format_args!("the destructor of a closure sent at {}", self.at), || drop(f));
         // Refused when nobody waits any more. It wakes who does, by a waker that may not be ours.
         contained("the waker of a sender", || drop(answer.send(Err(SubmitError::Ended))));

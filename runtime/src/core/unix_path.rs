@@ -1,8 +1,8 @@
 //! A listening Unix socket and the file that names it.
 //!
-//! The file of a program that was killed stays behind. It is replaced if nobody listens on it: `connect(2)` says
-//! `ECONNREFUSED`. Between looking and replacing, another may do the same; so who binds a path holds a lock on its
-//! directory meanwhile.
+//! The file of a program that was killed stays behind. It is replaced if nobody listens on it: `connect(2)`
+//! says `ECONNREFUSED`. Between looking and replacing, another may do the same; so who binds a path holds a
+//! lock on its directory meanwhile.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -105,7 +105,8 @@ fn socket() -> io::Result<OwnedFd> {
 fn listening(address: &SocketAddrAny, backlog: i32, mode: Option<Mode>) -> io::Result<OwnedFd> {
     let socket = socket()?;
     if let Some(mode) = mode {
-        // The file that bind(2) makes has the socket's mode, less the umask: never more than was asked for (unix_bind_bsd()).
+        // The file that bind(2) makes has the socket's mode, less the umask: never more than was asked for
+        // (unix_bind_bsd()).
         fchmod(&socket, mode).map_err(os)?;
     }
     bind(&socket, address).map_err(os)?;

@@ -19,11 +19,11 @@ use crate::op::rename::Rename;
 use crate::op::unlink::Unlink;
 use crate::{Error, Result, spawn_blocking};
 
-/// A directory beneath which files are opened, made, named and removed: no `..`, no absolute path and no symbolic link
-/// leads out of it (`RESOLVE_BENEATH`, Linux 5.6, `openat2(2)`).
+/// A directory beneath which files are opened, made, named and removed: no `..`, no absolute path and no
+/// symbolic link leads out of it (`RESOLVE_BENEATH`, Linux 5.6, `openat2(2)`).
 ///
-/// Errors are the system's reasons as they are, since a server asks for paths that its clients made up: `ENOENT`,
-/// `EXDEV` (it would leave the directory), `ELOOP`, `EACCES`, `ENOTDIR`, `ENAMETOOLONG`, ...
+/// Errors are the system's reasons as they are, since a server asks for paths that its clients made up:
+/// `ENOENT`, `EXDEV` (it would leave the directory), `ELOOP`, `EACCES`, `ENOTDIR`, `ENAMETOOLONG`, ...
 #[derive(Debug, Clone)]
 pub struct Dir {
     fd: Rc<OwnedFd>,
@@ -45,7 +45,8 @@ impl Dir {
     /// Opens a directory as the process sees its path. Linux 5.6 (`openat2(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path; `ENOTDIR` when it is none.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path; `ENOTDIR` when it
+    /// is none.
     ///
     /// # Cancellation
     /// Safe: a descriptor that comes late is closed.
@@ -56,6 +57,10 @@ impl Dir {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         let fd = ask(Open::new(None, name, flags, 0)).await.map_err(failed)?;
         Ok(Self { fd: Rc::new(fd) })
+    }
+
+    pub(super) fn shared_fd(&self) -> &Rc<OwnedFd> {
+        &self.fd
     }
 
     /// Opens a file beneath this directory. Linux 5.6 (`openat2(2)`).
@@ -81,8 +86,8 @@ impl Dir {
         Ok(Self { fd: Rc::new(fd) })
     }
 
-    /// What a name beneath this directory stands for, symbolic links followed. Linux 5.8 (`openat2(2)` with `O_PATH`,
-    /// then `statx(2)`): two trips to an io-wq worker.
+    /// What a name beneath this directory stands for, symbolic links followed. Linux 5.8 (`openat2(2)` with
+    /// `O_PATH`, then `statx(2)`): two trips to an io-wq worker.
     ///
     /// # Errors
     /// The system's reason as it is.
@@ -94,10 +99,10 @@ impl Dir {
         File::from_fd(fd).stat().await
     }
 
-    /// What a path that starts here stands for, symbolic links followed, asked on the core (`fstatat(2)`): the quick way to
-    /// see that a name still stands for a file that was opened before. Unlike everything else here it also follows what
-    /// leads out of the directory, so it says nothing about what may be opened. Names that are not in memory are looked up
-    /// while the core waits.
+    /// What a path that starts here stands for, symbolic links followed, asked on the core (`fstatat(2)`):
+    /// the quick way to see that a name still stands for a file that was opened before. Unlike everything
+    /// else here it also follows what leads out of the directory, so it says nothing about what may be
+    /// opened. Names that are not in memory are looked up while the core waits.
     ///
     /// # Errors
     /// The system's reason as it is.
@@ -109,7 +114,8 @@ impl Dir {
     /// Makes a directory, with `mode` (`0o777` is usual) before the umask. Linux 5.15 (`mkdirat(2)`).
     ///
     /// # Errors
-    /// The system's reason as it is, `EEXIST` among them; `EINVAL` for a path that ends in no name (`a/..`, `a/.`).
+    /// The system's reason as it is, `EEXIST` among them; `EINVAL` for a path that ends in no name (`a/..`,
+    /// `a/.`).
     ///
     /// # Cancellation
     /// The directory may have been made.
@@ -118,12 +124,12 @@ impl Dir {
         Ok(ask(Mkdir { dir, name, mode }).await?)
     }
 
-    /// Removes a name; the file goes with its last name and its last descriptor. A symbolic link itself is removed, not
-    /// what it leads to. Linux 5.11 (`unlinkat(2)`).
+    /// Removes a name; the file goes with its last name and its last descriptor. A symbolic link itself is
+    /// removed, not what it leads to. Linux 5.11 (`unlinkat(2)`).
     ///
     /// # Errors
-    /// The system's reason as it is: `EISDIR` for a directory, `ENOTDIR` for a file whose name ends in a slash; `EINVAL` for
-    /// a path that ends in no name.
+    /// The system's reason as it is: `EISDIR` for a directory, `ENOTDIR` for a file whose name ends in a
+    /// slash; `EINVAL` for a path that ends in no name.
     ///
     /// # Cancellation
     /// The name may have been removed.
@@ -144,11 +150,12 @@ impl Dir {
         Ok(ask(Unlink { dir, name, directory: true }).await?)
     }
 
-    /// Gives what is called `from` beneath this directory the name `to` beneath `target`, which may be this directory
-    /// too, in place of what had that name. Linux 5.11 (`renameat2(2)`).
+    /// Gives what is called `from` beneath this directory the name `to` beneath `target`, which may be this
+    /// directory too, in place of what had that name. Linux 5.11 (`renameat2(2)`).
     ///
     /// # Errors
-    /// The system's reason as it is: `EXDEV` between two file systems; `EINVAL` for a path that ends in no name.
+    /// The system's reason as it is: `EXDEV` between two file systems; `EINVAL` for a path that ends in no
+    /// name.
     ///
     /// # Cancellation
     /// It may have been renamed; never half.
@@ -158,8 +165,8 @@ impl Dir {
         Ok(ask(Rename { from, to, flags: 0 }).await?)
     }
 
-    /// The names in a directory beneath this one (`.` for itself), without `.` and `..`, in the file system's order.
-    /// No operation of the ring lists a directory, so a [blocking thread](crate::spawn_blocking) does
+    /// The names in a directory beneath this one (`.` for itself), without `.` and `..`, in the file system's
+    /// order. No operation of the ring lists a directory, so a [blocking thread](crate::spawn_blocking) does
     /// (`getdents64(2)`); all names are in memory at once.
     ///
     /// # Errors
@@ -172,8 +179,8 @@ impl Dir {
         Ok(spawn_blocking(move || list(fd)).await??)
     }
 
-    /// Brings the names in this directory to the disk: after a file was made, renamed or removed, this is what makes it
-    /// last. Linux 5.1 (`fsync(2)`).
+    /// Brings the names in this directory to the disk: after a file was made, renamed or removed, this is
+    /// what makes it last. Linux 5.1 (`fsync(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
@@ -184,11 +191,13 @@ impl Dir {
         super::file::sync(&self.fd, false).await
     }
 
-    /// Where a name that is to be made, changed or removed stands: its directory, found beneath this one, and its last
-    /// part. The calls that change names know no `RESOLVE_BENEATH`; in the very directory, a single name leads nowhere.
+    /// Where a name that is to be made, changed or removed stands: its directory, found beneath this one, and
+    /// its last part. The calls that change names know no `RESOLVE_BENEATH`; in the very directory, a single
+    /// name leads nowhere.
     ///
-    /// Cut where the kernel cuts it, and not by [`Path::components`], which takes `a/` and `a/.` for `a`. A slash at the end
-    /// stays with the name, as the kernel's word that it must be a directory; no call here follows a link for it.
+    /// Cut where the kernel cuts it, and not by [`Path::components`], which takes `a/` and `a/.` for `a`. A
+    /// slash at the end stays with the name, as the kernel's word that it must be a directory; no call here
+    /// follows a link for it.
     async fn place(&self, path: &Path) -> io::Result<(Rc<OwnedFd>, CString)> {
         let path = path.as_os_str().as_bytes();
         let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);

@@ -10,8 +10,8 @@ use crate::{Error, ErrorKind};
 
 /// What direct I/O on a file asks for (`open(2)`, O_DIRECT; `statx(2)`, STATX_DIOALIGN, Linux 6.1).
 ///
-/// A [`Block`](crate::buf::Block) that holds nothing fits every alignment up to a page: it begins on one, and its
-/// capacity is a whole number of them.
+/// A [`Block`](crate::buf::Block) that holds nothing fits every alignment up to a page: it begins on one, and
+/// its capacity is a whole number of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Alignment {
     /// The buffer's address is a multiple of so many bytes.
@@ -20,7 +20,8 @@ pub struct Alignment {
     pub offset: u64,
 }
 
-/// Where the kernel does not say (a block device before 6.1, some file systems still), a page satisfies every disk.
+/// Where the kernel does not say (a block device before 6.1, some file systems still), a page satisfies every
+/// disk.
 const PAGE: u32 = 4096;
 
 impl Alignment {

@@ -59,8 +59,8 @@ impl File {
         file.map_err(|e| Error::io(format!("cannot open {}", path.display()), e))
     }
 
-    /// Opens a file for reading and writing as the process sees its path; one that is not there is made, one that is
-    /// there is emptied. Linux 5.6 (`openat2(2)`).
+    /// Opens a file for reading and writing as the process sees its path; one that is not there is made, one
+    /// that is there is emptied. Linux 5.6 (`openat2(2)`).
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -81,8 +81,8 @@ impl File {
         &self.fd
     }
 
-    /// What the file is, asked through the ring. The kernel runs this on an io-wq worker (two context switches), so it
-    /// never holds the core up, whatever the file system. Linux 5.6 (`statx(2)`).
+    /// What the file is, asked through the ring. The kernel runs this on an io-wq worker (two context
+    /// switches), so it never holds the core up, whatever the file system. Linux 5.6 (`statx(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
@@ -94,9 +94,9 @@ impl File {
         Ok(Stat::from(&*s))
     }
 
-    /// What the file is, asked on the core (`fstat(2)`). The inode of an open file is in memory, so on a local file
-    /// system this takes well under a microsecond where [`stat`](Self::stat) takes a trip to a worker; a network file
-    /// system may ask its server and hold the core up.
+    /// What the file is, asked on the core (`fstat(2)`). The inode of an open file is in memory, so on a
+    /// local file system this takes well under a microsecond where [`stat`](Self::stat) takes a trip to a
+    /// worker; a network file system may ask its server and hold the core up.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
@@ -105,12 +105,13 @@ impl File {
         Ok(Stat::from(&s))
     }
 
-    /// Reads at `offset` (bytes) into the room of `buf`. Returns how many bytes came, 0 at the end of the file, and the
-    /// buffer. Linux 5.6 (`pread(2)`).
+    /// Reads at `offset` (bytes) into the room of `buf`. Returns how many bytes came, 0 at the end of the
+    /// file, and the buffer. Linux 5.6 (`pread(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, [`ErrorKind::Input`](crate::ErrorKind::Input)
-    /// for a direct read that is not aligned and for an offset above 2^63 - 1; the buffer comes back with it.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason,
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a direct read that is not aligned and for an offset
+    /// above 2^63 - 1; the buffer comes back with it.
     ///
     /// # Cancellation
     /// Safe: the buffer stays the kernel's until the read has ended, and is dropped then.
@@ -133,15 +134,16 @@ impl File {
         }
     }
 
-    /// As [`read_at`](Self::read_at), on the core, if that is possible without waiting for a disk: `None` where it is not, or
-    /// nobody can tell (some network and user-space file systems), or the file was opened for direct I/O. A file in memory is
-    /// read so for less than a trip through the ring costs. Linux 4.14 (`preadv2(2)`, `RWF_NOWAIT`).
+    /// As [`read_at`](Self::read_at), on the core, if that is possible without waiting for a disk: `None`
+    /// where it is not, or nobody can tell (some network and user-space file systems), or the file was opened
+    /// for direct I/O. A file in memory is read so for less than a trip through the ring costs. Linux 4.14
+    /// (`preadv2(2)`, `RWF_NOWAIT`).
     ///
     /// It may read less than there is: up to the first page that is not in memory.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; [`ErrorKind::Input`](crate::ErrorKind::Input) for
-    /// an offset above 2^63 - 1.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason;
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for an offset above 2^63 - 1.
     pub fn read_now<B: IoBufMut>(&self, buf: &mut B, offset: u64) -> Result<Option<usize>> {
         refuse_above(OFFSET, "a read at an offset", offset)?;
         if self.direct.is_some() {
@@ -156,9 +158,9 @@ impl File {
         Ok(read)
     }
 
-    /// Whether `len` bytes from `offset` on are in memory, as far as the kernel lets us know (`cachestat(2)`, Linux 6.5; where
-    /// that is missing or refused the first byte has to speak for all, `preadv2(2)`). True also where no disk is known of.
-    /// No file has bytes from offset 2^63 - 1 on.
+    /// Whether `len` bytes from `offset` on are in memory, as far as the kernel lets us know (`cachestat(2)`,
+    /// Linux 6.5; where that is missing or refused the first byte has to speak for all, `preadv2(2)`). True
+    /// also where no disk is known of. No file has bytes from offset 2^63 - 1 on.
     pub fn is_cached(&self, offset: u64, len: u64) -> bool {
         cached(self.as_fd(), offset, len, len) == len
     }
@@ -166,8 +168,9 @@ impl File {
     /// Reads `len` bytes at `offset` (bytes) into the room of `buf`. Linux 5.6 (`pread(2)`).
     ///
     /// # Errors
-    /// As for [`read_at`](Self::read_at); `UnexpectedEof` when the file ends before; [`ErrorKind::Input`](crate::ErrorKind::Input)
-    /// when the room is smaller than `len`. The buffer comes back with it, and has what came.
+    /// As for [`read_at`](Self::read_at); `UnexpectedEof` when the file ends before;
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the room is smaller than `len`. The buffer comes
+    /// back with it, and has what came.
     ///
     /// # Cancellation
     /// As for [`read_at`](Self::read_at).
@@ -197,12 +200,13 @@ impl File {
         Ok(buf.buf)
     }
 
-    /// Writes from the beginning of `buf` at `offset` (bytes), once. Returns how many bytes were written, which may be
-    /// fewer than there are, and the buffer. Linux 5.6 (`pwrite(2)`).
+    /// Writes from the beginning of `buf` at `offset` (bytes), once. Returns how many bytes were written,
+    /// which may be fewer than there are, and the buffer. Linux 5.6 (`pwrite(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, [`ErrorKind::Input`](crate::ErrorKind::Input)
-    /// for a direct write that is not aligned and for an offset above 2^63 - 1; the buffer comes back with it.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason,
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a direct write that is not aligned and for an offset
+    /// above 2^63 - 1; the buffer comes back with it.
     ///
     /// # Cancellation
     /// An unknown prefix may have been written.
@@ -259,8 +263,8 @@ impl File {
     /// Brings what was written to the disk, with all that is known of the file. Linux 5.1 (`fsync(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason. An `EIO` is told once: after it nobody knows
-    /// which writes are lost.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason. An `EIO` is told once: after it
+    /// nobody knows which writes are lost.
     ///
     /// # Cancellation
     /// Safe; it may have been done.
@@ -280,12 +284,12 @@ impl File {
         sync(&self.fd, true).await
     }
 
-    /// Cuts the file to `len` bytes, or lengthens it by a hole that reads as zeroes. By the ring since Linux 6.9; before,
-    /// by a [blocking thread](crate::spawn_blocking) (`ftruncate(2)`).
+    /// Cuts the file to `len` bytes, or lengthens it by a hole that reads as zeroes. By the ring since Linux
+    /// 6.9; before, by a [blocking thread](crate::spawn_blocking) (`ftruncate(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EINVAL` for a file that was not opened for
-    /// writing, `EFBIG` for a length that is too large for the file system;
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EINVAL` for a file that was not
+    /// opened for writing, `EFBIG` for a length that is too large for the file system;
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) for one above 2^63 - 1.
     ///
     /// # Cancellation
@@ -308,13 +312,13 @@ impl File {
         Ok(())
     }
 
-    /// Gives bytes `range` of the file their blocks on the disk, and lengthens the file to the range's end if it is
-    /// shorter: later writes there do not fail for lack of space. Linux 5.6 (`fallocate(2)`).
+    /// Gives bytes `range` of the file their blocks on the disk, and lengthens the file to the range's end if
+    /// it is shorter: later writes there do not fail for lack of space. Linux 5.6 (`fallocate(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ENOSPC`, `EOPNOTSUPP` where the file system
-    /// cannot, `EINVAL` for an empty range. [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond
-    /// 2^63 - 1.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ENOSPC`, `EOPNOTSUPP` where the
+    /// file system cannot, `EINVAL` for an empty range. [`ErrorKind::Input`](crate::ErrorKind::Input) for a
+    /// range that goes beyond 2^63 - 1.
     ///
     /// # Cancellation
     /// It may have been done, or a part of it.
@@ -341,8 +345,8 @@ impl File {
         ask(fallocate).await.map_err(|e| Error::io("cannot change the blocks of a file", e))
     }
 
-    /// Tells the kernel how bytes `range` will be read; `0..u64::MAX` is the whole file, however long it becomes. Linux 5.6
-    /// (`posix_fadvise(2)`).
+    /// Tells the kernel how bytes `range` will be read; `0..u64::MAX` is the whole file, however long it
+    /// becomes. Linux 5.6 (`posix_fadvise(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ESPIPE` for a pipe.
@@ -352,7 +356,8 @@ impl File {
     /// Safe; advice changes no byte.
     pub async fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
         let advice = advice.as_raw();
-        // The entry's length has 32 bits: a longer range is told in steps, and "to the end", whatever that is, by 0.
+        // The entry's length has 32 bits: a longer range is told in steps, and "to the end", whatever that
+        // is, by 0.
         let Range { start: mut offset, end } = range;
         refuse_above(OFFSET, "a range of a file from an offset", offset)?;
         while offset < end.min(OFFSET) {
@@ -368,8 +373,8 @@ impl File {
         Ok(())
     }
 
-    /// Closes the descriptor through the ring if this is its last user. Dropping a file does the same on the core,
-    /// which for a file that was only read costs no more.
+    /// Closes the descriptor through the ring if this is its last user. Dropping a file does the same on the
+    /// core, which for a file that was only read costs no more.
     pub fn close(self) {
         if let Ok(fd) = Rc::try_unwrap(self.fd) {
             Core::with(|core| core.close(fd));

@@ -1,8 +1,9 @@
 //! Files.
 //!
-//! A [`File`] is read and written at offsets, with buffers that are lent to the kernel by value; blocks of the core's
-//! pool ([`Block`](crate::buf::Block)) lie on its node, and where they are registered with the ring the kernel need not
-//! pin their pages each time. A [`Dir`] opens, makes, renames and removes what lies beneath it, and nothing else.
+//! A [`File`] is read and written at offsets, with buffers that are lent to the kernel by value; blocks of
+//! the core's pool ([`Block`](crate::buf::Block)) lie on its node, and where they are registered with the
+//! ring the kernel need not pin their pages each time. A [`Dir`] opens, makes, renames and removes what lies
+//! beneath it, and nothing else.
 //!
 //! ```
 //! use annulus::buf::Block;
@@ -32,6 +33,7 @@ mod file;
 mod open;
 mod residency;
 mod stat;
+mod watch;
 
 pub use advice::Advice;
 pub use dir::{Dir, DirEntry};
@@ -40,3 +42,4 @@ pub use file::File;
 pub use open::OpenOptions;
 pub(crate) use residency::{cached, has_cachestat};
 pub use stat::{FileKind, Stat};
+pub use watch::{Change, WatchId, Watcher};

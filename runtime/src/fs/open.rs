@@ -68,7 +68,8 @@ impl OpenOptions {
         self
     }
 
-    /// Whether every write goes to the file's end, whatever offset it names (`O_APPEND`). Say `write(true)` too.
+    /// Whether every write goes to the file's end, whatever offset it names (`O_APPEND`). Say `write(true)`
+    /// too.
     pub const fn append(mut self, append: bool) -> Self {
         self.append = append;
         self
@@ -80,16 +81,16 @@ impl OpenOptions {
         self
     }
 
-    /// Whether the file must not be there before (`O_CREAT | O_EXCL`): no symbolic link is followed, and of several that
-    /// try one succeeds.
+    /// Whether the file must not be there before (`O_CREAT | O_EXCL`): no symbolic link is followed, and of
+    /// several that try one succeeds.
     pub const fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
         self
     }
 
-    /// Whether bytes go past the page cache (`O_DIRECT`, `open(2)`). Buffers, offsets and lengths must then be
-    /// [aligned](super::Alignment); a read or write that is not is refused with an error that says in what. `EINVAL` on
-    /// file systems that cannot (tmpfs before Linux 6.6).
+    /// Whether bytes go past the page cache (`O_DIRECT`, `open(2)`). Buffers, offsets and lengths must then
+    /// be [aligned](super::Alignment); a read or write that is not is refused with an error that says in
+    /// what. `EINVAL` on file systems that cannot (tmpfs before Linux 6.6).
     pub const fn direct(mut self, direct: bool) -> Self {
         self.direct = direct;
         self
@@ -101,7 +102,8 @@ impl OpenOptions {
         self
     }
 
-    /// `O_NONBLOCK`: opening a FIFO that nobody writes to does not wait. It changes nothing for a regular file.
+    /// `O_NONBLOCK`: opening a FIFO that nobody writes to does not wait. It changes nothing for a regular
+    /// file.
     pub const fn nonblock(mut self, nonblock: bool) -> Self {
         self.nonblock = nonblock;
         self
@@ -151,8 +153,9 @@ async fn open(dir: Option<&Rc<OwnedFd>>, path: &Path, flags: i32, mode: u32) -> 
     let path = CString::new(path.as_os_str().as_bytes())?;
     for _ in 0..TRIES {
         match ask(Open::new(dir.cloned(), path.clone(), flags, mode)).await {
-            // A name was changed beneath us while it was being resolved (openat2(2), RESOLVE_BENEATH), or a lease
-            // on the file is being broken (fcntl(2), F_SETLEASE), which may take longer than anyone should wait.
+            // A name was changed beneath us while it was being resolved (openat2(2), RESOLVE_BENEATH), or a
+            // lease on the file is being broken (fcntl(2), F_SETLEASE), which may take longer than anyone
+            // should wait.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
             result => return result,
         }
@@ -161,13 +164,13 @@ async fn open(dir: Option<&Rc<OwnedFd>>, path: &Path, flags: i32, mode: u32) -> 
     ask(Open::new(dir.cloned(), path, flags, mode)).await
 }
 
-/// Opens on the core what the kernel has all the names of in memory (`RESOLVE_CACHED`, Linux 5.12). That is what the ring would
-/// do at once, too; a call costs less than the entry, its completion and a tick (BENCHMARKS.md, "What a request costs").
-/// `None` where the ring must be asked: a name has to be looked up, something is made, a lease is to be broken, or the call is
-/// not had.
+/// Opens on the core what the kernel has all the names of in memory (`RESOLVE_CACHED`, Linux 5.12). That is
+/// what the ring would do at once, too; a call costs less than the entry, its completion and a tick
+/// (BENCHMARKS.md, "What a request costs"). `None` where the ring must be asked: a name has to be looked up,
+/// something is made, a lease is to be broken, or the call is not had.
 ///
-/// As the ring's first try (linux/io_uring/openclose.c, `io_openat2`) it opens with `O_NONBLOCK` and takes that back afterwards:
-/// a FIFO without a writer would hold the core up, and a file under a lease.
+/// As the ring's first try (linux/io_uring/openclose.c, `io_openat2`) it opens with `O_NONBLOCK` and takes
+/// that back afterwards: a FIFO without a writer would hold the core up, and a file under a lease.
 fn open_now(dir: &OwnedFd, path: &Path, flags: i32) -> Option<io::Result<OwnedFd>> {
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
     let flags = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC;

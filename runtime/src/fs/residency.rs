@@ -1,9 +1,9 @@
 //! Is a stretch of a file in the page cache? Then splicing it on the core does not wait for a disk.
 //!
-//! `cachestat(2)` counts a stretch's pages in 0.4 us (Linux 6.5). Where it is missing, or refused (since 6.14 and in
-//! stable kernels before, it demands that the file be ours or writable), `preadv2(2)` with `RWF_NOWAIT` tells it of one
-//! byte, which is trusted for one step. On overlayfs `cachestat` sees an empty mapping and finds everything cold: such
-//! files are brought in by the ring, 1 MiB at a time, hot or not.
+//! `cachestat(2)` counts a stretch's pages in 0.4 us (Linux 6.5). Where it is missing, or refused (since 6.14
+//! and in stable kernels before, it demands that the file be ours or writable), `preadv2(2)` with
+//! `RWF_NOWAIT` tells it of one byte, which is trusted for one step. On overlayfs `cachestat` sees an empty
+//! mapping and finds everything cold: such files are brought in by the ring, 1 MiB at a time, hot or not.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -42,8 +42,8 @@ pub(crate) fn has_cachestat() -> bool {
     rc == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
 }
 
-/// How many bytes from `offset` on, at most `len`, are in memory, as far as the kernel lets us know: all, one `step`,
-/// or none.
+/// How many bytes from `offset` on, at most `len`, are in memory, as far as the kernel lets us know: all, one
+/// `step`, or none.
 pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> u64 {
     // To preadv2(2) an offset beyond is one that means something else; no file has bytes there.
     if len == 0 || offset >= i64::MAX as u64 {
@@ -74,8 +74,8 @@ pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> 
     if first_byte_is_cached(file, offset) { len.min(step) } else { 0 }
 }
 
-/// Reads what is in memory, on the core. `None` where that would mean to wait, or the file system cannot promise that it does
-/// not.
+/// Reads what is in memory, on the core. `None` where that would mean to wait, or the file system cannot
+/// promise that it does not.
 pub(super) fn read_now(
     file: BorrowedFd<'_>,
     offset: u64,
@@ -99,7 +99,8 @@ fn first_byte_is_cached(file: BorrowedFd<'_>, offset: u64) -> bool {
     let vector = libc::iovec { iov_base: std::ptr::from_mut(&mut byte).cast(), iov_len: 1 };
     // SAFETY: preadv2(2) fills one byte of ours.
     let rc = unsafe { libc::preadv2(file.as_raw_fd(), &vector, 1, offset as i64, libc::RWF_NOWAIT) };
-    // Where the file system does not know RWF_NOWAIT (EOPNOTSUPP), such as tmpfs, there is no disk to wait for.
+    // Where the file system does not know RWF_NOWAIT (EOPNOTSUPP), such as tmpfs, there is no disk to wait
+    // for.
     rc >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
 }
 
@@ -109,7 +110,8 @@ mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
 
-    /// Seen to fail: with the fields of `CacheStat` swapped, or `nr_cache` compared with bytes, the first assertion does.
+    /// Seen to fail: with the fields of `CacheStat` swapped, or `nr_cache` compared with bytes, the first
+    /// assertion does.
     #[test]
     fn what_was_just_written_is_cached_and_what_was_dropped_is_not() {
         let path = std::env::temp_dir().join(format!("annulus-residency-{}", std::process::id()));

@@ -26,11 +26,13 @@ pub struct Stat {
     pub allocated: u64,
     /// When its content was last changed.
     pub modified: SystemTime,
-    /// When anything of it was last changed, its content, owner, permissions or names (`ctime`): nobody can set this.
+    /// When anything of it was last changed, its content, owner, permissions or names (`ctime`): nobody can
+    /// set this.
     pub changed: SystemTime,
     /// When it was last read, as far as the file system keeps count.
     pub accessed: SystemTime,
-    /// When it was made. `None` where the file system does not know, and from [`stat_now`](super::File::stat_now).
+    /// When it was made. `None` where the file system does not know, and from
+    /// [`stat_now`](super::File::stat_now).
     pub created: Option<SystemTime>,
     /// Permission bits.
     pub mode: u32,
@@ -45,9 +47,9 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether `other` is of the same file, and as far as can be told nothing of it has changed between: neither content nor
-    /// owner nor permissions. A file system counts its times in ticks (4 ms are usual): of two changes in one the second is
-    /// not seen by this.
+    /// Whether `other` is of the same file, and as far as can be told nothing of it has changed between:
+    /// neither content nor owner nor permissions. A file system counts its times in ticks (4 ms are usual):
+    /// of two changes in one the second is not seen by this.
     pub fn is_unchanged(&self, other: &Stat) -> bool {
         let identity = |s: &Stat| (s.device, s.inode, s.kind, s.mode, s.owner, s.links, s.size);
         self.changed == other.changed && self.modified == other.modified && identity(self) == identity(other)

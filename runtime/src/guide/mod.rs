@@ -1,5 +1,5 @@
-//! Pages for people who come from elsewhere: what is called what here, and what is different on purpose. The last is for
-//! those who knew the names before.
+//! Pages for people who come from elsewhere: what is called what here, and what is different on purpose. The
+//! last is for those who knew the names before.
 //!
 //! There is nothing in these modules but their text.
 

@@ -54,10 +54,11 @@ pub(super) struct WorkerConfig {
     pub(super) essentials: Essentials,
 }
 
-/// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the program does
-/// with the signal elsewhere.
+/// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the
+/// program does with the signal elsewhere.
 pub(super) fn block_sigpipe() -> io::Result<()> {
-    // SAFETY: a signal set on our stack, initialised by sigemptyset before it is used; the mask is this thread's own.
+    // SAFETY: a signal set on our stack, initialised by sigemptyset before it is used; the mask is this
+    // thread's own.
     let rc = unsafe {
         let mut set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&mut set);
@@ -67,7 +68,8 @@ pub(super) fn block_sigpipe() -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
 }
 
-/// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its node.
+/// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its
+/// node.
 pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     let WorkerConfig { core: planned, shared, mut share, options, .. } = config;
     let mut ring = Ring::new(config.ring, Some(planned.cpu.0), shared.counters.clone())?;

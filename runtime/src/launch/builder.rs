@@ -18,13 +18,15 @@ use crate::{Error, ErrorKind, Result};
 
 /// Entries of a core's submission queue by default.
 const RING_ENTRIES: u32 = 4096;
-/// Node-local memory of a core by default, in bytes: half for receiving, half as [`Block`](crate::buf::Block)s.
+/// Node-local memory of a core by default, in bytes: half for receiving, half as
+/// [`Block`](crate::buf::Block)s.
 const POOL_BYTES: usize = 16 << 20;
 /// Threads of a node for blocking work, at most, by default.
 const BLOCKING_THREADS: usize = 64;
 /// More would not be a slack but a mistake in the unit.
 const MAX_TIMER_SLACK: Duration = Duration::from_secs(10);
-/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes nothing.
+/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes
+/// nothing.
 const ZERO_COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
@@ -48,8 +50,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Which CPUs run a core: all that the process may use (no more than its control groups' CPU quota has time for), or a list. All
-    /// by default.
+    /// Which CPUs run a core: all that the process may use (no more than its control groups' CPU quota has
+    /// time for), or a list. All by default.
     pub fn cores(mut self, cores: CoreSelection) -> Self {
         self.cores = cores;
         self
@@ -61,27 +63,30 @@ impl Builder {
         self
     }
 
-    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as many by default.
+    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as
+    /// many by default.
     ///
-    /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no buffer or tasks find
-    /// no [`Block`](crate::buf::Block), on the core's node and by no more than that has free. At the limit they wait. What it
-    /// has grown by is in the [report](super::Report) and stays until the end; it is not registered with the ring, so that
-    /// zero-copy sends from such blocks pin their pages each time.
+    /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no
+    /// buffer or tasks find no [`Block`](crate::buf::Block), on the core's node and by no more than that has
+    /// free. At the limit they wait. What it has grown by is in the [report](super::Report) and stays until
+    /// the end; it is not registered with the ring, so that zero-copy sends from such blocks pin their pages
+    /// each time.
     pub fn pool_limit(mut self, bytes: usize) -> Self {
         self.pool_limit = Some(bytes);
         self
     }
 
-    /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion queue has
-    /// four times as many. 4,096 by default. Where the memory that may be locked (`RLIMIT_MEMLOCK`; Linux 6.14) does not do for
-    /// the rings of all cores they have fewer, down to 64, and the [report](super::Report) says so.
+    /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion
+    /// queue has four times as many. 4,096 by default. Where the memory that may be locked (`RLIMIT_MEMLOCK`;
+    /// Linux 6.14) does not do for the rings of all cores they have fewer, down to 64, and the
+    /// [report](super::Report) says so.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries;
         self
     }
 
-    /// Entries of each core's completion queue, at least as many as the submission queue has. For tests: a queue that is
-    /// too small costs time, never a completion.
+    /// Entries of each core's completion queue, at least as many as the submission queue has. For tests: a
+    /// queue that is too small costs time, never a completion.
     #[doc(hidden)]
     pub fn cq_entries(mut self, entries: u32) -> Self {
         self.cq_entries = Some(entries);
@@ -94,13 +99,15 @@ impl Builder {
         self
     }
 
-    /// The network interface that clients come in by, such as `eth0`: CPUs of its node come first in the plan.
+    /// The network interface that clients come in by, such as `eth0`: CPUs of its node come first in the
+    /// plan.
     pub fn nic(mut self, name: impl Into<String>) -> Self {
         self.nic = Some(name.into());
         self
     }
 
-    /// With which size of page pools are backed; what a node really gave is in the report. [`Backing::System`] by default.
+    /// With which size of page pools are backed; what a node really gave is in the report.
+    /// [`Backing::System`] by default.
     pub fn pages(mut self, pages: Backing) -> Self {
         self.pages = pages;
         self
@@ -112,28 +119,30 @@ impl Builder {
         self
     }
 
-    /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64 by default; they
-    /// are started when needed.
+    /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64
+    /// by default; they are started when needed.
     pub fn blocking_threads(mut self, most: usize) -> Self {
         self.blocking_threads = most;
         self
     }
 
-    /// How late a timer may fire for the sake of others, up to ten seconds: where more of them are due within the slack of one, an
-    /// idle core wakes once, at the last of them. None is early, and a core that is awake fires each on its turn. Where thousands
-    /// of short sleeps are under way, one millisecond saves nearly all wakes (11-21 us of CPU each in a virtual machine); zero
-    /// wakes for each timer. What is half of a wake's time away is sat out.
+    /// How late a timer may fire for the sake of others, up to ten seconds: where more of them are due within
+    /// the slack of one, an idle core wakes once, at the last of them. None is early, and a core that is
+    /// awake fires each on its turn. Where thousands of short sleeps are under way, one millisecond saves
+    /// nearly all wakes (11-21 us of CPU each in a virtual machine); zero wakes for each timer. What is half
+    /// of a wake's time away is sat out.
     ///
-    /// By default timers share wakes within 50 us, as Linux has it for threads (`PR_SET_TIMERSLACK`, `prctl(2)`), but only while they
-    /// are on average no later than a wake takes: an idle core asks for its wakes ahead of time by about what they are late, and
-    /// that is what sharing may cost.
+    /// By default timers share wakes within 50 us, as Linux has it for threads (`PR_SET_TIMERSLACK`,
+    /// `prctl(2)`), but only while they are on average no later than a wake takes: an idle core asks for its
+    /// wakes ahead of time by about what they are late, and that is what sharing may cost.
     pub fn timer_slack(mut self, slack: Duration) -> Self {
         self.timer_slack = Some(slack);
         self
     }
 
-    /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after their stream was
-    /// dropped, if the peer takes less than 16 KiB in that time: then the connection is reset. 10 seconds by default.
+    /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after
+    /// their stream was dropped, if the peer takes less than 16 KiB in that time: then the connection is
+    /// reset. 10 seconds by default.
     pub fn zero_copy_patience(mut self, patience: Duration) -> Self {
         self.zero_copy_patience = patience;
         self
@@ -261,11 +270,13 @@ impl Runtime {
         &self.plan
     }
 
-    /// What the runtime would have if it started now: the planned cores, and what a ring has that is made as theirs and
-    /// given back. [`Running::report`] says what came of it, and where memory lies.
+    /// What the runtime would have if it started now: the planned cores, and what a ring has that is made as
+    /// theirs and given back. [`Running::report`](crate::Running::report) says what came of it, and where
+    /// memory lies.
     ///
     /// # Errors
-    /// [`ErrorKind::Platform`] when no ring can be made, with cause and remedy. Linux 6.1 is needed. `io_uring_setup(2)`.
+    /// [`ErrorKind::Platform`] when no ring can be made, with cause and remedy. Linux 6.1 is needed.
+    /// `io_uring_setup(2)`.
     pub fn report(&self) -> Result<Forecast> {
         Ok(Forecast {
             cores: self.plan.cores().to_vec(),
@@ -282,8 +293,9 @@ impl Runtime {
 
     /// Runs `root` once on every core and waits until all have ended.
     ///
-    /// A core ends when its root future does: tasks that are left are dropped, operations cancelled, and every last
-    /// completion is awaited. The first error, or panic, of a root future ends all cores and is returned.
+    /// A core ends when its root future does: tasks that are left are dropped, operations cancelled, and
+    /// every last completion is awaited. The first error, or panic, of a root future ends all cores and is
+    /// returned.
     ///
     /// # Errors
     /// What a root future returned; [`ErrorKind::Platform`] and others when the runtime could not start;

@@ -1,4 +1,5 @@
-//! A core's thread: brings the core up, runs its loop until it is over, and hands over to the [end](super::end).
+//! A core's thread: brings the core up, runs its loop until it is over, and hands over to the
+//! [end](super::end).
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -20,7 +21,8 @@ use crate::core::state::Arrival;
 use crate::task::{JoinHandle, spawn_at};
 use crate::{Error, Result};
 
-/// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for `arrival` only.
+/// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for
+/// `arrival` only.
 pub(super) fn run<F, Fut, E>(
     config: WorkerConfig,
     root: &F,

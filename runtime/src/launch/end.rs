@@ -1,17 +1,17 @@
 //! The end of a core, in two phases.
 //!
-//! First every core by itself: tasks are dropped, operations cancelled, and every CQE reaped, until the kernel holds
-//! nothing of this core. Then all cores wait for each other, and only then rings and memory are released, since until
-//! then another core may still hand something over.
+//! First every core by itself: tasks are dropped, operations cancelled, and every CQE reaped, until the
+//! kernel holds nothing of this core. Then all cores wait for each other, and only then rings and memory are
+//! released, since until then another core may still hand something over.
 //!
-//! Closing a ring does **not** wait for what is in flight: a 32 MiB read was seen landing in memory 60 ms after
-//! `close(2)` had returned. So what the kernel does not give back in [`PATIENCE`] is leaked, with a line that says so,
-//! and never freed.
+//! Closing a ring does **not** wait for what is in flight: a 32 MiB read was seen landing in memory 60 ms
+//! after `close(2)` had returned. So what the kernel does not give back in [`PATIENCE`] is leaked, with a
+//! line that says so, and never freed.
 //!
-//! The network keeps what was sent without a copy until the peer has acknowledged it, and no cancel changes that. A peer
-//! that reads has [`GRACE`]; then the connection is reset, and the memory comes back. A connection that was handed over is
-//! another core's to end: it is reset when that has closed it, so once more when all cores have come to their end. What
-//! has left the runtime is never reset.
+//! The network keeps what was sent without a copy until the peer has acknowledged it, and no cancel changes
+//! that. A peer that reads has [`GRACE`]; then the connection is reset, and the memory comes back. A
+//! connection that was handed over is another core's to end: it is reset when that has closed it, so once
+//! more when all cores have come to their end. What has left the runtime is never reset.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often cancels are repeated: an operation that was between two states may have missed one.
 const REPEAT: Duration = Duration::from_millis(50);
 
-/// Ends a core on its own thread. A panic of what is not ours becomes a fault and stops nothing: the other cores wait for
-/// this one, and a core that could not be drained frees nothing that the kernel holds.
+/// Ends a core on its own thread. A panic of what is not ours becomes a fault and stops nothing: the other
+/// cores wait for this one, and a core that could not be drained frees nothing that the kernel holds.
 pub(super) fn of_core(core: ManuallyDrop<Core>, arrival: Arrival, faults: &mut Faults) {
     let drained = {
         let _entered = core.enter();
@@ -104,8 +104,8 @@ fn drain(core: &Core, grace: Duration, patience: Duration, faults: &mut Faults) 
     step(faults, "the end of a core's operations", || drain_ring(core, grace, patience)).unwrap_or(false)
 }
 
-/// Cancels everything and takes every CQE; after `grace` it hurries what can be. False when the kernel did not give
-/// everything back within `patience`.
+/// Cancels everything and takes every CQE; after `grace` it hurries what can be. False when the kernel did
+/// not give everything back within `patience`.
 fn drain_ring(core: &Core, grace: Duration, patience: Duration) -> bool {
     let begun = Instant::now();
     let deadline = begun + patience;

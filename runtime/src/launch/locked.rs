@@ -1,8 +1,9 @@
 //! Memory that may be locked, where it is short: what every core cannot do without comes first.
 //!
-//! From Linux 6.14 on the kernel counts rings and rings of buffers to what their user may lock (`RLIMIT_MEMLOCK`, 8 MiB for most), as it
-//! counts registered buffers always. So the rings of all cores are planned to fit before the first is made, and what is optional is
-//! registered only when every core has its own.
+//! From Linux 6.14 on the kernel counts rings and rings of buffers to what their user may lock
+//! (`RLIMIT_MEMLOCK`, 8 MiB for most), as it counts registered buffers always. So the rings of all cores are
+//! planned to fit before the first is made, and what is optional is registered only when every core has its
+//! own.
 
 use std::convert::Infallible;
 
@@ -12,7 +13,8 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::ring::{RingOptions, rings_are_locked};
 
-/// The entries that rings of so many cores can have within `limit` bytes: those asked for, or half of them, and so on.
+/// The entries that rings of so many cores can have within `limit` bytes: those asked for, or half of them,
+/// and so on.
 pub(super) fn planned(asked: RingOptions, cores: usize, limit: Option<u64>) -> RingOptions {
     let Some(limit) = limit else { return asked };
     let mut ring = asked;
@@ -30,8 +32,8 @@ pub(super) fn limit() -> Option<u64> {
     getrlimit(Resource::Memlock).current
 }
 
-/// Whether the process has `CAP_IPC_LOCK` of the first user namespace, which the limit does not bind. Where that cannot be told it
-/// counts as bound.
+/// Whether the process has `CAP_IPC_LOCK` of the first user namespace, which the limit does not bind. Where
+/// that cannot be told it counts as bound.
 fn is_above_limits() -> bool {
     let first = std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));

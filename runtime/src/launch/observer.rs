@@ -9,10 +9,12 @@ use crate::core::Core;
 use crate::core::shared::CoreShared;
 use crate::metrics::counters::Counters;
 
-/// Sees what a runtime does, from any thread that is no core's, for as long as it likes: it neither keeps the runtime alive nor ends
-/// it, and no core waits for it. [`Running::observer`](crate::Running::observer) makes one.
+/// Sees what a runtime does, from any thread that is no core's, for as long as it likes: it neither keeps the
+/// runtime alive nor ends it, and no core waits for it. [`Running::observer`](crate::Running::observer) makes
+/// one.
 ///
-/// After the runtime's end the counters are the last ones, and [`report`](Observer::report) finds no memory where it was.
+/// After the runtime's end the counters are the last ones, and [`report`](Observer::report) finds no memory
+/// where it was.
 #[derive(Clone)]
 pub struct Observer {
     members: Arc<[Arc<CoreShared>]>,
@@ -29,7 +31,8 @@ impl Observer {
         self.members.iter().map(|core| core.counters.read(core.index)).collect()
     }
 
-    /// What is in force on each core, and where memory lies now. Looks at every page: some milliseconds for each core.
+    /// What is in force on each core, and where memory lies now. Looks at every page: some milliseconds for
+    /// each core.
     pub fn report(&self) -> Report {
         Report::inspect(&self.reports, &self.members)
     }

@@ -1,4 +1,5 @@
-//! What a runtime can be asked to do beyond the usual. All of it is off by default; each option says what it costs.
+//! What a runtime can be asked to do beyond the usual. All of it is off by default; each option says what it
+//! costs.
 
 use std::time::Duration;
 
@@ -6,115 +7,131 @@ use super::Builder;
 use crate::numa::CpuSet;
 
 impl Builder {
-    /// Counts how long each core was busy and how long it waited ([`Counters::busy_ns`](crate::Counters::busy_ns)). Off by
-    /// default: it reads the clock twice for each wait.
+    /// Counts how long each core was busy and how long it waited
+    /// ([`Counters::busy_ns`](crate::Counters::busy_ns)). Off by default: it reads the clock twice for each
+    /// wait.
     pub fn measure_time(mut self, on: bool) -> Self {
         self.options.measure_time = on;
         self
     }
 
-    /// Counts how long each poll of a task took ([`Counters::poll_ns`](crate::Counters::poll_ns)). Off by default: it reads the
-    /// clock twice for each poll.
+    /// Counts how long each poll of a task took ([`Counters::poll_ns`](crate::Counters::poll_ns)). Off by
+    /// default: it reads the clock twice for each poll.
     pub fn measure_polls(mut self, on: bool) -> Self {
         self.options.measure_polls = on;
         self
     }
 
-    /// Logs, at level `warn`, each poll of a task that lasts for `threshold` or longer, while it lasts, with the place where
-    /// the task was spawned ([`Stall`](crate::Stall)). Off by default: it costs the machine a thread that wakes four times in each
-    /// `threshold`, and the cores no more than when it is off (5 to 10 instructions a poll, by `scripts/instructions`).
+    /// Logs, at level `warn`, each poll of a task that lasts for `threshold` or longer, while it lasts, with
+    /// the place where the task was spawned ([`Stall`](crate::Stall)). Off by default: it costs the machine a
+    /// thread that wakes four times in each `threshold`, and the cores no more than when it is off (5 to 10
+    /// instructions a poll, by `scripts/instructions`).
     pub fn report_stalls(mut self, threshold: Duration) -> Self {
         self.options.report_stalls = Some(threshold);
         self
     }
 
-    /// Lets a core that has nothing to do look about for as long as `most` before it sleeps. Off (zero) by default.
+    /// Lets a core that has nothing to do look about for as long as `most` before it sleeps. Off (zero) by
+    /// default.
     ///
-    /// What comes meanwhile is found without a sleep and a wake, and who wakes a task of the core from another thread need
-    /// not write to its eventfd. It costs CPU time that other threads on this CPU could use, the other core of a hypervisor's
-    /// or SMT pair too. It is adaptive: a look in vain halves the next, down to nothing, and a sleep shorter than `most` makes it
-    /// longer again, so an idle core sleeps as always. 10 to 50 us are sensible; more than the machine's wake costs is waste.
-    /// [`Counters::spins`](crate::Counters::spins) and [`spins_won`](crate::Counters::spins_won) tell whether it pays;
-    /// [`busy_ns`](crate::Counters::busy_ns) counts a look as work.
+    /// What comes meanwhile is found without a sleep and a wake, and who wakes a task of the core from
+    /// another thread need not write to its eventfd. It costs CPU time that other threads on this CPU could
+    /// use, the other core of a hypervisor's or SMT pair too. It is adaptive: a look in vain halves the next,
+    /// down to nothing, and a sleep shorter than `most` makes it longer again, so an idle core sleeps as
+    /// always. 10 to 50 us are sensible; more than the machine's wake costs is waste.
+    /// [`Counters::spins`](crate::Counters::spins) and [`spins_won`](crate::Counters::spins_won) tell whether
+    /// it pays; [`busy_ns`](crate::Counters::busy_ns) counts a look as work.
     pub fn spin(mut self, most: Duration) -> Self {
         self.options.spin = most;
         self
     }
 
-    /// Lets a kernel thread for each core take its submissions (`IORING_SETUP_SQPOLL`), so that a busy core submits without a
-    /// system call. The thread polls, and sleeps after `idle` without work (at least 1 ms); waking it is a system call. Off by default.
+    /// Lets a kernel thread for each core take its submissions (`IORING_SETUP_SQPOLL`), so that a busy core
+    /// submits without a system call. The thread polls, and sleeps after `idle` without work (at least 1 ms);
+    /// waking it is a system call. Off by default.
     ///
     /// It costs a second CPU for each busy core, on the same node: one that no core runs on, or those of
-    /// [`sqpoll_cpus`](Self::sqpoll_cpus). The kernel then allows neither `DEFER_TASKRUN` nor `TASKRUN_FLAG`: completions are made
-    /// on the poller's CPU, and each costs a cache line that moves between the two. A server is seldom faster by it; a core
-    /// with many small submissions can be. The system call of a wait stays.
+    /// [`sqpoll_cpus`](Self::sqpoll_cpus). The kernel then allows neither `DEFER_TASKRUN` nor `TASKRUN_FLAG`:
+    /// completions are made on the poller's CPU, and each costs a cache line that moves between the two. A
+    /// server is seldom faster by it; a core with many small submissions can be. The system call of a wait
+    /// stays.
     ///
     /// Linux 5.13 for an unprivileged process; `io_uring_setup(2)`.
     ///
     /// # Errors
-    /// [`Builder::build`] says [`ErrorKind::Input`](crate::ErrorKind::Input) when a node has no CPU left for it.
+    /// [`Builder::build`] says [`ErrorKind::Input`](crate::ErrorKind::Input) when a node has no CPU left for
+    /// it.
     pub fn sqpoll(mut self, idle: Duration) -> Self {
         self.options.sqpoll = Some(idle);
         self
     }
 
-    /// The CPUs of the threads of [`sqpoll`](Self::sqpoll), dealt out to the cores in turn. One that a core runs on as well is
-    /// allowed, for trying: the two then take turns and both wait. By default CPUs of each core's node that run no core.
+    /// The CPUs of the threads of [`sqpoll`](Self::sqpoll), dealt out to the cores in turn. One that a core
+    /// runs on as well is allowed, for trying: the two then take turns and both wait. By default CPUs of each
+    /// core's node that run no core.
     pub fn sqpoll_cpus(mut self, cpus: CpuSet) -> Self {
         self.options.sqpoll_cpus = Some(cpus);
         self
     }
 
-    /// Lets a core that waits poll the queues of the network devices that its sockets receive from, for as long as `time`,
-    /// before it sleeps (NAPI busy polling; whole microseconds, at least one). Off by default.
+    /// Lets a core that waits poll the queues of the network devices that its sockets receive from, for as
+    /// long as `time`, before it sleeps (NAPI busy polling; whole microseconds, at least one). Off by
+    /// default.
     ///
-    /// It saves the interrupt and its latency, and costs CPU time while the core waits: an idle core is busy for `time` at each wait.
-    /// Loopback and virtual interfaces without NAPI gain nothing by it. Where the kernel refuses (before Linux 6.9, or without
-    /// `CONFIG_NET_RX_BUSY_POLL`) the core starts without it, and the report says so: [`RingFeatures::busy_poll`](crate::RingFeatures::busy_poll).
+    /// It saves the interrupt and its latency, and costs CPU time while the core waits: an idle core is busy
+    /// for `time` at each wait. Loopback and virtual interfaces without NAPI gain nothing by it. Where the
+    /// kernel refuses (before Linux 6.9, or without `CONFIG_NET_RX_BUSY_POLL`) the core starts without it,
+    /// and the report says so: [`RingFeatures::busy_poll`](crate::RingFeatures::busy_poll).
     /// `io_uring_register_napi(3)`.
     pub fn busy_poll(mut self, time: Duration) -> Self {
         self.options.busy_poll = Some(time);
         self
     }
 
-    /// Lets what comes for several streams share a receive buffer of 8 KiB: the kernel goes on in a buffer where the last bytes
-    /// ended (`IOU_PBUF_RING_INC`), so that small messages take the memory that they fill, and not a buffer each. Off by
-    /// default. Where the kernel cannot (before Linux 6.12, and before 6.15 beside [`sqpoll`](Self::sqpoll), where streams might get
-    /// each other's bytes) buffers are used as ever, and the report says so:
-    /// [`RingFeatures::incremental_buffers`](crate::RingFeatures::incremental_buffers). `io_uring_register_buf_ring(3)`.
+    /// Lets what comes for several streams share a receive buffer of 8 KiB: the kernel goes on in a buffer
+    /// where the last bytes ended (`IOU_PBUF_RING_INC`), so that small messages take the memory that they
+    /// fill, and not a buffer each. Off by default. Where the kernel cannot (before Linux 6.12, and before
+    /// 6.15 beside [`sqpoll`](Self::sqpoll), where streams might get each other's bytes) buffers are used as
+    /// ever, and the report says so:
+    /// [`RingFeatures::incremental_buffers`](crate::RingFeatures::incremental_buffers).
+    /// `io_uring_register_buf_ring(3)`.
     ///
     /// Leases on 819 messages of 10 bytes that are kept take one buffer, and not 819
     /// (`cargo test -p annulus --test fragments many_messages`).
     ///
-    /// It costs this: a [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps a whole buffer out of use
-    /// once that is full, whoever else's bytes were in it; each lease on a buffer that is not full takes two locked
-    /// instructions more; what comes is cut in two where a buffer ends; a connection that received has a small queue on the
-    /// heap; and there is no [`UdpSocket`](crate::net::UdpSocket), because a datagram that is longer than the rest of a buffer
+    /// It costs this: a [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps a
+    /// whole buffer out of use once that is full, whoever else's bytes were in it; each lease on a buffer
+    /// that is not full takes two locked instructions more; what comes is cut in two where a buffer ends; a
+    /// connection that received has a small queue on the heap; and there is no
+    /// [`UdpSocket`](crate::net::UdpSocket), because a datagram that is longer than the rest of a buffer
     /// would lose its end.
     pub fn incremental_buffers(mut self, on: bool) -> Self {
         self.options.incremental_buffers = on;
         self
     }
 
-    /// Lets one completion tell of all the receive buffers of 8 KiB that a stream's bytes filled (`IORING_RECVSEND_BUNDLE`),
-    /// so that bulk receives take fewer completions and fewer walks through the socket. What comes is the same: a
-    /// [`Lease`](crate::buf::Lease) for each buffer, in order. Off by default. Where the kernel cannot (before Linux 6.10), or
-    /// is of 6.13 to 6.15, which may lose bytes, or older than 6.16 and asked for
-    /// [incremental buffers](Self::incremental_buffers) too, receives are as ever, and the report says so:
-    /// [`RingFeatures::bundles`](crate::RingFeatures::bundles). `io_uring_prep_recv(3)`.
+    /// Lets one completion tell of all the receive buffers of 8 KiB that a stream's bytes filled
+    /// (`IORING_RECVSEND_BUNDLE`), so that bulk receives take fewer completions and fewer walks through the
+    /// socket. What comes is the same: a [`Lease`](crate::buf::Lease) for each buffer, in order. Off by
+    /// default. Where the kernel cannot (before Linux 6.10), or is of 6.13 to 6.15, which may lose bytes, or
+    /// older than 6.16 and asked for [incremental buffers](Self::incremental_buffers) too, receives are as
+    /// ever, and the report says so: [`RingFeatures::bundles`](crate::RingFeatures::bundles).
+    /// `io_uring_prep_recv(3)`.
     ///
     /// 100 MiB over loopback took 208 completions in 204 ticks of the core, and 12,808 in 396 without
     /// (`cargo test -p annulus --test bundles a_long_stream -- --nocapture`, Linux 6.18).
     ///
-    /// It costs this: a stream takes all the buffers that its bytes fill at once, 64 from Linux 6.17 on and 256 and more before,
-    /// until it can be held back when nobody reads it, so a few such streams may take all that a small pool has, and others
-    /// wait; the place of each buffer in the ring is noted; a connection that received has a small queue on the heap; and
-    /// there is no [`UdpSocket`](crate::net::UdpSocket), because after a look in vain the kernel may take a buffer to be as
-    /// short as what it hoped for, and a datagram would lose its end. Messages below 8 KiB gain nothing.
+    /// It costs this: a stream takes all the buffers that its bytes fill at once, 64 from Linux 6.17 on and
+    /// 256 and more before, until it can be held back when nobody reads it, so a few such streams may take
+    /// all that a small pool has, and others wait; the place of each buffer in the ring is noted; a
+    /// connection that received has a small queue on the heap; and there is no
+    /// [`UdpSocket`](crate::net::UdpSocket), because after a look in vain the kernel may take a buffer to be
+    /// as short as what it hoped for, and a datagram would lose its end. Messages below 8 KiB gain nothing.
     ///
-    /// Sends are not bundled: there the kernel would pick the bytes from a ring of buffers, in its order, so each connection
-    /// would need a ring of its own, where [`send_all_vectored`](crate::net::Connection::send_all_vectored) takes many buffers in one
-    /// operation already.
+    /// Sends are not bundled: there the kernel would pick the bytes from a ring of buffers, in its order, so
+    /// each connection would need a ring of its own, where
+    /// [`send_all_vectored`](crate::net::Connection::send_all_vectored) takes many buffers in one operation
+    /// already.
     pub fn bundles(mut self, on: bool) -> Self {
         self.options.bundles = on;
         self

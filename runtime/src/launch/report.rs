@@ -41,7 +41,8 @@ pub struct CoreReport {
     pub grown: Vec<Grown>,
     /// Why the last step that brought too little did so.
     pub not_grown: Option<String>,
-    /// `cachestat(2)` tells what of a file is in memory (Linux 6.5); without it one byte is asked for at a time.
+    /// `cachestat(2)` tells what of a file is in memory (Linux 6.5); without it one byte is asked for at a
+    /// time.
     pub cachestat: bool,
     /// Which io-wq workers are its own.
     pub(crate) workers_named_after: NamedAfter,
@@ -55,8 +56,9 @@ pub struct CoreReport {
 pub struct RegionReport {
     /// The core's index.
     pub core: usize,
-    /// What it is: `pool` (the core's share of it), `grown pool` (a step by which it grew), `buffer ring`, `completion ring`, `submission ring`, `stack`, `tls`,
-    /// `operations` (what the kernel sees of them), `heap` (tasks, timers, tables: all that the core allocates).
+    /// What it is: `pool` (the core's share of it), `grown pool` (a step by which it grew), `buffer ring`,
+    /// `completion ring`, `submission ring`, `stack`, `tls`, `operations` (what the kernel sees of them),
+    /// `heap` (tasks, timers, tables: all that the core allocates).
     pub name: &'static str,
     /// The node where it should lie.
     pub node: NodeId,
@@ -158,8 +160,9 @@ impl Report {
             .collect()
     }
 
-    /// Why a runtime that requires placement may not start; None when everything is where it should be, and as large as asked.
-    /// `several`: there is more than one node, so that pages must not only lie right but be kept there.
+    /// Why a runtime that requires placement may not start; None when everything is where it should be, and
+    /// as large as asked. `several`: there is more than one node, so that pages must not only lie right but
+    /// be kept there.
     pub(super) fn refusal(&self, pool_bytes: usize, several: bool) -> Option<String> {
         let strays = self.strays();
         if !strays.is_empty() {
@@ -180,7 +183,8 @@ impl Report {
     }
 }
 
-/// The io-wq workers of the cores, as /proc has them now. They come with work and go when they have been idle for five seconds.
+/// The io-wq workers of the cores, as /proc has them now. They come with work and go when they have been idle
+/// for five seconds.
 fn workers_of(cores: &[CoreReport]) -> Vec<WorkerReport> {
     let threads = KernelThread::all();
     let mut workers: Vec<WorkerReport> = threads

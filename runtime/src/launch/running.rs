@@ -31,8 +31,8 @@ pub(super) fn end_of<E>(thread: CoreThread<E>) -> Result<Kept<Result<(), E>>> {
     thread.join().map_err(|payload| panicked("a core", payload))
 }
 
-/// A handle on a started runtime. Dropping it cuts the runtime and waits for its end; on one of the runtime's own cores it
-/// cuts the runtime and does not wait.
+/// A handle on a started runtime. Dropping it cuts the runtime and waits for its end; on one of the runtime's
+/// own cores it cuts the runtime and does not wait.
 pub struct Running<E = Error> {
     shared: Arc<RuntimeShared>,
     members: Vec<Arc<CoreShared>>,
@@ -55,7 +55,8 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         Self { shared, members, threads, watch, blocking, reports }
     }
 
-    /// Asks every core to come to its end: [`cores::stopping`](crate::cores::stopping) completes there. Does not wait.
+    /// Asks every core to come to its end: [`cores::stopping`](crate::cores::stopping) completes there. Does
+    /// not wait.
     pub fn stop(&self) {
         self.shared.stop();
     }
@@ -65,12 +66,13 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         self.shared.cut();
     }
 
-    /// Waits until every core has ended, and for [blocking work](crate::spawn_blocking) that still runs, up to five seconds.
-    /// Such work may wait here itself: it is not waited for then.
+    /// Waits until every core has ended, and for [blocking work](crate::spawn_blocking) that still runs, up
+    /// to five seconds. Such work may wait here itself: it is not waited for then.
     ///
     /// # Errors
-    /// The error of the first core, in the order of the plan, that had one; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) where something of the
-    /// application's panicked outside a task: a waker, a destructor, a subscriber of `tracing`.
+    /// The error of the first core, in the order of the plan, that had one;
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) where something of the application's panicked
+    /// outside a task: a waker, a destructor, a subscriber of `tracing`.
     ///
     /// # Panics
     /// On one of the runtime's own cores, which cannot end while it waits. The runtime is cut then.
@@ -83,7 +85,8 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         let ended: Vec<_> = self.threads.drain(..).map(end_of).collect();
         self.end_watch();
         end_blocking(&self.blocking);
-        // All have ended before anything of the application's runs here: an error's conversion, or its destructor.
+        // All have ended before anything of the application's runs here: an error's conversion, or its
+        // destructor.
         let first = ended.into_iter().find(|end| {
             let result = end.as_ref().ok().and_then(Kept::get);
             !result.is_some_and(Result::is_ok)
@@ -135,9 +138,9 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         Report::inspect(&self.reports, &self.members)
     }
 
-    /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives those that lasted
-    /// from the first look to the second. So it blocks the calling thread for that long; the cores do not notice. Call it
-    /// from a thread that is no core's.
+    /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives
+    /// those that lasted from the first look to the second. So it blocks the calling thread for that long;
+    /// the cores do not notice. Call it from a thread that is no core's.
     ///
     /// [`Builder::report_stalls`](crate::Builder::report_stalls) has a thread that goes on looking.
     ///
@@ -199,7 +202,8 @@ impl<E> Drop for Running<E> {
 }
 
 impl<E> Running<E> {
-    /// Whether the calling thread is one that the end waits for: a core's, or the one that looks out for stalls.
+    /// Whether the calling thread is one that the end waits for: a core's, or the one that looks out for
+    /// stalls.
     fn is_on_own_thread(&self) -> bool {
         let here = std::thread::current().id();
         let watch = self.watch.as_ref().is_some_and(|watch| watch.thread().id() == here);

@@ -18,8 +18,9 @@ pub struct Stall {
     pub core: usize,
     /// The CPU that the core is pinned to.
     pub cpu: CpuId,
-    /// Where the task was spawned ([`spawn`](crate::spawn)). A root future counts as spawned where the runtime was started;
-    /// a child of a [`scope`](crate::scope()) is polled by its parent and goes by the parent's name.
+    /// Where the task was spawned ([`spawn`](crate::spawn)). A root future counts as spawned where the
+    /// runtime was started; a child of a [`scope`](crate::scope()) is polled by its parent and goes by the
+    /// parent's name.
     pub spawned_at: &'static Location<'static>,
     /// How long the poll has lasted at least.
     pub lasted: Duration,
@@ -84,8 +85,8 @@ impl Sampler {
         self.cores.iter_mut().filter_map(look).collect()
     }
 
-    /// Logs stalls until every core has ended. Four looks for each `threshold`, so that a stall is seen when it is a quarter
-    /// longer.
+    /// Logs stalls until every core has ended. Four looks for each `threshold`, so that a stall is seen when
+    /// it is a quarter longer.
     pub(super) fn watch(mut self, runtime: &RuntimeShared, threshold: Duration) {
         let pause = (threshold / 4).max(Duration::from_millis(1));
         while !runtime.all_arrived_within(pause) {

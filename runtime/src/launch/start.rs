@@ -29,8 +29,8 @@ use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::{Error, ErrorKind, Result};
 
 impl Runtime {
-    /// As [`run`](Self::run), without waiting: gives a handle once every core is up. The root future may have an error
-    /// type of its own.
+    /// As [`run`](Self::run), without waiting: gives a handle once every core is up. The root future may have
+    /// an error type of its own.
     ///
     /// # Errors
     /// When the runtime could not start.
@@ -234,7 +234,8 @@ impl<E> Started<E> {
     }
 }
 
-/// Waits for threads that were told to give up, and returns why: a panic of one of them, if that is what `why` stands for.
+/// Waits for threads that were told to give up, and returns why: a panic of one of them, if that is what
+/// `why` stands for.
 fn end_of_all<E: From<Error>>(threads: Vec<CoreThread<E>>, mut why: Error) -> Error {
     for thread in threads {
         // Its own error was sent already, or it was told to go home; one that said nothing has panicked.

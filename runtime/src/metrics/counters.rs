@@ -29,8 +29,8 @@ impl Deref for CoreCounters {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+ ; $($(#[doc = $hdoc:literal])+ $histogram:ident,)+) => {
-        /// The counters of a core as its own thread writes them. On pages of their own, which the core brings to its node: who
-        /// starts the runtime makes them.
+        /// The counters of a core as its own thread writes them. On pages of their own, which the core brings
+        /// to its node: who starts the runtime makes them.
         #[derive(Debug, Default)]
         #[repr(align(4096))]
         pub(crate) struct Cells {
@@ -50,7 +50,8 @@ macro_rules! counters {
 
         /// The counters of one core at one moment. Each is exact; together they are not one snapshot.
         ///
-        /// `Display` prints them as `name=value`, in this order, on one line; a value is a number, or a [`Histogram`].
+        /// `Display` prints them as `name=value`, in this order, on one line; a value is a number, or a
+        /// [`Histogram`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {
@@ -61,7 +62,8 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Each number with its name, in the order of the fields, without [`core`](Counters::core) and the histograms.
+            /// Each number with its name, in the order of the fields, without [`core`](Counters::core) and
+            /// the histograms.
             pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
@@ -103,14 +105,16 @@ counters! {
     sqes,
     /// CQEs handled.
     cqes,
-    /// Ticks that found more completions than the completion queue holds: the kernel kept the rest, at a cost.
+    /// Ticks that found more completions than the completion queue holds: the kernel kept the rest, at a
+    /// cost.
     cq_overflows,
     /// Operations in flight now, and those whose result waits for its owner. Not a sum: it goes up and down.
     operations,
-    /// Operations that we know to run on an io-wq worker, a kernel thread, because the kernel never runs them in line: splice,
-    /// `statx`, `fsync`, `fallocate`, `ftruncate`, the making, renaming and removing of names, opens that make or truncate a file,
-    /// and advice to read or forget. What the kernel sends there for reasons of its own (a read that found no page
-    /// in memory on a file system that cannot wait asynchronously) it does not tell, and it is not in here.
+    /// Operations that we know to run on an io-wq worker, a kernel thread, because the kernel never runs them
+    /// in line: splice, `statx`, `fsync`, `fallocate`, `ftruncate`, the making, renaming and removing of
+    /// names, opens that make or truncate a file, and advice to read or forget. What the kernel sends there
+    /// for reasons of its own (a read that found no page in memory on a file system that cannot wait
+    /// asynchronously) it does not tell, and it is not in here.
     iowq_punts,
     /// Polls of tasks.
     polls,
@@ -134,7 +138,8 @@ counters! {
     submits_same_node,
     /// Closures sent to another node's core.
     submits_remote,
-    /// Sixteen times the tasks that were ready when a tick began, on average over some eight ticks. Not a sum.
+    /// Sixteen times the tasks that were ready when a tick began, on average over some eight ticks. Not a
+    /// sum.
     load,
     /// Sleeping cores that this one woke by a message between the rings.
     signals_by_ring,
@@ -148,19 +153,21 @@ counters! {
     recv_bytes,
     /// Times that a receive found no buffer (ENOBUFS) and had to wait for one.
     recv_starved,
-    /// Times that a receive found none in the kernel's ring though some were at home: it is armed again at once, and the ring
-    /// holds more from then on.
+    /// Times that a receive found none in the kernel's ring though some were at home: it is armed again at
+    /// once, and the ring holds more from then on.
     recv_ring_empty,
     /// Receives that were switched off because nobody took what came.
     recv_held_back,
     /// Chunks that nobody took, copied out of receive buffers that others waited for.
     recv_spilt,
-    /// Receive buffers out of the kernel's hands when the last tick ended: chunks that nobody took yet, and leases. A level.
+    /// Receive buffers out of the kernel's hands when the last tick ended: chunks that nobody took yet, and
+    /// leases. A level.
     recv_buffers_out,
     /// The most receive buffers that were out at once.
     recv_buffers_peak,
-    /// Receive buffers that lay in the kernel's ring when it was last entered: a few times what a tick takes, so that the same
-    /// ones, which are in the caches, are used again. The rest of those that are not out waits behind them. A level.
+    /// Receive buffers that lay in the kernel's ring when it was last entered: a few times what a tick takes,
+    /// so that the same ones, which are in the caches, are used again. The rest of those that are not out
+    /// waits behind them. A level.
     recv_buffers_ready,
     /// [`Block`](crate::buf::Block)s out when the last tick ended. A level.
     blocks_out,
@@ -186,7 +193,8 @@ counters! {
     zc_resets,
     /// File bytes sent by splice(2) on the core.
     file_bytes_inline,
-    /// File bytes that came into the pipe by an SQE, because the page cache did not hold them, and left it by splice(2).
+    /// File bytes that came into the pipe by an SQE, because the page cache did not hold them, and left it by
+    /// splice(2).
     file_bytes_cold,
     /// File bytes sent by splice SQEs alone.
     file_bytes_ring,
@@ -196,8 +204,8 @@ counters! {
     relay_bytes_inline,
     /// Relayed bytes moved by splice SQEs.
     relay_bytes_ring,
-    /// Relayed bytes that were copied: messages smaller than a receive buffer, and what stood before bulk; or no pipe could be
-    /// had, or splicing had stopped before an urgent byte.
+    /// Relayed bytes that were copied: messages smaller than a receive buffer, and what stood before bulk; or
+    /// no pipe could be had, or splicing had stopped before an urgent byte.
     relay_bytes_copied,
     /// Operations that the kernel had not given back when the core ended; their memory was leaked.
     ops_leaked,
@@ -208,13 +216,16 @@ counters! {
     /// Nanoseconds between waits: tasks, the ring, and being kept from the CPU by others. Zero unless
     /// [`measure_time`](crate::Builder::measure_time) is on.
     busy_ns,
-    /// Nanoseconds in enters that waited for a completion. Zero unless [`measure_time`](crate::Builder::measure_time) is on.
+    /// Nanoseconds in enters that waited for a completion. Zero unless
+    /// [`measure_time`](crate::Builder::measure_time) is on.
     parked_ns,
     ;
-    /// SQEs that each enter submitted; with [`sqpoll`](crate::Builder::sqpoll), those that the poller had not taken before.
+    /// SQEs that each enter submitted; with [`sqpoll`](crate::Builder::sqpoll), those that the poller had not
+    /// taken before.
     sqes_per_enter,
     /// CQEs that each tick found.
     cqes_per_turn,
-    /// Nanoseconds that each poll of a task took. Empty unless [`measure_polls`](crate::Builder::measure_polls) is on.
+    /// Nanoseconds that each poll of a task took. Empty unless
+    /// [`measure_polls`](crate::Builder::measure_polls) is on.
     poll_ns,
 }

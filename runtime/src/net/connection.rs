@@ -25,14 +25,15 @@ use crate::op::poll::Ready;
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
-/// A connection of the current core: [`TcpStream`](super::TcpStream), [`UnixStream`](super::UnixStream), or one half of
-/// either. All methods take `&self`: a reader and a writer may share it in an `Rc`, or take a half each
-/// ([`split`](Self::split)). Not `Send`: it belongs to its core's ring.
+/// A connection of the current core: [`TcpStream`](super::TcpStream), [`UnixStream`](super::UnixStream), or
+/// one half of either. All methods take `&self`: a reader and a writer may share it in an `Rc`, or take a
+/// half each ([`split`](Self::split)). Not `Send`: it belongs to its core's ring.
 ///
-/// Dropping it closes it; bytes already given to the kernel are still delivered. The close leaves at the end of the core's
-/// turn: a task that blocks its thread until the peer has seen it [waits for ever](crate#what-holds-everywhere). Of two halves, dropping the [`Writer`]
-/// shuts the write side down (the peer sees the end of the stream), dropping the [`Reader`] stops receiving, and the
-/// socket is closed with the later of them.
+/// Dropping it closes it; bytes already given to the kernel are still delivered. The close leaves at the end
+/// of the core's tick: a task that blocks its thread until the peer has seen it [waits for
+/// ever](crate#what-holds-everywhere). Of two halves, dropping the [`Writer`] shuts the write side down (the
+/// peer sees the end of the stream), dropping the [`Reader`] stops receiving, and the socket is closed with
+/// the later of them.
 pub struct Connection<F: Family, S: Side = Both> {
     socket: Option<Rc<Socket>>,
     _kind: PhantomData<(F, S)>,
@@ -64,8 +65,9 @@ impl<F: Family> Connection<F> {
         self
     }
 
-    /// Takes over a connected socket that was made elsewhere: inherited, received over a Unix socket, or given up by
-    /// another core. It is made non-blocking and close-on-exec; its other options stay as they are.
+    /// Takes over a connected socket that was made elsewhere: inherited, received over a Unix socket, or
+    /// given up by another core. It is made non-blocking and close-on-exec; its other options stay as they
+    /// are.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] when it is no stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`.
@@ -75,17 +77,19 @@ impl<F: Family> Connection<F> {
         Ok(Self::from_fd(fd).lingering(lingers))
     }
 
-    /// Gives the socket up: the descriptor, and what had come and was not taken. No operation of this core's ring takes
-    /// bytes from it any more, so another core, or another thread, may go on with it. `O_NONBLOCK` stays set.
+    /// Gives the socket up: the descriptor, and what had come and was not taken. No operation of this core's
+    /// ring takes bytes from it any more, so another core, or another thread, may go on with it. `O_NONBLOCK`
+    /// stays set.
     ///
-    /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
-    /// notification is due), the descriptor is a duplicate, and the connection is closed only after that has ended too.
-    /// What was sent without a copy stays lent until the network lets go of it, however long that is: this core does not
-    /// reset what is not its own any more. What is out when the core has ended for six seconds is leaked.
+    /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy
+    /// send whose notification is due), the descriptor is a duplicate, and the connection is closed only
+    /// after that has ended too. What was sent without a copy stays lent until the network lets go of it,
+    /// however long that is: this core does not reset what is not its own any more. What is out when the core
+    /// has ended for six seconds is leaked.
     ///
     /// # Errors
-    /// [`ErrorKind::WritePoisoned`] after a send that was dropped half-way, [`ErrorKind::Io`] when the connection had failed;
-    /// it is closed in both cases.
+    /// [`ErrorKind::WritePoisoned`] after a send that was dropped half-way, [`ErrorKind::Io`] when the
+    /// connection had failed; it is closed in both cases.
     ///
     /// # Cancellation
     /// Closes the connection.
@@ -93,7 +97,8 @@ impl<F: Family> Connection<F> {
         self.socket().must_be_sound()?;
         let chunks = self.quiesce().await;
         let socket = self.into_socket();
-        // The kernel tells an error once, and it has told us (a receive or a send). It tells the end of a stream as often as it is asked.
+        // The kernel tells an error once, and it has told us (a receive or a send). It tells the end of a
+        // stream as often as it is asked.
         if let Some(errno) = socket.over().flatten().or(socket.cut_off()) {
             return Err(Error::io("the connection has failed", io::Error::from_raw_os_error(errno)));
         }
@@ -116,15 +121,16 @@ impl<F: Family> Connection<F> {
         Ok((fd, chunks))
     }
 
-    /// Ends the connection by a reset: the peer learns that it was cut, bytes that were not sent are thrown away, and those that
-    /// were sent may be (RFC 9293, 3.5.2). A Unix socket knows no reset: it is closed.
+    /// Ends the connection by a reset: the peer learns that it was cut, bytes that were not sent are thrown
+    /// away, and those that were sent may be (RFC 9293, 3.5.2). A Unix socket knows no reset: it is closed.
     pub fn reset(self) {
         self.socket().abort();
     }
 
-    /// Completes when the connection has gone: the peer has reset it, or the network has given it up. The peer's end (FIN) is no
-    /// such thing, and no byte is taken, so a server that makes its client wait may look out for this meanwhile. The ring's poll
-    /// tells it (Linux 5.1); after the peer's end, which that poll tells too, it is looked for ten times a second (`poll(2)`).
+    /// Completes when the connection has gone: the peer has reset it, or the network has given it up. The
+    /// peer's end (FIN) is no such thing, and no byte is taken, so a server that makes its client wait may
+    /// look out for this meanwhile. The ring's poll tells it (Linux 5.1); after the peer's end, which that
+    /// poll tells too, it is looked for ten times a second (`poll(2)`).
     ///
     /// # Cancellation
     /// Safe.
@@ -137,7 +143,8 @@ impl<F: Family> Connection<F> {
         }
     }
 
-    /// Splits it into a half that receives and one that sends, each to be moved into a task of its own on this core.
+    /// Splits it into a half that receives and one that sends, each to be moved into a task of its own on
+    /// this core.
     pub fn split(self) -> (Connection<F, Reader>, Connection<F, Writer>) {
         let socket = self.into_socket();
         (Connection::of(Rc::clone(&socket)), Connection::of(socket))
@@ -159,24 +166,25 @@ impl<F: Family> Connection<F, Reader> {
 }
 
 impl<F: Family, S: Reads> Connection<F, S> {
-    /// The next bytes that came, as a lease on the core's node-local memory; `None` when the peer has ended its side.
+    /// The next bytes that came, as a lease on the core's node-local memory; `None` when the peer has ended
+    /// its side.
     ///
-    /// The first call arms a multishot receive that stays armed (Linux 6.0). Of several tasks that wait, each chunk wakes all, in
-    /// the order in which they came, and one gets it.
+    /// The first call arms a multishot receive that stays armed (Linux 6.0). Of several tasks that wait, each
+    /// chunk wakes all, in the order in which they came, and one gets it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`], for good: later calls give the same.
     ///
     /// # Cancellation
-    /// Safe: no byte is lost. What came waits for the next call. Nothing is asked of the kernel before the first poll. That the
-    /// future is `Unpin` is not promised.
+    /// Safe: no byte is lost. What came waits for the next call. Nothing is asked of the kernel before the
+    /// first poll. That the future is `Unpin` is not promised.
     pub fn recv(&self) -> impl Future<Output = Result<Option<Lease>>> {
         Recv(Some(ReadWait::new(self.socket())))
     }
 
-    /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced from, since no
-    /// operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts anew. The receive is cancelled
-    /// (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last word awaited.
+    /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced
+    /// from, since no operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts
+    /// anew. The receive is cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last word awaited.
     ///
     /// # Cancellation
     /// Safe: nothing is taken before the receive has ended.
@@ -205,24 +213,25 @@ impl Future for Recv<'_> {
 }
 
 impl<F: Family, S: Writes> Connection<F, S> {
-    /// Sends all of `buf` and gives it back (`send(2)`, Linux 5.6). Sends of several tasks on one stream do not mix: each
-    /// waits for its turn.
+    /// Sends all of `buf` and gives it back (`send(2)`, Linux 5.6). Sends of several tasks on one stream do
+    /// not mix: each waits for its turn.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] with the system's reason; [`ErrorKind::WritePoisoned`] when an earlier send was dropped
-    /// half-way or failed after a part of it had left. The buffer comes back with the error.
+    /// [`ErrorKind::Io`] with the system's reason; [`ErrorKind::WritePoisoned`] when an earlier send was
+    /// dropped half-way or failed after a part of it had left. The buffer comes back with the error.
     ///
     /// # Cancellation
-    /// Nothing is asked of the kernel before the first poll, and a send has not started while others have their turn: dropped
-    /// before it starts it is safe, nothing has left, and `buf` is dropped with it. Dropped later, an unknown part of `buf`
-    /// has left: the stream refuses every further send with [`ErrorKind::WritePoisoned`], and `buf` is dropped when the
-    /// kernel has let go of it. Receiving goes on. That the future is `Unpin` is not promised.
+    /// Nothing is asked of the kernel before the first poll, and a send has not started while others have
+    /// their turn: dropped before it starts it is safe, nothing has left, and `buf` is dropped with it.
+    /// Dropped later, an unknown part of `buf` has left: the stream refuses every further send with
+    /// [`ErrorKind::WritePoisoned`], and `buf` is dropped when the kernel has let go of it. Receiving goes
+    /// on. That the future is `Unpin` is not promised.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
         SendAll::new(Rc::clone(self.socket()), buf, 0)
     }
 
-    /// As [`send_all`](Self::send_all), telling the kernel that more follows at once (`MSG_MORE`, `send(2)`): on TCP a
-    /// last short segment waits for it, at most 200 ms.
+    /// As [`send_all`](Self::send_all), telling the kernel that more follows at once (`MSG_MORE`, `send(2)`):
+    /// on TCP a last short segment waits for it, at most 200 ms.
     ///
     /// # Errors
     /// As for [`send_all`](Self::send_all).
@@ -235,8 +244,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
 }
 
 impl<F: Family, S: Side> Connection<F, S> {
-    /// Ends one side or both (`shutdown(2)`). A system call on the core: it never waits, while the ring would run it on
-    /// an io-wq worker.
+    /// Ends one side or both (`shutdown(2)`). A system call on the core: it never waits, while the ring would
+    /// run it on an io-wq worker.
     ///
     /// # Errors
     /// `ENOTCONN` when the connection has gone already.
@@ -244,8 +253,8 @@ impl<F: Family, S: Side> Connection<F, S> {
         self.socket().shutdown(how)
     }
 
-    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with what it
-    /// needs itself: twice what was asked for.
+    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with
+    /// what it needs itself: twice what was asked for.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
@@ -253,8 +262,8 @@ impl<F: Family, S: Side> Connection<F, S> {
         got("SO_RCVBUF", sockopt::socket_recv_buffer_size(self.socket().fd()))
     }
 
-    /// Asks for a receive buffer of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it, bounds it by
-    /// `net.core.rmem_max`, and tunes the buffer by itself no more.
+    /// Asks for a receive buffer of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it, bounds
+    /// it by `net.core.rmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors
     /// What `setsockopt(2)` says; [`ErrorKind::Input`] for more than 2^31 - 1 bytes.
@@ -263,8 +272,8 @@ impl<F: Family, S: Side> Connection<F, S> {
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket().fd(), bytes))
     }
 
-    /// Bytes that the kernel keeps for this socket until the peer has them (`SO_SNDBUF`, `socket(7)`), with what it needs
-    /// itself: twice what was asked for.
+    /// Bytes that the kernel keeps for this socket until the peer has them (`SO_SNDBUF`, `socket(7)`), with
+    /// what it needs itself: twice what was asked for.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
@@ -272,8 +281,8 @@ impl<F: Family, S: Side> Connection<F, S> {
         got("SO_SNDBUF", sockopt::socket_send_buffer_size(self.socket().fd()))
     }
 
-    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it, bounds it by
-    /// `net.core.wmem_max`, and tunes the buffer by itself no more.
+    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it, bounds it
+    /// by `net.core.wmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors
     /// What `setsockopt(2)` says; [`ErrorKind::Input`] for more than 2^31 - 1 bytes.

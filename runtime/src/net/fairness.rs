@@ -1,7 +1,8 @@
 //! Which streams of a core receive, when there are fewer buffers than there are streams that want one.
 //!
 //! - Streams that found no buffer wait in order, and get one in turn when buffers are free.
-//! - Streams that hold too much when it comes are switched off at the end of the tick, when their tasks had every chance.
+//! - Streams that hold too much when it comes are switched off at the end of the tick, when their tasks had
+//!   every chance.
 //! - Streams that were switched off because nobody reads them give their buffers up when others wait for one
 //!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)).
 
@@ -45,7 +46,8 @@ impl Fairness {
         !core.bufs.has_some() && self.is_waited_for()
     }
 
-    /// Whether a stream waits that is still there and still wants to receive. Forgets those before it that do not.
+    /// Whether a stream waits that is still there and still wants to receive. Forgets those before it that do
+    /// not.
     fn is_waited_for(&self) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(first) = waiting.front() {
@@ -71,8 +73,8 @@ impl Fairness {
         self.idle.borrow_mut().push_back(Rc::downgrade(socket));
     }
 
-    /// The tasks of this tick have run: buffers that came back are there, streams that wait get some, and streams that are
-    /// not being read are switched off.
+    /// The tasks of this tick have run: buffers that came back are there, streams that wait get some, and
+    /// streams that are not being read are switched off.
     pub(crate) fn end_of_tick(&self, core: &Core) {
         let short = self.is_short();
         core.bufs.refill(short);
@@ -91,9 +93,9 @@ impl Fairness {
 
     /// Lets as many of the streams that found no buffer receive as there are buffers, in turn.
     ///
-    /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that is let receive and has
-    /// nothing to receive leaves its buffer in the ring, for the next tick; so a core with buffers and waiting streams does
-    /// not sleep ([`must_not_sleep`](Self::must_not_sleep)).
+    /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that is let
+    /// receive and has nothing to receive leaves its buffer in the ring, for the next tick; so a core with
+    /// buffers and waiting streams does not sleep ([`must_not_sleep`](Self::must_not_sleep)).
     fn dispatch(&self, core: &Core) {
         let mut credits = core.bufs.free_buffers();
         while credits > 0 {
@@ -147,8 +149,8 @@ impl Fairness {
         false
     }
 
-    /// Before the core sleeps. True: there are buffers, or some have come back from elsewhere, for streams that wait for
-    /// one. Otherwise, if any wait, the next return wakes the core.
+    /// Before the core sleeps. True: there are buffers, or some have come back from elsewhere, for streams
+    /// that wait for one. Otherwise, if any wait, the next return wakes the core.
     pub(crate) fn must_not_sleep(&self, core: &Core) -> bool {
         self.is_short() && core.bufs.has_some_or_waits()
     }

@@ -1,4 +1,5 @@
-//! What a connection is on, and which of its sides a handle has: types without values, told apart by the compiler only.
+//! What a connection is on, and which of its sides a handle has: types without values, told apart by the
+//! compiler only.
 
 use rustix::net::AddressFamily;
 

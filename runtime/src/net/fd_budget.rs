@@ -1,11 +1,12 @@
 //! Is there a descriptor left to accept with?
 //!
-//! A multishot accept takes whatever waits, up to the process's limit, and then nothing can be opened for those who were
-//! accepted. So where the limit is near, connections are accepted one by one, and a part of the descriptors is left to
-//! files and pipes: who has been accepted can be served, and whoever is not waits in the backlog.
+//! A multishot accept takes whatever waits, up to the process's limit, and then nothing can be opened for
+//! those who were accepted. So where the limit is near, connections are accepted one by one, and a part of
+//! the descriptors is left to files and pipes: who has been accepted can be served, and whoever is not waits
+//! in the backlog.
 //!
-//! No descriptor is counted: the kernel gives out the lowest free number (`open(2)`), so the number of the last one
-//! accepted says how many there were.
+//! No descriptor is counted: the kernel gives out the lowest free number (`open(2)`), so the number of the
+//! last one accepted says how many there were.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -15,9 +16,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::listen_options::BACKLOG;
 
-/// How many more connections this process can accept before its limit on descriptors (`RLIMIT_NOFILE`, `getrlimit(2)`) is near: listeners
-/// accept no more then, and leave the last quarter of the descriptors, 256 at most, to files and pipes. Zero where a listener would
-/// accept nobody.
+/// How many more connections this process can accept before its limit on descriptors (`RLIMIT_NOFILE`,
+/// `getrlimit(2)`) is near: listeners accept no more then, and leave the last quarter of the descriptors, 256
+/// at most, to files and pipes. Zero where a listener would accept nobody.
 pub fn connection_room() -> u64 {
     let budget = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     // The lowest number that is free.

@@ -1,13 +1,14 @@
 //! The sockets of a runtime that stand on one address together, found by the cores themselves.
 //!
-//! **IP.** Each core has a socket of its own. The first to ask for an address binds without `SO_REUSEPORT`, so that a used
-//! port is refused (also when another Annulus holds it, or is about to) and port 0 becomes one real port; then it sets
-//! `SO_REUSEPORT`, which lets the others join. The kernel spreads connections and datagrams over them by a hash of the
-//! addresses (`socket(7)`).
+//! **IP.** Each core has a socket of its own. The first to ask for an address binds without `SO_REUSEPORT`,
+//! so that a used port is refused (also when another Annulus holds it, or is about to) and port 0 becomes one
+//! real port; then it sets `SO_REUSEPORT`, which lets the others join. The kernel spreads connections and
+//! datagrams over them by a hash of the addresses (`socket(7)`).
 //!
-//! **Unix.** The kernel knows no such group: the first core binds, and the others get a descriptor of the same open socket.
-//! When the last listener on it is dropped, the file of a path is taken away at once. An abstract name is the socket's own
-//! (`unix(7)`): it is free when the last descriptor is closed, so one more tick of the cores that had an accept armed later.
+//! **Unix.** The kernel knows no such group: the first core binds, and the others get a descriptor of the
+//! same open socket. When the last listener on it is dropped, the file of a path is taken away at once. An
+//! abstract name is the socket's own (`unix(7)`): it is free when the last descriptor is closed, so one more
+//! tick of the cores that had an accept armed later.
 //!
 //! Sockets are matched by order: a core's n-th on an address belongs with every other core's n-th.
 
@@ -139,8 +140,8 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         if let Place::Ip(SocketAddr::V6(_)) = place {
             sockopt::set_ipv6_v6only(&socket, *only_v6).map_err(os)?;
         }
-        // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is still refused.
-        // For datagrams it would let a second program take the port.
+        // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is
+        // still refused. For datagrams it would let a second program take the port.
         sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
         // Accepted sockets inherit it, which saves a system call for each.
         sockopt::set_tcp_nodelay(&socket, true).map_err(os)?;
@@ -150,7 +151,8 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
     }
     bind(&socket, &any).map_err(os)?;
     if let Ask::Stream { backlog, .. } = ask {
-        // The first listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one may listen.
+        // The first listens before it shares: with SO_REUSEADDR two processes may both be bound, and only one
+        // may listen.
         listen(&socket, *backlog).map_err(os)?;
     }
     if !joins {
@@ -159,10 +161,11 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Listening sockets on one address, one for each of `cpus`, for processes that serve it together: each takes its own over by
-/// [`TcpListener::from_owned_fd`](super::TcpListener::from_owned_fd), and says that it is [`sole`](super::Listener::sole). They listen when this
-/// returns, and the kernel spreads connections over them as over those of one runtime. Port 0 gives one real port; a port that another
-/// program has is refused. They are close-on-exec: clear that in those that a child process shall have.
+/// Listening sockets on one address, one for each of `cpus`, for processes that serve it together: each takes
+/// its own over by [`TcpListener::from_owned_fd`](super::TcpListener::from_owned_fd), and says that it is
+/// [`sole`](super::Listener::sole). They listen when this returns, and the kernel spreads connections over
+/// them as over those of one runtime. Port 0 gives one real port; a port that another program has is refused.
+/// They are close-on-exec: clear that in those that a child process shall have.
 ///
 /// # Errors
 /// As for [`TcpListener::bind`](super::TcpListener::bind).

@@ -1,7 +1,7 @@
 //! A connection goes to another core: quiesced here, built anew there, with nothing lost on the way.
 //!
-//! An overloaded core gives *connections* away, never pieces of work: what belongs to a connection then happens on one
-//! core, next to its memory.
+//! An overloaded core gives *connections* away, never pieces of work: what belongs to a connection then
+//! happens on one core, next to its memory.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,12 +22,13 @@ use crate::error::os;
 use crate::task::spawn_at;
 use crate::{Error, ErrorKind};
 
-/// A connection that belongs to no core: it can be sent to any, and [attached](Detached::attach) there. Dropping it closes
-/// the connection.
+/// A connection that belongs to no core: it can be sent to any, and [attached](Detached::attach) there.
+/// Dropping it closes the connection.
 ///
-/// It holds all that the connection had: bytes that had come and were not taken (as leases, which go back to the core that
-/// received them when they are dropped), whether the peer has ended its side or receiving has failed, and whether the write
-/// side is poisoned. Half-closed sides and socket options are the kernel's and stay as they are.
+/// It holds all that the connection had: bytes that had come and were not taken (as leases, which go back to
+/// the core that received them when they are dropped), whether the peer has ended its side or receiving has
+/// failed, and whether the write side is poisoned. Half-closed sides and socket options are the kernel's and
+/// stay as they are.
 pub struct Detached<F: Family> {
     /// Taken when it is attached, and in `drop`.
     content: Option<(OwnedFd, DetachedState)>,
@@ -68,12 +69,14 @@ impl<F: Family> fmt::Debug for Detached<F> {
 }
 
 impl<F: Family> Connection<F> {
-    /// Takes the connection off this core: stops receiving and takes along all that it has, to be sent elsewhere.
+    /// Takes the connection off this core: stops receiving and takes along all that it has, to be sent
+    /// elsewhere.
     ///
-    /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy send whose
-    /// notification is due), the descriptor in the detached connection is a duplicate. What was sent without a copy stays lent by this
-    /// core until the network lets go of it: while somebody has the connection, or the detached connection, this core does not reset it,
-    /// not at its own end either; when it has been closed, the rules of [`send_zc`](Self::send_zc) hold again.
+    /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy
+    /// send whose notification is due), the descriptor in the detached connection is a duplicate. What was
+    /// sent without a copy stays lent by this core until the network lets go of it: while somebody has the
+    /// connection, or the detached connection, this core does not reset it, not at its own end either; when
+    /// it has been closed, the rules of [`send_zc`](Self::send_zc) hold again.
     ///
     /// # Errors
     /// Such a duplicate cannot be made (`EMFILE`, `fcntl(2)`): the connection comes back as it was.
@@ -101,14 +104,14 @@ impl<F: Family> Connection<F> {
         Ok(Detached { content: Some((fd, state)), _family: PhantomData })
     }
 
-    /// Gives the connection to core `core`, which goes on with it by `f`, as a task of its own. Completes when that core
-    /// has it.
+    /// Gives the connection to core `core`, which goes on with it by `f`, as a task of its own. Completes
+    /// when that core has it.
     ///
     /// Which core is near is told by [`cores::neighbours`](crate::cores::neighbours).
     ///
     /// # Errors
-    /// There is no such core, or it has ended and did not take the connection: then it comes back, as it was. Also those of
-    /// [`detach`](Self::detach).
+    /// There is no such core, or it has ended and did not take the connection: then it comes back, as it was.
+    /// Also those of [`detach`](Self::detach).
     ///
     /// # Cancellation
     /// Closes the connection, unless the other core has it already.
@@ -159,8 +162,8 @@ impl<F: Family> Connection<F> {
 pub struct HandOverError<F: Family> {
     /// Why.
     pub error: Error,
-    /// The connection, a connection of the core that wanted to give it away. None when the other core had taken it and
-    /// then ended.
+    /// The connection, a connection of the core that wanted to give it away. None when the other core had
+    /// taken it and then ended.
     pub connection: Option<Connection<F>>,
 }
 

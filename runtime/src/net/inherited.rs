@@ -13,15 +13,17 @@ use crate::{Error, ErrorKind, Result};
 /// The first descriptor that is handed over (`sd_listen_fds(3)`).
 const FIRST: RawFd = 3;
 
-/// Whether they have been taken. Locked while they are looked at, so that two threads do not both find them free.
+/// Whether they have been taken. Locked while they are looked at, so that two threads do not both find them
+/// free.
 static TAKEN: Mutex<bool> = Mutex::new(false);
 
-/// The sockets that the service manager opened for this process (`sd_listen_fds(3)`): as many as `LISTEN_FDS` says, if
-/// `LISTEN_PID` names this process, in the order of the unit's `Listen...=` lines. They are made close-on-exec.
+/// The sockets that the service manager opened for this process (`sd_listen_fds(3)`): as many as `LISTEN_FDS`
+/// says, if `LISTEN_PID` names this process, in the order of the unit's `Listen...=` lines. They are made
+/// close-on-exec.
 ///
-/// Each is looked at first: it must be a socket that listens, or one for datagrams (`SO_ACCEPTCONN`, `SO_TYPE`; `socket(7)`). One
-/// that is not is an error, and then none is taken. The first call that succeeds takes them, for the whole process; later ones
-/// give none. Give each core a clone ([`OwnedFd::try_clone`]):
+/// Each is looked at first: it must be a socket that listens, or one for datagrams (`SO_ACCEPTCONN`,
+/// `SO_TYPE`; `socket(7)`). One that is not is an error, and then none is taken. The first call that succeeds
+/// takes them, for the whole process; later ones give none. Give each core a clone ([`OwnedFd::try_clone`]):
 ///
 /// ```no_run
 /// use annulus::{Runtime, net::{TcpListener, inherited_sockets}};
@@ -43,12 +45,13 @@ static TAKEN: Mutex<bool> = Mutex::new(false);
 /// ```
 ///
 /// # Safety
-/// Nothing in the process owns the descriptors from 3 on that `LISTEN_FDS` promises, nor takes them later: no socket that was opened
-/// before this call, and no other library that speaks the protocol. The look does not tell whose a socket is, and the
-/// variables are whatever the environment says.
+/// Nothing in the process owns the descriptors from 3 on that `LISTEN_FDS` promises, nor takes them later: no
+/// socket that was opened before this call, and no other library that speaks the protocol. The look does not
+/// tell whose a socket is, and the variables are whatever the environment says.
 ///
 /// # Errors
-/// [`ErrorKind::Input`] when the variables are no numbers, a descriptor that they promise is not open, or is no such socket.
+/// [`ErrorKind::Input`] when the variables are no numbers, a descriptor that they promise is not open, or is
+/// no such socket.
 pub unsafe fn inherited_sockets() -> Result<Vec<OwnedFd>> {
     let number = |name: &str| match std::env::var(name) {
         Err(std::env::VarError::NotPresent) => Ok(None),

@@ -10,8 +10,8 @@ use crate::numa::CpuId;
 use crate::place::Place;
 use crate::{Error, Result};
 
-/// Connections that may wait to be accepted on each core's socket, unless told otherwise; `net.core.somaxconn` bounds it
-/// (4096 by default).
+/// Connections that may wait to be accepted on each core's socket, unless told otherwise;
+/// `net.core.somaxconn` bounds it (4096 by default).
 pub(super) const BACKLOG: u32 = 4096;
 
 /// How to listen.
@@ -28,26 +28,29 @@ impl ListenOptions {
         Self { backlog: BACKLOG, steer_by_cpu: false, only_v6: false }
     }
 
-    /// Whether `[::]` leaves IPv4 connections to a listener on `0.0.0.0` (`IPV6_V6ONLY`, `ipv6(7)`). Without it `[::]` takes both
-    /// families, whatever `net.ipv6.bindv6only` says.
+    /// Whether `[::]` leaves IPv4 connections to a listener on `0.0.0.0` (`IPV6_V6ONLY`, `ipv6(7)`). Without
+    /// it `[::]` takes both families, whatever `net.ipv6.bindv6only` says.
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = only;
         self
     }
 
-    /// How many connections may wait on each core's socket to be accepted. `net.core.somaxconn` bounds it (`listen(2)`).
+    /// How many connections may wait on each core's socket to be accepted. `net.core.somaxconn` bounds it
+    /// (`listen(2)`).
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
     }
 
-    /// Gives a TCP connection to the core whose CPU received its first packet, instead of spreading connections by a hash of
-    /// the addresses (`SO_INCOMING_CPU`, `socket(7)`). Linux 6.2; before it the kernel goes on hashing.
+    /// Gives a TCP connection to the core whose CPU received its first packet, instead of spreading
+    /// connections by a hash of the addresses (`SO_INCOMING_CPU`, `socket(7)`). Linux 6.2; before it the
+    /// kernel goes on hashing.
     ///
-    /// It spares each packet the way from one CPU to another, where the network card spreads connections over queues
-    /// whose interrupts go to the CPUs that run cores, one queue at least for each: `annulus doctor` looks at that. What it
-    /// costs: the spread is the card's. Over loopback a connection goes to the core on whose CPU its client runs, so
-    /// one client loads one core; and where fewer queues than cores have interrupts, the other cores get nothing.
+    /// It spares each packet the way from one CPU to another, where the network card spreads connections over
+    /// queues whose interrupts go to the CPUs that run cores, one queue at least for each: `annulus doctor`
+    /// looks at that. What it costs: the spread is the card's. Over loopback a connection goes to the core on
+    /// whose CPU its client runs, so one client loads one core; and where fewer queues than cores have
+    /// interrupts, the other cores get nothing.
     pub fn steer_by_cpu(mut self, steer: bool) -> Self {
         self.steer_by_cpu = steer;
         self

@@ -44,13 +44,14 @@ pub(crate) struct Shared {
     bound: Place,
     /// None for one that was made elsewhere.
     member: Option<Member>,
-    /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that wait, the kernel
-    /// wakes the first, and who accepts anew stands at the end, so the cores get them in turn. A multishot accept would
-    /// keep its place.
+    /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that
+    /// wait, the kernel wakes the first, and who accepts anew stands at the end, so the cores get them in
+    /// turn. A multishot accept would keep its place.
     is_shared: Cell<bool>,
     accepting: Cell<Accepting>,
     fd_budget: FdBudget,
-    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has it.
+    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has
+    /// it.
     lingers: bool,
     accepted: RefCell<VecDeque<io::Result<OwnedFd>>>,
     /// All are woken for each that comes: one that has given up, or is not polled, keeps nobody else waiting.
@@ -156,8 +157,8 @@ fn aborted(e: &io::Error) -> bool {
     )
 }
 
-/// Lack of something that comes back by itself, or a refusal by a firewall or a security module, which would come again
-/// at once: trying again without a rest would only burn the core.
+/// Lack of something that comes back by itself, or a refusal by a firewall or a security module, which would
+/// come again at once: trying again without a rest would only burn the core.
 fn exhausted(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -165,10 +166,11 @@ fn exhausted(e: &io::Error) -> bool {
     )
 }
 
-/// A listening socket of the current core: a [`TcpListener`](super::TcpListener) or a [`UnixListener`](super::UnixListener).
+/// A listening socket of the current core: a [`TcpListener`](super::TcpListener) or a
+/// [`UnixListener`](super::UnixListener).
 ///
-/// Dropping it closes it; connections that wait in its backlog are reset unless [`drain`](Self::drain) took them, or another
-/// core shares the socket.
+/// Dropping it closes it; connections that wait in its backlog are reset unless [`drain`](Self::drain) took
+/// them, or another core shares the socket.
 pub struct Listener<F: Family> {
     shared: Rc<Shared>,
     _family: PhantomData<F>,
@@ -186,16 +188,16 @@ impl<F: Family> Listener<F> {
     }
 
     /// Takes over a socket that listens already: one that the service manager opened
-    /// ([`inherited_sockets`](super::inherited_sockets)). It is made non-blocking and close-on-exec; its other options stay
-    /// as they are.
+    /// ([`inherited_sockets`](super::inherited_sockets)). It is made non-blocking and close-on-exec; its
+    /// other options stay as they are.
     ///
-    /// Give each core a clone of the one descriptor ([`OwnedFd::try_clone`]): all accept from its one backlog, one
-    /// connection at a time, and the kernel wakes the core that has waited longest. Dropping the listener closes the
-    /// descriptor and nothing more: whoever else has the socket open may go on with it.
+    /// Give each core a clone of the one descriptor ([`OwnedFd::try_clone`]): all accept from its one
+    /// backlog, one connection at a time, and the kernel wakes the core that has waited longest. Dropping the
+    /// listener closes the descriptor and nothing more: whoever else has the socket open may go on with it.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] when it is no listening stream socket of this family. `socket(7)`: `SO_DOMAIN`, `SO_TYPE`,
-    /// `SO_ACCEPTCONN`.
+    /// [`ErrorKind::Input`] when it is no listening stream socket of this family. `socket(7)`: `SO_DOMAIN`,
+    /// `SO_TYPE`, `SO_ACCEPTCONN`.
     ///
     /// # Panics
     /// On a thread that is no core's.
@@ -211,15 +213,16 @@ impl<F: Family> Listener<F> {
         Core::with(|_| Ok(Self::of(Shared::new(fd, bound, None))))
     }
 
-    /// Says of a socket that was taken over that nobody else accepts from it, no other core and no other process: then connections are
-    /// accepted by one multishot operation, as on a socket of our own.
+    /// Says of a socket that was taken over that nobody else accepts from it, no other core and no other
+    /// process: then connections are accepted by one multishot operation, as on a socket of our own.
     pub fn sole(self) -> Self {
         self.shared.is_shared.set(false);
         self
     }
 
-    /// Accepts connections one by one from now on, each when it is [asked for](Self::accept): the others wait in the backlog,
-    /// however many there are. Else some may have been accepted already that nobody has asked for.
+    /// Accepts connections one by one from now on, each when it is [asked for](Self::accept): the others wait
+    /// in the backlog, however many there are. Else some may have been accepted already that nobody has asked
+    /// for.
     pub fn one_by_one(&self) {
         self.shared.is_shared.set(true);
     }
@@ -234,12 +237,13 @@ impl<F: Family> Listener<F> {
 
     /// The next connection.
     ///
-    /// The first call arms a multishot accept that stays armed (Linux 5.19). Where `RLIMIT_NOFILE` is near, connections
-    /// are accepted one by one, and a quarter of the descriptors (at most 256) is left to files and pipes: past it
-    /// accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile and are not lost. So a server does
-    /// well to raise its limit before it listens.
+    /// The first call arms a multishot accept that stays armed (Linux 5.19). Where `RLIMIT_NOFILE` is near,
+    /// connections are accepted one by one, and a quarter of the descriptors (at most 256) is left to files
+    /// and pipes: past it accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile and
+    /// are not lost. So a server does well to raise its limit before it listens.
     ///
-    /// Several tasks may wait: each connection wakes all of them, in the order in which they came, and one gets it.
+    /// Several tasks may wait: each connection wakes all of them, in the order in which they came, and one
+    /// gets it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the listener itself fails.
@@ -300,9 +304,10 @@ impl<F: Family> Listener<F> {
         Poll::Pending
     }
 
-    /// Stops listening and gives every connection that was complete by then, so that none is reset. When the backlog
-    /// cannot be emptied, for lack of descriptors for example, what was taken until then is given, and a line is logged.
-    /// `accept4(2)`, after the ring's own accept was cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5).
+    /// Stops listening and gives every connection that was complete by then, so that none is reset. When the
+    /// backlog cannot be emptied, for lack of descriptors for example, what was taken until then is given,
+    /// and a line is logged. `accept4(2)`, after the ring's own accept was cancelled
+    /// (`io_uring_prep_cancel64(3)`, Linux 5.5).
     ///
     /// # Cancellation
     /// Dropping the future closes the listener and what it had taken.
@@ -329,7 +334,8 @@ impl<F: Family> Listener<F> {
                 }
             }
         }
-        // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than this.
+        // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than
+        // this.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
                 Ok(fd) => streams.push(self.connection(fd)),
@@ -361,9 +367,9 @@ impl<F: Family> std::fmt::Debug for Listener<F> {
 impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
         if let Some(member) = &self.shared.member {
-            // The descriptor closes with the last word of its accept, a tick later. Until then it must not be handed clients
-            // that mean a listener bound anew: shutting it down takes it out of the kernel's table at once
-            // (inet_shutdown()). What is shared is shut down with the last that leaves.
+            // The descriptor closes with the last word of its accept, a tick later. Until then it must not be
+            // handed clients that mean a listener bound anew: shutting it down takes it out of the kernel's
+            // table at once (inet_shutdown()). What is shared is shut down with the last that leaves.
             if !member.is_unix()
                 && let Err(e) = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read)
             {

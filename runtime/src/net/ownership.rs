@@ -1,9 +1,11 @@
 //! Who has a connection that was given away while the network still held blocks of it.
 //!
-//! A zero-copy send keeps the socket of its core until the network has let go of its block. Once the connection has been
-//! given away, the core that it left must not reset it to have the block back: it is another's. So a notice travels with the
-//! connection from core to core, and when the connection is closed for good it tells those that it left, which may then
-//! [see their blocks home](super::zero_copy::reap_lent_blocks). Nothing tells what becomes of a descriptor outside of the runtime.
+//! A zero-copy send keeps the socket of its core until the network has let go of its block. Once the
+//! connection has been given away, the core that it left must not reset it to have the block back: it is
+//! another's. So a notice travels with the connection from core to core, and when the connection is closed
+//! for good it tells those that it left, which may then [see their blocks
+//! home](super::zero_copy::reap_lent_blocks). Nothing tells what becomes of a descriptor outside of the
+//! runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Whose the connection of a socket is.
 #[derive(Debug)]
 pub(super) enum Ownership {
-    /// Whoever has a handle on this socket. With the notice to those cores that it has left, if there are any.
+    /// Whoever has a handle on this socket. With the notice to those cores that it has left, if there are
+    /// any.
     Ours(Option<CloseNotice>),
     /// Another socket has it, until the word says that it was closed.
     Theirs(Arc<AtomicBool>),

@@ -1,7 +1,8 @@
 //! The lock on a directory in which a Unix socket's file is looked at and replaced.
 //!
-//! `flock(2)`, from which readers and writers of the directory do not suffer. Whoever may read the directory may hold that
-//! lock for as long as he likes: so it is waited for with a timer, which holds no core up, and not for ever.
+//! `flock(2)`, from which readers and writers of the directory do not suffer. Whoever may read the directory
+//! may hold that lock for as long as he likes: so it is waited for with a timer, which holds no core up, and
+//! not for ever.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -15,8 +16,8 @@ const TRIES: u32 = 1000;
 /// How long between two tries.
 const REST: Duration = Duration::from_millis(1);
 
-/// Locks the directory of a path, until the descriptor is dropped. `None` where it may not be read or cannot be locked,
-/// or where another holds the lock for long: then the look and the replacement are not one step.
+/// Locks the directory of a path, until the descriptor is dropped. `None` where it may not be read or cannot
+/// be locked, or where another holds the lock for long: then the look and the replacement are not one step.
 pub(super) async fn lock_directory(path: &Path) -> Option<OwnedFd> {
     let directory = directory(path)?;
     for _ in 0..TRIES {

@@ -1,5 +1,5 @@
-//! Other ways to give bytes to a stream: several buffers at once, a block without a copy; and to take them into an owned
-//! buffer.
+//! Other ways to give bytes to a stream: several buffers at once, a block without a copy; and to take them
+//! into an owned buffer.
 
 use std::io;
 use std::rc::Rc;
@@ -25,8 +25,8 @@ use crate::{Error, Result};
 const ZC_LEAST: usize = 16 << 10;
 
 impl<F: Family, S: Writes> Connection<F, S> {
-    /// Sends all of several buffers, one behind the other, and gives them back: a head and a body leave in one segment
-    /// where they fit, by one system call (`sendmsg(2)`).
+    /// Sends all of several buffers, one behind the other, and gives them back: a head and a body leave in
+    /// one segment where they fit, by one system call (`sendmsg(2)`).
     ///
     /// # Errors
     /// As for [`send_all`](Self::send_all); the buffers come back with the error.
@@ -58,21 +58,25 @@ impl<F: Family, S: Writes> Connection<F, S> {
         Ok(bufs)
     }
 
-    /// Sends all of a block without copying it, where that is worth its while (Linux 6.0, `io_uring_prep_send_zc(3)`).
+    /// Sends all of a block without copying it, where that is worth its while (Linux 6.0,
+    /// `io_uring_prep_send_zc(3)`).
     ///
-    /// It completes when the kernel has taken the bytes; the block goes back to its pool when the network has let go of
-    /// its pages, which for a peer that does not read may be long after: blocks that are out bound how much that is.
-    /// Below 16 KiB, and to an address for which the kernel copied four times in a row after all (loopback, and network
-    /// cards that cannot gather), it is an ordinary send; each core remembers the last 64 such addresses and tries one
-    /// again after 256 connections. Where the kernel does not tell (early 6.1), it goes on trying.
+    /// It completes when the kernel has taken the bytes; the block goes back to its pool when the network has
+    /// let go of its pages, which for a peer that does not read may be long after: blocks that are out bound
+    /// how much that is. Below 16 KiB, and to an address for which the kernel copied four times in a row
+    /// after all (loopback, and network cards that cannot gather), it is an ordinary send; each core
+    /// remembers the last 64 such addresses and tries one again after 256 connections. Where the kernel does
+    /// not tell (early 6.1), it goes on trying.
     ///
-    /// Dropping the stream does not end what was sent, but blocks are not lent for ever: when the peer then takes less than
-    /// 16 KiB in [`Builder::zero_copy_patience`](crate::Builder::zero_copy_patience), the connection is reset and the
-    /// blocks come back. A core that ends waits one second at most. Neither resets a connection that was
-    /// [handed over](Self::hand_over) or [given up](Self::into_owned_fd) and is another's since.
+    /// Dropping the stream does not end what was sent, but blocks are not lent for ever: when the peer then
+    /// takes less than 16 KiB in [`Builder::zero_copy_patience`](crate::Builder::zero_copy_patience), the
+    /// connection is reset and the blocks come back. A core that ends waits one second at most. Neither
+    /// resets a connection that was [handed over](Self::hand_over) or [given up](Self::into_owned_fd) and is
+    /// another's since.
     ///
     /// # Errors
-    /// As for [`send_all`](Self::send_all), but the block may still be the kernel's, so it does not come back.
+    /// As for [`send_all`](Self::send_all), but the block may still be the kernel's, so it does not come
+    /// back.
     ///
     /// # Cancellation
     /// As for [`send_all`](Self::send_all).
@@ -122,19 +126,20 @@ fn worth_skipping_copy(socket: &Rc<Socket>) -> bool {
 }
 
 impl<F: Family, S: Reads> Connection<F, S> {
-    /// Receives into a buffer of the caller's and gives it back, with the number of bytes that came: 0 at the end of the
-    /// stream, or when the buffer has no room. The escape hatch beside [`recv`](Self::recv), for bytes that are to lie in
-    /// a certain place: it costs a copy of what had come before, and a poll and a call of `recv(2)` for what comes later.
+    /// Receives into a buffer of the caller's and gives it back, with the number of bytes that came: 0 at the
+    /// end of the stream, or when the buffer has no room. The escape hatch beside [`recv`](Self::recv), for
+    /// bytes that are to lie in a certain place: it costs a copy of what had come before, and a poll and a
+    /// call of `recv(2)` for what comes later.
     ///
     /// It [quiesces](Self::quiesce) the stream first. One reader at a time, as for `recv`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io), for good: later receives of either kind give the same. The buffer comes back
-    /// with it.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io), for good: later receives of either kind give the same. The
+    /// buffer comes back with it.
     ///
     /// # Cancellation
-    /// Safe: the buffer is not lent to the kernel while this waits, so no byte can land in it unseen. The buffer is
-    /// dropped.
+    /// Safe: the buffer is not lent to the kernel while this waits, so no byte can land in it unseen. The
+    /// buffer is dropped.
     pub async fn recv_into<B: IoBufMut>(&self, mut buf: B) -> Result<(usize, B), BufError<B>> {
         if buf.spare_capacity().is_empty() {
             return Ok((0, buf));

@@ -1,13 +1,13 @@
 //! A connected socket and its receiving side.
 //!
-//! The multishot receive holds the socket by a counted reference, so the descriptor is closed only after the kernel's
-//! last word on it. Chunks that came and were not taken yet are a list linked through the core's buffer table: no
-//! allocation, however many.
+//! The multishot receive holds the socket by a counted reference, so the descriptor is closed only after the
+//! kernel's last word on it. Chunks that came and were not taken yet are a list linked through the core's
+//! buffer table: no allocation, however many.
 //!
-//! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a tick, after its task had
-//! every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So a stream that nobody
-//! reads takes what lay in its socket at once, and where that leaves none for others, it is copied out of the buffers
-//! (`buf/copy_out.rs`).
+//! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a tick, after
+//! its task had every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So
+//! a stream that nobody reads takes what lay in its socket at once, and where that leaves none for others, it
+//! is copied out of the buffers (`buf/copy_out.rs`).
 
 mod fragments;
 
@@ -60,7 +60,8 @@ enum Receiving {
 enum Kind {
     /// Bytes, which have an end.
     Stream,
-    /// Datagrams, each in its own buffer behind its sender's address; errors pass. The group in which the socket is bound.
+    /// Datagrams, each in its own buffer behind its sender's address; errors pass. The group in which the
+    /// socket is bound.
     Datagram(Option<Member>),
 }
 
@@ -84,7 +85,8 @@ pub(crate) struct Socket {
     reader: RefCell<Option<Waker>>,
     /// Those that wait behind another, in their order.
     readers: Waiters,
-    /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that find a clean end.
+    /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that
+    /// find a clean end.
     cut_off: Cell<Option<i32>>,
     /// What is known of zero-copy sends to its peer. InFlight for at the first of them.
     remote_host: OnceCell<Rc<RemoteHost>>,
@@ -95,8 +97,8 @@ pub(crate) struct Socket {
     lingers: Cell<bool>,
     /// Its connection was reset, to have blocks back.
     was_reset: Cell<bool>,
-    /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket from another
-    /// core, and all that comes in [parts](crate::buf::fragments) of buffers.
+    /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket
+    /// from another core, and all that comes in [parts](crate::buf::fragments) of buffers.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: Waiters,
@@ -108,7 +110,8 @@ pub(super) struct DetachedState {
     pub(super) chunks: VecDeque<Lease>,
     /// How receiving has ended, if it has.
     end: Option<Option<i32>>,
-    /// What a send was told of the connection's end: receiving has not come to it, and bytes may lie before it.
+    /// What a send was told of the connection's end: receiving has not come to it, and bytes may lie before
+    /// it.
     cut_off: Option<i32>,
     poisoned: bool,
     notice: Option<CloseNotice>,
@@ -228,8 +231,8 @@ impl Socket {
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
     }
 
-    /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): what was not sent is thrown away. A Unix socket knows no
-    /// reset, and stays as it is.
+    /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): what was not sent is thrown away. A
+    /// Unix socket knows no reset, and stays as it is.
     pub(crate) fn abort(&self) {
         if let Err(e) = zero_copy::disconnect(self.fd()) {
             tracing::trace!("a connection cannot be reset: {e}");
@@ -279,8 +282,8 @@ impl Socket {
                     Some(errno) => Err(io::Error::from_raw_os_error(errno)),
                 });
             }
-            // Who has just been served must not push in before those that wait for a buffer: a receive takes as many as
-            // there are.
+            // Who has just been served must not push in before those that wait for a buffer: a receive takes
+            // as many as there are.
             Receiving::Idle if core.fairness.is_short() => self.starve(core),
             Receiving::Idle => self.arm(core),
             Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
@@ -289,7 +292,8 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Waits for what comes next: alone, or behind others at a place that [`wait_is_over`](Self::wait_is_over) gives up.
+    /// Waits for what comes next: alone, or behind others at a place that
+    /// [`wait_is_over`](Self::wait_is_over) gives up.
     fn wait(&self, cx: &Context<'_>, place: &mut Option<u64>) {
         let stands = self.reader.borrow().as_ref().map(|waker| waker.will_wake(cx.waker()));
         match stands {
@@ -345,7 +349,8 @@ impl Socket {
         self.receiving.set(Receiving::Armed(key));
     }
 
-    /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has ended.
+    /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has
+    /// ended.
     pub(crate) fn received(
         self: &Rc<Self>,
         core: &Core,
@@ -420,7 +425,8 @@ impl Socket {
         }
     }
 
-    /// Wakes several, the one that has waited longest first: one that has given up, or is not polled, keeps nobody else waiting.
+    /// Wakes several, the one that has waited longest first: one that has given up, or is not polled, keeps
+    /// nobody else waiting.
     #[cold]
     fn wake_all(&self, first: Option<Waker>) {
         if let Some(first) = first {
@@ -457,8 +463,8 @@ impl Socket {
         }
     }
 
-    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and whether there may be
-    /// more yet.
+    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and
+    /// whether there may be more yet.
     pub(crate) fn evict(&self, core: &Core) -> (bool, bool) {
         let mut chain = self.chain.get();
         let copied = core.bufs.copy_out(core, &mut chain);
@@ -491,7 +497,8 @@ impl Socket {
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
             Receiving::Starved => {
-                // It stands in the queue; when its turn comes it is found not to want a buffer, or to want one again.
+                // It stands in the queue; when its turn comes it is found not to want a buffer, or to want
+                // one again.
                 self.receiving.set(Receiving::Idle);
                 Poll::Ready(())
             }
@@ -508,8 +515,8 @@ impl Socket {
         poll_fn(|cx| Core::with(|core| wait.on.poll_quiet(core, cx, &mut wait.place))).await;
     }
 
-    /// How receiving has ended, if it has: an error's errno, or none at the end of the stream. The kernel reports an
-    /// error once, so who receives by other means must ask here first.
+    /// How receiving has ended, if it has: an error's errno, or none at the end of the stream. The kernel
+    /// reports an error once, so who receives by other means must ask here first.
     pub(crate) fn over(&self) -> Option<Option<i32>> {
         match self.receiving.get() {
             Receiving::Over(end) => Some(end),
@@ -517,7 +524,8 @@ impl Socket {
         }
     }
 
-    /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are told of it.
+    /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are
+    /// told of it.
     pub(crate) fn has_failed(&self, error: &io::Error) {
         if is_cut_off(error) {
             self.cut_off.set(error.raw_os_error());
@@ -529,8 +537,8 @@ impl Socket {
         self.cut_off.get()
     }
 
-    /// Receiving by other means has found the end. What it is in truth: an error's errno, or none. Later receives find the
-    /// same; one that is armed meanwhile, by a second reader, is told by the kernel.
+    /// Receiving by other means has found the end. What it is in truth: an error's errno, or none. Later
+    /// receives find the same; one that is armed meanwhile, by a second reader, is told by the kernel.
     pub(crate) fn has_ended(&self) -> Option<i32> {
         if let Receiving::Idle = self.receiving.get() {
             self.ended();
@@ -579,8 +587,8 @@ impl Socket {
         Core::try_with(|core| self.release(core));
     }
 
-    /// A handle that could read, or one that could write, or both in one, is dropped. With the last of them, somebody must
-    /// see to what the network was lent; at the end of the core its end does.
+    /// A handle that could read, or one that could write, or both in one, is dropped. With the last of them,
+    /// somebody must see to what the network was lent; at the end of the core its end does.
     pub(super) fn handle_dropped(self: &Rc<Self>, read: bool, wrote: bool) {
         if read {
             self.stop_receiving();
@@ -633,9 +641,9 @@ impl Socket {
     }
 }
 
-/// Whether an error is that of a connection, and not of the call. A reset is never told after the peer's end has come (that
-/// is `EPIPE`, tcp_reset() in net/ipv4/tcp_input.c); the others may be, and then a stream that was whole counts as cut off,
-/// which is the lesser evil.
+/// Whether an error is that of a connection, and not of the call. A reset is never told after the peer's end
+/// has come (that is `EPIPE`, tcp_reset() in net/ipv4/tcp_input.c); the others may be, and then a stream that
+/// was whole counts as cut off, which is the lesser evil.
 fn is_cut_off(error: &io::Error) -> bool {
     use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT};
     let errnos = [ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT];
@@ -690,7 +698,8 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
         if let Kind::Datagram(member) = &mut self.kind {
-            // Nothing of it waits to be sent, so closing is quick. First the socket, then the word that the address is free.
+            // Nothing of it waits to be sent, so closing is quick. First the socket, then the word that the
+            // address is free.
             drop(fd);
             drop(member.take());
             return;
@@ -700,9 +709,9 @@ impl Drop for Socket {
     }
 }
 
-/// Closes the descriptor of a connection, from a core through its ring; without a core, close(2) does it. The ring closes a
-/// socket on the core's own thread and, if it lingers, waits there (seen on 6.18), so one that may is closed by a thread
-/// for blocking work.
+/// Closes the descriptor of a connection, from a core through its ring; without a core, close(2) does it. The
+/// ring closes a socket on the core's own thread and, if it lingers, waits there (seen on 6.18), so one that
+/// may is closed by a thread for blocking work.
 pub(super) fn close(fd: OwnedFd, lingers: bool) {
     let mut fd = Some(fd);
     Core::try_with(|core| match fd.take() {

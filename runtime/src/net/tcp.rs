@@ -20,8 +20,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// A TCP connection of the current core. What it can do beside the options here, it can as a [`Connection`].
 ///
-/// `TCP_NODELAY` is on for those that Annulus connects or accepts: bytes leave when they are sent, and what belongs
-/// together is sent together ([`send_all_more`](Connection::send_all_more)).
+/// `TCP_NODELAY` is on for those that Annulus connects or accepts: bytes leave when they are sent, and what
+/// belongs together is sent together ([`send_all_more`](Connection::send_all_more)).
 pub type TcpStream<S = Both> = Connection<Tcp, S>;
 
 /// The half of a [`TcpStream`] that receives.
@@ -45,9 +45,10 @@ impl TcpStream {
     /// Connects to `address`. Linux 5.5 (`connect(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address. `ECONNREFUSED` also
-    /// when the port is this machine's, nobody listens on it, and the kernel has taken the very same for this end: then the
-    /// connection would be one with itself (simultaneous open, RFC 9293 section 3.5), which gives back what is sent.
+    /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address.
+    /// `ECONNREFUSED` also when the port is this machine's, nobody listens on it, and the kernel has taken
+    /// the very same for this end: then the connection would be one with itself (simultaneous open, RFC 9293
+    /// section 3.5), which gives back what is sent.
     ///
     /// # Cancellation
     /// Safe: a connection that is made after the future was dropped is closed.
@@ -55,8 +56,9 @@ impl TcpStream {
         connect(None, address).await
     }
 
-    /// Connects to `address` from the local address `from`; with port 0 the kernel chooses a port when it knows both ends
-    /// (`IP_BIND_ADDRESS_NO_PORT`, `ip(7)`), so that one local port may serve many destinations. Linux 5.5.
+    /// Connects to `address` from the local address `from`; with port 0 the kernel chooses a port when it
+    /// knows both ends (`IP_BIND_ADDRESS_NO_PORT`, `ip(7)`), so that one local port may serve many
+    /// destinations. Linux 5.5.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] when `from` is not this machine's, is in use, or needs a privilege; else as for
@@ -68,7 +70,8 @@ impl TcpStream {
         connect(Some(from), address).await
     }
 
-    /// Takes over a connection of the standard library. It is made non-blocking; its other options stay as they are.
+    /// Takes over a connection of the standard library. It is made non-blocking; its other options stay as
+    /// they are.
     ///
     /// # Errors
     /// What `ioctl(2)` and `fcntl(2)` say.
@@ -145,7 +148,8 @@ impl<S: Side> TcpStream<S> {
         self.place()?.ip()
     }
 
-    /// Switches `TCP_NODELAY` (`tcp(7)`): whether a short segment leaves although an earlier one is not acknowledged.
+    /// Switches `TCP_NODELAY` (`tcp(7)`): whether a short segment leaves although an earlier one is not
+    /// acknowledged.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -161,8 +165,8 @@ impl<S: Side> TcpStream<S> {
         got("TCP_NODELAY", sockopt::tcp_nodelay(self.socket().fd()))
     }
 
-    /// Lets the kernel ask a silent peer whether it is still there, or no more (`None`). A peer that has gone is a receive
-    /// that fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
+    /// Lets the kernel ask a silent peer whether it is still there, or no more (`None`). A peer that has gone
+    /// is a receive that fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
     ///
     /// # Errors
     /// `EINVAL` for a value out of its range; what `setsockopt(2)` says.
@@ -192,16 +196,16 @@ impl<S: Side> TcpStream<S> {
         }))
     }
 
-    /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). `None`, as at first: they are sent in the
-    /// background. Zero: they are thrown away and the peer sees a reset. Longer: the close waits as long for them; it is
-    /// made by a thread for [blocking work](crate::spawn_blocking), one of
-    /// [so many](crate::Builder::blocking_threads), so the core does not wait. In whole seconds.
+    /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). `None`, as at first: they
+    /// are sent in the background. Zero: they are thrown away and the peer sees a reset. Longer: the close
+    /// waits as long for them; it is made by a thread for [blocking work](crate::spawn_blocking), one of [so
+    /// many](crate::Builder::blocking_threads), so the core does not wait. In whole seconds.
     ///
-    /// Each such close may keep one of these threads for so long, and other blocking work waits when there are no more. Where no thread can
-    /// be started, the close is made on the core, which waits.
+    /// Each such close may keep one of these threads for so long, and other blocking work waits when there
+    /// are no more. Where no thread can be started, the close is made on the core, which waits.
     ///
-    /// That is so if the option is set here, or before the descriptor is taken over. Set by other means, it holds the core
-    /// up when the connection is closed.
+    /// That is so if the option is set here, or before the descriptor is taken over. Set by other means, it
+    /// holds the core up when the connection is closed.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -219,8 +223,8 @@ impl<S: Side> TcpStream<S> {
         got("SO_LINGER", sockopt::socket_linger(self.socket().fd()))
     }
 
-    /// Acknowledges at once (`true`) or with the next bytes sent (`TCP_QUICKACK`, `tcp(7)`). Not for good: the kernel goes
-    /// back to its own judgement as the connection goes on.
+    /// Acknowledges at once (`true`) or with the next bytes sent (`TCP_QUICKACK`, `tcp(7)`). Not for good:
+    /// the kernel goes back to its own judgement as the connection goes on.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -237,8 +241,8 @@ impl<S: Side> TcpStream<S> {
     }
 
     /// How long sent bytes may stay unacknowledged before the connection is given up with `ETIMEDOUT`
-    /// (`TCP_USER_TIMEOUT`, `tcp(7)`), in milliseconds; `None` leaves it to the kernel's retransmissions, some fifteen
-    /// minutes.
+    /// (`TCP_USER_TIMEOUT`, `tcp(7)`), in milliseconds; `None` leaves it to the kernel's retransmissions,
+    /// some fifteen minutes.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -260,20 +264,20 @@ impl<S: Side> TcpStream<S> {
 
 /// A listening TCP socket of the current core.
 ///
-/// Each core that binds the same address gets its own socket of one group, and the kernel spreads connections over
-/// those that listen. Port 0 gives one real port, the same for all cores. Dropping the listener closes it; connections
-/// that wait in its backlog are reset unless [`drain`](Listener::drain) took them.
+/// Each core that binds the same address gets its own socket of one group, and the kernel spreads connections
+/// over those that listen. Port 0 gives one real port, the same for all cores. Dropping the listener closes
+/// it; connections that wait in its backlog are reset unless [`drain`](Listener::drain) took them.
 pub type TcpListener = Listener<Tcp>;
 
 impl TcpListener {
     /// This core's member of the group that listens on `address`. It listens when this returns.
     ///
-    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up, and only
-    /// the first address that it gives is used.
+    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up,
+    /// and only the first address that it gives is used.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] when the address cannot be read, the port is taken, the address is not this machine's or the
-    /// port needs a privilege.
+    /// [`ErrorKind::Input`] when the address cannot be read, the port is taken, the address is not this
+    /// machine's or the port needs a privilege.
     ///
     /// # Panics
     /// On a thread that is no core's.

@@ -29,11 +29,12 @@ use crate::{Error, ErrorKind, Result};
 
 /// A UDP socket of the current core (`udp(7)`). All methods take `&self`.
 ///
-/// Each core that binds the same address gets its own socket of one group, and the kernel spreads datagrams over those that
-/// are open, by a hash of both ends' addresses: while no core comes or goes, what one peer sends goes to one core.
+/// Each core that binds the same address gets its own socket of one group, and the kernel spreads datagrams
+/// over those that are open, by a hash of both ends' addresses: while no core comes or goes, what one peer
+/// sends goes to one core.
 ///
-/// Dropping the socket closes it; what was not received is lost, as is what comes in the moment until the receive has been
-/// cancelled.
+/// Dropping the socket closes it; what was not received is lost, as is what comes in the moment until the
+/// receive has been cancelled.
 pub struct UdpSocket {
     socket: Rc<Socket>,
 }
@@ -76,8 +77,9 @@ impl Deref for Datagram {
     }
 }
 
-/// What is left of a buffer that others used may be too short for a datagram, whose end would be lost. So may a buffer that a
-/// bundled receive looked at in vain: the kernel shortens it in its descriptor to what it expected.
+/// What is left of a buffer that others used may be too short for a datagram, whose end would be lost. So may
+/// a buffer that a bundled receive looked at in vain: the kernel shortens it in its descriptor to what it
+/// expected.
 fn needs_whole_buffers(core: &Core) -> Result<()> {
     if core.options.incremental_buffers || core.options.bundles {
         let what = "datagrams need whole receive buffers; use UDP on a runtime without incremental_buffers and bundles";
@@ -89,13 +91,13 @@ fn needs_whole_buffers(core: &Core) -> Result<()> {
 impl UdpSocket {
     /// This core's member of the group on `address`. Port 0 gives one real port, the same for all cores.
     ///
-    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up, and only the
-    /// first address that it gives is used.
+    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up,
+    /// and only the first address that it gives is used.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the address is not
-    /// this machine's or the port needs a privilege, and on a runtime with
-    /// [incremental buffers](crate::Builder::incremental_buffers) or [bundles](crate::Builder::bundles), on any kernel.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the
+    /// address is not this machine's or the port needs a privilege, and on a runtime with [incremental
+    /// buffers](crate::Builder::incremental_buffers) or [bundles](crate::Builder::bundles), on any kernel.
     ///
     /// # Panics
     /// On a thread that is no core's.
@@ -108,13 +110,13 @@ impl UdpSocket {
         })
     }
 
-    /// Takes over a UDP socket that was made elsewhere. It is made non-blocking and close-on-exec; its other options stay
-    /// as they are.
+    /// Takes over a UDP socket that was made elsewhere. It is made non-blocking and close-on-exec; its other
+    /// options stay as they are.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when it is no datagram socket of IPv4 or IPv6. `socket(7)`: `SO_DOMAIN`,
-    /// `SO_TYPE`. The same on a runtime with [incremental buffers](crate::Builder::incremental_buffers) or
-    /// [bundles](crate::Builder::bundles).
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when it is no datagram socket of IPv4 or IPv6.
+    /// `socket(7)`: `SO_DOMAIN`, `SO_TYPE`. The same on a runtime with [incremental
+    /// buffers](crate::Builder::incremental_buffers) or [bundles](crate::Builder::bundles).
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
         // Away from a core there is nothing to receive into, and the socket cannot go to one.
         Core::try_with(needs_whole_buffers).unwrap_or(Ok(()))?;
@@ -147,8 +149,8 @@ impl UdpSocket {
         Place::of_peer(self.socket.fd())?.ip()
     }
 
-    /// Sends to, and receives from, `address` only (`connect(2)`); what others sent before may still come. Nothing is sent
-    /// and nothing is waited for.
+    /// Sends to, and receives from, `address` only (`connect(2)`); what others sent before may still come.
+    /// Nothing is sent and nothing is waited for.
     ///
     /// # Errors
     /// What `connect(2)` says: no way leads there.
@@ -159,14 +161,15 @@ impl UdpSocket {
 
     /// The next datagram that came.
     ///
-    /// The first call arms a multishot receive that stays armed (Linux 6.0). When eight datagrams lie untaken at the end of
-    /// a turn it is switched off until they are taken; the kernel's queue ([`set_recv_buffer_size`](Self::set_recv_buffer_size))
-    /// holds what comes meanwhile, and drops what does not fit: [`dropped`](Self::dropped) counts. One reader at a time: of
-    /// two tasks that wait, only the later is woken.
+    /// The first call arms a multishot receive that stays armed (Linux 6.0). When eight datagrams lie untaken
+    /// at the end of a turn it is switched off until they are taken; the kernel's queue
+    /// ([`set_recv_buffer_size`](Self::set_recv_buffer_size)) holds what comes meanwhile, and drops what does
+    /// not fit: [`dropped`](Self::dropped) counts. One reader at a time: of two tasks that wait, only the
+    /// later is woken.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io). An error is told once and receiving goes on: on a connected socket, that
-    /// nobody listens at the peer's port (`ECONNREFUSED`, `udp(7)`).
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io). An error is told once and receiving goes on: on a connected
+    /// socket, that nobody listens at the peer's port (`ECONNREFUSED`, `udp(7)`).
     ///
     /// # Cancellation
     /// Safe: no datagram is lost. What came waits for the next call.
@@ -180,12 +183,12 @@ impl UdpSocket {
         }
     }
 
-    /// Sends `buf` as one datagram to `address` and gives it back. Sends of several tasks do not disturb each other. It
-    /// waits while the socket's send buffer is full. `sendmsg(2)`, Linux 5.3.
+    /// Sends `buf` as one datagram to `address` and gives it back. Sends of several tasks do not disturb each
+    /// other. It waits while the socket's send buffer is full. `sendmsg(2)`, Linux 5.3.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it. `EMSGSIZE`: longer than
-    /// 65,507 bytes, or than the path allows. `EACCES`: a broadcast address without
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
+    /// `EMSGSIZE`: longer than 65,507 bytes, or than the path allows. `EACCES`: a broadcast address without
     /// [`set_broadcast`](Self::set_broadcast).
     ///
     /// # Cancellation
@@ -194,11 +197,12 @@ impl UdpSocket {
         sent(ask(SendTo::new(Rc::clone(&self.socket), buf, address)).await)
     }
 
-    /// Sends `buf` as one datagram to the address that the socket is [connected](Self::connect) to. `send(2)`, Linux 5.6.
+    /// Sends `buf` as one datagram to the address that the socket is [connected](Self::connect) to.
+    /// `send(2)`, Linux 5.6.
     ///
     /// # Errors
-    /// As for [`send_to`](Self::send_to). `EDESTADDRREQ`: it is not connected. `ECONNREFUSED`: an earlier datagram found
-    /// nobody; this one has not left.
+    /// As for [`send_to`](Self::send_to). `EDESTADDRREQ`: it is not connected. `ECONNREFUSED`: an earlier
+    /// datagram found nobody; this one has not left.
     ///
     /// # Cancellation
     /// As for [`send_to`](Self::send_to).
@@ -206,8 +210,8 @@ impl UdpSocket {
         sent(ask(Send { socket: Rc::clone(&self.socket), buf, from: 0, flags: 0 }).await)
     }
 
-    /// Datagrams that the kernel threw away because its queue for this socket was full (`SO_MEMINFO`, Linux 4.12). A count
-    /// of 32 bits that starts anew after the last.
+    /// Datagrams that the kernel threw away because its queue for this socket was full (`SO_MEMINFO`, Linux
+    /// 4.12). A count of 32 bits that starts anew after the last.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
@@ -223,8 +227,8 @@ impl UdpSocket {
         set("SO_BROADCAST", sockopt::set_socket_broadcast(self.socket.fd(), broadcast))
     }
 
-    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with what it needs
-    /// itself: twice what was asked for.
+    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with
+    /// what it needs itself: twice what was asked for.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
@@ -232,8 +236,8 @@ impl UdpSocket {
         got("SO_RCVBUF", sockopt::socket_recv_buffer_size(self.socket.fd()))
     }
 
-    /// Asks for a receive queue of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it and bounds it by
-    /// `net.core.rmem_max`. A small datagram takes some 800 bytes of it.
+    /// Asks for a receive queue of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it and bounds
+    /// it by `net.core.rmem_max`. A small datagram takes some 800 bytes of it.
     ///
     /// # Errors
     /// What `setsockopt(2)` says; [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.
@@ -242,8 +246,8 @@ impl UdpSocket {
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket.fd(), bytes))
     }
 
-    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it and bounds it by
-    /// `net.core.wmem_max`.
+    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it and bounds
+    /// it by `net.core.wmem_max`.
     ///
     /// # Errors
     /// What `setsockopt(2)` says; [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.

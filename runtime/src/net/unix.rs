@@ -17,7 +17,8 @@ use crate::error::os;
 use crate::place::Place;
 use crate::{Error, Result};
 
-/// A Unix stream connection of the current core. What it can do beside the functions here, it can as a [`Connection`].
+/// A Unix stream connection of the current core. What it can do beside the functions here, it can as a
+/// [`Connection`].
 pub type UnixStream<S = Both> = Connection<Unix, S>;
 
 /// The half of a [`UnixStream`] that receives.
@@ -29,8 +30,8 @@ pub type UnixWriteHalf = UnixStream<Writer>;
 /// How long to wait, at first and at most, when a listener's backlog is full.
 const FULL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
-/// Who is at the other end, as the kernel knows it (`SO_PEERCRED`, `unix(7)`): the user of the process at the time when it
-/// connected or began to listen, or made the pair.
+/// Who is at the other end, as the kernel knows it (`SO_PEERCRED`, `unix(7)`): the user of the process at the
+/// time when it connected or began to listen, or made the pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerCred {
@@ -46,8 +47,8 @@ impl UnixStream {
     /// Connects to the socket whose file is `path`. Linux 5.5 (`connect(2)`, `unix(7)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason (`ECONNREFUSED`, `ENOENT`, ...), naming the path;
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a path of more than 107 bytes.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason (`ECONNREFUSED`, `ENOENT`, ...),
+    /// naming the path; [`ErrorKind::Input`](crate::ErrorKind::Input) for a path of more than 107 bytes.
     ///
     /// # Cancellation
     /// Safe: a connection that is made after the future was dropped is closed.
@@ -58,8 +59,8 @@ impl UnixStream {
     /// As [`connect`](Self::connect), to an address that may be an abstract name
     /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)).
     ///
-    /// A listener whose backlog is full is asked again after 1 to 20 ms: the kernel tells nobody when there is room
-    /// (`EAGAIN`, `connect(2)`).
+    /// A listener whose backlog is full is asked again after 1 to 20 ms: the kernel tells nobody when there
+    /// is room (`EAGAIN`, `connect(2)`).
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
@@ -70,8 +71,8 @@ impl UnixStream {
         connect(address.into()).await
     }
 
-    /// Two connections that are joined to each other, both of the current core (`socketpair(2)`). Give one up with
-    /// [`into_owned_fd`](Connection::into_owned_fd) to have it elsewhere.
+    /// Two connections that are joined to each other, both of the current core (`socketpair(2)`). Give one up
+    /// with [`into_owned_fd`](Connection::into_owned_fd) to have it elsewhere.
     ///
     /// # Errors
     /// What `socketpair(2)` says: no descriptor is left.
@@ -82,7 +83,8 @@ impl UnixStream {
         Ok((Self::from_fd(a), Self::from_fd(b)))
     }
 
-    /// Takes over a connection of the standard library. It is made non-blocking; its other options stay as they are.
+    /// Takes over a connection of the standard library. It is made non-blocking; its other options stay as
+    /// they are.
     ///
     /// # Errors
     /// What `ioctl(2)` and `fcntl(2)` say.
@@ -147,14 +149,14 @@ impl<S: Side> UnixStream<S> {
 
 /// A listening Unix socket of the current core.
 ///
-/// A path has one socket, so the cores of a runtime share it: the first that binds an address makes the socket, the others
-/// get a descriptor of the same open socket, and all accept from its one backlog. Each takes one connection at a time, and
-/// the kernel wakes the core that has waited longest: an idle runtime deals connections out in turn, and a busy core takes
-/// fewer.
+/// A path has one socket, so the cores of a runtime share it: the first that binds an address makes the
+/// socket, the others get a descriptor of the same open socket, and all accept from its one backlog. Each
+/// takes one connection at a time, and the kernel wakes the core that has waited longest: an idle runtime
+/// deals connections out in turn, and a busy core takes fewer.
 ///
-/// The file of a path is made with the process's umask (`unix(7)`). One that was left behind by a program that was killed
-/// is replaced; one on which somebody listens, or that is no socket, is refused. When the last core's listener is
-/// dropped the file is taken away, unless another has been put in its place.
+/// The file of a path is made with the process's umask (`unix(7)`). One that was left behind by a program
+/// that was killed is replaced; one on which somebody listens, or that is no socket, is refused. When the
+/// last core's listener is dropped the file is taken away, unless another has been put in its place.
 pub type UnixListener = Listener<Unix>;
 
 impl UnixListener {
@@ -163,8 +165,8 @@ impl UnixListener {
     /// It waits, a second at most, while another program binds a socket in the same directory (`flock(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when somebody listens there, a file that is no socket is in the way, the
-    /// directory cannot be written to, or the path has more than 107 bytes.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when somebody listens there, a file that is no socket is
+    /// in the way, the directory cannot be written to, or the path has more than 107 bytes.
     ///
     /// # Cancellation
     /// Safe: nothing was bound.
@@ -178,8 +180,8 @@ impl UnixListener {
     /// As [`bind`](Self::bind), on an address that may be an abstract name
     /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)), with options.
     ///
-    /// A path is free for another the moment its last listener is dropped; an abstract name a tick later, when the last
-    /// accept that was armed has been cancelled and the descriptor closed.
+    /// A path is free for another the moment its last listener is dropped; an abstract name a tick later,
+    /// when the last accept that was armed has been cancelled and the descriptor closed.
     ///
     /// # Errors
     /// As for [`bind`](Self::bind).

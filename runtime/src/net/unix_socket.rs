@@ -12,11 +12,12 @@ use crate::Result;
 use crate::core::unix_path::{SocketFile, bind_and_listen};
 use crate::place::Place;
 
-/// A listening Unix socket that belongs to no core: a program opens it before its cores start, or while they run, and gives each of
-/// them, and each of its processes, a clone of the descriptor
+/// A listening Unix socket that belongs to no core: a program opens it before its cores start, or while they
+/// run, and gives each of them, and each of its processes, a clone of the descriptor
 /// ([`UnixListener::from_owned_fd`](super::Listener::from_owned_fd)).
 ///
-/// Dropping it takes the file away and closes this descriptor. Clones go on: they accept what had connected by then.
+/// Dropping it takes the file away and closes this descriptor. Clones go on: they accept what had connected
+/// by then.
 #[derive(Debug)]
 pub struct UnixSocket {
     socket: OwnedFd,
@@ -24,10 +25,12 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Listens on `address`, a path or an abstract name. A path's file has the permissions `mode`, such as 0o660, and at no time more;
-    /// `None` leaves them to the umask (`unix(7)`). One that was left behind by a program that was killed is replaced.
+    /// Listens on `address`, a path or an abstract name. A path's file has the permissions `mode`, such as
+    /// 0o660, and at no time more; `None` leaves them to the umask (`unix(7)`). One that was left behind by a
+    /// program that was killed is replaced.
     ///
-    /// It blocks the calling thread, a second at most, while another program binds a socket in the same directory (`flock(2)`).
+    /// It blocks the calling thread, a second at most, while another program binds a socket in the same
+    /// directory (`flock(2)`).
     ///
     /// # Errors
     /// As for [`UnixListener::bind`](super::UnixListener::bind).

@@ -24,8 +24,9 @@ use crate::{Error, ErrorKind, Result};
 pub(super) enum Writing {
     /// Nobody sends.
     Free,
-    /// Nobody sends, and those that wait have been woken: who has just come lets them go first, once. So a task that sends
-    /// on and on does not keep the others out, and one that was woken and is not polled keeps nobody out.
+    /// Nobody sends, and those that wait have been woken: who has just come lets them go first, once. So a
+    /// task that sends on and on does not keep the others out, and one that was woken and is not polled keeps
+    /// nobody out.
     Due,
     /// A send is under way.
     Busy,
@@ -33,7 +34,8 @@ pub(super) enum Writing {
     Poisoned,
 }
 
-/// The permit to write to a socket. Dropped after it was granted and before it is [`done`](Self::done), it poisons the write side.
+/// The permit to write to a socket. Dropped after it was granted and before it is [`done`](Self::done), it
+/// poisons the write side.
 #[must_use = "dropped before it is done, it poisons the write side"]
 pub(crate) struct WritePermit {
     socket: Rc<Socket>,
@@ -111,7 +113,8 @@ impl Drop for WritePermit {
 impl Socket {
     /// The permit to write, once nobody else does.
     pub(crate) async fn write_permit(self: &Rc<Self>) -> Result<WritePermit> {
-        // What is then written may be nothing, and a permit may be refused: both are ready at once, however often.
+        // What is then written may be nothing, and a permit may be refused: both are ready at once, however
+        // often.
         crate::task::consume_budget().await;
         let mut permit = WritePermit::new(Rc::clone(self));
         poll_fn(|cx| permit.poll(cx)).await?;
@@ -128,7 +131,8 @@ impl Socket {
         if self.writing.get() == Writing::Poisoned { Err(Poisoned.into()) } else { Ok(()) }
     }
 
-    /// Ends one side or both. A system call on the core: it never waits, while the ring would run it on an io-wq worker.
+    /// Ends one side or both. A system call on the core: it never waits, while the ring would run it on an
+    /// io-wq worker.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<()> {
         let how = match how {
             Shutdown::Read => rustix::net::Shutdown::Read,
@@ -141,7 +145,8 @@ impl Socket {
     }
 }
 
-/// An earlier send was dropped half-way. Its words come later: as an [`Error`] it would make the result of each poll large.
+/// An earlier send was dropped half-way. Its words come later: as an [`Error`] it would make the result of
+/// each poll large.
 struct Poisoned;
 
 impl From<Poisoned> for Error {
@@ -229,14 +234,16 @@ impl<B: IoBuf> Future for SendAll<B> {
                 match sent(&this.permit.socket, result) {
                     Ok(n) => this.from += n,
                     Err(e) => {
-                        // With a part gone the next sender would go on in the middle of this one: that is poison.
+                        // With a part gone the next sender would go on in the middle of this one: that is
+                        // poison.
                         this.permit.end(this.from == 0);
                         return Poll::Ready(Err(BufError::io("send failed", e, buf)));
                     }
                 }
                 buf
             } else {
-                // A send that the kernel is asked for needs no budget to be: its answer comes in another tick of the core.
+                // A send that the kernel is asked for needs no budget to be: its answer comes in another tick
+                // of the core.
                 if !core.budget.is_left() && this.asks_nothing() {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

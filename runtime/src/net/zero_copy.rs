@@ -1,8 +1,8 @@
 //! How long the zero-copy sends of a dropped stream may keep their blocks.
 //!
 //! The network keeps a block until the peer has acknowledged its bytes. Closing changes nothing in that, so a
-//! peer that never reads would keep it for ever. What helps is a reset, which throws the send queue away: `connect(2)` to
-//! `AF_UNSPEC` (tcp_disconnect()), which needs no descriptor to be closed first.
+//! peer that never reads would keep it for ever. What helps is a reset, which throws the send queue away:
+//! `connect(2)` to `AF_UNSPEC` (tcp_disconnect()), which needs no descriptor to be closed first.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,8 +15,8 @@ use crate::error::os;
 /// Bytes that the peer of a dropped stream must take in each span of patience, to be given another.
 const LEAST_PROGRESS: u32 = 16 << 10;
 
-/// Sees a dropped stream's zero-copy sends to their end: when the peer takes too little, they are thrown away. While
-/// another has the connection, no time counts.
+/// Sees a dropped stream's zero-copy sends to their end: when the peer takes too little, they are thrown
+/// away. While another has the connection, no time counts.
 pub(crate) async fn reap_lent_blocks(socket: Weak<Socket>, patience: Duration) {
     loop {
         let Some(before) = unacknowledged(&socket) else { return };

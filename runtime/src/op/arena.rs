@@ -1,8 +1,8 @@
 //! Memory for what the kernel sees of an operation: fixed cells in chunks that never move.
 //!
-//! A `Slab` moves its entries when it grows; the kernel holds pointers. So the table of states is a slab, and what an
-//! SQE points at (buffers' owners, addresses, paths, time specs) lies here, in the cell of the same index. Chunks are
-//! made on the core's thread and so, by its local policy, on its node.
+//! A `Slab` moves its entries when it grows; the kernel holds pointers. So the table of states is a slab, and
+//! what an SQE points at (buffers' owners, addresses, paths, time specs) lies here, in the cell of the same
+//! index. Chunks are made on the core's thread and so, by its local policy, on its node.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -55,7 +55,8 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         for chunk in self.chunks.drain(..) {
-            // SAFETY: allocated in `cell` with this layout, and freed once. The op table saw every cell vacant, or leaked.
+            // SAFETY: allocated in `cell` with this layout, and freed once. The op table saw every cell
+            // vacant, or leaked.
             unsafe { dealloc(chunk.as_ptr(), Self::layout()) };
         }
     }

@@ -1,5 +1,5 @@
-//! Give a stretch of a file its blocks on the disk, or take them. Linux 5.6; `fallocate(2)`. The kernel always runs it
-//! on an io-wq worker.
+//! Give a stretch of a file its blocks on the disk, or take them. Linux 5.6; `fallocate(2)`. The kernel
+//! always runs it on an io-wq worker.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;

@@ -1,9 +1,10 @@
 //! Operations: what is asked of the kernel, and who owns its memory until the kernel is done with it.
 //!
-//! An operation is one declarative block (the files of this folder): what it owns, the SQE it becomes, what its result
-//! means. When it is [asked](crate::core::ask) for, it moves into its cell of the [`arena`], where it stays until the final CQE; its
-//! future keeps only the [`slots::Key`]. Dropping the future does not end the operation: it sends a cancel, and whatever the
-//! kernel answers later (a descriptor, bytes in a pipe) belongs to the operation, which cleans it up.
+//! An operation is one declarative block (the files of this folder): what it owns, the SQE it becomes, what
+//! its result means. When it is [asked](crate::core::ask) for, it moves into its cell of the [`arena`], where
+//! it stays until the final CQE; its future keeps only the [`slots::Key`]. Dropping the future does not end
+//! the operation: it sends a cancel, and whatever the kernel answers later (a descriptor, bytes in a pipe)
+//! belongs to the operation, which cleans it up.
 //!
 //! Operations on sockets are files of `net/op/`: they know the socket that they serve.
 
@@ -49,8 +50,9 @@ pub(crate) type Hurry = Box<dyn FnOnce()>;
 /// An operation that answers once.
 ///
 /// # Safety
-/// The entry of [`sqes`](Self::sqes) may point only into `self`, or into memory that `self` owns and that does not move
-/// when `self` does not; descriptors it names must be kept open by `self`. `self` is at its final address by then.
+/// The entry of [`sqes`](Self::sqes) may point only into `self`, or into memory that `self` owns and that
+/// does not move when `self` does not; descriptors it names must be kept open by `self`. `self` is at its
+/// final address by then.
 pub(crate) unsafe trait Operation: Sized + 'static {
     /// For logs.
     const NAME: &'static str;
@@ -70,20 +72,21 @@ pub(crate) unsafe trait Operation: Sized + 'static {
     /// The result: `outcome.result` is a count or a negative errno.
     fn complete(self, outcome: Outcome) -> Self::Output;
 
-    /// The result came when nobody waited any more. What it brings must not leak; dropping the output does it for all
-    /// operations whose output owns what came.
+    /// The result came when nobody waited any more. What it brings must not leak; dropping the output does it
+    /// for all operations whose output owns what came.
     fn late(self, outcome: Outcome) {
         drop(self.complete(outcome));
     }
 
-    /// The core ends, and the kernel has had time to give the operation back: what makes it let go at once, if there is such a
-    /// thing. It is run when the operation is not looked at any more; this method runs no code that is not ours.
+    /// The core ends, and the kernel has had time to give the operation back: what makes it let go at once,
+    /// if there is such a thing. It is run when the operation is not looked at any more; this method runs no
+    /// code that is not ours.
     fn force_release(&self) -> Option<Hurry> {
         None
     }
 
-    /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only. Runs no code that is not
-    /// ours: the operation lies in its cell.
+    /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only. Runs no
+    /// code that is not ours: the operation lies in its cell.
     fn notified(&self, core: &Core, outcome: Outcome) {
         let _ = (core, outcome);
     }
@@ -135,13 +138,13 @@ pub(crate) unsafe trait Multishot: Sized + 'static {
     /// The SQE, without `user_data`.
     fn sqes(&mut self) -> Sqes;
 
-    /// One answer. `owned` is false once the socket has given the operation up: then what came is to be given back.
-    /// `last` tells that the operation has ended, for whatever reason.
+    /// One answer. `owned` is false once the socket has given the operation up: then what came is to be given
+    /// back. `last` tells that the operation has ended, for whatever reason.
     fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool);
 }
 
-/// `-errno` as an error, a count as it is. `splice` lets the kernel-internal restart codes 512..=516 out when it is
-/// interrupted (seen on 6.18); they mean what `EINTR` means.
+/// `-errno` as an error, a count as it is. `splice` lets the kernel-internal restart codes 512..=516 out when
+/// it is interrupted (seen on 6.18); they mean what `EINTR` means.
 pub(crate) fn check(outcome: Outcome) -> io::Result<u32> {
     match outcome.result {
         n if n >= 0 => Ok(n as u32),

@@ -32,8 +32,8 @@ impl Open {
     }
 }
 
-// SAFETY: the entry points to the path's own allocation and to `how` inside `self`, and names a descriptor that the
-// `Rc` keeps open.
+// SAFETY: the entry points to the path's own allocation and to `how` inside `self`, and names a descriptor
+// that the `Rc` keeps open.
 unsafe impl Operation for Open {
     const NAME: &'static str = "openat2";
     type Output = io::Result<OwnedFd>;

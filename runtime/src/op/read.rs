@@ -17,8 +17,8 @@ pub(crate) struct Read<B> {
     pub(crate) offset: u64,
 }
 
-// SAFETY: the entry points to the buffer's room, which `IoBufMut` promises not to move, and names a descriptor that the
-// `Rc` keeps open.
+// SAFETY: the entry points to the buffer's room, which `IoBufMut` promises not to move, and names a
+// descriptor that the `Rc` keeps open.
 unsafe impl<B: IoBufMut> Operation for Read<B> {
     const NAME: &'static str = "read";
     type Output = (io::Result<usize>, B);

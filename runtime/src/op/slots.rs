@@ -1,8 +1,9 @@
-//! The life of an operation, as a pure state machine: no kernel, no memory of the operation, no waker semantics.
+//! The life of an operation, as a pure state machine: no kernel, no memory of the operation, no waker
+//! semantics.
 //!
-//! Three parties speak of an operation: its **owner** (a future, or a socket for the multishot kind), the **kernel**,
-//! and the **key** that stands in the SQE's `user_data`. The machine answers one question at each event: who still
-//! holds the operation's memory?
+//! Three parties speak of an operation: its **owner** (a future, or a socket for the multishot kind), the
+//! **kernel**, and the **key** that stands in the SQE's `user_data`. The machine answers one question at each
+//! event: who still holds the operation's memory?
 //!
 //! | life | kernel may still speak | owner still waits | result |
 //! |---|---|---|---|
@@ -12,12 +13,13 @@
 //! | `Lingering` | yes (a notification is due) | no | taken or given up |
 //! | `Abandoned` | yes | no | not yet; a cancel was asked for |
 //!
-//! and *vacant*, the sixth, where nobody holds anything: only then is the memory given back and the key's index used
-//! again, under a new generation. So a late CQE, or a cancel that crosses its completion, finds a stranger and misses.
+//! and *vacant*, the sixth, where nobody holds anything: only then is the memory given back and the key's
+//! index used again, under a new generation. So a late CQE, or a cancel that crosses its completion, finds a
+//! stranger and misses.
 //!
-//! Whoever runs the machine keeps a value for each operation. A slot becomes vacant in one place only (`Slots::vacate`), which
-//! first has the value taken out, and the event that tells of it carries the value. So no code runs between the two that
-//! could be given the same index.
+//! Whoever runs the machine keeps a value for each operation. A slot becomes vacant in one place only
+//! (`Slots::vacate`), which first has the value taken out, and the event that tells of it carries the value.
+//! So no code runs between the two that could be given the same index.
 //!
 //! # Dropping
 //!
@@ -98,12 +100,13 @@ pub(crate) enum Event<W, X, V> {
     Stale,
     /// The result is kept for the owner: wake it, if it left a waker.
     Wake(Option<W>),
-    /// One of many results: hand it to the sink. `owned` tells whether the owner is still there; if not, what the
-    /// result brings (a descriptor, a buffer) must be given back.
+    /// One of many results: hand it to the sink. `owned` tells whether the owner is still there; if not, what
+    /// the result brings (a descriptor, a buffer) must be given back.
     Item { extra: X, owned: bool },
     /// As `Item`, and the last of them.
     Last { value: V, owned: bool },
-    /// The owner is gone and this is its result: clean up what it brings. Without the value a notification is still due.
+    /// The owner is gone and this is its result: clean up what it brings. Without the value a notification is
+    /// still due.
     Late { extra: X, outcome: Outcome, value: Option<V> },
     /// The notification came before the owner took the result. The memory is the owner's: wake it.
     Notified { extra: X, waker: Option<W> },
@@ -131,11 +134,13 @@ pub(crate) enum Abandon<X, V> {
     Late { extra: X, outcome: Outcome, value: Option<V> },
 }
 
-/// All operations of a core. `W` is a waker, `X` what the runner wants to remember of each (its function table).
+/// All operations of a core. `W` is a waker, `X` what the runner wants to remember of each (its function
+/// table).
 pub(crate) struct Slots<W, X> {
     slab: Slab<Slot<W, X>>,
-    /// Begins anew after 2^32 operations. That does no harm: what still carries the key of a former life is a cancel on its way,
-    /// which the ring takes in the order in which it was pushed, thousands of operations later at most.
+    /// Begins anew after 2^32 operations. That does no harm: what still carries the key of a former life is a
+    /// cancel on its way, which the ring takes in the order in which it was pushed, thousands of operations
+    /// later at most.
     next_generation: u32,
     /// Operations of which the kernel may still speak.
     in_kernel: usize,
@@ -173,8 +178,8 @@ impl<W, X: Copy> Slots<W, X> {
         self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
     }
 
-    /// Makes a slot vacant: the only place that does. `take` takes the value of its operation out of where it lies, before the
-    /// index can be given out again.
+    /// Makes a slot vacant: the only place that does. `take` takes the value of its operation out of where it
+    /// lies, before the index can be given out again.
     #[inline(always)]
     fn vacate<V>(&mut self, key: Key, take: impl FnOnce(usize, X) -> V) -> (V, Option<W>) {
         let index = key.index();
@@ -182,8 +187,8 @@ impl<W, X: Copy> Slots<W, X> {
         (value, self.slab.remove(index).waker)
     }
 
-    /// The kernel speaks: a CQE with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as they stand in its flags. `take` takes the value
-    /// of the operation out of its place, should this be its end.
+    /// The kernel speaks: a CQE with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as they stand in its flags.
+    /// `take` takes the value of the operation out of its place, should this be its end.
     pub(crate) fn complete<V>(
         &mut self,
         key: Key,
@@ -228,14 +233,15 @@ impl<W, X: Copy> Slots<W, X> {
                 Event::Notified { extra, waker: slot.waker.take() }
             }
             (Life::Lingering, true) => Event::Released { value: self.vacate(key, take).0 },
-            // The kernel sends one result and at most one notification, in that order; anything else is not ours.
+            // The kernel sends one result and at most one notification, in that order; anything else is not
+            // ours.
             (Life::InFlight | Life::Abandoned, true)
             | (Life::Answered(_) | Life::Lingering | Life::Ready(_), _) => Event::Stale,
         }
     }
 
-    /// The owner polls. When it has to wait, `waits` is shown the waker that is kept, and may want [another](Self::wake_by).
-    /// `take` as for [`complete`](Self::complete).
+    /// The owner polls. When it has to wait, `waits` is shown the waker that is kept, and may want
+    /// [another](Self::wake_by). `take` as for [`complete`](Self::complete).
     pub(crate) fn poll<V>(
         &mut self,
         key: Key,
@@ -259,19 +265,20 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// The owner waits with another waker. The one before comes back, to be dropped when the machine is no longer borrowed:
-    /// what cloning or dropping a waker does is not ours to know.
+    /// The owner waits with another waker. The one before comes back, to be dropped when the machine is no
+    /// longer borrowed: what cloning or dropping a waker does is not ours to know.
     pub(crate) fn wake_by(&mut self, key: Key, waker: W) -> Option<W> {
         match self.slot(key) {
             Some(slot) if slot.life == Life::InFlight => slot.waker.replace(waker),
-            // Its owner has just been told to wait. If it has been answered all the same, nobody is to be woken, and a slot
-            // that becomes vacant has no waker.
+            // Its owner has just been told to wait. If it has been answered all the same, nobody is to be
+            // woken, and a slot that becomes vacant has no waker.
             _ => Some(waker),
         }
     }
 
-    /// The owner goes without waiting. `None` when the operation is over already (a multishot that had ended). Its waker
-    /// comes back in `waker`: see [`wake_by`](Self::wake_by). `take` as for [`complete`](Self::complete).
+    /// The owner goes without waiting. `None` when the operation is over already (a multishot that had
+    /// ended). Its waker comes back in `waker`: see [`wake_by`](Self::wake_by). `take` as for
+    /// [`complete`](Self::complete).
     pub(crate) fn abandon<V>(
         &mut self,
         key: Key,
@@ -297,8 +304,8 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// Takes back an operation that never reached the kernel, and returns its value and its waker. `take` as for
-    /// [`complete`](Self::complete).
+    /// Takes back an operation that never reached the kernel, and returns its value and its waker. `take` as
+    /// for [`complete`](Self::complete).
     pub(crate) fn withdraw<V>(
         &mut self,
         key: Key,

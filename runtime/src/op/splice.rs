@@ -1,9 +1,11 @@
-//! Splice: bytes from a file or a socket into a pipe, or from a pipe into a file or a socket. Linux 5.7; `splice(2)`.
+//! Splice: bytes from a file or a socket into a pipe, or from a pipe into a file or a socket. Linux 5.7;
+//! `splice(2)`.
 //!
-//! The kernel always runs it on an io-wq worker. One that had to wait there would hold a kernel thread, so a splice
-//! with a socket end stands behind a poll of that end, in a link, and the socket is `O_NONBLOCK`: a poll that was wrong
-//! costs an `EAGAIN`, not a thread. No `LinkTimeout` is ever used: it does not fire on a running io-wq operation on
-//! 6.12 and 6.18. A cancelled splice answers `EINTR` or one of the kernel's restart codes.
+//! The kernel always runs it on an io-wq worker. One that had to wait there would hold a kernel thread, so a
+//! splice with a socket end stands behind a poll of that end, in a link, and the socket is `O_NONBLOCK`: a
+//! poll that was wrong costs an `EAGAIN`, not a thread. No `LinkTimeout` is ever used: it does not fire on a
+//! running io-wq operation on 6.12 and 6.18. A cancelled splice answers `EINTR` or one of the kernel's
+//! restart codes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,7 +16,8 @@ use super::poll::Ready;
 use super::slots::Outcome;
 use super::{Operation, Sqes, check};
 
-/// One splice. `I` and `O` keep the descriptors open; whoever owns the pipe accounts for the bytes in it by the result.
+/// One splice. `I` and `O` keep the descriptors open; whoever owns the pipe accounts for the bytes in it by
+/// the result.
 pub(crate) struct Splice<I, O> {
     pub(crate) from: I,
     /// Offset in a file; `None` for a pipe or a socket.

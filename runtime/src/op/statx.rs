@@ -22,8 +22,8 @@ impl Statx {
     }
 }
 
-// SAFETY: the entry points to the boxed answer and to a static empty path, and names a descriptor that the `Rc` keeps
-// open.
+// SAFETY: the entry points to the boxed answer and to a static empty path, and names a descriptor that the
+// `Rc` keeps open.
 unsafe impl Operation for Statx {
     const NAME: &'static str = "statx";
     type Output = io::Result<Box<libc::statx>>;

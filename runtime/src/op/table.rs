@@ -1,9 +1,10 @@
 //! The table of a core's operations: runs the [state machine](super::slots), keeps the memory in the
 //! [arena](super::arena), and talks to the ring.
 //!
-//! All unsafe of operations is here: a cell holds a value of the type whose function table stands in its slot, from
-//! [`OpTable::submit`] until the machine makes the slot vacant, and in that very step the value is moved out. So no code that is
-//! not ours (a waker, a destructor, a subscriber of `tracing`) can come between the two and be given the cell.
+//! All unsafe of operations is here: a cell holds a value of the type whose function table stands in its
+//! slot, from [`OpTable::submit`] until the machine makes the slot vacant, and in that very step the value is
+//! moved out. So no code that is not ours (a waker, a destructor, a subscriber of `tracing`) can come between
+//! the two and be given the cell.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -47,7 +48,8 @@ impl<T: Operation> Single<T> {
     const VTABLE: Vtable = Vtable {
         name: T::NAME,
         size: size_of::<T>(),
-        // A buffer of the application's own type may panic when it is dropped: whatever else the core does goes on.
+        // A buffer of the application's own type may panic when it is dropped: whatever else the core does
+        // goes on.
         late: |value, outcome| {
             // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
             let operation = unsafe { value.cast::<T>().read() };
@@ -181,7 +183,8 @@ impl OpTable {
         let mut cell = cell.cast::<T>();
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
         unsafe { cell.write(operation) };
-        // A buffer of the application's own type may panic when it is asked for its bytes: nothing was submitted then.
+        // A buffer of the application's own type may panic when it is asked for its bytes: nothing was
+        // submitted then.
         let withdraw = Withdraw { table: self, key, cell };
         // SAFETY: it was written just now, and `withdraw` looks at it only when this reference is gone.
         let operation = unsafe { cell.as_mut() };
@@ -189,11 +192,11 @@ impl OpTable {
         if operation.runs_on_iowq() {
             ring.counters().iowq_punts.add(1);
         }
-        // A push panics only when the ring itself is broken (`Ring::push_all`). What the kernel knows is unknown then: the
-        // operation stays in its cell.
+        // A push panics only when the ring itself is broken (`Ring::push_all`). What the kernel knows is
+        // unknown then: the operation stays in its cell.
         std::mem::forget(withdraw);
-        // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its cell until
-        // the machine makes the slot vacant, which it does only after the final CQE.
+        // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its
+        // cell until the machine makes the slot vacant, which it does only after the final CQE.
         unsafe { push(ring, key, sqes) };
         key
     }
@@ -226,8 +229,8 @@ impl OpTable {
 
     /// What the machine calls when it makes the slot of `index` vacant.
     fn left(&self) -> impl FnOnce(usize, &'static Vtable) -> Left {
-        // SAFETY: the cell holds the value that belongs to this function table, and the machine makes its slot vacant in this
-        // step.
+        // SAFETY: the cell holds the value that belongs to this function table, and the machine makes its
+        // slot vacant in this step.
         |index, vtable| unsafe { Left::out_of(self.cell(index), vtable) }
     }
 
@@ -238,11 +241,13 @@ impl OpTable {
     pub(crate) unsafe fn poll<T: Operation>(&self, key: Key, waker: &Waker) -> Polled<T> {
         let mut moved = false;
         let waits = |kept: Option<&Waker>| moved = !kept.is_some_and(|kept| kept.will_wake(waker));
-        // SAFETY: the cell holds a `T`, by the caller's promise, and the machine makes its slot vacant in this step.
+        // SAFETY: the cell holds a `T`, by the caller's promise, and the machine makes its slot vacant in
+        // this step.
         let take = |index, _| unsafe { self.cell(index).cast::<T>().read() };
         let polled = self.slots.borrow_mut().poll(key, waits, take);
         if moved {
-            // Cloned before the table is borrowed, and the old one dropped after: either may run code that uses the table.
+            // Cloned before the table is borrowed, and the old one dropped after: either may run code that
+            // uses the table.
             let waker = waker.clone();
             let old = self.slots.borrow_mut().wake_by(key, waker);
             drop(old);
@@ -265,8 +270,9 @@ impl OpTable {
 
     /// Asks the kernel to give up on an operation whose owner stays: a multishot that is to end.
     pub(crate) fn cancel(&self, ring: &Ring, key: Key) {
-        // Interrupting a running operation is not an error, nor is missing one that has just completed: what became
-        // of it is told by its own CQE. A full submission queue is flushed by the push: no cancel is lost.
+        // Interrupting a running operation is not an error, nor is missing one that has just completed: what
+        // became of it is told by its own CQE. A full submission queue is flushed by the push: no cancel is
+        // lost.
         let cancel = |target| {
             let entry = opcode::AsyncCancel::new(target)
                 .build()
@@ -282,7 +288,8 @@ impl OpTable {
         cancel(Tag::Op.with(key.to_bits()));
     }
 
-    /// The kernel's word on an operation of this table. What is not ours, and may panic, comes last in each case.
+    /// The kernel's word on an operation of this table. What is not ours, and may panic, comes last in each
+    /// case.
     pub(crate) fn complete(&self, core: &Core, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
@@ -292,15 +299,16 @@ impl OpTable {
             Event::Wake(None) => {}
             Event::Stale => stale(cqe),
             Event::Item { extra, owned } => {
-                // SAFETY: the cell holds the value that belongs to this function table until its last CQE, which is handled
-                // after this one, whatever code this one runs: only the core's loop and its end take CQEs from the ring.
+                // SAFETY: the cell holds the value that belongs to this function table until its last CQE,
+                // which is handled after this one, whatever code this one runs: only the core's loop and its
+                // end take CQEs from the ring.
                 unsafe { (extra.item)(self.cell(key.index()), core, outcome, owned) };
             }
             Event::Last { value, owned } => value.last(core, outcome, owned),
             Event::Late { extra, outcome, value } => late(extra, outcome, value),
             Event::Notified { extra, waker } => {
-                // SAFETY: the cell holds the value that belongs to this function table until its owner takes it, and what is
-                // called counts, and runs no code that could.
+                // SAFETY: the cell holds the value that belongs to this function table until its owner takes
+                // it, and what is called counts, and runs no code that could.
                 unsafe { (extra.notified)(self.cell(key.index()), core, outcome) };
                 if let Some(waker) = waker {
                     waker.wake();
@@ -313,8 +321,8 @@ impl OpTable {
     /// Makes the kernel let go of what it would hold for as long as some peer likes. For the end of the core.
     pub(crate) fn force_release(&self) {
         let slots = self.slots.borrow();
-        // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table, and what is called
-        // runs no code that could change that.
+        // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table,
+        // and what is called runs no code that could change that.
         let force_release =
             |(index, vtable): (_, &Vtable)| unsafe { (vtable.force_release)(self.cell(index)) };
         let each: Vec<_> = slots.all().filter_map(force_release).collect();

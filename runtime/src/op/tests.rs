@@ -1,8 +1,9 @@
-//! Every operation, dropped at every stage of its life: nothing is freed while the kernel may still use it, and nothing
-//! is kept when it cannot.
+//! Every operation, dropped at every stage of its life: nothing is freed while the kernel may still use it,
+//! and nothing is kept when it cannot.
 //!
-//! Seen to fail: with `Arena`'s value dropped in `abandon` ("freed early" for `Pushed` and `InKernel`), with no cancel
-//! sent (the polls and the pending reads never end), with `late` forgetting its output (descriptors stay open).
+//! Seen to fail: with `Arena`'s value dropped in `abandon` ("freed early" for `Pushed` and `InKernel`), with
+//! no cancel sent (the polls and the pending reads never end), with `late` forgetting its output (descriptors
+//! stay open).
 
 use std::ffi::CString;
 use std::future::Future;
@@ -85,8 +86,8 @@ impl AsFd for Fd {
     }
 }
 
-/// Drops `operation` at `stage`. `is_held` tells whether what it owns is still there; `provoke` lets it complete if it
-/// waits for something.
+/// Drops `operation` at `stage`. `is_held` tells whether what it owns is still there; `provoke` lets it
+/// complete if it waits for something.
 async fn drop_at<T: Operation>(
     stage: Stage,
     operation: T,
@@ -238,7 +239,8 @@ unsafe impl IoBufMut for CountedBlock {
     }
 }
 
-/// Operations on files that carry no buffer: what they hold is a descriptor, and a name in its own allocation.
+/// Operations on files that carry no buffer: what they hold is a descriptor, and a name in its own
+/// allocation.
 async fn files_without_bytes(stage: Stage, file: &Rc<OwnedFd>, dir: &Rc<OwnedFd>) {
     let name = || CString::new(unique_path().file_name().unwrap().to_str().unwrap()).unwrap();
     let clone = || Rc::clone(file);
@@ -379,8 +381,8 @@ fn connections() {
     });
 }
 
-/// 300 cancels through a submission queue of eight: none is lost, or an operation would stay for ever. Seen to fail: with a
-/// cancel left out when the queue is full.
+/// 300 cancels through a submission queue of eight: none is lost, or an operation would stay for ever. Seen
+/// to fail: with a cancel left out when the queue is full.
 #[test]
 fn cancels_through_a_full_queue() {
     on_a_core(small(8), async || {
@@ -402,13 +404,13 @@ fn cancels_through_a_full_queue() {
     });
 }
 
-/// A new operation that nobody drops, or leaves to the end, is found by its name: `op/mod.rs` and `net/op/mod.rs`
-/// say which there are.
+/// A new operation that nobody drops, or leaves to the end, is found by its name: `op/mod.rs` and
+/// `net/op/mod.rs` say which there are.
 ///
 /// Seen to fail: with `statx` taken out of `files`.
 #[test]
 fn every_operation_is_dropped_here() {
-    const NO_OPERATIONS: [&str; 4] = ["arena", "room", "slots", "table"];
+    const NO_OPERATIONS: [&str; 4] = ["arena", "limits", "slots", "table"];
     let lists = [include_str!("mod.rs"), include_str!("../net/op/mod.rs")];
     let multishots = include_str!("tests/multishots.rs");
     let (dropped, left) =

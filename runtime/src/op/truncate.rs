@@ -1,4 +1,5 @@
-//! Set a file's length. Linux 6.9, `EINVAL` before; `ftruncate(2)`. The kernel always runs it on an io-wq worker.
+//! Set a file's length. Linux 6.9, `EINVAL` before; `ftruncate(2)`. The kernel always runs it on an io-wq
+//! worker.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;

@@ -18,8 +18,8 @@ pub(crate) struct Write<B> {
     pub(crate) offset: u64,
 }
 
-// SAFETY: the entry points to the buffer's bytes, which `IoBuf` promises not to move, and names a descriptor that the
-// `Rc` keeps open.
+// SAFETY: the entry points to the buffer's bytes, which `IoBuf` promises not to move, and names a descriptor
+// that the `Rc` keeps open.
 unsafe impl<B: IoBuf> Operation for Write<B> {
     const NAME: &'static str = "write";
     type Output = (io::Result<usize>, B);

@@ -35,8 +35,8 @@ struct GetEventsArg {
 }
 
 impl Ring {
-    /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are not errors:
-    /// the caller looks at the completion queue and decides anew.
+    /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are not
+    /// errors: the caller looks at the completion queue and decides anew.
     pub(crate) fn enter(&self, wait: Wait) -> Result<()> {
         let wait = if self.early.borrow().is_empty() { wait } else { Wait::No };
         match self.enter_once(wait) {
@@ -60,7 +60,8 @@ impl Ring {
         let mut arg = GetEventsArg { sigmask: 0, sigmask_sz: 0, min_wait_usec: 0, ts: 0 };
         let mut flags = self.enter_flags | ENTER_GETEVENTS;
         if self.is_polled() {
-            // The poller submits; what is left for an enter is to wake it, to wait, and to fetch what overflowed.
+            // The poller submits; what is left for an enter is to wake it, to wait, and to fetch what
+            // overflowed.
             let nothing_to_wait_for = wait == Wait::No || self.has_completions();
             if self.must_wake_poller() {
                 self.counters.poller_wakes.add(1);
@@ -84,7 +85,8 @@ impl Ring {
         self.system_call(to_submit, min_complete, flags, arg_ptr, arg_len)
     }
 
-    /// io_uring_enter(2). `arg`, where there is one, is a `GetEventsArg` that outlives the call, as does all that it points to.
+    /// io_uring_enter(2). `arg`, where there is one, is a `GetEventsArg` that outlives the call, as does all
+    /// that it points to.
     fn system_call(
         &self,
         to_submit: libc::c_uint,
@@ -95,8 +97,8 @@ impl Ring {
     ) -> io::Result<()> {
         self.counters.enters.add(1);
         self.counters.sqes_per_enter.record(to_submit.into());
-        // SAFETY: a descriptor that this value owns; `arg` is alive (see above), and the SQEs' own memory is kept by whoever
-        // pushed them.
+        // SAFETY: a descriptor that this value owns; `arg` is alive (see above), and the SQEs' own memory is
+        // kept by whoever pushed them.
         let rc = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -118,7 +120,8 @@ impl Ring {
 
     /// Whether the submission poller sleeps and has something to take.
     fn must_wake_poller(&self) -> bool {
-        // SAFETY: as in `unsubmitted`. `need_wakeup` puts a sequentially consistent fence between our tail and its flag.
+        // SAFETY: as in `unsubmitted`. `need_wakeup` puts a sequentially consistent fence between our tail
+        // and its flag.
         let sq = unsafe { self.ring.submission_shared() };
         !sq.is_empty() && sq.need_wakeup()
     }

@@ -14,15 +14,16 @@ use super::{Ring, register};
 use crate::Result;
 use crate::metrics::counters::CoreCounters;
 
-/// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may wait.
-/// Splices of file pages into pipes are of the second class too, since a pipe is their other end.
+/// `IORING_REGISTER_IOWQ_MAX_WORKERS` bounds chosen for a core: regular-file work, and everything that may
+/// wait. Splices of file pages into pipes are of the second class too, since a pipe is their other end.
 const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
 
 /// More than these the kernel does not give a ring (`IORING_MAX_ENTRIES`).
 const MOST_ENTRIES: u32 = 32_768;
 
 impl Ring {
-    /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is where io-wq workers go.
+    /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is where io-wq
+    /// workers go.
     pub(crate) fn new(options: RingOptions, cpu: Option<u32>, counters: CoreCounters) -> Result<Self> {
         let (ring, no_sqarray) = setup::create(options)?;
         let mut features = offered(&ring, options, no_sqarray);
@@ -63,8 +64,8 @@ impl Ring {
         Ok(this)
     }
 
-    /// Whether a zero-copy send can be asked to report: one on no descriptor fails by `EBADF` where the flag is known,
-    /// and by `EINVAL` before that where it is not. Linux 6.2.
+    /// Whether a zero-copy send can be asked to report: one on no descriptor fails by `EBADF` where the flag
+    /// is known, and by `EINVAL` before that where it is not. Linux 6.2.
     fn knows_zc_report(&self) -> Result<bool> {
         let probe = opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0)
             .zc_flags(REPORT_USAGE)
@@ -90,11 +91,11 @@ impl Ring {
         Ok(result != Some(-libc::EINVAL))
     }
 
-    /// Makes memory known to the kernel, so that operations on it need not pin its pages each time. False, with a line
-    /// that says why, when it may not.
+    /// Makes memory known to the kernel, so that operations on it need not pin its pages each time. False,
+    /// with a line that says why, when it may not.
     pub(crate) fn register_buffers(&mut self, pieces: &[libc::iovec]) -> bool {
-        // SAFETY: the memory is a core's blocks, mapped now. The kernel pins the pages themselves, so what is mapped there
-        // later does not matter; and operations that name a registered buffer keep their block.
+        // SAFETY: the memory is a core's blocks, mapped now. The kernel pins the pages themselves, so what is
+        // mapped there later does not matter; and operations that name a registered buffer keep their block.
         match unsafe { self.ring.submitter().register_buffers(pieces) } {
             Ok(()) => self.features.fixed_buffers = true,
             Err(e) => tracing::info!(

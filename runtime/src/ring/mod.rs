@@ -1,8 +1,8 @@
 //! A core's ring: SQEs in, one system call a tick, CQEs out.
 //!
-//! All unsafe talk with the `io_uring` crate is in this folder. Enter is our own system call, because the crate's
-//! remembers the registered descriptor in a borrowed value only and knows neither `NO_IOWAIT` nor how to run deferred
-//! work without waiting.
+//! All unsafe talk with the `io_uring` crate is in this folder. Enter is our own system call, because the
+//! crate's remembers the registered descriptor in a borrowed value only and knows neither `NO_IOWAIT` nor how
+//! to run deferred work without waiting.
 
 mod enter;
 mod make;
@@ -118,7 +118,8 @@ impl Ring {
     /// As for [`push`](Self::push), for each entry.
     pub(crate) unsafe fn push_all(&self, entries: &[squeue::Entry]) {
         loop {
-            // SAFETY: one thread only (`Ring` is neither Send nor Sync) and no other queue value is alive here.
+            // SAFETY: one thread only (`Ring` is neither Send nor Sync) and no other queue value is alive
+            // here.
             let mut sq = unsafe { self.ring.submission_shared() };
             if sq.capacity() - sq.len() >= entries.len() {
                 // SAFETY: the caller keeps what the entries point to.
@@ -147,13 +148,15 @@ impl Ring {
         unsafe { self.ring.completion_shared() }.len() + self.early.borrow().len()
     }
 
-    /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that first.
+    /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that
+    /// first.
     fn flush_queue(&self) {
         let made = if self.is_polled() { self.wait_for_poller() } else { self.enter_once(Wait::No) };
         match made {
             Ok(()) => {}
             Err(e) => {
-                // EBUSY: the completion queue has overflowed. EAGAIN: no memory just now. Both pass once CQEs are taken.
+                // EBUSY: the completion queue has overflowed. EAGAIN: no memory just now. Both pass once CQEs
+                // are taken.
                 assert!(
                     matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)),
                     "enter: {e}"
@@ -171,7 +174,8 @@ impl Ring {
         unsafe { self.ring.submission_shared() }.len()
     }
 
-    /// Whether an enter would do anything: SQEs to hand over, deferred work to run, or overflowed CQEs to fetch.
+    /// Whether an enter would do anything: SQEs to hand over, deferred work to run, or overflowed CQEs to
+    /// fetch.
     pub(crate) fn wants_enter(&self) -> bool {
         // SAFETY: as in `unsubmitted`.
         let sq = unsafe { self.ring.submission_shared() };
@@ -184,8 +188,8 @@ impl Ring {
         unsafe { self.ring.submission_shared() }.cq_overflow()
     }
 
-    /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how many. Those
-    /// that are left when `handle` panics are put aside for the next call.
+    /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how
+    /// many. Those that are left when `handle` panics are put aside for the next call.
     pub(crate) fn reap(&self, mut handle: impl FnMut(Cqe)) -> usize {
         let mut count = 0;
         loop {
@@ -206,7 +210,8 @@ impl Ring {
             for entry in left.cqes.by_ref() {
                 handle(copy(entry));
             }
-            // What a handler made the kernel post meanwhile is the next tick's; an early CQE is older than the queue's.
+            // What a handler made the kernel post meanwhile is the next tick's; an early CQE is older than
+            // the queue's.
             if batch.len() < 64 || !self.early.borrow().is_empty() {
                 return count;
             }

@@ -15,9 +15,11 @@ const RECV_ZC: u8 = 58;
 pub struct RingProbe {
     /// What a core's ring has in force.
     pub features: RingFeatures,
-    /// Operations that the runtime uses and this kernel lacks, by the name in `io_uring_enter(2)`. Empty from Linux 6.1 on.
+    /// Operations that the runtime uses and this kernel lacks, by the name in `io_uring_enter(2)`. Empty from
+    /// Linux 6.1 on.
     pub missing: Vec<&'static str>,
-    /// Whether the kernel knows zero-copy receive (`RECV_ZC`, Linux 6.15). A network interface must be able to as well.
+    /// Whether the kernel knows zero-copy receive (`RECV_ZC`, Linux 6.15). A network interface must be able
+    /// to as well.
     pub zero_copy_receive: bool,
     /// Whether [`Builder::incremental_buffers`](crate::Builder::incremental_buffers) would be in force.
     pub incremental_buffers: bool,
@@ -25,11 +27,12 @@ pub struct RingProbe {
     pub bundles: bool,
 }
 
-/// Makes a ring as a core would, asks it what it can do, and gives it back. Runs on a thread of its own: bounds on io-wq
-/// workers belong to the thread and would stay with the caller's.
+/// Makes a ring as a core would, asks it what it can do, and gives it back. Runs on a thread of its own:
+/// bounds on io-wq workers belong to the thread and would stay with the caller's.
 ///
 /// # Errors
-/// [`ErrorKind::Platform`] when the ring cannot be made, with cause and remedy. Linux 6.1 is needed. `io_uring_setup(2)`.
+/// [`ErrorKind::Platform`] when the ring cannot be made, with cause and remedy. Linux 6.1 is needed.
+/// `io_uring_setup(2)`.
 pub fn probe_ring(entries: u32) -> Result<RingProbe> {
     probe(RingOptions::for_entries(entries))
 }

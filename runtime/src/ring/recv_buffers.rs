@@ -22,8 +22,8 @@ pub(crate) struct RecvOptions {
 /// Bytes after which a bundled receive ends by itself: as much as 64 buffers hold.
 const BUNDLE_LIMIT: u32 = 512 << 10;
 
-/// A bundled receive into buffers of `group`, until it is cancelled; or, with `limit`, until it has brought so much that a
-/// stream which nobody reads has its share (Linux 6.17).
+/// A bundled receive into buffers of `group`, until it is cancelled; or, with `limit`, until it has brought
+/// so much that a stream which nobody reads has its share (Linux 6.17).
 pub(crate) fn bundled(fd: types::Fd, group: u16, limit: bool) -> squeue::Entry {
     /// Where `optlen` of `struct io_uring_sqe` lies, which the `io_uring` crate does not have.
     const OPTLEN: usize = 44;
@@ -39,11 +39,12 @@ pub(crate) fn bundled(fd: types::Fd, group: u16, limit: bool) -> squeue::Entry {
 }
 
 impl Ring {
-    /// Registers a ring of buffers as group `group`, to be used as asked as far as this kernel can; what it cannot goes to the
-    /// report.
+    /// Registers a ring of buffers as group `group`, to be used as asked as far as this kernel can; what it
+    /// cannot goes to the report.
     ///
     /// # Safety
-    /// The memory at `address` holds `slots` entries, is page-aligned, and stays until the group is unregistered.
+    /// The memory at `address` holds `slots` entries, is page-aligned, and stays until the group is
+    /// unregistered.
     pub(crate) unsafe fn register_buf_ring(
         &mut self,
         address: u64,
@@ -102,7 +103,8 @@ impl Ring {
 }
 
 impl Ring {
-    /// Whether buffers could be used up incrementally here: tries with a ring of buffers of the kernel's own memory (Linux 6.4).
+    /// Whether buffers could be used up incrementally here: tries with a ring of buffers of the kernel's own
+    /// memory (Linux 6.4).
     pub(super) fn may_be_incremental(&self) -> bool {
         let flags = (types::IOU_PBUF_RING_INC | types::IOU_PBUF_RING_MMAP) as u16;
         // SAFETY: no memory of ours is named, and the ring of buffers is empty.
@@ -119,9 +121,10 @@ impl Ring {
 
 /// Why buffers must not be used up incrementally here, if so.
 ///
-/// Where a stream's bytes lie follows from the order of CQEs. Before commit 687b2bae0eff (6.15) a receive's last CQE that found no
-/// room may come behind one of another stream whose bytes came later. Without a submission poller the kernel receives nothing
-/// between the two, because it does so only when the core calls (`DEFER_TASKRUN`). From reading; not seen.
+/// Where a stream's bytes lie follows from the order of CQEs. Before commit 687b2bae0eff (6.15) a receive's
+/// last CQE that found no room may come behind one of another stream whose bytes came later. Without a
+/// submission poller the kernel receives nothing between the two, because it does so only when the core calls
+/// (`DEFER_TASKRUN`). From reading; not seen.
 fn not_incremental(polled: bool, release: &[u8]) -> Option<&'static str> {
     let may_swap = polled && version(release) < (6, 15);
     may_swap.then_some("before Linux 6.15 not beside sqpoll, where streams may get each other's bytes; ask for one of the two")
@@ -129,9 +132,10 @@ fn not_incremental(polled: bool, release: &[u8]) -> Option<&'static str> {
 
 /// Why receives must not be bundled here, if so.
 ///
-/// From 6.13.11, 6.14.2 and 6.15 on the kernel appended to a bundle whose last buffer was not full, so that bytes lay elsewhere
-/// than the CQE says. Mended in 6.16 and 6.15.5; 6.12 got both at once (commits 7c71a0af81ba, 3a08988123c8, 178b8ff66ff8;
-/// liburing issues 1409 and 1423). In incremental buffers one CQE may use up several only since commit cf9536e550dd (6.15).
+/// From 6.13.11, 6.14.2 and 6.15 on the kernel appended to a bundle whose last buffer was not full, so that
+/// bytes lay elsewhere than the CQE says. Mended in 6.16 and 6.15.5; 6.12 got both at once (commits
+/// 7c71a0af81ba, 3a08988123c8, 178b8ff66ff8; liburing issues 1409 and 1423). In incremental buffers one CQE
+/// may use up several only since commit cf9536e550dd (6.15).
 fn not_bundled(offered: bool, release: &[u8], incremental: bool) -> Option<&'static str> {
     if !offered {
         return Some("the kernel does not offer them, so it is older than 6.10");

@@ -1,5 +1,5 @@
-//! Registrations that the `io_uring` crate has not, or not in a form that lasts: its registered descriptor is remembered in
-//! a borrowed value only.
+//! Registrations that the `io_uring` crate has not, or not in a form that lasts: its registered descriptor is
+//! remembered in a borrowed value only.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -18,7 +18,8 @@ struct RsrcUpdate {
     data: u64,
 }
 
-/// Registers the ring's descriptor with its own task and returns the index that enters use instead (Linux 5.18).
+/// Registers the ring's descriptor with its own task and returns the index that enters use instead (Linux
+/// 5.18).
 pub(super) fn ring_fd(fd: RawFd) -> io::Result<RawFd> {
     let mut update = RsrcUpdate { offset: u32::MAX, resv: 0, data: fd as u64 };
     register(fd, REGISTER_RING_FDS, &mut update)?;
@@ -31,14 +32,15 @@ pub(super) fn unregister_ring_fd(fd: RawFd, index: RawFd) -> io::Result<()> {
 }
 
 fn register(fd: RawFd, opcode: libc::c_uint, update: &mut RsrcUpdate) -> io::Result<()> {
-    // SAFETY: io_uring_register(2) with one io_uring_rsrc_update, ours alone while the kernel reads and writes it.
+    // SAFETY: io_uring_register(2) with one io_uring_rsrc_update, ours alone while the kernel reads and
+    // writes it.
     let rc =
         unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, std::ptr::from_mut(update), 1u32) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Pins the thread's io-wq workers to `cpu`: on 6.1 they do not inherit the thread's affinity, and even where they do
-/// a worker made before the pinning would not.
+/// Pins the thread's io-wq workers to `cpu`: on 6.1 they do not inherit the thread's affinity, and even where
+/// they do a worker made before the pinning would not.
 pub(super) fn pin_iowq(ring: &IoUring, cpu: u32) -> bool {
     // SAFETY: cpu_set_t is a bit mask for which all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };

@@ -9,7 +9,8 @@
 //! | `CLAMP`, `CQSIZE` | 5.6 | a CQ of four times the SQ: multishot operations complete more than they submit |
 //! | `NO_SQARRAY` | 6.6 | one indirection less per SQE; **downgraded** where the kernel says `EINVAL` |
 //!
-//! With a submission poller ([`Poller`]) `SQPOLL` and `SQ_AFF` take the place of `DEFER_TASKRUN` and `TASKRUN_FLAG`.
+//! With a submission poller ([`Poller`]) `SQPOLL` and `SQ_AFF` take the place of `DEFER_TASKRUN` and
+//! `TASKRUN_FLAG`.
 //!
 //! The floor is Linux 6.1: without `DEFER_TASKRUN` a core does not start, and the error says so.
 //! Man page: `io_uring_setup(2)`.
@@ -40,15 +41,17 @@ pub struct RingFeatures {
     pub iowq_pinned: bool,
     /// Upper bounds of io-wq workers, bounded and unbounded (`IORING_REGISTER_IOWQ_MAX_WORKERS`, Linux 5.15).
     pub iowq_max_workers: [u32; 2],
-    /// The core's blocks are registered with the ring, so that zero-copy sends from them need not pin pages each time.
-    /// Refused where `RLIMIT_MEMLOCK` is too small.
+    /// The core's blocks are registered with the ring, so that zero-copy sends from them need not pin pages
+    /// each time. Refused where `RLIMIT_MEMLOCK` is too small.
     pub fixed_buffers: bool,
-    /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today).
+    /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2,
+    /// and 6.1 of today).
     pub zc_report: bool,
     /// The CPU of the kernel thread that takes the submissions (`IORING_SETUP_SQPOLL`), where that was
     /// [asked for](crate::Builder::sqpoll). Then `DEFER_TASKRUN` and `TASKRUN_FLAG` are left out.
     pub sqpoll: Option<u32>,
-    /// Waits poll network devices, which was [asked for](crate::Builder::busy_poll) (`IORING_REGISTER_NAPI`, Linux 6.9).
+    /// Waits poll network devices, which was [asked for](crate::Builder::busy_poll) (`IORING_REGISTER_NAPI`,
+    /// Linux 6.9).
     pub busy_poll: bool,
     /// Receive buffers are used up incrementally, which was [asked for](crate::Builder::incremental_buffers)
     /// (`IOU_PBUF_RING_INC`, Linux 6.12).
@@ -73,7 +76,8 @@ pub(crate) struct RingOptions {
     pub(crate) poller: Option<Poller>,
     /// Whether waits poll network devices.
     pub(crate) busy_poll: Option<BusyPoll>,
-    /// Entries of the buffer ring that will be registered with it: there must be memory for both. Zero for none.
+    /// Entries of the buffer ring that will be registered with it: there must be memory for both. Zero for
+    /// none.
     pub(crate) buffers: u16,
     /// Entries that were asked for, where a plan gives it fewer.
     pub(crate) asked: u32,
@@ -113,8 +117,9 @@ impl RingOptions {
         Self { entries: self.entries / 2, cq_entries: self.cq_entries.div_ceil(2), ..self }
     }
 
-    /// Bytes that the kernel locks for the ring and its buffer ring, where it counts them: an SQE has 64 bytes, a CQE and an entry of
-    /// a buffer ring have 16, and the heads of the queues take less than a page (io_uring/io_uring.c, `rings_size`).
+    /// Bytes that the kernel locks for the ring and its buffer ring, where it counts them: an SQE has 64
+    /// bytes, a CQE and an entry of a buffer ring have 16, and the heads of the queues take less than a page
+    /// (io_uring/io_uring.c, `rings_size`).
     pub(crate) fn locked_bytes(self) -> u64 {
         let pages = |bytes: u64| bytes.next_multiple_of(4096);
         let queued = |entries: u32| u64::from(entries.next_power_of_two());
@@ -124,7 +129,8 @@ impl RingOptions {
     }
 }
 
-/// Whether this kernel counts rings as memory that their user has locked (Linux 6.14; until 5.11 as well, which is below the floor).
+/// Whether this kernel counts rings as memory that their user has locked (Linux 6.14; until 5.11 as well,
+/// which is below the floor).
 pub(crate) fn rings_are_locked() -> bool {
     super::release::version(rustix::system::uname().release().to_bytes()) >= (6, 14)
 }
@@ -132,8 +138,8 @@ pub(crate) fn rings_are_locked() -> bool {
 /// The fewest entries that a core makes do with where there is no memory for more.
 const FEWEST_ENTRIES: u32 = 64;
 
-/// Makes the ring, of fewer entries where there is no memory for all. Must run on the pinned thread: the kernel takes the ring's pages
-/// from the node of the CPU that asks.
+/// Makes the ring, of fewer entries where there is no memory for all. Must run on the pinned thread: the
+/// kernel takes the ring's pages from the node of the CPU that asks.
 pub(super) fn create(mut options: RingOptions) -> Result<(IoUring, bool)> {
     let mut made = patiently(PATIENCE, || attempt(options));
     while options.entries / 2 >= FEWEST_ENTRIES
@@ -155,7 +161,8 @@ fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
         .setup_clamp()
         .setup_cqsize(options.cq_entries);
     match options.poller {
-        // The kernel refuses DEFER_TASKRUN and TASKRUN_FLAG beside SQPOLL; its poller counts as the single issuer.
+        // The kernel refuses DEFER_TASKRUN and TASKRUN_FLAG beside SQPOLL; its poller counts as the single
+        // issuer.
         Some(poller) => builder.setup_sqpoll(poller.idle_ms).setup_sqpoll_cpu(poller.cpu),
         None => builder.setup_defer_taskrun().setup_taskrun_flag(),
     };
@@ -172,8 +179,9 @@ fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
     Ok((ring, no_sqarray))
 }
 
-/// `ENOMEM` when there is no memory for a buffer ring besides: tries with one of the kernel's own memory (Linux 6.4), which counts as
-/// locked wherever ours does. What else it says is heard when the real one is registered.
+/// `ENOMEM` when there is no memory for a buffer ring besides: tries with one of the kernel's own memory
+/// (Linux 6.4), which counts as locked wherever ours does. What else it says is heard when the real one is
+/// registered.
 fn has_room_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
     if entries == 0 {
         return Ok(());
@@ -187,8 +195,9 @@ fn has_room_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
     }
 }
 
-/// How long there may be no memory. Rings are charged to what their user may lock, and the kernel gives a closed ring back a
-/// moment after `close(2)` has returned: whoever starts again at once finds the last run still charged.
+/// How long there may be no memory. Rings are charged to what their user may lock, and the kernel gives a
+/// closed ring back a moment after `close(2)` has returned: whoever starts again at once finds the last run
+/// still charged.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tries for so long while there is no memory.
@@ -206,7 +215,8 @@ pub(super) fn patiently<T>(patience: Duration, mut make: impl FnMut() -> io::Res
     }
 }
 
-/// A registration with the ring failed: where it is refused by policy the platform cannot run us, as at the set-up.
+/// A registration with the ring failed: where it is refused by policy the platform cannot run us, as at the
+/// set-up.
 pub(crate) fn not_registered(what: &'static str, e: io::Error) -> Error {
     match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Error::with_source(
@@ -256,7 +266,8 @@ fn explain(e: io::Error, poller: Option<Poller>) -> Error {
     Error::with_source(ErrorKind::Platform, why, e)
 }
 
-/// `EPERM` has two makers: the sysctl and a seccomp filter. The sysctl can be read; what is left is the filter.
+/// `EPERM` has two makers: the sysctl and a seccomp filter. The sysctl can be read; what is left is the
+/// filter.
 fn refused_by_policy() -> &'static str {
     match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").as_deref().map(str::trim) {
         Ok("2") => {

@@ -1,4 +1,5 @@
-//! What a CQE speaks of: the tags of `user_data`, and the flags of zero-copy sends that the io_uring crate lacks.
+//! What a CQE speaks of: the tags of `user_data`, and the flags of zero-copy sends that the io_uring crate
+//! lacks.
 //!
 //! `user_data` is `tag (8 bits) | generation (32) | index (24)`.
 
@@ -8,9 +9,10 @@
 pub(crate) enum Tag {
     /// An operation of the table.
     Op = 0,
-    /// The poll at the head of a linked pair. It is silent when it succeeds (`IOSQE_CQE_SKIP_SUCCESS`), and then the
-    /// operation behind it answers. When it fails, the kernel silences everything behind it instead (5.17, seen on
-    /// 6.18: no CQE ever came for a splice whose poll had been cancelled), so its CQE is the pair's only one.
+    /// The poll at the head of a linked pair. It is silent when it succeeds (`IOSQE_CQE_SKIP_SUCCESS`), and
+    /// then the operation behind it answers. When it fails, the kernel silences everything behind it instead
+    /// (5.17, seen on 6.18: no CQE ever came for a splice whose poll had been cancelled), so its CQE is the
+    /// pair's only one.
     LinkHead = 1,
     /// A cancel; the cancelled operation's own CQE says what came of it.
     Cancel = 2,

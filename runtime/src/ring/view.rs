@@ -1,7 +1,7 @@
 //! A second look at a ring's memory: mapped once more, only to ask on which node its pages lie.
 //!
-//! The crate keeps the addresses of its own mappings to itself. A ring's descriptor may be mapped any number of times, and
-//! every mapping shows the same pages. `io_uring_setup(2)`.
+//! The crate keeps the addresses of its own mappings to itself. A ring's descriptor may be mapped any number
+//! of times, and every mapping shows the same pages. `io_uring_setup(2)`.
 
 use std::io;
 use std::ops::Range;
@@ -25,8 +25,8 @@ pub(super) struct View {
 }
 
 impl View {
-    /// The heads, tails and completions of both queues. The kernel refuses a length beyond its own: completions fill whole pages
-    /// (from 256 entries on), and what goes before them is less than one.
+    /// The heads, tails and completions of both queues. The kernel refuses a length beyond its own:
+    /// completions fill whole pages (from 256 entries on), and what goes before them is less than one.
     pub(super) fn of_queues(fd: BorrowedFd<'_>, cq_entries: u32) -> io::Result<Self> {
         Self::map(fd, RINGS, cq_entries as usize * CQE_SIZE + 1)
     }

@@ -1,8 +1,10 @@
-//! Whose an io-wq worker is. The kernel names its threads inside our process `iou-wrk-N`, where N is the thread that they work for:
-//! the core's, or its submission poller, which itself is named `iou-sqp-N` after the core's.
+//! Whose an io-wq worker is. The kernel names its threads inside our process `iou-wrk-N`, where N is the
+//! thread that they work for: the core's, or its submission poller, which itself is named `iou-sqp-N` after
+//! the core's.
 //!
-//! N is a number of the first PID namespace (io_uring/io-wq.c: `wq->task->pid`), which a process in another namespace, as in every
-//! container, has no call to ask for. There a core gives a worker something to do and looks which name appears.
+//! N is a number of the first PID namespace (io_uring/io-wq.c: `wq->task->pid`), which a process in another
+//! namespace, as in every container, has no call to ask for. There a core gives a worker something to do and
+//! looks which name appears.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -86,8 +88,8 @@ impl Ring {
         self.find_out().map_or(NamedAfter::Unknown, NamedAfter::Outside)
     }
 
-    /// The number that is new when a worker of this ring has done something. One core at a time; two numbers may still come at once,
-    /// where a ring that is none of ours gets its first worker.
+    /// The number that is new when a worker of this ring has done something. One core at a time; two numbers
+    /// may still come at once, where a ring that is none of ours gets its first worker.
     fn find_out(&self) -> Option<i32> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

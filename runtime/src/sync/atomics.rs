@@ -1,7 +1,8 @@
 //! The atomics of the parts that loom checks: the standard ones, or loom's under `--cfg loom`.
 //!
-//! Only the wake path, the queue to a core and the return path of blocks use these atomics. Loom's atomics work inside a
-//! loom model and nowhere else, so under `--cfg loom` only the tests whose path contains `loom` can run:
+//! Only the wake path, the queue to a core and the return path of blocks use these atomics. Loom's atomics
+//! work inside a loom model and nowhere else, so under `--cfg loom` only the tests whose path contains `loom`
+//! can run:
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p annulus --release --lib loom
@@ -25,8 +26,8 @@ pub(crate) mod model {
         model.check(test);
     }
 
-    /// As [`check`], with no more than `preemptions` whatever is asked for: for models with so many steps that one more
-    /// would take hours.
+    /// As [`check`], with no more than `preemptions` whatever is asked for: for models with so many steps
+    /// that one more would take hours.
     pub(crate) fn check_large(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(model.preemption_bound.unwrap_or(preemptions).min(preemptions));

@@ -1,23 +1,26 @@
-//! A bounded queue from many threads to one, in the receiver's memory, with a wait for room that stops nobody.
+//! A bounded queue from many threads to one, in the receiver's memory, with a wait for room that stops
+//! nobody.
 //!
-//! The places are a crossbeam channel's, allocated and touched by whoever makes the queue: made on a core's pinned thread
-//! they lie on its node. Who finds no place waits in an event's list and is told in turn when places become free.
+//! The places are a crossbeam channel's, allocated and touched by whoever makes the queue: made on a core's
+//! pinned thread they lie on its node. Who finds no place waits in an event's list and is told in turn when
+//! places become free.
 //!
 //! # Who waits for room
 //!
-//! An event's list is behind a mutex, which the receiver must not take for each message. So those that wait are counted.
-//! A sender that found no place counts itself, enters the list, and looks for a place again; the receiver takes a message
-//! and then looks at the count. As below each writes first and then reads what the other wrote, with a sequentially
-//! consistent fence between: either the sender sees the place or the receiver sees the count, and finds it in the list.
+//! An event's list is behind a mutex, which the receiver must not take for each message. So those that wait
+//! are counted. A sender that found no place counts itself, enters the list, and looks for a place again; the
+//! receiver takes a message and then looks at the count. As below each writes first and then reads what the
+//! other wrote, with a sequentially consistent fence between: either the sender sees the place or the
+//! receiver sees the count, and finds it in the list.
 //!
 //! # Closing
 //!
-//! A crossbeam channel keeps what is in it when its receiver goes, until its last sender goes too: a message would be
-//! neither received nor dropped, and whoever waits for what becomes of it would wait for ever. So the queue has a latch of
-//! its own. The owner closes the latch and then takes everything out; a sender puts its message in and then looks at the
-//! latch, and if it is closed takes everything out as well. Each writes one word and reads the other's, with a
-//! sequentially consistent fence between; so either the owner sees the message or the sender sees the latch, and nothing
-//! stays behind.
+//! A crossbeam channel keeps what is in it when its receiver goes, until its last sender goes too: a message
+//! would be neither received nor dropped, and whoever waits for what becomes of it would wait for ever. So
+//! the queue has a latch of its own. The owner closes the latch and then takes everything out; a sender puts
+//! its message in and then looks at the latch, and if it is closed takes everything out as well. Each writes
+//! one word and reads the other's, with a sequentially consistent fence between; so either the owner sees the
+//! message or the sender sees the latch, and nothing stays behind.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use event_listener::Event;
@@ -38,7 +41,8 @@ impl Latch {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// After a message was put. True: the caller has to take out what there is, for the owner may have done so before.
+    /// After a message was put. True: the caller has to take out what there is, for the owner may have done
+    /// so before.
     #[must_use]
     pub(crate) fn closed_meanwhile(&self) -> bool {
         fence(Ordering::SeqCst);
@@ -84,7 +88,8 @@ impl SpaceWaiters {
     async fn find<T>(&self, mut message: T, put: impl Fn(T) -> Result<(), Refused<T>>) -> Result<(), T> {
         loop {
             let mut listening = None;
-            // Room that is made before we listen is told to nobody: listen first, look again, and only then wait.
+            // Room that is made before we listen is told to nobody: listen first, look again, and only then
+            // wait.
             for _ in 0..2 {
                 message = match put(message) {
                     Ok(()) => return Ok(()),

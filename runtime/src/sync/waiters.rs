@@ -6,11 +6,12 @@ use std::task::Waker;
 
 use crate::contained::contained;
 
-/// Those that wait, by ticket. Each wait stands here once, however often it is polled, and goes when its future does.
+/// Those that wait, by ticket. Each wait stands here once, however often it is polled, and goes when its
+/// future does.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    /// The tickets rise. Who leaves never comes back with the same one, so a number may be given out again later.
-    /// No waker stands beside a ticket while it is being called: wakers run with nothing borrowed.
+    /// The tickets rise. Who leaves never comes back with the same one, so a number may be given out again
+    /// later. No waker stands beside a ticket while it is being called: wakers run with nothing borrowed.
     queue: RefCell<VecDeque<(u64, Option<Waker>)>>,
 }
 
@@ -32,7 +33,8 @@ impl Waiters {
         if let Some(ticket) = known.filter(|ticket| stands(*ticket)) {
             return ticket;
         }
-        // Cloned and dropped with nothing borrowed: what either does is not ours to know. So the place is looked for again.
+        // Cloned and dropped with nothing borrowed: what either does is not ours to know. So the place is
+        // looked for again.
         let waker = waker.clone();
         let Some(ticket) = known.filter(|ticket| self.at(*ticket).is_some()) else {
             let mut queue = self.queue.borrow_mut();
@@ -69,7 +71,8 @@ impl Waiters {
         }
     }
 
-    /// Wakes all that wait now, in their order. They keep their places. A waker may make others leave, or wait anew.
+    /// Wakes all that wait now, in their order. They keep their places. A waker may make others leave, or
+    /// wait anew.
     pub(crate) fn wake_all(&self) {
         let Some(last) = self.queue.borrow().back().map(|(ticket, _)| *ticket) else { return };
         let mut next = self.first();
@@ -104,7 +107,8 @@ impl Drop for Called<'_> {
                 *kept = self.waker.take();
             }
         });
-        // Else it is dropped here. The thread may be panicking: a second panic that left here would end the process.
+        // Else it is dropped here. The thread may be panicking: a second panic that left here would end the
+        // process.
         let late = self.waker.take();
         contained("the destructor of a waker", || drop(late));
     }

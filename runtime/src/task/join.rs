@@ -15,11 +15,12 @@ use crate::{Error, ErrorKind};
 /// What a task leaves.
 type Output<T> = Kept<Result<T, Payload>>;
 
-/// A handle on a spawned task: await it for its output, [`detach`](Self::detach) it, or drop it to abort the task.
+/// A handle on a spawned task: await it for its output, [`detach`](Self::detach) it, or drop it to abort the
+/// task.
 ///
 /// # Cancellation
-/// Dropping the handle aborts the task: its future is dropped on its own core in a later tick, with all that dropping
-/// the future means for the operations inside.
+/// Dropping the handle aborts the task: its future is dropped on its own core in a later tick, with all that
+/// dropping the future means for the operations inside.
 #[must_use = "dropping the handle aborts the task: await it, keep it, or call detach()"]
 pub struct JoinHandle<T> {
     task: FallibleTask<Output<T>, Meta>,

@@ -1,9 +1,9 @@
 //! Tasks: futures that live on one core and need not be `Send`.
 //!
-//! Allocation, reference counts and wakers are async-task's; here is where a woken task goes. On its own core it goes
-//! into the core's queue, from any other thread onto the core's [wake list](crate::sync::mailbox), through a link that
-//! lies in the task itself: waking never waits, needs no memory and cannot fail. When the core has ended, a woken task
-//! is leaked: its future may only be dropped on its own thread.
+//! Allocation, reference counts and wakers are async-task's; here is where a woken task goes. On its own core
+//! it goes into the core's queue, from any other thread onto the core's [wake list](crate::sync::mailbox),
+//! through a link that lies in the task itself: waking never waits, needs no memory and cannot fail. When the
+//! core has ended, a woken task is leaked: its future may only be dropped on its own thread.
 
 mod join;
 pub(crate) mod queue;
@@ -53,9 +53,9 @@ impl Woken {
     }
 }
 
-// SAFETY: async-task makes at most one Runnable of a task at a time (its SCHEDULED and RUNNING bits), so this value is
-// the only one for its pointer; the pointer is the task's allocation, which a Runnable keeps alive, and the metadata
-// lies in it; into_raw and from_raw only convert.
+// SAFETY: async-task makes at most one Runnable of a task at a time (its SCHEDULED and RUNNING bits), so this
+// value is the only one for its pointer; the pointer is the task's allocation, which a Runnable keeps alive,
+// and the metadata lies in it; into_raw and from_raw only convert.
 unsafe impl Node for Woken {
     fn link(&self) -> &Link {
         &self.0.metadata().link
@@ -78,20 +78,22 @@ fn schedule(runnable: Runnable<Meta>) {
         Core::with(|core| core.tasks.push(Woken(runnable)));
         return;
     }
-    // Once pushed, the task may be run and freed by its core at once: what is still needed must not lie in it.
+    // Once pushed, the task may be run and freed by its core at once: what is still needed must not lie in
+    // it.
     let owner = Arc::clone(owner);
     owner.wake(Woken(runnable));
 }
 
 /// Spawns a future on the current core. It is first polled in a later tick, never inside this call.
 ///
-/// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics of the future stay inside the
-/// task: its handle gives them back, and a line is logged with the place where the task was spawned. So is one of an output
-/// that nobody takes and that panics when it is dropped.
+/// The handle aborts the task when dropped; [`JoinHandle::detach`] lets it run on. Panics of the future stay
+/// inside the task: its handle gives them back, and a line is logged with the place where the task was
+/// spawned. So is one of an output that nobody takes and that panics when it is dropped.
 ///
 /// # Cancellation
-/// Dropping the handle aborts the task: its future is dropped on this core in a later tick. Dropping a `select` arm or a
-/// time-out around the handle drops the handle; keep it outside and await `&mut handle` if the task is to live.
+/// Dropping the handle aborts the task: its future is dropped on this core in a later tick. Dropping a
+/// `select` arm or a time-out around the handle drops the handle; keep it outside and await `&mut handle` if
+/// the task is to live.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -113,9 +115,10 @@ where
     Core::with(|core| {
         let meta = Meta { link: Link::new(), owner: OwnerCore(Arc::clone(&core.shared)), spawned_at };
         let contained = move |_: &Meta| Contained { future: Some(future), spawned_at, registered: None };
-        // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only: `schedule` hands
-        // it to this core's queue or wake list, which only this core's thread empties, and after the core's end leaks
-        // it. `schedule` itself is Send, Sync and 'static. Future and output are 'static.
+        // SAFETY: the future is not Send, so its Runnable must be run and dropped on this thread only:
+        // `schedule` hands it to this core's queue or wake list, which only this core's thread empties, and
+        // after the core's end leaks it. `schedule` itself is Send, Sync and 'static. Future and output are
+        // 'static.
         let (runnable, task) =
             unsafe { async_task::Builder::new().metadata(meta).spawn_unchecked(contained, schedule) };
         core.tasks.push(Woken(runnable));
@@ -143,12 +146,13 @@ impl<F> Contained<F> {
     }
 
     fn future(self: Pin<&mut Self>) -> Pin<&mut Option<F>> {
-        // SAFETY: `future` is pinned whenever `self` is: nothing moves it out, and it is only ever replaced in its place,
-        // which drops the old value there.
+        // SAFETY: `future` is pinned whenever `self` is: nothing moves it out, and it is only ever replaced
+        // in its place, which drops the old value there.
         unsafe { self.map_unchecked_mut(|this| &mut this.future) }
     }
 
-    /// Runs `f`, which may panic. Nothing outside the future is left half-changed by that: it is not polled again.
+    /// Runs `f`, which may panic. Nothing outside the future is left half-changed by that: it is not polled
+    /// again.
     fn contain<T>(spawned_at: &Location<'_>, f: impl FnOnce() -> T) -> Result<T, Payload> {
         caught(f).inspect_err(|payload| tell_panic(format_args!("a task spawned at {spawned_at}"), payload))
     }
@@ -164,7 +168,8 @@ impl<F: Future> Future for Contained<F> {
             let running = future.as_mut().as_pin_mut().expect("a task that has ended is not polled");
             running.poll(cx)
         });
-        // In its wrapping at once: the future's destructor may panic, and so may that of an output that this loses.
+        // In its wrapping at once: the future's destructor may panic, and so may that of an output that this
+        // loses.
         let output = match polled {
             Ok(Poll::Pending) => {
                 self.register(cx);
@@ -208,8 +213,8 @@ pub async fn yield_now() {
     .await;
 }
 
-/// Counts a step that was done without waiting against the task's poll budget, and yields when it is used up. Off a core
-/// there is none to count against.
+/// Counts a step that was done without waiting against the task's poll budget, and yields when it is used up.
+/// Off a core there is none to count against.
 pub(crate) async fn consume_budget() {
     std::future::poll_fn(|cx| {
         Core::try_with(|core| {
@@ -230,7 +235,8 @@ mod tests {
     use crate::core::state::RuntimeShared;
     use crate::numa::CpuId;
 
-    /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the core may end.
+    /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the
+    /// core may end.
     ///
     /// Seen to fail: with `CoreShared::wake` dropping the task that the closed list gives back.
     #[test]

@@ -13,12 +13,12 @@ use crate::core::Core;
 /// The run queue and the registry of a core.
 pub(crate) struct Tasks {
     ready: RefCell<VecDeque<Woken>>,
-    /// A waker of every task that waits, so that the end can reach those that nobody wakes, and so that a task whose other
-    /// wakers are gone is kept until then. A task that has not been polled is in the run queue or on the wake list, and
-    /// one that never waits need not be here at all.
+    /// A waker of every task that waits, so that the end can reach those that nobody wakes, and so that a
+    /// task whose other wakers are gone is kept until then. A task that has not been polled is in the run
+    /// queue or on the wake list, and one that never waits need not be here at all.
     alive: RefCell<Slab<Option<Waker>>>,
-    /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries come and
-    /// go in constant time, and none outlives its future.
+    /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries
+    /// come and go in constant time, and none outlives its future.
     ///
     /// A place is its future's until that is dropped; it is empty once the waker was called.
     stop_waiters: RefCell<Slab<Option<Waker>>>,
@@ -56,15 +56,16 @@ impl Tasks {
         Registered(self.alive.borrow_mut().insert(Some(waker)))
     }
 
-    /// Puts a task at the end of the queue, at the core's end too: who wakes may hold a lock that the task's destructor
-    /// takes, so no future is dropped in here.
+    /// Puts a task at the end of the queue, at the core's end too: who wakes may hold a lock that the task's
+    /// destructor takes, so no future is dropped in here.
     pub(crate) fn push(&self, task: Woken) {
         self.ready.borrow_mut().push_back(task);
     }
 
     /// Drops the tasks in the queue, and those that this wakes. For the end of the core.
     pub(crate) fn drop_ready(&self) {
-        // Dropping a Runnable drops its future: here, on its own thread, which is right, and with nothing borrowed.
+        // Dropping a Runnable drops its future: here, on its own thread, which is right, and with nothing
+        // borrowed.
         while let Some(task) = self.pop() {
             drop(task);
         }
@@ -132,8 +133,8 @@ impl Tasks {
         }
     }
 
-    /// Drops every task of this core. Futures may spawn and wake in their destructors; what they spawn is dropped too.
-    /// `foreign` takes what other threads have woken meanwhile.
+    /// Drops every task of this core. Futures may spawn and wake in their destructors; what they spawn is
+    /// dropped too. `foreign` takes what other threads have woken meanwhile.
     pub(crate) fn drop_all(&self, mut foreign: impl FnMut() -> Vec<Woken>) {
         self.ending.set(true);
         self.each_stop_waiter(|waker| contained("the destructor of a waker", || drop(waker)));
@@ -144,15 +145,16 @@ impl Tasks {
             let wakers: Vec<Waker> =
                 self.alive.borrow_mut().iter_mut().filter_map(|(_, waker)| waker.take()).collect();
             if wakers.is_empty() {
-                // What is left was woken by a thread that has not put it on the wake list yet: it is about to. If it
-                // never does, the task is leaked, as is one that is woken after the end.
+                // What is left was woken by a thread that has not put it on the wake list yet: it is about
+                // to. If it never does, the task is leaked, as is one that is woken after the end.
                 patience -= 1;
                 if self.is_idle() && self.alive.borrow().is_empty() || patience == 0 {
                     return;
                 }
                 std::thread::yield_now();
             }
-            // A task that is idle becomes a Runnable in the queue; one that is on the wake list is found there.
+            // A task that is idle becomes a Runnable in the queue; one that is on the wake list is found
+            // there.
             for waker in wakers {
                 waker.wake();
             }

@@ -1,10 +1,11 @@
 //! A scope: child futures that may borrow what their parent owns.
 //!
-//! A spawned task must be `'static`, because nobody can promise that its parent outlives it: a parent's future can be
-//! leaked (`std::mem::forget`) with its destructor never run, so "I shall wait for my children" is no promise that the
-//! borrow checker could rely on. Here the children lie *inside* the parent's future and are polled by it. If that
-//! future is dropped, they go with it; if it is leaked, nothing polls them any more, and the borrow lasts for ever. So
-//! this file needs no unsafe code. The price: children take their turns within the parent's task.
+//! A spawned task must be `'static`, because nobody can promise that its parent outlives it: a parent's
+//! future can be leaked (`std::mem::forget`) with its destructor never run, so "I shall wait for my children"
+//! is no promise that the borrow checker could rely on. Here the children lie *inside* the parent's future
+//! and are polled by it. If that future is dropped, they go with it; if it is leaked, nothing polls them any
+//! more, and the borrow lasts for ever. So this file needs no unsafe code. The price: children take their
+//! turns within the parent's task.
 //!
 //! Each child has a waker of its own, so a wake polls the one child that it is for.
 
@@ -23,8 +24,8 @@ use slab::Slab;
 use super::JoinError;
 use crate::contained::{Payload, bury, caught};
 
-/// Runs `body` with a [`Scope`] in which it can spawn children that borrow from outside the scope, and completes when
-/// the body and all children have.
+/// Runs `body` with a [`Scope`] in which it can spawn children that borrow from outside the scope, and
+/// completes when the body and all children have.
 ///
 /// ```
 /// # use annulus::{Runtime, scope};
@@ -47,7 +48,8 @@ use crate::contained::{Payload, bury, caught};
 /// ```
 ///
 /// # Panics
-/// When the body does, or a child whose handle was dropped did; the other children have ended by then, or are dropped.
+/// When the body does, or a child whose handle was dropped did; the other children have ended by then, or are
+/// dropped.
 ///
 /// # Cancellation
 /// Dropping the future drops the body and all children where they stand.
@@ -98,7 +100,8 @@ impl<'env> Scope<'env> {
     /// Adds a child. It is first polled after the body has come to its next `.await` that waits.
     ///
     /// # Cancellation
-    /// Dropping the handle does not end the child: the scope waits for it. Dropping the scope's future drops the child.
+    /// Dropping the handle does not end the child: the scope waits for it. Dropping the scope's future drops
+    /// the child.
     pub fn spawn<F: Future + 'env>(&self, future: F) -> ScopedHandle<F::Output>
     where
         F::Output: 'env,
@@ -148,13 +151,15 @@ impl<'env> Scope<'env> {
         let woken = lock(&self.ready.0.keys).as_mut().map(std::mem::take);
         for ready in woken.into_iter().flatten() {
             ready.queued.store(false, Ordering::Release);
-            // A waker may outlive its child, and another may have its place: only the child's own waker counts.
+            // A waker may outlive its child, and another may have its place: only the child's own waker
+            // counts.
             let taken = self.children.borrow_mut().get_mut(ready.key).and_then(|child| {
                 let same = child.waker.data() == Arc::as_ptr(&ready).cast();
                 if same { Some((child.future.take()?, child.waker.clone())) } else { None }
             });
             let Some((mut future, waker)) = taken else { continue };
-            // Nothing here is borrowed while the child runs: it may wake, and its destructors may do anything.
+            // Nothing here is borrowed while the child runs: it may wake, and its destructors may do
+            // anything.
             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Pending => self.children.borrow_mut()[ready.key].future = Some(future),
                 Poll::Ready(panic) => {
@@ -242,7 +247,8 @@ impl<T> fmt::Debug for ScopedHandle<T> {
 struct Ready {
     /// `None` once the scope has gone: a waker that outlives it does nothing.
     keys: Mutex<Option<Vec<Arc<ChildWaker>>>>,
-    /// Counted, because a waker of the application's may not be cloned under the lock: its clone may wake a child.
+    /// Counted, because a waker of the application's may not be cloned under the lock: its clone may wake a
+    /// child.
     parent: Mutex<Option<Arc<Waker>>>,
 }
 

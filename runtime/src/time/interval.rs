@@ -16,7 +16,8 @@ pub enum MissedTick {
     Burst,
     /// The late tick comes at once and the next a period after it: the times move.
     Delay,
-    /// The late tick comes at once and the next at the next of the original times: the missed ones are left out.
+    /// The late tick comes at once and the next at the next of the original times: the missed ones are left
+    /// out.
     Skip,
 }
 
@@ -124,7 +125,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Seen to fail: with `<=` for `<` in `next`, a tick that is given a whole period late does not count as missed.
+    /// Seen to fail: with `<=` for `<` in `next`, a tick that is given a whole period late does not count as
+    /// missed.
     #[test]
     fn missed_ticks_come_at_once_move_or_are_left_out() {
         let start = Instant::now();

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::timers::TimerKey;
 use crate::core::Core;
 
-/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, plus what a wake costs, plus the runtime's
-/// [slack](crate::Builder::timer_slack) at most.
+/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, plus what a wake costs,
+/// plus the runtime's [slack](crate::Builder::timer_slack) at most.
 ///
 /// # Cancellation
 /// Safe; dropping it takes the timer away at once.
@@ -60,8 +60,8 @@ impl Sleep {
         self.deadline <= Instant::now()
     }
 
-    /// Moves the deadline, also of a sleep that has completed, which then can be awaited again. A task that waits for it
-    /// is woken at the new time.
+    /// Moves the deadline, also of a sleep that has completed, which then can be awaited again. A task that
+    /// waits for it is woken at the new time.
     ///
     /// # Panics
     /// On another thread than the core's on which it was polled.
@@ -81,13 +81,13 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         Core::with(|core| {
             let waits = match self.timer {
-                // The clock is not asked again: a deadline that has passed since it was is found by the wheel, at the end
-                // of this tick.
+                // The clock is not asked again: a deadline that has passed since it was is found by the
+                // wheel, at the end of this tick.
                 None if self.due || core.timers.has_passed(self.deadline) => {
                     let waits = !core.budget.is_left();
                     if waits {
-                        // Until the end of this tick. A wait for budget could last for ever, where something in the same
-                        // task uses it up before each look at this timer.
+                        // Until the end of this tick. A wait for budget could last for ever, where something
+                        // in the same task uses it up before each look at this timer.
                         self.timer = Some(core.timers.insert_due(cx.waker()));
                     }
                     waits
@@ -134,7 +134,8 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-/// Runs `future` for at most `duration`; for no time, it is polled once. Then it is dropped: see its own "Cancellation" for what that means.
+/// Runs `future` for at most `duration`; for no time, it is polled once. Then it is dropped: see its own
+/// "Cancellation" for what that means.
 ///
 /// # Errors
 /// [`Elapsed`] when the time is up first. A future that is ready at the same moment wins.

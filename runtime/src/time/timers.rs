@@ -35,7 +35,8 @@ impl Timers {
         since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
     }
 
-    /// A timer for `deadline`, which is rounded up to a tick, as time passed is rounded down: nothing fires early.
+    /// A timer for `deadline`, which is rounded up to a tick, as time passed is rounded down: nothing fires
+    /// early.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
         let tick = self.tick_of(deadline);
         // Cloned with nothing borrowed: what a clone does is not ours to know.
@@ -108,7 +109,8 @@ impl Timers {
         self.wheel.borrow().is_empty()
     }
 
-    /// How a core sleeps that has nothing else to do and wakes at `also` in any case; `None` with neither that nor timers.
+    /// How a core sleeps that has nothing else to do and wakes at `also` in any case; `None` with neither
+    /// that nor timers.
     pub(crate) fn next_wake(&self, now: Instant, also: Option<Instant>) -> Option<Plan> {
         let now = self.since_epoch(now);
         let also = also.map(|at| self.since_epoch(at));
@@ -140,7 +142,8 @@ impl Timers {
 mod tests {
     use super::*;
 
-    /// Until when a core with these timers sleeps, in microseconds after the first, which is `ahead` microseconds away.
+    /// Until when a core with these timers sleeps, in microseconds after the first, which is `ahead`
+    /// microseconds away.
     fn due(slack: u64, ahead: u64, timers: &[u64]) -> u64 {
         let wheel = Timers::new(Some(Duration::from_micros(slack)));
         let first = wheel.epoch + Duration::from_micros(ahead);

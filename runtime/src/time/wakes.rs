@@ -1,9 +1,11 @@
-//! When a core that sleeps wakes for its timers: ahead of them, and once for several. Pure: times are nanoseconds of one clock.
+//! When a core that sleeps wakes for its timers: ahead of them, and once for several. Pure: times are
+//! nanoseconds of one clock.
 //!
-//! A wake comes some time after it was asked for, tens of microseconds in a virtual machine: the *lag*, which is learnt. So the
-//! core asks for it ahead by about the least lag, and a timer is late by what is left. What that gains is spent on sharing:
-//! the core sleeps until the last timer of those within the slack, and one wake fires all. Unless a slack was asked for, it
-//! does so only while timers are on average no later than most of the lag; and a wake costs as much CPU as many a request.
+//! A wake comes some time after it was asked for, tens of microseconds in a virtual machine: the *lag*, which
+//! is learnt. So the core asks for it ahead by about the least lag, and a timer is late by what is left. What
+//! that gains is spent on sharing: the core sleeps until the last timer of those within the slack, and one
+//! wake fires all. Unless a slack was asked for, it does so only while timers are on average no later than
+//! most of the lag; and a wake costs as much CPU as many a request.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -12,7 +14,8 @@ use std::time::Duration;
 const FIRST_LAG: u64 = 20_000;
 /// A lag is taken to be no longer.
 const LONGEST_LAG: u64 = 50_000;
-/// The slack as long as the average allows it: as much as Linux gives threads (`PR_SET_TIMERSLACK`, `prctl(2)`).
+/// The slack as long as the average allows it: as much as Linux gives threads (`PR_SET_TIMERSLACK`,
+/// `prctl(2)`).
 const USUAL_SLACK: u64 = 50_000;
 /// How far ahead timers are looked for, in slacks. What is far away is taken away more often than it fires.
 const SLACKS_AHEAD: u64 = 64;
@@ -96,8 +99,8 @@ impl Wakes {
     pub(super) fn plan(&self, now: u64, first: u64, last: u64) -> Plan {
         let ahead = self.ahead.get();
         let wake = last.saturating_sub(ahead).max(now.saturating_add(SHORTEST));
-        // Sat out is what is half a lag away, or had its wake: after that no other is due for a lag, or it would have shared the
-        // wake. So a core does not stay awake for timers alone.
+        // Sat out is what is half a lag away, or had its wake: after that no other is due for a lag, or it
+        // would have shared the wake. So a core does not stay awake for timers alone.
         let near = last.saturating_sub(now) < self.lag.get() / 2 || last == self.early.get();
         Plan { wake, first, due: last, now, near }
     }
@@ -127,8 +130,9 @@ mod tests {
 
     const TIMERS: u64 = 10_000;
 
-    /// What became of timers that are due every `gap` nanoseconds: how late they were on average, and how many a wake fired.
-    /// `until` says for now and the first that is due when the core is awake, and whether it slept.
+    /// What became of timers that are due every `gap` nanoseconds: how late they were on average, and how
+    /// many a wake fired. `until` says for now and the first that is due when the core is awake, and whether
+    /// it slept.
     fn run(gap: u64, mut until: impl FnMut(u64, u64) -> (u64, bool)) -> (u64, f64) {
         let (mut now, mut next, mut late, mut wakes) = (0, 1, 0, 0u32);
         while next <= TIMERS {

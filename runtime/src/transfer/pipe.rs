@@ -21,8 +21,8 @@ pub(super) type Fill = Splice<SocketFd, WriteEnd>;
 /// A splice from a pipe of the pool into a socket.
 pub(super) type Empty = Splice<ReadEnd, SocketFd>;
 
-/// A pipe in use, and how many bytes are in it. Operations of the ring hold it too, so a result that comes after its
-/// transfer was dropped is still counted before the pipe's fate is decided.
+/// A pipe in use, and how many bytes are in it. Operations of the ring hold it too, so a result that comes
+/// after its transfer was dropped is still counted before the pipe's fate is decided.
 pub(crate) struct Pipe {
     ends: Option<Ends>,
     held: Cell<usize>,
@@ -74,12 +74,14 @@ impl Pipe {
         Ok(n)
     }
 
-    /// Asks the ring to splice into the pipe from a socket, once it is readable. The answer is to be [counted](Self::filled).
+    /// Asks the ring to splice into the pipe from a socket, once it is readable. The answer is to be
+    /// [counted](Self::filled).
     pub(super) fn ask_to_fill(self: &Rc<Self>, core: &Core, from: SocketFd, waker: &Waker) -> InFlight<Fill> {
         InFlight::new(core, self.to_fill(from, None, self.size()), waker)
     }
 
-    /// Asks the ring to splice out of the pipe, once the socket has room. The answer is to be [counted](Self::emptied).
+    /// Asks the ring to splice out of the pipe, once the socket has room. The answer is to be
+    /// [counted](Self::emptied).
     pub(super) fn ask_to_empty(
         self: &Rc<Self>,
         core: &Core,
@@ -128,8 +130,8 @@ impl Pipe {
         self.filled(answer)
     }
 
-    /// An operation has answered. Only a plain answer says that no byte moves any more: one that was cancelled or
-    /// interrupted leaves the pipe under suspicion until the next plain answer.
+    /// An operation has answered. Only a plain answer says that no byte moves any more: one that was
+    /// cancelled or interrupted leaves the pipe under suspicion until the next plain answer.
     fn settle(&self, answer: io::Result<u32>) -> io::Result<usize> {
         let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
         self.busy.set(matches!(errno, Some(libc::ECANCELED | libc::EINTR)));

@@ -5,19 +5,20 @@ use std::str::FromStr;
 
 /// Who moves bulk bytes.
 ///
-/// The word is that of the flag `--road` and of everything that is printed; a second one for the type would be one more to
-/// learn.
+/// The word is that of the flag `--road` and of everything that is printed; a second one for the type would
+/// be one more to learn.
 ///
-/// The kernel runs every splice SQE on an io-wq worker: two context switches a step, which pays only where the step is
-/// large or would have waited anyway. So the default is [`Inline`](Road::Inline); the bench `roads` in `benches/` has
-/// the figures.
+/// The kernel runs every splice SQE on an io-wq worker: two context switches a step, which pays only where
+/// the step is large or would have waited anyway. So the default is [`Inline`](Road::Inline); the bench
+/// `roads` in `benches/` has the figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Road {
-    /// Splice SQEs: every byte is moved by the ring's pinned and bounded io-wq workers, each step behind a poll.
+    /// Splice SQEs: every byte is moved by the ring's pinned and bounded io-wq workers, each step behind a
+    /// poll.
     Ring,
-    /// `splice(2)` on the core, which never waits: sockets are `O_NONBLOCK`, readiness comes from the ring, and file
-    /// pages that are not in memory are brought in by a splice SQE.
+    /// `splice(2)` on the core, which never waits: sockets are `O_NONBLOCK`, readiness comes from the ring,
+    /// and file pages that are not in memory are brought in by a splice SQE.
     #[default]
     Inline,
 }

@@ -20,10 +20,12 @@ use crate::op::poll::Ready;
 use crate::op::read::Read;
 use crate::{Error, task};
 
-/// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as one full segment
-/// and one of 53 bytes, each with all that a segment costs; BENCHMARKS.md, "Sixty-four is one page too many", has the figures.
+/// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as
+/// one full segment and one of 53 bytes, each with all that a segment costs; BENCHMARKS.md, "Sixty-four is
+/// one page too many", has the figures.
 const INLINE_STEP: u64 = 60 << 10;
-/// What is left goes in one step when it fits a pipe of the usual size: 64 KiB in two steps cost 1.25 times as much as in one.
+/// What is left goes in one step when it fits a pipe of the usual size: 64 KiB in two steps cost 1.25 times
+/// as much as in one.
 const LAST_STEP: u64 = 64 << 10;
 /// A stretch whose presence in the page cache is asked for at once.
 const WINDOW: u64 = 1 << 20;
@@ -55,18 +57,21 @@ impl From<SendFileError> for Error {
     }
 }
 
-/// Sends bytes `range` of `file` to `stream` without copying them through user memory (`splice(2)`, Linux 2.6.17; as
-/// SQEs 5.7). Returns how many went: all of them.
+/// Sends bytes `range` of `file` to `stream` without copying them through user memory (`splice(2)`, Linux
+/// 2.6.17; as SQEs 5.7). Returns how many went: all of them.
 ///
-/// The pages are the page cache's own: whoever changes the file before the peer has read may change what it reads.
+/// The pages are the page cache's own: whoever changes the file before the peer has read may change what it
+/// reads.
 ///
 /// # Errors
-/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out shorter;
-/// [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond 2^63 - 1, of which nothing was sent.
+/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out
+/// shorter; [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond 2^63 - 1, of which
+/// nothing was sent.
 ///
 /// # Cancellation
-/// An unknown part has left: the stream refuses further sends ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that
-/// still holds bytes is closed.
+/// An unknown part has left: the stream refuses further sends
+/// ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that still holds bytes is
+/// closed.
 pub async fn send_file<F: Family, S: Writes>(
     stream: &Connection<F, S>,
     file: &File,

@@ -20,7 +20,8 @@ use crate::{Error, ErrorKind, Result, task};
 
 /// What is known to be in memory is trusted for so many bytes where the kernel tells of one byte only.
 const STEP: u64 = 64 << 10;
-/// How often in a row both ends may claim to be ready and no byte move: a TCP socket does so before an urgent byte.
+/// How often in a row both ends may claim to be ready and no byte move: a TCP socket does so before an urgent
+/// byte.
 const FRUITLESS: u32 = 16;
 
 /// One end of a [`splice`].
@@ -72,23 +73,24 @@ macro_rules! side {
 side!(Source, PipeReader, Reads);
 side!(Target, PipeWriter, Writes);
 
-/// Moves up to `len` bytes from `from` to `into`, one of which is a pipe, without copying them through user memory.
-/// Waits until at least one byte has moved, and returns how many have: 0 when the source has ended. `splice(2)`, Linux
-/// 2.6.17.
+/// Moves up to `len` bytes from `from` to `into`, one of which is a pipe, without copying them through user
+/// memory. Waits until at least one byte has moved, and returns how many have: 0 when the source has ended.
+/// `splice(2)`, Linux 2.6.17.
 ///
-/// Between pipes and sockets, and from file pages that are in memory, it is done on the core; the rest by the ring (Linux
-/// 5.7), on an io-wq worker. A connection that bytes are taken from must have been
+/// Between pipes and sockets, and from file pages that are in memory, it is done on the core; the rest by the
+/// ring (Linux 5.7), on an io-wq worker. A connection that bytes are taken from must have been
 /// [quieted](Connection::quiesce): a receive that is armed takes them first.
 ///
 /// # Errors
 /// [`ErrorKind::Io`] with the system's reason (`EPIPE`: every reader of the pipe has gone, or the peer);
-/// those of a connection that bytes are taken from are told by its later receives too;
-/// `EAGAIN` when a TCP socket claims to be readable and gives nothing, as it does before an urgent byte (receive that
-/// instead); [`ErrorKind::Input`] when neither end is a pipe, and for an offset above 2^63 - 1; [`ErrorKind::WritePoisoned`] as for sends.
+/// those of a connection that bytes are taken from are told by its later receives too; `EAGAIN` when a TCP
+/// socket claims to be readable and gives nothing, as it does before an urgent byte (receive that instead);
+/// [`ErrorKind::Input`] when neither end is a pipe, and for an offset above 2^63 - 1;
+/// [`ErrorKind::WritePoisoned`] as for sends.
 ///
 /// # Cancellation
-/// Between pipes and sockets: safe, a future that was not ready has moved nothing. With a file: an unknown number of
-/// bytes may have moved, so close the pipe.
+/// Between pipes and sockets: safe, a future that was not ready has moved nothing. With a file: an unknown
+/// number of bytes may have moved, so close the pipe.
 pub async fn splice<'a>(
     from: impl Into<Source<'a>>,
     into: impl Into<Target<'a>>,
@@ -135,7 +137,8 @@ pub async fn splice<'a>(
     }
 }
 
-/// One step of a splice: on the core where nothing can keep it waiting, else by the ring. The outer error is the caller's.
+/// One step of a splice: on the core where nothing can keep it waiting, else by the ring. The outer error is
+/// the caller's.
 async fn step(from: End<'_>, into: End<'_>, len: usize) -> Result<io::Result<usize>> {
     Ok(match (from, into) {
         (End::File(file, offset), End::Pipe(pipe)) => {
@@ -169,13 +172,13 @@ async fn step(from: End<'_>, into: End<'_>, len: usize) -> Result<io::Result<usi
     })
 }
 
-/// Copies up to `len` bytes from one pipe to another without taking them from the first and without copying memory: the
-/// pages are shared. Waits until at least one byte was copied, and returns how many were: 0 when every writer has gone.
-/// `tee(2)`, Linux 2.6.17; on the core, which it does not hold up.
+/// Copies up to `len` bytes from one pipe to another without taking them from the first and without copying
+/// memory: the pages are shared. Waits until at least one byte was copied, and returns how many were: 0 when
+/// every writer has gone. `tee(2)`, Linux 2.6.17; on the core, which it does not hold up.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] with the system's reason: `EPIPE` when every reader of `into` has gone, `EINVAL` when both are the
-/// same pipe.
+/// [`ErrorKind::Io`] with the system's reason: `EPIPE` when every reader of `into` has gone, `EINVAL` when
+/// both are the same pipe.
 ///
 /// # Cancellation
 /// Safe: a future that was not ready has copied nothing.

@@ -1,9 +1,9 @@
 //! A host that is not friendly, for the second run of the test programs.
 //!
-//! `ANNULUS_HOSTILE=SEED` gives the process a subscriber that spawns, submits, polls, and drops kept futures and leases in each
-//! of its methods, and the bodies of tests wakers that do so when they are cloned, called and dropped. With
-//! `ANNULUS_HOSTILE=SEED,panics` each of these panics now and then. What a thread does follows from the seed and its name.
-//! `scripts/lib/hostile` runs it.
+//! `ANNULUS_HOSTILE=SEED` gives the process a subscriber that spawns, submits, polls, and drops kept futures
+//! and leases in each of its methods, and the bodies of tests wakers that do so when they are cloned, called
+//! and dropped. With `ANNULUS_HOSTILE=SEED,panics` each of these panics now and then. What a thread does
+//! follows from the seed and its name. `scripts/lib/hostile` runs it.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
@@ -57,8 +57,8 @@ impl Drop for Things {
 
 /// Before `main`: no test program has to call anything.
 #[used]
-// SAFETY: the loader calls what is in this section with the C calling convention, and `arm` neither unwinds nor needs the standard
-// library's start-up: it reads the environment and stores.
+// SAFETY: the loader calls what is in this section with the C calling convention, and `arm` neither unwinds
+// nor needs the standard library's start-up: it reads the environment and stores.
 #[unsafe(link_section = ".init_array")]
 static ARM: extern "C" fn() = arm;
 
@@ -102,7 +102,8 @@ fn on_core() -> bool {
     is
 }
 
-/// What every piece of foreign code does. Wakers panic on cores only: on a thread of a test it would be the test that breaks.
+/// What every piece of foreign code does. Wakers panic on cores only: on a thread of a test it would be the
+/// test that breaks.
 fn act() {
     act_and_panic(false);
 }
@@ -257,8 +258,8 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dr
 /// A waker that acts, and then does what `inner` does.
 fn waker(inner: &Waker) -> Waker {
     let data = Arc::into_raw(Arc::new(Inner(inner.clone()))).cast();
-    // SAFETY: the functions of the table treat the pointer as an `Arc<Inner>` of which each waker has one count; `Inner` is
-    // Send and Sync, as what is inside is.
+    // SAFETY: the functions of the table treat the pointer as an `Arc<Inner>` of which each waker has one
+    // count; `Inner` is Send and Sync, as what is inside is.
     unsafe { Waker::from_raw(RawWaker::new(data, &VTABLE)) }
 }
 

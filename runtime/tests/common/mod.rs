@@ -100,8 +100,8 @@ pub(crate) fn bulk(len: usize) -> usize {
     if std::env::var_os("ANNULUS_GUEST").is_some_and(|guest| guest == "1") { len / 16 } else { len }
 }
 
-/// Two CPUs for two cores, as a list. None, with a line that says so, where the process has only one: two cores cannot
-/// share a CPU.
+/// Two CPUs for two cores, as a list. None, with a line that says so, where the process has only one: two
+/// cores cannot share a CPU.
 pub(crate) fn two_cpus() -> Option<String> {
     let allowed = annulus::numa::thread::affinity_of_current().unwrap();
     let mut cpus = allowed.iter();
@@ -203,8 +203,8 @@ pub(crate) async fn read_numbers_at_once(file: &File, count: u32) -> Result<()> 
     Ok(())
 }
 
-/// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts one and no
-/// more, so each must get one.
+/// As many clients as cores connect one after the other to listeners that share a socket. Each core accepts
+/// one and no more, so each must get one.
 pub(crate) fn served_by_each_core<F: Family, Fut, C: Read>(
     list: &str,
     cores: usize,
@@ -251,8 +251,8 @@ pub(crate) async fn echo(listener: annulus::net::TcpListener, clients: usize) ->
     Ok(())
 }
 
-/// How many connections with both ends in this process the descriptor limit allows, at most `wanted`. Root may have more
-/// than the limit that it came with.
+/// How many connections with both ends in this process the descriptor limit allows, at most `wanted`. Root
+/// may have more than the limit that it came with.
 pub(crate) fn connections(wanted: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

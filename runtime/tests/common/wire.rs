@@ -42,8 +42,8 @@ pub(crate) fn free_blocks() -> usize {
     blocks.len()
 }
 
-/// A connection whose peer has no room for another byte, while ours has room to take one: what is sent now without a copy
-/// stays with the network until the peer reads. And how many bytes lie before it.
+/// A connection whose peer has no room for another byte, while ours has room to take one: what is sent now
+/// without a copy stays with the network until the peer reads. And how many bytes lie before it.
 pub(crate) async fn jammed() -> Result<(TcpStream, Std, usize)> {
     let (stream, client) = connected().await?;
     sockopt::set_socket_send_buffer_size(&stream, 16 << 10).unwrap();

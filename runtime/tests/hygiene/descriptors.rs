@@ -39,7 +39,8 @@ fn lists_its_descriptors() {
     }
 }
 
-/// Seen to fail: with a pipe of the pool made without `O_CLOEXEC`, and for the descriptor that is left open on purpose here.
+/// Seen to fail: with a pipe of the pool made without `O_CLOEXEC`, and for the descriptor that is left open
+/// on purpose here.
 #[test]
 fn an_executed_program_inherits_no_descriptor() {
     if is_child() {

@@ -40,8 +40,8 @@ fn give_up_ipc_lock() {
     set_capabilities(None, sets).unwrap();
 }
 
-/// Seen to fail: with the remedy for `ENOMEM` taken out of `explain`. (No limit that is tried here refuses a registration,
-/// whose remedy is `not_registered`'s.)
+/// Seen to fail: with the remedy for `ENOMEM` taken out of `explain`. (No limit that is tried here refuses a
+/// registration, whose remedy is `not_registered`'s.)
 #[test]
 fn a_memlock_limit_is_respected_or_refused_with_the_remedy() {
     if is_child() {
@@ -75,8 +75,9 @@ fn rings_are_locked() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(14))
 }
 
-/// A child that may lock `ANNULUS_MEMLOCK` bytes starts as many runtimes as `ANNULUS_RUNTIMES` says on the CPUs of `ANNULUS_CPUS`, each
-/// while the others run, and says the entries of each core's ring, and how many kinds of reports say that there are fewer than asked.
+/// A child that may lock `ANNULUS_MEMLOCK` bytes starts as many runtimes as `ANNULUS_RUNTIMES` says on the
+/// CPUs of `ANNULUS_CPUS`, each while the others run, and says the entries of each core's ring, and how many
+/// kinds of reports say that there are fewer than asked.
 #[test]
 fn starts_several_with_little_locked_memory() {
     if !is_child() {
@@ -120,7 +121,8 @@ fn said_by_several(memlock: u64, runtimes: usize, cpus: &str) -> String {
     says.unwrap_or_else(|| panic!("with {memlock} bytes: {told}")).to_owned()
 }
 
-/// What is left when the rings are made is enough for the blocks of one core: the other's ring comes first all the same.
+/// What is left when the rings are made is enough for the blocks of one core: the other's ring comes first
+/// all the same.
 ///
 /// Seen to fail: with blocks registered before every core has its ring.
 #[test]

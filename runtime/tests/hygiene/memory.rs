@@ -1,4 +1,5 @@
-//! What the kernel writes to is not in a child that the process forks: neither copied at each write, nor kept alive.
+//! What the kernel writes to is not in a child that the process forks: neither copied at each write, nor kept
+//! alive.
 
 use std::ops::Range;
 
@@ -9,7 +10,8 @@ use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, setrlimit,
 use crate::things::pair;
 use crate::{alone, common, is_child};
 
-/// The mappings of this process: its line in /proc/self/smaps, its addresses, and its flags (`VmFlags` of proc(5)).
+/// The mappings of this process: its line in /proc/self/smaps, its addresses, and its flags (`VmFlags` of
+/// proc(5)).
 fn mappings() -> Vec<(String, Range<usize>, String)> {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let (mut of, mut found) = (None, Vec::new());
@@ -28,8 +30,8 @@ fn mappings() -> Vec<(String, Range<usize>, String)> {
     found
 }
 
-/// Runs `look` on a core whose pool has grown, with an address in each of: the pool it began with, what it grew by, each
-/// mapping of its ring.
+/// Runs `look` on a core whose pool has grown, with an address in each of: the pool it began with, what it
+/// grew by, each mapping of its ring.
 fn with_memory<T: Send + 'static>(look: impl FnOnce(&[(&'static str, usize)]) -> T + Send + 'static) -> T {
     let settings = Runtime::builder().pool_bytes(256 << 10).pool_limit(1 << 20).ring_entries(64);
     common::on_one_core_of(settings, || async move {
@@ -54,7 +56,8 @@ fn with_memory<T: Send + 'static>(look: impl FnOnce(&[(&'static str, usize)]) ->
     })
 }
 
-/// Seen to fail: with the ring built without `dontfork()`, and with the `madvise` of a region or of a ring's view left out.
+/// Seen to fail: with the ring built without `dontfork()`, and with the `madvise` of a region or of a ring's
+/// view left out.
 #[test]
 fn rings_and_regions_are_not_copied_into_children() {
     if is_child() {
@@ -73,8 +76,9 @@ fn rings_and_regions_are_not_copied_into_children() {
 
 /// How a forked child fares that reads a byte at `address`.
 fn read_in_a_child(address: usize) -> WaitStatus {
-    // SAFETY: the child makes system calls and reads one byte, which is all that a child of many threads may do. What it reads
-    // is its own copy of memory that is mapped and initialised in the parent, or is not there: then it is killed, which is asked.
+    // SAFETY: the child makes system calls and reads one byte, which is all that a child of many threads may
+    // do. What it reads is its own copy of memory that is mapped and initialised in the parent, or is not
+    // there: then it is killed, which is asked.
     let pid = unsafe {
         match libc::fork() {
             0 => {

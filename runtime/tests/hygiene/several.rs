@@ -85,8 +85,8 @@ fn runtimes_live_side_by_side_and_leave_nothing() {
     }
     second.stop();
     second.wait().unwrap();
-    // Whoever joins a thread may be woken before /proc has lost it. Closing a connection that just ended is the ring's, and the ring has
-    // gone when its last work has.
+    // Whoever joins a thread may be woken before /proc has lost it. Closing a connection that just ended is
+    // the ring's, and the ring has gone when its last work has.
     let left = || (threads("first-") + threads("second-") + threads("next-"), descriptors());
     for _ in 0..500 {
         if left() == (0, before.clone()) {

@@ -21,8 +21,8 @@ fn mask(task: impl AsRef<Path>, name: &str) -> u64 {
 const SIGPIPE: u64 = 1 << (libc::SIGPIPE - 1);
 const SIGUSR2: u64 = 1 << (libc::SIGUSR2 - 1);
 
-/// Seen to fail, run alone: with SIGUSR1 ignored from the start of a core on. (What is ignored, unlike a handler, is
-/// inherited by the child, so that tests before this one may hide it.)
+/// Seen to fail, run alone: with SIGUSR1 ignored from the start of a core on. (What is ignored, unlike a
+/// handler, is inherited by the child, so that tests before this one may hide it.)
 #[test]
 fn signals_are_left_to_the_program() {
     // In a process in which no runtime has been before.

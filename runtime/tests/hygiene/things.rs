@@ -19,8 +19,8 @@ type Held = Vec<Box<dyn Any>>;
 type Thing = (&'static str, fn() -> Making);
 type Making = Pin<Box<dyn Future<Output = Result<Held>>>>;
 
-/// Everything that has a descriptor or memory of its own, each made in the state in which most of it is open. A new type
-/// gets a line here.
+/// Everything that has a descriptor or memory of its own, each made in the state in which most of it is open.
+/// A new type gets a line here.
 const THINGS: &[Thing] = &[
     ("TCP listener, accepted and connected streams", || Box::pin(tcp())),
     ("Unix listener, accepted and connected streams, a pair", || Box::pin(unix())),

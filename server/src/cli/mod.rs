@@ -237,7 +237,7 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!(proxy.to.written, "127.0.0.1:9");
+        assert_eq!(proxy.upstreams.written(), "127.0.0.1:9");
     }
 
     #[test]

@@ -69,7 +69,9 @@ impl Listener {
             // No URL has a Unix socket in it.
             ServiceConfig::Files(_) if !shown.starts_with("unix:") => format!("listening on http://{shown}"),
             ServiceConfig::Files(_) => format!("listening on {shown}"),
-            ServiceConfig::Relay(relay) => format!("listening on {shown}, relaying to {}", relay.to.written),
+            ServiceConfig::Relay(relay) => {
+                format!("listening on {shown}, relaying to {}", relay.upstreams.written())
+            }
         }
     }
 }

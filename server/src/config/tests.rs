@@ -139,7 +139,9 @@ enum Serving {
 }
 
 /// Values that one flag or another takes.
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 28] = [
+    "tcp",
+    "200-399",
     "1",
     "2",
     "16M",

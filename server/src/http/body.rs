@@ -1,7 +1,7 @@
 //! Request bodies: where they end. Nobody here wants one; they are read and thrown away, so that the next head is found.
 
-use super::chunked::Chunked;
-use super::{MAX_DISCARDED_BODY, Refusal, Status};
+use super::chunked::{Chunked, TOO_LONG, Taken};
+use super::{MAX_DISCARDED_BODY, Refusal};
 
 /// What follows a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,18 +13,6 @@ pub(crate) enum Body {
     /// Chunks (RFC 9112 7.1).
     Chunked(Chunked),
 }
-
-/// How much of some bytes belonged to a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// All of them, and more are to come.
-    All,
-    /// So many, which were the last.
-    End(usize),
-}
-
-/// The body is longer than anybody needs whose request takes none.
-pub(crate) const TOO_LONG: Refusal = Refusal::new(Status::ContentTooLarge, "the request body is too long");
 
 impl Body {
     /// A body of this length.

@@ -3,12 +3,23 @@
 //! As strict as the head's parser: lines end with CRLF, sizes are hexadecimal digits and nothing else. Extensions and trailer
 //! lines are skipped, and bounded like all else.
 
-use super::body::{TOO_LONG, Taken};
-use super::{MAX_DISCARDED_BODY, Refusal};
+use super::{MAX_DISCARDED_BODY, Refusal, Status};
 
 /// All extensions and trailer lines of one body, in bytes: nothing known uses more, and without a bound a body of one byte
 /// could take for ever.
 const MAX_ASIDES: u32 = 8 * 1024;
+
+/// How much of some bytes belonged to a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// All of them, and more are to come.
+    All,
+    /// So many, which were the last.
+    End(usize),
+}
+
+/// The body is longer than anybody needs whose request takes none.
+pub(crate) const TOO_LONG: Refusal = Refusal::new(Status::ContentTooLarge, "the request body is too long");
 
 /// How far a chunked body has been read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Accept-Encoding (RFC 9110 12.5.3): which codings of a file a client takes, and which it likes best.
 
-use super::fields::trim;
+use super::bytes::trim;
 
 /// A coding that a file may lie beside its original in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

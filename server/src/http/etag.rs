@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::fields::trim;
+use super::bytes::trim;
 
 /// A file that was written to less than so long ago may be written to again and look the same: file systems count their
 /// times in ticks, FAT's in steps of two seconds.

@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use super::Status;
+use super::bytes::{alphanumeric_and, trim};
 use super::conditions::{self, Conditions};
 use super::encoding::Encodings;
 use super::host::is_host_and_port;
@@ -202,34 +203,10 @@ fn length(value: &[u8]) -> Result<u64, Refusal> {
     })
 }
 
-/// A table of the ASCII letters and digits and of `others`: asked for every byte of a head.
-pub(super) const fn alphanumeric_and(others: &[u8]) -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut b = 0;
-    while b < 256 {
-        table[b] = (b as u8).is_ascii_alphanumeric();
-        b += 1;
-    }
-    let mut at = 0;
-    while at < others.len() {
-        table[others[at] as usize] = true;
-        at += 1;
-    }
-    table
-}
-
 /// RFC 9110 5.6.2: what may stand in a token, such as a method.
 pub(crate) fn is_token(b: u8) -> bool {
     const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
     TOKEN[b as usize]
-}
-
-/// Takes optional whitespace (RFC 9110 5.6.3: space and tab, nothing else) from both ends.
-pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
 }
 
 #[cfg(test)]

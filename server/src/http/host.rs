@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::fields::alphanumeric_and;
+use super::bytes::alphanumeric_and;
 
 /// Whether `value` is `uri-host [ ":" port ]` (RFC 9110 7.2, RFC 3986 3.2.2), with a host that is not empty.
 ///

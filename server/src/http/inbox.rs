@@ -1,7 +1,8 @@
 //! Received chunks become requests: one after the other, however the network cut them.
 
 use super::Refusal;
-use super::body::{Body, Taken};
+use super::body::Body;
+use super::chunked::Taken;
 use super::record::Record;
 use super::request::{self, Parsed, Request, Whole};
 

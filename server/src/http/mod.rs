@@ -12,6 +12,7 @@
 //! - [`response`] writes response heads, with [`etag`], [`date`], [`mime`] and [`multipart`].
 
 pub(crate) mod body;
+mod bytes;
 pub(crate) mod choice;
 pub(crate) mod chunked;
 pub(crate) mod conditions;

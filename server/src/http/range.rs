@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::fields::trim;
+use super::bytes::trim;
 
 /// The most parts that one answer has.
 const MAX_PARTS: usize = 16;

@@ -25,11 +25,14 @@ pub(crate) struct Record {
     bytes: Vec<u8>,
     /// Where each part ends.
     ends: [usize; PARTS],
+    /// The lines of X-Forwarded-For and of Forwarded, each with commas between.
+    forwarded: [Vec<u8>; 2],
 }
 
 impl Record {
     /// Keeps the parts of a well-formed head.
     pub(crate) fn keep(&mut self, head: &[u8]) {
+        self.forwarded.iter_mut().for_each(Vec::clear);
         let mut parts = [&b""[..]; PARTS];
         let mut lines =
             head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -48,6 +51,15 @@ impl Record {
                 7 if name.eq_ignore_ascii_case(b"referer") => Part::Referer,
                 10 if name.eq_ignore_ascii_case(b"user-agent") => Part::UserAgent,
                 12 if name.eq_ignore_ascii_case(b"x-request-id") => Part::RequestId,
+                // Several lines are one list (RFC 9110 5.3).
+                15 if name.eq_ignore_ascii_case(b"x-forwarded-for") => {
+                    listed(&mut self.forwarded[0], &line[colon + 1..]);
+                    continue;
+                }
+                9 if name.eq_ignore_ascii_case(b"forwarded") => {
+                    listed(&mut self.forwarded[1], &line[colon + 1..]);
+                    continue;
+                }
                 _ => continue,
             };
             parts[part as usize] = line[colon + 1..].trim_ascii();
@@ -121,10 +133,28 @@ impl Record {
         self.part(Part::UserAgent)
     }
 
+    /// All lines of X-Forwarded-For, with commas between.
+    pub(crate) fn x_forwarded_for(&self) -> &[u8] {
+        &self.forwarded[0]
+    }
+
+    /// All lines of Forwarded, with commas between.
+    pub(crate) fn forwarded(&self) -> &[u8] {
+        &self.forwarded[1]
+    }
+
     /// The X-Request-Id field.
     pub(crate) fn request_id(&self) -> &[u8] {
         self.part(Part::RequestId)
     }
+}
+
+/// Appends a line to a list.
+fn listed(list: &mut Vec<u8>, line: &[u8]) {
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(line.trim_ascii());
 }
 
 #[cfg(test)]
@@ -136,6 +166,12 @@ mod tests {
         let mut record = Record::default();
         record.keep(b"\r\nGET /a HTTP/1.1\r\nHOST: h\r\nAccept: x\r\nuser-agent:  curl \r\nX-Request-ID: 7\r\n\r\nReferer: body");
         assert_eq!((record.method(), record.target()), (&b"GET"[..], &b"/a"[..]));
+        assert_eq!((record.x_forwarded_for(), record.forwarded()), (&b""[..], &b""[..]));
+        let lines =
+            b"GET / HTTP/1.1\r\nx-forwarded-for: a\r\nForwarded: for=b\r\nX-Forwarded-For:  c \r\n\r\n";
+        let mut listed = Record::default();
+        listed.keep(lines);
+        assert_eq!((listed.x_forwarded_for(), listed.forwarded()), (&b"a, c"[..], &b"for=b"[..]));
         assert_eq!((record.version(), record.host()), (&b"HTTP/1.1"[..], &b"h"[..]));
         assert_eq!(
             (record.user_agent(), record.referer(), record.request_id()),

@@ -7,4 +7,8 @@ pub(crate) mod address;
 pub(crate) mod client;
 pub(crate) mod connection_count;
 pub(crate) mod endpoint;
+pub(crate) mod forwarded;
+pub(crate) mod gate;
+pub(crate) mod networks;
 pub(crate) mod open;
+mod proxy_protocol;

@@ -56,7 +56,6 @@ pub(crate) trait Upstreams: Send + Sync {
 static REGISTRY: OnceLock<Box<dyn Upstreams>> = OnceLock::new();
 
 /// Makes the upstreams of this process known. The first call decides.
-#[allow(dead_code, reason = "the relay registers its upstreams")]
 pub(crate) fn register(upstreams: Box<dyn Upstreams>) {
     drop(REGISTRY.set(upstreams));
 }

@@ -4,6 +4,8 @@ use clap::Args;
 
 use crate::limits::LimitArgs;
 use crate::listen::address::ListenAddress;
+use crate::listen::forwarded::Field;
+use crate::listen::networks::Network;
 
 /// What every listener has.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -12,6 +14,33 @@ pub(crate) struct ListenerArgs {
     /// free port and says which [default: 127.0.0.1:8080, for a relay 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<ListenAddress>,
+
+    /// Clients that may come, as a network such as 10.0.0.0/8, an address, or "unix" for Unix sockets; several times for several. Without
+    /// it all may
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) allow: Vec<Network>,
+
+    /// Clients that may not come, whatever --allow says
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) deny: Vec<Network>,
+
+    /// Proxies whose connections begin with a PROXY header, version 1 or 2, that names the client: networks, or "unix"
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) proxy_protocol_from: Vec<Network>,
+
+    /// HTTP proxies whose requests name the client in the field --forwarded-field: networks, or "unix"
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) forwarded_from: Vec<Network>,
+
+    /// The field that names the client: "x-forwarded-for" or "forwarded"; only one is believed, because a proxy that sets one passes on
+    /// what clients say in the other
+    #[arg(
+        long,
+        value_name = "x-forwarded-for|forwarded",
+        default_value = "x-forwarded-for",
+        hide_possible_values = true
+    )]
+    pub(crate) forwarded_field: Field,
 
     /// What this listener is called: sockets that a service manager passes find it by that (LISTEN_FDNAMES)
     #[arg(long, value_name = "NAME", value_parser = listener_name)]

@@ -4,14 +4,42 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use annulus::net::{Connection, Family, TcpStream};
+use annulus::net::{Connection, Family, TcpStream, UnixStream};
 use annulus::time::sleep;
 
+use super::address::Target;
 use super::options::DeadlineArgs;
+use super::upstreams::Upstream;
 use crate::first_of::{First, first_of};
+use crate::listen::address::unix_address;
 
 /// An attempt that takes longer is ended when the client goes. Before that, looking out for it costs more than it saves.
 const BEFORE_LOOKING_OUT: Duration = Duration::from_millis(20);
+
+/// A connection to an upstream.
+pub(super) enum Server {
+    /// By TCP.
+    Tcp(TcpStream),
+    /// By a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Server {
+    pub(super) fn reset(self) {
+        match self {
+            Server::Tcp(stream) => stream.reset(),
+            Server::Unix(stream) => stream.reset(),
+        }
+    }
+
+    /// The address at this end.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Server::Tcp(stream) => stream.local_addr().ok(),
+            Server::Unix(_) => None,
+        }
+    }
+}
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -34,33 +62,61 @@ impl NoConnection {
     }
 }
 
-/// Connects to `address` for `client`, with the socket options of relays.
+/// Connects to an upstream for `client`, with the socket options of relays. Each of its addresses has its time. With the address that it
+/// came to, where it has one.
 ///
 /// # Cancellation
 /// Ends the attempt.
 pub(super) async fn connect<F: Family>(
-    address: SocketAddr,
+    upstream: &Upstream,
     deadlines: &DeadlineArgs,
     client: &Connection<F>,
-) -> Result<TcpStream, NoConnection> {
-    let limit = Duration::from_secs(deadlines.connect_timeout);
-    let given_up = async {
-        sleep(BEFORE_LOOKING_OUT.min(limit)).await;
-        match first_of(client.gone(), sleep(limit.saturating_sub(BEFORE_LOOKING_OUT))).await {
-            First::A(()) => NoConnection::ClientGone,
-            First::B(()) => NoConnection::TimedOut,
-        }
+) -> Result<(Server, Option<SocketAddr>), NoConnection> {
+    let addresses = upstream.addresses();
+    let mut tries: Vec<Option<SocketAddr>> = addresses.iter().copied().map(Some).collect();
+    if let Target::Unix(_) = upstream.target() {
+        tries.push(None);
+    }
+    let mut last = NoConnection::TimedOut;
+    for address in tries {
+        let limit = Duration::from_secs(deadlines.connect_timeout);
+        let given_up = async {
+            sleep(BEFORE_LOOKING_OUT.min(limit)).await;
+            match first_of(client.gone(), sleep(limit.saturating_sub(BEFORE_LOOKING_OUT))).await {
+                First::A(()) => NoConnection::ClientGone,
+                First::B(()) => NoConnection::TimedOut,
+            }
+        };
+        last = match first_of(connect_to(upstream, address), given_up).await {
+            First::A(Ok(server)) => {
+                if let Server::Tcp(stream) = &server {
+                    set_options(stream, deadlines);
+                }
+                return Ok((server, address));
+            }
+            First::A(Err(error)) => NoConnection::Refused(error),
+            First::B(NoConnection::ClientGone) => return Err(NoConnection::ClientGone),
+            First::B(given_up) => given_up,
+        };
+    }
+    Err(last)
+}
+
+/// Connects to one address of an upstream, to its first where none is given, or to its Unix socket.
+pub(super) async fn connect_to(upstream: &Upstream, address: Option<SocketAddr>) -> annulus::Result<Server> {
+    if let Target::Unix(path) = upstream.target() {
+        let address = unix_address(path)?;
+        return UnixStream::connect_addr(&address).await.map(Server::Unix);
+    }
+    let address = address.or_else(|| upstream.addresses().first().copied());
+    let Some(address) = address else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "its name has not been found yet").into());
     };
-    let stream = match first_of(TcpStream::connect(address), given_up).await {
-        First::A(connected) => connected.map_err(NoConnection::Refused)?,
-        First::B(given_up) => return Err(given_up),
-    };
-    set_options(&stream, deadlines);
-    Ok(stream)
+    TcpStream::connect(address).await.map(Server::Tcp)
 }
 
 /// Keepalive and user timeout. A connection that has gone meanwhile refuses them, and its relay will find out.
-pub(super) fn set_options(stream: &TcpStream, deadlines: &DeadlineArgs) {
+fn set_options(stream: &TcpStream, deadlines: &DeadlineArgs) {
     let keepalive = deadlines.keepalive().map_or(Ok(()), |keepalive| stream.set_keepalive(Some(keepalive)));
     let timeout = deadlines.user_timeout().map_or(Ok(()), |timeout| stream.set_user_timeout(Some(timeout)));
     if let Err(error) = keepalive.and(timeout) {

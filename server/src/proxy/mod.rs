@@ -1,20 +1,30 @@
 //! `annulus proxy`: each connection is carried to the upstream and back, byte for byte.
 
+mod address;
+mod balance;
+mod check;
 mod connect;
+mod health;
 pub(crate) mod options;
 pub(crate) mod own;
+mod reach;
+mod resolve;
+pub(crate) mod upstreams;
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use annulus::net::{Connection, Family, Tcp, TcpListener, TcpStream};
+use annulus::buf::Lease;
+use annulus::net::{Connection, Family, TcpListener};
 use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
 
-use self::connect::{NoConnection, connect};
+use self::connect::Server;
 use self::options::DeadlineArgs;
+use self::own::Remembered;
+use self::reach::{Reach, Reached};
+use self::upstreams::Taken;
 use crate::exit::Failure;
 use crate::listen::client::Client;
 use crate::log::access::{self, AccessLog};
@@ -23,8 +33,7 @@ use crate::proxy::options::ProxyArgs;
 
 /// Where connections are carried to, and how.
 pub(crate) struct Relay {
-    /// The addresses of one name, tried in turn.
-    upstream: Vec<SocketAddr>,
+    reach: Reach,
     deadlines: DeadlineArgs,
     limits: Rc<RelayLimits>,
     /// The road for bulk.
@@ -36,7 +45,8 @@ impl Relay {
     /// As `args` say; bulk goes by `road`.
     pub(crate) fn new(args: &ProxyArgs, road: Road, access: Rc<AccessLog>) -> Self {
         let limits = Rc::new(args.deadlines.limits());
-        Relay { upstream: args.to.addresses.clone(), deadlines: args.deadlines, limits, road, access }
+        let reach = Reach::new(&args.upstreams, args.deadlines);
+        Relay { reach, deadlines: args.deadlines, limits, road, access }
     }
 
     /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no call for each.
@@ -90,7 +100,7 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     let from = client.address();
     let Client { stream, first, .. } = client;
     let client = Held(Some(stream));
-    let mut note = Note { relay, from, upstream: None, began, first: 0, is_written: false };
+    let mut note = Note { relay, from, upstream: None, taken: None, began, first: 0, is_written: false };
     if let access::Client::Tcp(peer) = from
         && own::has_any()
         && own::is_ourselves(peer)
@@ -98,36 +108,54 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
         tracing::warn!(client = %from, "this relay is its own upstream: the connection is reset");
         return note.write(0, 0, "own upstream");
     }
-    let (server, address) = match reach(&note.relay, from, client.stream()).await {
+    let Reached { server, address, taken } = match note.relay.reach.reach(from, client.stream()).await {
         Ok(reached) => reached,
         Err(why) => return note.write(0, 0, why),
     };
-    note.upstream = Some(address);
-    let _remembered = own::may_be_ours(address).then(|| server.local_addr().map(own::remember));
+    note.upstream = Some(address.map_or(access::Client::Unix, access::Client::Tcp));
+    let may_be_ours = address.is_some_and(own::may_be_ours);
+    let remembered = if may_be_ours { server.local_addr().map(own::remember) } else { None };
+    note.taken = Some(taken);
+    match server {
+        Server::Tcp(server) => join(client, server, first, note, remembered).await,
+        Server::Unix(server) => join(client, server, first, note, remembered).await,
+    }
+}
+
+/// Joins the two, and remembers the connection for as long, if it is to be.
+async fn join<F: Family, G: Family>(
+    client: Held<F>,
+    server: Connection<G>,
+    first: Option<Lease>,
+    mut note: Note,
+    remembered: Option<Remembered>,
+) {
+    let from = note.from;
     if let Some(first) = first {
         note.first = first.len() as u64;
         if let Err(failed) = server.send_all(first).await {
-            tracing::debug!(client = %from, upstream = %address, error = %failed.error, "broke off");
+            tracing::debug!(client = %from, error = %failed.error, "broke off");
             server.reset();
             return note.write(0, 0, "upstream failed");
         }
     }
     let relaying = transfer::relay_within(client.take(), server, note.relay.road, &note.relay.limits);
     let end = Carrying { relaying, note }.run().await;
+    drop(remembered);
     let (up, down) = (end.a_to_b, end.b_to_a);
     match end.result {
-        Ok(()) => tracing::debug!(client = %from, upstream = %address, up, down, "carried to the end"),
-        Err(error) => tracing::debug!(client = %from, upstream = %address, up, down, %error, "broke off"),
+        Ok(()) => tracing::debug!(client = %from, up, down, "carried to the end"),
+        Err(error) => tracing::debug!(client = %from, up, down, %error, "broke off"),
     }
 }
 
 /// A relay that runs, and the line of the access log that it gets. Dropped before its end, it was cut.
-struct Carrying<F: Family> {
-    relaying: transfer::Relay<F, Tcp>,
+struct Carrying<F: Family, G: Family> {
+    relaying: transfer::Relay<F, G>,
     note: Note,
 }
 
-impl<F: Family> Carrying<F> {
+impl<F: Family, G: Family> Carrying<F, G> {
     async fn run(mut self) -> RelayEnd {
         let end = poll_fn(|cx| Pin::new(&mut self.relaying).poll(cx)).await;
         self.note.write(end.a_to_b, end.b_to_a, word(end.cause));
@@ -135,7 +163,7 @@ impl<F: Family> Carrying<F> {
     }
 }
 
-impl<F: Family> Drop for Carrying<F> {
+impl<F: Family, G: Family> Drop for Carrying<F, G> {
     fn drop(&mut self) {
         let (up, down) = self.relaying.moved();
         self.note.write(up, down, "cut");
@@ -160,7 +188,9 @@ fn word(cause: RelayCause) -> &'static str {
 struct Note {
     relay: Rc<Relay>,
     from: access::Client,
-    upstream: Option<SocketAddr>,
+    upstream: Option<access::Client>,
+    /// The place there.
+    taken: Option<Taken>,
     began: Instant,
     /// Bytes to the upstream that were sent before the relay.
     first: u64,
@@ -180,12 +210,15 @@ impl Note {
             (Some(_), _) => RelayOutcome::Failed,
         };
         metrics::relayed(outcome, up, down, elapsed);
+        if let Some(taken) = &self.taken {
+            taken.carried(up, down);
+        }
         if !self.relay.access.is_on() {
             return;
         }
         self.relay.access.connection(&access::Connection {
             client: self.from,
-            upstream: self.upstream.map(access::Client::Tcp),
+            upstream: self.upstream,
             up,
             down,
             elapsed,
@@ -199,33 +232,4 @@ impl Drop for Note {
     fn drop(&mut self) {
         self.write(0, 0, "cut");
     }
-}
-
-/// Connects to the first upstream address that answers; else a word for the access log.
-async fn reach<F: Family>(
-    relay: &Relay,
-    from: access::Client,
-    client: &Connection<F>,
-) -> Result<(TcpStream, SocketAddr), &'static str> {
-    for &address in &relay.upstream {
-        let none = match connect(address, &relay.deadlines, client).await {
-            Ok(stream) => return Ok((stream, address)),
-            Err(none) => none,
-        };
-        let errno = none.errno();
-        match none {
-            NoConnection::Refused(error) if errno.is_some() => {
-                tracing::warn!(client = %from, upstream = %address, errno, %error, "the upstream refuses; is it running there?");
-            }
-            NoConnection::Refused(error) => {
-                tracing::warn!(client = %from, upstream = %address, %error, "the upstream cannot be reached");
-            }
-            NoConnection::TimedOut => {
-                let after = relay.deadlines.connect_timeout;
-                tracing::warn!(client = %from, upstream = %address, after, "the upstream does not answer");
-            }
-            NoConnection::ClientGone => return Err("client gone"),
-        }
-    }
-    Err("no upstream")
 }

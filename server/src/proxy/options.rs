@@ -7,18 +7,127 @@ use annulus::net::Keepalive;
 use annulus::transfer::RelayLimits;
 use clap::Args;
 
+use super::address::{Target, UpstreamAddress, UpstreamList};
+use super::balance::Balance;
+use super::check::{Check, StatusRange};
+use super::health::Policy;
 use super::own;
-use crate::options::values::resolve;
+use super::resolve::look_up_at_start;
 
 /// How connections are relayed. Each field is a flag of `annulus proxy` and a key of a listener that has a `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct ProxyArgs {
-    /// Where to relay to, HOST:PORT, or several with commas; all addresses of a name are tried, in turn
-    #[arg(long, value_name = "ADDR", value_parser = Upstream::parse)]
-    pub(crate) to: Upstream,
+    #[command(flatten)]
+    pub(crate) upstreams: UpstreamArgs,
 
     #[command(flatten)]
     pub(crate) deadlines: DeadlineArgs,
+}
+
+/// Who the upstreams are, how one of them is chosen, and what is found out about them.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct UpstreamArgs {
+    /// Where to relay to, as often as wanted or with commas: HOST:PORT or unix:PATH, with "weight=N" behind it where shares are not equal
+    #[arg(long, value_name = "ADDR", required = true)]
+    pub(crate) to: Vec<UpstreamList>,
+
+    /// How an upstream is chosen: "roundrobin" in turn, "leastconn" the one with the fewest connections, "random2" the better of two at random,
+    /// "hash" the same one for the same client address unless it has a quarter more than its share, "first" the first that can be had
+    #[arg(long, value_name = "HOW", default_value = "roundrobin", value_enum, hide_possible_values = true)]
+    pub(crate) balance: Balance,
+
+    /// Seconds for which an upstream that could not be connected to is asked by nobody while there are others; doubles up to 16 times as it goes on
+    #[arg(long, value_name = "SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), help_heading = UPSTREAMS)]
+    pub(crate) out_time: u64,
+
+    /// Check each upstream: "tcp" connects, "http:/PATH" asks and looks at the status
+    #[arg(long, value_name = "tcp|http:/PATH", help_heading = UPSTREAMS)]
+    pub(crate) check: Option<Check>,
+
+    /// Seconds between two checks
+    #[arg(long, value_name = "SECS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = UPSTREAMS)]
+    pub(crate) check_interval: u64,
+
+    /// Seconds that a check may take
+    #[arg(long, value_name = "SECS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = UPSTREAMS)]
+    pub(crate) check_timeout: u64,
+
+    /// Status codes that an HTTP check takes for well
+    #[arg(long, value_name = "CODES", default_value = "200-399", help_heading = UPSTREAMS)]
+    pub(crate) check_status: StatusRange,
+
+    /// Checks in a row that must succeed for an upstream to come up again
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..), help_heading = UPSTREAMS)]
+    pub(crate) rise: u32,
+
+    /// Checks in a row that must fail for an upstream to go down
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), help_heading = UPSTREAMS)]
+    pub(crate) fall: u32,
+
+    /// Seconds over which an upstream that has come back gets its share again, little by little
+    #[arg(long, value_name = "SECS", default_value_t = 0, help_heading = UPSTREAMS)]
+    pub(crate) slow_start: u64,
+
+    /// Connections that each upstream gets at most
+    #[arg(long, value_name = "N", help_heading = UPSTREAMS)]
+    pub(crate) upstream_max_connections: Option<usize>,
+
+    /// Clients that wait at most where no upstream has room; the others are reset
+    #[arg(long, value_name = "N", default_value_t = 1024, help_heading = UPSTREAMS)]
+    pub(crate) queue: usize,
+
+    /// Seconds that a client waits for an upstream with room
+    #[arg(long, value_name = "SECS", default_value_t = 5, help_heading = UPSTREAMS)]
+    pub(crate) queue_timeout: u64,
+
+    /// Seconds after which the system's resolver is asked again for the names of upstreams
+    #[arg(long, value_name = "SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = UPSTREAMS)]
+    pub(crate) resolve_interval: u64,
+}
+
+const UPSTREAMS: &str = "Upstreams";
+
+impl UpstreamArgs {
+    /// All upstreams, in the order given.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &UpstreamAddress> {
+        self.to.iter().flat_map(|list| &list.0)
+    }
+
+    /// As they were written, without weights.
+    pub(crate) fn written(&self) -> String {
+        self.addresses().map(|it| it.target.to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        Policy {
+            rise: self.rise,
+            fall: self.fall,
+            out: Duration::from_secs(self.out_time),
+            slow_start: Duration::from_secs(self.slow_start),
+        }
+    }
+
+    /// Whether none is at one of these addresses, where a relay listens; and whether the names that can be looked up at once exist.
+    ///
+    /// # Errors
+    /// Which is wrong.
+    fn check(&self, listens: &[SocketAddr]) -> Result<(), String> {
+        for upstream in self.addresses() {
+            let addresses = match &upstream.target {
+                Target::Ip(address) => vec![*address],
+                Target::Name(name, port) => look_up_at_start(name, *port)?.unwrap_or_default(),
+                Target::Unix(_) => Vec::new(),
+            };
+            let is_own = |listen: &&SocketAddr| addresses.iter().any(|to| own::comes_to(*to, **listen));
+            if let Some(listen) = listens.iter().find(is_own) {
+                return Err(format!(
+                    "cannot relay {listen} to {}: it would be its own upstream; name another address",
+                    upstream.target
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How long connections may take, each in seconds. None lasts for ever by itself.
@@ -106,27 +215,6 @@ impl ProxyArgs {
     /// Why not.
     pub(crate) fn check(&self, listens: &[SocketAddr]) -> Result<(), String> {
         self.deadlines.check()?;
-        for upstream in &self.to.addresses {
-            if let Some(listen) = listens.iter().find(|listen| own::comes_to(*upstream, **listen)) {
-                return Err(format!(
-                    "cannot relay {listen} to {upstream}: it would be its own upstream; name another address"
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// An address to connect to, as it was written and as it was resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Upstream {
-    pub(crate) written: String,
-    pub(crate) addresses: Vec<SocketAddr>,
-}
-
-impl Upstream {
-    fn parse(text: &str) -> Result<Self, String> {
-        let addresses = text.split(',').map(resolve).collect::<Result<Vec<_>, _>>()?.concat();
-        Ok(Upstream { written: text.to_owned(), addresses })
+        self.upstreams.check(listens)
     }
 }

@@ -17,6 +17,8 @@ use crate::http::{Refusal, Status};
 use crate::lifecycle::{self, Stage};
 use crate::lingering_close::lingering_close;
 use crate::listen::client::Client as Accepted;
+use crate::listen::forwarded::Field;
+use crate::listen::gate::Gate;
 use crate::log::access;
 use crate::metrics;
 
@@ -24,16 +26,16 @@ use crate::metrics;
 const LONGEST_ID: usize = 128;
 
 /// Serves one connection to its end.
-pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>) {
+pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>, gate: Rc<Gate>) {
     let address = accepted.address();
     // Where all requests have one answer, nothing of a head is kept but for the access log.
-    let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ());
+    let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ() || gate.reads_requests());
     if let Some(chunk) = &accepted.first {
         inbox.hold(chunk);
     }
     let timer = DeadlineTimer::new();
     let mut client = Client { stream: accepted.stream, timer, address, sent: Sent::default() };
-    match serve_requests(&mut client, inbox, &sites).await {
+    match serve_requests(&mut client, inbox, &sites, &gate).await {
         Ok(CloseMode::AtOnce) => {}
         Ok(CloseMode::Gently) => lingering_close(client.stream).await,
         Err(error) => {
@@ -115,10 +117,14 @@ async fn serve_requests<F: Family>(
     client: &mut Client<F>,
     mut inbox: Inbox,
     sites: &Sites,
+    gate: &Gate,
 ) -> annulus::Result<CloseMode> {
+    let peer = client.address;
     let mut first = true;
     loop {
         let arrival = arrival(client, &mut inbox, first).await?;
+        let arrival =
+            if gate.reads_requests() { named(client, gate, peer, &inbox, arrival) } else { arrival };
         let site = asked(sites, &inbox, &arrival);
         let began = if site.access.is_timed() { Some(Instant::now()) } else { metrics::clock() };
         client.sent = Sent::default();
@@ -148,6 +154,28 @@ async fn serve_requests<F: Family>(
             }
         }
         first = false;
+    }
+}
+
+/// Learns from a request of whom it is, when it came from `peer`, and refuses it where that client may not come.
+fn named<F: Family>(
+    client: &mut Client<F>,
+    gate: &Gate,
+    peer: access::Client,
+    inbox: &Inbox,
+    arrival: Arrival,
+) -> Arrival {
+    let (Arrival::Request(_), Some(record)) = (&arrival, inbox.record()) else { return arrival };
+    let lines = match gate.field() {
+        Field::XForwardedFor => record.x_forwarded_for(),
+        Field::Forwarded => record.forwarded(),
+    };
+    match gate.forwarded(peer, lines) {
+        Some(from) => {
+            client.address = from;
+            arrival
+        }
+        None => Arrival::Refused(Refusal::new(Status::Forbidden, "the lists do not allow this client")),
     }
 }
 

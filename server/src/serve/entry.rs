@@ -1,83 +1,61 @@
-//! An open file, and what heads say of it.
+//! A version of a file that can be sent: what is known of it, and how its bytes are had.
 
-use std::path::Path;
-use std::rc::Rc;
-use std::time::SystemTime;
+use std::ops::Range;
+use std::sync::Arc;
 
-use annulus::fs::{File, Stat};
+use annulus::buf::IoBufMut;
+use annulus::fs::File;
 
-use super::site::Site;
+use super::cache::Stored;
+use super::facts::Facts;
 use crate::http::conditions::Validators;
-use crate::http::encoding::Coding;
-use crate::http::etag::Version;
-use crate::http::mime::{content_type, is_compressible};
-use crate::http::response::{self, FieldsLayout, FileFacts};
 
-/// An open regular file.
+/// A version of a file, and an open descriptor of it unless its content is in memory.
 #[derive(Clone)]
 pub(super) struct Entry {
-    pub(super) file: File,
-    /// In bytes.
-    pub(super) size: u64,
-    pub(super) modified: SystemTime,
-    /// What heads say of it.
-    pub(super) facts: Rc<Facts>,
-    /// What is in it, where it is no file of a disk but made up by the kernel when it is read.
-    pub(super) content: Option<Rc<[u8]>>,
-}
-
-/// What heads say of a file, written once.
-pub(super) struct Facts {
-    fields: Box<[u8]>,
-    layout: FieldsLayout,
-    pub(super) tag: String,
-    pub(super) content_type: String,
-    /// It is in a coding that the client has to undo.
-    pub(super) coding: Option<Coding>,
-    /// Files beside it may hold the same, compressed.
-    pub(super) may_be_smaller: bool,
-}
-
-impl Facts {
-    /// Of the file `path` in this `coding`, which has this `stat`; `original` is the path that was asked for.
-    pub(super) fn write(site: &Site, original: &Path, coding: Option<Coding>, stat: &Stat) -> Self {
-        let now = SystemTime::now();
-        let version =
-            Version { size: stat.size, modified: stat.modified, changed: stat.changed, inode: stat.inode };
-        let suffix = coding.map_or(String::new(), |coding| format!("-{}", coding.name()));
-        let tag = version.tag(version.is_settled(now), &suffix);
-        let said = site.rules.of(original);
-        let content_type = said.content_type.unwrap_or_else(|| content_type(original).into_owned());
-        let may_be_smaller = !site.args.no_precompressed && is_compressible(&content_type);
-        let vary = match (may_be_smaller, said.vary) {
-            (true, Some(more)) => format!("Accept-Encoding, {more}"),
-            (true, None) => "Accept-Encoding".to_owned(),
-            (false, more) => more.unwrap_or_default(),
-        };
-        let file = FileFacts {
-            content_type: &content_type,
-            modified: stat.modified,
-            tag: &tag,
-            cache_control: &said.cache_control,
-            vary: &vary,
-            content_encoding: coding.map_or("", Coding::name),
-            lines: &said.lines,
-        };
-        let mut layout = FieldsLayout::default();
-        let write = |out: &mut Vec<u8>| layout = response::file_fields(out, now, &file);
-        let fields = site.written(write, |fields| Box::from(fields));
-        Facts { fields, layout, tag, content_type, coding, may_be_smaller }
-    }
-
-    /// The fields, and what of them goes into which head.
-    pub(super) fn fields(&self) -> (&[u8], FieldsLayout) {
-        (&self.fields, self.layout)
-    }
+    pub(super) stored: Arc<Stored>,
+    pub(super) file: Option<File>,
 }
 
 impl Entry {
+    /// Bytes of it.
+    pub(super) fn size(&self) -> u64 {
+        self.stored.size
+    }
+
+    /// What heads say of it.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.stored.facts
+    }
+
     /// What conditions are compared with.
     pub(super) fn validators(&self) -> Validators<'_> {
-        Validators { tag: self.facts.tag.as_bytes(), modified: self.modified }
+        Validators { tag: self.stored.facts.tag.as_bytes(), modified: self.stored.modified }
+    }
+
+    /// The bytes `range` of it, if they are in memory of ours.
+    pub(super) fn content(&self, range: Range<u64>) -> Option<&[u8]> {
+        self.stored.content.as_ref()?.get(range.start as usize..range.end as usize)
+    }
+
+    /// Reads the bytes `range` behind what `buf` holds.
+    ///
+    /// # Errors
+    /// As for a read; `UnexpectedEof` if the file has become shorter.
+    pub(super) async fn read<B: IoBufMut>(&self, buf: B, range: Range<u64>) -> annulus::Result<B> {
+        let len = (range.end - range.start) as usize;
+        let Some(file) = &self.file else {
+            let gone = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            return Err(annulus::Error::io("a file is not open", gone));
+        };
+        file.read_exact_at(buf, len, range.start).await.map_err(|failed| failed.error)
+    }
+
+    /// Whether what an open file holds now may be another version, which the tag of this one promises that it is not.
+    pub(super) fn has_changed(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let stat = &self.stored.stat;
+        let is_same = |now: &annulus::fs::Stat| now.size == stat.size && now.modified == stat.modified;
+        self.stored.facts.is_strong() && !file.stat_now().is_ok_and(|now| is_same(&now))
     }
 }

@@ -2,19 +2,23 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use annulus::buf::Block;
 use annulus::net::Family;
-use annulus::{Error, transfer};
+use annulus::{Error, ErrorKind, transfer};
 
 use super::connection::Client;
 use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
-use super::send::{send, too_slow};
+use super::send::{send, send_two, too_slow};
 use super::{SEND_STEP, SEND_TIMEOUT, SMALL_COLD_FILE, SMALL_FILE, Site};
 use crate::http::Status;
 use crate::http::response::{self, Extent};
+
+/// Contents up to this size, in bytes, are copied behind their head: a send of one place costs less than one of two.
+const COPIED: usize = 8 * 1024;
 
 /// Sends an extent of a file, behind its head.
 ///
@@ -31,13 +35,8 @@ pub(super) async fn send_extent<F: Family>(
     if !manner.with_body {
         return send_head(client, site, entry, extent, manner, false).await;
     }
-    if let Some(content) = &entry.content {
-        let range = extent.range();
-        let mut whole = with_head(site, entry, extent, manner, <[u8]>::to_vec);
-        whole.extend_from_slice(&content[range.start as usize..range.end as usize]);
-        send(client, whole, false).await?;
-        client.sent.bytes = extent.len();
-        return Ok(());
+    if entry.stored.content.is_some() {
+        return from_memory(client, site, entry, extent, manner).await;
     }
     if is_small(entry, extent) {
         small(client, site, entry, extent, manner).await
@@ -46,10 +45,44 @@ pub(super) async fn send_extent<F: Family>(
     }
 }
 
+/// Head and body in one send: copied into a block of the core's pool where that is cheaper than telling the kernel of two places,
+/// and else, or while all blocks are out by clients that take theirs slowly, from where the content lies.
+async fn from_memory<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    entry: &Entry,
+    extent: &Extent,
+    manner: Manner<'_>,
+) -> annulus::Result<()> {
+    let content = entry.content(extent.range()).unwrap_or_default();
+    if content.len() <= COPIED
+        && let Some(mut block) = Block::take()
+    {
+        with_head(site, entry, extent, manner, |head| block.extend_from_slice(head));
+        if block.capacity() - block.len() >= content.len() {
+            block.extend_from_slice(content);
+            send(client, block, false).await?;
+            client.sent.bytes = extent.len();
+            return Ok(());
+        }
+    }
+    let mut head = with_head(site, entry, extent, manner, <[u8]>::to_vec);
+    match (&entry.stored.content, extent) {
+        (Some(whole), Extent::Whole(_)) => send_two(client, head, Arc::clone(whole)).await?,
+        _ => {
+            head.extend_from_slice(content);
+            send(client, head, false).await?;
+        }
+    }
+    client.sent.bytes = extent.len();
+    Ok(())
+}
+
 /// Whether what is asked for is to be read into memory of ours.
 fn is_small(entry: &Entry, extent: &Extent) -> bool {
-    let len = extent.len();
-    len <= SMALL_FILE || len <= SMALL_COLD_FILE && !entry.file.is_cached(extent.range().start, len)
+    let (len, at) = (extent.len(), extent.range().start);
+    let is_cold = || entry.file.as_ref().is_some_and(|file| !file.is_cached(at, len));
+    len <= SMALL_FILE || len <= SMALL_COLD_FILE && is_cold()
 }
 
 /// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
@@ -66,12 +99,16 @@ async fn small<F: Family>(
         return large(client, site, entry, extent, manner).await;
     };
     let body_at = with_head(site, entry, extent, manner, |head| block.extend_from_slice(head));
-    let whole = body_at + extent.len() as usize;
-    if block.capacity() < whole {
+    if block.capacity() < body_at + extent.len() as usize {
         drop(block);
         return large(client, site, entry, extent, manner).await;
     }
-    match fill(block, whole, entry, extent).await {
+    match entry.read(block, extent.range()).await {
+        Ok(_) if entry.has_changed() => {
+            let changed = changed();
+            note_cut(client, manner.path, &changed, entry.size());
+            Err(changed)
+        }
         Ok(block) => {
             send(client, block, false).await?;
             client.sent.bytes = extent.len();
@@ -83,27 +120,6 @@ async fn small<F: Family>(
             pages::error(client, site, Status::InternalServerError, "", manner).await
         }
     }
-}
-
-/// Fills a block with the extent, behind the head that it holds, up to `whole` bytes.
-///
-/// # Errors
-/// As for a read; `UnexpectedEof` if the file has become shorter.
-async fn fill(mut block: Block, whole: usize, entry: &Entry, extent: &Extent) -> annulus::Result<Block> {
-    // What is in memory is read at once, what is not by the ring. Of larger extents it is known that they are not; and a call
-    // on the core reads all that there is room for, so it is for those that the end of the file bounds.
-    let range = extent.range();
-    if (1..=SMALL_FILE).contains(&extent.len()) && range.end == entry.size {
-        entry.file.read_now(&mut block, range.start)?;
-        // The file may have grown.
-        block.truncate(whole);
-    }
-    let left = whole - block.len();
-    if left == 0 {
-        return Ok(block);
-    }
-    let at = range.end - left as u64;
-    entry.file.read_exact_at(block, left, at).await.map_err(|failed| failed.error)
 }
 
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
@@ -128,20 +144,30 @@ pub(super) async fn body<F: Family>(
     entry: &Entry,
     range: Range<u64>,
 ) -> annulus::Result<()> {
+    let Some(file) = &entry.file else { return Ok(()) };
     let mut at = range.start;
     while at < range.end {
         let end = range.end.min(at + SEND_STEP);
         let stream = &client.stream;
-        let sending = async { Ok(transfer::send_file(stream, &entry.file, at..end, site.road).await?) };
+        let sending = async { Ok(transfer::send_file(stream, file, at..end, site.road).await?) };
         let sent = client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
-        if let Err(error) = sent.unwrap_or_else(|| Err(too_slow())) {
-            note_cut(client, path, &error, entry.size);
+        // Bytes of two versions under one strong tag would be put together by whoever resumes.
+        let sent = sent.unwrap_or_else(|| Err(too_slow()));
+        let sent = sent.and_then(|sent| if entry.has_changed() { Err(changed()) } else { Ok(sent) });
+        if let Err(error) = sent {
+            note_cut(client, path, &error, entry.size());
             return Err(error);
         }
         client.sent.bytes += end - at;
         at = end;
     }
     Ok(())
+}
+
+/// Why a client was cut whose file became another while it was sent.
+pub(super) fn changed() -> Error {
+    let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+    Error::with_source(ErrorKind::Io, "the file was written to while it was sent", busy)
 }
 
 /// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
@@ -168,7 +194,7 @@ fn with_head<T>(
 ) -> T {
     let write = |out: &mut Vec<u8>| {
         site.with_moment(manner.after, |moment| {
-            response::file_head(out, moment, entry.facts.fields().0, extent);
+            response::file_head(out, moment, entry.facts().fields().0, extent);
         });
     };
     site.written(write, read)

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::HIDDEN;
+use super::cache;
 use super::entry::Entry;
 use super::open::{Unavailable, Wanted, open};
 use super::site::Site;
@@ -39,6 +40,27 @@ impl From<Unavailable> for Found {
             Unavailable::Unreadable(error) => Found::Unreadable(error),
         }
     }
+}
+
+/// What a GET or HEAD asks for, if all that decides about it is known and fresh: without a wait, and without a question to
+/// the kernel.
+pub(super) fn at_hand(site: &Site, request: &Request, now: u64) -> Option<Entry> {
+    let path = request.target.path();
+    if request.target.kind() != Kind::Name || (!site.args.hidden && is_hidden(path)) {
+        return None;
+    }
+    let bytes = path.as_os_str().as_bytes();
+    let entry = site.cache.find(bytes, now)?;
+    if !entry.facts().may_be_smaller || !request.encodings.any() {
+        return Some(entry);
+    }
+    for coding in request.encodings.in_order() {
+        if !site.cache.is_absent(bytes, coding, now) {
+            let key = [bytes, coding.extension().as_bytes(), cache::CODED].concat();
+            return site.cache.find(&key, now);
+        }
+    }
+    Some(entry)
 }
 
 /// Finds what a GET or HEAD asks for.
@@ -115,7 +137,7 @@ async fn file(site: &Site, request: &Request, path: &Path) -> Found {
         Ok(entry) => entry,
         Err(unavailable) => return unavailable.into(),
     };
-    if !entry.facts.may_be_smaller || !request.encodings.any() {
+    if !entry.facts().may_be_smaller || !request.encodings.any() {
         return Found::File(entry);
     }
     for coding in request.encodings.in_order() {
@@ -123,8 +145,9 @@ async fn file(site: &Site, request: &Request, path: &Path) -> Found {
         name.push(OsStr::new(coding.extension()));
         let wanted = Wanted { path: Path::new(&name), original: path, coding: Some(coding) };
         // What cannot be had of these is no fault: there is the file itself.
-        if let Ok(entry) = open(site, &wanted).await {
-            return Found::File(entry);
+        match open(site, &wanted).await {
+            Ok(entry) => return Found::File(entry),
+            Err(_) => site.cache.note_absent(path.as_os_str().as_bytes(), coding, cache::now()),
         }
     }
     Found::File(entry)

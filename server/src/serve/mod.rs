@@ -4,6 +4,7 @@ mod cache;
 pub(crate) mod connection;
 mod deadline_timer;
 mod entry;
+mod facts;
 mod file_body;
 mod listing;
 mod local;

@@ -1,13 +1,16 @@
 //! Opening what a path names, and telling "not there" from "cannot be read".
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use annulus::fs::{File, FileKind, OpenOptions, Stat};
+use annulus::fs::{Dir, File, FileKind, OpenOptions, Stat};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Facts};
+use super::cache::{self, Mark, Stored};
+use super::entry::Entry;
+use super::facts::Facts;
 use super::local;
 use super::site::Site;
 use crate::http::encoding::Coding;
@@ -55,40 +58,116 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Opens a file below ROOT, or finds it open.
+/// How often a file is read again that changes while it is read.
+const TRIES: u32 = 4;
+
+/// Opens a file below ROOT, or finds what is known of it.
 ///
 /// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
 pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unavailable> {
-    let kept = site.cache.find(&site.root(), wanted);
-    metrics::cache(if kept.is_some() { CacheEvent::Hit } else { CacheEvent::Miss });
-    if let Some(entry) = kept {
+    if wanted.coding.is_none()
+        && let Some(entry) = site.cache.find(wanted.path.as_os_str().as_bytes(), cache::now())
+    {
         return Ok(entry);
     }
-    let file = open_file(site, wanted.path).await?;
-    // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a trip through the
-    // ring costs more than the call.
-    let stat = file.stat_now().map_err(Unavailable::Unreadable)?;
-    match stat.kind {
-        FileKind::Regular => {}
-        FileKind::Directory => return Err(Unavailable::Directory),
-        _ => return Err(Unavailable::NotFound),
+    let root = site.root();
+    let mark = site.cache.mark(wanted.path);
+    let mut tries = 0;
+    loop {
+        let file = open_file(site, &root, wanted.path).await?;
+        // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a trip through the
+        // ring costs more than the call.
+        let stat = file.stat_now().map_err(Unavailable::Unreadable)?;
+        match stat.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Unavailable::Directory),
+            _ => return Err(Unavailable::NotFound),
+        }
+        let now = cache::now();
+        if let Some(stored) = site.cache.known(wanted, &stat, now) {
+            metrics::cache(CacheEvent::Hit);
+            let file = stored.content.is_none().then_some(file);
+            let entry = Entry { stored, file };
+            return Ok(kept(site, &root, wanted, entry, mark, now).await);
+        }
+        metrics::cache(CacheEvent::Miss);
+        tries += 1;
+        match read(site, wanted, &file, stat, now).await? {
+            Some(entry) => return Ok(kept(site, &root, wanted, entry, mark, now).await),
+            // Somebody writes to it just now.
+            None if tries < TRIES => {}
+            None => {
+                let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+                return Err(Unavailable::Unreadable(annulus::Error::io(
+                    "the file changes while it is read",
+                    busy,
+                )));
+            }
+        }
     }
-    let content = made_up(site, &file, &stat).await?;
-    let size = content.as_ref().map_or(stat.size, |content| content.len() as u64);
-    let facts = Rc::new(Facts::write(site, wanted.original, wanted.coding, &stat));
-    let entry = Entry { file, size, modified: stat.modified, facts, content };
-    if entry.content.is_none() {
-        site.cache.keep(wanted, &entry, stat);
+}
+
+/// Holds what was found, and has the next change of it told.
+async fn kept(
+    site: &Site,
+    root: &Dir,
+    wanted: &Wanted<'_>,
+    entry: Entry,
+    mark: Option<Mark>,
+    now: u64,
+) -> Entry {
+    site.cache.keep(wanted, &entry, mark, now);
+    if mark.is_none() {
+        site.cache.watch(root, wanted.path).await;
     }
-    Ok(entry)
+    entry
+}
+
+/// Makes a version of a file that was just opened: `None` if it changed meanwhile.
+async fn read(
+    site: &Site,
+    wanted: &Wanted<'_>,
+    file: &File,
+    stat: Stat,
+    now: u64,
+) -> Result<Option<Entry>, Unavailable> {
+    let facts = |stat: &Stat| Facts::write(site, wanted.original, wanted.coding, stat);
+    if let Some(content) = made_up(site, file, &stat).await? {
+        let stored = Stored::new(content.len() as u64, facts(&stat), Some(content), stat, now);
+        return Ok(Some(Entry { stored: Arc::new(stored), file: None }));
+    }
+    if stat.size > cache::CONTENT {
+        let stored = Stored::new(stat.size, facts(&stat), None, stat, now);
+        return Ok(Some(Entry { stored: Arc::new(stored), file: Some(file.clone()) }));
+    }
+    // One byte more tells whether it has grown. What is in memory is read at once, what is not by the ring.
+    let len = stat.size as usize;
+    let mut content = Vec::with_capacity(len + 1);
+    if file.read_now(&mut content, 0).map_err(Unavailable::Unreadable)?.is_none() {
+        while content.len() <= len {
+            let at = content.len() as u64;
+            let (read, back) =
+                file.read_at(content, at).await.map_err(|failed| Unavailable::Unreadable(failed.error))?;
+            content = back;
+            if read == 0 {
+                break;
+            }
+        }
+    }
+    let after = file.stat_now().map_err(Unavailable::Unreadable)?;
+    if content.len() != len || !after.is_unchanged(&stat) {
+        return Ok(None);
+    }
+    let stored = Stored::new(stat.size, facts(&stat), Some(Arc::from(content)), stat, now);
+    Ok(Some(Entry { stored: Arc::new(stored), file: None }))
 }
 
 /// Opens what has the name, and waits for what may be waited for: a descriptor, and a lease. Both waits are timers of the ring.
-async fn open_file(site: &Site, path: &Path) -> Result<File, Unavailable> {
+async fn open_file(site: &Site, root: &Dir, path: &Path) -> Result<File, Unavailable> {
     let options = OpenOptions::new().nonblock(true);
     let (mut waited, mut leased) = (Duration::ZERO, Duration::ZERO);
     loop {
-        match site.root().open_beneath(path, options).await {
+        match root.open_beneath(path, options).await {
             Ok(file) => return Ok(file),
             // The listener leaves some descriptors to files, so one comes back soon.
             Err(error) if is_lack(&error) && waited < PATIENCE => {
@@ -108,7 +187,7 @@ async fn open_file(site: &Site, path: &Path) -> Result<File, Unavailable> {
 
 /// The content of a file whose size says nothing, because the kernel makes it up when it is read (proc(5), sysfs(5)). `None` for
 /// any other.
-async fn made_up(site: &Site, file: &File, stat: &Stat) -> Result<Option<Rc<[u8]>>, Unavailable> {
+async fn made_up(site: &Site, file: &File, stat: &Stat) -> Result<Option<Arc<[u8]>>, Unavailable> {
     if site.cache.is_of_device(stat.device) || !(stat.size == 0 || local::is_made_up(file)) {
         return Ok(None);
     }
@@ -129,7 +208,7 @@ async fn made_up(site: &Site, file: &File, stat: &Stat) -> Result<Option<Rc<[u8]
     };
     match annulus::time::timeout(MADE_UP_PATIENCE, reading).await {
         Ok(Ok(content)) if content.len() > MADE_UP => Err(failed(std::io::ErrorKind::FileTooLarge)),
-        Ok(Ok(content)) => Ok(Some(Rc::from(content))),
+        Ok(Ok(content)) => Ok(Some(Arc::from(content))),
         Ok(Err(error)) => Err(Unavailable::Unreadable(error)),
         Err(_elapsed) => Err(failed(std::io::ErrorKind::TimedOut)),
     }

@@ -1,10 +1,12 @@
 //! What a server of files can be told.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::rules::{CacheRule, ErrorPage, HeaderRule, Origin};
+use crate::options::values::size;
 
 /// How files are served. Each field is a flag of `annulus serve` and a key of a listener that has a `root`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -48,9 +50,54 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN", value_parser = Origin::parse)]
     pub(crate) cors: Option<Origin>,
 
+    /// How much is held of files that were asked for, such as 64M,20000: bytes of small files on each node, and files; 0 holds nothing.
+    /// Open files never take more than half of the descriptors
+    #[arg(long, value_name = "BYTES,FILES", default_value_t, value_parser = CacheSize::parse)]
+    pub(crate) cache: CacheSize,
+
     /// Send files as they are, also where a file.br, file.zst or file.gz lies beside them and the client takes that
     #[arg(long)]
     pub(crate) no_precompressed: bool,
+}
+
+/// How much a cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CacheSize {
+    /// Bytes of contents and facts, on each node.
+    pub(super) bytes: u64,
+    /// Files.
+    pub(super) entries: usize,
+}
+
+impl Default for CacheSize {
+    fn default() -> Self {
+        Self { bytes: 64 << 20, entries: 20_000 }
+    }
+}
+
+impl CacheSize {
+    /// Reads `BYTES,FILES` or `BYTES`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (bytes, entries) =
+            text.split_once(',').map_or((text, None), |(bytes, files)| (bytes, Some(files)));
+        let bytes = size(bytes)? as u64;
+        let entries = match entries {
+            None => Self::default().entries,
+            Some(files) => files
+                .parse()
+                .map_err(|_| "write bytes and a number of files, such as 64M,20000".to_owned())?,
+        };
+        Ok(Self { bytes, entries })
+    }
+}
+
+impl fmt::Display for CacheSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bytes.is_multiple_of(1 << 20) {
+            true if self.bytes > 0 => write!(f, "{}M,{}", self.bytes >> 20, self.entries),
+            _ => write!(f, "{},{}", self.bytes, self.entries),
+        }
+    }
 }
 
 /// A name of one file in a directory.

@@ -75,7 +75,7 @@ async fn error_page(site: &Site, status: Status) -> Option<(String, Vec<u8>)> {
         tracing::warn!(file = %page.file.display(), status = page.status, why = %why, "an error page cannot be sent");
     };
     let entry = match open(site, &Wanted::plain(&page.file)).await {
-        Ok(entry) if entry.size <= LARGEST_PAGE => entry,
+        Ok(entry) if entry.size() <= LARGEST_PAGE => entry,
         Ok(_) => {
             failed(&"it has more than 1 MiB");
             return None;
@@ -85,14 +85,15 @@ async fn error_page(site: &Site, status: Status) -> Option<(String, Vec<u8>)> {
             return None;
         }
     };
-    if let Some(content) = &entry.content {
-        return Some((entry.facts.content_type.clone(), content.to_vec()));
+    let range = 0..entry.size();
+    let content_type = entry.facts().content_type.clone();
+    if let Some(content) = entry.content(range.clone()) {
+        return Some((content_type, content.to_vec()));
     }
-    let len = entry.size as usize;
-    match entry.file.read_exact_at(Vec::with_capacity(len), len, 0).await {
-        Ok(body) => Some((entry.facts.content_type.clone(), body)),
+    match entry.read(Vec::with_capacity(range.end as usize), range).await {
+        Ok(body) => Some((content_type, body)),
         Err(error) => {
-            failed(&error.error);
+            failed(&error);
             None
         }
     }

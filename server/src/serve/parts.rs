@@ -9,7 +9,7 @@ use annulus::net::Family;
 use super::Site;
 use super::connection::Client;
 use super::entry::Entry;
-use super::file_body::{body, note_cut};
+use super::file_body::{body, changed, note_cut};
 use super::pages::Manner;
 use super::send::send;
 use crate::http::Status;
@@ -39,16 +39,16 @@ pub(super) async fn parts<F: Family>(
         count.set(count.get() + 1);
         state.hash_one(count.get())
     });
-    let multipart = Multipart::new(&entry.facts.content_type, entry.size, ranges, unique);
+    let multipart = Multipart::new(&entry.facts().content_type, entry.size(), ranges, unique);
     let mut out = Vec::new();
     client.sent.status = Status::PartialContent.code();
     site.with_moment(manner.after, |moment| {
-        response::parts_head(&mut out, moment, entry.facts.fields(), &multipart);
+        response::parts_head(&mut out, moment, entry.facts().fields(), &multipart);
     });
     for (head, range) in multipart.parts() {
         out.extend_from_slice(head.as_bytes());
         let len = range.end - range.start;
-        if len > SMALL_PART {
+        if len > SMALL_PART && entry.file.is_some() {
             send(client, std::mem::take(&mut out), true).await?;
             body(client, site, manner.path, entry, range).await?;
             continue;
@@ -56,12 +56,17 @@ pub(super) async fn parts<F: Family>(
         if out.len() + len as usize > GATHERED {
             send(client, std::mem::take(&mut out), true).await?;
         }
+        if let Some(content) = entry.content(range.clone()) {
+            out.extend_from_slice(content);
+            continue;
+        }
         out.reserve_exact(len as usize);
-        out = match entry.file.read_exact_at(out, len as usize, range.start).await {
+        let read = entry.read(out, range).await;
+        out = match read.and_then(|out| if entry.has_changed() { Err(changed()) } else { Ok(out) }) {
             Ok(out) => out,
-            Err(failed) => {
-                note_cut(client, manner.path, &failed.error, entry.size);
-                return Err(failed.error);
+            Err(error) => {
+                note_cut(client, manner.path, &error, entry.size());
+                return Err(error);
             }
         };
     }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use annulus::net::Family;
 
 use super::Site;
+use super::cache;
 use super::connection::Client;
 use super::entry::Entry;
 use super::file_body::send_extent;
@@ -58,7 +59,13 @@ async fn file<F: Family>(
     request: &Request,
     manner: Manner<'_>,
 ) -> annulus::Result<()> {
-    site.follow_root(SystemTime::now()).await;
+    let now = cache::now();
+    if !site.is_root_due(now)
+        && let Some(entry) = lookup::at_hand(site, request, now)
+    {
+        return found(client, site, request, &entry, manner).await;
+    }
+    site.follow_root(now).await;
     match lookup::find(site, request).await {
         Found::File(entry) => found(client, site, request, &entry, manner).await,
         Found::Directory => pages::to_directory(client, site, request, manner).await,
@@ -83,12 +90,12 @@ async fn found<F: Family>(
         None => Choice::Send(Chosen::Whole),
         Some(conditions) => {
             let (file, now) = (entry.validators(), SystemTime::now());
-            choice::choose(request.method, conditions, &file, entry.size, now)
+            choice::choose(request.method, conditions, &file, entry.size(), now)
         }
     };
     let extent = match choice {
         Choice::NotModified => {
-            let fields = entry.facts.fields();
+            let fields = entry.facts().fields();
             let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::not_modified(out, moment, fields);
             return text(client, site, Status::NotModified, manner.after, write).await;
         }
@@ -96,16 +103,16 @@ async fn found<F: Family>(
             return pages::error(client, site, Status::PreconditionFailed, "", manner).await;
         }
         Choice::Send(Chosen::Unsatisfiable) => {
-            let size = entry.size;
+            let size = entry.size();
             let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::unsatisfiable(out, moment, size);
             return text(client, site, Status::RangeNotSatisfiable, manner.after, write).await;
         }
         // The parts of a coded file would be said to be coded one by one.
-        Choice::Send(Chosen::Parts(ranges)) if entry.facts.coding.is_none() && entry.content.is_none() => {
+        Choice::Send(Chosen::Parts(ranges)) if entry.facts().coding.is_none() => {
             return parts(client, site, entry, ranges, manner).await;
         }
-        Choice::Send(Chosen::Part(range)) => Extent::Part(range, entry.size),
-        Choice::Send(Chosen::Whole | Chosen::Parts(_)) => Extent::Whole(entry.size),
+        Choice::Send(Chosen::Part(range)) => Extent::Part(range, entry.size()),
+        Choice::Send(Chosen::Whole | Chosen::Parts(_)) => Extent::Whole(entry.size()),
     };
     send_extent(client, site, entry, &extent, manner).await
 }

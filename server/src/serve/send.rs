@@ -1,5 +1,7 @@
 //! Bytes of ours on their way to a client, which is given its time for them.
 
+use std::sync::Arc;
+
 use annulus::buf::IoBuf;
 use annulus::net::Family;
 use annulus::{Error, ErrorKind};
@@ -18,6 +20,19 @@ pub(super) async fn send<F: Family>(
     let sending =
         async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
     match client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await {
+        Some(sent) => Ok(sent.map(drop)?),
+        None => Err(too_slow()),
+    }
+}
+
+/// Sends all of `head` and then all of `body`, as [`send`] does.
+pub(super) async fn send_two<F: Family>(
+    client: &mut Client<F>,
+    head: Vec<u8>,
+    body: Arc<[u8]>,
+) -> annulus::Result<()> {
+    let stream = &client.stream;
+    match client.timer.wait(SEND_TIMEOUT, OnStop::Wait, stream.send_all_vectored((head, body))).await {
         Some(sent) => Ok(sent.map(drop)?),
         None => Err(too_slow()),
     }

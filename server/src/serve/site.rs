@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use annulus::fs::Dir;
 use annulus::transfer::Road;
 
-use super::cache::Cache;
+use super::cache::{self, Cache};
 use super::local;
 use super::options::ServeArgs;
 use super::rules::Rules;
@@ -20,8 +20,8 @@ use crate::http::request::After;
 use crate::http::response::Moment;
 use crate::log::access::AccessLog;
 
-/// How often the name of ROOT is looked up: what is put in its place is served within a second.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the name of ROOT is looked up, in milliseconds: what is put in its place is served within a second.
+const LOOK: u64 = 500;
 
 /// What the connections of one core share.
 pub(crate) struct Site {
@@ -99,11 +99,11 @@ struct Root {
     dir: Dir,
     /// Device and inode.
     identity: (u64, u64),
-    looked: SystemTime,
+    looked: u64,
 }
 
 impl Root {
-    fn of(dir: Dir, looked: SystemTime) -> std::io::Result<Self> {
+    fn of(dir: Dir, looked: u64) -> std::io::Result<Self> {
         let stat = rustix::fs::fstat(dir.as_fd())?;
         Ok(Self { dir, identity: (stat.st_dev, stat.st_ino), looked })
     }
@@ -118,15 +118,15 @@ impl Site {
         let failed = |error: std::io::Error| {
             Failure::input(format!("cannot ask for the file system of {}: {error}", args.root.display()))
         };
-        let root = Root::of(Dir::open(&args.root).await?, SystemTime::now()).map_err(failed)?;
+        let root = Root::of(Dir::open(&args.root).await?, cache::now()).map_err(failed)?;
         let device = local::device(&root.dir).map_err(failed)?;
         Ok(Site {
             args: args.clone(),
             rules: Rules::new(args),
+            cache: Cache::new(args, root.identity, device),
             root: RefCell::new(root),
             road,
             dates: RefCell::default(),
-            cache: Rc::new(Cache::new(device)),
             access,
             scratch: RefCell::default(),
         })
@@ -137,16 +137,18 @@ impl Site {
         self.root.borrow().dir.clone()
     }
 
+    /// Whether it is time to look for ROOT again.
+    pub(super) fn is_root_due(&self, now: u64) -> bool {
+        now - self.root.borrow().looked >= LOOK
+    }
+
     /// Sees now and then whether ROOT stands for another directory: a symbolic link that was turned, or a directory that was
     /// made anew. While it stands for none, the one that was there is served.
-    pub(super) async fn follow_root(&self, now: SystemTime) {
-        {
-            let mut root = self.root.borrow_mut();
-            if now.duration_since(root.looked).is_ok_and(|since| since < LOOK) {
-                return;
-            }
-            root.looked = now;
+    pub(super) async fn follow_root(&self, now: u64) {
+        if !self.is_root_due(now) {
+            return;
         }
+        self.root.borrow_mut().looked = now;
         let found = match Dir::open(&self.args.root).await {
             Ok(dir) => Root::of(dir, now),
             Err(error) => {
@@ -160,7 +162,7 @@ impl Site {
         }
         tracing::info!(root = %self.args.root.display(), "another directory is served from now on");
         let device = local::device(&found.dir).unwrap_or(None);
-        self.cache.start_over(device);
+        self.cache.start_over(found.identity, device);
         // What was replaced closes its descriptor after the borrow.
         let before = self.root.replace(found);
         drop(before);

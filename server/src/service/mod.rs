@@ -11,18 +11,25 @@ use std::rc::Rc;
 use annulus::net::{Connection, Family};
 use annulus::transfer::Road;
 
-use crate::config::ServiceConfig;
+use crate::config::{Listener, ServiceConfig};
 use crate::exit::Failure;
 use crate::limits::Place;
 use crate::listen::client::Client;
 use crate::listen::connection_count::ConnectionGuard;
 use crate::listen::endpoint::AnyListener;
+use crate::listen::gate::Gate;
 use crate::log::access::AccessLog;
 use crate::metrics::{self, OpenConnection};
 use crate::{proxy, serve};
 
 /// What is done with the connections of a listener, on the current core.
-pub(crate) enum Service {
+pub(crate) struct Service {
+    gate: Rc<Gate>,
+    work: Work,
+}
+
+/// What is done with those that come in.
+enum Work {
     /// Files are served.
     Files(Rc<serve::Sites>),
     /// They are relayed.
@@ -30,55 +37,70 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    /// As `config` has it, on the current core.
+    /// Of `listener`, on the current core.
     ///
     /// # Errors
     /// What it needs and cannot have.
     pub(crate) async fn new(
-        config: &ServiceConfig,
+        listener: &Listener,
         road: Road,
         access: &Rc<AccessLog>,
     ) -> Result<Self, Failure> {
         let access = Rc::clone(access);
-        Ok(match config {
+        let work = match &listener.service {
             ServiceConfig::Files(sites) => {
-                Service::Files(Rc::new(serve::Sites::open(sites, road, &access).await?))
+                Work::Files(Rc::new(serve::Sites::open(sites, road, &access).await?))
             }
-            ServiceConfig::Relay(args) => Service::Relay(Rc::new(proxy::Relay::new(args, road, access))),
-        })
+            ServiceConfig::Relay(args) => Work::Relay(Rc::new(proxy::Relay::new(args, road, access))),
+        };
+        Ok(Service { gate: Rc::new(Gate::new(&listener.args)), work })
     }
 
     /// What the listening socket is to have, for its connections to have it too.
     pub(crate) fn prepare(&self, listener: &AnyListener) -> Result<(), Failure> {
-        match (self, listener) {
-            (Service::Relay(relay), AnyListener::Tcp(listener)) => relay.prepare(listener),
+        match (&self.work, listener) {
+            (Work::Relay(relay), AnyListener::Tcp(listener)) => relay.prepare(listener),
             _ => Ok(()),
         }
     }
 
     /// Another one has taken its place for new connections: those that it has shall not stay for ever.
     pub(crate) fn supersede(&self) {
-        match self {
-            Service::Files(sites) => sites.supersede(),
+        match &self.work {
+            Work::Files(sites) => sites.supersede(),
             // A relayed connection is its two ends' own.
-            Service::Relay(_) => {}
+            Work::Relay(_) => {}
         }
     }
 
     /// Serves a connection to its end, as a task of this core.
     pub(crate) fn serve<F: Family>(&self, stream: Connection<F>, guard: (ConnectionGuard, Place)) {
-        let client = Client::new(stream);
+        let gate = Rc::clone(&self.gate);
         // A task for each kind, so that each connection has the memory of its own kind only.
-        match self {
-            Service::Files(sites) => {
-                let serving = serve::connection::run(client, Rc::clone(sites));
+        match &self.work {
+            Work::Files(sites) => {
+                let (sites, at) = (Rc::clone(sites), Rc::clone(&gate));
+                let serving = come_in(gate, stream, |client| serve::connection::run(client, sites, at));
                 spawn(serving, (guard, metrics::connection(metrics::Kind::Files)));
             }
-            Service::Relay(relay) => {
-                let serving = proxy::carry(Rc::clone(relay), client);
+            Work::Relay(relay) => {
+                let relay = Rc::clone(relay);
+                let serving = come_in(gate, stream, |client| proxy::carry(relay, client));
                 spawn(serving, (guard, metrics::connection(metrics::Kind::Relay)));
             }
         }
+    }
+}
+
+/// Serves a connection that the gate lets in.
+async fn come_in<F: Family, S: Future<Output = ()>>(
+    gate: Rc<Gate>,
+    stream: Connection<F>,
+    serve: impl FnOnce(Client<F>) -> S,
+) {
+    let client = if gate.is_open() { Some(Client::new(stream)) } else { gate.admit(stream).await };
+    if let Some(client) = client {
+        serve(client).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What all peers share: the command line, the bytes they answer with, and the micro-operations.
 //!
-//! The modules are those of the benches themselves, included by path: a dependency on that package would build Annulus
-//! into every peer.
+//! The modules are those of the benches themselves, included by path: a dependency on that package would
+//! build Annulus into every peer.
 
 #[path = "../../../src/cputime.rs"]
 pub mod cputime;

@@ -1,5 +1,5 @@
-//! The work on compio, with the ring flags that suit one thread, multishot accept and receive, and as many receive
-//! buffers as the bare servers have.
+//! The work on compio, with the ring flags that suit one thread, multishot accept and receive, and as many
+//! receive buffers as the bare servers have.
 
 use compio::BufResult;
 use compio::driver::ProactorBuilder;
@@ -19,7 +19,8 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::task::Poll;
 
-/// Receive buffers of a ring: 1,024 cost an echo 3 % more here, because each receive then writes to the coldest.
+/// Receive buffers of a ring: 1,024 cost an echo 3 % more here, because each receive then writes to the
+/// coldest.
 const BUFFERS: NonZero<u16> = NonZero::new(128).unwrap();
 
 fn main() -> ExitCode {

@@ -83,7 +83,8 @@ fn measure(&Micro { op, count, cpu, other_cpu }: &Micro) -> io::Result<Measured>
     }
 }
 
-/// Over the line of all others: its wakers come from the other executor's thread, which glommio's own channels avoid.
+/// Over the line of all others: its wakers come from the other executor's thread, which glommio's own
+/// channels avoid.
 fn ping_pong(count: u64, cpu: u32, other_cpu: u32) -> io::Result<Measured> {
     let (near, far) = micro::line();
     let there = move || in_task(other_cpu, async { Ok(micro::pong(far).await) });

@@ -1,5 +1,5 @@
-//! The work on monoio, with `sync` (without it, waking a task from another thread panics) and the ring flags that suit
-//! one thread.
+//! The work on monoio, with `sync` (without it, waking a task from another thread panics) and the ring flags
+//! that suit one thread.
 
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};

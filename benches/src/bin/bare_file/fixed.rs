@@ -5,8 +5,8 @@ use annulus_benches::bare::{Core, SendSlot};
 use rustix::fd::AsFd;
 use std::io;
 
-/// Room before the file's bytes in each block, so that the head leaves in one send with the first of them. A page,
-/// so that the file's bytes begin on a page.
+/// Room before the file's bytes in each block, so that the head leaves in one send with the first of them. A
+/// page, so that the file's bytes begin on a page.
 pub(crate) const HEAD_ROOM: usize = 4096;
 
 const READ: u8 = ROAD_OP;
@@ -51,8 +51,8 @@ impl Job {
         self.read = (self.step as u64).min(server.len - self.offset) as usize;
         self.send = head.len() + self.read;
         let last = self.offset + self.read as u64 == server.len;
-        // The notification of a zero-copy send comes with the peer's acknowledgement, which a segment held back for more
-        // bytes would delay: with every block out that would be a stall.
+        // The notification of a zero-copy send comes with the peer's acknowledgement, which a segment held
+        // back for more bytes would delay: with every block out that would be a stall.
         let more = !last && !self.zero_copy;
         let what = SendSlot { from, len: self.send, zero_copy: self.zero_copy, more };
         let file = (server.file.as_fd(), self.offset);

@@ -9,7 +9,8 @@ use rustix::net::{SendFlags, send};
 use rustix::pipe::{SpliceFlags, splice};
 use std::io;
 
-/// Bytes that one connection may move before the others get their turn. nginx's `sendfile_max_chunk` is the same.
+/// Bytes that one connection may move before the others get their turn. nginx's `sendfile_max_chunk` is the
+/// same.
 const SHARE: u64 = 2 << 20;
 
 /// One answer on its way.

@@ -1,5 +1,5 @@
-//! The least file server on a ring: every request on every path is answered with one file, over the road that was
-//! named. One thread, one ring, keep-alive.
+//! The least file server on a ring: every request on every path is answered with one file, over the road that
+//! was named. One thread, one ring, keep-alive.
 
 mod fixed;
 mod inline;

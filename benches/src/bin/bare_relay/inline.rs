@@ -1,4 +1,5 @@
-//! splice(2) from the loop: socket to pipe, pipe to socket, until one of the two would block; then a ring poll.
+//! splice(2) from the loop: socket to pipe, pipe to socket, until one of the two would block; then a ring
+//! poll.
 
 use super::{Progress, ROAD_OP, Relay, State};
 use annulus_benches::bare::{Core, Pipe};
@@ -37,7 +38,8 @@ impl Job {
         const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK;
         let mut moved = 0;
         while moved < SHARE {
-            // The socket is only read into an empty pipe, so that EAGAIN can only mean that the socket is empty.
+            // The socket is only read into an empty pipe, so that EAGAIN can only mean that the socket is
+            // empty.
             if self.in_pipe == 0 {
                 let from = core.conn(conn).fd();
                 match splice(from, None, &self.pipe.write, None, self.step, FLAGS) {

@@ -1,5 +1,5 @@
-//! The least TCP relay on a ring: each client is connected to `--to`, and bytes go both ways over the road that was
-//! named, half-close included. One thread, one ring.
+//! The least TCP relay on a ring: each client is connected to `--to`, and bytes go both ways over the road
+//! that was named, half-close included. One thread, one ring.
 
 mod copy;
 mod inline;
@@ -187,7 +187,8 @@ impl Relay {
         self.remove_if_done(core, conn, peer)
     }
 
-    /// Closes both sockets once the kernel has nothing in hand for either: neither number is used again before.
+    /// Closes both sockets once the kernel has nothing in hand for either: neither number is used again
+    /// before.
     fn remove_if_done(&mut self, core: &mut Core<State>, conn: usize, peer: usize) -> io::Result<()> {
         if core.open(conn) || !core.conn(conn).idle() || !core.conn(peer).idle() {
             return Ok(());

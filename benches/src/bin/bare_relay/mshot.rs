@@ -9,7 +9,8 @@ const SEND: u8 = ROAD_OP;
 
 pub(crate) struct Job {
     peer: usize,
-    /// Blocks to send, with the bytes of each that are still to leave. The kernel has the first in hand if `sending`.
+    /// Blocks to send, with the bytes of each that are still to leave. The kernel has the first in hand if
+    /// `sending`.
     queue: VecDeque<(Block, usize, usize)>,
     sending: bool,
     eof: bool,

@@ -1,4 +1,5 @@
-//! Socket to pipe and pipe to socket by splice SQEs, each linked behind a poll so that none holds an io-wq worker.
+//! Socket to pipe and pipe to socket by splice SQEs, each linked behind a poll so that none holds an io-wq
+//! worker.
 
 use super::{Progress, ROAD_OP, State};
 use annulus_benches::bare::{Core, Pipe};

@@ -27,7 +27,8 @@ fn threads_become(pool: &BlockingPool, wanted: usize) {
     }
 }
 
-/// A thread that gives up counts itself out under the lock of its last look: work pushed after it finds no thread and starts one.
+/// A thread that gives up counts itself out under the lock of its last look: work pushed after it finds no
+/// thread and starts one.
 #[test]
 fn idle_threads_end_and_later_work_gets_a_new_one() {
     let pool = pool(1, Duration::from_millis(1));

@@ -1,5 +1,6 @@
-//! The core's buffers against a kernel that is played here: it uses the ring of descriptors up as the real one does, writes into
-//! the buffers, and tells of it in CQEs. The real kernel has the same ring and nothing to receive.
+//! The core's buffers against a kernel that is played here: it uses the ring of descriptors up as the real
+//! one does, writes into the buffers, and tells of it in CQEs. The real kernel has the same ring and nothing
+//! to receive.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -115,7 +116,8 @@ impl<'a> World<'a> {
             let piece = Piece { buffer, address, len: len.min(most - cqe.bytes), byte: self.byte };
             self.byte = self.byte.wrapping_add(1);
             let start = ptr::with_exposed_provenance_mut::<u8>(address);
-            // SAFETY: the descriptor says that the buffer is the kernel's; if the core gave it too early, a lease will tell.
+            // SAFETY: the descriptor says that the buffer is the kernel's; if the core gave it too early, a
+            // lease will tell.
             unsafe { start.write_bytes(piece.byte, piece.len as usize) };
             cqe.bytes += piece.len;
             cqe.goes_on = self.incremental && piece.len < len;
@@ -230,7 +232,8 @@ fn shares_are_counted(incremental: bool, bundles: bool) {
                 world.end(all);
                 Ok(())
             });
-            // What was left by a case that failed is of the next cases: the first failure is the one to look at.
+            // What was left by a case that failed is of the next cases: the first failure is the one to look
+            // at.
             tried.unwrap();
         });
         crate::Ok(())

@@ -13,8 +13,8 @@ pub(crate) struct BlockRef<R: SharedRegion> {
     pub(super) region: PhantomData<R>,
 }
 
-// SAFETY: a `BlockRef` reaches the block, which it holds alone, and of `Shared` only what is immutable, atomic or
-// the region, which is `Send + Sync` and may be used and dropped on any thread.
+// SAFETY: a `BlockRef` reaches the block, which it holds alone, and of `Shared` only what is immutable,
+// atomic or the region, which is `Send + Sync` and may be used and dropped on any thread.
 unsafe impl<R: SharedRegion> Send for BlockRef<R> {}
 // SAFETY: through `&BlockRef` one gets the block's number and address and no access to its bytes.
 unsafe impl<R: SharedRegion> Sync for BlockRef<R> {}
@@ -40,8 +40,8 @@ impl<R: SharedRegion> BlockRef<R> {
     ///
     /// # Safety
     ///
-    /// The caller counts the handles, and drops only the last; the others it forgets. Nobody writes the block while there
-    /// is more than one.
+    /// The caller counts the handles, and drops only the last; the others it forgets. Nobody writes the block
+    /// while there is more than one.
     pub(crate) unsafe fn duplicate(&self) -> BlockRef<R> {
         BlockRef { shared: self.shared, index: self.index, region: PhantomData }
     }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Where the blocks lie, and the links in their first bytes.
 ///
-/// Blocks lie in extents of equal length: an extent is one piece of memory, and where it lies is looked up in a table that
-/// has room for all extents that there can be. So blocks can be added while others are out, and none of them moves.
+/// Blocks lie in extents of equal length: an extent is one piece of memory, and where it lies is looked up in
+/// a table that has room for all extents that there can be. So blocks can be added while others are out, and
+/// none of them moves.
 ///
 /// Loom can only watch memory of its own kind: under loom the links lie in cells beside the blocks, one for
 /// each, and every access that is not ordered by the list makes the model fail.

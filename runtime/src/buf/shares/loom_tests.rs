@@ -1,8 +1,8 @@
 //! A buffer in which the kernel goes on while leases on what came before are dropped elsewhere.
 //!
-//! The buffer is a loom cell that the holders of leases read and the owner, once it is home, writes as the kernel would. So
-//! a buffer that comes home early, and one whose way home is not ordered behind every use, make the model fail; one that
-//! never comes home, or twice, is counted.
+//! The buffer is a loom cell that the holders of leases read and the owner, once it is home, writes as the
+//! kernel would. So a buffer that comes home early, and one whose way home is not ordered behind every use,
+//! make the model fail; one that never comes home, or twice, is counted.
 
 use std::ptr::NonNull;
 

@@ -1,8 +1,8 @@
 //! The end, while the kernel is still writing into memory of ours.
 //!
-//! The memory is painted at the moment in which the runtime gives it back; what the kernel writes after that shows.
-//! Seen to fail: with `drain` returning at once nothing is ever given back; with the buffer released when its future is
-//! dropped, and its operation forgotten, the kernel writes into it afterwards.
+//! The memory is painted at the moment in which the runtime gives it back; what the kernel writes after that
+//! shows. Seen to fail: with `drain` returning at once nothing is ever given back; with the buffer released
+//! when its future is dropped, and its operation forgotten, the kernel writes into it afterwards.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
@@ -39,7 +39,8 @@ struct Pages {
     returned: Arc<AtomicUsize>,
 }
 
-// SAFETY: a pointer to leaked memory; who uses it when is what the test is about, and it looks only at the end.
+// SAFETY: a pointer to leaked memory; who uses it when is what the test is about, and it looks only at the
+// end.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}

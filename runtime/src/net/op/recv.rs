@@ -1,5 +1,5 @@
-//! Receive, multishot, into the core's provided buffers: one SQE, a CQE and a buffer for everything that comes.
-//! Linux 6.0; `recv(2)`.
+//! Receive, multishot, into the core's provided buffers: one SQE, a CQE and a buffer for everything that
+//! comes. Linux 6.0; `recv(2)`.
 
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -18,8 +18,8 @@ pub(crate) struct RecvMulti {
     pub(crate) socket: Rc<Socket>,
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the core keeps
-// registered for as long as it has operations.
+// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the
+// core keeps registered for as long as it has operations.
 unsafe impl Multishot for RecvMulti {
     const NAME: &'static str = "recv";
 
@@ -32,7 +32,8 @@ unsafe impl Multishot for RecvMulti {
     }
 }
 
-/// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer matters.
+/// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer
+/// matters.
 pub(super) fn on_recv(socket: &Rc<Socket>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
     let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
     let buffer = cqe.buffer();

@@ -1,5 +1,6 @@
-//! Receive, multishot, into parts of the core's provided buffers (see [`parts`](crate::buf::fragments)): incremental buffers
-//! (Linux 6.12) need nothing else than a plain receive, bundles (Linux 6.10) a flag. `io_uring_prep_recv(3)`.
+//! Receive, multishot, into parts of the core's provided buffers (see [`parts`](crate::buf::fragments)):
+//! incremental buffers (Linux 6.12) need nothing else than a plain receive, bundles (Linux 6.10) a flag.
+//! `io_uring_prep_recv(3)`.
 
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -22,8 +23,8 @@ pub(crate) struct RecvFragments {
     pub(crate) limit: bool,
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the core keeps
-// registered for as long as it has operations.
+// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the
+// core keeps registered for as long as it has operations.
 unsafe impl Multishot for RecvFragments {
     const NAME: &'static str = "recv";
 

@@ -1,5 +1,5 @@
-//! Receive datagrams, multishot, into the core's provided buffers: one SQE, a CQE and a buffer for each, with the
-//! sender's address before the bytes. Linux 6.0; `recvmsg(2)`, `io_uring_prep_recvmsg_multishot(3)`.
+//! Receive datagrams, multishot, into the core's provided buffers: one SQE, a CQE and a buffer for each, with
+//! the sender's address before the bytes. Linux 6.0; `recvmsg(2)`, `io_uring_prep_recvmsg_multishot(3)`.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -16,7 +16,8 @@ use crate::net::socket::Socket;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes};
 
-/// `struct io_uring_recvmsg_out` of linux/io_uring.h: lengths of name, control data and payload, then flags; 32 bits each.
+/// `struct io_uring_recvmsg_out` of linux/io_uring.h: lengths of name, control data and payload, then flags;
+/// 32 bits each.
 const HEAD: usize = 16;
 /// What lies before the bytes of a datagram in its buffer.
 pub(crate) const BEFORE: usize = HEAD + sockaddr::MAX;
@@ -37,8 +38,8 @@ impl RecvMsgMulti {
     }
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, points to the message inside `self`, and
-// names a buffer group that the core keeps registered for as long as it has operations.
+// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, points to the message inside
+// `self`, and names a buffer group that the core keeps registered for as long as it has operations.
 unsafe impl Multishot for RecvMsgMulti {
     const NAME: &'static str = "recvmsg";
 
@@ -59,8 +60,8 @@ unsafe impl Multishot for RecvMsgMulti {
     }
 }
 
-/// Takes what the kernel wrote before a datagram off its buffer: the sender's address, if it has one, and the datagram's
-/// true length, of which the lease holds as much as fitted.
+/// Takes what the kernel wrote before a datagram off its buffer: the sender's address, if it has one, and the
+/// datagram's true length, of which the lease holds as much as fitted.
 pub(crate) fn unwrap(mut lease: Lease) -> (Lease, Option<SocketAddr>, usize) {
     let field = |at: usize| {
         let bytes = lease.get(4 * at..4 * at + 4).and_then(|bytes| bytes.try_into().ok());

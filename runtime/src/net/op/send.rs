@@ -28,7 +28,8 @@ unsafe impl<B: IoBuf> Operation for Send<B> {
 
     fn sqes(&mut self) -> Sqes {
         let bytes = &self.buf.bytes()[self.from..];
-        // A longer buffer goes in several sends; MSG_WAITALL lets the kernel do the waiting for room within each.
+        // A longer buffer goes in several sends; MSG_WAITALL lets the kernel do the waiting for room within
+        // each.
         let len = bytes.len().min(1 << 30) as u32;
         opcode::Send::new(types::Fd(self.socket.fd().as_raw_fd()), bytes.as_ptr(), len)
             .flags(self.flags | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)

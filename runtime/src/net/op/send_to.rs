@@ -32,8 +32,9 @@ impl<B: IoBuf> SendTo<B> {
     }
 }
 
-// SAFETY: the entry points to `message` inside `self`; that points to `address` and `vector` beside it, and `vector` to the
-// buffer's bytes, which `IoBuf` promises not to move. The descriptor is the socket's, which the `Rc` keeps open.
+// SAFETY: the entry points to `message` inside `self`; that points to `address` and `vector` beside it, and
+// `vector` to the buffer's bytes, which `IoBuf` promises not to move. The descriptor is the socket's, which
+// the `Rc` keeps open.
 unsafe impl<B: IoBuf> Operation for SendTo<B> {
     const NAME: &'static str = "sendmsg to an address";
     type Output = (io::Result<usize>, B);

@@ -19,7 +19,8 @@ pub(crate) struct SendVectored<V> {
     socket: Rc<Socket>,
     bufs: V,
     from: usize,
-    /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not move.
+    /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not
+    /// move.
     vectors: Vec<libc::iovec>,
     message: libc::msghdr,
 }
@@ -32,8 +33,9 @@ impl<V: IoBufs> SendVectored<V> {
     }
 }
 
-// SAFETY: the entry points to `message` inside `self`; that points to the vectors' own allocation, and those to the
-// buffers' bytes, which `IoBufs` promises not to move. The descriptor is the socket's, which the `Rc` keeps open.
+// SAFETY: the entry points to `message` inside `self`; that points to the vectors' own allocation, and those
+// to the buffers' bytes, which `IoBufs` promises not to move. The descriptor is the socket's, which the `Rc`
+// keeps open.
 unsafe impl<V: IoBufs> Operation for SendVectored<V> {
     const NAME: &'static str = "sendmsg";
     type Output = (io::Result<usize>, V, Vec<libc::iovec>);

@@ -1,15 +1,15 @@
 //! Send without copying, from a block of node memory. Linux 6.0; `io_uring_prep_send_zc(3)`.
 //!
-//! Two CQEs: the result at once, and a notification when the network has let go of the pages, which for TCP is when the
-//! peer has acknowledged them: tens of milliseconds, with a delayed acknowledgement. So nobody waits for it. The block
-//! belongs to the operation until then and goes back to its pool from there.
+//! Two CQEs: the result at once, and a notification when the network has let go of the pages, which for TCP
+//! is when the peer has acknowledged them: tens of milliseconds, with a delayed acknowledgement. So nobody
+//! waits for it. The block belongs to the operation until then and goes back to its pool from there.
 //!
-//! The notification says whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and 6.1 of today): it does on
-//! loopback, on veth, and where the network card cannot gather. Then the pages were pinned for nothing, and the socket
-//! counts it ([`Socket::zc_notified`]).
+//! The notification says whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and
+//! 6.1 of today): it does on loopback, on veth, and where the network card cannot gather. Then the pages were
+//! pinned for nothing, and the socket counts it ([`Socket::zc_notified`]).
 //!
-//! A peer that never acknowledges keeps the pages until its connection is reset: [`crate::net::zero_copy`] for a dropped
-//! stream, [`Operation::force_release`] at the end of the core.
+//! A peer that never acknowledges keeps the pages until its connection is reset: [`crate::net::zero_copy`]
+//! for a dropped stream, [`Operation::force_release`] at the end of the core.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -50,9 +50,9 @@ impl SendZc {
     }
 }
 
-// SAFETY: the entry points to the block's bytes, which do not move and which the `Rc` keeps until this value is dropped,
-// after the notification. The descriptor is the socket's, which the `Rc` keeps open; the registered buffer, if one is
-// named, is the pool that the block came from.
+// SAFETY: the entry points to the block's bytes, which do not move and which the `Rc` keeps until this value
+// is dropped, after the notification. The descriptor is the socket's, which the `Rc` keeps open; the
+// registered buffer, if one is named, is the pool that the block came from.
 unsafe impl Operation for SendZc {
     const NAME: &'static str = "send_zc";
     type Output = io::Result<usize>;

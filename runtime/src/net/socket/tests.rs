@@ -1,8 +1,8 @@
 //! Quieting a stream whose receive says its last word at that very moment, and a stream that is always full.
 //!
-//! Seen to fail: with bytes that come while a stream is quieted given back (nothing is handed over); with a last word's
-//! bytes given back; with an end or a reset that comes then forgotten (it is asked for again; the reset has become an end);
-//! with a stream that is quieted put in the queue for buffers.
+//! Seen to fail: with bytes that come while a stream is quieted given back (nothing is handed over); with a
+//! last word's bytes given back; with an end or a reset that comes then forgotten (it is asked for again; the
+//! reset has become an end); with a stream that is quieted put in the queue for buffers.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -121,8 +121,8 @@ fn a_lack_of_buffers_comes_while_it_is_quieted() {
     });
 }
 
-/// Seen to fail: with an entry for each time that it begins to wait, a stream that is quieted again and again while there is
-/// no buffer fills the queue.
+/// Seen to fail: with an entry for each time that it begins to wait, a stream that is quieted again and again
+/// while there is no buffer fills the queue.
 #[test]
 fn a_stream_stands_once_among_those_that_wait_for_a_buffer() {
     on_a_core(small(64), async || {
@@ -138,8 +138,8 @@ fn a_stream_stands_once_among_those_that_wait_for_a_buffer() {
     });
 }
 
-/// Where the completion queue has no room a multishot receive ends, and its last word brings bytes (linux/io_uring/net.c,
-/// `io_recv_finish`).
+/// Where the completion queue has no room a multishot receive ends, and its last word brings bytes
+/// (linux/io_uring/net.c, `io_recv_finish`).
 #[test]
 fn the_last_bytes_come_while_it_is_quieted() {
     on_a_core(small(8).cq_entries(8), async || {

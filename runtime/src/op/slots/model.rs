@@ -1,5 +1,6 @@
-//! A model of the machine that knows who may still touch each operation's memory, and whom it wakes: an owner, a kernel
-//! that keeps its rules, and a stranger that does not. Property tests and the fuzzer run the machine beside it.
+//! A model of the machine that knows who may still touch each operation's memory, and whom it wakes: an
+//! owner, a kernel that keeps its rules, and a stranger that does not. Property tests and the fuzzer run the
+//! machine beside it.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,8 @@
-//! Random interleavings of an owner, a kernel that keeps its rules, and a stranger that does not, against a model that
-//! knows who may still touch each operation's memory, and whom it wakes.
+//! Random interleavings of an owner, a kernel that keeps its rules, and a stranger that does not, against a
+//! model that knows who may still touch each operation's memory, and whom it wakes.
 //!
-//! Seen to fail: with an answer that wakes nobody, with the waker of an owner that has gone left in its slot, and with a slot
-//! that is made vacant while its value stays.
+//! Seen to fail: with an answer that wakes nobody, with the waker of an owner that has gone left in its slot,
+//! and with a slot that is made vacant while its value stays.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! Code that is not ours where an operation is asked for and waited for: whose waker it keeps, wakers that use the runtime
-//! while they are cloned and dropped, and buffers that panic.
+//! Code that is not ours where an operation is asked for and waited for: whose waker it keeps, wakers that
+//! use the runtime while they are cloned and dropped, and buffers that panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU32;
@@ -29,8 +29,8 @@ fn waits() -> (OpFuture<poll::PollOnce<Fd>>, UnixStream) {
     (OpFuture::new(poll::PollOnce { fd: Fd(ours), ready: poll::Ready::Read }), theirs)
 }
 
-/// Seen to fail: with the first waker kept (B is never woken), with the one before not dropped, and with a clone left
-/// behind by each look.
+/// Seen to fail: with the first waker kept (B is never woken), with the one before not dropped, and with a
+/// clone left behind by each look.
 #[test]
 fn an_operation_wakes_by_the_waker_of_its_last_poll_and_keeps_no_other() {
     on_a_core(small(64), async || {
@@ -68,7 +68,8 @@ fn meddler(number: usize) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::without_provenance(number), &VTABLE)) }
 }
 
-/// Seen to fail ("already mutably borrowed"): with the waker cloned, and with the old one dropped, while the table is borrowed.
+/// Seen to fail ("already mutably borrowed"): with the waker cloned, and with the old one dropped, while the
+/// table is borrowed.
 #[test]
 fn a_waker_may_use_the_table_while_it_is_cloned_and_dropped() {
     on_a_core(small(64), async || {
@@ -106,8 +107,8 @@ impl Drop for Panics {
     }
 }
 
-/// Nothing was submitted, so all comes back. Seen to fail: with the value left in its cell, with the slot not made vacant, and
-/// with a second panic not contained (the process aborts).
+/// Nothing was submitted, so all comes back. Seen to fail: with the value left in its cell, with the slot not
+/// made vacant, and with a second panic not contained (the process aborts).
 #[test]
 fn an_operation_whose_buffer_panics_gives_all_back() {
     on_a_core(small(64), async || {

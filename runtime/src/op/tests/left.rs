@@ -1,7 +1,8 @@
-//! Every operation that answers once, in a task that is there when the runtime ends. Each has a descriptor of its own, which
-//! is closed when the operation's memory is given back.
+//! Every operation that answers once, in a task that is there when the runtime ends. Each has a descriptor of
+//! its own, which is closed when the operation's memory is given back.
 //!
-//! Seen to fail: with `drain` returning at once, and with `late` forgetting its output, descriptors stay open.
+//! Seen to fail: with `drain` returning at once, and with `late` forgetting its output, descriptors stay
+//! open.
 
 use std::path::Path;
 use std::sync::Mutex;

@@ -1,9 +1,10 @@
-//! Every multishot operation, whose owner is a socket, given up by it at every stage of its life: no descriptor is left
-//! open, no buffer is lost, and what comes late is nobody's.
+//! Every multishot operation, whose owner is a socket, given up by it at every stage of its life: no
+//! descriptor is left open, no buffer is lost, and what comes late is nobody's.
 //!
-//! Seen to fail: with late connections forgotten (their clients wait for ever), with late buffers not given back, with what
-//! nobody took left in its buffers, with no cancel sent, with the owner gone without a word to the kernel (an accept that
-//! comes late is heard), with late answers shown as the owner's, and with a lease leaked (memory is kept at the end).
+//! Seen to fail: with late connections forgotten (their clients wait for ever), with late buffers not given
+//! back, with what nobody took left in its buffers, with no cancel sent, with the owner gone without a word
+//! to the kernel (an accept that comes late is heard), with late answers shown as the owner's, and with a
+//! lease leaked (memory is kept at the end).
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -297,7 +298,8 @@ async fn given_up_at_every_stage<T: Owner>(lives: &[Life]) {
     }
 }
 
-/// Whether a listener dares accept many: it does where the process may have descriptors enough for a whole backlog.
+/// Whether a listener dares accept many: it does where the process may have descriptors enough for a whole
+/// backlog.
 fn may_accept_many() -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let enough = || getrlimit(Resource::Nofile).current.is_none_or(|now| now >= 17_000);
@@ -349,7 +351,8 @@ thread_local! {
 enum Keeper {
     /// A task, which the end of the core drops.
     Task,
-    /// The thread, so that the operation is cancelled while its owner is there, and the owner finds no core when it goes.
+    /// The thread, so that the operation is cancelled while its owner is there, and the owner finds no core
+    /// when it goes.
     Thread,
 }
 

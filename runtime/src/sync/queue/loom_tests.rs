@@ -1,8 +1,8 @@
-//! Nothing stays in a closed queue, and nobody waits for room that there is: every interleaving, and every reordering that
-//! the memory model allows, of small cases.
+//! Nothing stays in a closed queue, and nobody waits for room that there is: every interleaving, and every
+//! reordering that the memory model allows, of small cases.
 //!
-//! Relaxed words stand for the channel: what orders them is the latch, and those that wait for room, alone. A wake that is
-//! lost is a deadlock, which loom reports.
+//! Relaxed words stand for the channel: what orders them is the latch, and those that wait for room, alone. A
+//! wake that is lost is a deadlock, which loom reports.
 
 use std::future::Future;
 use std::pin::pin;
@@ -48,8 +48,8 @@ fn nothing_stays_in_a_closed_queue() {
                 if model.latch.is_closed() {
                     return 0;
                 }
-                // As the channel does: a change of the word. Loom may take a plain store for older than a swap that
-                // did not read it.
+                // As the channel does: a change of the word. Loom may take a plain store for older than a
+                // swap that did not read it.
                 model.places[sender].fetch_add(1, Ordering::Relaxed);
                 model.both_orders.pass();
                 if model.latch.closed_meanwhile() {
@@ -135,7 +135,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// (Seen: a deadlock without the receiver's fence, without the sender's, without the second look, and with nobody counted.)
+/// (Seen: a deadlock without the receiver's fence, without the sender's, without the second look, and with
+/// nobody counted.)
 #[test]
 fn who_waits_for_room_is_told_of_it() {
     check(3, || {
@@ -166,8 +167,8 @@ fn two_that_wait_are_told_one_after_the_other() {
     });
 }
 
-/// One of two gives up, perhaps when it was just told: then the other is. (Seen: a deadlock without the receiver's fence,
-/// and without the second look.)
+/// One of two gives up, perhaps when it was just told: then the other is. (Seen: a deadlock without the
+/// receiver's fence, and without the second look.)
 #[test]
 fn who_gives_up_takes_no_room_from_who_waits() {
     check_large(2, || {

@@ -1,4 +1,5 @@
-//! What a relay asks of its sockets: receives on the spot, and operations of the ring that are polled by hand.
+//! What a relay asks of its sockets: receives on the spot, and operations of the ring that are polled by
+//! hand.
 
 use std::io;
 use std::rc::Rc;

@@ -1,14 +1,15 @@
 //! When a relay has to end by itself: pure, so that its tests need no clock.
 //!
-//! What moves does not touch a clock. A relay looks at its figures from time to time, [`LOOKS`] times in its shortest
-//! limit, and compares them with those of the look before. So a relay ends between its limit and an eighth more.
+//! What moves does not touch a clock. A relay looks at its figures from time to time, [`LOOKS`] times in its
+//! shortest limit, and compares them with those of the look before. So a relay ends between its limit and an
+//! eighth more.
 
 use std::time::{Duration, Instant};
 
 /// Looks in the time of the shortest limit.
 const LOOKS: u32 = 8;
-/// What a relay's rate is measured over. Two of them in a row must be too slow: the last bytes of a burst fall into a window
-/// by themselves.
+/// What a relay's rate is measured over. Two of them in a row must be too slow: the last bytes of a burst
+/// fall into a window by themselves.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 /// How long a relay may last, in its various states, and over which [road](super::super::Road) it moves bulk.
@@ -22,10 +23,11 @@ pub struct RelayLimits {
     pub half_closed: Option<Duration>,
     /// How long the relay may last from its beginning.
     pub lifetime: Option<Duration>,
-    /// How long a side that is about to be reset may go without acknowledging any of what it was given before.
+    /// How long a side that is about to be reset may go without acknowledging any of what it was given
+    /// before.
     pub drain: Duration,
-    /// Bytes a second, of both directions together. Measured over windows of five seconds: two in a row that move less, and
-    /// something, end the relay. Where nothing moves at all the idle limit holds.
+    /// Bytes a second, of both directions together. Measured over windows of five seconds: two in a row that
+    /// move less, and something, end the relay. Where nothing moves at all the idle limit holds.
     pub min_rate: Option<u64>,
 }
 
@@ -64,7 +66,7 @@ pub(super) struct Looks {
     active: Instant,
     /// Bytes that had moved at the look before.
     moved: u64,
-    /// Bytes that peers had acknowledged then. Asked for once nothing moves.
+    /// Bytes that peers had acknowledged then. InFlight for once nothing moves.
     acknowledged: Option<u64>,
     phase: Phase,
     window: Instant,
@@ -87,8 +89,8 @@ impl Looks {
         }
     }
 
-    /// A look: when the next is due (never, where there is no limit), or which limit has been come to. `moved` are the
-    /// bytes of both directions, `acknowledged` gives those that peers have acknowledged.
+    /// A look: when the next is due (never, where there is no limit), or which limit has been come to.
+    /// `moved` are the bytes of both directions, `acknowledged` gives those that peers have acknowledged.
     pub(super) fn look(
         &mut self,
         limits: &RelayLimits,
@@ -149,8 +151,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Looks when it is told to, until the end: which limit, and when. `at` gives the phase, and the bytes moved and
-    /// acknowledged, at a time.
+    /// Looks when it is told to, until the end: which limit, and when. `at` gives the phase, and the bytes
+    /// moved and acknowledged, at a time.
     fn lives(limits: &RelayLimits, at: impl Fn(Duration) -> (Phase, u64, u64)) -> Option<(Limit, Duration)> {
         let born = Instant::now();
         let (mut looks, mut now) = (Looks::new(born), born);

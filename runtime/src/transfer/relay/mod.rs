@@ -69,7 +69,8 @@ pub enum RelayCause {
 }
 
 impl RelayCause {
-    /// A word for logs and metrics: `ended`, `failed_a`, `failed_b`, `idle`, `half_closed`, `lifetime`, `too_slow`.
+    /// A word for logs and metrics: `ended`, `failed_a`, `failed_b`, `idle`, `half_closed`, `lifetime`,
+    /// `too_slow`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ended => "ended",
@@ -83,16 +84,19 @@ impl RelayCause {
     }
 }
 
-/// Relays between two connections, TCP or Unix, until both directions have ended. Bulk is not copied through user memory
-/// (`splice(2)`); messages that fit a receive buffer (8 KiB) are, which costs less.
+/// Relays between two connections, TCP or Unix, until both directions have ended. Bulk is not copied through
+/// user memory (`splice(2)`); messages that fit a receive buffer (8 KiB) are, which costs less.
 ///
-/// Bytes that were received before but not taken are relayed first. Each side is told how the other has ended:
+/// Bytes that were received before but not taken are relayed first. Each side is told how the other has
+/// ended:
 ///
-/// - An orderly end shuts the other stream's write side down (`shutdown(2)`), behind the last byte. The other direction goes on.
-/// - A reset, or another failure of a connection, resets the other one. What came before goes first: the reset is sent when
-///   the peer has acknowledged it, or has acknowledged nothing for [`RelayLimits::drain`].
-/// - A side that refuses bytes while its own are still under way loses none of them: they are relayed to their end. Then the
-///   side whose bytes were refused is reset. What it sends meanwhile is taken and thrown away.
+/// - An orderly end shuts the other stream's write side down (`shutdown(2)`), behind the last byte. The other
+///   direction goes on.
+/// - A reset, or another failure of a connection, resets the other one. What came before goes first: the
+///   reset is sent when the peer has acknowledged it, or has acknowledged nothing for [`RelayLimits::drain`].
+/// - A side that refuses bytes while its own are still under way loses none of them: they are relayed to
+///   their end. Then the side whose bytes were refused is reset. What it sends meanwhile is taken and thrown
+///   away.
 ///
 /// Both streams are closed at the end. A Unix socket knows no reset: it is closed.
 ///
@@ -256,8 +260,8 @@ impl Work {
         }
     }
 
-    /// Looks whether a side that has sent its end, and from which nothing is taken since, has failed. No event tells of it: the
-    /// ring's polls always ask for the end of the peer too, and that has come.
+    /// Looks whether a side that has sent its end, and from which nothing is taken since, has failed. No
+    /// event tells of it: the ring's polls always ask for the end of the peer too, and that has come.
     fn see_failed(&mut self, sides: [&Rc<Socket>; 2]) {
         for (side, socket) in sides.into_iter().enumerate() {
             if self.state.is_deaf(side) && delivery(socket.fd()).is_some_and(|it| it.is_closed) {
@@ -271,7 +275,8 @@ impl Work {
         self.failed.get_or_insert_with(|| Box::new((failure_of(side), error)));
     }
 
-    /// Looks at the figures when it is time, or when the state has changed. True: the directions are to be polled again.
+    /// Looks at the figures when it is time, or when the state has changed. True: the directions are to be
+    /// polled again.
     fn poll_alarm(&mut self, sides: [&Rc<Socket>; 2], cx: &mut Context<'_>) -> Result<bool, Limit> {
         loop {
             if self.seen == self.state.changes() {

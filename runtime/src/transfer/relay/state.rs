@@ -1,8 +1,8 @@
 //! What the two directions of a relay have come to, and what each does next: a pure state machine.
 //!
-//! A relay joins two sides, 0 and 1. Direction `d` takes bytes from side `d`, its source, and gives them to the other
-//! side, its target. Whoever does the I/O asks [`State::next`] what a direction is to do, does it, and tells what
-//! happened. The rules:
+//! A relay joins two sides, 0 and 1. Direction `d` takes bytes from side `d`, its source, and gives them to
+//! the other side, its target. Whoever does the I/O asks [`State::next`] what a direction is to do, does it,
+//! and tells what happened. The rules:
 //!
 //! ```text
 //! what happened                    this direction                     the other direction
@@ -11,9 +11,10 @@
 //! target refuses bytes             drops what it holds: Discard       goes on to its own end
 //! ```
 //!
-//! A side whose bytes were lost, or whose peer was cut, is told by a reset and never by an end. It is told when it has
-//! acknowledged what it was given before. Until then what it sends is taken and thrown away, so that a peer that reads
-//! only after it has written gets to read. When nothing is left to do, [`State::is_done`].
+//! A side whose bytes were lost, or whose peer was cut, is told by a reset and never by an end. It is told
+//! when it has acknowledged what it was given before. Until then what it sends is taken and thrown away, so
+//! that a peer that reads only after it has written gets to read. When nothing is left to do,
+//! [`State::is_done`].
 
 /// One side of a relay: 0 or 1. As a direction: the one that takes from this side.
 pub(super) type Side = usize;
@@ -184,8 +185,8 @@ impl State {
         self.output.contains(&Output::Refused)
     }
 
-    /// Whether the failure of `side` would go unnoticed, since nothing is taken from it: it has sent its end and is still
-    /// given bytes.
+    /// Whether the failure of `side` would go unnoticed, since nothing is taken from it: it has sent its end
+    /// and is still given bytes.
     pub(super) fn is_deaf(&self, side: Side) -> bool {
         self.input[side] == Input::Ended && self.output[side] == Output::Open
     }

@@ -10,7 +10,7 @@ use crate::op::poll::Ready;
 use crate::transfer::relay::calls::{poll_asked, receive, wait};
 use crate::transfer::relay::state::{Side, State};
 
-/// Most of what is thrown away before others get a turn, in receives.
+/// Most of what is thrown away before others get a tick, in receives.
 const DISCARDS: u32 = 16;
 
 impl Direction {
@@ -43,8 +43,8 @@ impl Direction {
         }
     }
 
-    /// Looks out for the failure of the source while the target has no room. What was received before the failure is still to
-    /// be taken. The ring's poll speaks of a source's end too, and then of nothing more.
+    /// Looks out for the failure of the source while the target has no room. What was received before the
+    /// failure is still to be taken. The ring's poll speaks of a source's end too, and then of nothing more.
     pub(super) fn watch(
         &mut self,
         io: Joint<'_>,

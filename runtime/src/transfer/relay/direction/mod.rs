@@ -1,11 +1,11 @@
 //! The I/O of one direction of a relay. What it is to do is the [state machine](super::state)'s choice.
 //!
-//! Small messages are copied and bulk is spliced, by turns as the stream has them. It begins as bulk: a receive into
-//! buffers takes all that lies in the socket, so a short transfer would be copied whole, and what is talk is known after a
-//! few words.
+//! Small messages are copied and bulk is spliced, by turns as the stream has them. It begins as bulk: a
+//! receive into buffers takes all that lies in the socket, so a short transfer would be copied whole, and
+//! what is talk is known after a few words.
 //!
-//! A direction is polled by hand and not an async function: ten thousand idle relays are twenty thousand of these, and
-//! what waits is one operation, whose memory lies in the core's table.
+//! A direction is polled by hand and not an async function: ten thousand idle relays are twenty thousand of
+//! these, and what waits is one operation, whose memory lies in the core's table.
 
 use std::io;
 use std::rc::Rc;
@@ -41,8 +41,8 @@ pub(super) struct Joint<'a> {
 /// How bytes are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
-    /// Receiving into the core's buffers, to be sent on from there. A message costs a completion and a call; spliced, it
-    /// would cost a poll, a pipe and three calls.
+    /// Receiving into the core's buffers, to be sent on from there. A message costs a completion and a call;
+    /// spliced, it would cost a poll, a pipe and three calls.
     Talk,
     /// Ending the receive of [`Talk`](Self::Talk), which would take what is to be spliced.
     Quieting,
@@ -83,7 +83,8 @@ pub(super) struct Direction {
     manner: Manner,
     waits: Waits,
     watch: Watch,
-    /// The place among those that wait to receive, when another waker waits already: the relay has moved to another task.
+    /// The place among those that wait to receive, when another waker waits already: the relay has moved to
+    /// another task.
     reading: Option<u64>,
     /// A poll has promised something to take.
     is_promised: bool,
@@ -112,7 +113,8 @@ impl Direction {
         }
     }
 
-    /// Goes on until it has to wait, or has nothing to do. An error is for the report; the state knows of it already.
+    /// Goes on until it has to wait, or has nothing to do. An error is for the report; the state knows of it
+    /// already.
     pub(super) fn poll(
         &mut self,
         io: Joint<'_>,

@@ -26,7 +26,8 @@ impl Direction {
         let pipe = match &self.pipe {
             Some(pipe) => pipe,
             None => {
-                // The kernel tells an error once. If the receive that was armed took it, splicing would find a clean end.
+                // The kernel tells an error once. If the receive that was armed took it, splicing would find
+                // a clean end.
                 match io.from.over() {
                     Some(Some(errno)) => return Err(source(io::Error::from_raw_os_error(errno))),
                     Some(None) => return Err(Failure::Source(None)),
@@ -132,7 +133,8 @@ impl Direction {
             Road::Inline => core.shared.counters.relay_bytes_inline.add(n),
             Road::Ring => core.shared.counters.relay_bytes_ring.add(n),
         });
-        // By the ring each burst has a pipe of its own: what comes next is waited for, and a relay that waits holds none.
+        // By the ring each burst has a pipe of its own: what comes next is waited for, and a relay that waits
+        // holds none.
         if io.road == Road::Ring && state.held(io.d) == 0 {
             self.pipe = None;
             self.burst_is_over();

@@ -11,9 +11,10 @@ use crate::transfer::relay::calls::receive;
 use crate::transfer::relay::state::State;
 
 impl Direction {
-    /// Takes a message and sends it on at once. No lease lies in the relay: a side that does not read must not hold the
-    /// core's buffers, and what it has no room for waits in memory of the heap. Where the core has no buffer left the relay
-    /// waits for none: splicing needs none, and who holds them may wait for what this relay brings.
+    /// Takes a message and sends it on at once. No lease lies in the relay: a side that does not read must
+    /// not hold the core's buffers, and what it has no room for waits in memory of the heap. Where the core
+    /// has no buffer left the relay waits for none: splicing needs none, and who holds them may wait for what
+    /// this relay brings.
     pub(super) fn talk(
         &mut self,
         io: Joint<'_>,
@@ -26,8 +27,8 @@ impl Direction {
                 if core.fairness.is_starving(core) {
                     return None;
                 }
-                // Its turn for a buffer comes when this turn of the core ends, or others take them all: to be looked at
-                // again.
+                // Its turn for a buffer comes when this tick of the core ends, or others take them all: to be
+                // looked at again.
                 cx.waker().wake_by_ref();
             }
             Some(polled)
@@ -77,13 +78,14 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Receives by copying, once: where no pipe can be had, and where splicing has come to its limits. Whether there was
-    /// anything; the end of the source as an error.
+    /// Receives by copying, once: where no pipe can be had, and where splicing has come to its limits.
+    /// Whether there was anything; the end of the source as an error.
     ///
-    /// Splicing from a TCP socket stops before an urgent byte (`send(2)`, MSG_OOB): it gives `EAGAIN` for ever while a poll
-    /// says that there is something, and after the peer's end it gives 0 with bytes still queued. A plain receive passes the
-    /// mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is asked before either is believed. Seen on
-    /// 6.18: without this a client that sent one urgent byte made the relay spin, and what it sent afterwards was lost.
+    /// Splicing from a TCP socket stops before an urgent byte (`send(2)`, MSG_OOB): it gives `EAGAIN` for
+    /// ever while a poll says that there is something, and after the peer's end it gives 0 with bytes still
+    /// queued. A plain receive passes the mark (the urgent byte itself is not part of the stream, `tcp(7)`),
+    /// so it is asked before either is believed. Seen on 6.18: without this a client that sent one urgent
+    /// byte made the relay spin, and what it sent afterwards was lost.
     pub(super) fn copy_some(&mut self, io: Joint<'_>, state: &mut State) -> Result<bool, Option<io::Error>> {
         let mut found = [0; 4096];
         let n = receive(io.from, &mut found)?;

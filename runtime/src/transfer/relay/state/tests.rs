@@ -1,5 +1,5 @@
-//! The state machine against a model of two connections: any interleaving of reads, writes, closes and errors on the four
-//! halves.
+//! The state machine against a model of two connections: any interleaving of reads, writes, closes and errors
+//! on the four halves.
 
 use proptest::prelude::*;
 
@@ -130,7 +130,8 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 }
 
 proptest! {
-    /// Seen to fail: with a reset in place of the wait for held bytes; with `Discard` only until the target refuses.
+    /// Seen to fail: with a reset in place of the wait for held bytes; with `Discard` only until the target
+    /// refuses.
     #[test]
     fn every_byte_and_every_kind_of_end_is_accounted_for(peers in [peer(), peer()], turns in turns()) {
         let mut model = Model::new(peers);

@@ -1,0 +1,119 @@
+//! Who may come in by a listener, and whom they come from.
+
+use std::time::Duration;
+
+use annulus::net::{Connection, Family};
+
+use super::client::{Client, peer_of};
+use super::forwarded::{self, Field};
+use super::networks::{AccessList, Network};
+use super::proxy_protocol::{Header, Parsed, parse};
+use crate::log::access::Client as Address;
+use crate::options::listener::ListenerArgs;
+
+/// How long a PROXY header may take to come.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a listener looks at before it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gate {
+    access: AccessList,
+    /// Whose connections begin with a PROXY header.
+    proxies: Vec<Network>,
+    /// Whose requests name the client.
+    forwarders: Vec<Network>,
+    field: Field,
+}
+
+impl Gate {
+    /// As `args` say.
+    pub(crate) fn new(args: &ListenerArgs) -> Self {
+        Gate {
+            access: AccessList { allow: args.allow.clone(), deny: args.deny.clone() },
+            proxies: args.proxy_protocol_from.clone(),
+            forwarders: args.forwarded_from.clone(),
+            field: args.forwarded_field,
+        }
+    }
+
+    /// Whether everybody may come in and nobody speaks for others: there is nothing to look at.
+    pub(crate) fn is_open(&self) -> bool {
+        self.access.is_empty() && self.proxies.is_empty()
+    }
+
+    /// Whether requests may name the client.
+    pub(crate) fn reads_requests(&self) -> bool {
+        !self.forwarders.is_empty()
+    }
+
+    /// Whom a request of `peer` comes from, when the field that is believed says `lines`; `None` where the lists refuse that client.
+    pub(crate) fn forwarded(&self, peer: Address, lines: &[u8]) -> Option<Address> {
+        let client = forwarded::client(peer, &self.forwarders, self.field, lines);
+        self.access.allows(&client).then_some(client)
+    }
+
+    /// Which field is believed.
+    pub(crate) fn field(&self) -> Field {
+        self.field
+    }
+
+    /// Lets a connection in, once it has said whom it comes from; `None` when it is closed.
+    ///
+    /// # Cancellation
+    /// Closes it.
+    pub(crate) async fn admit<F: Family>(&self, stream: Connection<F>) -> Option<Client<F>> {
+        let mut client = Client::new(stream);
+        let peer = peer_of(&client.stream);
+        if self.proxies.iter().any(|network| network.has(&peer)) {
+            let header = annulus::time::timeout(HEADER_TIMEOUT, read_header(&mut client)).await;
+            if let Err(why) = header.unwrap_or(Err("no PROXY header came in time")) {
+                tracing::info!(client = %peer, why, "the connection is closed: it was to begin with a PROXY header");
+                return None;
+            }
+        }
+        let from = client.declared.map_or(peer, Address::Tcp);
+        // Who speaks for others by requests is judged by each of these.
+        let speaks_for_others = self.forwarders.iter().any(|network| network.has(&from));
+        if speaks_for_others || self.access.allows(&from) {
+            return Some(client);
+        }
+        tracing::info!(client = %from, "the connection is closed: the lists do not allow it");
+        None
+    }
+}
+
+/// Reads a header, and leaves what came behind it.
+async fn read_header<F: Family>(client: &mut Client<F>) -> Result<(), &'static str> {
+    let mut before = Vec::new();
+    loop {
+        let mut chunk = match client.stream.recv().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Err("it ended before the header did"),
+            Err(error) => {
+                tracing::debug!(%error, "the connection broke off before its PROXY header");
+                return Err("it broke off before the header ended");
+            }
+        };
+        let known = before.len();
+        // Nearly always it comes in one piece, and is read where it lies.
+        let parsed = if known == 0 {
+            parse(&chunk)
+        } else {
+            before.extend_from_slice(&chunk);
+            parse(&before)
+        };
+        match parsed {
+            Parsed::Complete(header, len) => {
+                if let Header::Addresses { from, .. } = header {
+                    client.declared = Some(super::client::canonical(from));
+                }
+                chunk.advance(len - known);
+                client.first = Some(chunk).filter(|rest| !rest.is_empty());
+                return Ok(());
+            }
+            Parsed::Partial if known == 0 => before.extend_from_slice(&chunk),
+            Parsed::Partial => {}
+            Parsed::Wrong(why) => return Err(why),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! From a client to an upstream that takes it: choose, connect, and on to the next.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use annulus::net::{Connection, Family};
+use annulus::time::sleep;
+
+use super::balance::{Balancer, Candidate, mix};
+use super::connect::{NoConnection, Server, connect};
+use super::options::{DeadlineArgs, UpstreamArgs};
+use super::upstreams::{LOOKS, Taken, Upstream, Upstreams};
+use crate::first_of::{First, first_of};
+use crate::log::access::Client;
+
+/// What a core needs to reach upstreams.
+pub(super) struct Reach {
+    upstreams: Arc<Upstreams>,
+    deadlines: DeadlineArgs,
+    balancer: RefCell<Balancer>,
+    /// For one choice at a time.
+    candidates: RefCell<Vec<Candidate>>,
+}
+
+/// A connection to an upstream, and its place there.
+pub(super) struct Reached {
+    pub(super) server: Server,
+    /// Where it is, if it is no Unix socket.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) taken: Taken,
+}
+
+impl Reach {
+    pub(super) fn new(args: &UpstreamArgs, deadlines: DeadlineArgs) -> Self {
+        // Each core begins elsewhere, so that few connections are spread too.
+        let seed = mix(annulus::cores::index() as u64 + 1);
+        Self {
+            upstreams: Upstreams::of(args),
+            deadlines,
+            balancer: RefCell::new(Balancer::new(args.balance, seed)),
+            candidates: RefCell::default(),
+        }
+    }
+
+    /// Connects to an upstream that takes the client; else a word for the access log.
+    ///
+    /// # Cancellation
+    /// Ends the attempt.
+    pub(super) async fn reach<F: Family>(
+        &self,
+        from: Client,
+        client: &Connection<F>,
+    ) -> Result<Reached, &'static str> {
+        let key = key_of(from);
+        let mut tried = Vec::new();
+        let mut waits = None;
+        loop {
+            let (chosen, may_wait) = self.choose(&tried, key);
+            let Some(place) = chosen else {
+                if !may_wait {
+                    return Err("no upstream");
+                }
+                let args = self.upstreams.args();
+                let limit = Duration::from_secs(args.queue_timeout);
+                if waits.is_none() {
+                    let place = self.upstreams.wait().ok_or("queue full")?;
+                    waits = Some((place, annulus::time::deadline_after(limit)));
+                }
+                if waits.as_ref().is_some_and(|(_, deadline)| Instant::now() >= *deadline) {
+                    return Err("queue timeout");
+                }
+                if let First::A(()) = first_of(client.gone(), sleep(LOOKS)).await {
+                    return Err("client gone");
+                }
+                continue;
+            };
+            // Where another client was faster, the next look finds no room there.
+            let Some(attempt) = self.upstreams.take(place) else { continue };
+            match connect(attempt.upstream(), &self.deadlines, client).await {
+                Ok((server, address)) => return Ok(Reached { server, address, taken: attempt.connected() }),
+                Err(NoConnection::ClientGone) => return Err("client gone"),
+                Err(none) => {
+                    self.tell(from, attempt.upstream(), &none);
+                    attempt.refused();
+                    tried.push(place);
+                }
+            }
+        }
+    }
+
+    /// The place of the upstream to ask next; and whether waiting may help where there is none.
+    fn choose(&self, tried: &[usize], key: u64) -> (Option<usize>, bool) {
+        let mut candidates = self.candidates.borrow_mut();
+        let may_wait = self.upstreams.candidates(tried, &mut candidates);
+        (self.balancer.borrow_mut().choose(&candidates, key), may_wait)
+    }
+
+    fn tell(&self, from: Client, upstream: &Upstream, none: &NoConnection) {
+        let (client, upstream, errno) = (from, upstream.target(), none.errno());
+        match none {
+            NoConnection::Refused(error) if errno.is_some() => {
+                tracing::warn!(%client, %upstream, errno, %error, "the upstream refuses; is it running there?");
+            }
+            NoConnection::Refused(error) => {
+                tracing::warn!(%client, %upstream, %error, "the upstream cannot be reached");
+            }
+            NoConnection::TimedOut | NoConnection::ClientGone => {
+                let after = self.deadlines.connect_timeout;
+                tracing::warn!(%client, %upstream, after, "the upstream does not answer");
+            }
+        }
+    }
+}
+
+/// The client's address, without its port, as a number. Clients of a Unix socket are all alike.
+fn key_of(client: Client) -> u64 {
+    let Client::Tcp(address) = client else { return 0 };
+    let bits = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    mix(mix((bits >> 64) as u64) ^ bits as u64)
+}

@@ -1,0 +1,387 @@
+//! Files that were asked for: what heads say of them, what is in them if they are small, and open descriptors of large ones.
+//!
+//! An entry is a version of a file. All cores of a node share it, read-only ([`node`]), and each core has its own table of those
+//! that it has met, so that a hit is a look into memory of its own, a comparison of times and a count. Who sends a version has a
+//! share in it: it outlives its eviction until the last has sent it. Descriptors are a core's own, since operations of its ring
+//! hold them.
+//!
+//! **Fresh.** A version is believed for a second after somebody has looked at its name: then the file is opened again, beneath
+//! ROOT as for the first time, and if device, inode, size, times, owner and rights are the same, so is the version. Changes that
+//! the kernel tells of ([`directories`]) end a version at once, before the requests that came after them are read. What cannot be
+//! watched, and was changed within the last two seconds, is not held, since another change in the same tick of the file system's
+//! clock would not show.
+//!
+//! Only files in ROOT's file system are held, and only if that is local ([`super::local`]): a look at a name on a network file
+//! system asks a server, and what the client there believes for some seconds would hide a change.
+
+mod directories;
+mod node;
+mod policy;
+mod stored;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use annulus::fs::{Dir, Stat};
+pub(crate) use directories::Mark;
+use directories::{Affected, Directories};
+use node::{KEPT_FILES, Name, NodeCache, most_files};
+pub(crate) use stored::Stored;
+
+use super::entry::Entry;
+use super::open::Wanted;
+use super::options::ServeArgs;
+use crate::http::encoding::Coding;
+use crate::metrics::{self, CacheEvent};
+
+/// Files up to this size, in bytes, are held with what is in them.
+pub(super) const CONTENT: u64 = 16 * 1024;
+
+/// How long an open file is kept that nobody asks for, and that nothing is compressed beside a file is believed, in milliseconds.
+const IDLE: u64 = 5000;
+const ABSENT: u64 = 1000;
+
+/// Milliseconds since the first call, by a clock that is never set.
+pub(crate) fn now() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // A second more, so that 0 is long ago.
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 2 * ABSENT
+}
+
+/// The files that a core holds.
+pub(super) struct Cache {
+    local: RefCell<HashMap<Box<[u8]>, Local, PathHash>>,
+    node: Arc<NodeCache>,
+    /// Nothing is held at all.
+    off: bool,
+    /// The sum of the directory that is served.
+    root: Cell<u64>,
+    /// The device of the file system whose files may be held.
+    device: Cell<Option<u64>>,
+    directories: RefCell<Option<Rc<Directories>>>,
+    /// Takes what happens in them as long as the cache is there.
+    listening: RefCell<Option<annulus::JoinHandle<()>>>,
+    /// Somebody sees to it that files are closed in time.
+    swept: Cell<bool>,
+    /// How many had left the node's table when this one was looked through last.
+    left: Cell<u64>,
+}
+
+/// What a core has met.
+struct Local {
+    entry: Entry,
+    kept: Option<KeptFile>,
+    used: Cell<u64>,
+    /// For each coding, when there was no such file beside it.
+    absent: Cell<[u64; 3]>,
+}
+
+/// One of the open files that all caches may keep.
+struct KeptFile(());
+
+impl KeptFile {
+    fn take() -> Option<Self> {
+        if KEPT_FILES.fetch_add(1, Ordering::Relaxed) < most_files() {
+            return Some(Self(()));
+        }
+        KEPT_FILES.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        KEPT_FILES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Cache {
+    /// An empty one on the current core, for the directory with this `identity`, in the file system `device`, if of any.
+    pub(super) fn new(args: &ServeArgs, identity: (u64, u64), device: Option<u64>) -> Rc<Self> {
+        let node = node::of_cpu(annulus::cores::cpu());
+        let cache = Rc::new(Self {
+            local: RefCell::default(),
+            node: NodeCache::of(args, node),
+            off: args.cache.bytes == 0 || args.cache.entries == 0,
+            root: Cell::new(0),
+            device: Cell::new(None),
+            directories: RefCell::default(),
+            listening: RefCell::default(),
+            swept: Cell::new(false),
+            left: Cell::new(0),
+        });
+        cache.start_over(identity, device);
+        cache
+    }
+
+    /// Whether the device is that whose files are held.
+    pub(super) fn is_of_device(&self, device: u64) -> bool {
+        self.device.get() == Some(device)
+    }
+
+    /// Forgets everything; from now on it is for another directory.
+    pub(super) fn start_over(self: &Rc<Self>, identity: (u64, u64), device: Option<u64>) {
+        self.local.borrow_mut().clear();
+        self.root.set(identity.0.rotate_left(32) ^ identity.1);
+        self.device.set(device);
+        let directories = if self.off || device.is_none() { None } else { Directories::new().map(Rc::new) };
+        let listening = directories
+            .as_ref()
+            .map(|directories| annulus::spawn(listen(Rc::downgrade(self), Rc::clone(directories))));
+        *self.directories.borrow_mut() = directories;
+        // What was listened with before is dropped after the borrow.
+        let before = self.listening.replace(listening);
+        drop(before);
+    }
+
+    /// The version that a path stands for, if it is held and need not be looked at.
+    pub(super) fn find(&self, path: &[u8], now: u64) -> Option<Entry> {
+        let local = self.local.borrow();
+        let local = local.get(path).filter(|local| local.entry.stored.is_current(now))?;
+        local.entry.stored.hit();
+        local.used.set(now);
+        metrics::cache(CacheEvent::Hit);
+        Some(local.entry.clone())
+    }
+
+    /// The version that is held under a name, here or on the node, if a file that was just found with `stat` is the same.
+    pub(super) fn known(&self, wanted: &Wanted<'_>, stat: &Stat, now: u64) -> Option<Arc<Stored>> {
+        if !self.is_of_device(stat.device) {
+            return None;
+        }
+        let key = key(wanted);
+        let here = self.local.borrow().get(&*key).map(|local| Arc::clone(&local.entry.stored));
+        let stored = here.filter(|stored| stored.is_of(stat, now));
+        let stored =
+            stored.or_else(|| self.node.get(&self.name(&key)).filter(|stored| stored.is_of(stat, now)))?;
+        stored.was_looked_at(now);
+        stored.hit();
+        Some(stored)
+    }
+
+    /// Marks the directory of what is about to be read. `None` if nobody tells what happens in it.
+    pub(super) fn mark(&self, path: &Path) -> Option<Mark> {
+        self.directories.borrow().as_ref()?.mark(path)
+    }
+
+    /// From now on changes in the directory of `path` are told, if they can be.
+    pub(super) async fn watch(&self, root: &Dir, path: &Path) {
+        let directories = self.directories.borrow().clone();
+        if let Some(directories) = directories {
+            directories.watch(root, path).await;
+        }
+    }
+
+    /// Holds what was just read, if nothing has happened to it since `mark` and a look at its name waits for nobody.
+    pub(super) fn keep(self: &Rc<Self>, wanted: &Wanted<'_>, entry: &Entry, mark: Option<Mark>, now: u64) {
+        if self.off || !self.is_of_device(entry.stored.stat.device) {
+            return;
+        }
+        self.take_changes();
+        let unchanged = match (mark, &*self.directories.borrow()) {
+            (Some(mark), Some(directories)) => directories.is_unchanged(mark),
+            // Nobody tells of a second change in the same tick.
+            _ => entry.stored.content.is_none() || entry.stored.facts.is_strong(),
+        };
+        if !unchanged {
+            return;
+        }
+        let kept = match &entry.file {
+            None => None,
+            Some(_) => match KeptFile::take() {
+                None => return,
+                kept => kept,
+            },
+        };
+        let key = key(wanted);
+        let name = self.name(&key);
+        let is_there = self.node.get(&name).is_some_and(|there| Arc::ptr_eq(&there, &entry.stored));
+        if !is_there && !self.node.insert(name, &entry.stored) {
+            return;
+        }
+        self.let_go();
+        let has_file = kept.is_some();
+        let local = Local { entry: entry.clone(), kept, used: Cell::new(now), absent: Cell::default() };
+        let before = self.local.borrow_mut().insert(key, local);
+        drop(before);
+        if has_file && !self.swept.replace(true) {
+            annulus::spawn(sweep(Rc::downgrade(self))).detach();
+        }
+    }
+
+    /// Whether there was no file of this coding beside `path` a moment ago.
+    pub(super) fn is_absent(&self, path: &[u8], coding: Coding, now: u64) -> bool {
+        let local = self.local.borrow();
+        local.get(path).is_some_and(|local| now - local.absent.get()[coding as usize].min(now) < ABSENT)
+    }
+
+    /// There is no file of this coding beside `path`.
+    pub(super) fn note_absent(&self, path: &[u8], coding: Coding, now: u64) {
+        if let Some(local) = self.local.borrow().get(path) {
+            let mut absent = local.absent.get();
+            absent[coding as usize] = now;
+            local.absent.set(absent);
+        }
+    }
+
+    /// Closes all files that it keeps open: somebody needs the descriptors.
+    pub(super) fn clear(&self) {
+        self.local.borrow_mut().retain(|_, local| local.kept.is_none());
+    }
+
+    fn name(&self, key: &[u8]) -> Name {
+        (self.root.get(), Arc::from(key))
+    }
+
+    /// Ends what has changed.
+    fn take_changes(&self) {
+        let Some(directories) = self.directories.borrow().clone() else { return };
+        directories.take(|affected| match affected {
+            Affected::Path(path) => self.end(path),
+            Affected::Below(path) => self.end_where(|key| is_below(key, path)),
+            Affected::All => self.end_where(|_| true),
+        });
+    }
+
+    /// Ends the versions that a path stands for.
+    fn end(&self, path: &[u8]) {
+        let mut local = self.local.borrow_mut();
+        let mut ended = Vec::new();
+        for key in [path, &[path, CODED].concat()] {
+            if let Some((key, local)) = local.remove_entry(key) {
+                local.entry.stored.finish();
+                ended.push((key, local));
+            }
+        }
+        for coding in Coding::ALL {
+            let original = path.strip_suffix(coding.extension().as_bytes());
+            if let Some(original) = original.and_then(|original| local.get(original)) {
+                original.absent.set([0; 3]);
+            }
+        }
+        drop(local);
+        ended.iter().for_each(|(key, _)| self.node.remove(&self.name(key)));
+    }
+
+    fn end_where(&self, is_affected: impl Fn(&[u8]) -> bool) {
+        let ended: Vec<_> = self.local.borrow_mut().extract_if(|key, _| is_affected(key)).collect();
+        for (key, local) in &ended {
+            local.entry.stored.finish();
+            self.node.remove(&self.name(key));
+        }
+    }
+
+    /// Lets go of what has left the node's table, once that is some.
+    fn let_go(&self) {
+        let left = self.node.left();
+        if left - self.left.get() > 64.max(self.local.borrow().len() as u64 / 4) {
+            self.left.set(left);
+            self.local.borrow_mut().retain(|_, local| !local.entry.stored.has_ended());
+        }
+    }
+
+    /// Closes files that nobody has asked for. Returns whether any is left.
+    fn close_idle(&self) -> bool {
+        let now = now();
+        let mut left = false;
+        self.local.borrow_mut().retain(|_, local| {
+            let idle = local.kept.is_some() && now - local.used.get() > IDLE;
+            let stays = !idle && !local.entry.stored.has_ended();
+            left |= stays && local.kept.is_some();
+            stays
+        });
+        left
+    }
+}
+
+/// Behind the path of a file that is sent in place of another, in its coding: no path has such a byte.
+pub(super) const CODED: &[u8] = b"\0";
+
+/// What an entry is held under.
+fn key(wanted: &Wanted<'_>) -> Box<[u8]> {
+    let path = wanted.path.as_os_str().as_bytes();
+    if wanted.coding.is_some() { [path, CODED].concat().into() } else { path.into() }
+}
+
+fn is_below(key: &[u8], path: &[u8]) -> bool {
+    let rest = key.strip_prefix(path);
+    path.is_empty() || rest.is_some_and(|rest| matches!(rest, [] | [b'/' | 0, ..]))
+}
+
+/// Takes what happens to directories, before the requests that come after it.
+async fn listen(cache: Weak<Cache>, directories: Rc<Directories>) {
+    let watcher = directories.watcher();
+    drop(directories);
+    while watcher.changed().await.is_ok() {
+        let Some(cache) = cache.upgrade() else { return };
+        cache.take_changes();
+    }
+}
+
+/// Closes files when their time is over, while there are any.
+async fn sweep(cache: Weak<Cache>) {
+    loop {
+        annulus::time::sleep(Duration::from_secs(1)).await;
+        let Some(cache) = cache.upgrade() else { return };
+        if !cache.close_idle() {
+            cache.swept.set(false);
+            return;
+        }
+    }
+}
+
+/// A sum over a path, eight bytes at a time. Only names of files that are there get into the table, so nobody can fill it with
+/// names of one sum.
+#[derive(Debug, Clone, Copy, Default)]
+struct PathHash;
+
+impl BuildHasher for PathHash {
+    type Hasher = PathHasher;
+
+    fn build_hasher(&self) -> PathHasher {
+        PathHasher(0)
+    }
+}
+
+/// The sum so far.
+struct PathHasher(u64);
+
+impl Hasher for PathHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mix = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+        let (words, rest) = bytes.as_chunks::<8>();
+        let sum =
+            words.iter().fold(self.0 ^ bytes.len() as u64, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.0 = mix(sum, u64::from_le_bytes(last));
+    }
+
+    fn finish(&self) -> u64 {
+        // Multiplied, a sum has its best bits at the top; tables go by those at the bottom.
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_below() {
+        for (key, path) in [("a", ""), ("a/b", "a"), ("a", "a"), ("a\0", "a"), ("a/b/c", "a/b")] {
+            assert!(is_below(key.as_bytes(), path.as_bytes()), "{key} {path}");
+        }
+        for (key, path) in [("ab", "a"), ("b/a", "a"), ("a", "a/b")] {
+            assert!(!is_below(key.as_bytes(), path.as_bytes()), "{key} {path}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What is known of a file, and what is in it: made once, read by all cores of a node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use annulus::fs::Stat;
+
+use super::policy::Held;
+use crate::serve::facts::Facts;
+
+/// How long what is known of a file is believed without a look at its name, in milliseconds.
+const BELIEVED: u64 = 1000;
+/// More hits than this say nothing more.
+const MOST_HITS: u8 = 3;
+/// What an entry costs beyond its content and its path, in bytes: its facts, and places in tables.
+const OVERHEAD: u64 = 1024;
+
+/// A version of a file.
+pub(crate) struct Stored {
+    /// Bytes of what is sent.
+    pub(crate) size: u64,
+    pub(crate) modified: SystemTime,
+    /// What heads say of it.
+    pub(crate) facts: Facts,
+    /// All that is in it, if it is small, or is no file of a disk.
+    pub(crate) content: Option<Arc<[u8]>>,
+    /// What the file was like when it was read.
+    pub(crate) stat: Stat,
+    /// When somebody looked at its name last, by [`super::now`].
+    looked: AtomicU64,
+    /// It is not to be sent to anybody new.
+    ended: AtomicBool,
+    hits: AtomicU8,
+}
+
+impl Stored {
+    /// A version that was found at `now`.
+    pub(crate) fn new(size: u64, facts: Facts, content: Option<Arc<[u8]>>, stat: Stat, now: u64) -> Self {
+        Self {
+            size,
+            modified: stat.modified,
+            facts,
+            content,
+            stat,
+            looked: AtomicU64::new(now),
+            ended: AtomicBool::new(false),
+            hits: AtomicU8::new(0),
+        }
+    }
+
+    /// Whether it may be sent at `now` without a look at its name.
+    pub(super) fn is_current(&self, now: u64) -> bool {
+        !self.ended.load(Ordering::Acquire)
+            && now.saturating_sub(self.looked.load(Ordering::Relaxed)) < BELIEVED
+            && !self.facts.has_settled(now)
+    }
+
+    /// Somebody looked at the name at `now`, and it is the same.
+    pub(super) fn was_looked_at(&self, now: u64) {
+        self.looked.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Whether a file with `stat` is this version, of which all is said that can be.
+    pub(super) fn is_of(&self, stat: &Stat, now: u64) -> bool {
+        !self.has_ended() && !self.facts.has_settled(now) && self.stat.is_unchanged(stat)
+    }
+
+    /// Somebody asked for it. Cores may count at once and lose a hit: it is a count of few.
+    pub(super) fn hit(&self) {
+        let hits = self.hits.load(Ordering::Relaxed);
+        if hits < MOST_HITS {
+            self.hits.store(hits + 1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn finish(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}
+
+impl Held for Arc<Stored> {
+    fn weight(&self) -> u64 {
+        OVERHEAD + self.content.as_ref().map_or(0, |content| content.len() as u64)
+    }
+
+    fn hits(&self) -> u8 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    fn lower(&self) {
+        self.hits.store(Held::hits(self).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.finish();
+    }
+
+    fn has_ended(&self) -> bool {
+        Stored::has_ended(self)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self, other)
+    }
+}
