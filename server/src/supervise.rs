@@ -82,37 +82,27 @@ pub(crate) fn supervise(
     let mut phase = Phase::Open;
     let mut orders = Some(orders);
     loop {
+        // Before the wait, and all of them: several frames may have come with one look at the line, and then
+        // nothing more comes that would end a wait.
+        while let Some(from) = &orders {
+            let next = from.next().map_err(|error| Failure::failed("cannot read a signal", error))?;
+            let Some(order) = next else { break };
+            if let Order::Signal(Signal::Gone) = order {
+                running.cut();
+                (phase, orders) = (Phase::Alone(Instant::now() + PATIENCE), None);
+                break;
+            }
+            let waits = matches!(from, Orders::Signals(_));
+            phase = supervised.obey(order, phase, &running, waits);
+        }
         let deadline = match phase {
             Phase::Leaving(deadline) | Phase::Closing(deadline) | Phase::Alone(deadline) => Some(deadline),
             Phase::Open | Phase::Cut => None,
         };
-        let (finished, signalled) = wait(&running, orders.as_ref(), deadline)
+        let finished = wait(&running, orders.as_ref(), deadline)
             .map_err(|error| Failure::failed("cannot wait for signals and cores", error))?;
         if finished {
             break;
-        }
-        if signalled && let Some(from) = &orders {
-            match from.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
-                Some(Order::Signal(Signal::Show)) => {
-                    stats::print_summary(&running);
-                    stats::print_counters(supervised.plan, &running);
-                    stats::print_stalls(&running);
-                    stats::print_report(&running, supervised.image);
-                }
-                Some(Order::Signal(Signal::Reopen)) => log::reopen(),
-                Some(Order::Signal(Signal::Reload)) => supervised.duties.reload(),
-                Some(Order::Leave) => lifecycle::reach(Stage::Leaving),
-                Some(Order::Change(change)) => supervised.duties.change(change),
-                Some(Order::Signal(Signal::End)) => {
-                    let waits = matches!(from, Orders::Signals(_));
-                    phase = supervised.asked_to_end(phase, &running, waits);
-                }
-                Some(Order::Signal(Signal::Gone)) => {
-                    running.cut();
-                    (phase, orders) = (Phase::Alone(Instant::now() + PATIENCE), None);
-                }
-                None => {}
-            }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             phase = supervised.over(phase, &running);
@@ -126,6 +116,24 @@ pub(crate) fn supervise(
 }
 
 impl Supervised<'_> {
+    /// Does what is wanted. `waits` says whether new clients are served for a while before the end.
+    fn obey(&self, order: Order, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
+        match order {
+            Order::Signal(Signal::Show) => {
+                stats::print_summary(running);
+                stats::print_counters(self.plan, running);
+                stats::print_stalls(running);
+                stats::print_report(running, self.image);
+            }
+            Order::Signal(Signal::Reopen) => log::reopen(),
+            Order::Signal(Signal::Reload) => self.duties.reload(),
+            Order::Leave => lifecycle::reach(Stage::Leaving),
+            Order::Change(change) => self.duties.change(change),
+            Order::Signal(Signal::End | Signal::Gone) => return self.asked_to_end(phase, running, waits),
+        }
+        phase
+    }
+
     /// One step further towards the end, because somebody asks. `waits` says whether new clients are served
     /// for a while.
     fn asked_to_end(&self, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
@@ -181,12 +189,8 @@ impl Supervised<'_> {
     }
 }
 
-/// Waits for the cores' end, a signal or the deadline, and says which of the first two came.
-fn wait(
-    running: &Running<Failure>,
-    orders: Option<&Orders>,
-    deadline: Option<Instant>,
-) -> io::Result<(bool, bool)> {
+/// Waits for the cores' end, a signal or the deadline, and says whether it was the first.
+fn wait(running: &Running<Failure>, orders: Option<&Orders>, deadline: Option<Instant>) -> io::Result<bool> {
     let finished = running.finished_fd();
     let finished = PollFd::new(&finished, PollFlags::IN);
     let mut fds: Vec<_> =
@@ -198,8 +202,7 @@ fn wait(
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let came = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
-    Ok((came(fds.first()), came(fds.get(1))))
+    Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
 }
 
 #[cfg(test)]
