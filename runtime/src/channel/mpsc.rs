@@ -19,6 +19,8 @@ struct Shared<T> {
     queue: Queue<T>,
     /// The receiver, when it waits. A sender puts its message first and then wakes; the receiver registers
     /// first and then looks once more: one of the two sees the other, since both change the waker's one word.
+    /// It is a [`Shield`]ed one: a waker that panics while it is registered would be the last that this cell
+    /// takes, and one that panics when it is woken would do so in a sender, or in its destructor.
     receiver: AtomicWaker,
     senders: AtomicUsize,
 }
@@ -224,6 +226,7 @@ impl<T> fmt::Display for SendError<T> {
 impl<T> std::error::Error for SendError<T> {}
 
 /// Why a message was not sent at once. Holds the message.
+#[non_exhaustive]
 pub enum TrySendError<T> {
     /// There is no room now.
     Full(T),
@@ -253,6 +256,7 @@ impl<T> std::error::Error for TrySendError<T> {}
 
 /// Why there is no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TryRecvError {
     /// None now.
     Empty,

@@ -149,7 +149,8 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
     prepare(&generation.config)?;
-    let runtime = program.runtime(CoreSelection::List(member.cores().clone())).build()?;
+    let builder = program.runtime(CoreSelection::List(member.cores().clone()));
+    let runtime = builder.cores_of_user(member.cores_of_all()).build()?;
     let plan = runtime.plan().clone();
     let parent = Arc::clone(&member);
     let start = Arc::new(Start::new(Arc::new(generation), move || parent.is_ready()));
