@@ -139,7 +139,9 @@ enum Serving {
 }
 
 /// Values that one flag or another takes.
-const VALUES: [&str; 28] = [
+const VALUES: [&str; 30] = [
+    "a.example=127.0.0.1:1",
+    "client",
     "tcp",
     "200-399",
     "1",
