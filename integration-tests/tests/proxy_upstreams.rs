@@ -191,7 +191,8 @@ fn no_client_fails_while_upstreams_are_killed_and_revived() {
             Err(_) => cut += 1,
         }
     }
-    // A listener that closes resets what waits in its backlog: the upstream's doing, after it had taken the connection.
+    // A listener that closes resets what waits in its backlog: the upstream's doing, after it had taken the
+    // connection.
     assert!(cut <= 2, "{cut} of 4 clients were cut");
     server.stop();
 }

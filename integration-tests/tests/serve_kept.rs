@@ -150,7 +150,8 @@ fn what_is_held_is_not_read_again() {
     server.stop();
 }
 
-/// Asks for the file, and has something happen to it while it is sent: the sockets' buffers hold a few MiB of it.
+/// Asks for the file, and has something happen to it while it is sent: the sockets' buffers hold a few MiB of
+/// it.
 #[track_caller]
 fn half_sent(server: &annulus_integration_tests::server::Server, len: u64) -> Client {
     let mut client = Client::connect(server.addr());
@@ -199,7 +200,8 @@ fn a_file_that_is_replaced_or_removed_while_it_is_sent_is_sent_as_it_was() {
     server.stop();
 }
 
-/// More files than may be held, small and large, asked for again and again: each answer is right, and descriptors stay few.
+/// More files than may be held, small and large, asked for again and again: each answer is right, and
+/// descriptors stay few.
 #[test]
 fn a_cache_that_is_too_small_serves_as_well() {
     let tree = Tree::new();

@@ -12,9 +12,9 @@
 //! | send one value | [`channel::oneshot`](crate::channel::oneshot()) | with who made it |
 //! | give a connection to a core that has less to do | [`Connection::hand_over`](crate::net::Connection::hand_over), [`neighbours`], [`least_loaded_neighbour`] | its bytes stay where they were received |
 //!
-//! A core that has work for another rings for it once a tick, by a message between the rings
+//! A core that has work for another notifies it once a tick, by a message between the rings
 //! (`IORING_OP_MSG_RING`, Linux 5.18) that leaves with the tick's own system call; a core that is awake is
-//! not rung at all. So a task that blocks its thread until another core has done something [waits for
+//! not notified at all. So a task that blocks its thread until another core has done something [waits for
 //! ever](crate#what-holds-everywhere). Waking a sleeping CPU is what costs: tens of microseconds on virtual
 //! machines. So it pays to send several things in one tick, and to send them to a core that is awake.
 //! `runtime/examples/ping_pong.rs` shows the worst case, where each message finds its core asleep.

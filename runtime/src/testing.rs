@@ -2,6 +2,9 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::core::Core;
@@ -77,4 +80,35 @@ pub(crate) fn link_of(fd: BorrowedFd<'_>) -> PathBuf {
 pub(crate) fn is_open(target: &Path) -> bool {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
     fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).any(|link| link == target)
+}
+
+/// How many of the wakers that panic when they are dropped have been.
+pub(crate) struct BadWakers(Arc<AtomicUsize>);
+
+impl BadWakers {
+    /// Gives `f` so many, one after the other, of which it keeps a clone.
+    pub(crate) fn give(count: usize, mut f: impl FnMut(&Waker)) -> Self {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for _ in 0..count {
+            f(&Waker::from(Arc::new(BadWaker(Arc::clone(&dropped)))));
+        }
+        Self(dropped)
+    }
+
+    pub(crate) fn dropped(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct BadWaker(Arc<AtomicUsize>);
+
+impl Wake for BadWaker {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for BadWaker {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("the waker's destructor, on purpose");
+    }
 }

@@ -27,7 +27,7 @@ fn small() -> Runtime {
 /// In each round every client sends before any of them reads, so that all need a buffer at once; and a round
 /// begins only when the last has ended, so that a stream which is passed over stops everything.
 ///
-/// Seen to fail: with hungry streams not fed it never ends.
+/// Seen to fail: with waiting streams not served it never ends.
 #[test]
 fn ten_thousand_connections_share_sixteen_buffers() {
     let clients = connections(common::bulk(10_000));
@@ -183,8 +183,8 @@ fn a_stream_that_had_every_buffer_gives_them_up_and_loses_nothing() {
 /// Four times as many streams as buffers, all pressing: each gets its share, or the slowest would never have
 /// enough.
 ///
-/// Seen to fail: with `feed` taking the newest first it never ends; and before a served stream had to queue
-/// behind those that wait, it took a minute.
+/// Seen to fail: with `dispatch` taking the newest first it never ends; and before a served stream had to
+/// queue behind those that wait, it took a minute.
 #[test]
 fn streams_that_press_all_the_time_take_turns() {
     const STREAMS: usize = 64;
@@ -197,17 +197,17 @@ fn streams_that_press_all_the_time_take_turns() {
             async move {
                 let listener = TcpListener::bind("127.0.0.1:0")?;
                 address_tx.send(listener.local_addr()).expect("the test waits");
-                let hungry = Rc::new(Cell::new(STREAMS));
+                let waiting = Rc::new(Cell::new(STREAMS));
                 let mut tasks = Vec::new();
                 for _ in 0..STREAMS {
-                    let (stream, hungry) = (listener.accept().await?, Rc::clone(&hungry));
+                    let (stream, waiting) = (listener.accept().await?, Rc::clone(&waiting));
                     tasks.push(spawn(async move {
                         let mut got = 0;
                         // On and on, until the last has enough too.
-                        while hungry.get() > 0 {
+                        while waiting.get() > 0 {
                             let chunk = stream.recv().await?.expect("bytes without end");
                             if got < ENOUGH && got + chunk.len() >= ENOUGH {
-                                hungry.set(hungry.get() - 1);
+                                waiting.set(waiting.get() - 1);
                             }
                             got += chunk.len();
                         }

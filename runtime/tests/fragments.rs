@@ -99,7 +99,7 @@ fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
         assert_eq!(buffers_out().await, 1, "a lease on it is left");
         assert_eq!(*last, message(400 % 10, 40, 10));
         thread::spawn(move || drop(last)).join().unwrap();
-        assert_eq!(buffers_out().await, 0, "it did not come home");
+        assert_eq!(buffers_out().await, 0, "it did not come back");
         Ok(())
     });
 }

@@ -93,7 +93,7 @@ fn streams_that_find_no_buffer_get_more() {
     assert!(steps.len() > 1 && steps.iter().all(|step| step.what == "receive buffers"), "{report}");
 }
 
-/// Leases on grown buffers come home from elsewhere, and keep their memory beyond the end of the core.
+/// Leases on grown buffers come back from elsewhere, and keep their memory beyond the end of the core.
 #[test]
 fn grown_buffers_come_home_from_other_threads_and_outlive_their_core() {
     let (tx, rx) = std::sync::mpsc::channel();

@@ -215,7 +215,7 @@ fn what_is_dropped_before_it_was_taken_never_runs() {
             drop(inner);
         })
         .unwrap();
-    // The next errand is behind it.
+    // The next call is behind it.
     handle.submit_to_blocking(0, async || ()).unwrap();
     assert_eq!(dropped.load(Ordering::SeqCst), 2);
     assert_eq!(ran.load(Ordering::SeqCst), 0);
@@ -305,7 +305,7 @@ fn nothing_is_lost_when_the_core_ends_meanwhile() {
 }
 
 /// Two tasks on two cores that wake each other by nothing but their wakers: no wake may be lost when the
-/// doorbell is rung at the end of the tick. A lost one hangs the test. Seen to fail: with no doorbell rung at
+/// core is notified at the end of the tick. A lost one hangs the test. Seen to fail: with no core notified at
 /// the end of a turn it hangs; with eventfds in place of messages between the rings, they are counted.
 #[test]
 fn sleeping_cores_wake_each_other_by_their_rings() {

@@ -1,7 +1,7 @@
 //! Lists of buffers, without memory of their own: a table of the core says for each buffer which one follows
 //! it.
 //!
-//! A buffer stands in one list at most: in that of a stream for which it came, or, at home, on the
+//! A buffer stands in one list at most: in that of a stream for which it came, or, if it is free, on the
 //! [stack](super::home).
 
 use std::cell::Cell;
@@ -72,7 +72,7 @@ impl Links {
         Some((index, link.bytes))
     }
 
-    /// Puts a buffer that is at home on the stack.
+    /// Puts a free buffer on the stack.
     pub(super) fn stack(&self, index: u16) {
         self.links[usize::from(index)].set(Link { bytes: 0, next: self.top.replace(index) });
     }

@@ -1,10 +1,10 @@
 //! Where buffers are that are at free: a few in the ring, the rest on a stack.
 //!
-//! The kernel takes buffers from the ring's head, so one that comes home to its tail is written again only
+//! The kernel takes buffers from the ring's head, so one that comes back to its tail is written again only
 //! after all others. With every buffer in the ring, each receive writes into the memory that was used least
 //! recently: a miss in the caches and in the TLB for every message (4 % of the CPU time of a small request,
 //! with the 8 MiB that a core has by default). So the ring holds a few times what a tick takes, and what
-//! comes home goes back to it first: it is warm. The rest waits on the stack.
+//! comes back goes to it first: it is warm. The rest waits on the stack.
 //!
 //! How many that is follows the load. When less than a quarter is left, twice as many; when a receive found
 //! none though the stack has some, all; after many ticks that took less than an eighth, half: the more ticks
@@ -56,7 +56,7 @@ impl FreeBuffers {
         self.offered.get()
     }
 
-    /// Whether a buffer that comes home belongs into the ring, not on the stack.
+    /// Whether a buffer that comes back belongs into the ring, not on the stack.
     #[inline(always)]
     pub(super) fn wants_more(&self) -> bool {
         self.offered.get() < self.depth.get()
@@ -130,7 +130,7 @@ mod tests {
 
     const COUNT: u16 = 1024;
 
-    /// A ring with all its buffers at home, none taken yet.
+    /// A ring with all its buffers free, none taken yet.
     fn full() -> FreeBuffers {
         let free = FreeBuffers::new();
         for _ in 0..COUNT {
@@ -140,7 +140,7 @@ mod tests {
         free
     }
 
-    /// A tick takes `take` buffers, of which all come home before it ends. How many it found.
+    /// A tick takes `take` buffers, of which all come back before it ends. How many it found.
     fn tick(free: &FreeBuffers, take: u16) -> u16 {
         let found = take.min(free.offered());
         for _ in 0..found {

@@ -1,4 +1,4 @@
-//! Blocks that come home from other threads, and the end of the region in which they lie.
+//! Blocks that come back from other threads, and the end of the region in which they lie.
 //!
 //! A core cuts its memory into blocks of one size, numbered from 0, and hands them out ([`Owner::hand_out`]).
 //! It may [add](Owner::add) more while others are out. All its memory together is called the region here. Who
@@ -132,7 +132,7 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// `first` is a multiple of the blocks per extent, and its extent was not added before. From `base` on,
     /// all bytes of those of the extent's blocks that will ever be handed out are valid for reads and writes
-    /// from any thread until the region is dropped. The caller keeps track of which blocks are at home, and
+    /// from any thread until the region is dropped. The caller keeps track of which blocks are free, and
     /// nobody else touches one that is out.
     pub(crate) unsafe fn add(&self, first: u32, base: NonNull<u8>) {
         self.shared().links.add(first, base);
@@ -172,7 +172,7 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// The block's extent was added, with memory for it. The block is at home: it was never handed out, or
+    /// The block's extent was added, with memory for it. The block is free: it was never handed out, or
     /// came back through [`take_back`](Owner::take_back) or [`drain`](Owner::drain) since. Neither the owner
     /// nor the kernel uses it until it comes back.
     pub(crate) unsafe fn hand_out(&self, index: u32) -> BlockRef<R> {
@@ -185,7 +185,7 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Safety
     ///
-    /// The block was handed out and has not come home. The caller counts the handles, and drops or gives back
+    /// The block was handed out and has not come back. The caller counts the handles, and drops or gives back
     /// only the last; the others it forgets.
     pub(crate) unsafe fn handle(&self, index: u32) -> BlockRef<R> {
         BlockRef { shared: self.shared, index, region: PhantomData }
@@ -264,7 +264,7 @@ impl<R: SharedRegion> Owner<R> {
     /// # Safety
     ///
     /// Nobody but the holders of blocks uses the region from here on. In particular the kernel has given up
-    /// the buffers that are at home: their ring is unregistered, and every operation that may write into them
+    /// the free buffers: their ring is unregistered, and every operation that may write into them
     /// has been reaped.
     pub(crate) unsafe fn close(self) -> u32 {
         let shared = self.shared();

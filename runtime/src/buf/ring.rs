@@ -75,7 +75,7 @@ pub(crate) struct BufRing {
     /// Buffers that there are.
     count: Cell<u16>,
     tail: Cell<u16>,
-    /// Buffers at home: for the kernel to pick, or waiting for their turn in the ring.
+    /// Free buffers: for the kernel to pick, or waiting for their turn in the ring.
     free: FreeBuffers,
     /// The most that were out at once.
     most_out: Cell<u16>,
@@ -195,12 +195,12 @@ impl BufRing {
         start..start + self.descriptors.len()
     }
 
-    /// Puts a buffer that is at home at the tail of the ring.
+    /// Puts a free buffer at the tail of the ring.
     fn give_to_kernel(&self, index: u16) {
         let entries: *mut BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
         let tail = self.tail.get();
         // SAFETY: the buffer's extent was added. The slot is inside the descriptors; the kernel reads it only
-        // after the tail has passed it. The address is that of a whole buffer, which is at home. The first
+        // after the tail has passed it. The address is that of a whole buffer, which is free. The first
         // entry's last field is the tail (io_uring_register_buf_ring(3)), which no setter of an entry
         // touches.
         unsafe {
@@ -270,7 +270,7 @@ impl BufRing {
         counters.recv_buffers_peak.set(self.most_out.get().into());
     }
 
-    /// Buffers that are not at home.
+    /// Buffers that are not free.
     fn out(&self) -> u16 {
         self.count.get() - self.free.len()
     }
@@ -306,7 +306,7 @@ impl BufRing {
     pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
         let (index, bytes) = self.next_of(chain)?;
         // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes
-        // back to the kernel only through `recycle`, when it has come home.
+        // back to the kernel only through `recycle`, when it has come back.
         let block = unsafe { self.owner.hand_out(index.into()) };
         Some(Lease::new(block, bytes))
     }
@@ -320,12 +320,12 @@ impl BufRing {
         }
     }
 
-    /// Whether there is a buffer at home.
+    /// Whether there is a free buffer.
     pub(crate) fn has_some(&self) -> bool {
         self.free.len() > 0
     }
 
-    /// Buffers at home.
+    /// Free buffers.
     pub(crate) fn free_buffers(&self) -> u16 {
         self.free.len()
     }
@@ -344,7 +344,7 @@ impl BufRing {
         }
     }
 
-    /// Offers the kernel all buffers that are at home.
+    /// Offers the kernel all free buffers.
     pub(crate) fn offer_all(&self) {
         self.unstack(u16::MAX);
     }

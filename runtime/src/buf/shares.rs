@@ -20,7 +20,7 @@ const MOST: u32 = i32::MAX as u32;
 pub(crate) struct Shares(AtomicU32);
 
 impl Shares {
-    /// None: the buffer is at home.
+    /// None: the buffer is free.
     pub(super) fn none() -> Self {
         Self(AtomicU32::new(0))
     }

@@ -6,7 +6,7 @@
 //! from one thread to another.
 //!
 //! A message that wakes a sleeping core costs tens of microseconds on some machines, one that finds it awake
-//! almost nothing: wakes of a tick are rung for together, so send in batches where you can.
+//! almost nothing: a core is notified once for all wakes of a tick, so send in batches where you can.
 //!
 //! ```
 //! # fn main() -> annulus::Result<()> {

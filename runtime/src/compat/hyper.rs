@@ -84,7 +84,7 @@ fn on_this_core(sleep: time::Sleep) -> Pin<Box<dyn hyper::rt::Sleep>> {
     Box::pin(CoreSleep { owner, sleep: ManuallyDrop::new(sleep) })
 }
 
-/// A sleep that hyper may carry anywhere, because it asks for `Send`, and that works at home only.
+/// A sleep that hyper may carry anywhere, because it asks for `Send`, and that works on its own core only.
 struct CoreSleep {
     owner: Arc<CoreShared>,
     sleep: ManuallyDrop<time::Sleep>,

@@ -120,7 +120,7 @@ impl Core {
         if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
-    /// Sleeps until a completion, a timer or a ring of the doorbell.
+    /// Sleeps until a completion, a timer or a notice.
     fn park(&self) -> Result<()> {
         if self.spin.is_worth_while() && self.find_work() {
             return self.enter_if_wanted();
@@ -131,7 +131,7 @@ impl Core {
         }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
-        // The look that counts: whatever was put in place before this is found now or rings the bell.
+        // The check that counts: whatever was put in place before this is found now, or the core is notified.
         if self.must_not_sleep() {
             doorbell.cancel_sleep();
             return self.enter_if_wanted();

@@ -271,7 +271,7 @@ impl Growth {
     }
 }
 
-/// Hands what a step has made to its core and rings there; a panic of the thread, which may be a
+/// Hands what a step has made to its core and notifies it; a panic of the thread, which may be a
 /// subscriber's, likewise.
 struct Delivery {
     /// Until it is handed over.

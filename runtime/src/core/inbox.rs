@@ -15,7 +15,7 @@ use crate::sync::queue::Queue;
 
 /// Places in a core's inbox. Each is a pointer pair and a stamp (24 bytes).
 const PLACES: usize = 512;
-/// Errands that a core takes in a tick, however much it has to do: so that none waits for ever.
+/// Calls that a core takes in a tick, however much it has to do: so that none waits for ever.
 const AT_LEAST: usize = 16;
 
 /// Something to be done on a core. Dropped without having been called, it tells its sender.

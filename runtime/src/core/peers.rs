@@ -2,17 +2,17 @@
 //!
 //! # When a core wakes another
 //!
-//! Work for another core is put in its place at once, but the doorbell is rung once a tick: until then the
+//! Work for another core is put in its place at once, but the core is notified once a tick: until then the
 //! core keeps a bit for every core that it has work for. So ten wakes of ten tasks on one core cost one look
 //! at its doorbell, and a signal, if it sleeps, travels as an SQE of the enter that ends the tick anyway
 //! (`IORING_OP_MSG_RING`, Linux 5.18, `io_uring_enter(2)`), without a system call of its own. Where the
 //! kernel refuses that, and from threads that are no core's, the signal is a write to the core's eventfd.
 //!
-//! Nothing is claimed before the doorbell is rung. A core that has work for a sleeping one has not taken the
-//! sleeper's `SLEEPY` away: others who bring work meanwhile ring for themselves and are not held up. The
+//! Nothing is claimed before a core is notified. A core that has work for a sleeping one has not taken the
+//! sleeper's `SLEEPY` away: others who bring work meanwhile notify it themselves and are not held up. The
 //! argument of the [mailbox](crate::sync::mailbox) holds as it stands, since it asks only that the ring comes
-//! after the work, at some time. That time comes: a core rings before it may sleep, when it ends, and after
-//! [`POLLS_PER_NOTIFY`] polls of tasks. What bounds the delay is therefore so many polls; a task that
+//! after the work, at some time. That time comes: a core notifies before it may sleep, when it ends, and
+//! after [`POLLS_PER_NOTIFY`] polls of tasks. What bounds the delay is therefore so many polls; a task that
 //! computes for long keeps its wakes back as it keeps everything else of its core back.
 
 use std::cell::Cell;
@@ -30,7 +30,7 @@ use crate::numa::plan::PlannedCore;
 use crate::numa::topology::{Proximity, Topology};
 use crate::ring::user_data::Tag;
 
-/// Polls of tasks after which the doorbells are rung, although the tick is not over.
+/// Polls of tasks after which other cores are notified, although the tick is not over.
 pub(crate) const POLLS_PER_NOTIFY: usize = 32;
 /// What the CQE of a signal carries in another core's ring, beside its tag.
 pub(crate) const BY_RING: u64 = 1;
@@ -46,7 +46,7 @@ struct PeerCore {
 /// All cores of the runtime, by index, this one among them.
 pub(crate) struct PeerCores {
     all: Box<[PeerCore]>,
-    /// A bit for every core that has work and was not rung yet.
+    /// A bit for every core that has work and was not notified yet.
     to_notify: Box<[Cell<u64>]>,
     any: Cell<bool>,
     /// The others, nearest first.
@@ -172,7 +172,7 @@ impl PeerCores {
         self.all.iter().map(|peer| Arc::clone(&peer.shared)).collect()
     }
 
-    /// Remembers to ring a core. False: it is no core of this runtime.
+    /// Remembers to notify a core. False: it is no core of this runtime.
     pub(crate) fn notify_later(&self, core: &CoreShared) -> bool {
         let known = self.all.get(core.index).is_some_and(|peer| std::ptr::eq(&*peer.shared, core));
         if known {
@@ -183,12 +183,12 @@ impl PeerCores {
         known
     }
 
-    /// Whether doorbells are to be rung.
+    /// Whether cores are to be notified.
     pub(crate) fn must_notify(&self) -> bool {
         self.any.get()
     }
 
-    /// Forgets and gives the cores that are to be rung.
+    /// Forgets and gives the cores that are to be notified.
     fn take(&self) -> impl Iterator<Item = &PeerCore> {
         self.any.set(false);
         self.to_notify.iter().enumerate().flat_map(move |(word, bits)| {
@@ -219,7 +219,8 @@ impl PeerCores {
             Some(Proximity::SameCore) => counters.submits_same_core.add(1),
             Some(Proximity::SameCache) => counters.submits_same_cache.add(1),
             Some(Proximity::SameNode) => counters.submits_same_node.add(1),
-            Some(Proximity::Remote(_)) => counters.submits_remote.add(1),
+            // Whatever other kind may come is farther than a node.
+            Some(_) => counters.submits_remote.add(1),
             None => {}
         }
     }
@@ -230,14 +231,15 @@ impl PeerCores {
             Some(Proximity::SameCore) => counters.wakes_same_core.add(1),
             Some(Proximity::SameCache) => counters.wakes_same_cache.add(1),
             Some(Proximity::SameNode) => counters.wakes_same_node.add(1),
-            Some(Proximity::Remote(_)) => counters.wakes_remote.add(1),
+            // Whatever other kind may come is farther than a node.
+            Some(_) => counters.wakes_remote.add(1),
             None => {}
         }
     }
 }
 
 impl Core {
-    /// Rings the doorbells of the cores that were given work. Signals to sleepers leave with the next enter,
+    /// Notifies the cores that were given work. Signals to sleepers leave with the next enter,
     /// which the caller makes before it sleeps.
     pub(crate) fn notify_peers(&self) {
         if !self.peers.must_notify() {

@@ -79,7 +79,7 @@ impl CoreShared {
 
     /// Ends the core's sleep by its eventfd.
     pub(crate) fn signal(&self) {
-        // The counter cannot overflow: it would take 2^64 - 1 rings. A failure here would lose a wake, and
+        // The counter cannot overflow: it would take 2^64 - 1 notices. A failure here would lose a wake, and
         // there is no caller to tell: it is a broken invariant, not an outside cause.
         match rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()) {
             Ok(_) | Err(rustix::io::Errno::AGAIN) => {}

@@ -32,6 +32,7 @@ mod direct;
 mod file;
 mod open;
 mod residency;
+mod space;
 mod stat;
 mod watch;
 

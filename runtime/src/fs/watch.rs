@@ -18,8 +18,8 @@ use crate::error::os;
 use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, Result};
 
-/// What a directory is watched for: everything that makes a name stand for something else, or for a file with another content
-/// or other rights.
+/// What a directory is watched for: everything that makes a name stand for something else, or for a file with
+/// another content or other rights.
 const EVENTS: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::CREATE)
@@ -33,9 +33,9 @@ const EVENTS: WatchFlags = WatchFlags::ATTRIB
 
 /// Watches directories for changes of the names in them (`inotify(7)`, Linux 2.6.13).
 ///
-/// It is told what this machine's processes do by system calls on these names: writing, cutting short, renaming, removing,
-/// changing rights. It is not told of writes through a mapping, of changes by another name of the same file in another
-/// directory, nor of what happens on the server of a network file system.
+/// It is told what this machine's processes do by system calls on these names: writing, cutting short,
+/// renaming, removing, changing rights. It is not told of writes through a mapping, of changes by another
+/// name of the same file in another directory, nor of what happens on the server of a network file system.
 #[derive(Debug)]
 pub struct Watcher {
     fd: Rc<OwnedFd>,
@@ -53,7 +53,8 @@ pub enum Change<'a> {
     Name(WatchId, &'a OsStr),
     /// The directory itself was moved or removed, or its rights were changed.
     Directory(WatchId),
-    /// The watch has ended: the directory is no more, which it is when nobody has it open, or its file system is not mounted any more.
+    /// The watch has ended: the directory is no more, which it is when nobody has it open, or its file system
+    /// is not mounted any more.
     Ended(WatchId),
     /// More has happened than the kernel keeps (`/proc/sys/fs/inotify/max_queued_events`): anything may have.
     Lost,
@@ -72,8 +73,8 @@ impl Watcher {
         Ok(Self { fd: Rc::new(fd) })
     }
 
-    /// Watches the directory `path` beneath `dir` (`.` for itself). One that is watched already has the same number again.
-    /// Linux 5.6 (`openat2(2)`); needs `/proc`.
+    /// Watches the directory `path` beneath `dir` (`.` for itself). One that is watched already has the same
+    /// number again. Linux 5.6 (`openat2(2)`); needs `/proc`.
     ///
     /// # Errors
     /// The system's reason as it is: `ENOSPC` where the user has as many watches as

@@ -153,7 +153,7 @@ counters! {
     recv_bytes,
     /// Times that a receive found no buffer (ENOBUFS) and had to wait for one.
     recv_starved,
-    /// Times that a receive found none in the kernel's ring though some were at home: it is armed again at
+    /// Times that a receive found none in the kernel's ring though some were free: it is armed again at
     /// once, and the ring holds more from then on.
     recv_ring_empty,
     /// Receives that were switched off because nobody took what came.

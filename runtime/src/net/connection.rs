@@ -355,6 +355,7 @@ impl<F: Family, S: Side> Drop for Connection<F, S> {
 }
 
 /// The halves are of different connections.
+#[non_exhaustive]
 pub struct ReuniteError<F: Family> {
     /// The half that receives, as it was given.
     pub reader: Connection<F, Reader>,

@@ -32,6 +32,7 @@ pub type TcpWriteHalf = TcpStream<Writer>;
 
 /// When the kernel asks a silent peer whether it is still there (`tcp(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keepalive {
     /// Silence before the first question (`TCP_KEEPIDLE`), in whole seconds, 1 to 32,767.
     pub time: Duration,
@@ -39,6 +40,13 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Questions without an answer after which the connection is given up (`TCP_KEEPCNT`), 1 to 127.
     pub count: u32,
+}
+
+impl Keepalive {
+    /// With these times and so many questions, in the ranges that the fields name.
+    pub const fn new(time: Duration, interval: Duration, count: u32) -> Self {
+        Self { time, interval, count }
+    }
 }
 
 impl TcpStream {

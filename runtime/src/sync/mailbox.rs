@@ -31,7 +31,7 @@
 //! more. A wake is lost only if both reads miss both writes. A sequentially consistent fence stands between
 //! write and read on both sides. One of the two fences comes first in the single order of such fences;
 //! the party behind the *other* fence then sees what was written before the first one. So either the
-//! consumer sees the work and does not sleep, or the producer sees `SLEEPY` and rings.
+//! consumer sees the work and does not sleep, or the producer sees `SLEEPY` and notifies.
 //!
 //! Among the producers that see `SLEEPY`, the one whose compare-and-swap takes it back to `AWAKE` signals, so
 //! a sleep costs one signal however many producers there are. The others may leave: the consumer is being
@@ -130,8 +130,8 @@ impl<N: Node> WakeList<N> {
 
     /// Puts `node` into the list, from any thread. `Ok(true)` says that the list was empty before.
     ///
-    /// After it the caller rings the [`Doorbell`]. It may leave that out on `Ok(false)`: then a producer that
-    /// got `Ok(true)` has rung, or is about to.
+    /// After it the caller notifies by the [`Doorbell`]. It may leave that out on `Ok(false)`: then a
+    /// producer that got `Ok(true)` has notified, or is about to.
     ///
     /// # Errors
     ///

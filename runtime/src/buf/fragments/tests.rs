@@ -201,7 +201,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Everything comes home, but what the kernel goes on in.
+    /// Everything comes back, but what the kernel goes on in.
     fn end(&mut self, all: u16) {
         while !self.cqes.is_empty() {
             self.see(false);

@@ -62,7 +62,7 @@ fn owner(block_size: usize, blocks: u32) -> (Owner<TestRegion>, Arc<Seen>) {
     (owner, seen)
 }
 
-/// What a test keeps beside an owner: which blocks are at home.
+/// What a test keeps beside an owner: which blocks are free.
 struct TestOwner {
     owner: Owner<TestRegion>,
     free: Vec<u32>,
@@ -76,7 +76,7 @@ impl TestOwner {
 
     fn take(&mut self) -> Option<BlockRef<TestRegion>> {
         self.free.extend(self.owner.drain());
-        // SAFETY: `free` holds the numbers of the blocks at home, and no kernel uses them.
+        // SAFETY: `free` holds the numbers of the free blocks, and no kernel uses them.
         self.free.pop().map(|index| unsafe { self.owner.hand_out(index) })
     }
 

@@ -1,8 +1,8 @@
 //! A buffer in which the kernel goes on while leases on what came before are dropped elsewhere.
 //!
 //! The buffer is a loom cell that the holders of leases read and the owner, once it is home, writes as the
-//! kernel would. So a buffer that comes home early, and one whose way home is not ordered behind every use,
-//! make the model fail; one that never comes home, or twice, is counted.
+//! kernel would. So a buffer that comes back early, and one whose way back is not ordered behind every use,
+//! make the model fail; one that never comes back, or twice, is counted.
 
 use std::ptr::NonNull;
 
@@ -57,7 +57,7 @@ fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
             both_orders: BothOrders::new(),
         });
         // The first CQE: the core's own share.
-        // SAFETY: the only block is at home.
+        // SAFETY: the only block is free.
         let own = unsafe { owner.hand_out(0) };
         buffer.shares.begin();
         let lend = |held: BlockRef<Nothing>| {

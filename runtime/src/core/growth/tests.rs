@@ -19,7 +19,7 @@ fn end(running: Running) {
     running.wait().unwrap();
 }
 
-/// Seen to fail, by waiting for ever: with a thread that rings only after it has made something.
+/// Seen to fail, by waiting for ever: with a thread that notifies only after it has made something.
 #[test]
 fn a_thread_that_panics_wakes_its_core_and_is_told_of() {
     let running = with_all_blocks_out(Runtime::builder().pool_limit(1 << 20));

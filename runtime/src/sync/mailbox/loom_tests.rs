@@ -160,9 +160,9 @@ fn no_wake_is_lost_in_a_second_sleep() {
     });
 }
 
-/// A core that puts its rings off until the end of its tick (`core/peers.rs`): one ring for two pushes, and
-/// none before it sleeps itself; meanwhile somebody else pushes and rings at once. Both cores sleep whenever
-/// they may. (Seen: with the ring after the own sleep loom reports the deadlock.)
+/// A core that puts its notices off until the end of its tick (`core/peers.rs`): one notice for two pushes,
+/// and none before it sleeps itself; meanwhile somebody else pushes and notifies at once. Both cores sleep
+/// whenever they may. (Seen: with the ring after the own sleep loom reports the deadlock.)
 #[test]
 fn no_wake_is_lost_when_the_ring_is_put_off() {
     check_large(3, || {

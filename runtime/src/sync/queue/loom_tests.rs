@@ -12,8 +12,9 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use super::{Latch, Refused, SpaceWaiters};
+use super::{Latch, Refused, retry};
 use crate::sync::model::{BothOrders, check, check_large};
+use crate::sync::space::SpaceWaiters;
 
 struct Model {
     latch: Latch,
@@ -101,7 +102,8 @@ impl Narrow {
     }
 
     async fn put(&self) -> Result<(), ()> {
-        self.space.find((), |()| self.try_put()).await
+        let mut message = Some(());
+        self.space.find(|| retry(&mut message, |()| self.try_put())).await
     }
 
     /// Takes a message, once there is one.
@@ -115,9 +117,9 @@ impl Narrow {
 }
 
 /// What a thread sleeps on while it waits for a future.
-struct Bell(Notify);
+struct Flag(Notify);
 
-impl Wake for Bell {
+impl Wake for Flag {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.notify();
     }
@@ -125,12 +127,12 @@ impl Wake for Bell {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
-    let bell = std::sync::Arc::new(Bell(Notify::new()));
-    let waker = std::sync::Arc::clone(&bell).into();
+    let flag = std::sync::Arc::new(Flag(Notify::new()));
+    let waker = std::sync::Arc::clone(&flag).into();
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => bell.0.wait(),
+            Poll::Pending => flag.0.wait(),
         }
     }
 }
@@ -180,8 +182,8 @@ fn who_gives_up_takes_no_room_from_who_waits() {
         let gives_up = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                let bell = std::sync::Arc::new(Bell(Notify::new())).into();
-                pin!(queue.put()).poll(&mut Context::from_waker(&bell)).is_ready()
+                let flag = std::sync::Arc::new(Flag(Notify::new())).into();
+                pin!(queue.put()).poll(&mut Context::from_waker(&flag)).is_ready()
             })
         };
         queue.take();
@@ -189,6 +191,29 @@ fn who_gives_up_takes_no_room_from_who_waits() {
             queue.take();
         }
         assert_eq!(waits.join().unwrap(), Ok(()));
+    });
+}
+
+/// Polled by another task while it is told: one of the two wakers is called, and the last one if it was not
+/// told before. (Seen: a deadlock with the first waker kept, and with one that was told taken for one that
+/// waits.)
+#[test]
+fn who_changes_its_waker_is_told_by_the_new_one() {
+    check(3, || {
+        let queue = Narrow::full();
+        let sender = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                let mut put = pin!(queue.put());
+                let other = std::sync::Arc::new(Bell(Notify::new())).into();
+                match put.as_mut().poll(&mut Context::from_waker(&other)) {
+                    Poll::Ready(output) => output,
+                    Poll::Pending => block_on(put),
+                }
+            })
+        };
+        queue.take();
+        assert_eq!(sender.join().unwrap(), Ok(()));
     });
 }
 
