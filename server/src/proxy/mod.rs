@@ -11,6 +11,7 @@ mod proxy_header;
 mod reach;
 mod resolve;
 mod sni;
+mod udp;
 pub(crate) mod upstreams;
 
 use std::future::poll_fn;
@@ -19,14 +20,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use annulus::net::{Connection, Family, TcpListener};
+use annulus::JoinHandle;
+use annulus::net::{Connection, Family, TcpListener, UdpSocket};
 use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
 
+use self::balance::Balance;
 use self::connect::Server;
-use self::options::{DeadlineArgs, TowardsArgs};
+use self::options::{DeadlineArgs, TowardsArgs, UpstreamArgs};
 use self::own::Remembered;
 use self::reach::{Reach, Reached};
 use self::sni::Hello;
+use self::udp::Sessions;
 use self::upstreams::Taken;
 use crate::exit::Failure;
 use crate::listen::client::Client;
@@ -40,6 +44,8 @@ pub(crate) struct Relay {
     reaches: Vec<Reach>,
     towards: TowardsArgs,
     deadlines: DeadlineArgs,
+    /// Where datagrams go, and how long a session may be idle, if they are relayed too.
+    datagrams: Option<(UpstreamArgs, Duration)>,
     limits: Rc<RelayLimits>,
     /// The road for bulk.
     road: Road,
@@ -53,7 +59,22 @@ impl Relay {
         let all = std::iter::once(args.upstreams.clone()).chain(args.routes());
         let reaches =
             all.map(|upstreams| Reach::new(&upstreams, args.deadlines, args.towards.source)).collect();
-        Relay { reaches, towards: args.towards.clone(), deadlines: args.deadlines, limits, road, access }
+        let by_hash = || UpstreamArgs { balance: Balance::Hash, ..args.upstreams.clone() };
+        let datagrams = args.udp.udp.then(|| (by_hash(), Duration::from_secs(args.udp.udp_timeout)));
+        let (towards, deadlines) = (args.towards.clone(), args.deadlines);
+        Relay { reaches, towards, deadlines, datagrams, limits, road, access }
+    }
+
+    /// Relays the datagrams that come to the address of `listener`, if that was asked for, until the handle is dropped.
+    ///
+    /// # Errors
+    /// The address cannot be had for UDP.
+    pub(crate) fn relay_datagrams(&self, listener: &TcpListener) -> Result<Option<JoinHandle<()>>, Failure> {
+        let Some((upstreams, idle)) = &self.datagrams else { return Ok(None) };
+        let socket = UdpSocket::bind(listener.local_addr())?;
+        let reach = Reach::new(upstreams, self.deadlines, None);
+        let sessions = Sessions::new(socket, reach, *idle);
+        Ok(Some(annulus::spawn(sessions.run())))
     }
 
     /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no call for each.

@@ -28,6 +28,22 @@ pub(crate) struct ProxyArgs {
 
     #[command(flatten)]
     pub(crate) deadlines: DeadlineArgs,
+
+    #[command(flatten)]
+    pub(crate) udp: UdpArgs,
+}
+
+/// Datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Datagrams")]
+pub(crate) struct UdpArgs {
+    /// Relay datagrams too: those that come to the same address and port by UDP, in sessions by client address, by --balance hash
+    #[arg(long)]
+    pub(crate) udp: bool,
+
+    /// Seconds without a datagram after which a session is over
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) udp_timeout: u64,
 }
 
 /// What upstreams learn of the client, and what of the client's first bytes decides where it goes.

@@ -96,6 +96,25 @@ impl Reach {
         }
     }
 
+    /// The upstreams that it chooses from.
+    pub(super) fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// An upstream for a client's datagrams, and its address, if one can be had now.
+    pub(super) fn choose_now(&self, client: SocketAddr) -> Option<(Taken, SocketAddr)> {
+        let mut tried = Vec::new();
+        loop {
+            let place = self.choose(&tried, key_of(Client::Tcp(client))).0?;
+            let attempt = self.upstreams.take(place)?;
+            match attempt.upstream().addresses().first() {
+                Some(&address) => return Some((attempt.connected(), address)),
+                // A Unix socket.
+                None => tried.push(place),
+            }
+        }
+    }
+
     fn source_for(&self, client: Client) -> Option<From> {
         match (self.source?, client) {
             (Source::Address(address), _) => Some(From { address, is_client: false }),
