@@ -49,6 +49,8 @@ struct Entrance {
     service: RefCell<Rc<Service>>,
     closing: Closing,
     limits: Rc<Limits>,
+    /// What goes on beside accepting, for as long: datagrams.
+    _beside: Option<annulus::JoinHandle<()>>,
 }
 
 /// What a core has open.
@@ -160,8 +162,9 @@ impl CoreState {
         Ok(())
     }
 
-    /// Goes over to the generation that was prepared: new connections of listeners that stay are served by it, new listeners are opened, those
-    /// that have gone are closed, and what the kernel had accepted for them is served as before.
+    /// Goes over to the generation that was prepared: new connections of listeners that stay are served by
+    /// it, new listeners are opened, those that have gone are closed, and what the kernel had accepted for
+    /// them is served as before.
     fn commit(self: &Rc<Self>) -> Result<(), Failure> {
         let Some(Prepared { generation, services }) = self.prepared.take() else { return Ok(()) };
         let mut result = Ok(());
@@ -200,9 +203,9 @@ impl CoreState {
         let service = RefCell::new(Rc::clone(service));
         let closing = Closing::default();
         let limits = Limits::new(limits, totals_of(listener));
-        let entrance = Rc::new(Entrance { id, service, closing, limits });
         let listener = endpoint.listener()?;
-        entrance.service.borrow().prepare(&listener)?;
+        let _beside = service.borrow().prepare(&listener)?;
+        let entrance = Rc::new(Entrance { id, service, closing, limits, _beside });
         self.entrances.borrow_mut().push(Rc::clone(&entrance));
         match listener {
             AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
