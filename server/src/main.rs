@@ -21,6 +21,7 @@ mod numa_bench;
 mod options;
 mod processes;
 mod proxy;
+mod roads;
 mod serve;
 mod service;
 mod signals;
