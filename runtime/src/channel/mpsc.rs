@@ -19,6 +19,8 @@ struct Shared<T> {
     queue: Queue<T>,
     /// The receiver, when it waits. A sender puts its message first and then wakes; the receiver registers
     /// first and then looks once more: one of the two sees the other, since both change the waker's one word.
+    /// It is a [`Shield`]ed one: a waker that panics while it is registered would be the last that this cell
+    /// takes, and one that panics when it is woken would do so in a sender, or in its destructor.
     receiver: AtomicWaker,
     senders: AtomicUsize,
 }

@@ -164,7 +164,7 @@ pub(crate) struct DeadlineArgs {
 
     /// Seconds that sent bytes may stay unacknowledged before the kernel gives a connection up; it also ends a peer that
     /// reads nothing for so long, so not less than --idle-timeout (0: as the kernel has it)
-    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    #[arg(long, value_name = "SECS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=2_147_483))]
     pub(crate) user_timeout: u64,
 }
 
@@ -184,7 +184,7 @@ impl DeadlineArgs {
     /// What the kernel is to ask silent peers.
     pub(crate) fn keepalive(&self) -> Option<Keepalive> {
         let time = Duration::from_secs(self.keepalive);
-        let interval = (time / 4).max(Duration::from_secs(1));
+        let interval = Duration::from_secs(self.keepalive.div_ceil(4));
         (self.keepalive > 0).then_some(Keepalive::new(time, interval, 4))
     }
 

@@ -139,7 +139,7 @@ async fn serve_requests<F: Family>(
         let arrival =
             if gate.reads_requests() { named(client, gate, peer, &inbox, arrival) } else { arrival };
         let site = asked(sites, &inbox, &arrival);
-        let began = if site.access.is_on() { Some(Instant::now()) } else { metrics::clock() };
+        let began = if site.access.is_timed() { Some(Instant::now()) } else { metrics::clock() };
         client.sent = Sent::default();
         match arrival {
             Arrival::Gone => return Ok(CloseMode::AtOnce),
