@@ -19,6 +19,7 @@ mod log;
 mod metrics;
 mod numa_bench;
 mod options;
+mod orders;
 mod processes;
 mod proxy;
 mod roads;

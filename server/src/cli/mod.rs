@@ -16,17 +16,18 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
 use self::reload::Which;
-use self::serving::Serving;
-use self::start::{Told, begin, begin_member};
+use self::serving::{AFTER_HELP, Serving};
+use self::start::{Told, begin, begin_member, start_log};
 use crate::config::Loaded;
 use crate::exit::Failure;
 use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;
 use crate::processes::member::{COMMAND, MemberArgs};
 use crate::service::reload::Source;
-use crate::{doctor, log, numa_bench, roads, topology};
+use crate::{doctor, numa_bench, roads, topology};
 
-/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
+/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool
+/// per core.
 #[derive(Debug, Parser)]
 #[command(name = "annulus", version, propagate_version = true, arg_required_else_help = false, after_help = AFTER_HELP)]
 struct Cli {
@@ -36,19 +37,6 @@ struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
 }
-
-const AFTER_HELP: &str = "\
-Environment:
-  ANNULUS_LOG  filters the log on stderr and outranks -v, for example: debug, or annulus::proxy=trace,warn
-
-Signals:
-  SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
-  SIGHUP           read the file of annulus run anew; started by flags, open the logs anew
-  SIGUSR1          print counters, stalled cores and placement report on stderr
-  SIGUSR2          open the access log anew, after it was moved away
-
-Exit codes:
-  0 done    1 failed while running    2 bad input    3 the platform refuses (io_uring switched off, kernel too old)";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -110,7 +98,8 @@ enum Command {
 
     /// Measure latency and bandwidth from every node's CPUs to every node's memory
     NumaBench {
-        /// Regions of at most 64 MiB, one round: seconds instead of a minute; on large caches the cache is measured
+        /// Regions of at most 64 MiB, one round: seconds instead of a minute; on large caches the cache is
+        /// measured
         #[arg(long)]
         quick: bool,
 
@@ -119,7 +108,8 @@ enum Command {
         cores: CoreSelection,
     },
 
-    /// Measure what each way to bring a file to a socket costs here, from 1 KiB to 1 GiB, beside what is said of it
+    /// Measure what each way to bring a file to a socket costs here, from 1 KiB to 1 GiB, beside what
+    /// is said of it
     Roads {
         /// Up to 64 MiB, and less of each: seconds instead of a minute or two
         #[arg(long)]
@@ -130,7 +120,8 @@ enum Command {
         svg: Option<PathBuf>,
     },
 
-    /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command mends it
+    /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command
+    /// mends it
     #[command(after_help = DOCTOR_HELP)]
     Doctor {
         /// Print one JSON object in place of lines
@@ -219,11 +210,6 @@ fn parse(
     let matches = Cli::command().try_get_matches_from(words)?;
     let cli = Cli::from_arg_matches(&matches)?;
     Ok((matches, cli))
-}
-
-fn start_log(verbose: u8) -> Result<(), Failure> {
-    let filter = log::filter(verbose).map_err(Failure::input)?;
-    log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))
 }
 
 #[cfg(test)]
