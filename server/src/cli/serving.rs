@@ -60,7 +60,9 @@ impl Serving {
             Serving::Serve { serve, listener, program } => {
                 (program, listener, ServiceConfig::Files(vec![SiteConfig::of_all(serve)]))
             }
-            Serving::Proxy { proxy, listener, program } => (program, listener, ServiceConfig::Relay(proxy)),
+            Serving::Proxy { proxy, listener, program } => {
+                (program, listener, ServiceConfig::Relay(Box::new(proxy)))
+            }
         };
         Configuration { program, listeners: vec![Listener { args, service }] }
     }

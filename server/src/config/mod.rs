@@ -51,7 +51,7 @@ pub(crate) enum ServiceConfig {
     /// Files are served by HTTP.
     Files(Vec<SiteConfig>),
     /// They are relayed.
-    Relay(ProxyArgs),
+    Relay(Box<ProxyArgs>),
 }
 
 impl Listener {

@@ -239,7 +239,8 @@ fn listener(table: &Table<'_>, faults: &mut Vec<Fault>) -> Option<(Listener, Ran
     let (common, service) = (Entries { all: common, complete }, Entries { all: service, complete });
     let args = parsed(&DEFINED.listener, &common, &table.span, faults);
     let service = match place {
-        Place::Relay => parsed(&DEFINED.relay, &service, &table.span, faults).map(ServiceConfig::Relay),
+        Place::Relay => parsed(&DEFINED.relay, &service, &table.span, faults)
+            .map(|relay| ServiceConfig::Relay(Box::new(relay))),
         _ => files(table, &service, faults).map(ServiceConfig::Files),
     };
     let listener = Listener { args: args?, service: service? };

@@ -139,7 +139,9 @@ enum Serving {
 }
 
 /// Values that one flag or another takes.
-const VALUES: [&str; 28] = [
+const VALUES: [&str; 30] = [
+    "a.example=127.0.0.1:1",
+    "client",
     "tcp",
     "200-399",
     "1",
@@ -198,7 +200,9 @@ fn configuration(line: Line) -> Configuration {
         Serving::Serve { serve, listener, program } => {
             (program, listener, ServiceConfig::Files(vec![SiteConfig::of_all(serve)]))
         }
-        Serving::Proxy { proxy, listener, program } => (program, listener, ServiceConfig::Relay(proxy)),
+        Serving::Proxy { proxy, listener, program } => {
+            (program, listener, ServiceConfig::Relay(Box::new(proxy)))
+        }
     };
     Configuration { program, listeners: vec![Listener { args, service }] }
 }
