@@ -22,6 +22,7 @@ mod options;
 mod orders;
 mod processes;
 mod proxy;
+mod roads;
 mod serve;
 mod service;
 mod signals;

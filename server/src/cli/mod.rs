@@ -24,7 +24,7 @@ use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;
 use crate::processes::member::{COMMAND, MemberArgs};
 use crate::service::reload::Source;
-use crate::{doctor, numa_bench, topology};
+use crate::{doctor, numa_bench, roads, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool
 /// per core.
@@ -108,6 +108,18 @@ enum Command {
         cores: CoreSelection,
     },
 
+    /// Measure what each way to bring a file to a socket costs here, from 1 KiB to 1 GiB, beside what
+    /// is said of it
+    Roads {
+        /// Up to 64 MiB, and less of each: seconds instead of a minute or two
+        #[arg(long)]
+        quick: bool,
+
+        /// Draw the table into this file too, as SVG
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+
     /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command
     /// mends it
     #[command(after_help = DOCTOR_HELP)]
@@ -179,6 +191,10 @@ pub(crate) fn run() -> Result<(), Failure> {
         Command::NumaBench { quick, cores } => {
             start_log(verbose)?;
             numa_bench::run(&cores, quick)
+        }
+        Command::Roads { quick, svg } => {
+            start_log(verbose)?;
+            roads::run(quick, svg.as_deref())
         }
         Command::Doctor { json, cores } => {
             start_log(verbose)?;
