@@ -49,7 +49,6 @@ const V2: [u8; 28] = [
     0, 0, 1, 0x1f, 0x90, 0, 80,
 ];
 
-/// Seen to fail: with the header taken for the first bytes of the request.
 #[test]
 fn a_proxy_header_names_the_client() {
     let (tree, _) = tree();
@@ -151,7 +150,6 @@ fn lists_say_who_may_come() {
     server.stop();
 }
 
-/// Seen to fail: with the first entry of the field, which the client can write.
 #[test]
 fn requests_of_a_trusted_proxy_name_the_client() {
     let (tree, sample) = tree();

@@ -123,7 +123,6 @@ fn a_file_runs_in_several_processes_as_well() {
 }
 
 /// Which files answer is decided by the name of the host, then by the path.
-/// Seen to fail: with the last site for all.
 #[test]
 fn sites_are_told_apart_by_host_and_path() {
     let tree = Tree::new();

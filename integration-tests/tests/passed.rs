@@ -44,7 +44,6 @@ fn listening(server: &Server, count: usize) -> Vec<String> {
 }
 
 /// One socket, accepted from by all cores and by all processes; `--listen` is not looked at.
-/// Seen to fail: with one core that accepts alone, the others count nothing.
 #[test]
 fn all_cores_accept_from_a_socket_that_was_passed() {
     let tree = Tree::new();

@@ -71,7 +71,6 @@ fn body(client: &mut Client) -> String {
     String::from_utf8_lossy(&response.body).into_owned()
 }
 
-/// Seen to fail: with the services of the first configuration kept for ever.
 #[test]
 fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
     for processes in PROCESSES {
@@ -165,8 +164,7 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
 }
 
 /// Many clients, each request on a connection of its own, while the configuration changes again and again:
-/// each gets an answer of one or of the other. Seen to fail: with listeners that are closed and opened at
-/// each reload.
+/// each gets an answer of one or of the other.
 #[test]
 fn under_load_every_connection_is_accounted_for() {
     for processes in PROCESSES {
@@ -228,7 +226,6 @@ fn started_by_flags_it_goes_on() {
 }
 
 /// Asked to end, it first serves new clients for a while; a second signal does not wait for that.
-/// Seen to fail: with the listeners closed at once.
 #[test]
 fn new_clients_are_served_while_it_waits() {
     for processes in PROCESSES {

@@ -24,7 +24,6 @@ fn wrong(text: &str) -> Vec<String> {
 }
 
 /// Each line of a text stands with what is wrong in it, at which column; nothing else is wrong.
-/// Seen to fail: with the first fault of a table only.
 #[test]
 fn every_fault_is_told_with_its_place_and_the_nearest_right_word() {
     let lines: &[(&str, &[(usize, &str)])] = &[
@@ -228,8 +227,6 @@ static FLAGS: LazyLock<[Vec<Vec<OsString>>; 2]> = LazyLock::new(|| {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Seen to fail: with flags that count written as `true`; with arrays of one value for flags that take
-    /// one.
     #[test]
     fn a_command_line_and_the_file_that_equals_it_are_the_same_settings(
         relays in any::<bool>(), chosen in prop::collection::vec(any::<prop::sample::Index>(), 0..6)

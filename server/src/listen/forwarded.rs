@@ -87,7 +87,6 @@ mod tests {
         }
     }
 
-    /// Seen to fail: with the first entry of the list, which anybody can write.
     #[test]
     fn the_list_is_believed_for_as_long_as_who_wrote_it_is_trusted() {
         for (peer, lines, client) in [

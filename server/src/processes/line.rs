@@ -216,7 +216,6 @@ mod tests {
         }
     }
 
-    /// Seen to fail: with all sockets beside one byte, 300 are refused.
     #[test]
     fn frames_arrive_whole_in_order_with_their_sockets() {
         let (mut a, mut b) = pair();
@@ -251,7 +250,6 @@ mod tests {
         assert!(a.send(1, &[0; 10], Vec::new()).is_err());
     }
 
-    /// Seen to fail, by waiting for ever: with a socket that blocks.
     #[test]
     fn an_end_that_takes_nothing_holds_nobody_up() {
         let (mut a, _b) = pair();
