@@ -69,6 +69,8 @@ impl BufRing {
         // SAFETY: no kernel knows of this memory.
         unsafe { owner.close() };
         *chain = Chain::EMPTY;
+        #[cfg(debug_assertions)]
+        self.chained.set(self.chained.get() - count as u16);
         for (index, _) in chunks {
             self.recycle(index);
         }

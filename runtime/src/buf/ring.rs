@@ -84,6 +84,9 @@ pub(crate) struct BufRing {
     pub(super) fragments: Option<Fragments>,
     /// Bytes that copies of chunks take which nobody took.
     pub(super) copied_bytes: Arc<AtomicUsize>,
+    /// Chunks in chains.
+    #[cfg(debug_assertions)]
+    pub(super) chained: Cell<u16>,
 }
 
 impl BufRing {
@@ -141,6 +144,8 @@ impl BufRing {
             links: Links::new(numbers),
             fragments: Fragments::new(features.incremental_buffers, features.bundles, numbers),
             copied_bytes: Arc::default(),
+            #[cfg(debug_assertions)]
+            chained: Cell::new(0),
         };
         this.extend(memory);
         Ok(this)
@@ -275,7 +280,7 @@ impl BufRing {
         self.count.get() - self.free.len()
     }
 
-    /// A buffer that nobody holds any more goes back to the kernel, now or [later](super::home).
+    /// A buffer that nobody holds any more goes back to the kernel, now or [later](super::free_buffers).
     pub(crate) fn recycle(&self, index: u16) {
         if self.free.wants_more() {
             self.give_to_kernel(index);
@@ -288,6 +293,8 @@ impl BufRing {
     /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
     pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
         self.links.push(chain, index, bytes);
+        #[cfg(debug_assertions)]
+        self.chained.set(self.chained.get() + 1);
     }
 
     /// Takes the oldest chunk off a chain: its buffer and its bytes.
@@ -305,6 +312,8 @@ impl BufRing {
     /// The oldest chunk of a chain, as a lease.
     pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
         let (index, bytes) = self.next_of(chain)?;
+        #[cfg(debug_assertions)]
+        self.chained.set(self.chained.get() - 1);
         // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes
         // back to the kernel only through `recycle`, when it has come back.
         let block = unsafe { self.owner.hand_out(index.into()) };
@@ -355,6 +364,21 @@ impl BufRing {
             fragments.note(self);
         }
         counters.recv_buffers_ready.set(self.free.offered().into());
+        #[cfg(debug_assertions)]
+        self.assert_conserved();
+    }
+
+    /// Every buffer is in one place: free, in a chain, or handed out. One in which the kernel goes on is
+    /// handed out and counts as free until the kernel is done with it.
+    #[cfg(debug_assertions)]
+    fn assert_conserved(&self) {
+        let begun = self.fragments.as_ref().map_or(0, Fragments::begun);
+        let (free, chained, out) = (self.free.len(), self.chained.get(), self.owner.taken());
+        assert_eq!(
+            u32::from(free) + u32::from(chained) + out,
+            u32::from(self.count.get()) + u32::from(begun),
+            "{free} buffers are free, {chained} in chains, {out} handed out, and in {begun} the kernel goes on"
+        );
     }
 
     /// Before the core sleeps, and streams wait for a buffer: whether there are some, or some have come back
