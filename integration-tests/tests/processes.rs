@@ -194,7 +194,7 @@ fn what_is_refused_is_told_once() {
     let ended = launch(&tree).arg("--placement").arg("off").run();
     assert!(ended.one_line(2).contains("--placement off"), "{ended:#?}");
     // What only annulus says to itself.
-    let told = Launch::new().args(["member", "0:0"]).run();
+    let told = Launch::new().args(["member", "0:0:1"]).run();
     assert!(told.one_line(2).contains("leave it to annulus"), "{told:#?}");
     let told = Launch::new().args(["member", "0"]).run();
     assert!(told.one_line(2).contains("only annulus itself says this"), "{told:#?}");

@@ -250,3 +250,30 @@ fn new_clients_are_served_while_it_waits() {
         assert_eq!(ended.code(), 0, "{ended:#?}");
     }
 }
+
+/// The command does what the signal does, by the process's number and by the admin address.
+#[test]
+fn the_command_finds_the_program_by_number_and_by_admin_address() {
+    let setting = Setting::new();
+    let socket = setting.tree.at("admin");
+    let unix = format!("unix:{}", socket.display());
+    let text = |name: &str| {
+        format!("processes = \"one\"\nadmin = \"{unix}\"\n{}", setting.listener("127.0.0.1:0", name))
+    };
+    setting.write(&text("one"));
+    let server = setting.start();
+    wait_for(&server, "admin on", 0);
+    let pid = server.pid().to_string();
+    for (name, by) in [("two", ["--pid", &pid]), ("one", ["--admin", &unix])] {
+        setting.write(&text(name));
+        let after = server.err().so_far().len();
+        let ended = Launch::new().arg("reload").args(by).run();
+        assert_eq!(ended.code(), 0, "{ended:#?}");
+        wait_for(&server, IN_FORCE, after);
+        assert_eq!(body(&mut Client::connect(server.addr())), name);
+    }
+    server.stop();
+    let missing = Launch::new().args(["reload", "--admin", &unix]).run();
+    assert!(missing.one_line(2).contains("cannot ask"), "{missing:#?}");
+    assert_eq!(Launch::new().arg("reload").run().code(), 2);
+}

@@ -8,6 +8,7 @@ use crate::{Result, topology::sysfs::read_if_there};
 
 /// A bound on CPU time, the tightest of ours and of the groups above.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct CpuQuota {
     /// How many CPUs' worth of time may be used: 1.5 is 150 ms in every 100 ms.
     pub cpus: f64,
@@ -16,6 +17,11 @@ pub struct CpuQuota {
 }
 
 impl CpuQuota {
+    /// A bound of so many CPUs' worth of time, set by the group of this directory.
+    pub fn new(cpus: f64, group: impl Into<PathBuf>) -> Self {
+        Self { cpus, group: group.into() }
+    }
+
     /// Whole CPUs, rounded down, at least 1: with more threads than that the group is throttled, all of its
     /// threads at once.
     pub fn whole_cpus(&self) -> usize {

@@ -13,6 +13,7 @@ use crate::{CpuSet, Error, NodeId, Result};
 
 /// A network interface that has a device behind it (lo, bridges and tunnels have none).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Nic {
     /// Its name, such as `eth0`.
     pub name: String,
@@ -31,8 +32,24 @@ pub struct Nic {
     pub interrupts: BTreeSet<u32>,
 }
 
+impl Nic {
+    /// An interface of this name that is up, of which nothing else is known: to be filled in field by field.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            node: None,
+            driver: None,
+            up: true,
+            receive_queues: Vec::new(),
+            transmit_queues: Vec::new(),
+            interrupts: BTreeSet::new(),
+        }
+    }
+}
+
 /// A block device that is a whole disk with hardware behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Disk {
     /// Its name, such as `nvme0n1`.
     pub name: String,

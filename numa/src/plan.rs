@@ -59,6 +59,7 @@ impl fmt::Display for CoreSelection {
 
 /// One core of the plan: a CPU, the node it lives on, and the node its memory comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PlannedCore {
     /// Its place in the plan, counted from 0.
     pub index: usize,
@@ -96,6 +97,7 @@ pub struct CorePlan {
 
 /// What else a plan has to heed, beside the topology.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Circumstances {
     /// The CPU time that the process may use: `all` takes no more cores than that.
     pub quota: Option<CpuQuota>,

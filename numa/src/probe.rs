@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// The errno with which a memory policy call was refused; None where it works. ENOSYS: a kernel without NUMA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PolicyCalls {
     /// mbind(2): without it regions are placed by first touch.
     pub mbind: Option<i32>,

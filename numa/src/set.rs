@@ -21,39 +21,40 @@ const BOUND: u32 = 1 << 16;
 pub(crate) type Word = libc::c_ulong;
 
 /// A kind of number that an [`IdSet`] holds: [`CpuId`] or [`NodeId`], nothing else.
-pub trait Id: Copy + Ord + fmt::Display + sealed::Sealed {
-    /// What the number names, in an error message.
-    #[doc(hidden)]
-    const WHAT: &'static str;
-    #[doc(hidden)]
-    fn from_index(index: u32) -> Self;
-    #[doc(hidden)]
-    fn index(self) -> u32;
-}
+pub trait Id: Copy + Ord + fmt::Display + sealed::Number {}
+
+impl Id for CpuId {}
+impl Id for NodeId {}
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::CpuId {}
-    impl Sealed for super::NodeId {}
-}
+    use super::{CpuId, NodeId};
 
-impl Id for CpuId {
-    const WHAT: &'static str = "CPU";
-    fn from_index(index: u32) -> Self {
-        Self(index)
+    /// What sets need of a number, and nobody else.
+    pub trait Number {
+        /// What the number names, in an error message.
+        const WHAT: &'static str;
+        fn from_index(index: u32) -> Self;
+        fn index(self) -> u32;
     }
-    fn index(self) -> u32 {
-        self.0
-    }
-}
 
-impl Id for NodeId {
-    const WHAT: &'static str = "node";
-    fn from_index(index: u32) -> Self {
-        Self(index)
+    impl Number for CpuId {
+        const WHAT: &'static str = "CPU";
+        fn from_index(index: u32) -> Self {
+            Self(index)
+        }
+        fn index(self) -> u32 {
+            self.0
+        }
     }
-    fn index(self) -> u32 {
-        self.0
+
+    impl Number for NodeId {
+        const WHAT: &'static str = "node";
+        fn from_index(index: u32) -> Self {
+            Self(index)
+        }
+        fn index(self) -> u32 {
+            self.0
+        }
     }
 }
 

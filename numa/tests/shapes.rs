@@ -108,9 +108,13 @@ proptest! {
     ) {
         let Ok(topology) = Topology::new(machine) else { return Ok(()) };
         let near = near.get(topology.nodes()).id;
-        let quota = CpuQuota { cpus, group: "/cg/some".into() };
+        let quota = CpuQuota::new(cpus, "/cg/some");
         let whole = quota.whole_cpus();
-        let with = |quota| Circumstances { quota, near: Some(near) };
+        let with = |quota| {
+            let mut circumstances = Circumstances::default();
+            (circumstances.quota, circumstances.near) = (quota, Some(near));
+            circumstances
+        };
         let all = CorePlan::under(&topology, &CoreSelection::All, &with(None)).unwrap();
         // Whole cores first; among those of a rank, the interface's node first.
         let order: Vec<_> = all.cores().iter().map(|c| (c.smt_rank, c.node != near)).collect();

@@ -69,6 +69,9 @@ pub(crate) fn tell_panic(what: fmt::Arguments<'_>, payload: &Payload) {
 
 /// A value of the application's, on its way to someone who may never take it: a panic of its destructor stays
 /// in here.
+///
+/// A list of such values is dropped whole: a second panic among them would end the process.
+#[derive(Debug)]
 pub(crate) struct Kept<T>(Option<T>);
 
 impl<T> Kept<T> {
@@ -83,6 +86,11 @@ impl<T> Kept<T> {
     /// `None` once it was taken.
     pub(crate) fn get(&self) -> Option<&T> {
         self.0.as_ref()
+    }
+
+    /// `None` once it was taken.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        self.0.as_mut()
     }
 }
 

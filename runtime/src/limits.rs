@@ -1,6 +1,9 @@
 //! The largest numbers that an SQE or a system call can hold. What is larger comes out negative there, or
 //! cut, and means something else: offset -1 is "the file's own position".
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use crate::{Error, ErrorKind, Result};
 
 /// An offset in a file, or its length, in bytes: `loff_t` has 63 bits and a sign.
@@ -20,6 +23,46 @@ fn refused(most: u64, what: &'static str, value: u64) -> Error {
         ErrorKind::Input,
         format!("{what} of {value} bytes is more than the kernel can be told: {most} at most"),
     )
+}
+
+/// What the kernel counts a time in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Seconds,
+    Milliseconds,
+}
+
+/// A time as the kernel is told it, in whole units. What would be rounded, cut or taken for something else is
+/// refused. `what` names it.
+pub(crate) fn in_units(
+    unit: Unit,
+    range: RangeInclusive<u32>,
+    what: &'static str,
+    time: Duration,
+) -> Result<u32> {
+    let (units, rest) = match unit {
+        Unit::Seconds => (u128::from(time.as_secs()), time.subsec_nanos()),
+        Unit::Milliseconds => (time.as_millis(), time.subsec_nanos() % 1_000_000),
+    };
+    match u32::try_from(units) {
+        Ok(units) if rest == 0 && range.contains(&units) => Ok(units),
+        _ => {
+            let (least, most) = range.into_inner();
+            let unit = if unit == Unit::Seconds { "seconds" } else { "milliseconds" };
+            let what =
+                format!("{what} of {time:?} cannot be told to the kernel: whole {unit}, {least} to {most}");
+            Err(Error::new(ErrorKind::Input, what))
+        }
+    }
+}
+
+/// Refuses a number outside of `range`. `what` names it.
+pub(crate) fn refuse_outside(range: RangeInclusive<u32>, what: &'static str, value: u32) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(Error::new(ErrorKind::Input, format!("{what} cannot be {value}: {least} to {most}")))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,8 +1,15 @@
 //! What the tests inside the library share.
 
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
+
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 use crate::core::Core;
 use crate::ring::Wait;
@@ -77,4 +84,80 @@ pub(crate) fn link_of(fd: BorrowedFd<'_>) -> PathBuf {
 pub(crate) fn is_open(target: &Path) -> bool {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
     fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).any(|link| link == target)
+}
+
+type Act = Box<dyn FnOnce()>;
+
+thread_local! {
+    /// What it does at the next event.
+    static NEXT: RefCell<Option<Act>> = const { RefCell::new(None) };
+}
+
+/// Does at an event what was [asked for](at_the_next_event), once.
+struct Acts(&'static str);
+
+impl Subscriber for Acts {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == self.0
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn event(&self, _: &Event<'_>) {
+        let act = NEXT.take();
+        if let Some(act) = act {
+            act();
+        }
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// Until the guard is dropped, `act` runs at the next event of `module` on this thread.
+pub(crate) fn at_the_next_event(
+    module: &'static str,
+    act: impl FnOnce() + 'static,
+) -> tracing::subscriber::DefaultGuard {
+    NEXT.set(Some(Box::new(act)));
+    tracing::subscriber::set_default(Acts(module))
+}
+
+pub(crate) fn has_acted() -> bool {
+    NEXT.with_borrow(Option::is_none)
+}
+
+/// How many of the wakers that panic when they are dropped have been.
+pub(crate) struct BadWakers(Arc<AtomicUsize>);
+
+impl BadWakers {
+    /// Gives `f` so many, one after the other, of which it keeps a clone.
+    pub(crate) fn give(count: usize, mut f: impl FnMut(&Waker)) -> Self {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for _ in 0..count {
+            f(&Waker::from(Arc::new(BadWaker(Arc::clone(&dropped)))));
+        }
+        Self(dropped)
+    }
+
+    pub(crate) fn dropped(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct BadWaker(Arc<AtomicUsize>);
+
+impl Wake for BadWaker {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for BadWaker {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("the waker's destructor, on purpose");
+    }
 }

@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 
+use annulus::buf::Block;
+use annulus::channel;
 use annulus::fs::{File, OpenOptions};
+use annulus::net::TcpStream;
 use annulus::{ErrorKind, Result, Running, spawn, spawn_blocking, yield_now};
 use common::{Scratch, numbers, on_one_core, on_one_core_of, one_cpu, small, two_cpus};
 use tracing::{Event, Metadata, Subscriber, span};
@@ -448,4 +451,88 @@ fn a_root_closure_that_panics_when_it_is_dropped_is_named() {
         async { Ok(()) }
     });
     assert_names(ended, "the closure's destructor, on purpose");
+}
+
+/// Something waits with a waker that panics when it is called and when it is dropped. Polls it once.
+fn waits_badly(future: Pin<&mut impl Future>) {
+    let bad = Waker::from(Arc::new(Bad::default()));
+    assert!(future.poll(&mut Context::from_waker(&bad)).is_pending());
+    std::mem::forget(bad);
+}
+
+/// A destructor that wakes, or drops a waker, may run while its thread panics.
+///
+/// Seen to fail by an abort: with the wake of a sender's, of a block's or of a permit's destructor let out,
+/// and with the waker of an operation or of a wait dropped as it is.
+#[test]
+fn a_waker_that_panics_may_be_woken_or_dropped_by_a_task_that_panics() {
+    let _armed = Armed::at(None);
+    let scratch = Scratch::new("foreign-unwinding");
+    let path = numbers(&scratch, 10);
+    on_one_core(move || {
+        let path = path.clone();
+        async move {
+            let (sender, mut receiver) = channel::bounded::<u32>(1);
+            let mut message = Box::pin(async move { receiver.recv().await });
+            waits_badly(message.as_mut());
+            let last = Block::take().unwrap();
+            let others: Vec<_> = std::iter::from_fn(Block::take).collect();
+            let mut block = Box::pin(Block::get());
+            waits_badly(block.as_mut());
+            let file = File::open(path, OpenOptions::new()).await?;
+            spawn(async move {
+                let mut read = pin!(file.read_at(Vec::with_capacity(4), 0));
+                waits_badly(read.as_mut());
+                let mut waits = pin!(Block::get());
+                waits_badly(waits.as_mut());
+                let _woken = (sender, last);
+                panic!("the task, on purpose");
+            })
+            .await
+            .unwrap_err();
+            assert_eq!(message.await, None, "its sender has gone");
+            block.await;
+            drop(others);
+            Ok(())
+        }
+    });
+}
+
+/// Seen to fail, by waiting for ever: with a waker that panics registered as it is, the channel's cell takes
+/// no other.
+#[test]
+fn a_waker_that_panics_when_it_is_dropped_is_not_the_last_of_a_channel() {
+    let _armed = Armed::at(None);
+    on_one_core(|| async {
+        let (sender, mut receiver) = channel::bounded::<u32>(1);
+        let mut message = Box::pin(async move { receiver.recv().await });
+        waits_badly(message.as_mut());
+        let message = spawn(message);
+        yield_now().await;
+        yield_now().await;
+        sender.send(7).await.unwrap();
+        assert_eq!(message.await.unwrap(), Some(7));
+        Ok(())
+    });
+}
+
+/// Seen to fail: with the waker dropped before the receive is given up, the descriptor stays open.
+#[test]
+fn a_connection_whose_last_waker_panics_is_closed() {
+    let _armed = Armed::at(None);
+    on_one_core(|| async {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await?;
+        let mut peer = listener.accept().unwrap().0;
+        {
+            let mut receives = pin!(stream.recv());
+            waits_badly(receives.as_mut());
+        }
+        yield_now().await;
+        spawn(async move { drop(stream) }).await.unwrap();
+        peer.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+        let end = spawn_blocking(move || std::io::Read::read(&mut peer, &mut [0])).await.unwrap();
+        assert_eq!(end.unwrap(), 0, "the end");
+        Ok(())
+    });
 }

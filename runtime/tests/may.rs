@@ -3,10 +3,16 @@
 
 mod common;
 
+use std::cell::{Cell, RefCell};
+use std::io::Read;
+use std::pin::Pin;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use annulus::fs::{File, OpenOptions};
 use annulus::net::{TcpListener, TcpStream};
 use annulus::numa::CpuSet;
 use annulus::numa::thread::{affinity_of_current, affinity_of_process, unpin};
@@ -15,8 +21,6 @@ use common::on_one_core;
 /// The page, and the files of tests that it names.
 const PAGE: &str = include_str!("../src/guide/may.md");
 const FILES: &[(&str, &str)] = &[
-    ("src/op/tests/foreign/events.rs", include_str!("../src/op/tests/foreign/events.rs")),
-    ("tests/blocking.rs", include_str!("../tests/blocking.rs")),
     ("tests/foreign.rs", include_str!("../tests/foreign.rs")),
     ("tests/handed_blocks.rs", include_str!("../tests/handed_blocks.rs")),
     ("tests/hygiene/descriptors.rs", include_str!("../tests/hygiene/descriptors.rs")),
@@ -54,17 +58,52 @@ fn grep() -> Command {
     command
 }
 
+/// The memory policy that a process has which `command` starts (numa(7), /proc/PID/numa_maps); none on a
+/// kernel without NUMA.
+fn policy_of(command: &mut Command) -> Option<String> {
+    let maps = command.output().expect("starting cat").stdout;
+    String::from_utf8_lossy(&maps).split_whitespace().nth(1).map(str::to_owned)
+}
+
+fn numa_maps() -> Command {
+    let mut command = Command::new("cat");
+    command.arg("/proc/self/numa_maps").stderr(std::process::Stdio::null());
+    command
+}
+
 /// Seen to fail: with a closure before exec that does nothing.
 #[test]
 fn a_child_of_a_core_has_the_cores_cpu_or_those_of_the_process() {
     let process = affinity_of_process().unwrap();
-    let (core, plain, unpinned) = on_one_core(|| async {
+    let policy = policy_of(&mut numa_maps());
+    let (core, [plain, unpinned], policies) = on_one_core(|| async {
         // It blocks the core for a moment, which nobody else uses.
         let core = affinity_of_current()?;
-        Ok((core, cpus_of(&mut grep()), cpus_of(unpin(&mut grep())?)))
+        let cpus = [cpus_of(&mut grep()), cpus_of(unpin(&mut grep())?)];
+        Ok((core, cpus, [policy_of(&mut numa_maps()), policy_of(unpin(&mut numa_maps())?)]))
     });
     assert_eq!(plain, core);
     assert_eq!(unpinned, process);
+    assert_eq!(policies[1], policy);
+    // None where the kernel has no NUMA; and a filter may have kept the core from setting its own.
+    if policies[0] == policy {
+        println!("the core has the policy of the process: {policy:?}");
+    }
+}
+
+/// Seen to fail: with the wait in a task of the core, which then waits for ever.
+#[test]
+fn what_waits_keeps_a_core_from_all_else_and_a_blocking_thread_does_not() {
+    on_one_core(|| async {
+        let (tell, heard) = std::sync::mpsc::channel();
+        let told = annulus::spawn(async move { tell.send(()) });
+        // The core's thread waits, whatever for: its other task, which is ready, is not polled.
+        std::thread::spawn(std::thread::yield_now).join().expect("it only yields");
+        assert_eq!(heard.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
+        annulus::spawn_blocking(move || heard.recv()).await?.expect("told by the core that went on");
+        told.await?.expect("somebody listened");
+        Ok(())
+    });
 }
 
 /// Polls a future once, which must wait.
@@ -72,11 +111,13 @@ fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-/// What is forgotten keeps its memory, and nothing else: the core still comes to its end, and others are
-/// served.
+/// What is forgotten keeps its memory and descriptors, and nothing else: the core still comes to its end, and
+/// others are served.
+///
+/// Seen to fail: with the connection dropped in place of forgotten, whose peer then sees the end.
 #[test]
 fn what_is_forgotten_costs_memory_and_no_end() {
-    on_one_core(|| async {
+    let (mut dropped, mut forgotten) = on_one_core(|| async {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let client = TcpStream::connect(listener.local_addr()).await?;
         let server = listener.accept().await?;
@@ -96,6 +137,118 @@ fn what_is_forgotten_costs_memory_and_no_end() {
         let server = listener.accept().await?;
         client.send_all("again").await?;
         assert_eq!(&server.recv().await?.expect("bytes")[..], b"again");
+        // Whether a descriptor is open is seen by the other end.
+        let mut peers = Vec::new();
+        for forget in [false, true] {
+            let peer = std::net::TcpStream::connect(listener.local_addr()).expect("connecting");
+            peer.set_nonblocking(true).expect("an option");
+            let server = listener.accept().await?;
+            if forget {
+                std::mem::forget(server);
+            }
+            peers.push(peer);
+        }
+        Ok((peers.remove(0), peers.remove(0)))
+    });
+    assert_eq!(dropped.read(&mut [0]).expect("closed"), 0);
+    let open = forgotten.read(&mut [0]).map_err(|e| e.kind());
+    assert_eq!(
+        open,
+        Err(std::io::ErrorKind::WouldBlock),
+        "a forgotten connection is open as long as the process"
+    );
+}
+
+/// A subscriber whose methods use the core that they are called on.
+#[derive(Default)]
+struct Acts {
+    /// How often each did: new_span, enter, exit, event.
+    times: [AtomicUsize; 4],
+    spawned: AtomicUsize,
+    finished: AtomicUsize,
+}
+
+thread_local! {
+    static ACTING: Cell<bool> = const { Cell::new(false) };
+    /// What an operation of an earlier call left, and whom to wake.
+    static KEPT: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A shared [`Acts`].
+#[derive(Clone)]
+struct Acting(Arc<Acts>);
+
+impl Acting {
+    /// At most so often, as a spawned task is an occasion for more.
+    const MOST: usize = 20;
+
+    fn act(&self, method: usize) {
+        if ACTING.replace(true) {
+            return;
+        }
+        if self.0.times[method].load(Ordering::Relaxed) < Self::MOST {
+            self.0.times[method].fetch_add(1, Ordering::Relaxed);
+            drop(KEPT.take());
+            let mut operation: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
+                drop(File::open("/proc/self/status", OpenOptions::new().read(true)).await)
+            });
+            assert!(poll_once(&mut operation));
+            KEPT.with_borrow_mut(|kept| kept.push(operation));
+            self.0.spawned.fetch_add(1, Ordering::Relaxed);
+            let acts = Arc::clone(&self.0);
+            annulus::spawn(async move {
+                annulus::yield_now().await;
+                acts.finished.fetch_add(1, Ordering::Relaxed);
+            })
+            .detach();
+        }
+        ACTING.set(false);
+    }
+}
+
+impl tracing::Subscriber for Acting {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        self.act(0);
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.act(3);
+    }
+    fn enter(&self, _: &tracing::span::Id) {
+        self.act(1);
+    }
+    fn exit(&self, _: &tracing::span::Id) {
+        self.act(2);
+    }
+}
+
+/// Seen to fail: with a subscriber that does nothing at events.
+#[test]
+fn a_subscriber_may_use_its_core_at_events_and_spans() {
+    on_one_core(|| async {
+        let acting = Acting(Arc::new(Acts::default()));
+        let guard = tracing::subscriber::set_default(acting.clone());
+        let acts = &acting.0;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        while acts.times.iter().any(|times| times.load(Ordering::Relaxed) < Acting::MOST) {
+            let client = TcpStream::connect(listener.local_addr()).await?;
+            let server = listener.accept().await?;
+            client.send_all("hello").await?;
+            assert_eq!(&server.recv().await?.expect("bytes")[..], b"hello");
+            // What is dropped while it waits is an event later.
+            assert!(poll_once(&mut Box::pin(server.recv())));
+            annulus::yield_now().await;
+        }
+        drop(guard);
+        drop(KEPT.take());
+        while acts.finished.load(Ordering::Relaxed) < acts.spawned.load(Ordering::Relaxed) {
+            annulus::yield_now().await;
+        }
         Ok(())
     });
 }

@@ -312,6 +312,13 @@ fn a_refused_upload_costs_no_byte_of_the_answer() {
     }
 }
 
+/// The default's limits, but for those that `set` changes.
+fn limits(set: impl FnOnce(&mut RelayLimits)) -> RelayLimits {
+    let mut limits = RelayLimits::default();
+    set(&mut limits);
+    limits
+}
+
 /// A failure is noticed also on a side from which nothing is taken: its bytes have no room on the other side,
 /// or it has ended.
 ///
@@ -320,7 +327,7 @@ fn a_refused_upload_costs_no_byte_of_the_answer() {
 fn a_reset_is_noticed_while_nothing_is_taken() {
     for road in ROADS {
         // A client that sends more than anybody takes, and then is reset.
-        let limits = RelayLimits { drain: Duration::from_millis(100), ..RelayLimits::default() };
+        let limits = limits(|limits| limits.drain = Duration::from_millis(100));
         let end = relayed(
             road,
             limits,
@@ -379,18 +386,17 @@ fn a_limit_ends_a_relay_by_a_reset() {
         };
         assert_eq!(found, Some(std::io::ErrorKind::ConnectionReset));
     };
-    let none = RelayLimits::default();
     let soon = Some(Duration::from_millis(50));
     for road in ROADS {
         for (limits, cause) in [
-            (RelayLimits { idle: soon, ..none }, RelayCause::Idle),
-            (RelayLimits { lifetime: soon, ..none }, RelayCause::Lifetime),
+            (limits(|limits| limits.idle = soon), RelayCause::Idle),
+            (limits(|limits| limits.lifetime = soon), RelayCause::Lifetime),
         ] {
             let end = relayed(road, limits, find_reset, find_reset);
             assert_eq!(end.cause, cause);
             assert!(end.result.is_err());
         }
-        let limits = RelayLimits { half_closed: soon, idle: Some(WATCHDOG), ..none };
+        let limits = limits(|limits| (limits.half_closed, limits.idle) = (soon, Some(WATCHDOG)));
         let end = relayed(
             road,
             limits,
@@ -410,7 +416,7 @@ fn a_limit_ends_a_relay_by_a_reset() {
 /// A peer that takes a little now and then is given its time.
 #[test]
 fn a_slow_reader_is_not_idle() {
-    let limits = RelayLimits { idle: Some(Duration::from_millis(400)), ..RelayLimits::default() };
+    let limits = limits(|limits| limits.idle = Some(Duration::from_millis(400)));
     let end = relayed(
         Road::Inline,
         limits,

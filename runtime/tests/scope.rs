@@ -6,12 +6,12 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use annulus::{JoinError, scope, time};
+use annulus::{JoinError, ScopedHandle, scope, time};
 use common::on_one_core;
 
 #[test]
@@ -208,4 +208,144 @@ fn a_scope_that_has_gone_holds_nothing() {
     late.wake_by_ref();
     drop(late);
     assert_eq!(Arc::strong_count(&parent), 1);
+}
+
+/// What the functions of a waker do, on the thread of the test.
+type Act = Box<dyn Fn()>;
+
+thread_local! {
+    static ACT: RefCell<Option<Rc<Act>>> = const { RefCell::new(None) };
+    static ACTED: Cell<usize> = const { Cell::new(0) };
+}
+
+fn act() {
+    let act = ACT.with_borrow(Clone::clone);
+    if let Some(act) = act {
+        ACTED.set(ACTED.get() + 1);
+        act();
+    }
+}
+
+static ACTS: RawWakerVTable = RawWakerVTable::new(
+    |data| {
+        act();
+        RawWaker::new(data, &ACTS)
+    },
+    |_| act(),
+    |_| act(),
+    |_| act(),
+);
+
+/// A waker that acts whenever it is cloned, called or dropped. Two with different numbers do not wake the
+/// same.
+fn acts(number: usize) -> Waker {
+    // SAFETY: no function of the table looks at the pointer; what they touch is of the calling thread.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::without_provenance(number), &ACTS)) }
+}
+
+fn poll_once(future: std::pin::Pin<&mut (impl Future + ?Sized)>, waker: &Waker) -> bool {
+    future.poll(&mut Context::from_waker(waker)).is_ready()
+}
+
+/// Seen to fail: with the parent's waker cloned under its lock, by waiting for ever.
+#[test]
+fn the_parents_waker_may_wake_children_whatever_is_done_with_it() {
+    let (tx, rx) = mpsc::channel();
+    thread::spawn(move || {
+        let children = Rc::new(RefCell::new(Vec::<Waker>::new()));
+        let wakers = Rc::clone(&children);
+        let wake_all: Act = Box::new(move || wakers.borrow().iter().for_each(Waker::wake_by_ref));
+        {
+            let mut parent = pin!(scope(async |s| {
+                for _ in 0..2 {
+                    let children = Rc::clone(&children);
+                    drop(s.spawn(poll_fn(move |cx| {
+                        if children.borrow().len() < 2 {
+                            children.borrow_mut().push(cx.waker().clone());
+                        }
+                        Poll::<()>::Pending
+                    })));
+                }
+            }));
+            assert!(!poll_once(parent.as_mut(), Waker::noop()));
+            ACT.set(Some(Rc::new(wake_all)));
+            for number in 0..3 {
+                let waker = acts(number);
+                assert_eq!(children.borrow().len(), 2);
+                assert!(!poll_once(parent.as_mut(), &waker));
+                children.borrow().iter().for_each(Waker::wake_by_ref);
+            }
+        }
+        ACT.set(None);
+        assert!(ACTED.get() > 0);
+        tx.send(()).unwrap();
+    });
+    rx.recv_timeout(Duration::from_secs(60)).expect("it ends");
+}
+
+/// A scope with one child that has ended once `end` is true, and the child's handle.
+fn with_one_child(
+    end: &Rc<Cell<bool>>,
+) -> (std::pin::Pin<Box<dyn Future<Output = ()>>>, ScopedHandle<u8>, Waker) {
+    let (end, handle, waker) = (Rc::clone(end), Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
+    let (handle_out, waker_out) = (Rc::clone(&handle), Rc::clone(&waker));
+    let mut parent = Box::pin(scope(async move |s| {
+        handle_out.set(Some(s.spawn(poll_fn(move |cx| {
+            waker_out.set(Some(cx.waker().clone()));
+            if end.get() { Poll::Ready(7) } else { Poll::Pending }
+        }))));
+    }));
+    assert!(!poll_once(parent.as_mut(), Waker::noop()));
+    let taken = (handle.take().expect("the body has run"), waker.take().expect("the child was polled"));
+    (parent, taken.0, taken.1)
+}
+
+/// Seen to fail: with the waker cloned while the handle's end is borrowed, by a second borrow; with no second
+/// look, by waiting for ever.
+#[test]
+fn a_child_may_end_while_the_waker_of_who_waits_for_it_is_cloned_or_dropped() {
+    for polls_before in [0, 1] {
+        let end = Rc::new(Cell::new(false));
+        let (parent, mut handle, child) = with_one_child(&end);
+        let parent = RefCell::new(parent);
+        let ends: Act = Box::new(move || {
+            if !end.replace(true) {
+                child.wake_by_ref();
+                assert!(poll_once(parent.borrow_mut().as_mut(), Waker::noop()));
+            }
+        });
+        for number in 0..polls_before {
+            assert!(!poll_once(pin!(&mut handle), &acts(number)));
+        }
+        ACT.set(Some(Rc::new(ends)));
+        let told = poll_once(pin!(&mut handle), &acts(9));
+        ACT.set(None);
+        assert!(told, "{polls_before}");
+    }
+}
+
+/// Seen to fail: with the children dropped as they are, by an abort.
+#[test]
+fn children_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
+    struct Bad(Rc<Cell<usize>>);
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+            panic!("on purpose");
+        }
+    }
+    let dropped = Rc::new(Cell::new(0));
+    {
+        let mut parent = pin!(scope(async |s| {
+            for _ in 0..3 {
+                let bad = Bad(Rc::clone(&dropped));
+                drop(s.spawn(async move {
+                    let _bad = bad;
+                    pending::<()>().await;
+                }));
+            }
+        }));
+        assert!(!poll_once(parent.as_mut(), Waker::noop()));
+    }
+    assert_eq!(dropped.get(), 3);
 }

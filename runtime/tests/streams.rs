@@ -100,13 +100,13 @@ fn options_are_what_they_were_set_to() {
         assert!(!stream.nodelay()?);
         assert_eq!(stream.keepalive()?, None);
         let secs = Duration::from_secs;
-        let keepalive = Keepalive { time: secs(30), interval: secs(5), count: 4 };
+        let keepalive = Keepalive::new(secs(30), secs(5), 4);
         stream.set_keepalive(Some(keepalive))?;
         assert_eq!(stream.keepalive()?, Some(keepalive));
         stream.set_keepalive(None)?;
         assert_eq!(stream.keepalive()?, None);
         stream
-            .set_keepalive(Some(Keepalive { count: 1000, ..keepalive }))
+            .set_keepalive(Some(Keepalive::new(secs(30), secs(5), 1000)))
             .expect_err("more than 127 questions");
         assert_eq!(stream.linger()?, None);
         stream.set_linger(Some(secs(3)))?;

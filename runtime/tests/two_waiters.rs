@@ -15,6 +15,7 @@ use std::time::Duration;
 use annulus::buf::Block;
 use annulus::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use annulus::pipe::pipe;
+use annulus::signal::{Signal, Signals, block_before_threads};
 use annulus::time::timeout;
 use annulus::{Result, spawn};
 use common::on_one_core;
@@ -232,6 +233,24 @@ fn the_stop_is_told_to_all() {
         for waits in [first, third] {
             timeout(PATIENCE, waits).await.expect("told of the stop").unwrap();
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn recv_of_signals() {
+    // One of those that queue: of the others a second that comes before the first was taken is the same one.
+    let queued = Signal::from_raw(libc::SIGRTMIN()).unwrap();
+    // For this test's thread, and the core that it starts.
+    block_before_threads(&[queued]).unwrap();
+    on_one_core(move || async move {
+        let signals = Signals::new(&[queued])?;
+        let wait = |signals: Rc<Signals>| async move { signals.recv().await.map(drop).unwrap() };
+        each_gets_one(signals, wait, || async {
+            // SAFETY: raise(3) with a valid number; the calling thread, which is the core's, blocks it.
+            assert_eq!(unsafe { libc::raise(queued.as_raw()) }, 0);
+        })
+        .await;
         Ok(())
     });
 }

@@ -1,7 +1,7 @@
 //! How many connections there may be: in all, on a core, of a client address.
 //!
 //! Past the first two the next connections wait in the backlog of the kernel: the core does not accept. Past the third a
-//! connection is reset. Without a limit nothing is counted here, and nothing costs.
+//! connection is refused. Without a limit nothing is counted here, and nothing costs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -33,7 +33,8 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) max_connections_per_core: Option<usize>,
 
-    /// Connections that each client address has at most; what it opens beyond that is reset
+    /// Connections that each client address has at most; what it opens beyond that is refused: 503 where files are served, a reset where
+    /// connections are relayed
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) max_connections_per_client: Option<usize>,
 }

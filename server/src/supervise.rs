@@ -213,7 +213,7 @@ mod tests {
     #[test]
     #[ignore = "a process of another test"]
     fn as_a_member_with_a_stuck_core() {
-        let member = Member::take("0:0".parse().unwrap()).unwrap();
+        let member = Member::take("0:0:1".parse().unwrap()).unwrap();
         let cpu = affinity_of_current().unwrap().first().unwrap();
         let runtime = Runtime::builder().cores(cpu.to_string().parse().unwrap()).pool_bytes(256 << 10);
         let runtime = runtime.build().unwrap();

@@ -37,6 +37,7 @@ impl fmt::Display for Rung {
 
 /// What was done to place a region, and where its pages lay when it was done.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Placement {
     /// The way it was placed.
     pub rung: Rung,

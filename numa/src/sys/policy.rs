@@ -90,13 +90,28 @@ pub(crate) fn policy() -> io::Result<Policy> {
 
 /// Sets the calling thread's memory policy.
 pub(crate) fn set_policy(policy: &Policy) -> io::Result<()> {
-    let mask = Nodemask::new(&policy.nodes);
-    // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, which is its size, and nothing through a null
-    // pointer.
-    let rc = unsafe {
-        libc::syscall(libc::SYS_set_mempolicy, policy.mode | policy.flags, mask.as_ptr(), mask.maxnode())
-    };
-    check(rc).map(drop)
+    PolicyToSet::new(policy).set()
+}
+
+/// A memory policy in the form that the kernel takes, so that setting it is a system call and nothing else.
+pub(crate) struct PolicyToSet {
+    mode: c_int,
+    mask: Nodemask,
+}
+
+impl PolicyToSet {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        Self { mode: policy.mode | policy.flags, mask: Nodemask::new(&policy.nodes) }
+    }
+
+    /// Makes it the calling thread's.
+    pub(crate) fn set(&self) -> io::Result<()> {
+        let mask = &self.mask;
+        // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, which is its size, and nothing through a
+        // null pointer.
+        let rc = unsafe { libc::syscall(libc::SYS_set_mempolicy, self.mode, mask.as_ptr(), mask.maxnode()) };
+        check(rc).map(drop)
+    }
 }
 
 /// Sets the memory policy of a range of pages. A policy changes where pages lie, never what they hold, so any

@@ -85,8 +85,13 @@ impl Creator {
         }
     }
 
+    /// The policy that the creator had before, where it can be read.
+    pub(super) fn policy(&self) -> Option<Policy> {
+        self.policy.as_ref().ok().cloned()
+    }
+
     pub(super) fn bind_to_keep(&self) -> Option<Policy> {
-        self.policy.as_ref().ok().filter(|p| p.mode() == MPOL_BIND).cloned()
+        self.policy().filter(|p| p.mode() == MPOL_BIND)
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) const CHECK_THREADS: &str =
 
 /// What was done to place a thread of [`spawn_pinned`], for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ThreadPlacement {
     /// The CPU it is pinned to.
     pub cpu: CpuId,
@@ -48,6 +49,14 @@ pub struct ThreadPlacement {
 
 thread_local! {
     static PLACEMENT: RefCell<Option<ThreadPlacement>> = const { RefCell::new(None) };
+    /// The memory policy that the process came with, on a thread that was given another.
+    static ORIGINAL_POLICY: RefCell<Option<Policy>> = const { RefCell::new(None) };
+}
+
+/// The memory policy that the process came with, where the calling thread was given another; None where it
+/// has that policy itself, or the policy cannot be read.
+pub(super) fn original_policy() -> Option<Policy> {
+    ORIGINAL_POLICY.with_borrow(Clone::clone)
 }
 
 /// How the calling thread was placed; None when [`spawn_pinned`] did not start it.
@@ -102,6 +111,8 @@ where
     }
     let creator = Creator::of_thread(core.cpu, core.memory)?;
     let (birth, inherited, keep) = (creator.birth.clone(), creator.inherited(), creator.bind_to_keep());
+    // A pinned thread may start another: what the process came with goes on from one to the next.
+    let original = original_policy().or_else(|| creator.policy());
     let (cpu, home, memory) = (core.cpu, core.node, core.memory);
     let builder = std::thread::Builder::new().name(name.clone());
     let start = move || {
@@ -109,6 +120,7 @@ where
         let moved_pages = verify::bring_own_home(memory);
         let placement = ThreadPlacement { cpu, memory, birth, life, inherited, moved_pages };
         PLACEMENT.set(Some(placement));
+        ORIGINAL_POLICY.set(original);
         f()
     };
     let spawned = if lives_long { with_fresh_stacks(|| builder.spawn(start)) } else { builder.spawn(start) };

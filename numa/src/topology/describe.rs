@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::{LOCAL_DISTANCE, REMOTE_DISTANCE};
 use crate::{CpuId, CpuSet, Error, NodeId, NodeSet, Result};
 
-/// A whole machine and which part of it a process may use.
+/// A whole machine and which part of it a process may use. It and its parts have all their fields in the open
+/// on purpose: who describes a machine says everything of it, and a field that comes later must not be
+/// guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// Does the kernel know NUMA?

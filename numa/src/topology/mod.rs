@@ -34,6 +34,7 @@ const REMOTE_DISTANCE: u32 = 20;
 
 /// A NUMA node as this process may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Node {
     /// Its number.
     pub id: NodeId,
@@ -48,6 +49,7 @@ pub struct Node {
 
 /// A CPU that the process may run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cpu {
     /// Its number.
     pub id: CpuId,

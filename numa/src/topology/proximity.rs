@@ -7,6 +7,7 @@ use crate::CpuId;
 
 /// How near a CPU is to another, the nearest first: what a message between them has to cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Proximity {
     /// The same CPU, or two hardware threads of one physical core (SMT): they share all caches, and the
     /// core's time.

@@ -50,6 +50,7 @@ impl fmt::Display for How {
 
 /// Where the pages of a range lie, counted in pages of the system's base size (4 KiB on x86-64).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PageMap {
     /// Pages on each node.
     pub per_node: BTreeMap<NodeId, usize>,

@@ -67,11 +67,10 @@ impl BlockPool {
         })
     }
 
-    /// More memory has come. Returns how many blocks it makes.
+    /// More memory has come. Returns how many blocks it makes; when it is known everywhere,
+    /// [`wake_next`](Self::wake_next).
     pub(crate) fn extend(&self, memory: Carved) -> usize {
-        let more = self.blocks.borrow_mut().extend(memory);
-        self.wake_next();
-        more
+        self.blocks.borrow_mut().extend(memory)
     }
 
     /// Whether tasks wait for blocks.
@@ -100,7 +99,7 @@ impl BlockPool {
     }
 
     /// Wakes the task that has waited longest, if there is a block for it.
-    fn wake_next(&self) {
+    pub(crate) fn wake_next(&self) {
         if self.blocks.borrow().free() > 0 {
             self.waiters.wake_first();
         }

@@ -84,6 +84,8 @@ pub(crate) struct Brought<'a> {
     buffer: u16,
     left: u32,
     goes_on: bool,
+    /// Bytes that the kernel told of and no buffer holds.
+    beyond: u32,
 }
 
 impl BufRing {
@@ -106,7 +108,7 @@ impl BufRing {
     pub(crate) fn brought(&self, first: u16, bytes: u32, goes_on: bool) -> Option<Brought<'_>> {
         let fragments = self.fragments.as_ref()?;
         fragments.note(self);
-        Some(Brought { bufs: self, fragments, buffer: first, left: bytes, goes_on })
+        Some(Brought { bufs: self, fragments, buffer: first, left: bytes, goes_on, beyond: 0 })
     }
 }
 
@@ -127,11 +129,8 @@ impl Iterator for Brought<'_> {
         let bytes = self.left.min(spare);
         self.left -= bytes;
         if bytes == 0 || (self.left > 0 && !self.fragments.bundled()) {
-            tracing::error!(
-                "the kernel tells of {} bytes more than its buffers hold; report this",
-                self.left
-            );
-            self.left = 0;
+            // Told when it is dropped: whoever takes the leases may be in the midst of something.
+            self.beyond = std::mem::take(&mut self.left);
         }
         let ends = self.left > 0 || !self.goes_on;
         self.fragments.fill(self.buffer, if ends { 0 } else { filled + bytes as u16 });
@@ -146,8 +145,17 @@ impl Iterator for Brought<'_> {
 
 impl Drop for Brought<'_> {
     fn drop(&mut self) {
-        self.for_each(drop);
+        self.by_ref().for_each(drop);
+        if self.beyond > 0 {
+            told_of_more(self.beyond);
+        }
     }
+}
+
+/// Out of line, as all events of `tracing` are that a completion passes by.
+#[cold]
+fn told_of_more(bytes: u32) {
+    tracing::error!("the kernel tells of {bytes} bytes more than its buffers hold; report this");
 }
 
 #[cfg(all(test, not(loom)))]

@@ -390,8 +390,9 @@ impl BufRing {
     /// The end: every operation has been reaped. The memory goes when the last lease does.
     pub(crate) fn close(self, ring: &Ring) {
         if let Err(e) = ring.submitter().unregister_buf_ring(BUFFER_GROUP) {
-            tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
-            return self.leak();
+            // First: a subscriber that panics must not free them.
+            self.leak();
+            return tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
         }
         // Where the kernel went on it does not any more.
         for index in self.fragments.iter().flat_map(Fragments::take_begun) {

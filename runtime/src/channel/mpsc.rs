@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 
 use crate::block_on::block_on;
+use crate::contained::Shield;
 use crate::core::Core;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::queue::{Queue, Refused};
@@ -18,6 +19,8 @@ struct Shared<T> {
     queue: Queue<T>,
     /// The receiver, when it waits. A sender puts its message first and then wakes; the receiver registers
     /// first and then looks once more: one of the two sees the other, since both change the waker's one word.
+    /// It is a [`Shield`]ed one: a waker that panics while it is registered would be the last that this cell
+    /// takes, and one that panics when it is woken would do so in a sender, or in its destructor.
     receiver: AtomicWaker,
     senders: AtomicUsize,
 }
@@ -34,7 +37,8 @@ pub fn bounded<T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         receiver: AtomicWaker::new(),
         senders: AtomicUsize::new(1),
     });
-    (Sender { shared: Arc::clone(&shared) }, Receiver { shared, _this_core: PhantomData })
+    let sender = Sender { shared: Arc::clone(&shared) };
+    (sender, Receiver { shared, waker: Shield::default(), _this_core: PhantomData })
 }
 
 /// The sending side of [`bounded`]: cloned at the price of two counts, and used from any thread.
@@ -120,6 +124,9 @@ impl<T: Send + 'static> fmt::Debug for Sender<T> {
 /// in the queue is dropped.
 pub struct Receiver<T: Send + 'static> {
     shared: Arc<Shared<T>>,
+    /// Who waits, as the senders see it. The crate's cell clones and drops wakers while it is locked, and a
+    /// panic there would leave it locked.
+    waker: Shield,
     _this_core: PhantomData<*const ()>,
 }
 
@@ -134,14 +141,14 @@ impl<T: Send + 'static> Receiver<T> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         // A queue that is always full must not keep the core.
         if Core::try_with(|core| core.budget.poll(cx).is_pending()).unwrap_or(false) {
             return Poll::Pending;
         }
         let end = match self.try_recv() {
             Err(TryRecvError::Empty) => {
-                self.shared.receiver.register(cx.waker());
+                self.shared.receiver.register(self.waker.of(cx.waker()));
                 self.try_recv()
             }
             end => end,
@@ -219,6 +226,7 @@ impl<T> fmt::Display for SendError<T> {
 impl<T> std::error::Error for SendError<T> {}
 
 /// Why a message was not sent at once. Holds the message.
+#[non_exhaustive]
 pub enum TrySendError<T> {
     /// There is no room now.
     Full(T),
@@ -248,6 +256,7 @@ impl<T> std::error::Error for TrySendError<T> {}
 
 /// Why there is no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TryRecvError {
     /// None now.
     Empty,

@@ -5,9 +5,8 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_channel::oneshot as cell;
-
 use crate::block_on::block_on;
+use crate::sync::oneshot as cell;
 
 /// Makes a channel for one value. Both sides go to any thread.
 ///
@@ -23,7 +22,7 @@ use crate::block_on::block_on;
 /// # Cancellation
 /// Dropping the receiver tells the sender; a value that was sent and not received is dropped with it.
 pub fn oneshot<T>() -> (OneSender<T>, OneReceiver<T>) {
-    let (sender, receiver) = cell::channel();
+    let (sender, receiver) = cell::oneshot();
     (OneSender(sender), OneReceiver(receiver))
 }
 

@@ -25,6 +25,7 @@ use super::shared::CoreShared;
 use crate::buf::Grown;
 use crate::buf::blocks::BLOCK_SIZE;
 use crate::buf::ring::BUFFER_SIZE;
+use crate::contained::{bury, tell_panic};
 use crate::numa::plan::PlannedCore;
 use crate::numa::pool::Carved;
 use crate::numa::region::{Backing, Region, Rung};
@@ -150,10 +151,10 @@ impl Growth {
         };
         if let Some(short) = short {
             self.rest_until.set(Some(Instant::now() + REST));
-            tracing::warn!("core {}: a pool could not grow as asked: {short}", core.shared.index);
-            core.shared.grown().short = Some(short);
-            // Last: who sees the count finds the reason.
+            core.shared.grown().short = Some(short.clone());
+            // After it: who sees the count finds the reason.
             counters.pool_refusals.add(1);
+            tracing::warn!("core {}: a pool could not grow as asked: {short}", core.shared.index);
         }
     }
 
@@ -176,8 +177,11 @@ impl Growth {
         core.shared.counters.pool_grown_bytes.add(len as u64);
         let name = if what == For::Receiving { "receive buffers" } else { "blocks" };
         let grown = Grown { what: name, count, placement, addresses: start..start + len };
-        tracing::debug!("core {}: {grown}", core.shared.index);
+        let told = grown.to_string();
         core.shared.grown().steps.push(grown);
+        // Whoever is woken or told finds the step in the report.
+        core.blocks.wake_next();
+        tracing::debug!("core {}: {told}", core.shared.index);
         Ok(len)
     }
 
@@ -215,9 +219,9 @@ impl Growth {
             Err(e) => {
                 self.rest_until.set(Some(Instant::now() + REST));
                 self.waits_for_rest.set(is_waited_for);
-                tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
                 core.shared.grown().short = Some(e.to_string());
                 core.shared.counters.pool_refusals.add(1);
+                tracing::warn!("core {}: a pool cannot grow: {e}", core.shared.index);
             }
         }
     }
@@ -256,8 +260,10 @@ impl Growth {
     }
 
     fn end_last(&self) {
-        if self.last.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("a thread that grew a pool panicked");
+        let last = self.last.take();
+        if let Some(Err(payload)) = last.map(JoinHandle::join) {
+            tell_panic(format_args!("a thread that grew a pool"), &payload);
+            bury(payload);
         }
     }
 

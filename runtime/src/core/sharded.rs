@@ -9,9 +9,9 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_channel::oneshot;
-
 use super::Core;
+use crate::contained::Kept;
+use crate::sync::oneshot::{self, oneshot};
 use crate::{Error, ErrorKind, Handle, Result};
 
 /// Tells the values of one `Sharded` from those of another.
@@ -43,7 +43,7 @@ impl Shards {
         Rc::downcast(removed).ok()
     }
 
-    /// The end of the core: drops what was not stopped, here, one by one.
+    /// At the end of the core: drops what was not stopped, here, one by one.
     pub(crate) fn clear(&self) {
         loop {
             // The borrow ends first: a destructor may look for another shard.
@@ -51,6 +51,13 @@ impl Shards {
             let Some(shard) = next else { return };
             crate::contained::contained("the destructor of a shard", || drop(shard));
         }
+    }
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        // What destructors have made since.
+        self.clear();
     }
 }
 
@@ -124,13 +131,14 @@ impl<T: 'static> Sharded<T> {
             let factory = factory.clone();
             this.runtime.submit_to(core, async move || {
                 let value = factory().await?;
-                let (gone, when_gone) = oneshot::channel();
+                let (gone, when_gone) = oneshot();
                 let shard = Shard { value, _gone: gone, when_gone: RefCell::new(Some(when_gone)) };
                 Core::with(|core| core.shards.insert(id, Rc::new(shard)));
                 Ok(())
             })
         });
-        let made: Result<()> = made.await.into_iter().try_for_each(|made| made.map_err(Error::from)?);
+        let made: Result<()> =
+            made.await.into_iter().try_for_each(|made| made.take().map_err(Error::from)?);
         if let Err(e) = made {
             // Where none was made, or the core has ended, there is nothing to stop.
             drop(this.stop(async |_| ()).await);
@@ -196,7 +204,9 @@ impl<T: 'static> Sharded<T> {
         R: Send + 'static,
     {
         let mapped = self.on_each(|core| self.invoke_on(core, map.clone())).await;
-        Ok(mapped.into_iter().collect::<Result<Vec<R>>>()?.into_iter().fold(first, reduce))
+        let mapped: Result<Vec<Kept<R>>> =
+            mapped.into_iter().map(|mapped| mapped.take().map(Kept::new)).collect();
+        Ok(mapped?.into_iter().map(Kept::take).fold(first, reduce))
     }
 
     /// Ends it in good order: on each core, all at the same time, no more calls find the `T`, `f` is called
@@ -228,11 +238,11 @@ impl<T: 'static> Sharded<T> {
                 }
             })
         });
-        ended.await.into_iter().try_for_each(|ended| ended.map_err(Error::from))
+        ended.await.into_iter().try_for_each(|ended| ended.take().map_err(Error::from))
     }
 
     /// One future for each core, all under way at the same time; their outputs in the order of the cores.
-    async fn on_each<Fut: Future>(&self, future: impl FnMut(usize) -> Fut) -> Vec<Fut::Output> {
+    async fn on_each<Fut: Future>(&self, future: impl FnMut(usize) -> Fut) -> Vec<Kept<Fut::Output>> {
         super::all::all((0..self.runtime.cores()).map(future)).await
     }
 }

@@ -8,11 +8,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures_channel::oneshot;
-
 use super::Core;
 use super::shared::CoreShared;
 use crate::contained::{caught, contained, panic_text};
+use crate::sync::oneshot::{self, oneshot};
 use crate::task::spawn_at;
 use crate::{Error, ErrorKind};
 
@@ -143,7 +142,7 @@ where
     F: AsyncFnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let (answer, outcome) = oneshot::channel();
+    let (answer, outcome) = oneshot();
     let envelope = CallEnvelope { content: Some((f, answer)), at };
     if Core::is_current(&target) {
         envelope.open();
@@ -188,8 +187,8 @@ impl<F, T> Drop for CallEnvelope<F, T> {
         // It may be dropped in the middle of a core's tick, or of its end, which a destructor's panic must
         // not stop.
         contained(format_args!("the destructor of a closure sent at {}", self.at), || drop(f));
-        // Refused when nobody waits any more. It wakes who does, by a waker that may not be ours.
-        contained("the waker of a sender", || drop(answer.send(Err(SubmitError::Ended))));
+        // Refused when nobody waits any more.
+        drop(answer.send(Err(SubmitError::Ended)));
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
+use crate::contained::contained;
 use crate::error::os;
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
@@ -41,7 +42,9 @@ impl Drop for Bound {
     fn drop(&mut self) {
         // Accepts of the ring may keep it open for a tick: nobody shall connect to it meanwhile.
         if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
-            tracing::debug!("a Unix socket listens for a moment longer: {e}");
+            contained("a subscriber of tracing", || {
+                tracing::debug!("a Unix socket listens for a moment longer: {e}");
+            });
         }
     }
 }
@@ -66,7 +69,9 @@ impl Drop for SocketFile {
         let Self { path, device, inode } = self;
         let is_ours = lstat(path.as_path()).is_ok_and(|file| (file.st_dev, file.st_ino) == (*device, *inode));
         if is_ours && let Err(e) = unlink(path.as_path()) {
-            tracing::warn!("the socket's file {} stays behind: {e}", path.display());
+            contained("a subscriber of tracing", || {
+                tracing::warn!("the socket's file {} stays behind: {e}", path.display());
+            });
         }
     }
 }
@@ -81,9 +86,11 @@ pub(crate) fn bind_and_listen(
     let Place::Path(path) = place else {
         return Ok((listening(&address, backlog, None).map_err(|e| refused(place, e))?, None));
     };
+    let mut replaced = false;
     let socket = match listening(&address, backlog, mode) {
         Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
             clear(path, &address)?;
+            replaced = true;
             listening(&address, backlog, mode)
         }
         made => made,
@@ -93,6 +100,10 @@ pub(crate) fn bind_and_listen(
     if let Some(mode) = mode {
         // The umask may have taken more than was asked for.
         chmod(path.as_path(), mode).map_err(|e| refused(place, os(e)))?;
+    }
+    if replaced {
+        // Not between the look and the replacement, where a subscriber might bind the path.
+        tracing::info!("{place} was left behind by a program that has ended: replaced");
     }
     Ok((socket, Some(file)))
 }
@@ -125,7 +136,6 @@ fn clear(path: &Path, address: &SocketAddrAny) -> Result<()> {
     }
     match socket().and_then(|probe| connect(&probe, address).map_err(os)) {
         Err(e) if e.raw_os_error() == Some(libc::ECONNREFUSED) => {
-            tracing::info!("{place} was left behind by a program that has ended: replaced");
             unlink(path).map_err(|e| refused(&place, os(e)))
         }
         // It was accepted, or the backlog is full, or it is of another type: somebody is there.
@@ -143,4 +153,34 @@ fn refused(place: &Place, e: io::Error) -> Error {
         _ => return Error::io(format!("cannot listen on {place}"), e),
     };
     Error::with_source(ErrorKind::Input, format!("cannot listen on {place} ({remedy})"), e)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+    use crate::testing::{at_the_next_event, has_acted};
+
+    /// Seen to fail: with the event between the look and the replacement, the subscriber listens on a socket
+    /// whose file is then taken away.
+    #[test]
+    fn a_subscriber_that_is_told_of_a_replacement_cannot_come_before_it() {
+        let path = std::env::temp_dir().join(format!("annulus-replaced-{}", std::process::id()));
+        drop(UnixListener::bind(&path).unwrap());
+        let place = Place::Path(path.clone());
+        let guard = at_the_next_event("annulus::core::unix_path", {
+            let place = place.clone();
+            move || {
+                let taken = bind_and_listen(&place, 8, None).unwrap_err();
+                assert_eq!(taken.io_error().unwrap().raw_os_error(), Some(libc::EADDRINUSE), "{taken}");
+            }
+        });
+        let (_socket, file) = bind_and_listen(&place, 8, None).unwrap();
+        drop(guard);
+        assert!(has_acted(), "it was told");
+        UnixStream::connect(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
+    }
 }

@@ -13,6 +13,7 @@ use crate::{Error, ErrorKind};
 /// A [`Block`](crate::buf::Block) that holds nothing fits every alignment up to a page: it begins on one, and
 /// its capacity is a whole number of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Alignment {
     /// The buffer's address is a multiple of so many bytes.
     pub memory: usize,

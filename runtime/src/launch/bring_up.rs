@@ -43,6 +43,8 @@ pub(super) struct WorkerConfig {
     pub(super) share: Share,
     pub(super) growth: GrowthPolicy,
     pub(super) ring: RingOptions,
+    /// Whether the blocks may be registered with the ring.
+    pub(super) register_blocks: bool,
     pub(super) options: Options,
     /// Where the runtime was started: root futures go by this name.
     pub(super) started_at: &'static Location<'static>,
@@ -81,7 +83,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     let blocks = rest_as_blocks(&mut share)?;
     let block_count = blocks.capacity();
     config.essentials.wait_for_others();
-    let blocks = BlockPool::new(blocks, |pieces| ring.register_buffers(pieces));
+    let blocks = BlockPool::new(blocks, |pieces| config.register_blocks && ring.register_buffers(pieces));
     ranges.extend(of_this_thread());
     let ops = OpTable::new(OPERATIONS);
     ranges.push(("operations", ops.memory()));

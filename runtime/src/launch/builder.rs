@@ -39,6 +39,7 @@ pub struct Builder {
     pub(super) pool_limit: Option<usize>,
     pub(super) ring_entries: u32,
     pub(super) cq_entries: Option<u32>,
+    pub(super) cores_of_user: usize,
     pub(super) name: String,
     pub(super) placement: PlacementPolicy,
     pub(super) pages: Backing,
@@ -82,6 +83,15 @@ impl Builder {
     /// [report](super::Report) says so.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries;
+        self
+    }
+
+    /// How many cores share the memory that this user may lock (`RLIMIT_MEMLOCK`, which bounds all processes
+    /// of a user together): those of this runtime and of others that start at the same time. Rings are
+    /// planned to fit for all of them, and blocks are registered where those of all fit too. As many as this
+    /// runtime has by default, and not fewer.
+    pub fn cores_of_user(mut self, cores: usize) -> Self {
+        self.cores_of_user = cores;
         self
     }
 
@@ -162,7 +172,12 @@ impl Builder {
             buffers: BufRing::slots_within(self.limit()),
             ..usual
         };
-        locked::planned(asked, cores, locked::limit())
+        locked::planned(asked, cores.max(self.cores_of_user), locked::limit())
+    }
+
+    /// Whether one of so many cores with this ring may register its blocks.
+    pub(super) fn may_register(&self, ring: RingOptions, cores: usize) -> bool {
+        locked::leaves_room(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
     }
 
     /// Looks at the machine and plans the cores. Starts nothing.
@@ -249,6 +264,7 @@ impl Runtime {
             pool_limit: None,
             ring_entries: RING_ENTRIES,
             cq_entries: None,
+            cores_of_user: 0,
             name: "annulus".to_owned(),
             placement: PlacementPolicy::default(),
             pages: Backing::default(),

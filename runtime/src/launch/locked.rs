@@ -24,6 +24,27 @@ pub(super) fn planned(asked: RingOptions, cores: usize, limit: Option<u64>) -> R
     ring
 }
 
+/// Whether blocks may be registered: always among the cores of one runtime, where they come after all rings;
+/// and where the user has `of_user` cores in several processes, of which nobody knows when their rings are
+/// made, if there is memory for all.
+pub(super) fn leaves_room(
+    ring: RingOptions,
+    pool_bytes: usize,
+    cores: usize,
+    of_user: usize,
+    limit: Option<u64>,
+) -> bool {
+    let Some(limit) = limit.filter(|_| of_user > cores) else { return true };
+    let fits = (ring.locked_bytes() + pool_bytes as u64).saturating_mul(of_user as u64) <= limit;
+    if !fits {
+        tracing::info!(
+            "blocks are not registered with the ring, so zero-copy sends pin their pages each time: {limit} bytes may be locked by \
+             {of_user} cores of several processes; raise RLIMIT_MEMLOCK (ulimit -l)"
+        );
+    }
+    fits
+}
+
 /// Bytes that the rings of this process may take, where there is a limit that this kernel holds rings to.
 pub(super) fn limit() -> Option<u64> {
     if !rings_are_locked() || is_above_limits() {
@@ -87,6 +108,17 @@ mod tests {
         }
         // Fewer than the least are not made more.
         assert_eq!(planned(RingOptions::for_entries(8), 1000, Some(0)).entries, 8);
+    }
+
+    /// Seen to fail: with `cores` in the place of `of_user` in the product.
+    #[test]
+    fn blocks_are_registered_where_those_of_all_processes_fit() {
+        let ring = RingOptions::for_entries(1024);
+        let each = ring.locked_bytes() + (1 << 20);
+        assert!(leaves_room(ring, 1 << 20, 2, 0, Some(0)), "one process: blocks come after rings");
+        assert!(leaves_room(ring, 1 << 20, 2, 4, None));
+        assert!(leaves_room(ring, 1 << 20, 2, 4, Some(4 * each)));
+        assert!(!leaves_room(ring, 1 << 20, 2, 4, Some(4 * each - 1)));
     }
 
     /// Seen to fail: with `wait_for_others` that does not wait.

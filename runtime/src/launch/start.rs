@@ -135,12 +135,14 @@ impl Runtime {
                 started.failure = Some(Error::new(ErrorKind::Platform, what));
                 break;
             };
+            let ring = self.settings.ring(self.pollers.get(core.index).copied(), cores.len());
             let config = WorkerConfig {
                 core: core.clone(),
                 shared: Arc::clone(member),
                 share,
                 growth: growth.clone(),
-                ring: self.settings.ring(self.pollers.get(core.index).copied(), cores.len()),
+                register_blocks: self.settings.may_register(ring, cores.len()),
+                ring,
                 near: Neighbour::of(core, cores, &self.topology),
                 blocking: Arc::clone(&blocking[&core.node]),
                 options: self.settings.options.clone(),

@@ -17,6 +17,7 @@ use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
 use super::socket::{ReadWait, Socket, lingers};
 use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
+use crate::contained::contained;
 use crate::core::Core;
 use crate::core::ask::polled_again;
 use crate::error::os;
@@ -349,12 +350,15 @@ impl<F: Family, S: Side> Drop for Connection<F, S> {
         if !S::READS
             && let Err(e) = socket.shutdown(Shutdown::Write)
         {
-            tracing::debug!("the write side of a dropped half stays as it is: {e}");
+            contained("a subscriber of tracing", || {
+                tracing::debug!("the write side of a dropped half stays as it is: {e}");
+            });
         }
     }
 }
 
 /// The halves are of different connections.
+#[non_exhaustive]
 pub struct ReuniteError<F: Family> {
     /// The half that receives, as it was given.
     pub reader: Connection<F, Reader>,

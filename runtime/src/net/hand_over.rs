@@ -159,6 +159,7 @@ impl<F: Family> Connection<F> {
 }
 
 /// A connection was not handed over.
+#[non_exhaustive]
 pub struct HandOverError<F: Family> {
     /// Why.
     pub error: Error,

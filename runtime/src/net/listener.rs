@@ -18,6 +18,7 @@ use super::fd_budget::FdBudget;
 use super::group::Member;
 use super::listen_options::{BACKLOG, ListenOptions};
 use super::socket::lingers;
+use crate::contained::contained;
 use crate::core::Core;
 use crate::error::os;
 use crate::net::op::accept::Accept;
@@ -366,14 +367,13 @@ impl<F: Family> std::fmt::Debug for Listener<F> {
 
 impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
+        let mut still_listens = None;
         if let Some(member) = &self.shared.member {
             // The descriptor closes with the last word of its accept, a tick later. Until then it must not be
             // handed clients that mean a listener bound anew: shutting it down takes it out of the kernel's
             // table at once (inet_shutdown()). What is shared is shut down with the last that leaves.
-            if !member.is_unix()
-                && let Err(e) = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read)
-            {
-                tracing::debug!("{} listens for a moment longer: {e}", self.shared.bound);
+            if !member.is_unix() {
+                still_listens = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read).err();
             }
             member.leave();
         }
@@ -382,5 +382,10 @@ impl<F: Family> Drop for Listener<F> {
                 core.ops.abandon(&core.ring, key);
             }
         });
+        if let Some(e) = still_listens {
+            contained("a subscriber of tracing", || {
+                tracing::debug!("{} listens for a moment longer: {e}", self.shared.bound);
+            });
+        }
     }
 }

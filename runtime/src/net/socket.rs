@@ -224,11 +224,12 @@ impl Socket {
         if !self.is_ours() || self.was_reset.replace(true) {
             return;
         }
-        match zero_copy::disconnect(self.fd()) {
+        let reset = zero_copy::disconnect(self.fd());
+        Core::try_with(|core| core.shared.counters.zc_resets.add(1));
+        match reset {
             Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
         }
-        Core::try_with(|core| core.shared.counters.zc_resets.add(1));
     }
 
     /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): what was not sent is thrown away. A
@@ -629,15 +630,22 @@ impl Socket {
         self.fd.take().expect("taken here and in Drop only")
     }
 
+    /// Forgets who waited to receive. What dropping a waker does is not ours to know, so it comes last, and
+    /// stays in here: this thread may be panicking.
+    fn forget_reader(&self) {
+        if let Some(reader) = self.reader.take() {
+            contained("the destructor of a waker", || drop(reader));
+        }
+    }
+
     /// The reader is dropped: gives back what came and lets go of the receive.
     fn release(&self, core: &Core) {
         self.released.set(true);
         while self.take_chunk(core).is_some() {}
-        drop(self.reader.take());
-        if let Receiving::Armed(key) | Receiving::Ending(key) = self.receiving.get() {
+        if let Receiving::Armed(key) | Receiving::Ending(key) = self.receiving.replace(Receiving::Idle) {
             core.ops.abandon(&core.ring, key);
         }
-        self.receiving.set(Receiving::Idle);
+        self.forget_reader();
     }
 }
 
@@ -696,16 +704,18 @@ impl Drop for ZcGuard {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let Some(fd) = self.fd.take() else { return };
-        if let Kind::Datagram(member) = &mut self.kind {
-            // Nothing of it waits to be sent, so closing is quick. First the socket, then the word that the
-            // address is free.
-            drop(fd);
-            drop(member.take());
-            return;
+        match (self.fd.take(), &mut self.kind) {
+            (Some(fd), Kind::Datagram(member)) => {
+                // Nothing of it waits to be sent, so closing is quick. First the socket, then the word that
+                // the address is free.
+                drop(fd);
+                drop(member.take());
+            }
+            // The last reference: no operation is in flight on this descriptor.
+            (Some(fd), Kind::Stream) => close(fd, self.lingers.get()),
+            (None, _) => {}
         }
-        // The last reference: no operation is in flight on this descriptor.
-        close(fd, self.lingers.get());
+        self.forget_reader();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::op::connect::Connect;
 use super::{sys, zero_copy};
 use crate::core::ask::ask;
 use crate::error::os;
+use crate::limits::{Unit, in_units, refuse_outside};
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
@@ -30,8 +32,14 @@ pub type TcpReadHalf = TcpStream<Reader>;
 /// The half of a [`TcpStream`] that sends.
 pub type TcpWriteHalf = TcpStream<Writer>;
 
+/// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL` of the kernel (include/net/tcp.h).
+const KEEPALIVE_SECONDS: RangeInclusive<u32> = 1..=32_767;
+/// Up to `MAX_TCP_KEEPCNT`.
+const KEEPALIVE_COUNT: RangeInclusive<u32> = 1..=127;
+
 /// When the kernel asks a silent peer whether it is still there (`tcp(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keepalive {
     /// Silence before the first question (`TCP_KEEPIDLE`), in whole seconds, 1 to 32,767.
     pub time: Duration,
@@ -39,6 +47,13 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Questions without an answer after which the connection is given up (`TCP_KEEPCNT`), 1 to 127.
     pub count: u32,
+}
+
+impl Keepalive {
+    /// With these times and so many questions, in the ranges that the fields name.
+    pub const fn new(time: Duration, interval: Duration, count: u32) -> Self {
+        Self { time, interval, count }
+    }
 }
 
 impl TcpStream {
@@ -169,10 +184,14 @@ impl<S: Side> TcpStream<S> {
     /// is a receive that fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
     ///
     /// # Errors
-    /// `EINVAL` for a value out of its range; what `setsockopt(2)` says.
+    /// [`ErrorKind::Input`] for a value out of its range, and for a time that is not in whole seconds: nothing is
+    /// set then. Else what `setsockopt(2)` says.
     pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> Result<()> {
         let fd = self.socket().fd();
         if let Some(Keepalive { time, interval, count }) = keepalive {
+            in_units(Unit::Seconds, KEEPALIVE_SECONDS, "a keepalive time", time)?;
+            in_units(Unit::Seconds, KEEPALIVE_SECONDS, "a keepalive interval", interval)?;
+            refuse_outside(KEEPALIVE_COUNT, "a keepalive count", count)?;
             set("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(fd, time))?;
             set("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(fd, interval))?;
             set("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(fd, count))?;
@@ -208,8 +227,12 @@ impl<S: Side> TcpStream<S> {
     /// holds the core up when the connection is closed.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// [`ErrorKind::Input`] for a time that is not in whole seconds, or longer than 2^31 - 1 of them; what
+    /// `setsockopt(2)` says.
     pub fn set_linger(&self, linger: Option<Duration>) -> Result<()> {
+        if let Some(time) = linger {
+            in_units(Unit::Seconds, 0..=i32::MAX as u32, "a time to linger", time)?;
+        }
         set("SO_LINGER", sockopt::set_socket_linger(self.socket().fd(), linger))?;
         self.socket().set_lingers(linger.is_some_and(|time| !time.is_zero()));
         Ok(())
@@ -245,10 +268,13 @@ impl<S: Side> TcpStream<S> {
     /// some fifteen minutes.
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// [`ErrorKind::Input`] for a time that is not in whole milliseconds, for zero (which to the kernel is none),
+    /// and for more than 2^31 - 1 of them; what `setsockopt(2)` says.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) -> Result<()> {
-        // A time that is too short to be told from none is one millisecond; zero would mean none.
-        let ms = timeout.map_or(0, |timeout| timeout.as_millis().clamp(1, i32::MAX as u128) as u32);
+        let ms = match timeout {
+            Some(time) => in_units(Unit::Milliseconds, 1..=i32::MAX as u32, "a user timeout", time)?,
+            None => 0,
+        };
         set("TCP_USER_TIMEOUT", sockopt::set_tcp_user_timeout(self.socket().fd(), ms))
     }
 

@@ -9,6 +9,7 @@ use io_uring::{opcode, types};
 use super::slots::Outcome;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufMut;
+use crate::buf::owned::registered;
 
 /// Reads into the room of `buf`.
 pub(crate) struct Read<B> {
@@ -27,7 +28,7 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
         let spare = self.buf.spare_capacity();
         let len = spare.len().min(1 << 30) as u32;
         let (fd, to) = (types::Fd(self.file.as_raw_fd()), spare.as_mut_ptr().cast());
-        match self.buf.registered() {
+        match registered(&self.buf) {
             None => opcode::Read::new(fd, to, len).offset(self.offset).build().into(),
             // The pages are pinned already. The kernel refuses (EFAULT) what does not lie in that buffer.
             Some(index) => opcode::ReadFixed::new(fd, to, len, index).offset(self.offset).build().into(),

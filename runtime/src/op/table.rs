@@ -147,6 +147,8 @@ pub(crate) struct OpTable {
     arena: RefCell<Arena>,
 }
 
+const ITS_WAKER: &str = "the destructor of an operation's waker";
+
 /// Out of line, as all events of `tracing` are that a completion passes by.
 #[cold]
 fn stale(cqe: Cqe) {
@@ -264,8 +266,11 @@ impl OpTable {
             Some(Abandon::Cancel) => self.cancel(ring, key),
             Some(Abandon::Late { extra, outcome, value }) => late(extra, outcome, value),
         }
-        // Last: what dropping it does is not ours to know.
-        drop(waker);
+        // Last: what dropping it does is not ours to know. This thread may be panicking: a second panic that
+        // left here would end the process.
+        if let Some(waker) = waker {
+            contained(ITS_WAKER, || drop(waker));
+        }
     }
 
     /// Asks the kernel to give up on an operation whose owner stays: a multishot that is to end.

@@ -9,6 +9,7 @@ use io_uring::{opcode, types};
 use super::slots::Outcome;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBuf;
+use crate::buf::owned::registered;
 
 /// Writes `buf[from..]`.
 pub(crate) struct Write<B> {
@@ -28,7 +29,7 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
         let bytes = &self.buf.bytes()[self.from..];
         let len = bytes.len().min(1 << 30) as u32;
         let fd = types::Fd(self.file.as_raw_fd());
-        match self.buf.registered() {
+        match registered(&self.buf) {
             None => opcode::Write::new(fd, bytes.as_ptr(), len).offset(self.offset).build().into(),
             // As for a read.
             Some(index) => {

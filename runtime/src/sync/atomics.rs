@@ -1,4 +1,4 @@
-//! The atomics of the parts that loom checks: the standard ones, or loom's under `--cfg loom`.
+//! The atomics and locks of the parts that loom checks: the standard ones, or loom's under `--cfg loom`.
 //!
 //! Only the wake path, the queue to a core and the return path of blocks use these atomics. Loom's atomics
 //! work inside a loom model and nowhere else, so under `--cfg loom` only the tests whose path contains `loom`
@@ -12,6 +12,14 @@
 pub(crate) use loom::sync::atomic;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic;
+
+/// The lock of the same parts.
+pub(crate) mod locks {
+    #[cfg(loom)]
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+    #[cfg(not(loom))]
+    pub(crate) use std::sync::{Mutex, MutexGuard};
+}
 
 /// What the loom tests share.
 #[cfg(all(test, loom))]

@@ -1,11 +1,13 @@
 //! What threads have in common: the wake list and the doorbell, the queue into a core, who waits in order,
-//! and the atomics that loom checks.
+//! and the atomics and locks that loom checks.
 
 mod atomics;
 pub(crate) mod mailbox;
+pub(crate) mod oneshot;
 pub(crate) mod queue;
+pub(crate) mod space;
 pub(crate) mod waiters;
 
-pub(crate) use atomics::atomic;
 #[cfg(all(test, loom))]
 pub(crate) use atomics::model;
+pub(crate) use atomics::{atomic, locks};

@@ -2,16 +2,8 @@
 //! nobody.
 //!
 //! The places are a crossbeam channel's, allocated and touched by whoever makes the queue: made on a core's
-//! pinned thread they lie on its node. Who finds no place waits in an event's list and is told in turn when
-//! places become free.
-//!
-//! # Who waits for room
-//!
-//! An event's list is behind a mutex, which the receiver must not take for each message. So those that wait
-//! are counted. A sender that found no place counts itself, enters the list, and looks for a place again; the
-//! receiver takes a message and then looks at the count. As below each writes first and then reads what the
-//! other wrote, with a sequentially consistent fence between: either the sender sees the place or the
-//! receiver sees the count, and finds it in the list.
+//! pinned thread they lie on its node. Who finds no place [waits in a list](super::space) and is told in turn
+//! when places become free.
 //!
 //! # Closing
 //!
@@ -23,10 +15,10 @@
 //! message or the sender sees the latch, and nothing stays behind.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use event_listener::Event;
 
 use crate::contained::contained;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::space::SpaceWaiters;
 
 /// Says that a queue takes no more.
 pub(crate) struct Latch(AtomicBool);
@@ -56,74 +48,6 @@ impl Latch {
     }
 }
 
-/// Those that found no place, and how many they are.
-struct SpaceWaiters {
-    event: Event,
-    /// How many wait, or are about to.
-    waiting: AtomicUsize,
-}
-
-/// Counts one that waits, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl SpaceWaiters {
-    fn new() -> Self {
-        Self { event: Event::new(), waiting: AtomicUsize::new(0) }
-    }
-
-    /// Tries to put a message until it is put or refused for good.
-    async fn find<T>(&self, mut message: T, put: impl Fn(T) -> Result<(), Refused<T>>) -> Result<(), T> {
-        loop {
-            let mut listening = None;
-            // Room that is made before we listen is told to nobody: listen first, look again, and only then
-            // wait.
-            for _ in 0..2 {
-                message = match put(message) {
-                    Ok(()) => return Ok(()),
-                    Err(Refused::Closed(message)) => return Err(message),
-                    Err(Refused::Full(message)) => message,
-                };
-                listening.get_or_insert_with(|| {
-                    let waiting = Waiting::new(&self.waiting);
-                    let listener = self.event.listen();
-                    // Before the second look.
-                    fence(Ordering::SeqCst);
-                    (waiting, listener)
-                });
-            }
-            if let Some((_waiting, listening)) = listening {
-                listening.await;
-            }
-        }
-    }
-
-    /// So many places have become free: as many that wait may look again.
-    fn made(&self, places: usize) {
-        fence(Ordering::SeqCst);
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.event.notify_additional(places);
-        }
-    }
-
-    /// There will be no more places. After the latch is closed.
-    fn close(&self) {
-        self.event.notify(usize::MAX);
-    }
-}
-
 /// The queue. Shared by both sides.
 pub(crate) struct Queue<T> {
     places: Sender<T>,
@@ -137,6 +61,18 @@ pub(crate) struct Queue<T> {
 pub(crate) enum Refused<T> {
     Full(T),
     Closed(T),
+}
+
+/// Tries to put the message, and keeps it where there is no room: `None`.
+fn retry<T>(message: &mut Option<T>, put: impl FnOnce(T) -> Result<(), Refused<T>>) -> Option<Result<(), T>> {
+    match put(message.take()?) {
+        Ok(()) => Some(Ok(())),
+        Err(Refused::Closed(back)) => Some(Err(back)),
+        Err(Refused::Full(back)) => {
+            *message = Some(back);
+            None
+        }
+    }
 }
 
 impl<T> Queue<T> {
@@ -169,7 +105,8 @@ impl<T> Queue<T> {
     /// # Errors
     /// The queue is closed, or was before there was room: the message comes back.
     pub(crate) async fn put(&self, message: T, told: impl Fn()) -> Result<(), T> {
-        self.space.find(message, |message| self.try_put(message)).await?;
+        let mut message = Some(message);
+        self.space.find(|| retry(&mut message, |message| self.try_put(message))).await?;
         told();
         Ok(())
     }
@@ -212,6 +149,13 @@ impl<T> Queue<T> {
         while let Some(message) = self.try_take() {
             contained("the destructor of a message that was not received", || drop(message));
         }
+    }
+}
+
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        // What was put into a queue whose owner has forgotten to close it.
+        self.empty();
     }
 }
 

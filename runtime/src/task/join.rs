@@ -83,6 +83,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 /// Why a task has no output.
+#[non_exhaustive]
 pub enum JoinError {
     /// It panicked, with this.
     Panicked(Box<dyn std::any::Any + Send>),

@@ -133,11 +133,15 @@ impl Tasks {
         }
     }
 
+    fn drop_stop_waiters(&self) {
+        self.each_stop_waiter(|waker| contained("the destructor of a waker", || drop(waker)));
+    }
+
     /// Drops every task of this core. Futures may spawn and wake in their destructors; what they spawn is
     /// dropped too. `foreign` takes what other threads have woken meanwhile.
     pub(crate) fn drop_all(&self, mut foreign: impl FnMut() -> Vec<Woken>) {
         self.ending.set(true);
-        self.each_stop_waiter(|waker| contained("the destructor of a waker", || drop(waker)));
+        self.drop_stop_waiters();
         let mut patience = 1000;
         loop {
             self.drop_ready();
@@ -161,3 +165,13 @@ impl Tasks {
         }
     }
 }
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        // Of futures that destructors have polled since, and leaked.
+        self.drop_stop_waiters();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -175,6 +175,20 @@ impl<'env> Scope<'env> {
     }
 }
 
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        loop {
+            // One by one, with nothing borrowed: a destructor may wake another child, and the thread may be
+            // panicking.
+            let mut children = self.children.borrow_mut();
+            let Some(key) = children.iter().next().map(|(key, _)| key) else { break };
+            let child = children.remove(key);
+            drop(children);
+            crate::contained::contained("a child of a scope", || drop(child));
+        }
+    }
+}
+
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("children", &self.children.borrow().len()).finish_non_exhaustive()
@@ -231,9 +245,13 @@ impl<T> Future for ScopedHandle<T> {
         }
         // Cloned and dropped with nothing borrowed: what either does is not ours to know.
         let waker = cx.waker().clone();
-        let old = self.end.borrow_mut().waiter.replace(waker);
-        drop(old);
-        Poll::Pending
+        let mut end = self.end.borrow_mut();
+        // The clone may have brought the child to its end, which has told nobody then.
+        let output = end.output.take();
+        let late = if output.is_some() { Some(waker) } else { end.waiter.replace(waker) };
+        drop(end);
+        drop(late);
+        output.map_or(Poll::Pending, |output| Poll::Ready(output.map_err(JoinError::Panicked)))
     }
 }
 

@@ -79,6 +79,8 @@ impl Interval {
 
     /// The next tick: completes when it is due, and gives the time at which it was.
     ///
+    /// One task at a time waits, which is why it takes the interval by `&mut`.
+    ///
     /// # Cancellation
     /// Safe: the tick waits for the next call.
     pub async fn tick(&mut self) -> Instant {

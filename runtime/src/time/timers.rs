@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::wakes::{Plan, Wakes};
 use super::wheel::{Key, Wheel};
+use crate::contained::contained;
 
 /// Names one timer.
 pub(crate) type TimerKey = Key;
@@ -131,10 +132,18 @@ impl Timers {
         self.wakes.slept(plan, self.since_epoch(Instant::now()));
     }
 
-    /// Takes all timers away.
+    /// Takes all timers away. Destructors of wakers may set new ones, which stay.
     pub(crate) fn clear(&self) {
-        let wheel = std::mem::replace(&mut *self.wheel.borrow_mut(), Wheel::new(0));
-        drop(wheel);
+        let mut wheel = std::mem::replace(&mut *self.wheel.borrow_mut(), Wheel::new(0));
+        while let Some(waker) = wheel.expire(u64::MAX) {
+            contained("the destructor of a waker", || drop(waker));
+        }
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -164,6 +173,22 @@ mod tests {
             assert_eq!(due(0, ahead, &[0, 1]), 0);
         }
         assert_eq!(due(50, 1_000_000, &[0, 49]), 0, "far away");
+    }
+
+    /// Seen to fail: with the wheel dropped as it is, by an abort.
+    #[test]
+    fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
+        let timers = Timers::new(None);
+        let gone = crate::testing::BadWakers::give(3, |waker| {
+            timers.insert(timers.epoch + Duration::from_secs(1), waker);
+        });
+        timers.clear();
+        assert_eq!((gone.dropped(), timers.is_empty()), (3, true));
+        let gone = crate::testing::BadWakers::give(3, |waker| {
+            timers.insert_due(waker);
+        });
+        drop(timers);
+        assert_eq!(gone.dropped(), 3);
     }
 
     #[test]

@@ -32,6 +32,7 @@ const WINDOW: u64 = 1 << 20;
 
 /// The transfer stopped, after so many bytes had been given to the socket.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct SendFileError {
     /// Bytes that the socket took. The peer got at most these.
     pub sent: u64,

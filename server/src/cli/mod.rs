@@ -2,21 +2,25 @@
 
 mod answer;
 mod file;
+mod reload;
 mod serving;
 mod start;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use annulus::PlacementPolicy;
 use annulus::numa::plan::CoreSelection;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
+use self::reload::Which;
 use self::serving::Serving;
 use self::start::{Told, begin, begin_member};
 use crate::config::Loaded;
 use crate::exit::Failure;
+use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;
 use crate::processes::member::{COMMAND, MemberArgs};
 use crate::service::reload::Source;
@@ -64,6 +68,12 @@ enum Command {
         /// The file
         #[arg(value_name = "FILE")]
         file: PathBuf,
+    },
+
+    /// Have a running program read its file anew, as SIGHUP does
+    Reload {
+        #[command(flatten)]
+        which: Which,
     },
 
     /// Print the file that equals a command line: annulus config serve ..., annulus config proxy ...
@@ -146,20 +156,23 @@ pub(crate) fn run() -> Result<(), Failure> {
     let Cli { command, verbosity: Verbosity { verbose } } = cli;
     match command {
         Command::Serving(serving) => {
+            let passed = Arc::new(Passed::take()?);
             start_log(verbose)?;
             let config = serving.configuration();
             let text = file::text(&matches, &config);
-            begin(Told { config, text, verbose, source: None })
+            begin(Told { config, text, verbose, source: None, passed })
         }
         Command::Run { file } => {
+            let passed = Arc::new(Passed::take()?);
             let Loaded { text, read } = file::load(&file)?;
             let verbose = verbose.max(read.verbose);
             start_log(verbose)?;
             let source = Some(Source { file, keys: read.keys });
-            begin(Told { config: read.config, text: Ok(text), verbose, source })
+            begin(Told { config: read.config, text: Ok(text), verbose, source, passed })
         }
         Command::Member { given } => begin_member(given),
         Command::Check { file } => file::check(&file),
+        Command::Reload { which } => reload::order(&which),
         Command::Config { serving } => {
             let config = serving.configuration();
             let matches = matches.subcommand_matches("config").unwrap_or(&matches);

@@ -11,6 +11,7 @@ use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
+use crate::listen::passed::Passed;
 use crate::metrics::gather::{Gatherer, describe};
 use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
@@ -33,11 +34,13 @@ pub(super) struct Told {
     pub(super) verbose: u8,
     /// Where it can be read anew.
     pub(super) source: Option<Source>,
+    /// Sockets that a service manager has passed.
+    pub(super) passed: Arc<Passed>,
 }
 
 /// Serves in this process, or in one for each node.
 pub(super) fn begin(told: Told) -> Result<(), Failure> {
-    let Told { config, text, verbose, source } = told;
+    let Told { config, text, verbose, source, passed } = told;
     config.check()?;
     let program = &config.program;
     let constraints = SplitConstraints {
@@ -49,7 +52,13 @@ pub(super) fn begin(told: Told) -> Result<(), Failure> {
             processes::shares(program.cores.processes, &program.cores.cores, program.cores.nic.as_deref())?;
         if processes::split(program.cores.processes, constraints, &shares)? {
             let text = text.map_err(|why| Failure::input(format!("{why}; or serve with --processes one")))?;
-            let told = parent::Told { config: &config, text: &text, verbose, source: source.clone() };
+            let told = parent::Told {
+                config: &config,
+                text: &text,
+                verbose,
+                source: source.clone(),
+                passed: Arc::clone(&passed),
+            };
             match parent::run(&shares, &reasons, told) {
                 Err(End::CannotStart(failure)) if program.cores.processes.may_be_one() => {
                     tracing::warn!("{failure}; one process serves with all cores");
@@ -59,7 +68,7 @@ pub(super) fn begin(told: Told) -> Result<(), Failure> {
             }
         }
     }
-    start(config, source)
+    start(config, source, passed)
 }
 
 /// What is done before the first core, whoever gives the orders.
@@ -76,7 +85,7 @@ fn block_signals() -> Result<Signals, Failure> {
 }
 
 /// Serves with all cores in this process, and waits for their end.
-fn start(config: Configuration, source: Option<Source>) -> Result<(), Failure> {
+fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> Result<(), Failure> {
     // Before the first thread, so that all of them inherit the mask.
     let signals = block_signals()?;
     prepare(&config)?;
@@ -85,8 +94,8 @@ fn start(config: Configuration, source: Option<Source>) -> Result<(), Failure> {
     let runtime = program.runtime(program.cores.cores.clone()).build()?;
     let plan = runtime.plan().clone();
     let cpus: Vec<CpuId> = plan.cores().iter().map(|core| core.cpu).collect();
-    let mut open = OpenEndpoints::default();
-    let mut planned = open.plan(&config.endpoints(), &cpus)?;
+    let mut open = OpenEndpoints::new(passed);
+    let mut planned = open.plan(&config.endpoints(open.passed())?, &cpus)?;
     let lines = config.lines(&planned.shown);
     describe(lines.clone(), program.ring.road.to_string());
     let admin_line = entrance.as_ref().map(Entrance::line);
@@ -140,7 +149,8 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
     prepare(&generation.config)?;
-    let runtime = program.runtime(CoreSelection::List(member.cores().clone())).build()?;
+    let builder = program.runtime(CoreSelection::List(member.cores().clone()));
+    let runtime = builder.cores_of_user(member.cores_of_all()).build()?;
     let plan = runtime.plan().clone();
     let parent = Arc::clone(&member);
     let start = Arc::new(Start::new(Arc::new(generation), move || parent.is_ready()));

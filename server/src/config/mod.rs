@@ -17,6 +17,7 @@ use std::path::Path;
 use crate::exit::Failure;
 use crate::listen::address::{ListenAddress, Place};
 use crate::listen::endpoint::EndpointKey;
+use crate::listen::passed::{Passed, Source};
 use crate::options::listener::ListenerArgs;
 use crate::options::program::{ProgramArgs, Steer};
 use crate::proxy::options::ProxyArgs;
@@ -106,24 +107,39 @@ impl Configuration {
         self.listeners.iter().zip(shown).flat_map(of).collect()
     }
 
-    /// Of each listener, the endpoints to open, in the order given.
-    pub(crate) fn endpoints(&self) -> Vec<Vec<EndpointKey>> {
+    /// Of each listener, its endpoints in the order given: sockets that were passed for it, or else those to open.
+    ///
+    /// # Errors
+    /// A socket that was passed belongs to no listener.
+    pub(crate) fn endpoints(&self, passed: &Passed) -> Result<Vec<Vec<EndpointKey>>, Failure> {
         let all: Vec<Vec<ListenAddress>> = self.listeners.iter().map(Listener::addresses).collect();
         let v4_has = |port| all.iter().flatten().any(|address| address.place().is_all_of_v4(port));
         let steer_by_cpu = self.program.cores.steer == Steer::Cpu;
-        let key = |listener: &Listener, address: &ListenAddress| {
-            let is_all_of_v6 =
-                |place: &Place| matches!(place, Place::Ip(at) if at.is_ipv6() && at.ip().is_unspecified());
+        let key = |listener: &Listener, address: &ListenAddress, passed: Option<usize>| {
             let only_v6 = match address.place() {
-                Place::Ip(at) if is_all_of_v6(address.place()) => at.port() != 0 && v4_has(at.port()),
+                Place::Ip(at) if at.is_ipv6() && at.ip().is_unspecified() => {
+                    at.port() != 0 && v4_has(at.port())
+                }
                 _ => false,
             };
-            EndpointKey { address: address.clone(), mode: listener.args.unix_mode, only_v6, steer_by_cpu }
+            EndpointKey {
+                address: address.clone(),
+                passed,
+                mode: listener.args.unix_mode,
+                only_v6,
+                steer_by_cpu,
+            }
         };
-        let of = |(listener, addresses): (&Listener, &Vec<ListenAddress>)| {
-            addresses.iter().map(|address| key(listener, address)).collect()
+        let names: Vec<Option<&str>> =
+            self.listeners.iter().map(|listener| listener.args.name.as_deref()).collect();
+        let of = |((listener, addresses), source): ((&Listener, &Vec<ListenAddress>), Source)| match source {
+            Source::Own => addresses.iter().map(|address| key(listener, address, None)).collect(),
+            // The address is not looked at.
+            Source::Passed(passed) => {
+                passed.into_iter().map(|index| key(listener, &addresses[0], Some(index))).collect()
+            }
         };
-        self.listeners.iter().zip(&all).map(of).collect()
+        Ok(self.listeners.iter().zip(&all).zip(passed.deal(&names)?).map(of).collect())
     }
 }
 

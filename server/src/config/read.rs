@@ -267,7 +267,15 @@ fn listener(table: &Table<'_>, faults: &mut Vec<Fault>) -> Option<(Listener, Ran
         Place::Relay => parsed(&DEFINED.relay, &service, &table.span, faults).map(ServiceConfig::Relay),
         _ => files(table, &service, faults).map(ServiceConfig::Files),
     };
-    Some((Listener { args: args?, service: service? }, table.span.clone()))
+    let listener = Listener { args: args?, service: service? };
+    if let ServiceConfig::Relay(relay) = &listener.service {
+        let addresses = listener.addresses();
+        let listens: Vec<_> = addresses.iter().flat_map(|address| address.place().candidates()).collect();
+        if let Err(why) = relay.check(&listens) {
+            faults.push(Fault::new(table.span.clone(), why));
+        }
+    }
+    Some((listener, table.span.clone()))
 }
 
 /// The sites of a listener: each inherits what stands in the listener, and the listener itself is the last, for all other names.

@@ -239,6 +239,10 @@ proptest! {
             let verbose = line.verbosity.verbose;
             let config = configuration(line);
             let text = write::write(matches.subcommand().unwrap().1, &config).unwrap();
+            if config.check().is_err() {
+                prop_assert!(read::read(&text).is_err(), "what cannot be by flags cannot be by a file:\n{}", text);
+                return Ok(());
+            }
             let read = read::read(&text).map_err(|faults| fault::lines(Path::new("F"), &text, faults));
             let read = read.unwrap_or_else(|lines| panic!("{words:?} gave\n{text}\n{lines:#?}"));
             prop_assert_eq!(shown(&config, verbose), shown(&read.config, read.verbose), "{:?} gave\n{}", words, text);

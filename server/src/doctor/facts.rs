@@ -147,15 +147,13 @@ pub(super) mod fixture {
             };
             let topology = Topology::new(all).unwrap();
             let cores = CorePlan::new(&topology, &CoreSelection::All).unwrap().cores().to_vec();
-            let calls =
-                PolicyCalls { mbind: None, set_mempolicy: None, get_mempolicy: None, move_pages: None };
             let facts = Facts {
                 files: Files(root),
                 topology,
                 cores,
                 ring: Err(Error::new(ErrorKind::Platform, "no ring in a fixture; use a machine")),
                 refused_calls: Vec::new(),
-                policy_calls: calls,
+                policy_calls: PolicyCalls::default(),
                 inherited: InheritedPolicy::Default,
                 quota: None,
                 nics: Vec::new(),

@@ -187,15 +187,13 @@ mod tests {
     use crate::doctor::finding::Verdict;
 
     fn eth0(node: Option<u32>, queues: usize, rps: &str) -> Nic {
-        Nic {
-            name: "eth0".into(),
-            node: node.map(NodeId),
-            driver: Some("virtio_net".into()),
-            up: true,
-            receive_queues: vec![rps.parse().unwrap(); queues],
-            transmit_queues: vec![CpuSet::new(); queues],
-            interrupts: BTreeSet::from([37, 38]),
-        }
+        let mut nic = Nic::new("eth0");
+        nic.node = node.map(NodeId);
+        nic.driver = Some("virtio_net".into());
+        nic.receive_queues = vec![rps.parse().unwrap(); queues];
+        nic.transmit_queues = vec![CpuSet::new(); queues];
+        nic.interrupts = BTreeSet::from([37, 38]);
+        nic
     }
 
     #[test]

@@ -165,7 +165,7 @@ mod tests {
     fn a_quota_below_the_cores_is_advice() {
         let mut machine = Machine::new("quota", 1);
         for (cpus, verdict) in [(2.0, Verdict::Good), (1.5, Verdict::Advice)] {
-            machine.facts.quota = Some(CpuQuota { cpus, group: "/cg/x".into() });
+            machine.facts.quota = Some(CpuQuota::new(cpus, "/cg/x"));
             assert_eq!(quota(&machine.facts).verdict, verdict);
         }
     }

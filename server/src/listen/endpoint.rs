@@ -13,16 +13,19 @@ use annulus::numa::CpuId;
 use annulus::{Error, ErrorKind};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_domain;
-use rustix::net::{AddressFamily, getsockname};
+use rustix::net::{AddressFamily, SocketAddrUnix, getsockname};
 
 use super::address::{ListenAddress, Place, unix_address};
+use super::passed::Passed;
 use crate::exit::{Failure, Kind};
 
 /// What makes one endpoint another: where it is, and what its socket was given when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndpointKey {
-    /// Where it is.
+    /// Where it is, if nobody has passed a socket for it.
     pub(crate) address: ListenAddress,
+    /// Which of the sockets that were passed it is.
+    pub(crate) passed: Option<usize>,
     /// The permissions of a Unix socket's file.
     pub(crate) mode: Option<u32>,
     /// `[::]` leaves IPv4 to another listener.
@@ -42,6 +45,8 @@ pub(crate) struct Opened {
     pub(crate) shown: String,
     /// A socket for each core.
     pub(crate) sockets: Vec<OwnedFd>,
+    /// All of them are one open socket.
+    pub(crate) is_shared: bool,
     /// Dropped, it takes the file of a Unix socket away; connections are accepted for as long as a core has a socket.
     pub(crate) file: Option<UnixSocket>,
 }
@@ -49,12 +54,15 @@ pub(crate) struct Opened {
 impl EndpointKey {
     /// Whether the sockets of `other` are those of this one: what they were given besides can be left or changed.
     pub(crate) fn is_at(&self, other: &EndpointKey) -> bool {
-        self.address.place() == other.address.place() && self.only_v6 == other.only_v6
+        match (self.passed, other.passed) {
+            (None, None) => self.address.place() == other.address.place() && self.only_v6 == other.only_v6,
+            (passed, others) => passed == others,
+        }
     }
 
     /// Gives the file of a Unix socket its permissions anew.
     pub(crate) fn set_mode(&self) {
-        if let (Place::Unix(path), Some(mode)) = (self.address.place(), self.mode)
+        if let (Place::Unix(path), Some(mode), None) = (self.address.place(), self.mode, self.passed)
             && !path.starts_with('@')
             && let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         {
@@ -66,7 +74,14 @@ impl EndpointKey {
     ///
     /// # Errors
     /// Why the address cannot be listened on.
-    pub(crate) fn open(&self, cpus: &[CpuId]) -> Result<Opened, Failure> {
+    pub(crate) fn open(&self, cpus: &[CpuId], passed: &Passed) -> Result<Opened, Failure> {
+        if let Some(index) = self.passed {
+            let sockets = passed.clones(index, cpus.len());
+            let sockets =
+                sockets.map_err(|error| Failure::failed("cannot duplicate a passed socket", error))?;
+            let shown = sockets.first().map(bound).transpose()?.unwrap_or_default();
+            return Ok(Opened { shown, sockets, is_shared: true, file: None });
+        }
         let options = ListenOptions::new().steer_by_cpu(self.steer_by_cpu).only_v6(self.only_v6);
         if let Place::Unix(path) = self.address.place() {
             let address = unix_address(path)
@@ -75,7 +90,12 @@ impl EndpointKey {
             let clones = cpus.iter().map(|_| socket.try_clone()).collect::<Result<_, _>>();
             let sockets =
                 clones.map_err(|error| Failure::failed("cannot duplicate a listening socket", error))?;
-            return Ok(Opened { shown: self.address.to_string(), sockets, file: Some(socket) });
+            return Ok(Opened {
+                shown: self.address.to_string(),
+                sockets,
+                is_shared: false,
+                file: Some(socket),
+            });
         }
         let candidates = self.address.place().candidates();
         let (last, others) = candidates.split_last().expect("an address that is no path has candidates");
@@ -85,8 +105,8 @@ impl EndpointKey {
                 tried => Some(tried),
             });
         let sockets = opened.unwrap_or_else(|| listening_sockets(*last, &options, cpus))?;
-        let shown = sockets.first().map(bound).transpose()?.unwrap_or(*last).to_string();
-        Ok(Opened { shown, sockets, file: None })
+        let shown = sockets.first().map(bound).transpose()?.unwrap_or_else(|| last.to_string());
+        Ok(Opened { shown, sockets, is_shared: false, file: None })
     }
 }
 
@@ -96,10 +116,19 @@ fn lacks_family(error: &Error) -> bool {
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-/// The address of a socket, with the real port.
-fn bound(socket: &OwnedFd) -> Result<SocketAddr, Failure> {
+/// The address of a socket, with the real port, or `unix:` and its path or name.
+fn bound(socket: &OwnedFd) -> Result<String, Failure> {
     let failed = |errno| Failure::failed("cannot read the address of a socket", errno);
-    SocketAddr::try_from(getsockname(socket).map_err(failed)?).map_err(failed)
+    let address = getsockname(socket).map_err(failed)?;
+    if address.address_family() != AddressFamily::UNIX {
+        return Ok(SocketAddr::try_from(address).map_err(failed)?.to_string());
+    }
+    let address = SocketAddrUnix::try_from(address).map_err(failed)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(match (address.path_bytes(), address.abstract_name()) {
+        (Some(path), _) => format!("unix:{}", text(path)),
+        (None, name) => format!("unix:@{}", text(name.unwrap_or_default())),
+    })
 }
 
 /// The sockets of one address that the cores of this process take.

@@ -11,4 +11,5 @@ pub(crate) mod forwarded;
 pub(crate) mod gate;
 pub(crate) mod networks;
 pub(crate) mod open;
+pub(crate) mod passed;
 mod proxy_protocol;

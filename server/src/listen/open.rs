@@ -11,11 +11,14 @@ use annulus::net::UnixSocket;
 use annulus::numa::CpuId;
 
 use super::endpoint::{Endpoint, EndpointId, EndpointKey, Opened};
+use super::passed::Passed;
 use crate::exit::Failure;
 
 /// All endpoints that are open.
 #[derive(Debug, Default)]
 pub(crate) struct OpenEndpoints {
+    /// What was passed, for as long as the program runs: a listener that has gone may come again.
+    passed: Arc<Passed>,
     open: Vec<Held>,
     /// The id of the next one.
     next: u64,
@@ -49,6 +52,16 @@ pub(crate) struct NextEndpoints {
 }
 
 impl OpenEndpoints {
+    /// None yet, with sockets that were passed.
+    pub(crate) fn new(passed: Arc<Passed>) -> Self {
+        OpenEndpoints { passed, ..OpenEndpoints::default() }
+    }
+
+    /// The sockets that were passed.
+    pub(crate) fn passed(&self) -> &Passed {
+        &self.passed
+    }
+
     /// Keeps what is in `keys`, of each listener, and opens the rest for the cores on `cpus`.
     ///
     /// # Errors
@@ -64,10 +77,11 @@ impl OpenEndpoints {
                 let held = match kept {
                     Some(kept) => Held { key: key.clone(), ..kept.clone() },
                     None => {
-                        let Opened { shown, sockets: opened, file } = key.open(cpus)?;
+                        let Opened { shown, sockets: opened, is_shared, file } =
+                            key.open(cpus, &self.passed)?;
                         let id = EndpointId(next);
                         next += 1;
-                        sockets.push((id, false, opened));
+                        sockets.push((id, is_shared, opened));
                         new.push((listener, shown.clone()));
                         Held { id, key: key.clone(), shown, file: file.map(Arc::new) }
                     }

@@ -9,8 +9,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use super::queue::{Bell, LONGEST_LINE, LineQueue, QUEUE_BYTES, Source, Tally};
 use super::sink::{Sink, Stuck};
 
-/// How long lines may lie in a queue after the first of them was written.
-const COLLECT: Duration = Duration::from_millis(10);
+/// How long lines may lie in a queue after the first of them was written, if it does not fill up. At 10,000 requests a second the thread
+/// was 5 % of the CPU time of the whole with 10 ms.
+const COLLECT: Duration = Duration::from_millis(100);
 /// How long to rest before a place that refused lines is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often dropped lines are told.

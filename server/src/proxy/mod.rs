@@ -66,7 +66,8 @@ impl Relay {
             set(sockopt::set_socket_keepalive(listener, true))?;
         }
         if let Some(timeout) = self.deadlines.user_timeout() {
-            let ms = timeout.as_millis().min(i32::MAX as u128) as u32;
+            // The option's range lets it fit.
+            let ms = u32::try_from(timeout.as_millis()).unwrap_or(i32::MAX as u32);
             set(sockopt::set_tcp_user_timeout(listener, ms))?;
         }
         Ok(())

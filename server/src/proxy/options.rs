@@ -164,7 +164,7 @@ pub(crate) struct DeadlineArgs {
 
     /// Seconds that sent bytes may stay unacknowledged before the kernel gives a connection up; it also ends a peer that
     /// reads nothing for so long, so not less than --idle-timeout (0: as the kernel has it)
-    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    #[arg(long, value_name = "SECS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=2_147_483))]
     pub(crate) user_timeout: u64,
 }
 
@@ -172,20 +172,20 @@ impl DeadlineArgs {
     /// As the relay keeps them.
     pub(crate) fn limits(&self) -> RelayLimits {
         let time = |secs: u64| (secs > 0).then(|| Duration::from_secs(secs));
-        RelayLimits {
-            idle: time(self.idle_timeout),
-            half_closed: time(self.half_closed_timeout),
-            lifetime: time(self.lifetime),
-            drain: Duration::from_secs(self.drain_timeout),
-            min_rate: (self.min_rate > 0).then_some(self.min_rate),
-        }
+        let mut limits = RelayLimits::default();
+        limits.idle = time(self.idle_timeout);
+        limits.half_closed = time(self.half_closed_timeout);
+        limits.lifetime = time(self.lifetime);
+        limits.drain = Duration::from_secs(self.drain_timeout);
+        limits.min_rate = (self.min_rate > 0).then_some(self.min_rate);
+        limits
     }
 
     /// What the kernel is to ask silent peers.
     pub(crate) fn keepalive(&self) -> Option<Keepalive> {
         let time = Duration::from_secs(self.keepalive);
-        let interval = (time / 4).max(Duration::from_secs(1));
-        (self.keepalive > 0).then_some(Keepalive { time, interval, count: 4 })
+        let interval = Duration::from_secs(self.keepalive.div_ceil(4));
+        (self.keepalive > 0).then_some(Keepalive::new(time, interval, 4))
     }
 
     /// How long the kernel keeps what is not acknowledged.

@@ -16,6 +16,8 @@ pub(super) struct DeadlineTimer {
     /// Wakes the connection's task at its deadline or before.
     alarm: Option<Sleep>,
     stopping: Stopping,
+    /// When the connection ends, whatever it does.
+    ends: Option<Instant>,
 }
 
 /// What to do about the end of the server while waiting.
@@ -30,8 +32,15 @@ pub(super) enum OnStop {
 }
 
 impl DeadlineTimer {
-    pub(super) fn new() -> Self {
-        Self { alarm: None, stopping: annulus::cores::stopping() }
+    /// For a connection that may last for `lifetime`; for ever if that is nothing.
+    pub(super) fn new(lifetime: Duration) -> Self {
+        let ends = (!lifetime.is_zero()).then(|| annulus::time::deadline_after(lifetime));
+        Self { alarm: None, stopping: annulus::cores::stopping(), ends }
+    }
+
+    /// Whether the connection has lasted long enough.
+    pub(super) fn is_over(&self) -> bool {
+        self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 
     /// Waits for `future`, for at most `limit`; `None` when that is over. What is ready is taken, even when it is late.
@@ -51,7 +60,11 @@ impl DeadlineTimer {
                 return Poll::Ready(Some(output));
             }
             // Most waits end above, so the clock is asked here.
-            let deadline = deadline.get_or_insert_with(|| annulus::time::deadline_after(limit));
+            let ends = self.ends;
+            let deadline = deadline.get_or_insert_with(|| {
+                let deadline = annulus::time::deadline_after(limit);
+                ends.map_or(deadline, |ends| deadline.min(ends))
+            });
             if !matches!(on_stop, OnStop::Wait) && Pin::new(&mut self.stopping).poll(cx).is_ready() {
                 match on_stop {
                     OnStop::WaitFor(limit) => {

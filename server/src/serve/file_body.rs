@@ -13,7 +13,7 @@ use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
 use super::send::{send, send_two, too_slow};
-use super::{SEND_STEP, SEND_TIMEOUT, SMALL_COLD_FILE, SMALL_FILE, Site};
+use super::{SEND_STEP, SMALL_COLD_FILE, SMALL_FILE, Site};
 use crate::http::Status;
 use crate::http::response::{self, Extent};
 
@@ -56,15 +56,11 @@ async fn from_memory<F: Family>(
 ) -> annulus::Result<()> {
     let content = entry.content(extent.range()).unwrap_or_default();
     if content.len() <= COPIED
-        && let Some(mut block) = Block::take()
+        && let Some(block) = copied(site, entry, extent, content, manner)
     {
-        with_head(site, entry, extent, manner, |head| block.extend_from_slice(head));
-        if block.capacity() - block.len() >= content.len() {
-            block.extend_from_slice(content);
-            send(client, block, false).await?;
-            client.sent.bytes = extent.len();
-            return Ok(());
-        }
+        send(client, block, false).await?;
+        client.sent.bytes = extent.len();
+        return Ok(());
     }
     let mut head = with_head(site, entry, extent, manner, <[u8]>::to_vec);
     match (&entry.stored.content, extent) {
@@ -76,6 +72,24 @@ async fn from_memory<F: Family>(
     }
     client.sent.bytes = extent.len();
     Ok(())
+}
+
+/// Head and content in a block, if there is one with room for both.
+fn copied(site: &Site, entry: &Entry, extent: &Extent, content: &[u8], manner: Manner<'_>) -> Option<Block> {
+    let mut block = Block::take()?;
+    with_head(site, entry, extent, manner, |head| block.extend_from_slice(head));
+    if block.capacity() - block.len() < content.len() {
+        return None;
+    }
+    block.extend_from_slice(content);
+    Some(block)
+}
+
+/// The whole answer for a small file whose content is in memory, ready to leave, and how long its body is.
+pub(super) fn at_once(site: &Site, entry: &Entry, manner: Manner<'_>) -> Option<(Block, u64)> {
+    let content = entry.stored.content.as_deref().filter(|content| content.len() <= COPIED)?;
+    let size = entry.size();
+    Some((copied(site, entry, &Extent::Whole(size), content, manner)?, size))
 }
 
 /// Whether what is asked for is to be read into memory of ours.
@@ -150,7 +164,7 @@ pub(super) async fn body<F: Family>(
         let end = range.end.min(at + SEND_STEP);
         let stream = &client.stream;
         let sending = async { Ok(transfer::send_file(stream, file, at..end, site.road).await?) };
-        let sent = client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await;
+        let sent = client.timer.wait(client.deadlines.sending(end - at), OnStop::Wait, sending).await;
         // Bytes of two versions under one strong tag would be put together by whoever resumes.
         let sent = sent.unwrap_or_else(|| Err(too_slow()));
         let sent = sent.and_then(|sent| if entry.has_changed() { Err(changed()) } else { Ok(sent) });

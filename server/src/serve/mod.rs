@@ -3,6 +3,7 @@
 mod cache;
 pub(crate) mod connection;
 mod deadline_timer;
+pub(crate) mod deadlines;
 mod entry;
 mod facts;
 mod file_body;
@@ -43,18 +44,8 @@ pub(crate) const SMALL_FILE: u64 = 8 * 1024;
 /// core, which takes no thread of the kernel's, where a splice from the disk would (README, "Which road").
 pub(crate) const SMALL_COLD_FILE: u64 = 64 * 1024;
 
-/// How long a connection may stay open between two requests.
-pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a request head may take from its first byte to its last, however slowly it drips.
-pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long one send may take: the whole of a small answer, or [`SEND_STEP`] bytes of a large one. A client that
-/// takes less than 35 kB a second is cut, so that nobody holds a connection for ever by reading a byte now and then.
-pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How much of a large file is sent under one [`SEND_TIMEOUT`], in bytes.
-pub(crate) const SEND_STEP: u64 = 2 * 1024 * 1024;
+/// How much of a large file is sent under one deadline, in bytes.
+pub(crate) const SEND_STEP: u64 = 1024 * 1024;
 
 /// How long a client that connected just before the end may take to send its first request.
 pub(crate) const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::deadlines::DeadlineArgs;
 use super::rules::{CacheRule, ErrorPage, HeaderRule, Origin};
 use crate::options::values::size;
 
@@ -58,6 +59,9 @@ pub(crate) struct ServeArgs {
     /// Send files as they are, also where a file.br, file.zst or file.gz lies beside them and the client takes that
     #[arg(long)]
     pub(crate) no_precompressed: bool,
+
+    #[command(flatten)]
+    pub(crate) deadlines: DeadlineArgs,
 }
 
 /// How much a cache holds.

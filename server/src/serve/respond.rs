@@ -8,10 +8,11 @@ use super::Site;
 use super::cache;
 use super::connection::Client;
 use super::entry::Entry;
-use super::file_body::send_extent;
+use super::file_body::{at_once, send_extent};
 use super::lookup::{self, Found};
 use super::pages::{self, Manner, text};
 use super::parts::parts;
+use super::send::send;
 use crate::http::choice::{self, Choice};
 use crate::http::method::Method;
 use crate::http::range::Chosen;
@@ -20,6 +21,9 @@ use crate::http::response::{self, Extent, Moment};
 use crate::http::{Refusal, Status};
 
 /// Answers a well-formed request.
+///
+/// Small files that are at hand leave at once; for all else there is memory only while it is answered, so that a connection that
+/// waits for its next request has little.
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
@@ -30,15 +34,44 @@ pub(super) async fn answer<F: Family>(
     after: After,
 ) -> annulus::Result<()> {
     let manner = Manner::of(request, after);
-    let status = match request.method {
-        Method::Get | Method::Head => return file(client, site, request, manner).await,
-        Method::Options => {
+    let is_get = request.method == Method::Get;
+    let entry = if is_get || request.method == Method::Head { at_hand(site, request) } else { None };
+    if is_get
+        && request.conditions.is_none()
+        && let Some(entry) = &entry
+        && let Some((block, size)) = at_once(site, entry, manner)
+    {
+        client.sent.status = Status::Ok.code();
+        send(client, block, false).await?;
+        client.sent.bytes = size;
+        return Ok(());
+    }
+    Box::pin(answer_in_time(client, site, request, entry, manner)).await
+}
+
+/// What is asked for, if it is known and nobody has to be asked.
+fn at_hand(site: &Site, request: &Request) -> Option<Entry> {
+    let now = cache::now();
+    if site.is_root_due(now) { None } else { lookup::at_hand(site, request, now) }
+}
+
+async fn answer_in_time<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    request: &Request,
+    entry: Option<Entry>,
+    manner: Manner<'_>,
+) -> annulus::Result<()> {
+    let status = match (request.method, entry) {
+        (_, Some(entry)) => return found(client, site, request, &entry, manner).await,
+        (Method::Get | Method::Head, None) => return file(client, site, request, manner).await,
+        (Method::Options, _) => {
             let lines = site.rules.preflight();
             let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::options(out, moment, &lines);
-            return text(client, site, Status::NoContent, after, write).await;
+            return text(client, site, Status::NoContent, manner.after, write).await;
         }
-        Method::NotAllowed | Method::Connect => Status::MethodNotAllowed,
-        Method::Unknown => Status::NotImplemented,
+        (Method::NotAllowed | Method::Connect, _) => Status::MethodNotAllowed,
+        (Method::Unknown, _) => Status::NotImplemented,
     };
     pages::error(client, site, status, "", manner).await
 }
@@ -49,7 +82,7 @@ pub(super) async fn refuse<F: Family>(
     site: &Site,
     refusal: Refusal,
 ) -> annulus::Result<()> {
-    pages::error(client, site, refusal.status, refusal.why, Manner::of_refusal()).await
+    Box::pin(pages::error(client, site, refusal.status, refusal.why, Manner::of_refusal())).await
 }
 
 /// Answers a GET or HEAD.
@@ -59,13 +92,7 @@ async fn file<F: Family>(
     request: &Request,
     manner: Manner<'_>,
 ) -> annulus::Result<()> {
-    let now = cache::now();
-    if !site.is_root_due(now)
-        && let Some(entry) = lookup::at_hand(site, request, now)
-    {
-        return found(client, site, request, &entry, manner).await;
-    }
-    site.follow_root(now).await;
+    site.follow_root(cache::now()).await;
     match lookup::find(site, request).await {
         Found::File(entry) => found(client, site, request, &entry, manner).await,
         Found::Directory => pages::to_directory(client, site, request, manner).await,

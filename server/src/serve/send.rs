@@ -6,20 +6,20 @@ use annulus::buf::IoBuf;
 use annulus::net::Family;
 use annulus::{Error, ErrorKind};
 
-use super::SEND_TIMEOUT;
 use super::connection::Client;
 use super::deadline_timer::OnStop;
 
-/// Sends all of `bytes`, and gives that [`SEND_TIMEOUT`]; with `more` to follow, the last segment may wait for it.
+/// Sends all of `bytes` in the time that they may take; with `more` to follow, the last segment may wait for it.
 pub(super) async fn send<F: Family>(
     client: &mut Client<F>,
     bytes: impl IoBuf,
     more: bool,
 ) -> annulus::Result<()> {
+    let limit = client.deadlines.sending(bytes.bytes().len() as u64);
     let stream = &client.stream;
     let sending =
         async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
-    match client.timer.wait(SEND_TIMEOUT, OnStop::Wait, sending).await {
+    match client.timer.wait(limit, OnStop::Wait, sending).await {
         Some(sent) => Ok(sent.map(drop)?),
         None => Err(too_slow()),
     }
@@ -31,8 +31,9 @@ pub(super) async fn send_two<F: Family>(
     head: Vec<u8>,
     body: Arc<[u8]>,
 ) -> annulus::Result<()> {
+    let limit = client.deadlines.sending((head.len() + body.len()) as u64);
     let stream = &client.stream;
-    match client.timer.wait(SEND_TIMEOUT, OnStop::Wait, stream.send_all_vectored((head, body))).await {
+    match client.timer.wait(limit, OnStop::Wait, stream.send_all_vectored((head, body))).await {
         Some(sent) => Ok(sent.map(drop)?),
         None => Err(too_slow()),
     }

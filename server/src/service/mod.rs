@@ -73,6 +73,14 @@ impl Service {
         }
     }
 
+    /// Refuses a connection: its client has as many as it may have.
+    pub(crate) fn turn_away<F: Family>(&self, stream: Connection<F>) {
+        match &self.work {
+            Work::Files(_) => annulus::spawn(serve::connection::turn_away(stream)).detach(),
+            Work::Relay(_) => stream.reset(),
+        }
+    }
+
     /// Serves a connection to its end, as a task of this core.
     pub(crate) fn serve<F: Family>(&self, stream: Connection<F>, guard: (ConnectionGuard, Place)) {
         let gate = Rc::clone(&self.gate);

@@ -221,8 +221,8 @@ impl CoreState {
                     && let Client::Tcp(peer) = peer_of(&stream)
                     && !place.claim(peer.ip())
                 {
-                    tracing::debug!(client = %peer, "reset: the client has as many connections as it may have");
-                    return stream.reset();
+                    tracing::debug!(client = %peer, "refused: the client has as many connections as it may have");
+                    return entrance.service.borrow().turn_away(stream);
                 }
                 let service = Rc::clone(&entrance.service.borrow());
                 service.serve(stream, (ConnectionCount::enter(connections), place));

@@ -121,7 +121,11 @@ impl Reloader {
         })?;
         let failed = |failure: Failure| unchanged(format!("cannot reload {}: {failure}", file.display()));
         let mut open = lock(&self.open);
-        let mut planned = open.plan(&read.config.endpoints(), &self.cpus).map_err(failed)?;
+        let mut planned = read
+            .config
+            .endpoints(open.passed())
+            .and_then(|keys| open.plan(&keys, &self.cpus))
+            .map_err(failed)?;
         let new = planned.new.clone();
         let generation = Generation { config: read.config, ids: planned.ids.clone(), new: planned.take() };
         let generation = Arc::new(generation);

@@ -2,9 +2,10 @@
 //! one does, writes into the buffers, and tells of it in CQEs. The real kernel has the same ring and nothing
 //! to receive.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use io_uring::types::BufRingEntry;
 use proptest::prelude::*;
@@ -13,6 +14,8 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::Runtime;
 use crate::buf::Lease;
 use crate::core::Core;
+use crate::net::socket::Socket;
+use crate::testing::{at_the_next_event, has_acted, on_a_core, small};
 
 const BUFFER: u32 = 8 << 10;
 
@@ -210,6 +213,37 @@ impl<'a> World<'a> {
         self.apply(Step::Tick);
         assert_eq!(self.there(), all, "buffers were lost");
     }
+}
+
+/// Chunks that come are put where a subscriber may look, and it is told when they are there.
+///
+/// Seen to fail ("already mutably borrowed"): with the event where the lease is made.
+#[test]
+fn a_subscriber_may_take_what_came_when_it_is_told_of_a_broken_word() {
+    on_a_core(small(64).incremental_buffers(true), async || {
+        Core::with(|core| {
+            if !core.bufs.come_in_fragments() {
+                println!("this kernel cannot do it: {:?}", core.ring.features().lacks);
+                return;
+            }
+            let mut world = World::new(core);
+            world.receive(100);
+            let cqe = world.cqes.pop_front().expect("100 bytes have come");
+            let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            let socket = Socket::new(ours.into());
+            let taken = Rc::new(Cell::new(0));
+            let (takes, from) = (Rc::clone(&taken), Rc::clone(&socket));
+            let guard = at_the_next_event("annulus::buf::fragments", move || {
+                let lease = Core::with(|core| from.take_chunk(core));
+                takes.set(lease.map_or(0, |lease| lease.len()));
+            });
+            let told = 10 * BUFFER;
+            let brought = core.bufs.brought(cqe.first, told, cqe.goes_on);
+            socket.received_fragments(core, brought, Ok(told), false);
+            drop(guard);
+            assert_eq!((has_acted(), taken.get()), (true, BUFFER as usize), "as much as the buffer holds");
+        });
+    });
 }
 
 fn shares_are_counted(incremental: bool, bundles: bool) {

@@ -53,3 +53,25 @@ fn a_core_that_sleeps_asks_again_when_the_rest_is_over() {
     assert_eq!(asks_again.unwrap(), None, "nobody waits any more");
     end(running);
 }
+
+/// Seen to fail: with the payload dropped where the thread is joined, its panic ends the core.
+#[test]
+fn a_thread_that_panics_with_a_payload_that_panics_ends_no_core() {
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            panic!("the payload, on purpose");
+        }
+    }
+    let running = with_all_blocks_out(Runtime::builder().pool_limit(1 << 20));
+    let panics = async || {
+        Core::with(|core| {
+            let make = || std::panic::panic_any(Again);
+            let pending = core.growth.start(&core.shared, For::Blocks, 4096, make).unwrap();
+            *core.growth.last.borrow_mut() = Some(pending.thread);
+            core.growth.end_last();
+        });
+    };
+    running.handle().submit_to_blocking(0, panics).unwrap();
+    end(running);
+}

@@ -37,10 +37,10 @@ impl Socket {
             self.receiving.set(Receiving::Idle);
         }
         match (result, brought) {
-            (Ok(n), Some(brought)) if n > 0 => {
+            (Ok(n), Some(mut brought)) if n > 0 => {
                 core.shared.counters.recv_bytes.add(n.into());
                 let mut waiting = self.rest.borrow_mut();
-                for lease in brought {
+                for lease in brought.by_ref() {
                     let next = match waiting.back_mut() {
                         Some(before) => before.join(lease),
                         None => Some(lease),
@@ -52,6 +52,8 @@ impl Socket {
                 if many && !last && !was_ending && !self.overfull.replace(true) {
                     core.fairness.inspect_later(Rc::clone(self));
                 }
+                // Last: it may have something to tell.
+                drop(brought);
             }
             (Ok(_), _) => self.ended(),
             (Err(e), _) => self.failed(core, &e, was_ending),

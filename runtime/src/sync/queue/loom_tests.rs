@@ -12,8 +12,9 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use super::{Latch, Refused, SpaceWaiters};
+use super::{Latch, Refused, retry};
 use crate::sync::model::{BothOrders, check, check_large};
+use crate::sync::space::SpaceWaiters;
 
 struct Model {
     latch: Latch,
@@ -101,7 +102,8 @@ impl Narrow {
     }
 
     async fn put(&self) -> Result<(), ()> {
-        self.space.find((), |()| self.try_put()).await
+        let mut message = Some(());
+        self.space.find(|| retry(&mut message, |()| self.try_put())).await
     }
 
     /// Takes a message, once there is one.
@@ -189,6 +191,29 @@ fn who_gives_up_takes_no_room_from_who_waits() {
             queue.take();
         }
         assert_eq!(waits.join().unwrap(), Ok(()));
+    });
+}
+
+/// Polled by another task while it is told: one of the two wakers is called, and the last one if it was not
+/// told before. (Seen: a deadlock with the first waker kept, and with one that was told taken for one that
+/// waits.)
+#[test]
+fn who_changes_its_waker_is_told_by_the_new_one() {
+    check(3, || {
+        let queue = Narrow::full();
+        let sender = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                let mut put = pin!(queue.put());
+                let other = std::sync::Arc::new(Bell(Notify::new())).into();
+                match put.as_mut().poll(&mut Context::from_waker(&other)) {
+                    Poll::Ready(output) => output,
+                    Poll::Pending => block_on(put),
+                }
+            })
+        };
+        queue.take();
+        assert_eq!(sender.join().unwrap(), Ok(()));
     });
 }
 

@@ -16,6 +16,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 ///
 /// The default has no limit but for [`drain`](Self::drain).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RelayLimits {
     /// How long no byte may move in either direction, nor be acknowledged by a peer.
     pub idle: Option<Duration>,

@@ -1,13 +1,13 @@
 //! Lines of the common and the combined format, and the like for relayed connections.
 
 use super::clock::Clock;
-use super::{Client, Connection, Request, display, escape, number, seconds};
+use super::{Client, Connection, Request, display, escape, ip, number, seconds};
 
 /// Appends `CLIENT - - [TIME] "METHOD TARGET VERSION" STATUS BYTES`, and with `combined` ` "REFERER" "USER-AGENT"`: what log
 /// readers know as CLF and as combined. What is not there is `-`.
 pub(super) fn request(out: &mut Vec<u8>, clock: &Clock, request: &Request<'_>, combined: bool) {
     match request.client {
-        Client::Tcp(address) => display(out, address.ip()),
+        Client::Tcp(address) => ip(out, address.ip()),
         client => display(out, client),
     }
     out.extend_from_slice(b" - - [");
@@ -111,6 +111,8 @@ pub(super) mod tests {
         assert_eq!(line(|out| request(out, &clock(), &sample(), false)), common);
         let combined = format!(r#"{common} "-" "curl\x0A""#);
         assert_eq!(line(|out| request(out, &clock(), &sample(), true)), combined);
+        let v4 = Request { client: Client::Tcp("192.0.2.10:1".parse().unwrap()), ..sample() };
+        assert!(line(|out| request(out, &clock(), &v4, false)).starts_with("192.0.2.10 - - ["));
         let garbage = Request { method: b"", target: b"\x16\x03\x01", client: Client::Unix, ..sample() };
         let text = line(|out| request(out, &clock(), &garbage, false));
         assert!(text.starts_with("unix: - - [") && text.contains(r#""\x16\x03\x01" "#), "{text}");

@@ -31,24 +31,26 @@ use crate::signals::Signal;
 /// The command that makes a process a member; what it says is [`MemberArgs`].
 pub(crate) const COMMAND: &str = "member";
 
-/// What a member is told when it starts: its node and its cores, such as `1:2-3`. All else comes by the line to the parent, which is its
+/// What a member is told when it starts: its node, its cores, and how many cores all processes have
+/// together, such as `1:2-3:4`. All else comes by the line to the parent, which is its
 /// standard input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberArgs {
     node: NodeId,
     cores: CpuSet,
+    cores_of_all: usize,
 }
 
 impl MemberArgs {
-    /// For the process that gets the cores of `share`.
-    pub(crate) fn new(share: &ProcessShare) -> Self {
-        MemberArgs { node: share.node, cores: share.cores.iter().copied().collect() }
+    /// For the process that gets the cores of `share`, of so many in all.
+    pub(crate) fn new(share: &ProcessShare, cores_of_all: usize) -> Self {
+        MemberArgs { node: share.node, cores: share.cores.iter().copied().collect(), cores_of_all }
     }
 }
 
 impl fmt::Display for MemberArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.node, self.cores)
+        write!(f, "{}:{}:{}", self.node, self.cores, self.cores_of_all)
     }
 }
 
@@ -57,10 +59,11 @@ impl FromStr for MemberArgs {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parse = || {
-            let (node, cores) = text.split_once(':')?;
-            let cores: CpuSet = cores.parse().ok()?;
-            let some = !cores.is_empty();
-            some.then_some(MemberArgs { node: NodeId(node.parse().ok()?), cores })
+            let [node, cores, cores_of_all] = text.split(':').collect::<Vec<_>>()[..] else { return None };
+            let (node, cores) = (NodeId(node.parse().ok()?), cores.parse::<CpuSet>().ok()?);
+            let cores_of_all = cores_of_all.parse().ok()?;
+            let some = !cores.is_empty() && cores.len() <= cores_of_all;
+            some.then_some(MemberArgs { node, cores, cores_of_all })
         };
         parse().ok_or("only annulus itself says this, to the processes that it starts")
     }
@@ -71,6 +74,7 @@ impl FromStr for MemberArgs {
 pub(crate) struct Member {
     node: NodeId,
     cores: CpuSet,
+    cores_of_all: usize,
     line: Mutex<Line>,
     /// The same, for a look whether something came.
     socket: UnixStream,
@@ -123,7 +127,8 @@ impl Member {
         {
             tracing::debug!(%errno, "the process keeps its name");
         }
-        Ok(Member { node: given.node, cores: given.cores, line: Mutex::new(line), socket })
+        let MemberArgs { node, cores, cores_of_all } = given;
+        Ok(Member { node, cores, cores_of_all, line: Mutex::new(line), socket })
     }
 
     /// Waits for what to begin with, and how much the log says.
@@ -145,6 +150,11 @@ impl Member {
                 Heard::Gone => return Err(Failure::told(Kind::Failed, "the starting process has gone")),
             }
         }
+    }
+
+    /// How many cores the processes of all nodes have together.
+    pub(crate) fn cores_of_all(&self) -> usize {
+        self.cores_of_all
     }
 
     /// The CPUs of its cores.
@@ -226,10 +236,10 @@ mod tests {
 
     #[test]
     fn what_is_given_is_understood() {
-        for text in ["1:2-3", "0:7"] {
+        for text in ["1:2-3:4", "0:7:1"] {
             assert_eq!(text.parse::<MemberArgs>().unwrap().to_string(), text);
         }
-        for text in ["", "1", "1:", "x:2", "1:x", "1:2:3"] {
+        for text in ["", "1", "1:2", "1::1", "x:2:1", "1:x:1", "1:2:x", "1:2-3:1", "1:2:3:4"] {
             assert!(text.parse::<MemberArgs>().is_err(), "{text:?}");
         }
     }

@@ -13,6 +13,7 @@ use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::endpoint::EndpointId;
 use crate::listen::open::{NextEndpoints, OpenEndpoints};
+use crate::listen::passed::Passed;
 use crate::processes::ProcessShare;
 use crate::processes::figures::Members;
 use crate::processes::orders::{Change, Down, Up};
@@ -70,6 +71,8 @@ pub(super) struct First<'a> {
     pub(super) text: &'a str,
     /// How much the log says.
     pub(super) verbose: u8,
+    /// Sockets that a service manager has passed.
+    pub(super) passed: Arc<Passed>,
 }
 
 impl Changes {
@@ -87,8 +90,8 @@ impl Changes {
         changes.nodes = shares.iter().map(|share| share.node).collect();
         changes.cpus = shares.iter().flat_map(|share| share.cores.iter().copied()).collect();
         changes.times = times;
-        let mut open = OpenEndpoints::default();
-        let mut endpoints = open.plan(&first.config.endpoints(), &changes.cpus)?;
+        let mut open = OpenEndpoints::new(Arc::clone(&first.passed));
+        let mut endpoints = open.plan(&first.config.endpoints(open.passed())?, &changes.cpus)?;
         let lines = first.config.lines(&endpoints.shown);
         changes.first = changes.frames(first.text, first.verbose, &mut endpoints);
         // Nothing was open, so nothing is closed.
@@ -261,7 +264,10 @@ fn next(source: &Source, open: &Mutex<OpenEndpoints>, cpus: &[CpuId]) -> Result<
         lines.push(format!("{} is wrong; nothing has changed", file.display()));
         lines
     })?;
-    let endpoints = lock(open).plan(&loaded.read.config.endpoints(), cpus);
+    let open = lock(open);
+    let keys = loaded.read.config.endpoints(open.passed());
+    let endpoints = keys.and_then(|keys| open.plan(&keys, cpus));
+    drop(open);
     let endpoints = endpoints.map_err(|failure| {
         vec![format!("cannot reload {}: {failure}; nothing has changed", file.display())]
     })?;

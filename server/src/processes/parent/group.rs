@@ -77,6 +77,7 @@ impl<'a> ProcessGroup<'a> {
 
     /// Starts a member for each share, says when all listen, and waits for their end.
     pub(super) fn serve(&mut self, shares: &[ProcessShare], all_listen: impl Fn()) -> Result<(), End> {
+        let cores = shares.iter().map(|share| share.cores.len()).sum();
         let mut waiting: VecDeque<(usize, &ProcessShare)> = shares.iter().enumerate().collect();
         loop {
             let is_asked = self.asked > 0 || self.leaving.is_some() || self.failure.is_some();
@@ -84,7 +85,7 @@ impl<'a> ProcessGroup<'a> {
                 match waiting.pop_front() {
                     Some((index, share)) => {
                         let is_first = self.members.is_empty();
-                        let mut member = Process::start(share, is_first)?;
+                        let mut member = Process::start(share, cores, is_first)?;
                         let (payload, sockets) = self.changes.first_for(index);
                         member.tell(Down::Prepare, &payload, sockets);
                         self.members.push(member);

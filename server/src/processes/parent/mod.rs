@@ -20,6 +20,7 @@ use crate::admin::several::Several;
 use crate::config::Configuration;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
+use crate::listen::passed::Passed;
 use crate::metrics::gather::describe;
 use crate::service::reload::Source;
 use crate::service::times::Times;
@@ -51,6 +52,8 @@ pub(crate) struct Told<'a> {
     pub(crate) verbose: u8,
     /// Where it can be read anew.
     pub(crate) source: Option<Source>,
+    /// Sockets that a service manager has passed.
+    pub(crate) passed: Arc<Passed>,
 }
 
 /// Serves with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer than the CPUs.
@@ -64,8 +67,9 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     let (members, questions) =
         figures::way().map_err(|error| Failure::failed("cannot make an eventfd", error))?;
     let times = Arc::new(Times::new(&told.config.program));
-    let first = First { config: told.config, text: told.text, verbose: told.verbose };
-    let (changes, lines) = Changes::begin(told.source, shares, &first, Arc::clone(&times), members.clone())?;
+    let Told { config, text, verbose, source, passed } = told;
+    let first = First { config, text, verbose, passed };
+    let (changes, lines) = Changes::begin(source, shares, &first, Arc::clone(&times), members.clone())?;
     let address = told.config.program.admin.admin.as_ref();
     let entrance = address.map(Entrance::open).transpose().map_err(Failure::input)?;
     // Taken when all listen: nothing answers before, and no thread is started before the members are.

@@ -28,8 +28,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts the program once more, under the same name, on the share's node.
-    pub(super) fn start(share: &ProcessShare, is_first: bool) -> Result<Self, End> {
+    /// Starts the program once more, under the same name, on the share's node, as one of several that have
+    /// so many cores together.
+    pub(super) fn start(share: &ProcessShare, cores_of_all: usize, is_first: bool) -> Result<Self, End> {
         let what = format!("cannot start the process of node {}", share.node);
         let failed = |error| Failure::failed(&what, error);
         let (line, theirs) = UnixStream::pair().map_err(failed)?;
@@ -39,7 +40,7 @@ impl Process {
         command
             .arg0(std::env::args_os().next().unwrap_or_else(|| "annulus".into()))
             .arg(COMMAND)
-            .arg(MemberArgs::new(share).to_string())
+            .arg(MemberArgs::new(share, cores_of_all).to_string())
             .stdin(OwnedFd::from(theirs));
         let memory = share.some_without_memory.then_some(share.node);
         let process = starting_at(&share.cpus, memory, || command.spawn())?.map_err(|error| {

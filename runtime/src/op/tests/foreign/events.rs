@@ -2,55 +2,8 @@
 
 use std::cell::RefCell;
 
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
-
 use super::*;
-
-type Act = Box<dyn FnOnce()>;
-
-thread_local! {
-    /// What it does at the next event.
-    static NEXT: RefCell<Option<Act>> = const { RefCell::new(None) };
-}
-
-/// Does at an event what was [asked for](at_the_next_event), once.
-struct Acts(&'static str);
-
-impl Subscriber for Acts {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == self.0
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn event(&self, _: &Event<'_>) {
-        let act = NEXT.take();
-        if let Some(act) = act {
-            act();
-        }
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-/// Until the guard is dropped, `act` runs at the next event of `module` on this thread.
-fn at_the_next_event(
-    module: &'static str,
-    act: impl FnOnce() + 'static,
-) -> tracing::subscriber::DefaultGuard {
-    NEXT.set(Some(Box::new(act)));
-    tracing::subscriber::set_default(Acts(module))
-}
-
-fn has_acted() -> bool {
-    NEXT.with_borrow(Option::is_none)
-}
+use crate::testing::{at_the_next_event, has_acted};
 
 /// The cell of the late one is vacant by then, and the new one is given it.
 ///

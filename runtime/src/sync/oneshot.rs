@@ -1,0 +1,66 @@
+//! A cell for one value from one thread to another: futures-channel's, whose ends keep panics of wakers and
+//! destructors inside.
+//!
+//! The crate calls no code of others under its locks but the destructor of a waker that another replaces. Its
+//! locks are only tried: a waker that comes back to the same cell finds one taken and goes on, and who holds
+//! it looks again afterwards.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_channel::oneshot;
+pub(crate) use futures_channel::oneshot::Canceled;
+
+use crate::contained::{Kept, contained};
+
+/// The side of who has the value. Dropping it tells the receiver.
+#[derive(Debug)]
+pub(crate) struct Sender<T>(Kept<oneshot::Sender<T>>);
+
+/// A future of the value. Dropping it tells the sender.
+#[derive(Debug)]
+pub(crate) struct Receiver<T>(Kept<oneshot::Receiver<T>>);
+
+pub(crate) fn oneshot<T>() -> (Sender<T>, Receiver<T>) {
+    let (sender, receiver) = oneshot::channel();
+    (Sender(Kept::new(sender)), Receiver(Kept::new(receiver)))
+}
+
+impl<T> Sender<T> {
+    /// Sends the value. It comes back when the receiver is gone.
+    pub(crate) fn send(self, value: T) -> Result<(), T> {
+        let mut sent = Ok(());
+        // Once the value is in its place the receiver is woken, by a waker that may panic: it was sent all
+        // the same.
+        contained("the waker of a receiver", || sent = self.0.take().send(value));
+        sent
+    }
+
+    pub(crate) fn is_canceled(&self) -> bool {
+        self.0.get().is_some_and(oneshot::Sender::is_canceled)
+    }
+
+    /// Ready when the receiver is gone.
+    pub(crate) fn poll_canceled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.get_mut().map_or(Poll::Ready(()), |sender| sender.poll_canceled(cx))
+    }
+}
+
+impl<T> Future for Receiver<T> {
+    type Output = Result<T, Canceled>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.get_mut().map_or(Poll::Ready(Err(Canceled)), |receiver| Pin::new(receiver).poll(cx))
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        // First: the crate drops the receiver's waker before it wakes the sender, and a panic of that would
+        // keep the sender asleep.
+        contained("the waker of a sender", || {
+            self.0.get_mut().into_iter().for_each(oneshot::Receiver::close)
+        });
+    }
+}

@@ -1,0 +1,96 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{RawWaker, RawWakerVTable, Wake};
+
+use super::*;
+use crate::testing::BadWakers;
+
+thread_local! {
+    static TASKS: Tasks = Tasks::new();
+    /// Calls of the functions of `VTABLE`.
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Waits for the stop, and no more: the list changes under whoever looks at it.
+fn changes_the_list() {
+    CALLS.set(CALLS.get() + 1);
+    TASKS.with(|tasks| {
+        let mut key = None;
+        tasks.wait_for_stop(&mut key, Waker::noop());
+        tasks.forget_stop(key.expect("it has a place"));
+    });
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(
+    |data| {
+        changes_the_list();
+        RawWaker::new(data, &VTABLE)
+    },
+    |_| changes_the_list(),
+    |_| changes_the_list(),
+    |_| changes_the_list(),
+);
+
+/// A waker that uses the list of those that wait for the stop whenever it is cloned, called or dropped.
+fn comes_back() -> Waker {
+    // SAFETY: no function of the table looks at the pointer; what they touch is of the calling thread.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) }
+}
+
+/// Seen to fail: with the waker cloned, or the one before dropped, while the list is borrowed; and with the
+/// one of a place that is given up dropped so.
+#[test]
+fn wakers_may_use_the_list_of_those_that_wait_for_the_stop() {
+    TASKS.with(|tasks| {
+        let mut key = None;
+        tasks.wait_for_stop(&mut key, &comes_back());
+        // The clone, and the one that was cloned.
+        assert_eq!(CALLS.take(), 2);
+        let place = key;
+        tasks.wait_for_stop(&mut key, Waker::noop());
+        assert_eq!((CALLS.take(), key), (1, place));
+        tasks.wait_for_stop(&mut key, &comes_back());
+        tasks.forget_stop(key.take().expect("it has a place"));
+        assert_eq!(CALLS.take(), 3);
+        tasks.wait_for_stop(&mut key, &comes_back());
+        tasks.wake_stop_waiters();
+        assert_eq!(CALLS.take(), 3);
+        tasks.forget_stop(key.expect("it has a place"));
+    });
+}
+
+/// Counts its calls, and takes a place of the list away when it is called.
+struct Forgets(usize, AtomicUsize);
+
+impl Wake for Forgets {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        TASKS.with(|tasks| tasks.forget_stop(self.0));
+    }
+}
+
+/// Seen to fail: with all wakers taken out of the list before the first is called, the second is called
+/// though its future has gone.
+#[test]
+fn who_leaves_while_others_are_told_of_the_stop_is_not_told() {
+    TASKS.with(|tasks| {
+        let [first, second, third] = [1, 2, 0].map(|other| Arc::new(Forgets(other, AtomicUsize::new(0))));
+        for waker in [&first, &second, &third] {
+            tasks.wait_for_stop(&mut None, &Arc::clone(waker).into());
+        }
+        tasks.wake_stop_waiters();
+        let calls = [&first, &second, &third].map(|waker| waker.1.load(Ordering::Relaxed));
+        assert_eq!(calls, [1, 0, 1]);
+        assert!(tasks.stop_waiters.borrow().get(2).is_some());
+        tasks.forget_stop(2);
+    });
+}
+
+/// Seen to fail: with the list dropped as it is, by an abort.
+#[test]
+fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
+    let tasks = Tasks::new();
+    let gone = BadWakers::give(3, |waker| tasks.wait_for_stop(&mut None, waker));
+    drop(tasks);
+    assert_eq!(gone.dropped(), 3);
+}

@@ -1,0 +1,111 @@
+//! Sockets that a service manager has opened for the program (`sd_listen_fds(3)`).
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::SocketType;
+use rustix::net::sockopt::{socket_acceptconn, socket_type};
+
+use crate::exit::Failure;
+
+/// Sockets that were passed, and what they are called.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    sockets: Vec<(String, OwnedFd)>,
+}
+
+/// Where the sockets of a listener come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It opens its addresses.
+    Own,
+    /// These were passed.
+    Passed(Vec<usize>),
+}
+
+impl Passed {
+    /// Takes what was passed to this process. Call it first: nothing may have been opened yet.
+    ///
+    /// # Errors
+    /// What was promised is not there, or is no socket that connections can be accepted from.
+    pub(crate) fn take() -> Result<Self, Failure> {
+        // SAFETY: nothing of this program has been opened before, and no other library of it speaks the protocol.
+        let sockets = unsafe { annulus::net::inherited_sockets() }?;
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':').map(str::to_owned);
+        let mut passed = Vec::new();
+        for socket in sockets {
+            let name = names.next().filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+            let is_stream = socket_type(&socket) == Ok(SocketType::STREAM);
+            if !is_stream || socket_acceptconn(&socket) != Ok(true) {
+                let what =
+                    format!("the socket {name:?} that was passed is no listening stream; use ListenStream=");
+                return Err(Failure::input(what));
+            }
+            passed.push((name, socket));
+        }
+        Ok(Passed { sockets: passed })
+    }
+
+    /// Which of them are whose, when listeners have these names: each has those that are called like it, and those whose name no listener
+    /// has go to the listeners without a name, one each in order and the rest to the last.
+    ///
+    /// # Errors
+    /// One belongs to nobody.
+    pub(crate) fn deal(&self, listeners: &[Option<&str>]) -> Result<Vec<Source>, Failure> {
+        let mut dealt = vec![Vec::new(); listeners.len()];
+        let nameless: Vec<usize> = (0..listeners.len()).filter(|at| listeners[*at].is_none()).collect();
+        let mut next = 0;
+        for (index, (name, _)) in self.sockets.iter().enumerate() {
+            if let Some(at) = listeners.iter().position(|listener| *listener == Some(name)) {
+                dealt[at].push(index);
+                continue;
+            }
+            let Some(at) = nameless.get(next).or(nameless.last()) else {
+                let what = format!(
+                    "the socket {name:?} that was passed belongs to no listener: give one this `name`"
+                );
+                return Err(Failure::input(what));
+            };
+            dealt[*at].push(index);
+            next += 1;
+        }
+        let source =
+            |passed: Vec<usize>| if passed.is_empty() { Source::Own } else { Source::Passed(passed) };
+        Ok(dealt.into_iter().map(source).collect())
+    }
+
+    /// A descriptor of socket `index` for each of `cores` cores.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn clones(&self, index: usize, cores: usize) -> std::io::Result<Vec<OwnedFd>> {
+        let (_, socket) = &self.sockets[index];
+        (0..cores).map(|_| socket.as_fd().try_clone_to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dealt(names: &[&str], listeners: &[Option<&str>]) -> Option<Vec<Vec<usize>>> {
+        let socket = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let passed = Passed { sockets: names.iter().map(|name| ((*name).to_owned(), socket())).collect() };
+        let of = |source| match source {
+            Source::Own => Vec::new(),
+            Source::Passed(passed) => passed,
+        };
+        Some(passed.deal(listeners).ok()?.into_iter().map(of).collect())
+    }
+
+    #[test]
+    fn sockets_go_by_name_and_else_in_order() {
+        let (a, b) = (Some("a"), Some("b"));
+        assert_eq!(dealt(&[], &[a, None]), Some(vec![vec![], vec![]]));
+        assert_eq!(dealt(&["b", "a", "b"], &[a, b]), Some(vec![vec![1], vec![0, 2]]));
+        assert_eq!(dealt(&["x", "y"], &[None]), Some(vec![vec![0, 1]]));
+        assert_eq!(dealt(&["x", "a", "y", "z"], &[None, a, None]), Some(vec![vec![0], vec![1], vec![2, 3]]));
+        assert_eq!(dealt(&["x"], &[a]), None);
+        assert_eq!(dealt(&["a"], &[a, b]), Some(vec![vec![0], vec![]]));
+    }
+}
