@@ -17,7 +17,8 @@ fn socket() -> (TcpListener, SocketAddr) {
     (socket, addr)
 }
 
-/// Passes `sockets` with these names: bash puts them from 3 on and says so in the environment of the program that it becomes.
+/// Passes `sockets` with these names: bash puts them from 3 on and says so in the environment of the program
+/// that it becomes.
 fn passing(launch: Launch, sockets: &[(&TcpListener, &str)]) -> Launch {
     let places: String = sockets
         .iter()

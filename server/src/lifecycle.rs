@@ -9,7 +9,8 @@ pub(crate) enum Stage {
     Starting,
     /// Every core accepts from every listener.
     Ready,
-    /// It has been asked to end, and is to get no new clients; those that come nevertheless are served for `--drain-wait`.
+    /// It has been asked to end, and is to get no new clients; those that come nevertheless are served for
+    /// `--drain-wait`.
     Leaving,
     /// Nothing is accepted any more; what runs may finish for `--grace`.
     Draining,

@@ -1,7 +1,7 @@
 //! Signals as a file descriptor.
 //!
-//! The signals are blocked before the first thread starts, so that every thread inherits the mask and none is ever
-//! interrupted; the main thread then reads them from a signalfd (man signalfd(2)) beside the cores' end.
+//! The signals are blocked before the first thread starts, so that every thread inherits the mask and none is
+//! ever interrupted; the main thread then reads them from a signalfd (man signalfd(2)) beside the cores' end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -30,8 +30,8 @@ pub(crate) enum Signal {
 pub(crate) enum Orders {
     /// The signals of this process.
     Signals(Signals),
-    /// The process that started it, which has signals of its own. Those that come here as well, to the whole group of a terminal or of a
-    /// service, are blocked and left: obeyed, they would count twice.
+    /// The process that started it, which has signals of its own. Those that come here as well, to the whole
+    /// group of a terminal or of a service, are blocked and left: obeyed, they would count twice.
     Parent(Arc<Member>),
 }
 
@@ -64,14 +64,16 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Blocks SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 for this thread and all that it starts. Call it before the first thread.
+    /// Blocks SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 for this thread and all that it starts. Call it
+    /// before the first thread.
     ///
     /// # Errors
     /// What pthread_sigmask(3) or signalfd(2) say; in practice only a lack of file descriptors.
     pub(crate) fn block() -> io::Result<Self> {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the whole set before anything reads it, and `set` lives across all calls;
-        // the signal numbers are valid constants; a null pointer for the old mask is allowed (sigprocmask(2)).
+        // SAFETY: sigemptyset initialises the whole set before anything reads it, and `set` lives across all
+        // calls; the signal numbers are valid constants; a null pointer for the old mask is allowed
+        // (sigprocmask(2)).
         let raw = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {

@@ -16,8 +16,9 @@ use crate::service::times::Times;
 use crate::signals::{Orders, Signal};
 use crate::stats;
 
-/// How long cores may take to end when whoever gives the orders has gone: a second more than the runtime gives to closures that block. One
-/// may be in a system call that does not return, on a file system whose server does not answer.
+/// How long cores may take to end when whoever gives the orders has gone: a second more than the runtime
+/// gives to closures that block. One may be in a system call that does not return, on a file system whose
+/// server does not answer.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How far the ending has come.
@@ -25,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(6);
 enum Phase {
     /// Serving.
     Open,
-    /// A signal came: whoever asks is told that new clients are not welcome, and those that come nevertheless are served until then.
+    /// A signal came: whoever asks is told that new clients are not welcome, and those that come nevertheless
+    /// are served until then.
     Leaving(Instant),
     /// Nothing new is accepted, and what runs may finish until then.
     Closing(Instant),
@@ -63,10 +65,11 @@ pub(crate) struct Supervised<'a> {
 
 /// Waits until all cores have ended.
 ///
-/// The first SIGINT or SIGTERM says that new clients are not welcome, waits for as long as [`Times::drain_wait`] says, stops accepting and
-/// gives what runs [`Times::grace`] to finish; the end of the grace or a second signal cuts it, and so does the end of whoever gives the
-/// orders, who has waited already; a core that has not ended [`PATIENCE`] later is left with the process, by exit code 1. SIGUSR1 prints
-/// a summary, counters, stalls and report.
+/// The first SIGINT or SIGTERM says that new clients are not welcome, waits for as long as
+/// [`Times::drain_wait`] says, stops accepting and gives what runs [`Times::grace`] to finish; the end of the
+/// grace or a second signal cuts it, and so does the end of whoever gives the orders, who has waited already;
+/// a core that has not ended [`PATIENCE`] later is left with the process, by exit code 1. SIGUSR1 prints a
+/// summary, counters, stalls and report.
 ///
 /// # Errors
 /// The first failure of a core.
@@ -122,7 +125,8 @@ pub(crate) fn supervise(
 }
 
 impl Supervised<'_> {
-    /// One step further towards the end, because somebody asks. `waits` says whether new clients are served for a while.
+    /// One step further towards the end, because somebody asks. `waits` says whether new clients are served
+    /// for a while.
     fn asked_to_end(&self, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
         match phase {
             Phase::Open => {
@@ -157,7 +161,8 @@ impl Supervised<'_> {
             }
             Phase::Alone(_) => {
                 tracing::error!(patience = ?PATIENCE, "the starting process has gone, and a core does not end: leaving it");
-                // SAFETY: ends the process and runs nothing of ours. Destructors and exit handlers might wait for that core.
+                // SAFETY: ends the process and runs nothing of ours. Destructors and exit handlers might wait
+                // for that core.
                 unsafe { libc::_exit(1) };
             }
             Phase::Open | Phase::Cut => phase,

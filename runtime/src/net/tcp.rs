@@ -184,8 +184,8 @@ impl<S: Side> TcpStream<S> {
     /// is a receive that fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a value out of its range, and for a time that is not in whole seconds: nothing is
-    /// set then. Else what `setsockopt(2)` says.
+    /// [`ErrorKind::Input`] for a value out of its range, and for a time that is not in whole seconds:
+    /// nothing is set then. Else what `setsockopt(2)` says.
     pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> Result<()> {
         let fd = self.socket().fd();
         if let Some(Keepalive { time, interval, count }) = keepalive {
@@ -268,8 +268,8 @@ impl<S: Side> TcpStream<S> {
     /// some fifteen minutes.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a time that is not in whole milliseconds, for zero (which to the kernel is none),
-    /// and for more than 2^31 - 1 of them; what `setsockopt(2)` says.
+    /// [`ErrorKind::Input`] for a time that is not in whole milliseconds, for zero (which to the kernel is
+    /// none), and for more than 2^31 - 1 of them; what `setsockopt(2)` says.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) -> Result<()> {
         let ms = match timeout {
             Some(time) => in_units(Unit::Milliseconds, 1..=i32::MAX as u32, "a user timeout", time)?,

@@ -26,7 +26,8 @@ use crate::processes::member::{COMMAND, MemberArgs};
 use crate::service::reload::Source;
 use crate::{doctor, log, numa_bench, topology};
 
-/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per core.
+/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per
+/// core.
 #[derive(Debug, Parser)]
 #[command(name = "annulus", version, propagate_version = true, arg_required_else_help = false, after_help = AFTER_HELP)]
 struct Cli {
@@ -110,7 +111,8 @@ enum Command {
 
     /// Measure latency and bandwidth from every node's CPUs to every node's memory
     NumaBench {
-        /// Regions of at most 64 MiB, one round: seconds instead of a minute; on large caches the cache is measured
+        /// Regions of at most 64 MiB, one round: seconds instead of a minute; on large caches the cache is
+        /// measured
         #[arg(long)]
         quick: bool,
 
@@ -119,7 +121,8 @@ enum Command {
         cores: CoreSelection,
     },
 
-    /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command mends it
+    /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command
+    /// mends it
     #[command(after_help = DOCTOR_HELP)]
     Doctor {
         /// Print one JSON object in place of lines

@@ -19,7 +19,8 @@ impl Fault {
     }
 }
 
-/// A line for each fault, in the order of their places: `FILE:LINE:COLUMN: what`. Lines and columns count from 1, columns in characters.
+/// A line for each fault, in the order of their places: `FILE:LINE:COLUMN: what`. Lines and columns count
+/// from 1, columns in characters.
 pub(crate) fn lines(file: &Path, text: &str, mut faults: Vec<Fault>) -> Vec<String> {
     faults.sort_by_key(|fault| fault.span.start);
     faults.dedup();

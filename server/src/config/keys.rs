@@ -1,7 +1,7 @@
 //! The keys of a table: those of a clap struct, which is the one definition of flags and keys.
 //!
-//! A key has the name of its flag without the dashes. What stands in a table is turned into arguments and parsed by clap, so whatever a flag
-//! takes, its key takes, with the same words about what is wrong.
+//! A key has the name of its flag without the dashes. What stands in a table is turned into arguments and
+//! parsed by clap, so whatever a flag takes, its key takes, with the same words about what is wrong.
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -64,8 +64,8 @@ impl Keys {
         self.command.get_arguments()
     }
 
-    /// What the entries of a table say, which all have keys of these. `table` is where the table begins. Where they are not `complete`,
-    /// because others were wrong, only what is wrong with each is looked for.
+    /// What the entries of a table say, which all have keys of these. `table` is where the table begins.
+    /// Where they are not `complete`, because others were wrong, only what is wrong with each is looked for.
     ///
     /// # Errors
     /// All that is wrong with each of them; if nothing is, what is wrong with all of them together.

@@ -1,7 +1,8 @@
-//! What the program is to do, whichever way it was told: by flags or by a file, which are two notations of the same clap structs.
+//! What the program is to do, whichever way it was told: by flags or by a file, which are two notations of
+//! the same clap structs.
 //!
-//! [`read`] makes it of a file and says all that is wrong with it ([`fault`]), [`write`] makes a file of a command line; [`keys`] has what
-//! clap knows about flags as keys, [`table`] what stands in a file.
+//! [`read`] makes it of a file and says all that is wrong with it ([`fault`]), [`write`] makes a file of a
+//! command line; [`keys`] has what clap knows about flags as keys, [`table`] what stands in a file.
 
 pub(crate) mod fault;
 mod keys;
@@ -107,7 +108,8 @@ impl Configuration {
         self.listeners.iter().zip(shown).flat_map(of).collect()
     }
 
-    /// Of each listener, its endpoints in the order given: sockets that were passed for it, or else those to open.
+    /// Of each listener, its endpoints in the order given: sockets that were passed for it, or else those to
+    /// open.
     ///
     /// # Errors
     /// A socket that was passed belongs to no listener.

@@ -111,7 +111,8 @@ pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
     }
     twice(&listeners, &mut faults);
     if let Some(first) = errors.iter().map(|error| error.span().unwrap_or(0..0).start).min() {
-        // What stands in the line of the first of them, or behind it, may have been read as something else than it is.
+        // What stands in the line of the first of them, or behind it, may have been read as something else
+        // than it is.
         let line =
             text.as_bytes()[..first.min(text.len())].iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
         faults.retain(|fault| fault.span.end <= line && !fault.span.is_empty());
@@ -278,7 +279,8 @@ fn listener(table: &Table<'_>, faults: &mut Vec<Fault>) -> Option<(Listener, Ran
     Some((listener, table.span.clone()))
 }
 
-/// The sites of a listener: each inherits what stands in the listener, and the listener itself is the last, for all other names.
+/// The sites of a listener: each inherits what stands in the listener, and the listener itself is the last,
+/// for all other names.
 fn files(table: &Table<'_>, inherited: &Entries, faults: &mut Vec<Fault>) -> Option<Vec<SiteConfig>> {
     let before = faults.len();
     let mut sites = Vec::new();

@@ -224,7 +224,8 @@ static FLAGS: LazyLock<[Vec<Vec<OsString>>; 2]> = LazyLock::new(|| {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Seen to fail: with flags that count written as `true`; with arrays of one value for flags that take one.
+    /// Seen to fail: with flags that count written as `true`; with arrays of one value for flags that take
+    /// one.
     #[test]
     fn a_command_line_and_the_file_that_equals_it_are_the_same_settings(
         relays in any::<bool>(), chosen in prop::collection::vec(any::<prop::sample::Index>(), 0..6)
@@ -233,7 +234,8 @@ proptest! {
         let mut words: Vec<OsString> = vec!["annulus".into()];
         words.extend(if relays { vec!["proxy".into(), "--to=127.0.0.1:9".into()] } else { vec!["serve".into(), "/".into()] });
         words.extend(chosen.iter().flat_map(|index| index.get(all).clone()));
-        // Some are given twice that may be given once, or stand against each other: then there is nothing to compare.
+        // Some are given twice that may be given once, or stand against each other: then there is nothing to
+        // compare.
         if let Ok(matches) = Line::command().try_get_matches_from(&words) {
             let line = Line::from_arg_matches(&matches).unwrap();
             let verbose = line.verbosity.verbose;

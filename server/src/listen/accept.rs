@@ -1,4 +1,5 @@
-//! Accepting on one core: until the runtime is told to stop or the listener is closed, and then what has connected by then.
+//! Accepting on one core: until the runtime is told to stop or the listener is closed, and then what has
+//! connected by then.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -10,12 +11,13 @@ use annulus::net::{Connection, Family, Listener};
 use crate::first_of::{First, first_of};
 use crate::limits::{Limits, Place};
 
-/// Accepts and hands each connection to `welcome`, with its place, until the runtime is told to stop or `closing` is set. While
-/// there is no place, connections wait in the backlog. What the kernel had accepted at the end is handed over as well: it would be
-/// reset with the listener.
+/// Accepts and hands each connection to `welcome`, with its place, until the runtime is told to stop or
+/// `closing` is set. While there is no place, connections wait in the backlog. What the kernel had accepted
+/// at the end is handed over as well: it would be reset with the listener.
 ///
 /// # Errors
-/// When accepting fails for good. Running out of file descriptors does not: the runtime rests and tries again.
+/// When accepting fails for good. Running out of file descriptors does not: the runtime rests and tries
+/// again.
 pub(crate) async fn accept<F: Family>(
     listener: Listener<F>,
     closing: &Closing,

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use crate::options::values::resolve;
 
-/// An address to listen on: `HOST:PORT`, `PORT` or `:PORT` (all addresses of both families), `unix:PATH`, `unix:@NAME`.
+/// An address to listen on: `HOST:PORT`, `PORT` or `:PORT` (all addresses of both families), `unix:PATH`,
+/// `unix:@NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListenAddress {
     written: String,

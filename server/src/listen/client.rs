@@ -25,7 +25,8 @@ impl<F: Family> Client<F> {
         Client { stream, first: None, declared: None }
     }
 
-    /// Whom it comes from: the client that a trusted PROXY header named, else the other end. A call to the system where nobody has.
+    /// Whom it comes from: the client that a trusted PROXY header named, else the other end. A call to the
+    /// system where nobody has.
     pub(crate) fn address(&self) -> Address {
         self.declared.map_or_else(|| peer_of(&self.stream), Address::Tcp)
     }

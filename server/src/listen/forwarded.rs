@@ -1,14 +1,15 @@
 //! The client that a trusted HTTP proxy in front names, in `X-Forwarded-For` or `Forwarded` (RFC 7239).
 //!
-//! Each proxy adds whom it was asked by, at the end. So the list is read from there, for as long as whoever has added an entry is trusted:
-//! what stands before may have been written by anybody.
+//! Each proxy adds whom it was asked by, at the end. So the list is read from there, for as long as whoever
+//! has added an entry is trusted: what stands before may have been written by anybody.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::networks::Network;
 use crate::log::access::Client as Address;
 
-/// Which field names the client. A proxy that sets one passes the other on as it came, so only one can be believed.
+/// Which field names the client. A proxy that sets one passes the other on as it came, so only one can be
+/// believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Field {
     /// `X-Forwarded-For`: addresses with commas.
@@ -17,7 +18,8 @@ pub(crate) enum Field {
     Forwarded,
 }
 
-/// Who is asked by, when `peer` has connected and the lines of the field say `lines`, which are joined in order.
+/// Who is asked by, when `peer` has connected and the lines of the field say `lines`, which are joined in
+/// order.
 pub(crate) fn client(peer: Address, trusted: &[Network], field: Field, lines: &[u8]) -> Address {
     let mut client = peer;
     let mut entries = split(lines, b',');

@@ -46,7 +46,8 @@ impl Gate {
         !self.forwarders.is_empty()
     }
 
-    /// Whom a request of `peer` comes from, when the field that is believed says `lines`; `None` where the lists refuse that client.
+    /// Whom a request of `peer` comes from, when the field that is believed says `lines`; `None` where the
+    /// lists refuse that client.
     pub(crate) fn forwarded(&self, peer: Address, lines: &[u8]) -> Option<Address> {
         let client = forwarded::client(peer, &self.forwarders, self.field, lines);
         self.access.allows(&client).then_some(client)

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 
 use crate::log::access::Client as Address;
 
-/// A network in CIDR notation, one address, or `unix`: the programs of this machine that come by a Unix socket.
+/// A network in CIDR notation, one address, or `unix`: the programs of this machine that come by a Unix
+/// socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
     /// Addresses with a common beginning.

@@ -1,7 +1,7 @@
 //! What is listened on: kept by the process that was started, which opens and closes for all cores.
 //!
-//! A change of the configuration keeps the endpoints that are in both, with their sockets and what waits in them; opens what is new
-//! before anything changes; and closes what has gone.
+//! A change of the configuration keeps the endpoints that are in both, with their sockets and what waits in
+//! them; opens what is new before anything changes; and closes what has gone.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -39,7 +39,8 @@ pub(crate) struct Held {
 pub(crate) struct NextEndpoints {
     /// Of each listener, the endpoints in the order given.
     pub(crate) ids: Vec<Vec<EndpointId>>,
-    /// The sockets of those that were opened for it, one for each core, and whether all of them are one open socket.
+    /// The sockets of those that were opened for it, one for each core, and whether all of them are one open
+    /// socket.
     pub(crate) sockets: Vec<(EndpointId, bool, Vec<OwnedFd>)>,
     /// Of each listener, where it listens.
     pub(crate) shown: Vec<Vec<String>>,
@@ -112,7 +113,8 @@ impl OpenEndpoints {
         closed
     }
 
-    /// Takes the files of Unix sockets away: who comes from now on finds nobody, and does not wait for somebody who does not accept.
+    /// Takes the files of Unix sockets away: who comes from now on finds nobody, and does not wait for
+    /// somebody who does not accept.
     pub(crate) fn remove_files(&mut self) {
         self.open.iter_mut().for_each(|held| held.file = None);
     }

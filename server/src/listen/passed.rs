@@ -28,7 +28,8 @@ impl Passed {
     /// # Errors
     /// What was promised is not there, or is no socket that connections can be accepted from.
     pub(crate) fn take() -> Result<Self, Failure> {
-        // SAFETY: nothing of this program has been opened before, and no other library of it speaks the protocol.
+        // SAFETY: nothing of this program has been opened before, and no other library of it speaks the
+        // protocol.
         let sockets = unsafe { annulus::net::inherited_sockets() }?;
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').map(str::to_owned);
@@ -46,8 +47,9 @@ impl Passed {
         Ok(Passed { sockets: passed })
     }
 
-    /// Which of them are whose, when listeners have these names: each has those that are called like it, and those whose name no listener
-    /// has go to the listeners without a name, one each in order and the rest to the last.
+    /// Which of them are whose, when listeners have these names: each has those that are called like it, and
+    /// those whose name no listener has go to the listeners without a name, one each in order and the rest to
+    /// the last.
     ///
     /// # Errors
     /// One belongs to nobody.

@@ -10,13 +10,14 @@ use crate::listen::networks::Network;
 /// What every listener has.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct ListenerArgs {
-    /// Where to listen, as often as wanted: HOST:PORT; PORT or :PORT for all addresses of both families; unix:PATH. Port 0 takes a
-    /// free port and says which [default: 127.0.0.1:8080, for a relay 127.0.0.1:8081]
+    /// Where to listen, as often as wanted: HOST:PORT; PORT or :PORT for all addresses of both families;
+    /// unix:PATH. Port 0 takes a free port and says which [default: 127.0.0.1:8080, for a relay
+    /// 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<ListenAddress>,
 
-    /// Clients that may come, as a network such as 10.0.0.0/8, an address, or "unix" for Unix sockets; several times for several. Without
-    /// it all may
+    /// Clients that may come, as a network such as 10.0.0.0/8, an address, or "unix" for Unix sockets;
+    /// several times for several. Without it all may
     #[arg(long, value_name = "NETWORK")]
     pub(crate) allow: Vec<Network>,
 
@@ -24,7 +25,8 @@ pub(crate) struct ListenerArgs {
     #[arg(long, value_name = "NETWORK")]
     pub(crate) deny: Vec<Network>,
 
-    /// Proxies whose connections begin with a PROXY header, version 1 or 2, that names the client: networks, or "unix"
+    /// Proxies whose connections begin with a PROXY header, version 1 or 2, that names the client: networks,
+    /// or "unix"
     #[arg(long, value_name = "NETWORK")]
     pub(crate) proxy_protocol_from: Vec<Network>,
 
@@ -32,8 +34,8 @@ pub(crate) struct ListenerArgs {
     #[arg(long, value_name = "NETWORK")]
     pub(crate) forwarded_from: Vec<Network>,
 
-    /// The field that names the client: "x-forwarded-for" or "forwarded"; only one is believed, because a proxy that sets one passes on
-    /// what clients say in the other
+    /// The field that names the client: "x-forwarded-for" or "forwarded"; only one is believed, because a
+    /// proxy that sets one passes on what clients say in the other
     #[arg(
         long,
         value_name = "x-forwarded-for|forwarded",

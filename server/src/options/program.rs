@@ -14,14 +14,17 @@ use crate::admin::options::AdminArgs;
 use crate::log::options::LogArgs;
 use crate::processes::Processes;
 
-/// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those of rings, have a heading each.
+/// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those of
+/// rings, have a heading each.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ProgramArgs {
-    /// How long connections may go on when nothing new is accepted any more, after SIGINT or SIGTERM, in seconds
+    /// How long connections may go on when nothing new is accepted any more, after SIGINT or SIGTERM, in
+    /// seconds
     #[arg(long, value_name = "SECS", default_value_t = 3)]
     pub(crate) grace: u64,
 
-    /// How long new clients are still served after SIGINT or SIGTERM, in seconds, while /readyz says that none are to be sent
+    /// How long new clients are still served after SIGINT or SIGTERM, in seconds, while /readyz says that
+    /// none are to be sent
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     pub(crate) drain_wait: u64,
 
@@ -31,7 +34,8 @@ pub(crate) struct ProgramArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 
-    /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the task was started
+    /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the
+    /// task was started
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stall: Option<u64>,
 
@@ -66,13 +70,13 @@ pub(crate) struct CoreArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) nic: Option<String>,
 
-    /// When memory cannot lie on its core's node: "require" refuses to start, "prefer" places what it can and reports the rest,
-    /// "off" places nothing
+    /// When memory cannot lie on its core's node: "require" refuses to start, "prefer" places what it can and
+    /// reports the rest, "off" places nothing
     #[arg(long, value_name = "require|prefer|off", default_value_t)]
     pub(crate) placement: PlacementPolicy,
 
-    /// Pages of pools: "system" as for all programs, "4k", "thp" transparent huge pages, "hugetlb" reserved ones, "auto" reserved ones
-    /// where the node has enough free and else transparent ones
+    /// Pages of pools: "system" as for all programs, "4k", "thp" transparent huge pages, "hugetlb" reserved
+    /// ones, "auto" reserved ones where the node has enough free and else transparent ones
     #[arg(long, value_name = "system|4k|thp|hugetlb|auto", default_value_t)]
     pub(crate) pages: Backing,
 
@@ -80,17 +84,19 @@ pub(crate) struct CoreArgs {
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size)]
     pub(crate) pool: usize,
 
-    /// What each core's pool may grow to when it runs out of receive buffers or blocks, such as 64M [default: four times --pool]
+    /// What each core's pool may grow to when it runs out of receive buffers or blocks, such as 64M [default:
+    /// four times --pool]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) pool_limit: Option<usize>,
 
-    /// Which core a connection comes to: "hash" spreads them, "cpu" takes the core of the CPU that its packets arrive on, where there is
-    /// one (Linux 6.2; for machines whose packets arrive on all CPUs)
+    /// Which core a connection comes to: "hash" spreads them, "cpu" takes the core of the CPU that its
+    /// packets arrive on, where there is one (Linux 6.2; for machines whose packets arrive on all CPUs)
     #[arg(long, value_name = "hash|cpu", default_value = "hash", hide_possible_values = true)]
     pub(crate) steer: Steer,
 
-    /// How many processes serve: "one" for all cores, or one for each NUMA "node", so that the program's own constants, variables, heap and
-    /// page tables lie there too; "auto" is "node" where the cores take memory from several nodes
+    /// How many processes serve: "one" for all cores, or one for each NUMA "node", so that the program's own
+    /// constants, variables, heap and page tables lie there too; "auto" is "node" where the cores take memory
+    /// from several nodes
     #[arg(long, value_name = "auto|one|node", default_value = "auto", hide_possible_values = true)]
     pub(crate) processes: Processes,
 }
@@ -99,8 +105,8 @@ pub(crate) struct CoreArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Rings")]
 pub(crate) struct RingArgs {
-    /// Submission entries of each core's ring, 8 to 32768, rounded up to a power of two; fewer take less locked memory
-    /// [default: 4096, or fewer where so many cannot be had]
+    /// Submission entries of each core's ring, 8 to 32768, rounded up to a power of two; fewer take less
+    /// locked memory [default: 4096, or fewer where so many cannot be had]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=32_768))]
     pub(crate) entries: Option<u32>,
 
@@ -116,15 +122,18 @@ pub(crate) struct RingArgs {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) sqpoll: Option<u64>,
 
-    /// CPUs of those threads, dealt out to the cores in turn, such as 2,3; by default CPUs of each core's node that run none
+    /// CPUs of those threads, dealt out to the cores in turn, such as 2,3; by default CPUs of each core's
+    /// node that run none
     #[arg(long, value_name = "LIST", requires = "sqpoll")]
     pub(crate) sqpoll_cpus: Option<CpuSet>,
 
-    /// Poll network devices for so many microseconds before a core sleeps: less latency for CPU time (Linux 6.9)
+    /// Poll network devices for so many microseconds before a core sleeps: less latency for CPU time (Linux
+    /// 6.9)
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) busy_poll: Option<u64>,
 
-    /// Let small messages of several connections share a receive buffer: less memory, held for longer (Linux 6.12)
+    /// Let small messages of several connections share a receive buffer: less memory, held for longer (Linux
+    /// 6.12)
     #[arg(long)]
     pub(crate) incremental_buffers: bool,
 

@@ -1,6 +1,8 @@
-//! Questions that the first process asks the others: what they have counted, for whoever looks at the program as a whole.
+//! Questions that the first process asks the others: what they have counted, for whoever looks at the program
+//! as a whole.
 //!
-//! The first process asks by [`Members::ask`], from any thread but its main one; a member answers by what was given to [`answer_by`].
+//! The first process asks by [`Members::ask`], from any thread but its main one; a member answers by what was
+//! given to [`answer_by`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +18,8 @@ type Answerer = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 static ANSWERER: OnceLock<Answerer> = OnceLock::new();
 
-/// From now on questions are answered by `answerer`, on a thread that may wait a little. The first call decides.
+/// From now on questions are answered by `answerer`, on a thread that may wait a little. The first call
+/// decides.
 pub(crate) fn answer_by(answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
     ANSWERER.get_or_init(|| Box::new(answerer));
 }
@@ -55,7 +58,8 @@ pub(super) fn way() -> io::Result<(Members, Asked)> {
 }
 
 impl Members {
-    /// The answers of all members that answer within `patience`, in no order. Not on the main thread, which passes them on.
+    /// The answers of all members that answer within `patience`, in no order. Not on the main thread, which
+    /// passes them on.
     pub(crate) fn ask(&self, question: &[u8], patience: Duration) -> Vec<(NodeId, Vec<u8>)> {
         let (answers, came) = channel();
         if self.questions.send(Question { text: question.to_vec(), answers }).is_err() {

@@ -1,8 +1,9 @@
 //! The line between the first process and a member: frames both ways, and sockets downwards.
 //!
-//! A frame is its kind (one byte), the number of sockets that come with it (two bytes), the length of what follows (four bytes, both
-//! little-endian), and so many bytes. Sockets travel beside its first bytes (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time.
-//! Nobody waits for the other end: what the socket does not take waits here, up to a bound.
+//! A frame is its kind (one byte), the number of sockets that come with it (two bytes), the length of what
+//! follows (four bytes, both little-endian), and so many bytes. Sockets travel beside its first bytes
+//! (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time. Nobody waits for the other end: what the
+//! socket does not take waits here, up to a bound.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -74,7 +75,8 @@ impl Line {
     /// Sends a frame, or as much of it as the socket takes: [`flush`](Self::flush) sends the rest.
     ///
     /// # Errors
-    /// `WouldBlock` when the other end has taken nothing for long: the frame is not sent. Else what `sendmsg(2)` says: it has gone.
+    /// `WouldBlock` when the other end has taken nothing for long: the frame is not sent. Else what
+    /// `sendmsg(2)` says: it has gone.
     pub(super) fn send(&mut self, kind: u8, payload: &[u8], mut sockets: Vec<OwnedFd>) -> io::Result<()> {
         if self.waiting > WAITING {
             return Err(io::ErrorKind::WouldBlock.into());

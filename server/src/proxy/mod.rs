@@ -49,7 +49,8 @@ impl Relay {
         Relay { reach, deadlines: args.deadlines, limits, road, access }
     }
 
-    /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no call for each.
+    /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no
+    /// call for each.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -74,7 +75,8 @@ impl Relay {
     }
 }
 
-/// A client's connection that is reset when it is dropped: who cannot be served must not take it for an empty answer.
+/// A client's connection that is reset when it is dropped: who cannot be served must not take it for an empty
+/// answer.
 struct Held<F: Family>(Option<Connection<F>>);
 
 impl<F: Family> Held<F> {

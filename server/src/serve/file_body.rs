@@ -17,7 +17,8 @@ use super::{SEND_STEP, SMALL_COLD_FILE, SMALL_FILE, Site};
 use crate::http::Status;
 use crate::http::response::{self, Extent};
 
-/// Contents up to this size, in bytes, are copied behind their head: a send of one place costs less than one of two.
+/// Contents up to this size, in bytes, are copied behind their head: a send of one place costs less than one
+/// of two.
 const COPIED: usize = 8 * 1024;
 
 /// Sends an extent of a file, behind its head.
@@ -45,8 +46,9 @@ pub(super) async fn send_extent<F: Family>(
     }
 }
 
-/// Head and body in one send: copied into a block of the core's pool where that is cheaper than telling the kernel of two places,
-/// and else, or while all blocks are out by clients that take theirs slowly, from where the content lies.
+/// Head and body in one send: copied into a block of the core's pool where that is cheaper than telling the
+/// kernel of two places, and else, or while all blocks are out by clients that take theirs slowly, from where
+/// the content lies.
 async fn from_memory<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -99,9 +101,10 @@ fn is_small(entry: &Entry, extent: &Extent) -> bool {
     len <= SMALL_FILE || len <= SMALL_COLD_FILE && is_cold()
 }
 
-/// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
-/// are out, by clients that take theirs slowly, the file goes the way of large ones, which needs no memory of ours: so
-/// neither do those clients hold up the others, nor does their number cost memory without end.
+/// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While
+/// all blocks are out, by clients that take theirs slowly, the file goes the way of large ones, which needs
+/// no memory of ours: so neither do those clients hold up the others, nor does their number cost memory
+/// without end.
 async fn small<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -149,8 +152,8 @@ async fn large<F: Family>(
     body(client, site, manner.path, entry, extent.range()).await
 }
 
-/// Bytes of a file, spliced. What has been sent has promised them: where they do not come, only cutting the connection tells
-/// the client.
+/// Bytes of a file, spliced. What has been sent has promised them: where they do not come, only cutting the
+/// connection tells the client.
 pub(super) async fn body<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -184,8 +187,8 @@ pub(super) fn changed() -> Error {
     Error::with_source(ErrorKind::Io, "the file was written to while it was sent", busy)
 }
 
-/// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
-/// something to look into.
+/// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be
+/// read is something to look into.
 pub(super) fn note_cut<F: Family>(client: &Client<F>, path: &Path, error: &Error, size: u64) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
     match error.io_error().map(std::io::Error::kind) {

@@ -55,7 +55,8 @@ pub(crate) struct HostPattern {
 }
 
 impl HostPattern {
-    /// Whether it is for `host`, which may have a port, and a dot at its end (RFC 9110 4.2.3: names are compared without case).
+    /// Whether it is for `host`, which may have a port, and a dot at its end (RFC 9110 4.2.3: names are
+    /// compared without case).
     pub(crate) fn matches(&self, host: &[u8]) -> bool {
         let host = without_port(host);
         let host = host.strip_suffix(b".").unwrap_or(host);

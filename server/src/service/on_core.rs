@@ -160,8 +160,9 @@ impl CoreState {
         Ok(())
     }
 
-    /// Goes over to the generation that was prepared: new connections of listeners that stay are served by it, new listeners are opened, those
-    /// that have gone are closed, and what the kernel had accepted for them is served as before.
+    /// Goes over to the generation that was prepared: new connections of listeners that stay are served by
+    /// it, new listeners are opened, those that have gone are closed, and what the kernel had accepted for
+    /// them is served as before.
     fn commit(self: &Rc<Self>) -> Result<(), Failure> {
         let Some(Prepared { generation, services }) = self.prepared.take() else { return Ok(()) };
         let mut result = Ok(());

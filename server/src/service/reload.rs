@@ -1,8 +1,9 @@
 //! Going over from one configuration to the next, while connections are served.
 //!
-//! It is done on a thread of its own: reading a file may wait for a disk and looking up names for a resolver, and meanwhile the
-//! main thread hears signals and the cores serve. Two steps: every core makes ready for the next configuration, which may fail and changes
-//! nothing; then every core goes over, which does not fail for lack of anything outside.
+//! It is done on a thread of its own: reading a file may wait for a disk and looking up names for a resolver,
+//! and meanwhile the main thread hears signals and the cores serve. Two steps: every core makes ready for the
+//! next configuration, which may fail and changes nothing; then every core goes over, which does not fail for
+//! lack of anything outside.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -62,8 +63,8 @@ impl Reloader {
         Arc::new(Reloader { source, cores, cpus, open, times, turn: Mutex::default() })
     }
 
-    /// Reads the file anew and goes over to what it says, on another thread; what comes of it is told on standard error. Started by flags,
-    /// there is nothing to read: the logs are opened anew.
+    /// Reads the file anew and goes over to what it says, on another thread; what comes of it is told on
+    /// standard error. Started by flags, there is nothing to read: the logs are opened anew.
     pub(crate) fn start(self: &Arc<Self>) {
         log::reopen();
         if self.source.is_none() {

@@ -22,7 +22,8 @@ impl Image {
     /// # Errors
     /// [`Kind::Platform`] when placement is required and not all is there.
     pub(super) fn settle(node: NodeId, placement: PlacementPolicy) -> Result<Self, Failure> {
-        // SAFETY: no thread has been started yet, the program has no handler of a signal, loads no library and maps nothing there itself.
+        // SAFETY: no thread has been started yet, the program has no handler of a signal, loads no library
+        // and maps nothing there itself.
         let (segments, why) = match unsafe { image::bring_here() } {
             Ok(segments) => (segments, String::new()),
             Err(error) => {

@@ -1,4 +1,5 @@
-//! The process of one node: what the one that started it has given it, what it hears from it and what it answers.
+//! The process of one node: what the one that started it has given it, what it hears from it and what it
+//! answers.
 
 mod change;
 mod image;

@@ -104,8 +104,8 @@ impl<'a> ProcessGroup<'a> {
         }
     }
 
-    /// Ends those that live when something failed here, and waits until all have ended: signals still hurry them. `served` is how it went
-    /// until now; what failed first is the cause.
+    /// Ends those that live when something failed here, and waits until all have ended: signals still hurry
+    /// them. `served` is how it went until now; what failed first is the cause.
     pub(super) fn leave(&mut self, served: Result<(), End>) -> Result<(), End> {
         let outcome = self.failure.take().map_or(served, |failure| Err(End::Failed(failure)));
         self.cut();
@@ -119,7 +119,8 @@ impl<'a> ProcessGroup<'a> {
         outcome
     }
 
-    /// Waits for a signal, for word of a member or of another thread, or for the end of the time for leaving, and does what it asks for.
+    /// Waits for a signal, for word of a member or of another thread, or for the end of the time for leaving,
+    /// and does what it asks for.
     fn wait(&mut self) -> Result<(), Failure> {
         let heard = self.poll()?;
         if heard[0] {
@@ -257,8 +258,9 @@ impl<'a> ProcessGroup<'a> {
         }
     }
 
-    /// One step further towards the end: the first asks them to end, the second cuts what still runs, the third kills. One that does not
-    /// listen yet is killed at once: it has nothing to finish, and may wait for something that never comes.
+    /// One step further towards the end: the first asks them to end, the second cuts what still runs, the
+    /// third kills. One that does not listen yet is killed at once: it has nothing to finish, and may wait
+    /// for something that never comes.
     fn end(&mut self) {
         self.asked += 1;
         self.leaving = None;

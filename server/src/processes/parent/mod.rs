@@ -1,7 +1,8 @@
 //! The process that starts the members, hands signals on to them, and ends with them.
 //!
-//! They are started one after the other, so that what the platform refuses is told once. A member's end of its line closes when it ends,
-//! however it ends, and so does ours: nobody outlives the other. When one fails, the others are cut, as the cores of one process are.
+//! They are started one after the other, so that what the platform refuses is told once. A member's end of
+//! its line closes when it ends, however it ends, and so does ours: nobody outlives the other. When one
+//! fails, the others are cut, as the cores of one process are.
 
 mod change;
 mod group;
@@ -30,7 +31,8 @@ use crate::{descriptors, log};
 /// How it ended other than well.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// The platform lets this program start no process, and nothing has been done. One process may still serve.
+    /// The platform lets this program start no process, and nothing has been done. One process may still
+    /// serve.
     CannotStart(Failure),
     /// Whatever else: every process that was started has ended.
     Failed(Failure),
@@ -56,7 +58,8 @@ pub(crate) struct Told<'a> {
     pub(crate) passed: Arc<Passed>,
 }
 
-/// Serves with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer than the CPUs.
+/// Serves with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer
+/// than the CPUs.
 ///
 /// # Errors
 /// Why it could not start; else the first failure of a member, which ends the others.
