@@ -457,13 +457,13 @@ fn a_root_closure_that_panics_when_it_is_dropped_is_named() {
 fn waits_badly(future: Pin<&mut impl Future>) {
     let bad = Waker::from(Arc::new(Bad::default()));
     assert!(future.poll(&mut Context::from_waker(&bad)).is_pending());
-    std::mem::forget(bad);
+    // The clone that waits is the last.
 }
 
 /// A destructor that wakes, or drops a waker, may run while its thread panics.
 ///
-/// Seen to fail by an abort: with the wake of a sender's, of a block's or of a permit's destructor let out,
-/// and with the waker of an operation or of a wait dropped as it is.
+/// Seen to fail by an abort: with a waker that the receiver registers as it is, with the wake of a block's
+/// destructor let out, and with the waker of an operation, and that of a wait, dropped as it is.
 #[test]
 fn a_waker_that_panics_may_be_woken_or_dropped_by_a_task_that_panics() {
     let _armed = Armed::at(None);
@@ -498,8 +498,7 @@ fn a_waker_that_panics_may_be_woken_or_dropped_by_a_task_that_panics() {
     });
 }
 
-/// Seen to fail, by waiting for ever: with a waker that panics registered as it is, the channel's cell takes
-/// no other.
+/// Seen to fail: with a waker that is registered as it is, the next wait panics.
 #[test]
 fn a_waker_that_panics_when_it_is_dropped_is_not_the_last_of_a_channel() {
     let _armed = Armed::at(None);
@@ -516,7 +515,7 @@ fn a_waker_that_panics_when_it_is_dropped_is_not_the_last_of_a_channel() {
     });
 }
 
-/// Seen to fail: with the waker dropped before the receive is given up, the descriptor stays open.
+/// Seen to fail: with the waker dropped as it is, its panic comes out before the receive is given up.
 #[test]
 fn a_connection_whose_last_waker_panics_is_closed() {
     let _armed = Armed::at(None);

@@ -1,14 +1,12 @@
 //! Signals as a file descriptor.
 //!
-//! The signals are blocked before the first thread starts, so that every thread inherits the mask and none is
-//! ever interrupted; the main thread then reads them from a signalfd (man signalfd(2)) beside the cores' end.
+//! The signals are blocked before the first thread starts, so that every thread inherits the mask and none
+//! is ever interrupted; the main thread then reads them from a signalfd (man signalfd(2)) beside the cores'
+//! end.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
-
-use crate::processes::member::{Member, Order};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,38 +23,6 @@ pub(crate) enum Signal {
     Gone,
 }
 
-/// Whom the program obeys.
-#[derive(Debug)]
-pub(crate) enum Orders {
-    /// The signals of this process.
-    Signals(Signals),
-    /// The process that started it, which has signals of its own. Those that come here as well, to the whole
-    /// group of a terminal or of a service, are blocked and left: obeyed, they would count twice.
-    Parent(Arc<Member>),
-}
-
-impl Orders {
-    /// The next order that waits, or `None`. Does not block.
-    ///
-    /// # Errors
-    /// What read(2) says, other than "nothing there".
-    pub(crate) fn next(&self) -> io::Result<Option<Order>> {
-        match self {
-            Orders::Signals(signals) => Ok(signals.next()?.map(Order::Signal)),
-            Orders::Parent(member) => member.next(),
-        }
-    }
-}
-
-impl AsFd for Orders {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Orders::Signals(signals) => signals.as_fd(),
-            Orders::Parent(member) => member.as_fd(),
-        }
-    }
-}
-
 /// The blocked signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -71,8 +37,8 @@ impl Signals {
     /// What pthread_sigmask(3) or signalfd(2) say; in practice only a lack of file descriptors.
     pub(crate) fn block() -> io::Result<Self> {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the whole set before anything reads it, and `set` lives across all
-        // calls; the signal numbers are valid constants; a null pointer for the old mask is allowed
+        // SAFETY: sigemptyset initialises the whole set before anything reads it, and `set` lives across
+        // all calls; the signal numbers are valid constants; a null pointer for the old mask is allowed
         // (sigprocmask(2)).
         let raw = unsafe {
             libc::sigemptyset(set.as_mut_ptr());

@@ -11,9 +11,10 @@ use rustix::io::Errno;
 use crate::exit::Failure;
 use crate::lifecycle::{self, Stage};
 use crate::log;
+use crate::orders::Orders;
 use crate::processes::member::{Change, Image, Order};
 use crate::service::times::Times;
-use crate::signals::{Orders, Signal};
+use crate::signals::Signal;
 use crate::stats;
 
 /// How long cores may take to end when whoever gives the orders has gone: a second more than the runtime
@@ -26,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(6);
 enum Phase {
     /// Serving.
     Open,
-    /// A signal came: whoever asks is told that new clients are not welcome, and those that come nevertheless
-    /// are served until then.
+    /// A signal came: whoever asks is told that new clients are not welcome, and those that come
+    /// nevertheless are served until then.
     Leaving(Instant),
     /// Nothing new is accepted, and what runs may finish until then.
     Closing(Instant),
@@ -66,10 +67,10 @@ pub(crate) struct Supervised<'a> {
 /// Waits until all cores have ended.
 ///
 /// The first SIGINT or SIGTERM says that new clients are not welcome, waits for as long as
-/// [`Times::drain_wait`] says, stops accepting and gives what runs [`Times::grace`] to finish; the end of the
-/// grace or a second signal cuts it, and so does the end of whoever gives the orders, who has waited already;
-/// a core that has not ended [`PATIENCE`] later is left with the process, by exit code 1. SIGUSR1 prints a
-/// summary, counters, stalls and report.
+/// [`Times::drain_wait`] says, stops accepting and gives what runs [`Times::grace`] to finish; the end of
+/// the grace or a second signal cuts it, and so does the end of whoever gives the orders, who has waited
+/// already; a core that has not ended [`PATIENCE`] later is left with the process, by exit code 1. SIGUSR1
+/// prints a summary, counters, stalls and report.
 ///
 /// # Errors
 /// The first failure of a core.
@@ -81,37 +82,27 @@ pub(crate) fn supervise(
     let mut phase = Phase::Open;
     let mut orders = Some(orders);
     loop {
+        // Before the wait, and all of them: several frames may have come with one look at the line, and then
+        // nothing more comes that would end a wait.
+        while let Some(from) = &orders {
+            let next = from.next().map_err(|error| Failure::failed("cannot read a signal", error))?;
+            let Some(order) = next else { break };
+            if let Order::Signal(Signal::Gone) = order {
+                running.cut();
+                (phase, orders) = (Phase::Alone(Instant::now() + PATIENCE), None);
+                break;
+            }
+            let waits = matches!(from, Orders::Signals(_));
+            phase = supervised.obey(order, phase, &running, waits);
+        }
         let deadline = match phase {
             Phase::Leaving(deadline) | Phase::Closing(deadline) | Phase::Alone(deadline) => Some(deadline),
             Phase::Open | Phase::Cut => None,
         };
-        let (finished, signalled) = wait(&running, orders.as_ref(), deadline)
+        let finished = wait(&running, orders.as_ref(), deadline)
             .map_err(|error| Failure::failed("cannot wait for signals and cores", error))?;
         if finished {
             break;
-        }
-        if signalled && let Some(from) = &orders {
-            match from.next().map_err(|error| Failure::failed("cannot read a signal", error))? {
-                Some(Order::Signal(Signal::Show)) => {
-                    stats::print_summary(&running);
-                    stats::print_counters(supervised.plan, &running);
-                    stats::print_stalls(&running);
-                    stats::print_report(&running, supervised.image);
-                }
-                Some(Order::Signal(Signal::Reopen)) => log::reopen(),
-                Some(Order::Signal(Signal::Reload)) => supervised.duties.reload(),
-                Some(Order::Leave) => lifecycle::reach(Stage::Leaving),
-                Some(Order::Change(change)) => supervised.duties.change(change),
-                Some(Order::Signal(Signal::End)) => {
-                    let waits = matches!(from, Orders::Signals(_));
-                    phase = supervised.asked_to_end(phase, &running, waits);
-                }
-                Some(Order::Signal(Signal::Gone)) => {
-                    running.cut();
-                    (phase, orders) = (Phase::Alone(Instant::now() + PATIENCE), None);
-                }
-                None => {}
-            }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             phase = supervised.over(phase, &running);
@@ -125,6 +116,24 @@ pub(crate) fn supervise(
 }
 
 impl Supervised<'_> {
+    /// Does what is wanted. `waits` says whether new clients are served for a while before the end.
+    fn obey(&self, order: Order, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
+        match order {
+            Order::Signal(Signal::Show) => {
+                stats::print_summary(running);
+                stats::print_counters(self.plan, running);
+                stats::print_stalls(running);
+                stats::print_report(running, self.image);
+            }
+            Order::Signal(Signal::Reopen) => log::reopen(),
+            Order::Signal(Signal::Reload) => self.duties.reload(),
+            Order::Leave => lifecycle::reach(Stage::Leaving),
+            Order::Change(change) => self.duties.change(change),
+            Order::Signal(Signal::End | Signal::Gone) => return self.asked_to_end(phase, running, waits),
+        }
+        phase
+    }
+
     /// One step further towards the end, because somebody asks. `waits` says whether new clients are served
     /// for a while.
     fn asked_to_end(&self, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
@@ -161,8 +170,8 @@ impl Supervised<'_> {
             }
             Phase::Alone(_) => {
                 tracing::error!(patience = ?PATIENCE, "the starting process has gone, and a core does not end: leaving it");
-                // SAFETY: ends the process and runs nothing of ours. Destructors and exit handlers might wait
-                // for that core.
+                // SAFETY: ends the process and runs nothing of ours. Destructors and exit handlers might
+                // wait for that core.
                 unsafe { libc::_exit(1) };
             }
             Phase::Open | Phase::Cut => phase,
@@ -180,12 +189,8 @@ impl Supervised<'_> {
     }
 }
 
-/// Waits for the cores' end, a signal or the deadline, and says which of the first two came.
-fn wait(
-    running: &Running<Failure>,
-    orders: Option<&Orders>,
-    deadline: Option<Instant>,
-) -> io::Result<(bool, bool)> {
+/// Waits for the cores' end, a signal or the deadline, and says whether it was the first.
+fn wait(running: &Running<Failure>, orders: Option<&Orders>, deadline: Option<Instant>) -> io::Result<bool> {
     let finished = running.finished_fd();
     let finished = PollFd::new(&finished, PollFlags::IN);
     let mut fds: Vec<_> =
@@ -197,8 +202,7 @@ fn wait(
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let came = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
-    Ok((came(fds.first()), came(fds.get(1))))
+    Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
 }
 
 #[cfg(test)]

@@ -82,7 +82,20 @@ impl TcpStream {
     /// # Cancellation
     /// As for [`connect`](Self::connect).
     pub async fn connect_from(from: SocketAddr, address: SocketAddr) -> Result<Self> {
-        connect(Some(from), address).await
+        connect(Some((from, false)), address).await
+    }
+
+    /// As [`connect_from`](Self::connect_from), from an address that need not be this machine's, such as a
+    /// client's, for which this machine stands (`IP_TRANSPARENT`, `ip(7)`; `IPV6_TRANSPARENT`). Needs
+    /// `CAP_NET_ADMIN` or `CAP_NET_RAW`, and routes that bring the answers back to this machine.
+    ///
+    /// # Errors
+    /// As for [`connect_from`](Self::connect_from); [`ErrorKind::Io`] with `EPERM` without the privilege.
+    ///
+    /// # Cancellation
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_transparent(from: SocketAddr, address: SocketAddr) -> Result<Self> {
+        connect(Some((from, true)), address).await
     }
 
     /// Takes over a connection of the standard library. It is made non-blocking; its other options stay as
@@ -95,14 +108,22 @@ impl TcpStream {
     }
 }
 
-async fn connect(from: Option<SocketAddr>, address: SocketAddr) -> Result<TcpStream> {
+async fn connect(from: Option<(SocketAddr, bool)>, address: SocketAddr) -> Result<TcpStream> {
     let failed = |e| Error::io(format!("cannot connect to {address}"), e);
     let place = Place::Ip(address);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(place.family(), SocketType::STREAM, flags, Some(ipproto::TCP));
     let socket = socket.map_err(os).map_err(failed)?;
     sockopt::set_tcp_nodelay(&socket, true).map_err(os).map_err(failed)?;
-    if let Some(from) = from {
+    if let Some((from, is_transparent)) = from {
+        if is_transparent {
+            let (level, option) = match from {
+                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
+            };
+            sys::set_flag(&socket, level, option, true)
+                .map_err(|e| Error::io("cannot connect from an address of another machine", e))?;
+        }
         bind_to(&socket, from)?;
     }
     let socket = ask(Connect::new(socket, place.to_any()?)).await.map_err(failed)?;

@@ -16,18 +16,18 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
 use self::reload::Which;
-use self::serving::Serving;
-use self::start::{Told, begin, begin_member};
+use self::serving::{AFTER_HELP, Serving};
+use self::start::{Told, begin, begin_member, start_log};
 use crate::config::Loaded;
 use crate::exit::Failure;
 use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;
 use crate::processes::member::{COMMAND, MemberArgs};
 use crate::service::reload::Source;
-use crate::{doctor, log, numa_bench, topology};
+use crate::{doctor, numa_bench, roads, topology};
 
-/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool per
-/// core.
+/// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool
+/// per core.
 #[derive(Debug, Parser)]
 #[command(name = "annulus", version, propagate_version = true, arg_required_else_help = false, after_help = AFTER_HELP)]
 struct Cli {
@@ -37,19 +37,6 @@ struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
 }
-
-const AFTER_HELP: &str = "\
-Environment:
-  ANNULUS_LOG  filters the log on stderr and outranks -v, for example: debug, or annulus::proxy=trace,warn
-
-Signals:
-  SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
-  SIGHUP           read the file of annulus run anew; started by flags, open the logs anew
-  SIGUSR1          print counters, stalled cores and placement report on stderr
-  SIGUSR2          open the access log anew, after it was moved away
-
-Exit codes:
-  0 done    1 failed while running    2 bad input    3 the platform refuses (io_uring switched off, kernel too old)";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -119,6 +106,18 @@ enum Command {
         /// Which CPUs to measure from: "all", or a list such as 0-3,8
         #[arg(long, value_name = "LIST", default_value = "all")]
         cores: CoreSelection,
+    },
+
+    /// Measure what each way to bring a file to a socket costs here, from 1 KiB to 1 GiB, beside what
+    /// is said of it
+    Roads {
+        /// Up to 64 MiB, and less of each: seconds instead of a minute or two
+        #[arg(long)]
+        quick: bool,
+
+        /// Draw the table into this file too, as SVG
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
     },
 
     /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command
@@ -193,6 +192,10 @@ pub(crate) fn run() -> Result<(), Failure> {
             start_log(verbose)?;
             numa_bench::run(&cores, quick)
         }
+        Command::Roads { quick, svg } => {
+            start_log(verbose)?;
+            roads::run(quick, svg.as_deref())
+        }
         Command::Doctor { json, cores } => {
             start_log(verbose)?;
             doctor::examine(&cores, json)
@@ -207,11 +210,6 @@ fn parse(
     let matches = Cli::command().try_get_matches_from(words)?;
     let cli = Cli::from_arg_matches(&matches)?;
     Ok((matches, cli))
-}
-
-fn start_log(verbose: u8) -> Result<(), Failure> {
-    let filter = log::filter(verbose).map_err(Failure::input)?;
-    log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))
 }
 
 #[cfg(test)]

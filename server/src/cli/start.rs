@@ -13,6 +13,7 @@ use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
 use crate::listen::passed::Passed;
 use crate::metrics::gather::{Gatherer, describe};
+use crate::orders::Orders;
 use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
 use crate::processes::{Processes, SplitConstraints};
@@ -20,7 +21,7 @@ use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
 use crate::service::reload::{Reloader, Source};
 use crate::service::times::Times;
-use crate::signals::{Orders, Signals};
+use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
 use crate::{descriptors, filters, log, processes};
 
@@ -69,6 +70,12 @@ pub(super) fn begin(told: Told) -> Result<(), Failure> {
         }
     }
     start(config, source, passed)
+}
+
+/// Starts the log.
+pub(super) fn start_log(verbose: u8) -> Result<(), Failure> {
+    let filter = log::filter(verbose).map_err(Failure::input)?;
+    log::start_tracing(filter).map_err(|error| Failure::failed("cannot start the log", error))
 }
 
 /// What is done before the first core, whoever gives the orders.
@@ -144,7 +151,7 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     // They are the parent's: those that come here as well are blocked and left.
     let _signals = block_signals()?;
     let (generation, verbose) = member.beginning()?;
-    super::start_log(verbose)?;
+    start_log(verbose)?;
     let program = generation.config.program.clone();
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;

@@ -65,7 +65,8 @@ impl Keys {
     }
 
     /// What the entries of a table say, which all have keys of these. `table` is where the table begins.
-    /// Where they are not `complete`, because others were wrong, only what is wrong with each is looked for.
+    /// Where they are not `complete`, because others were wrong, only what is wrong with each is looked
+    /// for.
     ///
     /// # Errors
     /// All that is wrong with each of them; if nothing is, what is wrong with all of them together.

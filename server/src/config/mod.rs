@@ -6,10 +6,12 @@
 
 pub(crate) mod fault;
 mod keys;
+pub(crate) mod program_keys;
 pub(crate) mod read;
 mod table;
 #[cfg(test)]
 mod tests;
+mod twice;
 pub(crate) mod write;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -49,7 +51,7 @@ pub(crate) enum ServiceConfig {
     /// Files are served by HTTP.
     Files(Vec<SiteConfig>),
     /// They are relayed.
-    Relay(ProxyArgs),
+    Relay(Box<ProxyArgs>),
 }
 
 impl Listener {
@@ -108,8 +110,8 @@ impl Configuration {
         self.listeners.iter().zip(shown).flat_map(of).collect()
     }
 
-    /// Of each listener, its endpoints in the order given: sockets that were passed for it, or else those to
-    /// open.
+    /// Of each listener, its endpoints in the order given: sockets that were passed for it, or else those
+    /// to open.
     ///
     /// # Errors
     /// A socket that was passed belongs to no listener.

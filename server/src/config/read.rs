@@ -8,8 +8,9 @@ use toml::de::DeTable;
 
 use super::fault::Fault;
 use super::keys::{Entry, Keys, nearest};
+use super::program_keys::ProgramKeys;
 use super::table::{Item, Table};
-use super::{Configuration, Listener, ServiceConfig};
+use super::{Configuration, Listener, ServiceConfig, twice};
 use crate::options::listener::ListenerArgs;
 use crate::options::program::{ProgramArgs, Verbosity};
 use crate::proxy::options::ProxyArgs;
@@ -62,36 +63,6 @@ pub(crate) struct Read {
     pub(crate) keys: ProgramKeys,
 }
 
-/// The keys that hold for the program, as they are written.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ProgramKeys(Vec<(String, Vec<String>)>);
-
-/// Those that a reload changes; all others take a restart.
-const RELOADED: [&str; 3] = ["grace", "drain-wait", "road"];
-
-impl ProgramKeys {
-    fn of(entries: &[Entry]) -> Self {
-        let key = |entry: &Entry| {
-            (entry.key.clone(), entry.values.iter().map(|value| value.text.clone()).collect())
-        };
-        ProgramKeys(entries.iter().map(key).collect())
-    }
-
-    /// The names of those that are others in `now` and that a reload does not change.
-    pub(crate) fn changed(&self, now: &Self) -> Vec<String> {
-        let missing = |a: &Self, b: &Self| -> Vec<String> {
-            let is_missing =
-                |key: &&(String, Vec<String>)| !b.0.contains(key) && !RELOADED.contains(&key.0.as_str());
-            a.0.iter().filter(is_missing).map(|(key, _)| format!("`{key}`")).collect()
-        };
-        let mut names = missing(self, now);
-        names.extend(missing(now, self));
-        names.sort();
-        names.dedup();
-        names
-    }
-}
-
 /// Reads the text of a file. Names are looked up, directories looked at.
 ///
 /// # Errors
@@ -109,7 +80,7 @@ pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
         Some(Err(fault)) => faults.push(fault),
         None => faults.push(Fault::new(text.len()..text.len(), "there is no listener: write [[listener]]")),
     }
-    twice(&listeners, &mut faults);
+    twice::look(&listeners, &mut faults);
     if let Some(first) = errors.iter().map(|error| error.span().unwrap_or(0..0).start).min() {
         // What stands in the line of the first of them, or behind it, may have been read as something else
         // than it is.
@@ -198,7 +169,10 @@ impl Place {
         let all = names.iter().map(String::as_str).chain(own.iter().copied());
         match nearest(key, all) {
             Some(near) => format!("there is no `{key}` here; did you mean `{near}`?"),
-            None => format!("there is no `{key}` here; `annulus config --help` has all keys"),
+            None => {
+                let command = if self == Place::Relay { "proxy" } else { "serve" };
+                format!("there is no `{key}` here; keys are the flags of `annulus {command} --help`")
+            }
         }
     }
 }
@@ -265,7 +239,8 @@ fn listener(table: &Table<'_>, faults: &mut Vec<Fault>) -> Option<(Listener, Ran
     let (common, service) = (Entries { all: common, complete }, Entries { all: service, complete });
     let args = parsed(&DEFINED.listener, &common, &table.span, faults);
     let service = match place {
-        Place::Relay => parsed(&DEFINED.relay, &service, &table.span, faults).map(ServiceConfig::Relay),
+        Place::Relay => parsed(&DEFINED.relay, &service, &table.span, faults)
+            .map(|relay| ServiceConfig::Relay(Box::new(relay))),
         _ => files(table, &service, faults).map(ServiceConfig::Files),
     };
     let listener = Listener { args: args?, service: service? };
@@ -385,27 +360,4 @@ fn read_patterns<P: std::str::FromStr<Err = String>>(item: Item<'_>, faults: &mu
         }
     }
     patterns
-}
-
-/// What two listeners cannot have both: an address, a name.
-fn twice(listeners: &[(Listener, Range<usize>)], faults: &mut Vec<Fault>) {
-    let mut addresses = Vec::new();
-    let mut names = Vec::new();
-    for (listener, span) in listeners {
-        for address in listener.addresses() {
-            if address.place().is_one_socket() && addresses.contains(address.place()) {
-                faults.push(Fault::new(span.clone(), format!("another listener has {address} already")));
-            }
-            addresses.push(address.place().clone());
-        }
-        if let Some(name) = &listener.args.name {
-            if names.contains(name) {
-                faults.push(Fault::new(
-                    span.clone(),
-                    format!("another listener has the name {name:?} already"),
-                ));
-            }
-            names.push(name.clone());
-        }
-    }
 }

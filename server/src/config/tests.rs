@@ -139,7 +139,9 @@ enum Serving {
 }
 
 /// Values that one flag or another takes.
-const VALUES: [&str; 28] = [
+const VALUES: [&str; 30] = [
+    "a.example=127.0.0.1:1",
+    "client",
     "tcp",
     "200-399",
     "1",
@@ -198,7 +200,9 @@ fn configuration(line: Line) -> Configuration {
         Serving::Serve { serve, listener, program } => {
             (program, listener, ServiceConfig::Files(vec![SiteConfig::of_all(serve)]))
         }
-        Serving::Proxy { proxy, listener, program } => (program, listener, ServiceConfig::Relay(proxy)),
+        Serving::Proxy { proxy, listener, program } => {
+            (program, listener, ServiceConfig::Relay(Box::new(proxy)))
+        }
     };
     Configuration { program, listeners: vec![Listener { args, service }] }
 }
@@ -234,8 +238,8 @@ proptest! {
         let mut words: Vec<OsString> = vec!["annulus".into()];
         words.extend(if relays { vec!["proxy".into(), "--to=127.0.0.1:9".into()] } else { vec!["serve".into(), "/".into()] });
         words.extend(chosen.iter().flat_map(|index| index.get(all).clone()));
-        // Some are given twice that may be given once, or stand against each other: then there is nothing to
-        // compare.
+        // Some are given twice that may be given once, or stand against each other: then there is nothing
+        // to compare.
         if let Ok(matches) = Line::command().try_get_matches_from(&words) {
             let line = Line::from_arg_matches(&matches).unwrap();
             let verbose = line.verbosity.verbose;

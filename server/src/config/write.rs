@@ -8,8 +8,8 @@ use super::keys::{Keys, name, takes_none};
 use super::read::Definitions;
 use super::{Configuration, ServiceConfig};
 
-/// The file that equals a command line: `matches` are those of `serve` or `proxy`, and `config` is what they
-/// mean.
+/// The file that equals a command line: `matches` are those of `serve` or `proxy`, and `config` is what
+/// they mean.
 ///
 /// # Errors
 /// A value that is no text.

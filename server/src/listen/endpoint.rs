@@ -1,8 +1,8 @@
 //! The sockets of an address: opened once, by the process that was started, and accepted from by every core.
 //!
-//! An IP address has a socket for each core, and the kernel spreads connections over them. A Unix address has
-//! one, and so has what a service manager hands over: of that each core has a descriptor, and the kernel
-//! wakes the core that has waited longest.
+//! An IP address has a socket for each core, and the kernel spreads connections over them. A Unix address
+//! has one, and so has what a service manager hands over: of that each core has a descriptor, and the
+//! kernel wakes the core that has waited longest.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,8 +48,8 @@ pub(crate) struct Opened {
     pub(crate) sockets: Vec<OwnedFd>,
     /// All of them are one open socket.
     pub(crate) is_shared: bool,
-    /// Dropped, it takes the file of a Unix socket away; connections are accepted for as long as a core has a
-    /// socket.
+    /// Dropped, it takes the file of a Unix socket away; connections are accepted for as long as a core has
+    /// a socket.
     pub(crate) file: Option<UnixSocket>,
 }
 

@@ -39,8 +39,8 @@ pub(crate) struct Held {
 pub(crate) struct NextEndpoints {
     /// Of each listener, the endpoints in the order given.
     pub(crate) ids: Vec<Vec<EndpointId>>,
-    /// The sockets of those that were opened for it, one for each core, and whether all of them are one open
-    /// socket.
+    /// The sockets of those that were opened for it, one for each core, and whether all of them are one
+    /// open socket.
     pub(crate) sockets: Vec<(EndpointId, bool, Vec<OwnedFd>)>,
     /// Of each listener, where it listens.
     pub(crate) shown: Vec<Vec<String>>,

@@ -130,7 +130,6 @@ impl TimesStatus {
 
 impl Status {
     /// Adds another process of the same program.
-    #[allow(dead_code, reason = "for the process that answers for all")]
     pub(crate) fn merge(&mut self, other: Status) {
         self.pids.extend(other.pids);
         self.started = self.started.min(other.started);

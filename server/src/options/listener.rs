@@ -25,8 +25,8 @@ pub(crate) struct ListenerArgs {
     #[arg(long, value_name = "NETWORK")]
     pub(crate) deny: Vec<Network>,
 
-    /// Proxies whose connections begin with a PROXY header, version 1 or 2, that names the client: networks,
-    /// or "unix"
+    /// Proxies whose connections begin with a PROXY header, version 1 or 2, that names the client:
+    /// networks, or "unix"
     #[arg(long, value_name = "NETWORK")]
     pub(crate) proxy_protocol_from: Vec<Network>,
 

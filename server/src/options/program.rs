@@ -14,8 +14,8 @@ use crate::admin::options::AdminArgs;
 use crate::log::options::LogArgs;
 use crate::processes::Processes;
 
-/// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those of
-/// rings, have a heading each.
+/// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those
+/// of rings, have a heading each.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ProgramArgs {
     /// How long connections may go on when nothing new is accepted any more, after SIGINT or SIGTERM, in
@@ -70,8 +70,8 @@ pub(crate) struct CoreArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) nic: Option<String>,
 
-    /// When memory cannot lie on its core's node: "require" refuses to start, "prefer" places what it can and
-    /// reports the rest, "off" places nothing
+    /// When memory cannot lie on its core's node: "require" refuses to start, "prefer" places what it can
+    /// and reports the rest, "off" places nothing
     #[arg(long, value_name = "require|prefer|off", default_value_t)]
     pub(crate) placement: PlacementPolicy,
 
@@ -84,8 +84,8 @@ pub(crate) struct CoreArgs {
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size)]
     pub(crate) pool: usize,
 
-    /// What each core's pool may grow to when it runs out of receive buffers or blocks, such as 64M [default:
-    /// four times --pool]
+    /// What each core's pool may grow to when it runs out of receive buffers or blocks, such as 64M
+    /// [default: four times --pool]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) pool_limit: Option<usize>,
 
@@ -94,9 +94,9 @@ pub(crate) struct CoreArgs {
     #[arg(long, value_name = "hash|cpu", default_value = "hash", hide_possible_values = true)]
     pub(crate) steer: Steer,
 
-    /// How many processes serve: "one" for all cores, or one for each NUMA "node", so that the program's own
-    /// constants, variables, heap and page tables lie there too; "auto" is "node" where the cores take memory
-    /// from several nodes
+    /// How many processes serve: "one" for all cores, or one for each NUMA "node", so that the program's
+    /// own constants, variables, heap and page tables lie there too; "auto" is "node" where the cores take
+    /// memory from several nodes
     #[arg(long, value_name = "auto|one|node", default_value = "auto", hide_possible_values = true)]
     pub(crate) processes: Processes,
 }
@@ -132,8 +132,8 @@ pub(crate) struct RingArgs {
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) busy_poll: Option<u64>,
 
-    /// Let small messages of several connections share a receive buffer: less memory, held for longer (Linux
-    /// 6.12)
+    /// Let small messages of several connections share a receive buffer: less memory, held for longer
+    /// (Linux 6.12)
     #[arg(long)]
     pub(crate) incremental_buffers: bool,
 

@@ -1,8 +1,8 @@
-//! Questions that the first process asks the others: what they have counted, for whoever looks at the program
-//! as a whole.
+//! Questions that the first process asks the others: what they have counted, for whoever looks at the
+//! program as a whole.
 //!
-//! The first process asks by [`Members::ask`], from any thread but its main one; a member answers by what was
-//! given to [`answer_by`].
+//! The first process asks by [`Members::ask`], from any thread but its main one; a member answers by what
+//! was given to [`answer_by`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -2,8 +2,8 @@
 //!
 //! A frame is its kind (one byte), the number of sockets that come with it (two bytes), the length of what
 //! follows (four bytes, both little-endian), and so many bytes. Sockets travel beside its first bytes
-//! (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time. Nobody waits for the other end: what the
-//! socket does not take waits here, up to a bound.
+//! (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time. Nobody waits for the other end: what
+//! the socket does not take waits here, up to a bound.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};

@@ -1,10 +1,10 @@
 //! One process for each NUMA node, in place of one for all cores.
 //!
-//! A process has one copy of its constants, its variables and its heap, one set of page tables and one table
-//! of descriptors, and all that lies on one node: the cores of the others reach over for it. So the program
-//! starts itself once more for each node ([`parent`]) and each of these serves with the cores of its node
-//! ([`member`]). They share the address: the first process makes a listening socket for each core and hands
-//! it on.
+//! A process has one copy of its constants, its variables and its heap, one set of page tables and one
+//! table of descriptors, and all that lies on one node: the cores of the others reach over for it. So the
+//! program starts itself once more for each node ([`parent`]) and each of these serves with the cores of
+//! its node ([`member`]). They share the address: the first process makes a listening socket for each core
+//! and hands it on.
 
 pub(crate) mod figures;
 mod line;

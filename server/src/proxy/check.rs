@@ -76,7 +76,7 @@ pub(super) async fn keep(upstreams: Weak<Upstreams>, place: usize) {
 }
 
 async fn attempt(upstream: &Upstream, check: Option<&Check>, wanted: StatusRange) -> Result<(), String> {
-    let server = connect_to(upstream, None).await.map_err(|error| error.to_string())?;
+    let server = connect_to(upstream, None, None).await.map_err(|error| error.to_string())?;
     let Some(Check::Http(path)) = check else {
         // A reset leaves no TIME_WAIT behind (RFC 9293, 3.6.1), and there is nothing to be lost.
         server.reset();

@@ -1,7 +1,7 @@
 //! Making the connection to an upstream.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use annulus::net::{Connection, Family, TcpStream, UnixStream};
@@ -47,6 +47,9 @@ impl Server {
 pub(super) enum NoConnection {
     /// The upstream refuses, or cannot be reached.
     Refused(annulus::Error),
+    /// This machine has no port or no descriptor left, or may not do what it is to do: no fault of the
+    /// upstream.
+    Lack(annulus::Error),
     /// It does not answer.
     TimedOut,
     /// The client has gone meanwhile.
@@ -57,10 +60,27 @@ impl NoConnection {
     /// The system's reason, if it gave one.
     pub(super) fn errno(&self) -> Option<i32> {
         match self {
-            Self::Refused(error) => error.io_error().and_then(io::Error::raw_os_error),
+            Self::Refused(error) | Self::Lack(error) => error.io_error().and_then(io::Error::raw_os_error),
             Self::TimedOut | Self::ClientGone => None,
         }
     }
+}
+
+/// Whether a connection failed for a reason that lies here.
+fn is_lack(error: &annulus::Error) -> bool {
+    use libc::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+    let errno = error.io_error().and_then(io::Error::raw_os_error);
+    let is_input = error.kind() == annulus::ErrorKind::Input;
+    is_input
+        || errno.is_some_and(|errno| [EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM].contains(&errno))
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct From {
+    pub(super) address: IpAddr,
+    /// It is not this machine's.
+    pub(super) is_client: bool,
 }
 
 /// Connects to an upstream for `client`, with the socket options of relays. Each of its addresses has its
@@ -71,6 +91,7 @@ impl NoConnection {
 pub(super) async fn connect<F: Family>(
     upstream: &Upstream,
     deadlines: &DeadlineArgs,
+    source: Option<From>,
     client: &Connection<F>,
 ) -> Result<(Server, Option<SocketAddr>), NoConnection> {
     let addresses = upstream.addresses();
@@ -88,13 +109,14 @@ pub(super) async fn connect<F: Family>(
                 First::B(()) => NoConnection::TimedOut,
             }
         };
-        last = match first_of(connect_to(upstream, address), given_up).await {
+        last = match first_of(connect_to(upstream, address, source), given_up).await {
             First::A(Ok(server)) => {
                 if let Server::Tcp(stream) = &server {
                     set_options(stream, deadlines);
                 }
                 return Ok((server, address));
             }
+            First::A(Err(error)) if is_lack(&error) => NoConnection::Lack(error),
             First::A(Err(error)) => NoConnection::Refused(error),
             First::B(NoConnection::ClientGone) => return Err(NoConnection::ClientGone),
             First::B(given_up) => given_up,
@@ -104,7 +126,11 @@ pub(super) async fn connect<F: Family>(
 }
 
 /// Connects to one address of an upstream, to its first where none is given, or to its Unix socket.
-pub(super) async fn connect_to(upstream: &Upstream, address: Option<SocketAddr>) -> annulus::Result<Server> {
+pub(super) async fn connect_to(
+    upstream: &Upstream,
+    address: Option<SocketAddr>,
+    source: Option<From>,
+) -> annulus::Result<Server> {
     if let Target::Unix(path) = upstream.target() {
         let address = unix_address(path)?;
         return UnixStream::connect_addr(&address).await.map(Server::Unix);
@@ -113,7 +139,18 @@ pub(super) async fn connect_to(upstream: &Upstream, address: Option<SocketAddr>)
     let Some(address) = address else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "its name has not been found yet").into());
     };
-    TcpStream::connect(address).await.map(Server::Tcp)
+    // An address of the other family cannot be come from.
+    let source = source.filter(|source| source.address.is_ipv4() == address.is_ipv4());
+    let connected = match source {
+        None => TcpStream::connect(address).await,
+        Some(From { address: from, is_client: false }) => {
+            TcpStream::connect_from((from, 0).into(), address).await
+        }
+        Some(From { address: from, is_client: true }) => {
+            TcpStream::connect_transparent((from, 0).into(), address).await
+        }
+    };
+    connected.map(Server::Tcp)
 }
 
 /// Keepalive and user timeout. A connection that has gone meanwhile refuses them, and its relay will find

@@ -3,7 +3,7 @@
 //! ```text
 //!            `fall` checks failed in a row                 a connection failed
 //!   Up  ------------------------------------->  Down     Up ------------------> Out, for a while
-//!       <-------------------------------------              <------------------ one connection tries, and is made
+//!       <-------------------------------------              <------------------ one connection is made
 //!            `rise` checks succeeded in a row
 //! ```
 //!

@@ -7,23 +7,30 @@ mod connect;
 mod health;
 pub(crate) mod options;
 pub(crate) mod own;
+mod proxy_header;
 mod reach;
 mod resolve;
+mod sni;
+mod udp;
 pub(crate) mod upstreams;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use annulus::buf::Lease;
-use annulus::net::{Connection, Family, TcpListener};
+use annulus::JoinHandle;
+use annulus::net::{Connection, Family, TcpListener, UdpSocket};
 use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
 
+use self::balance::Balance;
 use self::connect::Server;
-use self::options::DeadlineArgs;
+use self::options::{DeadlineArgs, TowardsArgs, UpstreamArgs};
 use self::own::Remembered;
 use self::reach::{Reach, Reached};
+use self::sni::Hello;
+use self::udp::Sessions;
 use self::upstreams::Taken;
 use crate::exit::Failure;
 use crate::listen::client::Client;
@@ -33,8 +40,12 @@ use crate::proxy::options::ProxyArgs;
 
 /// Where connections are carried to, and how.
 pub(crate) struct Relay {
-    reach: Reach,
+    /// To all others, and then to those of each name.
+    reaches: Vec<Reach>,
+    towards: TowardsArgs,
     deadlines: DeadlineArgs,
+    /// Where datagrams go, and how long a session may be idle, if they are relayed too.
+    datagrams: Option<(UpstreamArgs, Duration)>,
     limits: Rc<RelayLimits>,
     /// The road for bulk.
     road: Road,
@@ -45,8 +56,26 @@ impl Relay {
     /// As `args` say; bulk goes by `road`.
     pub(crate) fn new(args: &ProxyArgs, road: Road, access: Rc<AccessLog>) -> Self {
         let limits = Rc::new(args.deadlines.limits());
-        let reach = Reach::new(&args.upstreams, args.deadlines);
-        Relay { reach, deadlines: args.deadlines, limits, road, access }
+        let all = std::iter::once(args.upstreams.clone()).chain(args.routes());
+        let reaches =
+            all.map(|upstreams| Reach::new(&upstreams, args.deadlines, args.towards.source)).collect();
+        let by_hash = || UpstreamArgs { balance: Balance::Hash, ..args.upstreams.clone() };
+        let datagrams = args.udp.udp.then(|| (by_hash(), Duration::from_secs(args.udp.udp_timeout)));
+        let (towards, deadlines) = (args.towards.clone(), args.deadlines);
+        Relay { reaches, towards, deadlines, datagrams, limits, road, access }
+    }
+
+    /// Relays the datagrams that come to the address of `listener`, if that was asked for, until the handle
+    /// is dropped.
+    ///
+    /// # Errors
+    /// The address cannot be had for UDP.
+    pub(crate) fn relay_datagrams(&self, listener: &TcpListener) -> Result<Option<JoinHandle<()>>, Failure> {
+        let Some((upstreams, idle)) = &self.datagrams else { return Ok(None) };
+        let socket = UdpSocket::bind(listener.local_addr())?;
+        let reach = Reach::new(upstreams, self.deadlines, None);
+        let sessions = Sessions::new(socket, reach, *idle);
+        Ok(Some(annulus::spawn(sessions.run())))
     }
 
     /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no
@@ -111,7 +140,13 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
         tracing::warn!(client = %from, "this relay is its own upstream: the connection is reset");
         return note.write(0, 0, "own upstream");
     }
-    let Reached { server, address, taken } = match note.relay.reach.reach(from, client.stream()).await {
+    let mut head = first.map_or_else(Vec::new, |first| first.to_vec());
+    let relay = Rc::clone(&note.relay);
+    let reach = match relay.choose(client.stream(), &mut head).await {
+        Ok(place) => &relay.reaches[place],
+        Err(why) => return note.write(0, 0, why),
+    };
+    let Reached { server, address, taken } = match reach.reach(from, client.stream()).await {
         Ok(reached) => reached,
         Err(why) => return note.write(0, 0, why),
     };
@@ -119,24 +154,72 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     let may_be_ours = address.is_some_and(own::may_be_ours);
     let remembered = if may_be_ours { server.local_addr().map(own::remember) } else { None };
     note.taken = Some(taken);
-    match server {
-        Server::Tcp(server) => join(client, server, first, note, remembered).await,
-        Server::Unix(server) => join(client, server, first, note, remembered).await,
+    if let Some(version) = relay.towards.send_proxy {
+        let source = if let access::Client::Tcp(from) = from { Some(from) } else { None };
+        let header = proxy_header::header(version, source, local_addr(client.stream()));
+        head.splice(0..0, header);
     }
+    drop(relay);
+    match server {
+        Server::Tcp(server) => join(client, server, head, note, remembered).await,
+        Server::Unix(server) => join(client, server, head, note, remembered).await,
+    }
+}
+
+impl Relay {
+    /// Which of its reaches a client is for. What had to be read for that is behind what is in `head`.
+    async fn choose<F: Family>(
+        &self,
+        client: &Connection<F>,
+        head: &mut Vec<u8>,
+    ) -> Result<usize, &'static str> {
+        let TowardsArgs { sni, sni_only, sni_timeout, .. } = &self.towards;
+        if sni.is_empty() {
+            return Ok(0);
+        }
+        let limit = Duration::from_secs(*sni_timeout);
+        let Ok(hello) = annulus::time::timeout(limit, read_hello(client, head)).await else {
+            return Err("no client hello");
+        };
+        let found = if let Hello::Name(name) = hello { sni::route(sni, &name) } else { None };
+        match found {
+            Some(route) => Ok(route + 1),
+            None if *sni_only => Err("no such name"),
+            None => Ok(0),
+        }
+    }
+}
+
+/// Reads until it is known what a ClientHello says, or that there is none.
+async fn read_hello<F: Family>(client: &Connection<F>, head: &mut Vec<u8>) -> Hello {
+    loop {
+        match sni::hello(head) {
+            Hello::NotYet if head.len() <= sni::LONGEST => {}
+            known => return known,
+        }
+        // What ends here is no TLS; the relay finds the end again.
+        let Ok(Some(chunk)) = client.recv().await else { return Hello::NotTls };
+        head.extend_from_slice(&chunk);
+    }
+}
+
+/// The address that a client has connected to.
+fn local_addr<F: Family>(client: &Connection<F>) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(client).ok()?).ok()
 }
 
 /// Joins the two, and remembers the connection for as long, if it is to be.
 async fn join<F: Family, G: Family>(
     client: Held<F>,
     server: Connection<G>,
-    first: Option<Lease>,
+    head: Vec<u8>,
     mut note: Note,
     remembered: Option<Remembered>,
 ) {
     let from = note.from;
-    if let Some(first) = first {
-        note.first = first.len() as u64;
-        if let Err(failed) = server.send_all(first).await {
+    if !head.is_empty() {
+        note.first = head.len() as u64;
+        if let Err(failed) = server.send_all(head).await {
             tracing::debug!(client = %from, error = %failed.error, "broke off");
             server.reset();
             return note.write(0, 0, "upstream failed");

@@ -1,6 +1,7 @@
 //! What a relay can be told.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use annulus::net::Keepalive;
@@ -12,7 +13,9 @@ use super::balance::Balance;
 use super::check::{Check, StatusRange};
 use super::health::Policy;
 use super::own;
+use super::proxy_header::Version;
 use super::resolve::look_up_at_start;
+use super::sni::SniRoute;
 
 /// How connections are relayed. Each field is a flag of `annulus proxy` and a key of a listener that has a
 /// `to`.
@@ -22,7 +25,78 @@ pub(crate) struct ProxyArgs {
     pub(crate) upstreams: UpstreamArgs,
 
     #[command(flatten)]
+    pub(crate) towards: TowardsArgs,
+
+    #[command(flatten)]
     pub(crate) deadlines: DeadlineArgs,
+
+    #[command(flatten)]
+    pub(crate) udp: UdpArgs,
+}
+
+/// Datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Datagrams")]
+pub(crate) struct UdpArgs {
+    /// Relay datagrams too: those that come to the same address and port by UDP, in sessions by client
+    /// address, by --balance hash
+    #[arg(long)]
+    pub(crate) udp: bool,
+
+    /// Seconds without a datagram after which a session is over
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) udp_timeout: u64,
+}
+
+/// What upstreams learn of the client, and what of the client's first bytes decides where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Towards upstreams")]
+pub(crate) struct TowardsArgs {
+    /// Tell upstreams who the client is, by a header of the PROXY protocol before its first byte: "v1" text,
+    /// "v2" binary
+    #[arg(long, value_name = "v1|v2", hide_possible_values = true)]
+    pub(crate) send_proxy: Option<Version>,
+
+    /// The address to connect to upstreams from; "client" is the client's own, which needs CAP_NET_ADMIN and
+    /// routes back
+    #[arg(long, value_name = "ADDR|client")]
+    pub(crate) source: Option<Source>,
+
+    /// Where TLS connections go that ask for this name, as often as wanted: NAME=ADDR, or *.NAME=ADDR; more
+    /// addresses with commas. TLS is passed through. All others go to --to
+    #[arg(long, value_name = "NAME=ADDR")]
+    pub(crate) sni: Vec<SniRoute>,
+
+    /// Reset connections that ask for no name of --sni, or that are no TLS
+    #[arg(long, requires = "sni")]
+    pub(crate) sni_only: bool,
+
+    /// Seconds that a client may take to say which name it asks for
+    #[arg(long, value_name = "SECS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) sni_timeout: u64,
+}
+
+/// Where connections to upstreams come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// This address.
+    Address(IpAddr),
+    /// The client's.
+    Client,
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "client" => Ok(Source::Client),
+            _ => text
+                .parse()
+                .map(Source::Address)
+                .map_err(|_| "write an address without a port, or client".to_owned()),
+        }
+    }
 }
 
 /// Who the upstreams are, how one of them is chosen, and what is found out about them.
@@ -222,6 +296,13 @@ impl ProxyArgs {
     /// Why not.
     pub(crate) fn check(&self, listens: &[SocketAddr]) -> Result<(), String> {
         self.deadlines.check()?;
-        self.upstreams.check(listens)
+        self.upstreams.check(listens)?;
+        self.routes().try_for_each(|route| route.check(listens))
+    }
+
+    /// The upstreams of each name, chosen and checked as all others.
+    pub(super) fn routes(&self) -> impl Iterator<Item = UpstreamArgs> {
+        let of = |route: &SniRoute| UpstreamArgs { to: vec![route.to.clone()], ..self.upstreams.clone() };
+        self.towards.sni.iter().map(of)
     }
 }

@@ -9,8 +9,8 @@ use annulus::net::{Connection, Family};
 use annulus::time::sleep;
 
 use super::balance::{Balancer, Candidate, mix};
-use super::connect::{NoConnection, Server, connect};
-use super::options::{DeadlineArgs, UpstreamArgs};
+use super::connect::{From, NoConnection, Server, connect};
+use super::options::{DeadlineArgs, Source, UpstreamArgs};
 use super::upstreams::{LOOKS, Taken, Upstream, Upstreams};
 use crate::first_of::{First, first_of};
 use crate::log::access::Client;
@@ -19,6 +19,7 @@ use crate::log::access::Client;
 pub(super) struct Reach {
     upstreams: Arc<Upstreams>,
     deadlines: DeadlineArgs,
+    source: Option<Source>,
     balancer: RefCell<Balancer>,
     /// For one choice at a time.
     candidates: RefCell<Vec<Candidate>>,
@@ -33,12 +34,13 @@ pub(super) struct Reached {
 }
 
 impl Reach {
-    pub(super) fn new(args: &UpstreamArgs, deadlines: DeadlineArgs) -> Self {
+    pub(super) fn new(args: &UpstreamArgs, deadlines: DeadlineArgs, source: Option<Source>) -> Self {
         // Each core begins elsewhere, so that few connections are spread too.
         let seed = mix(annulus::cores::index() as u64 + 1);
         Self {
             upstreams: Upstreams::of(args),
             deadlines,
+            source,
             balancer: RefCell::new(Balancer::new(args.balance, seed)),
             candidates: RefCell::default(),
         }
@@ -78,15 +80,46 @@ impl Reach {
             };
             // Where another client was faster, the next look finds no room there.
             let Some(attempt) = self.upstreams.take(place) else { continue };
-            match connect(attempt.upstream(), &self.deadlines, client).await {
+            match connect(attempt.upstream(), &self.deadlines, self.source_for(from), client).await {
                 Ok((server, address)) => return Ok(Reached { server, address, taken: attempt.connected() }),
                 Err(NoConnection::ClientGone) => return Err("client gone"),
+                Err(none @ NoConnection::Lack(_)) => {
+                    self.tell(from, attempt.upstream(), &none);
+                    tried.push(place);
+                }
                 Err(none) => {
                     self.tell(from, attempt.upstream(), &none);
                     attempt.refused();
                     tried.push(place);
                 }
             }
+        }
+    }
+
+    /// The upstreams that it chooses from.
+    pub(super) fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// An upstream for a client's datagrams, and its address, if one can be had now.
+    pub(super) fn choose_now(&self, client: SocketAddr) -> Option<(Taken, SocketAddr)> {
+        let mut tried = Vec::new();
+        loop {
+            let place = self.choose(&tried, key_of(Client::Tcp(client))).0?;
+            let attempt = self.upstreams.take(place)?;
+            match attempt.upstream().addresses().first() {
+                Some(&address) => return Some((attempt.connected(), address)),
+                // A Unix socket.
+                None => tried.push(place),
+            }
+        }
+    }
+
+    fn source_for(&self, client: Client) -> Option<From> {
+        match (self.source?, client) {
+            (Source::Address(address), _) => Some(From { address, is_client: false }),
+            (Source::Client, Client::Tcp(client)) => Some(From { address: client.ip(), is_client: true }),
+            (Source::Client, _) => None,
         }
     }
 
@@ -105,6 +138,9 @@ impl Reach {
             }
             NoConnection::Refused(error) => {
                 tracing::warn!(%client, %upstream, %error, "the upstream cannot be reached");
+            }
+            NoConnection::Lack(error) => {
+                tracing::warn!(%client, %upstream, errno, %error, "this machine cannot make a connection");
             }
             NoConnection::TimedOut | NoConnection::ClientGone => {
                 let after = self.deadlines.connect_timeout;

@@ -178,6 +178,13 @@ impl Drop for Waiting {
 pub(super) struct Taken(Arc<Upstream>);
 
 impl Taken {
+    /// Nobody listens at the upstream after all.
+    pub(super) fn refused(&self, upstreams: &Upstreams) {
+        let policy = &upstreams.policy;
+        self.0.failures.fetch_add(1, Ordering::Relaxed);
+        self.0.change(policy, |health, now| health.refused(policy, now));
+    }
+
     /// The connection has carried so many bytes to the upstream and from it.
     pub(super) fn carried(&self, up: u64, down: u64) {
         self.0.carried(up, down);

@@ -12,14 +12,11 @@ use super::connection::Client;
 use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
-use super::send::{send, send_two, too_slow};
-use super::{SEND_STEP, SMALL_COLD_FILE, SMALL_FILE, Site};
+use super::send::{send, send_block, send_two, too_slow};
+use super::send_road::{self, COPIED, SendRoad};
+use super::{SEND_STEP, Site};
 use crate::http::Status;
 use crate::http::response::{self, Extent};
-
-/// Contents up to this size, in bytes, are copied behind their head: a send of one place costs less than one
-/// of two.
-const COPIED: usize = 8 * 1024;
 
 /// Sends an extent of a file, behind its head.
 ///
@@ -36,19 +33,20 @@ pub(super) async fn send_extent<F: Family>(
     if !manner.with_body {
         return send_head(client, site, entry, extent, manner, false).await;
     }
-    if entry.stored.content.is_some() {
-        return from_memory(client, site, entry, extent, manner).await;
-    }
-    if is_small(entry, extent) {
-        small(client, site, entry, extent, manner).await
-    } else {
-        large(client, site, entry, extent, manner).await
+    let (at, len) = (extent.range().start, extent.len());
+    let is_cached = || entry.file.as_ref().is_none_or(|file| file.is_cached(at, len));
+    let (held, whole) = (entry.stored.content.is_some(), matches!(extent, Extent::Whole(_)));
+    match send_road::choose(held, whole, len, is_cached, client.address) {
+        SendRoad::Copied => from_memory(client, site, entry, extent, manner).await,
+        SendRoad::TwoPlaces => from_two_places(client, site, entry, extent, manner).await,
+        SendRoad::Read => small(client, site, entry, extent, manner, false).await,
+        SendRoad::ReadZeroCopy => small(client, site, entry, extent, manner, true).await,
+        SendRoad::Spliced => large(client, site, entry, extent, manner).await,
     }
 }
 
-/// Head and body in one send: copied into a block of the core's pool where that is cheaper than telling the
-/// kernel of two places, and else, or while all blocks are out by clients that take theirs slowly, from where
-/// the content lies.
+/// Content and head in one send, from a block of the core's pool; while all blocks are out, by clients that
+/// take theirs slowly, from where the content lies.
 async fn from_memory<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -57,20 +55,30 @@ async fn from_memory<F: Family>(
     manner: Manner<'_>,
 ) -> annulus::Result<()> {
     let content = entry.content(extent.range()).unwrap_or_default();
-    if content.len() <= COPIED
-        && let Some(block) = copied(site, entry, extent, content, manner)
-    {
+    if let Some(block) = copied(site, entry, extent, content, manner) {
         send(client, block, false).await?;
-        client.sent.bytes = extent.len();
-        return Ok(());
+    } else if matches!(extent, Extent::Whole(_)) {
+        return from_two_places(client, site, entry, extent, manner).await;
+    } else {
+        let mut head = with_head(site, entry, extent, manner, <[u8]>::to_vec);
+        head.extend_from_slice(content);
+        send(client, head, false).await?;
     }
-    let mut head = with_head(site, entry, extent, manner, <[u8]>::to_vec);
-    match (&entry.stored.content, extent) {
-        (Some(whole), Extent::Whole(_)) => send_two(client, head, Arc::clone(whole)).await?,
-        _ => {
-            head.extend_from_slice(content);
-            send(client, head, false).await?;
-        }
+    client.sent.bytes = extent.len();
+    Ok(())
+}
+
+/// All of the content from where it lies, behind its head, in one send.
+async fn from_two_places<F: Family>(
+    client: &mut Client<F>,
+    site: &Site,
+    entry: &Entry,
+    extent: &Extent,
+    manner: Manner<'_>,
+) -> annulus::Result<()> {
+    let head = with_head(site, entry, extent, manner, <[u8]>::to_vec);
+    if let Some(content) = &entry.stored.content {
+        send_two(client, head, Arc::clone(content)).await?;
     }
     client.sent.bytes = extent.len();
     Ok(())
@@ -89,16 +97,9 @@ fn copied(site: &Site, entry: &Entry, extent: &Extent, content: &[u8], manner: M
 
 /// The whole answer for a small file whose content is in memory, ready to leave, and how long its body is.
 pub(super) fn at_once(site: &Site, entry: &Entry, manner: Manner<'_>) -> Option<(Block, u64)> {
-    let content = entry.stored.content.as_deref().filter(|content| content.len() <= COPIED)?;
+    let content = entry.stored.content.as_deref().filter(|content| content.len() as u64 <= COPIED)?;
     let size = entry.size();
     Some((copied(site, entry, &Extent::Whole(size), content, manner)?, size))
-}
-
-/// Whether what is asked for is to be read into memory of ours.
-fn is_small(entry: &Entry, extent: &Extent) -> bool {
-    let (len, at) = (extent.len(), extent.range().start);
-    let is_cold = || entry.file.as_ref().is_some_and(|file| !file.is_cached(at, len));
-    len <= SMALL_FILE || len <= SMALL_COLD_FILE && is_cold()
 }
 
 /// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While
@@ -111,6 +112,7 @@ async fn small<F: Family>(
     entry: &Entry,
     extent: &Extent,
     manner: Manner<'_>,
+    zero_copy: bool,
 ) -> annulus::Result<()> {
     let Some(mut block) = Block::take() else {
         return large(client, site, entry, extent, manner).await;
@@ -127,7 +129,11 @@ async fn small<F: Family>(
             Err(changed)
         }
         Ok(block) => {
-            send(client, block, false).await?;
+            if zero_copy {
+                send_block(client, block).await?;
+            } else {
+                send(client, block, false).await?;
+            }
             client.sent.bytes = extent.len();
             Ok(())
         }

@@ -17,6 +17,7 @@ mod parts;
 mod respond;
 mod rules;
 mod send;
+mod send_road;
 mod site;
 pub(crate) mod sites;
 
@@ -31,20 +32,6 @@ use crate::exit::Failure;
 
 /// What the names of hidden files begin with.
 const HIDDEN: &[u8] = b".";
-
-/// Files up to this size, in bytes, are read into memory and leave together with their head in one send;
-/// larger ones are spliced.
-///
-/// CPU per request on a shared 2-core machine, loopback, 64 keep-alive connections, hot page cache, inline
-/// road, median of three: 8 KiB: send 17 us, splice 16; 16 KiB: 26 and 16; 32 KiB: 39 and 19; 64 KiB: 47
-/// and 24. By the ring road a splice costs more: 8 KiB: send 19 us, splice 25; 64 KiB: 47 and 30. So the two
-/// meet near here on either road.
-pub(crate) const SMALL_FILE: u64 = 8 * 1024;
-
-/// Files up to this size, in bytes, go the same way when they are not in memory: the ring reads them into a
-/// block of the core, which takes no thread of the kernel's, where a splice from the disk would (README,
-/// "Which road").
-pub(crate) const SMALL_COLD_FILE: u64 = 64 * 1024;
 
 /// How much of a large file is sent under one deadline, in bytes.
 pub(crate) const SEND_STEP: u64 = 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use annulus::buf::IoBuf;
+use annulus::buf::{Block, IoBuf};
 use annulus::net::Family;
 use annulus::{Error, ErrorKind};
 
@@ -22,6 +22,15 @@ pub(super) async fn send<F: Family>(
         async { if more { stream.send_all_more(bytes).await } else { stream.send_all(bytes).await } };
     match client.timer.wait(limit, OnStop::Wait, sending).await {
         Some(sent) => Ok(sent.map(drop)?),
+        None => Err(too_slow()),
+    }
+}
+
+/// Sends all of a block, without the copy into the kernel where the peer's notifications say that it pays.
+pub(super) async fn send_block<F: Family>(client: &mut Client<F>, block: Block) -> annulus::Result<()> {
+    let limit = client.deadlines.sending(block.len() as u64);
+    match client.timer.wait(limit, OnStop::Wait, client.stream.send_zc(block)).await {
+        Some(sent) => sent,
         None => Err(too_slow()),
     }
 }

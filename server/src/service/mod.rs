@@ -56,11 +56,15 @@ impl Service {
         Ok(Service { gate: Rc::new(Gate::new(&listener.args)), work })
     }
 
-    /// What the listening socket is to have, for its connections to have it too.
-    pub(crate) fn prepare(&self, listener: &AnyListener) -> Result<(), Failure> {
+    /// Gives the listening socket what its connections are to have too, and begins what goes on beside it
+    /// until it is dropped.
+    pub(crate) fn prepare(&self, listener: &AnyListener) -> Result<Option<annulus::JoinHandle<()>>, Failure> {
         match (&self.work, listener) {
-            (Work::Relay(relay), AnyListener::Tcp(listener)) => relay.prepare(listener),
-            _ => Ok(()),
+            (Work::Relay(relay), AnyListener::Tcp(listener)) => {
+                relay.prepare(listener)?;
+                relay.relay_datagrams(listener)
+            }
+            _ => Ok(None),
         }
     }
 

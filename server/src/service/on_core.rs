@@ -49,6 +49,8 @@ struct Entrance {
     service: RefCell<Rc<Service>>,
     closing: Closing,
     limits: Rc<Limits>,
+    /// What goes on beside accepting, for as long: datagrams.
+    _beside: Option<annulus::JoinHandle<()>>,
 }
 
 /// What a core has open.
@@ -201,9 +203,9 @@ impl CoreState {
         let service = RefCell::new(Rc::clone(service));
         let closing = Closing::default();
         let limits = Limits::new(limits, totals_of(listener));
-        let entrance = Rc::new(Entrance { id, service, closing, limits });
         let listener = endpoint.listener()?;
-        entrance.service.borrow().prepare(&listener)?;
+        let _beside = service.borrow().prepare(&listener)?;
+        let entrance = Rc::new(Entrance { id, service, closing, limits, _beside });
         self.entrances.borrow_mut().push(Rc::clone(&entrance));
         match listener {
             AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),

@@ -1,9 +1,9 @@
 //! Going over from one configuration to the next, while connections are served.
 //!
-//! It is done on a thread of its own: reading a file may wait for a disk and looking up names for a resolver,
-//! and meanwhile the main thread hears signals and the cores serve. Two steps: every core makes ready for the
-//! next configuration, which may fail and changes nothing; then every core goes over, which does not fail for
-//! lack of anything outside.
+//! It is done on a thread of its own: reading a file may wait for a disk and looking up names for a
+//! resolver, and meanwhile the main thread hears signals and the cores serve. Two steps: every core makes
+//! ready for the next configuration, which may fail and changes nothing; then every core goes over, which
+//! does not fail for lack of anything outside.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -15,7 +15,7 @@ use super::generation::Generation;
 use super::on_core;
 use super::on_cores::on_all;
 use super::times::Times;
-use crate::config::read::ProgramKeys;
+use crate::config::program_keys::ProgramKeys;
 use crate::config::{self, Configuration};
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};

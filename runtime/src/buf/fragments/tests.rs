@@ -217,7 +217,7 @@ impl<'a> World<'a> {
 
 /// Chunks that come are put where a subscriber may look, and it is told when they are there.
 ///
-/// Seen to fail ("already mutably borrowed"): with the event where the lease is made.
+/// Seen to fail ("already borrowed"): with the event where the lease is made.
 #[test]
 fn a_subscriber_may_take_what_came_when_it_is_told_of_a_broken_word() {
     on_a_core(small(64).incremental_buffers(true), async || {

@@ -54,7 +54,7 @@ fn a_core_that_sleeps_asks_again_when_the_rest_is_over() {
     end(running);
 }
 
-/// Seen to fail: with the payload dropped where the thread is joined, its panic ends the core.
+/// Seen to fail: with the payload dropped where the thread is joined, its panic comes out there.
 #[test]
 fn a_thread_that_panics_with_a_payload_that_panics_ends_no_core() {
     struct Again;

@@ -103,8 +103,8 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// Twelve bytes that no other protocol begins with, version and command, family and transport, the length of
-/// what follows.
+/// Twelve bytes that no other protocol begins with, version and command, family and transport, the length
+/// of what follows.
 fn version_2(bytes: &[u8]) -> Parsed {
     let Some(head) = bytes.first_chunk::<HEAD_V2>() else { return Parsed::Partial };
     let [.., command, family, high, low] = *head;

@@ -29,8 +29,8 @@ impl OfMember {
         Arc::new(OfMember { member, cores, times, prepared: Mutex::new(None) })
     }
 
-    /// Does it on a thread of its own, and tells the parent what came of it. The parent waits for that before
-    /// it wants the next change.
+    /// Does it on a thread of its own, and tells the parent what came of it. The parent waits for that
+    /// before it wants the next change.
     pub(crate) fn begin(self: &Arc<Self>, change: Change) {
         let this = Arc::clone(self);
         let thread = std::thread::Builder::new().name("change".to_owned());

@@ -76,8 +76,8 @@ pub(super) struct First<'a> {
 }
 
 impl Changes {
-    /// Opens what `first` listens on, for members with `shares`. Returns the lines that say where it listens,
-    /// as well.
+    /// Opens what `first` listens on, for members with `shares`. Returns the lines that say where it
+    /// listens, as well.
     pub(super) fn begin(
         source: Option<Source>,
         shares: &[ProcessShare],

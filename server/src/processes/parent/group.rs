@@ -11,8 +11,8 @@ use annulus::numa::thread::InheritedPolicy;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::End;
 use super::change::Changes;
+use super::end::End;
 use super::process::Process;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
@@ -119,8 +119,8 @@ impl<'a> ProcessGroup<'a> {
         outcome
     }
 
-    /// Waits for a signal, for word of a member or of another thread, or for the end of the time for leaving,
-    /// and does what it asks for.
+    /// Waits for a signal, for word of a member or of another thread, or for the end of the time for
+    /// leaving, and does what it asks for.
     fn wait(&mut self) -> Result<(), Failure> {
         let heard = self.poll()?;
         if heard[0] {

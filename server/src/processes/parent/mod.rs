@@ -5,6 +5,7 @@
 //! fails, the others are cut, as the cores of one process are.
 
 mod change;
+mod end;
 mod group;
 mod process;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use annulus::numa::thread::{InheritedPolicy, inherited_policy};
 
 use self::change::{Changes, First};
+pub(crate) use self::end::End;
 use self::group::ProcessGroup;
 use super::{ProcessShare, figures};
 use crate::admin::Entrance;
@@ -27,22 +29,6 @@ use crate::service::reload::Source;
 use crate::service::times::Times;
 use crate::signals::Signals;
 use crate::{descriptors, log};
-
-/// How it ended other than well.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The platform lets this program start no process, and nothing has been done. One process may still
-    /// serve.
-    CannotStart(Failure),
-    /// Whatever else: every process that was started has ended.
-    Failed(Failure),
-}
-
-impl<E: Into<Failure>> From<E> for End {
-    fn from(error: E) -> Self {
-        End::Failed(error.into())
-    }
-}
 
 /// What the members are to do.
 pub(crate) struct Told<'a> {
@@ -58,8 +44,8 @@ pub(crate) struct Told<'a> {
     pub(crate) passed: Arc<Passed>,
 }
 
-/// Serves with a process for each of the shares, until all have ended. `reasons` say why the cores are fewer
-/// than the CPUs.
+/// Serves with a process for each of the shares, until all have ended. `reasons` say why the cores are
+/// fewer than the CPUs.
 ///
 /// # Errors
 /// Why it could not start; else the first failure of a member, which ends the others.

@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use annulus::numa::NodeId;
 use annulus::numa::thread::starting_at;
 
-use super::End;
+use super::end::End;
 use crate::exit::{Failure, Kind};
 use crate::processes::ProcessShare;
 use crate::processes::line::{Frame, Heard, Line};
