@@ -154,7 +154,7 @@ impl Restless {
 fn no_client_fails_while_upstreams_are_killed_and_revived() {
     let mut restless: Vec<Restless> = [b'a', b'b', b'c'].map(Restless::new).into();
     let to: Vec<String> = restless.iter().map(|it| it.address.to_string()).collect();
-    let server = relay(&to).args(["--out-time", "1"]).start();
+    let server = relay(&to).args(["--out-time", "1", "--access-log", "-"]).start();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4)
         .map(|_| {
@@ -162,17 +162,15 @@ fn no_client_fails_while_upstreams_are_killed_and_revived() {
             thread::spawn(move || {
                 let mut served = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let mut client = net::connect(address).expect("connecting");
-                    match client.read_exact(&mut [0]) {
+                    let asked = net::connect(address).and_then(|mut client| client.read_exact(&mut [0]));
+                    match asked {
                         Ok(()) => served += 1,
-                        // It had been accepted by the kernel for an upstream that was killed just then.
-                        Err(e) if net::is_gone(&e) || e.kind() == ErrorKind::UnexpectedEof => {
-                            return Err((served, e));
-                        }
+                        // A listener that closes resets what its kernel had accepted: the upstream had taken the connection.
+                        Err(e) if net::is_gone(&e) || e.kind() == ErrorKind::UnexpectedEof => {}
                         Err(e) => panic!("{e}"),
                     }
                 }
-                Ok(served)
+                served
             })
         })
         .collect();
@@ -184,17 +182,13 @@ fn no_client_fails_while_upstreams_are_killed_and_revived() {
         thread::sleep(Duration::from_millis(20));
     }
     stop.store(true, Ordering::Relaxed);
-    let mut cut = 0;
     for client in clients {
-        match client.join().expect("no panic") {
-            Ok(served) => assert!(served > 0),
-            Err(_) => cut += 1,
-        }
+        assert!(client.join().expect("no panic") > 0, "it was served");
     }
-    // A listener that closes resets what waits in its backlog: the upstream's doing, after it had taken the
-    // connection.
-    assert!(cut <= 2, "{cut} of 4 clients were cut");
-    server.stop();
+    let ended = server.stop();
+    assert!(ended.out.len() > 50, "a line for each connection: {ended:#?}");
+    let failed: Vec<_> = ended.out.iter().filter(|line| line.contains("no upstream")).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[test]
