@@ -6,7 +6,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// What a client takes beside its connection: a file, an upstream, a pipe each way.
 const FOR_ONE_CLIENT: u64 = 6;
 
-/// Looks whether a client can be accepted on each core, and what it asks for be opened, when every listener is open.
+/// Looks whether a client can be accepted on each core, and what it asks for be opened, when every listener
+/// is open.
 ///
 /// # Errors
 /// [`Kind::Platform`] when not.
@@ -25,8 +26,9 @@ pub(crate) fn must_do_for_clients(cores: usize) -> Result<(), Failure> {
     ))
 }
 
-/// Raises the soft limit on descriptors to the hard one, as servers do: the usual soft limit of 1,024 stands for programs
-/// that use `select(2)` (`getrlimit(2)`). Where that is refused the limit stays, and accepting is careful near it.
+/// Raises the soft limit on descriptors to the hard one, as servers do: the usual soft limit of 1,024 stands
+/// for programs that use `select(2)` (`getrlimit(2)`). Where that is refused the limit stays, and accepting
+/// is careful near it.
 pub(crate) fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;

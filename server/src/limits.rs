@@ -1,7 +1,7 @@
 //! How many connections there may be: in all, on a core, of a client address.
 //!
-//! Past the first two the next connections wait in the backlog of the kernel: the core does not accept. Past the third a
-//! connection is refused. Without a limit nothing is counted here, and nothing costs.
+//! Past the first two the next connections wait in the backlog of the kernel: the core does not accept. Past
+//! the third a connection is refused. Without a limit nothing is counted here, and nothing costs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,7 +25,8 @@ const SHARDS: usize = 16;
 /// The limits of one listener. Each field is a flag, and a key of a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub(crate) struct LimitArgs {
-    /// Connections that the listener has at most; the rest wait in the backlog [default: as many as there are descriptors for]
+    /// Connections that the listener has at most; the rest wait in the backlog [default: as many as there are
+    /// descriptors for]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) max_connections: Option<usize>,
 
@@ -33,8 +34,8 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) max_connections_per_core: Option<usize>,
 
-    /// Connections that each client address has at most; what it opens beyond that is refused: 503 where files are served, a reset where
-    /// connections are relayed
+    /// Connections that each client address has at most; what it opens beyond that is refused: 503 where
+    /// files are served, a reset where connections are relayed
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) max_connections_per_client: Option<usize>,
 }
@@ -104,7 +105,8 @@ impl Limits {
         Rc::new(Self { args: Cell::new(args), totals, here: Cell::new(0), waiting: RefCell::default() })
     }
 
-    /// Other limits hold from now on. Connections that are there already are in the total only if there was one before.
+    /// Other limits hold from now on. Connections that are there already are in the total only if there was
+    /// one before.
     pub(crate) fn set(&self, args: LimitArgs) {
         self.args.set(args);
     }

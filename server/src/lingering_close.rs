@@ -1,8 +1,8 @@
 //! Closing a connection so that the peer gets to read our last words.
 //!
-//! close(2) on a socket with unread input sends a reset, and a reset throws away what the peer has not read yet:
-//! the very answer that says why. So we say that we are done, read what still comes, and then close
-//! (RFC 9112 9.6).
+//! close(2) on a socket with unread input sends a reset, and a reset throws away what the peer has not read
+//! yet: the very answer that says why. So we say that we are done, read what still comes, and then close (RFC
+//! 9112 9.6).
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};

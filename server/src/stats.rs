@@ -15,8 +15,9 @@ pub(crate) fn print_summary(running: &Running<Failure>) {
     summary(&Gatherer::new(running.observer()).gather()).iter().for_each(|line| say(line));
 }
 
-/// One line per core: `annulus: core 0 cpu 0 node 0 name=value ...`, with [`annulus::Counters`] for the names. A process of
-/// several says first whose line it is, `annulus: node 1: core 0 cpu 4 ...`, and counts its cores from 0: the CPU is the key.
+/// One line per core: `annulus: core 0 cpu 0 node 0 name=value ...`, with [`annulus::Counters`] for the
+/// names. A process of several says first whose line it is, `annulus: node 1: core 0 cpu 4 ...`, and counts
+/// its cores from 0: the CPU is the key.
 pub(crate) fn print_counters(plan: &CorePlan, running: &Running<Failure>) {
     for (core, counters) in plan.cores().iter().zip(running.counters()) {
         say(&format!("core {} cpu {} node {} {counters}", core.index, core.cpu, core.node));

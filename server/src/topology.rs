@@ -44,8 +44,8 @@ fn describe(plan: &CorePlan) -> String {
     text
 }
 
-/// Starts the runtime on the cores, makes each do a little of everything, looks where every page of it lies and where its io-wq
-/// workers may run, and says so.
+/// Starts the runtime on the cores, makes each do a little of everything, looks where every page of it lies
+/// and where its io-wq workers may run, and says so.
 ///
 /// # Errors
 /// [`Kind::Failed`] when a page lies elsewhere, or cannot be told.
@@ -92,8 +92,9 @@ impl Drop for Tell {
     }
 }
 
-/// Something of everything that a core does: memory from the heap and the pool, more than that had, so that it grows by a step
-/// that can be looked at as well, timers, and a look at a file, which the ring hands to an io-wq worker.
+/// Something of everything that a core does: memory from the heap and the pool, more than that had, so that
+/// it grows by a step that can be looked at as well, timers, and a look at a file, which the ring hands to an
+/// io-wq worker.
 async fn work() -> annulus::Result<()> {
     let tasks: Vec<_> = (0..64)
         .map(|i| {

@@ -188,6 +188,7 @@ pub(crate) fn libnuma_works() -> bool {
 /// Trap: when the kernel refuses the policy libnuma prints to stderr and returns memory *without* a policy:
 /// ask the kernel first.
 pub(crate) fn libnuma_alloc(len: usize, node: NodeId) -> Option<NonNull<u8>> {
+    debug_assert!(libnuma_works(), "the caller has checked that");
     let node = c_int::try_from(node.0).ok()?;
     // SAFETY: the caller has checked `libnuma_works`; the functions take plain numbers and return a fresh
     // mapping or null.

@@ -2,7 +2,7 @@
 //! it.
 //!
 //! A buffer stands in one list at most: in that of a stream for which it came, or, if it is free, on the
-//! [stack](super::home).
+//! [stack](super::free_buffers).
 
 use std::cell::Cell;
 

@@ -7,15 +7,15 @@
 //! receives wait.
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use super::chain::Chain;
 use super::lease::Lease;
+use super::memory::{BufferMemory, WakeOwner};
 use super::returns::Owner;
-use super::ring::{BUFFER_SIZE, BufRing, BufferMemory};
+use super::ring::{BUFFER_SIZE, BufRing};
 use super::shares::Shares;
-use crate::core::Core;
 
 /// Copies lie at multiples of this: what comes back writes its link there.
 const STEP: usize = 64;
@@ -36,7 +36,7 @@ impl Drop for CopiedChunks {
 impl BufRing {
     /// Copies the chunks of `chain` to the heap and frees their buffers. The leases are in their order; none,
     /// and the chain as it was, where that would be too much.
-    pub(crate) fn copy_out(&self, core: &Core, chain: &mut Chain) -> Vec<Lease> {
+    pub(crate) fn copy_out(&self, sleeper: Arc<dyn WakeOwner>, chain: &mut Chain) -> Vec<Lease> {
         let mut chunks = Vec::with_capacity(chain.len() as usize);
         let mut rest = *chain;
         let mut stride = STEP;
@@ -56,7 +56,7 @@ impl BufRing {
         let base = NonNull::from(memory.as_mut_slice()).cast();
         let shares = (0..count).map(|_| Shares::none()).collect();
         let copied = CopiedChunks { memory, bytes: Arc::clone(&self.copied_bytes) };
-        let region = BufferMemory::new(Mutex::default(), shares, Arc::clone(&core.shared), Some(copied));
+        let region = BufferMemory::new(shares, sleeper, Some(copied));
         let owner = Owner::new(stride, count.next_power_of_two() as u32, 1, region);
         // SAFETY: the memory has `count` blocks, the only ones that are handed out, and lies where it does
         // until the region, which has it and does not look at it, is dropped.
@@ -69,10 +69,11 @@ impl BufRing {
         // SAFETY: no kernel knows of this memory.
         unsafe { owner.close() };
         *chain = Chain::EMPTY;
+        #[cfg(debug_assertions)]
+        self.chained.set(self.chained.get() - count as u16);
         for (index, _) in chunks {
             self.recycle(index);
         }
-        core.shared.counters.recv_spilt.add(count as u64);
         leases
     }
 }

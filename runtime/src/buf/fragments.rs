@@ -64,6 +64,12 @@ impl Fragments {
         }
     }
 
+    /// In how many buffers the kernel goes on.
+    #[cfg(debug_assertions)]
+    pub(super) fn begun(&self) -> u16 {
+        self.filled.iter().filter(|filled| filled.get() > 0).count() as u16
+    }
+
     /// The buffers in which the kernel was to go on. From now on it is not.
     pub(super) fn take_begun(&self) -> impl Iterator<Item = u16> {
         let begun = self.filled.iter().enumerate().filter(|(_, filled)| filled.take() > 0);

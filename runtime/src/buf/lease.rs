@@ -4,8 +4,8 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
+use super::memory::BufferMemory;
 use super::returns::BlockRef;
-use super::ring::BufferMemory;
 use super::shares::Shares;
 use crate::core::Core;
 

@@ -11,6 +11,7 @@ pub(crate) mod fragments;
 mod free_buffers;
 mod grown;
 mod lease;
+pub(crate) mod memory;
 pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;

@@ -149,7 +149,7 @@ impl<R: SharedRegion> Owner<R> {
     }
 
     /// How many blocks are out: held by somebody, or returned elsewhere and not drained yet.
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn taken(&self) -> u32 {
         self.taken.get()
     }

@@ -7,19 +7,17 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use io_uring::types::BufRingEntry;
 
 use super::chain::{Chain, Links};
-use super::copy_out::CopiedChunks;
 use super::fragments::Fragments;
 use super::free_buffers::FreeBuffers;
 use super::lease::Lease;
-use super::returns::{BlockRef, Owner, SharedRegion};
+use super::memory::{BufferMemory, WakeOwner};
+use super::returns::{BlockRef, Owner};
 use super::shares::Shares;
-use crate::core::growth::GrowthPolicy;
-use crate::core::shared::CoreShared;
 use crate::metrics::counters::CoreCounters;
 use crate::numa::pool::{Carved, Share};
 use crate::ring::{RecvOptions, Ring};
@@ -32,34 +30,6 @@ pub(crate) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
-
-/// What keeps the buffers' memory until the last lease is gone.
-pub(crate) struct BufferMemory {
-    /// The buffers' memory. Locked when it grows, and when it goes.
-    memory: Mutex<Vec<Carved>>,
-    /// Who shares each buffer that is out.
-    pub(super) shares: Box<[Shares]>,
-    core: Arc<CoreShared>,
-    /// Memory of another kind: see [`copy_out`](super::copy_out).
-    _copied: Option<CopiedChunks>,
-}
-
-impl BufferMemory {
-    pub(super) fn new(
-        memory: Mutex<Vec<Carved>>,
-        shares: Box<[Shares]>,
-        core: Arc<CoreShared>,
-        copied: Option<CopiedChunks>,
-    ) -> Self {
-        Self { memory, shares, core, _copied: copied }
-    }
-}
-
-impl SharedRegion for BufferMemory {
-    fn wake_owner(&self) {
-        self.core.notify();
-    }
-}
 
 /// The buffers of a core.
 pub(crate) struct BufRing {
@@ -84,16 +54,20 @@ pub(crate) struct BufRing {
     pub(super) fragments: Option<Fragments>,
     /// Bytes that copies of chunks take which nobody took.
     pub(super) copied_bytes: Arc<AtomicUsize>,
+    /// Chunks in chains.
+    #[cfg(debug_assertions)]
+    pub(super) chained: Cell<u16>,
 }
 
 impl BufRing {
     /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the
-    /// core's ring, to be used as asked as far as the kernel can.
+    /// core's ring, to be used as asked as far as the kernel can. The pool may grow to a limit, by so many
+    /// bytes a step. `sleeper` is woken when a buffer comes back that it waits for.
     pub(crate) fn new(
         ring: &mut Ring,
         share: &mut Share,
-        core: &Arc<CoreShared>,
-        growth: &GrowthPolicy,
+        sleeper: Arc<dyn WakeOwner>,
+        (limit, step): (usize, usize),
         options: RecvOptions,
     ) -> Result<Self> {
         let too_small = || {
@@ -106,12 +80,12 @@ impl BufRing {
         let fit = share.left() / 2 / BUFFER_SIZE;
         let count =
             if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
-        let more = growth.limit.saturating_sub(share.len()) / BUFFER_SIZE;
+        let more = limit.saturating_sub(share.len()) / BUFFER_SIZE;
         // The descriptors take no more than a sixteenth of what there is to begin with: the smallest pool
         // keeps room for a block.
         let affordable = 1 << (share.left() / 16 / size_of::<BufRingEntry>()).max(1).ilog2();
         let slots = (count + more).min(MAX_BUFFERS).next_power_of_two().min(affordable).max(count);
-        let per_extent = (growth.step() / BUFFER_SIZE).min(slots);
+        let per_extent = (step / BUFFER_SIZE).min(slots);
         let most_extents =
             (MAX_BUFFERS / per_extent).min(count.div_ceil(per_extent) + more.div_ceil(per_extent));
         let too_small = too_small();
@@ -120,7 +94,7 @@ impl BufRing {
         let Some((descriptors, memory)) = carved else { return Err(too_small) };
         let numbers = per_extent * most_extents;
         let shares = (0..numbers).map(|_| Shares::none()).collect();
-        let region = BufferMemory::new(Mutex::default(), shares, Arc::clone(core), None);
+        let region = BufferMemory::new(shares, sleeper, None);
         let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, region);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
         // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has
@@ -141,6 +115,8 @@ impl BufRing {
             links: Links::new(numbers),
             fragments: Fragments::new(features.incremental_buffers, features.bundles, numbers),
             copied_bytes: Arc::default(),
+            #[cfg(debug_assertions)]
+            chained: Cell::new(0),
         };
         this.extend(memory);
         Ok(this)
@@ -275,7 +251,7 @@ impl BufRing {
         self.count.get() - self.free.len()
     }
 
-    /// A buffer that nobody holds any more goes back to the kernel, now or [later](super::home).
+    /// A buffer that nobody holds any more goes back to the kernel, now or [later](super::free_buffers).
     pub(crate) fn recycle(&self, index: u16) {
         if self.free.wants_more() {
             self.give_to_kernel(index);
@@ -288,6 +264,8 @@ impl BufRing {
     /// A chunk of `bytes` bytes in buffer `index` came for the stream of `chain`.
     pub(crate) fn push(&self, chain: &mut Chain, index: u16, bytes: u32) {
         self.links.push(chain, index, bytes);
+        #[cfg(debug_assertions)]
+        self.chained.set(self.chained.get() + 1);
     }
 
     /// Takes the oldest chunk off a chain: its buffer and its bytes.
@@ -305,6 +283,8 @@ impl BufRing {
     /// The oldest chunk of a chain, as a lease.
     pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
         let (index, bytes) = self.next_of(chain)?;
+        #[cfg(debug_assertions)]
+        self.chained.set(self.chained.get() - 1);
         // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes
         // back to the kernel only through `recycle`, when it has come back.
         let block = unsafe { self.owner.hand_out(index.into()) };
@@ -355,6 +335,23 @@ impl BufRing {
             fragments.note(self);
         }
         counters.recv_buffers_ready.set(self.free.offered().into());
+        #[cfg(debug_assertions)]
+        self.assert_conserved();
+    }
+
+    /// Every buffer is in one place: free, in a chain, or handed out. One in which the kernel goes on is
+    /// handed out and counts as free until the kernel is done with it.
+    ///
+    /// Seen to fail: with `copy_out` keeping the first buffer of those that it copied (`tests/crowd.rs`).
+    #[cfg(debug_assertions)]
+    fn assert_conserved(&self) {
+        let begun = self.fragments.as_ref().map_or(0, Fragments::begun);
+        let (free, chained, out) = (self.free.len(), self.chained.get(), self.owner.taken());
+        assert_eq!(
+            u32::from(free) + u32::from(chained) + out,
+            u32::from(self.count.get()) + u32::from(begun),
+            "{free} buffers are free, {chained} in chains, {out} handed out, and in {begun} the kernel goes on"
+        );
     }
 
     /// Before the core sleeps, and streams wait for a buffer: whether there are some, or some have come back

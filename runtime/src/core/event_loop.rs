@@ -31,6 +31,7 @@ impl Core {
     /// The first half of a tick: tasks that are ready now, and of those that they wake as many as there is
     /// time for.
     pub(crate) fn run_tasks(&self) -> Result<()> {
+        debug_assert!(Core::is_current(&self.shared), "the loop of another core's thread");
         let counters = &self.shared.counters;
         counters.turns.add(1);
         let pushed = self.ring.pushed();

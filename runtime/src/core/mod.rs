@@ -89,6 +89,7 @@ impl Drop for Entered<'_> {
 impl Core {
     /// Makes this core the current one of the calling thread.
     pub(crate) fn enter(&self) -> Entered<'_> {
+        debug_assert!(CURRENT.get().is_null(), "a thread is one core's at a time");
         CURRENT.set(self);
         Entered(PhantomData)
     }

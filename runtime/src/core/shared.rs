@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::Core;
 use super::current_poll::CurrentPoll;
 use super::inbox::Inbox;
+use crate::buf::memory::WakeOwner;
 use crate::core::growth::Recorded;
 use crate::core::state::RuntimeShared;
 use crate::error::os;
@@ -33,6 +34,12 @@ pub(crate) struct CoreShared {
     doorbell: Doorbell,
     /// The eventfd that a poll of the core's ring waits on.
     eventfd: OwnedFd,
+}
+
+impl WakeOwner for CoreShared {
+    fn wake(&self) {
+        self.notify();
+    }
 }
 
 impl CoreShared {

@@ -78,7 +78,8 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     let mut ranges = vec![(POOL, share.addresses())];
     ranges.extend(seen_by_others(&shared, &planned));
     ranges.extend(ring.memory());
-    let bufs = BufRing::new(&mut ring, &mut share, &shared, &config.growth, options.receive())?;
+    let growing = (config.growth.limit, config.growth.step());
+    let bufs = BufRing::new(&mut ring, &mut share, shared.clone(), growing, options.receive())?;
     ranges.push(("buffer ring", bufs.descriptors()));
     let blocks = rest_as_blocks(&mut share)?;
     let block_count = blocks.capacity();

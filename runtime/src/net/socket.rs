@@ -468,7 +468,8 @@ impl Socket {
     /// whether there may be more yet.
     pub(crate) fn evict(&self, core: &Core) -> (bool, bool) {
         let mut chain = self.chain.get();
-        let copied = core.bufs.copy_out(core, &mut chain);
+        let copied = core.bufs.copy_out(core.shared.clone(), &mut chain);
+        core.shared.counters.recv_spilt.add(copied.len() as u64);
         self.chain.set(chain);
         let freed = !copied.is_empty();
         self.rest.borrow_mut().extend(copied);

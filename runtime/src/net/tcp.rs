@@ -85,9 +85,9 @@ impl TcpStream {
         connect(Some((from, false)), address).await
     }
 
-    /// As [`connect_from`](Self::connect_from), from an address that need not be this machine's, such as a client's, for which this
-    /// machine stands (`IP_TRANSPARENT`, `ip(7)`; `IPV6_TRANSPARENT`). Needs `CAP_NET_ADMIN` or `CAP_NET_RAW`, and routes that bring the
-    /// answers back to this machine.
+    /// As [`connect_from`](Self::connect_from), from an address that need not be this machine's, such as a
+    /// client's, for which this machine stands (`IP_TRANSPARENT`, `ip(7)`; `IPV6_TRANSPARENT`). Needs
+    /// `CAP_NET_ADMIN` or `CAP_NET_RAW`, and routes that bring the answers back to this machine.
     ///
     /// # Errors
     /// As for [`connect_from`](Self::connect_from); [`ErrorKind::Io`] with `EPERM` without the privilege.
@@ -205,8 +205,8 @@ impl<S: Side> TcpStream<S> {
     /// is a receive that fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a value out of its range, and for a time that is not in whole seconds: nothing is
-    /// set then. Else what `setsockopt(2)` says.
+    /// [`ErrorKind::Input`] for a value out of its range, and for a time that is not in whole seconds:
+    /// nothing is set then. Else what `setsockopt(2)` says.
     pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> Result<()> {
         let fd = self.socket().fd();
         if let Some(Keepalive { time, interval, count }) = keepalive {
@@ -289,8 +289,8 @@ impl<S: Side> TcpStream<S> {
     /// some fifteen minutes.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a time that is not in whole milliseconds, for zero (which to the kernel is none),
-    /// and for more than 2^31 - 1 of them; what `setsockopt(2)` says.
+    /// [`ErrorKind::Input`] for a time that is not in whole milliseconds, for zero (which to the kernel is
+    /// none), and for more than 2^31 - 1 of them; what `setsockopt(2)` says.
     pub fn set_user_timeout(&self, timeout: Option<Duration>) -> Result<()> {
         let ms = match timeout {
             Some(time) => in_units(Unit::Milliseconds, 1..=i32::MAX as u32, "a user timeout", time)?,

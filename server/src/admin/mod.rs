@@ -1,8 +1,9 @@
 //! The way in for operators: metrics, health, a page for people, and orders.
 //!
-//! It is on only when it is asked for, on an address of its own, and its requests are in no log and no count. A thread of its own
-//! answers ([`server`]): it reads what the cores count and waits for none of them, so it answers also when a core is stuck, and
-//! the cores do not notice. A request is small and has one answer ([`request`], [`routes`]).
+//! It is on only when it is asked for, on an address of its own, and its requests are in no log and no count.
+//! A thread of its own answers ([`server`]): it reads what the cores count and waits for none of them, so it
+//! answers also when a core is stuck, and the cores do not notice. A request is small and has one answer
+//! ([`request`], [`routes`]).
 
 pub(crate) mod options;
 mod request;

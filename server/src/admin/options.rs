@@ -11,7 +11,8 @@ use crate::listen::address::{ListenAddress, Place};
 /// Where operators ask.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct AdminArgs {
-    /// Answer operators here, HOST:PORT or unix:PATH: a page at /, /metrics, /healthz, /readyz, /status; a port alone is on 127.0.0.1
+    /// Answer operators here, HOST:PORT or unix:PATH: a page at /, /metrics, /healthz, /readyz, /status; a
+    /// port alone is on 127.0.0.1
     #[arg(long, value_name = "ADDR|unix:PATH")]
     pub(crate) admin: Option<AdminAddress>,
 }

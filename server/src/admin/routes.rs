@@ -115,8 +115,9 @@ fn not_allowed(allow: &'static str) -> Response {
     Response { allow: Some(allow), ..Response::text(405, "this is not done here") }
 }
 
-/// Why an order is not taken: pages of other sites must not give orders through an operator's browser. A page that is loaded from
-/// here has this server as its origin; one that had its name pointed here by its own DNS does not call it by its address.
+/// Why an order is not taken: pages of other sites must not give orders through an operator's browser. A page
+/// that is loaded from here has this server as its origin; one that had its name pointed here by its own DNS
+/// does not call it by its address.
 fn may_order(request: &Request, is_local: bool) -> Option<Response> {
     let host = request.host.rsplit_once(':').map_or(request.host.as_str(), |(name, port)| {
         if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { request.host.as_str() }

@@ -1,4 +1,5 @@
-//! The program as a whole, where several processes serve: the first one answers operators, and asks the others.
+//! The program as a whole, where several processes serve: the first one answers operators, and asks the
+//! others.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

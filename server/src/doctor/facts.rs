@@ -21,8 +21,8 @@ const RING_ENTRIES: u32 = 4096;
 pub(super) struct Files(pub(super) PathBuf);
 
 impl Files {
-    /// The text of a file without the white space around it. None when it is not there or may not be read: a check then says
-    /// that it cannot tell.
+    /// The text of a file without the white space around it. None when it is not there or may not be read: a
+    /// check then says that it cannot tell.
     pub(super) fn read(&self, path: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.0.join(path.trim_start_matches('/'))).ok()?;
         Some(text.trim().to_owned())
@@ -114,7 +114,8 @@ pub(super) mod fixture {
 
     use super::*;
 
-    /// A machine of our own: `nodes` nodes of two CPUs and 1 GiB each, files in a directory that goes away with it.
+    /// A machine of our own: `nodes` nodes of two CPUs and 1 GiB each, files in a directory that goes away
+    /// with it.
     pub(in super::super) struct Machine {
         pub(in super::super) facts: Facts,
     }

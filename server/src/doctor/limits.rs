@@ -3,7 +3,8 @@
 use super::facts::{Facts, Limit, mebibytes};
 use super::finding::Finding;
 
-/// Descriptors that a server of some size needs: one for each client, another for each upstream, two for each pipe.
+/// Descriptors that a server of some size needs: one for each client, another for each upstream, two for each
+/// pipe.
 const ENOUGH_FILES: u64 = 16_384;
 /// Descriptors that the program itself has open.
 const FILES_OF_PROGRAM: u64 = 10;
@@ -25,7 +26,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 /// The hard limit counts: servers raise the soft one to it when they start.
 fn descriptors(limit: Limit, cores: usize) -> Finding {
     let what = "open files (ulimit -Hn)";
-    // Beside a quarter that is left to files: the program's own, and a ring, its doorbell, a listener and a client for each core.
+    // Beside a quarter that is left to files: the program's own, and a ring, its doorbell, a listener and a
+    // client for each core.
     let least = (FILES_OF_PROGRAM + 4 * cores as u64) * 4 / 3;
     match limit.hard {
         Some(hard) if hard < least => {
@@ -40,7 +42,8 @@ fn descriptors(limit: Limit, cores: usize) -> Finding {
     }
 }
 
-/// What is registered with a ring is charged to this limit, the blocks of each core; since Linux 6.14 the rings are as well.
+/// What is registered with a ring is charged to this limit, the blocks of each core; since Linux 6.14 the
+/// rings are as well.
 fn locked(facts: &Facts) -> Finding {
     let what = "locked memory (ulimit -l)";
     let wanted = facts.cores.len() as u64 * LOCKED_PER_CORE;

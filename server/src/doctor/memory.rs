@@ -102,8 +102,8 @@ fn free(facts: &Facts, node: NodeId) -> Finding {
 /// Per mille of the allocations that wanted a node and went to another, from which on it is worth a look.
 const STRAYS: u64 = 10;
 
-/// How often, since boot, memory was wanted of a node and came from another (numastat(8): `numa_foreign` of `numa_hit`).
-/// Nothing to say where there is one node.
+/// How often, since boot, memory was wanted of a node and came from another (numastat(8): `numa_foreign` of
+/// `numa_hit`). Nothing to say where there is one node.
 fn strays(facts: &Facts) -> Option<Finding> {
     let what = "remote allocations";
     if !facts.has_remote_memory() {

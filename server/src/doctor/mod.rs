@@ -1,8 +1,8 @@
-//! `annulus doctor`: looks at everything that Annulus needs of a machine, and says what is there, what a lack costs, and which
-//! command mends it. It changes nothing.
+//! `annulus doctor`: looks at everything that Annulus needs of a machine, and says what is there, what a lack
+//! costs, and which command mends it. It changes nothing.
 //!
-//! A check is a function from [`Facts`] to [`Finding`]s; what it reads from /proc and /sys it reads through [`Files`], so that tests
-//! give it other machines.
+//! A check is a function from [`Facts`] to [`Finding`]s; what it reads from /proc and /sys it reads through
+//! [`Files`], so that tests give it other machines.
 
 mod facts;
 mod finding;
@@ -34,8 +34,8 @@ const GROUPS: [(&str, Check); 5] = [
 /// Runs every check and prints it, a line each, or all as one JSON object.
 ///
 /// # Errors
-/// [`Kind::Failed`] (exit code 1) when there is advice, [`Kind::Platform`] (3) when Annulus cannot run here, [`Kind::Input`] (2)
-/// for CPUs that are not ours.
+/// [`Kind::Failed`] (exit code 1) when there is advice, [`Kind::Platform`] (3) when Annulus cannot run here,
+/// [`Kind::Input`] (2) for CPUs that are not ours.
 pub(crate) fn examine(selection: &CoreSelection, json: bool) -> Result<(), Failure> {
     let facts = Facts::gather(selection)?;
     let found: Vec<(&str, Finding)> = GROUPS

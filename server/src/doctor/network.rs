@@ -6,8 +6,8 @@ use annulus::numa::{CpuSet, NodeId, NodeSet};
 use super::facts::Facts;
 use super::finding::Finding;
 
-/// Drivers that can hand a receive queue to io_uring, in the kernels of today; header/data split, flow steering and RSS have to be
-/// set up besides (Documentation/networking/iou-zcrx.rst of the kernel).
+/// Drivers that can hand a receive queue to io_uring, in the kernels of today; header/data split, flow
+/// steering and RSS have to be set up besides (Documentation/networking/iou-zcrx.rst of the kernel).
 const ZERO_COPY_DRIVERS: [&str; 4] = ["bnxt_en", "mlx5_core", "gve", "fbnic"];
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {

@@ -1,4 +1,5 @@
-//! Request bodies: where they end. Nobody here wants one; they are read and thrown away, so that the next head is found.
+//! Request bodies: where they end. Nobody here wants one; they are read and thrown away, so that the next
+//! head is found.
 
 use super::chunked::{Chunked, TOO_LONG, Taken};
 use super::{MAX_DISCARDED_BODY, Refusal};

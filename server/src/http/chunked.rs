@@ -1,12 +1,12 @@
 //! Chunked bodies (RFC 9112 7.1): finds their end, byte by byte, however the network cut them.
 //!
-//! As strict as the head's parser: lines end with CRLF, sizes are hexadecimal digits and nothing else. Extensions and trailer
-//! lines are skipped, and bounded like all else.
+//! As strict as the head's parser: lines end with CRLF, sizes are hexadecimal digits and nothing else.
+//! Extensions and trailer lines are skipped, and bounded like all else.
 
 use super::{MAX_DISCARDED_BODY, Refusal, Status};
 
-/// All extensions and trailer lines of one body, in bytes: nothing known uses more, and without a bound a body of one byte
-/// could take for ever.
+/// All extensions and trailer lines of one body, in bytes: nothing known uses more, and without a bound a
+/// body of one byte could take for ever.
 const MAX_ASIDES: u32 = 8 * 1024;
 
 /// How much of some bytes belonged to a body.

@@ -89,8 +89,9 @@ impl IfRange {
         };
     }
 
-    /// Whether the range is to be heeded. A date must be the file's own and a strong validator, which it is once the second
-    /// in which the file was written lies behind us (8.8.2.2): within it, the file may have been written twice.
+    /// Whether the range is to be heeded. A date must be the file's own and a strong validator, which it is
+    /// once the second in which the file was written lies behind us (8.8.2.2): within it, the file may have
+    /// been written twice.
     pub(crate) fn holds(&self, file: &Validators<'_>, now: SystemTime) -> bool {
         match self {
             IfRange::Absent => true,

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The last second that fits the four digits of a year: 9999-12-31T23:59:59Z.
 const LAST: u64 = 253_402_300_799;
 
-/// The text of `time` as an HTTP date, or `None` for one that the format cannot say: before 1970 or after 9999,
-/// which files do have (`touch -d 1960-01-01`).
+/// The text of `time` as an HTTP date, or `None` for one that the format cannot say: before 1970 or after
+/// 9999, which files do have (`touch -d 1960-01-01`).
 pub(crate) fn http_date(time: SystemTime) -> Option<String> {
     let second = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
     (second <= LAST).then(|| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second)))

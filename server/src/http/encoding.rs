@@ -93,7 +93,8 @@ impl Encodings {
     }
 }
 
-/// `q=0.5` in thousandths (RFC 9110 12.4.2); nothing for another parameter. A weight that cannot be read is 0.
+/// `q=0.5` in thousandths (RFC 9110 12.4.2); nothing for another parameter. A weight that cannot be read
+/// is 0.
 pub(crate) fn quality(parameter: &[u8]) -> Option<u16> {
     let (b'q' | b'Q', rest) = parameter.split_first()? else { return None };
     let value = trim(trim(rest).strip_prefix(b"=")?);

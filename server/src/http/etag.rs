@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bytes::trim;
 
-/// A file that was written to less than so long ago may be written to again and look the same: file systems count their
-/// times in ticks, FAT's in steps of two seconds.
+/// A file that was written to less than so long ago may be written to again and look the same: file systems
+/// count their times in ticks, FAT's in steps of two seconds.
 pub(crate) const SETTLES_AFTER: Duration = Duration::from_secs(2);
 
 /// Of what a tag is made: what changes when the file does.
@@ -15,8 +15,8 @@ pub(crate) struct Version {
     pub(crate) size: u64,
     /// When the content was last written.
     pub(crate) modified: SystemTime,
-    /// When anything of the file was last changed: it tells two files of the same size that were given the same time of
-    /// modification, as builds do that can be repeated.
+    /// When anything of the file was last changed: it tells two files of the same size that were given the
+    /// same time of modification, as builds do that can be repeated.
     pub(crate) changed: SystemTime,
     /// Which file it is.
     pub(crate) inode: u64,
@@ -29,8 +29,8 @@ impl Version {
         now.duration_since(self.modified).map_or(true, |age| age >= SETTLES_AFTER)
     }
 
-    /// The tag as it stands in a header line; `suffix` tells a file that was compressed beforehand from the one that it is
-    /// made of.
+    /// The tag as it stands in a header line; `suffix` tells a file that was compressed beforehand from the
+    /// one that it is made of.
     pub(crate) fn tag(&self, strong: bool, suffix: &str) -> String {
         let weak = if strong { "" } else { "W/" };
         let (modified, changed) = (nanoseconds(self.modified), nanoseconds(self.changed));

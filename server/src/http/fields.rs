@@ -1,4 +1,5 @@
-//! The header fields that decide about framing, host, persistence, and what is wanted of a file (RFC 9110, RFC 9112 6 and 9).
+//! The header fields that decide about framing, host, persistence, and what is wanted of a file (RFC 9110,
+//! RFC 9112 6 and 9).
 
 use super::Refusal;
 use super::Status;

@@ -34,7 +34,8 @@ fn is_port(digits: &[u8]) -> bool {
     number.is_some()
 }
 
-/// RFC 3986 `reg-name`, of which an IPv4 address is one too: unreserved, sub-delims, and whole percent escapes.
+/// RFC 3986 `reg-name`, of which an IPv4 address is one too: unreserved, sub-delims, and whole percent
+/// escapes.
 fn is_name(name: &[u8]) -> bool {
     const NAME: [bool; 256] = alphanumeric_and(b"-._~%!$&'()*+,;=");
     name.iter().all(|&b| NAME[b as usize])

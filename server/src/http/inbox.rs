@@ -38,12 +38,13 @@ const KEPT_REST: usize = 1024;
 
 /// The bytes that were received and not yet understood.
 ///
-/// A request that came in one chunk, the usual case, is read where it lies. Only a rest (the beginning of a head, or
-/// pipelined requests) is copied, so that the chunk's buffer can go back to the core at once: a client that
-/// pipelines and then reads slowly holds ordinary memory, never one of the core's receive buffers.
+/// A request that came in one chunk, the usual case, is read where it lies. Only a rest (the beginning of a
+/// head, or pipelined requests) is copied, so that the chunk's buffer can go back to the core at once: a
+/// client that pipelines and then reads slowly holds ordinary memory, never one of the core's receive
+/// buffers.
 ///
-/// Bounded: more bytes are asked for only while an incomplete head lies here, so that it never holds more than
-/// [`MAX_HEAD`](super::MAX_HEAD) and one chunk.
+/// Bounded: more bytes are asked for only while an incomplete head lies here, so that it never holds more
+/// than [`MAX_HEAD`](super::MAX_HEAD) and one chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     /// The rest; what lies before `start` is done with.

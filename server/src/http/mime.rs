@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-/// Types as the registry of IANA and browsers have them now, of extensions for which `mime_guess` has none or an older one.
+/// Types as the registry of IANA and browsers have them now, of extensions for which `mime_guess` has none or
+/// an older one.
 const CURRENT: &[(&str, &str)] = &[
     ("avif", "image/avif"),
     ("bmp", "image/bmp"),
@@ -59,7 +60,8 @@ fn essence(path: &Path) -> Option<&'static str> {
 
 /// The media type for `path`, by its last extension, and `application/octet-stream` for an unknown one.
 ///
-/// Text is said to be UTF-8: without it, browsers guess a legacy charset and show Korean plain text as rubbish.
+/// Text is said to be UTF-8: without it, browsers guess a legacy charset and show Korean plain text as
+/// rubbish.
 pub(crate) fn content_type(path: &Path) -> Cow<'static, str> {
     match essence(path).unwrap_or("application/octet-stream") {
         "text/html" => Cow::Borrowed("text/html; charset=utf-8"),
@@ -69,7 +71,8 @@ pub(crate) fn content_type(path: &Path) -> Cow<'static, str> {
     }
 }
 
-/// Whether the name ends like a known type that is no page: nothing that an application in the browser means as a place.
+/// Whether the name ends like a known type that is no page: nothing that an application in the browser means
+/// as a place.
 pub(crate) fn is_asset(path: &Path) -> bool {
     essence(path).is_some_and(|essence| essence != "text/html")
 }

@@ -4,9 +4,10 @@
 //! the field's habit: wherever RFC 9112 lets a server choose between guessing and refusing, this one refuses,
 //! because two parties that guess differently about where a request ends are how requests are smuggled.
 //!
-//! - [`inbox`] turns received chunks into requests, one after the other; [`body`] and [`chunked`] find the end of bodies;
-//! - [`request`] reads one request head, with [`fields`], [`host`], [`method`], [`target`], [`conditions`], [`range`] and
-//!   [`encoding`] for its parts;
+//! - [`inbox`] turns received chunks into requests, one after the other; [`body`] and [`chunked`] find the
+//!   end of bodies;
+//! - [`request`] reads one request head, with [`fields`], [`host`], [`method`], [`target`], [`conditions`],
+//!   [`range`] and [`encoding`] for its parts;
 //! - [`record`] keeps what a head said, for the log;
 //! - [`choice`] decides what of a file an answer holds;
 //! - [`response`] writes response heads, with [`etag`], [`date`], [`mime`] and [`multipart`].
@@ -39,7 +40,8 @@ pub(crate) use status::{Refusal, Status};
 
 /// The longest request head that is read, in bytes: request line, header lines and the empty line.
 ///
-/// RFC 9110 4.1 asks for targets of 8000 bytes at least, and browsers send cookies beside them; nginx takes as much.
+/// RFC 9110 4.1 asks for targets of 8000 bytes at least, and browsers send cookies beside them; nginx takes
+/// as much.
 pub(crate) const MAX_HEAD: usize = 32 * 1024;
 
 /// The longest request line, in bytes, line end included (RFC 9112 3 recommends 8000 at least).

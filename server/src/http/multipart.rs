@@ -13,8 +13,8 @@ pub(crate) struct Multipart {
 }
 
 impl Multipart {
-    /// The parts of a file of `size` bytes. Nothing in the file may look like the boundary, so `unique` is a number that nobody
-    /// can know when the file is written.
+    /// The parts of a file of `size` bytes. Nothing in the file may look like the boundary, so `unique` is a
+    /// number that nobody can know when the file is written.
     pub(crate) fn new(content_type: &str, size: u64, parts: Vec<Range<u64>>, unique: u64) -> Self {
         Self {
             boundary: format!("annulus-{unique:016x}"),

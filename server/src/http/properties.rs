@@ -87,7 +87,8 @@ proptest! {
         prop_assert_eq!((target.kind(), target.path()), (Kind::Name, Path::new(&path)));
     }
 
-    /// The quick way for plain paths finds what the other finds: an escape that says nothing new takes the other.
+    /// The quick way for plain paths finds what the other finds: an escape that says nothing new takes the
+    /// other.
     #[test]
     fn plain_paths_and_others_are_resolved_alike(target in "(/[a.]{0,3}){1,5}") {
         let plain = resolve(target.as_bytes());

@@ -1,7 +1,8 @@
 //! Parts of a file (RFC 9110 14): what a Range field asks for, and which bytes that is.
 //!
-//! A field that is malformed or in another unit is ignored, as 14.2 allows: the client gets the whole file. So is one that asks
-//! for more bytes than the file has, or for too many pieces: no request can have the same bytes sent many times over.
+//! A field that is malformed or in another unit is ignored, as 14.2 allows: the client gets the whole file.
+//! So is one that asks for more bytes than the file has, or for too many pieces: no request can have the same
+//! bytes sent many times over.
 
 use std::ops::Range;
 
@@ -99,7 +100,8 @@ impl Ranges {
     }
 }
 
-/// The same bytes, each once: parts that overlap become one, in the place of the first of them (RFC 9110 15.3.7.2).
+/// The same bytes, each once: parts that overlap become one, in the place of the first of them (RFC 9110
+/// 15.3.7.2).
 fn merged(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut sorted: Vec<(usize, Range<u64>)> = parts.into_iter().enumerate().collect();
     sorted.sort_unstable_by_key(|(place, part)| (part.start, *place));

@@ -1,8 +1,8 @@
 //! One request head: from bytes to a [`Request`], or to the reason why not (RFC 9112 2, 3 and 5).
 //!
-//! httparse reads the header lines. Around it stand the checks that it leaves to its caller or is lenient about:
-//! lines end with CRLF and nothing else, the request line has exactly two single spaces, and what cannot become a
-//! valid head is refused as soon as that is certain, without waiting for its end.
+//! httparse reads the header lines. Around it stand the checks that it leaves to its caller or is lenient
+//! about: lines end with CRLF and nothing else, the request line has exactly two single spaces, and what
+//! cannot become a valid head is refused as soon as that is certain, without waiting for its end.
 
 use super::body::Body;
 use super::chunked::Chunked;
@@ -128,8 +128,8 @@ fn line(bytes: &[u8], limit: usize, too_long: Status) -> Result<Option<usize>, R
     }
 }
 
-/// Where the head ends (the byte after the empty line) and how many header lines it has, or `None` if its end is not there
-/// yet.
+/// Where the head ends (the byte after the empty line) and how many header lines it has, or `None` if its end
+/// is not there yet.
 fn head_end(bytes: &[u8], fields_start: usize) -> Result<Option<(usize, usize)>, Refusal> {
     let mut at = fields_start;
     for lines in 0..=MAX_FIELDS {
@@ -142,8 +142,9 @@ fn head_end(bytes: &[u8], fields_start: usize) -> Result<Option<(usize, usize)>,
     Err(Refusal::new(Status::HeadersTooLarge, "too many header lines"))
 }
 
-/// Refuses what no further byte can turn into a request line, because it does not begin with a method and a space:
-/// a TLS handshake or a garbage line is answered at once instead of holding the connection until the header timeout.
+/// Refuses what no further byte can turn into a request line, because it does not begin with a method and a
+/// space: a TLS handshake or a garbage line is answered at once instead of holding the connection until the
+/// header timeout.
 fn may_become_request_line(bytes: &[u8]) -> Result<(), Refusal> {
     if matches!(bytes, b"" | b"\r") {
         return Ok(());
@@ -203,7 +204,8 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// Reads the header lines, of which `bytes` holds all, up to and with the empty line, and which are `SLOTS` at most.
+/// Reads the header lines, of which `bytes` holds all, up to and with the empty line, and which are `SLOTS`
+/// at most.
 fn parse_fields<const SLOTS: usize>(bytes: &[u8]) -> Result<Fields, Refusal> {
     let mut slots = [httparse::EMPTY_HEADER; SLOTS];
     match httparse::parse_headers(bytes, &mut slots) {

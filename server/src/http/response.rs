@@ -28,7 +28,8 @@ pub(crate) struct FileFacts<'a> {
     pub(crate) lines: &'a str,
 }
 
-/// That part of a file's heads which is the same in every answer, in the order in which fewer answers have it.
+/// That part of a file's heads which is the same in every answer, in the order in which fewer answers have
+/// it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FieldsLayout {
     /// Up to here it is what a 304 says too (RFC 9110 15.4.5).
@@ -101,7 +102,8 @@ pub(crate) fn file_fields(out: &mut Vec<u8>, now: SystemTime, file: &FileFacts<'
     FieldsLayout { cached, of_parts }
 }
 
-/// Appends the head of a 200, or of a 206, for a file to `out`; `fields` is what [`file_fields`] wrote for it.
+/// Appends the head of a 200, or of a 206, for a file to `out`; `fields` is what [`file_fields`] wrote for
+/// it.
 pub(crate) fn file_head(out: &mut Vec<u8>, moment: Moment<'_>, fields: &[u8], extent: &Extent) {
     begin(out, extent.status(), moment);
     out.extend_from_slice(fields);
@@ -152,14 +154,15 @@ pub(crate) fn options(out: &mut Vec<u8>, moment: Moment<'_>, lines: &str) {
 pub(crate) fn moved(out: &mut Vec<u8>, moment: Moment<'_>, location: &str, lines: &str, with_body: bool) {
     begin(out, Status::MovedPermanently, moment);
     field(out, "Location", location);
-    // What is a directory today may be a file tomorrow, and browsers keep redirections for ever where nobody forbids it.
+    // What is a directory today may be a file tomorrow, and browsers keep redirections for ever where nobody
+    // forbids it.
     field(out, "Cache-Control", "no-cache");
     out.extend_from_slice(lines.as_bytes());
     text(out, Status::MovedPermanently, "", with_body);
 }
 
-/// Appends a whole response that says `status` to `out`, with one line of text as its body; `with_body` is false
-/// for the answer to HEAD, which has the same head and no body (RFC 9110 9.3.2).
+/// Appends a whole response that says `status` to `out`, with one line of text as its body; `with_body` is
+/// false for the answer to HEAD, which has the same head and no body (RFC 9110 9.3.2).
 pub(crate) fn plain(
     out: &mut Vec<u8>,
     moment: Moment<'_>,
@@ -201,8 +204,8 @@ pub(crate) fn page(out: &mut Vec<u8>, moment: Moment<'_>, status: Status, page: 
     }
 }
 
-/// Appends the whole response to a range that a file of `size` bytes does not have: it says how long the file is (RFC 9110
-/// 15.5.17).
+/// Appends the whole response to a range that a file of `size` bytes does not have: it says how long the file
+/// is (RFC 9110 15.5.17).
 pub(crate) fn unsatisfiable(out: &mut Vec<u8>, moment: Moment<'_>, size: u64) {
     begin(out, Status::RangeNotSatisfiable, moment);
     out.extend_from_slice(b"Content-Range: bytes */");

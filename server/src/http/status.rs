@@ -75,8 +75,8 @@ impl Status {
     }
 }
 
-/// A request that is not understood, or not trusted: it is answered with `status`, and the connection is closed,
-/// because after it nobody can say where the next request begins.
+/// A request that is not understood, or not trusted: it is answered with `status`, and the connection is
+/// closed, because after it nobody can say where the next request begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// What the client is told.

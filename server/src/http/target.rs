@@ -3,12 +3,13 @@
 //! The rules, in one place:
 //! - the query names no other file, a fragment is refused;
 //! - each segment is percent-decoded once; a broken escape or a NUL is refused;
-//! - `.`, `..` and empty segments are taken away as RFC 3986 5.2.4 has it, in every spelling, since an escaped dot is a dot; a
-//!   `..` that leads above ROOT is refused;
-//! - an encoded slash makes no second level: no file has a slash in its name, so it names nothing; with `..` beside it, it is
-//!   refused.
+//! - `.`, `..` and empty segments are taken away as RFC 3986 5.2.4 has it, in every spelling, since an
+//!   escaped dot is a dot; a `..` that leads above ROOT is refused;
+//! - an encoded slash makes no second level: no file has a slash in its name, so it names nothing; with `..`
+//!   beside it, it is refused.
 //!
-//! The kernel enforces the root again (openat2 with RESOLVE_BENEATH); this module is the first fence, not the only.
+//! The kernel enforces the root again (openat2 with RESOLVE_BENEATH); this module is the first fence, not the
+//! only.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -41,8 +42,8 @@ pub(crate) enum Kind {
 }
 
 impl Target {
-    /// Resolves the target of a request: origin-form, or absolute-form, which a server must take (RFC 9112 3.2.2). It is written
-    /// into `room`, which it takes along.
+    /// Resolves the target of a request: origin-form, or absolute-form, which a server must take (RFC 9112
+    /// 3.2.2). It is written into `room`, which it takes along.
     ///
     /// # Errors
     /// It names nothing that lies below ROOT.
@@ -74,7 +75,8 @@ impl Target {
         self.kind
     }
 
-    /// The path relative to ROOT: never absolute, without `.`, `..` and empty segments, without a slash at its end.
+    /// The path relative to ROOT: never absolute, without `.`, `..` and empty segments, without a slash at
+    /// its end.
     pub(crate) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.text[..self.path_len]))
     }
@@ -92,8 +94,8 @@ impl Target {
 
 /// Whether a byte may stand in a request target.
 ///
-/// Stricter than a token, looser than a URI: bytes above 127 are let through, because curl and many tools send a
-/// path such as `/한글.txt` as it was typed, and they can only mean the file of that name.
+/// Stricter than a token, looser than a URI: bytes above 127 are let through, because curl and many tools
+/// send a path such as `/한글.txt` as it was typed, and they can only mean the file of that name.
 pub(crate) fn may_stand_in_target(b: u8) -> bool {
     b > b' ' && b != b'#' && b != 0x7f
 }

@@ -39,8 +39,8 @@ pub(crate) fn speak_as(who: String) {
     WHO.get_or_init(|| who);
 }
 
-/// Writes one plain line to stderr, `annulus: ` before it, and who it is from where there are several processes. While the
-/// program serves, the line is queued, in the order of these calls.
+/// Writes one plain line to stderr, `annulus: ` before it, and who it is from where there are several
+/// processes. While the program serves, the line is queued, in the order of these calls.
 ///
 /// Scripts read these lines, so they go past the log's filter. A stderr that nobody reads any more is no
 /// reason to stop serving, and there is no better place to complain about it, so that failure ends here.
@@ -87,8 +87,8 @@ pub(crate) fn start_tracing(filter: EnvFilter) -> Result<(), impl std::fmt::Disp
     tracing_subscriber::registry().with(filter).with(Repeats).with(lines).try_init()
 }
 
-/// From now on lines are queued, and a thread writes them. Call it when signals are blocked and the process is where it is to
-/// be: the thread inherits both.
+/// From now on lines are queued, and a thread writes them. Call it when signals are blocked and the process
+/// is where it is to be: the thread inherits both.
 ///
 /// # Errors
 /// That of the thread's start.

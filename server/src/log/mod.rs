@@ -1,9 +1,9 @@
 //! The logs: what happened, on standard error, and what was asked for, where the operator wants it.
 //!
-//! Nobody waits for a log. Who has a line puts it into a bounded queue ([`queue`]); a thread for each place ([`writer`]) takes
-//! them out and writes them ([`sink`]), and it alone waits where a terminal, a pipe or a disk takes nothing. When a queue
-//! is full, lines are dropped and counted, and the count is told when lines get through again. Every core has a queue of its own,
-//! in memory of its node; other threads share one.
+//! Nobody waits for a log. Who has a line puts it into a bounded queue ([`queue`]); a thread for each place
+//! ([`writer`]) takes them out and writes them ([`sink`]), and it alone waits where a terminal, a pipe or a
+//! disk takes nothing. When a queue is full, lines are dropped and counted, and the count is told when lines
+//! get through again. Every core has a queue of its own, in memory of its node; other threads share one.
 //!
 //! - [`diagnostics`] is the log on standard error, with [`repeats`] for what says the same again and again;
 //! - [`access`] has a line for each request and each relayed connection.

@@ -9,7 +9,8 @@ use super::access::{self, Format};
 /// Where the access log goes, and how it looks.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct LogArgs {
-    /// Log each request, and each relayed connection, to a file, or "-" for standard output; SIGUSR2 opens the file anew
+    /// Log each request, and each relayed connection, to a file, or "-" for standard output; SIGUSR2 opens
+    /// the file anew
     #[arg(long, value_name = "PATH|-")]
     pub(crate) access_log: Option<PathBuf>,
 

@@ -1,7 +1,7 @@
 //! The queue between a thread that logs and the thread that writes: bounded, and nobody waits for it.
 //!
-//! A queue is a ring of bytes with one writer and one reader. A line is pushed whole or not at all, and costs a copy: no
-//! memory is allocated, and the writing thread is woken by a system call only when it sleeps.
+//! A queue is a ring of bytes with one writer and one reader. A line is pushed whole or not at all, and costs
+//! a copy: no memory is allocated, and the writing thread is woken by a system call only when it sleeps.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -10,12 +10,12 @@ use std::thread::Thread;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-/// Bytes of a queue. 50,000 lines a second of 200 bytes fill it in 200 ms; the writing thread looks every 100, and is
-/// woken when a quarter is full, if it gets a CPU.
+/// Bytes of a queue. 50,000 lines a second of 200 bytes fill it in 200 ms; the writing thread looks every
+/// 100, and is woken when a quarter is full, if it gets a CPU.
 pub(super) const QUEUE_BYTES: usize = 2 << 20;
 
-/// The longest line, in bytes, newline included. A longer one is cut: a request's head has 16 KiB at most, and its bytes
-/// take four at most when they are escaped.
+/// The longest line, in bytes, newline included. A longer one is cut: a request's head has 16 KiB at most,
+/// and its bytes take four at most when they are escaped.
 pub(super) const LONGEST_LINE: usize = 128 << 10;
 
 /// What became of lines. Written by the threads that log, read by anyone.
@@ -56,7 +56,8 @@ impl LineQueue {
     pub(super) fn push(&mut self, line: &[u8]) {
         let add = |count: &AtomicU64| count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         add(&self.tally.logged);
-        // The count of a line is there before the line is: what was written is never more than what was logged.
+        // The count of a line is there before the line is: what was written is never more than what was
+        // logged.
         if self.ring.push_entire_slice(line).is_err() {
             add(&self.tally.dropped);
         }
@@ -104,7 +105,8 @@ impl Bell {
         self.thread.get_or_init(std::thread::current);
     }
 
-    /// Sleeps until a line comes, or `limit` is over; not at all if `is_pending` finds something. Also returns for no reason.
+    /// Sleeps until a line comes, or `limit` is over; not at all if `is_pending` finds something. Also
+    /// returns for no reason.
     pub(super) fn sleep(&self, limit: Option<std::time::Duration>, is_pending: impl FnOnce() -> bool) {
         self.park(ASLEEP, limit, is_pending);
     }

@@ -1,11 +1,12 @@
-//! Warnings that say the same again and again: the first is told at once, the others are counted, and their number is told.
+//! Warnings that say the same again and again: the first is told at once, the others are counted, and their
+//! number is told.
 //!
-//! Whoever can cause a warning can cause a flood of them, and a flood hides what else happens. Two warnings are equal when they
-//! come from the same line of the program and are about the same thing of ours ([`OURS`]: the upstream, the node): what clients
-//! choose makes no difference.
+//! Whoever can cause a warning can cause a flood of them, and a flood hides what else happens. Two warnings
+//! are equal when they come from the same line of the program and are about the same thing of ours ([`OURS`]:
+//! the upstream, the node): what clients choose makes no difference.
 //!
-//! The table is for all threads, and nobody waits for it: its cells are numbers, and the text of one is written by the thread that
-//! tells the first warning, while no other reads it.
+//! The table is for all threads, and nobody waits for it: its cells are numbers, and the text of one is
+//! written by the thread that tells the first warning, while no other reads it.
 
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,7 +24,8 @@ pub(super) const PERIOD: Duration = Duration::from_secs(10);
 /// Fields that tell warnings of one line of the program apart.
 const OURS: [&str; 7] = ["upstream", "listener", "node", "core", "site", "config", "log"];
 
-/// Cells of the table. There are fewer lines of the program that warn; where two kinds meet in one, both are told.
+/// Cells of the table. There are fewer lines of the program that warn; where two kinds meet in one, both are
+/// told.
 const CELLS: usize = 512;
 /// How far from its place a kind is looked for.
 const PROBES: usize = 8;
@@ -109,7 +111,8 @@ fn find(kind: u64) -> Option<&'static Cell> {
     None
 }
 
-/// Tells how many equal warnings came, for those whose time is over, or all when the program ends. Returns when the next one's is.
+/// Tells how many equal warnings came, for those whose time is over, or all when the program ends. Returns
+/// when the next one's is.
 pub(super) fn tell(now: Instant, ending: bool) -> Option<Instant> {
     WAKE.get()?;
     let mut next: Option<Instant> = None;

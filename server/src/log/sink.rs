@@ -34,8 +34,9 @@ impl Sink {
     /// A stream that the process was started with: standard output (1) or standard error (2).
     pub(super) fn standard(fd: RawFd) -> Self {
         debug_assert!(matches!(fd, 1 | 2));
-        // SAFETY: the standard streams are open from the start to the end of the process (the standard library opens /dev/null
-        // in place of one that is closed), and `ManuallyDrop` keeps this one from being closed here.
+        // SAFETY: the standard streams are open from the start to the end of the process (the standard
+        // library opens /dev/null in place of one that is closed), and `ManuallyDrop` keeps this one from
+        // being closed here.
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
         let step = step_of(&file);
         Sink { file, path: None, step }
@@ -82,8 +83,9 @@ impl Sink {
         if self.is_on_disk() { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// Writes the beginning of the lines in `parts`, which may be cut into two anywhere. Returns how many bytes were written: at
-    /// the end of a line, unless the system took less than it was given. Waits until a reader takes them.
+    /// Writes the beginning of the lines in `parts`, which may be cut into two anywhere. Returns how many
+    /// bytes were written: at the end of a line, unless the system took less than it was given. Waits until a
+    /// reader takes them.
     pub(super) fn write(&mut self, parts: (&[u8], &[u8])) -> Result<usize, Stuck> {
         let len = piece(parts, self.step);
         let first = &parts.0[..parts.0.len().min(len)];
@@ -133,8 +135,8 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// How much is written at once. Several processes may write to one stream: up to `PIPE_BUF` bytes the kernel keeps together
-/// (pipe(7)), and appends to a file altogether.
+/// How much is written at once. Several processes may write to one stream: up to `PIPE_BUF` bytes the kernel
+/// keeps together (pipe(7)), and appends to a file altogether.
 fn step_of(file: &File) -> usize {
     match file.metadata().map(|data| data.file_type()) {
         Ok(kind) if kind.is_file() => usize::MAX,
@@ -143,8 +145,8 @@ fn step_of(file: &File) -> usize {
     }
 }
 
-/// How many bytes of `parts` to write at once: whole lines of at most `step` bytes, or one that is longer, or all if there is
-/// no line end.
+/// How many bytes of `parts` to write at once: whole lines of at most `step` bytes, or one that is longer, or
+/// all if there is no line end.
 fn piece(parts: (&[u8], &[u8]), step: usize) -> usize {
     let (first, second) = parts;
     let whole = first.len() + second.len();

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use super::queue::{Bell, LONGEST_LINE, LineQueue, QUEUE_BYTES, Source, Tally};
 use super::sink::{Sink, Stuck};
 
-/// How long lines may lie in a queue after the first of them was written, if it does not fill up. At 10,000 requests a second the thread
-/// was 5 % of the CPU time of the whole with 10 ms.
+/// How long lines may lie in a queue after the first of them was written, if it does not fill up. At 10,000
+/// requests a second the thread was 5 % of the CPU time of the whole with 10 ms.
 const COLLECT: Duration = Duration::from_millis(100);
 /// How long to rest before a place that refused lines is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -53,7 +53,8 @@ pub(crate) struct LogCounts {
     pub(crate) logged: u64,
     /// Lines that were written.
     pub(crate) written: u64,
-    /// Lines for which there was no room, or that nobody will read any more, and those that were queued when the program ended.
+    /// Lines for which there was no room, or that nobody will read any more, and those that were queued when
+    /// the program ended.
     pub(crate) dropped: u64,
 }
 
@@ -107,7 +108,8 @@ impl Writer {
     pub(super) fn queue(&self) -> LineQueue {
         let (queue, source) = LineQueue::new(QUEUE_BYTES, Arc::clone(&self.common.bell));
         self.common.tallies().push(Arc::clone(queue.tally()));
-        // The thread ends with the process only, so there is a receiver; without one the lines would be counted nowhere.
+        // The thread ends with the process only, so there is a receiver; without one the lines would be
+        // counted nowhere.
         drop(self.sources.send(source));
         queue
     }
@@ -137,9 +139,9 @@ impl Writer {
         self.common.counts()
     }
 
-    /// Has all that is queued written, and waits for that as long as it goes on: not for a reader that takes nothing for
-    /// `patience`, nor for a disk that takes nothing for `disk_patience`. What is left then counts as dropped. Returns how many lines
-    /// that were.
+    /// Has all that is queued written, and waits for that as long as it goes on: not for a reader that takes
+    /// nothing for `patience`, nor for a disk that takes nothing for `disk_patience`. What is left then
+    /// counts as dropped. Returns how many lines that were.
     pub(super) fn end(&self, patience: Duration, disk_patience: Duration) -> u64 {
         self.common.ending.store(true, Ordering::Release);
         self.common.bell.wake();
@@ -335,7 +337,8 @@ impl<T: Tell> WriterThread<T> {
         }
     }
 
-    /// Tells of lines that were dropped, when lines get through again, once a second at most. Returns when to look again.
+    /// Tells of lines that were dropped, when lines get through again, once a second at most. Returns when to
+    /// look again.
     fn tell_dropped(&mut self, ending: bool) -> Option<Instant> {
         let dropped = self.common.counts().dropped;
         let news = dropped - self.told;

@@ -201,7 +201,8 @@ fn a_file_is_opened_anew_and_kept_where_that_fails() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever is pushed by whom, in whatever lengths, also longer than a queue: it is written whole, or dropped and counted.
+    /// Whatever is pushed by whom, in whatever lengths, also longer than a queue: it is written whole, or
+    /// dropped and counted.
     #[test]
     fn lines_written_and_dropped_are_those_that_were_logged(
         lengths in proptest::collection::vec(

@@ -1,4 +1,5 @@
-//! What a core counts of its clients: written by its thread only, by plain loads and stores, and read by anyone.
+//! What a core counts of its clients: written by its thread only, by plain loads and stores, and read by
+//! anyone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +19,8 @@ impl Cell {
     }
 }
 
-/// Methods that are told apart: those that are served. All others are one, so that clients cannot make up series.
+/// Methods that are told apart: those that are served. All others are one, so that clients cannot make up
+/// series.
 pub(super) const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "other"];
 /// Status codes from 100 on.
 pub(super) const CODES: usize = 500;
@@ -94,7 +96,8 @@ pub(crate) enum CacheEvent {
 
 pub(super) const CACHE_EVENTS: [&str; 2] = ["hit", "miss"];
 
-/// The cells of one core. On pages of their own, which the core is the first to write to: so they lie on its node.
+/// The cells of one core. On pages of their own, which the core is the first to write to: so they lie on its
+/// node.
 #[derive(Debug)]
 #[repr(align(4096))]
 pub(super) struct Cells {

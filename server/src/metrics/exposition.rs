@@ -1,7 +1,8 @@
 //! [`Status`] in the text formats of Prometheus (0.0.4) and of OpenMetrics (1.0).
 //!
-//! Names and units follow Prometheus' conventions: `annulus_` in front, base units, `_total` behind what only grows. What is of a
-//! core has its number, its CPU and its node; the CPU alone tells cores of several processes apart.
+//! Names and units follow Prometheus' conventions: `annulus_` in front, base units, `_total` behind what only
+//! grows. What is of a core has its number, its CPU and its node; the CPU alone tells cores of several
+//! processes apart.
 
 use super::families::{EXPORTED, Type};
 use super::status::{CoreStatus, Status};

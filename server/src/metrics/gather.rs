@@ -1,4 +1,5 @@
-//! Gathers [`Status`] from where it is: the cores' cells, the runtime's counters and report, the logs, the upstreams.
+//! Gathers [`Status`] from where it is: the cores' cells, the runtime's counters and report, the logs, the
+//! upstreams.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -24,8 +25,8 @@ static STARTED: OnceLock<(Instant, SystemTime)> = OnceLock::new();
 /// What is said of the listeners, and the road for bulk.
 static DESCRIPTION: Mutex<(Vec<String>, String)> = Mutex::new((Vec::new(), String::new()));
 
-/// Makes known what is served: `listeners` are the lines about the listeners, `road` is that for bulk. Call it when the program
-/// starts, and when that changes.
+/// Makes known what is served: `listeners` are the lines about the listeners, `road` is that for bulk. Call
+/// it when the program starts, and when that changes.
 pub(crate) fn describe(listeners: Vec<String>, road: String) {
     STARTED.get_or_init(|| (Instant::now(), SystemTime::now()));
     *DESCRIPTION.lock().unwrap_or_else(PoisonError::into_inner) = (listeners, road);
@@ -43,7 +44,8 @@ impl Gatherer {
         Gatherer { observer, looked: None }
     }
 
-    /// This process now. Waits for no core; a look at the pages, every ten seconds at most, takes some milliseconds.
+    /// This process now. Waits for no core; a look at the pages, every ten seconds at most, takes some
+    /// milliseconds.
     pub(crate) fn gather(&mut self) -> Status {
         if self.looked.as_ref().is_none_or(|(at, ..)| at.elapsed() >= LOOK_EVERY) {
             let stalls = self.observer.stalls(STALL);

@@ -1,7 +1,8 @@
 //! Metrics: what the cores count of their clients, and how it is told.
 //!
-//! A core counts in memory of its own ([`cells`]); whoever asks sums it up ([`gather`], [`status`]), beside what the runtime counts, and
-//! writes it for people or machines ([`exposition`]). Nothing of this waits for a core, and no core waits for it.
+//! A core counts in memory of its own ([`cells`]); whoever asks sums it up ([`gather`], [`status`]), beside
+//! what the runtime counts, and writes it for people or machines ([`exposition`]). Nothing of this waits for
+//! a core, and no core waits for it.
 
 mod cells;
 pub(crate) mod exposition;
@@ -66,8 +67,8 @@ fn here(count: impl FnOnce(&Cells)) {
     }
 }
 
-/// Counts a request that was answered with `status` and so many bytes of body; without a `method` it was no request that can be
-/// read; `elapsed` where it was measured.
+/// Counts a request that was answered with `status` and so many bytes of body; without a `method` it was no
+/// request that can be read; `elapsed` where it was measured.
 pub(crate) fn request(method: Option<Method>, status: u16, body_bytes: u64, elapsed: Option<Duration>) {
     here(|cells| {
         let method = match method {

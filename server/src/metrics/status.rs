@@ -1,4 +1,5 @@
-//! All that can be known about the program at one moment, as plain data: what is shown, exported, and sent from one process to another.
+//! All that can be known about the program at one moment, as plain data: what is shown, exported, and sent
+//! from one process to another.
 
 use std::collections::BTreeMap;
 
@@ -91,7 +92,8 @@ pub(crate) struct CoreStatus {
 /// A histogram of times.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TimesStatus {
-    /// How many there were up to each bound ([`super::cells::bound`]), each bucket for itself; the last has no bound.
+    /// How many there were up to each bound ([`super::cells::bound`]), each bucket for itself; the last has
+    /// no bound.
     pub(crate) counts: Vec<u64>,
     /// The sum in seconds.
     pub(crate) sum: f64,
@@ -113,8 +115,8 @@ impl TimesStatus {
         self.counts.iter().sum()
     }
 
-    /// A bound, in seconds, that at least the part `quantile` of all does not exceed; `None` where that is beyond all bounds, or
-    /// nothing was measured.
+    /// A bound, in seconds, that at least the part `quantile` of all does not exceed; `None` where that is
+    /// beyond all bounds, or nothing was measured.
     pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
         let wanted = (self.count() as f64 * quantile).ceil().max(1.0) as u64;
         let mut sum = 0;

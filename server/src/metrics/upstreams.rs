@@ -43,13 +43,14 @@ pub(crate) struct UpstreamStatus {
     pub(crate) bytes_down: u64,
 }
 
-/// What knows the upstreams of this process. Called by the thread of the admin server: it must not wait for a core.
+/// What knows the upstreams of this process. Called by the thread of the admin server: it must not wait for a
+/// core.
 pub(crate) trait Upstreams: Send + Sync {
     /// All of them, in the order of the configuration.
     fn list(&self) -> Vec<UpstreamStatus>;
 
-    /// Puts an address into service or takes it out, for every listener that has it. Connections that are open stay. False where
-    /// there is no such address.
+    /// Puts an address into service or takes it out, for every listener that has it. Connections that are
+    /// open stay. False where there is no such address.
     fn set_in_service(&self, address: &str, in_service: bool) -> bool;
 }
 

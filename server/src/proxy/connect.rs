@@ -13,7 +13,8 @@ use super::upstreams::Upstream;
 use crate::first_of::{First, first_of};
 use crate::listen::address::unix_address;
 
-/// An attempt that takes longer is ended when the client goes. Before that, looking out for it costs more than it saves.
+/// An attempt that takes longer is ended when the client goes. Before that, looking out for it costs more
+/// than it saves.
 const BEFORE_LOOKING_OUT: Duration = Duration::from_millis(20);
 
 /// A connection to an upstream.
@@ -46,7 +47,8 @@ impl Server {
 pub(super) enum NoConnection {
     /// The upstream refuses, or cannot be reached.
     Refused(annulus::Error),
-    /// This machine has no port or no descriptor left, or may not do what it is to do: no fault of the upstream.
+    /// This machine has no port or no descriptor left, or may not do what it is to do: no fault of the
+    /// upstream.
     Lack(annulus::Error),
     /// It does not answer.
     TimedOut,
@@ -81,8 +83,8 @@ pub(super) struct From {
     pub(super) is_client: bool,
 }
 
-/// Connects to an upstream for `client`, with the socket options of relays. Each of its addresses has its time. With the address that it
-/// came to, where it has one.
+/// Connects to an upstream for `client`, with the socket options of relays. Each of its addresses has its
+/// time. With the address that it came to, where it has one.
 ///
 /// # Cancellation
 /// Ends the attempt.
@@ -151,7 +153,8 @@ pub(super) async fn connect_to(
     connected.map(Server::Tcp)
 }
 
-/// Keepalive and user timeout. A connection that has gone meanwhile refuses them, and its relay will find out.
+/// Keepalive and user timeout. A connection that has gone meanwhile refuses them, and its relay will find
+/// out.
 fn set_options(stream: &TcpStream, deadlines: &DeadlineArgs) {
     let keepalive = deadlines.keepalive().map_or(Ok(()), |keepalive| stream.set_keepalive(Some(keepalive)));
     let timeout = deadlines.user_timeout().map_or(Ok(()), |timeout| stream.set_user_timeout(Some(timeout)));

@@ -3,12 +3,13 @@
 //! ```text
 //!            `fall` checks failed in a row                 a connection failed
 //!   Up  ------------------------------------->  Down     Up ------------------> Out, for a while
-//!       <-------------------------------------              <------------------ one connection tries, and is made
+//!       <-------------------------------------              <------------------ one connection is made
 //!            `rise` checks succeeded in a row
 //! ```
 //!
-//! Who is Down gets nothing. Who is Out gets nothing while others can be had, so that a dead one is not asked by every client;
-//! when its time is over one connection tries it, and the others go on without. Each further failure doubles the time.
+//! Who is Down gets nothing. Who is Out gets nothing while others can be had, so that a dead one is not asked
+//! by every client; when its time is over one connection tries it, and the others go on without. Each further
+//! failure doubles the time.
 
 use std::time::{Duration, Instant};
 
@@ -235,8 +236,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: it is never unfit but by checks, it comes back with time and connections, and a share is between
-        /// one and a hundred percent.
+        /// Whatever happens: it is never unfit but by checks, it comes back with time and connections, and a
+        /// share is between one and a hundred percent.
         #[test]
         fn it_is_never_lost_for_good(events in prop::collection::vec(event(), 0..100)) {
             let (mut health, mut now) = (Health::new(), Instant::now());

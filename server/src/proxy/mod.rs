@@ -65,7 +65,8 @@ impl Relay {
         Relay { reaches, towards, deadlines, datagrams, limits, road, access }
     }
 
-    /// Relays the datagrams that come to the address of `listener`, if that was asked for, until the handle is dropped.
+    /// Relays the datagrams that come to the address of `listener`, if that was asked for, until the handle
+    /// is dropped.
     ///
     /// # Errors
     /// The address cannot be had for UDP.
@@ -77,7 +78,8 @@ impl Relay {
         Ok(Some(annulus::spawn(sessions.run())))
     }
 
-    /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no call for each.
+    /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no
+    /// call for each.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -102,7 +104,8 @@ impl Relay {
     }
 }
 
-/// A client's connection that is reset when it is dropped: who cannot be served must not take it for an empty answer.
+/// A client's connection that is reset when it is dropped: who cannot be served must not take it for an empty
+/// answer.
 struct Held<F: Family>(Option<Connection<F>>);
 
 impl<F: Family> Held<F> {

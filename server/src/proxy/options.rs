@@ -17,7 +17,8 @@ use super::proxy_header::Version;
 use super::resolve::look_up_at_start;
 use super::sni::SniRoute;
 
-/// How connections are relayed. Each field is a flag of `annulus proxy` and a key of a listener that has a `to`.
+/// How connections are relayed. Each field is a flag of `annulus proxy` and a key of a listener that has a
+/// `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct ProxyArgs {
     #[command(flatten)]
@@ -37,7 +38,8 @@ pub(crate) struct ProxyArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Datagrams")]
 pub(crate) struct UdpArgs {
-    /// Relay datagrams too: those that come to the same address and port by UDP, in sessions by client address, by --balance hash
+    /// Relay datagrams too: those that come to the same address and port by UDP, in sessions by client
+    /// address, by --balance hash
     #[arg(long)]
     pub(crate) udp: bool,
 
@@ -50,16 +52,18 @@ pub(crate) struct UdpArgs {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Towards upstreams")]
 pub(crate) struct TowardsArgs {
-    /// Tell upstreams who the client is, by a header of the PROXY protocol before its first byte: "v1" text, "v2" binary
+    /// Tell upstreams who the client is, by a header of the PROXY protocol before its first byte: "v1" text,
+    /// "v2" binary
     #[arg(long, value_name = "v1|v2", hide_possible_values = true)]
     pub(crate) send_proxy: Option<Version>,
 
-    /// The address to connect to upstreams from; "client" is the client's own, which needs CAP_NET_ADMIN and routes back
+    /// The address to connect to upstreams from; "client" is the client's own, which needs CAP_NET_ADMIN and
+    /// routes back
     #[arg(long, value_name = "ADDR|client")]
     pub(crate) source: Option<Source>,
 
-    /// Where TLS connections go that ask for this name, as often as wanted: NAME=ADDR, or *.NAME=ADDR; more addresses with commas. TLS is
-    /// passed through. All others go to --to
+    /// Where TLS connections go that ask for this name, as often as wanted: NAME=ADDR, or *.NAME=ADDR; more
+    /// addresses with commas. TLS is passed through. All others go to --to
     #[arg(long, value_name = "NAME=ADDR")]
     pub(crate) sni: Vec<SniRoute>,
 
@@ -98,16 +102,19 @@ impl FromStr for Source {
 /// Who the upstreams are, how one of them is chosen, and what is found out about them.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct UpstreamArgs {
-    /// Where to relay to, as often as wanted or with commas: HOST:PORT or unix:PATH, with "weight=N" behind it where shares are not equal
+    /// Where to relay to, as often as wanted or with commas: HOST:PORT or unix:PATH, with "weight=N" behind
+    /// it where shares are not equal
     #[arg(long, value_name = "ADDR", required = true)]
     pub(crate) to: Vec<UpstreamList>,
 
-    /// How an upstream is chosen: "roundrobin" in turn, "leastconn" the one with the fewest connections, "random2" the better of two at random,
-    /// "hash" the same one for the same client address unless it has a quarter more than its share, "first" the first that can be had
+    /// How an upstream is chosen: "roundrobin" in turn, "leastconn" the one with the fewest connections,
+    /// "random2" the better of two at random, "hash" the same one for the same client address unless it has a
+    /// quarter more than its share, "first" the first that can be had
     #[arg(long, value_name = "HOW", default_value = "roundrobin", value_enum, hide_possible_values = true)]
     pub(crate) balance: Balance,
 
-    /// Seconds for which an upstream that could not be connected to is asked by nobody while there are others; doubles up to 16 times as it goes on
+    /// Seconds for which an upstream that could not be connected to is asked by nobody while there are
+    /// others; doubles up to 16 times as it goes on
     #[arg(long, value_name = "SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), help_heading = UPSTREAMS)]
     pub(crate) out_time: u64,
 
@@ -178,7 +185,8 @@ impl UpstreamArgs {
         }
     }
 
-    /// Whether none is at one of these addresses, where a relay listens; and whether the names that can be looked up at once exist.
+    /// Whether none is at one of these addresses, where a relay listens; and whether the names that can be
+    /// looked up at once exist.
     ///
     /// # Errors
     /// Which is wrong.
@@ -221,11 +229,13 @@ pub(crate) struct DeadlineArgs {
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     pub(crate) lifetime: u64,
 
-    /// How long a peer that is to be reset may take to acknowledge any of what was sent to it before, in seconds
+    /// How long a peer that is to be reset may take to acknowledge any of what was sent to it before, in
+    /// seconds
     #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) drain_timeout: u64,
 
-    /// Bytes a second, of both directions together, below which a connection is reset; one that is silent is idle (0: any)
+    /// Bytes a second, of both directions together, below which a connection is reset; one that is silent is
+    /// idle (0: any)
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub(crate) min_rate: u64,
 
@@ -233,8 +243,8 @@ pub(crate) struct DeadlineArgs {
     #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=32_767))]
     pub(crate) keepalive: u64,
 
-    /// Seconds that sent bytes may stay unacknowledged before the kernel gives a connection up; it also ends a peer that
-    /// reads nothing for so long, so not less than --idle-timeout (0: as the kernel has it)
+    /// Seconds that sent bytes may stay unacknowledged before the kernel gives a connection up; it also ends
+    /// a peer that reads nothing for so long, so not less than --idle-timeout (0: as the kernel has it)
     #[arg(long, value_name = "SECS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=2_147_483))]
     pub(crate) user_timeout: u64,
 }

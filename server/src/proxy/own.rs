@@ -1,7 +1,8 @@
 //! A relay must not be its own upstream: one connection would become as many as there are descriptors.
 //!
-//! Where it can be known it is refused at the start. Else it is known by its own connections: those to a port that this
-//! process listens on are remembered by their local address, and a client that comes from such an address is ourselves.
+//! Where it can be known it is refused at the start. Else it is known by its own connections: those to a port
+//! that this process listens on are remembered by their local address, and a client that comes from such an
+//! address is ourselves.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -52,7 +53,8 @@ pub(crate) fn has_any() -> bool {
     REMEMBERED.load(Ordering::Acquire) > 0
 }
 
-/// Whether a connection to `target` comes to a socket that listens on `listen`, as far as can be known at the start.
+/// Whether a connection to `target` comes to a socket that listens on `listen`, as far as can be known at the
+/// start.
 pub(crate) fn comes_to(target: SocketAddr, listen: SocketAddr) -> bool {
     let (to, on) = (target.ip().to_canonical(), listen.ip().to_canonical());
     let is_same_port = target.port() == listen.port() && target.port() != 0;

@@ -20,7 +20,8 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command PROXY.
 const PROXY: u8 = 0x21;
 
-/// The header for a connection from `source` to `destination`; where they are not both known, one that says so.
+/// The header for a connection from `source` to `destination`; where they are not both known, one that says
+/// so.
 pub(super) fn header(
     version: Version,
     source: Option<SocketAddr>,

@@ -1,9 +1,11 @@
 //! Names of upstreams: looked up off the cores, again and again.
 //!
-//! The system's resolver is asked (`getaddrinfo(3)`), because it alone knows what the machine's operator has set up: /etc/hosts, search
-//! domains, nsswitch. It does not tell how long an answer holds, so it is asked every [`ResolveArgs::resolve_interval`] seconds; where it caches, that costs
-//! nobody a packet. A stub resolver of our own (hickory-proto) would know the TTL and none of the rest. An answer that does not come, or has
-//! nothing in it, leaves the addresses as they were: connections that are there are their own, and new ones have somewhere to go.
+//! The system's resolver is asked (`getaddrinfo(3)`), because it alone knows what the machine's operator has
+//! set up: /etc/hosts, search domains, nsswitch. It does not tell how long an answer holds, so it is asked
+//! every [`ResolveArgs::resolve_interval`] seconds; where it caches, that costs nobody a packet. A stub
+//! resolver of our own (hickory-proto) would know the TTL and none of the rest. An answer that does not come,
+//! or has nothing in it, leaves the addresses as they were: connections that are there are their own, and new
+//! ones have somewhere to go.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::channel;

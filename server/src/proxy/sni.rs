@@ -1,13 +1,15 @@
-//! TLS by server name, without taking part in it: the name is read from the ClientHello, and every byte is sent on untouched.
+//! TLS by server name, without taking part in it: the name is read from the ClientHello, and every byte is
+//! sent on untouched.
 //!
-//! The parser has no I/O. It is given what has come so far, and says what is known by then. A ClientHello may come in any
-//! segments, and lie in several records (RFC 8446, 5.1; 4.1.2; RFC 6066, 3).
+//! The parser has no I/O. It is given what has come so far, and says what is known by then. A ClientHello may
+//! come in any segments, and lie in several records (RFC 8446, 5.1; 4.1.2; RFC 6066, 3).
 
 use std::str::FromStr;
 
 use super::address::UpstreamList;
 
-/// Bytes of a ClientHello that are waited for at most; the largest known have a few kilobytes (post-quantum key shares).
+/// Bytes of a ClientHello that are waited for at most; the largest known have a few kilobytes (post-quantum
+/// key shares).
 pub(super) const LONGEST: usize = 32 << 10;
 
 /// What is known of a ClientHello.

@@ -1,8 +1,9 @@
 //! `--udp`: datagrams, in sessions by client address.
 //!
-//! A session is a socket that is connected to an upstream: what comes on it goes to the session's client. All datagrams of a
-//! client come to one core (the kernel hashes both ends' addresses), in order, and leave in that order by calls that never wait: where a
-//! socket has no room, the datagram is lost, as anywhere on its way.
+//! A session is a socket that is connected to an upstream: what comes on it goes to the session's client. All
+//! datagrams of a client come to one core (the kernel hashes both ends' addresses), in order, and leave in
+//! that order by calls that never wait: where a socket has no room, the datagram is lost, as anywhere on its
+//! way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

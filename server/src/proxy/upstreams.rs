@@ -1,5 +1,5 @@
-//! The upstreams of a relay: who they are, how they are, how many connections each has. All cores share them, and any thread
-//! may look.
+//! The upstreams of a relay: who they are, how they are, how many connections each has. All cores share them,
+//! and any thread may look.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -70,8 +70,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Upstreams {
-    /// Those that `args` name: all relays that say the same share them, on all cores and over a reload. Whoever makes them looks
-    /// after them, as tasks of the current core.
+    /// Those that `args` name: all relays that say the same share them, on all cores and over a reload.
+    /// Whoever makes them looks after them, as tasks of the current core.
     pub(crate) fn of(args: &UpstreamArgs) -> Arc<Self> {
         let mut all = locked(&ALL);
         all.retain(|known| known.strong_count() > 0);
@@ -111,15 +111,15 @@ impl Upstreams {
         &self.list
     }
 
-    /// Takes the upstream of this name out of service, or into it again: it gets no new connections meanwhile. False if there is
-    /// none of this name.
+    /// Takes the upstream of this name out of service, or into it again: it gets no new connections
+    /// meanwhile. False if there is none of this name.
     fn set_in_service(&self, name: &str, is_in: bool) -> bool {
         let named = |upstream: &&Arc<Upstream>| upstream.target.to_string() == name;
         self.list.iter().filter(named).map(|it| it.is_disabled.store(!is_in, Ordering::Release)).count() > 0
     }
 
-    /// Fills `into` with those that can be had, but for those that were `tried`; true where there are others that have no room, or whose
-    /// name is not looked up yet: then waiting may help.
+    /// Fills `into` with those that can be had, but for those that were `tried`; true where there are others
+    /// that have no room, or whose name is not looked up yet: then waiting may help.
     pub(super) fn candidates(&self, tried: &[usize], into: &mut Vec<Candidate>) -> bool {
         let mut is_full = false;
         for last_resort in [false, true] {
@@ -149,7 +149,8 @@ impl Upstreams {
         Some(Waiting(Arc::clone(self)))
     }
 
-    /// Takes a place at the upstream of this number, to connect to it; `None` where another was faster and it has no room left.
+    /// Takes a place at the upstream of this number, to connect to it; `None` where another was faster and it
+    /// has no room left.
     pub(super) fn take(self: &Arc<Self>, place: usize) -> Option<Attempt> {
         let upstream = &self.list[place];
         let most = self.args.upstream_max_connections.unwrap_or(usize::MAX);

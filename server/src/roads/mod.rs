@@ -1,4 +1,5 @@
-//! `annulus roads`: what each way to bring a file to a socket costs on this machine, beside what is said of it.
+//! `annulus roads`: what each way to bring a file to a socket costs on this machine, beside what is said of
+//! it.
 
 mod figures;
 mod svg;

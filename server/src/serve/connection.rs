@@ -102,7 +102,8 @@ fn note<F: Family>(
     });
 }
 
-/// What is told of the last request is told with the name that it came with, so that it is found in the logs of others too.
+/// What is told of the last request is told with the name that it came with, so that it is found in the logs
+/// of others too.
 fn span_of(inbox: &Inbox) -> Span {
     let id = inbox.record().map(|record| record.request_id()).unwrap_or_default();
     let id = String::from_utf8_lossy(&id[..id.len().min(LONGEST_ID)]);
@@ -171,7 +172,8 @@ async fn serve_requests<F: Family>(
     }
 }
 
-/// Learns from a request of whom it is, when it came from `peer`, and refuses it where that client may not come.
+/// Learns from a request of whom it is, when it came from `peer`, and refuses it where that client may not
+/// come.
 fn named<F: Family>(
     client: &mut Client<F>,
     gate: &Gate,
@@ -249,7 +251,8 @@ struct Deadline {
 }
 
 impl Deadline {
-    /// How long to wait for the next bytes of what is `awaited`. Each thing has its own time, from when it was first awaited.
+    /// How long to wait for the next bytes of what is `awaited`. Each thing has its own time, from when it
+    /// was first awaited.
     fn limit(&mut self, awaited: Awaited, args: &DeadlineArgs, now: impl FnOnce() -> Instant) -> Duration {
         let limit = match awaited {
             Awaited::Nothing => {
@@ -297,7 +300,8 @@ mod tests {
         assert_eq!(limit(Awaited::Head, 70), head);
     }
 
-    /// What a connection has while nothing happens on it, in bytes, of which the runtime's own part is not ours to say.
+    /// What a connection has while nothing happens on it, in bytes, of which the runtime's own part is not
+    /// ours to say.
     ///
     /// Seen to fail: with answers that are not in memory of their own.
     #[test]

@@ -7,7 +7,8 @@ use clap::Args;
 use crate::http::MAX_DISCARDED_BODY;
 use crate::options::values::size;
 
-/// How long clients may take. Each field is a flag of `annulus serve` and a key of a listener that has a `root`.
+/// How long clients may take. Each field is a flag of `annulus serve` and a key of a listener that has a
+/// `root`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Deadlines of clients")]
 pub(crate) struct DeadlineArgs {
@@ -23,8 +24,8 @@ pub(crate) struct DeadlineArgs {
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     pub(crate) lifetime: u64,
 
-    /// Bytes a second that a client has to take of an answer and to give of a body, such as 8K, beyond --idle-timeout for each MiB of an answer; a slower one is cut
-    /// (0: any)
+    /// Bytes a second that a client has to take of an answer and to give of a body, such as 8K, beyond
+    /// --idle-timeout for each MiB of an answer; a slower one is cut (0: any)
     #[arg(long, value_name = "BYTES", default_value = "8K", value_parser = rate)]
     pub(crate) min_rate: u64,
 }

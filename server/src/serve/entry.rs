@@ -51,7 +51,8 @@ impl Entry {
         file.read_exact_at(buf, len, range.start).await.map_err(|failed| failed.error)
     }
 
-    /// Whether what an open file holds now may be another version, which the tag of this one promises that it is not.
+    /// Whether what an open file holds now may be another version, which the tag of this one promises that it
+    /// is not.
     pub(super) fn has_changed(&self) -> bool {
         let Some(file) = &self.file else { return false };
         let stat = &self.stored.stat;

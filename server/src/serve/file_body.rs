@@ -45,8 +45,8 @@ pub(super) async fn send_extent<F: Family>(
     }
 }
 
-/// Content and head in one send, from a block of the core's pool; while all blocks are out, by clients that take theirs slowly, from
-/// where the content lies.
+/// Content and head in one send, from a block of the core's pool; while all blocks are out, by clients that
+/// take theirs slowly, from where the content lies.
 async fn from_memory<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -102,9 +102,10 @@ pub(super) fn at_once(site: &Site, entry: &Entry, manner: Manner<'_>) -> Option<
     Some((copied(site, entry, &Extent::Whole(size), content, manner)?, size))
 }
 
-/// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While all blocks
-/// are out, by clients that take theirs slowly, the file goes the way of large ones, which needs no memory of ours: so
-/// neither do those clients hold up the others, nor does their number cost memory without end.
+/// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While
+/// all blocks are out, by clients that take theirs slowly, the file goes the way of large ones, which needs
+/// no memory of ours: so neither do those clients hold up the others, nor does their number cost memory
+/// without end.
 async fn small<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -157,8 +158,8 @@ async fn large<F: Family>(
     body(client, site, manner.path, entry, extent.range()).await
 }
 
-/// Bytes of a file, spliced. What has been sent has promised them: where they do not come, only cutting the connection tells
-/// the client.
+/// Bytes of a file, spliced. What has been sent has promised them: where they do not come, only cutting the
+/// connection tells the client.
 pub(super) async fn body<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -192,8 +193,8 @@ pub(super) fn changed() -> Error {
     Error::with_source(ErrorKind::Io, "the file was written to while it was sent", busy)
 }
 
-/// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be read is
-/// something to look into.
+/// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be
+/// read is something to look into.
 pub(super) fn note_cut<F: Family>(client: &Client<F>, path: &Path, error: &Error, size: u64) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
     match error.io_error().map(std::io::Error::kind) {

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-/// Types of file systems (statfs(2), `f_type`) that ask neither another machine nor a program. One that is not among them is
-/// only not trusted.
+/// Types of file systems (statfs(2), `f_type`) that ask neither another machine nor a program. One that is
+/// not among them is only not trusted.
 const LOCAL: &[u64] = &[
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
@@ -30,7 +30,8 @@ const LOCAL: &[u64] = &[
     0x482b,      // HFS+
 ];
 
-/// The device of the file system in which `directory` lies, if it is a local one. A network file system asks its server here.
+/// The device of the file system in which `directory` lies, if it is a local one. A network file system asks
+/// its server here.
 ///
 /// # Errors
 /// The system's reason.
@@ -77,7 +78,8 @@ mod tests {
 
     #[test]
     fn neither_networks_nor_programs_are_local() {
-        // NFS, SMB1, SMB2, CIFS, 9P (also virtio), FUSE (also virtiofs), Ceph, AFS (kafs, OpenAFS), Coda, OCFS2, GFS2.
+        // NFS, SMB1, SMB2, CIFS, 9P (also virtio), FUSE (also virtiofs), Ceph, AFS (kafs, OpenAFS), Coda,
+        // OCFS2, GFS2.
         for kind in [
             0x6969,
             0x517b,

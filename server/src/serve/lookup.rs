@@ -1,4 +1,5 @@
-//! From a request's target to what is sent for it: a file, its index, the same file compressed, a listing, or none of these.
+//! From a request's target to what is sent for it: a file, its index, the same file compressed, a listing, or
+//! none of these.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -42,8 +43,8 @@ impl From<Unavailable> for Found {
     }
 }
 
-/// What a GET or HEAD asks for, if all that decides about it is known and fresh: without a wait, and without a question to
-/// the kernel.
+/// What a GET or HEAD asks for, if all that decides about it is known and fresh: without a wait, and without
+/// a question to the kernel.
 pub(super) fn at_hand(site: &Site, request: &Request, now: u64) -> Option<Entry> {
     let path = request.target.path();
     if request.target.kind() != Kind::Name || (!site.args.hidden && is_hidden(path)) {

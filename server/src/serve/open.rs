@@ -75,8 +75,8 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
     let mut tries = 0;
     loop {
         let file = open_file(site, &root, wanted.path).await?;
-        // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a trip through the
-        // ring costs more than the call.
+        // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a
+        // trip through the ring costs more than the call.
         let stat = file.stat_now().map_err(Unavailable::Unreadable)?;
         match stat.kind {
             FileKind::Regular => {}
@@ -162,7 +162,8 @@ async fn read(
     Ok(Some(Entry { stored: Arc::new(stored), file: None }))
 }
 
-/// Opens what has the name, and waits for what may be waited for: a descriptor, and a lease. Both waits are timers of the ring.
+/// Opens what has the name, and waits for what may be waited for: a descriptor, and a lease. Both waits are
+/// timers of the ring.
 async fn open_file(site: &Site, root: &Dir, path: &Path) -> Result<File, Unavailable> {
     let options = OpenOptions::new().nonblock(true);
     let (mut waited, mut leased) = (Duration::ZERO, Duration::ZERO);
@@ -185,8 +186,8 @@ async fn open_file(site: &Site, root: &Dir, path: &Path) -> Result<File, Unavail
     }
 }
 
-/// The content of a file whose size says nothing, because the kernel makes it up when it is read (proc(5), sysfs(5)). `None` for
-/// any other.
+/// The content of a file whose size says nothing, because the kernel makes it up when it is read (proc(5),
+/// sysfs(5)). `None` for any other.
 async fn made_up(site: &Site, file: &File, stat: &Stat) -> Result<Option<Arc<[u8]>>, Unavailable> {
     if site.cache.is_of_device(stat.device) || !(stat.size == 0 || local::is_made_up(file)) {
         return Ok(None);

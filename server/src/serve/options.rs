@@ -28,22 +28,25 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) hidden: bool,
 
-    /// Answer with /index.html where nothing has the name, for applications that find their way in the browser; names that end like a
-    /// script, a picture or another known type stay 404
+    /// Answer with /index.html where nothing has the name, for applications that find their way in the
+    /// browser; names that end like a script, a picture or another known type stay 404
     #[arg(long)]
     pub(crate) spa: bool,
 
-    /// A file below ROOT that is sent with this error status, such as 404=/404.html; several times for several statuses
+    /// A file below ROOT that is sent with this error status, such as 404=/404.html; several times for
+    /// several statuses
     #[arg(long, value_name = "STATUS=FILE", value_parser = ErrorPage::parse)]
     pub(crate) error_page: Vec<ErrorPage>,
 
-    /// A header line for all paths that the pattern matches, such as '*.html: X-Frame-Options: DENY'; several times for several. A
-    /// pattern with a slash matches from ROOT on ('/assets/**'), one without the last name
+    /// A header line for all paths that the pattern matches, such as '*.html: X-Frame-Options: DENY'; several
+    /// times for several. A pattern with a slash matches from ROOT on ('/assets/**'), one without the last
+    /// name
     #[arg(long, value_name = "GLOB: NAME: VALUE", value_parser = HeaderRule::parse)]
     pub(crate) header: Vec<HeaderRule>,
 
-    /// What Cache-Control says of the paths that the pattern matches, such as '/assets/**=public, max-age=31536000, immutable'; the
-    /// first that matches counts [default: no-cache, that is: keep it and ask whether it is still the same]
+    /// What Cache-Control says of the paths that the pattern matches, such as '/assets/**=public,
+    /// max-age=31536000, immutable'; the first that matches counts [default: no-cache, that is: keep it and
+    /// ask whether it is still the same]
     #[arg(long, value_name = "GLOB=VALUE", value_parser = CacheRule::parse)]
     pub(crate) cache_control: Vec<CacheRule>,
 
@@ -51,12 +54,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN", value_parser = Origin::parse)]
     pub(crate) cors: Option<Origin>,
 
-    /// How much is held of files that were asked for, such as 64M,20000: bytes of small files on each node, and files; 0 holds nothing.
-    /// Open files never take more than half of the descriptors
+    /// How much is held of files that were asked for, such as 64M,20000: bytes of small files on each node,
+    /// and files; 0 holds nothing. Open files never take more than half of the descriptors
     #[arg(long, value_name = "BYTES,FILES", default_value_t, value_parser = CacheSize::parse)]
     pub(crate) cache: CacheSize,
 
-    /// Send files as they are, also where a file.br, file.zst or file.gz lies beside them and the client takes that
+    /// Send files as they are, also where a file.br, file.zst or file.gz lies beside them and the client
+    /// takes that
     #[arg(long)]
     pub(crate) no_precompressed: bool,
 

@@ -22,8 +22,8 @@ use crate::http::{Refusal, Status};
 
 /// Answers a well-formed request.
 ///
-/// Small files that are at hand leave at once; for all else there is memory only while it is answered, so that a connection that
-/// waits for its next request has little.
+/// Small files that are at hand leave at once; for all else there is memory only while it is answered, so
+/// that a connection that waits for its next request has little.
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.

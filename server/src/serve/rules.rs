@@ -1,4 +1,5 @@
-//! What the operator says about paths: header lines, caching, origins, error pages. Read once, compiled once for a core.
+//! What the operator says about paths: header lines, caching, origins, error pages. Read once, compiled once
+//! for a core.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};

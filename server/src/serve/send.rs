@@ -9,7 +9,8 @@ use annulus::{Error, ErrorKind};
 use super::connection::Client;
 use super::deadline_timer::OnStop;
 
-/// Sends all of `bytes` in the time that they may take; with `more` to follow, the last segment may wait for it.
+/// Sends all of `bytes` in the time that they may take; with `more` to follow, the last segment may wait for
+/// it.
 pub(super) async fn send<F: Family>(
     client: &mut Client<F>,
     bytes: impl IoBuf,

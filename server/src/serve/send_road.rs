@@ -1,24 +1,27 @@
 //! Which road an answer takes, named from where its bytes are, how many they are, and to whom they go.
 //!
-//! CPU for a request on a shared 2-core machine, loopback, 64 keep-alive connections, files in the page cache, median of three:
-//! 8 KiB: read and sent 17 us, spliced inline 16; 16 KiB: 26 and 16; 32 KiB: 39 and 19; 64 KiB: 47 and 24. By the ring a splice
-//! costs more: 8 KiB: sent 19 us, spliced 25; 64 KiB: 47 and 30. So the two meet near 8 KiB by either. `annulus roads` measures
-//! each technique alone on any machine.
+//! CPU for a request on a shared 2-core machine, loopback, 64 keep-alive connections, files in the page
+//! cache, median of three: 8 KiB: read and sent 17 us, spliced inline 16; 16 KiB: 26 and 16; 32 KiB: 39 and
+//! 19; 64 KiB: 47 and 24. By the ring a splice costs more: 8 KiB: sent 19 us, spliced 25; 64 KiB: 47 and 30.
+//! So the two meet near 8 KiB by either. `annulus roads` measures each technique alone on any machine.
 
 use crate::log::access::Client;
 
-/// Contents in memory up to this size, in bytes, are copied behind their head: a send of one place costs less than one of two.
+/// Contents in memory up to this size, in bytes, are copied behind their head: a send of one place costs less
+/// than one of two.
 pub(super) const COPIED: u64 = 8 * 1024;
 
-/// Files up to this size, in bytes, are read into memory and leave together with their head in one send; larger ones
-/// are spliced.
+/// Files up to this size, in bytes, are read into memory and leave together with their head in one send;
+/// larger ones are spliced.
 pub(super) const READ: u64 = 8 * 1024;
 
-/// Files up to this size, in bytes, go the same way when they are not in memory: the ring reads them into a block of the
-/// core, which takes no thread of the kernel's, where a splice from the disk would (README, "Which road").
+/// Files up to this size, in bytes, go the same way when they are not in memory: the ring reads them into a
+/// block of the core, which takes no thread of the kernel's, where a splice from the disk would (README,
+/// "Which road").
 pub(super) const READ_COLD: u64 = 64 * 1024;
 
-/// Blocks from this size on, in bytes, are sent without a copy where the peer's notifications say that it pays.
+/// Blocks from this size on, in bytes, are sent without a copy where the peer's notifications say that it
+/// pays.
 pub(super) const ZERO_COPY: u64 = 16 * 1024;
 
 /// A way from where bytes are to a socket.
@@ -36,8 +39,8 @@ pub(super) enum SendRoad {
     Spliced,
 }
 
-/// Names the road of `len` bytes: `held` in memory of ours, all of the content if `whole`, else of a file of which `is_cached` says
-/// whether they are in the page cache.
+/// Names the road of `len` bytes: `held` in memory of ours, all of the content if `whole`, else of a file of
+/// which `is_cached` says whether they are in the page cache.
 pub(super) fn choose(
     held: bool,
     whole: bool,

@@ -20,7 +20,8 @@ use crate::http::request::After;
 use crate::http::response::Moment;
 use crate::log::access::AccessLog;
 
-/// How often the name of ROOT is looked up, in milliseconds: what is put in its place is served within a second.
+/// How often the name of ROOT is looked up, in milliseconds: what is put in its place is served within a
+/// second.
 const LOOK: u64 = 500;
 
 /// What the connections of one core share.
@@ -45,8 +46,8 @@ pub(crate) struct Sites {
 }
 
 impl Sites {
-    /// As `configs` have it, on the current core; bulk goes by `road`. The first site that is for a request's host has it, and without one
-    /// that is, the last.
+    /// As `configs` have it, on the current core; bulk goes by `road`. The first site that is for a request's
+    /// host has it, and without one that is, the last.
     ///
     /// # Errors
     /// As for [`Site::open`].
@@ -142,8 +143,8 @@ impl Site {
         now - self.root.borrow().looked >= LOOK
     }
 
-    /// Sees now and then whether ROOT stands for another directory: a symbolic link that was turned, or a directory that was
-    /// made anew. While it stands for none, the one that was there is served.
+    /// Sees now and then whether ROOT stands for another directory: a symbolic link that was turned, or a
+    /// directory that was made anew. While it stands for none, the one that was there is served.
     pub(super) async fn follow_root(&self, now: u64) {
         if !self.is_root_due(now) {
             return;

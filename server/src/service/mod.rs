@@ -56,7 +56,8 @@ impl Service {
         Ok(Service { gate: Rc::new(Gate::new(&listener.args)), work })
     }
 
-    /// Gives the listening socket what its connections are to have too, and begins what goes on beside it until it is dropped.
+    /// Gives the listening socket what its connections are to have too, and begins what goes on beside it
+    /// until it is dropped.
     pub(crate) fn prepare(&self, listener: &AnyListener) -> Result<Option<annulus::JoinHandle<()>>, Failure> {
         match (&self.work, listener) {
             (Work::Relay(relay), AnyListener::Tcp(listener)) => {

@@ -2,8 +2,8 @@
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-/// Appends `bytes` for a quoted field of a text line: a quote, a backslash and all that is not printable ASCII becomes `\xHH`, as
-/// nginx does it.
+/// Appends `bytes` for a quoted field of a text line: a quote, a backslash and all that is not printable
+/// ASCII becomes `\xHH`, as nginx does it.
 pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     escape(
         out,
@@ -15,8 +15,8 @@ pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     );
 }
 
-/// Appends `bytes` as a JSON string, with its quotes (RFC 8259 7). What is not UTF-8 becomes U+FFFD; control characters are
-/// escaped, those of C1 too.
+/// Appends `bytes` as a JSON string, with its quotes (RFC 8259 7). What is not UTF-8 becomes U+FFFD; control
+/// characters are escaped, those of C1 too.
 pub(super) fn json(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     for chunk in bytes.utf8_chunks() {

@@ -1,7 +1,8 @@
 //! The access log: a line for each request, and one for each relayed connection.
 //!
-//! A core writes a line into memory of its own and copies it into its queue: no memory is allocated for a line, and the clock's
-//! text is made once a second. What a client sent is escaped in every format, so a line is a line, and its quotes are ours.
+//! A core writes a line into memory of its own and copies it into its queue: no memory is allocated for a
+//! line, and the clock's text is made once a second. What a client sent is escaped in every format, so a line
+//! is a line, and its quotes are ours.
 
 mod clock;
 mod escape;
@@ -111,7 +112,8 @@ pub(crate) struct Connection<'a> {
 /// Writes the access log, if there is one.
 static WRITER: OnceLock<(Writer, Format)> = OnceLock::new();
 
-/// Opens the access log of this process: a file, or standard output for `-`. Call it once, when signals are blocked.
+/// Opens the access log of this process: a file, or standard output for `-`. Call it once, when signals are
+/// blocked.
 ///
 /// # Errors
 /// What open(2) says; `ENXIO` for a FIFO that nobody reads.
@@ -208,7 +210,8 @@ impl AccessLog {
     }
 }
 
-/// The time, to some milliseconds: the last tick of the kernel, which is read for a tenth of what the time itself costs.
+/// The time, to some milliseconds: the last tick of the kernel, which is read for a tenth of what the time
+/// itself costs.
 fn now() -> SystemTime {
     let time = clock_gettime(ClockId::RealtimeCoarse);
     let (seconds, nanos) =

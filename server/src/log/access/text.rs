@@ -3,8 +3,8 @@
 use super::clock::Clock;
 use super::{Client, Connection, Request, display, escape, ip, number, seconds};
 
-/// Appends `CLIENT - - [TIME] "METHOD TARGET VERSION" STATUS BYTES`, and with `combined` ` "REFERER" "USER-AGENT"`: what log
-/// readers know as CLF and as combined. What is not there is `-`.
+/// Appends `CLIENT - - [TIME] "METHOD TARGET VERSION" STATUS BYTES`, and with `combined` ` "REFERER"
+/// "USER-AGENT"`: what log readers know as CLF and as combined. What is not there is `-`.
 pub(super) fn request(out: &mut Vec<u8>, clock: &Clock, request: &Request<'_>, combined: bool) {
     match request.client {
         Client::Tcp(address) => ip(out, address.ip()),

@@ -1,9 +1,9 @@
 //! The same upstream for the same key, as far as its load allows: rendezvous hashing with bounded loads.
 //!
-//! Each upstream has a score for a key, and the highest wins (Thaler and Ravishankar, "A name-based mapping scheme for
-//! rendezvous", 1996), with weights as -weight / ln(hash). One that goes takes only its own keys with it. One
-//! that has a quarter more than its share is passed over for the next (Mirrokni, Thorup, Zadimoghaddam, "Consistent hashing with
-//! bounded loads", 2016), so a heavy key does not drown it.
+//! Each upstream has a score for a key, and the highest wins (Thaler and Ravishankar, "A name-based mapping
+//! scheme for rendezvous", 1996), with weights as -weight / ln(hash). One that goes takes only its own keys
+//! with it. One that has a quarter more than its share is passed over for the next (Mirrokni, Thorup,
+//! Zadimoghaddam, "Consistent hashing with bounded loads", 2016), so a heavy key does not drown it.
 
 use super::Candidate;
 
@@ -36,7 +36,8 @@ fn score(candidate: &Candidate, key: u64) -> f64 {
     -f64::from(candidate.weight) / unit.ln()
 }
 
-/// Spreads the bits of a number (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
+/// Spreads the bits of a number (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
+/// generators").
 pub(in crate::proxy) fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

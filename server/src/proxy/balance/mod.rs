@@ -86,7 +86,8 @@ impl Balancer {
     }
 }
 
-/// Which of two has less to do for its weight, with one connection more: without it all that have none would be alike.
+/// Which of two has less to do for its weight, with one connection more: without it all that have none would
+/// be alike.
 fn by_load(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     let share = |it: &Candidate, other: &Candidate| (it.load as u128 + 1) * u128::from(other.weight);
     share(a, b).cmp(&share(b, a))

@@ -104,7 +104,8 @@ impl Directories {
         }
     }
 
-    /// Whether nothing in the directory has changed since `mark`; what has happened until now must have been taken.
+    /// Whether nothing in the directory has changed since `mark`; what has happened until now must have been
+    /// taken.
     pub(super) fn is_unchanged(&self, mark: Mark) -> bool {
         self.known.borrow().by_id.get(&mark.id).is_some_and(|watched| watched.changes == mark.changes)
     }

@@ -1,18 +1,20 @@
-//! Files that were asked for: what heads say of them, what is in them if they are small, and open descriptors of large ones.
+//! Files that were asked for: what heads say of them, what is in them if they are small, and open descriptors
+//! of large ones.
 //!
-//! An entry is a version of a file. All cores of a node share it, read-only ([`node`]), and each core has its own table of those
-//! that it has met, so that a hit is a look into memory of its own, a comparison of times and a count. Who sends a version has a
-//! share in it: it outlives its eviction until the last has sent it. Descriptors are a core's own, since operations of its ring
-//! hold them.
+//! An entry is a version of a file. All cores of a node share it, read-only ([`node`]), and each core has its
+//! own table of those that it has met, so that a hit is a look into memory of its own, a comparison of times
+//! and a count. Who sends a version has a share in it: it outlives its eviction until the last has sent it.
+//! Descriptors are a core's own, since operations of its ring hold them.
 //!
-//! **Fresh.** A version is believed for a second after somebody has looked at its name: then the file is opened again, beneath
-//! ROOT as for the first time, and if device, inode, size, times, owner and rights are the same, so is the version. Changes that
-//! the kernel tells of ([`directories`]) end a version at once, before the requests that came after them are read. What cannot be
-//! watched, and was changed within the last two seconds, is not held, since another change in the same tick of the file system's
-//! clock would not show.
+//! **Fresh.** A version is believed for a second after somebody has looked at its name: then the file is
+//! opened again, beneath ROOT as for the first time, and if device, inode, size, times, owner and rights are
+//! the same, so is the version. Changes that the kernel tells of ([`directories`]) end a version at once,
+//! before the requests that came after them are read. What cannot be watched, and was changed within the last
+//! two seconds, is not held, since another change in the same tick of the file system's clock would not show.
 //!
-//! Only files in ROOT's file system are held, and only if that is local ([`super::local`]): a look at a name on a network file
-//! system asks a server, and what the client there believes for some seconds would hide a change.
+//! Only files in ROOT's file system are held, and only if that is local ([`super::local`]): a look at a name
+//! on a network file system asks a server, and what the client there believes for some seconds would hide a
+//! change.
 
 mod directories;
 mod node;
@@ -44,7 +46,8 @@ use crate::metrics::{self, CacheEvent};
 /// Files up to this size, in bytes, are held with what is in them.
 pub(super) const CONTENT: u64 = 16 * 1024;
 
-/// How long an open file is kept that nobody asks for, and that nothing is compressed beside a file is believed, in milliseconds.
+/// How long an open file is kept that nobody asks for, and that nothing is compressed beside a file is
+/// believed, in milliseconds.
 const IDLE: u64 = 5000;
 const ABSENT: u64 = 1000;
 
@@ -103,7 +106,8 @@ impl Drop for KeptFile {
 }
 
 impl Cache {
-    /// An empty one on the current core, for the directory with this `identity`, in the file system `device`, if of any.
+    /// An empty one on the current core, for the directory with this `identity`, in the file system `device`,
+    /// if of any.
     pub(super) fn new(args: &ServeArgs, identity: (u64, u64), device: Option<u64>) -> Rc<Self> {
         let node = node::of_cpu(annulus::cores::cpu());
         let cache = Rc::new(Self {
@@ -151,7 +155,8 @@ impl Cache {
         Some(local.entry.clone())
     }
 
-    /// The version that is held under a name, here or on the node, if a file that was just found with `stat` is the same.
+    /// The version that is held under a name, here or on the node, if a file that was just found with `stat`
+    /// is the same.
     pub(super) fn known(&self, wanted: &Wanted<'_>, stat: &Stat, now: u64) -> Option<Arc<Stored>> {
         if !self.is_of_device(stat.device) {
             return None;
@@ -179,7 +184,8 @@ impl Cache {
         }
     }
 
-    /// Holds what was just read, if nothing has happened to it since `mark` and a look at its name waits for nobody.
+    /// Holds what was just read, if nothing has happened to it since `mark` and a look at its name waits for
+    /// nobody.
     pub(super) fn keep(self: &Rc<Self>, wanted: &Wanted<'_>, entry: &Entry, mark: Option<Mark>, now: u64) {
         if self.off || !self.is_of_device(entry.stored.stat.device) {
             return;
@@ -337,8 +343,8 @@ async fn sweep(cache: Weak<Cache>) {
     }
 }
 
-/// A sum over a path, eight bytes at a time. Only names of files that are there get into the table, so nobody can fill it with
-/// names of one sum.
+/// A sum over a path, eight bytes at a time. Only names of files that are there get into the table, so nobody
+/// can fill it with names of one sum.
 #[derive(Debug, Clone, Copy, Default)]
 struct PathHash;
 

@@ -1,8 +1,9 @@
 //! What the cores of a node hold together: one table, one copy of each content, one budget.
 //!
-//! The content is written by a core of the node into memory of its own, which lies on the node (`annulus::numa::thread`). A core
-//! looks here for what it does not know itself, and when it has read something; for a hit it needs nothing of this. No core waits
-//! for another: who finds the table in use does without.
+//! The content is written by a core of the node into memory of its own, which lies on the node
+//! (`annulus::numa::thread`). A core looks here for what it does not know itself, and when it has read
+//! something; for a hit it needs nothing of this. No core waits for another: who finds the table in use does
+//! without.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};

@@ -1,9 +1,11 @@
-//! Who stays when there is no room for all: S3-FIFO (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023).
+//! Who stays when there is no room for all: S3-FIFO (Yang and others, "FIFO queues are all you need for cache
+//! eviction", SOSP 2023).
 //!
-//! What is new waits in a small queue, a tenth of the whole. What is asked for again while it waits moves to the main queue; what
-//! is not leaves, and only its name is remembered for a while: when it comes back it goes to the main queue at once. So a scan of
-//! many files that are asked for once pushes out other new ones, and nothing that is asked for all the time. A hit changes
-//! nothing but a count in what is held, so cores that share a table need no lock for it, which an LRU list does.
+//! What is new waits in a small queue, a tenth of the whole. What is asked for again while it waits moves to
+//! the main queue; what is not leaves, and only its name is remembered for a while: when it comes back it
+//! goes to the main queue at once. So a scan of many files that are asked for once pushes out other new ones,
+//! and nothing that is asked for all the time. A hit changes nothing but a count in what is held, so cores
+//! that share a table need no lock for it, which an LRU list does.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -80,7 +82,8 @@ impl<K: Clone + Eq + Hash, V: Held> Table<K, V> {
         Limit { bytes: self.bytes, entries: self.held.len() }
     }
 
-    /// Holds `value`, in place of what had its name. Returns how many had to leave; `value` itself may be among them.
+    /// Holds `value`, in place of what had its name. Returns how many had to leave; `value` itself may be
+    /// among them.
     pub(super) fn insert(&mut self, name: K, value: V) -> u64 {
         self.remove(&name);
         let weight = value.weight();

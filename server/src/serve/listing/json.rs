@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Item, timestamp};
 
-/// An array with an object for each name: `name`, `type` (`file` or `directory`), `size` in bytes of a file, `mtime` as in RFC
+/// An array with an object for each name: `name`, `type` (`file` or `directory`), `size` in bytes of a file,
+/// `mtime` as in RFC
 /// 3339. What in a name is no UTF-8 stands there as U+FFFD.
 pub(crate) fn list(items: &[Item]) -> String {
     let object = |item: &Item| {

@@ -77,8 +77,8 @@ impl Order {
     }
 }
 
-/// Reads the directory `path` below `root` and sorts it. Everything that would be served is there and nothing else: no hidden
-/// names unless `hidden`, no link that leads out, no devices.
+/// Reads the directory `path` below `root` and sorts it. Everything that would be served is there and nothing
+/// else: no hidden names unless `hidden`, no link that leads out, no devices.
 ///
 /// # Errors
 /// The system's reason.
@@ -140,8 +140,8 @@ fn item(name: &[u8], stat: &Stat) -> Option<Item> {
     })
 }
 
-/// A name as a segment of a path in a link. What is not unreserved (RFC 3986 2.3) is escaped, so that no name means anything
-/// but itself.
+/// A name as a segment of a path in a link. What is not unreserved (RFC 3986 2.3) is escaped, so that no name
+/// means anything but itself.
 pub(super) fn encoded(name: &[u8]) -> String {
     const RESERVED: &percent_encoding::AsciiSet =
         &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
