@@ -165,7 +165,8 @@ fn no_client_fails_while_upstreams_are_killed_and_revived() {
                     let asked = net::connect(address).and_then(|mut client| client.read_exact(&mut [0]));
                     match asked {
                         Ok(()) => served += 1,
-                        // A listener that closes resets what its kernel had accepted: the upstream had taken the connection.
+                        // A listener that closes resets what its kernel had accepted: the upstream had
+                        // taken the connection.
                         Err(e) if net::is_gone(&e) || e.kind() == ErrorKind::UnexpectedEof => {}
                         Err(e) => panic!("{e}"),
                     }
