@@ -260,7 +260,7 @@ fn poll_once(future: std::pin::Pin<&mut (impl Future + ?Sized)>, waker: &Waker) 
     future.poll(&mut Context::from_waker(waker)).is_ready()
 }
 
-/// Seen to fail: with the parent's waker cloned or dropped under its lock, by waiting for ever.
+/// Seen to fail: with the parent's waker cloned under its lock, by waiting for ever.
 #[test]
 fn the_parents_waker_may_wake_children_whatever_is_done_with_it() {
     let (tx, rx) = mpsc::channel();
