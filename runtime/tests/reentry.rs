@@ -109,6 +109,8 @@ fn a_waker_may_poll_what_waits_for_room_in_an_inbox() {
             assert!(is_pending(submit.lock().unwrap().as_mut(), &waker.into()));
             submits.push(submit);
         }
+        // A closure that is dropped says so.
+        drop(ran);
         hold.send(()).unwrap();
         for _ in 0..600 {
             runs.recv().unwrap();

@@ -215,10 +215,23 @@ type Act = Box<dyn Fn()>;
 
 thread_local! {
     static ACT: RefCell<Option<Rc<Act>>> = const { RefCell::new(None) };
+    /// When; always if it does not say.
+    static ONLY: Cell<Option<On>> = const { Cell::new(None) };
     static ACTED: Cell<usize> = const { Cell::new(0) };
 }
 
-fn act() {
+/// What is done with a waker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    Clone,
+    Wake,
+    Drop,
+}
+
+fn act(on: On) {
+    if ONLY.get().is_some_and(|only| only != on) {
+        return;
+    }
     let act = ACT.with_borrow(Clone::clone);
     if let Some(act) = act {
         ACTED.set(ACTED.get() + 1);
@@ -228,12 +241,12 @@ fn act() {
 
 static ACTS: RawWakerVTable = RawWakerVTable::new(
     |data| {
-        act();
+        act(On::Clone);
         RawWaker::new(data, &ACTS)
     },
-    |_| act(),
-    |_| act(),
-    |_| act(),
+    |_| act(On::Wake),
+    |_| act(On::Wake),
+    |_| act(On::Drop),
 );
 
 /// A waker that acts whenever it is cloned, called or dropped. Two with different numbers do not wake the
@@ -269,15 +282,20 @@ fn the_parents_waker_may_wake_children_whatever_is_done_with_it() {
             }));
             assert!(!poll_once(parent.as_mut(), Waker::noop()));
             ACT.set(Some(Rc::new(wake_all)));
-            for number in 0..3 {
+            for (number, on) in
+                [On::Clone, On::Clone, On::Wake, On::Drop, On::Drop, On::Drop].into_iter().enumerate()
+            {
+                ONLY.set(Some(on));
                 let waker = acts(number);
                 assert_eq!(children.borrow().len(), 2);
                 assert!(!poll_once(parent.as_mut(), &waker));
-                children.borrow().iter().for_each(Waker::wake_by_ref);
+                if on == On::Wake {
+                    children.borrow().iter().for_each(Waker::wake_by_ref);
+                }
             }
         }
         ACT.set(None);
-        assert!(ACTED.get() > 0);
+        assert!(ACTED.get() > 2);
         tx.send(()).unwrap();
     });
     rx.recv_timeout(Duration::from_secs(60)).expect("it ends");
