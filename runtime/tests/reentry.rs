@@ -1,7 +1,4 @@
 //! Wakers that come back to what calls them: a channel, an inbox, a cell for one value.
-//!
-//! Seen to fail, with wakers called under the lock of those that wait for room: each of the first two, by
-//! waiting for ever.
 
 mod common;
 
@@ -167,8 +164,7 @@ fn a_receiver_waits_on_after_a_waker_that_panicked() {
     });
 }
 
-/// Seen to fail: with the crate's own end, which drops the receiver's waker before it wakes the sender; and
-/// with panics of the receiver's waker let out of the sender.
+/// Seen to fail: with the crate's own end, which drops the receiver's waker before it wakes the sender.
 #[test]
 fn a_oneshot_tells_its_other_end_whatever_its_wakers_do() {
     let (mut sender, mut receiver) = oneshot::<u8>();

@@ -195,8 +195,7 @@ fn who_gives_up_takes_no_room_from_who_waits() {
 }
 
 /// Polled by another task while it is told: one of the two wakers is called, and the last one if it was not
-/// told before. (Seen: a deadlock with the first waker kept, and with one that was told taken for one that
-/// waits.)
+/// told before.
 #[test]
 fn who_changes_its_waker_is_told_by_the_new_one() {
     check(3, || {
