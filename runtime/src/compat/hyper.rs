@@ -64,7 +64,7 @@ impl<F: Family, S: Writes> Write for Io<F, S> {
 /// hyper's timers, on the wheel of the core that asks.
 ///
 /// # Panics
-/// InFlight on a thread that is no core's, and its timers when they are polled on another core than the one
+/// Asked on a thread that is no core's, and its timers when they are polled on another core than the one
 /// that asked. Dropping one elsewhere is harmless.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HyperTimer;

@@ -132,7 +132,7 @@ impl<F: Family, S: Writes> Io<F, S> {
         let copied = Copied::of(slices);
         let n = copied.len();
         self.out = Some(SendAll::new(Rc::clone(self.connection.socket()), copied, 0));
-        // InFlight for now, so that it leaves with this tick of the core.
+        // Asked for now, so that it leaves with this tick of the core.
         match self.poll_sent(cx) {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             _ => Poll::Ready(Ok(n)),

@@ -38,7 +38,7 @@ impl Core {
         let ready = self.tasks.ready_len();
         counters.load.set(peers::smoothed(counters.load.get(), ready));
         let ready = ready.min(POLLS_PER_TICK);
-        // InFlight once a tick, so that what is off costs a poll one branch.
+        // Asked once a tick, so that what is off costs a poll one branch.
         let watched = SEEN
             && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
         let mut polls = 0;

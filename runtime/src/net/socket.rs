@@ -88,7 +88,7 @@ pub(crate) struct Socket {
     /// What a send was told of the connection's end: the kernel tells it once, and lets a receive after that
     /// find a clean end.
     cut_off: Cell<Option<i32>>,
-    /// What is known of zero-copy sends to its peer. InFlight for at the first of them.
+    /// What is known of zero-copy sends to its peer. Asked for at the first of them.
     remote_host: OnceCell<Rc<RemoteHost>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,

@@ -67,7 +67,7 @@ pub(super) struct Looks {
     active: Instant,
     /// Bytes that had moved at the look before.
     moved: u64,
-    /// Bytes that peers had acknowledged then. InFlight for once nothing moves.
+    /// Bytes that peers had acknowledged then. Asked for once nothing moves.
     acknowledged: Option<u64>,
     phase: Phase,
     window: Instant,
