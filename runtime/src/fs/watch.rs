@@ -136,7 +136,7 @@ impl fmt::Display for WatchId {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::testing::{on_a_core, small};

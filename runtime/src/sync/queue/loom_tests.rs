@@ -204,7 +204,7 @@ fn who_changes_its_waker_is_told_by_the_new_one() {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
                 let mut put = pin!(queue.put());
-                let other = std::sync::Arc::new(Bell(Notify::new())).into();
+                let other = std::sync::Arc::new(Flag(Notify::new())).into();
                 match put.as_mut().poll(&mut Context::from_waker(&other)) {
                     Poll::Ready(output) => output,
                     Poll::Pending => block_on(put),
