@@ -38,7 +38,8 @@ struct Panicking(Mutex<Option<At>>);
 impl Panicking {
     fn reached(&self, at: At) {
         let mut armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Cores of another test may still be on their way out of their spans: those of this test have its name.
+        // Cores of another test may still be on their way out of their spans. Those of this test have its
+        // name.
         let thread = std::thread::current();
         let named = |prefix| thread.name().is_some_and(|name| name.starts_with(prefix));
         let ours = if matches!(at, At::Event(_)) { !named("annulus-") } else { named("armed-") };
