@@ -28,7 +28,7 @@ pub fn oneshot<T>() -> (OneSender<T>, OneReceiver<T>) {
 
 /// The sending side of [`oneshot()`].
 #[derive(Debug)]
-pub struct OneSender<T>(cell::Sender<T>);
+pub struct OneSender<T>(cell::CellSender<T>);
 
 impl<T> OneSender<T> {
     /// Sends the value.
@@ -59,7 +59,7 @@ impl<T> OneSender<T> {
 /// Dropping it tells the sender.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
-pub struct OneReceiver<T>(cell::Receiver<T>);
+pub struct OneReceiver<T>(cell::CellReceiver<T>);
 
 impl<T> OneReceiver<T> {
     /// Waits for the value, asleep. For threads outside the runtime.

@@ -64,9 +64,9 @@ impl Drop for Shards {
 /// A core's value. The fields are dropped in this order: who waits for the end is told after it.
 struct Shard<T> {
     value: T,
-    _gone: oneshot::Sender<()>,
+    _gone: oneshot::CellSender<()>,
     /// Taken by who stops it.
-    when_gone: RefCell<Option<oneshot::Receiver<()>>>,
+    when_gone: RefCell<Option<oneshot::CellReceiver<()>>>,
 }
 
 /// One `T` on each core of a runtime: state that is split by core, so that nobody locks it.

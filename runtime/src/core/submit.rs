@@ -157,7 +157,7 @@ type Outcome<T> = Result<T, SubmitError>;
 
 /// A closure on its way, with the cell that its outcome goes to. Dropped unopened, it says that nothing ran.
 struct CallEnvelope<F, T> {
-    content: Option<(F, oneshot::Sender<Outcome<T>>)>,
+    content: Option<(F, oneshot::CellSender<Outcome<T>>)>,
     at: &'static Location<'static>,
 }
 
@@ -193,7 +193,7 @@ impl<F, T> Drop for CallEnvelope<F, T> {
 }
 
 /// The task on the other core. It ends early when nobody waits for the outcome any more.
-async fn work<F, T>(f: F, mut answer: oneshot::Sender<Outcome<T>>)
+async fn work<F, T>(f: F, mut answer: oneshot::CellSender<Outcome<T>>)
 where
     F: AsyncFnOnce() -> T,
 {

@@ -16,18 +16,18 @@ use crate::contained::{Kept, contained};
 
 /// The side of who has the value. Dropping it tells the receiver.
 #[derive(Debug)]
-pub(crate) struct Sender<T>(Kept<oneshot::Sender<T>>);
+pub(crate) struct CellSender<T>(Kept<oneshot::Sender<T>>);
 
 /// A future of the value. Dropping it tells the sender.
 #[derive(Debug)]
-pub(crate) struct Receiver<T>(Kept<oneshot::Receiver<T>>);
+pub(crate) struct CellReceiver<T>(Kept<oneshot::Receiver<T>>);
 
-pub(crate) fn oneshot<T>() -> (Sender<T>, Receiver<T>) {
+pub(crate) fn oneshot<T>() -> (CellSender<T>, CellReceiver<T>) {
     let (sender, receiver) = oneshot::channel();
-    (Sender(Kept::new(sender)), Receiver(Kept::new(receiver)))
+    (CellSender(Kept::new(sender)), CellReceiver(Kept::new(receiver)))
 }
 
-impl<T> Sender<T> {
+impl<T> CellSender<T> {
     /// Sends the value. It comes back when the receiver is gone.
     pub(crate) fn send(self, value: T) -> Result<(), T> {
         let mut sent = Ok(());
@@ -47,7 +47,7 @@ impl<T> Sender<T> {
     }
 }
 
-impl<T> Future for Receiver<T> {
+impl<T> Future for CellReceiver<T> {
     type Output = Result<T, Canceled>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -55,7 +55,7 @@ impl<T> Future for Receiver<T> {
     }
 }
 
-impl<T> Drop for Receiver<T> {
+impl<T> Drop for CellReceiver<T> {
     fn drop(&mut self) {
         // First: the crate drops the receiver's waker before it wakes the sender, and a panic of that would
         // keep the sender asleep.
