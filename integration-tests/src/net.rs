@@ -73,6 +73,20 @@ pub fn free_addr() -> SocketAddr {
     listener.local_addr().expect("the address of a bound socket")
 }
 
+/// A port that is free on all addresses of both families, and that the kernel gives to nobody by itself: below
+/// the ports that it chooses from (`net.ipv4.ip_local_port_range` begins at 32768 by default). Where a server
+/// listens on all addresses, a client of any other test may have a port that the kernel chose.
+#[track_caller]
+pub fn free_port() -> u16 {
+    let begin = 20_000 + (std::process::id() % 12_000) as u16;
+    let is_free = |port: &u16| {
+        let v4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+        let v6 = TcpListener::bind(("::", *port));
+        v4 && v6.map_or_else(|e| e.kind() != io::ErrorKind::AddrInUse, |_| true)
+    };
+    (begin..32_768).find(is_free).expect("a port that is free on all addresses")
+}
+
 /// A listener with SO_REUSEPORT set, as a server has it that shares its port between its own sockets.
 ///
 /// # Errors

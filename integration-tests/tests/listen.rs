@@ -312,7 +312,7 @@ fn both_families_may_be_written_apart() {
         return;
     }
     let (tree, sample) = tree();
-    let port = net::free_addr().port();
+    let port = net::free_port();
     let (v4, v6) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
     for pair in [[&v4, &v6], [&v6, &v4]] {
         let server = Launch::new()
