@@ -73,9 +73,9 @@ pub fn free_addr() -> SocketAddr {
     listener.local_addr().expect("the address of a bound socket")
 }
 
-/// A port that is free on all addresses of both families, and that the kernel gives to nobody by itself: below
-/// the ports that it chooses from (`net.ipv4.ip_local_port_range` begins at 32768 by default). Where a server
-/// listens on all addresses, a client of any other test may have a port that the kernel chose.
+/// A port that is free on all addresses of both families, and that the kernel gives to nobody by itself.
+/// It lies below the ports that the kernel chooses from (`net.ipv4.ip_local_port_range`, 32768 by default).
+/// A client of another test may have any port that the kernel chose.
 #[track_caller]
 pub fn free_port() -> u16 {
     let begin = 20_000 + (std::process::id() % 12_000) as u16;
