@@ -7,7 +7,7 @@
 # shellcheck disable=SC2034 # scripts/test reads both
 STEPS=(fmt shellcheck layers clippy msrv doc test hostile unprivileged embed guest deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl wrk shellcheck numactl util-linux procps jq qemu-system-x86)
+TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86)
 
 step_fmt() {
     need_cargo_part fmt rustfmt
