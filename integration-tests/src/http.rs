@@ -61,7 +61,13 @@ pub fn get(path: &str) -> String {
 
 /// A request without a body, on a connection that stays open.
 pub fn request(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    request_with(method, path, &[])
+}
+
+/// The same, with more `fields`: whole lines without their ends.
+pub fn request_with(method: &str, path: &str, fields: &[&str]) -> String {
+    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
 }
 
 impl Client {
@@ -109,6 +115,13 @@ impl Client {
             Ok(response) => response,
             Err(e) => panic!("GET {path}: {e}"),
         }
+    }
+
+    /// Asks for `path` with more `fields` and reads the whole answer.
+    #[track_caller]
+    pub fn get_with(&mut self, path: &str, fields: &[&str]) -> Response {
+        self.send(request_with("GET", path, fields)).expect("sending");
+        self.response().expect("an answer")
     }
 
     /// As [`Client::get`].

@@ -2,7 +2,7 @@
 
 use annulus_integration_tests::curl;
 use annulus_integration_tests::files::Tree;
-use annulus_integration_tests::http::{Client, Head};
+use annulus_integration_tests::http::{Client, Head, request_with};
 use annulus_integration_tests::server::{Launch, Server};
 use std::fs::File;
 use std::time::{Duration, SystemTime};
@@ -24,8 +24,7 @@ fn age(tree: &Tree, seconds: u64) {
 /// The head of the answer to a request with more fields; the connection is in step afterwards.
 #[track_caller]
 fn ask(client: &mut Client, method: &str, fields: &[&str]) -> Head {
-    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    client.send(format!("{method} /file.txt HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).expect("sending");
+    client.send(request_with(method, "/file.txt", fields)).expect("sending");
     let head = client.head().expect("an answer");
     if method == "GET" && head.status != 304 {
         client.body(head.content_length() as usize).expect("its body");

@@ -1,19 +1,11 @@
 //! `annulus serve`: directories, with and without an index, listed and not; hidden names; links.
 
 use annulus_integration_tests::files::Tree;
-use annulus_integration_tests::http::{self, Client, Response};
+use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::Launch;
 use annulus_integration_tests::{curl, watch};
 use serde_json::{Value, json};
 use std::path::Path;
-
-/// A GET with more fields.
-#[track_caller]
-fn ask(client: &mut Client, path: &str, fields: &[&str]) -> Response {
-    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).expect("sending");
-    client.response().expect("an answer")
-}
 
 #[test]
 fn an_index_stands_for_its_directory() {
@@ -107,7 +99,7 @@ fn a_listing_shows_what_would_be_served_and_nothing_else() {
         assert!(!text.contains(not), "{not}: {text}");
     }
 
-    let json = ask(&mut client, "/dir/?sort=size&order=desc", &["Accept: application/json"]);
+    let json = client.get_with("/dir/?sort=size&order=desc", &["Accept: application/json"]);
     assert_eq!(json.head.field("content-type"), Some("application/json"));
     let list: Value = serde_json::from_slice(&json.body).unwrap();
     let names: Vec<&Value> = list.as_array().unwrap().iter().map(|item| &item["name"]).collect();

@@ -7,15 +7,6 @@ use annulus_integration_tests::{curl, digest, pattern::Pattern, procfs};
 
 const MIB: usize = 1 << 20;
 
-/// A GET with more fields.
-fn ask(client: &mut Client, path: &str, fields: &[&str]) -> Response {
-    let plain = request("GET", path);
-    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    let whole = format!("{}\r\n{lines}\r\n", plain.trim_end());
-    client.send(whole).expect("send a request");
-    client.response().expect("read the response")
-}
-
 #[test]
 fn parts_of_small_and_large_files_arrive_by_either_road() {
     let tree = Tree::new();
@@ -37,7 +28,7 @@ fn parts_of_small_and_large_files_arrive_by_either_road() {
                 (format!("{}-{}", len / 3, len / 2), len / 3..len / 2 + 1),
                 (format!("1-{}", len * 9), 1..len),
             ] {
-                let response = ask(&mut client, &format!("/{name}"), &[&format!("Range: bytes={range}")]);
+                let response = client.get_with(&format!("/{name}"), &[&format!("Range: bytes={range}")]);
                 assert_eq!(response.head.status, 206, "{name} {range}");
                 let says = format!("bytes {}-{}/{len}", part.start, part.end - 1);
                 assert_eq!(response.head.field("content-range"), Some(says.as_str()), "{name} {range}");
@@ -64,7 +55,7 @@ fn a_short_part_of_a_large_file_is_not_read_with_what_follows() {
     let server = Launch::serve(tree.root()).start();
     let mut client = Client::connect(server.addr());
     let mut first = || {
-        let response = ask(&mut client, "/large", &["Range: bytes=0-9"]);
+        let response = client.get_with("/large", &["Range: bytes=0-9"]);
         assert_eq!((response.head.status, &*response.body), (206, &content[..10]));
     };
     first();
@@ -82,7 +73,7 @@ fn what_is_not_a_range_gives_the_whole_file_and_what_is_not_there_416() {
     tree.file("empty", 0);
     let server = Launch::serve(tree.root()).start();
     let mut client = Client::connect(server.addr());
-    let plain = ask(&mut client, "/ten", &[]);
+    let plain = client.get_with("/ten", &[]);
     assert_eq!((plain.head.status, plain.head.field("accept-ranges")), (200, Some("bytes")));
     for fields in [
         &["Range: bytes=0-1", "Range: bytes=3-4"][..],
@@ -93,12 +84,12 @@ fn what_is_not_a_range_gives_the_whole_file_and_what_is_not_there_416() {
         &["Range: bytes=0-1", "If-Range: \"tag\""],
         &["Range: bytes=0-1", "If-Range: Thu, 01 Jan 1970 00:00:00 GMT"],
     ] {
-        let response = ask(&mut client, "/ten", fields);
+        let response = client.get_with("/ten", fields);
         assert_eq!((response.head.status, response.body.len()), (200, 10), "{fields:?}");
         assert_eq!(response.head.field("content-range"), None, "{fields:?}");
     }
     for (path, range, len) in [("/ten", "10-", 10), ("/ten", "-0", 10), ("/empty", "0-", 0)] {
-        let response = ask(&mut client, path, &[&format!("Range: bytes={range}")]);
+        let response = client.get_with(path, &[&format!("Range: bytes={range}")]);
         assert_eq!(response.head.status, 416, "{path} {range}");
         let says = format!("bytes */{len}");
         assert_eq!(response.head.field("content-range"), Some(says.as_str()), "{path} {range}");
@@ -157,7 +148,7 @@ fn several_parts_come_in_one_answer_by_either_road() {
             ("10-20,15-30,100-101", vec![10..31, 100..102]),
             ("5-6,99999999-,1-2", vec![5..7, 1..3]),
         ] {
-            let response = ask(&mut client, "/film", &[&format!("Range: bytes={asked}")]);
+            let response = client.get_with("/film", &[&format!("Range: bytes={asked}")]);
             assert_eq!(response.head.status, 206, "{asked}");
             assert_eq!(response.head.field("content-range"), None, "{asked}");
             let parts = parts(&response);
@@ -181,16 +172,16 @@ fn many_ranges_are_merged_or_the_whole_file_comes() {
     let list = |ranges: Vec<String>| format!("Range: bytes={}", ranges.join(","));
     // 400 overlapping ranges of the whole file.
     let all = list((0..400).map(|i| format!("{i}-")).collect());
-    let response = ask(&mut client, "/film", &[&all]);
+    let response = client.get_with("/film", &[&all]);
     assert_eq!((response.head.status, response.body.len()), (200, 3 * MIB));
     // 400 that overlap and are not more than the file: one part.
     let one = list((0..400).map(|i| format!("{i}-{}", i + 1)).collect());
-    let response = ask(&mut client, "/film", &[&one]);
+    let response = client.get_with("/film", &[&one]);
     assert_eq!((response.head.status, response.body.len()), (206, 401));
     assert_eq!(response.head.field("content-range"), Some("bytes 0-400/3145728"));
     for (count, status) in [(16, 206), (17, 200), (400, 200)] {
         let apart = list((0..count).map(|i| format!("{}-{}", i * 10, i * 10)).collect());
-        assert_eq!(ask(&mut client, "/film", &[&apart]).head.status, status, "{count}");
+        assert_eq!(client.get_with("/film", &[&apart]).head.status, status, "{count}");
     }
     server.stop();
 }
@@ -211,13 +202,13 @@ fn a_download_is_resumed_if_the_file_is_still_the_same() {
     assert_eq!(digest::of(&std::fs::read(&begun).unwrap()), sample.sum);
 
     let mut client = Client::connect(server.addr());
-    let date = ask(&mut client, &sample.path, &["Range: bytes=0-0"]).head;
+    let date = client.get_with(&sample.path, &["Range: bytes=0-0"]).head;
     let condition = format!("If-Range: {}", date.field("last-modified").expect("Last-Modified"));
-    assert_eq!(ask(&mut client, &sample.path, &["Range: bytes=5-9", &condition]).head.status, 206);
+    assert_eq!(client.get_with(&sample.path, &["Range: bytes=5-9", &condition]).head.status, 206);
     let tag = format!("If-Range: {}", date.field("etag").expect("an ETag"));
-    assert_eq!(ask(&mut client, &sample.path, &["Range: bytes=5-9", &tag]).head.status, 206);
+    assert_eq!(client.get_with(&sample.path, &["Range: bytes=5-9", &tag]).head.status, 206);
     file.set_modified(past + std::time::Duration::from_secs(60)).unwrap();
-    assert_eq!(ask(&mut client, &sample.path, &["Range: bytes=5-9", &condition]).head.status, 200);
-    assert_eq!(ask(&mut client, &sample.path, &["Range: bytes=5-9", &tag]).head.status, 200);
+    assert_eq!(client.get_with(&sample.path, &["Range: bytes=5-9", &condition]).head.status, 200);
+    assert_eq!(client.get_with(&sample.path, &["Range: bytes=5-9", &tag]).head.status, 200);
     server.stop();
 }

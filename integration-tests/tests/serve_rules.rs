@@ -1,17 +1,9 @@
 //! `annulus serve`: what the operator says about paths, and files that lie compressed beside their originals.
 
 use annulus_integration_tests::files::Tree;
-use annulus_integration_tests::http::{self, Client, Response};
+use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::Launch;
 use annulus_integration_tests::{curl, watch};
-
-/// A GET with more fields.
-#[track_caller]
-fn ask(client: &mut Client, path: &str, fields: &[&str]) -> Response {
-    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).expect("sending");
-    client.response().expect("an answer")
-}
 
 #[test]
 fn header_lines_and_caching_by_pattern() {
@@ -67,7 +59,7 @@ fn pages_of_another_origin_may_read_what_the_operator_lets_them() {
         let server = Launch::serve(tree.root()).args(["--cors", origin]).start();
         let mut client = Client::connect(server.addr());
         for path in ["/file.txt", "/missing"] {
-            let head = ask(&mut client, path, &["Origin: https://www.example.org"]).head;
+            let head = client.get_with(path, &["Origin: https://www.example.org"]).head;
             assert_eq!(head.field("access-control-allow-origin"), Some(origin), "{path}");
         }
         client
@@ -175,7 +167,7 @@ fn what_lies_compressed_beside_a_file_is_sent_to_who_likes_it_better() {
         for _ in 0..3 {
             let fields = accept.map(|accept| format!("Accept-Encoding: {accept}"));
             let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-            let response = ask(&mut client, path, &fields);
+            let response = client.get_with(path, &fields);
             assert_eq!(response.body, body.as_bytes(), "{accept:?} {path}");
             let head = response.head;
             assert_eq!(head.field("content-encoding"), coding, "{accept:?} {path}");
@@ -203,7 +195,7 @@ fn what_lies_compressed_beside_a_file_is_sent_to_who_likes_it_better() {
         }
     }
     // Parts and conditions are about what is sent.
-    let part = ask(&mut client, "/app.js", &["Accept-Encoding: br", "Range: bytes=0-2"]);
+    let part = client.get_with("/app.js", &["Accept-Encoding: br", "Range: bytes=0-2"]);
     assert_eq!((part.head.status, &*part.body), (206, &b"bro"[..]));
     assert_eq!(part.head.field("content-range"), Some("bytes 0-2/6"));
     let (_, _, tag) = tags.iter().find(|(_, coding, _)| *coding == Some("br")).unwrap();
@@ -215,22 +207,22 @@ fn what_lies_compressed_beside_a_file_is_sent_to_who_likes_it_better() {
     let head = client.head().expect("an answer");
     assert_eq!((head.status, head.field("vary")), (304, Some("Accept-Encoding")));
     // Asked for by its own name it is a file like any other.
-    let own = ask(&mut client, "/app.js.gz", &["Accept-Encoding: gzip"]);
+    let own = client.get_with("/app.js.gz", &["Accept-Encoding: gzip"]);
     assert_eq!(
         (own.head.field("content-encoding"), own.head.field("content-type")),
         (None, Some("application/gzip"))
     );
     // One that goes is not missed, one that comes is found.
     std::fs::remove_file(tree.at("app.js.br")).unwrap();
-    assert_eq!(ask(&mut client, "/app.js", &["Accept-Encoding: br"]).body, b"the original");
+    assert_eq!(client.get_with("/app.js", &["Accept-Encoding: br"]).body, b"the original");
     tree.bytes("only.css.br", b"new");
     watch::until("what is new is found", || {
-        (ask(&mut client, "/only.css", &["Accept-Encoding: br"]).body == b"new").then_some(())
+        (client.get_with("/only.css", &["Accept-Encoding: br"]).body == b"new").then_some(())
     });
     server.stop();
     let server = Launch::serve(tree.root()).arg("--no-precompressed").start();
     let mut client = Client::connect(server.addr());
-    let plain = ask(&mut client, "/app.js", &["Accept-Encoding: gzip"]);
+    let plain = client.get_with("/app.js", &["Accept-Encoding: gzip"]);
     assert_eq!((&*plain.body, plain.head.field("vary")), (&b"the original"[..], None));
     server.stop();
 }
