@@ -17,7 +17,7 @@ use crate::metrics::counters::Counters;
 /// where it was.
 #[derive(Clone)]
 pub struct Observer {
-    members: Arc<[Arc<CoreShared>]>,
+    pub(super) members: Arc<[Arc<CoreShared>]>,
     reports: Arc<[CoreReport]>,
 }
 

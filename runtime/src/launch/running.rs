@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use super::faults::panicked;
 use super::observer::Observer;
 use super::report::{CoreReport, Report};
-use super::stalls::{Sampler, Stall};
+use super::stalls::Stall;
 use crate::blocking::pool::BlockingPool;
 use crate::contained::{Kept, contained};
-use crate::core::Core;
 use crate::core::handle::Handle;
 use crate::core::shared::CoreShared;
 use crate::core::state::RuntimeShared;
@@ -35,24 +34,23 @@ pub(super) fn end_of<E>(thread: CoreThread<E>) -> Result<Kept<Result<(), E>>> {
 /// own cores it cuts the runtime and does not wait.
 pub struct Running<E = Error> {
     shared: Arc<RuntimeShared>,
-    members: Vec<Arc<CoreShared>>,
+    observer: Observer,
     threads: Vec<CoreThread<E>>,
     /// Looks out for stalls, if that was asked for; ends by itself when the cores have.
     watch: Option<JoinHandle<()>>,
     blocking: Vec<Arc<BlockingPool>>,
-    reports: Vec<CoreReport>,
 }
 
 impl<E: From<Error> + Send + 'static> Running<E> {
     pub(super) fn new(
         shared: Arc<RuntimeShared>,
-        members: Vec<Arc<CoreShared>>,
+        members: &[Arc<CoreShared>],
         threads: Vec<CoreThread<E>>,
         watch: Option<JoinHandle<()>>,
         blocking: Vec<Arc<BlockingPool>>,
-        reports: Vec<CoreReport>,
+        reports: &[CoreReport],
     ) -> Self {
-        Self { shared, members, threads, watch, blocking, reports }
+        Self { shared, observer: Observer::new(members, reports), threads, watch, blocking }
     }
 
     /// Asks every core to come to its end: [`cores::stopping`](crate::cores::stopping) completes there. Does
@@ -100,7 +98,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 
     /// A way in for other threads: send work to a core, ask for the end.
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared), self.members.iter().cloned().collect())
+        Handle::new(Arc::clone(&self.shared), Arc::clone(&self.observer.members))
     }
 
     /// Runs an async closure on core `core` and gives its output, from any thread: [`Handle::submit_to`].
@@ -125,7 +123,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 
     /// What looks at this runtime from other threads.
     pub fn observer(&self) -> Observer {
-        Observer::new(&self.members, &self.reports)
+        self.observer.clone()
     }
 
     /// An eventfd that becomes readable when every core has ended, for a main thread that polls.
@@ -135,7 +133,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 
     /// What is in force on each core, and where memory lies now.
     pub fn report(&self) -> Report {
-        Report::inspect(&self.reports, &self.members)
+        self.observer.report()
     }
 
     /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives
@@ -148,18 +146,12 @@ impl<E: From<Error> + Send + 'static> Running<E> {
     /// On a core's thread, which must not sleep.
     #[track_caller]
     pub fn stalls(&self, threshold: Duration) -> Vec<Stall> {
-        assert!(
-            !Core::is_here(),
-            "a look at stalls would stop the core: call stalls() from a thread that is no core's"
-        );
-        let mut sampler = Sampler::new(&self.members);
-        std::thread::sleep(threshold);
-        sampler.sample(threshold)
+        self.observer.stalls(threshold)
     }
 
     /// The counters of every core.
     pub fn counters(&self) -> Vec<Counters> {
-        self.members.iter().map(|core| core.counters.read(core.index)).collect()
+        self.observer.counters()
     }
 }
 
@@ -221,6 +213,6 @@ impl<E> Running<E> {
 
 impl<E> std::fmt::Debug for Running<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("cores", &self.members.len()).finish_non_exhaustive()
+        f.debug_struct("Running").field("cores", &self.observer.members.len()).finish_non_exhaustive()
     }
 }

@@ -68,7 +68,7 @@ impl Runtime {
             Ok(watch) => {
                 gate.open();
                 let blocking = blocking.into_values().collect();
-                Ok(Running::new(shared, members, threads, watch, blocking, reports))
+                Ok(Running::new(shared, &members, threads, watch, blocking, &reports))
             }
             Err(e) => {
                 drop(gate);
