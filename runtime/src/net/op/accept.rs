@@ -10,6 +10,8 @@ use crate::core::Core;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes, check};
 
+pub(crate) const NAME: &str = "accept";
+
 /// A listening socket, and what becomes of its connections.
 pub(crate) trait Accepting: 'static {
     /// The socket. It stays open for as long as this value lives.
@@ -27,7 +29,7 @@ pub(crate) struct Accept<L> {
 // SAFETY: the entry names the listener's descriptor only. `Shared` of `net/listener.rs`, the one type that
 // is `Accepting`, owns it until it is dropped, and the `Rc` keeps that.
 unsafe impl<L: Accepting> Multishot for Accept<L> {
-    const NAME: &'static str = "accept";
+    const NAME: &'static str = NAME;
 
     fn sqes(&mut self) -> Sqes {
         // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.
