@@ -5,7 +5,7 @@
 pub(crate) const LAYERS: &[&[&str]] = &[
     &["launch", "guide"],
     &["transfer", "compat", "channel", "signal"],
-    &["net", "fs", "pipe"],
+    &["net", "fs", "pipe", "fd"],
     &["blocking", "time"],
     &["core", "cores", "task", "block_on", "calls"],
     &["op"],

@@ -10,14 +10,17 @@ mod copy_out;
 pub(crate) mod fragments;
 mod free_buffers;
 mod grown;
+mod kinds;
 mod lease;
 pub(crate) mod memory;
 pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;
 mod shares;
+mod wrapped;
 
 pub use blocks::{Block, GetBlock};
 pub use grown::Grown;
 pub use lease::Lease;
 pub use owned::{BufError, IoBuf, IoBufMut, IoBufs};
+pub use wrapped::{Filled, Owned};
