@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -75,8 +75,14 @@ impl<'a> ProcessGroup<'a> {
         }
     }
 
-    /// Starts a member for each share, says when all listen, and waits for their end.
-    pub(super) fn serve(&mut self, shares: &[ProcessShare], all_listen: impl Fn()) -> Result<(), End> {
+    /// Starts a member for each share, which counts what is limited in `limits`, says when all listen, and
+    /// waits for their end.
+    pub(super) fn serve(
+        &mut self,
+        shares: &[ProcessShare],
+        limits: &OwnedFd,
+        all_listen: impl Fn(),
+    ) -> Result<(), End> {
         let cores = shares.iter().map(|share| share.cores.len()).sum();
         let mut waiting: VecDeque<(usize, &ProcessShare)> = shares.iter().enumerate().collect();
         loop {
@@ -86,6 +92,9 @@ impl<'a> ProcessGroup<'a> {
                     Some((index, share)) => {
                         let is_first = self.members.is_empty();
                         let mut member = Process::start(share, cores, is_first)?;
+                        let own = limits.try_clone();
+                        let own = own.map_err(|error| Failure::failed("cannot pass the limits on", error))?;
+                        member.tell(Down::Limits, &[], vec![own]);
                         let (payload, sockets) = self.changes.first_for(index);
                         member.tell(Down::Prepare, &payload, sockets);
                         self.members.push(member);
@@ -290,7 +299,6 @@ impl<'a> ProcessGroup<'a> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::process::Command;
     use std::sync::LazyLock;
