@@ -340,6 +340,7 @@ impl Upstream {
             listener: args.written(),
             address: self.target.to_string(),
             state,
+            views: [(state, 1)].into(),
             open: self.active.load(Ordering::Relaxed) as u64,
             connections: self.connections.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
