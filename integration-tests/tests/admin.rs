@@ -251,9 +251,8 @@ fn the_dashboard_asks_for_nothing_that_is_not_there() {
     server.stop();
 }
 
-/// Prometheus' own tools read it: `promtool` of Debian's package prometheus, which `PROMTOOL` names where it is
-/// in no PATH, and the parsers of python3-prometheus-client. `scripts/test` has both. Seen to fail: with a
-/// counter without `_total`, by each of them.
+/// Prometheus' own tools read it: `promtool` of Debian's package prometheus, which `PROMTOOL` names where it
+/// is in no PATH, and the parsers of python3-prometheus-client. `scripts/test` has both.
 #[test]
 fn prometheus_and_its_python_client_read_the_metrics() {
     let tree = Tree::new();

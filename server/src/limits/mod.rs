@@ -5,8 +5,8 @@
 //!
 //! The limits are of the program, of however many processes: they count in one table ([`table`]) that all of
 //! them map. A share for each process, handed out and moved by the first one, would refuse clients while
-//! another process has room, and cannot tell which process an address's next connection comes to. A count costs
-//! the accept that makes it some loads and two compare-and-swaps, and no lock.
+//! another process has room, and cannot tell which process an address's next connection comes to. A count
+//! costs the accept that makes it some loads and two compare-and-swaps, and no lock.
 
 mod memory;
 mod table;

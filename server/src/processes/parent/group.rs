@@ -24,6 +24,9 @@ use crate::processes::orders::{Down, Up};
 use crate::service::times::Times;
 use crate::signals::{Signal, Signals};
 
+/// What each member gets, and what all count in.
+type Parts<'a> = (&'a [ProcessShare], &'a OwnedFd);
+
 /// Where answers go, and from how many they still come.
 type UnderWay = (Sender<(NodeId, Vec<u8>)>, usize);
 
@@ -75,14 +78,9 @@ impl<'a> ProcessGroup<'a> {
         }
     }
 
-    /// Starts a member for each share, which counts what is limited in `limits`, says when all listen, and
-    /// waits for their end.
-    pub(super) fn serve(
-        &mut self,
-        shares: &[ProcessShare],
-        limits: &OwnedFd,
-        all_listen: impl Fn(),
-    ) -> Result<(), End> {
+    /// Starts a member for each share, says when all listen, and waits for their end.
+    pub(super) fn serve(&mut self, parts: Parts<'_>, all_listen: impl Fn()) -> Result<(), End> {
+        let (shares, limits) = parts;
         let cores = shares.iter().map(|share| share.cores.len()).sum();
         let mut waiting: VecDeque<(usize, &ProcessShare)> = shares.iter().enumerate().collect();
         loop {
@@ -90,13 +88,8 @@ impl<'a> ProcessGroup<'a> {
             if self.members.iter().all(|member| member.ready) && !is_asked {
                 match waiting.pop_front() {
                     Some((index, share)) => {
-                        let is_first = self.members.is_empty();
-                        let mut member = Process::start(share, cores, is_first)?;
-                        let own = limits.try_clone();
-                        let own = own.map_err(|error| Failure::failed("cannot pass the limits on", error))?;
-                        member.tell(Down::Limits, &[], vec![own]);
-                        let (payload, sockets) = self.changes.first_for(index);
-                        member.tell(Down::Prepare, &payload, sockets);
+                        let mut member = Process::start(share, cores, self.members.is_empty())?;
+                        member.begin(limits, self.changes.first_for(index))?;
                         self.members.push(member);
                     }
                     None if !self.listening => {
@@ -331,13 +324,12 @@ mod tests {
             .spawn()
             .unwrap();
         let line = Line::new(line).unwrap();
-        let member = Process { node: NodeId(0), process, line, ready, killed: false };
         // One for all tests: signals go to the thread that they are raised on, and each reads its own.
         let signals: &'static Signals = Box::leak(Box::new(Signals::block().unwrap()));
         let (members, questions) = way().unwrap();
         let changes = Changes::none(members);
         let mut group = ProcessGroup::new(None, signals, &TIMES, changes, questions);
-        group.members.push(member);
+        group.members.push(Process { node: NodeId(0), process, line, ready, killed: false });
         (group, theirs)
     }
 

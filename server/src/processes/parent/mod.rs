@@ -72,7 +72,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     let (entrance, admin) = (Cell::new(entrance), Cell::new(None));
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy, &signals, &times, changes, questions);
-    let served = group.serve(shares, &limits, || {
+    let served = group.serve((shares, &limits), || {
         // Not before: where nothing can be started, it is a member that cannot.
         if let Err(error) = log::begin() {
             tracing::warn!(%error, "the log has no thread: its reader can hold up the first process");
