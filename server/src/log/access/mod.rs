@@ -223,12 +223,18 @@ fn now() -> SystemTime {
 fn ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
+            // Whole, and then in one go: "255.255.255.255" is the longest.
+            let (mut text, mut len) = ([b'.'; 15], 0);
             for (at, octet) in address.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+                len += usize::from(at > 0);
+                let digits =
+                    [(octet / 100, octet >= 100), (octet / 10 % 10, octet >= 10), (octet % 10, true)];
+                for (digit, _) in digits.into_iter().filter(|(_, is_shown)| *is_shown) {
+                    text[len] = b'0' + digit;
+                    len += 1;
                 }
-                number(out, octet);
             }
+            out.extend_from_slice(&text[..len]);
         }
         IpAddr::V6(_) => display(out, address),
     }
@@ -242,9 +248,9 @@ fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
 /// Appends a time in seconds, to the microsecond.
 fn seconds(out: &mut Vec<u8>, time: Duration) {
     number(out, time.as_secs());
-    let micros = itoa::Buffer::new().format(time.subsec_micros() + 1_000_000).as_bytes()[1..].to_vec();
     out.push(b'.');
-    out.extend_from_slice(&micros);
+    // Six places, whatever it is: the seventh is the one in front.
+    out.extend_from_slice(&itoa::Buffer::new().format(time.subsec_micros() + 1_000_000).as_bytes()[1..]);
 }
 
 /// Appends what `value` displays.
@@ -289,6 +295,20 @@ impl Tell for TellInTheLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen to fail: with a zero that is left out in the middle.
+    #[test]
+    fn addresses_are_as_the_standard_library_has_them() {
+        for octets in
+            [[0, 0, 0, 0], [1, 20, 103, 200], [255, 255, 255, 255], [10, 0, 99, 100], [9, 10, 101, 7]]
+        {
+            for address in [IpAddr::from(octets), "2001:db8::1".parse().unwrap()] {
+                let mut out = Vec::new();
+                ip(&mut out, address);
+                assert_eq!(String::from_utf8(out).unwrap(), address.to_string());
+            }
+        }
+    }
 
     #[test]
     fn times_have_six_places() {
