@@ -294,7 +294,40 @@ impl Tell for TellInTheLog {
 
 #[cfg(test)]
 mod tests {
+    use super::text::tests::{clock, relayed, sample};
     use super::*;
+
+    const PAGE: &str = include_str!("../../../../docs/logs.md");
+
+    /// Of the kind of line that `write` writes, the names of its fields in docs/logs.md behind `heading`.
+    fn is_documented(write: impl FnOnce(&mut Vec<u8>), heading: &str) {
+        let mut out = Vec::new();
+        write(&mut out);
+        let line = String::from_utf8(out).unwrap();
+        assert!(PAGE.lines().any(|of_page| of_page == line), "docs/logs.md lacks the line {line}");
+        let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&line) else { return };
+        let (_, section) = PAGE.split_once(heading).expect(heading);
+        let (table, _) = section.trim_start().split_once("\n\n").expect("a table");
+        let mut told: Vec<_> =
+            table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+        told.retain(|name| *name != "json");
+        let mut there: Vec<_> = object.keys().map(String::as_str).collect();
+        told.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(told, there);
+    }
+
+    /// Seen to fail: with a key renamed, and with another word in a line.
+    #[test]
+    fn the_page_has_each_format_and_every_field() {
+        let (clock, heading) = (clock(), "### Fields of requests");
+        is_documented(|out| text::request(out, &clock, &sample(), false), heading);
+        is_documented(|out| text::request(out, &clock, &sample(), true), heading);
+        is_documented(|out| json::request(out, &clock, &sample()), heading);
+        let heading = "### Fields of relayed connections";
+        is_documented(|out| text::connection(out, &clock, &relayed()), heading);
+        is_documented(|out| json::connection(out, &clock, &relayed()), heading);
+    }
 
     /// Seen to fail: with a zero that is left out in the middle.
     #[test]
