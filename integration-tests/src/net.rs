@@ -31,6 +31,17 @@ pub fn small_receive_buffer(socket: &impl std::os::fd::AsFd, bytes: usize) {
     sockopt::set_socket_recv_buffer_size(socket, bytes).expect("SO_RCVBUF on a socket of ours");
 }
 
+/// Bytes that were sent on this connection and are not acknowledged (`SIOCOUTQ`, `tcp(7)`). 0 for one that
+/// has gone.
+#[track_caller]
+pub fn unacknowledged(stream: &TcpStream) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer, which lives across the call.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(result, 0, "SIOCOUTQ of a connection: {}", io::Error::last_os_error());
+    usize::try_from(bytes).unwrap_or(0)
+}
+
 /// How many segments with data have arrived on this connection (tcp(7), TCP_INFO; Linux 4.6).
 #[track_caller]
 pub fn data_segments_in(stream: &TcpStream) -> u32 {
