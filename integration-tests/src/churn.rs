@@ -13,7 +13,7 @@ pub use peer::Saw;
 use peer::{Peer, Side};
 pub use plan::{Plan, Random, Script, Tail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -152,13 +152,17 @@ impl Crowd {
         let mut lane = Lane::default();
         let begun = Instant::now();
         let mut is_over = false;
+        let mut opened = 0_u16;
         while !is_over || !lane.peers.is_empty() {
             // A few at a time: those that there are want to be served meanwhile.
             for _ in 0..8 {
                 if is_over || lane.peers.len() >= at_once {
                     break;
                 }
-                let stream = net::connect(server).expect("the proxy takes every client");
+                // Each client has an address of its own, so it is found in a log.
+                let from = Ipv4Addr::new(127, 201 + number as u8, (opened >> 8) as u8, opened as u8);
+                opened = opened.wrapping_add(1);
+                let stream = net::connect_from(from.into(), server).expect("the proxy takes every client");
                 lane.peers.push(Peer::client(stream, Plan::draw(&mut random)));
             }
             lane.turn(None);

@@ -19,6 +19,24 @@ pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// As [`connect`], from an address of ours.
+///
+/// # Errors
+/// What making, binding and connecting the socket says.
+pub fn connect_from(from: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddr::new(from, 0))?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(watch::LIMIT))?;
+    // It bounds connecting too (`SO_SNDTIMEO`, `socket(7)`).
+    stream.set_write_timeout(Some(watch::LIMIT))?;
+    stream.set_nodelay(true)?;
+    rustix::net::connect(&stream, &addr)?;
+    Ok(stream)
+}
+
 /// Closes a connection so that the peer is told of a reset (RST) instead of an orderly end.
 #[track_caller]
 pub fn reset(stream: TcpStream) {

@@ -67,7 +67,7 @@ fn account(near: &[Outcome], far: &[Outcome], lines: &[String]) {
         let plan = it.plan.expect("a client has one");
         let other = far.get(&plan.seed).copied();
         let mut wrong = faults(it, other);
-        // Where a port came twice it is not known which line is whose.
+        // One that has gone before it was accepted has no address in the log.
         let lines = it.client.and_then(|client| logged.get(&client.to_string()));
         if let (Some([line]), Some(far)) = (lines.map(Vec::as_slice), other) {
             compared += 1;
@@ -77,7 +77,7 @@ fn account(near: &[Outcome], far: &[Outcome], lines: &[String]) {
     }
     assert!(all.is_empty(), "{} of {} connections: {:#?}", all.len(), near.len(), &all[..all.len().min(10)]);
     assert_eq!(count, near.len(), "a line for each connection");
-    assert!(compared > near.len() / 2, "{compared} of {} were found in the log", near.len());
+    assert!(compared > near.len() * 3 / 4, "{compared} of {} were found in the log", near.len());
 }
 
 /// Waits until nothing is left but listeners.
@@ -119,7 +119,8 @@ fn churn(road: &str, crowd: Crowd) {
     println!("{} connections by {road}", near.len());
 }
 
-/// Seen to fail: with resets passed on as ends; with a count of bytes that is one too many.
+/// Seen to fail, by the ring: when what the kernel had been asked to give to a client that was reset meanwhile was
+/// not counted.
 #[test]
 fn every_byte_and_every_end_of_two_hundred_at_once_is_accounted_for() {
     for (road, seed) in [("inline", 1), ("ring", 2)] {
