@@ -71,7 +71,8 @@ impl Dir {
     /// # Cancellation
     /// Safe: a descriptor that comes late is closed. A file that was to be made may have been.
     pub async fn open_beneath(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
-        options.file(Some(&self.fd), path.as_ref()).await.map_err(Into::into)
+        let (fd, direct) = options.descriptor(Some(&self.fd), path.as_ref()).await?;
+        Ok(File::new(fd, direct))
     }
 
     /// Opens a directory beneath this one. Linux 5.6 (`openat2(2)`).

@@ -47,7 +47,8 @@ impl File {
     /// Safe: a descriptor that comes late is closed.
     pub async fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let file = options.file(None, path).await;
+        let opened = options.descriptor(None, path).await;
+        let file = opened.map(|(fd, direct)| Self::new(fd, direct));
         file.map_err(|e| Error::io(format!("cannot open {}", path.display()), e))
     }
 

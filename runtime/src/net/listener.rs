@@ -21,7 +21,7 @@ use super::socket::lingers;
 use crate::contained::contained;
 use crate::core::Core;
 use crate::error::os;
-use crate::net::op::accept::Accept;
+use crate::net::op::accept::{Accept, Accepts};
 use crate::op::slots::Key;
 use crate::place::Place;
 use crate::sync::waiters::Waiters;
@@ -78,8 +78,22 @@ impl Shared {
         self.fd.as_ref().expect("taken in Drop only").as_fd()
     }
 
-    /// A CQE of the accept.
-    pub(crate) fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool) {
+    fn end(&self, core: &Core) {
+        if let Accepting::Armed(key) = self.accepting.get() {
+            core.ops.cancel(&core.ring, key);
+            self.accepting.set(Accepting::Ending(key));
+        }
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
+
+impl Accepts for Shared {
+    fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool) {
         if last {
             self.accepting.set(Accepting::Idle);
         }
@@ -99,13 +113,6 @@ impl Shared {
             self.end(core);
         }
         self.waiters.wake_all();
-    }
-
-    fn end(&self, core: &Core) {
-        if let Accepting::Armed(key) = self.accepting.get() {
-            core.ops.cancel(&core.ring, key);
-            self.accepting.set(Accepting::Ending(key));
-        }
     }
 }
 

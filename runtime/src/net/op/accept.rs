@@ -1,29 +1,35 @@
 //! Accept: one connection, or multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
 use crate::core::Core;
-use crate::net::listener::Shared;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes, check};
 
+/// Who is told of what an accept brings, and keeps the descriptor open.
+pub(crate) trait Accepts: AsFd + 'static {
+    /// A connection came, or an error. `last` tells that the operation has ended.
+    fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool);
+}
+
 /// Accepts one connection, or until it is cancelled or fails.
-pub(crate) struct Accept {
-    pub(crate) listener: Rc<Shared>,
+pub(crate) struct Accept<L> {
+    pub(crate) listener: Rc<L>,
     pub(crate) many: bool,
 }
 
 // SAFETY: the entry names the listener's descriptor only, which the `Rc` keeps open.
-unsafe impl Multishot for Accept {
+unsafe impl<L: Accepts> Multishot<Core> for Accept<L> {
     const NAME: &'static str = "accept";
 
     fn sqes(&mut self) -> Sqes {
         // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.
         let (fd, flags) =
-            (types::Fd(self.listener.fd().as_raw_fd()), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+            (types::Fd(self.listener.as_fd().as_raw_fd()), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
         if self.many {
             opcode::AcceptMulti::new(fd).flags(flags).build().into()
         } else {
