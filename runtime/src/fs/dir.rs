@@ -71,8 +71,7 @@ impl Dir {
     /// # Cancellation
     /// Safe: a descriptor that comes late is closed. A file that was to be made may have been.
     pub async fn open_beneath(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
-        let (fd, direct) = options.descriptor(Some(&self.fd), path.as_ref()).await?;
-        Ok(File::new(fd, direct))
+        File::open_in(Some(&self.fd), path.as_ref(), options).await.map_err(Into::into)
     }
 
     /// Opens a directory beneath this one. Linux 5.6 (`openat2(2)`).

@@ -131,9 +131,9 @@ impl OpenOptions {
             | flag(self.nonblock, libc::O_NONBLOCK)
     }
 
-    /// Opens `path` beneath `dir`, or as the process sees it: the descriptor, and how direct I/O on it is
-    /// aligned, if that was asked for.
-    pub(super) async fn descriptor(
+    /// Opens `path` beneath `dir`, or as the process sees it. The alignment is that of direct I/O, if it was
+    /// asked for.
+    pub(super) async fn open(
         self,
         dir: Option<&Rc<OwnedFd>>,
         path: &Path,

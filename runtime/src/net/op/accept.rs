@@ -1,7 +1,7 @@
 //! Accept: one connection, or multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
@@ -10,9 +10,13 @@ use crate::core::Core;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes, check};
 
-/// Who is told of what an accept brings, and keeps the descriptor open.
-pub(crate) trait Accepts: AsFd + 'static {
-    /// A connection came, or an error. `last` tells that the operation has ended.
+pub(crate) const NAME: &str = "accept";
+
+/// A listening socket, and what becomes of its connections.
+pub(crate) trait Accepting: 'static {
+    /// The socket. It stays open for as long as this value lives.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// A CQE of the accept; `last` if no other follows.
     fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool);
 }
 
@@ -22,14 +26,15 @@ pub(crate) struct Accept<L> {
     pub(crate) many: bool,
 }
 
-// SAFETY: the entry names the listener's descriptor only, which the `Rc` keeps open.
-unsafe impl<L: Accepts> Multishot<Core> for Accept<L> {
-    const NAME: &'static str = "accept";
+// SAFETY: the entry names the listener's descriptor only. `Shared` of `net/listener.rs`, the one type that
+// is `Accepting`, owns it until it is dropped, and the `Rc` keeps that.
+unsafe impl<L: Accepting> Multishot<Core> for Accept<L> {
+    const NAME: &'static str = NAME;
 
     fn sqes(&mut self) -> Sqes {
         // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.
         let (fd, flags) =
-            (types::Fd(self.listener.as_fd().as_raw_fd()), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+            (types::Fd(self.listener.fd().as_raw_fd()), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
         if self.many {
             opcode::AcceptMulti::new(fd).flags(flags).build().into()
         } else {

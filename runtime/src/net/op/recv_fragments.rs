@@ -23,8 +23,9 @@ pub(crate) struct RecvFragments<R> {
     pub(crate) limit: bool,
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the
-// core keeps registered for as long as it has operations.
+// SAFETY: the entry names the descriptor of the receiver (`Socket` of `net/socket/`, the one type that is
+// one), which the `Rc` keeps open, and a buffer group that the core keeps registered for as long as it has
+// operations.
 unsafe impl<R: Receiver> Multishot<Core> for RecvFragments<R> {
     const NAME: &'static str = "recv";
 

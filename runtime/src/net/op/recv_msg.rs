@@ -37,8 +37,9 @@ impl<R> RecvMsgMulti<R> {
     }
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, points to the message inside
-// `self`, and names a buffer group that the core keeps registered for as long as it has operations.
+// SAFETY: the entry names the descriptor of the receiver (`Socket` of `net/socket/`, the one type that is
+// one), which the `Rc` keeps open, points to the message inside `self`, and names a buffer group that the
+// core keeps registered for as long as it has operations.
 unsafe impl<R: Receiver> Multishot<Core> for RecvMsgMulti<R> {
     const NAME: &'static str = "recvmsg";
 

@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::core::shared::CoreShared;
 use crate::net::op::{accept, recv, recv_fragments, recv_msg};
-use crate::net::{TcpListener, TcpStream, UdpSocket as OurUdpSocket, listener};
+use crate::net::{TcpListener, TcpStream, UdpSocket as OurUdpSocket};
 use crate::op::Multishot;
 use crate::task::yield_now;
 use crate::testing::{let_come, link_of};
@@ -102,7 +102,7 @@ struct Listening<const MANY: bool> {
 }
 
 impl<const MANY: bool> Owner for Listening<MANY> {
-    const OPERATION: &'static str = accept::Accept::<listener::Shared>::NAME;
+    const OPERATION: &'static str = accept::NAME;
     const MANY: bool = MANY;
     const HELD_BACK: usize = 64;
     const EACH: u64 = 1;
