@@ -7,7 +7,7 @@
 # shellcheck disable=SC2034 # scripts/test reads both
 STEPS=(fmt shellcheck layers clippy msrv doc test hostile unprivileged embed guest deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86)
+TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
 # Servers of others, and their tools, that stand before and behind the program in tests.
 # shellcheck disable=SC2034
 TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgresql)
@@ -60,7 +60,12 @@ step_doc() {
 # Unit, integration and doc tests; the integration tests drive the program annulus, which is built here for them.
 step_test() {
     build_tests
-    ANNULUS_BIN=$TARGET/debug/annulus ANNULUS_PEERS=required cargo test --workspace --no-fail-fast
+    PROMTOOL=$(promtool) ANNULUS_BIN=$TARGET/debug/annulus ANNULUS_PEERS=required cargo test --workspace --no-fail-fast
+}
+
+# Where Prometheus' checker is. Its package would bring a server that starts by itself, so one program is taken out of it.
+promtool() {
+    type -P promtool || { command -v apt-get >/dev/null && package_file prometheus usr/bin/promtool; } || echo promtool
 }
 
 # The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.
@@ -93,7 +98,8 @@ step_unprivileged() {
 # copy_for_nobody PLACE PROGRAM...: these, the program under test and the examples, and a home for nobody.
 copy_for_nobody() {
     local place=$1
-    mkdir "$place/home" "$place/examples"
+    mkdir "$place/home" "$place/examples" "$place/tools"
+    install "$(type -P "$(promtool)")" "$place/tools/promtool"
     install "${@:2}" "$TARGET/debug/annulus" "$place"
     find "$TARGET/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec install -t "$place/examples" {} +
     chown nobody: "$place/home"
@@ -104,7 +110,8 @@ copy_for_nobody() {
 as_nobody() (
     cd "$1/home" || exit
     ulimit -l 8192
-    exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" ANNULUS_EXAMPLES="$1/examples" ANNULUS_PEERS=required \
+    exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" ANNULUS_EXAMPLES="$1/examples" \
+        PROMTOOL="$1/tools/promtool" ANNULUS_PEERS=required \
         setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all "${@:2}"
 )
 

@@ -12,17 +12,18 @@ use super::report::{CoreReport, HEAP, POOL};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::ring::BufRing;
+use crate::core::fairness::Fairness;
 use crate::core::growth::{Growth, GrowthPolicy};
 use crate::core::inbox::Inbox;
 use crate::core::options::Options;
 use crate::core::peers::{Neighbour, PeerCores};
 use crate::core::pipe_pool::PipePool;
 use crate::core::remote_hosts::ZeroCopy;
-use crate::core::sharded::Shards;
+use crate::core::sharded::ShardMakers;
+use crate::core::shards::Shards;
 use crate::core::shared::CoreShared;
 use crate::core::spin::Spin;
 use crate::core::{Budget, Core};
-use crate::net::fairness::Fairness;
 use crate::numa::plan::PlannedCore;
 use crate::numa::pool::{Blocks, Share};
 use crate::numa::thread::placement_of_current;
@@ -56,6 +57,8 @@ pub(super) struct WorkerConfig {
     /// Cores that share what the kernel lets this user have: of this runtime, and of others.
     pub(super) cores_of_user: usize,
     pub(super) essentials: Essentials,
+    /// What the core makes of the application's before it begins.
+    pub(super) shards: ShardMakers,
 }
 
 /// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the
