@@ -119,8 +119,8 @@ fn churn(road: &str, crowd: Crowd) {
     println!("{} connections by {road}", near.len());
 }
 
-/// Seen to fail, by the ring: when what the kernel had been asked to give to a client that was reset meanwhile was
-/// not counted.
+/// Seen to fail, by the ring: when what the kernel had been asked to give to a client that was reset
+/// meanwhile was not counted.
 #[test]
 fn every_byte_and_every_end_of_two_hundred_at_once_is_accounted_for() {
     for (road, seed) in [("inline", 1), ("ring", 2)] {

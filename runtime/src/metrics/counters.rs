@@ -211,8 +211,8 @@ counters! {
     ops_leaked,
     /// Pipes made.
     pipes_made,
-    /// Times that bulk was to go through a pipe and none could be had, so that it was copied: the core's share
-    /// of what a user's pipes may hold (`fs.pipe-user-pages-soft`) or the descriptors were used up.
+    /// Times that no pipe could be had and bytes were copied: the core's share of what a user's pipes may
+    /// hold (`fs.pipe-user-pages-soft`), or the descriptors, were used up.
     pipes_refused,
     /// Pipes closed because they still held bytes.
     pipes_spoilt,
