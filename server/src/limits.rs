@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +15,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use clap::Args;
-
-use crate::first_of::first_of;
+use futures_util::future::select;
 
 /// How often a core that waits for room looks whether another core has made some.
 const LOOKS: Duration = Duration::from_millis(10);
@@ -136,7 +136,7 @@ impl Limits {
                 drop(self.waiting.replace(Some(cx.waker().clone())));
                 Poll::Pending
             });
-            first_of(left, annulus::time::sleep(LOOKS)).await;
+            select(left, pin!(annulus::time::sleep(LOOKS))).await;
         }
     }
 
