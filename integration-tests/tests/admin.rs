@@ -293,8 +293,8 @@ fn feed(words: &[&str], text: &str) {
     written.expect("it reads all");
 }
 
-/// Where a process serves for each node, the first answers for all. Seen to fail: with the figures of one, and
-/// with times that only the process measures whom operators ask.
+/// Where a process serves for each node, the first answers for all. Seen to fail: with the figures of one,
+/// and with times that only the process measures whom operators ask.
 #[test]
 fn several_processes_are_one_program() {
     let tree = Tree::new();
