@@ -100,6 +100,7 @@ fn an_attempt_is_repeated_until_it_does_not_wait() {
 }
 
 #[test]
+#[expect(clippy::zombie_processes, reason = "it is waited for by its pidfd")]
 fn a_child_that_ends_makes_its_pidfd_readable() {
     on_one_core(|| async {
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
