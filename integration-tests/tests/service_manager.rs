@@ -48,6 +48,13 @@ impl Manager {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// Nothing more has come from a program that has ended.
+    fn must_hear_no_more(&self) {
+        self.socket.set_nonblocking(true).expect("a socket of ours");
+        let more = self.socket.recv(&mut [0; 4096]).map_err(|error| error.kind());
+        assert_eq!(more, Err(std::io::ErrorKind::WouldBlock));
+    }
+
     /// The next message must say `word`, and with it this of its status.
     fn must_hear(&self, word: &str, status: &str) -> Vec<String> {
         let lines = self.next();
@@ -64,6 +71,8 @@ fn monotonic() -> u128 {
 }
 
 /// Ready, two reloads of which one fails, the end; the processes of the nodes say nothing of their own.
+///
+/// Seen to fail: with members that get the environment of the first process as it is.
 #[test]
 fn ready_reloading_and_stopping_are_told_in_order() {
     for processes in ["one", "core"] {
@@ -93,10 +102,10 @@ fn ready_reloading_and_stopping_are_told_in_order() {
         let lines = manager.must_hear("STOPPING=1", "within 3 s");
         assert!(lines.contains(&"EXTEND_TIMEOUT_USEC=18000000".to_owned()), "{lines:?}");
         assert_eq!(server.wait().code(), 0);
+        manager.must_hear_no_more();
     }
 }
 
-/// Seen to fail: with a thread that is not waited for at the end.
 #[test]
 fn a_start_that_fails_says_why() {
     let tree = Tree::new();
@@ -106,7 +115,10 @@ fn a_start_that_fails_says_why() {
     let ended = manager.wrapped(Launch::serve(tree.root()).listen(&address), &[]).run();
     assert_eq!(ended.code(), 2, "{ended:?}");
     let lines = manager.next();
-    assert!(matches!(&lines[..], [line] if line.starts_with("STATUS=") && line.contains(&address)), "{lines:?}");
+    assert!(
+        matches!(&lines[..], [line] if line.starts_with("STATUS=") && line.contains(&address)),
+        "{lines:?}"
+    );
 }
 
 /// Every process has to say that its cores are alive; another process's watchdog is none of ours.
