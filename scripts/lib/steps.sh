@@ -7,7 +7,7 @@
 # shellcheck disable=SC2034 # scripts/test reads both
 STEPS=(fmt shellcheck layers clippy msrv doc test hostile unprivileged embed guest deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86)
+TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
 
 step_fmt() {
     need_cargo_part fmt rustfmt
@@ -57,7 +57,12 @@ step_doc() {
 # Unit, integration and doc tests; the integration tests drive the program annulus, which is built here for them.
 step_test() {
     build_tests
-    ANNULUS_BIN=$TARGET/debug/annulus cargo test --workspace --no-fail-fast
+    PROMTOOL=$(promtool) ANNULUS_BIN=$TARGET/debug/annulus cargo test --workspace --no-fail-fast
+}
+
+# Where Prometheus' checker is. Its package would bring a server that starts by itself, so one program is taken out of it.
+promtool() {
+    type -P promtool || { command -v apt-get >/dev/null && package_file prometheus usr/bin/promtool; } || echo promtool
 }
 
 # The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.
@@ -80,7 +85,8 @@ step_unprivileged() {
     mkdir "$place/home"
     while read -r program; do install "$program" "$place"; done < <(test_programs 'numa|runtime|integration-tests')
     install "$TARGET/debug/annulus" "$place"
-    mkdir "$place/examples"
+    mkdir "$place/examples" "$place/tools"
+    install "$(type -P "$(promtool)")" "$place/tools/promtool"
     find "$TARGET/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec install -t "$place/examples" {} +
     chown nobody: "$place/home"
     chmod 755 "$place"
@@ -97,6 +103,7 @@ as_nobody() (
     cd "$1/home" || exit
     ulimit -l 8192
     exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" ANNULUS_EXAMPLES="$1/examples" \
+        PROMTOOL="$1/tools/promtool" \
         setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all "${@:2}"
 )
 

@@ -18,7 +18,7 @@ use crate::core::options::Options;
 use crate::core::peers::{Neighbour, PeerCores};
 use crate::core::pipe_pool::PipePool;
 use crate::core::remote_hosts::ZeroCopy;
-use crate::core::sharded::Shards;
+use crate::core::sharded::{ShardMakers, Shards};
 use crate::core::shared::CoreShared;
 use crate::core::spin::Spin;
 use crate::core::{Budget, Core};
@@ -54,6 +54,8 @@ pub(super) struct WorkerConfig {
     pub(super) timer_slack: Option<Duration>,
     pub(super) zero_copy_patience: Duration,
     pub(super) essentials: Essentials,
+    /// What the core makes of the application's before it begins.
+    pub(super) shards: ShardMakers,
 }
 
 /// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the

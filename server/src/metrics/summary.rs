@@ -94,10 +94,8 @@ fn upstreams(status: &Status) -> String {
     if status.upstreams.is_empty() {
         return "upstreams: none".to_owned();
     }
-    let one = |of: &super::upstreams::UpstreamStatus| {
-        let state = super::upstreams::UpstreamState::ALL.iter().find(|(state, _)| *state == of.state);
-        format!("{} {} ({} open)", of.address, state.map_or("", |(_, name)| name), of.open)
-    };
+    let one =
+        |of: &super::upstreams::UpstreamStatus| format!("{} {} ({} open)", of.address, of.said(), of.open);
     format!("upstreams: {}", status.upstreams.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
