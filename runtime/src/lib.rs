@@ -102,6 +102,7 @@ pub mod compat;
 mod contained;
 mod core;
 pub mod cores;
+mod current;
 mod error;
 pub mod fs;
 pub mod guide;

@@ -1,6 +1,5 @@
 //! One value per core, each made, used and dropped on its own core.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -17,50 +16,6 @@ use crate::{Error, ErrorKind, Handle, Result};
 
 /// Tells the values of one `Sharded` from those of another.
 static NEXT: AtomicU64 = AtomicU64::new(0);
-
-/// The shards of a core, by number, in ascending order. There are few, and they come and go seldom.
-#[derive(Default)]
-pub(crate) struct Shards(RefCell<Vec<(u64, Rc<dyn Any>)>>);
-
-impl Shards {
-    fn insert(&self, id: u64, shard: Rc<dyn Any>) {
-        let mut shards = self.0.borrow_mut();
-        let at = shards.partition_point(|(other, _)| *other < id);
-        shards.insert(at, (id, shard));
-    }
-
-    fn get<T: 'static>(&self, id: u64) -> Option<Rc<Shard<T>>> {
-        let shards = self.0.borrow();
-        let at = shards.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        Rc::downcast(Rc::clone(&shards[at].1)).ok()
-    }
-
-    fn remove<T: 'static>(&self, id: u64) -> Option<Rc<Shard<T>>> {
-        let removed = {
-            let mut shards = self.0.borrow_mut();
-            let at = shards.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-            shards.remove(at).1
-        };
-        Rc::downcast(removed).ok()
-    }
-
-    /// At the end of the core: drops what was not stopped, here, one by one.
-    pub(crate) fn clear(&self) {
-        loop {
-            // The borrow ends first: a destructor may look for another shard.
-            let next = self.0.borrow_mut().pop();
-            let Some(shard) = next else { return };
-            crate::contained::contained("the destructor of a shard", || drop(shard));
-        }
-    }
-}
-
-impl Drop for Shards {
-    fn drop(&mut self) {
-        // What destructors have made since.
-        self.clear();
-    }
-}
 
 /// A core's value. The fields are dropped in this order: who waits for the end is told after it.
 struct Shard<T> {
@@ -182,7 +137,7 @@ impl<T: 'static> Sharded<T> {
     where
         F: AsyncFnOnce() -> Result<T> + Clone + Send + 'static,
     {
-        let this = Self::of(Arc::new(OnceLock::from(crate::cores::handle())));
+        let this = Self::of(Arc::new(OnceLock::from(Handle::of_current())));
         let id = this.id;
         let made = this.on_each(|runtime, core| {
             let factory = factory.clone();
@@ -283,7 +238,7 @@ impl<T: 'static> Sharded<T> {
         let ended = self.on_each(|runtime, core| {
             let f = f.clone();
             runtime.submit_to(core, async move || {
-                let Some(shard) = Core::with(|core| core.shards.remove::<T>(id)) else { return };
+                let Some(shard) = Core::with(|core| core.shards.remove::<Shard<T>>(id)) else { return };
                 let gone = shard.when_gone.take();
                 f(&shard.value).await;
                 drop(shard);

@@ -56,7 +56,7 @@ enum Waits {
     Readable(InFlight<PollOnce<SocketFd>>),
     Writable(InFlight<PollOnce<SocketFd>>),
     /// A send, and how many bytes of the buffer had left before it.
-    Send(InFlight<Send<Vec<u8>>>, usize),
+    Send(InFlight<Send<Rc<Socket>, Vec<u8>>>, usize),
     Fill(InFlight<Fill>),
     Empty(InFlight<Empty>),
 }
