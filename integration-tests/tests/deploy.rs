@@ -34,7 +34,8 @@ fn refused_by_the_profile() -> Vec<libc::c_long> {
     (0..=LAST).filter(|number| !allowed.contains(number)).collect()
 }
 
-/// Files, relays, several processes, a reload, the picture and doctor, with nothing but what the profile names.
+/// Files, relays, several processes, a reload, the picture and doctor, with nothing but what the profile
+/// names.
 ///
 /// Seen to fail: without pipe2 and without fstatfs among its names.
 #[test]

@@ -34,8 +34,8 @@ const GROUPS: [(&str, Check); 5] = [
 /// Runs every check and prints it, a line each, or all as one JSON object.
 ///
 /// # Errors
-/// [`Kind::Failed`] (exit code 1) when there is advice that is not tolerated, [`Kind::Platform`] (3) when Annulus cannot run here,
-/// [`Kind::Input`] (2) for CPUs that are not ours.
+/// [`Kind::Failed`] (exit code 1) when there is advice that is not tolerated, [`Kind::Platform`] (3) when
+/// Annulus cannot run here, [`Kind::Input`] (2) for CPUs that are not ours.
 pub(crate) fn examine(selection: &CoreSelection, json: bool, tolerates_advice: bool) -> Result<(), Failure> {
     let facts = Facts::gather(selection)?;
     let found: Vec<(&str, Finding)> = GROUPS
