@@ -12,7 +12,7 @@ pub(crate) const LAYERS: &[&[&str]] = &[
     &["buf"],
     &["ring"],
     &["time/wheel", "time/wakes", "time/timers", "sync", "metrics"],
-    &["contained", "current", "error", "limits", "place", "blocking/pool"],
+    &["contained", "current", "error", "limits", "place", "privilege", "blocking/pool"],
 ];
 
 /// The arrows up that are left, from a file to an entry of `LAYERS`, and what takes them out. The list may

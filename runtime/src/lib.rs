@@ -113,6 +113,7 @@ pub mod net;
 mod op;
 pub mod pipe;
 mod place;
+mod privilege;
 mod ring;
 pub mod signal;
 mod sync;
