@@ -147,7 +147,7 @@ impl Supervised<'_> {
                 }
                 tracing::info!(?wait, "ending: new clients are not welcome, and still served");
                 lifecycle::reach(Stage::Leaving);
-                notify::tell(Message::leaving(self.times));
+                notify::tell(Message::leaving(wait, self.times.grace()));
                 Phase::Leaving(Instant::now() + wait)
             }
             Phase::Leaving(_) => {
@@ -186,7 +186,7 @@ impl Supervised<'_> {
         let grace = self.times.grace();
         tracing::info!(?grace, "ending: nothing new is accepted, what runs may finish");
         lifecycle::reach(Stage::Draining);
-        notify::tell(Message::draining(self.times));
+        notify::tell(Message::draining(self.times.grace()));
         self.duties.stop_accepting();
         running.stop();
         Phase::Closing(Instant::now() + grace)

@@ -3,8 +3,6 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::service::times::Times;
-
 /// Something that a service manager is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
@@ -25,15 +23,13 @@ const BESIDE: Duration = Duration::from_secs(15);
 
 impl Message {
     /// New clients are still served for a while, and then what runs may finish.
-    pub(crate) fn leaving(times: &Times) -> Self {
-        let wait = times.drain_wait();
+    pub(crate) fn leaving(wait: Duration, grace: Duration) -> Self {
         let status = format!("ending: new clients are still served for {} s", wait.as_secs());
-        Message::Stopping(status, wait + times.grace() + BESIDE)
+        Message::Stopping(status, wait + grace + BESIDE)
     }
 
     /// What runs may finish.
-    pub(crate) fn draining(times: &Times) -> Self {
-        let grace = times.grace();
+    pub(crate) fn draining(grace: Duration) -> Self {
         let status = format!("ending: what runs may finish within {} s", grace.as_secs());
         Message::Stopping(status, grace + BESIDE)
     }

@@ -225,7 +225,7 @@ impl<'a> ProcessGroup<'a> {
         } else if self.asked == 0 && !wait.is_zero() && self.listening {
             tracing::info!(?wait, "ending: new clients are not welcome, and still served");
             lifecycle::reach(Stage::Leaving);
-            notify::tell(Message::leaving(self.times));
+            notify::tell(Message::leaving(wait, self.times.grace()));
             self.tell(Down::Leave);
             self.leaving = Some(Instant::now() + wait);
         } else {
@@ -240,7 +240,7 @@ impl<'a> ProcessGroup<'a> {
         self.asked += 1;
         self.leaving = None;
         lifecycle::reach(Stage::Draining);
-        notify::tell(Message::draining(self.times));
+        notify::tell(Message::draining(self.times.grace()));
         self.changes.close();
         let third = self.asked > 2;
         self.members.iter_mut().filter(|member| third || !member.ready).for_each(Process::kill);
