@@ -26,7 +26,7 @@ use crate::service_manager::message::Message;
 use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
-use crate::{descriptors, filters, log, processes};
+use crate::{descriptors, filters, log, metrics, processes};
 
 /// What the program was told.
 pub(super) struct Told {
@@ -159,6 +159,10 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     let (generation, verbose) = member.beginning()?;
     start_log(verbose)?;
     let program = generation.config.program.clone();
+    if program.admin.admin.is_some() {
+        // Whom operators ask is the parent.
+        metrics::measure_times();
+    }
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
     prepare(&generation.config)?;
