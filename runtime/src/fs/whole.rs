@@ -104,7 +104,7 @@ pub async fn write<B: IoBuf>(path: impl AsRef<Path>, buf: B) -> Result<B> {
 /// Adds `buf` at the end of a file, which is made if it is missing, and gives the buffer back (`O_APPEND`).
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 ///
 /// # Cancellation
 /// A part may have been added.
