@@ -268,21 +268,9 @@ impl BufRing {
         self.chained.set(self.chained.get() + 1);
     }
 
-    /// Takes the oldest chunk off a chain: its buffer and its bytes.
-    pub(super) fn next_of(&self, chain: &mut Chain) -> Option<(u16, u32)> {
-        self.links.next_of(chain)
-    }
-
-    /// The bytes of a chunk in a chain.
-    pub(super) fn chunk(&self, index: u16, bytes: u32) -> &[u8] {
-        // SAFETY: the kernel wrote them and has given the buffer up with its CQE; it stands in a chain, so
-        // nobody else has it.
-        unsafe { std::slice::from_raw_parts(self.owner.address(index.into()).as_ptr(), bytes as usize) }
-    }
-
     /// The oldest chunk of a chain, as a lease.
     pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
-        let (index, bytes) = self.next_of(chain)?;
+        let (index, bytes) = self.links.next_of(chain)?;
         #[cfg(debug_assertions)]
         self.chained.set(self.chained.get() - 1);
         // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes
@@ -303,6 +291,17 @@ impl BufRing {
     /// Whether there is a free buffer.
     pub(crate) fn has_some(&self) -> bool {
         self.free.len() > 0
+    }
+
+    /// Whether an eighth of them is free, or less.
+    #[inline(always)]
+    pub(crate) fn are_few(&self) -> bool {
+        self.free.len() <= self.count.get() / 8
+    }
+
+    /// Whether a lease is on one of these buffers.
+    pub(crate) fn has_lent(&self, lease: &Lease) -> bool {
+        lease.is_of(&self.owner)
     }
 
     /// Free buffers.

@@ -3,8 +3,9 @@
 //! - Streams that found no buffer wait in order, and get one in turn when buffers are free.
 //! - Streams that hold too much when it comes are switched off at the end of the tick, when their tasks had
 //!   every chance.
-//! - Streams that were switched off because nobody reads them give their buffers up when others wait for one
-//!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)).
+//! - Streams that nobody reads give their buffers up when others wait for one
+//!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)): those that were switched off, and those
+//!   that came to hold a chunk when buffers were few. What others hold leaves those few at least.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,7 +21,7 @@ pub(crate) struct Fairness {
     waiting: RefCell<VecDeque<Weak<Socket>>>,
     /// Streams that held too much when it came; inspected when the tick ends.
     overfull: RefCell<Vec<Rc<Socket>>>,
-    /// Streams that were switched off because nobody read them, the oldest first.
+    /// Streams that hold chunks which nobody took, as far as is known; the first that was found so first.
     idle: RefCell<VecDeque<Weak<Socket>>>,
 }
 
@@ -68,7 +69,7 @@ impl Fairness {
         self.overfull.borrow_mut().push(socket);
     }
 
-    /// A stream was switched off.
+    /// A stream holds what nobody took.
     pub(crate) fn remember_idle(&self, socket: &Rc<Socket>) {
         self.idle.borrow_mut().push_back(Rc::downgrade(socket));
     }
@@ -131,18 +132,18 @@ impl Fairness {
         !self.idle.borrow().is_empty()
     }
 
-    /// Frees the buffers of one stream that nobody reads. False: there is none.
+    /// Frees buffers of streams that nobody reads, stream by stream until there is one. False: there is none.
     #[cold]
     fn evict(&self, core: &Core) -> bool {
         let streams = self.idle.borrow().len();
         for _ in 0..streams {
             let next = self.idle.borrow_mut().pop_front();
             let Some(socket) = next.and_then(|socket| socket.upgrade()) else { continue };
-            let (freed, may_have_more) = socket.evict(core);
-            if may_have_more {
+            if socket.evict(core) {
                 self.remember_idle(&socket);
             }
-            if freed {
+            // A buffer comes free with the last of those that share it.
+            if core.bufs.has_some() {
                 return true;
             }
         }

@@ -7,7 +7,9 @@
 //! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a tick, after
 //! its task had every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So
 //! a stream that nobody reads takes what lay in its socket at once, and where that leaves none for others, it
-//! is copied out of the buffers (`buf/copy_out.rs`).
+//! is copied out of the buffers (`buf/copy_out.rs`). So is a single chunk that came, or was left, when
+//! buffers were [few](crate::buf::ring::BufRing::are_few): those few go round, however many streams keep a
+//! chunk each.
 
 mod fragments;
 
@@ -120,7 +122,14 @@ pub(super) struct DetachedState {
 
 impl Socket {
     /// What goes with the descriptor to another core, and the chunks that were just taken.
-    pub(super) fn leave(&self, chunks: VecDeque<Lease>) -> DetachedState {
+    pub(super) fn leave(&self, mut chunks: VecDeque<Lease>) -> DetachedState {
+        // Whoever has them there does not know when this core waits for their buffers.
+        Core::try_with(|core| {
+            if core.bufs.are_few() {
+                let copied = core.bufs.copy_out(core.shared.clone(), &mut chunks, false);
+                core.shared.counters.recv_spilt.add(copied as u64);
+            }
+        });
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
         let poisoned = !self.is_between_sends();
         let notice = self.ownership.borrow_mut().hand_on(self.lent.get() > 0);
@@ -370,9 +379,8 @@ impl Socket {
                 let mut chain = self.chain.get();
                 core.bufs.push(&mut chain, buffer, n);
                 self.chain.set(chain);
-                if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
-                {
-                    core.fairness.inspect_later(Rc::clone(self));
+                if chain.len() >= self.hold_back_at() || core.bufs.are_few() {
+                    self.inspect_later(core);
                 }
             }
             (Ok(_), buffer) => {
@@ -389,6 +397,14 @@ impl Socket {
             }
         }
         self.wake_reader();
+    }
+
+    /// At the end of the tick it is looked at whether somebody took what is here.
+    #[inline(always)]
+    fn inspect_later(self: &Rc<Self>, core: &Core) {
+        if !self.overfull.replace(true) {
+            core.fairness.inspect_later(Rc::clone(self));
+        }
     }
 
     /// A receive found the end, which is none where a send was told of another.
@@ -450,33 +466,37 @@ impl Socket {
         self.receiving.get() == Receiving::Starved && !self.released.get()
     }
 
-    /// The end of the tick: switches the receive off if nobody took what came.
+    /// The end of the tick: switches the receive off if nobody took what came. What is still here may be
+    /// copied out when others wait for its buffers.
     pub(crate) fn hold_back(self: &Rc<Self>, core: &Core) {
         self.overfull.set(false);
-        if self.chain.get().len() >= self.hold_back_at()
-            || core.bufs.come_in_fragments() && self.fragments_waiting() >= self.hold_back_at()
-        {
+        let waiting =
+            if core.bufs.come_in_fragments() { self.fragments_waiting() } else { self.chain.get().len() };
+        if waiting >= self.hold_back_at() {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
-            if !self.is_known_idle.replace(true) {
-                core.fairness.remember_idle(self);
-            }
+        }
+        if (waiting > 0 || self.fragments_waiting() > 0) && !self.is_known_idle.replace(true) {
+            core.fairness.remember_idle(self);
         }
     }
 
-    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and
-    /// whether there may be more yet.
-    pub(crate) fn evict(&self, core: &Core) -> (bool, bool) {
-        let mut chain = self.chain.get();
-        let copied = core.bufs.copy_out(core.shared.clone(), &mut chain);
-        core.shared.counters.recv_spilt.add(copied.len() as u64);
-        self.chain.set(chain);
-        let freed = !copied.is_empty();
-        self.rest.borrow_mut().extend(copied);
-        let more =
-            chain.len() > 0 || matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_));
+    /// Others wait for buffers: gives up those of chunks that nobody took, whether they are in the chain or
+    /// leases by now. Whether it may come to have more.
+    pub(crate) fn evict(&self, core: &Core) -> bool {
+        let mut waiting = self.rest.take();
+        let mut chain = self.chain.replace(Chain::EMPTY);
+        while let Some(chunk) = core.bufs.pop(&mut chain) {
+            waiting.push_back(chunk);
+        }
+        let has_bounds = matches!(self.kind, Kind::Datagram(_));
+        let copied = core.bufs.copy_out(core.shared.clone(), &mut waiting, has_bounds);
+        core.shared.counters.recv_spilt.add(copied as u64);
+        let more = waiting.iter().any(|chunk| core.bufs.has_lent(chunk))
+            || matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_));
+        self.rest.replace(waiting);
         self.is_known_idle.set(more);
-        (freed, more)
+        more
     }
 
     fn hold_back_at(&self) -> u32 {
@@ -561,9 +581,14 @@ impl Socket {
     }
 
     /// Gives back what is left of a chunk that was just taken: the next to be taken.
-    pub(crate) fn put_back(&self, rest: Lease) {
+    pub(crate) fn put_back(self: &Rc<Self>, rest: Lease) {
         if !rest.is_empty() {
             self.rest.borrow_mut().push_front(rest);
+            Core::try_with(|core| {
+                if core.bufs.are_few() {
+                    self.inspect_later(core);
+                }
+            });
         }
     }
 
