@@ -98,6 +98,11 @@ impl BlockPool {
         Some(Block { pool: Rc::clone(self), memory: memory?, len: 0 })
     }
 
+    /// Whether it is the turn of a ticket, and there is a block.
+    fn has_one_for(&self, ticket: u64) -> bool {
+        self.waiters.first() == Some(ticket) && self.blocks.borrow().free() > 0
+    }
+
     /// Wakes the task that has waited longest, if there is a block for it.
     pub(crate) fn wake_next(&self) {
         if self.blocks.borrow().free() > 0 {
@@ -278,7 +283,7 @@ impl Future for GetBlock {
             if ticket.is_none() {
                 core.shared.counters.block_waits.add(1);
             }
-            let ticket = pool.waiters.wait(ticket, cx.waker());
+            let ticket = pool.waiters.wait(ticket, cx.waker(), |ticket| pool.has_one_for(ticket));
             self.waits = Some((pool, ticket));
             Poll::Pending
         })

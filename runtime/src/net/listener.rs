@@ -101,6 +101,11 @@ impl Shared {
         self.waiters.wake_all();
     }
 
+    /// Whether no accept is armed.
+    fn is_quiet(&self) -> bool {
+        matches!(self.accepting.get(), Accepting::Idle)
+    }
+
     fn end(&self, core: &Core) {
         if let Accepting::Armed(key) = self.accepting.get() {
             core.ops.cancel(&core.ring, key);
@@ -120,8 +125,9 @@ impl<'a> Wait<'a> {
         Self { on, place: None }
     }
 
-    fn wait(&mut self, cx: &Context<'_>) {
-        self.place = Some(self.on.waiters.wait(self.place, cx.waker()));
+    /// `has_come` looks for what it waits for.
+    fn wait(&mut self, cx: &Context<'_>, has_come: impl FnOnce(&Shared) -> bool) {
+        self.place = Some(self.on.waiters.wait(self.place, cx.waker(), |_| has_come(self.on)));
     }
 }
 
@@ -292,7 +298,7 @@ impl<F: Family> Listener<F> {
             core.budget.spend();
             return Poll::Ready(result);
         }
-        if let Accepting::Idle = self.shared.accepting.get() {
+        if self.shared.is_quiet() {
             let many_fit = self.shared.fd_budget.for_many();
             let many = many_fit && !self.shared.is_shared.get();
             if !many_fit && !self.shared.fd_budget.for_one(self.shared.fd()) {
@@ -301,7 +307,7 @@ impl<F: Family> Listener<F> {
             let key = core.ops.submit_multi(&core.ring, Accept { listener: Rc::clone(&self.shared), many });
             self.shared.accepting.set(Accepting::Armed(key));
         }
-        wait.wait(cx);
+        wait.wait(cx, |shared| !shared.accepted.borrow().is_empty() || shared.is_quiet());
         Poll::Pending
     }
 
@@ -317,10 +323,10 @@ impl<F: Family> Listener<F> {
         poll_fn(|cx| {
             Core::with(|core| {
                 self.shared.end(core);
-                if let Accepting::Idle = self.shared.accepting.get() {
+                if self.shared.is_quiet() {
                     return Poll::Ready(());
                 }
-                wait.wait(cx);
+                wait.wait(cx, Shared::is_quiet);
                 Poll::Pending
             })
         })

@@ -298,13 +298,14 @@ impl Socket {
             Receiving::Idle => self.arm(core),
             Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
         }
-        self.wait(cx, place);
+        self.wait(cx, place, Self::has_something);
         Poll::Pending
     }
 
     /// Waits for what comes next: alone, or behind others at a place that
-    /// [`wait_is_over`](Self::wait_is_over) gives up.
-    fn wait(&self, cx: &Context<'_>, place: &mut Option<u64>) {
+    /// [`wait_is_over`](Self::wait_is_over) gives up. `has_come` looks for it once more when the waker was
+    /// cloned, as in [`Waiters::wait`].
+    fn wait(&self, cx: &Context<'_>, place: &mut Option<u64>, has_come: impl FnOnce(&Self) -> bool) {
         let stands = self.reader.borrow().as_ref().map(|waker| waker.will_wake(cx.waker()));
         match stands {
             Some(true) => {}
@@ -315,14 +316,28 @@ impl Socket {
                     // It has come while ours was cloned, and waits anew.
                     other.wake();
                 }
+                if has_come(self) {
+                    cx.waker().wake_by_ref();
+                }
             }
-            _ => self.wait_behind(cx, place),
+            _ => self.wait_behind(cx, place, has_come),
         }
     }
 
     #[cold]
-    fn wait_behind(&self, cx: &Context<'_>, place: &mut Option<u64>) {
-        *place = Some(self.readers.wait(*place, cx.waker()));
+    fn wait_behind(&self, cx: &Context<'_>, place: &mut Option<u64>, has_come: impl FnOnce(&Self) -> bool) {
+        *place = Some(self.readers.wait(*place, cx.waker(), |_| has_come(self)));
+    }
+
+    /// Whether a receive is armed, or its end awaited.
+    fn is_receiving(&self) -> bool {
+        matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_))
+    }
+
+    /// Whether there is something for a reader: bytes, the end, or a receive to ask for.
+    fn has_something(&self) -> bool {
+        let comes = self.is_receiving() || self.receiving.get() == Receiving::Starved;
+        !comes || self.chain.get().len() > 0 || !self.rest.borrow().is_empty()
     }
 
     /// A wait to receive is over.
@@ -492,8 +507,7 @@ impl Socket {
         let has_bounds = matches!(self.kind, Kind::Datagram(_));
         let copied = core.bufs.copy_out(core.shared.clone(), &mut waiting, has_bounds);
         core.shared.counters.recv_spilt.add(copied as u64);
-        let more = waiting.iter().any(|chunk| core.bufs.has_lent(chunk))
-            || matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_));
+        let more = waiting.iter().any(|chunk| core.bufs.has_lent(chunk)) || self.is_receiving();
         self.rest.replace(waiting);
         self.is_known_idle.set(more);
         more
@@ -514,18 +528,24 @@ impl Socket {
     }
 
     /// Waits until no receive is armed; what came meanwhile stays in the chain.
-    pub(crate) fn poll_quiet(&self, core: &Core, cx: &mut Context<'_>, place: &mut Option<u64>) -> Poll<()> {
+    pub(crate) fn poll_quiet(
+        self: &Rc<Self>,
+        core: &Core,
+        cx: &mut Context<'_>,
+        place: &mut Option<u64>,
+    ) -> Poll<()> {
         self.end_receiving(core);
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
             Receiving::Starved => {
                 // It stands in the queue; when its turn comes it is found not to want a buffer, or to want
-                // one again.
+                // one again. Who waits for the receive that there will not be has to ask for another.
                 self.receiving.set(Receiving::Idle);
+                self.wake_reader();
                 Poll::Ready(())
             }
             Receiving::Armed(_) | Receiving::Ending(_) => {
-                self.wait(cx, place);
+                self.wait(cx, place, |socket| !socket.is_receiving());
                 Poll::Pending
             }
         }
