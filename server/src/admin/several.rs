@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annulus::Observer;
 
-use super::Source;
+use super::source::Source;
 use crate::metrics::gather::{Gatherer, without_cores};
 use crate::metrics::status::Status;
 use crate::metrics::upstreams::{self, UpstreamStatus, Upstreams};
@@ -45,6 +45,7 @@ impl Source for Several {
                 Err(error) => tracing::warn!(%node, %error, "a process does not say how it is doing"),
             }
         }
+        status.cores.sort_by_key(|core| core.cpu);
         status
     }
 }

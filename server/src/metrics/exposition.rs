@@ -5,39 +5,10 @@
 //! processes apart.
 
 use super::families::{EXPORTED, Type};
+use super::format::Format;
 use super::status::{CoreStatus, Status};
 use super::text::{Exposition, Labels};
 use super::upstreams::UpstreamState;
-
-/// Which format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// Prometheus' own text format.
-    Prometheus,
-    /// OpenMetrics, which scrapers ask for by Accept.
-    OpenMetrics,
-}
-
-impl Format {
-    /// The one that `accept`, the field of a request, asks for.
-    pub(crate) fn for_accept(accept: &str) -> Self {
-        let is_asked_for = accept.split(',').any(|range| {
-            let mut parts = range.split(';').map(str::trim);
-            let is_it =
-                parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
-            is_it && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-        });
-        if is_asked_for { Format::OpenMetrics } else { Format::Prometheus }
-    }
-
-    /// The media type.
-    pub(crate) fn content_type(self) -> &'static str {
-        match self {
-            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
 
 /// The whole text.
 pub(crate) fn expose(status: &Status, format: Format) -> String {
@@ -113,12 +84,20 @@ fn relays(out: &mut Exposition, status: &Status) {
     );
     out.sample("relay_payload_bytes_total", &[("direction", &"up")], sum(|core| core.relay_bytes_up));
     out.sample("relay_payload_bytes_total", &[("direction", &"down")], sum(|core| core.relay_bytes_down));
-    out.family("upstream_state", "gauge", "1 for the state that the upstream is in.");
+    out.family("upstream_state", "gauge", "1 for the worst state that a relay finds the upstream in.");
     for upstream in &status.upstreams {
         for (state, name) in UpstreamState::ALL {
             let labels: Labels<'_> =
                 &[("listener", &upstream.listener), ("upstream", &upstream.address), ("state", &name)];
             out.sample("upstream_state", labels, u8::from(upstream.state == state));
+        }
+    }
+    out.family("upstream_views", "gauge", "Relays, of all processes, that find the upstream in each state.");
+    for upstream in &status.upstreams {
+        for (state, name) in UpstreamState::ALL {
+            let labels: Labels<'_> =
+                &[("listener", &upstream.listener), ("upstream", &upstream.address), ("state", &name)];
+            out.sample("upstream_views", labels, upstream.views.get(&state).copied().unwrap_or(0));
         }
     }
     out.family("upstream_connections_open", "gauge", "Connections to the upstream that are open.");
@@ -136,7 +115,11 @@ fn relays(out: &mut Exposition, status: &Status) {
         let labels: Labels<'_> = &[("listener", &of.listener), ("upstream", &of.address)];
         out.sample("upstream_failures_total", labels, of.failures);
     }
-    out.family("upstream_bytes", "counter", "Bytes to the upstream (up) and from it (down).");
+    out.family(
+        "upstream_bytes",
+        "counter",
+        "Bytes to the upstream (up) and from it (down), of connections that have ended.",
+    );
     for of in &status.upstreams {
         for (direction, bytes) in [("up", of.bytes_up), ("down", of.bytes_down)] {
             let labels: Labels<'_> =
@@ -245,16 +228,6 @@ fn counters(out: &mut Exposition, status: &Status) {
 mod tests {
     use super::super::status::tests::sample;
     use super::*;
-
-    #[test]
-    fn the_format_is_the_one_that_is_asked_for() {
-        let prometheus =
-            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
-        assert_eq!(Format::for_accept(prometheus), Format::OpenMetrics);
-        for other in ["", "*/*", "text/plain", "application/openmetrics-text;q=0"] {
-            assert_eq!(Format::for_accept(other), Format::Prometheus, "{other:?}");
-        }
-    }
 
     /// Seen to fail: with `_total` twice.
     #[test]

@@ -5,8 +5,11 @@
 //! a core, and no core waits for it.
 
 mod cells;
+#[cfg(test)]
+mod documented;
 pub(crate) mod exposition;
 mod families;
+pub(crate) mod format;
 pub(crate) mod gather;
 mod process;
 pub(crate) mod status;

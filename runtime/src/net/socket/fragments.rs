@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::{Receiving, Socket};
-use crate::buf::fragments::Brought;
+use crate::buf::brought::Brought;
 use crate::core::Core;
 use crate::net::op::recv_fragments::RecvFragments;
 use crate::op::slots::Key;
