@@ -3,7 +3,6 @@
 mod answer;
 mod file;
 mod reload;
-mod serving;
 mod start;
 
 use std::ffi::OsString;
@@ -16,9 +15,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
 use self::reload::Which;
-use self::serving::{AFTER_HELP, Serving};
 use self::start::{Told, begin, begin_member, start_log};
 use crate::config::Loaded;
+use crate::config::command_line::{AFTER_HELP, Serving};
 use crate::exit::Failure;
 use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;

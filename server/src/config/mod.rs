@@ -4,6 +4,7 @@
 //! [`read`] makes it of a file and says all that is wrong with it ([`fault`]), [`write`] makes a file of a
 //! command line; [`keys`] has what clap knows about flags as keys, [`table`] what stands in a file.
 
+pub(crate) mod command_line;
 pub(crate) mod fault;
 mod keys;
 pub(crate) mod program_keys;

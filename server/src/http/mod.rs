@@ -33,6 +33,8 @@ pub(crate) mod response;
 pub(crate) mod status;
 pub(crate) mod target;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod drive;
 #[cfg(test)]
 mod properties;
 

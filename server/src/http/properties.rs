@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::inbox::{Inbox, Next};
+use super::drive::drive;
 use super::request::{self, Parsed};
 use super::target::{Kind, Target};
 use super::{MAX_HEAD, Refusal};
@@ -43,29 +43,6 @@ fn file_name() -> impl Strategy<Value = String> {
 fn is_beneath(path: &Path) -> bool {
     path.components().all(|component| matches!(component, Component::Normal(_)))
         && !path.as_os_str().as_encoded_bytes().contains(&0)
-}
-
-/// All that an inbox makes of these chunks, up to the first refusal.
-fn drive<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Next> {
-    let mut inbox = Inbox::default();
-    let mut seen = Vec::new();
-    for chunk in chunks {
-        let mut next = inbox.push(chunk);
-        loop {
-            match next {
-                Next::More => break,
-                Next::Refused(_) => {
-                    seen.push(next);
-                    return seen;
-                }
-                Next::Request(_) => seen.push(next),
-                // Whether the client waits depends on what has come.
-                Next::Continue => {}
-            }
-            next = inbox.next();
-        }
-    }
-    seen
 }
 
 proptest! {
