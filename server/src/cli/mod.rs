@@ -1,4 +1,4 @@
-//! The command line: what can be said, and what is started for it.
+//! The command line: the commands, and what is started for each.
 
 mod answer;
 mod file;

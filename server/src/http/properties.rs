@@ -18,7 +18,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     request::parse(bytes, &mut Vec::new())
 }
 
-/// Pieces of which interesting requests are made: joined at random they reach far deeper than random bytes.
+/// Pieces of requests. Joined at random they reach deeper into the parser than random bytes.
 fn request_bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         6 => prop::sample::select(vec![
@@ -64,8 +64,8 @@ proptest! {
         prop_assert_eq!((target.kind(), target.path()), (Kind::Name, Path::new(&path)));
     }
 
-    /// The quick way for plain paths finds what the other finds: an escape that says nothing new takes the
-    /// other.
+    /// The fast path for plain paths finds what the general one finds. A redundant escape selects the general
+    /// one.
     #[test]
     fn plain_paths_and_others_are_resolved_alike(target in "(/[a.]{0,3}){1,5}") {
         let plain = resolve(target.as_bytes());

@@ -1,8 +1,8 @@
 //! A relay must not be its own upstream: one connection would become as many as there are descriptors.
 //!
-//! Where it can be known it is refused at the start. Else it is known by its own connections: those to a port
-//! that this process listens on are remembered by their local address, and a client that comes from such an
-//! address is ourselves.
+//! It is refused at the start where it can be known then. Later it is known by its own connections: those to
+//! a port that this process listens on are remembered by their local address, and a client that comes from
+//! such an address is this process.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -42,13 +42,13 @@ impl Drop for Remembered {
     }
 }
 
-/// Whether a client that comes from `peer` is ourselves.
+/// Whether a client that comes from `peer` is this process.
 pub(crate) fn is_ourselves(peer: SocketAddr) -> bool {
     REMEMBERED.load(Ordering::Acquire) > 0
         && CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
 }
 
-/// Whether any of them could be: then it is worth asking where a client comes from.
+/// Whether any connection is remembered: only then is a client's address compared.
 pub(crate) fn has_any() -> bool {
     REMEMBERED.load(Ordering::Acquire) > 0
 }
@@ -58,7 +58,7 @@ pub(crate) fn has_any() -> bool {
 pub(crate) fn comes_to(target: SocketAddr, listen: SocketAddr) -> bool {
     let (to, on) = (target.ip().to_canonical(), listen.ip().to_canonical());
     let is_same_port = target.port() == listen.port() && target.port() != 0;
-    // To connect to no address in particular is to connect to this machine (ip(7)).
+    // A connection to the unspecified address goes to this machine (ip(7)).
     is_same_port
         && (to == on
             || (on.is_unspecified() || to.is_unspecified()) && is_of_this_machine(to) && covers(on, to))

@@ -42,7 +42,7 @@ pub(crate) struct Source {
     pub(crate) keys: ProgramKeys,
 }
 
-/// Whose turn it is.
+/// What the reloading thread does.
 #[derive(Debug, Default)]
 struct Turn {
     /// A thread reloads.

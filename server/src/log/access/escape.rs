@@ -1,4 +1,4 @@
-//! What others sent, made harmless: no quote, no line end, nothing that a terminal obeys.
+//! Escapes what clients sent: no quote, no line end, no control character of a terminal is left.
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
@@ -62,7 +62,7 @@ fn digit(value: u8) -> u8 {
     DIGITS[usize::from(value)]
 }
 
-/// Copies what is harmless in one go, and the rest byte by byte.
+/// Copies runs of bytes that need no escape, and escapes the others one by one.
 fn escape(
     out: &mut Vec<u8>,
     mut bytes: &[u8],
