@@ -301,7 +301,7 @@ mod tests {
     /// Seen to fail: without the assertion, which let the second one take nothing.
     #[test]
     fn completions_are_not_handled_while_others_are() {
-        let ring = Ring::new(RingOptions::default(), None, CoreCounters::default()).unwrap();
+        let ring = Ring::new(RingOptions::for_entries(8), None, CoreCounters::default()).unwrap();
         let nop = || {
             // SAFETY: the entry points to nothing.
             unsafe { ring.push(&opcode::Nop::new().build()) };
