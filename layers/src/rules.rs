@@ -62,6 +62,7 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["serve", "proxy"], "files over HTTP, and relayed connections"),
         layer(&["doctor", "roads", "numa_bench"], "commands that look at the machine or measure it"),
         layer(&["options"], "the flags, one clap struct for each kind of thing"),
+        layer(&["service_manager"], "what systemd is told"),
         layer(
             &["listen", "limits", "topology", "descriptors", "filters", "admin/options"],
             "addresses, sockets, who may connect; what the machine has and allows",
