@@ -129,7 +129,7 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
         shorten(&mut region, settled.len, page)?;
     }
     let bound = match &policy {
-        Ok(()) => bind(&region, node).map_err(|e| (Rung::Preferred, "mbind(MPOL_BIND)", e)),
+        Ok(()) => bind(&region, &settled, node).map_err(|e| (Rung::Preferred, "mbind(MPOL_BIND)", e)),
         Err(e) => {
             Err((Rung::FirstTouch, "mbind", io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(0))))
         }
@@ -172,7 +172,7 @@ fn reserved(node: NodeId, len_bytes: usize) -> io::Result<Region> {
     let start = memory.as_ptr().addr();
     // There are no fences: they would be huge pages too. Dropping the region unmaps it.
     let mut region = Region { memory, len, mapping: start..start + len, placement: not_placed_yet(node) };
-    bind(&region, node)?;
+    sys::mbind(start..start + len, &Policy::new(MPOL_BIND, node), MPOL_MF_MOVE)?;
     sys::populate(start..start + len)?;
     sys::dont_fork(start..start + len)?;
     let pages = verify::where_pages_lie(region.as_ptr(), len).map_err(io::Error::other)?;
@@ -364,9 +364,25 @@ fn shorten(region: &mut Region, len: usize, page: usize) -> Result<()> {
     Ok(())
 }
 
-/// Binds the region. Every page is present and, as far as one can see, on the node, so nothing is faulted in
-/// under the binding, and there is no OOM kill.
-fn bind(region: &Region, node: NodeId) -> io::Result<()> {
+/// Binds the region, after it has settled. Every page is present and, as far as one can see, on the node, so
+/// nothing is faulted in under the binding, and there is no OOM kill.
+fn bind(region: &Region, settled: &Settled, node: NodeId) -> io::Result<()> {
+    debug_assert!(region.len <= settled.len, "pages that were not populated are bound");
     let range = region.as_ptr().addr()..region.as_ptr().addr() + region.len;
     sys::mbind(range, &Policy::new(MPOL_BIND, node), MPOL_MF_MOVE)
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+
+    /// Seen to fail: without the assertion.
+    #[test]
+    fn what_was_not_populated_is_not_bound() {
+        let node = Topology::discover().unwrap().memory_nodes().first().unwrap();
+        let region = Region::new(node, 2 * sys::page_size()).unwrap();
+        let settled = Settled { len: sys::page_size(), why: None };
+        assert!(std::panic::catch_unwind(|| bind(&region, &settled, node)).is_err());
+    }
 }

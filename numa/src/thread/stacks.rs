@@ -22,8 +22,13 @@ use crate::sys;
 const KEPT: usize = 2;
 
 /// Runs `f`, which creates a thread on the calling thread's CPU, while threads hold the stacks that the
-/// kernel had kept there. Where no threads can be started for that, `f` runs all the same.
+/// kernel had kept there. Where no threads can be started for that, `f` runs all the same. The calling thread
+/// may run on that CPU alone.
 pub(super) fn with_fresh_stacks<T>(f: impl FnOnce() -> T) -> T {
+    debug_assert!(
+        sys::affinity(0).is_ok_and(|cpus| cpus.len() == 1),
+        "the stacks that are taken are those of one CPU, the new thread's"
+    );
     let (old, fresh) = (Gate::default(), Gate::default());
     // The order matters: the last that is declared ends first, also when `f` panics.
     let old = Held::new(&old);
@@ -60,5 +65,18 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         drop(self.closed.take());
         self.threads.drain(..).for_each(sys::Waiting::join);
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+
+    /// Seen to fail: without the assertion. A machine with one CPU shows nothing.
+    #[test]
+    fn a_creator_that_may_run_elsewhere_is_refused() {
+        if sys::affinity(0).unwrap().len() > 1 {
+            assert!(std::panic::catch_unwind(|| with_fresh_stacks(|| ())).is_err());
+        }
     }
 }

@@ -265,3 +265,38 @@ fn blocks_go_round_between_threads_until_the_region_is_freed_once() {
         assert_eq!(seen.freed(), 1);
     }
 }
+
+/// Seen to fail: with each of the assertions taken out.
+#[cfg(debug_assertions)]
+#[test]
+fn what_the_owner_promises_is_asserted() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    fn is_refused(f: impl FnOnce()) -> bool {
+        catch_unwind(AssertUnwindSafe(f)).is_err()
+    }
+
+    let (home, _) = TestOwner::new(8, 4);
+    let owner = &home.owner;
+    // SAFETY: the first time it is free; the second time the assertion is what is asked for.
+    let hand_out = |index| unsafe { owner.hand_out(index) };
+    let held = hand_out(1);
+    assert!(is_refused(|| drop(hand_out(1))), "a block that is out is handed out");
+    // SAFETY: the block is out.
+    let second = unsafe { owner.handle(1) };
+    drop(held);
+    assert!(is_refused(|| drop(second)), "both handles are dropped");
+    // SAFETY: the assertion is what is asked for; where it is missing, nobody uses the handle.
+    assert!(is_refused(|| std::mem::forget(unsafe { owner.handle(1) })), "a block has come back");
+    assert_eq!(owner.drain().collect::<Vec<_>>(), [1]);
+    // SAFETY: as above.
+    let free = || std::mem::forget(unsafe { owner.handle(0) });
+    assert!(is_refused(free), "a block was never handed out");
+
+    let base = home.owner.region().base;
+    // SAFETY: the assertions are what is asked for; where they are missing, no block of it is handed out.
+    let add = |first| is_refused(|| unsafe { owner.add(first, base) });
+    assert!(add(0), "an extent is added twice");
+    assert!(add(2), "a block within an extent");
+    assert_eq!(home.close(), 0);
+}
