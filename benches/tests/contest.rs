@@ -98,6 +98,7 @@ fn a_program_that_measures_nothing_is_an_error_with_what_it_said() {
         command: vec!["/bin/sh".into(), "-c".into(), what.into()],
         learn: Learn::Line,
         conf: None,
+        streams: false,
     };
     for (what, error) in [("echo oops >&2; exit 3", "oops"), ("echo 7", "ops"), ("exec >&-; exit 0", "ops")] {
         let e = run_own(&says(what), &place, Op::Yield, 1).unwrap_err().to_string();
