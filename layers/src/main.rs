@@ -88,12 +88,28 @@ fn circles(folder: &str, its: &Crate, known: &[usize]) -> Option<String> {
         .enumerate()
         .all(|(at, circle)| known.get(at).is_some_and(|most| circle.len() <= *most));
     (!is_known).then(|| {
-        let circles: Vec<_> = circles.iter().map(|circle| format!("\n  {}", circle.join(", "))).collect();
+        let circles: Vec<_> = circles.iter().map(|circle| arrows_within(its, circle)).collect();
         format!(
             "{folder}: files import each other in circles; of {known:?} files are known, and there are:{}",
             circles.concat()
         )
     })
+}
+
+/// The files of a circle, each with what it imports of the others.
+fn arrows_within(its: &Crate, circle: &[String]) -> String {
+    let mut arrows: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for (from, to, path) in its.imports() {
+        if circle.contains(&from) && circle.contains(&to) {
+            let name = path.rsplit("::").next().unwrap_or(&path).to_owned();
+            arrows.entry((from, to)).or_default().insert(name);
+        }
+    }
+    let arrow = |((from, to), names): (&(String, String), &BTreeSet<String>)| {
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        format!("\n    {from} -> {to}: {}", names.join(", "))
+    };
+    format!("\n  {} files:{}", circle.len(), arrows.iter().map(arrow).collect::<String>())
 }
 
 fn long_files(folder: &str, files: &[(String, String)], known: &[&str]) -> Vec<String> {

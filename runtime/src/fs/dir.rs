@@ -71,7 +71,7 @@ impl Dir {
     /// # Cancellation
     /// Safe: a descriptor that comes late is closed. A file that was to be made may have been.
     pub async fn open_beneath(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
-        options.file(Some(&self.fd), path.as_ref()).await.map_err(Into::into)
+        File::open_in(Some(&self.fd), path.as_ref(), options).await.map_err(Into::into)
     }
 
     /// Opens a directory beneath this one. Linux 5.6 (`openat2(2)`).

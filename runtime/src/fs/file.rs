@@ -29,13 +29,19 @@ pub struct File {
 }
 
 impl File {
-    pub(super) fn new(fd: Rc<OwnedFd>, direct: Option<Alignment>) -> Self {
-        Self { fd, direct }
+    /// Opens `path` beneath `dir`, or as the process sees it.
+    pub(super) async fn open_in(
+        dir: Option<&Rc<OwnedFd>>,
+        path: &Path,
+        options: OpenOptions,
+    ) -> io::Result<Self> {
+        let (fd, direct) = options.open(dir, path).await?;
+        Ok(Self { fd, direct })
     }
 
     /// Takes over an open descriptor.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self::new(Rc::new(fd), None)
+        Self { fd: Rc::new(fd), direct: None }
     }
 
     /// Opens a file as the process sees its path. Linux 5.6 (`openat2(2)`).
@@ -47,7 +53,7 @@ impl File {
     /// Safe: a descriptor that comes late is closed.
     pub async fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let file = options.file(None, path).await;
+        let file = Self::open_in(None, path, options).await;
         file.map_err(|e| Error::io(format!("cannot open {}", path.display()), e))
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fcntl_setfl, openat2};
 use rustix::io::Errno;
 
-use super::{Alignment, File};
+use super::Alignment;
 use crate::core::ask::ask;
 use crate::error::os;
 use crate::op::open::Open;
@@ -131,13 +131,18 @@ impl OpenOptions {
             | flag(self.nonblock, libc::O_NONBLOCK)
     }
 
-    /// Opens `path` beneath `dir`, or as the process sees it.
-    pub(super) async fn file(self, dir: Option<&Rc<OwnedFd>>, path: &Path) -> io::Result<File> {
+    /// Opens `path` beneath `dir`, or as the process sees it. The alignment is that of direct I/O, if it was
+    /// asked for.
+    pub(super) async fn open(
+        self,
+        dir: Option<&Rc<OwnedFd>>,
+        path: &Path,
+    ) -> io::Result<(Rc<OwnedFd>, Option<Alignment>)> {
         // openat2 refuses a mode where nothing is made.
         let mode = if self.create || self.create_new { self.mode & 0o7777 } else { 0 };
         let fd = Rc::new(open(dir, path, self.flags(), mode).await?);
         let direct = if self.direct { Some(Alignment::of(&fd).await?) } else { None };
-        Ok(File::new(fd, direct))
+        Ok((fd, direct))
     }
 }
 

@@ -21,7 +21,7 @@ use super::socket::lingers;
 use crate::contained::contained;
 use crate::core::Core;
 use crate::error::os;
-use crate::net::op::accept::Accept;
+use crate::net::op::accept::{Accept, Accepting};
 use crate::op::slots::Key;
 use crate::place::Place;
 use crate::sync::waiters::Waiters;
@@ -33,14 +33,14 @@ const HOLD_BACK: usize = 64;
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy)]
-enum Accepting {
+enum AcceptState {
     Idle,
     Armed(Key),
     Ending(Key),
 }
 
 /// The part of a listener that the multishot accept keeps alive.
-pub(crate) struct Shared {
+struct Shared {
     fd: Option<OwnedFd>,
     bound: Place,
     /// None for one that was made elsewhere.
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     /// wait, the kernel wakes the first, and who accepts anew stands at the end, so the cores get them in
     /// turn. A multishot accept would keep its place.
     is_shared: Cell<bool>,
-    accepting: Cell<Accepting>,
+    accepting: Cell<AcceptState>,
     fd_budget: FdBudget,
     /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has
     /// it.
@@ -68,20 +68,28 @@ impl Shared {
             bound,
             is_shared: Cell::new(member.as_ref().is_none_or(|member| member.is_shared)),
             member,
-            accepting: Cell::new(Accepting::Idle),
+            accepting: Cell::new(AcceptState::Idle),
             accepted: RefCell::default(),
             waiters: Waiters::default(),
         })
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    fn end(&self, core: &Core) {
+        if let AcceptState::Armed(key) = self.accepting.get() {
+            core.ops.cancel(&core.ring, key);
+            self.accepting.set(AcceptState::Ending(key));
+        }
+    }
+}
+
+impl Accepting for Shared {
+    fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_ref().expect("taken in Drop only").as_fd()
     }
 
-    /// A CQE of the accept.
-    pub(crate) fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool) {
+    fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool) {
         if last {
-            self.accepting.set(Accepting::Idle);
+            self.accepting.set(AcceptState::Idle);
         }
         match result {
             Ok(fd) => {
@@ -99,13 +107,6 @@ impl Shared {
             self.end(core);
         }
         self.waiters.wake_all();
-    }
-
-    fn end(&self, core: &Core) {
-        if let Accepting::Armed(key) = self.accepting.get() {
-            core.ops.cancel(&core.ring, key);
-            self.accepting.set(Accepting::Ending(key));
-        }
     }
 }
 
@@ -292,14 +293,14 @@ impl<F: Family> Listener<F> {
             core.budget.spend();
             return Poll::Ready(result);
         }
-        if let Accepting::Idle = self.shared.accepting.get() {
+        if let AcceptState::Idle = self.shared.accepting.get() {
             let many_fit = self.shared.fd_budget.for_many();
             let many = many_fit && !self.shared.is_shared.get();
             if !many_fit && !self.shared.fd_budget.for_one(self.shared.fd()) {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)));
             }
             let key = core.ops.submit_multi(&core.ring, Accept { listener: Rc::clone(&self.shared), many });
-            self.shared.accepting.set(Accepting::Armed(key));
+            self.shared.accepting.set(AcceptState::Armed(key));
         }
         wait.wait(cx);
         Poll::Pending
@@ -317,7 +318,7 @@ impl<F: Family> Listener<F> {
         poll_fn(|cx| {
             Core::with(|core| {
                 self.shared.end(core);
-                if let Accepting::Idle = self.shared.accepting.get() {
+                if let AcceptState::Idle = self.shared.accepting.get() {
                     return Poll::Ready(());
                 }
                 wait.wait(cx);
@@ -378,7 +379,7 @@ impl<F: Family> Drop for Listener<F> {
             member.leave();
         }
         Core::try_with(|core| {
-            if let Accepting::Armed(key) | Accepting::Ending(key) = self.shared.accepting.get() {
+            if let AcceptState::Armed(key) | AcceptState::Ending(key) = self.shared.accepting.get() {
                 core.ops.abandon(&core.ring, key);
             }
         });

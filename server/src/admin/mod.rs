@@ -11,6 +11,7 @@ mod routes;
 mod server;
 pub(crate) mod several;
 mod socket;
+mod source;
 
 use std::io;
 use std::thread::JoinHandle;
@@ -18,22 +19,9 @@ use std::thread::JoinHandle;
 use options::AdminAddress;
 use server::{Server, Stop};
 use socket::Listener;
+use source::Source;
 
 use crate::metrics;
-use crate::metrics::gather::Gatherer;
-use crate::metrics::status::Status;
-
-/// Who knows how the program is doing. Called by the thread of the admin server.
-pub(crate) trait Source: Send {
-    /// All of it, now. Must not wait for a core.
-    fn status(&mut self) -> Status;
-}
-
-impl Source for Gatherer {
-    fn status(&mut self) -> Status {
-        self.gather()
-    }
-}
 
 /// The address for operators, opened, and nobody answers yet.
 pub(crate) struct Entrance(Listener);

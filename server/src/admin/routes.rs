@@ -2,10 +2,11 @@
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::Source;
 use super::request::Request;
+use super::source::Source;
 use crate::lifecycle::{self, Stage};
-use crate::metrics::exposition::{Format, expose};
+use crate::metrics::exposition::expose;
+use crate::metrics::format::Format;
 use crate::metrics::upstreams;
 
 /// The page for people. Everything in it is in this one file, and it asks for nothing but `/status`.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use super::Source;
 use super::request::{Parsed, parse};
 use super::routes::{Response, answer};
 use super::socket::{Listener, Stream};
+use super::source::Source;
 
 /// Connections at a time. The oldest goes when another comes.
 const MAX_CONNECTIONS: usize = 32;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use annulus::Observer;
 
-use super::Source;
+use super::source::Source;
 use crate::metrics::gather::{Gatherer, without_cores};
 use crate::metrics::status::Status;
 use crate::metrics::upstreams::{self, UpstreamStatus, Upstreams};

@@ -7,6 +7,7 @@
 mod cells;
 pub(crate) mod exposition;
 mod families;
+pub(crate) mod format;
 pub(crate) mod gather;
 mod process;
 pub(crate) mod status;

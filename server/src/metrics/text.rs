@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use super::cells::{BOUNDS, bound};
-use super::exposition::Format;
+use super::format::Format;
 use super::status::{CoreStatus, Status, TimesStatus};
 
 /// Names and values.

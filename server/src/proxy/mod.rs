@@ -3,8 +3,10 @@
 mod address;
 mod balance;
 mod check;
+mod checker;
 mod connect;
 mod health;
+mod names;
 pub(crate) mod options;
 pub(crate) mod own;
 mod proxy_header;
@@ -12,6 +14,7 @@ mod reach;
 mod resolve;
 mod sni;
 mod udp;
+mod upkeep;
 pub(crate) mod upstreams;
 
 use std::future::poll_fn;

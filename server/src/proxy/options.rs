@@ -12,9 +12,9 @@ use super::address::{Target, UpstreamAddress, UpstreamList};
 use super::balance::Balance;
 use super::check::{Check, StatusRange};
 use super::health::Policy;
+use super::names::look_up_at_start;
 use super::own;
 use super::proxy_header::Version;
-use super::resolve::look_up_at_start;
 use super::sni::SniRoute;
 
 /// How connections are relayed. Each field is a flag of `annulus proxy` and a key of a listener that has a

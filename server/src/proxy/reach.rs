@@ -11,6 +11,7 @@ use annulus::time::sleep;
 use super::balance::{Balancer, Candidate, mix};
 use super::connect::{From, NoConnection, Server, connect};
 use super::options::{DeadlineArgs, Source, UpstreamArgs};
+use super::upkeep::look_after;
 use super::upstreams::{LOOKS, Taken, Upstream, Upstreams};
 use crate::first_of::{First, first_of};
 use crate::log::access::Client;
@@ -38,7 +39,7 @@ impl Reach {
         // Each core begins elsewhere, so that few connections are spread too.
         let seed = mix(annulus::cores::index() as u64 + 1);
         Self {
-            upstreams: Upstreams::of(args),
+            upstreams: Upstreams::of(args, look_after),
             deadlines,
             source,
             balancer: RefCell::new(Balancer::new(args.balance, seed)),

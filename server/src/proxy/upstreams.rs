@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::address::{Target, UpstreamAddress};
 use super::balance::{Candidate, mix};
 use super::health::{Fitness, Health, Policy};
+use super::names;
 use super::options::UpstreamArgs;
-use super::{check, resolve};
 use crate::metrics::upstreams::{self as metrics, UpstreamState, UpstreamStatus};
 
 /// All that are in use, of all relays of this process.
@@ -70,9 +70,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Upstreams {
-    /// Those that `args` name: all relays that say the same share them, on all cores and over a reload.
-    /// Whoever makes them looks after them, as tasks of the current core.
-    pub(crate) fn of(args: &UpstreamArgs) -> Arc<Self> {
+    /// Those that `args` name: all relays that say the same share them, on all cores and over a reload. Those
+    /// that are new are handed to `look_after` first.
+    pub(super) fn of(args: &UpstreamArgs, look_after: impl FnOnce(&Arc<Self>)) -> Arc<Self> {
         let mut all = locked(&ALL);
         all.retain(|known| known.strong_count() > 0);
         if let Some(known) = all.iter().filter_map(Weak::upgrade).find(|known| known.args == *args) {
@@ -81,7 +81,7 @@ impl Upstreams {
         let this = Arc::new(Self::new(args));
         all.push(Arc::downgrade(&this));
         drop(all);
-        this.look_after();
+        look_after(&this);
         // The first call decides.
         metrics::register(Box::new(Known));
         this
@@ -90,17 +90,6 @@ impl Upstreams {
     fn new(args: &UpstreamArgs) -> Self {
         let list = args.addresses().map(|address| Arc::new(Upstream::new(address))).collect();
         Self { args: args.clone(), policy: args.policy(), list, waiting: AtomicUsize::new(0) }
-    }
-
-    fn look_after(self: &Arc<Self>) {
-        for (place, upstream) in self.list.iter().enumerate() {
-            if let Target::Name(name, port) = &upstream.target {
-                annulus::spawn(resolve::keep(Arc::downgrade(self), place, name.clone(), *port)).detach();
-            }
-            if self.args.check.is_some() {
-                annulus::spawn(check::keep(Arc::downgrade(self), place)).detach();
-            }
-        }
     }
 
     pub(super) fn args(&self) -> &UpstreamArgs {
@@ -242,7 +231,7 @@ impl Upstream {
     fn new(address: &UpstreamAddress) -> Self {
         let addresses: Arc<[SocketAddr]> = match &address.target {
             Target::Ip(address) => Arc::new([*address]),
-            Target::Name(name, port) => resolve::found_at_start(name, *port).into(),
+            Target::Name(name, port) => names::found_at_start(name, *port).into(),
             Target::Unix(_) => Arc::new([]),
         };
         let is_found = !addresses.is_empty() || matches!(address.target, Target::Unix(_));

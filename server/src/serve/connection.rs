@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use annulus::net::{Connection, Family};
 use tracing::{Instrument, Span};
 
+use super::client::{Client, Sent};
 use super::deadline_timer::{DeadlineTimer, OnStop};
 use super::deadlines::DeadlineArgs;
 use super::send::send;
@@ -54,26 +55,6 @@ pub(crate) async fn turn_away<F: Family>(stream: Connection<F>) {
     if matches!(sending.await, Ok(Ok(_))) {
         lingering_close(stream).await;
     }
-}
-
-/// Who asks, and how long we wait for them.
-pub(super) struct Client<F: Family> {
-    pub(super) stream: Connection<F>,
-    pub(super) timer: DeadlineTimer,
-    pub(super) deadlines: DeadlineArgs,
-    /// Where they are.
-    pub(super) address: access::Client,
-    /// What the last answer was.
-    pub(super) sent: Sent,
-}
-
-/// What was sent for a request, for the access log.
-#[derive(Default)]
-pub(super) struct Sent {
-    /// The status code; 0 before there is any.
-    pub(super) status: u16,
-    /// Bytes of the body.
-    pub(super) bytes: u64,
 }
 
 /// Counts the last request and what it was answered, and logs it if there is an access log.

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use annulus::fs::Stat;
 
-use super::cache;
-use super::site::Site;
+use super::clock;
+use super::rules::Said;
 use crate::http::encoding::Coding;
 use crate::http::etag::{SETTLES_AFTER, Version};
 use crate::http::mime::{content_type, is_compressible};
@@ -22,13 +22,21 @@ pub(crate) struct Facts {
     pub(super) coding: Option<Coding>,
     /// Files beside it may hold the same, compressed.
     pub(super) may_be_smaller: bool,
-    /// When a tag that is weak becomes a strong one, by [`cache::now`].
+    /// When a tag that is weak becomes a strong one, by [`clock::now`].
     settles: Option<u64>,
 }
 
 impl Facts {
-    /// Of the file `path` in this `coding`, which has this `stat`; `original` is the path that was asked for.
-    pub(super) fn write(site: &Site, original: &Path, coding: Option<Coding>, stat: &Stat) -> Self {
+    /// Of a file in this `coding`, which has this `stat`. `original` is the path that was asked for, and
+    /// `said` what the operator's rules say of it; `precompressed` files may lie beside it. `scratch` is
+    /// where the fields are written before their size is known.
+    pub(super) fn write(
+        (original, said): (&Path, Said),
+        coding: Option<Coding>,
+        stat: &Stat,
+        precompressed: bool,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
         let now = SystemTime::now();
         let version =
             Version { size: stat.size, modified: stat.modified, changed: stat.changed, inode: stat.inode };
@@ -37,10 +45,9 @@ impl Facts {
         let tag = version.tag(strong, &suffix);
         let age = now.duration_since(stat.modified).unwrap_or(Duration::ZERO);
         let left = SETTLES_AFTER.saturating_sub(age).as_millis() as u64;
-        let settles = (!strong).then(|| cache::now() + left + 1);
-        let said = site.rules.of(original);
+        let settles = (!strong).then(|| clock::now() + left + 1);
         let content_type = said.content_type.unwrap_or_else(|| content_type(original).into_owned());
-        let may_be_smaller = !site.args.no_precompressed && is_compressible(&content_type);
+        let may_be_smaller = precompressed && is_compressible(&content_type);
         let vary = match (may_be_smaller, said.vary) {
             (true, Some(more)) => format!("Accept-Encoding, {more}"),
             (true, None) => "Accept-Encoding".to_owned(),
@@ -55,9 +62,8 @@ impl Facts {
             content_encoding: coding.map_or("", Coding::name),
             lines: &said.lines,
         };
-        let mut layout = FieldsLayout::default();
-        let write = |out: &mut Vec<u8>| layout = response::file_fields(out, now, &file);
-        let fields = site.written(write, |fields| Box::from(fields));
+        let layout = response::file_fields(scratch, now, &file);
+        let fields = Box::from(scratch.as_slice());
         Facts { fields, layout, tag, content_type, coding, may_be_smaller, settles }
     }
 

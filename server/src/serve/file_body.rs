@@ -1,14 +1,13 @@
 //! A file's head and body on their way to a client: small ones in one send, large ones spliced.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use annulus::buf::Block;
 use annulus::net::Family;
 use annulus::{Error, ErrorKind, transfer};
 
-use super::connection::Client;
+use super::client::Client;
 use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
@@ -18,30 +17,68 @@ use super::{SEND_STEP, Site};
 use crate::http::Status;
 use crate::http::response::{self, Extent};
 
+/// The answer with a file: which version, and how it is given.
+#[derive(Clone, Copy)]
+pub(super) struct FileAnswer<'a> {
+    pub(super) site: &'a Site,
+    pub(super) entry: &'a Entry,
+    pub(super) manner: Manner<'a>,
+}
+
+impl FileAnswer<'_> {
+    /// Hands the head of a 200 or 206 to `read`.
+    fn with_head<T>(self, extent: &Extent, read: impl FnOnce(&[u8]) -> T) -> T {
+        let write = |out: &mut Vec<u8>| {
+            self.site.with_moment(self.manner.after, |moment| {
+                response::file_head(out, moment, self.entry.facts().fields().0, extent);
+            });
+        };
+        self.site.written(write, read)
+    }
+
+    /// Head and content in a block, if there is one that both fit into.
+    fn copied(self, extent: &Extent, content: &[u8]) -> Option<Block> {
+        let mut block = Block::take()?;
+        self.with_head(extent, |head| block.extend_from_slice(head));
+        if block.capacity() - block.len() < content.len() {
+            return None;
+        }
+        block.extend_from_slice(content);
+        Some(block)
+    }
+
+    /// The whole answer for a small file whose content is in memory, ready to be sent, and the bytes of its
+    /// body.
+    pub(super) fn at_once(self) -> Option<(Block, u64)> {
+        let content = self.entry.stored.content.as_deref();
+        let content = content.filter(|content| content.len() as u64 <= COPIED)?;
+        let size = self.entry.size();
+        Some((self.copied(&Extent::Whole(size), content)?, size))
+    }
+}
+
 /// Sends an extent of a file, behind its head.
 ///
 /// # Errors
 /// When it could not be sent whole: the connection is of no further use.
 pub(super) async fn send_extent<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     extent: &Extent,
-    manner: Manner<'_>,
 ) -> annulus::Result<()> {
     client.sent.status = extent.status().code();
-    if !manner.with_body {
-        return send_head(client, site, entry, extent, manner, false).await;
+    if !answer.manner.with_body {
+        return send_head(client, answer, extent, false).await;
     }
     let (at, len) = (extent.range().start, extent.len());
-    let is_cached = || entry.file.as_ref().is_none_or(|file| file.is_cached(at, len));
-    let (held, whole) = (entry.stored.content.is_some(), matches!(extent, Extent::Whole(_)));
+    let is_cached = || answer.entry.file.as_ref().is_none_or(|file| file.is_cached(at, len));
+    let (held, whole) = (answer.entry.stored.content.is_some(), matches!(extent, Extent::Whole(_)));
     match send_road::choose(held, whole, len, is_cached, client.address) {
-        SendRoad::Copied => from_memory(client, site, entry, extent, manner).await,
-        SendRoad::TwoPlaces => from_two_places(client, site, entry, extent, manner).await,
-        SendRoad::Read => small(client, site, entry, extent, manner, false).await,
-        SendRoad::ReadZeroCopy => small(client, site, entry, extent, manner, true).await,
-        SendRoad::Spliced => large(client, site, entry, extent, manner).await,
+        SendRoad::Copied => from_memory(client, answer, extent).await,
+        SendRoad::TwoPlaces => from_two_places(client, answer, extent).await,
+        SendRoad::Read => small(client, answer, extent, false).await,
+        SendRoad::ReadZeroCopy => small(client, answer, extent, true).await,
+        SendRoad::Spliced => large(client, answer, extent).await,
     }
 }
 
@@ -49,18 +86,16 @@ pub(super) async fn send_extent<F: Family>(
 /// take theirs slowly, from where the content lies.
 async fn from_memory<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     extent: &Extent,
-    manner: Manner<'_>,
 ) -> annulus::Result<()> {
-    let content = entry.content(extent.range()).unwrap_or_default();
-    if let Some(block) = copied(site, entry, extent, content, manner) {
+    let content = answer.entry.content(extent.range()).unwrap_or_default();
+    if let Some(block) = answer.copied(extent, content) {
         send(client, block, false).await?;
     } else if matches!(extent, Extent::Whole(_)) {
-        return from_two_places(client, site, entry, extent, manner).await;
+        return from_two_places(client, answer, extent).await;
     } else {
-        let mut head = with_head(site, entry, extent, manner, <[u8]>::to_vec);
+        let mut head = answer.with_head(extent, <[u8]>::to_vec);
         head.extend_from_slice(content);
         send(client, head, false).await?;
     }
@@ -71,35 +106,15 @@ async fn from_memory<F: Family>(
 /// All of the content from where it lies, behind its head, in one send.
 async fn from_two_places<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     extent: &Extent,
-    manner: Manner<'_>,
 ) -> annulus::Result<()> {
-    let head = with_head(site, entry, extent, manner, <[u8]>::to_vec);
-    if let Some(content) = &entry.stored.content {
+    let head = answer.with_head(extent, <[u8]>::to_vec);
+    if let Some(content) = &answer.entry.stored.content {
         send_two(client, head, Arc::clone(content)).await?;
     }
     client.sent.bytes = extent.len();
     Ok(())
-}
-
-/// Head and content in a block, if there is one with room for both.
-fn copied(site: &Site, entry: &Entry, extent: &Extent, content: &[u8], manner: Manner<'_>) -> Option<Block> {
-    let mut block = Block::take()?;
-    with_head(site, entry, extent, manner, |head| block.extend_from_slice(head));
-    if block.capacity() - block.len() < content.len() {
-        return None;
-    }
-    block.extend_from_slice(content);
-    Some(block)
-}
-
-/// The whole answer for a small file whose content is in memory, ready to leave, and how long its body is.
-pub(super) fn at_once(site: &Site, entry: &Entry, manner: Manner<'_>) -> Option<(Block, u64)> {
-    let content = entry.stored.content.as_deref().filter(|content| content.len() as u64 <= COPIED)?;
-    let size = entry.size();
-    Some((copied(site, entry, &Extent::Whole(size), content, manner)?, size))
 }
 
 /// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While
@@ -108,24 +123,22 @@ pub(super) fn at_once(site: &Site, entry: &Entry, manner: Manner<'_>) -> Option<
 /// without end.
 async fn small<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     extent: &Extent,
-    manner: Manner<'_>,
     zero_copy: bool,
 ) -> annulus::Result<()> {
     let Some(mut block) = Block::take() else {
-        return large(client, site, entry, extent, manner).await;
+        return large(client, answer, extent).await;
     };
-    let body_at = with_head(site, entry, extent, manner, |head| block.extend_from_slice(head));
+    let body_at = answer.with_head(extent, |head| block.extend_from_slice(head));
     if block.capacity() < body_at + extent.len() as usize {
         drop(block);
-        return large(client, site, entry, extent, manner).await;
+        return large(client, answer, extent).await;
     }
-    match entry.read(block, extent.range()).await {
-        Ok(_) if entry.has_changed() => {
+    match answer.entry.read(block, extent.range()).await {
+        Ok(_) if answer.entry.has_changed() => {
             let changed = changed();
-            note_cut(client, manner.path, &changed, entry.size());
+            note_cut(client, answer, &changed);
             Err(changed)
         }
         Ok(block) => {
@@ -138,9 +151,9 @@ async fn small<F: Family>(
             Ok(())
         }
         Err(error) => {
-            tracing::warn!(client = %client.address, path = ?manner.path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address, path = ?answer.manner.path, %error, "a file cannot be read");
             // Nothing has been sent yet, so the client can be told.
-            pages::error(client, site, Status::InternalServerError, "", manner).await
+            pages::error(client, answer.site, Status::InternalServerError, "", answer.manner).await
         }
     }
 }
@@ -148,37 +161,33 @@ async fn small<F: Family>(
 /// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
 async fn large<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     extent: &Extent,
-    manner: Manner<'_>,
 ) -> annulus::Result<()> {
     // Behind the head of an empty file comes nothing that it could leave with.
-    send_head(client, site, entry, extent, manner, extent.len() > 0).await?;
-    body(client, site, manner.path, entry, extent.range()).await
+    send_head(client, answer, extent, extent.len() > 0).await?;
+    body(client, answer, extent.range()).await
 }
 
 /// Bytes of a file, spliced. What has been sent has promised them: where they do not come, only cutting the
 /// connection tells the client.
 pub(super) async fn body<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    path: &Path,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     range: Range<u64>,
 ) -> annulus::Result<()> {
-    let Some(file) = &entry.file else { return Ok(()) };
+    let Some(file) = &answer.entry.file else { return Ok(()) };
     let mut at = range.start;
     while at < range.end {
         let end = range.end.min(at + SEND_STEP);
         let stream = &client.stream;
-        let sending = async { Ok(transfer::send_file(stream, file, at..end, site.road).await?) };
+        let sending = async { Ok(transfer::send_file(stream, file, at..end, answer.site.road).await?) };
         let sent = client.timer.wait(client.deadlines.sending(end - at), OnStop::Wait, sending).await;
         // Bytes of two versions under one strong tag would be put together by whoever resumes.
         let sent = sent.unwrap_or_else(|| Err(too_slow()));
-        let sent = sent.and_then(|sent| if entry.has_changed() { Err(changed()) } else { Ok(sent) });
+        let sent = sent.and_then(|sent| if answer.entry.has_changed() { Err(changed()) } else { Ok(sent) });
         if let Err(error) = sent {
-            note_cut(client, path, &error, entry.size());
+            note_cut(client, answer, &error);
             return Err(error);
         }
         client.sent.bytes += end - at;
@@ -195,8 +204,9 @@ pub(super) fn changed() -> Error {
 
 /// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be
 /// read is something to look into.
-pub(super) fn note_cut<F: Family>(client: &Client<F>, path: &Path, error: &Error, size: u64) {
+pub(super) fn note_cut<F: Family>(client: &Client<F>, answer: FileAnswer<'_>, error: &Error) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
+    let (path, size) = (answer.manner.path, answer.entry.size());
     match error.io_error().map(std::io::Error::kind) {
         Some(BrokenPipe | ConnectionReset | TimedOut) => {
             tracing::info!(client = %client.address, ?path, size, %error, "the client did not take the whole file");
@@ -207,38 +217,20 @@ pub(super) fn note_cut<F: Family>(client: &Client<F>, path: &Path, error: &Error
     }
 }
 
-/// Hands the head of a 200 or 206 to `read`.
-fn with_head<T>(
-    site: &Site,
-    entry: &Entry,
-    extent: &Extent,
-    manner: Manner<'_>,
-    read: impl FnOnce(&[u8]) -> T,
-) -> T {
-    let write = |out: &mut Vec<u8>| {
-        site.with_moment(manner.after, |moment| {
-            response::file_head(out, moment, entry.facts().fields().0, extent);
-        });
-    };
-    site.written(write, read)
-}
-
 /// Sends the head of a 200 or 206 alone, or with `more` to follow.
 async fn send_head<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     extent: &Extent,
-    manner: Manner<'_>,
     more: bool,
 ) -> annulus::Result<()> {
     match Block::take() {
         Some(mut block) => {
-            with_head(site, entry, extent, manner, |head| block.extend_from_slice(head));
+            answer.with_head(extent, |head| block.extend_from_slice(head));
             send(client, block, more).await
         }
         None => {
-            let head = with_head(site, entry, extent, manner, |head| head.to_vec());
+            let head = answer.with_head(extent, |head| head.to_vec());
             send(client, head, more).await
         }
     }

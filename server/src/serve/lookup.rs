@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::HIDDEN;
-use super::cache;
 use super::entry::Entry;
-use super::open::{Unavailable, Wanted, open};
+use super::open::{Unavailable, open};
 use super::site::Site;
+use super::wanted::Wanted;
+use super::{cache, clock};
 use crate::http::Status;
 use crate::http::mime::is_asset;
 use crate::http::request::Request;
@@ -148,7 +149,7 @@ async fn file(site: &Site, request: &Request, path: &Path) -> Found {
         // What cannot be had of these is no fault: there is the file itself.
         match open(site, &wanted).await {
             Ok(entry) => return Found::File(entry),
-            Err(_) => site.cache.note_absent(path.as_os_str().as_bytes(), coding, cache::now()),
+            Err(_) => site.cache.note_absent(path.as_os_str().as_bytes(), coding, clock::now()),
         }
     }
     Found::File(entry)

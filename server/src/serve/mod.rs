@@ -1,6 +1,8 @@
 //! `annulus serve`: the files below a directory, over HTTP/1.1.
 
 mod cache;
+mod client;
+mod clock;
 pub(crate) mod connection;
 mod deadline_timer;
 pub(crate) mod deadlines;
@@ -15,11 +17,13 @@ pub(crate) mod options;
 mod pages;
 mod parts;
 mod respond;
+mod rule;
 mod rules;
 mod send;
 mod send_road;
 mod site;
 pub(crate) mod sites;
+mod wanted;
 
 use std::path::Path;
 use std::time::Duration;

@@ -10,10 +10,9 @@ use rustix::io::Errno;
 
 use super::cache::{self, Mark, Stored};
 use super::entry::Entry;
-use super::facts::Facts;
-use super::local;
 use super::site::Site;
-use crate::http::encoding::Coding;
+use super::wanted::Wanted;
+use super::{clock, local};
 use crate::metrics::{self, CacheEvent};
 
 /// How long a request waits for a descriptor, and how long between two tries.
@@ -42,22 +41,6 @@ pub(super) enum Unavailable {
     Unreadable(annulus::Error),
 }
 
-/// The name of a file, and what it is asked for as.
-pub(super) struct Wanted<'a> {
-    /// Where it lies below ROOT.
-    pub(super) path: &'a Path,
-    /// What was asked for; another path where this one is the same in a coding.
-    pub(super) original: &'a Path,
-    pub(super) coding: Option<Coding>,
-}
-
-impl<'a> Wanted<'a> {
-    /// The file that was asked for itself.
-    pub(super) fn plain(path: &'a Path) -> Self {
-        Self { path, original: path, coding: None }
-    }
-}
-
 /// How often a file is read again that changes while it is read.
 const TRIES: u32 = 4;
 
@@ -66,7 +49,7 @@ const TRIES: u32 = 4;
 /// A FIFO, a device or a socket is "not found"; opening one with O_NONBLOCK cannot hang (fifo(7)).
 pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unavailable> {
     if wanted.coding.is_none()
-        && let Some(entry) = site.cache.find(wanted.path.as_os_str().as_bytes(), cache::now())
+        && let Some(entry) = site.cache.find(wanted.path.as_os_str().as_bytes(), clock::now())
     {
         return Ok(entry);
     }
@@ -83,7 +66,7 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
             FileKind::Directory => return Err(Unavailable::Directory),
             _ => return Err(Unavailable::NotFound),
         }
-        let now = cache::now();
+        let now = clock::now();
         if let Some(stored) = site.cache.known(wanted, &stat, now) {
             metrics::cache(CacheEvent::Hit);
             let file = stored.content.is_none().then_some(file);
@@ -131,7 +114,7 @@ async fn read(
     stat: Stat,
     now: u64,
 ) -> Result<Option<Entry>, Unavailable> {
-    let facts = |stat: &Stat| Facts::write(site, wanted.original, wanted.coding, stat);
+    let facts = |stat: &Stat| site.facts(wanted.original, wanted.coding, stat);
     if let Some(content) = made_up(site, file, &stat).await? {
         let stored = Stored::new(content.len() as u64, facts(&stat), Some(content), stat, now);
         return Ok(Some(Entry { stored: Arc::new(stored), file: None }));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::deadlines::DeadlineArgs;
-use super::rules::{CacheRule, ErrorPage, HeaderRule, Origin};
+use super::rule::{CacheRule, ErrorPage, HeaderRule, Origin};
 use crate::options::values::size;
 
 /// How files are served. Each field is a flag of `annulus serve` and a key of a listener that has a `root`.

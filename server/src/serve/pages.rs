@@ -4,11 +4,12 @@ use std::path::Path;
 
 use annulus::net::Family;
 
-use super::connection::Client;
+use super::client::Client;
 use super::listing::{self, Order};
-use super::open::{Wanted, open};
+use super::open::open;
 use super::send::send;
 use super::site::Site;
+use super::wanted::Wanted;
 use crate::http::Status;
 use crate::http::method::Method;
 use crate::http::request::{After, Request};

@@ -6,11 +6,8 @@ use std::ops::Range;
 
 use annulus::net::Family;
 
-use super::Site;
-use super::connection::Client;
-use super::entry::Entry;
-use super::file_body::{body, changed, note_cut};
-use super::pages::Manner;
+use super::client::Client;
+use super::file_body::{FileAnswer, body, changed, note_cut};
 use super::send::send;
 use crate::http::Status;
 use crate::http::multipart::Multipart;
@@ -30,11 +27,10 @@ thread_local! {
 /// Answers with `ranges` of a file, in this order.
 pub(super) async fn parts<F: Family>(
     client: &mut Client<F>,
-    site: &Site,
-    entry: &Entry,
+    answer: FileAnswer<'_>,
     ranges: Vec<Range<u64>>,
-    manner: Manner<'_>,
 ) -> annulus::Result<()> {
+    let FileAnswer { site, entry, manner } = answer;
     let unique = UNIQUE.with(|(state, count)| {
         count.set(count.get() + 1);
         state.hash_one(count.get())
@@ -50,7 +46,7 @@ pub(super) async fn parts<F: Family>(
         let len = range.end - range.start;
         if len > SMALL_PART && entry.file.is_some() {
             send(client, std::mem::take(&mut out), true).await?;
-            body(client, site, manner.path, entry, range).await?;
+            body(client, answer, range).await?;
             continue;
         }
         if out.len() + len as usize > GATHERED {
@@ -65,7 +61,7 @@ pub(super) async fn parts<F: Family>(
         out = match read.and_then(|out| if entry.has_changed() { Err(changed()) } else { Ok(out) }) {
             Ok(out) => out,
             Err(error) => {
-                note_cut(client, manner.path, &error, entry.size());
+                note_cut(client, answer, &error);
                 return Err(error);
             }
         };

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use annulus::net::Family;
 
 use super::Site;
-use super::cache;
-use super::connection::Client;
+use super::client::Client;
+use super::clock;
 use super::entry::Entry;
-use super::file_body::{at_once, send_extent};
+use super::file_body::{FileAnswer, send_extent};
 use super::lookup::{self, Found};
 use super::pages::{self, Manner, text};
 use super::parts::parts;
@@ -39,7 +39,7 @@ pub(super) async fn answer<F: Family>(
     if is_get
         && request.conditions.is_none()
         && let Some(entry) = &entry
-        && let Some((block, size)) = at_once(site, entry, manner)
+        && let Some((block, size)) = (FileAnswer { site, entry, manner }).at_once()
     {
         client.sent.status = Status::Ok.code();
         send(client, block, false).await?;
@@ -51,7 +51,7 @@ pub(super) async fn answer<F: Family>(
 
 /// What is asked for, if it is known and nobody has to be asked.
 fn at_hand(site: &Site, request: &Request) -> Option<Entry> {
-    let now = cache::now();
+    let now = clock::now();
     if site.is_root_due(now) { None } else { lookup::at_hand(site, request, now) }
 }
 
@@ -92,7 +92,7 @@ async fn file<F: Family>(
     request: &Request,
     manner: Manner<'_>,
 ) -> annulus::Result<()> {
-    site.follow_root(cache::now()).await;
+    site.follow_root(clock::now()).await;
     match lookup::find(site, request).await {
         Found::File(entry) => found(client, site, request, &entry, manner).await,
         Found::Directory => pages::to_directory(client, site, request, manner).await,
@@ -113,6 +113,7 @@ async fn found<F: Family>(
     entry: &Entry,
     manner: Manner<'_>,
 ) -> annulus::Result<()> {
+    let answer = FileAnswer { site, entry, manner };
     let choice = match &request.conditions {
         None => Choice::Send(Chosen::Whole),
         Some(conditions) => {
@@ -136,10 +137,10 @@ async fn found<F: Family>(
         }
         // The parts of a coded file would be said to be coded one by one.
         Choice::Send(Chosen::Parts(ranges)) if entry.facts().coding.is_none() => {
-            return parts(client, site, entry, ranges, manner).await;
+            return parts(client, answer, ranges).await;
         }
         Choice::Send(Chosen::Part(range)) => Extent::Part(range, entry.size()),
         Choice::Send(Chosen::Whole | Chosen::Parts(_)) => Extent::Whole(entry.size()),
     };
-    send_extent(client, site, entry, &extent, manner).await
+    send_extent(client, answer, &extent).await
 }

@@ -6,7 +6,7 @@ use annulus::buf::{Block, IoBuf};
 use annulus::net::Family;
 use annulus::{Error, ErrorKind};
 
-use super::connection::Client;
+use super::client::Client;
 use super::deadline_timer::OnStop;
 
 /// Sends all of `bytes` in the time that they may take; with `more` to follow, the last segment may wait for

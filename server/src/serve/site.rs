@@ -6,16 +6,18 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use annulus::fs::Dir;
+use annulus::fs::{Dir, Stat};
 use annulus::transfer::Road;
 
-use super::cache::{self, Cache};
-use super::local;
+use super::cache::Cache;
+use super::facts::Facts;
 use super::options::ServeArgs;
 use super::rules::Rules;
 use super::sites::SiteConfig;
+use super::{clock, local};
 use crate::exit::Failure;
 use crate::http::date::DateCache;
+use crate::http::encoding::Coding;
 use crate::http::request::After;
 use crate::http::response::Moment;
 use crate::log::access::AccessLog;
@@ -119,7 +121,7 @@ impl Site {
         let failed = |error: std::io::Error| {
             Failure::input(format!("cannot ask for the file system of {}: {error}", args.root.display()))
         };
-        let root = Root::of(Dir::open(&args.root).await?, cache::now()).map_err(failed)?;
+        let root = Root::of(Dir::open(&args.root).await?, clock::now()).map_err(failed)?;
         let device = local::device(&root.dir).map_err(failed)?;
         Ok(Site {
             args: args.clone(),
@@ -175,6 +177,15 @@ impl Site {
         scratch.clear();
         write(&mut scratch);
         read(&scratch)
+    }
+
+    /// What heads say of a file in this `coding`, which has this `stat`. `original` is the path that was
+    /// asked for.
+    pub(super) fn facts(&self, original: &Path, coding: Option<Coding>, stat: &Stat) -> Facts {
+        let said = self.rules.of(original);
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        Facts::write((original, said), coding, stat, !self.args.no_precompressed, &mut scratch)
     }
 
     /// Has `write` write a head for this moment.

@@ -1,24 +1,35 @@
 //! Accept: one connection, or multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
 use crate::core::Core;
-use crate::net::listener::Shared;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes, check};
 
+pub(crate) const NAME: &str = "accept";
+
+/// A listening socket, and what becomes of its connections.
+pub(crate) trait Accepting: 'static {
+    /// The socket. It stays open for as long as this value lives.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// A CQE of the accept; `last` if no other follows.
+    fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool);
+}
+
 /// Accepts one connection, or until it is cancelled or fails.
-pub(crate) struct Accept {
-    pub(crate) listener: Rc<Shared>,
+pub(crate) struct Accept<L> {
+    pub(crate) listener: Rc<L>,
     pub(crate) many: bool,
 }
 
-// SAFETY: the entry names the listener's descriptor only, which the `Rc` keeps open.
-unsafe impl Multishot for Accept {
-    const NAME: &'static str = "accept";
+// SAFETY: the entry names the listener's descriptor only. `Shared` of `net/listener.rs`, the one type that
+// is `Accepting`, owns it until it is dropped, and the `Rc` keeps that.
+unsafe impl<L: Accepting> Multishot for Accept<L> {
+    const NAME: &'static str = NAME;
 
     fn sqes(&mut self) -> Sqes {
         // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.

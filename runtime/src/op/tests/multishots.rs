@@ -102,7 +102,7 @@ struct Listening<const MANY: bool> {
 }
 
 impl<const MANY: bool> Owner for Listening<MANY> {
-    const OPERATION: &'static str = accept::Accept::NAME;
+    const OPERATION: &'static str = accept::NAME;
     const MANY: bool = MANY;
     const HELD_BACK: usize = 64;
     const EACH: u64 = 1;

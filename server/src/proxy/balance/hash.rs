@@ -5,7 +5,7 @@
 //! with it. One that has a quarter more than its share is passed over for the next (Mirrokni, Thorup,
 //! Zadimoghaddam, "Consistent hashing with bounded loads", 2016), so a heavy key does not drown it.
 
-use super::Candidate;
+use super::candidate::Candidate;
 
 /// What an upstream may have of its share before it is passed over, in percent.
 const BOUND: u128 = 125;
@@ -38,7 +38,7 @@ fn score(candidate: &Candidate, key: u64) -> f64 {
 
 /// Spreads the bits of a number (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
 /// generators").
-pub(in crate::proxy) fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

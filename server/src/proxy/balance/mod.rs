@@ -1,10 +1,12 @@
 //! Which upstream a connection is carried to: pure choices among those that can be had.
 
+mod candidate;
 mod hash;
 mod round_robin;
 
 use clap::ValueEnum;
 
+pub(super) use candidate::Candidate;
 use hash::highest;
 pub(super) use hash::mix;
 use round_robin::RoundRobin;
@@ -23,17 +25,6 @@ pub(crate) enum Balance {
     Hash,
     /// The first in the order given that can be had.
     First,
-}
-
-/// An upstream, as far as the choice goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    /// A number that stays its own while others come and go.
-    pub(crate) id: u64,
-    /// Its weight, with what a slow start leaves of it. One without weight is not chosen.
-    pub(crate) weight: u32,
-    /// Connections that it has.
-    pub(crate) load: usize,
 }
 
 /// Chooses for one core.

@@ -1,6 +1,6 @@
 //! In turn, by weight, and smoothly: of weights 3 and 1, A A B A and not A A A B.
 
-use super::Candidate;
+use super::candidate::Candidate;
 
 /// The credit of each upstream: its weight is added at each choice, and the sum of all weights taken from who
 /// is chosen, as nginx does it (ngx_http_upstream_round_robin.c: "smooth weighted round-robin").

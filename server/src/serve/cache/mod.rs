@@ -27,9 +27,9 @@ use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use annulus::fs::{Dir, Stat};
 pub(crate) use directories::Mark;
@@ -37,9 +37,10 @@ use directories::{Affected, Directories};
 use node::{KEPT_FILES, Name, NodeCache, most_files};
 pub(crate) use stored::Stored;
 
+use super::clock;
 use super::entry::Entry;
-use super::open::Wanted;
 use super::options::ServeArgs;
+use super::wanted::Wanted;
 use crate::http::encoding::Coding;
 use crate::metrics::{self, CacheEvent};
 
@@ -50,13 +51,6 @@ pub(super) const CONTENT: u64 = 16 * 1024;
 /// believed, in milliseconds.
 const IDLE: u64 = 5000;
 const ABSENT: u64 = 1000;
-
-/// Milliseconds since the first call, by a clock that is never set.
-pub(crate) fn now() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    // A second more, so that 0 is long ago.
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 2 * ABSENT
-}
 
 /// The files that a core holds.
 pub(super) struct Cache {
@@ -295,7 +289,7 @@ impl Cache {
 
     /// Closes files that nobody has asked for. Returns whether any is left.
     fn close_idle(&self) -> bool {
-        let now = now();
+        let now = clock::now();
         let mut left = false;
         self.local.borrow_mut().retain(|_, local| {
             let idle = local.kept.is_some() && now - local.used.get() > IDLE;

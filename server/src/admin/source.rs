@@ -1,0 +1,16 @@
+//! What the admin server asks for its figures.
+
+use crate::metrics::gather::Gatherer;
+use crate::metrics::status::Status;
+
+/// Who knows how the program is doing. Called by the thread of the admin server.
+pub(crate) trait Source: Send {
+    /// All of it, now. Must not wait for a core.
+    fn status(&mut self) -> Status;
+}
+
+impl Source for Gatherer {
+    fn status(&mut self) -> Status {
+        self.gather()
+    }
+}
