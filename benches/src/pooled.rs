@@ -9,8 +9,8 @@ use crate::histogram::Histogram;
 use crate::pattern;
 use crate::stats::{Estimate, quantile};
 
-/// So often rounds are drawn anew. The ends of the interval are the 25th value from either side.
-const DRAWS: u64 = 999;
+/// So often rounds are drawn anew. The ends of the interval are the 12th value from either side.
+const DRAWS: u64 = 499;
 /// Below so many rounds there is no interval: the same few would be drawn again and again.
 const LEAST_ROUNDS: usize = 6;
 

@@ -130,7 +130,13 @@ impl Bar {
             (Some(bar), Some((low, _))) if is_enough && low > bar => Verdict::Missed,
             (Some(_), _) => Verdict::Undecided,
         };
-        Standing { bar: self.clone(), other: other.map(|other| other.who.name.clone()), found, rounds, verdict }
+        Standing {
+            bar: self.clone(),
+            other: other.map(|other| other.who.name.clone()),
+            found,
+            rounds,
+            verdict,
+        }
     }
 }
 

@@ -57,7 +57,9 @@ fn section(out: &mut String, work: &Workload, outcomes: &Outcomes, reference: &s
         let Line { result, .. } = &line;
         let [low, middle, high] = line.quartiles().map(figure);
         let ratio = match line.ratio {
-            Some(Estimate { value, interval: Some((low, high)) }) => format!("{value:.2} ({low:.2}-{high:.2})"),
+            Some(Estimate { value, interval: Some((low, high)) }) => {
+                format!("{value:.2} ({low:.2}-{high:.2})")
+            }
             Some(Estimate { value, interval: None }) => format!("{value:.2}"),
             None => "-".to_owned(),
         };

@@ -137,7 +137,9 @@ pub fn text(work: &Workload, outcomes: &Outcomes, reference: &str) -> String {
     for line in lines(work, outcomes, reference) {
         let [low, middle, high] = line.quartiles();
         let ratio = match line.ratio {
-            Some(Estimate { value, interval: Some((low, high)) }) => format!("{value:.2} [{low:.2}, {high:.2}]"),
+            Some(Estimate { value, interval: Some((low, high)) }) => {
+                format!("{value:.2} [{low:.2}, {high:.2}]")
+            }
             Some(Estimate { value, interval: None }) => format!("{value:.2} [too few rounds]"),
             None => "-".to_owned(),
         };

@@ -186,9 +186,8 @@ pub fn workloads() -> Vec<Workload> {
         other(name, Kind::Cold(body), Task::Drive(load), Micros, "nginx sendfile on")
     };
     let site = |name, load| other(name, Kind::Site, Task::Drive(load), Micros, "nginx sendfile off");
-    let told = |name, path: &str, told| {
-        site(name, Load::Told { path: path.to_owned(), told, connections: 64 })
-    };
+    let told =
+        |name, path: &str, told| site(name, Load::Told { path: path.to_owned(), told, connections: 64 });
     let many = |name, choice| site(name, Load::Many { choice, connections: 64 });
     let paced = |of, rate| match of {
         Task::Drive(of) => Task::Drive(Load::Paced { of: Box::new(of), rate }),
@@ -275,10 +274,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     ("strangers", &["hello-1k-wrk", "hello-1k-h2load"]),
     ("rate", &["rate-10k", "rate-10k-median", "rate-10k-90", "rate-10k-99"]),
     ("relays", &["relay-1", "relay-64", "relay-small", "relay-close", "relay-udp"]),
-    (
-        "relay-rate",
-        &["relay-rate-5k", "relay-rate-5k-median", "relay-rate-5k-90", "relay-rate-5k-99"],
-    ),
+    ("relay-rate", &["relay-rate-5k", "relay-rate-5k-median", "relay-rate-5k-90", "relay-rate-5k-99"]),
     ("idle", &["idle-10k-user", "idle-10k-grown", "idle-10k-kept", "idle-10k-kernel"]),
     ("small", &["hello-1k", "hello-16k", "echo-100", "relay-small"]),
     ("conns", &["hello-1k", "conns-256", "conns-1024", "conns-4096", "conns-16384"]),

@@ -35,7 +35,8 @@ mod tests {
         let mut late = Histogram::default();
         (0..100).for_each(|_| late.record(late_us * 1000));
         let driver = Some(Driver { late, cpu: Duration::from_millis(cpu_ms) });
-        let outcome = Outcome { requests: 100, wall: Duration::from_millis(100), driver, ..Outcome::default() };
+        let outcome =
+            Outcome { requests: 100, wall: Duration::from_millis(100), driver, ..Outcome::default() };
         Sample { cpu_ns: 1, outcome, late: None, memory: None }
     }
 

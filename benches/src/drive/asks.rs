@@ -75,8 +75,7 @@ impl Asks {
             Asks::One(request, due) => (request, *due),
             Asks::Many(requests, picker) => {
                 let file = picker.next();
-                let due =
-                    Due { status: 200, len: Some(files::size(file)), offset: files::offset(file) };
+                let due = Due { status: 200, len: Some(files::size(file)), offset: files::offset(file) };
                 (&requests[file], due)
             }
         }

@@ -44,12 +44,7 @@ impl Http {
     }
 
     /// Connects `connections` times, to ask for what `asks` says.
-    pub(super) fn asking(
-        asks: Asks,
-        server: SocketAddr,
-        connections: usize,
-        copy: bool,
-    ) -> io::Result<Http> {
+    pub(super) fn asking(asks: Asks, server: SocketAddr, connections: usize, copy: bool) -> io::Result<Http> {
         let poller = Poller::new()?;
         let mut conns = Vec::with_capacity(connections);
         for token in 0..connections as u64 {

@@ -36,8 +36,8 @@ pub use http::Http;
 pub use stranger::{Stranger, Tool};
 
 use crate::histogram::Histogram;
-use std::io;
 use asks::Asks;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 

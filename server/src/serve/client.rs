@@ -13,6 +13,8 @@ pub(super) struct Client<F: Family> {
     pub(super) deadlines: DeadlineArgs,
     /// Where the client is.
     pub(super) address: access::Client,
+    /// The other end of the connection, where requests name their client.
+    pub(super) peer: Option<Box<access::Client>>,
     /// What the last answer was.
     pub(super) sent: Sent,
 }

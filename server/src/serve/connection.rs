@@ -28,7 +28,14 @@ use crate::metrics;
 const LONGEST_ID: usize = 128;
 
 /// Serves one connection to its end.
-pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>, gate: Rc<Gate>) {
+///
+/// The future holds what a connection needs while it waits, once: what an async function is handed stays where it
+/// came in, so all is made before.
+pub(crate) fn run<F: Family>(
+    accepted: Accepted<F>,
+    sites: Rc<Sites>,
+    gate: Rc<Gate>,
+) -> impl Future<Output = ()> {
     let address = accepted.address();
     // Where all requests have one answer, nothing of a head is kept but for the access log.
     let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ() || gate.reads_requests());
@@ -37,12 +44,16 @@ pub(crate) async fn run<F: Family>(accepted: Accepted<F>, sites: Rc<Sites>, gate
     }
     let deadlines = sites.last().args.deadlines;
     let timer = DeadlineTimer::new(Duration::from_secs(deadlines.lifetime));
-    let mut client = Client { stream: accepted.stream, timer, deadlines, address, sent: Sent::default() };
-    match serve_requests(&mut client, inbox, &sites, &gate).await {
-        Ok(CloseMode::AtOnce) => {}
-        Ok(CloseMode::Gently) => Box::pin(lingering_close(client.stream)).await,
-        Err(error) => {
-            tracing::debug!(client = %client.address, %error, "the connection broke off")
+    let peer = gate.reads_requests().then(|| Box::new(address));
+    let (stream, sent) = (accepted.stream, Sent::default());
+    let mut client = Client { stream, timer, deadlines, address, peer, sent };
+    async move {
+        match serve_requests(&mut client, &mut inbox, &sites, &gate).await {
+            Ok(CloseMode::AtOnce) => {}
+            Ok(CloseMode::Gently) => Box::pin(lingering_close(client.stream)).await,
+            Err(error) => {
+                tracing::debug!(client = %client.address, %error, "the connection broke off")
+            }
         }
     }
 }
@@ -110,17 +121,14 @@ enum Arrival {
 
 async fn serve_requests<F: Family>(
     client: &mut Client<F>,
-    mut inbox: Inbox,
+    inbox: &mut Inbox,
     sites: &Sites,
     gate: &Gate,
 ) -> annulus::Result<CloseMode> {
-    let peer = client.address;
     let mut first = true;
     loop {
-        let arrival = arrival(client, &mut inbox, first).await?;
-        let arrival =
-            if gate.reads_requests() { named(client, gate, peer, &inbox, arrival) } else { arrival };
-        let site = asked(sites, &inbox, &arrival);
+        let arrived = arrival(client, inbox, first).await?;
+        let (site, arrival) = asked(client, gate, sites, inbox, arrived);
         let began = if site.access.is_timed() { Some(Instant::now()) } else { metrics::clock() };
         client.sent = Sent::default();
         match arrival {
@@ -128,7 +136,7 @@ async fn serve_requests<F: Family>(
             Arrival::Refused(refusal) => {
                 tracing::debug!(client = %client.address, status = refusal.status.line(), why = refusal.why, "refused");
                 let refused = respond::refuse(client, site, refusal).await;
-                note(client, site, &inbox, None, began);
+                note(client, site, inbox, None, began);
                 refused?;
                 return Ok(CloseMode::Gently);
             }
@@ -138,9 +146,13 @@ async fn serve_requests<F: Family>(
                     || sites.is_superseded()
                     || lifecycle::stage() > Stage::Ready;
                 let after = if is_last { After::Close } else { request.after };
-                let span = if request.has_id { span_of(&inbox) } else { Span::none() };
-                let answered = respond::answer(client, site, &request, after).instrument(span).await;
-                note(client, site, &inbox, Some(request.method), began);
+                let answered = if request.has_id {
+                    let span = span_of(inbox);
+                    Box::pin(respond::answer(client, site, &request, after).instrument(span)).await
+                } else {
+                    respond::answer(client, site, &request, after).await
+                };
+                note(client, site, inbox, Some(request.method), began);
                 answered?;
                 if after == After::Close {
                     let silent = request.after == After::Close && !request.unread && inbox.is_empty();
@@ -153,20 +165,15 @@ async fn serve_requests<F: Family>(
     }
 }
 
-/// Learns from a request of whom it is, when it came from `peer`, and refuses it where that client may not
-/// come.
-fn named<F: Family>(
-    client: &mut Client<F>,
-    gate: &Gate,
-    peer: access::Client,
-    inbox: &Inbox,
-    arrival: Arrival,
-) -> Arrival {
+/// Learns from a request of whom it is, where requests name their client, and refuses it where that client may
+/// not come.
+fn named<F: Family>(client: &mut Client<F>, gate: &Gate, inbox: &Inbox, arrival: Arrival) -> Arrival {
     let (Arrival::Request(_), Some(record)) = (&arrival, inbox.record()) else { return arrival };
     let lines = match gate.field() {
         Field::XForwardedFor => record.x_forwarded_for(),
         Field::Forwarded => record.forwarded(),
     };
+    let peer = client.peer.as_deref().copied().unwrap_or(client.address);
     match gate.forwarded(peer, lines) {
         Some(from) => {
             client.address = from;
@@ -176,14 +183,22 @@ fn named<F: Family>(
     }
 }
 
-/// What is to answer.
-fn asked<'s>(sites: &'s Sites, inbox: &Inbox, arrival: &Arrival) -> &'s Site {
-    match (arrival, inbox.record()) {
+/// What is to answer, and to what. `arrival` goes through here, so that the caller holds it once only.
+fn asked<'s, F: Family>(
+    client: &mut Client<F>,
+    gate: &Gate,
+    sites: &'s Sites,
+    inbox: &Inbox,
+    arrival: Arrival,
+) -> (&'s Site, Arrival) {
+    let arrival = if gate.reads_requests() { named(client, gate, inbox, arrival) } else { arrival };
+    let site = match (&arrival, inbox.record()) {
         (Arrival::Request(request), Some(record)) if sites.differ() => {
             sites.of(record.authority(), request.target.path().as_os_str().as_bytes())
         }
         _ => sites.last(),
-    }
+    };
+    (site, arrival)
 }
 
 /// Waits for the next request; `first` if none has come on this connection yet.
@@ -199,7 +214,7 @@ async fn arrival<F: Family>(
             Next::Request(request) => return Ok(Arrival::Request(request)),
             Next::Refused(refusal) => return Ok(Arrival::Refused(refusal)),
             // RFC 9110 10.1.1. It is small, and the client waits for it.
-            Next::Continue => send(client, &b"HTTP/1.1 100 Continue\r\n\r\n"[..], false).await?,
+            Next::Continue => Box::pin(send(client, &b"HTTP/1.1 100 Continue\r\n\r\n"[..])).await?,
             Next::More => {}
         }
         let idle = inbox.is_empty();

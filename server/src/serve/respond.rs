@@ -42,7 +42,7 @@ pub(super) async fn answer<F: Family>(
         && let Some((block, size)) = (FileAnswer { site, entry, manner }).at_once()
     {
         client.sent.status = Status::Ok.code();
-        send(client, block, false).await?;
+        send(client, block).await?;
         client.sent.bytes = size;
         return Ok(());
     }

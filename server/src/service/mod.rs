@@ -92,34 +92,33 @@ impl Service {
         match &self.work {
             Work::Files(sites) => {
                 let (sites, at) = (Rc::clone(sites), Rc::clone(&gate));
-                let serving = come_in(gate, stream, |client| serve::connection::run(client, sites, at));
-                spawn(serving, (guard, metrics::connection(metrics::Kind::Files)));
+                let guard = (guard, metrics::connection(metrics::Kind::Files));
+                let serve = |client| serve::connection::run(client, sites, at);
+                annulus::spawn(come_in(gate, stream, guard, serve)).detach();
             }
             Work::Relay(relay) => {
                 let relay = Rc::clone(relay);
-                let serving = come_in(gate, stream, |client| proxy::carry(relay, client));
-                spawn(serving, (guard, metrics::connection(metrics::Kind::Relay)));
+                let guard = (guard, metrics::connection(metrics::Kind::Relay));
+                let carry = |client| proxy::carry(relay, client);
+                annulus::spawn(come_in(gate, stream, guard, carry)).detach();
             }
         }
     }
 }
 
-/// Serves a connection that the gate lets in.
+/// Serves a connection that the gate lets in, and keeps `guard` until that is over.
+///
+/// What is served is made here rather than handed in: a future that is handed in is held twice, where it came in
+/// and where it is awaited.
 async fn come_in<F: Family, S: Future<Output = ()>>(
     gate: Rc<Gate>,
     stream: Connection<F>,
+    guard: ((ConnectionGuard, Place), OpenConnection),
     serve: impl FnOnce(Client<F>) -> S,
 ) {
-    let client = if gate.is_open() { Some(Client::new(stream)) } else { gate.admit(stream).await };
+    let client = if gate.is_open() { Some(Client::new(stream)) } else { Box::pin(gate.admit(stream)).await };
     if let Some(client) = client {
         serve(client).await;
     }
-}
-
-fn spawn(serving: impl Future<Output = ()> + 'static, guard: ((ConnectionGuard, Place), OpenConnection)) {
-    annulus::spawn(async move {
-        serving.await;
-        drop(guard);
-    })
-    .detach();
+    drop(guard);
 }
