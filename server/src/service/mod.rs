@@ -6,10 +6,14 @@ pub(crate) mod on_cores;
 pub(crate) mod reload;
 pub(crate) mod times;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use annulus::net::{Connection, Family};
 use annulus::transfer::Road;
+use pin_project_lite::pin_project;
 
 use crate::config::{Listener, ServiceConfig};
 use crate::exit::Failure;
@@ -94,31 +98,55 @@ impl Service {
                 let (sites, at) = (Rc::clone(sites), Rc::clone(&gate));
                 let guard = (guard, metrics::connection(metrics::Kind::Files));
                 let serve = |client| serve::connection::run(client, sites, at);
-                annulus::spawn(come_in(gate, stream, guard, serve)).detach();
+                spawn(gate, stream, guard, serve);
             }
             Work::Relay(relay) => {
                 let relay = Rc::clone(relay);
                 let guard = (guard, metrics::connection(metrics::Kind::Relay));
                 let carry = |client| proxy::carry(relay, client);
-                annulus::spawn(come_in(gate, stream, guard, carry)).detach();
+                spawn(gate, stream, guard, carry);
             }
         }
     }
 }
 
-/// Serves a connection that the gate lets in, and keeps `guard` until that is over.
-///
-/// What is served is made here rather than handed in: a future that is handed in is held twice, where it came in
-/// and where it is awaited.
-async fn come_in<F: Family, S: Future<Output = ()>>(
+pin_project! {
+    /// A connection that is served, and what counts it until that is over. A type of its own, because an async
+    /// block would hold what it is handed twice.
+    struct Counted<S> {
+        #[pin]
+        serving: S,
+        guard: Option<((ConnectionGuard, Place), OpenConnection)>,
+    }
+}
+
+impl<S: Future<Output = ()>> Future for Counted<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        ready!(this.serving.poll(cx));
+        drop(this.guard.take());
+        Poll::Ready(())
+    }
+}
+
+/// Serves a connection that the gate lets in, as a task of this core.
+fn spawn<F: Family, S: Future<Output = ()> + 'static>(
     gate: Rc<Gate>,
     stream: Connection<F>,
     guard: ((ConnectionGuard, Place), OpenConnection),
-    serve: impl FnOnce(Client<F>) -> S,
+    serve: impl FnOnce(Client<F>) -> S + 'static,
 ) {
-    let client = if gate.is_open() { Some(Client::new(stream)) } else { Box::pin(gate.admit(stream)).await };
-    if let Some(client) = client {
-        serve(client).await;
+    let guard = Some(guard);
+    if gate.is_open() {
+        annulus::spawn(Counted { serving: serve(Client::new(stream)), guard }).detach();
+        return;
     }
-    drop(guard);
+    let serving = Box::pin(async move {
+        if let Some(client) = gate.admit(stream).await {
+            serve(client).await;
+        }
+    });
+    annulus::spawn(Counted { serving, guard }).detach();
 }
