@@ -3,9 +3,10 @@
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::Client;
 use annulus_integration_tests::server::{Launch, Server};
-use annulus_integration_tests::{cpus, stats};
+use annulus_integration_tests::{cpus, net, stats, watch};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 
 /// A listening socket whose descriptor a child process gets too.
 fn socket() -> (TcpListener, SocketAddr) {
@@ -68,9 +69,8 @@ fn all_cores_accept_from_a_socket_that_was_passed() {
     }
 }
 
-#[test]
-fn names_say_which_socket_is_whose() {
-    let tree = Tree::new();
+/// The file of two listeners named "one" and "two", each of which serves its name as `/a.txt`.
+fn named(tree: &Tree) -> PathBuf {
     for name in ["one", "two"] {
         tree.dir(name);
         std::fs::write(tree.at(name).join("a.txt"), name).expect("writing a file of our own");
@@ -83,6 +83,13 @@ fn names_say_which_socket_is_whose() {
         )
     };
     std::fs::write(&file, listener("one") + &listener("two")).expect("writing a file of our own");
+    file
+}
+
+#[test]
+fn names_say_which_socket_is_whose() {
+    let tree = Tree::new();
+    let file = named(&tree);
     let ((first, first_addr), (second, second_addr)) = (socket(), socket());
     let run = || Launch::new().arg("run").arg(&file);
     let server = passing(run(), &[(&first, "two"), (&second, "one")]).start();
@@ -94,4 +101,33 @@ fn names_say_which_socket_is_whose() {
     server.stop();
     let ended = passing(run(), &[(&first, "three")]).run();
     assert!(ended.one_line(2).contains("\"three\""), "{ended:#?}");
+}
+
+/// systemd's own program opens the sockets, names them, and becomes this one when the first client comes, who
+/// is served as those that come later. Seen to fail: without the names.
+#[test]
+fn systemd_passes_its_sockets_by_name() {
+    let tree = Tree::new();
+    let file = named(&tree);
+    for processes in ["one", "core"] {
+        let addrs = [net::free_addr(), net::free_addr()];
+        let [one, two] = addrs.map(|addr| addr.to_string());
+        let systemd = ["systemd-socket-activate", "-l", &one, "-l", &two, "--fdname=two:one"];
+        let text = std::fs::read_to_string(&file).expect("our file");
+        let own = tree.at(&format!("{processes}.toml"));
+        std::fs::write(&own, format!("processes = \"{processes}\"\n{text}"))
+            .expect("writing a file of our own");
+        let first = std::thread::spawn(move || {
+            watch::until("systemd listens", || std::net::TcpStream::connect(addrs[0]).ok())
+        });
+        let server = Launch::new().arg("run").arg(&own).under(&systemd).start();
+        let mut first = Client::over(first.join().expect("a client"));
+        assert_eq!(first.get("/a.txt").body, b"two");
+        let lines = listening(&server, 2);
+        assert_eq!(lines, [format!("http://{}", addrs[1]), format!("http://{}", addrs[0])], "{processes}");
+        for (addr, name) in addrs.into_iter().zip(["two", "one"]) {
+            assert_eq!(Client::connect(addr).get("/a.txt").body, name.as_bytes(), "{processes}");
+        }
+        server.stop();
+    }
 }

@@ -177,6 +177,11 @@ impl CorePlan {
         Ok(Self { cores: cores.collect::<Result<_>>()?, reasons })
     }
 
+    /// Leaves out all but the first `most` cores: those that a plan of all puts first are the best there are.
+    pub fn truncate(&mut self, most: usize) {
+        self.cores.truncate(most);
+    }
+
     /// Why there are fewer cores than CPUs that may be used, a line each.
     pub fn reasons(&self) -> &[String] {
         &self.reasons

@@ -24,7 +24,6 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::core::Core;
@@ -83,7 +82,7 @@ pub fn counters() -> Counters {
 /// # Panics
 /// On a thread that is no core's.
 pub fn handle() -> crate::Handle {
-    Core::with(|core| crate::Handle::new(Arc::clone(&core.shared.runtime), core.peers.members()))
+    crate::Handle::of_current()
 }
 
 /// Whether the runtime was asked to stop ([`Running::stop`](crate::Running::stop)).

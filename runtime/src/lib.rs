@@ -43,8 +43,9 @@
 //!
 //! | you want | look at |
 //! |---|---|
+//! | to begin | [`main`](macro@main), [`test`](macro@test), [`Runtime::block_on`] |
 //! | to start, configure, stop, look inside | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
-//! | tasks | [`spawn`], [`JoinHandle`], [`scope`], [`yield_now`] |
+//! | tasks | [`spawn`], [`JoinHandle`], [`TaskTracker`], [`scope`], [`yield_now`] |
 //! | sockets | [`net`] |
 //! | files, pipes | [`fs`], [`pipe`] |
 //! | bytes moved without a copy | [`transfer`] |
@@ -52,7 +53,7 @@
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
-//! | to find your way from tokio, monoio or Seastar | [`guide`] |
+//! | to find your way from tokio, monoio or Seastar, and what of other crates works here | [`guide`] |
 //!
 //! # Seeing inside
 //!
@@ -101,6 +102,7 @@ pub mod compat;
 mod contained;
 mod core;
 pub mod cores;
+mod current;
 mod error;
 pub mod fs;
 pub mod guide;
@@ -111,6 +113,7 @@ pub mod net;
 mod op;
 pub mod pipe;
 mod place;
+mod privilege;
 mod ring;
 pub mod signal;
 mod sync;
@@ -130,12 +133,15 @@ pub use crate::metrics::histogram::Histogram;
 pub use blocking::{BlockingError, BlockingHandle, spawn_blocking};
 pub use calls::refused_calls;
 pub use error::{Error, ErrorKind, Ok, Result};
+#[doc(hidden)]
+pub use launch::entry as __entry;
+pub use launch::entry::{main, test};
 pub use launch::{
     Builder, CoreReport, Forecast, Observer, RegionReport, Report, Running, Runtime, Stall, WorkerReport,
 };
 pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
-pub use task::{JoinError, JoinHandle, Scope, ScopedHandle, scope, spawn, yield_now};
+pub use task::{AllEnded, JoinError, JoinHandle, Scope, ScopedHandle, TaskTracker, scope, spawn, yield_now};
 
 /// The example of the README, compiled.
 #[doc = include_str!("../../README.md")]

@@ -218,47 +218,77 @@ mod tests {
     use super::*;
     use crate::processes::member::Member;
 
-    /// Not a test: the process of the one below. Its core waits for ever, in a system call.
-    #[test]
-    #[ignore = "a process of another test"]
-    fn as_a_member_with_a_stuck_core() {
-        let member = Member::take("0:0:1".parse().unwrap()).unwrap();
-        let cpu = affinity_of_current().unwrap().first().unwrap();
-        let runtime = Runtime::builder().cores(cpu.to_string().parse().unwrap()).pool_bytes(256 << 10);
-        let runtime = runtime.build().unwrap();
-        let plan = runtime.plan().clone();
-        let stuck = || async {
-            loop {
-                std::thread::park();
-            }
-        };
-        let running = runtime.start::<_, _, Failure>(stuck).unwrap();
-        member.is_ready();
-        let orders = Orders::Parent(Arc::new(member));
+    /// Serves as a member whose one core runs `root`.
+    fn serve_as_member<F: Future<Output = Result<(), Failure>> + 'static>(
+        root: impl Fn() -> F + Clone + Send + Sync + 'static,
+    ) {
         struct NoDuties;
         impl Duties for NoDuties {
             fn reload(&self) {}
             fn change(&self, _: Change) {}
             fn stop_accepting(&self) {}
         }
+        let member = Member::take("0:0:1".parse().unwrap()).unwrap();
+        let cpu = affinity_of_current().unwrap().first().unwrap();
+        let runtime = Runtime::builder().cores(cpu.to_string().parse().unwrap()).pool_bytes(256 << 10);
+        let runtime = runtime.build().unwrap();
+        let plan = runtime.plan().clone();
+        let running = runtime.start(root).unwrap();
+        member.is_ready();
+        let orders = Orders::Parent(Arc::new(member));
         let times = Times::of(0, 3600);
         let supervised =
             Supervised { plan: &plan, image: None, times: &times, figures: false, duties: &NoDuties };
         supervise(&supervised, running, orders).unwrap();
+    }
+
+    /// The process that one of the tests below is, once it is ready, and the other end of its line.
+    fn member(test: &str) -> (std::process::Child, UnixStream) {
+        let (mut line, theirs) = UnixStream::pair().unwrap();
+        let process = Command::new("/proc/self/exe")
+            .args(["--ignored", "--exact", &format!("supervise::tests::{test}")])
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        assert_eq!(io::Read::read(&mut line, &mut [0; 64]).unwrap(), 7, "it is ready, says a frame");
+        (process, line)
+    }
+
+    /// Not a test: the process of one below. Its core waits for ever, in a system call.
+    #[test]
+    #[ignore = "a process of another test"]
+    fn as_a_member_with_a_stuck_core() {
+        serve_as_member(|| async {
+            loop {
+                std::thread::park();
+            }
+        });
         unreachable!("its core does not end");
+    }
+
+    /// Not a test: the process of one below. Its core does not end before it is cut.
+    #[test]
+    #[ignore = "a process of another test"]
+    fn as_a_member_that_has_to_be_cut() {
+        serve_as_member(std::future::pending);
+    }
+
+    /// Both orders come with one look at the line, after which nothing comes. Seen to fail, by waiting for
+    /// ever: with one order for each wait.
+    #[test]
+    fn two_orders_in_one_write_are_both_obeyed() {
+        let (mut process, mut line) = member("as_a_member_that_has_to_be_cut");
+        let end = [1, 0, 0, 0, 0, 0, 0];
+        io::Write::write_all(&mut line, &[end, end].concat()).unwrap();
+        assert_eq!(process.wait().unwrap().code(), Some(0), "it was asked to end, and then cut");
+        drop(line);
     }
 
     /// Seen to fail, by waiting for ever: without the limit.
     #[test]
     fn a_stuck_core_does_not_outlive_the_parent() {
-        let (mut line, theirs) = UnixStream::pair().unwrap();
-        let mut process = Command::new("/proc/self/exe")
-            .args(["--ignored", "--exact", "supervise::tests::as_a_member_with_a_stuck_core"])
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        assert_eq!(io::Read::read(&mut line, &mut [0]).unwrap(), 1, "it is ready");
+        let (mut process, line) = member("as_a_member_with_a_stuck_core");
         drop(line);
         assert_eq!(process.wait().unwrap().code(), Some(1));
     }

@@ -2,21 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::Future;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut, Range};
-use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Waker;
 
-use crate::core::Core;
+use crate::current::{Current, Entered};
 use crate::metrics::counters::CoreCounters;
 use crate::numa::pool::{Blocks, Carved};
 use crate::sync::waiters::Waiters;
 
 /// Bytes of a [`Block`]: a 64 KiB body and a page for what goes before it.
 pub(crate) const BLOCK_SIZE: usize = 68 << 10;
+
+thread_local! {
+    static CURRENT: Current<Rc<BlockPool>> = const { Current::none() };
+}
 
 /// The blocks of a core. Kept alive by every block that is out.
 pub(crate) struct BlockPool {
@@ -65,6 +67,11 @@ impl BlockPool {
             refused: Cell::new(0),
             most_out: Cell::new(0),
         })
+    }
+
+    /// Makes these the blocks of the calling thread's core.
+    pub(crate) fn enter(this: &Rc<Self>) -> Entered<'_, Rc<Self>> {
+        Current::enter(&CURRENT, this)
     }
 
     /// More memory has come. Returns how many blocks it makes; when it is known everywhere,
@@ -137,7 +144,10 @@ impl Block {
     /// # Panics
     /// On a thread that is no core's.
     pub fn take() -> Option<Block> {
-        Core::with(|core| core.blocks.take(None))
+        match Current::try_with(&CURRENT, |pool| pool.take(None)) {
+            Some(block) => block,
+            None => panic!("not on a core: call this from a future that an annulus::Runtime runs"),
+        }
     }
 
     /// Takes a block of the current core's pool, and waits for one while all are out: backpressure instead of
@@ -241,7 +251,7 @@ impl fmt::Debug for Block {
     }
 }
 
-/// The future of [`Block::get`].
+/// The future of [`Block::get`]. It is polled in `core/get_block.rs`: waiting is counted by the core.
 #[must_use = "futures do nothing unless awaited"]
 pub struct GetBlock {
     /// The pool, and the ticket with which this one stands among those who wait.
@@ -249,39 +259,34 @@ pub struct GetBlock {
 }
 
 impl GetBlock {
+    /// Takes a block, if it is this one's turn: of the pool where it waits, or else of `here`.
+    pub(crate) fn take(&mut self, here: &Rc<BlockPool>) -> Option<Block> {
+        let ticket = self.waits.as_ref().map(|(_, ticket)| *ticket);
+        let pool = self.waits.as_ref().map_or(here, |(pool, _)| pool);
+        let block = pool.take(ticket)?;
+        if let Some(pool) = self.leave() {
+            pool.wake_next();
+        }
+        Some(block)
+    }
+
+    /// Waits for a block: of the pool where it waits already, or else of `here`. Whether it has just begun
+    /// to.
+    pub(crate) fn wait(&mut self, here: &Rc<BlockPool>, waker: &Waker) -> bool {
+        let (pool, ticket) = match &self.waits {
+            Some((pool, ticket)) => (Rc::clone(pool), Some(*ticket)),
+            None => (Rc::clone(here), None),
+        };
+        let kept = pool.waiters.wait(ticket, waker);
+        self.waits = Some((pool, kept));
+        ticket.is_none()
+    }
+
     /// Gives up the place among those who wait.
     fn leave(&mut self) -> Option<Rc<BlockPool>> {
         let (pool, ticket) = self.waits.take()?;
         pool.waiters.leave(ticket);
         Some(pool)
-    }
-}
-
-impl Future for GetBlock {
-    type Output = Block;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Block> {
-        Core::with(|core| {
-            if core.budget.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let ticket = self.waits.as_ref().map(|(_, ticket)| *ticket);
-            let pool = self.waits.as_ref().map_or(&core.blocks, |(pool, _)| pool);
-            if let Some(block) = pool.take(ticket) {
-                core.budget.spend();
-                if let Some(pool) = self.leave() {
-                    pool.wake_next();
-                }
-                return Poll::Ready(block);
-            }
-            let pool = Rc::clone(pool);
-            if ticket.is_none() {
-                core.shared.counters.block_waits.add(1);
-            }
-            let ticket = pool.waiters.wait(ticket, cx.waker());
-            self.waits = Some((pool, ticket));
-            Poll::Pending
-        })
     }
 }
 

@@ -8,30 +8,17 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::chain::Chain;
 use super::lease::Lease;
-use super::memory::{BufferMemory, WakeOwner};
+use super::memory::{BufferMemory, CopiedChunks, WakeOwner};
 use super::returns::Owner;
 use super::ring::{BUFFER_SIZE, BufRing};
 use super::shares::Shares;
 
 /// Copies lie at multiples of this: what comes back writes its link there.
 const STEP: usize = 64;
-
-/// The memory of copied chunks, until the last lease on them is gone.
-pub(super) struct CopiedChunks {
-    /// Reached through the owner's addresses only.
-    memory: Vec<u8>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Drop for CopiedChunks {
-    fn drop(&mut self) {
-        self.bytes.fetch_sub(self.memory.len(), Ordering::Relaxed);
-    }
-}
 
 impl BufRing {
     /// Copies the chunks of `chain` to the heap and frees their buffers. The leases are in their order; none,

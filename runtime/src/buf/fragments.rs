@@ -15,9 +15,6 @@
 
 use std::cell::Cell;
 
-use super::lease::Lease;
-use super::ring::{BUFFER_SIZE, BufRing};
-
 /// What is to be known of buffers that come in parts.
 pub(super) struct Fragments {
     /// Of incremental buffers: bytes that the kernel has written where it goes on, else 0. Empty otherwise.
@@ -41,10 +38,11 @@ impl Fragments {
 
     /// With bundles, notes what was put into the ring since the last time. At each CQE and at the end of each
     /// tick, so no slot was filled twice since: no buffer goes into the ring again before a CQE has named it.
-    pub(super) fn note(&self, bufs: &BufRing) {
-        while self.bundled() && self.noted.get() != bufs.tail() {
+    /// `tail` is the slot that is filled next, and `placed_at` says which buffer lies in a slot.
+    pub(super) fn note(&self, tail: u16, placed_at: impl Fn(u16) -> u16) {
+        while self.bundled() && self.noted.get() != tail {
             let slot = self.noted.get();
-            self.slot[usize::from(bufs.placed_at(slot).0)].set(slot);
+            self.slot[usize::from(placed_at(slot))].set(slot);
             self.noted.set(slot.wrapping_add(1));
         }
     }
@@ -54,14 +52,24 @@ impl Fragments {
         !self.slot.is_empty()
     }
 
-    fn filled(&self, buffer: u16) -> u16 {
+    pub(super) fn filled(&self, buffer: u16) -> u16 {
         self.filled.get(usize::from(buffer)).map_or(0, Cell::get)
     }
 
-    fn fill(&self, buffer: u16, filled: u16) {
+    pub(super) fn fill(&self, buffer: u16, filled: u16) {
         if let Some(known) = self.filled.get(usize::from(buffer)) {
             known.set(filled);
         }
+    }
+
+    /// Where a buffer was last put into the ring; `None` where buffers are used up incrementally.
+    pub(super) fn slot_of(&self, buffer: u16) -> Option<u16> {
+        self.filled.is_empty().then(|| self.slot[usize::from(buffer)].get())
+    }
+
+    /// Where a buffer of a bundle was last put into the ring.
+    pub(super) fn slot(&self, buffer: u16) -> u16 {
+        self.slot[usize::from(buffer)].get()
     }
 
     /// In how many buffers the kernel goes on.
@@ -76,87 +84,3 @@ impl Fragments {
         begun.map(|(buffer, _)| buffer as u16)
     }
 }
-
-/// The leases on what came with one CQE, oldest first. What is not asked for is dropped.
-pub(crate) struct Brought<'a> {
-    bufs: &'a BufRing,
-    fragments: &'a Fragments,
-    buffer: u16,
-    left: u32,
-    goes_on: bool,
-    /// Bytes that the kernel told of and no buffer holds.
-    beyond: u32,
-}
-
-impl BufRing {
-    /// Whether what comes for streams comes in [parts](self).
-    pub(crate) fn come_in_fragments(&self) -> bool {
-        self.fragments.is_some()
-    }
-
-    /// Whether it comes in bundles.
-    pub(crate) fn come_in_bundles(&self) -> bool {
-        self.fragments.as_ref().is_some_and(Fragments::bundled)
-    }
-
-    /// A CQE says that `bytes` bytes came, from buffer `first` on, and whether the kernel goes on behind
-    /// them. `None` where each CQE brings one buffer whole.
-    ///
-    /// With no bytes nothing of the buffer was used up, so it is in the ring still, whatever the flags say:
-    /// put there once more, it would be there twice. (6.18 names no buffer at the end of a stream; other
-    /// kernels do.)
-    pub(crate) fn brought(&self, first: u16, bytes: u32, goes_on: bool) -> Option<Brought<'_>> {
-        let fragments = self.fragments.as_ref()?;
-        fragments.note(self);
-        Some(Brought { bufs: self, fragments, buffer: first, left: bytes, goes_on, beyond: 0 })
-    }
-}
-
-impl Iterator for Brought<'_> {
-    type Item = Lease;
-
-    fn next(&mut self) -> Option<Lease> {
-        if self.left == 0 {
-            return None;
-        }
-        let filled = self.fragments.filled(self.buffer);
-        let spare = if self.fragments.filled.is_empty() {
-            let slot = self.fragments.slot[usize::from(self.buffer)].get();
-            self.bufs.placed_at(slot).1.min(BUFFER_SIZE as u32)
-        } else {
-            BUFFER_SIZE as u32 - u32::from(filled)
-        };
-        let bytes = self.left.min(spare);
-        self.left -= bytes;
-        if bytes == 0 || (self.left > 0 && !self.fragments.bundled()) {
-            // Told when it is dropped: whoever takes the leases may be in the midst of something.
-            self.beyond = std::mem::take(&mut self.left);
-        }
-        let ends = self.left > 0 || !self.goes_on;
-        self.fragments.fill(self.buffer, if ends { 0 } else { filled + bytes as u16 });
-        let lease = self.bufs.lend(self.buffer, filled, bytes, ends);
-        if self.left > 0 {
-            let slot = self.fragments.slot[usize::from(self.buffer)].get();
-            self.buffer = self.bufs.placed_at(slot.wrapping_add(1)).0;
-        }
-        Some(lease)
-    }
-}
-
-impl Drop for Brought<'_> {
-    fn drop(&mut self) {
-        self.by_ref().for_each(drop);
-        if self.beyond > 0 {
-            told_of_more(self.beyond);
-        }
-    }
-}
-
-/// Out of line, as all events of `tracing` are that a completion passes by.
-#[cold]
-fn told_of_more(bytes: u32) {
-    tracing::error!("the kernel tells of {bytes} bytes more than its buffers hold; report this");
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests;

@@ -6,8 +6,8 @@ use std::ops::Deref;
 
 use super::memory::BufferMemory;
 use super::returns::BlockRef;
+use super::ring::BufRing;
 use super::shares::Shares;
-use crate::core::Core;
 
 /// Received bytes, in node-local memory of the core that received them.
 ///
@@ -107,7 +107,7 @@ impl Drop for Lease {
         // SAFETY: taken once, in drop, by the last share.
         let block = unsafe { ManuallyDrop::take(&mut self.block) };
         let mut block = Some(block);
-        Core::try_with(|core| block.take().map(|block| core.bufs.take_back(block)));
+        BufRing::try_with(|bufs| block.take().map(|block| bufs.take_back(block)));
         // On a thread that is no core's it is dropped here, which sends it home.
     }
 }

@@ -1,8 +1,8 @@
 //! The memory of buffers that are lent out, and whom to wake when one comes back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::copy_out::CopiedChunks;
 use super::returns::SharedRegion;
 use super::shares::Shares;
 use crate::numa::pool::Carved;
@@ -22,6 +22,19 @@ pub(crate) struct BufferMemory {
     owner: Arc<dyn WakeOwner>,
     /// Memory of another kind: see [`copy_out`](super::copy_out).
     _copied: Option<CopiedChunks>,
+}
+
+/// The memory of chunks that were [copied](super::copy_out), until the last lease on them is gone.
+pub(super) struct CopiedChunks {
+    /// Reached through the owner's addresses only.
+    pub(super) memory: Vec<u8>,
+    pub(super) bytes: Arc<AtomicUsize>,
+}
+
+impl Drop for CopiedChunks {
+    fn drop(&mut self) {
+        self.bytes.fetch_sub(self.memory.len(), Ordering::Relaxed);
+    }
 }
 
 impl BufferMemory {

@@ -5,12 +5,14 @@
 //! ([`BufError`]). Nothing borrowed crosses an await into the kernel.
 
 pub(crate) mod blocks;
+pub(crate) mod brought;
 pub(crate) mod chain;
 mod copy_out;
-pub(crate) mod fragments;
+mod fragments;
 mod free_buffers;
 mod grown;
 mod lease;
+mod lend;
 pub(crate) mod memory;
 pub(crate) mod owned;
 pub(crate) mod returns;

@@ -14,10 +14,10 @@ use io_uring::types::BufRingEntry;
 use super::chain::{Chain, Links};
 use super::fragments::Fragments;
 use super::free_buffers::FreeBuffers;
-use super::lease::Lease;
 use super::memory::{BufferMemory, WakeOwner};
 use super::returns::{BlockRef, Owner};
 use super::shares::Shares;
+use crate::current::{Current, Entered};
 use crate::metrics::counters::CoreCounters;
 use crate::numa::pool::{Carved, Share};
 use crate::ring::{RecvOptions, Ring};
@@ -31,9 +31,13 @@ pub(crate) const BUFFER_SIZE: usize = 8 << 10;
 const MAX_BUFFERS: usize = 1 << 15;
 const PAGE: usize = 4096;
 
+thread_local! {
+    static CURRENT: Current<BufRing> = const { Current::none() };
+}
+
 /// The buffers of a core.
 pub(crate) struct BufRing {
-    owner: Owner<BufferMemory>,
+    pub(super) owner: Owner<BufferMemory>,
     descriptors: Carved,
     /// Slots of the ring, a power of two.
     slots: u16,
@@ -120,6 +124,17 @@ impl BufRing {
         };
         this.extend(memory);
         Ok(this)
+    }
+
+    /// Makes these the buffers of the calling thread's core.
+    pub(crate) fn enter(&self) -> Entered<'_, Self> {
+        Current::enter(&CURRENT, self)
+    }
+
+    /// Runs `f` with the buffers of the calling thread's core; `None` on a thread that is no core's.
+    #[inline(always)]
+    pub(super) fn try_with<R>(f: impl FnOnce(&Self) -> R) -> Option<R> {
+        Current::try_with(&CURRENT, f)
     }
 
     /// Entries that its ring has at most, with a pool that may grow to so many bytes.
@@ -220,26 +235,6 @@ impl BufRing {
         self.most_out.set(self.most_out.get().max(self.out()));
     }
 
-    /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done
-    /// with the buffer.
-    pub(super) fn lend(&self, index: u16, from: u16, bytes: u32, ends: bool) -> Lease {
-        let shares = &self.owner.region().shares[usize::from(index)];
-        if from == 0 {
-            // The first of it: the core's own share.
-            // SAFETY: the kernel had the buffer until this CQE, and writes what is filled no more.
-            std::mem::forget(unsafe { self.owner.hand_out(index.into()) });
-            shares.begin();
-        }
-        if ends {
-            // The core's share goes over to the lease.
-            self.picked();
-        } else {
-            shares.add();
-        }
-        // SAFETY: the buffer is out since its first bytes came, and the handle is a share that is counted.
-        Lease::fragment(unsafe { self.owner.handle(index.into()) }, from.into(), bytes)
-    }
-
     /// Tells how many buffers are out, and how many were at most.
     pub(crate) fn tell(&self, counters: &CoreCounters) {
         counters.recv_buffers_out.set(self.out().into());
@@ -278,17 +273,6 @@ impl BufRing {
         // SAFETY: the kernel wrote them and has given the buffer up with its CQE; it stands in a chain, so
         // nobody else has it.
         unsafe { std::slice::from_raw_parts(self.owner.address(index.into()).as_ptr(), bytes as usize) }
-    }
-
-    /// The oldest chunk of a chain, as a lease.
-    pub(crate) fn pop(&self, chain: &mut Chain) -> Option<Lease> {
-        let (index, bytes) = self.next_of(chain)?;
-        #[cfg(debug_assertions)]
-        self.chained.set(self.chained.get() - 1);
-        // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes
-        // back to the kernel only through `recycle`, when it has come back.
-        let block = unsafe { self.owner.hand_out(index.into()) };
-        Some(Lease::new(block, bytes))
     }
 
     /// A buffer whose last lease was dropped on some thread that may be this core's.
@@ -332,7 +316,7 @@ impl BufRing {
     /// The last of a tick: nothing goes to the ring before the next one.
     pub(crate) fn end_of_tick(&self, counters: &CoreCounters) {
         if let Some(fragments) = &self.fragments {
-            fragments.note(self);
+            fragments.note(self.tail(), |slot| self.placed_at(slot).0);
         }
         counters.recv_buffers_ready.set(self.free.offered().into());
         #[cfg(debug_assertions)]

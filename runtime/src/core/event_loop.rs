@@ -94,7 +94,7 @@ impl Core {
         }
         self.take_calls(POLLS_PER_TICK);
         self.growth.take(self);
-        self.fairness.end_of_tick(self);
+        self.fairness.end_of_tick(&self.bufs, counters, self);
         self.growth.ask(self);
         self.timers.fire();
         self.notify_peers();
@@ -179,7 +179,7 @@ impl Core {
         let runtime = &self.shared.runtime;
         !self.shared.woken.is_empty()
             || !self.has_no_calls()
-            || self.fairness.must_not_sleep(self)
+            || self.fairness.must_not_sleep(&self.bufs)
             || self.growth.has_ended()
             || runtime.is_cut()
             || self.must_tell_stop()

@@ -194,7 +194,7 @@ impl Growth {
     /// Starts a step if something is short of memory and may have more.
     pub(crate) fn ask(&self, core: &Core) {
         self.waits_for_rest.set(false);
-        let (receiving, blocks) = (core.fairness.is_starving(core), core.blocks.is_short());
+        let (receiving, blocks) = (core.fairness.is_starving(&core.bufs), core.blocks.is_short());
         if !receiving && !blocks || self.pending.borrow().is_some() {
             return;
         }

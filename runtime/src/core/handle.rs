@@ -5,6 +5,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
+use super::Core;
 use super::state::RuntimeShared;
 use crate::block_on::block_on;
 use crate::core::shared::CoreShared;
@@ -23,6 +24,14 @@ pub struct Handle {
 impl Handle {
     pub(crate) fn new(runtime: Arc<RuntimeShared>, members: Arc<[Arc<CoreShared>]>) -> Self {
         Self { runtime, members }
+    }
+
+    /// Into the runtime of the current core.
+    ///
+    /// # Panics
+    /// On a thread that is no core's.
+    pub(crate) fn of_current() -> Self {
+        Core::with(|core| Self::new(Arc::clone(&core.shared.runtime), core.peers.members()))
     }
 
     /// How many cores the runtime has.

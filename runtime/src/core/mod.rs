@@ -5,6 +5,8 @@ pub(crate) mod ask;
 pub(crate) mod current_poll;
 mod dispatch;
 mod event_loop;
+pub(crate) mod fairness;
+mod get_block;
 pub(crate) mod groups;
 pub(crate) mod growth;
 pub(crate) mod handle;
@@ -12,10 +14,12 @@ pub(crate) mod inbox;
 pub(crate) mod inside;
 pub(crate) mod options;
 pub(crate) mod peers;
+mod pipe_budget;
 pub(crate) mod pipe_pool;
 pub(crate) mod placement;
 pub(crate) mod remote_hosts;
 pub(crate) mod sharded;
+pub(crate) mod shards;
 pub(crate) mod shared;
 pub(crate) mod spin;
 pub(crate) mod state;
@@ -23,25 +27,24 @@ pub(crate) mod submit;
 pub(crate) mod unix_path;
 
 use std::cell::Cell;
-use std::marker::PhantomData;
-use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::BlockPool;
 use crate::buf::ring::BufRing;
-use crate::net::fairness::Fairness;
+use crate::current::{self, Current};
 use crate::op::table::OpTable;
 use crate::ring::Ring;
 use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
+use fairness::Fairness;
 use growth::Growth;
 use options::Options;
 use peers::PeerCores;
 use pipe_pool::PipePool;
 use remote_hosts::ZeroCopy;
-use sharded::Shards;
+use shards::Shards;
 use shared::CoreShared;
 use spin::Spin;
 use std::sync::Arc;
@@ -64,42 +67,40 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) bufs: BufRing,
-    pub(crate) fairness: Fairness,
+    pub(crate) fairness: Fairness<Core>,
     pub(crate) blocks: Rc<BlockPool>,
     pub(crate) growth: Growth,
     pub(crate) blocking: Arc<BlockingPool>,
     pub(crate) zero_copy: ZeroCopy,
-    pub(crate) ops: OpTable,
+    pub(crate) ops: OpTable<Core>,
     pub(crate) ring: Ring,
 }
 
 thread_local! {
-    static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
+    static CURRENT: Current<Core> = const { Current::none() };
 }
 
-/// Makes a core the current one of this thread, until dropped.
-pub(crate) struct Entered<'a>(PhantomData<&'a Core>);
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        CURRENT.set(ptr::null());
-    }
+/// Makes a core the current one of this thread, with its buffers and its blocks, until dropped.
+pub(crate) struct Entered<'a> {
+    _core: current::Entered<'a, Core>,
+    _bufs: current::Entered<'a, BufRing>,
+    _blocks: current::Entered<'a, Rc<BlockPool>>,
 }
 
 impl Core {
     /// Makes this core the current one of the calling thread.
     pub(crate) fn enter(&self) -> Entered<'_> {
-        debug_assert!(CURRENT.get().is_null(), "a thread is one core's at a time");
-        CURRENT.set(self);
-        Entered(PhantomData)
+        Entered {
+            _core: Current::enter(&CURRENT, self),
+            _bufs: self.bufs.enter(),
+            _blocks: BlockPool::enter(&self.blocks),
+        }
     }
 
     /// Runs `f` with the current core; `None` on a thread that has none.
+    #[inline(always)]
     pub(crate) fn try_with<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
-        let core = CURRENT.get();
-        // SAFETY: the pointer is set by `enter` and reset when its guard, which borrows the core, is dropped;
-        // it never leaves this thread.
-        unsafe { core.as_ref() }.map(f)
+        Current::try_with(&CURRENT, f)
     }
 
     /// Runs `f` with the current core.

@@ -1,6 +1,5 @@
 //! One value per core, each made, used and dropped on its own core.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -8,6 +7,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::Core;
 use crate::contained::Kept;
@@ -17,50 +17,6 @@ use crate::{Error, ErrorKind, Handle, Result};
 /// Tells the values of one `Sharded` from those of another.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The shards of a core, by number, in ascending order. There are few, and they come and go seldom.
-#[derive(Default)]
-pub(crate) struct Shards(RefCell<Vec<(u64, Rc<dyn Any>)>>);
-
-impl Shards {
-    fn insert(&self, id: u64, shard: Rc<dyn Any>) {
-        let mut shards = self.0.borrow_mut();
-        let at = shards.partition_point(|(other, _)| *other < id);
-        shards.insert(at, (id, shard));
-    }
-
-    fn get<T: 'static>(&self, id: u64) -> Option<Rc<Shard<T>>> {
-        let shards = self.0.borrow();
-        let at = shards.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        Rc::downcast(Rc::clone(&shards[at].1)).ok()
-    }
-
-    fn remove<T: 'static>(&self, id: u64) -> Option<Rc<Shard<T>>> {
-        let removed = {
-            let mut shards = self.0.borrow_mut();
-            let at = shards.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-            shards.remove(at).1
-        };
-        Rc::downcast(removed).ok()
-    }
-
-    /// At the end of the core: drops what was not stopped, here, one by one.
-    pub(crate) fn clear(&self) {
-        loop {
-            // The borrow ends first: a destructor may look for another shard.
-            let next = self.0.borrow_mut().pop();
-            let Some(shard) = next else { return };
-            crate::contained::contained("the destructor of a shard", || drop(shard));
-        }
-    }
-}
-
-impl Drop for Shards {
-    fn drop(&mut self) {
-        // What destructors have made since.
-        self.clear();
-    }
-}
-
 /// A core's value. The fields are dropped in this order: who waits for the end is told after it.
 struct Shard<T> {
     value: T,
@@ -69,11 +25,59 @@ struct Shard<T> {
     when_gone: RefCell<Option<oneshot::CellReceiver<()>>>,
 }
 
+impl<T> Shard<T> {
+    fn made(value: T) -> Rc<Self> {
+        let (gone, when_gone) = oneshot();
+        Rc::new(Self { value, _gone: gone, when_gone: RefCell::new(Some(when_gone)) })
+    }
+}
+
+type ShardMaker = dyn Fn(&Core) -> Result<()> + Send + Sync;
+
+/// What makes a core's values before any core begins.
+#[derive(Clone, Default)]
+pub(crate) struct ShardMakers {
+    makers: Vec<Arc<ShardMaker>>,
+    /// What their handles reach the cores by.
+    runtime: Arc<OnceLock<Handle>>,
+}
+
+impl ShardMakers {
+    pub(crate) fn add<T: 'static>(
+        &mut self,
+        make: impl Fn() -> Result<T> + Send + Sync + 'static,
+    ) -> Sharded<T> {
+        let sharded = Sharded::of(Arc::clone(&self.runtime));
+        let id = sharded.id;
+        self.makers.push(Arc::new(move |core| {
+            core.shards.insert(id, Shard::made(make()?));
+            Ok(())
+        }));
+        sharded
+    }
+
+    /// The runtime starts, and its cores can be reached by `handle`.
+    pub(crate) fn begin(&self, handle: Handle) {
+        self.runtime.get_or_init(|| handle);
+    }
+
+    /// Makes those of `core`, the current one, in the order in which they were asked for.
+    pub(crate) fn make(&self, core: &Core) -> Result<()> {
+        self.makers.iter().try_for_each(|make| make(core))
+    }
+}
+
+impl fmt::Debug for ShardMakers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ShardMakers").field(&self.makers.len()).finish()
+    }
+}
+
 /// One `T` on each core of a runtime: state that is split by core, so that nobody locks it.
 ///
 /// Each `T` is made on its core, used there only, and dropped there: it need not be `Send`. The handle is
 /// cloned freely and used from any core and any thread. Without [`stop`](Sharded::stop) each `T` lives until
-/// its core ends.
+/// its core ends. [`Runtime::sharded`](crate::Runtime::sharded) makes one before the cores begin.
 ///
 /// ```
 /// # fn main() -> annulus::Result<()> {
@@ -101,11 +105,23 @@ struct Shard<T> {
 /// ```
 pub struct Sharded<T: 'static> {
     id: u64,
-    runtime: Handle,
+    /// Empty until the runtime starts, where it was made before that.
+    runtime: Arc<OnceLock<Handle>>,
     _value: PhantomData<fn() -> T>,
 }
 
 impl<T: 'static> Sharded<T> {
+    fn of(runtime: Arc<OnceLock<Handle>>) -> Self {
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), runtime, _value: PhantomData }
+    }
+
+    fn runtime(&self) -> Result<&Handle> {
+        self.runtime.get().ok_or_else(|| {
+            let what = "the runtime has not started, so none of its cores has one of these yet";
+            Error::new(ErrorKind::Ended, what)
+        })
+    }
+
     /// Makes a `T` on each core of the current core's runtime, by `factory`, all at the same time.
     ///
     /// # Errors
@@ -121,24 +137,18 @@ impl<T: 'static> Sharded<T> {
     where
         F: AsyncFnOnce() -> Result<T> + Clone + Send + 'static,
     {
-        let this = Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            runtime: crate::cores::handle(),
-            _value: PhantomData,
-        };
+        let this = Self::of(Arc::new(OnceLock::from(Handle::of_current())));
         let id = this.id;
-        let made = this.on_each(|core| {
+        let made = this.on_each(|runtime, core| {
             let factory = factory.clone();
-            this.runtime.submit_to(core, async move || {
+            runtime.submit_to(core, async move || {
                 let value = factory().await?;
-                let (gone, when_gone) = oneshot();
-                let shard = Shard { value, _gone: gone, when_gone: RefCell::new(Some(when_gone)) };
-                Core::with(|core| core.shards.insert(id, Rc::new(shard)));
+                Core::with(|core| core.shards.insert(id, Shard::made(value)));
                 Ok(())
             })
         });
         let made: Result<()> =
-            made.await.into_iter().try_for_each(|made| made.take().map_err(Error::from)?);
+            made.await?.into_iter().try_for_each(|made| made.take().map_err(Error::from)?);
         if let Err(e) = made {
             // Where none was made, or the core has ended, there is nothing to stop.
             drop(this.stop(async |_| ()).await);
@@ -150,7 +160,7 @@ impl<T: 'static> Sharded<T> {
     /// The current core's `T`.
     ///
     /// # Errors
-    /// [`ErrorKind::Ended`] after [`stop`](Self::stop).
+    /// [`ErrorKind::Ended`] after [`stop`](Self::stop), and before the core has made it.
     ///
     /// # Panics
     /// On a thread that is no core's. A core of another runtime has none of these.
@@ -162,7 +172,7 @@ impl<T: 'static> Sharded<T> {
     ///
     /// # Errors
     /// Those of [`SubmitError`](crate::cores::SubmitError), as an [`Error`]; [`ErrorKind::Ended`] after
-    /// [`stop`](Self::stop).
+    /// [`stop`](Self::stop), and before its runtime has started.
     ///
     /// # Cancellation
     /// As for [`submit_to`](crate::cores::submit_to).
@@ -172,7 +182,7 @@ impl<T: 'static> Sharded<T> {
         R: Send + 'static,
     {
         let id = self.id;
-        self.runtime.submit_to(core, async move || Ok(f(&*local::<T>(id)?).await)).await?
+        self.runtime()?.submit_to(core, async move || Ok(f(&*local::<T>(id)?).await)).await?
     }
 
     /// Calls `f` on each core with its `T`, all at the same time, and waits until all have returned.
@@ -203,7 +213,7 @@ impl<T: 'static> Sharded<T> {
         M: AsyncFnOnce(&T) -> R + Clone + Send + 'static,
         R: Send + 'static,
     {
-        let mapped = self.on_each(|core| self.invoke_on(core, map.clone())).await;
+        let mapped = self.on_each(|_, core| self.invoke_on(core, map.clone())).await?;
         let mapped: Result<Vec<Kept<R>>> =
             mapped.into_iter().map(|mapped| mapped.take().map(Kept::new)).collect();
         Ok(mapped?.into_iter().map(Kept::take).fold(first, reduce))
@@ -225,10 +235,10 @@ impl<T: 'static> Sharded<T> {
         F: AsyncFnOnce(&T) + Clone + Send + 'static,
     {
         let id = self.id;
-        let ended = self.on_each(|core| {
+        let ended = self.on_each(|runtime, core| {
             let f = f.clone();
-            self.runtime.submit_to(core, async move || {
-                let Some(shard) = Core::with(|core| core.shards.remove::<T>(id)) else { return };
+            runtime.submit_to(core, async move || {
+                let Some(shard) = Core::with(|core| core.shards.remove::<Shard<T>>(id)) else { return };
                 let gone = shard.when_gone.take();
                 f(&shard.value).await;
                 drop(shard);
@@ -238,12 +248,16 @@ impl<T: 'static> Sharded<T> {
                 }
             })
         });
-        ended.await.into_iter().try_for_each(|ended| ended.take().map_err(Error::from))
+        ended.await?.into_iter().try_for_each(|ended| ended.take().map_err(Error::from))
     }
 
     /// One future for each core, all under way at the same time; their outputs in the order of the cores.
-    async fn on_each<Fut: Future>(&self, future: impl FnMut(usize) -> Fut) -> Vec<Kept<Fut::Output>> {
-        super::all::all((0..self.runtime.cores()).map(future)).await
+    async fn on_each<Fut: Future>(
+        &self,
+        mut future: impl FnMut(&Handle, usize) -> Fut,
+    ) -> Result<Vec<Kept<Fut::Output>>> {
+        let runtime = self.runtime()?;
+        Ok(super::all::all((0..runtime.cores()).map(|core| future(runtime, core))).await)
     }
 }
 
@@ -259,13 +273,14 @@ fn local<T: 'static>(id: u64) -> Result<Local<T>> {
 
 impl<T: 'static> Clone for Sharded<T> {
     fn clone(&self) -> Self {
-        Self { id: self.id, runtime: self.runtime.clone(), _value: PhantomData }
+        Self { id: self.id, runtime: Arc::clone(&self.runtime), _value: PhantomData }
     }
 }
 
 impl<T: 'static> fmt::Debug for Sharded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sharded").field("cores", &self.runtime.cores()).finish_non_exhaustive()
+        let cores = self.runtime.get().map(Handle::cores);
+        f.debug_struct("Sharded").field("cores", &cores).finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,9 @@
 #[doc = include_str!("may.md")]
 pub mod may {}
 
+#[doc = include_str!("beside.md")]
+pub mod beside {}
+
 #[doc = include_str!("from_tokio.md")]
 pub mod from_tokio {}
 

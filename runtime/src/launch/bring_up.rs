@@ -12,17 +12,18 @@ use super::report::{CoreReport, HEAP, POOL};
 use crate::blocking::pool::BlockingPool;
 use crate::buf::blocks::{BLOCK_SIZE, BlockPool};
 use crate::buf::ring::BufRing;
+use crate::core::fairness::Fairness;
 use crate::core::growth::{Growth, GrowthPolicy};
 use crate::core::inbox::Inbox;
 use crate::core::options::Options;
 use crate::core::peers::{Neighbour, PeerCores};
 use crate::core::pipe_pool::PipePool;
 use crate::core::remote_hosts::ZeroCopy;
-use crate::core::sharded::Shards;
+use crate::core::sharded::ShardMakers;
+use crate::core::shards::Shards;
 use crate::core::shared::CoreShared;
 use crate::core::spin::Spin;
 use crate::core::{Budget, Core};
-use crate::net::fairness::Fairness;
 use crate::numa::plan::PlannedCore;
 use crate::numa::pool::{Blocks, Share};
 use crate::numa::thread::placement_of_current;
@@ -53,7 +54,11 @@ pub(super) struct WorkerConfig {
     pub(super) blocking: Arc<BlockingPool>,
     pub(super) timer_slack: Option<Duration>,
     pub(super) zero_copy_patience: Duration,
+    /// Cores that share what the kernel lets this user have: of this runtime, and of others.
+    pub(super) cores_of_user: usize,
     pub(super) essentials: Essentials,
+    /// What the core makes of the application's before it begins.
+    pub(super) shards: ShardMakers,
 }
 
 /// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the
@@ -111,6 +116,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     if shared.inbox.set(Inbox::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
+    let pipes = PipePool::new(config.cores_of_user.max(shared.runtime.cores()));
     let core = Core {
         spin: Spin::new(options.spin),
         shared,
@@ -121,7 +127,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
         timers: Timers::new(config.timer_slack),
-        pipes: PipePool::new(),
+        pipes,
         bufs,
         fairness: Fairness::default(),
         blocks,

@@ -8,6 +8,7 @@ use super::locked;
 use crate::buf::ring::BufRing;
 use crate::core::options::Options;
 use crate::core::placement::PlacementPolicy;
+use crate::core::sharded::{ShardMakers, Sharded};
 use crate::numa::CpuId;
 use crate::numa::plan::{Circumstances, CorePlan, CoreSelection};
 use crate::numa::region::Backing;
@@ -35,6 +36,7 @@ const MIN_POOL_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) cores: CoreSelection,
+    pub(super) most_cores: Option<usize>,
     pub(super) pool_bytes: usize,
     pub(super) pool_limit: Option<usize>,
     pub(super) ring_entries: u32,
@@ -55,6 +57,13 @@ impl Builder {
     /// time for), or a list. All by default.
     pub fn cores(mut self, cores: CoreSelection) -> Self {
         self.cores = cores;
+        self
+    }
+
+    /// Runs no more cores than this, the first of the plan: of [all](CoreSelection::All) those that have a
+    /// physical core for themselves, the interface's node first. As many as there are by default.
+    pub fn most_cores(mut self, most: usize) -> Self {
+        self.most_cores = Some(most);
         self
     }
 
@@ -86,10 +95,11 @@ impl Builder {
         self
     }
 
-    /// How many cores share the memory that this user may lock (`RLIMIT_MEMLOCK`, which bounds all processes
-    /// of a user together): those of this runtime and of others that start at the same time. Rings are
-    /// planned to fit for all of them, and blocks are registered where those of all fit too. As many as this
-    /// runtime has by default, and not fewer.
+    /// How many cores share what the kernel lets all processes of this user have together: memory that is
+    /// locked (`RLIMIT_MEMLOCK`) and pipes (`fs.pipe-user-pages-soft`). Those of this runtime and of others
+    /// that start at the same time. Rings are planned to fit for all of them, blocks are registered where
+    /// those of all fit too, and each core has its share of pipes. As many as this runtime has by default,
+    /// and not fewer.
     pub fn cores_of_user(mut self, cores: usize) -> Self {
         self.cores_of_user = cores;
         self
@@ -214,14 +224,20 @@ impl Builder {
             let what = format!("timers cannot be {slack:?} late; allow ten seconds at most");
             return Err(Error::new(ErrorKind::Input, what));
         }
+        if self.most_cores == Some(0) {
+            return Err(Error::new(ErrorKind::Input, "a runtime of no core cannot be; allow at least one"));
+        }
         let topology = Topology::discover()?;
         let circumstances = Circumstances::of_this_process(self.nic.as_deref())?;
-        let plan = CorePlan::under(&topology, &self.cores, &circumstances)?;
+        let mut plan = CorePlan::under(&topology, &self.cores, &circumstances)?;
+        if let Some(most) = self.most_cores {
+            plan.truncate(most);
+        }
         for reason in plan.reasons() {
             tracing::warn!("core plan: {reason}");
         }
         let pollers = self.options.poller_cpus(plan.cores(), &topology)?;
-        Ok(Runtime { settings: self, plan, topology, pollers })
+        Ok(Runtime { settings: self, plan, topology, pollers, shards: ShardMakers::default() })
     }
 }
 
@@ -253,6 +269,8 @@ pub struct Runtime {
     pub(super) topology: Topology,
     /// The CPU of each core's submission poller; empty without them.
     pub(super) pollers: Vec<CpuId>,
+    /// What each core makes before any begins.
+    pub(super) shards: ShardMakers,
 }
 
 impl Runtime {
@@ -260,6 +278,7 @@ impl Runtime {
     pub fn builder() -> Builder {
         Builder {
             cores: CoreSelection::All,
+            most_cores: None,
             pool_bytes: POOL_BYTES,
             pool_limit: None,
             ring_entries: RING_ENTRIES,
@@ -274,6 +293,37 @@ impl Runtime {
             timer_slack: None,
             zero_copy_patience: ZERO_COPY_PATIENCE,
         }
+    }
+
+    /// A value for each core that is there when the first root future begins: every core calls `make` while
+    /// it comes up, and none goes on before all have. [`Sharded::new`] makes one on cores that run.
+    ///
+    /// Until the cores come up the handle says that there are none. `make` runs on its core, where it may
+    /// spawn tasks and take blocks; it cannot wait, because the core's loop does not run yet.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// # fn main() -> annulus::Result<()> {
+    /// let mut runtime = annulus::Runtime::builder().pool_bytes(1 << 20).build()?;
+    /// let hits = runtime.sharded(|| annulus::Ok(Cell::new(0)));
+    /// let total = runtime.block_on(async move || {
+    ///     hits.invoke_on_all(async |hits| hits.set(hits.get() + 1)).await?;
+    ///     hits.map_reduce(async |hits| hits.get(), 0, |sum, hits| sum + hits).await
+    /// })??;
+    /// assert!(total >= 1);
+    /// # annulus::Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// None here. What `make` returns is the error of the start, and a panic of it one of kind
+    /// [`ErrorKind::Panicked`].
+    pub fn sharded<T: 'static>(
+        &mut self,
+        make: impl Fn() -> Result<T> + Send + Sync + 'static,
+    ) -> Sharded<T> {
+        self.shards.add(make)
     }
 
     /// The machine as this process may use it.

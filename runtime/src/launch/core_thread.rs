@@ -35,7 +35,8 @@ where
     E: From<Error> + Send + 'static,
 {
     let runtime = Arc::clone(&config.shared.runtime);
-    let started_at = config.started_at;
+    // Makers are the application's, and may be dropped last here.
+    let (started_at, shards) = (config.started_at, Kept::new(config.shards.clone()));
     let up = contain(|| {
         // What the application logs on a core says on which.
         let span = tracing::info_span!("core", index = config.core.index, cpu = config.core.cpu.0);
@@ -54,7 +55,11 @@ where
     };
     // What the kernel may still write to is not freed because something has panicked.
     let core = ManuallyDrop::new(core);
-    drop(ready.send(Ok(report)));
+    let made = contain(|| {
+        let _entered = core.enter();
+        shards.take().make(&core)
+    });
+    drop(ready.send(made.map(|()| report)));
     drop(ready);
     let turned = if runtime.wait_at_gate() {
         core.peers.learn_rings();

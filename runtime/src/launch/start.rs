@@ -18,6 +18,7 @@ use super::stalls::Sampler;
 use crate::blocking::pool::BlockingPool;
 use crate::contained::Kept;
 use crate::core::growth::GrowthPolicy;
+use crate::core::handle::Handle;
 use crate::core::peers::Neighbour;
 use crate::core::placement::PlacementPolicy;
 use crate::core::shared::CoreShared;
@@ -45,6 +46,7 @@ impl Runtime {
         let cores = self.plan.cores();
         let shared = RuntimeShared::new(cores.len()).map_err(|e| Error::io("cannot make an eventfd", e))?;
         let members = self.members(&shared)?;
+        self.shards.begin(Handle::new(Arc::clone(&shared), members.as_slice().into()));
         let blocking = BlockingPool::for_nodes(
             &self.settings.name,
             cores,
@@ -149,7 +151,9 @@ impl Runtime {
                 started_at,
                 timer_slack: self.settings.timer_slack,
                 zero_copy_patience: self.settings.zero_copy_patience,
+                cores_of_user: self.settings.cores_of_user,
                 essentials: essentials.clone(),
+                shards: self.shards.clone(),
             };
             let (root, ready) = (Arc::clone(&root), ready.clone());
             let name = format!("{}-{}", self.settings.name, core.cpu);

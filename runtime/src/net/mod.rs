@@ -8,7 +8,6 @@
 //! in common is described there.
 
 mod connection;
-pub(crate) mod fairness;
 mod family;
 mod fd_budget;
 mod group;
@@ -19,6 +18,7 @@ pub(crate) mod listener;
 pub(crate) mod op;
 mod ownership;
 mod path_lock;
+mod receives;
 mod send;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;

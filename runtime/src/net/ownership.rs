@@ -4,7 +4,7 @@
 //! connection has been given away, the core that it left must not reset it to have the block back: it is
 //! another's. So a notice travels with the connection from core to core, and when the connection is closed
 //! for good it tells those that it left, which may then [see their blocks
-//! home](super::zero_copy::reap_lent_blocks). Nothing tells what becomes of a descriptor outside of the
+//! home](super::zero_copy). Nothing tells what becomes of a descriptor outside of the
 //! runtime.
 
 use std::sync::Arc;

@@ -10,6 +10,7 @@
 //! is copied out of the buffers (`buf/copy_out.rs`).
 
 mod fragments;
+mod write_state;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -21,8 +22,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::group::Member;
 use super::ownership::{CloseNotice, Ownership};
-use super::writing::Writing;
-use super::zero_copy;
+use super::sys;
 use crate::buf::Lease;
 use crate::buf::chain::Chain;
 use crate::contained::contained;
@@ -35,6 +35,7 @@ use crate::op::poll::{PollOnce, Ready};
 use crate::op::slots::Key;
 use crate::spawn_blocking;
 use crate::sync::waiters::Waiters;
+pub(super) use write_state::Writing;
 
 /// Undelivered chunks at which a stream's receive is switched off.
 const HOLD_BACK: u32 = 2;
@@ -224,7 +225,7 @@ impl Socket {
         if !self.is_ours() || self.was_reset.replace(true) {
             return;
         }
-        let reset = zero_copy::disconnect(self.fd());
+        let reset = sys::disconnect(self.fd());
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
         match reset {
             Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
@@ -235,7 +236,7 @@ impl Socket {
     /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): what was not sent is thrown away. A
     /// Unix socket knows no reset, and stays as it is.
     pub(crate) fn abort(&self) {
-        if let Err(e) = zero_copy::disconnect(self.fd()) {
+        if let Err(e) = sys::disconnect(self.fd()) {
             tracing::trace!("a connection cannot be reset: {e}");
         }
     }
@@ -331,7 +332,7 @@ impl Socket {
     fn starve(self: &Rc<Self>, core: &Core) {
         self.receiving.set(Receiving::Starved);
         if !self.queued.replace(true) {
-            core.fairness.wait_for_buffer(self);
+            core.fairness.wait_for_buffer(Rc::downgrade(self) as _);
         }
     }
 
@@ -352,7 +353,7 @@ impl Socket {
 
     /// A CQE of the receive: bytes in `buffer`, the end, or an error. `last` tells that the operation has
     /// ended.
-    pub(crate) fn received(
+    pub(super) fn received(
         self: &Rc<Self>,
         core: &Core,
         buffer: Option<u16>,
@@ -372,7 +373,7 @@ impl Socket {
                 self.chain.set(chain);
                 if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
                 {
-                    core.fairness.inspect_later(Rc::clone(self));
+                    core.fairness.inspect_later(Rc::clone(self) as _);
                 }
             }
             (Ok(_), buffer) => {
@@ -459,7 +460,7 @@ impl Socket {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
             if !self.is_known_idle.replace(true) {
-                core.fairness.remember_idle(self);
+                core.fairness.remember_idle(Rc::downgrade(self) as _);
             }
         }
     }
@@ -589,29 +590,13 @@ impl Socket {
         Core::try_with(|core| self.release(core));
     }
 
-    /// A handle that could read, or one that could write, or both in one, is dropped. With the last of them,
-    /// somebody must see to what the network was lent; at the end of the core its end does.
-    pub(super) fn handle_dropped(self: &Rc<Self>, read: bool, wrote: bool) {
+    /// A handle that could read, or one that could write, or both in one, is dropped. True: it was the last.
+    pub(super) fn drop_handle(&self, read: bool, wrote: bool) -> bool {
         if read {
             self.stop_receiving();
         }
         self.unwritten.set(self.unwritten.get() || wrote);
-        if self.released.get() && self.unwritten.get() {
-            self.reap_lent_blocks();
-        }
-    }
-
-    /// No handle here is left: sees to it that blocks do not stay with the network for ever.
-    pub(super) fn reap_lent_blocks(self: &Rc<Self>) {
-        if self.lent.get() == 0 {
-            return;
-        }
-        Core::try_with(|core| {
-            if !core.tasks.is_ending() {
-                let patience = core.zero_copy.patience;
-                crate::spawn(zero_copy::reap_lent_blocks(Rc::downgrade(self), patience)).detach();
-            }
-        });
+        self.released.get() && self.unwritten.get()
     }
 
     /// The core has no more use for its place in the group.

@@ -1,7 +1,9 @@
-//! Socket options that rustix has no name for.
+//! Socket options that rustix has no name for, and the reset of a connection.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use crate::error::os;
 
 /// Sets an option whose value is an integer used as a flag (`setsockopt(2)`).
 pub(super) fn set_flag(socket: impl AsFd, level: i32, option: i32, on: bool) -> io::Result<()> {
@@ -85,4 +87,9 @@ pub(crate) fn delivery(socket: impl AsFd) -> Option<Delivery> {
         is_under_way: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
         acknowledged: info.tcpi_bytes_acked,
     })
+}
+
+/// Resets a TCP connection and throws its send queue away, while the descriptor stays open. It does not wait.
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::net::connect_unspec(fd).map_err(os)
 }

@@ -13,7 +13,7 @@ use super::family::{Both, Reader, Side, Tcp, Writer};
 use super::listen_options::ListenOptions;
 use super::listener::Listener;
 use super::op::connect::Connect;
-use super::{sys, zero_copy};
+use super::sys;
 use crate::core::ask::ask;
 use crate::error::os;
 use crate::limits::{Unit, in_units, refuse_outside};
@@ -147,7 +147,7 @@ fn refuse_itself(socket: &OwnedFd, address: SocketAddr) -> Result<()> {
         format!("cannot connect to {address}: nobody listens there, and the connection has met itself");
     let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
     // A close would leave the port in TIME-WAIT, and keep from it whoever is to listen there.
-    let error = match zero_copy::disconnect(socket.as_fd()) {
+    let error = match sys::disconnect(socket.as_fd()) {
         Ok(()) => refused,
         Err(e) => e,
     };

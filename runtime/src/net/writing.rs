@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use super::socket::Socket;
+use super::socket::{Socket, Writing};
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
 use crate::core::ask::{Finished, InFlight, polled_again};
@@ -18,21 +18,6 @@ use crate::error::os;
 use crate::net::op::send::Send;
 use crate::op::Operation as _;
 use crate::{Error, ErrorKind, Result};
-
-/// What sending has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writing {
-    /// Nobody sends.
-    Free,
-    /// Nobody sends, and those that wait have been woken: who has just come lets them go first, once. So a
-    /// task that sends on and on does not keep the others out, and one that was woken and is not polled keeps
-    /// nobody out.
-    Due,
-    /// A send is under way.
-    Busy,
-    /// A send was dropped half-way.
-    Poisoned,
-}
 
 /// The permit to write to a socket. Dropped after it was granted and before it is [`done`](Self::done), it
 /// poisons the write side.
@@ -199,7 +184,7 @@ pub(crate) struct SendAll<B: IoBuf> {
     /// The buffer, until the permit is granted.
     waits: Option<B>,
     /// The last send that the kernel was asked for.
-    in_flight: Option<InFlight<Send<B>>>,
+    in_flight: Option<InFlight<Send<Rc<Socket>, B>>>,
 }
 
 impl<B: IoBuf> SendAll<B> {
@@ -249,7 +234,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                     return Poll::Pending;
                 }
                 let Poll::Ready(permit) = this.permit.poll(cx) else { return Poll::Pending };
-                let Some(buf) = this.waits.take() else { polled_again(Send::<B>::NAME) };
+                let Some(buf) = this.waits.take() else { polled_again(Send::<Rc<Socket>, B>::NAME) };
                 match permit {
                     Ok(()) => buf,
                     Err(e) => {

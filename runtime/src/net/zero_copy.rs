@@ -6,18 +6,41 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::socket::Socket;
-use crate::error::os;
+use crate::core::Core;
 
 /// Bytes that the peer of a dropped stream must take in each span of patience, to be given another.
 const LEAST_PROGRESS: u32 = 16 << 10;
 
+impl Socket {
+    /// A handle that could read, or one that could write, or both in one, is dropped. With the last of them,
+    /// somebody must see to what the network was lent; at the end of the core its end does.
+    pub(super) fn handle_dropped(self: &Rc<Self>, read: bool, wrote: bool) {
+        if self.drop_handle(read, wrote) {
+            self.reap_lent_blocks();
+        }
+    }
+
+    /// No handle here is left: sees to it that blocks do not stay with the network for ever.
+    pub(super) fn reap_lent_blocks(self: &Rc<Self>) {
+        if self.lent() == 0 {
+            return;
+        }
+        Core::try_with(|core| {
+            if !core.tasks.is_ending() {
+                let patience = core.zero_copy.patience;
+                crate::spawn(reap_lent_blocks(Rc::downgrade(self), patience)).detach();
+            }
+        });
+    }
+}
+
 /// Sees a dropped stream's zero-copy sends to their end: when the peer takes too little, they are thrown
 /// away. While another has the connection, no time counts.
-pub(crate) async fn reap_lent_blocks(socket: Weak<Socket>, patience: Duration) {
+async fn reap_lent_blocks(socket: Weak<Socket>, patience: Duration) {
     loop {
         let Some(before) = unacknowledged(&socket) else { return };
         let counts = socket.upgrade().is_some_and(|socket| socket.is_ours());
@@ -45,9 +68,4 @@ fn queued(fd: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: the request writes one int through the pointer (tcp(7)); `bytes` is one.
     let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.unsigned_abs()) }
-}
-
-/// Resets a TCP connection and throws its send queue away, while the descriptor stays open. It does not wait.
-pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
-    rustix::net::connect_unspec(fd).map_err(os)
 }

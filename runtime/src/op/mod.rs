@@ -29,7 +29,6 @@ use std::io;
 
 use io_uring::squeue;
 
-use crate::core::Core;
 use slots::Outcome;
 
 /// The SQEs of an operation: one, or one behind a poll that must succeed first.
@@ -87,8 +86,8 @@ pub(crate) unsafe trait Operation: Sized + 'static {
 
     /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only. Runs no
     /// code that is not ours: the operation lies in its cell.
-    fn notified(&self, core: &Core, outcome: Outcome) {
-        let _ = (core, outcome);
+    fn notified(&self, outcome: Outcome) {
+        let _ = outcome;
     }
 }
 
@@ -127,11 +126,12 @@ unsafe impl<T: UnitOperation> Operation for T {
     }
 }
 
-/// An operation that answers many times, to a socket rather than to a future.
+/// An operation that answers many times, to a socket rather than to a future. `C` is what its answers are
+/// handled with: the core, which this folder does not know.
 ///
 /// # Safety
 /// As for [`Operation`].
-pub(crate) unsafe trait Multishot: Sized + 'static {
+pub(crate) unsafe trait Multishot<C>: Sized + 'static {
     /// For logs.
     const NAME: &'static str;
 
@@ -140,7 +140,7 @@ pub(crate) unsafe trait Multishot: Sized + 'static {
 
     /// One answer. `owned` is false once the socket has given the operation up: then what came is to be given
     /// back. `last` tells that the operation has ended, for whatever reason.
-    fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool);
+    fn item(&self, context: &C, outcome: Outcome, owned: bool, last: bool);
 }
 
 /// `-errno` as an error, a count as it is. `splice` lets the kernel-internal restart codes 512..=516 out when

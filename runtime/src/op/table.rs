@@ -7,6 +7,7 @@
 //! the two and be given the cell.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::task::Waker;
@@ -17,35 +18,34 @@ use super::arena::{Arena, CELL_SIZE};
 use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 use super::{Hurry, Multishot, Operation, Sqes};
 use crate::contained::contained;
-use crate::core::Core;
 use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
 
-/// What to do with an untyped value.
-struct Vtable {
+/// What to do with an untyped value. `C` is what answers are handled with.
+struct Vtable<C> {
     name: &'static str,
     /// Bytes of the value.
     size: usize,
     /// Consumes the value with a result that nobody waits for. Single operations only.
     late: unsafe fn(NonNull<u8>, Outcome),
     /// Shows the value one of many results, and that more may come. Multishot operations only.
-    item: unsafe fn(NonNull<u8>, &Core, Outcome, bool),
+    item: unsafe fn(NonNull<u8>, &C, Outcome, bool),
     /// Shows the value the last result and consumes it. Multishot operations only.
-    last: unsafe fn(NonNull<u8>, &Core, Outcome, bool),
+    last: unsafe fn(NonNull<u8>, &C, Outcome, bool),
     /// Shows the value its notification. Single operations only.
-    notified: unsafe fn(NonNull<u8>, &Core, Outcome),
+    notified: unsafe fn(NonNull<u8>, Outcome),
     /// Shows the value its notification and consumes it. Single operations only.
-    release: unsafe fn(NonNull<u8>, &Core, Outcome),
+    release: unsafe fn(NonNull<u8>, Outcome),
     /// What makes the kernel let go, to be run when the value is not looked at any more.
     force_release: unsafe fn(NonNull<u8>) -> Option<Hurry>,
     /// A poll goes before it, and a cancel must find either.
     linked: bool,
 }
 
-struct Single<T>(T);
+struct Single<T, C>(PhantomData<(T, C)>);
 
-impl<T: Operation> Single<T> {
-    const VTABLE: Vtable = Vtable {
+impl<T: Operation, C> Single<T, C> {
+    const VTABLE: Vtable<C> = Vtable {
         name: T::NAME,
         size: size_of::<T>(),
         // A buffer of the application's own type may panic when it is dropped: whatever else the core does
@@ -60,12 +60,12 @@ impl<T: Operation> Single<T> {
         item: |_, _, _, _| unreachable!("a single operation has no items"),
         last: |_, _, _, _| unreachable!("a single operation has no items"),
         // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
-        notified: |value, core, outcome| unsafe { value.cast::<T>().as_ref() }.notified(core, outcome),
-        release: |value, core, outcome| {
+        notified: |value, outcome| unsafe { value.cast::<T>().as_ref() }.notified(outcome),
+        release: |value, outcome| {
             // SAFETY: as for `late`.
             let operation = unsafe { value.cast::<T>().read() };
             contained(format_args!("what was left of an operation ({})", T::NAME), || {
-                operation.notified(core, outcome);
+                operation.notified(outcome);
                 drop(operation);
             });
         },
@@ -75,23 +75,23 @@ impl<T: Operation> Single<T> {
     };
 }
 
-struct Many<T>(T);
+struct Many<T, C>(PhantomData<(T, C)>);
 
-impl<T: Multishot> Many<T> {
-    const VTABLE: Vtable = Vtable {
+impl<T: Multishot<C>, C> Many<T, C> {
+    const VTABLE: Vtable<C> = Vtable {
         name: T::NAME,
         size: size_of::<T>(),
         late: |_, _| unreachable!("a multishot operation has items, not a late result"),
         // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
-        item: |value, core, outcome, owned| unsafe {
-            value.cast::<T>().as_ref().item(core, outcome, owned, false);
+        item: |value, context, outcome, owned| unsafe {
+            value.cast::<T>().as_ref().item(context, outcome, owned, false);
         },
-        last: |value, core, outcome, owned| {
+        last: |value, context, outcome, owned| {
             // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
-            unsafe { value.cast::<T>().read() }.item(core, outcome, owned, true);
+            unsafe { value.cast::<T>().read() }.item(context, outcome, owned, true);
         },
-        notified: |_, _, _| unreachable!("a multishot operation has no notification"),
-        release: |_, _, _| unreachable!("a multishot operation ends with its last item"),
+        notified: |_, _| unreachable!("a multishot operation has no notification"),
+        release: |_, _| unreachable!("a multishot operation ends with its last item"),
         force_release: |_| None,
         linked: false,
     };
@@ -99,8 +99,8 @@ impl<T: Multishot> Many<T> {
 
 /// The value of an operation that is over, out of its cell. Its type is known to its function table.
 #[must_use = "what is not consumed is leaked"]
-struct Left {
-    vtable: &'static Vtable,
+struct Left<C: 'static> {
+    vtable: &'static Vtable<C>,
     value: Moved,
 }
 
@@ -108,12 +108,12 @@ struct Left {
 #[repr(C, align(64))]
 struct Moved(MaybeUninit<[u8; CELL_SIZE]>);
 
-impl Left {
+impl<C> Left<C> {
     /// Moves the value out of a cell.
     ///
     /// # Safety
     /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable) -> Self {
+    unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>) -> Self {
         let mut value = Moved(MaybeUninit::uninit());
         // SAFETY: the cell has so many bytes and more, and so has `value`, which is new.
         unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
@@ -129,20 +129,21 @@ impl Left {
         unsafe { (self.vtable.late)(self.place(), outcome) }
     }
 
-    fn last(mut self, core: &Core, outcome: Outcome, owned: bool) {
+    fn last(mut self, context: &C, outcome: Outcome, owned: bool) {
         // SAFETY: as for `late`.
-        unsafe { (self.vtable.last)(self.place(), core, outcome, owned) }
+        unsafe { (self.vtable.last)(self.place(), context, outcome, owned) }
     }
 
-    fn release(mut self, core: &Core, outcome: Outcome) {
+    fn release(mut self, outcome: Outcome) {
         // SAFETY: as for `late`.
-        unsafe { (self.vtable.release)(self.place(), core, outcome) }
+        unsafe { (self.vtable.release)(self.place(), outcome) }
     }
 }
 
-/// The operations of one core.
-pub(crate) struct OpTable {
-    slots: RefCell<Slots<Waker, &'static Vtable>>,
+/// The operations of one core. `C` is what the answers of multishot operations are handled with: the core,
+/// which this folder does not know.
+pub(crate) struct OpTable<C: 'static> {
+    slots: RefCell<Slots<Waker, &'static Vtable<C>>>,
     /// The cells; what lies in one is described by the function table of the slot with the same index.
     arena: RefCell<Arena>,
 }
@@ -155,7 +156,7 @@ fn stale(cqe: Cqe) {
     tracing::debug!("CQE for an operation that is over: {cqe:?}");
 }
 
-impl OpTable {
+impl<C> OpTable<C> {
     /// An empty table with room for `capacity` operations before its states have to move.
     pub(crate) fn new(capacity: usize) -> Self {
         Self { slots: RefCell::new(Slots::with_capacity(capacity)), arena: RefCell::new(Arena::new()) }
@@ -181,7 +182,7 @@ impl OpTable {
     /// Submits a single operation on behalf of the task behind `waker`.
     pub(crate) fn submit<T: Operation>(&self, ring: &Ring, operation: T, waker: &Waker) -> Key {
         const { Arena::fits::<T>() }
-        let (key, cell) = self.occupy(Shots::Single, Some(waker.clone()), &Single::<T>::VTABLE);
+        let (key, cell) = self.occupy(Shots::Single, Some(waker.clone()), &Single::<T, C>::VTABLE);
         let mut cell = cell.cast::<T>();
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
         unsafe { cell.write(operation) };
@@ -204,9 +205,9 @@ impl OpTable {
     }
 
     /// Submits a multishot operation.
-    pub(crate) fn submit_multi<T: Multishot>(&self, ring: &Ring, operation: T) -> Key {
+    pub(crate) fn submit_multi<T: Multishot<C>>(&self, ring: &Ring, operation: T) -> Key {
         const { Arena::fits::<T>() }
-        let (key, cell) = self.occupy(Shots::Multi, None, &Many::<T>::VTABLE);
+        let (key, cell) = self.occupy(Shots::Multi, None, &Many::<T, C>::VTABLE);
         // SAFETY: as in `submit`.
         let sqes = unsafe {
             cell.cast::<T>().write(operation);
@@ -218,7 +219,7 @@ impl OpTable {
         key
     }
 
-    fn occupy(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable) -> (Key, NonNull<u8>) {
+    fn occupy(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable<C>) -> (Key, NonNull<u8>) {
         let key = self.slots.borrow_mut().submit(shots, waker, vtable);
         // 16.7 million operations in flight on one core would need 4 GiB of cells: memory ends first.
         let key = key.expect("fewer than MAX_OPERATIONS in flight on one core");
@@ -230,7 +231,7 @@ impl OpTable {
     }
 
     /// What the machine calls when it makes the slot of `index` vacant.
-    fn left(&self) -> impl FnOnce(usize, &'static Vtable) -> Left {
+    fn left(&self) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<C> {
         // SAFETY: the cell holds the value that belongs to this function table, and the machine makes its
         // slot vacant in this step.
         |index, vtable| unsafe { Left::out_of(self.cell(index), vtable) }
@@ -295,7 +296,7 @@ impl OpTable {
 
     /// The kernel's word on an operation of this table. What is not ours, and may panic, comes last in each
     /// case.
-    pub(crate) fn complete(&self, core: &Core, bits: u64, cqe: Cqe) {
+    pub(crate) fn complete(&self, context: &C, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
         let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), self.left());
@@ -307,19 +308,19 @@ impl OpTable {
                 // SAFETY: the cell holds the value that belongs to this function table until its last CQE,
                 // which is handled after this one, whatever code this one runs: only the core's loop and its
                 // end take CQEs from the ring.
-                unsafe { (extra.item)(self.cell(key.index()), core, outcome, owned) };
+                unsafe { (extra.item)(self.cell(key.index()), context, outcome, owned) };
             }
-            Event::Last { value, owned } => value.last(core, outcome, owned),
+            Event::Last { value, owned } => value.last(context, outcome, owned),
             Event::Late { extra, outcome, value } => late(extra, outcome, value),
             Event::Notified { extra, waker } => {
                 // SAFETY: the cell holds the value that belongs to this function table until its owner takes
                 // it, and what is called counts, and runs no code that could.
-                unsafe { (extra.notified)(self.cell(key.index()), core, outcome) };
+                unsafe { (extra.notified)(self.cell(key.index()), outcome) };
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            Event::Released { value } => value.release(core, outcome),
+            Event::Released { value } => value.release(outcome),
         }
     }
 
@@ -329,7 +330,7 @@ impl OpTable {
         // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table,
         // and what is called runs no code that could change that.
         let force_release =
-            |(index, vtable): (_, &Vtable)| unsafe { (vtable.force_release)(self.cell(index)) };
+            |(index, vtable): (_, &Vtable<C>)| unsafe { (vtable.force_release)(self.cell(index)) };
         let each: Vec<_> = slots.all().filter_map(force_release).collect();
         drop(slots);
         // Each has what it needs: whatever one of them makes other code do, the next still has it.
@@ -348,7 +349,7 @@ impl OpTable {
 
 /// A result after its owner had gone, of an operation that is over if there is a value.
 #[cold]
-fn late(vtable: &Vtable, outcome: Outcome, value: Option<Left>) {
+fn late<C>(vtable: &Vtable<C>, outcome: Outcome, value: Option<Left<C>>) {
     // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
     if let Some(value) = value {
         value.late(outcome);
@@ -357,14 +358,14 @@ fn late(vtable: &Vtable, outcome: Outcome, value: Option<Left>) {
 }
 
 /// Takes an operation back if its SQE could not be made: the kernel has not heard of it.
-struct Withdraw<'a, T: Operation> {
-    table: &'a OpTable,
+struct Withdraw<'a, T: Operation, C: 'static> {
+    table: &'a OpTable<C>,
     key: Key,
     /// Holds the operation.
     cell: NonNull<T>,
 }
 
-impl<T: Operation> Drop for Withdraw<'_, T> {
+impl<T: Operation, C> Drop for Withdraw<'_, T, C> {
     #[cold]
     fn drop(&mut self) {
         // SAFETY: the cell holds a `T` (`submit`), and the machine makes its slot vacant in this step.

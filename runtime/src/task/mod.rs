@@ -5,9 +5,11 @@
 //! through a link that lies in the task itself: waking never waits, needs no memory and cannot fail. When the
 //! core has ended, a woken task is leaked: its future may only be dropped on its own thread.
 
+pub(crate) mod caught;
 mod join;
 pub(crate) mod queue;
 mod scope;
+mod tracker;
 
 use std::future::Future;
 use std::panic::Location;
@@ -20,6 +22,7 @@ use async_task::Runnable;
 
 pub use join::{JoinError, JoinHandle};
 pub use scope::{Scope, ScopedHandle, scope};
+pub use tracker::{AllEnded, TaskTracker};
 
 use crate::contained::{Kept, Payload, bury, caught, tell_panic};
 use crate::core::Core;

@@ -22,7 +22,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use slab::Slab;
 
 use super::JoinError;
-use crate::contained::{Payload, bury, caught};
+use super::caught::caught_of;
+use crate::contained::{Payload, bury};
 
 /// Runs `body` with a [`Scope`] in which it can spawn children that borrow from outside the scope, and
 /// completes when the body and all children have.
@@ -109,7 +110,7 @@ impl<'env> Scope<'env> {
         let end = Rc::new(RefCell::new(End { output: None, waiter: None }));
         let tell = Rc::clone(&end);
         let future = Box::pin(async move {
-            let output = contained(future).await;
+            let output = caught_of(future).await;
             // A handle that has gone leaves this the only reference: then a panic is the scope's to raise.
             match output {
                 Err(payload) if Rc::strong_count(&tell) == 1 => return Some(payload),
@@ -192,32 +193,6 @@ impl Drop for Scope<'_> {
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("children", &self.children.borrow().len()).finish_non_exhaustive()
-    }
-}
-
-/// Runs a future whose panics become its output, those of its destructor too.
-async fn contained<F: Future>(future: F) -> Result<F::Output, Payload> {
-    let mut future = pin!(Some(future));
-    // Nothing outside the future is left half-changed by its panic: it is not polled again, only dropped.
-    let output = poll_fn(|cx| {
-        let polled = caught(|| {
-            let running = future.as_mut().as_pin_mut().expect("a child that has ended is not polled");
-            running.poll(cx)
-        });
-        match polled {
-            Ok(poll) => poll.map(Ok),
-            Err(payload) => Poll::Ready(Err(payload)),
-        }
-    })
-    .await;
-    match caught(|| future.set(None)) {
-        Ok(()) => output,
-        Err(payload) => {
-            if let Err(earlier) = output {
-                bury(earlier);
-            }
-            Err(payload)
-        }
     }
 }
 

@@ -84,12 +84,20 @@ fn relays(out: &mut Exposition, status: &Status) {
     );
     out.sample("relay_payload_bytes_total", &[("direction", &"up")], sum(|core| core.relay_bytes_up));
     out.sample("relay_payload_bytes_total", &[("direction", &"down")], sum(|core| core.relay_bytes_down));
-    out.family("upstream_state", "gauge", "1 for the state that the upstream is in.");
+    out.family("upstream_state", "gauge", "1 for the worst state that a relay finds the upstream in.");
     for upstream in &status.upstreams {
         for (state, name) in UpstreamState::ALL {
             let labels: Labels<'_> =
                 &[("listener", &upstream.listener), ("upstream", &upstream.address), ("state", &name)];
             out.sample("upstream_state", labels, u8::from(upstream.state == state));
+        }
+    }
+    out.family("upstream_views", "gauge", "Relays, of all processes, that find the upstream in each state.");
+    for upstream in &status.upstreams {
+        for (state, name) in UpstreamState::ALL {
+            let labels: Labels<'_> =
+                &[("listener", &upstream.listener), ("upstream", &upstream.address), ("state", &name)];
+            out.sample("upstream_views", labels, upstream.views.get(&state).copied().unwrap_or(0));
         }
     }
     out.family("upstream_connections_open", "gauge", "Connections to the upstream that are open.");
@@ -107,7 +115,11 @@ fn relays(out: &mut Exposition, status: &Status) {
         let labels: Labels<'_> = &[("listener", &of.listener), ("upstream", &of.address)];
         out.sample("upstream_failures_total", labels, of.failures);
     }
-    out.family("upstream_bytes", "counter", "Bytes to the upstream (up) and from it (down).");
+    out.family(
+        "upstream_bytes",
+        "counter",
+        "Bytes to the upstream (up) and from it (down), of connections that have ended.",
+    );
     for of in &status.upstreams {
         for (direction, bytes) in [("up", of.bytes_up), ("down", of.bytes_down)] {
             let labels: Labels<'_> =

@@ -150,20 +150,7 @@ impl Status {
             of_all.written += written;
             of_all.dropped += dropped;
         }
-        for upstream in other.upstreams {
-            let same =
-                |of: &&mut UpstreamStatus| of.listener == upstream.listener && of.address == upstream.address;
-            match self.upstreams.iter_mut().find(same) {
-                Some(of_all) => {
-                    of_all.open += upstream.open;
-                    of_all.connections += upstream.connections;
-                    of_all.failures += upstream.failures;
-                    of_all.bytes_up += upstream.bytes_up;
-                    of_all.bytes_down += upstream.bytes_down;
-                }
-                None => self.upstreams.push(upstream),
-            }
-        }
+        other.upstreams.into_iter().for_each(|upstream| upstream.add_to(&mut self.upstreams));
         self.strays.extend(other.strays);
         if self.listeners.is_empty() {
             self.listeners = other.listeners;
@@ -238,6 +225,7 @@ pub(crate) mod tests {
                 listener: "a\"b".to_owned(),
                 address: "10.0.0.1:80".to_owned(),
                 state: UpstreamState::Down,
+                views: [(UpstreamState::Down, 1)].into(),
                 open: 1,
                 connections: 2,
                 failures: 3,
@@ -267,5 +255,32 @@ pub(crate) mod tests {
             (both.logs["stderr"].dropped, both.upstreams[0].open, both.request_times.count()),
             (2, 2, 16)
         );
+    }
+
+    /// Each process finds out for itself. Seen to fail: with the state of the first.
+    #[test]
+    fn an_upstream_is_as_bad_as_the_worst_process_finds_it() {
+        let found = |state| {
+            let mut status = sample();
+            (status.upstreams[0].state, status.upstreams[0].views) = (state, [(state, 1)].into());
+            status
+        };
+        let merged = |states: &[UpstreamState]| {
+            let mut all = found(states[0]);
+            states[1..].iter().for_each(|state| all.merge(found(*state)));
+            assert_eq!(all.upstreams.len(), 1);
+            all.upstreams.remove(0)
+        };
+        use UpstreamState::{Down, Out, Up};
+        for (states, said) in [
+            (&[Up, Up][..], "up"),
+            (&[Up, Down], "down in 1 of 2"),
+            (&[Down, Up, Down], "down in 2 of 3"),
+            (&[Down, Down], "down"),
+            (&[Down, Out, Up], "out in 1 of 3"),
+        ] {
+            assert_eq!(merged(states).said(), said);
+        }
+        assert_eq!(merged(&[Up, Down, Up]).views, [(Up, 2), (Down, 1)].into());
     }
 }

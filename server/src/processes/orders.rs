@@ -31,6 +31,8 @@ pub(super) enum Down {
     Abandon = 7,
     /// Answer a question.
     Ask = 8,
+    /// Count what is limited in the memory that comes with it. Said before all else.
+    Limits = 9,
 }
 
 /// What a member says.
@@ -52,8 +54,9 @@ pub(super) enum Up {
 impl Down {
     /// Of a frame's number.
     pub(super) fn of(kind: u8) -> Option<Self> {
-        use Down::{Abandon, Ask, Commit, End, Leave, Prepare, Reopen, Show};
-        [End, Leave, Show, Reopen, Prepare, Commit, Abandon, Ask].into_iter().find(|down| *down as u8 == kind)
+        use Down::{Abandon, Ask, Commit, End, Leave, Limits, Prepare, Reopen, Show};
+        let all = [End, Leave, Show, Reopen, Prepare, Commit, Abandon, Ask, Limits];
+        all.into_iter().find(|down| *down as u8 == kind)
     }
 }
 

@@ -11,6 +11,7 @@ use super::balance::{Candidate, mix};
 use super::health::{Fitness, Health, Policy};
 use super::names;
 use super::options::UpstreamArgs;
+use crate::limits::{self, Counted, Key};
 use crate::metrics::upstreams::{self as metrics, UpstreamState, UpstreamStatus};
 
 /// All that are in use, of all relays of this process.
@@ -22,8 +23,8 @@ pub(crate) struct Upstreams {
     args: UpstreamArgs,
     policy: Policy,
     list: Vec<Arc<Upstream>>,
-    /// Clients that wait for one to have room.
-    waiting: AtomicUsize,
+    /// What clients are counted under that wait for one to have room.
+    waiting: Key,
 }
 
 /// One of them.
@@ -41,6 +42,8 @@ pub(crate) struct Upstream {
     /// Its name has been looked up.
     is_found: AtomicBool,
     active: AtomicUsize,
+    /// What its connections are counted under, of all processes, where there is a limit.
+    places: Key,
     connections: AtomicU64,
     failures: AtomicU64,
     bytes_up: AtomicU64,
@@ -88,8 +91,12 @@ impl Upstreams {
     }
 
     fn new(args: &UpstreamArgs) -> Self {
-        let list = args.addresses().map(|address| Arc::new(Upstream::new(address))).collect();
-        Self { args: args.clone(), policy: args.policy(), list, waiting: AtomicUsize::new(0) }
+        // Relays that say the same share them in each process, and so they do in all.
+        let said = format!("{args:?}");
+        let of = |(place, address)| Arc::new(Upstream::new(address, limits::key((&said, place))));
+        let list: Vec<_> = args.addresses().enumerate().map(of).collect();
+        let waiting = limits::key((&said, list.len()));
+        Self { args: args.clone(), policy: args.policy(), list, waiting }
     }
 
     pub(super) fn args(&self) -> &UpstreamArgs {
@@ -117,7 +124,8 @@ impl Upstreams {
                 let was_tried = tried.contains(&place);
                 let share = if was_tried { 0 } else { upstream.share(&self.policy, last_resort) };
                 let load = upstream.active.load(Ordering::Relaxed);
-                let has_room = self.args.upstream_max_connections.is_none_or(|most| load < most)
+                let most = self.args.upstream_max_connections;
+                let has_room = most.is_none_or(|most| limits::count(upstream.places) < most)
                     && upstream.is_found.load(Ordering::Acquire);
                 is_full |= share > 0 && !has_room;
                 // A hundredth of a weight of one is something.
@@ -132,39 +140,29 @@ impl Upstreams {
     }
 
     /// A place among the clients that wait, if there is one.
-    pub(super) fn wait(self: &Arc<Self>) -> Option<Waiting> {
-        let one_more = |waiting| (waiting < self.args.queue).then_some(waiting + 1);
-        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(Waiting(Arc::clone(self)))
+    pub(super) fn wait(&self) -> Option<Counted> {
+        limits::enter(self.waiting, self.args.queue)
     }
 
     /// Takes a place at the upstream of this number, to connect to it; `None` where another was faster and it
     /// has no room left.
     pub(super) fn take(self: &Arc<Self>, place: usize) -> Option<Attempt> {
         let upstream = &self.list[place];
-        let most = self.args.upstream_max_connections.unwrap_or(usize::MAX);
-        let one_more = |active| (active < most).then_some(active + 1);
-        upstream.active.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        let counted = match self.args.upstream_max_connections {
+            Some(most) => Some(limits::enter(upstream.places, most)?),
+            None => None,
+        };
+        upstream.active.fetch_add(1, Ordering::AcqRel);
         if !upstream.is_settled.load(Ordering::Acquire) {
             locked(&upstream.health).chosen();
         }
-        Some(Attempt { taken: Some(Taken(Arc::clone(upstream))), upstreams: Arc::clone(self) })
-    }
-}
-
-/// A place among the clients that wait.
-#[derive(Debug)]
-pub(super) struct Waiting(Arc<Upstreams>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        Some(Attempt { taken: Some(Taken(Arc::clone(upstream), counted)), upstreams: Arc::clone(self) })
     }
 }
 
 /// A connection's place at an upstream, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Taken(Arc<Upstream>);
+pub(super) struct Taken(Arc<Upstream>, Option<Counted>);
 
 impl Taken {
     /// Nobody listens at the upstream after all.
@@ -183,6 +181,7 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::AcqRel);
+        drop(self.1.take());
     }
 }
 
@@ -228,7 +227,7 @@ impl Drop for Attempt {
 }
 
 impl Upstream {
-    fn new(address: &UpstreamAddress) -> Self {
+    fn new(address: &UpstreamAddress, places: Key) -> Self {
         let addresses: Arc<[SocketAddr]> = match &address.target {
             Target::Ip(address) => Arc::new([*address]),
             Target::Name(name, port) => names::found_at_start(name, *port).into(),
@@ -247,6 +246,7 @@ impl Upstream {
             is_disabled: AtomicBool::new(false),
             is_found: AtomicBool::new(is_found),
             active: AtomicUsize::new(0),
+            places,
             connections: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             bytes_up: AtomicU64::new(0),
@@ -329,6 +329,7 @@ impl Upstream {
             listener: args.written(),
             address: self.target.to_string(),
             state,
+            views: [(state, 1)].into(),
             open: self.active.load(Ordering::Relaxed) as u64,
             connections: self.connections.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),

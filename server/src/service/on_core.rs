@@ -1,12 +1,11 @@
 //! The root task of a core: opens its listeners, accepts from all of them, ends in order.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
 use annulus::net::{Family, Listener};
@@ -15,7 +14,7 @@ use super::Service;
 use super::generation::Generation;
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
-use crate::limits::{LimitArgs, Limits, Totals};
+use crate::limits::{LimitArgs, Limits};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
@@ -131,20 +130,6 @@ pub(crate) fn abandon() {
     }
 }
 
-/// What is counted for a listener over all cores, also when the configuration is read anew.
-fn totals_of(listener: EndpointId) -> Arc<Totals> {
-    static TOTALS: LazyLock<Mutex<HashMap<EndpointId, std::sync::Weak<Totals>>>> =
-        LazyLock::new(Mutex::default);
-    let mut all = TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = all.get(&listener).and_then(std::sync::Weak::upgrade);
-    known.unwrap_or_else(|| {
-        all.retain(|_, totals| totals.strong_count() > 0);
-        let totals = Arc::default();
-        all.insert(listener, Arc::downgrade(&totals));
-        totals
-    })
-}
-
 fn current() -> Result<Rc<CoreState>, Failure> {
     let state = CURRENT.with(|current| current.borrow().upgrade());
     state.ok_or_else(|| Failure::new(Kind::Failed, "the core has come to its end"))
@@ -171,13 +156,15 @@ impl CoreState {
         for ((service, ids), listener) in
             services.into_iter().zip(&generation.ids).zip(&generation.config.listeners)
         {
+            // What is counted for all of them goes by one number, if it can be by that of one that stays.
+            let known = ids.iter().find_map(|id| self.entrance(*id));
+            let number = known.map_or(ids[0].0, |entrance| entrance.limits.listener());
             for id in ids {
                 if let Some(entrance) = self.entrance(*id) {
-                    entrance.limits.set(listener.args.limits);
+                    entrance.limits.set(listener.args.limits, number);
                     entrance.serve_by(Rc::clone(&service));
                 } else if let Some(endpoint) = generation.new.get(id) {
-                    // What is counted for all of them goes by the name of the first.
-                    let limits = (ids[0], listener.args.limits);
+                    let limits = (number, listener.args.limits);
                     result = result.and(self.open(*id, endpoint, &service, limits));
                 }
             }
@@ -198,11 +185,11 @@ impl CoreState {
         id: EndpointId,
         endpoint: &Endpoint,
         service: &Rc<Service>,
-        (listener, limits): (EndpointId, LimitArgs),
+        (listener, limits): (u64, LimitArgs),
     ) -> Result<(), Failure> {
         let service = RefCell::new(Rc::clone(service));
         let closing = Closing::default();
-        let limits = Limits::new(limits, totals_of(listener));
+        let limits = Limits::new(limits, listener);
         let listener = endpoint.listener()?;
         let _beside = service.borrow().prepare(&listener)?;
         let entrance = Rc::new(Entrance { id, service, closing, limits, _beside });

@@ -28,7 +28,7 @@ pub(crate) struct Accept<L> {
 
 // SAFETY: the entry names the listener's descriptor only. `Shared` of `net/listener.rs`, the one type that
 // is `Accepting`, owns it until it is dropped, and the `Rc` keeps that.
-unsafe impl<L: Accepting> Multishot for Accept<L> {
+unsafe impl<L: Accepting> Multishot<Core> for Accept<L> {
     const NAME: &'static str = NAME;
 
     fn sqes(&mut self) -> Sqes {

@@ -1,30 +1,47 @@
 //! Receive, multishot, into the core's provided buffers: one SQE, a CQE and a buffer for everything that
 //! comes. Linux 6.0; `recv(2)`.
 
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
+use crate::buf::brought::Brought;
 use crate::buf::ring::BUFFER_GROUP;
 use crate::core::Core;
-use crate::net::socket::Socket;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes, check};
 use crate::ring::Cqe;
 
-/// Receives until end of stream, error, lack of buffers or cancel.
-pub(crate) struct RecvMulti {
-    pub(crate) socket: Rc<Socket>,
+/// Who is told of what a receive brings, and keeps the descriptor open.
+pub(crate) trait Receiver: AsFd + 'static {
+    /// Bytes came in `buffer`, or the end, or an error. `last` tells that the operation has ended.
+    fn received(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool);
+
+    /// The same where what comes lies in [parts](crate::buf::brought) of buffers.
+    fn received_fragments(
+        self: &Rc<Self>,
+        core: &Core,
+        brought: Option<Brought<'_>>,
+        result: io::Result<u32>,
+        last: bool,
+    );
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the
-// core keeps registered for as long as it has operations.
-unsafe impl Multishot for RecvMulti {
+/// Receives until end of stream, error, lack of buffers or cancel.
+pub(crate) struct RecvMulti<R> {
+    pub(crate) socket: Rc<R>,
+}
+
+// SAFETY: the entry names the descriptor of the receiver (`Socket` of `net/socket/`, the one type that is
+// one), which the `Rc` keeps open, and a buffer group that the core keeps registered for as long as it has
+// operations.
+unsafe impl<R: Receiver> Multishot<Core> for RecvMulti<R> {
     const NAME: &'static str = "recv";
 
     fn sqes(&mut self) -> Sqes {
-        opcode::RecvMulti::new(types::Fd(self.socket.fd().as_raw_fd()), BUFFER_GROUP).build().into()
+        opcode::RecvMulti::new(types::Fd(self.socket.as_fd().as_raw_fd()), BUFFER_GROUP).build().into()
     }
 
     fn item(&self, core: &Core, outcome: Outcome, owned: bool, last: bool) {
@@ -34,7 +51,7 @@ unsafe impl Multishot for RecvMulti {
 
 /// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer
 /// matters.
-pub(super) fn on_recv(socket: &Rc<Socket>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
+pub(super) fn on_recv<R: Receiver>(socket: &Rc<R>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
     let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };
     let buffer = cqe.buffer();
     if buffer.is_some() {

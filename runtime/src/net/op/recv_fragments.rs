@@ -7,29 +7,30 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
+use super::recv::Receiver;
 use crate::buf::ring::BUFFER_GROUP;
 use crate::core::Core;
-use crate::net::socket::Socket;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes, check};
 use crate::ring::{Cqe, bundled};
 
 /// Receives until end of stream, error, lack of buffers or cancel.
-pub(crate) struct RecvFragments {
-    pub(crate) socket: Rc<Socket>,
+pub(crate) struct RecvFragments<R> {
+    pub(crate) socket: Rc<R>,
     /// One CQE may tell of several buffers.
     pub(crate) bundles: bool,
     /// It ends when it has brought much.
     pub(crate) limit: bool,
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, and a buffer group that the
-// core keeps registered for as long as it has operations.
-unsafe impl Multishot for RecvFragments {
+// SAFETY: the entry names the descriptor of the receiver (`Socket` of `net/socket/`, the one type that is
+// one), which the `Rc` keeps open, and a buffer group that the core keeps registered for as long as it has
+// operations.
+unsafe impl<R: Receiver> Multishot<Core> for RecvFragments<R> {
     const NAME: &'static str = "recv";
 
     fn sqes(&mut self) -> Sqes {
-        let fd = types::Fd(self.socket.fd().as_raw_fd());
+        let fd = types::Fd(self.socket.as_fd().as_raw_fd());
         if self.bundles {
             bundled(fd, BUFFER_GROUP, self.limit).into()
         } else {

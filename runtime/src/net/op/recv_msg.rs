@@ -7,12 +7,11 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::recv;
+use super::recv::{self, Receiver};
 use crate::buf::Lease;
 use crate::buf::ring::BUFFER_GROUP;
 use crate::core::Core;
 use crate::net::sockaddr;
-use crate::net::socket::Socket;
 use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes};
 
@@ -23,14 +22,14 @@ const HEAD: usize = 16;
 pub(crate) const BEFORE: usize = HEAD + sockaddr::MAX;
 
 /// Receives datagrams until an error, lack of buffers or cancel, or one of no bytes.
-pub(crate) struct RecvMsgMulti {
-    socket: Rc<Socket>,
+pub(crate) struct RecvMsgMulti<R> {
+    socket: Rc<R>,
     /// Tells how much room the address gets; the kernel copies it when the SQE is submitted.
     message: libc::msghdr,
 }
 
-impl RecvMsgMulti {
-    pub(crate) fn new(socket: Rc<Socket>) -> Self {
+impl<R> RecvMsgMulti<R> {
+    pub(crate) fn new(socket: Rc<R>) -> Self {
         // SAFETY: msghdr is plain integers and pointers, for which zeroes are a value.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_namelen = sockaddr::MAX as libc::socklen_t;
@@ -38,15 +37,16 @@ impl RecvMsgMulti {
     }
 }
 
-// SAFETY: the entry names the socket's descriptor, which the `Rc` keeps open, points to the message inside
-// `self`, and names a buffer group that the core keeps registered for as long as it has operations.
-unsafe impl Multishot for RecvMsgMulti {
+// SAFETY: the entry names the descriptor of the receiver (`Socket` of `net/socket/`, the one type that is
+// one), which the `Rc` keeps open, points to the message inside `self`, and names a buffer group that the
+// core keeps registered for as long as it has operations.
+unsafe impl<R: Receiver> Multishot<Core> for RecvMsgMulti<R> {
     const NAME: &'static str = "recvmsg";
 
     fn sqes(&mut self) -> Sqes {
         // MSG_TRUNC: the true length is told of a datagram that the buffer cannot hold.
         opcode::RecvMsgMulti::new(
-            types::Fd(self.socket.fd().as_raw_fd()),
+            types::Fd(self.socket.as_fd().as_raw_fd()),
             &raw const self.message,
             BUFFER_GROUP,
         )

@@ -1,28 +1,26 @@
 //! Send from an owned buffer. Linux 5.6; `send(2)`.
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::{opcode, types};
 
 use crate::buf::IoBuf;
-use crate::net::socket::Socket;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes, check};
 
-/// Sends `buf[from..]`.
-pub(crate) struct Send<B> {
-    pub(crate) socket: Rc<Socket>,
+/// Sends `buf[from..]`. `S` keeps the descriptor open.
+pub(crate) struct Send<S, B> {
+    pub(crate) socket: S,
     pub(crate) buf: B,
     pub(crate) from: usize,
     /// `MSG_MORE`, or nothing.
     pub(crate) flags: i32,
 }
 
-// SAFETY: the entry points to the buffer's bytes, which `IoBuf` promises not to move, and names the socket's
-// descriptor, which the `Rc` keeps open.
-unsafe impl<B: IoBuf> Operation for Send<B> {
+// SAFETY: the entry points to the buffer's bytes, which `IoBuf` promises not to move, and names the
+// descriptor that `socket` keeps open.
+unsafe impl<S: AsFd + 'static, B: IoBuf> Operation for Send<S, B> {
     const NAME: &'static str = "send";
     type Output = (io::Result<usize>, B);
 
@@ -31,7 +29,7 @@ unsafe impl<B: IoBuf> Operation for Send<B> {
         // A longer buffer goes in several sends; MSG_WAITALL lets the kernel do the waiting for room within
         // each.
         let len = bytes.len().min(1 << 30) as u32;
-        opcode::Send::new(types::Fd(self.socket.fd().as_raw_fd()), bytes.as_ptr(), len)
+        opcode::Send::new(types::Fd(self.socket.as_fd().as_raw_fd()), bytes.as_ptr(), len)
             .flags(self.flags | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build()
             .into()

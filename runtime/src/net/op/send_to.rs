@@ -2,20 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::{opcode, types};
 
 use crate::buf::IoBuf;
 use crate::net::sockaddr::SockAddr;
-use crate::net::socket::Socket;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes, check};
 
-/// Sends all of a buffer as one datagram.
-pub(crate) struct SendTo<B> {
-    socket: Rc<Socket>,
+/// Sends all of a buffer as one datagram. `S` keeps the descriptor open.
+pub(crate) struct SendTo<S, B> {
+    socket: S,
     buf: B,
     address: SockAddr,
     // Filled in `sqes`.
@@ -23,8 +21,8 @@ pub(crate) struct SendTo<B> {
     message: libc::msghdr,
 }
 
-impl<B: IoBuf> SendTo<B> {
-    pub(crate) fn new(socket: Rc<Socket>, buf: B, address: SocketAddr) -> Self {
+impl<S, B: IoBuf> SendTo<S, B> {
+    pub(crate) fn new(socket: S, buf: B, address: SocketAddr) -> Self {
         let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         // SAFETY: msghdr is plain integers and pointers, for which zeroes are a value.
         let message = unsafe { std::mem::zeroed() };
@@ -33,9 +31,9 @@ impl<B: IoBuf> SendTo<B> {
 }
 
 // SAFETY: the entry points to `message` inside `self`; that points to `address` and `vector` beside it, and
-// `vector` to the buffer's bytes, which `IoBuf` promises not to move. The descriptor is the socket's, which
-// the `Rc` keeps open.
-unsafe impl<B: IoBuf> Operation for SendTo<B> {
+// `vector` to the buffer's bytes, which `IoBuf` promises not to move. The descriptor is one that `socket`
+// keeps open.
+unsafe impl<S: AsFd + 'static, B: IoBuf> Operation for SendTo<S, B> {
     const NAME: &'static str = "sendmsg to an address";
     type Output = (io::Result<usize>, B);
 
@@ -47,7 +45,7 @@ unsafe impl<B: IoBuf> Operation for SendTo<B> {
         self.message.msg_iovlen = 1;
         self.message.msg_name = self.address.as_ptr().cast_mut();
         self.message.msg_namelen = self.address.len();
-        opcode::SendMsg::new(types::Fd(self.socket.fd().as_raw_fd()), &raw const self.message)
+        opcode::SendMsg::new(types::Fd(self.socket.as_fd().as_raw_fd()), &raw const self.message)
             .flags(libc::MSG_NOSIGNAL as u32)
             .build()
             .into()

@@ -1,22 +1,20 @@
 //! Send from several owned buffers at once. Linux 5.3; `sendmsg(2)`.
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::{opcode, types};
 
 use crate::buf::IoBufs;
-use crate::net::socket::Socket;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes, check};
 
 /// Buffers that one call may take (`IOV_MAX`, `sendmsg(2)`); what is behind them goes with the next.
 const MAX_VECTORS: usize = 1024;
 
-/// Sends what lies behind the first `from` bytes of all buffers together.
-pub(crate) struct SendVectored<V> {
-    socket: Rc<Socket>,
+/// Sends what lies behind the first `from` bytes of all buffers together. `S` keeps the descriptor open.
+pub(crate) struct SendVectored<S, V> {
+    socket: S,
     bufs: V,
     from: usize,
     /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not
@@ -25,18 +23,18 @@ pub(crate) struct SendVectored<V> {
     message: libc::msghdr,
 }
 
-impl<V: IoBufs> SendVectored<V> {
+impl<S, V: IoBufs> SendVectored<S, V> {
     /// `vectors` is what an earlier send of the same stream left, so that one allocation serves them all.
-    pub(crate) fn new(socket: Rc<Socket>, bufs: V, from: usize, vectors: Vec<libc::iovec>) -> Self {
+    pub(crate) fn new(socket: S, bufs: V, from: usize, vectors: Vec<libc::iovec>) -> Self {
         // SAFETY: msghdr is plain integers and pointers, for which zeroes are a value.
         Self { socket, bufs, from, vectors, message: unsafe { std::mem::zeroed() } }
     }
 }
 
 // SAFETY: the entry points to `message` inside `self`; that points to the vectors' own allocation, and those
-// to the buffers' bytes, which `IoBufs` promises not to move. The descriptor is the socket's, which the `Rc`
-// keeps open.
-unsafe impl<V: IoBufs> Operation for SendVectored<V> {
+// to the buffers' bytes, which `IoBufs` promises not to move. The descriptor is one that `socket` keeps
+// open.
+unsafe impl<S: AsFd + 'static, V: IoBufs> Operation for SendVectored<S, V> {
     const NAME: &'static str = "sendmsg";
     type Output = (io::Result<usize>, V, Vec<libc::iovec>);
 
@@ -54,7 +52,7 @@ unsafe impl<V: IoBufs> Operation for SendVectored<V> {
         });
         self.message.msg_iov = vectors.as_mut_ptr();
         self.message.msg_iovlen = vectors.len();
-        opcode::SendMsg::new(types::Fd(self.socket.fd().as_raw_fd()), &raw const self.message)
+        opcode::SendMsg::new(types::Fd(self.socket.as_fd().as_raw_fd()), &raw const self.message)
             .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
             .build()
             .into()

@@ -72,9 +72,9 @@ unsafe impl Operation for SendZc {
         check(outcome).map(|n| n as usize)
     }
 
-    fn notified(&self, core: &Core, outcome: Outcome) {
+    fn notified(&self, outcome: Outcome) {
         if self.report {
-            self.on.socket().zc_notified(core, outcome.result & COPIED != 0);
+            Core::try_with(|core| self.on.socket().zc_notified(core, outcome.result & COPIED != 0));
         }
     }
 

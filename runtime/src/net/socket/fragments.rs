@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::{Receiving, Socket};
-use crate::buf::fragments::Brought;
+use crate::buf::brought::Brought;
 use crate::core::Core;
 use crate::net::op::recv_fragments::RecvFragments;
 use crate::op::slots::Key;
@@ -50,7 +50,7 @@ impl Socket {
                 let many = waiting.len() >= self.hold_back_at() as usize;
                 drop(waiting);
                 if many && !last && !was_ending && !self.overfull.replace(true) {
-                    core.fairness.inspect_later(Rc::clone(self));
+                    core.fairness.inspect_later(Rc::clone(self) as _);
                 }
                 // Last: it may have something to tell.
                 drop(brought);

@@ -150,7 +150,7 @@ struct Receiving {
 }
 
 impl Owner for Receiving {
-    const OPERATION: &'static str = recv::RecvMulti::NAME;
+    const OPERATION: &'static str = recv::RecvMulti::<Socket>::NAME;
     const HELD_BACK: usize = 2;
     const EACH: u64 = 100;
 
@@ -192,7 +192,7 @@ struct Datagrams {
 }
 
 impl Owner for Datagrams {
-    const OPERATION: &'static str = recv_msg::RecvMsgMulti::NAME;
+    const OPERATION: &'static str = recv_msg::RecvMsgMulti::<Socket>::NAME;
     const HELD_BACK: usize = 8;
     const EACH: u64 = 9;
 
@@ -332,7 +332,7 @@ fn multishots_are_given_up_at_every_stage() {
 /// Where the kernel can.
 #[test]
 fn receives_in_parts_are_given_up_at_every_stage() {
-    assert_eq!(Receiving::OPERATION, recv_fragments::RecvFragments::NAME);
+    assert_eq!(Receiving::OPERATION, recv_fragments::RecvFragments::<Socket>::NAME);
     on_a_core(small(256).incremental_buffers(true), async || {
         // What goes on where the last chunk ends is one with it, and one chunk is not held back.
         let lives: Vec<_> = LIVES.into_iter().filter(|life| *life != Life::HeldBack).collect();

@@ -26,6 +26,7 @@ use super::ProcessShare;
 use super::line::{Frame, Heard, Line};
 use super::orders::{Down, Up, understood};
 use crate::exit::{Failure, Kind, speak_as};
+use crate::limits;
 use crate::service::generation::Generation;
 use crate::signals::Signal;
 
@@ -146,6 +147,11 @@ impl Member {
                 Heard::Frame(frame) if Down::of(frame.kind) == Some(Down::End) => {
                     return Err(Failure::told(Kind::Failed, "asked to end before it began"));
                 }
+                Heard::Frame(frame) if Down::of(frame.kind) == Some(Down::Limits) => {
+                    for memory in &frame.sockets {
+                        limits::count_in(memory.as_fd()).map_err(failed)?;
+                    }
+                }
                 Heard::Frame(_) => {}
                 Heard::Nothing => self.wait(PollFlags::IN).map_err(failed)?,
                 Heard::Gone => return Err(Failure::told(Kind::Failed, "the starting process has gone")),
@@ -212,15 +218,17 @@ impl Member {
             // With the parent everything ends at once, as when a process of all cores dies.
             Heard::Gone => return Ok(Some(Order::Signal(Signal::Gone))),
         };
-        Ok(Down::of(frame.kind).map(|down| match down {
-            Down::End => Order::Signal(Signal::End),
-            Down::Leave => Order::Leave,
-            Down::Show => Order::Signal(Signal::Show),
-            Down::Reopen => Order::Signal(Signal::Reopen),
-            Down::Prepare => Order::Change(Change::Prepare(frame)),
-            Down::Commit => Order::Change(Change::Commit),
-            Down::Abandon => Order::Change(Change::Abandon),
-            Down::Ask => Order::Change(Change::Ask(frame.payload)),
+        Ok(Down::of(frame.kind).and_then(|down| match down {
+            Down::End => Some(Order::Signal(Signal::End)),
+            Down::Leave => Some(Order::Leave),
+            Down::Show => Some(Order::Signal(Signal::Show)),
+            Down::Reopen => Some(Order::Signal(Signal::Reopen)),
+            Down::Prepare => Some(Order::Change(Change::Prepare(frame))),
+            Down::Commit => Some(Order::Change(Change::Commit)),
+            Down::Abandon => Some(Order::Change(Change::Abandon)),
+            Down::Ask => Some(Order::Change(Change::Ask(frame.payload))),
+            // Said before it began.
+            Down::Limits => None,
         }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -23,6 +23,9 @@ use crate::processes::line::Frame;
 use crate::processes::orders::{Down, Up};
 use crate::service::times::Times;
 use crate::signals::{Signal, Signals};
+
+/// What each member gets, and what all count in.
+type Parts<'a> = (&'a [ProcessShare], &'a OwnedFd);
 
 /// Where answers go, and from how many they still come.
 type UnderWay = (Sender<(NodeId, Vec<u8>)>, usize);
@@ -76,7 +79,8 @@ impl<'a> ProcessGroup<'a> {
     }
 
     /// Starts a member for each share, says when all listen, and waits for their end.
-    pub(super) fn serve(&mut self, shares: &[ProcessShare], all_listen: impl Fn()) -> Result<(), End> {
+    pub(super) fn serve(&mut self, parts: Parts<'_>, all_listen: impl Fn()) -> Result<(), End> {
+        let (shares, limits) = parts;
         let cores = shares.iter().map(|share| share.cores.len()).sum();
         let mut waiting: VecDeque<(usize, &ProcessShare)> = shares.iter().enumerate().collect();
         loop {
@@ -84,10 +88,8 @@ impl<'a> ProcessGroup<'a> {
             if self.members.iter().all(|member| member.ready) && !is_asked {
                 match waiting.pop_front() {
                     Some((index, share)) => {
-                        let is_first = self.members.is_empty();
-                        let mut member = Process::start(share, cores, is_first)?;
-                        let (payload, sockets) = self.changes.first_for(index);
-                        member.tell(Down::Prepare, &payload, sockets);
+                        let mut member = Process::start(share, cores, self.members.is_empty())?;
+                        member.begin(limits, self.changes.first_for(index))?;
                         self.members.push(member);
                     }
                     None if !self.listening => {
@@ -290,7 +292,6 @@ impl<'a> ProcessGroup<'a> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::process::Command;
     use std::sync::LazyLock;
@@ -323,13 +324,12 @@ mod tests {
             .spawn()
             .unwrap();
         let line = Line::new(line).unwrap();
-        let member = Process { node: NodeId(0), process, line, ready, killed: false };
         // One for all tests: signals go to the thread that they are raised on, and each reads its own.
         let signals: &'static Signals = Box::leak(Box::new(Signals::block().unwrap()));
         let (members, questions) = way().unwrap();
         let changes = Changes::none(members);
         let mut group = ProcessGroup::new(None, signals, &TIMES, changes, questions);
-        group.members.push(member);
+        group.members.push(Process { node: NodeId(0), process, line, ready, killed: false });
         (group, theirs)
     }
 

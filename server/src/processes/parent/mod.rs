@@ -21,14 +21,14 @@ use super::{ProcessShare, figures};
 use crate::admin::Entrance;
 use crate::admin::several::Several;
 use crate::config::Configuration;
-use crate::exit::{Failure, say};
+use crate::exit::{Failure, Kind, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::passed::Passed;
 use crate::metrics::gather::describe;
 use crate::service::reload::Source;
 use crate::service::times::Times;
 use crate::signals::Signals;
-use crate::{descriptors, log};
+use crate::{descriptors, limits, log};
 
 /// What the members are to do.
 pub(crate) struct Told<'a> {
@@ -55,6 +55,13 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     descriptors::raise_limit();
     let (members, questions) =
         figures::way().map_err(|error| Failure::failed("cannot make an eventfd", error))?;
+    let limits = limits::share().map_err(|error| {
+        let what = format!("the processes of the nodes have no memory in common to count in: {error}");
+        End::CannotStart(Failure::new(
+            Kind::Platform,
+            format!("{what}; allow memfd_create, or serve with --processes one"),
+        ))
+    })?;
     let times = Arc::new(Times::new(&told.config.program));
     let Told { config, text, verbose, source, passed } = told;
     let first = First { config, text, verbose, passed };
@@ -65,7 +72,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     let (entrance, admin) = (Cell::new(entrance), Cell::new(None));
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy, &signals, &times, changes, questions);
-    let served = group.serve(shares, || {
+    let served = group.serve((shares, &limits), || {
         // Not before: where nothing can be started, it is a member that cannot.
         if let Err(error) = log::begin() {
             tracing::warn!(%error, "the log has no thread: its reader can hold up the first process");

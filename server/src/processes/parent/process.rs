@@ -60,6 +60,19 @@ impl Process {
         Ok(Process { node: share.node, process, line, ready: false, killed: false })
     }
 
+    /// Gives it what limits are counted in, and then what it begins with.
+    pub(super) fn begin(
+        &mut self,
+        limits: &OwnedFd,
+        (payload, sockets): (Vec<u8>, Vec<OwnedFd>),
+    ) -> Result<(), Failure> {
+        let limits = limits.try_clone();
+        let limits = limits.map_err(|error| Failure::failed("cannot pass the limits on", error))?;
+        self.tell(Down::Limits, &[], vec![limits]);
+        self.tell(Down::Prepare, &payload, sockets);
+        Ok(())
+    }
+
     /// It ends as soon as the kernel can.
     pub(super) fn kill(&mut self) {
         self.killed = true;

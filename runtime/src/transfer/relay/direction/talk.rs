@@ -24,7 +24,7 @@ impl Direction {
         let polled = Core::with(|core| {
             let polled = io.from.poll_recv(core, cx, &mut self.reading);
             if polled.is_pending() && io.from.is_starved() {
-                if core.fairness.is_starving(core) {
+                if core.fairness.is_starving(&core.bufs) {
                     return None;
                 }
                 // Its turn for a buffer comes when this tick of the core ends, or others take them all: to be

@@ -5,29 +5,55 @@
 //!   every chance.
 //! - Streams that were switched off because nobody reads them give their buffers up when others wait for one
 //!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)).
+//!
+//! What receives is a socket, which this file knows by the trait [`Receives`] only: sockets are above the
+//! core that keeps these queues. All of it is seldom, so calls by a table of functions cost nobody.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
-use super::socket::Socket;
-use crate::core::Core;
+use crate::buf::ring::BufRing;
+use crate::metrics::counters::CoreCounters;
 
-/// The streams of a core that wait for buffers, or hold them and should not.
-#[derive(Default)]
-pub(crate) struct Fairness {
-    /// Streams that found no buffer, in the order in which they will get one.
-    waiting: RefCell<VecDeque<Weak<Socket>>>,
-    /// Streams that held too much when it came; inspected when the tick ends.
-    overfull: RefCell<Vec<Rc<Socket>>>,
-    /// Streams that were switched off because nobody read them, the oldest first.
-    idle: RefCell<VecDeque<Weak<Socket>>>,
+/// A stream that receives into the core's buffers. `C` is what it asks for things: the core.
+pub(crate) trait Receives<C> {
+    /// Whether it waits for a buffer.
+    fn is_starved(&self) -> bool;
+    /// It was taken out of the queue of streams that wait for a buffer.
+    fn left_queue(&self);
+    /// There is a buffer, and it is this stream's turn. False: it does not want to receive any more.
+    fn receive_again(self: Rc<Self>, context: &C) -> bool;
+    /// The tick ends: switches the receive off if nobody took what came.
+    fn hold_back(self: Rc<Self>, context: &C);
+    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and
+    /// whether there may be more yet.
+    fn evict(&self, context: &C) -> (bool, bool);
 }
 
-impl Fairness {
+/// A stream in a queue, which does not keep it.
+type Queued<C> = Weak<dyn Receives<C>>;
+
+/// The streams of a core that wait for buffers, or hold them and should not.
+pub(crate) struct Fairness<C> {
+    /// Streams that found no buffer, in the order in which they will get one.
+    waiting: RefCell<VecDeque<Queued<C>>>,
+    /// Streams that held too much when it came; inspected when the tick ends.
+    overfull: RefCell<Vec<Rc<dyn Receives<C>>>>,
+    /// Streams that were switched off because nobody read them, the oldest first.
+    idle: RefCell<VecDeque<Queued<C>>>,
+}
+
+impl<C> Default for Fairness<C> {
+    fn default() -> Self {
+        Self { waiting: RefCell::default(), overfull: RefCell::default(), idle: RefCell::default() }
+    }
+}
+
+impl<C: 'static> Fairness<C> {
     /// A stream that found no buffer waits for its turn.
-    pub(crate) fn wait_for_buffer(&self, socket: &Rc<Socket>) {
-        self.waiting.borrow_mut().push_back(Rc::downgrade(socket));
+    pub(crate) fn wait_for_buffer(&self, stream: Queued<C>) {
+        self.waiting.borrow_mut().push_back(stream);
     }
 
     /// Entries in the queue of streams that wait for a buffer.
@@ -42,8 +68,8 @@ impl Fairness {
     }
 
     /// Whether streams wait for buffers and there is none.
-    pub(crate) fn is_starving(&self, core: &Core) -> bool {
-        !core.bufs.has_some() && self.is_waited_for()
+    pub(crate) fn is_starving(&self, bufs: &BufRing) -> bool {
+        !bufs.has_some() && self.is_waited_for()
     }
 
     /// Whether a stream waits that is still there and still wants to receive. Forgets those before it that do
@@ -51,11 +77,11 @@ impl Fairness {
     fn is_waited_for(&self) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(first) = waiting.front() {
-            if let Some(socket) = first.upgrade() {
-                if socket.is_starved() {
+            if let Some(stream) = first.upgrade() {
+                if stream.is_starved() {
                     return true;
                 }
-                socket.left_queue();
+                stream.left_queue();
             }
             waiting.pop_front();
         }
@@ -64,31 +90,31 @@ impl Fairness {
 
     /// A stream holds much that nobody took: it is inspected again when its task has had its chance.
     #[inline(always)]
-    pub(crate) fn inspect_later(&self, socket: Rc<Socket>) {
-        self.overfull.borrow_mut().push(socket);
+    pub(crate) fn inspect_later(&self, stream: Rc<dyn Receives<C>>) {
+        self.overfull.borrow_mut().push(stream);
     }
 
     /// A stream was switched off.
-    pub(crate) fn remember_idle(&self, socket: &Rc<Socket>) {
-        self.idle.borrow_mut().push_back(Rc::downgrade(socket));
+    pub(crate) fn remember_idle(&self, stream: Queued<C>) {
+        self.idle.borrow_mut().push_back(stream);
     }
 
     /// The tasks of this tick have run: buffers that came back are there, streams that wait get some, and
     /// streams that are not being read are switched off.
-    pub(crate) fn end_of_tick(&self, core: &Core) {
+    pub(crate) fn end_of_tick(&self, bufs: &BufRing, counters: &CoreCounters, context: &C) {
         let short = self.is_short();
-        core.bufs.refill(short);
+        bufs.refill(short);
         if short {
-            self.dispatch(core);
+            self.dispatch(bufs, context);
         }
         if !self.overfull.borrow().is_empty() {
-            self.hold_back(core);
+            self.hold_back(context);
         }
-        if !core.bufs.has_some() && self.has_idle() && self.is_waited_for() && self.evict(core) {
-            core.bufs.offer_all();
-            self.dispatch(core);
+        if !bufs.has_some() && self.has_idle() && self.is_waited_for() && self.evict(context) {
+            bufs.offer_all();
+            self.dispatch(bufs, context);
         }
-        core.bufs.end_of_tick(&core.shared.counters);
+        bufs.end_of_tick(counters);
     }
 
     /// Lets as many of the streams that found no buffer receive as there are buffers, in turn.
@@ -96,15 +122,15 @@ impl Fairness {
     /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that is let
     /// receive and has nothing to receive leaves its buffer in the ring, for the next tick; so a core with
     /// buffers and waiting streams does not sleep ([`must_not_sleep`](Self::must_not_sleep)).
-    fn dispatch(&self, core: &Core) {
-        let mut credits = core.bufs.free_buffers();
+    fn dispatch(&self, bufs: &BufRing, context: &C) {
+        let mut credits = bufs.free_buffers();
         while credits > 0 {
             let next = self.waiting.borrow_mut().pop_front();
-            let Some(socket) = next else { return };
+            let Some(stream) = next else { return };
             // Otherwise it was dropped, or quiesced, while it stood in the queue.
-            let Some(socket) = socket.upgrade() else { continue };
-            socket.left_queue();
-            if socket.receive_again(core) {
+            let Some(stream) = stream.upgrade() else { continue };
+            stream.left_queue();
+            if stream.receive_again(context) {
                 credits -= 1;
             }
         }
@@ -112,11 +138,11 @@ impl Fairness {
 
     /// Apart from the tick, which is lighter without it.
     #[inline(never)]
-    fn hold_back(&self, core: &Core) {
+    fn hold_back(&self, context: &C) {
         // Index by index: nothing here adds to the list, and its capacity is kept.
         let mut overfull = self.overfull.take();
-        for socket in overfull.drain(..) {
-            socket.hold_back(core);
+        for stream in overfull.drain(..) {
+            stream.hold_back(context);
         }
         let mut empty = self.overfull.borrow_mut();
         if empty.capacity() < overfull.capacity() {
@@ -133,14 +159,14 @@ impl Fairness {
 
     /// Frees the buffers of one stream that nobody reads. False: there is none.
     #[cold]
-    fn evict(&self, core: &Core) -> bool {
+    fn evict(&self, context: &C) -> bool {
         let streams = self.idle.borrow().len();
         for _ in 0..streams {
             let next = self.idle.borrow_mut().pop_front();
-            let Some(socket) = next.and_then(|socket| socket.upgrade()) else { continue };
-            let (freed, may_have_more) = socket.evict(core);
+            let Some(stream) = next.and_then(|stream| stream.upgrade()) else { continue };
+            let (freed, may_have_more) = stream.evict(context);
             if may_have_more {
-                self.remember_idle(&socket);
+                self.remember_idle(Rc::downgrade(&stream));
             }
             if freed {
                 return true;
@@ -151,7 +177,7 @@ impl Fairness {
 
     /// Before the core sleeps. True: there are buffers, or some have come back from elsewhere, for streams
     /// that wait for one. Otherwise, if any wait, the next return wakes the core.
-    pub(crate) fn must_not_sleep(&self, core: &Core) -> bool {
-        self.is_short() && core.bufs.has_some_or_waits()
+    pub(crate) fn must_not_sleep(&self, bufs: &BufRing) -> bool {
+        self.is_short() && bufs.has_some_or_waits()
     }
 }

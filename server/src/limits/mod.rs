@@ -2,25 +2,35 @@
 //!
 //! Past the first two the next connections wait in the backlog of the kernel: the core does not accept. Past
 //! the third a connection is refused. Without a limit nothing is counted here, and nothing costs.
+//!
+//! The limits are of the program, of however many processes: they count in one table ([`table`]) that all of
+//! them map. A share for each process, handed out and moved by the first one, would refuse clients while
+//! another process has room, and cannot tell which process an address's next connection comes to. A count
+//! costs the accept that makes it some loads and two compare-and-swaps, and no lock.
+
+mod memory;
+mod table;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
+use std::hash::Hash;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::OnceLock;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::select;
 
-use crate::first_of::first_of;
+use self::table::Table;
+pub(crate) use self::table::{Counted, Key};
 
 /// How often a core that waits for room looks whether another core has made some.
 const LOOKS: Duration = Duration::from_millis(10);
-/// Parts of the count by address, each with a lock of its own.
-const SHARDS: usize = 16;
 
 /// The limits of one listener. Each field is a flag, and a key of a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
@@ -44,48 +54,53 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "write a number from 1 on".to_owned())
 }
 
-/// What is counted for a listener over all cores of the process.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    all: AtomicUsize,
-    clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+/// What the program counts in: made by the first who counts, unless the process that was started has shared
+/// its own before.
+static TABLE: OnceLock<Table> = OnceLock::new();
+
+fn table() -> &'static Table {
+    // Memory of its own that is mapped where it is used: a process that cannot have it has no memory left.
+    TABLE.get_or_init(|| Table::own().expect("mapping memory for the limits"))
 }
 
-impl Totals {
-    fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, usize>> {
-        use std::hash::BuildHasher;
-        static KEYS: std::sync::OnceLock<std::hash::RandomState> = std::sync::OnceLock::new();
-        let hash = KEYS.get_or_init(std::hash::RandomState::new).hash_one(client);
-        &self.clients[hash as usize % SHARDS]
-    }
+/// Memory that the processes of the program count in together.
+///
+/// # Errors
+/// What `memfd_create(2)` says.
+pub(crate) fn share() -> io::Result<OwnedFd> {
+    memory::create(Table::counters())
+}
 
-    /// One more of `client`, if that is no more than `most`.
-    fn enter(&self, client: IpAddr, most: usize) -> bool {
-        let mut clients = self.shard(client).lock().unwrap_or_else(PoisonError::into_inner);
-        let present = clients.entry(client).or_default();
-        if *present >= most {
-            return false;
-        }
-        *present += 1;
-        true
-    }
+/// This process counts in what [`share`] has made, from its first connection on.
+///
+/// # Errors
+/// What `mmap(2)` says.
+pub(crate) fn count_in(shared: BorrowedFd<'_>) -> io::Result<()> {
+    let shared = Table::shared(shared)?;
+    TABLE.set(shared).map_err(|_| io::Error::other("this process counts already"))
+}
 
-    fn leave(&self, client: IpAddr) {
-        let mut clients = self.shard(client).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(present) = clients.get_mut(&client) {
-            *present -= 1;
-            if *present == 0 {
-                clients.remove(&client);
-            }
-        }
-    }
+/// What `what` is counted under, in all processes.
+pub(crate) fn key(what: impl Hash) -> Key {
+    table().key(what)
+}
+
+/// How many there are under `key`, in all processes.
+pub(crate) fn count(key: Key) -> usize {
+    table().count(key)
+}
+
+/// One more under `key`, if that is no more than `most`.
+pub(crate) fn enter(key: Key, most: usize) -> Option<Counted> {
+    table().enter(key, most)
 }
 
 /// The limits of a listener on one core.
 #[derive(Debug)]
 pub(crate) struct Limits {
     args: Cell<LimitArgs>,
-    totals: Arc<Totals>,
+    /// The number that the listener has in all processes, and what its connections are counted under.
+    listener: Cell<(u64, Key)>,
     here: Cell<usize>,
     /// The task that accepts, while it waits.
     waiting: RefCell<Option<Waker>>,
@@ -96,19 +111,28 @@ pub(crate) struct Limits {
 pub(crate) struct Place {
     limits: Rc<Limits>,
     /// In the count over all cores.
-    is_counted: bool,
-    client: Option<IpAddr>,
+    counted: Option<Counted>,
+    /// In that of its client.
+    of_client: Option<Counted>,
 }
 
 impl Limits {
-    pub(crate) fn new(args: LimitArgs, totals: Arc<Totals>) -> Rc<Self> {
-        Rc::new(Self { args: Cell::new(args), totals, here: Cell::new(0), waiting: RefCell::default() })
+    /// Of the listener of this number, which is the same in all processes.
+    pub(crate) fn new(args: LimitArgs, listener: u64) -> Rc<Self> {
+        let listener = Cell::new((listener, key(listener)));
+        Rc::new(Self { args: Cell::new(args), listener, here: Cell::new(0), waiting: RefCell::default() })
     }
 
-    /// Other limits hold from now on. Connections that are there already are in the total only if there was
-    /// one before.
-    pub(crate) fn set(&self, args: LimitArgs) {
+    /// The number that the listener has.
+    pub(crate) fn listener(&self) -> u64 {
+        self.listener.get().0
+    }
+
+    /// Other limits hold from now on, and another number. Connections that are there already are in the total
+    /// only if there was one before.
+    pub(crate) fn set(&self, args: LimitArgs, listener: u64) {
         self.args.set(args);
+        self.listener.set((listener, key(listener)));
     }
 
     /// Whether connections may have to wait: then they are to be accepted one by one.
@@ -136,7 +160,7 @@ impl Limits {
                 drop(self.waiting.replace(Some(cx.waker().clone())));
                 Poll::Pending
             });
-            first_of(left, annulus::time::sleep(LOOKS)).await;
+            select(left, pin!(annulus::time::sleep(LOOKS))).await;
         }
     }
 
@@ -144,13 +168,12 @@ impl Limits {
         if self.args.get().max_connections_per_core.is_some_and(|most| self.here.get() >= most) {
             return None;
         }
-        let most = self.args.get().max_connections;
-        if let Some(most) = most {
-            let one_more = |all| (all < most).then_some(all + 1);
-            self.totals.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        }
+        let counted = match self.args.get().max_connections {
+            Some(most) => Some(enter(self.listener.get().1, most)?),
+            None => None,
+        };
         self.here.set(self.here.get() + 1);
-        Some(Place { limits: Rc::clone(self), is_counted: most.is_some(), client: None })
+        Some(Place { limits: Rc::clone(self), counted, of_client: None })
     }
 }
 
@@ -158,11 +181,8 @@ impl Place {
     /// Counts it as one of `client`. False if that one has as many as it may have.
     pub(crate) fn claim(&mut self, client: IpAddr) -> bool {
         let Some(most) = self.limits.args.get().max_connections_per_client else { return true };
-        let may = self.limits.totals.enter(client, most);
-        if may {
-            self.client = Some(client);
-        }
-        may
+        self.of_client = enter(key((self.limits.listener(), client)), most);
+        self.of_client.is_some()
     }
 }
 
@@ -170,12 +190,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let limits = &self.limits;
         limits.here.set(limits.here.get() - 1);
-        if self.is_counted {
-            limits.totals.all.fetch_sub(1, Ordering::AcqRel);
-        }
-        if let Some(client) = self.client {
-            limits.totals.leave(client);
-        }
+        // Before whoever waits is woken.
+        (self.counted, self.of_client) = (None, None);
         let waiting = limits.waiting.borrow_mut().take();
         if let Some(waker) = waiting {
             waker.wake();
@@ -185,6 +201,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     fn limits(all: Option<usize>, core: Option<usize>, client: Option<usize>) -> [Rc<Limits>; 2] {
@@ -193,8 +211,10 @@ mod tests {
             max_connections_per_core: core,
             max_connections_per_client: client,
         };
-        let totals = Arc::new(Totals::default());
-        [Limits::new(args, Arc::clone(&totals)), Limits::new(args, totals)]
+        // Tests run beside each other, and count in one table.
+        static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
+        let listener = NEXT.fetch_add(1, Ordering::Relaxed);
+        [Limits::new(args, listener), Limits::new(args, listener)]
     }
 
     #[test]
@@ -207,7 +227,7 @@ mod tests {
         drop(places);
         assert!(b.try_place().is_some() && a.try_place().is_some());
         drop(last);
-        assert_eq!(a.totals.all.load(Ordering::Relaxed), 0);
+        assert_eq!(count(a.listener.get().1), 0);
     }
 
     #[test]
@@ -224,6 +244,6 @@ mod tests {
         drop(held);
         let again = claim(&a, one).unwrap();
         drop((again, others));
-        assert!(a.totals.clients.iter().all(|shard| shard.lock().unwrap().is_empty()), "nothing is kept");
+        assert_eq!([one, other].map(|client| count(key((a.listener(), client)))), [0, 0], "nothing is kept");
     }
 }

@@ -178,7 +178,9 @@ impl<'a> World<'a> {
                 let piece = *piece;
                 self.leases.push((first, piece));
             }
-            Step::Tick => self.core.fairness.end_of_tick(self.core),
+            Step::Tick => {
+                self.core.fairness.end_of_tick(&self.core.bufs, &self.core.shared.counters, self.core)
+            }
         }
         self.inspect();
     }
@@ -233,7 +235,7 @@ fn a_subscriber_may_take_what_came_when_it_is_told_of_a_broken_word() {
             let socket = Socket::new(ours.into());
             let taken = Rc::new(Cell::new(0));
             let (takes, from) = (Rc::clone(&taken), Rc::clone(&socket));
-            let guard = at_the_next_event("annulus::buf::fragments", move || {
+            let guard = at_the_next_event("annulus::buf::brought", move || {
                 let lease = Core::with(|core| from.take_chunk(core));
                 takes.set(lease.map_or(0, |lease| lease.len()));
             });
