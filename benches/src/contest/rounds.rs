@@ -261,7 +261,8 @@ impl Match {
         let after = memory::look(running.pid())?;
         let cpu_ns = running.cpu_ns()?;
         drop(session);
-        running.wait_for_descriptors(descriptors)?;
+        // The file that was asked for may stay open, and a few more of its own.
+        running.wait_for_descriptors(descriptors + 16)?;
         let gone = memory::look_when_settled(running.pid())?;
         let memory = IdleMemory {
             user: after.user,

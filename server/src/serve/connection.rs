@@ -42,7 +42,7 @@ pub(crate) fn run<F: Family>(
     if let Some(chunk) = &accepted.first {
         inbox.hold(chunk);
     }
-    let deadlines = sites.last().args.deadlines;
+    let deadlines = Rc::clone(&sites.last().deadlines);
     let timer = DeadlineTimer::new(Duration::from_secs(deadlines.lifetime));
     let peer = gate.reads_requests().then(|| Box::new(address));
     let (stream, sent) = (accepted.stream, Sent::default());
@@ -164,7 +164,7 @@ async fn serve_requests<F: Family>(
             let silent = request.after == After::Close && !request.unread && inbox.is_empty();
             return Ok(if silent { CloseMode::AtOnce } else { CloseMode::Gently });
         }
-        inbox.reuse(request);
+        Inbox::reuse(request);
         first = false;
     }
 }
