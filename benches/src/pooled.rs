@@ -1,8 +1,8 @@
 //! How the tails of two contestants compare, all rounds together.
 //!
-//! The slowest requests of one round are few, and a neighbour of the machine makes most of them. A share of all
-//! requests of many rounds is steadier than the middle of that share round by round. Its interval comes from
-//! drawing rounds anew: pairs of rounds stay pairs. Source: Efron, Tibshirani, "An Introduction to the
+//! The slowest requests of one round are few, and a neighbour of the machine makes most of them. A share of
+//! all requests of many rounds is steadier than the middle of that share round by round. Its interval comes
+//! from drawing rounds anew: pairs of rounds stay pairs. Source: Efron, Tibshirani, "An Introduction to the
 //! Bootstrap", chapter 13 (percentile intervals).
 
 use crate::histogram::Histogram;

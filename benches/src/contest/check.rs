@@ -17,8 +17,8 @@ const LOOKS: [usize; 3] = [9, 18, 36];
 /// the driver was disturbed do not count.
 const POOLED_LOOKS: [usize; 3] = [POOLED_ROUNDS, POOLED_ROUNDS + 8, POOLED_ROUNDS * 3 / 2];
 
-/// What all work may take. Each gets an equal share of what is left of it, and no further rounds after the first
-/// look when that is over.
+/// What all work may take. Each gets an equal share of what is left of it, and no further rounds after the
+/// first look when that is over.
 const ENOUGH: Duration = Duration::from_secs(17 * 60);
 
 /// Everything that was measured.

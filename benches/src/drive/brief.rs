@@ -9,8 +9,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Connections that live for one message, so many at the same time. The client closes them; the backend behind
-/// the relay sends messages back.
+/// Connections that live for one message, so many at the same time. The client closes them; the backend
+/// behind the relay sends messages back.
 pub struct Brief {
     poller: Poller,
     relay: SocketAddr,

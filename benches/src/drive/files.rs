@@ -56,8 +56,8 @@ pub(crate) fn make(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Chooses files. No two choose the same ones in the same order: who was asked the same again would be right to
-/// have just these at hand.
+/// Chooses files. No two choose the same ones in the same order: who was asked the same again would be right
+/// to have just these at hand.
 pub(super) struct Picker {
     /// The share of all requests that is for this file or a more popular one.
     up_to: Vec<f64>,
@@ -104,7 +104,8 @@ mod tests {
         // 100 of each are due; six standard deviations are 60.
         assert!(even.iter().all(|n| (40..=160).contains(n)), "{:?}", even.iter().max());
         let zipf = shares(Choice::Zipf(0.9));
-        // The second most popular is asked for 2^-0.9 times as often as the first, the hundredth 100^-0.9 times.
+        // The second most popular is asked for 2^-0.9 times as often as the first, the hundredth 100^-0.9
+        // times.
         for (file, power) in [(1, 2_f64), (99, 100.0)] {
             let found = f64::from(zipf[file]) / f64::from(zipf[0]);
             assert!((found / power.powf(-0.9) - 1.0).abs() < 0.15, "{file}: {found}");

@@ -1,6 +1,7 @@
 //! GET over keep-alive connections, each with one request under way.
 
-use super::asks::{Asks, Due, HEAD_MOST, parse_head};
+use super::asks::{Asks, Due, HEAD_MOST, Told, parse_head};
+use super::files::Choice;
 use super::poller::{Poller, connect, discard, receive, transmit_small};
 use super::{Outcome, Session, wrong};
 use crate::pattern;
@@ -43,8 +44,29 @@ impl Http {
         Self::asking(Asks::file(server, path, body), server, connections, copy)
     }
 
-    /// Connects `connections` times, to ask for what `asks` says.
-    pub(super) fn asking(asks: Asks, server: SocketAddr, connections: usize, copy: bool) -> io::Result<Http> {
+    /// The same, to be told something.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or says neither tag nor time of a file that is to be asked for anew.
+    pub fn told(
+        server: SocketAddr,
+        path: &str,
+        told: Told,
+        connections: usize,
+        copy: bool,
+    ) -> io::Result<Http> {
+        Self::asking(Asks::told(server, path, told)?, server, connections, copy)
+    }
+
+    /// The same, for one of many files.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub fn many(server: SocketAddr, choice: Choice, connections: usize, copy: bool) -> io::Result<Http> {
+        Self::asking(Asks::many(server, choice), server, connections, copy)
+    }
+
+    fn asking(asks: Asks, server: SocketAddr, connections: usize, copy: bool) -> io::Result<Http> {
         let poller = Poller::new()?;
         let mut conns = Vec::with_capacity(connections);
         for token in 0..connections as u64 {

@@ -36,7 +36,6 @@ pub use http::Http;
 pub use stranger::{Stranger, Tool};
 
 use crate::histogram::Histogram;
-use asks::Asks;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -211,11 +210,9 @@ impl Load {
                 Box::new(Fresh::open(server, path, *body, *connections)?)
             }
             Load::Told { path, told, connections } => {
-                Box::new(Http::asking(Asks::told(server, path, *told)?, server, *connections, copy)?)
+                Box::new(Http::told(server, path, *told, *connections, copy)?)
             }
-            Load::Many { choice, connections } => {
-                Box::new(Http::asking(Asks::many(server, *choice), server, *connections, copy)?)
-            }
+            Load::Many { choice, connections } => Box::new(Http::many(server, *choice, *connections, copy)?),
             Load::Brief { size, connections } => Box::new(Brief::open(server, *size, *connections)?),
             Load::Datagrams { size, clients } => Box::new(Datagrams::open(server, *size, *clients)?),
             Load::Cold(file) => Box::new(Cold::open(server, file, copy)?),

@@ -164,8 +164,8 @@ struct Joined<F: Family> {
     remembered: Option<Remembered>,
 }
 
-/// Finds an upstream for a client and gives it what comes before the relay; `None` where that failed, of which
-/// there is a line.
+/// Finds an upstream for a client and gives it what comes before the relay; `None` where that failed, of
+/// which there is a line.
 async fn reach<F: Family>(relay: Rc<Relay>, client: Client<F>) -> Option<Joined<F>> {
     let began = Instant::now();
     let from = client.address();

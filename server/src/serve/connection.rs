@@ -29,8 +29,8 @@ const LONGEST_ID: usize = 128;
 
 /// Serves one connection to its end.
 ///
-/// The future holds what a connection needs while it waits, once: what an async function is handed stays where it
-/// came in, so all is made before.
+/// The future holds what a connection needs while it waits, once: what an async function is handed stays
+/// where it came in, so all is made before.
 pub(crate) fn run<F: Family>(
     accepted: Accepted<F>,
     sites: Rc<Sites>,
@@ -183,8 +183,8 @@ async fn refuse<F: Family>(
     refused.map(|()| CloseMode::Gently)
 }
 
-/// Learns from a request of whom it is, where requests name their client, and refuses it where that client may
-/// not come.
+/// Learns from a request of whom it is, where requests name their client, and refuses it where that client
+/// may not come.
 fn named<F: Family>(client: &mut Client<F>, gate: &Gate, inbox: &Inbox, arrival: Arrival) -> Arrival {
     let (Arrival::Request(_), Some(record)) = (&arrival, inbox.record()) else { return arrival };
     let lines = match gate.field() {

@@ -23,8 +23,8 @@ pub(super) struct DeadlineTimer {
 }
 
 pin_project! {
-    /// The future of [`DeadlineTimer::wait`]. A type of its own, because an async function would hold `future`
-    /// twice: where it was handed in, and where it is pinned. It is in every connection.
+    /// The future of [`DeadlineTimer::wait`]. A type of its own, because an async function would hold
+    /// `future` twice: where it was handed in, and where it is pinned. It is in every connection.
     pub(super) struct Wait<'t, F> {
         timer: &'t mut DeadlineTimer,
         limit: Duration,

@@ -111,8 +111,8 @@ impl Service {
 }
 
 pin_project! {
-    /// A connection that is served, and what counts it until that is over. A type of its own, because an async
-    /// block would hold what it is handed twice.
+    /// A connection that is served, and what counts it until that is over. A type of its own, because an
+    /// async block would hold what it is handed twice.
     struct Counted<S> {
         #[pin]
         serving: S,
