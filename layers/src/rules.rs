@@ -29,7 +29,7 @@ pub(crate) const LIBRARY: Layers = Layers {
     layers: &[
         layer(&["launch", "guide"], "starts cores, watches and ends them"),
         layer(&["transfer", "compat", "channel", "signal"], "what is built from the rest"),
-        layer(&["net", "fs", "pipe"], "sockets, files, pipes, and the operations on sockets"),
+        layer(&["net", "fs", "pipe", "fd"], "sockets, files, pipes, any descriptor; operations on sockets"),
         layer(&["blocking", "time"], "threads for closures that block; the futures of timers"),
         layer(
             &["core", "cores", "task", "block_on", "calls"],
@@ -62,6 +62,7 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["serve", "proxy"], "files over HTTP, and relayed connections"),
         layer(&["doctor", "roads", "numa_bench"], "commands that look at the machine or measure it"),
         layer(&["options"], "the flags, one clap struct for each kind of thing"),
+        layer(&["service_manager"], "what systemd is told"),
         layer(
             &["listen", "limits", "topology", "descriptors", "filters", "admin/options"],
             "addresses, sockets, who may connect; what the machine has and allows",
@@ -80,7 +81,7 @@ pub(crate) const PROGRAM: Layers = Layers {
 pub(crate) const CIRCLES: &[(&str, &[usize])] =
     &[("runtime/src", &[8]), ("numa/src", &[]), ("server/src", &[]), ("benches/src", &[])];
 
-/// What a file may have, tests apart.
+/// Lines that a file may have, tests apart.
 pub(crate) const LINES_OF_A_FILE: usize = 400;
 /// Those that are longer. The list may only shrink.
 pub(crate) const LONG_FILES: &[&str] = &["runtime/src/net/socket.rs"];
@@ -110,7 +111,7 @@ impl Layers {
             .map(|layer| layer.entries.iter().map(name).collect::<Vec<_>>().join("  "))
             .collect();
         let lines = entries.iter().zip(self.layers).map(|(entries, layer)| {
-            // What is too wide for one line has its words on the next.
+            // Entries that are too wide have their words on the next line.
             if entries.len() > WIDEST {
                 format!("{entries}\n{:WIDEST$}  {}\n", "", layer.what)
             } else {

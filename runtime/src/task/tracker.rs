@@ -59,7 +59,7 @@ pub struct TaskTracker {
 struct Tracked {
     /// `None` once the task is aborted: then it is here until its future has been dropped.
     tasks: RefCell<Slab<Option<JoinHandle<()>>>>,
-    /// Who waits until there is none.
+    /// Tasks that wait until none is left.
     waiters: Waiters,
 }
 
@@ -169,9 +169,9 @@ impl Future for AllEnded {
         if self.tracked.tasks.borrow().is_empty() {
             return Poll::Ready(());
         }
-        self.ticket = Some(self.tracked.waiters.wait(ticket, cx.waker()));
-        // Cloning the waker may have brought the last one to its end.
-        if self.tracked.tasks.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        let all_ended = |_| self.tracked.tasks.borrow().is_empty();
+        self.ticket = Some(self.tracked.waiters.wait(ticket, cx.waker(), all_ended));
+        Poll::Pending
     }
 }
 

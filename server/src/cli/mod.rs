@@ -1,9 +1,9 @@
-//! The command line: what can be said, and what is started for it.
+//! The command line: the commands, and what is started for each.
 
 mod answer;
 mod file;
+mod package_files;
 mod reload;
-mod serving;
 mod start;
 
 use std::ffi::OsString;
@@ -16,9 +16,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
 use self::reload::Which;
-use self::serving::{AFTER_HELP, Serving};
 use self::start::{Told, begin, begin_member, start_log};
 use crate::config::Loaded;
+use crate::config::command_line::{AFTER_HELP, Serving};
 use crate::exit::Failure;
 use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;
@@ -77,6 +77,14 @@ enum Command {
         given: MemberArgs,
     },
 
+    /// Write the manual pages and the completions that a package has into a directory
+    #[command(hide = true)]
+    PackageFiles {
+        /// The directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+
     /// Print the machine as numactl --hardware does, then the core plan
     Topology {
         /// Start the runtime on the cores and check page by page that its memory lies where it should
@@ -131,6 +139,10 @@ enum Command {
         /// Which CPUs would run: "all", or a list such as 0-3,8
         #[arg(long, value_name = "LIST", default_value = "all")]
         cores: CoreSelection,
+
+        /// End with 0 also where there is advice, for what starts the program only after this
+        #[arg(long)]
+        tolerate_advice: bool,
     },
 }
 
@@ -180,6 +192,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             let matches = matches.subcommand_matches("config").unwrap_or(&matches);
             file::print(&file::text(matches, &config).map_err(Failure::input)?)
         }
+        Command::PackageFiles { dir } => package_files::write(Cli::command(), &dir),
         Command::Topology { verify: true, cores, placement, .. } => {
             start_log(verbose)?;
             topology::verify(cores, placement)
@@ -196,9 +209,9 @@ pub(crate) fn run() -> Result<(), Failure> {
             start_log(verbose)?;
             roads::run(quick, svg.as_deref())
         }
-        Command::Doctor { json, cores } => {
+        Command::Doctor { json, cores, tolerate_advice } => {
             start_log(verbose)?;
-            doctor::examine(&cores, json)
+            doctor::examine(&cores, json, tolerate_advice)
         }
     }
 }

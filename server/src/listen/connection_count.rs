@@ -9,7 +9,7 @@ const MANY: usize = 1024;
 /// Of so many one is left when most have gone.
 const MOST: usize = 8;
 
-/// Counts the connections of a core, and tells those who wait when most have gone, and when the last has.
+/// Counts the connections of a core, and wakes the tasks that wait for the end of most, and of the last one.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCount {
     present: Cell<usize>,
@@ -19,7 +19,7 @@ pub(crate) struct ConnectionCount {
     waiting_for_most: RefCell<Option<Waker>>,
 }
 
-/// One connection's part in the count, taken back when dropped, also by a panic or an abort.
+/// One connection in the count. It is taken out when this is dropped, also by a panic or an abort.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard(Rc<ConnectionCount>);
 

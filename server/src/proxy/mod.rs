@@ -44,7 +44,7 @@ use crate::proxy::options::ProxyArgs;
 
 /// Where connections are carried to, and how.
 pub(crate) struct Relay {
-    /// To all others, and then to those of each name.
+    /// The first is for clients of no listed name, the others are for each name in order.
     reaches: Vec<Reach>,
     towards: TowardsArgs,
     deadlines: DeadlineArgs,
@@ -73,7 +73,7 @@ impl Relay {
     /// is dropped.
     ///
     /// # Errors
-    /// The address cannot be had for UDP.
+    /// The address cannot be bound for UDP.
     pub(crate) fn relay_datagrams(&self, listener: &TcpListener) -> Result<Option<JoinHandle<()>>, Failure> {
         let Some((upstreams, idle)) = &self.datagrams else { return Ok(None) };
         let socket = UdpSocket::bind(listener.local_addr())?;
@@ -82,8 +82,8 @@ impl Relay {
         Ok(Some(annulus::spawn(sessions.run())))
     }
 
-    /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no
-    /// call for each.
+    /// Sets the options of connections on a listening socket. They inherit them (`tcp(7)`), so no connection
+    /// costs a call.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -108,7 +108,7 @@ impl Relay {
     }
 }
 
-/// A client's connection that is reset when it is dropped: who cannot be served must not take it for an empty
+/// A client's connection that is reset when it is dropped: a client that is not served must not see an empty
 /// answer.
 struct Held<F: Family>(Option<Connection<F>>);
 
@@ -231,7 +231,7 @@ async fn first_bytes(server: Server, head: Vec<u8>, note: &mut Note) -> Option<S
 }
 
 impl Relay {
-    /// Which of its reaches a client is for. What had to be read for that is behind what is in `head`.
+    /// Which of its reaches a client is for. Bytes that had to be read for that are appended to `head`.
     async fn choose<F: Family>(
         &self,
         client: &Connection<F>,
@@ -261,7 +261,7 @@ async fn read_hello<F: Family>(client: &Connection<F>, head: &mut Vec<u8>) -> He
             Hello::NotYet if head.len() <= sni::LONGEST => {}
             known => return known,
         }
-        // What ends here is no TLS; the relay finds the end again.
+        // A connection that ends here is no TLS; the relay reads the end again.
         let Ok(Some(chunk)) = client.recv().await else { return Hello::NotTls };
         head.extend_from_slice(&chunk);
     }

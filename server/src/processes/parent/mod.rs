@@ -1,13 +1,14 @@
 //! The process that starts the members, hands signals on to them, and ends with them.
 //!
-//! They are started one after the other, so that what the platform refuses is told once. A member's end of
-//! its line closes when it ends, however it ends, and so does ours: nobody outlives the other. When one
-//! fails, the others are cut, as the cores of one process are.
+//! They are started one after the other, so that a refusal of the platform is told once. A member's end of
+//! its line closes when it ends, however it ends, and so does the parent's: neither outlives the other. When
+//! one fails, the others are cut, as the cores of one process are.
 
 mod change;
 mod end;
 mod group;
 mod process;
+mod questions;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub(crate) use self::end::End;
 use self::group::ProcessGroup;
 use super::{ProcessShare, figures};
 use crate::admin::Entrance;
-use crate::admin::several::Several;
+use crate::admin::several::{self, Several};
 use crate::config::Configuration;
 use crate::exit::{Failure, Kind, say};
 use crate::lifecycle::{self, Stage};
@@ -27,6 +28,8 @@ use crate::listen::passed::Passed;
 use crate::metrics::gather::describe;
 use crate::service::reload::Source;
 use crate::service::times::Times;
+use crate::service_manager::message::Message;
+use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
 use crate::{descriptors, limits, log};
 
@@ -68,7 +71,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     let (changes, lines) = Changes::begin(source, shares, &first, Arc::clone(&times), members.clone())?;
     let address = told.config.program.admin.admin.as_ref();
     let entrance = address.map(Entrance::open).transpose().map_err(Failure::input)?;
-    // Taken when all listen: nothing answers before, and no thread is started before the members are.
+    // Taken when all listen: nothing answers before, and all members are started before any thread is.
     let (entrance, admin) = (Cell::new(entrance), Cell::new(None));
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy, &signals, &times, changes, questions);
@@ -92,6 +95,9 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
                 Err(error) => tracing::error!(%error, "nobody answers operators: no thread can be started"),
             }
         }
+        notify::tell(Message::Ready(lines.join(", ")));
+        let (members, count) = (members.clone(), shares.len());
+        watchdog::watch(move |time| several::look_alive(&members, count, time));
     });
     // Those that it asks are gone when it is waited for.
     let left = group.leave(served);

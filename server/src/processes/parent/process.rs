@@ -15,6 +15,7 @@ use crate::processes::ProcessShare;
 use crate::processes::line::{Frame, Heard, Line};
 use crate::processes::member::{COMMAND, MemberArgs};
 use crate::processes::orders::{Down, Up};
+use crate::service_manager::notify;
 
 /// A member, from outside.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl Process {
             .arg(COMMAND)
             .arg(MemberArgs::new(share, cores_of_all).to_string())
             .stdin(OwnedFd::from(theirs));
+        notify::keep_from(&mut command);
         let memory = share.some_without_memory.then_some(share.node);
         let process = starting_at(&share.cpus, memory, || command.spawn())?.map_err(|error| {
             // No /proc, or a filter that lets no program start another.
@@ -88,7 +90,7 @@ impl Process {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tracing::warn!(node = %self.node, pid = self.process.id(), "a process does not take orders");
             }
-            // Its end is the next that is heard of it.
+            // An error means that it ends, which is noticed next.
             Err(error) => tracing::debug!(%error, node = %self.node, "a process does not listen any more"),
         }
     }
