@@ -48,6 +48,8 @@ pub(super) struct ProcessGroup<'a> {
     /// Going over to another configuration.
     changes: Changes,
     questions: Questions,
+    /// What it needs to have another program take its place.
+    pub(super) giver: Option<Arc<Giver>>,
 }
 
 impl<'a> ProcessGroup<'a> {
