@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of files and relays: who accepts says what is done with a connection.
 
+pub(crate) mod inherited;
 pub(crate) mod accept;
 pub(crate) mod address;
 pub(crate) mod client;
