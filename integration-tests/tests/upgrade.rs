@@ -29,7 +29,10 @@ impl Replaced {
     }
 
     fn upgrade(&self) -> Output {
-        Command::new(bin::annulus()).args(["upgrade", "--admin", &self.admin]).output().expect("a program to start")
+        Command::new(bin::annulus())
+            .args(["upgrade", "--admin", &self.admin])
+            .output()
+            .expect("a program to start")
     }
 
     #[track_caller]
@@ -52,9 +55,9 @@ impl Replaced {
     #[track_caller]
     fn ask(&self, path: &str) -> String {
         let socket = self.admin.strip_prefix("unix:").expect("a path");
-        let output = Command::new("curl").args(["-sf", "--unix-socket", socket, &format!("http://localhost{path}")]);
-        let mut output = output;
-        let output = output.output().expect("curl");
+        let url = format!("http://localhost{path}");
+        let output =
+            Command::new("curl").args(["-sf", "--unix-socket", socket, &url]).output().expect("curl");
         assert!(output.status.success(), "{path}: {output:?}: {:#?}", self.server.err().so_far());
         String::from_utf8(output.stdout).expect("text")
     }
@@ -72,7 +75,10 @@ impl Replaced {
 
 /// One connection and one request. Says what went wrong, if something did.
 fn fetch(addr: SocketAddr, sample: &Sample) -> Result<(), String> {
-    let what = |what: &str| { let what = what.to_owned(); move |error: std::io::Error| format!("{what}: {error}") };
+    let what = |what: &str| {
+        let what = what.to_owned();
+        move |error: std::io::Error| format!("{what}: {error}")
+    };
     let mut stream = TcpStream::connect(addr).map_err(what("connect"))?;
     stream.set_read_timeout(Some(watch::LIMIT)).map_err(what("limit"))?;
     let request = format!("GET {} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", sample.path);
@@ -113,8 +119,8 @@ fn under_load<T>(addr: SocketAddr, sample: &Sample, act: impl FnOnce() -> T) -> 
 
 /// No connection is refused, reset, or left without its answer, and memory lies where it should after each.
 ///
-/// Seen to fail: with an old program that closes its sockets without accepting what waits in them; with one
-/// that does not hand over the sockets.
+/// Seen to fail: with an old program that closes its listeners as soon as the new one listens, with what its
+/// rings have accepted.
 #[test]
 fn every_connection_is_served_while_programs_are_replaced() {
     let tree = Tree::new();
@@ -127,14 +133,20 @@ fn every_connection_is_served_while_programs_are_replaced() {
             for _ in 0..replacements() {
                 replaced.must_upgrade();
                 let status: serde_json::Value = serde_json::from_str(&replaced.ask("/status")).expect("JSON");
-                assert!(status["listeners"][0].as_str().expect("a line").contains(&addr.to_string()), "{status}");
+                assert!(
+                    status["listeners"][0].as_str().expect("a line").contains(&addr.to_string()),
+                    "{status}"
+                );
                 // Everything of every core is where it belongs, as in the program before.
                 assert_eq!(status["strays"], serde_json::json!([]), "{status}");
                 assert_eq!(status["cores"].as_array().expect("cores").len(), cpus::two().len(), "{status}");
             }
         });
         assert!(served > 0);
-        println!("--processes {processes}: {} replacements, {served} connections, all served", replacements());
+        println!(
+            "--processes {processes}: {} replacements, {served} connections, all served",
+            replacements()
+        );
         let said = replaced.stop();
         let taken = said.iter().filter(|line| line.contains("has taken over")).count();
         assert_eq!(taken, replacements(), "{said:#?}");
@@ -163,7 +175,7 @@ fn the_old_program_finishes_what_it_has() {
     // Another of the old program would be closed.
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).expect("the rest of the answer");
-    assert!(rest.len() > 64 << 20, "{}", rest.len());
+    assert!(first.len() + rest.len() > 64 << 20, "{}", rest.len());
     let local = Command::new("curl")
         .args(["-sf", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket"])
         .arg(tree.at("web"))
@@ -185,11 +197,13 @@ fn a_new_program_that_fails_leaves_the_old_one_serving() {
     let text = |key: &str| {
         format!("{key}\n[[listener]]\nlisten = \"127.0.0.1:0\"\nroot = \"{}\"\n", tree.root().display())
     };
-    std::fs::write(&file, text("admin = \"127.0.0.1:0\"\nprocesses = \"one\"")).expect("writing a file of our own");
+    std::fs::write(&file, text("admin = \"127.0.0.1:0\"\nprocesses = \"one\""))
+        .expect("writing a file of our own");
     let server = Launch::new().arg("run").arg(&file).start();
     let (addr, pid) = (server.addr(), server.pid().to_string());
     std::fs::write(&file, text("nonsense = 1")).expect("writing a file of our own");
-    let by_number = || Command::new(bin::annulus()).args(["upgrade", "--pid", &pid]).output().expect("a program");
+    let by_number =
+        || Command::new(bin::annulus()).args(["upgrade", "--pid", &pid]).output().expect("a program");
     let (served, ended) = under_load(addr, &sample, by_number);
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{said}");
@@ -201,7 +215,10 @@ fn a_new_program_that_fails_leaves_the_old_one_serving() {
     assert!(ended.status.success(), "{ended:?}");
     // The first program ends; the second has to be found, and has no address for operators any more.
     let line = server.err().wait_for("who has taken over", |line| {
-        line.strip_prefix("annulus: process ")?.strip_suffix(" has taken over: what is open here finishes")?.parse().ok()
+        line.strip_prefix("annulus: process ")?
+            .strip_suffix(" has taken over: what is open here finishes")?
+            .parse()
+            .ok()
     });
     let next: i32 = line.expect("the line");
     assert_eq!(Client::connect(addr).get(&sample.path).head.status, 200);

@@ -27,8 +27,8 @@ pub(crate) enum Signal {
     Gone,
 }
 
-/// The signal that orders an upgrade: the first real-time signal that the C library leaves (`signal(7)`), of which
-/// no shell, terminal or service manager sends one by itself.
+/// The signal that orders an upgrade: the first real-time signal that the C library leaves (`signal(7)`), of
+/// which no shell, terminal or service manager sends one by itself.
 pub(crate) fn upgrade_signal() -> rustix::process::Signal {
     real_time(0)
 }

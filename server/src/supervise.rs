@@ -136,7 +136,9 @@ impl Supervised<'_> {
             Order::Leave => lifecycle::reach(Stage::Leaving),
             Order::Signal(Signal::Upgrade) => self.duties.upgrade(),
             Order::Signal(Signal::HandedOver) if !giving::has_given() => {}
-            Order::Signal(Signal::HandedOver) | Order::HandOver => return self.yield_to_another(phase, running),
+            Order::Signal(Signal::HandedOver) | Order::HandOver => {
+                return self.yield_to_another(phase, running);
+            }
             Order::Change(change) => self.duties.change(change),
             Order::Signal(Signal::End | Signal::Gone) => return self.asked_to_end(phase, running, waits),
         }

@@ -46,8 +46,8 @@ impl UnixSocket {
         Ok(Self { socket, file })
     }
 
-    /// Takes over a socket that listens: one that another process, whose place this one takes, has handed over
-    /// and [left the file of](Self::leave_file). From now on the file is this one's.
+    /// Takes over a socket that listens: one that another process, whose place this one takes, has handed
+    /// over and [left the file of](Self::leave_file). From now on the file is this one's.
     ///
     /// # Errors
     /// What `getsockname(2)` says.

@@ -112,9 +112,10 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
                 }
                 _ => not_allowed("POST"),
             },
-            _ => {
-                Response::text(404, "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload, /upgrade")
-            }
+            _ => Response::text(
+                404,
+                "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload, /upgrade",
+            ),
         },
     }
 }

@@ -25,9 +25,9 @@ use crate::service::times::Times;
 use crate::service_manager::message::Message;
 use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
+use crate::supervise::{Duties, Supervised, supervise};
 use crate::upgrade::giving::Giver;
 use crate::upgrade::taking;
-use crate::supervise::{Duties, Supervised, supervise};
 use crate::{descriptors, filters, log, metrics, processes};
 
 /// What the program was told.

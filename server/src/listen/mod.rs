@@ -2,7 +2,6 @@
 //!
 //! It knows nothing of files and relays: who accepts says what is done with a connection.
 
-pub(crate) mod inherited;
 pub(crate) mod accept;
 pub(crate) mod address;
 pub(crate) mod client;
@@ -10,6 +9,7 @@ pub(crate) mod connection_count;
 pub(crate) mod endpoint;
 pub(crate) mod forwarded;
 pub(crate) mod gate;
+pub(crate) mod inherited;
 pub(crate) mod networks;
 pub(crate) mod open;
 pub(crate) mod passed;

@@ -101,8 +101,8 @@ impl OpenEndpoints {
         Ok(NextEndpoints { ids, sockets, shown, new, all, next })
     }
 
-    /// Opens an endpoint, or takes it over from the program before: with the sockets of the cores, and whether
-    /// some are descriptors of one.
+    /// Opens an endpoint, or takes it over from the program before: with the sockets of the cores, and
+    /// whether some are descriptors of one.
     fn open_now(
         &self,
         key: &EndpointKey,

@@ -26,7 +26,11 @@ impl Times {
 
     /// So many seconds.
     pub(crate) fn of(drain_wait: u64, grace: u64) -> Self {
-        Times { drain_wait: AtomicU64::new(drain_wait), grace: AtomicU64::new(grace), upgrade_grace: AtomicU64::new(u64::MAX) }
+        Times {
+            drain_wait: AtomicU64::new(drain_wait),
+            grace: AtomicU64::new(grace),
+            upgrade_grace: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// As `program` has them, from now on.

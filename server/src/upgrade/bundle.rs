@@ -21,9 +21,7 @@ impl Bundle {
     /// The payload of its frame, and the sockets beside it.
     pub(super) fn into_frame(self) -> (Vec<u8>, Vec<OwnedFd>) {
         let names: Vec<&String> = self.passed.iter().map(|(name, _)| name).collect();
-        let endpoint = |of: &Inherited| {
-            json!({"address": of.address, "only_v6": of.only_v6, "sockets": of.sockets.len()})
-        };
+        let endpoint = |of: &Inherited| json!({"address": of.address, "only_v6": of.only_v6, "sockets": of.sockets.len()});
         let endpoints: Vec<Value> = self.endpoints.iter().map(endpoint).collect();
         let admin = self.admin.as_ref().map(|(address, _)| address);
         let payload = json!({"passed": names, "endpoints": endpoints, "admin": admin}).to_string();

@@ -22,7 +22,7 @@ use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
 use crate::processes::line::{Heard, Line};
 use crate::service_manager::notify;
-use crate::signals::{Signal, handed_over_signal};
+use crate::signals::handed_over_signal;
 
 /// How long the new program may take until every core accepts: pools of a large machine take minutes.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -57,8 +57,8 @@ impl Giver {
         Arc::new(Giver { open, admin })
     }
 
-    /// Begins, on a thread of its own. What comes of it is told on standard error, and by the signal
-    /// [`Signal::HandedOver`].
+    /// Begins, on a thread of its own. What comes of it is told on standard error, and to the main thread by
+    /// [`handed_over_signal`].
     pub(crate) fn start(self: &Arc<Self>) {
         if !outcome::begin() {
             let why = "an upgrade is under way already";
@@ -183,7 +183,8 @@ fn flush(line: &mut Line) -> io::Result<()> {
 /// Waits until there is something to hear or room for what waits.
 fn wait(line: &Line, left: Option<Duration>) -> io::Result<()> {
     let flags = if line.waits() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-    let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+    let left =
+        left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
     match poll(&mut [PollFd::new(line, flags)], left.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),

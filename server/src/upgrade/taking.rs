@@ -31,14 +31,17 @@ pub(crate) fn take() -> Result<Option<Bundle>, Failure> {
     loop {
         match line.hear().map_err(failed)? {
             Heard::Frame(frame) if frame.kind == Down::Bundle as u8 => {
-                let odd = || Failure::input("the program that runs is another version, and hands over otherwise");
+                let odd =
+                    || Failure::input("the program that runs is another version, and hands over otherwise");
                 let bundle = Bundle::of_frame(&frame.payload, frame.sockets).ok_or_else(odd)?;
                 *lock() = Some(line);
                 return Ok(Some(bundle));
             }
             Heard::Frame(_) => {}
             Heard::Nothing => wait(&line).map_err(failed)?,
-            Heard::Gone => return Err(Failure::input("the program whose place this one is to take has gone")),
+            Heard::Gone => {
+                return Err(Failure::input("the program whose place this one is to take has gone"));
+            }
         }
     }
 }
