@@ -106,7 +106,7 @@ fn under_load<T>(addr: SocketAddr, sample: &Sample, act: impl FnOnce() -> T) -> 
         Ok(())
     };
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..8).map(|_| scope.spawn(client)).collect();
+        let clients: Vec<_> = (0..32).map(|_| scope.spawn(client)).collect();
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
         stop.store(true, Ordering::Relaxed);
         for client in clients {
@@ -119,8 +119,7 @@ fn under_load<T>(addr: SocketAddr, sample: &Sample, act: impl FnOnce() -> T) -> 
 
 /// No connection is refused, reset, or left without its answer, and memory lies where it should after each.
 ///
-/// Seen to fail: with an old program that closes its listeners as soon as the new one listens, with what its
-/// rings have accepted.
+/// Seen to fail: with an old program that shuts its sockets down when it closes them.
 #[test]
 fn every_connection_is_served_while_programs_are_replaced() {
     let tree = Tree::new();
