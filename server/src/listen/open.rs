@@ -172,8 +172,8 @@ impl OpenEndpoints {
         closed
     }
 
-    /// Takes the files of Unix sockets away and closes what cores do not have: who comes from now on finds
-    /// nobody, and does not wait for somebody who does not accept.
+    /// Removes the files of Unix sockets and closes what cores do not have: a client that comes later is
+    /// refused, and does not wait in a backlog that nobody accepts from.
     pub(crate) fn remove_files(&mut self) {
         for held in &mut self.open {
             (held.file, held.copies) = (None, Arc::default());
