@@ -131,8 +131,8 @@ fn what_is_wrong_leaves_all_as_it_was_and_says_so() {
 }
 
 /// Listeners come and go; what was connected to one that goes is served, also what nobody had accepted yet.
-/// Seen to fail: with a listener that is closed without a look at what has connected, and with an admin server
-/// that goes on telling of the old listeners.
+/// Seen to fail: with a listener that is closed without a look at what has connected, and with an admin
+/// server that goes on telling of the old listeners.
 #[test]
 fn listeners_come_and_go_and_leave_nobody_behind() {
     for processes in PROCESSES {
@@ -179,8 +179,8 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
 }
 
 /// Many clients, each request on a connection of its own, while the configuration changes again and again:
-/// each gets an answer of one or of the other. Seen to fail, by waiting for ever: with endpoints that are opened
-/// anew in place of being kept.
+/// each gets an answer of one or of the other. Seen to fail, by waiting for ever: with endpoints that are
+/// opened anew in place of being kept.
 #[test]
 fn under_load_every_connection_is_accounted_for() {
     for processes in PROCESSES {
@@ -234,8 +234,8 @@ fn what_takes_a_restart_is_named() {
     server.stop();
 }
 
-/// Started by flags there is no file, and a terminal that goes away does not end it. Seen to fail: with SIGHUP
-/// taken for an end.
+/// Started by flags there is no file, and a terminal that goes away does not end it. Seen to fail: with
+/// SIGHUP taken for an end.
 #[test]
 fn started_by_flags_it_goes_on() {
     let setting = Setting::new();
@@ -246,8 +246,8 @@ fn started_by_flags_it_goes_on() {
     server.stop();
 }
 
-/// Asked to end, it first serves new clients for a while; a second signal does not wait for that. Seen to fail:
-/// without the while.
+/// Asked to end, it first serves new clients for a while; a second signal does not wait for that. Seen to
+/// fail: without the while.
 #[test]
 fn new_clients_are_served_while_it_waits() {
     for processes in PROCESSES {
