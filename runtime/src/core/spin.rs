@@ -1,7 +1,9 @@
 //! How long a core looks about before it sleeps: adaptive, because spinning pays only where work comes soon.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock;
 
 /// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth the two looks at
 /// the clock.
@@ -34,7 +36,7 @@ impl Spin {
     /// there is.
     pub(crate) fn sample(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
-        let begin = Instant::now();
+        let begin = clock::now();
         // The first look comes before the clock: a core that was slow to get here is given one all the same.
         loop {
             if found() {

@@ -243,10 +243,7 @@ impl Socket {
 
     /// Whether the connection has failed, or was closed in both directions (`poll(2)`: `POLLERR`, `POLLHUP`).
     pub(super) fn is_gone(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let fd = self.fd();
-        let mut polled = [PollFd::new(&fd, PollFlags::empty())];
-        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        sys::is_gone(self.fd())
     }
 
     /// Says whether closing it may take long.
