@@ -527,7 +527,7 @@ impl Socket {
     /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are
     /// told of it.
     pub(crate) fn has_failed(&self, error: &io::Error) {
-        if is_cut_off(error) {
+        if is_cut_off(error) && matches!(self.kind, Kind::Stream) {
             self.cut_off.set(error.raw_os_error());
         }
     }

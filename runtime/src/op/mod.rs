@@ -84,6 +84,13 @@ pub(crate) unsafe trait Operation: Sized + 'static {
         None
     }
 
+    /// The kernel has answered with this errno, whether anybody still waits or not. Before any answer that
+    /// came after it is looked at, and before the owner is: what the kernel tells once, others may have to
+    /// know. Runs no code that is not ours: the operation lies in its cell.
+    fn failed(&self, errno: i32) {
+        let _ = errno;
+    }
+
     /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only. Runs no
     /// code that is not ours: the operation lies in its cell.
     fn notified(&self, outcome: Outcome) {

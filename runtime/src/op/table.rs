@@ -32,6 +32,8 @@ struct Vtable<C> {
     item: unsafe fn(NonNull<u8>, &C, Outcome, bool),
     /// Shows the value the last result and consumes it. Multishot operations only.
     last: unsafe fn(NonNull<u8>, &C, Outcome, bool),
+    /// Shows the value that it has failed. Single operations only.
+    failed: unsafe fn(NonNull<u8>, i32),
     /// Shows the value its notification. Single operations only.
     notified: unsafe fn(NonNull<u8>, Outcome),
     /// Shows the value its notification and consumes it. Single operations only.
@@ -60,6 +62,8 @@ impl<T: Operation, C> Single<T, C> {
         item: |_, _, _, _| unreachable!("a single operation has no items"),
         last: |_, _, _, _| unreachable!("a single operation has no items"),
         // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
+        failed: |value, errno| unsafe { value.cast::<T>().as_ref() }.failed(errno),
+        // SAFETY: as for `failed`.
         notified: |value, outcome| unsafe { value.cast::<T>().as_ref() }.notified(outcome),
         release: |value, outcome| {
             // SAFETY: as for `late`.
@@ -90,6 +94,7 @@ impl<T: Multishot<C>, C> Many<T, C> {
             // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
             unsafe { value.cast::<T>().read() }.item(context, outcome, owned, true);
         },
+        failed: |_, _| {},
         notified: |_, _| unreachable!("a multishot operation has no notification"),
         release: |_, _| unreachable!("a multishot operation ends with its last item"),
         force_release: |_| None,
@@ -299,6 +304,9 @@ impl<C> OpTable<C> {
     pub(crate) fn complete(&self, context: &C, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
+        if cqe.result < 0 && !cqe.notif() {
+            self.failed(key, -cqe.result);
+        }
         let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), self.left());
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
@@ -321,6 +329,16 @@ impl<C> OpTable<C> {
                 }
             }
             Event::Released { value } => value.release(outcome),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, key: Key, errno: i32) {
+        let vtable = self.slots.borrow().extra(key);
+        if let Some(vtable) = vtable {
+            // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function
+            // table, and what is called runs no code that could change that.
+            unsafe { (vtable.failed)(self.cell(key.index()), errno) };
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     /// Bytes that its side takes unread.
     pub(super) window: u64,
     pub(super) ending: Ending,
+    /// When it ends in any case, in nanoseconds of the play.
+    pub(super) patience: u64,
     /// It stops for a while now and then, once in so many of its steps; 0: never.
     pub(super) stalls: u64,
 }
@@ -219,16 +221,27 @@ impl Conn {
             acts.push(Act::Takes);
         }
         let told_of_end = (self.shut_write || self.closed) && self.read == self.sent;
+        let impatient = self.peer.patience <= now;
         match self.peer.ending {
             Ending::Fin if has_sent && !self.fin => acts.push(Act::Ends),
-            Ending::FinAfter(bytes) if has_sent && !self.fin && (self.read >= bytes || told_of_end) => {
+            Ending::FinAfter(bytes)
+                if has_sent && !self.fin && (self.read >= bytes || told_of_end || impatient) =>
+            {
                 acts.push(Act::Ends);
             }
             Ending::ResetAtIn(bytes) if self.arrived >= bytes.min(self.peer.total) => acts.push(Act::Resets),
-            Ending::ResetAtOut(bytes) if self.read >= bytes || told_of_end => acts.push(Act::Resets),
+            Ending::ResetAtOut(bytes) if self.read >= bytes || told_of_end || impatient => {
+                acts.push(Act::Resets);
+            }
             _ => {}
         }
         acts
+    }
+
+    /// When the peer will do something that it does not do now.
+    pub(super) fn wakes_at(&self, now: u64) -> Option<u64> {
+        let at = [self.stalled_until, self.peer.patience].into_iter().filter(|at| *at > now).min();
+        at.filter(|_| !self.gone && !(self.fin && self.read == self.sent))
     }
 
     /// The peer does it.

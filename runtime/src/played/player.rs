@@ -120,7 +120,7 @@ fn check(state: &mut State, wait: Wait) {
     if state.is_too_long() {
         state.fail(format!("no end after {} steps", state.steps));
     }
-    let (spoken_of, offered) = (state.spoken_of.len(), state.buffers.len());
+    let (spoken_of, offered) = (state.spoken_of.len(), state.buffers.len() + state.untaken_buffers());
     let asleep = wait != Wait::No;
     let wrong = Core::try_with(|core| {
         let in_kernel = core.ops.in_kernel();
@@ -156,6 +156,10 @@ fn enter(state: &mut State, to_submit: usize, wait: Wait) -> io::Result<()> {
     let count = if all { to_submit } else { state.dice.below(to_submit as u64 + 1) as usize };
     state.submit(count);
     state.flush_overflow();
+    if count < to_submit {
+        // The kernel does not wait then.
+        return Ok(());
+    }
     let entered = match wait {
         Wait::No => {
             let events = state.dice.pick(&[0, 0, 1, 1, 2, 5]);
@@ -189,7 +193,7 @@ fn sleep(state: &mut State, deadline: Option<u64>) -> io::Result<()> {
         }
         let events = state.events();
         if !came && deadline.is_some() && state.dice.once_in(12) || events.is_empty() && !came {
-            let next = if events.is_empty() { state.next_stall_ends() } else { None };
+            let next = if events.is_empty() { state.next_wake() } else { None };
             match (next, deadline) {
                 (Some(next), deadline) if deadline.is_none_or(|deadline| next < deadline) => {
                     state.now = next;
@@ -220,7 +224,8 @@ fn sleep(state: &mut State, deadline: Option<u64>) -> io::Result<()> {
 
 /// What must hold when the core has ended.
 pub(super) fn at_rest(state: &State) -> Result<(), String> {
-    if state.running.is_empty() { Ok(()) } else { Err(format!("at the end: {}", waits(state))) }
+    let left = state.running.iter().any(|op| op.sqe.key().is_some());
+    if left { Err(format!("at the end: {}", waits(state))) } else { Ok(()) }
 }
 
 /// What the kernel has, for the message of a failure.

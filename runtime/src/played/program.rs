@@ -80,8 +80,9 @@ impl Ground {
             sends: self.dice.roll() as u32,
             total,
             expects: self.dice.roll() as u32,
-            window: self.dice.pick(&[1, 700, 9_000, 64 << 10]),
+            window: self.dice.pick(&[60, 700, 9_000, 64 << 10]),
             ending,
+            patience: self.dice.between(1, 300) * 1_000_000,
             stalls: self.dice.pick(&[0, 3, 40]),
         }
     }

@@ -139,7 +139,13 @@ impl State {
         {
             self.fail(format!("connection {at} is closed while the kernel works on it"));
         }
-        self.running.push(Op::new(sqe, then, conn));
+        let mut op = Op::new(sqe, then, conn);
+        // Closing a socket is done when the SQE is taken.
+        if sqe.opcode == code::CLOSE {
+            self.go_on(&mut op);
+        } else {
+            self.running.push(op);
+        }
     }
 
     fn cancel(&mut self, sqe: Sqe) {
@@ -185,6 +191,11 @@ impl State {
 
     pub(super) fn completions(&self) -> usize {
         self.cq.len()
+    }
+
+    /// Buffers that are named by CQEs which the core has not taken.
+    pub(super) fn untaken_buffers(&self) -> usize {
+        self.cq.iter().chain(&self.overflow).filter(|cqe| cqe.buffer().is_some()).count()
     }
 
     /// The core takes a CQE.
@@ -245,9 +256,8 @@ impl State {
     }
 
     /// When a peer that has stopped goes on.
-    pub(super) fn next_stall_ends(&self) -> Option<u64> {
-        let stalled = self.conns.iter().filter(|conn| !conn.gone && conn.stalled_until > self.now);
-        stalled.map(|conn| conn.stalled_until).min()
+    pub(super) fn next_wake(&self) -> Option<u64> {
+        self.conns.iter().filter_map(|conn| conn.wakes_at(self.now)).min()
     }
 
     /// Whether a play takes longer than any should.
