@@ -4,7 +4,7 @@
 //! told once, to whoever asks next, and after that a receive finds a clean end (`tcp_recvmsg()`,
 //! `sk_stream_error()`).
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use super::dice::{Dice, byte, differs};
 
@@ -44,7 +44,8 @@ pub(super) struct Peer {
 /// One connection, as the kernel has it.
 pub(super) struct Conn {
     pub(super) id: u32,
-    pub(super) fd: RawFd,
+    /// What all descriptors that stand for it have in common.
+    pub(super) inode: u64,
     /// The other end of the pair whose one end stands for the connection: it tells when that was closed.
     witness: OwnedFd,
     pub(super) peer: Peer,
@@ -63,7 +64,7 @@ pub(super) struct Conn {
     pub(super) was_reset: bool,
     pub(super) shut_read: bool,
     pub(super) shut_write: bool,
-    /// The descriptor was closed.
+    /// Its last descriptor was closed.
     pub(super) closed: bool,
     /// Until when the peer does nothing, in nanoseconds of the play.
     pub(super) stalled_until: u64,
@@ -88,10 +89,10 @@ pub(super) enum Act {
 }
 
 impl Conn {
-    pub(super) fn new(id: u32, fd: RawFd, witness: OwnedFd, peer: Peer) -> Self {
+    pub(super) fn new(id: u32, inode: u64, witness: OwnedFd, peer: Peer) -> Self {
         Self {
             id,
-            fd,
+            inode,
             witness,
             peer,
             arrived: 0,
@@ -281,7 +282,9 @@ pub(super) fn stand_in() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("a pair of sockets")
 }
 
-/// The number of a descriptor.
-pub(super) fn number(fd: &OwnedFd) -> RawFd {
-    fd.as_raw_fd()
+/// What a descriptor stands for; `None` where there is none of this number.
+pub(super) fn inode(fd: RawFd) -> Option<u64> {
+    // SAFETY: the number is only looked up, at once, and nothing is done with what it stands for.
+    let fd = (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })?;
+    rustix::fs::fstat(fd).ok().map(|stat| stat.st_ino)
 }

@@ -268,7 +268,7 @@ impl State {
         // SAFETY: who asks for the close gave the descriptor up to it.
         drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(op.sqe.fd) });
         if let Some(at) = op.conn {
-            self.conns[at].closed = true;
+            self.conns[at].closed = !self.conns[at].is_open();
         }
         self.end(op, 0, 0)
     }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::buffers::Buffers;
 use super::dice::Dice;
-use super::network::{Act, Conn, Listening, Peer, number, stand_in};
+use super::network::{Act, Conn, Listening, Peer, inode, stand_in};
 use super::ops::{F_MORE, Goes, Op};
 use super::sqe::{Sqe, code, key_of};
 use super::trace::Trace;
@@ -89,6 +89,7 @@ impl State {
     /// Something is wrong: the first such thing counts.
     pub(super) fn fail(&mut self, what: String) {
         self.tell(format_args!("WRONG: {what}"));
+        self.trace.stopped = true;
         self.failure.get_or_insert(what);
     }
 
@@ -96,14 +97,17 @@ impl State {
     pub(super) fn connect(&mut self, peer: Peer) -> OwnedFd {
         let (ours, witness) = stand_in();
         let id = self.conns.len() as u32;
-        self.conns.push(Conn::new(id, number(&ours), witness, peer));
-        self.tell(format_args!("connection {id}, descriptor {}: {peer:?}", number(&ours)));
+        let number = ours.as_raw_fd();
+        let inode = inode(number).expect("it was just made");
+        self.conns.push(Conn::new(id, inode, witness, peer));
+        self.tell(format_args!("connection {id}, descriptor {number}: {peer:?}"));
         ours
     }
 
     /// The connection that a descriptor stands for.
     pub(super) fn conn_at(&self, fd: i32) -> Option<usize> {
-        self.conns.iter().rposition(|conn| conn.fd == fd && !conn.closed)
+        let inode = inode(fd)?;
+        self.conns.iter().rposition(|conn| conn.inode == inode && !conn.closed)
     }
 
     pub(super) fn conn_of(&self, sqe: Sqe) -> Option<usize> {
@@ -134,10 +138,13 @@ impl State {
             sqe.user_data
         ));
         if sqe.opcode == code::CLOSE
-            && let Some(at) = conn
-            && self.running.iter().any(|op| op.conn == Some(at) && op.can_be_cancelled())
+            && let Some(op) = self.running.iter().find(|op| op.sqe.fd == sqe.fd && op.sqe.key().is_some())
         {
-            self.fail(format!("connection {at} is closed while the kernel works on it"));
+            self.fail(format!(
+                "descriptor {} is closed while the kernel has {} on it",
+                sqe.fd,
+                op.sqe.name()
+            ));
         }
         let mut op = Op::new(sqe, then, conn);
         // Closing a socket is done when the SQE is taken.

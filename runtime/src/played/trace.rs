@@ -10,15 +10,20 @@ const KEPT: usize = 80;
 pub(super) struct Trace {
     lines: VecDeque<String>,
     all: bool,
+    /// Something was wrong: what comes after it does not matter.
+    pub(super) stopped: bool,
 }
 
 impl Trace {
     /// `all`: each line is printed as it comes.
     pub(super) fn new(all: bool) -> Self {
-        Self { lines: VecDeque::new(), all }
+        Self { lines: VecDeque::new(), all, stopped: false }
     }
 
     pub(super) fn line(&mut self, step: u64, time: u64, what: fmt::Arguments<'_>) {
+        if self.stopped {
+            return;
+        }
         let line = format!("{step:>5} {:>12} us  {what}", time / 1000);
         if self.all {
             eprintln!("{line}");
