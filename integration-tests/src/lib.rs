@@ -26,6 +26,7 @@
 //! how long something took otherwise.
 
 pub mod bin;
+pub mod churn;
 pub mod cpus;
 pub mod curl;
 pub mod digest;
@@ -35,6 +36,7 @@ pub mod lines;
 pub mod net;
 pub mod numa_maps;
 pub mod pattern;
+pub mod peers;
 pub mod prepare;
 pub mod procfs;
 pub mod server;

@@ -19,6 +19,24 @@ pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// As [`connect`], from an address of ours.
+///
+/// # Errors
+/// What making, binding and connecting the socket says.
+pub fn connect_from(from: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddr::new(from, 0))?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(watch::LIMIT))?;
+    // It bounds connecting too (`SO_SNDTIMEO`, `socket(7)`).
+    stream.set_write_timeout(Some(watch::LIMIT))?;
+    stream.set_nodelay(true)?;
+    rustix::net::connect(&stream, &addr)?;
+    Ok(stream)
+}
+
 /// Closes a connection so that the peer is told of a reset (RST) instead of an orderly end.
 #[track_caller]
 pub fn reset(stream: TcpStream) {
@@ -29,6 +47,17 @@ pub fn reset(stream: TcpStream) {
 #[track_caller]
 pub fn small_receive_buffer(socket: &impl std::os::fd::AsFd, bytes: usize) {
     sockopt::set_socket_recv_buffer_size(socket, bytes).expect("SO_RCVBUF on a socket of ours");
+}
+
+/// Bytes that were sent on this connection and are not acknowledged (`SIOCOUTQ`, `tcp(7)`). 0 for one that
+/// has gone.
+#[track_caller]
+pub fn unacknowledged(stream: &TcpStream) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer, which lives across the call.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(result, 0, "SIOCOUTQ of a connection: {}", io::Error::last_os_error());
+    usize::try_from(bytes).unwrap_or(0)
 }
 
 /// How many segments with data have arrived on this connection (tcp(7), TCP_INFO; Linux 4.6).

@@ -102,6 +102,15 @@ pub fn read_by_calls(pid: u32) -> u64 {
     count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no rchar in {io:?}"))
 }
 
+/// KiB of memory that a process has for itself and that are in memory now (`RssAnon`, proc(5); Linux 4.5).
+#[track_caller]
+pub fn anonymous_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = kib.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse().ok());
+    kib.unwrap_or_else(|| panic!("no RssAnon in {status:?}"))
+}
+
 /// How many sockets of this machine listen on TCP `port`, IPv4 and IPv6 together.
 #[track_caller]
 pub fn listeners(port: u16) -> usize {

@@ -116,6 +116,7 @@ pub mod pipe;
 mod place;
 #[cfg(all(test, not(loom)))]
 mod played;
+mod privilege;
 mod ring;
 pub mod signal;
 mod sync;

@@ -102,6 +102,44 @@ fn a_relay_copies_where_no_pipe_can_be_had() {
     });
 }
 
+/// A core's share of what all pipes of a user may hold is too small for one. Seen to fail: without a share.
+#[test]
+fn a_relay_copies_where_the_share_of_pipes_is_used_up() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    const LEN: usize = 8 << 20;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // On a thread of its own: cores have the capabilities of whoever starts them, and root is bound by none.
+    let test = || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();
+        let builder = common::small().cores(first.to_string().parse().unwrap()).cores_of_user(1_000_000);
+        let relaying = builder.build().unwrap().run(|| async move {
+            let (mut client, a, b, mut upstream) = to_relay().await?;
+            let sends = thread::spawn(move || {
+                client.write_all(&vec![7; LEN]).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+            });
+            let takes = thread::spawn(move || {
+                let mut got = Vec::new();
+                upstream.read_to_end(&mut got).unwrap();
+                got
+            });
+            relay(a, b, Road::Inline).await.result?;
+            let counters = annulus::cores::counters();
+            let copied = (counters.relay_bytes_copied, counters.relay_bytes_inline, counters.pipes_made);
+            assert_eq!(copied, (LEN as u64, 0, 0));
+            assert!(counters.pipes_refused > 0);
+            sends.join().unwrap();
+            assert!(takes.join().unwrap() == vec![7; LEN]);
+            Ok(())
+        });
+        relaying.unwrap();
+    };
+    thread::spawn(test).join().unwrap();
+}
+
 /// Messages need no pipe. Seen to fail: with a relay that asks for one again and again, none is received by
 /// the ring after bulk.
 #[test]

@@ -23,14 +23,12 @@ can_be_root() { [[ $(id -u) == 0 ]] || command -v sudo >/dev/null; }
 
 # need_packages NAME...: installs the Debian packages that are missing, and only those.
 need_packages() {
-    local name missing=()
+    local missing
     if ! command -v apt-get >/dev/null; then
         say "no apt-get here: going on in the hope that the equivalents of these are installed: $*"
         return
     fi
-    for name in "$@"; do
-        [[ $(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || missing+=("$name")
-    done
+    mapfile -t missing < <(missing_packages "$@")
     [[ ${#missing[@]} -gt 0 ]] || return 0
     can_be_root ||
         die "these packages are missing, and there is neither root nor sudo to install them: ${missing[*]}
@@ -39,6 +37,29 @@ need_packages() {
     update_package_lists
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -q \
         --no-install-recommends "${missing[@]}" >&2 </dev/null
+}
+
+# need_servers NAME...: as need_packages, for packages whose service would start as they are installed: it does not
+# (invoke-rc.d(8), policy-rc.d).
+need_servers() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [[ -e $policy ]] || ! command -v apt-get >/dev/null || [[ -z $(missing_packages "$@") ]] || ! can_be_root; then
+        need_packages "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    (need_packages "$@") || status=$?
+    as_root rm -f "$policy"
+    return "$status"
+}
+
+# missing_packages NAME...: those that are not installed, a line each.
+missing_packages() {
+    local name
+    for name in "$@"; do
+        [[ $(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
+    done
 }
 
 # Fetches apt's package lists, once per script.

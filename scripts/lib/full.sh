@@ -3,9 +3,13 @@
 # under target/, so that it does not throw out what the quick steps built.
 
 # shellcheck disable=SC2034 # scripts/test reads it
-FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 meter instructions asan asan-hostile tsan loom provenance aarch64 fuzz)
+FULL_STEPS=(played-long guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 relays meter instructions asan asan-hostile tsan loom provenance aarch64 fuzz)
 HOST=x86_64-unknown-linux-gnu
 
+step_played_long() {
+    build_tests
+    play "${SECONDS_OF_PLAY:-600}"
+}
 step_guest_6.1() { on_shape 6.1 2node; }
 step_guest_4odd() { on_shape 6.12 4odd; }
 step_guest_4odd_6.1() { on_shape 6.1 4odd; }
@@ -15,6 +19,24 @@ step_guest_8node_6.1() { on_shape 6.1 8node; }
 on_shape() {
     guest_tests --kernel "$1" "$2"
     DRIVEN=10000 guest_serve --kernel "$1" "$2"
+}
+
+# The tests of relays that take minutes: two thousand connections at once for a minute, ten GiB with pauses, ten minutes of
+# all kinds of connections, as root and as nobody.
+step_relays() {
+    build_tests
+    local program programs
+    mapfile -t programs < <(test_programs integration-tests | grep -E '/proxy_(churn|long|faults)-[0-9a-f]*$')
+    for program in "${programs[@]}"; do
+        ANNULUS_BIN=$TARGET/debug/annulus "$program" --ignored --test-threads=1
+    done
+    [[ $(id -u) == 0 ]] || return 0
+    place=$(mktemp -d) # not local: the trap runs after this function
+    trap 'rm -rf "$place"' EXIT
+    copy_for_nobody "$place" "${programs[@]}"
+    for program in "${programs[@]}"; do
+        as_nobody "$place" "$place/${program##*/}" --ignored --test-threads=1
+    done
 }
 
 # What of the running server's work leaves its node, beside nginx, and where its pages lie: a short run of the locality meter.

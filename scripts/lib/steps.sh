@@ -5,9 +5,12 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt shellcheck layers clippy msrv doc test hostile unprivileged embed guest deny)
+STEPS=(fmt shellcheck layers clippy msrv doc test played hostile unprivileged embed guest deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
+# Servers of others, and their tools, that stand before and behind the program in tests.
+# shellcheck disable=SC2034
+TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgresql)
 
 step_fmt() {
     need_cargo_part fmt rustfmt
@@ -57,12 +60,26 @@ step_doc() {
 # Unit, integration and doc tests; the integration tests drive the program annulus, which is built here for them.
 step_test() {
     build_tests
-    PROMTOOL=$(promtool) ANNULUS_BIN=$TARGET/debug/annulus cargo test --workspace --no-fail-fast
+    PROMTOOL=$(promtool) ANNULUS_BIN=$TARGET/debug/annulus ANNULUS_PEERS=required cargo test --workspace --no-fail-fast
 }
 
 # Where Prometheus' checker is. Its package would bring a server that starts by itself, so one program is taken out of it.
 promtool() {
     type -P promtool || { command -v apt-get >/dev/null && package_file prometheus usr/bin/promtool; } || echo promtool
+}
+
+# Cores that are played, each from a number that no run before had: completions in any order, faults at any byte. A failure
+# prints the number; `scripts/play NUMBER` shows its steps. For a minute, or as long as SECONDS_OF_PLAY says; --full plays ten minutes more.
+step_played() {
+    build_tests
+    play "${SECONDS_OF_PLAY:-60}"
+}
+
+# play SECONDS: new seeds for so long. What a run began with follows from its time.
+play() {
+    local program
+    program=$(test_programs runtime | grep -E '/annulus-[0-9a-f]*$')
+    PLAY_SECONDS=$1 PLAY_SEED=$(($(date +%s) * 100000)) "$program" --exact --ignored --nocapture played::tests::for_a_while
 }
 
 # The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.
@@ -79,17 +96,11 @@ step_unprivileged() {
     [[ $(id -u) == 0 ]] ||
         not_needed "step test ran as user $(id -un) already, who is not root" "run scripts/test as root to see both"
     build_tests
-    local program status=0
+    local program programs status=0
     place=$(mktemp -d) # not local: the trap runs after this function
     trap 'rm -rf "$place"' EXIT
-    mkdir "$place/home"
-    while read -r program; do install "$program" "$place"; done < <(test_programs 'numa|runtime|integration-tests')
-    install "$TARGET/debug/annulus" "$place"
-    mkdir "$place/examples" "$place/tools"
-    install "$(type -P "$(promtool)")" "$place/tools/promtool"
-    find "$TARGET/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec install -t "$place/examples" {} +
-    chown nobody: "$place/home"
-    chmod 755 "$place"
+    mapfile -t programs < <(test_programs 'numa|runtime|integration-tests')
+    copy_for_nobody "$place" "${programs[@]}"
     for program in "$place"/*; do
         [[ -f $program && $program != "$place/annulus" ]] || continue
         echo "-- as nobody: ${program##*/}"
@@ -98,12 +109,23 @@ step_unprivileged() {
     return "$status"
 }
 
+# copy_for_nobody PLACE PROGRAM...: these, the program under test and the examples, and a home for nobody.
+copy_for_nobody() {
+    local place=$1
+    mkdir "$place/home" "$place/examples" "$place/tools"
+    install "$(type -P "$(promtool)")" "$place/tools/promtool"
+    install "${@:2}" "$TARGET/debug/annulus" "$place"
+    find "$TARGET/debug/examples" -maxdepth 1 -type f -executable ! -name '*-*' -exec install -t "$place/examples" {} +
+    chown nobody: "$place/home"
+    chmod 755 "$place"
+}
+
 # as_nobody PLACE COMMAND...: in PLACE/home, with the memlock limit that Linux gives everyone but root (8 MiB).
 as_nobody() (
     cd "$1/home" || exit
     ulimit -l 8192
     exec env HOME="$1/home" TMPDIR="$1/home" ANNULUS_BIN="$1/annulus" ANNULUS_EXAMPLES="$1/examples" \
-        PROMTOOL="$1/tools/promtool" \
+        PROMTOOL="$1/tools/promtool" ANNULUS_PEERS=required \
         setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all "${@:2}"
 )
 

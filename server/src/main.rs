@@ -9,7 +9,6 @@ mod descriptors;
 mod doctor;
 mod exit;
 mod filters;
-mod first_of;
 mod http;
 mod lifecycle;
 mod limits;

@@ -14,6 +14,7 @@ pub(crate) mod inbox;
 pub(crate) mod inside;
 pub(crate) mod options;
 pub(crate) mod peers;
+mod pipe_budget;
 pub(crate) mod pipe_pool;
 pub(crate) mod placement;
 pub(crate) mod remote_hosts;

@@ -1,11 +1,10 @@
-//! The idle pipes of a core.
+//! The pipes of a core: those that are idle, and how many there may be.
 //!
 //! A pipe is held only while bytes are under way, so ten thousand idle relays hold none. One that still has
-//! bytes is closed, never pooled: the next transfer would send them. For a user without `CAP_SYS_RESOURCE`
-//! the kernel bounds all pipes together (`pipe-user-pages-soft`, 64 MiB): past it `F_SETPIPE_SZ` fails with
-//! `EPERM` and new pipes shrink, so the size is read back and a small pipe is used as it is (`pipe(7)`).
+//! bytes is closed, never pooled: the next transfer would send them. The kernel may give less than was asked
+//! for, so the size is read back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -13,18 +12,18 @@ use std::rc::Rc;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, getrlimit};
 
+use super::pipe_budget::{PipeBudget, SMALL};
 use crate::error::os;
 use crate::metrics::counters::CoreCounters;
 
-/// Size asked for. 16 of them are half of what an unprivileged user may hold.
-const PIPE_SIZE: usize = 1 << 20;
 /// Pipes that a core keeps for the next transfer.
 const KEEP: usize = 16;
 
-/// The idle pipes of a core.
+/// The pipes of a core.
 pub(crate) struct PipePool {
     idle: RefCell<Vec<Ends>>,
     keep: usize,
+    budget: Cell<PipeBudget>,
 }
 
 /// Both ends of a pipe, which never wait.
@@ -35,28 +34,65 @@ pub(crate) struct Ends {
 }
 
 impl PipePool {
-    pub(crate) fn new() -> Rc<Self> {
+    /// Of one of `cores`.
+    pub(crate) fn new(cores: usize) -> Rc<Self> {
         // Two descriptors each: where there are few, an idle pipe is worth less than a connection.
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let keep = KEEP.min((limit / 64) as usize);
-        Rc::new(Self { idle: RefCell::new(Vec::with_capacity(keep)), keep })
+        let (idle, budget) = (Vec::with_capacity(keep), PipeBudget::of_core(cores));
+        Rc::new(Self { idle: RefCell::new(idle), keep, budget: Cell::new(budget) })
     }
 
-    /// The ends of an empty pipe: an idle one, or a new one, which is counted.
+    /// The ends of an empty pipe: an idle one, or a new one. Both are counted, and so is that there is none.
+    ///
+    /// # Errors
+    /// What making it says. `ENFILE`, as `pipe(2)` has it for a user with too many, when the core's share is
+    /// used up or the kernel gives a pipe that is not worth its calls.
     pub(crate) fn take(&self, counters: &CoreCounters) -> io::Result<Ends> {
         let idle = self.idle.borrow_mut().pop();
-        match idle {
-            Some(ends) => Ok(ends),
-            None => make(Some(PIPE_SIZE)).inspect(|_| counters.pipes_made.add(1)),
+        if let Some(ends) = idle {
+            return Ok(ends);
         }
+        match self.make() {
+            Ok(ends) => {
+                counters.pipes_made.add(1);
+                Ok(ends)
+            }
+            Err(e) => {
+                counters.pipes_refused.add(1);
+                Err(e)
+            }
+        }
+    }
+
+    fn make(&self) -> io::Result<Ends> {
+        let none = || io::Error::from_raw_os_error(libc::ENFILE);
+        let mut budget = self.budget.get();
+        let ends = make(Some(budget.next().ok_or_else(none)?))?;
+        if ends.size < SMALL {
+            // The user's other processes have used it up.
+            return Err(none());
+        }
+        budget.take(ends.size);
+        self.budget.set(budget);
+        Ok(ends)
     }
 
     /// Keeps an empty pipe for the next transfer, if there are not enough.
     pub(crate) fn give_back(&self, ends: Ends) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.keep {
-            idle.push(ends);
+        let is_enough = self.idle.borrow().len() >= self.keep || self.budget.get().has_better(ends.size);
+        if is_enough {
+            return self.close(ends);
         }
+        self.idle.borrow_mut().push(ends);
+    }
+
+    /// Closes a pipe that was taken.
+    pub(crate) fn close(&self, ends: Ends) {
+        let mut budget = self.budget.get();
+        budget.give_back(ends.size);
+        self.budget.set(budget);
+        drop(ends);
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct WorkerConfig {
     pub(super) blocking: Arc<BlockingPool>,
     pub(super) timer_slack: Option<Duration>,
     pub(super) zero_copy_patience: Duration,
+    /// Cores that share what the kernel lets this user have: of this runtime, and of others.
+    pub(super) cores_of_user: usize,
     pub(super) essentials: Essentials,
     /// What the core makes of the application's before it begins.
     pub(super) shards: ShardMakers,
@@ -114,6 +116,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     if shared.inbox.set(Inbox::open(ring.fd())).is_err() {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
+    let pipes = PipePool::new(config.cores_of_user.max(shared.runtime.cores()));
     let core = Core {
         spin: Spin::new(options.spin),
         shared,
@@ -124,7 +127,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
         timers: Timers::new(config.timer_slack),
-        pipes: PipePool::new(),
+        pipes,
         bufs,
         fairness: Fairness::default(),
         blocks,

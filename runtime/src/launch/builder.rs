@@ -95,10 +95,11 @@ impl Builder {
         self
     }
 
-    /// How many cores share the memory that this user may lock (`RLIMIT_MEMLOCK`, which bounds all processes
-    /// of a user together): those of this runtime and of others that start at the same time. Rings are
-    /// planned to fit for all of them, and blocks are registered where those of all fit too. As many as this
-    /// runtime has by default, and not fewer.
+    /// How many cores share what the kernel lets all processes of this user have together: memory that is
+    /// locked (`RLIMIT_MEMLOCK`) and pipes (`fs.pipe-user-pages-soft`). Those of this runtime and of others
+    /// that start at the same time. Rings are planned to fit for all of them, blocks are registered where
+    /// those of all fit too, and each core has its share of pipes. As many as this runtime has by default,
+    /// and not fewer.
     pub fn cores_of_user(mut self, cores: usize) -> Self {
         self.cores_of_user = cores;
         self

@@ -9,8 +9,9 @@ use std::convert::Infallible;
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::CapabilitySet;
 
+use crate::privilege::has_any;
 use crate::ring::{RingOptions, rings_are_locked};
 
 /// The entries that rings of so many cores can have within `limit` bytes: those asked for, or half of them,
@@ -47,18 +48,10 @@ pub(super) fn leaves_room(
 
 /// Bytes that the rings of this process may take, where there is a limit that this kernel holds rings to.
 pub(super) fn limit() -> Option<u64> {
-    if !rings_are_locked() || is_above_limits() {
+    if !rings_are_locked() || has_any(CapabilitySet::IPC_LOCK) {
         return None;
     }
     getrlimit(Resource::Memlock).current
-}
-
-/// Whether the process has `CAP_IPC_LOCK` of the first user namespace, which the limit does not bind. Where
-/// that cannot be told it counts as bound.
-fn is_above_limits() -> bool {
-    let first = std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-    first && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
 /// A core's part in the question whether each has what it cannot do without.

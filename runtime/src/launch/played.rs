@@ -65,6 +65,7 @@ where
             zero_copy_patience: runtime.settings.zero_copy_patience,
             essentials: Essentials::new(),
             shards: runtime.shards.clone(),
+            cores_of_user: 1,
             core,
         };
         Ok((config, arrival))

@@ -151,6 +151,7 @@ impl Runtime {
                 started_at,
                 timer_slack: self.settings.timer_slack,
                 zero_copy_patience: self.settings.zero_copy_patience,
+                cores_of_user: self.settings.cores_of_user,
                 essentials: essentials.clone(),
                 shards: self.shards.clone(),
             };

@@ -211,6 +211,9 @@ counters! {
     ops_leaked,
     /// Pipes made.
     pipes_made,
+    /// Times that no pipe could be had and bytes were copied: the core's share of what a user's pipes may
+    /// hold (`fs.pipe-user-pages-soft`), or the descriptors, were used up.
+    pipes_refused,
     /// Pipes closed because they still held bytes.
     pipes_spoilt,
     /// Nanoseconds between waits: tasks, the ring, and being kept from the CPU by others. Zero unless

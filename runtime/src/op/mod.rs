@@ -23,6 +23,7 @@ pub(crate) mod sync;
 pub(crate) mod table;
 pub(crate) mod truncate;
 pub(crate) mod unlink;
+mod untyped;
 pub(crate) mod write;
 
 use std::io;

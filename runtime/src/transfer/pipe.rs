@@ -169,7 +169,7 @@ impl Drop for Pipe {
         let Some(ends) = self.ends.take() else { return };
         if self.held.get() > 0 || self.busy.get() {
             Core::try_with(|core| core.shared.counters.pipes_spoilt.add(1));
-            return;
+            return self.pool.close(ends);
         }
         self.pool.give_back(ends);
     }

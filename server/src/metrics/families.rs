@@ -139,6 +139,7 @@ pub(super) const EXPORTED: &[Exported] = &[
     one_of("relay_bytes_copied", "relay_bytes", ("road", "copied"), RELAYED),
     counter("ops_leaked", "core_operations_leaked", "Operations whose memory was leaked at the end."),
     counter("pipes_made", "core_pipes_made", "Pipes made."),
+    counter("pipes_refused", "core_pipes_refused", "Times that no pipe could be had and bytes were copied."),
     counter("pipes_spoilt", "core_pipes_spoilt", "Pipes closed because they still held bytes."),
     nanos("busy_ns", "core_busy_seconds", "Time between waits."),
     nanos("parked_ns", "core_parked_seconds", "Time in enters that waited."),

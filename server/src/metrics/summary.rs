@@ -62,7 +62,7 @@ fn requests(status: &Status) -> String {
 fn bytes(status: &Status) -> String {
     let of = |name| Bytes(status.total(name));
     format!(
-        "sent: small {}, files inline {}, from disk {}, ring {}, copied {}; relayed: inline {}, ring {}, copied {}",
+        "sent: small {}, files inline {}, from disk {}, ring {}, copied {}; relayed: inline {}, ring {}, copied {}; no pipe {}",
         of("send_bytes"),
         of("file_bytes_inline"),
         of("file_bytes_cold"),
@@ -70,7 +70,8 @@ fn bytes(status: &Status) -> String {
         of("file_bytes_copied"),
         of("relay_bytes_inline"),
         of("relay_bytes_ring"),
-        of("relay_bytes_copied")
+        of("relay_bytes_copied"),
+        status.total("pipes_refused")
     )
 }
 

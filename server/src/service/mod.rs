@@ -53,7 +53,7 @@ impl Service {
             }
             ServiceConfig::Relay(args) => Work::Relay(Rc::new(proxy::Relay::new(args, road, access))),
         };
-        Ok(Service { gate: Rc::new(Gate::new(&listener.args)), work })
+        Ok(Service { gate: Rc::new(listener.args.gate()), work })
     }
 
     /// Gives the listening socket what its connections are to have too, and begins what goes on beside it

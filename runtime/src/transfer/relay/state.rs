@@ -46,6 +46,9 @@ pub(super) enum Step {
     Carry,
     /// Sends its target the end.
     Shut,
+    /// Waits for the answer to what it has asked to be [given](State::asked): its target has gone meanwhile,
+    /// and may have taken some of it.
+    Settle,
     /// Takes what comes from its source and throws it away.
     Discard,
     /// Nothing.
@@ -61,6 +64,8 @@ pub(super) struct State {
     acknowledged: [bool; 2],
     taken: [u64; 2],
     given: [u64; 2],
+    /// The kernel was asked to give bytes of this direction, and has not answered.
+    is_asked: [bool; 2],
     changes: u32,
 }
 
@@ -72,6 +77,7 @@ impl State {
             acknowledged: [false; 2],
             taken: [0; 2],
             given: [0; 2],
+            is_asked: [false; 2],
             changes: 0,
         }
     }
@@ -84,6 +90,7 @@ impl State {
             (Output::Open, _) if self.held(d) > 0 => Step::Carry,
             (Output::Open, Input::Ended) => Step::Shut,
             (Output::Open, Input::Cut) | (Output::Shut, _) => Step::Rest,
+            (Output::Refused, _) if self.is_asked[d] => Step::Settle,
             (Output::Refused, Input::Open) if self.output[d] != Output::Refused && !self.was_told(d) => {
                 Step::Discard
             }
@@ -119,8 +126,18 @@ impl State {
 
     /// Direction `d` has given bytes.
     pub(super) fn gave(&mut self, d: Side, n: u64) {
-        debug_assert!(n <= self.held(d) && self.output[1 - d] == Output::Open, "given what there is not");
+        debug_assert!(n <= self.held(d) && self.output[1 - d] != Output::Shut, "given what there is not");
         self.given[d] += n;
+    }
+
+    /// Whether the kernel was asked to give bytes of direction `d` and has not answered. Nobody knows then
+    /// how many the target has: that is waited for even if it has gone.
+    pub(super) fn asked(&mut self, d: Side, is_asked: bool) {
+        if self.is_asked[d] != is_asked {
+            self.is_asked[d] = is_asked;
+            // Else the other direction has nothing to do with it.
+            self.changes += u32::from(self.output[1 - d] == Output::Refused);
+        }
     }
 
     /// The end has come from `side`.
@@ -199,7 +216,8 @@ impl State {
     /// Whether direction `d` gives nothing more.
     fn has_finished(&self, d: Side) -> bool {
         match self.output[1 - d] {
-            Output::Shut | Output::Refused => true,
+            Output::Shut => true,
+            Output::Refused => !self.is_asked[d],
             Output::Open => self.input[d] == Input::Cut && self.held(d) == 0,
         }
     }

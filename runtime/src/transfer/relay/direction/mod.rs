@@ -122,8 +122,9 @@ impl Direction {
         cx: &mut Context<'_>,
     ) -> Option<(Side, io::Error)> {
         loop {
+            state.asked(io.d, matches!(self.waits, Waits::Send(..) | Waits::Empty(_)));
             let step = state.next(io.d);
-            if step != self.step {
+            if step != self.step && step != Step::Settle {
                 // What was under way is for nobody any more.
                 self.waits = Waits::Nothing;
                 self.pipe = None;
@@ -134,6 +135,12 @@ impl Direction {
                 Step::Carry => self.carry(io, state, cx),
                 Step::Shut => {
                     self.shut(io, state);
+                    continue;
+                }
+                Step::Settle if self.settle(io, state, cx).is_pending() => Poll::Pending,
+                Step::Settle => {
+                    // What the target has not taken, it takes no more.
+                    self.waits = Waits::Nothing;
                     continue;
                 }
                 Step::Discard => self.discard(io, cx).map(Err),

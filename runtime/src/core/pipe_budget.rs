@@ -1,0 +1,113 @@
+//! What the pipes of a core may hold together.
+//!
+//! For a user without `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` the kernel bounds all pipes of all its processes
+//! (`fs.pipe-user-pages-soft`, 64 MiB by default): past it a new pipe has two pages, through which splicing
+//! costs more than copying does (`pipe(7)`). A core takes its share of three quarters of that: the rest is
+//! the user's own. Pipes are large while there is much left, and smaller as it goes, so that more transfers
+//! than a share has room for large pipes get one. When nothing is left, bytes are copied.
+
+use rustix::thread::CapabilitySet;
+
+use crate::privilege::has_any;
+
+/// Size asked for at most.
+pub(super) const LARGE: usize = 1 << 20;
+/// Smaller ones are not worth their calls: each step moves less than copying does.
+pub(super) const SMALL: usize = 64 << 10;
+/// A pipe is at most this part of what is left.
+const PART: usize = 8;
+
+/// Bytes that pipes of a core may hold, and how many of them they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PipeBudget {
+    all: usize,
+    used: usize,
+}
+
+impl PipeBudget {
+    /// One core's of `cores`.
+    pub(super) fn of_core(cores: usize) -> Self {
+        let soft = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok();
+        let soft = soft.and_then(|text| text.trim().parse().ok());
+        // What cannot be read is taken for the kernel's default.
+        let pages: usize = soft.unwrap_or(16_384);
+        let is_bound = !has_any(CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN);
+        Self::new(if is_bound && pages > 0 { Some(pages * rustix::param::page_size()) } else { None }, cores)
+    }
+
+    /// A share of `user`, which is what all pipes of the user may hold. Without a bound what others leave is
+    /// the bound: descriptors, and memory.
+    fn new(user: Option<usize>, cores: usize) -> Self {
+        let all = user.map_or(usize::MAX, |user| user / 4 * 3 / cores.max(1));
+        Self { all, used: 0 }
+    }
+
+    /// The size to ask for, a power of two; `None` when no pipe is left.
+    pub(super) fn next(self) -> Option<usize> {
+        let left = self.all - self.used;
+        let size = (left / PART).clamp(SMALL, LARGE);
+        (size <= left).then(|| 1 << size.ilog2())
+    }
+
+    /// Whether an idle pipe of `size` is better closed: larger ones can be had.
+    pub(super) fn has_better(self, size: usize) -> bool {
+        self.next().is_some_and(|next| next > size)
+    }
+
+    /// There is a pipe more.
+    pub(super) fn take(&mut self, size: usize) {
+        self.used = (self.used + size).min(self.all);
+    }
+
+    /// One was closed.
+    pub(super) fn give_back(&mut self, size: usize) {
+        self.used = self.used.saturating_sub(size);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The sizes of all pipes that fit.
+    fn sizes(user: usize, cores: usize) -> Vec<usize> {
+        let mut budget = PipeBudget::new(Some(user), cores);
+        let sizes = std::iter::from_fn(|| budget.next().inspect(|size| budget.take(*size)));
+        sizes.collect()
+    }
+
+    #[test]
+    fn pipes_get_smaller_as_the_budget_goes_and_never_pass_it() {
+        for cores in [1, 2, 16, 64] {
+            let sizes = sizes(64 << 20, cores);
+            let share = (48 << 20) / cores;
+            assert!(sizes.iter().sum::<usize>() <= share);
+            assert!(share - sizes.iter().sum::<usize>() < SMALL, "{cores} cores");
+            assert!(sizes.is_sorted_by(|a, b| a >= b) && sizes.iter().all(|size| *size >= SMALL));
+            assert!(sizes[0] * 2 > LARGE.min(share / PART) && sizes[0] <= LARGE, "{cores} cores: {sizes:?}");
+            assert!(sizes.len() >= share / LARGE + 8, "{cores} cores: {}", sizes.len());
+        }
+        assert!(sizes(64 << 10, 1).is_empty(), "too little for one");
+    }
+
+    #[test]
+    fn who_is_not_bound_gets_large_ones() {
+        let mut budget = PipeBudget::new(None, 64);
+        for _ in 0..10_000 {
+            assert_eq!(budget.next(), Some(LARGE));
+            budget.take(LARGE);
+        }
+    }
+
+    #[test]
+    fn a_small_one_is_closed_when_there_is_room_for_large_ones() {
+        let mut budget = PipeBudget::new(Some(64 << 20), 1);
+        assert!(budget.has_better(SMALL) && !budget.has_better(LARGE));
+        while let Some(size) = budget.next() {
+            budget.take(size);
+        }
+        assert!(!budget.has_better(SMALL));
+        budget.give_back(SMALL);
+        assert_eq!(budget.next(), Some(SMALL));
+    }
+}
