@@ -45,6 +45,7 @@ impl Source for Several {
                 Err(error) => tracing::warn!(%node, %error, "a process does not say how it is doing"),
             }
         }
+        status.cores.sort_by_key(|core| core.cpu);
         status
     }
 }

@@ -24,7 +24,7 @@ use crate::service::reload::{Reloader, Source};
 use crate::service::times::Times;
 use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
-use crate::{descriptors, filters, log, processes};
+use crate::{descriptors, filters, log, metrics, processes};
 
 /// What the program was told.
 pub(super) struct Told {
@@ -154,6 +154,10 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     let (generation, verbose) = member.beginning()?;
     start_log(verbose)?;
     let program = generation.config.program.clone();
+    if program.admin.admin.is_some() {
+        // Whom operators ask is the parent.
+        metrics::measure_times();
+    }
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
     prepare(&generation.config)?;

@@ -21,6 +21,7 @@ use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
 use crate::log;
+use crate::metrics::gather::describe;
 
 /// What a process that opens its own endpoints needs to go over to another configuration.
 pub(crate) struct Reloader {
@@ -127,7 +128,7 @@ impl Reloader {
             .endpoints(open.passed())
             .and_then(|keys| open.plan(&keys, &self.cpus))
             .map_err(failed)?;
-        let new = planned.new.clone();
+        let (new, shown) = (planned.new.clone(), planned.shown.clone());
         let generation = Generation { config: read.config, ids: planned.ids.clone(), new: planned.take() };
         let generation = Arc::new(generation);
         if let Err(failure) = on_all(&self.cores, || {
@@ -151,7 +152,7 @@ impl Reloader {
         }
         drop(open);
         committed.map_err(|failure| vec![format!("{} is in force, but: {failure}", file.display())])?;
-        tell(&generation.config, &new, &closed);
+        tell(&generation.config, &shown, &new, &closed);
         let fixed = keys.changed(&read.keys);
         if !fixed.is_empty() {
             say(&format!("{} takes a restart to change", fixed.join(", ")));
@@ -161,8 +162,15 @@ impl Reloader {
     }
 }
 
-/// Says where it listens now and did not before, and where it does not any more.
-pub(crate) fn tell(config: &Configuration, new: &[(usize, String)], closed: &[String]) {
+/// Says where it listens now and did not before, and where it does not any more; and to operators, where it
+/// listens in all: `shown`, of each listener.
+pub(crate) fn tell(
+    config: &Configuration,
+    shown: &[Vec<String>],
+    new: &[(usize, String)],
+    closed: &[String],
+) {
+    describe(config.lines(shown), config.program.ring.road.to_string());
     closed.iter().for_each(|shown| say(&format!("no longer listening on {shown}")));
     for (listener, shown) in new {
         say(&config.listeners[*listener].line(shown));

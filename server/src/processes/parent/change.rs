@@ -219,7 +219,8 @@ impl Changes {
                 self.step = Step::Committing { next, left: members.len(), closed, wrong: Vec::new() };
             }
             Step::Committing { next, left: 0, closed, wrong } => {
-                tell(&next.config, &next.endpoints.new, &closed);
+                let NextEndpoints { shown, new, .. } = &next.endpoints;
+                tell(&next.config, shown, new, &closed);
                 wrong
                     .iter()
                     .for_each(|why| say(&format!("{} is in force, but: {why}", self.file().display())));
