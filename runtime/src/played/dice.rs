@@ -43,8 +43,14 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A stream whose bytes are all alike.
+pub(super) const ANY: u32 = 0;
+
 /// The byte of a stream at an offset: what peers send, and what they expect.
 pub(super) fn byte(stream: u32, at: u64) -> u8 {
+    if stream == ANY {
+        return 0x5A;
+    }
     ((at ^ (u64::from(stream) << 40)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
 }
 

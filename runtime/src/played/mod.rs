@@ -21,6 +21,7 @@ mod ops;
 mod player;
 mod program;
 mod programs;
+mod several;
 mod splice;
 mod sqe;
 mod state;
@@ -58,7 +59,8 @@ pub(crate) fn play(seed: u64, traced: bool) -> Played {
     let ended = launch::run(&world, seed);
     let mut state = world.state.borrow_mut();
     let wrong = state.failure.take().or_else(|| ended.err()).or_else(|| at_the_end(&state));
-    let failure = wrong.map(|wrong| format!("seed {seed}: {wrong}\n{}", state.trace.last()));
+    let failure =
+        wrong.map(|wrong| format!("seed {seed}, {} steps: {wrong}\n{}", state.steps, state.trace.last()));
     Played { failure, steps: state.steps }
 }
 

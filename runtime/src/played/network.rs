@@ -242,7 +242,7 @@ impl Conn {
     /// When the peer will do something that it does not do now.
     pub(super) fn wakes_at(&self, now: u64) -> Option<u64> {
         let at = [self.stalled_until, self.peer.patience].into_iter().filter(|at| *at > now).min();
-        at.filter(|_| !self.gone && !(self.fin && self.read == self.sent))
+        at.filter(|_| !(self.gone || self.fin && self.read == self.sent))
     }
 
     /// The peer does it.

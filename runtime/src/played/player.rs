@@ -162,7 +162,9 @@ fn enter(state: &mut State, to_submit: usize, wait: Wait) -> io::Result<()> {
     }
     let entered = match wait {
         Wait::No => {
-            let events = state.dice.pick(&[0, 0, 1, 1, 2, 5]);
+            // The core worked for a while; and now and then for so long that much has come.
+            state.now += state.dice.below(20_000);
+            let events = if state.dice.once_in(40) { 80 } else { state.dice.pick(&[0, 0, 1, 1, 2, 5]) };
             for _ in 0..events {
                 let events = state.events();
                 if events.is_empty() {
@@ -186,9 +188,10 @@ fn enter(state: &mut State, to_submit: usize, wait: Wait) -> io::Result<()> {
 
 /// Waits until there is a completion, or the deadline.
 fn sleep(state: &mut State, deadline: Option<u64>) -> io::Result<()> {
+    let gathers = if state.dice.once_in(30) { 60 } else { 2 };
     loop {
         let came = state.completions() > 0;
-        if came && state.dice.once_in(2) {
+        if came && state.dice.once_in(gathers) {
             return Ok(());
         }
         let events = state.events();

@@ -50,7 +50,8 @@ pub(super) fn program(world: &Rc<World>, dice: Dice) -> impl Fn() -> Root + use<
                 .map(|_| spawn(programs::one_of_them(Rc::clone(&ground))))
                 .collect();
             for task in tasks {
-                if let Err(wrong) = task.await.map_err(|e| format!("a task of the program: {e}")).flatten() {
+                let seen = task.await.map_err(|e| format!("a task of the program: {e}"));
+                if let Err(wrong) = seen.and_then(|seen| seen) {
                     ground.world.wrong(wrong);
                 }
             }
@@ -151,10 +152,11 @@ impl Reading {
                     self.came(ground, chunk)?;
                 }
             }
-            2 => match timeout(ground.time(), stream.recv()).await {
-                Ok(received) => return self.got(ground, received),
-                Err(_) => {}
-            },
+            2 => {
+                if let Ok(received) = timeout(ground.time(), stream.recv()).await {
+                    return self.got(ground, received);
+                }
+            }
             3 => {
                 let room = ground.dice.between(1, 6_000) as usize;
                 return match stream.recv_into(Vec::with_capacity(room)).await {
@@ -183,7 +185,7 @@ impl Reading {
         Ok(None)
     }
 
-    fn let_go(&mut self) -> Result<(), String> {
+    pub(super) fn let_go(&mut self) -> Result<(), String> {
         for (at, lease) in std::mem::take(&mut self.held) {
             self.must_be(at, &lease, "of a lease that was kept")?;
         }
@@ -202,12 +204,15 @@ impl Reading {
         }
     }
 
-    /// Reads to the end and judges what was seen.
-    pub(super) async fn to_the_end(&mut self, ground: &Ground, stream: &TcpStream) -> Result<(), String> {
+    /// Reads to the end and judges what was seen. The end is the same however often it is asked for.
+    pub(super) async fn finish(&mut self, ground: &Ground, stream: &TcpStream) -> Result<(), String> {
         loop {
-            if let Some(end) = self.step(ground, stream).await? {
-                return self.judge(ground, &end);
-            }
+            let Some(end) = self.step(ground, stream).await? else { continue };
+            self.judge(ground, &end)?;
+            return match (stream.recv().await, end) {
+                (Ok(None), End::Clean) | (Err(_), End::Failed) => Ok(()),
+                (other, end) => Err(format!("connection {}: {end:?} end, and then {other:?}", self.conn)),
+            };
         }
     }
 

@@ -6,16 +6,17 @@ use std::rc::Rc;
 
 use super::network::{Ending, Peer};
 use super::program::{Bytes, End, Ground, Reading, Writing};
+use super::several;
 use crate::buf::BufError;
 use crate::net::{TcpListener, TcpStream};
 use crate::time::{sleep, timeout};
 use crate::transfer::{Road, relay};
 use crate::{spawn, yield_now};
 
-type Seen = Result<(), String>;
+pub(super) type Seen = Result<(), String>;
 
 pub(super) async fn one_of_them(ground: Rc<Ground>) -> Seen {
-    let which = ground.dice.below(9);
+    let which = ground.dice.below(14);
     ground.world.says(format_args!("program {which}"));
     match which {
         0 | 1 => both_ways(ground).await,
@@ -24,11 +25,16 @@ pub(super) async fn one_of_them(ground: Rc<Ground>) -> Seen {
         4 => travels(ground).await,
         5 | 6 => relays(ground).await,
         7 => accepts(ground).await,
-        _ => reads_late(ground).await,
+        8 => reads_late(ground).await,
+        9 => several::readers(ground).await,
+        10 => several::writers(ground).await,
+        11 => several::acceptors(ground).await,
+        12 => several::one_after_the_other(ground).await,
+        _ => several::in_time(ground).await,
     }
 }
 
-fn connect(ground: &Ground, peer: Peer) -> (TcpStream, usize) {
+pub(super) fn connect(ground: &Ground, peer: Peer) -> (TcpStream, usize) {
     let (fd, at) = ground.world.connect(peer);
     (TcpStream::from_fd(fd), at)
 }
@@ -53,7 +59,7 @@ async fn both_ways(ground: Rc<Ground>) -> Seen {
         shared.world.says(format_args!("connection {conn} is written: {told:?}"));
         Ok(())
     });
-    let read = Reading::new(&ground, conn).to_the_end(&ground, &reader).await;
+    let read = Reading::new(&ground, conn).finish(&ground, &reader).await;
     let written = writes.await.map_err(|e| e.to_string())?;
     read.and(written)
 }
@@ -66,7 +72,7 @@ async fn echo(ground: Rc<Ground>) -> Seen {
     echoes(&ground, &stream, conn).await
 }
 
-async fn echoes(ground: &Ground, stream: &TcpStream, conn: usize) -> Seen {
+pub(super) async fn echoes(ground: &Ground, stream: &TcpStream, conn: usize) -> Seen {
     let mut reading = Reading::new(ground, conn);
     loop {
         match stream.recv().await {
@@ -113,13 +119,16 @@ async fn leaves_early(ground: Rc<Ground>) -> Seen {
     Ok(())
 }
 
-/// Reads, and leaves its core and comes back now and then.
+/// Reads and writes, and leaves its core and comes back now and then.
 async fn travels(ground: Rc<Ground>) -> Seen {
     let (mut stream, conn) = connect(&ground, ground.peer(50_000));
-    let mut reading = Reading::new(&ground, conn);
+    let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
+    let mut writes = ground.dice.once_in(2);
     loop {
         for _ in 0..ground.dice.below(5) {
-            if let Some(end) = reading.step(&ground, &stream).await? {
+            if writes && ground.dice.once_in(3) {
+                writes = writing.step(&ground, &stream).await?;
+            } else if let Some(end) = reading.step(&ground, &stream).await? {
                 return reading.judge(&ground, &end);
             }
         }
@@ -143,7 +152,15 @@ async fn relays(ground: Rc<Ground>) -> Seen {
     }
     let ((a, at_a), (b, at_b)) = (connect(&ground, first), connect(&ground, second));
     let road = ground.dice.pick(&[Road::Inline, Road::Ring]);
-    let ended = relay(a, b, road).await;
+    let joined = relay(a, b, road);
+    let ended = match ground.dice.once_in(4) {
+        // Given up half-way: both are reset, and what was under way in a pipe is nobody's.
+        true => match timeout(ground.time(), joined).await {
+            Ok(ended) => ended,
+            Err(_) => return Ok(()),
+        },
+        false => joined.await,
+    };
     ground.world.says(format_args!("relay of {at_a} and {at_b} has ended: {ended:?}"));
     let whole = |from: usize, into: usize| {
         let (total, fin, reset) = ground.world.conn(from, |conn| (conn.peer.total, conn.fin, conn.was_reset));
@@ -196,5 +213,5 @@ async fn reads_late(ground: Rc<Ground>) -> Seen {
         return reading.judge(&ground, &end);
     }
     sleep(ground.time() * 3).await;
-    reading.to_the_end(&ground, &stream).await
+    reading.finish(&ground, &stream).await
 }

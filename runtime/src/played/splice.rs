@@ -42,15 +42,15 @@ impl State {
             return Err(io::Error::from_raw_os_error(libc::EINTR));
         }
         let moved = match (source, target) {
-            (Some(conn), None) => self.into_pipe(conn, into, len),
-            (None, Some(conn)) => self.out_of_pipe(from, conn, len),
+            (Some(conn), None) => self.fill_pipe(conn, into, len),
+            (None, Some(conn)) => self.empty_pipe(from, conn, len),
             _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         };
         self.tell(format_args!("splices from {from} into {into}: {moved:?}"));
         moved
     }
 
-    fn into_pipe(&mut self, at: usize, pipe: i32, len: u64) -> io::Result<usize> {
+    fn fill_pipe(&mut self, at: usize, pipe: i32, len: u64) -> io::Result<usize> {
         match self.conns[at].found() {
             Found::Nothing => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
             Found::End => Ok(0),
@@ -65,7 +65,7 @@ impl State {
         }
     }
 
-    fn out_of_pipe(&mut self, pipe: i32, at: usize, len: u64) -> io::Result<usize> {
+    fn empty_pipe(&mut self, pipe: i32, at: usize, len: u64) -> io::Result<usize> {
         if self.conns[at].refuses() {
             return Err(io::Error::from_raw_os_error(self.conns[at].refusal()));
         }

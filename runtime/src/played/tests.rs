@@ -45,7 +45,14 @@ fn for_a_while() {
     let first = number("PLAY_SEED").unwrap_or(FEW);
     let (begun, mut seeds, mut steps) = (Instant::now(), 0, 0);
     while begun.elapsed() < Duration::from_secs(seconds) {
-        steps += must_be_well(first + seeds);
+        let played = play(first + seeds, false);
+        if let Some(failure) = played.failure {
+            let (after, seed) = (begun.elapsed().as_secs(), first + seeds);
+            panic!(
+                "after {seeds} seeds\n{failure}\nfailed after {after} s; scripts/play {seed} plays it again"
+            );
+        }
+        steps += played.steps;
         seeds += 1;
     }
     eprintln!("{seeds} seeds from {first} on, {steps} steps, no failure");

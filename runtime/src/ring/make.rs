@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::enter::{ENTER_NO_IOWAIT, Wait};
-use super::kernel::{ENTER_REGISTERED_RING, Kernel};
+use super::kernel::ENTER_REGISTERED_RING;
 use super::setup::{self, RingFeatures, RingOptions, not_registered};
 use super::user_data::{REPORT_USAGE, Tag};
 use super::view::View;
-use super::{Ring, register};
+use super::{Queues, Ring, register};
 use crate::Result;
 use crate::metrics::counters::CoreCounters;
 
@@ -64,7 +64,7 @@ impl Ring {
             }
         }
         let early = RefCell::new(VecDeque::new());
-        let queues = Kernel::new(ring, enter_fd, enter_flags).into();
+        let queues = Queues::new(ring, enter_fd, enter_flags);
         let mut this = Self { queues, features, views, early, counters };
         this.features.zc_report = this.knows_zc_report()?;
         Ok(this)

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use io_uring::{cqueue, squeue};
+use io_uring::{IoUring, cqueue, squeue};
 
 use super::enter::Wait;
 use super::kernel::Kernel;
@@ -60,17 +60,15 @@ impl Ring {
 
 /// The kernel's ring, or a played one.
 pub(super) enum Queues {
-    Kernel(Kernel),
+    Kernel(Box<Kernel>),
     Played(Rc<dyn Player>),
 }
 
-impl From<Kernel> for Queues {
-    fn from(kernel: Kernel) -> Self {
-        Self::Kernel(kernel)
-    }
-}
-
 impl Queues {
+    pub(super) fn new(ring: IoUring, enter_fd: RawFd, enter_flags: u32) -> Self {
+        Self::Kernel(Box::new(Kernel::new(ring, enter_fd, enter_flags)))
+    }
+
     pub(super) fn fd(&self) -> RawFd {
         match self {
             Self::Kernel(kernel) => kernel.fd(),
@@ -186,8 +184,8 @@ impl Queues {
             batch[count].write(unsafe { std::mem::transmute::<[u32; 4], cqueue::Entry>(raw) });
             count += 1;
         }
-        // SAFETY: so many were written just now.
-        unsafe { batch[..count].assume_init_mut() }
+        // SAFETY: so many were written just now, and nobody else has the batch.
+        unsafe { std::slice::from_raw_parts_mut(batch.as_mut_ptr().cast(), count) }
     }
 
     pub(super) fn enter(&self, to_submit: libc::c_uint, wait: Wait, flags: u32) -> io::Result<()> {
