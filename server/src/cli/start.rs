@@ -22,6 +22,8 @@ use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
 use crate::service::reload::{Reloader, Source};
 use crate::service::times::Times;
+use crate::service_manager::message::Message;
+use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
 use crate::{descriptors, filters, log, metrics, processes};
@@ -113,12 +115,15 @@ fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> 
     let start = Start::new(Arc::new(generation), move || {
         lifecycle::reach(Stage::Ready);
         lines.iter().chain(&admin_line).for_each(|line| say(line));
+        notify::tell(Message::Ready(lines.join(", ")));
     });
     let start = Arc::new(start);
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     let times = Arc::new(Times::new(&program));
     let open = Arc::new(Mutex::new(open));
     let gatherer = Gatherer::new(running.observer());
+    let observer = running.observer();
+    watchdog::watch(move |time| observer.stalls(time).is_empty());
     let _admin = entrance
         .map(|entrance| entrance.answer(Box::new(gatherer)))
         .transpose()

@@ -22,6 +22,8 @@ use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
 use crate::log;
 use crate::metrics::gather::describe;
+use crate::service_manager::message::Message;
+use crate::service_manager::notify;
 
 /// What a process that opens its own endpoints needs to go over to another configuration.
 pub(crate) struct Reloader {
@@ -68,8 +70,11 @@ impl Reloader {
     /// standard error. Started by flags, there is nothing to read: the logs are opened anew.
     pub(crate) fn start(self: &Arc<Self>) {
         log::reopen();
+        notify::tell(Message::Reloading);
         if self.source.is_none() {
-            return say("the logs are opened anew; there is no file to read anew: it was started by flags");
+            let what = "the logs are opened anew; there is no file to read anew: it was started by flags";
+            notify::tell(Message::Ready(what.to_owned()));
+            return say(what);
         }
         let mut turn = lock(&self.turn);
         if std::mem::replace(&mut turn.is_at_it, true) {
@@ -80,7 +85,9 @@ impl Reloader {
         let thread = std::thread::Builder::new().name("reload".to_owned());
         if let Err(error) = thread.spawn(move || this.run()) {
             turn.is_at_it = false;
-            say(&format!("cannot reload: no thread can be started: {error}; nothing has changed"));
+            let why = format!("cannot reload: no thread can be started: {error}; nothing has changed");
+            say(&why);
+            notify::tell(Message::Ready(why));
         }
     }
 
@@ -96,23 +103,28 @@ impl Reloader {
 
     fn run(&self) {
         loop {
-            if let Err(lines) = self.reload() {
-                lines.iter().for_each(|line| say(line));
-            }
+            let status = match self.reload() {
+                Ok(status) => status,
+                Err(lines) => {
+                    lines.iter().for_each(|line| say(line));
+                    lines.last().cloned().unwrap_or_default()
+                }
+            };
             let mut turn = lock(&self.turn);
             if !std::mem::take(&mut turn.again) {
                 turn.is_at_it = false;
+                notify::tell(Message::Ready(status));
                 return;
             }
         }
     }
 
-    /// One reload.
+    /// One reload. Returns what is in force.
     ///
     /// # Errors
     /// Lines that say why nothing has changed.
-    fn reload(&self) -> Result<(), Vec<String>> {
-        let Some(Source { file, keys }) = &self.source else { return Ok(()) };
+    fn reload(&self) -> Result<String, Vec<String>> {
+        let Some(Source { file, keys }) = &self.source else { return Ok(String::new()) };
         let unchanged = |why: String| vec![format!("{why}; nothing has changed")];
         if lifecycle::stage() > Stage::Ready {
             return Err(unchanged("cannot reload: the program is ending".to_owned()));
@@ -157,8 +169,9 @@ impl Reloader {
         if !fixed.is_empty() {
             say(&format!("{} takes a restart to change", fixed.join(", ")));
         }
-        say(&format!("{} is in force for new connections", file.display()));
-        Ok(())
+        let status = format!("{} is in force for new connections", file.display());
+        say(&status);
+        Ok(status)
     }
 }
 
