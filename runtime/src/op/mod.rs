@@ -25,6 +25,7 @@ pub(crate) mod truncate;
 pub(crate) mod unlink;
 mod untyped;
 pub(crate) mod write;
+pub(crate) mod write_vectored;
 
 use std::io;
 

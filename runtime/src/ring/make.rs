@@ -65,7 +65,15 @@ impl Ring {
         }
         let early = RefCell::new(VecDeque::new());
         let queues = Queues::new(ring, enter_fd, enter_flags);
-        let mut this = Self { queues, features, views, early, counters };
+        let mut this = Self {
+            queues,
+            features,
+            views,
+            early,
+            counters,
+            #[cfg(debug_assertions)]
+            reaps: Default::default(),
+        };
         this.features.zc_report = this.knows_zc_report()?;
         Ok(this)
     }

@@ -54,7 +54,15 @@ impl Ring {
         let player = PLAYER.with_borrow(Clone::clone)?;
         let features = player.features();
         let (queues, counters) = (Queues::Played(player), counters.clone());
-        Some(Self { queues, features, views: Vec::new(), early: RefCell::default(), counters })
+        Some(Self {
+            queues,
+            features,
+            views: Vec::new(),
+            early: RefCell::default(),
+            counters,
+            #[cfg(debug_assertions)]
+            reaps: Default::default(),
+        })
     }
 }
 
