@@ -184,8 +184,8 @@ fn lines_that_nobody_reads_are_dropped_and_counted_and_hold_nobody_up() {
     assert!(lines.lines().all(|line| line.ends_with("200 100 \"-\" \"-\"")), "{lines}");
 }
 
-/// As many requests as the machine does: each is answered, and has its line in the file or is counted. Seen to
-/// fail: with one line in a thousand that is neither queued nor counted.
+/// As many requests as the machine does: each is answered, and has its line in the file or is counted. Seen
+/// to fail: with one line in a thousand that is neither queued nor counted.
 #[test]
 fn a_flood_of_requests_is_written_or_counted_and_holds_nobody_up() {
     let (tree, logs) = (Tree::new(), Tree::new());
