@@ -73,7 +73,7 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["metrics"], "counts of what clients do"),
         layer(&["exit"], "errors that end the program, and exit codes"),
         layer(
-            &["http", "log", "lifecycle", "lingering_close", "signals", "options/values"],
+            &["http", "log", "lifecycle", "lingering_close", "signals", "allocator", "options/values"],
             "HTTP without I/O, the logs, and what imports nothing of ours",
         ),
     ],
