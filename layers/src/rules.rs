@@ -43,7 +43,7 @@ pub(crate) const LIBRARY: Layers = Layers {
             "timers as data; what threads share; counters",
         ),
         layer(
-            &["contained", "current", "error", "limits", "place", "privilege", "blocking/pool"],
+            &["clock", "contained", "current", "error", "limits", "place", "privilege", "blocking/pool"],
             "what imports nothing of ours",
         ),
     ],
