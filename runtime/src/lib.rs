@@ -50,6 +50,7 @@
 //! | files, pipes, any other descriptor | [`fs`], [`pipe`], [`fd`] |
 //! | bytes moved without a copy | [`transfer`] |
 //! | buffers | [`buf`] |
+//! | children | [`process`] |
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
@@ -115,6 +116,7 @@ mod op;
 pub mod pipe;
 mod place;
 mod privilege;
+pub mod process;
 mod ring;
 pub mod signal;
 mod sync;

@@ -8,6 +8,7 @@
 //! in common is described there.
 
 mod connection;
+mod eyeballs;
 mod family;
 mod fd_budget;
 mod group;
@@ -15,8 +16,10 @@ mod hand_over;
 mod inherited;
 mod listen_options;
 pub(crate) mod listener;
+mod names;
 pub(crate) mod op;
 mod ownership;
+mod packets;
 mod path_lock;
 mod receives;
 mod send;
@@ -39,6 +42,8 @@ pub use inherited::inherited_sockets;
 pub use listen_options::ListenOptions;
 pub use listener::Listener;
 
+pub use names::{Target, ToTarget, lookup_host};
+pub use packets::{Packet, UnixDatagram, UnixSeqpacket, UnixSeqpacketListener};
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};
