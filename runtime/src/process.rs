@@ -1,8 +1,9 @@
 //! Children: processes that this one starts, talks to, and waits for.
 //!
-//! They are started by a [blocking thread](crate::spawn_blocking), with all CPUs of this process and the memory
-//! policy that it came with ([`numa::thread::unpin`](crate::numa::thread::unpin)), and not with those of a core.
-//! Their ends are told by their pidfds (`pidfd_open(2)`; Linux 5.3), without a handler for `SIGCHLD`.
+//! They are started by a [blocking thread](crate::spawn_blocking), with all CPUs of this process and the
+//! memory policy that it came with ([`numa::thread::unpin`](crate::numa::thread::unpin)), and not with those
+//! of a core. Their ends are told by their pidfds (`pidfd_open(2)`; Linux 5.3), without a handler for
+//! `SIGCHLD`.
 //!
 //! ```
 //! # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -39,8 +40,8 @@ use crate::{Error, ErrorKind, Result, spawn_blocking};
 /// A process that was started by [`spawn`].
 ///
 /// # Cancellation
-/// Dropping it ends nothing unless [`kill_on_drop`](Self::kill_on_drop) was asked for: the process runs on, and
-/// its core waits for its end, so that no zombie is left while the core runs.
+/// Dropping it ends nothing unless [`kill_on_drop`](Self::kill_on_drop) was asked for: the process runs on,
+/// and its core waits for its end, so that no zombie is left while the core runs.
 pub struct Child {
     /// Where it reads, if that was [`Stdio::piped`].
     pub stdin: Option<PipeWriter>,
@@ -66,8 +67,8 @@ struct Process {
 /// Standard input, output and error are inherited unless the command says otherwise.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the program: `ENOENT` where there is
-/// none; [`BlockingError`](crate::BlockingError) when no thread could be had.
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the program: `ENOENT` where there
+/// is none; [`BlockingError`](crate::BlockingError) when no thread could be had.
 ///
 /// # Cancellation
 /// A process that was started meanwhile is killed.
@@ -123,8 +124,8 @@ impl Drop for Started {
 /// ```
 ///
 /// # Errors
-/// As for [`spawn`], [`PipeReader::read`](crate::pipe::PipeReader::read) and [`Child::wait`]. A process that fails
-/// is no error here.
+/// As for [`spawn`], [`PipeReader::read`](crate::pipe::PipeReader::read) and [`Child::wait`]. A process that
+/// fails is no error here.
 ///
 /// # Cancellation
 /// The process is killed.
@@ -146,7 +147,8 @@ impl Child {
         self.kill_on_drop = kill;
     }
 
-    /// Waits for its end, and closes what it reads first: it may be waiting for that end. It may be asked again.
+    /// Waits for its end, and closes what it reads first: it may be waiting for that end. It may be asked
+    /// again.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io): somebody else has waited for it (`ECHILD`), or `SIGCHLD` is
@@ -192,8 +194,8 @@ impl Child {
     /// Sends it a signal: `SIGTERM` and the like. It is not sent to another that has its number by now.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ESRCH` when it has ended and was waited
-    /// for, `EPERM`.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ESRCH` when it has ended and was
+    /// waited for, `EPERM`.
     pub fn signal(&self, signal: crate::signal::Signal) -> Result<()> {
         let number = signal.as_raw();
         let sent = Sent::from_named_raw(number)

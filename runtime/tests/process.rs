@@ -85,7 +85,7 @@ fn a_child_ends_by_a_signal_by_its_own_and_when_it_is_dropped() {
     });
 }
 
-/// Seen to fail: with the child left on the core's CPU.
+/// The core has one CPU; where there are several nodes, the thread that starts the child has those of one.
 #[test]
 fn a_child_has_the_cpus_of_the_process_and_no_blocked_signal() {
     on_one_core(|| async {

@@ -27,8 +27,8 @@ fn in_turn(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 }
 
 /// Calls `connect` with one address after the other, each with a head start over the next, until one has
-/// succeeded; the others are dropped. One that fails makes room for the next at once. The error is that of the
-/// first that failed.
+/// succeeded; the others are dropped. One that fails makes room for the next at once. The error is that of
+/// the first that failed.
 pub(super) async fn first_to_answer<T, Fut>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> Fut,
@@ -96,8 +96,8 @@ mod tests {
         assert_eq!(Vec::from(in_turn(one.clone())), one);
     }
 
-    /// Who does not answer keeps nobody waiting for longer than its head start; who fails, not at all; and none is
-    /// asked once another has answered.
+    /// Who does not answer keeps nobody waiting for longer than its head start; who fails, not at all; and
+    /// none is asked once another has answered.
     ///
     /// Seen to fail: with an attempt that begins when the one before it has ended, this waits for ever.
     #[test]

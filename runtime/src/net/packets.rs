@@ -142,8 +142,8 @@ fn path(path: impl AsRef<Path>) -> Place {
     Place::Path(path.as_ref().to_owned())
 }
 
-/// A Unix socket of datagrams: each message is whole, none is lost or out of order, and a receiver that is full
-/// makes its senders wait.
+/// A Unix socket of datagrams: each message is whole, none is lost or out of order, and a receiver that is
+/// full makes its senders wait.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -169,8 +169,8 @@ impl UnixDatagram {
     /// A socket that is called `path`. The file stays when the socket has gone.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path: `EADDRINUSE` where there
-    /// is something.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path: `EADDRINUSE` where
+    /// there is something.
     ///
     /// # Cancellation
     /// The file may have been made.
@@ -229,12 +229,12 @@ impl UnixDatagram {
         self.0.recv(buf).await
     }
 
-    /// Sends `buf` to the peer that this was connected to, as one datagram, and gives it back. It waits while the
-    /// peer's queue is full. `send(2)`.
+    /// Sends `buf` to the peer that this was connected to, as one datagram, and gives it back. It waits while
+    /// the peer's queue is full. `send(2)`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EMSGSIZE`, `ECONNREFUSED` where nobody
-    /// is any more.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EMSGSIZE`, `ECONNREFUSED` where
+    /// nobody is any more.
     ///
     /// # Cancellation
     /// Safe: a future that was not ready has sent nothing.
@@ -242,8 +242,9 @@ impl UnixDatagram {
         self.0.send(buf, None).await
     }
 
-    /// Sends `buf` to the socket that is called `to`. The name is looked up on the core, from memory as a rule. A
-    /// full receiver is tried again after 1 to 20 ms: the kernel tells nobody when it has room. `sendto(2)`.
+    /// Sends `buf` to the socket that is called `to`. The name is looked up on the core, from memory as a
+    /// rule. A full receiver is tried again after 1 to 20 ms: the kernel tells nobody when it has room.
+    /// `sendto(2)`.
     ///
     /// # Errors
     /// As for [`send`](Self::send), and what opening the path says.
@@ -255,8 +256,8 @@ impl UnixDatagram {
     }
 }
 
-/// A connection of packets between two Unix sockets (`SOCK_SEQPACKET`): in order, none lost, each whole, and with
-/// an end. Not `Send`. Clones are the same connection.
+/// A connection of packets between two Unix sockets (`SOCK_SEQPACKET`): in order, none lost, each whole, and
+/// with an end. Not `Send`. Clones are the same connection.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -286,7 +287,8 @@ impl UnixSeqpacket {
         Ok((Self(a), Self(b)))
     }
 
-    /// Connects to the listener that is called `path`. It waits, on a blocking thread, while its backlog is full.
+    /// Connects to the listener that is called `path`. It waits, on a blocking thread, while its backlog is
+    /// full.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path.
@@ -294,8 +296,8 @@ impl UnixSeqpacket {
     /// # Cancellation
     /// Safe: a connection that is made later is closed.
     pub async fn connect(path: impl AsRef<Path>) -> Result<Self> {
-        // Blocking, so that the call waits for room in the backlog: a socket that does not wait is told EAGAIN, and
-        // nothing tells when to try again (unix(7)).
+        // Blocking, so that the call waits for room in the backlog: a socket that does not wait is told
+        // EAGAIN, and nothing tells when to try again (unix(7)).
         let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|e| Error::io("cannot make a socket", os(e)))?;
         let connect = |fd: &OwnedFd, to: &SocketAddrAny| rustix::net::connect(fd, to);
@@ -310,8 +312,8 @@ impl UnixSeqpacket {
         nonblocking(fd).map(Self)
     }
 
-    /// Receives a packet into the room of `buf`; `len` is 0 at the end of the connection, and for an empty packet.
-    /// `recvfrom(2)`.
+    /// Receives a packet into the room of `buf`; `len` is 0 at the end of the connection, and for an empty
+    /// packet. `recvfrom(2)`.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
@@ -325,8 +327,8 @@ impl UnixSeqpacket {
     /// Sends `buf` as one packet and gives it back. It waits while there is no room. `send(2)`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EMSGSIZE`, `EPIPE` where the peer has
-    /// gone.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EMSGSIZE`, `EPIPE` where the peer
+    /// has gone.
     ///
     /// # Cancellation
     /// Safe: a future that was not ready has sent nothing.
@@ -350,8 +352,8 @@ impl UnixSeqpacketListener {
     /// Listens at `path`, with a backlog of 128. The file stays when the listener has gone.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path: `EADDRINUSE` where there
-    /// is something.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path: `EADDRINUSE` where
+    /// there is something.
     ///
     /// # Cancellation
     /// The file may have been made.

@@ -62,13 +62,13 @@ impl TcpStream {
     /// Connects to an address, or to a host by its name: `"localhost:80"`, `("localhost", 80)`. Linux 5.5
     /// (`connect(2)`).
     ///
-    /// A name is looked up by [`lookup_host`](super::lookup_host). Of several addresses the first that answers is
-    /// taken: IPv6 and IPv4 in turn, the next 250 ms after the one before, or at once when that has failed
-    /// (RFC 8305). A [`timeout`](crate::time::timeout) around it is for all of it.
+    /// A name is looked up by [`lookup_host`](super::lookup_host). Of several addresses the first that
+    /// answers is taken: IPv6 and IPv4 in turn, the next 250 ms after the one before, or at once when that
+    /// has failed (RFC 8305). A [`timeout`](crate::time::timeout) around it is for all of it.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a text that is no `host:port`, and those of [`lookup_host`](super::lookup_host).
-    /// Of several addresses the error of the first that failed.
+    /// [`ErrorKind::Input`] for a text that is no `host:port`, and those of
+    /// [`lookup_host`](super::lookup_host). Of several addresses the error of the first that failed.
     ///
     /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address.
     /// `ECONNREFUSED` also when the port is this machine's, nobody listens on it, and the kernel has taken
