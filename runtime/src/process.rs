@@ -67,7 +67,7 @@ struct Process {
 /// Standard input, output and error are inherited unless the command says otherwise.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the program: `ENOENT` where there
+/// [`ErrorKind::Io`] with the system's reason, naming the program: `ENOENT` where there
 /// is none; [`BlockingError`](crate::BlockingError) when no thread could be had.
 ///
 /// # Cancellation
@@ -151,7 +151,7 @@ impl Child {
     /// again.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): somebody else has waited for it (`ECHILD`), or `SIGCHLD` is
+    /// [`ErrorKind::Io`]: somebody else has waited for it (`ECHILD`), or `SIGCHLD` is
     /// ignored.
     ///
     /// # Cancellation
@@ -194,7 +194,7 @@ impl Child {
     /// Sends it a signal: `SIGTERM` and the like. It is not sent to another that has its number by now.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ESRCH` when it has ended and was
+    /// [`ErrorKind::Io`] with the system's reason: `ESRCH` when it has ended and was
     /// waited for, `EPERM`.
     pub fn signal(&self, signal: crate::signal::Signal) -> Result<()> {
         let number = signal.as_raw();

@@ -23,6 +23,7 @@ mod packets;
 mod path_lock;
 mod receives;
 mod send;
+mod seqpacket;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
 pub(crate) mod sys;
@@ -43,7 +44,8 @@ pub use listen_options::ListenOptions;
 pub use listener::Listener;
 
 pub use names::{Target, ToTarget, lookup_host};
-pub use packets::{Packet, UnixDatagram, UnixSeqpacket, UnixSeqpacketListener};
+pub use packets::{Packet, UnixDatagram};
+pub use seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};

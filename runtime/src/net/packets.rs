@@ -1,20 +1,18 @@
-//! Unix sockets whose messages keep their edges: datagrams, and connections of packets (`unix(7)`).
+//! Unix sockets whose messages keep their edges (`unix(7)`): what they have in common, and datagrams.
 //!
 //! They are sent and received by calls on the core, which never wait, and the ring says when (`poll(2)`).
 
-use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, accept_with, recvfrom, send,
-    sendto, socket_with, socketpair,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, recvfrom, send, sendto,
+    socket_with, socketpair,
 };
 
-use super::PeerCred;
 use crate::buf::{BufError, IoBuf, IoBufMut};
 use crate::error::os;
 use crate::fd::{AsyncFd, Interest};
@@ -41,10 +39,10 @@ pub struct Packet<B> {
 
 /// What both kinds do.
 #[derive(Clone)]
-struct Messages(AsyncFd<OwnedFd>);
+pub(super) struct Messages(pub(super) AsyncFd<OwnedFd>);
 
 impl Messages {
-    async fn recv<B: IoBufMut>(&self, mut buf: B) -> Result<Packet<B>, BufError<B>> {
+    pub(super) async fn recv<B: IoBufMut>(&self, mut buf: B) -> Result<Packet<B>, BufError<B>> {
         let received = self.0.io(Interest::READABLE, |fd| {
             let ((filled, _), full_len, source) = recvfrom(fd, buf.spare_capacity(), RecvFlags::TRUNC)?;
             Ok((filled.len(), full_len, source))
@@ -59,7 +57,7 @@ impl Messages {
         }
     }
 
-    async fn send<B: IoBuf>(&self, buf: B, to: Option<&Place>) -> Result<B, BufError<B>> {
+    pub(super) async fn send<B: IoBuf>(&self, buf: B, to: Option<&Place>) -> Result<B, BufError<B>> {
         let address = match to.map(Place::to_any).transpose() {
             Ok(address) => address,
             Err(e) => return Err(BufError::new(e, buf)),
@@ -97,7 +95,7 @@ impl Messages {
 }
 
 /// `e` with what failed.
-fn of(what: &'static str, e: Error) -> Error {
+pub(super) fn of(what: &'static str, e: Error) -> Error {
     match e.io_error().and_then(io::Error::raw_os_error) {
         Some(errno) => Error::io(what, io::Error::from_raw_os_error(errno)),
         None => e,
@@ -114,12 +112,12 @@ fn named(address: &SocketAddrAny) -> Option<SocketAddr> {
     }
 }
 
-fn socket(kind: SocketType) -> Result<OwnedFd> {
+pub(super) fn socket(kind: SocketType) -> Result<OwnedFd> {
     let made = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
     made.map_err(|e| Error::io("cannot make a socket", os(e)))
 }
 
-fn pair_of(kind: SocketType) -> Result<(Messages, Messages)> {
+pub(super) fn pair_of(kind: SocketType) -> Result<(Messages, Messages)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let made = socketpair(AddressFamily::UNIX, kind, flags, None);
     let (a, b) = made.map_err(|e| Error::io("cannot make a pair of sockets", os(e)))?;
@@ -127,7 +125,7 @@ fn pair_of(kind: SocketType) -> Result<(Messages, Messages)> {
 }
 
 /// Calls `f` with a socket and a place where it may wait for the file system.
-async fn placed(
+pub(super) async fn placed(
     what: &'static str,
     socket: OwnedFd,
     place: Place,
@@ -138,7 +136,7 @@ async fn placed(
     done.map_err(|e| Error::io(format!("cannot {what} {place}"), os(e)))
 }
 
-fn path(path: impl AsRef<Path>) -> Place {
+pub(super) fn path(path: impl AsRef<Path>) -> Place {
     Place::Path(path.as_ref().to_owned())
 }
 
@@ -256,132 +254,7 @@ impl UnixDatagram {
     }
 }
 
-/// A connection of packets between two Unix sockets (`SOCK_SEQPACKET`): in order, none lost, each whole, and
-/// with an end. Not `Send`. Clones are the same connection.
-///
-/// ```
-/// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
-/// use annulus::net::UnixSeqpacket;
-///
-/// let (a, b) = UnixSeqpacket::pair()?;
-/// a.send("one").await?;
-/// a.send("two").await?;
-/// drop(a);
-/// assert_eq!(b.recv(Vec::with_capacity(64)).await?.buf, b"one");
-/// assert_eq!(b.recv(Vec::with_capacity(64)).await?.buf, b"two");
-/// assert_eq!(b.recv(Vec::with_capacity(64)).await?.len, 0, "the end");
-/// # annulus::Ok(())
-/// # })?;
-/// # annulus::Ok(())
-/// ```
-#[derive(Clone)]
-pub struct UnixSeqpacket(Messages);
-
-impl UnixSeqpacket {
-    /// Two ends of a connection.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): no descriptor is left.
-    pub fn pair() -> Result<(Self, Self)> {
-        let (a, b) = pair_of(SocketType::SEQPACKET)?;
-        Ok((Self(a), Self(b)))
-    }
-
-    /// Connects to the listener that is called `path`. It waits, on a blocking thread, while its backlog is
-    /// full.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path.
-    ///
-    /// # Cancellation
-    /// Safe: a connection that is made later is closed.
-    pub async fn connect(path: impl AsRef<Path>) -> Result<Self> {
-        // Blocking, so that the call waits for room in the backlog: a socket that does not wait is told
-        // EAGAIN, and nothing tells when to try again (unix(7)).
-        let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(|e| Error::io("cannot make a socket", os(e)))?;
-        let connect = |fd: &OwnedFd, to: &SocketAddrAny| rustix::net::connect(fd, to);
-        nonblocking(placed("connect to", fd, self::path(path), connect).await?).map(Self)
-    }
-
-    /// Takes over a connection.
-    ///
-    /// # Errors
-    /// What `fcntl(2)` says.
-    pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        nonblocking(fd).map(Self)
-    }
-
-    /// Receives a packet into the room of `buf`; `len` is 0 at the end of the connection, and for an empty
-    /// packet. `recvfrom(2)`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
-    ///
-    /// # Cancellation
-    /// Safe: no packet is lost.
-    pub async fn recv<B: IoBufMut>(&self, buf: B) -> Result<Packet<B>, BufError<B>> {
-        self.0.recv(buf).await
-    }
-
-    /// Sends `buf` as one packet and gives it back. It waits while there is no room. `send(2)`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EMSGSIZE`, `EPIPE` where the peer
-    /// has gone.
-    ///
-    /// # Cancellation
-    /// Safe: a future that was not ready has sent nothing.
-    pub async fn send<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
-        self.0.send(buf, None).await
-    }
-
-    /// Who the peer was when it connected (`SO_PEERCRED`, `unix(7)`).
-    ///
-    /// # Errors
-    /// What `getsockopt(2)` says.
-    pub fn peer_cred(&self) -> Result<PeerCred> {
-        PeerCred::of(&self.0.0)
-    }
-}
-
-/// Listens for connections of packets. Not `Send`.
-pub struct UnixSeqpacketListener(AsyncFd<OwnedFd>);
-
-impl UnixSeqpacketListener {
-    /// Listens at `path`, with a backlog of 128. The file stays when the listener has gone.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path: `EADDRINUSE` where
-    /// there is something.
-    ///
-    /// # Cancellation
-    /// The file may have been made.
-    pub async fn bind(path: impl AsRef<Path>) -> Result<Self> {
-        let listen = |fd: &OwnedFd, at: &SocketAddrAny| {
-            rustix::net::bind(fd, at)?;
-            rustix::net::listen(fd, 128)
-        };
-        let socket = socket(SocketType::SEQPACKET)?;
-        Ok(Self(AsyncFd::new(placed("listen at", socket, self::path(path), listen).await?)))
-    }
-
-    /// The next connection. `accept4(2)`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: no descriptor is left.
-    ///
-    /// # Cancellation
-    /// Safe: no client is lost.
-    pub async fn accept(&self) -> Result<UnixSeqpacket> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accepted = self.0.io(Interest::READABLE, |fd| Ok(accept_with(fd, flags)?)).await;
-        let fd = accepted.map_err(|e| of("cannot accept a connection", e))?;
-        Ok(UnixSeqpacket(Messages(AsyncFd::new(fd))))
-    }
-}
-
-fn nonblocking(fd: OwnedFd) -> Result<Messages> {
+pub(super) fn nonblocking(fd: OwnedFd) -> Result<Messages> {
     let failed = |e| Error::io("cannot take over a socket", os(e));
     rustix::io::ioctl_fionbio(&fd, true).map_err(failed)?;
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(failed)?;
@@ -390,18 +263,20 @@ fn nonblocking(fd: OwnedFd) -> Result<Messages> {
 
 macro_rules! descriptors {
     ($($type:ident: $($field:tt).+),+) => {$(
-        impl AsFd for $type {
-            fn as_fd(&self) -> BorrowedFd<'_> {
+        impl std::os::fd::AsFd for $type {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
                 self.$($field).+.as_fd()
             }
         }
 
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($type)).field(&self.as_fd()).finish()
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_tuple(stringify!($type)).field(&std::os::fd::AsFd::as_fd(self)).finish()
             }
         }
     )+};
 }
 
-descriptors!(UnixDatagram: 0.0, UnixSeqpacket: 0.0, UnixSeqpacketListener: 0);
+pub(super) use descriptors;
+
+descriptors!(UnixDatagram: 0.0);
