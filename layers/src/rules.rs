@@ -43,7 +43,7 @@ pub(crate) const LIBRARY: Layers = Layers {
             "timers as data; what threads share; counters",
         ),
         layer(
-            &["contained", "current", "error", "limits", "place", "privilege", "blocking/pool"],
+            &["clock", "contained", "current", "error", "limits", "place", "privilege", "blocking/pool"],
             "what imports nothing of ours",
         ),
     ],
@@ -55,7 +55,10 @@ pub(crate) const PROGRAM: Layers = Layers {
     layers: &[
         layer(&["cli"], "the commands"),
         layer(&["supervise", "processes/parent"], "the main thread: signals, and the processes of all nodes"),
-        layer(&["admin", "orders", "stats"], "what operators ask, order and read"),
+        layer(
+            &["admin", "orders", "stats", "upgrade"],
+            "what operators ask, order and read; a new program in this one's place",
+        ),
         layer(&["processes"], "one process for each node: members, and what is said between processes"),
         layer(&["service"], "the services of a core, and reloads"),
         layer(&["config"], "what the program is to do, from flags or a file"),
@@ -70,7 +73,7 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["metrics"], "counts of what clients do"),
         layer(&["exit"], "errors that end the program, and exit codes"),
         layer(
-            &["http", "log", "lifecycle", "lingering_close", "signals", "options/values"],
+            &["http", "log", "lifecycle", "lingering_close", "signals", "allocator", "options/values"],
             "HTTP without I/O, the logs, and what imports nothing of ours",
         ),
     ],

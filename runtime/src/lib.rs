@@ -99,6 +99,7 @@ pub mod blocking;
 pub mod buf;
 mod calls;
 pub mod channel;
+mod clock;
 pub mod compat;
 mod contained;
 mod core;
@@ -115,6 +116,8 @@ pub mod net;
 mod op;
 pub mod pipe;
 mod place;
+#[cfg(all(test, not(loom)))]
+mod played;
 mod privilege;
 pub mod process;
 mod ring;

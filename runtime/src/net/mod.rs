@@ -21,6 +21,8 @@ pub(crate) mod op;
 mod ownership;
 mod packets;
 mod path_lock;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod played;
 mod receives;
 mod send;
 mod seqpacket;

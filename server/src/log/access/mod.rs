@@ -15,7 +15,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clock::Clock;
 use rustix::time::{ClockId, clock_gettime};
@@ -210,13 +210,11 @@ impl AccessLog {
     }
 }
 
-/// The time, to some milliseconds: the last tick of the kernel, which is read for a tenth of what the time
-/// itself costs.
-fn now() -> SystemTime {
+/// The time since 1970 began, to some milliseconds: the last tick of the kernel, which is read for a tenth of
+/// what the time itself costs. A clock that is set before that says 0.
+fn now() -> Duration {
     let time = clock_gettime(ClockId::RealtimeCoarse);
-    let (seconds, nanos) =
-        (u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0));
-    UNIX_EPOCH + Duration::new(seconds, nanos)
+    u64::try_from(time.tv_sec).map_or(Duration::ZERO, |seconds| Duration::new(seconds, time.tv_nsec as u32))
 }
 
 /// Appends an address. An IPv4 address, which most are, is written without the formatter.
