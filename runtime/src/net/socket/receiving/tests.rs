@@ -153,6 +153,10 @@ impl Model {
             self.receive = None;
         }
         let waited_for = std::mem::take(&mut self.sleeps);
+        let lacks = matches!(event, Event::NoBuffer);
+        if lacks && it.lacked(waited_for, ending) == Wanted::Queue {
+            self.queue();
+        }
         match event {
             Event::End => {
                 it.ended();
@@ -162,11 +166,6 @@ impl Model {
             Event::Error => {
                 it.failed(RESET);
                 self.end = Some(Some(RESET));
-            }
-            Event::NoBuffer => {
-                if it.lacked(waited_for, ending) == Wanted::Queue {
-                    self.queue();
-                }
             }
             _ => {}
         }
