@@ -182,9 +182,6 @@ impl Model {
 }
 
 proptest! {
-    /// Seen to fail: with `lacked` starving a stream that was told to end, with `starve` queueing it each
-    /// time, with `ended` forgetting what a send was told, with `quiet` leaving it starved, with `release`
-    /// giving no key for one that is `Ending`.
     #[test]
     fn no_receive_is_lost_or_asked_for_twice(events in proptest::collection::vec(event(), 0..60)) {
         let (it, mut model) = (Receiving::new(), Model::default());
