@@ -64,15 +64,13 @@ pub use io_uring;
 /// [`complete`](Self::complete) is called or the value is dropped:
 ///
 /// - What the entry points to lies in `self`, which is at its final address when [`entry`](Self::entry) is
-/// called
-///   and is not moved until then, or in memory that `self` owns and that does not move when `self` does not.
-///   Nobody else writes what the kernel reads, or touches what it writes.
+///   called and is not moved until then, or in memory that `self` owns and that does not move when `self`
+///   does not. Nobody else writes what the kernel reads, or touches what it writes.
 /// - Descriptors that the entry names are kept open by `self`.
 /// - The entry has one completion: it is not multishot, not skipped on success (`IOSQE_CQE_SKIP_SUCCESS`),
-/// has no
-///   notification after its result (`SEND_ZC`), is not linked to others (`IOSQE_IO_LINK`, `IOSQE_IO_DRAIN`),
-/// and
-///   chooses no buffer of a group (`IOSQE_BUFFER_SELECT`), whose groups are the runtime's.
+///   has no notification after its result (`SEND_ZC`), is not linked to others (`IOSQE_IO_LINK`,
+///   `IOSQE_IO_DRAIN`), and chooses no buffer of a group (`IOSQE_BUFFER_SELECT`), whose groups are the
+///   runtime's.
 /// - It changes nothing of the ring itself: no registration, no cancel of what others asked for
 ///   (`ASYNC_CANCEL` by descriptor or of all).
 ///
