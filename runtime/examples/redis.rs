@@ -32,8 +32,11 @@ const MOST: usize = 1 << 20;
 type Bytes = Rc<[u8]>;
 type Store = RefCell<HashMap<Vec<u8>, Bytes>>;
 
-/// The arguments of the first command in `buf`, and how long it is; `None` where more must come.
-fn parse(buf: &[u8]) -> Result<Option<(Vec<&[u8]>, usize)>, &'static str> {
+/// The arguments of a command, and how many bytes it had.
+type Command<'a> = (Vec<&'a [u8]>, usize);
+
+/// The first command in `buf`; `None` where more must come.
+fn parse(buf: &[u8]) -> Result<Option<Command<'_>>, &'static str> {
     let mut at = 0;
     let Some(line) = line(buf, &mut at)? else { return Ok(None) };
     // What a person types into telnet.

@@ -1,6 +1,6 @@
-//! Pages: what you may do, what to do where `io_uring` is refused, what things weigh, what of other crates works
-//! here; and for people who come from elsewhere, what is called what here, and what is different on purpose. The
-//! last is for those who knew the names before.
+//! Pages: what you may do, what to do where `io_uring` is refused, what things weigh, what of other crates
+//! works here; and for people who come from elsewhere, what is called what here, and what is different on
+//! purpose. The last is for those who knew the names before.
 //!
 //! There is nothing in these modules but their text.
 
