@@ -99,23 +99,29 @@ impl<T: Multishot<C>, C> Many<T, C> {
 
 /// The value of an operation that is over, out of its cell. Its type is known to its function table.
 #[must_use = "what is not consumed is leaked"]
-struct Left<C: 'static> {
+struct Left<'a, C: 'static> {
     vtable: &'static Vtable<C>,
-    value: Moved,
+    /// Beside it, not in it: what passes through the machine stays small.
+    value: &'a mut Room,
 }
 
-/// As large and as aligned as a cell.
+/// Room for a value that leaves its cell: as large and as aligned as a cell.
 #[repr(C, align(64))]
-struct Moved(MaybeUninit<[u8; CELL_SIZE]>);
+struct Room(MaybeUninit<[u8; CELL_SIZE]>);
 
-impl<C> Left<C> {
+impl Room {
+    fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+}
+
+impl<'a, C> Left<'a, C> {
     /// Moves the value out of a cell.
     ///
     /// # Safety
     /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>) -> Self {
-        let mut value = Moved(MaybeUninit::uninit());
-        // SAFETY: the cell has so many bytes and more, and so has `value`, which is new.
+    unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>, value: &'a mut Room) -> Self {
+        // SAFETY: the cell has so many bytes and more, and so has `value`, which nobody else has.
         unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
         Self { vtable, value }
     }
@@ -231,10 +237,10 @@ impl<C> OpTable<C> {
     }
 
     /// What the machine calls when it makes the slot of `index` vacant.
-    fn left(&self) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<C> {
+    fn left<'a>(&self, room: &'a mut Room) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
         // SAFETY: the cell holds the value that belongs to this function table, and the machine makes its
         // slot vacant in this step.
-        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable) }
+        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable, room) }
     }
 
     /// The owner polls its operation. When it is over the operation comes back.
@@ -260,8 +266,8 @@ impl<C> OpTable<C> {
 
     /// The owner of `key` goes without waiting: cancels, and cleans up what had already come.
     pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
-        let mut waker = None;
-        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left());
+        let (mut waker, mut room) = (None, Room::new());
+        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left(&mut room));
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
@@ -299,7 +305,9 @@ impl<C> OpTable<C> {
     pub(crate) fn complete(&self, context: &C, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
-        let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), self.left());
+        let mut room = Room::new();
+        let left = self.left(&mut room);
+        let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), left);
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
             Event::Wake(None) => {}
@@ -349,7 +357,7 @@ impl<C> OpTable<C> {
 
 /// A result after its owner had gone, of an operation that is over if there is a value.
 #[cold]
-fn late<C>(vtable: &Vtable<C>, outcome: Outcome, value: Option<Left<C>>) {
+fn late<C>(vtable: &Vtable<C>, outcome: Outcome, value: Option<Left<'_, C>>) {
     // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
     if let Some(value) = value {
         value.late(outcome);
