@@ -1,4 +1,4 @@
-//! The checker, seen to find what it looks for in crates of a few lines.
+//! The checker, on crates of a few lines.
 
 use std::fs;
 use std::path::PathBuf;
@@ -134,7 +134,7 @@ fn long_files_and_wide_comments_are_found() {
     assert!(!source::is_wide_comment(&format!("//! <https://example.org/{}>", "path".repeat(40))));
 }
 
-/// Seen to fail: with an entry that has no words.
+/// Seen to fail: with the words of wide entries left out.
 #[test]
 fn each_layer_has_its_line_in_the_picture() {
     for layers in [LIBRARY, PROGRAM] {

@@ -18,10 +18,11 @@ use crate::service_manager::message::Message;
 use crate::service_manager::notify;
 use crate::signals::Signal;
 use crate::stats;
+use crate::upgrade::giving;
 
-/// How long cores may take to end when whoever gives the orders has gone: a second more than the runtime
-/// gives to closures that block. One may be in a system call that does not return, on a file system whose
-/// server does not answer.
+/// How long cores may take to end when the process that gives the orders has ended: a second more than the
+/// runtime gives to closures that block. One may be in a system call that does not return, on a file system
+/// whose server does not answer.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How far the ending has come.
@@ -29,14 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(6);
 enum Phase {
     /// Serving.
     Open,
-    /// A signal came: whoever asks is told that new clients are not welcome, and those that come
-    /// nevertheless are served until then.
+    /// A signal came: readiness probes fail from now on, and clients that come nevertheless are served until
+    /// then.
     Leaving(Instant),
     /// Nothing new is accepted, and what runs may finish until then.
     Closing(Instant),
     /// What still ran has been dropped.
     Cut,
-    /// The same, and nobody is there any more to see that a core does not end: until then it may.
+    /// The same, and no process is left that would notice a core that does not end: cores have until then.
     Alone(Instant),
 }
 
@@ -44,6 +45,9 @@ enum Phase {
 pub(crate) trait Duties {
     /// SIGHUP: the configuration may have changed.
     fn reload(&self);
+
+    /// Have a new program take this one's place.
+    fn upgrade(&self);
 
     /// The starting process wants something else than a signal does.
     fn change(&self, change: Change);
@@ -84,7 +88,7 @@ pub(crate) fn supervise(
     let mut phase = Phase::Open;
     let mut orders = Some(orders);
     loop {
-        // Before the wait, and all of them: several frames may have come with one look at the line, and then
+        // All of them are taken before the wait: one read of the line may bring several frames, and then
         // nothing more comes that would end a wait.
         while let Some(from) = &orders {
             let next = from.next().map_err(|error| Failure::failed("cannot read a signal", error))?;
@@ -130,14 +134,19 @@ impl Supervised<'_> {
             Order::Signal(Signal::Reopen) => log::reopen(),
             Order::Signal(Signal::Reload) => self.duties.reload(),
             Order::Leave => lifecycle::reach(Stage::Leaving),
+            Order::Signal(Signal::Upgrade) => self.duties.upgrade(),
+            Order::Signal(Signal::HandedOver) if !giving::has_given() => {}
+            Order::Signal(Signal::HandedOver) | Order::HandOver => {
+                return self.yield_to_another(phase, running);
+            }
             Order::Change(change) => self.duties.change(change),
             Order::Signal(Signal::End | Signal::Gone) => return self.asked_to_end(phase, running, waits),
         }
         phase
     }
 
-    /// One step further towards the end, because somebody asks. `waits` says whether new clients are served
-    /// for a while.
+    /// The next step of the end, because it was asked for. `waits` says whether new clients are served for a
+    /// while.
     fn asked_to_end(&self, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
         match phase {
             Phase::Open => {
@@ -167,7 +176,7 @@ impl Supervised<'_> {
         match phase {
             Phase::Leaving(_) => self.close(running),
             Phase::Closing(_) => {
-                tracing::info!(grace = ?self.times.grace(), "the grace is over: cutting what still runs");
+                tracing::info!("the grace is over: cutting what still runs");
                 running.cut();
                 Phase::Cut
             }
@@ -179,6 +188,19 @@ impl Supervised<'_> {
             }
             Phase::Open | Phase::Cut => phase,
         }
+    }
+
+    /// Another program accepts from now on; what had connected to this one is served, and finishes.
+    fn yield_to_another(&self, phase: Phase, running: &Running<Failure>) -> Phase {
+        if phase != Phase::Open {
+            return phase;
+        }
+        let most = self.times.upgrade_grace();
+        tracing::info!("another program accepts, what runs here may finish");
+        lifecycle::reach(Stage::Draining);
+        self.duties.stop_accepting();
+        running.stop();
+        Phase::Closing(Instant::now() + most)
     }
 
     /// Nothing new is accepted from now on.
@@ -229,6 +251,7 @@ mod tests {
         struct NoDuties;
         impl Duties for NoDuties {
             fn reload(&self) {}
+            fn upgrade(&self) {}
             fn change(&self, _: Change) {}
             fn stop_accepting(&self) {}
         }

@@ -7,22 +7,22 @@ use super::Core;
 use super::inside::Inside;
 use super::peers::{self, POLLS_PER_NOTIFY};
 use crate::Result;
+use crate::clock;
 use crate::ring::Wait;
 use crate::task::Woken;
 use crate::time::wakes::Plan;
 
-/// Polls of tasks between two looks at the ring: all that were ready when the tick began, but no more than
-/// this.
+/// Polls of tasks between two enters: all that were ready when the tick began, but no more than this.
 const POLLS_PER_TICK: usize = 256;
-/// Polls of tasks that other polls of the same tick woke: as long as nothing was asked of the kernel, they
-/// need not wait for the ring, a look at which costs more than they do.
+/// Polls of tasks that other polls of the same tick woke. As long as nothing was asked of the kernel, they
+/// need not wait for an enter, which costs more than they do.
 const POLLS_AT_LEAST: usize = 64;
-/// False for `scripts/instructions` only, which counts what it costs that polls can be seen from outside.
+/// False for `scripts/instructions` only, which counts what it costs to show polls to other threads.
 const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
 
-/// More than 584 years are as good as that many.
+/// A longer time counts as 584 years.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -128,18 +128,18 @@ impl Core {
         }
         let plan = self.next_wake();
         if let Some(plan) = plan.filter(Plan::is_near) {
-            return self.sit_out(Instant::now() + plan.left());
+            return self.sit_out(clock::now() + plan.left());
         }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
-        // The check that counts: whatever was put in place before this is found now, or the core is notified.
+        // The decisive check: work that was queued before this is found now, or the core is notified.
         if self.must_not_sleep() {
             doorbell.cancel_sleep();
             return self.enter_if_wanted();
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        // The time that submissions take is not the wake's.
+        // The time that submissions take is not counted as lag of the wake.
         let submits = self.ring.wants_enter();
         let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
         doorbell.cancel_sleep();
@@ -153,12 +153,12 @@ impl Core {
         entered
     }
 
-    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about
+    /// A timer is due so soon that a sleep and its wake would take longer, and as much CPU: the core spins
     /// until then.
     #[cold]
     fn sit_out(&self, due: Instant) -> Result<()> {
         self.enter_if_wanted()?;
-        while !self.ring.has_completions() && !self.must_not_sleep() && Instant::now() < due {
+        while !self.ring.has_completions() && !self.must_not_sleep() && clock::now() < due {
             std::hint::spin_loop();
         }
         self.enter_if_wanted()
@@ -171,7 +171,7 @@ impl Core {
         if self.timers.is_empty() && grows.is_none() {
             return None;
         }
-        self.timers.next_wake(Instant::now(), grows)
+        self.timers.next_wake(clock::now(), grows)
     }
 
     /// Whether something waits that needs no completion.
@@ -185,7 +185,7 @@ impl Core {
             || self.must_tell_stop()
     }
 
-    /// Hands the submissions over and looks about for a while. True: there is something to do.
+    /// Submits, and spins for a while. True: there is something to do.
     #[cold]
     fn find_work(&self) -> bool {
         let counters = &self.shared.counters;
@@ -194,11 +194,9 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.next_wake().map(|plan| Instant::now() + plan.first());
+        let due = self.next_wake().map(|plan| clock::now() + plan.first());
         let found = self.spin.sample(|| {
-            self.ring.has_completions()
-                || self.must_not_sleep()
-                || due.is_some_and(|due| Instant::now() >= due)
+            self.ring.has_completions() || self.must_not_sleep() || due.is_some_and(|due| clock::now() >= due)
         });
         counters.spins_won.add(found.into());
         found
@@ -206,8 +204,8 @@ impl Core {
 
     /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
     fn awake(&self, parked: Instant, by_others: bool) {
-        let (counters, now) = (&self.shared.counters, Instant::now());
-        // That a timer was near is no reason to look about for work.
+        let (counters, now) = (&self.shared.counters, clock::now());
+        // A near timer is no reason to spin for work.
         if by_others {
             self.spin.slept(now - parked);
         }

@@ -8,6 +8,8 @@ use crate::lifecycle::{self, Stage};
 use crate::metrics::exposition::expose;
 use crate::metrics::format::Format;
 use crate::metrics::upstreams;
+use crate::signals::upgrade_signal;
+use crate::upgrade::outcome::{self, Outcome};
 
 /// The page for people. Everything in it is in this one file, and it asks for nothing but `/status`.
 const PAGE: &str = include_str!("page.html");
@@ -51,7 +53,7 @@ impl Response {
             _ => "Error",
         };
         let allow = self.allow.map(|allow| format!("Allow: {allow}\r\n")).unwrap_or_default();
-        // Every answer is of its moment. The page runs its own script, and nothing from elsewhere.
+        // No answer may be stored. The page runs its own script, and none from elsewhere.
         let head = format!(
             "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\n\
              X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \
@@ -85,7 +87,7 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
             let body = expose(&source.status(), format);
             Response { status: 200, content_type: format.content_type(), allow: None, body }
         }
-        // That this is answered says that the process lives; whether a core is stuck stands in the status.
+        // An answer says that the process lives. The status says whether a core is stuck.
         "/healthz" => Response::text(200, "ok"),
         "/readyz" => match lifecycle::stage() {
             Stage::Ready => Response::text(200, "ready"),
@@ -98,6 +100,11 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
             "POST" => may_order(request, is_local).unwrap_or_else(order_reload),
             _ => not_allowed("POST"),
         },
+        "/upgrade" => match request.method.as_str() {
+            "GET" | "HEAD" => Response::json(200, &told(&outcome::get())),
+            "POST" => may_order(request, is_local).unwrap_or_else(order_upgrade),
+            _ => not_allowed("GET, HEAD, POST"),
+        },
         _ => match path.strip_prefix("/upstreams/").and_then(|rest| rest.rsplit_once('/')) {
             Some((address, word @ ("in" | "out"))) => match request.method.as_str() {
                 "POST" => {
@@ -105,9 +112,10 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
                 }
                 _ => not_allowed("POST"),
             },
-            _ => {
-                Response::text(404, "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload")
-            }
+            _ => Response::text(
+                404,
+                "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload, /upgrade",
+            ),
         },
     }
 }
@@ -116,9 +124,9 @@ fn not_allowed(allow: &'static str) -> Response {
     Response { allow: Some(allow), ..Response::text(405, "this is not done here") }
 }
 
-/// Why an order is not taken: pages of other sites must not give orders through an operator's browser. A page
-/// that is loaded from here has this server as its origin; one that had its name pointed here by its own DNS
-/// does not call it by its address.
+/// Why an order is refused: pages of other sites must not give orders through an operator's browser. A page
+/// that is loaded from here has this server as its origin. A page whose own DNS points its name here (DNS
+/// rebinding) does not use this server's address.
 fn may_order(request: &Request, is_local: bool) -> Option<Response> {
     let host = request.host.rsplit_once(':').map_or(request.host.as_str(), |(name, port)| {
         if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { request.host.as_str() }
@@ -144,10 +152,29 @@ fn order_upstream(address: &str, in_service: bool) -> Response {
     Response::text(200, word)
 }
 
-/// The same as SIGHUP, for whoever does not know the process's number.
+/// The same as SIGHUP, without the process's number.
 fn order_reload() -> Response {
     match kill_process(getpid(), Signal::HUP) {
         Ok(()) => Response::text(200, "reading anew; what comes of it is told on standard error"),
+        Err(errno) => Response::text(500, &format!("cannot ask for it: {errno}")),
+    }
+}
+
+/// How far the last upgrade of this process has come, and which process it is.
+fn told(outcome: &Outcome) -> serde_json::Value {
+    let (word, why) = match outcome {
+        Outcome::None => ("none", None),
+        Outcome::UnderWay => ("under way", None),
+        Outcome::Failed(why) => ("failed", Some(why)),
+        Outcome::Done(_) => ("done", None),
+    };
+    serde_json::json!({"pid": std::process::id(), "upgrade": word, "why": why})
+}
+
+/// The same as the signal, for whoever does not know the process's number. What comes of it, GET says.
+fn order_upgrade() -> Response {
+    match kill_process(getpid(), upgrade_signal()) {
+        Ok(()) => Response::text(200, "starting the new program; GET /upgrade says what comes of it"),
         Err(errno) => Response::text(500, &format!("cannot ask for it: {errno}")),
     }
 }
@@ -190,6 +217,8 @@ mod tests {
             ("POST", "/upstreams/a:1/up", 404),
             ("POST", "/metrics", 405),
             ("GET", "/reload", 405),
+            ("GET", "/upgrade", 200),
+            ("PUT", "/upgrade", 405),
             ("GET", "/favicon.ico", 404),
         ] {
             assert_eq!(ask(method, path, "127.0.0.1:9", None).status, status, "{method} {path}");

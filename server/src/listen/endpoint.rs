@@ -1,8 +1,8 @@
 //! The sockets of an address: opened once, by the process that was started, and accepted from by every core.
 //!
-//! An IP address has a socket for each core, and the kernel spreads connections over them. A Unix address
-//! has one, and so has what a service manager hands over: of that each core has a descriptor, and the
-//! kernel wakes the core that has waited longest.
+//! An IP address has a socket for each core, and the kernel spreads connections over them. A Unix address has
+//! one socket, and so has one that a service manager passes. Each core has a descriptor of it, and the kernel
+//! wakes the core that has waited longest.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,10 +17,11 @@ use rustix::net::sockopt::socket_domain;
 use rustix::net::{AddressFamily, SocketAddrUnix, getsockname};
 
 use super::address::{ListenAddress, Place, unix_address};
+use super::inherited::{Inherited, Part, share_out};
 use super::passed::Passed;
 use crate::exit::{Failure, Kind};
 
-/// What makes one endpoint another: where it is, and what its socket was given when it was opened.
+/// What distinguishes endpoints: the address, and the options that a socket is given when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndpointKey {
     /// Where it is, if nobody has passed a socket for it.
@@ -46,6 +47,9 @@ pub(crate) struct Opened {
     pub(crate) shown: String,
     /// A socket for each core.
     pub(crate) sockets: Vec<OwnedFd>,
+    /// So many of them, from the first on, are what another program needs to take it over: the others are
+    /// further descriptors, and what a service manager has passed is kept where it came.
+    pub(crate) own: usize,
     /// All of them are one open socket.
     pub(crate) is_shared: bool,
     /// Dropped, it takes the file of a Unix socket away; connections are accepted for as long as a core has
@@ -54,8 +58,8 @@ pub(crate) struct Opened {
 }
 
 impl EndpointKey {
-    /// Whether the sockets of `other` are those of this one: what they were given besides can be left or
-    /// changed.
+    /// Whether the sockets of `other` can serve as those of this one. Their other options need no change or
+    /// can be changed.
     pub(crate) fn is_at(&self, other: &EndpointKey) -> bool {
         match (self.passed, other.passed) {
             (None, None) => self.address.place() == other.address.place() && self.only_v6 == other.only_v6,
@@ -73,6 +77,26 @@ impl EndpointKey {
         }
     }
 
+    /// Takes over the sockets that the program before had for it, for so many cores.
+    ///
+    /// # Errors
+    /// What the system says to a look at them; no descriptor is left.
+    pub(super) fn take_over(&self, inherited: Inherited, cores: usize) -> Result<Vec<Opened>, Failure> {
+        let failed = |error| Failure::failed("cannot duplicate a listening socket", error);
+        let shown = inherited.sockets.first().map(bound).transpose()?.unwrap_or_default();
+        let mut file = None;
+        if let (Place::Unix(_), Some(socket)) = (self.address.place(), inherited.sockets.first()) {
+            file = Some(UnixSocket::from_owned_fd(socket.try_clone().map_err(failed)?)?);
+        }
+        let parts = share_out(inherited.sockets, cores).map_err(failed)?;
+        let opened = |part: Part| {
+            let Part { sockets, own } = part;
+            let is_shared = own < sockets.len();
+            Opened { shown: shown.clone(), sockets, own, is_shared, file: file.take() }
+        };
+        Ok(parts.into_iter().map(opened).collect())
+    }
+
     /// Opens it for the cores on `cpus`.
     ///
     /// # Errors
@@ -83,7 +107,7 @@ impl EndpointKey {
             let sockets =
                 sockets.map_err(|error| Failure::failed("cannot duplicate a passed socket", error))?;
             let shown = sockets.first().map(bound).transpose()?.unwrap_or_default();
-            return Ok(Opened { shown, sockets, is_shared: true, file: None });
+            return Ok(Opened { shown, sockets, own: 0, is_shared: true, file: None });
         }
         let options = ListenOptions::new().steer_by_cpu(self.steer_by_cpu).only_v6(self.only_v6);
         if let Place::Unix(path) = self.address.place() {
@@ -96,6 +120,7 @@ impl EndpointKey {
             return Ok(Opened {
                 shown: self.address.to_string(),
                 sockets,
+                own: 1,
                 is_shared: false,
                 file: Some(socket),
             });
@@ -109,7 +134,8 @@ impl EndpointKey {
             });
         let sockets = opened.unwrap_or_else(|| listening_sockets(*last, &options, cpus))?;
         let shown = sockets.first().map(bound).transpose()?.unwrap_or_else(|| last.to_string());
-        Ok(Opened { shown, sockets, is_shared: false, file: None })
+        let own = sockets.len();
+        Ok(Opened { shown, sockets, own, is_shared: false, file: None })
     }
 }
 
@@ -160,7 +186,7 @@ impl Endpoint {
     /// The socket of the current core, once.
     ///
     /// # Errors
-    /// What the system says to a look at it.
+    /// The system's reason.
     pub(crate) fn listener(&self) -> Result<AnyListener, Failure> {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = sockets.get_mut(annulus::cores::index()).and_then(Option::take);

@@ -1,4 +1,4 @@
-//! The ways in: addresses, the sockets that all cores accept from, who has connected.
+//! Listening: addresses, the sockets that all cores accept from, and who has connected.
 //!
 //! It knows nothing of files and relays: who accepts says what is done with a connection.
 
@@ -9,6 +9,7 @@ pub(crate) mod connection_count;
 pub(crate) mod endpoint;
 pub(crate) mod forwarded;
 pub(crate) mod gate;
+pub(crate) mod inherited;
 pub(crate) mod networks;
 pub(crate) mod open;
 pub(crate) mod passed;

@@ -17,6 +17,7 @@ use crate::log::options::LogArgs;
 /// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those
 /// of rings, have a heading each.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Program")]
 pub(crate) struct ProgramArgs {
     /// How long connections may go on when nothing new is accepted any more, after SIGINT or SIGTERM, in
     /// seconds
@@ -27,6 +28,11 @@ pub(crate) struct ProgramArgs {
     /// none are to be sent
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     pub(crate) drain_wait: u64,
+
+    /// How long connections of this program may go on when another one has taken its place (annulus upgrade),
+    /// in seconds [default: until they end]
+    #[arg(long, value_name = "SECS")]
+    pub(crate) upgrade_grace: Option<u64>,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,

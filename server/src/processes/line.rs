@@ -1,9 +1,9 @@
 //! The line between the first process and a member: frames both ways, and sockets downwards.
 //!
 //! A frame is its kind (one byte), the number of sockets that come with it (two bytes), the length of what
-//! follows (four bytes, both little-endian), and so many bytes. Sockets travel beside its first bytes
-//! (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time. Nobody waits for the other end: what
-//! the socket does not take waits here, up to a bound.
+//! follows (four bytes, both little-endian), and so many bytes. Sockets go beside its first bytes
+//! (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time. Neither end waits for the other: bytes
+//! that the socket does not take are kept here, up to a bound.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -22,18 +22,18 @@ const SOCKETS_AT_ONCE: usize = 128;
 const HEAD: usize = 7;
 /// What a frame may hold: a file of configuration, the figures of a process.
 const LONGEST: usize = 64 << 20;
-/// What may wait for an end that takes nothing, in bytes, beside the one frame that it takes just now.
+/// The most bytes that are kept for an end that takes none, beside the frame that is being sent.
 const WAITING: usize = 256 << 10;
 
 /// One message.
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// What it is.
-    pub(super) kind: u8,
+    pub(crate) kind: u8,
     /// What it says.
-    pub(super) payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
     /// What comes with it.
-    pub(super) sockets: Vec<OwnedFd>,
+    pub(crate) sockets: Vec<OwnedFd>,
 }
 
 /// One end of a line.
@@ -48,7 +48,7 @@ pub(crate) struct Line {
     waiting: usize,
 }
 
-/// What was heard.
+/// What came.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// A whole frame.
@@ -61,7 +61,7 @@ pub(crate) enum Heard {
 
 impl Line {
     /// Over a stream that does not block.
-    pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
+    pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Line {
             socket,
@@ -77,7 +77,7 @@ impl Line {
     /// # Errors
     /// `WouldBlock` when the other end has taken nothing for long: the frame is not sent. Else what
     /// `sendmsg(2)` says: it has gone.
-    pub(super) fn send(&mut self, kind: u8, payload: &[u8], mut sockets: Vec<OwnedFd>) -> io::Result<()> {
+    pub(crate) fn send(&mut self, kind: u8, payload: &[u8], mut sockets: Vec<OwnedFd>) -> io::Result<()> {
         if self.waiting > WAITING {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -105,7 +105,7 @@ impl Line {
     ///
     /// # Errors
     /// What `sendmsg(2)` says: the other end has gone.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         while let Some((bytes, sockets)) = self.leaving.front_mut() {
             let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_AT_ONCE))];
@@ -131,7 +131,7 @@ impl Line {
     }
 
     /// Whether something waits for the socket to take it.
-    pub(super) fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         !self.leaving.is_empty()
     }
 
@@ -139,7 +139,7 @@ impl Line {
     ///
     /// # Errors
     /// What `recvmsg(2)` says; a frame that nobody of this program sends.
-    pub(super) fn hear(&mut self) -> io::Result<Heard> {
+    pub(crate) fn hear(&mut self) -> io::Result<Heard> {
         loop {
             if let Some(frame) = self.whole()? {
                 return Ok(Heard::Frame(frame));

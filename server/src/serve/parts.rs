@@ -8,19 +8,19 @@ use annulus::net::Family;
 
 use super::client::Client;
 use super::file_body::{FileAnswer, body, changed, note_cut};
-use super::send::send;
+use super::send::{send, send_more};
 use crate::http::Status;
 use crate::http::multipart::Multipart;
 use crate::http::response;
 
-/// Parts up to this size, in bytes, are read and leave with what stands around them; larger ones are spliced.
+/// Parts up to this size, in bytes, are read and sent with what stands around them; larger ones are spliced.
 const SMALL_PART: u64 = 16 * 1024;
 
 /// What is gathered before it is sent, in bytes: parts of [`SMALL_PART`] could be sixteen.
 const GATHERED: usize = 64 * 1024;
 
 thread_local! {
-    /// Made of numbers of the system's that nobody knows, and counted on: no boundary comes twice.
+    /// The system's random numbers, and a count: no boundary comes twice, and none can be guessed.
     static UNIQUE: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
 }
 
@@ -45,12 +45,12 @@ pub(super) async fn parts<F: Family>(
         out.extend_from_slice(head.as_bytes());
         let len = range.end - range.start;
         if len > SMALL_PART && entry.file.is_some() {
-            send(client, std::mem::take(&mut out), true).await?;
+            send_more(client, std::mem::take(&mut out)).await?;
             body(client, answer, range).await?;
             continue;
         }
         if out.len() + len as usize > GATHERED {
-            send(client, std::mem::take(&mut out), true).await?;
+            send_more(client, std::mem::take(&mut out)).await?;
         }
         if let Some(content) = entry.content(range.clone()) {
             out.extend_from_slice(content);
@@ -67,7 +67,7 @@ pub(super) async fn parts<F: Family>(
         };
     }
     out.extend_from_slice(multipart.end().as_bytes());
-    send(client, out, false).await?;
+    send(client, out).await?;
     client.sent.bytes = multipart.len();
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! Answers: from what was asked to what is sent for it.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use annulus::net::Family;
+use pin_project_lite::pin_project;
 
 use super::Site;
 use super::client::Client;
@@ -20,19 +24,45 @@ use crate::http::request::{After, Request};
 use crate::http::response::{self, Extent, Moment};
 use crate::http::{Refusal, Status};
 
+pin_project! {
+    /// The future of [`answer`]: bytes of the body, where they were sent at once.
+    #[project = AnsweringPinned]
+    pub(super) enum Answering<A, T> {
+        /// A small file that is at hand.
+        AtOnce { #[pin] sending: A, size: u64 },
+        /// All else, for which there is memory only while it is answered.
+        InTime { answering: Pin<Box<T>> },
+    }
+}
+
+impl<A, T> Future for Answering<A, T>
+where
+    A: Future<Output = annulus::Result<()>>,
+    T: Future<Output = annulus::Result<()>>,
+{
+    type Output = annulus::Result<Option<u64>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            AnsweringPinned::AtOnce { sending, size } => sending.poll(cx).map_ok(|()| Some(*size)),
+            AnsweringPinned::InTime { answering } => answering.as_mut().poll(cx).map_ok(|()| None),
+        }
+    }
+}
+
 /// Answers a well-formed request.
 ///
-/// Small files that are at hand leave at once; for all else there is memory only while it is answered, so
-/// that a connection that waits for its next request has little.
+/// Small files in memory are sent at once. For all other answers there is memory only while they are made, so
+/// that an idle connection is small.
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer<F: Family>(
-    client: &mut Client<F>,
-    site: &Site,
-    request: &Request,
+pub(super) fn answer<'c, F: Family>(
+    client: &'c mut Client<F>,
+    site: &'c Site,
+    request: &'c Request,
     after: After,
-) -> annulus::Result<()> {
+) -> impl Future<Output = annulus::Result<Option<u64>>> + 'c {
     let manner = Manner::of(request, after);
     let is_get = request.method == Method::Get;
     let entry = if is_get || request.method == Method::Head { at_hand(site, request) } else { None };
@@ -42,14 +72,12 @@ pub(super) async fn answer<F: Family>(
         && let Some((block, size)) = (FileAnswer { site, entry, manner }).at_once()
     {
         client.sent.status = Status::Ok.code();
-        send(client, block, false).await?;
-        client.sent.bytes = size;
-        return Ok(());
+        return Answering::AtOnce { sending: send(client, block), size };
     }
-    Box::pin(answer_in_time(client, site, request, entry, manner)).await
+    Answering::InTime { answering: Box::pin(answer_in_time(client, site, request, entry, manner)) }
 }
 
-/// What is asked for, if it is known and nobody has to be asked.
+/// What is asked for, if it is known without a system call.
 fn at_hand(site: &Site, request: &Request) -> Option<Entry> {
     let now = clock::now();
     if site.is_root_due(now) { None } else { lookup::at_hand(site, request, now) }
@@ -82,7 +110,7 @@ pub(super) async fn refuse<F: Family>(
     site: &Site,
     refusal: Refusal,
 ) -> annulus::Result<()> {
-    Box::pin(pages::error(client, site, refusal.status, refusal.why, Manner::of_refusal())).await
+    pages::error(client, site, refusal.status, refusal.why, Manner::of_refusal()).await
 }
 
 /// Answers a GET or HEAD.
@@ -135,7 +163,7 @@ async fn found<F: Family>(
             let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::unsatisfiable(out, moment, size);
             return text(client, site, Status::RangeNotSatisfiable, manner.after, write).await;
         }
-        // The parts of a coded file would be said to be coded one by one.
+        // A multipart answer would say that each part is coded by itself.
         Choice::Send(Chosen::Parts(ranges)) if entry.facts().coding.is_none() => {
             return parts(client, answer, ranges).await;
         }
