@@ -17,20 +17,19 @@ mod udp;
 mod upkeep;
 pub(crate) mod upstreams;
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use annulus::JoinHandle;
 use annulus::net::{Connection, Family, TcpListener, UdpSocket};
-use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
+use annulus::transfer::{self, RelayCause, RelayLimits, Road};
 
 use self::balance::Balance;
 use self::connect::Server;
 use self::options::{DeadlineArgs, TowardsArgs, UpstreamArgs};
-use self::own::Remembered;
 use self::reach::{Reach, Reached};
 use self::sni::Hello;
 use self::udp::Sessions;
@@ -129,8 +128,9 @@ impl<F: Family> Drop for Held<F> {
     }
 }
 
-/// Carries one connection from its first byte to its last.
-pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
+/// Finds an upstream for a client, and has a task carry the connection from its first byte to its last. That
+/// task has the memory of carrying only, and keeps `stay` until its end.
+pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>, stay: impl Sized + 'static) {
     let began = Instant::now();
     let from = client.address();
     let Client { stream, first, .. } = client;
@@ -164,8 +164,8 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
     }
     drop(relay);
     match server {
-        Server::Tcp(server) => join(client, server, head, note, remembered).await,
-        Server::Unix(server) => join(client, server, head, note, remembered).await,
+        Server::Tcp(server) => join(client, server, head, note, (remembered, stay)).await,
+        Server::Unix(server) => join(client, server, head, note, (remembered, stay)).await,
     }
 }
 
@@ -211,48 +211,55 @@ fn local_addr<F: Family>(client: &Connection<F>) -> Option<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(client).ok()?).ok()
 }
 
-/// Joins the two, and remembers the connection for as long, if it is to be.
+/// Joins the two, and keeps `stay` for as long.
 async fn join<F: Family, G: Family>(
     client: Held<F>,
     server: Connection<G>,
     head: Vec<u8>,
     mut note: Note,
-    remembered: Option<Remembered>,
+    stay: impl Sized + 'static,
 ) {
-    let from = note.from;
     if !head.is_empty() {
         note.first = head.len() as u64;
         if let Err(failed) = server.send_all(head).await {
-            tracing::debug!(client = %from, error = %failed.error, "broke off");
+            tracing::debug!(client = %note.from, error = %failed.error, "broke off");
             server.reset();
             return note.write(0, 0, "upstream failed");
         }
     }
     let relaying = transfer::relay_within(client.take(), server, note.relay.road, &note.relay.limits);
-    let end = Carrying { relaying, note }.run().await;
-    drop(remembered);
-    let (up, down) = (end.a_to_b, end.b_to_a);
-    match end.result {
-        Ok(()) => tracing::debug!(client = %from, up, down, "carried to the end"),
-        Err(error) => tracing::debug!(client = %from, up, down, %error, "broke off"),
-    }
+    annulus::spawn(Carrying { relaying, note, _stay: stay }).detach();
 }
 
 /// A relay that runs, and the line of the access log that it gets. Dropped before its end, it was cut.
-struct Carrying<F: Family, G: Family> {
+///
+/// It is a future by hand: an async function would keep what it is given twice, and there may be ten thousand
+/// of these that wait.
+struct Carrying<F: Family, G: Family, S> {
     relaying: transfer::Relay<F, G>,
     note: Note,
+    _stay: S,
 }
 
-impl<F: Family, G: Family> Carrying<F, G> {
-    async fn run(mut self) -> RelayEnd {
-        let end = poll_fn(|cx| Pin::new(&mut self.relaying).poll(cx)).await;
-        self.note.write(end.a_to_b, end.b_to_a, word(end.cause));
-        end
+// Nothing in it is pinned.
+impl<F: Family, G: Family, S> Unpin for Carrying<F, G, S> {}
+
+impl<F: Family, G: Family, S> Future for Carrying<F, G, S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let end = ready!(Pin::new(&mut self.relaying).poll(cx));
+        let (up, down, client) = (end.a_to_b, end.b_to_a, self.note.from);
+        self.note.write(up, down, word(end.cause));
+        match end.result {
+            Ok(()) => tracing::debug!(%client, up, down, "carried to the end"),
+            Err(error) => tracing::debug!(%client, up, down, %error, "broke off"),
+        }
+        Poll::Ready(())
     }
 }
 
-impl<F: Family, G: Family> Drop for Carrying<F, G> {
+impl<F: Family, G: Family, S> Drop for Carrying<F, G, S> {
     fn drop(&mut self) {
         let (up, down) = self.relaying.moved();
         self.note.write(up, down, "cut");

@@ -97,8 +97,8 @@ impl Service {
             }
             Work::Relay(relay) => {
                 let relay = Rc::clone(relay);
-                let serving = come_in(gate, stream, |client| proxy::carry(relay, client));
-                spawn(serving, (guard, metrics::connection(metrics::Kind::Relay)));
+                let stay = (guard, metrics::connection(metrics::Kind::Relay));
+                annulus::spawn(come_in(gate, stream, |client| proxy::carry(relay, client, stay))).detach();
             }
         }
     }
