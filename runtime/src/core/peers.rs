@@ -225,6 +225,18 @@ impl PeerCores {
         }
     }
 
+    /// A connection has gone to a core.
+    pub(crate) fn count_handed(&self, counters: &CoreCounters, to: &CoreShared) {
+        match self.proximity(to) {
+            Some(Proximity::SameCore) => counters.handed_same_core.add(1),
+            Some(Proximity::SameCache) => counters.handed_same_cache.add(1),
+            Some(Proximity::SameNode) => counters.handed_same_node.add(1),
+            // Whatever other kind may come is farther than a node.
+            Some(_) => counters.handed_remote.add(1),
+            None => {}
+        }
+    }
+
     /// A task of another core was woken.
     pub(crate) fn count_wake(&self, counters: &CoreCounters, to: &CoreShared) {
         match self.proximity(to) {

@@ -3,6 +3,7 @@
 pub(crate) mod generation;
 pub(crate) mod on_core;
 pub(crate) mod on_cores;
+mod overload;
 pub(crate) mod reload;
 pub(crate) mod times;
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
-use annulus::net::{Family, Listener};
+use annulus::net::{Connection, Family, Listener};
 
-use super::Service;
 use super::generation::Generation;
+use super::{Service, overload};
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
-use crate::limits::{LimitArgs, Limits};
+use crate::limits::{LimitArgs, Limits, Place};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
@@ -201,27 +201,68 @@ impl CoreState {
         Ok(())
     }
 
+    /// Serves a connection here, if its client may have one more.
+    fn serve<F: Family>(&self, entrance: &Entrance, stream: Connection<F>, mut place: Place) {
+        if entrance.limits.ask_for_client()
+            && let Client::Tcp(peer) = peer_of(&stream)
+            && !place.claim(peer.ip())
+        {
+            tracing::debug!(client = %peer, "refused: the client has as many connections as it may have");
+            return entrance.service.borrow().turn_away(stream);
+        }
+        let service = Rc::clone(&entrance.service.borrow());
+        service.serve(stream, (ConnectionCount::enter(&self.connections), place));
+    }
+
     fn spawn_accepting<F: Family>(self: &Rc<Self>, listener: Listener<F>, entrance: Rc<Entrance>) {
         let state = Rc::clone(self);
         let guard = state.accepting.begin();
         annulus::spawn(async move {
-            let connections = &state.connections;
-            let result = accept(listener, &entrance.closing, &entrance.limits, |stream, mut place| {
-                if entrance.limits.ask_for_client()
-                    && let Client::Tcp(peer) = peer_of(&stream)
-                    && !place.claim(peer.ip())
-                {
-                    tracing::debug!(client = %peer, "refused: the client has as many connections as it may have");
-                    return entrance.service.borrow().turn_away(stream);
+            let result = accept(listener, &entrance.closing, &entrance.limits, |stream, place| {
+                match overload::whom_to_ask() {
+                    Some(core) => {
+                        // A place is the core's that serves.
+                        drop(place);
+                        annulus::spawn(hand_on(Rc::clone(&state), Rc::clone(&entrance), stream, core))
+                            .detach();
+                    }
+                    None => state.serve(&entrance, stream, place),
                 }
-                let service = Rc::clone(&entrance.service.borrow());
-                service.serve(stream, (ConnectionCount::enter(connections), place));
             })
             .await;
             state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
             guard.end(result.map_err(Failure::from));
         })
         .detach();
+    }
+}
+
+/// Gives a connection to another core, and serves it here where that one cannot.
+async fn hand_on<F: Family>(
+    state: Rc<CoreState>,
+    entrance: Rc<Entrance>,
+    stream: Connection<F>,
+    core: usize,
+) {
+    // The core does not come to its end while it has one on its hands.
+    let _present = ConnectionCount::enter(&state.connections);
+    let id = entrance.id;
+    let handed = stream.hand_over(core, async move |stream| {
+        let Some((state, entrance)) = current().ok().and_then(|it| Some((Rc::clone(&it), it.entrance(id)?)))
+        else {
+            // It is closing there, and soon here: the client is told that it was not served.
+            return stream.reset();
+        };
+        let _present = ConnectionCount::enter(&state.connections);
+        let place = entrance.limits.place().await;
+        state.serve(&entrance, stream, place);
+    });
+    if let Err(failed) = handed.await {
+        tracing::debug!(error = %failed.error, core, "a connection stays");
+        if let Some(stream) = failed.connection {
+            let place = entrance.limits.place().await;
+            state.serve(&entrance, stream, place);
+        }
     }
 }
 
