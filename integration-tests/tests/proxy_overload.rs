@@ -65,7 +65,8 @@ fn new_connections_go_to_a_core_with_less_to_do() {
         let before = accepted(admin);
         let stream = net::connect(server.addr()).expect("connecting");
         asked(&stream);
-        if watch::until("it is counted", || Some(accepted(admin)).filter(|now| *now != before))[0] > before[0] {
+        if watch::until("it is counted", || Some(accepted(admin)).filter(|now| *now != before))[0] > before[0]
+        {
             kept.push(stream);
         }
     }

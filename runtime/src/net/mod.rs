@@ -8,6 +8,7 @@
 //! in common is described there.
 
 mod connection;
+mod datagrams;
 mod family;
 mod fd_budget;
 mod group;
@@ -23,6 +24,7 @@ mod send;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
 pub(crate) mod sys;
+mod sys_datagrams;
 mod tcp;
 mod udp;
 mod unix;
@@ -39,6 +41,7 @@ pub use inherited::inherited_sockets;
 pub use listen_options::ListenOptions;
 pub use listener::Listener;
 
+pub use datagrams::{Datagrams, SentDatagrams};
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};
