@@ -9,12 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Mutex, PoisonError};
 
-use annulus::net::{ListenOptions, TcpListener, UnixListener, UnixSocket, listening_sockets};
+use annulus::net::{
+    ListenOptions, TcpListener, UdpSocket, UnixListener, UnixSocket, datagram_sockets, listening_sockets,
+};
 use annulus::numa::CpuId;
 use annulus::{Error, ErrorKind};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_domain;
-use rustix::net::{AddressFamily, SocketAddrUnix, getsockname};
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, getsockname};
 
 use super::address::{ListenAddress, Place, unix_address};
 use super::passed::Passed;
@@ -33,6 +35,18 @@ pub(crate) struct EndpointKey {
     pub(crate) only_v6: bool,
     /// Whether a core prefers connections that arrive on its CPU.
     pub(crate) steer_by_cpu: bool,
+    /// What comes there.
+    pub(crate) carries: Carries,
+}
+
+/// What comes to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carries {
+    Connections,
+    /// By UDP.
+    Datagrams,
+    /// By UDP, at the address and port of the endpoint before it.
+    DatagramsBeside,
 }
 
 /// Tells an endpoint from all others that the program has or had.
@@ -57,10 +71,14 @@ impl EndpointKey {
     /// Whether the sockets of `other` are those of this one: what they were given besides can be left or
     /// changed.
     pub(crate) fn is_at(&self, other: &EndpointKey) -> bool {
-        match (self.passed, other.passed) {
-            (None, None) => self.address.place() == other.address.place() && self.only_v6 == other.only_v6,
-            (passed, others) => passed == others,
-        }
+        let is_like = self.carries == other.carries;
+        is_like
+            && match (self.passed, other.passed) {
+                (None, None) => {
+                    self.address.place() == other.address.place() && self.only_v6 == other.only_v6
+                }
+                (passed, others) => passed == others,
+            }
     }
 
     /// Gives the file of a Unix socket its permissions anew.
@@ -73,11 +91,33 @@ impl EndpointKey {
         }
     }
 
-    /// Opens it for the cores on `cpus`.
+    /// Opens it for the cores on `cpus`; `beside` is where the endpoint before it is, if that is an IP
+    /// address. `None` where there is nothing to open: no datagrams come beside a Unix socket.
     ///
     /// # Errors
     /// Why the address cannot be listened on.
-    pub(crate) fn open(&self, cpus: &[CpuId], passed: &Passed) -> Result<Opened, Failure> {
+    pub(crate) fn open(
+        &self,
+        cpus: &[CpuId],
+        passed: &Passed,
+        beside: Option<SocketAddr>,
+    ) -> Result<Option<Opened>, Failure> {
+        match self.carries {
+            Carries::Connections => self.open_for_connections(cpus, passed).map(Some),
+            Carries::DatagramsBeside => beside
+                .map(|at| datagram_sockets(at, cpus.len()).map_err(Failure::from))
+                .map_or(Ok(None), opened),
+            Carries::Datagrams => {
+                let candidates = self.address.place().candidates();
+                let mut tried = candidates.iter().map(|&at| datagram_sockets(at, cpus.len()));
+                let usable = tried.find(|tried| !tried.as_ref().is_err_and(lacks_family));
+                let none = || Failure::input(format!("no datagrams come to {}", self.address));
+                opened(usable.ok_or_else(none)?.map_err(Failure::from))
+            }
+        }
+    }
+
+    fn open_for_connections(&self, cpus: &[CpuId], passed: &Passed) -> Result<Opened, Failure> {
         if let Some(index) = self.passed {
             let sockets = passed.clones(index, cpus.len());
             let sockets =
@@ -111,6 +151,13 @@ impl EndpointKey {
         let shown = sockets.first().map(bound).transpose()?.unwrap_or_else(|| last.to_string());
         Ok(Opened { shown, sockets, is_shared: false, file: None })
     }
+}
+
+/// Sockets for datagrams, as an endpoint.
+fn opened(sockets: Result<Vec<OwnedFd>, Failure>) -> Result<Option<Opened>, Failure> {
+    let sockets = sockets?;
+    let shown = sockets.first().map(bound).transpose()?.unwrap_or_default() + " (UDP)";
+    Ok(Some(Opened { shown, sockets, is_shared: false, file: None }))
 }
 
 /// The machine knows no addresses of this family.
@@ -149,6 +196,8 @@ pub(crate) enum AnyListener {
     Tcp(TcpListener),
     /// On a path or a name.
     Unix(UnixListener),
+    /// On an IP address, for datagrams.
+    Udp(UdpSocket),
 }
 
 impl Endpoint {
@@ -171,6 +220,11 @@ impl Endpoint {
             .map_err(|errno| Error::with_source(ErrorKind::Io, "cannot read SO_DOMAIN", errno.into()))?;
         if domain == AddressFamily::UNIX {
             return Ok(AnyListener::Unix(UnixListener::from_owned_fd(socket)?));
+        }
+        let kind = socket_type(socket.as_fd())
+            .map_err(|errno| Error::with_source(ErrorKind::Io, "cannot read SO_TYPE", errno.into()))?;
+        if kind == SocketType::DGRAM {
+            return Ok(AnyListener::Udp(UdpSocket::from_owned_fd(socket)?));
         }
         let listener = TcpListener::from_owned_fd(socket)?;
         Ok(AnyListener::Tcp(if self.is_shared { listener } else { listener.sole() }))

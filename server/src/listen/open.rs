@@ -10,7 +10,7 @@ use std::sync::Arc;
 use annulus::net::UnixSocket;
 use annulus::numa::CpuId;
 
-use super::endpoint::{Endpoint, EndpointId, EndpointKey, Opened};
+use super::endpoint::{Carries, Endpoint, EndpointId, EndpointKey, Opened};
 use super::passed::Passed;
 use crate::exit::Failure;
 
@@ -78,12 +78,15 @@ impl OpenEndpoints {
                 let held = match kept {
                     Some(kept) => Held { key: key.clone(), ..kept.clone() },
                     None => {
-                        let Opened { shown, sockets: opened, is_shared, file } =
-                            key.open(cpus, &self.passed)?;
+                        let before = shown_of_listener.last().and_then(|shown: &String| shown.parse().ok());
+                        let Some(opened) = key.open(cpus, &self.passed, before)? else { continue };
+                        let Opened { shown, sockets: opened, is_shared, file } = opened;
                         let id = EndpointId(next);
                         next += 1;
                         sockets.push((id, is_shared, opened));
-                        new.push((listener, shown.clone()));
+                        if key.carries != Carries::DatagramsBeside {
+                            new.push((listener, shown.clone()));
+                        }
                         Held { id, key: key.clone(), shown, file: file.map(Arc::new) }
                     }
                 };

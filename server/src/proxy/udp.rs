@@ -29,10 +29,10 @@ const BATCHES: usize = 4;
 const AFTER_AN_ERROR: Duration = Duration::from_millis(20);
 
 /// The sessions of one listener on one core.
-pub(super) struct Sessions {
+pub(crate) struct Sessions {
     listener: UdpSocket,
-    reach: Reach,
-    idle: Duration,
+    reach: RefCell<Rc<Reach>>,
+    idle: Cell<Duration>,
     open: RefCell<HashMap<SocketAddr, Rc<Session>>>,
     /// What is under way: taken, and given, without waiting between.
     batch: RefCell<Datagrams>,
@@ -53,14 +53,21 @@ impl Sessions {
     pub(super) fn new(listener: UdpSocket, reach: Reach, idle: Duration) -> Rc<Self> {
         coalesce(&listener);
         let batch = RefCell::new(Datagrams::new(AT_ONCE));
+        let (reach, idle) = (RefCell::new(Rc::new(reach)), Cell::new(idle));
         Rc::new(Self { listener, reach, idle, open: RefCell::default(), batch })
+    }
+
+    /// New sessions go where `reach` says from now on.
+    pub(super) fn go_over(&self, reach: Reach, idle: Duration) {
+        drop(self.reach.replace(Rc::new(reach)));
+        self.idle.set(idle);
     }
 
     /// Takes datagrams of clients, for ever.
     ///
     /// # Cancellation
     /// Ends all sessions, once their tasks notice that nobody holds them.
-    pub(super) async fn run(self: Rc<Self>) {
+    pub(crate) async fn run(self: Rc<Self>) {
         loop {
             if let Err(error) = self.listener.readable().await {
                 tracing::warn!(%error, "waiting for datagrams");
@@ -103,7 +110,8 @@ impl Sessions {
             );
             return None;
         }
-        let (taken, address) = self.reach.choose_now(client)?;
+        let reach = Rc::clone(&self.reach.borrow());
+        let (taken, address) = reach.choose_now(client)?;
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -160,7 +168,8 @@ impl Sessions {
 
     /// Nobody listens at the upstream: the next datagram finds another.
     fn refused(&self, session: &Session) {
-        session.taken.refused(self.reach.upstreams());
+        let reach = Rc::clone(&self.reach.borrow());
+        session.taken.refused(reach.upstreams());
         self.end(session);
     }
 
@@ -177,7 +186,7 @@ impl Sessions {
 async fn bring_back(sessions: Weak<Sessions>, session: Rc<Session>) {
     let mut silent = 0;
     loop {
-        let Some(idle) = sessions.upgrade().map(|sessions| sessions.idle) else { return };
+        let Some(idle) = sessions.upgrade().map(|sessions| sessions.idle.get()) else { return };
         let look = annulus::time::timeout(idle / LOOKS, session.upstream.readable()).await;
         let Some(sessions) = sessions.upgrade() else { return };
         match look {

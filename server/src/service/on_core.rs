@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
-use annulus::net::{Connection, Family, Listener};
+use annulus::net::{Connection, Family, Listener, TcpListener};
 
 use super::generation::Generation;
 use super::{Service, overload};
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
+use crate::first_of::first_of;
 use crate::limits::{LimitArgs, Limits, Place};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
 use crate::listen::endpoint::{AnyListener, Endpoint, EndpointId};
 use crate::log::access::{AccessLog, Client};
+use crate::proxy::Sessions;
 use crate::{log, metrics};
 
 /// What the cores of a process have in common when they start.
@@ -48,8 +50,10 @@ struct Entrance {
     service: RefCell<Rc<Service>>,
     closing: Closing,
     limits: Rc<Limits>,
-    /// What goes on beside accepting, for as long: datagrams.
-    _beside: Option<annulus::JoinHandle<()>>,
+    /// What new connections inherit from, where they do, and its port. The task that accepts has it.
+    socket: Option<(Weak<TcpListener>, u16)>,
+    /// Those of the datagrams that come there.
+    sessions: Option<Rc<Sessions>>,
 }
 
 /// What a core has open.
@@ -101,9 +105,18 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
 
 impl Entrance {
     /// Has `service` serve new connections from now on.
-    fn serve_by(&self, service: Rc<Service>) {
+    ///
+    /// # Errors
+    /// They cannot be given what they are to have.
+    fn serve_by(&self, service: Rc<Service>) -> Result<(), Failure> {
+        let socket = self.socket.as_ref().and_then(|(socket, port)| Some((socket.upgrade()?, *port)));
+        let options = socket.map(|(socket, port)| service.socket_options(port).give_to(&*socket));
+        if let Some(sessions) = &self.sessions {
+            service.take_over(sessions);
+        }
         let before = self.service.replace(service);
         before.supersede();
+        options.unwrap_or(Ok(()))
     }
 }
 
@@ -162,7 +175,7 @@ impl CoreState {
             for id in ids {
                 if let Some(entrance) = self.entrance(*id) {
                     entrance.limits.set(listener.args.limits, number);
-                    entrance.serve_by(Rc::clone(&service));
+                    result = result.and(entrance.serve_by(Rc::clone(&service)));
                 } else if let Some(endpoint) = generation.new.get(id) {
                     let limits = (number, listener.args.limits);
                     result = result.and(self.open(*id, endpoint, &service, limits));
@@ -185,20 +198,49 @@ impl CoreState {
         id: EndpointId,
         endpoint: &Endpoint,
         service: &Rc<Service>,
-        (listener, limits): (u64, LimitArgs),
+        (number, limits): (u64, LimitArgs),
     ) -> Result<(), Failure> {
-        let service = RefCell::new(Rc::clone(service));
-        let closing = Closing::default();
-        let limits = Limits::new(limits, listener);
         let listener = endpoint.listener()?;
-        let _beside = service.borrow().prepare(&listener)?;
-        let entrance = Rc::new(Entrance { id, service, closing, limits, _beside });
-        self.entrances.borrow_mut().push(Rc::clone(&entrance));
+        let (mut tcp, mut unix, mut sessions) = (None, None, None);
         match listener {
-            AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
-            AnyListener::Unix(listener) => self.spawn_accepting(listener, entrance),
+            AnyListener::Tcp(listener) => {
+                service.socket_options(listener.local_addr().port()).give_to(&listener)?;
+                tcp = Some(Rc::new(listener));
+            }
+            AnyListener::Unix(listener) => unix = Some(Rc::new(listener)),
+            AnyListener::Udp(socket) => sessions = service.datagrams(socket),
+        }
+        let socket = tcp.as_ref().map(|tcp| (Rc::downgrade(tcp), tcp.local_addr().port()));
+        let entrance = Rc::new(Entrance {
+            id,
+            service: RefCell::new(Rc::clone(service)),
+            closing: Closing::default(),
+            limits: Limits::new(limits, number),
+            socket,
+            sessions,
+        });
+        self.entrances.borrow_mut().push(Rc::clone(&entrance));
+        match (tcp, unix) {
+            (Some(tcp), _) => self.spawn_accepting(tcp, entrance),
+            (_, Some(unix)) => self.spawn_accepting(unix, entrance),
+            (None, None) => self.spawn_relaying(entrance),
         }
         Ok(())
+    }
+
+    /// Relays datagrams until the runtime is told to stop or the entrance is closed.
+    fn spawn_relaying(self: &Rc<Self>, entrance: Rc<Entrance>) {
+        let state = Rc::clone(self);
+        let guard = state.accepting.begin();
+        annulus::spawn(async move {
+            let end = first_of(annulus::cores::stopping(), entrance.closing.wait());
+            if let Some(sessions) = entrance.sessions.clone() {
+                first_of(end, sessions.run()).await;
+            }
+            state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
+            guard.end(Ok(()));
+        })
+        .detach();
     }
 
     /// Serves a connection here, if its client may have one more.
@@ -214,7 +256,7 @@ impl CoreState {
         service.serve(stream, (ConnectionCount::enter(&self.connections), place));
     }
 
-    fn spawn_accepting<F: Family>(self: &Rc<Self>, listener: Listener<F>, entrance: Rc<Entrance>) {
+    fn spawn_accepting<F: Family>(self: &Rc<Self>, listener: Rc<Listener<F>>, entrance: Rc<Entrance>) {
         let state = Rc::clone(self);
         let guard = state.accepting.begin();
         annulus::spawn(async move {
