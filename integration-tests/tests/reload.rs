@@ -2,8 +2,8 @@
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::{self, Client};
-use annulus_integration_tests::net;
 use annulus_integration_tests::server::{Launch, Server};
+use annulus_integration_tests::{net, stats};
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -134,7 +134,8 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
         let setting = Setting::new();
         let socket = setting.tree.at("socket");
         let unix = format!("unix:{}", socket.display());
-        let head = format!("processes = \"{processes}\"\ngrace = 7\n");
+        let admin = net::free_addr();
+        let head = format!("processes = \"{processes}\"\ngrace = 7\nadmin = \"{admin}\"\n");
         let (first, second) = (net::free_addr().to_string(), net::free_addr().to_string());
         setting.write(&(head.clone() + &setting.listener(&first, "one") + &setting.listener(&unix, "one")));
         let server = setting.start();
@@ -154,6 +155,9 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
             assert_eq!(body(client), "one");
         }
         assert!(!socket.exists());
+        let status = Client::connect(admin).get("/status").body;
+        let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
+        assert_eq!(status["listeners"], serde_json::json!([format!("listening on http://{second}")]));
         let second: SocketAddr = second.parse().expect("an address");
         assert_eq!(body(&mut Client::connect(second)), "two");
         annulus_integration_tests::watch::until("the first address is free", || {
@@ -171,7 +175,8 @@ fn under_load_every_connection_is_accounted_for() {
         let setting = Setting::new();
         let addr = net::free_addr();
         let text = |name: &str, extra: &str| {
-            format!("processes = \"{processes}\"\n{}{extra}", setting.listener(&addr.to_string(), name))
+            let listener = setting.listener(&addr.to_string(), name);
+            format!("processes = \"{processes}\"\nstats = true\n{listener}{extra}")
         };
         setting.write(&text("one", ""));
         let server = setting.start();
@@ -198,8 +203,10 @@ fn under_load_every_connection_is_accounted_for() {
             stop.store(true, Ordering::Relaxed);
             clients.into_iter().for_each(|client| client.join().expect("a client without complaints"));
         });
-        assert!(answered.load(Ordering::Relaxed) > 20);
-        server.stop();
+        let answered = answered.load(Ordering::Relaxed) + 20;
+        assert!(answered > 40);
+        // Each was accepted once, and there was no other.
+        assert_eq!(stats::of(&server.stop()).total("accepts"), answered);
     }
 }
 

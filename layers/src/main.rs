@@ -1,4 +1,5 @@
-//! The layers of the library, and the circles of all crates: `scripts/test --only layers`.
+//! The layers of the library and of the program, and the circles of all crates:
+//! `scripts/test --only layers`.
 //!
 //! What a file imports is read from its text: `use` lines and paths that begin with `crate`, `super` or
 //! `self`, through re-exports to the file that defines the name. Tests are left out, and so is what comes by
@@ -12,17 +13,27 @@ mod source;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
 use modules::Crate;
-use rules::{CIRCLES, LINES_OF_A_FILE, LONG_FILES, NARROW, UPWARD, layer_of};
+use rules::{CIRCLES, LIBRARY, LINES_OF_A_FILE, LONG_FILES, Layers, NARROW, PROGRAM};
 
 fn main() -> ExitCode {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above the crate");
-    let library = Crate::read(&workspace.join("runtime/src"));
-    let mut wrong = arrows(&library, UPWARD);
-    wrong.extend(far_methods(&library));
+    let mut wrong = Vec::new();
+    for layers in [&LIBRARY, &PROGRAM] {
+        let folder = workspace.join(layers.folder);
+        let its = Crate::read(&folder);
+        wrong.extend(arrows(layers, &its));
+        wrong.extend(far_methods(layers, &its));
+        let architecture = fs::read_to_string(workspace.join("ARCHITECTURE.md")).unwrap_or_default();
+        let picture = layers.picture(|entry| !folder.join(format!("{entry}.rs")).exists());
+        if !architecture.contains(&picture) {
+            wrong.push(format!("ARCHITECTURE.md does not show the layers of {}:\n{picture}", layers.folder));
+        }
+    }
     for (folder, known) in CIRCLES {
         wrong.extend(circles(folder, &Crate::read(&workspace.join(folder)), known));
     }
@@ -35,34 +46,38 @@ fn main() -> ExitCode {
     for line in &wrong {
         println!("{line}");
     }
-    println!("{} arrows up are left, of {} files", UPWARD.len(), library.files().count());
+    println!("{} arrows up are left", LIBRARY.upward.len() + PROGRAM.upward.len());
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Arrows up that are not allowed, and allowed ones that nothing needs.
-fn arrows(library: &Crate, allowed: &[(&str, &str, &str)]) -> Vec<String> {
+fn arrows(layers: &Layers, its: &Crate) -> Vec<String> {
+    let Layers { folder, upward, .. } = layers;
     let mut wrong = Vec::new();
-    let unplaced = library.files().filter(|file| *file != "lib.rs" && layer_of(file).is_none());
-    wrong.extend(unplaced.map(|file| {
-        format!("runtime/src/{file} is in no layer: say in layers/src/rules.rs where it belongs")
-    }));
+    let is_root = |file: &str| matches!(file, "lib.rs" | "main.rs");
+    let unplaced = its.files().filter(|file| !is_root(file) && layers.of(file).is_none());
+    wrong.extend(
+        unplaced.map(|file| {
+            format!("{folder}/{file} is in no layer: say in layers/src/rules.rs where it belongs")
+        }),
+    );
     let mut found: BTreeMap<(String, &str), BTreeSet<String>> = BTreeMap::new();
-    for (from, to, name) in library.imports() {
-        let (Some(lower), Some(upper)) = (layer_of(&from), layer_of(&to)) else { continue };
+    for (from, to, name) in its.imports() {
+        let (Some(lower), Some(upper)) = (layers.of(&from), layers.of(&to)) else { continue };
         if upper.0 < lower.0 {
             found.entry((from, upper.1)).or_default().insert(name);
         }
     }
     for ((from, to), names) in &found {
-        if !allowed.iter().any(|(file, above, _)| file == from && above == to) {
+        if !upward.iter().any(|(file, above, _)| file == from && above == to) {
             let names: Vec<_> = names.iter().map(String::as_str).collect();
-            wrong.push(format!("runtime/src/{from} imports {to}, which is above it: {}", names.join(", ")));
+            wrong.push(format!("{folder}/{from} imports {to}, which is above it: {}", names.join(", ")));
         }
     }
-    for (from, to, _) in allowed {
+    for (from, to, _) in *upward {
         if !found.contains_key(&((*from).to_owned(), *to)) {
             wrong.push(format!(
-                "{from} does not import {to} any more: take it out of UPWARD in layers/src/rules.rs"
+                "{folder}/{from} does not import {to} any more: take it out of layers/src/rules.rs"
             ));
         }
     }
@@ -70,11 +85,14 @@ fn arrows(library: &Crate, allowed: &[(&str, &str, &str)]) -> Vec<String> {
 }
 
 /// Inherent methods in another layer than their type.
-fn far_methods(library: &Crate) -> Vec<String> {
-    let layer = |file: &str| layer_of(file).map(|(layer, _)| layer);
-    let far = library.inherent_methods().into_iter().filter(|(file, home, _)| layer(file) != layer(home));
-    far.map(|(file, home, name)| {
-        format!("runtime/src/{file} has methods of {name}, which is defined in {home}, another layer")
+fn far_methods(layers: &Layers, its: &Crate) -> Vec<String> {
+    let layer = |file: &str| layers.of(file).map(|(layer, _)| layer);
+    let far = its.inherent_methods().into_iter().filter(|(file, of_type, _)| layer(file) != layer(of_type));
+    far.map(|(file, of_type, name)| {
+        format!(
+            "{}/{file} has methods of {name}, which is defined in {of_type}, another layer",
+            layers.folder
+        )
     })
     .collect()
 }

@@ -1,23 +1,81 @@
-//! What is allowed: the layers of the library, and lists that may only shrink.
+//! What is allowed: the layers of the library and of the program, and lists that may only shrink.
 
-/// From the top down; a file belongs to the longest entry that its path begins with. Those of one line are
-/// neighbours and may import each other.
-pub(crate) const LAYERS: &[&[&str]] = &[
-    &["launch", "guide"],
-    &["transfer", "compat", "channel", "signal"],
-    &["net", "fs", "pipe"],
-    &["blocking", "time"],
-    &["core", "cores", "task", "block_on", "calls"],
-    &["op"],
-    &["buf"],
-    &["ring"],
-    &["time/wheel", "time/wakes", "time/timers", "sync", "metrics"],
-    &["contained", "current", "error", "limits", "place", "privilege", "blocking/pool"],
-];
+/// A layer: the files and folders that belong to it, and what it is.
+pub(crate) struct Layer {
+    /// Paths without `.rs`. A file belongs to the longest one that its path begins with. The entries of one
+    /// layer may import each other.
+    pub(crate) entries: &'static [&'static str],
+    /// What ARCHITECTURE.md says of it.
+    pub(crate) what: &'static str,
+}
 
-/// The arrows up that are left, from a file to an entry of `LAYERS`, and what takes them out. The list may
-/// only shrink.
-pub(crate) const UPWARD: &[(&str, &str, &str)] = &[];
+const fn layer(entries: &'static [&'static str], what: &'static str) -> Layer {
+    Layer { entries, what }
+}
+
+/// The layers of a crate.
+pub(crate) struct Layers {
+    /// Where its files are.
+    pub(crate) folder: &'static str,
+    /// From the top down.
+    pub(crate) layers: &'static [Layer],
+    /// The arrows up that are left, from a file to an entry of a layer, and what takes them out. The list may
+    /// only shrink.
+    pub(crate) upward: &'static [(&'static str, &'static str, &'static str)],
+}
+
+pub(crate) const LIBRARY: Layers = Layers {
+    folder: "runtime/src",
+    layers: &[
+        layer(&["launch", "guide"], "starts cores, watches and ends them"),
+        layer(&["transfer", "compat", "channel", "signal"], "what is built from the rest"),
+        layer(&["net", "fs", "pipe", "fd"], "sockets, files, pipes, any descriptor; operations on sockets"),
+        layer(&["blocking", "time"], "threads for closures that block; the futures of timers"),
+        layer(
+            &["core", "cores", "task", "block_on", "calls"],
+            "what a core owns, its loop, its tasks, the futures of operations",
+        ),
+        layer(&["op"], "operations, their life and memory"),
+        layer(&["buf"], "receive buffers, leases, blocks"),
+        layer(&["ring"], "the io_uring itself"),
+        layer(
+            &["time/wheel", "time/wakes", "time/timers", "sync", "metrics"],
+            "timers as data; what threads share; counters",
+        ),
+        layer(
+            &["contained", "current", "error", "limits", "place", "privilege", "blocking/pool"],
+            "what imports nothing of ours",
+        ),
+    ],
+    upward: &[],
+};
+
+pub(crate) const PROGRAM: Layers = Layers {
+    folder: "server/src",
+    layers: &[
+        layer(&["cli"], "the commands"),
+        layer(&["supervise", "processes/parent"], "the main thread: signals, and the processes of all nodes"),
+        layer(&["admin", "orders", "stats"], "what operators ask, order and read"),
+        layer(&["processes"], "one process for each node: members, and what is said between processes"),
+        layer(&["service"], "the services of a core, and reloads"),
+        layer(&["config"], "what the program is to do, from flags or a file"),
+        layer(&["serve", "proxy"], "files over HTTP, and relayed connections"),
+        layer(&["doctor", "roads", "numa_bench"], "commands that look at the machine or measure it"),
+        layer(&["options"], "the flags, one clap struct for each kind of thing"),
+        layer(&["service_manager"], "what systemd is told"),
+        layer(
+            &["listen", "limits", "topology", "descriptors", "filters", "admin/options"],
+            "addresses, sockets, who may connect; what the machine has and allows",
+        ),
+        layer(&["metrics"], "counts of what clients do"),
+        layer(&["exit"], "errors that end the program, and exit codes"),
+        layer(
+            &["http", "log", "lifecycle", "lingering_close", "signals", "options/values"],
+            "HTTP without I/O, the logs, and what imports nothing of ours",
+        ),
+    ],
+    upward: &[],
+};
 
 /// The circles of files of each crate: how many files each has, largest first. They may only shrink.
 pub(crate) const CIRCLES: &[(&str, &[usize])] =
@@ -31,15 +89,38 @@ pub(crate) const LONG_FILES: &[&str] = &["runtime/src/net/socket.rs"];
 /// Folders whose comments are narrow. The others follow.
 pub(crate) const NARROW: &[&str] = &["benches", "integration-tests", "layers", "numa", "runtime", "server"];
 
-/// The layer of a file, counted from the top, and the entry that it belongs to. None for `lib.rs`, which only
-/// shows what the others have.
-pub(crate) fn layer_of(file: &str) -> Option<(usize, &'static str)> {
-    let path = file.strip_suffix(".rs").unwrap_or(file);
-    let belongs =
-        |entry: &str| path.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let entries = LAYERS
-        .iter()
-        .enumerate()
-        .flat_map(|(layer, entries)| entries.iter().map(move |entry| (layer, *entry)));
-    entries.filter(|(_, entry)| belongs(entry)).max_by_key(|(_, entry)| entry.len())
+impl Layers {
+    /// The layer of a file, counted from the top, and the entry that it belongs to. None for `lib.rs` and
+    /// `main.rs`, which only name the others.
+    pub(crate) fn of(&self, file: &str) -> Option<(usize, &'static str)> {
+        let path = file.strip_suffix(".rs").unwrap_or(file);
+        let belongs = |entry: &str| {
+            path.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let layers = self.layers.iter().enumerate();
+        let entries = layers.flat_map(|(layer, its)| its.entries.iter().map(move |entry| (layer, *entry)));
+        entries.filter(|(_, entry)| belongs(entry)).max_by_key(|(_, entry)| entry.len())
+    }
+
+    /// The picture of them that ARCHITECTURE.md shows: a line for each layer, folders with a slash.
+    pub(crate) fn picture(&self, is_folder: impl Fn(&str) -> bool) -> String {
+        let name = |entry: &&str| if is_folder(entry) { format!("{entry}/") } else { format!("{entry}.rs") };
+        let entries: Vec<String> = self
+            .layers
+            .iter()
+            .map(|layer| layer.entries.iter().map(name).collect::<Vec<_>>().join("  "))
+            .collect();
+        let lines = entries.iter().zip(self.layers).map(|(entries, layer)| {
+            // What is too wide for one line has its words on the next.
+            if entries.len() > WIDEST {
+                format!("{entries}\n{:WIDEST$}  {}\n", "", layer.what)
+            } else {
+                format!("{entries:WIDEST$}  {}\n", layer.what)
+            }
+        });
+        lines.collect()
+    }
 }
+
+/// Columns of the entries of a layer in the picture, beside which there are words.
+const WIDEST: usize = 46;

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 
 use super::*;
 
+/// The layers of the library, with these arrows up.
+fn layers(upward: &'static [(&'static str, &'static str, &'static str)]) -> Layers {
+    Layers { upward, ..LIBRARY }
+}
+
 /// A crate on disk, until dropped.
 struct Made(PathBuf);
 
@@ -54,9 +59,9 @@ fn an_arrow_up_is_found_however_it_is_written() {
             ],
         );
         let library = made.read();
-        let wrong = arrows(&library, &[]);
+        let wrong = arrows(&layers(&[]), &library);
         assert!(wrong.len() == 1 && wrong[0].contains("buf/chain.rs imports net"), "{line}: {wrong:?}");
-        assert!(arrows(&library, &[("buf/chain.rs", "net", "known")]).is_empty(), "{line}");
+        assert!(arrows(&layers(&[("buf/chain.rs", "net", "known")]), &library).is_empty(), "{line}");
     }
 }
 
@@ -75,8 +80,8 @@ fn what_is_no_code_of_the_library_is_no_arrow() {
             ("buf/chain.rs", text),
         ],
     );
-    assert_eq!(arrows(&made.read(), &[]), Vec::<String>::new());
-    let needless = arrows(&made.read(), &[("buf/chain.rs", "net", "was needed once")]);
+    assert_eq!(arrows(&layers(&[]), &made.read()), Vec::<String>::new());
+    let needless = arrows(&layers(&[("buf/chain.rs", "net", "was needed once")]), &made.read());
     assert!(needless.len() == 1 && needless[0].contains("any more"), "{needless:?}");
 }
 
@@ -96,7 +101,7 @@ fn methods_far_from_their_type_are_found() {
             ("fs/mod.rs", "\nimpl<A: Fn() -> u8, B> Pair<A, B> {\n}\n"),
         ],
     );
-    let far = far_methods(&made.read());
+    let far = far_methods(&LIBRARY, &made.read());
     assert!(far.len() == 1 && far[0].contains("launch/end.rs has methods of Core"), "{far:?}");
 }
 
@@ -127,4 +132,17 @@ fn long_files_and_wide_comments_are_found() {
     assert!(source::is_wide_comment(&comment(source::COLUMNS + 1)));
     assert!(!source::is_wide_comment(&format!("/// | {} |", "a table ".repeat(20))));
     assert!(!source::is_wide_comment(&format!("//! <https://example.org/{}>", "path".repeat(40))));
+}
+
+/// Seen to fail: with an entry that has no words.
+#[test]
+fn each_layer_has_its_line_in_the_picture() {
+    for layers in [LIBRARY, PROGRAM] {
+        let picture = layers.picture(|entry| !entry.contains('/'));
+        for layer in layers.layers {
+            assert!(!layer.what.is_empty() && picture.contains(layer.what), "{picture}");
+            assert!(layer.entries.iter().all(|entry| picture.contains(entry)), "{picture}");
+        }
+        assert!(picture.lines().all(|line| line.chars().count() <= 120), "{picture}");
+    }
 }

@@ -47,7 +47,7 @@
 //! | to start, configure, stop, look inside | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
 //! | tasks | [`spawn`], [`JoinHandle`], [`TaskTracker`], [`scope`], [`yield_now`] |
 //! | sockets | [`net`] |
-//! | files, pipes | [`fs`], [`pipe`] |
+//! | files, pipes, any other descriptor | [`fs`], [`pipe`], [`fd`] |
 //! | bytes moved without a copy | [`transfer`] |
 //! | buffers | [`buf`] |
 //! | time | [`time`] |
@@ -104,6 +104,7 @@ mod core;
 pub mod cores;
 mod current;
 mod error;
+pub mod fd;
 pub mod fs;
 pub mod guide;
 mod launch;

@@ -129,3 +129,63 @@ fn of_blocks() {
         Ok(())
     });
 }
+
+thread_local! {
+    /// What the next clone of an [`eager`] waker does.
+    static AT_CLONE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    static WOKEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A waker that brings about what is waited for while it is cloned, before it stands among those that wait.
+fn eager(act: impl FnOnce() + 'static) -> Waker {
+    fn clone(_: *const ()) -> RawWaker {
+        let act = AT_CLONE.take();
+        act.into_iter().for_each(|act| act());
+        RawWaker::new(std::ptr::null(), &VTABLE)
+    }
+    static VTABLE: RawWakerVTable =
+        RawWakerVTable::new(clone, |_| WOKEN.set(true), |_| WOKEN.set(true), |_| {});
+    AT_CLONE.set(Some(Box::new(act)));
+    WOKEN.set(false);
+    // SAFETY: nothing is behind the pointer, and no function of the table follows it.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) }
+}
+
+/// Waits with an [`eager`] waker, and looks again if that was woken.
+fn waits_for<T>(future: impl Future<Output = T>, act: impl FnOnce() + 'static) -> T {
+    let mut future = pin!(future);
+    let waker = eager(act);
+    let mut cx = Context::from_waker(&waker);
+    assert!(future.as_mut().poll(&mut cx).is_pending(), "nothing had come");
+    assert!(WOKEN.get(), "what came while its waker was cloned is told to nobody");
+    match future.poll(&mut cx) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("it was woken for nothing"),
+    }
+}
+
+/// Seen to fail: with no look after the clone ("told to nobody").
+#[test]
+fn a_block_that_comes_back_while_the_waker_is_cloned() {
+    on_one_core(|| async {
+        let mut all: Vec<_> = std::iter::from_fn(Block::take).collect();
+        let last = all.pop().expect("a block");
+        drop(waits_for(Block::get(), move || drop(last)));
+        Ok(())
+    });
+}
+
+/// Seen to fail: with no look after the clone ("told to nobody").
+#[test]
+fn a_permit_to_write_that_is_given_up_while_the_waker_is_cloned() {
+    on_one_core(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = Rc::new(TcpStream::connect(listener.local_addr()).await?);
+        let first = Rc::clone(&stream);
+        let mut first = Box::pin(async move { first.send_all(vec![0; 1 << 20]).await.map(drop) });
+        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let error = waits_for(stream.send_all("behind it"), move || drop(first)).expect_err("poisoned");
+        assert_eq!(error.error.kind(), annulus::ErrorKind::WritePoisoned);
+        Ok(())
+    });
+}

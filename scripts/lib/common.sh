@@ -108,3 +108,6 @@ package_file() {
     fi
     printf '%s\n' "$found"
 }
+
+# output_folder PROFILE: the folder below target/ that a profile builds into.
+output_folder() { if [[ $1 == dev ]]; then echo debug; else echo "$1"; fi; }

@@ -232,6 +232,7 @@ in_guest() {
 # guest_serve [OPTIONS OF numa-vm] SHAPE: the program at work on one machine of that shape; DRIVEN: so many requests more.
 guest_serve() {
     [[ -x $TARGET/debug/annulus && -x $TARGET/debug/drive ]] || build_tests
-    in_guest --with "$TARGET/debug/annulus" --with "$TARGET/debug/drive" --with scripts/lib/strays --with scripts/lib/guest-stacks --env "DRIVEN=${DRIVEN:-1000}" \
+    in_guest --with "$TARGET/debug/annulus" --with "$TARGET/debug/drive" --with scripts/lib/strays --with scripts/lib/guest-stacks \
+        --with scripts/lib/guest-operate --env "DRIVEN=${DRIVEN:-1000}" \
         --with "$(type -P numactl)" --with "$(type -P numastat)" "$@" scripts/lib/guest-serve
 }

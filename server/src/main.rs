@@ -9,7 +9,6 @@ mod descriptors;
 mod doctor;
 mod exit;
 mod filters;
-mod first_of;
 mod http;
 mod lifecycle;
 mod limits;
@@ -25,12 +24,16 @@ mod proxy;
 mod roads;
 mod serve;
 mod service;
+mod service_manager;
 mod signals;
 mod stats;
 mod supervise;
 mod topology;
 
 use std::process::ExitCode;
+
+use service_manager::message::Message;
+use service_manager::notify;
 
 fn main() -> ExitCode {
     let code = match cli::run() {
@@ -39,9 +42,11 @@ fn main() -> ExitCode {
             if !failure.is_told() {
                 exit::say(&failure.to_string());
             }
+            notify::tell(Message::Failed(failure.to_string()));
             failure.code()
         }
     };
+    notify::end();
     log::end();
     code
 }

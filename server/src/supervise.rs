@@ -14,6 +14,8 @@ use crate::log;
 use crate::orders::Orders;
 use crate::processes::member::{Change, Image, Order};
 use crate::service::times::Times;
+use crate::service_manager::message::Message;
+use crate::service_manager::notify;
 use crate::signals::Signal;
 use crate::stats;
 
@@ -145,6 +147,7 @@ impl Supervised<'_> {
                 }
                 tracing::info!(?wait, "ending: new clients are not welcome, and still served");
                 lifecycle::reach(Stage::Leaving);
+                notify::tell(Message::leaving(wait, self.times.grace()));
                 Phase::Leaving(Instant::now() + wait)
             }
             Phase::Leaving(_) => {
@@ -183,6 +186,7 @@ impl Supervised<'_> {
         let grace = self.times.grace();
         tracing::info!(?grace, "ending: nothing new is accepted, what runs may finish");
         lifecycle::reach(Stage::Draining);
+        notify::tell(Message::draining(self.times.grace()));
         self.duties.stop_accepting();
         running.stop();
         Phase::Closing(Instant::now() + grace)

@@ -105,6 +105,11 @@ impl BlockPool {
         Some(Block { pool: Rc::clone(self), memory: memory?, len: 0 })
     }
 
+    /// Whether it is the turn of a ticket, and there is a block.
+    fn has_one_for(&self, ticket: u64) -> bool {
+        self.waiters.first() == Some(ticket) && self.blocks.borrow().free() > 0
+    }
+
     /// Wakes the task that has waited longest, if there is a block for it.
     pub(crate) fn wake_next(&self) {
         if self.blocks.borrow().free() > 0 {
@@ -277,7 +282,7 @@ impl GetBlock {
             Some((pool, ticket)) => (Rc::clone(pool), Some(*ticket)),
             None => (Rc::clone(here), None),
         };
-        let kept = pool.waiters.wait(ticket, waker);
+        let kept = pool.waiters.wait(ticket, waker, |ticket| pool.has_one_for(ticket));
         self.waits = Some((pool, kept));
         ticket.is_none()
     }

@@ -2,15 +2,15 @@
 //!
 //! A multishot receive takes all that lies in the socket before its core can switch it off, however few
 //! chunks a stream may hold. So one stream that nobody reads may have every buffer, and those that are read
-//! none. Then its chunks move to the heap and the buffers go back to the kernel: one stream each tick, the
-//! one that was switched off first. What lies there is no more than the receive buffers hold; beyond that
-//! receives wait.
+//! none; so may many streams that have a chunk each. Then their chunks move to the heap and the buffers go
+//! back to the kernel: in each tick those of as many streams as it takes to have a buffer. What lies there is
+//! no more than the receive buffers hold; beyond that receives wait.
 
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::chain::Chain;
 use super::lease::Lease;
 use super::memory::{BufferMemory, CopiedChunks, WakeOwner};
 use super::returns::Owner;
@@ -21,24 +21,36 @@ use super::shares::Shares;
 const STEP: usize = 64;
 
 impl BufRing {
-    /// Copies the chunks of `chain` to the heap and frees their buffers. The leases are in their order; none,
-    /// and the chain as it was, where that would be too much.
-    pub(crate) fn copy_out(&self, sleeper: Arc<dyn WakeOwner>, chain: &mut Chain) -> Vec<Lease> {
-        let mut chunks = Vec::with_capacity(chain.len() as usize);
-        let mut rest = *chain;
-        let mut stride = STEP;
-        while let Some((index, bytes)) = self.next_of(&mut rest) {
-            stride = stride.max((bytes as usize).next_multiple_of(STEP));
-            chunks.push((index, bytes));
+    /// Copies chunks that wait to be taken to the heap, from the first on that lies in one of these buffers,
+    /// and gives their leases up. Chunks of a stream are cut anew; those that have `bounds`, as datagrams do,
+    /// stay what they are. Returns how many there are in the copy: none, and `waiting` as it was, where that
+    /// would be too much.
+    pub(crate) fn copy_out(
+        &self,
+        sleeper: Arc<dyn WakeOwner>,
+        waiting: &mut VecDeque<Lease>,
+        bounds: bool,
+    ) -> usize {
+        let Some(first) = waiting.iter().position(|chunk| self.has_lent(chunk)) else { return 0 };
+        let chunks: Vec<&[u8]> = waiting.range(first..).map(|chunk| &**chunk).collect();
+        let bytes = chunks.concat();
+        let mut lens: Vec<usize> = chunks.iter().map(|chunk| chunk.len()).collect();
+        if !bounds {
+            lens = bytes.chunks(BUFFER_SIZE).map(<[u8]>::len).collect();
         }
-        let (count, size) = (chunks.len(), chunks.len() * stride);
-        if count == 0 || self.copied_bytes.load(Ordering::Relaxed) + size > self.shape().1 * BUFFER_SIZE {
-            return Vec::new();
+        let count = lens.len();
+        let stride = lens.iter().copied().max().unwrap_or(0).next_multiple_of(STEP).max(STEP);
+        let size = count * stride;
+        if self.copied_bytes.load(Ordering::Relaxed) + size > self.shape().1 * BUFFER_SIZE {
+            return 0;
         }
         self.copied_bytes.fetch_add(size, Ordering::Relaxed);
         let mut memory = vec![0; size];
-        for (i, (index, bytes)) in chunks.iter().enumerate() {
-            memory[i * stride..][..*bytes as usize].copy_from_slice(self.chunk(*index, *bytes));
+        let mut left = &bytes[..];
+        for (block, len) in memory.chunks_mut(stride).zip(&lens) {
+            let chunk;
+            (chunk, left) = left.split_at(*len);
+            block[..*len].copy_from_slice(chunk);
         }
         let base = NonNull::from(memory.as_mut_slice()).cast();
         let shares = (0..count).map(|_| Shares::none()).collect();
@@ -48,19 +60,14 @@ impl BufRing {
         // SAFETY: the memory has `count` blocks, the only ones that are handed out, and lies where it does
         // until the region, which has it and does not look at it, is dropped.
         unsafe { owner.add(0, base) };
-        let lease = |i: u32, bytes| {
+        // These go home, each to its own owner.
+        waiting.truncate(first);
+        waiting.extend((0..).zip(&lens).map(|(i, len)| {
             // SAFETY: the block was added and never handed out.
-            Lease::new(unsafe { owner.hand_out(i) }, bytes)
-        };
-        let leases = (0..).zip(&chunks).map(|(i, (_, bytes))| lease(i, *bytes)).collect();
+            Lease::new(unsafe { owner.hand_out(i) }, *len as u32)
+        }));
         // SAFETY: no kernel knows of this memory.
         unsafe { owner.close() };
-        *chain = Chain::EMPTY;
-        #[cfg(debug_assertions)]
-        self.chained.set(self.chained.get() - count as u16);
-        for (index, _) in chunks {
-            self.recycle(index);
-        }
-        leases
+        count
     }
 }

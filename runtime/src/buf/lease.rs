@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
 use super::memory::BufferMemory;
-use super::returns::BlockRef;
+use super::returns::{BlockRef, Owner};
 use super::ring::BufRing;
 use super::shares::Shares;
 
@@ -40,6 +40,11 @@ impl Lease {
         }
         self.len += next.len;
         None
+    }
+
+    /// Whether it is on one of this owner's buffers.
+    pub(super) fn is_of(&self, owner: &Owner<BufferMemory>) -> bool {
+        owner.owns(&self.block)
     }
 
     fn shares(&self) -> &Shares {

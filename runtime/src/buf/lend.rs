@@ -35,4 +35,9 @@ impl BufRing {
         let block = unsafe { self.owner.hand_out(index.into()) };
         Some(Lease::new(block, bytes))
     }
+
+    /// Whether a lease is on one of these buffers.
+    pub(crate) fn has_lent(&self, lease: &Lease) -> bool {
+        lease.is_of(&self.owner)
+    }
 }

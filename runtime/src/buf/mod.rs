@@ -11,6 +11,7 @@ mod copy_out;
 mod fragments;
 mod free_buffers;
 mod grown;
+mod kinds;
 mod lease;
 mod lend;
 pub(crate) mod memory;
@@ -18,8 +19,10 @@ pub(crate) mod owned;
 pub(crate) mod returns;
 pub(crate) mod ring;
 mod shares;
+mod wrapped;
 
 pub use blocks::{Block, GetBlock};
 pub use grown::Grown;
 pub use lease::Lease;
 pub use owned::{BufError, IoBuf, IoBufMut, IoBufs};
+pub use wrapped::{Filled, Owned};

@@ -4,18 +4,56 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::rc::Rc;
-use std::sync::Arc;
 
-use super::{Block, Lease};
+use super::Block;
 use crate::Error;
 
 /// Initialised bytes that stay where they are while their owner is moved about: what a send may take.
+///
+/// It is there for what owns its bytes on the heap, alone or with others: `Vec<u8>`, `String`, `Box`, `Rc`
+/// and `Arc` of slices, strings and arrays, [`Lease`](super::Lease), [`Block`](super::Block), `bytes::Bytes`
+/// and `BytesMut` (feature `bytes`); and for what is static: `b"..."`, `"..."`, `Cow<'static, _>`. A type of
+/// one's own needs no unsafe code: [`Owned`](super::Owned) lends it.
+///
+/// What is borrowed cannot be lent, because a future may be dropped or forgotten at any time, and the borrow
+/// would end before the kernel has had its last word:
+///
+/// ```compile_fail
+/// async fn reply(stream: &annulus::net::TcpStream, line: &mut Vec<u8>) -> annulus::Result<()> {
+///     stream.send_all(&*line).await?; // give it: `std::mem::take(line)`, and have it back
+///     annulus::Ok(())
+/// }
+/// ```
+///
+/// An array moves with its bytes, so it is lent in a box:
+///
+/// ```compile_fail
+/// # async fn reply(stream: &annulus::net::TcpStream) -> annulus::Result<()> {
+/// stream.send_all([1_u8, 2, 3]).await?;
+/// # annulus::Ok(())
+/// # }
+/// ```
+///
+/// ```
+/// # async fn reply(stream: &annulus::net::TcpStream) -> annulus::Result<()> {
+/// stream.send_all(Box::new([1_u8, 2, 3])).await?;
+/// stream.send_all(b"static").await?;
+/// # annulus::Ok(())
+/// # }
+/// ```
 ///
 /// # Safety
 /// [`bytes`](Self::bytes) must give the same address and length each time, whatever moves of `self` happen
 /// between, until `self` is dropped or mutated by the one who holds it; and nothing may write those bytes
 /// meanwhile.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be lent to the kernel, because it does not own bytes that stay in their place",
+    label = "not a buffer that the kernel can read from",
+    note = "give a buffer by value and have it back: `Vec<u8>` (`slice.to_vec()`, `std::mem::take(&mut vec)`), `String`, \
+            `Arc<[u8]>`, `b\"...\"`, a `Lease` or a `Block`",
+    note = "an array is lent as `Box::new(array)`, a type of your own as `annulus::buf::Owned::new(value)`, and \
+            `bytes::Bytes` with the feature `bytes`"
+)]
 pub unsafe trait IoBuf: 'static {
     /// The bytes.
     fn bytes(&self) -> &[u8];
@@ -23,9 +61,26 @@ pub unsafe trait IoBuf: 'static {
 
 /// Room that the kernel may fill: what a read may take.
 ///
+/// `Vec<u8>`, [`Block`](super::Block) and `bytes::BytesMut` (feature `bytes`) are filled behind what they
+/// hold. Memory of a fixed size, such as an array, `Box<[u8]>` or a mapping of one's own, is filled from its
+/// beginning on in a [`Filled`](super::Filled).
+///
+/// ```compile_fail
+/// async fn read(file: &annulus::fs::File, into: &mut [u8]) -> annulus::Result<usize> {
+///     Ok(file.read_at(into, 0).await?.0) // give a `Vec::with_capacity(n)`
+/// }
+/// ```
+///
 /// # Safety
 /// As for [`IoBuf`]: [`spare_capacity`](Self::spare_capacity) stays at its place while `self` is moved about,
 /// and nobody else touches it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be lent to the kernel to be filled, because it does not own room that stays in its place",
+    label = "not a buffer that the kernel can fill",
+    note = "give `Vec::with_capacity(n)` or a `Block` by value and have it back; a `Vec` without spare capacity has no room",
+    note = "an array, a boxed slice, or a type of your own is given as `annulus::buf::Filled::new(value)`, and \
+            `bytes::BytesMut` with the feature `bytes`"
+)]
 pub unsafe trait IoBufMut: 'static {
     /// The room to fill. It need not be initialised.
     fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>];
@@ -35,74 +90,6 @@ pub unsafe trait IoBufMut: 'static {
     /// # Safety
     /// They were.
     unsafe fn filled(&mut self, n: usize);
-}
-
-macro_rules! heap_buffers {
-    ($($type:ty),+) => {$(
-        // SAFETY: the bytes lie in an allocation of their own, which moving the handle does not move.
-        unsafe impl IoBuf for $type {
-            fn bytes(&self) -> &[u8] {
-                self.as_ref()
-            }
-        }
-    )+};
-}
-
-heap_buffers!(Vec<u8>, Box<[u8]>, Arc<[u8]>, Rc<[u8]>, String);
-
-// SAFETY: static memory does not move.
-unsafe impl IoBuf for &'static [u8] {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-// SAFETY: static memory does not move.
-unsafe impl IoBuf for &'static str {
-    fn bytes(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-// SAFETY: a lease points into its core's region, and nobody writes the block while a lease on it is out.
-unsafe impl IoBuf for Lease {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-// SAFETY: a block points into its core's region and is the only handle to its bytes.
-unsafe impl IoBuf for Block {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-/// A `Vec` is filled behind what it holds: its spare capacity is the room, and its length grows by what came.
-// SAFETY: the spare capacity lies in the vector's own allocation.
-unsafe impl IoBufMut for Vec<u8> {
-    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
-        self.spare_capacity_mut()
-    }
-
-    unsafe fn filled(&mut self, n: usize) {
-        let len = self.len() + n;
-        // SAFETY: the caller says that `n` bytes behind the old length are initialised.
-        unsafe { self.set_len(len) };
-    }
-}
-
-/// A [`Block`] is filled behind what it holds, as a `Vec` is.
-// SAFETY: the room is the rest of the block, which only this handle names.
-unsafe impl IoBufMut for Block {
-    fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
-        self.spare()
-    }
-
-    unsafe fn filled(&mut self, n: usize) {
-        // SAFETY: handed on to the caller.
-        unsafe { self.grow(n) };
-    }
 }
 
 /// A buffer of which only the first so many bytes of its room are to be filled.

@@ -268,13 +268,6 @@ impl BufRing {
         self.links.next_of(chain)
     }
 
-    /// The bytes of a chunk in a chain.
-    pub(super) fn chunk(&self, index: u16, bytes: u32) -> &[u8] {
-        // SAFETY: the kernel wrote them and has given the buffer up with its CQE; it stands in a chain, so
-        // nobody else has it.
-        unsafe { std::slice::from_raw_parts(self.owner.address(index.into()).as_ptr(), bytes as usize) }
-    }
-
     /// A buffer whose last lease was dropped on some thread that may be this core's.
     pub(super) fn take_back(&self, block: BlockRef<BufferMemory>) {
         match self.owner.take_back(block) {
@@ -287,6 +280,12 @@ impl BufRing {
     /// Whether there is a free buffer.
     pub(crate) fn has_some(&self) -> bool {
         self.free.len() > 0
+    }
+
+    /// Whether an eighth of them is free, or less.
+    #[inline(always)]
+    pub(crate) fn are_few(&self) -> bool {
+        self.free.len() <= self.count.get() / 8
     }
 
     /// Free buffers.

@@ -1,19 +1,14 @@
 //! The runtime traits of hyper 1.
 
-use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::mem::ManuallyDrop;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Executor, Read, ReadBufCursor, Timer, Write};
 
-use super::Io;
-use crate::core::Core;
-use crate::core::shared::CoreShared;
+use super::{Io, OnCore};
 use crate::net::{Family, Reads, Writes};
 use crate::time;
 
@@ -80,49 +75,11 @@ impl Timer for HyperTimer {
 }
 
 fn on_this_core(sleep: time::Sleep) -> Pin<Box<dyn hyper::rt::Sleep>> {
-    let owner = Core::with(|core| Arc::clone(&core.shared));
-    Box::pin(CoreSleep { owner, sleep: ManuallyDrop::new(sleep) })
+    Box::pin(OnCore::new(sleep))
 }
 
-/// A sleep that hyper may carry anywhere, because it asks for `Send`, and that works on its own core only.
-struct CoreSleep {
-    owner: Arc<CoreShared>,
-    sleep: ManuallyDrop<time::Sleep>,
-}
-
-// SAFETY: `sleep` is touched on its core's thread only: polled elsewhere it panics before, dropped elsewhere
-// it is leaked (a deadline and the number of a timer, which fires in vain). The rest is an `Arc` of a type
-// that is `Send` and `Sync`.
-unsafe impl Send for CoreSleep {}
-
-// SAFETY: nothing can be done with a shared reference to it.
-unsafe impl Sync for CoreSleep {}
-
-impl Future for CoreSleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        assert!(Core::is_current(&self.owner), "a timer of core {} was polled elsewhere", self.owner.index);
-        Pin::new(&mut *self.sleep).poll(cx)
-    }
-}
-
-impl hyper::rt::Sleep for CoreSleep {}
-
-impl Drop for CoreSleep {
-    fn drop(&mut self) {
-        if Core::is_current(&self.owner) {
-            // SAFETY: dropped once, here, and not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.sleep) };
-        }
-    }
-}
-
-impl fmt::Debug for CoreSleep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CoreSleep").field(&*self.sleep).finish()
-    }
-}
+/// hyper may carry it anywhere, because it asks for `Send`; it works on its own core only.
+impl hyper::rt::Sleep for OnCore<time::Sleep> {}
 
 /// Runs what hyper wants run, on the current core: tasks need not be `Send`.
 ///

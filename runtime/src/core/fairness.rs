@@ -3,8 +3,9 @@
 //! - Streams that found no buffer wait in order, and get one in turn when buffers are free.
 //! - Streams that hold too much when it comes are switched off at the end of the tick, when their tasks had
 //!   every chance.
-//! - Streams that were switched off because nobody reads them give their buffers up when others wait for one
-//!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)).
+//! - Streams that nobody reads give their buffers up when others wait for one
+//!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)): those that were switched off, and those
+//!   that came to hold a chunk when buffers were few. What others hold leaves those few at least.
 //!
 //! What receives is a socket, which this file knows by the trait [`Receives`] only: sockets are above the
 //! core that keeps these queues. All of it is seldom, so calls by a table of functions cost nobody.
@@ -26,9 +27,8 @@ pub(crate) trait Receives<C> {
     fn receive_again(self: Rc<Self>, context: &C) -> bool;
     /// The tick ends: switches the receive off if nobody took what came.
     fn hold_back(self: Rc<Self>, context: &C);
-    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and
-    /// whether there may be more yet.
-    fn evict(&self, context: &C) -> (bool, bool);
+    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there may be more yet.
+    fn evict(&self, context: &C) -> bool;
 }
 
 /// A stream in a queue, which does not keep it.
@@ -40,7 +40,7 @@ pub(crate) struct Fairness<C> {
     waiting: RefCell<VecDeque<Queued<C>>>,
     /// Streams that held too much when it came; inspected when the tick ends.
     overfull: RefCell<Vec<Rc<dyn Receives<C>>>>,
-    /// Streams that were switched off because nobody read them, the oldest first.
+    /// Streams that hold chunks which nobody took, as far as is known; the first that was found so first.
     idle: RefCell<VecDeque<Queued<C>>>,
 }
 
@@ -94,7 +94,7 @@ impl<C: 'static> Fairness<C> {
         self.overfull.borrow_mut().push(stream);
     }
 
-    /// A stream was switched off.
+    /// A stream holds what nobody took.
     pub(crate) fn remember_idle(&self, stream: Queued<C>) {
         self.idle.borrow_mut().push_back(stream);
     }
@@ -110,7 +110,7 @@ impl<C: 'static> Fairness<C> {
         if !self.overfull.borrow().is_empty() {
             self.hold_back(context);
         }
-        if !bufs.has_some() && self.has_idle() && self.is_waited_for() && self.evict(context) {
+        if !bufs.has_some() && self.has_idle() && self.is_waited_for() && self.evict(bufs, context) {
             bufs.offer_all();
             self.dispatch(bufs, context);
         }
@@ -157,18 +157,18 @@ impl<C: 'static> Fairness<C> {
         !self.idle.borrow().is_empty()
     }
 
-    /// Frees the buffers of one stream that nobody reads. False: there is none.
+    /// Frees buffers of streams that nobody reads, stream by stream until there is one. False: there is none.
     #[cold]
-    fn evict(&self, context: &C) -> bool {
+    fn evict(&self, bufs: &BufRing, context: &C) -> bool {
         let streams = self.idle.borrow().len();
         for _ in 0..streams {
             let next = self.idle.borrow_mut().pop_front();
             let Some(stream) = next.and_then(|stream| stream.upgrade()) else { continue };
-            let (freed, may_have_more) = stream.evict(context);
-            if may_have_more {
+            if stream.evict(context) {
                 self.remember_idle(Rc::downgrade(&stream));
             }
-            if freed {
+            // A buffer comes free with the last of those that share it.
+            if bufs.has_some() {
                 return true;
             }
         }

@@ -74,6 +74,11 @@ impl Shared {
         })
     }
 
+    /// Whether no accept is armed.
+    fn is_quiet(&self) -> bool {
+        matches!(self.accepting.get(), AcceptState::Idle)
+    }
+
     fn end(&self, core: &Core) {
         if let AcceptState::Armed(key) = self.accepting.get() {
             core.ops.cancel(&core.ring, key);
@@ -121,8 +126,9 @@ impl<'a> Wait<'a> {
         Self { on, place: None }
     }
 
-    fn wait(&mut self, cx: &Context<'_>) {
-        self.place = Some(self.on.waiters.wait(self.place, cx.waker()));
+    /// `has_come` looks for what it waits for.
+    fn wait(&mut self, cx: &Context<'_>, has_come: impl FnOnce(&Shared) -> bool) {
+        self.place = Some(self.on.waiters.wait(self.place, cx.waker(), |_| has_come(self.on)));
     }
 }
 
@@ -293,7 +299,7 @@ impl<F: Family> Listener<F> {
             core.budget.spend();
             return Poll::Ready(result);
         }
-        if let AcceptState::Idle = self.shared.accepting.get() {
+        if self.shared.is_quiet() {
             let many_fit = self.shared.fd_budget.for_many();
             let many = many_fit && !self.shared.is_shared.get();
             if !many_fit && !self.shared.fd_budget.for_one(self.shared.fd()) {
@@ -302,7 +308,7 @@ impl<F: Family> Listener<F> {
             let key = core.ops.submit_multi(&core.ring, Accept { listener: Rc::clone(&self.shared), many });
             self.shared.accepting.set(AcceptState::Armed(key));
         }
-        wait.wait(cx);
+        wait.wait(cx, |shared| !shared.accepted.borrow().is_empty() || shared.is_quiet());
         Poll::Pending
     }
 
@@ -318,10 +324,10 @@ impl<F: Family> Listener<F> {
         poll_fn(|cx| {
             Core::with(|core| {
                 self.shared.end(core);
-                if let AcceptState::Idle = self.shared.accepting.get() {
+                if self.shared.is_quiet() {
                     return Poll::Ready(());
                 }
-                wait.wait(cx);
+                wait.wait(cx, Shared::is_quiet);
                 Poll::Pending
             })
         })

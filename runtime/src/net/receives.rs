@@ -51,7 +51,7 @@ impl Receives<Core> for Socket {
         Socket::hold_back(&self, core);
     }
 
-    fn evict(&self, core: &Core) -> (bool, bool) {
+    fn evict(&self, core: &Core) -> bool {
         self.evict(core)
     }
 }

@@ -7,7 +7,9 @@
 //! A stream may hold [`HOLD_BACK`] chunks that nobody takes. When it has as many at the end of a tick, after
 //! its task had every chance, its receive is cancelled; the next `recv` that finds nothing arms it again. So
 //! a stream that nobody reads takes what lay in its socket at once, and where that leaves none for others, it
-//! is copied out of the buffers (`buf/copy_out.rs`).
+//! is copied out of the buffers (`buf/copy_out.rs`). So is a single chunk that came, or was left, when
+//! buffers were [few](crate::buf::ring::BufRing::are_few): those few go round, however many streams keep a
+//! chunk each.
 
 mod fragments;
 mod write_state;
@@ -121,7 +123,14 @@ pub(super) struct DetachedState {
 
 impl Socket {
     /// What goes with the descriptor to another core, and the chunks that were just taken.
-    pub(super) fn leave(&self, chunks: VecDeque<Lease>) -> DetachedState {
+    pub(super) fn leave(&self, mut chunks: VecDeque<Lease>) -> DetachedState {
+        // Whoever has them there does not know when this core waits for their buffers.
+        Core::try_with(|core| {
+            if core.bufs.are_few() {
+                let copied = core.bufs.copy_out(core.shared.clone(), &mut chunks, false);
+                core.shared.counters.recv_spilt.add(copied as u64);
+            }
+        });
         // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
         let poisoned = !self.is_between_sends();
         let notice = self.ownership.borrow_mut().hand_on(self.lent.get() > 0);
@@ -290,13 +299,14 @@ impl Socket {
             Receiving::Idle => self.arm(core),
             Receiving::Armed(_) | Receiving::Ending(_) | Receiving::Starved => {}
         }
-        self.wait(cx, place);
+        self.wait(cx, place, Self::has_something);
         Poll::Pending
     }
 
     /// Waits for what comes next: alone, or behind others at a place that
-    /// [`wait_is_over`](Self::wait_is_over) gives up.
-    fn wait(&self, cx: &Context<'_>, place: &mut Option<u64>) {
+    /// [`wait_is_over`](Self::wait_is_over) gives up. `has_come` looks for it once more when the waker was
+    /// cloned, as in [`Waiters::wait`].
+    fn wait(&self, cx: &Context<'_>, place: &mut Option<u64>, has_come: impl FnOnce(&Self) -> bool) {
         let stands = self.reader.borrow().as_ref().map(|waker| waker.will_wake(cx.waker()));
         match stands {
             Some(true) => {}
@@ -307,14 +317,28 @@ impl Socket {
                     // It has come while ours was cloned, and waits anew.
                     other.wake();
                 }
+                if has_come(self) {
+                    cx.waker().wake_by_ref();
+                }
             }
-            _ => self.wait_behind(cx, place),
+            _ => self.wait_behind(cx, place, has_come),
         }
     }
 
     #[cold]
-    fn wait_behind(&self, cx: &Context<'_>, place: &mut Option<u64>) {
-        *place = Some(self.readers.wait(*place, cx.waker()));
+    fn wait_behind(&self, cx: &Context<'_>, place: &mut Option<u64>, has_come: impl FnOnce(&Self) -> bool) {
+        *place = Some(self.readers.wait(*place, cx.waker(), |_| has_come(self)));
+    }
+
+    /// Whether a receive is armed, or its end awaited.
+    fn is_receiving(&self) -> bool {
+        matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_))
+    }
+
+    /// Whether there is something for a reader: bytes, the end, or a receive to ask for.
+    fn has_something(&self) -> bool {
+        let comes = self.is_receiving() || self.receiving.get() == Receiving::Starved;
+        !comes || self.chain.get().len() > 0 || !self.rest.borrow().is_empty()
     }
 
     /// A wait to receive is over.
@@ -371,9 +395,8 @@ impl Socket {
                 let mut chain = self.chain.get();
                 core.bufs.push(&mut chain, buffer, n);
                 self.chain.set(chain);
-                if chain.len() >= self.hold_back_at() && !last && !was_ending && !self.overfull.replace(true)
-                {
-                    core.fairness.inspect_later(Rc::clone(self) as _);
+                if chain.len() >= self.hold_back_at() || core.bufs.are_few() {
+                    self.inspect_later(core);
                 }
             }
             (Ok(_), buffer) => {
@@ -390,6 +413,14 @@ impl Socket {
             }
         }
         self.wake_reader();
+    }
+
+    /// At the end of the tick it is looked at whether somebody took what is here.
+    #[inline(always)]
+    fn inspect_later(self: &Rc<Self>, core: &Core) {
+        if !self.overfull.replace(true) {
+            core.fairness.inspect_later(Rc::clone(self) as _);
+        }
     }
 
     /// A receive found the end, which is none where a send was told of another.
@@ -451,33 +482,36 @@ impl Socket {
         self.receiving.get() == Receiving::Starved && !self.released.get()
     }
 
-    /// The end of the tick: switches the receive off if nobody took what came.
+    /// The end of the tick: switches the receive off if nobody took what came. What is still here may be
+    /// copied out when others wait for its buffers.
     pub(crate) fn hold_back(self: &Rc<Self>, core: &Core) {
         self.overfull.set(false);
-        if self.chain.get().len() >= self.hold_back_at()
-            || core.bufs.come_in_fragments() && self.fragments_waiting() >= self.hold_back_at()
-        {
+        let waiting =
+            if core.bufs.come_in_fragments() { self.fragments_waiting() } else { self.chain.get().len() };
+        if waiting >= self.hold_back_at() {
             core.shared.counters.recv_held_back.add(1);
             self.end_receiving(core);
-            if !self.is_known_idle.replace(true) {
-                core.fairness.remember_idle(Rc::downgrade(self) as _);
-            }
+        }
+        if (waiting > 0 || self.fragments_waiting() > 0) && !self.is_known_idle.replace(true) {
+            core.fairness.remember_idle(Rc::downgrade(self) as _);
         }
     }
 
-    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there were any, and
-    /// whether there may be more yet.
-    pub(crate) fn evict(&self, core: &Core) -> (bool, bool) {
-        let mut chain = self.chain.get();
-        let copied = core.bufs.copy_out(core.shared.clone(), &mut chain);
-        core.shared.counters.recv_spilt.add(copied.len() as u64);
-        self.chain.set(chain);
-        let freed = !copied.is_empty();
-        self.rest.borrow_mut().extend(copied);
-        let more =
-            chain.len() > 0 || matches!(self.receiving.get(), Receiving::Armed(_) | Receiving::Ending(_));
+    /// Others wait for buffers: gives up those of chunks that nobody took, whether they are in the chain or
+    /// leases by now. Whether it may come to have more.
+    pub(crate) fn evict(&self, core: &Core) -> bool {
+        let mut waiting = self.rest.take();
+        let mut chain = self.chain.replace(Chain::EMPTY);
+        while let Some(chunk) = core.bufs.pop(&mut chain) {
+            waiting.push_back(chunk);
+        }
+        let has_bounds = matches!(self.kind, Kind::Datagram(_));
+        let copied = core.bufs.copy_out(core.shared.clone(), &mut waiting, has_bounds);
+        core.shared.counters.recv_spilt.add(copied as u64);
+        let more = waiting.iter().any(|chunk| core.bufs.has_lent(chunk)) || self.is_receiving();
+        self.rest.replace(waiting);
         self.is_known_idle.set(more);
-        (freed, more)
+        more
     }
 
     fn hold_back_at(&self) -> u32 {
@@ -495,18 +529,24 @@ impl Socket {
     }
 
     /// Waits until no receive is armed; what came meanwhile stays in the chain.
-    pub(crate) fn poll_quiet(&self, core: &Core, cx: &mut Context<'_>, place: &mut Option<u64>) -> Poll<()> {
+    pub(crate) fn poll_quiet(
+        self: &Rc<Self>,
+        core: &Core,
+        cx: &mut Context<'_>,
+        place: &mut Option<u64>,
+    ) -> Poll<()> {
         self.end_receiving(core);
         match self.receiving.get() {
             Receiving::Idle | Receiving::Over(_) => Poll::Ready(()),
             Receiving::Starved => {
                 // It stands in the queue; when its turn comes it is found not to want a buffer, or to want
-                // one again.
+                // one again. Who waits for the receive that there will not be has to ask for another.
                 self.receiving.set(Receiving::Idle);
+                self.wake_reader();
                 Poll::Ready(())
             }
             Receiving::Armed(_) | Receiving::Ending(_) => {
-                self.wait(cx, place);
+                self.wait(cx, place, |socket| !socket.is_receiving());
                 Poll::Pending
             }
         }
@@ -562,9 +602,14 @@ impl Socket {
     }
 
     /// Gives back what is left of a chunk that was just taken: the next to be taken.
-    pub(crate) fn put_back(&self, rest: Lease) {
+    pub(crate) fn put_back(self: &Rc<Self>, rest: Lease) {
         if !rest.is_empty() {
             self.rest.borrow_mut().push_front(rest);
+            Core::try_with(|core| {
+                if core.bufs.are_few() {
+                    self.inspect_later(core);
+                }
+            });
         }
     }
 

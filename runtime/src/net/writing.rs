@@ -54,7 +54,10 @@ impl WritePermit {
                 Ok(())
             }
             Writing::Busy => {
-                self.stage = Stage::Awaited(Some(socket.writers.wait(ticket, cx.waker())));
+                self.stage = Stage::Awaited(Some({
+                    let is_over = |_| socket.writing.get() != Writing::Busy;
+                    socket.writers.wait(ticket, cx.waker(), is_over)
+                }));
                 return Poll::Pending;
             }
             Writing::Poisoned => Err(Poisoned),

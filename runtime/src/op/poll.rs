@@ -50,3 +50,25 @@ unsafe impl<F: AsFd + 'static> Operation for PollOnce<F> {
         check(outcome).map(drop)
     }
 }
+
+/// One wait for any of some events. `F` keeps the descriptor open.
+pub(crate) struct PollEvents<F> {
+    pub(crate) fd: F,
+    /// As for `poll(2)`.
+    pub(crate) events: u32,
+}
+
+// SAFETY: as for `PollOnce`.
+unsafe impl<F: AsFd + 'static> Operation for PollEvents<F> {
+    const NAME: &'static str = "poll";
+    /// The events that came.
+    type Output = io::Result<u32>;
+
+    fn sqes(&mut self) -> Sqes {
+        opcode::PollAdd::new(types::Fd(self.fd.as_fd().as_raw_fd()), self.events).build().into()
+    }
+
+    fn complete(self, outcome: Outcome) -> Self::Output {
+        check(outcome)
+    }
+}

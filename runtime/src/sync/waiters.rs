@@ -26,7 +26,18 @@ impl Waiters {
     }
 
     /// Puts a wait in its place, at the end if it is new, and returns its ticket.
-    pub(crate) fn wait(&self, ticket: Option<u64>, waker: &Waker) -> u64 {
+    ///
+    /// `has_come` looks for what the ticket waits for, once more after the waker was cloned: cloning may run
+    /// code that brings it about, and that tells all but this one. Then it is woken at once.
+    pub(crate) fn wait(&self, ticket: Option<u64>, waker: &Waker, has_come: impl FnOnce(u64) -> bool) -> u64 {
+        let ticket = self.enter(ticket, waker);
+        if has_come(ticket) {
+            waker.wake_by_ref();
+        }
+        ticket
+    }
+
+    fn enter(&self, ticket: Option<u64>, waker: &Waker) -> u64 {
         let known = ticket.filter(|ticket| self.at(*ticket).is_some());
         let stands =
             |ticket| self.wakes(ticket, |kept| kept.as_ref().is_some_and(|kept| kept.will_wake(waker)));
@@ -148,9 +159,9 @@ mod tests {
     fn a_wait_stands_once_in_its_place_until_it_leaves() {
         let waiters = Waiters::default();
         let [a, b, c] = [0; 3].map(|_| Arc::new(Woken::default()));
-        let tickets = [&a, &b, &c].map(|woken| waiters.wait(None, &Arc::clone(woken).into()));
+        let tickets = [&a, &b, &c].map(|woken| waiters.wait(None, &Arc::clone(woken).into(), |_| false));
         for _ in 0..10 {
-            assert_eq!(waiters.wait(Some(tickets[1]), &Arc::clone(&b).into()), tickets[1]);
+            assert_eq!(waiters.wait(Some(tickets[1]), &Arc::clone(&b).into(), |_| false), tickets[1]);
         }
         assert_eq!((Arc::strong_count(&b), waiters.first()), (2, Some(tickets[0])));
         waiters.wake_first();
@@ -159,7 +170,7 @@ mod tests {
         let woken = [&a, &b, &c].map(|woken| woken.0.load(Ordering::Relaxed));
         assert_eq!((woken, Arc::strong_count(&a)), ([1, 1, 1], 1));
         // Polled by another task since.
-        waiters.wait(Some(tickets[2]), &Arc::clone(&a).into());
+        waiters.wait(Some(tickets[2]), &Arc::clone(&a).into(), |_| false);
         assert_eq!((Arc::strong_count(&a), Arc::strong_count(&c)), (2, 1));
         waiters.leave(tickets[1]);
         waiters.leave(tickets[1]);
@@ -172,7 +183,7 @@ mod tests {
     fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
         let waiters = Waiters::default();
         let gone = crate::testing::BadWakers::give(3, |waker| {
-            waiters.wait(None, waker);
+            waiters.wait(None, waker, |_| false);
         });
         drop(waiters);
         assert_eq!(gone.dropped(), 3);
@@ -194,7 +205,7 @@ mod tests {
 
     fn waits(does: impl Fn(&Waiters) + Send + Sync + 'static) -> (u64, Arc<Reenters>) {
         let waker = Arc::new(Reenters(Box::new(does), AtomicU32::new(0)));
-        (LIST.with(|list| list.wait(None, &Arc::clone(&waker).into())), waker)
+        (LIST.with(|list| list.wait(None, &Arc::clone(&waker).into(), |_| false)), waker)
     }
 
     /// Seen to fail: with places counted up, the one behind a waker that leaves is never woken.
@@ -204,7 +215,7 @@ mod tests {
             .map(|i| {
                 waits(move |list| {
                     list.leave(i);
-                    list.wait(None, Waker::noop());
+                    list.wait(None, Waker::noop(), |_| false);
                 })
             })
             .collect();

@@ -169,9 +169,9 @@ impl Future for AllEnded {
         if self.tracked.tasks.borrow().is_empty() {
             return Poll::Ready(());
         }
-        self.ticket = Some(self.tracked.waiters.wait(ticket, cx.waker()));
-        // Cloning the waker may have brought the last one to its end.
-        if self.tracked.tasks.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        let all_ended = |_| self.tracked.tasks.borrow().is_empty();
+        self.ticket = Some(self.tracked.waiters.wait(ticket, cx.waker(), all_ended));
+        Poll::Pending
     }
 }
 

@@ -20,6 +20,8 @@ const STATUS: &[u8] = b"status";
 /// Orders: an upstream's address follows.
 const IN: &[u8] = b"in ";
 const OUT: &[u8] = b"out ";
+/// A question: whether no core is stuck for so many milliseconds, which follow.
+const ALIVE: &[u8] = b"alive ";
 /// The answer to an order that could be followed.
 const DONE: &[u8] = b"done";
 
@@ -45,8 +47,16 @@ impl Source for Several {
                 Err(error) => tracing::warn!(%node, %error, "a process does not say how it is doing"),
             }
         }
+        status.cores.sort_by_key(|core| core.cpu);
         status
     }
+}
+
+/// Whether all of so many members say that none of their cores is in one step of a task for `time`.
+pub(crate) fn look_alive(members: &Members, count: usize, time: Duration) -> bool {
+    let question = [ALIVE, time.as_millis().to_string().as_bytes()].concat();
+    let answers = members.ask(&question, time + PATIENCE);
+    answers.iter().filter(|(_, answer)| answer == DONE).count() == count
 }
 
 /// The upstreams of the members.
@@ -67,8 +77,13 @@ impl Upstreams for OfMembers {
 
 /// Answers the first process from now on: this one is a member of it.
 pub(crate) fn answer_first(observer: Observer) {
-    let gatherer = Mutex::new(Gatherer::new(observer));
+    let gatherer = Mutex::new(Gatherer::new(observer.clone()));
     answer_by(move |question| {
+        let looks =
+            question.strip_prefix(ALIVE).and_then(|time| std::str::from_utf8(time).ok()?.parse().ok());
+        if let Some(time) = looks.map(Duration::from_millis) {
+            return if observer.stalls(time).is_empty() { DONE.to_vec() } else { Vec::new() };
+        }
         if question == STATUS {
             let status = gatherer.lock().unwrap_or_else(PoisonError::into_inner).gather();
             // Numbers, texts and maps with text keys: nothing of this can fail.

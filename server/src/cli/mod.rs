@@ -2,6 +2,7 @@
 
 mod answer;
 mod file;
+mod package_files;
 mod reload;
 mod serving;
 mod start;
@@ -77,6 +78,14 @@ enum Command {
         given: MemberArgs,
     },
 
+    /// Write the manual pages and the completions that a package has into a directory
+    #[command(hide = true)]
+    PackageFiles {
+        /// The directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+
     /// Print the machine as numactl --hardware does, then the core plan
     Topology {
         /// Start the runtime on the cores and check page by page that its memory lies where it should
@@ -131,6 +140,10 @@ enum Command {
         /// Which CPUs would run: "all", or a list such as 0-3,8
         #[arg(long, value_name = "LIST", default_value = "all")]
         cores: CoreSelection,
+
+        /// End with 0 also where there is advice, for what starts the program only after this
+        #[arg(long)]
+        tolerate_advice: bool,
     },
 }
 
@@ -180,6 +193,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             let matches = matches.subcommand_matches("config").unwrap_or(&matches);
             file::print(&file::text(matches, &config).map_err(Failure::input)?)
         }
+        Command::PackageFiles { dir } => package_files::write(Cli::command(), &dir),
         Command::Topology { verify: true, cores, placement, .. } => {
             start_log(verbose)?;
             topology::verify(cores, placement)
@@ -196,9 +210,9 @@ pub(crate) fn run() -> Result<(), Failure> {
             start_log(verbose)?;
             roads::run(quick, svg.as_deref())
         }
-        Command::Doctor { json, cores } => {
+        Command::Doctor { json, cores, tolerate_advice } => {
             start_log(verbose)?;
-            doctor::examine(&cores, json)
+            doctor::examine(&cores, json, tolerate_advice)
         }
     }
 }

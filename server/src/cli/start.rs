@@ -13,17 +13,20 @@ use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
 use crate::listen::passed::Passed;
 use crate::metrics::gather::{Gatherer, describe};
+use crate::options::processes::Processes;
 use crate::orders::Orders;
+use crate::processes::SplitConstraints;
 use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
-use crate::processes::{Processes, SplitConstraints};
 use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
 use crate::service::reload::{Reloader, Source};
 use crate::service::times::Times;
+use crate::service_manager::message::Message;
+use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
-use crate::{descriptors, filters, log, processes};
+use crate::{descriptors, filters, log, metrics, processes};
 
 /// What the program was told.
 pub(super) struct Told {
@@ -112,12 +115,15 @@ fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> 
     let start = Start::new(Arc::new(generation), move || {
         lifecycle::reach(Stage::Ready);
         lines.iter().chain(&admin_line).for_each(|line| say(line));
+        notify::tell(Message::Ready(lines.join(", ")));
     });
     let start = Arc::new(start);
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     let times = Arc::new(Times::new(&program));
     let open = Arc::new(Mutex::new(open));
     let gatherer = Gatherer::new(running.observer());
+    let observer = running.observer();
+    watchdog::watch(move |time| observer.stalls(time).is_empty());
     let _admin = entrance
         .map(|entrance| entrance.answer(Box::new(gatherer)))
         .transpose()
@@ -153,6 +159,10 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     let (generation, verbose) = member.beginning()?;
     start_log(verbose)?;
     let program = generation.config.program.clone();
+    if program.admin.admin.is_some() {
+        // Whom operators ask is the parent.
+        metrics::measure_times();
+    }
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
     prepare(&generation.config)?;

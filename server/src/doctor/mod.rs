@@ -34,9 +34,9 @@ const GROUPS: [(&str, Check); 5] = [
 /// Runs every check and prints it, a line each, or all as one JSON object.
 ///
 /// # Errors
-/// [`Kind::Failed`] (exit code 1) when there is advice, [`Kind::Platform`] (3) when Annulus cannot run here,
-/// [`Kind::Input`] (2) for CPUs that are not ours.
-pub(crate) fn examine(selection: &CoreSelection, json: bool) -> Result<(), Failure> {
+/// [`Kind::Failed`] (exit code 1) when there is advice that is not tolerated, [`Kind::Platform`] (3) when
+/// Annulus cannot run here, [`Kind::Input`] (2) for CPUs that are not ours.
+pub(crate) fn examine(selection: &CoreSelection, json: bool, tolerates_advice: bool) -> Result<(), Failure> {
     let facts = Facts::gather(selection)?;
     let found: Vec<(&str, Finding)> = GROUPS
         .into_iter()
@@ -47,6 +47,7 @@ pub(crate) fn examine(selection: &CoreSelection, json: bool) -> Result<(), Failu
     let count = |verdict| found.iter().filter(|(_, finding)| finding.verdict == verdict).count();
     match (count(Verdict::Fatal), count(Verdict::Advice)) {
         (0, 0) => Ok(()),
+        (0, _) if tolerates_advice => Ok(()),
         (0, advice) => Err(Failure::new(
             Kind::Failed,
             format!("{advice} of {} checks could be better; each says how", found.len()),

@@ -34,8 +34,7 @@ impl Record {
     pub(crate) fn keep(&mut self, head: &[u8]) {
         self.forwarded.iter_mut().for_each(Vec::clear);
         let mut parts = [&b""[..]; PARTS];
-        let mut lines =
-            head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut lines = Lines(head);
         // Empty lines before the request line are ignored (RFC 9112 2.2).
         let line = lines.by_ref().find(|line| !line.is_empty()).unwrap_or_default();
         let mut words = line.splitn(3, |&byte| byte == b' ');
@@ -43,26 +42,30 @@ impl Record {
             parts[part as usize] = words.next().unwrap_or_default();
         }
         for line in lines.take_while(|line| !line.is_empty()) {
-            let Some(colon) = memchr::memchr(b':', line) else { continue };
-            let name = &line[..colon];
-            // The length tells most of the others apart.
-            let part = match name.len() {
-                4 if name.eq_ignore_ascii_case(b"host") => Part::Host,
-                7 if name.eq_ignore_ascii_case(b"referer") => Part::Referer,
-                10 if name.eq_ignore_ascii_case(b"user-agent") => Part::UserAgent,
-                12 if name.eq_ignore_ascii_case(b"x-request-id") => Part::RequestId,
-                // Several lines are one list (RFC 9110 5.3).
-                15 if name.eq_ignore_ascii_case(b"x-forwarded-for") => {
-                    listed(&mut self.forwarded[0], &line[colon + 1..]);
-                    continue;
+            // The first letter tells most of the others apart.
+            let part = match line[0] | 0x20 {
+                b'h' => value(line, b"host:").map(|value| (Part::Host, value)),
+                b'r' => value(line, b"referer:").map(|value| (Part::Referer, value)),
+                b'u' => value(line, b"user-agent:").map(|value| (Part::UserAgent, value)),
+                b'x' => match value(line, b"x-forwarded-for:") {
+                    // Several lines are one list (RFC 9110 5.3).
+                    Some(value) => {
+                        listed(&mut self.forwarded[0], value);
+                        None
+                    }
+                    None => value(line, b"x-request-id:").map(|value| (Part::RequestId, value)),
+                },
+                b'f' => {
+                    if let Some(value) = value(line, b"forwarded:") {
+                        listed(&mut self.forwarded[1], value);
+                    }
+                    None
                 }
-                9 if name.eq_ignore_ascii_case(b"forwarded") => {
-                    listed(&mut self.forwarded[1], &line[colon + 1..]);
-                    continue;
-                }
-                _ => continue,
+                _ => None,
             };
-            parts[part as usize] = line[colon + 1..].trim_ascii();
+            if let Some((part, value)) = part {
+                parts[part as usize] = value.trim_ascii();
+            }
         }
         self.fill(parts);
     }
@@ -147,6 +150,29 @@ impl Record {
     pub(crate) fn request_id(&self) -> &[u8] {
         self.part(Part::RequestId)
     }
+}
+
+/// The lines of a head, without their ends.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', self.0).unwrap_or(self.0.len());
+        let line = &self.0[..end];
+        self.0 = self.0.get(end + 1..).unwrap_or_default();
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+}
+
+/// The value of a field, if the line begins with its `name`, which ends with a colon.
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (own, value) = line.split_at_checked(name.len())?;
+    own.eq_ignore_ascii_case(name).then_some(value)
 }
 
 /// Appends a line to a list.

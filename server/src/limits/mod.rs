@@ -17,16 +17,17 @@ use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::select;
 
 use self::table::Table;
 pub(crate) use self::table::{Counted, Key};
-use crate::first_of::first_of;
 
 /// How often a core that waits for room looks whether another core has made some.
 const LOOKS: Duration = Duration::from_millis(10);
@@ -159,7 +160,7 @@ impl Limits {
                 drop(self.waiting.replace(Some(cx.waker().clone())));
                 Poll::Pending
             });
-            first_of(left, annulus::time::sleep(LOOKS)).await;
+            select(left, pin!(annulus::time::sleep(LOOKS))).await;
         }
     }
 

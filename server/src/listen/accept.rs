@@ -3,12 +3,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use annulus::net::{Connection, Family, Listener};
+use futures_util::future::{Either, select};
 
-use crate::first_of::{First, first_of};
 use crate::limits::{Limits, Place};
 
 /// Accepts and hands each connection to `welcome`, with its place, until the runtime is told to stop or
@@ -24,8 +25,8 @@ pub(crate) async fn accept<F: Family>(
     limits: &Rc<Limits>,
     mut welcome: impl FnMut(Connection<F>, Place),
 ) -> annulus::Result<()> {
-    let end = async { first_of(annulus::cores::stopping(), closing.wait()).await };
-    let mut end = std::pin::pin!(end);
+    let (stopping, closed) = (pin!(annulus::cores::stopping()), pin!(closing.wait()));
+    let mut end = select(stopping, closed);
     // One that has no place yet: served first when there is one, and not lost at the end.
     let mut waits = None;
     loop {
@@ -38,7 +39,7 @@ pub(crate) async fn accept<F: Family>(
             }
             Ok::<_, annulus::Error>(limits.place().await)
         };
-        let First::A(place) = first_of(next, end.as_mut()).await else { break };
+        let Either::Left((place, _)) = select(pin!(next), &mut end).await else { break };
         let place = place?;
         if let Some(connection) = waits.take() {
             welcome(connection, place);

@@ -9,7 +9,6 @@ use super::forwarded::{self, Field};
 use super::networks::{AccessList, Network};
 use super::proxy_protocol::{Header, Parsed, parse};
 use crate::log::access::Client as Address;
-use crate::options::listener::ListenerArgs;
 
 /// How long a PROXY header may take to come.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,14 +25,15 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// As `args` say.
-    pub(crate) fn new(args: &ListenerArgs) -> Self {
-        Gate {
-            access: AccessList { allow: args.allow.clone(), deny: args.deny.clone() },
-            proxies: args.proxy_protocol_from.clone(),
-            forwarders: args.forwarded_from.clone(),
-            field: args.forwarded_field,
-        }
+    /// For the clients of `access`. The connections of `proxies` begin with a PROXY header, and the requests
+    /// of `forwarders` name the client in `field`.
+    pub(crate) fn new(
+        access: AccessList,
+        proxies: Vec<Network>,
+        forwarders: Vec<Network>,
+        field: Field,
+    ) -> Self {
+        Gate { access, proxies, forwarders, field }
     }
 
     /// Whether everybody may come in and nobody speaks for others: there is nothing to look at.

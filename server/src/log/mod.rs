@@ -9,6 +9,7 @@
 //! - [`access`] has a line for each request and each relayed connection.
 
 pub(crate) mod access;
+mod barrier;
 mod diagnostics;
 pub(crate) mod options;
 mod queue;

@@ -10,6 +10,8 @@ use std::thread::Thread;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::barrier;
+
 /// Bytes of a queue. 50,000 lines a second of 200 bytes fill it in 200 ms; the writing thread looks every
 /// 100, and is woken when a quarter is full, if it gets a CPU.
 pub(super) const QUEUE_BYTES: usize = 2 << 20;
@@ -82,8 +84,9 @@ const ASLEEP: u8 = 2;
 impl Bell {
     /// Tells that something was queued; `urgent`: it must not wait any longer.
     pub(super) fn ring(&self, urgent: bool) {
-        // With the fence in `park`: either this thread sees the state, or the other one sees what was queued.
-        fence(Ordering::SeqCst);
+        // With the barrier in `park`: either this thread sees the state, or the other one sees what was
+        // queued.
+        barrier::light();
         let state = self.state.load(Ordering::Relaxed);
         if state == ASLEEP || urgent && state == COLLECTING {
             self.wake();
@@ -102,6 +105,7 @@ impl Bell {
 
     /// Makes the calling thread the one that is woken.
     pub(super) fn belongs_to_this_thread(&self) {
+        barrier::register();
         self.thread.get_or_init(std::thread::current);
     }
 
@@ -118,7 +122,9 @@ impl Bell {
 
     fn park(&self, state: u8, limit: Option<std::time::Duration>, is_pending: impl FnOnce() -> bool) {
         self.state.store(state, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        if state == ASLEEP {
+            barrier::heavy();
+        }
         if !is_pending() {
             match limit {
                 Some(limit) => std::thread::park_timeout(limit),

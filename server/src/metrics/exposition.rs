@@ -115,7 +115,11 @@ fn relays(out: &mut Exposition, status: &Status) {
         let labels: Labels<'_> = &[("listener", &of.listener), ("upstream", &of.address)];
         out.sample("upstream_failures_total", labels, of.failures);
     }
-    out.family("upstream_bytes", "counter", "Bytes to the upstream (up) and from it (down).");
+    out.family(
+        "upstream_bytes",
+        "counter",
+        "Bytes to the upstream (up) and from it (down), of connections that have ended.",
+    );
     for of in &status.upstreams {
         for (direction, bytes) in [("up", of.bytes_up), ("down", of.bytes_down)] {
             let labels: Labels<'_> =

@@ -5,6 +5,8 @@
 //! a core, and no core waits for it.
 
 mod cells;
+#[cfg(test)]
+mod documented;
 pub(crate) mod exposition;
 mod families;
 pub(crate) mod format;

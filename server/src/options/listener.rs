@@ -5,7 +5,8 @@ use clap::Args;
 use crate::limits::LimitArgs;
 use crate::listen::address::ListenAddress;
 use crate::listen::forwarded::Field;
-use crate::listen::networks::Network;
+use crate::listen::gate::Gate;
+use crate::listen::networks::{AccessList, Network};
 
 /// What every listener has.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -54,6 +55,15 @@ pub(crate) struct ListenerArgs {
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+}
+
+impl ListenerArgs {
+    /// What they say of who may connect.
+    pub(crate) fn gate(&self) -> Gate {
+        let access = AccessList { allow: self.allow.clone(), deny: self.deny.clone() };
+        let (proxies, forwarders) = (self.proxy_protocol_from.clone(), self.forwarded_from.clone());
+        Gate::new(access, proxies, forwarders, self.forwarded_field)
+    }
 }
 
 /// Permissions in octal.

@@ -5,5 +5,6 @@
 //! has its own, [`crate::serve::options`] and [`crate::proxy::options`]. Nothing here does anything.
 
 pub(crate) mod listener;
+pub(crate) mod processes;
 pub(crate) mod program;
 pub(crate) mod values;

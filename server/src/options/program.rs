@@ -9,10 +9,10 @@ use annulus::transfer::Road;
 use annulus::{Builder, PlacementPolicy, Runtime};
 use clap::{ArgAction, Args};
 
+use super::processes::Processes;
 use super::values::size;
 use crate::admin::options::AdminArgs;
 use crate::log::options::LogArgs;
-use crate::processes::Processes;
 
 /// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those
 /// of rings, have a heading each.

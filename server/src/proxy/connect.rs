@@ -2,15 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use annulus::net::{Connection, Family, TcpStream, UnixStream};
 use annulus::time::sleep;
+use futures_util::future::{Either, select};
 
 use super::address::Target;
 use super::options::DeadlineArgs;
 use super::upstreams::Upstream;
-use crate::first_of::{First, first_of};
 use crate::listen::address::unix_address;
 
 /// An attempt that takes longer is ended when the client goes. Before that, looking out for it costs more
@@ -104,22 +105,23 @@ pub(super) async fn connect<F: Family>(
         let limit = Duration::from_secs(deadlines.connect_timeout);
         let given_up = async {
             sleep(BEFORE_LOOKING_OUT.min(limit)).await;
-            match first_of(client.gone(), sleep(limit.saturating_sub(BEFORE_LOOKING_OUT))).await {
-                First::A(()) => NoConnection::ClientGone,
-                First::B(()) => NoConnection::TimedOut,
+            let rest = sleep(limit.saturating_sub(BEFORE_LOOKING_OUT));
+            match select(pin!(client.gone()), pin!(rest)).await {
+                Either::Left(_) => NoConnection::ClientGone,
+                Either::Right(_) => NoConnection::TimedOut,
             }
         };
-        last = match first_of(connect_to(upstream, address, source), given_up).await {
-            First::A(Ok(server)) => {
+        last = match select(pin!(connect_to(upstream, address, source)), pin!(given_up)).await {
+            Either::Left((Ok(server), _)) => {
                 if let Server::Tcp(stream) = &server {
                     set_options(stream, deadlines);
                 }
                 return Ok((server, address));
             }
-            First::A(Err(error)) if is_lack(&error) => NoConnection::Lack(error),
-            First::A(Err(error)) => NoConnection::Refused(error),
-            First::B(NoConnection::ClientGone) => return Err(NoConnection::ClientGone),
-            First::B(given_up) => given_up,
+            Either::Left((Err(error), _)) if is_lack(&error) => NoConnection::Lack(error),
+            Either::Left((Err(error), _)) => NoConnection::Refused(error),
+            Either::Right((NoConnection::ClientGone, _)) => return Err(NoConnection::ClientGone),
+            Either::Right((given_up, _)) => given_up,
         };
     }
     Err(last)

@@ -1,18 +1,19 @@
 //! A relay must not be its own upstream: one connection would become as many as there are descriptors.
 //!
 //! Where it can be known it is refused at the start. Else it is known by its own connections: those to a port
-//! that this process listens on are remembered by their local address, and a client that comes from such an
-//! address is ourselves.
+//! that the program listens on are counted by their local address, where limits are: a client that comes from
+//! such an address is ourselves, whichever of several processes it has come to.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits::{self, Counted, Key};
 
 /// A bit for each port.
 static PORTS: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
-static REMEMBERED: AtomicUsize = AtomicUsize::new(0);
-static CONNECTIONS: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
+/// What all of them are counted under.
+static ALL: LazyLock<Key> = LazyLock::new(|| limits::key("connections to ourselves"));
 
 /// This process listens on `port`.
 pub(crate) fn listens_on(port: u16) {
@@ -26,31 +27,28 @@ pub(crate) fn may_be_ours(address: SocketAddr) -> bool {
 
 /// One of our connections. Dropped, it is forgotten.
 #[derive(Debug)]
-pub(crate) struct Remembered(SocketAddr);
+pub(crate) struct Remembered {
+    _one: Option<Counted>,
+    _of_all: Option<Counted>,
+}
+
+fn key(local: SocketAddr) -> Key {
+    limits::key(("a connection to ourselves", local))
+}
 
 /// Remembers that a connection of ours has this local address.
 pub(crate) fn remember(local: SocketAddr) -> Remembered {
-    REMEMBERED.fetch_add(1, Ordering::AcqRel);
-    CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).insert(local);
-    Remembered(local)
-}
-
-impl Drop for Remembered {
-    fn drop(&mut self) {
-        CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
-        REMEMBERED.fetch_sub(1, Ordering::AcqRel);
-    }
+    Remembered { _of_all: limits::enter(*ALL, usize::MAX), _one: limits::enter(key(local), usize::MAX) }
 }
 
 /// Whether a client that comes from `peer` is ourselves.
 pub(crate) fn is_ourselves(peer: SocketAddr) -> bool {
-    REMEMBERED.load(Ordering::Acquire) > 0
-        && CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+    limits::count(key(peer)) > 0
 }
 
 /// Whether any of them could be: then it is worth asking where a client comes from.
 pub(crate) fn has_any() -> bool {
-    REMEMBERED.load(Ordering::Acquire) > 0
+    limits::count(*ALL) > 0
 }
 
 /// Whether a connection to `target` comes to a socket that listens on `listen`, as far as can be known at the

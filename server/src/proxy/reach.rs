@@ -2,18 +2,19 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family};
 use annulus::time::sleep;
+use futures_util::future::{Either, select};
 
 use super::balance::{Balancer, Candidate, mix};
 use super::connect::{From, NoConnection, Server, connect};
 use super::options::{DeadlineArgs, Source, UpstreamArgs};
 use super::upkeep::look_after;
 use super::upstreams::{LOOKS, Taken, Upstream, Upstreams};
-use crate::first_of::{First, first_of};
 use crate::log::access::Client;
 
 /// What a core needs to reach upstreams.
@@ -74,7 +75,7 @@ impl Reach {
                 if waits.as_ref().is_some_and(|(_, deadline)| Instant::now() >= *deadline) {
                     return Err("queue timeout");
                 }
-                if let First::A(()) = first_of(client.gone(), sleep(LOOKS)).await {
+                if let Either::Left(_) = select(pin!(client.gone()), pin!(sleep(LOOKS))).await {
                     return Err("client gone");
                 }
                 continue;

@@ -54,7 +54,7 @@ impl Service {
             }
             ServiceConfig::Relay(args) => Work::Relay(Rc::new(proxy::Relay::new(args, road, access))),
         };
-        Ok(Service { gate: Rc::new(Gate::new(&listener.args)), work })
+        Ok(Service { gate: Rc::new(listener.args.gate()), work })
     }
 
     /// What the connections of a listening socket on `port` are to have.

@@ -21,6 +21,9 @@ use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
 use crate::log;
+use crate::metrics::gather::describe;
+use crate::service_manager::message::Message;
+use crate::service_manager::notify;
 
 /// What a process that opens its own endpoints needs to go over to another configuration.
 pub(crate) struct Reloader {
@@ -67,8 +70,11 @@ impl Reloader {
     /// standard error. Started by flags, there is nothing to read: the logs are opened anew.
     pub(crate) fn start(self: &Arc<Self>) {
         log::reopen();
+        notify::tell(Message::Reloading);
         if self.source.is_none() {
-            return say("the logs are opened anew; there is no file to read anew: it was started by flags");
+            let what = "the logs are opened anew; there is no file to read anew: it was started by flags";
+            notify::tell(Message::Ready(what.to_owned()));
+            return say(what);
         }
         let mut turn = lock(&self.turn);
         if std::mem::replace(&mut turn.is_at_it, true) {
@@ -79,7 +85,9 @@ impl Reloader {
         let thread = std::thread::Builder::new().name("reload".to_owned());
         if let Err(error) = thread.spawn(move || this.run()) {
             turn.is_at_it = false;
-            say(&format!("cannot reload: no thread can be started: {error}; nothing has changed"));
+            let why = format!("cannot reload: no thread can be started: {error}; nothing has changed");
+            say(&why);
+            notify::tell(Message::Ready(why));
         }
     }
 
@@ -95,23 +103,28 @@ impl Reloader {
 
     fn run(&self) {
         loop {
-            if let Err(lines) = self.reload() {
-                lines.iter().for_each(|line| say(line));
-            }
+            let status = match self.reload() {
+                Ok(status) => status,
+                Err(lines) => {
+                    lines.iter().for_each(|line| say(line));
+                    lines.last().cloned().unwrap_or_default()
+                }
+            };
             let mut turn = lock(&self.turn);
             if !std::mem::take(&mut turn.again) {
                 turn.is_at_it = false;
+                notify::tell(Message::Ready(status));
                 return;
             }
         }
     }
 
-    /// One reload.
+    /// One reload. Returns what is in force.
     ///
     /// # Errors
     /// Lines that say why nothing has changed.
-    fn reload(&self) -> Result<(), Vec<String>> {
-        let Some(Source { file, keys }) = &self.source else { return Ok(()) };
+    fn reload(&self) -> Result<String, Vec<String>> {
+        let Some(Source { file, keys }) = &self.source else { return Ok(String::new()) };
         let unchanged = |why: String| vec![format!("{why}; nothing has changed")];
         if lifecycle::stage() > Stage::Ready {
             return Err(unchanged("cannot reload: the program is ending".to_owned()));
@@ -127,7 +140,7 @@ impl Reloader {
             .endpoints(open.passed())
             .and_then(|keys| open.plan(&keys, &self.cpus))
             .map_err(failed)?;
-        let new = planned.new.clone();
+        let (new, shown) = (planned.new.clone(), planned.shown.clone());
         let generation = Generation { config: read.config, ids: planned.ids.clone(), new: planned.take() };
         let generation = Arc::new(generation);
         if let Err(failure) = on_all(&self.cores, || {
@@ -151,18 +164,26 @@ impl Reloader {
         }
         drop(open);
         committed.map_err(|failure| vec![format!("{} is in force, but: {failure}", file.display())])?;
-        tell(&generation.config, &new, &closed);
+        tell(&generation.config, &shown, &new, &closed);
         let fixed = keys.changed(&read.keys);
         if !fixed.is_empty() {
             say(&format!("{} takes a restart to change", fixed.join(", ")));
         }
-        say(&format!("{} is in force for new connections", file.display()));
-        Ok(())
+        let status = format!("{} is in force for new connections", file.display());
+        say(&status);
+        Ok(status)
     }
 }
 
-/// Says where it listens now and did not before, and where it does not any more.
-pub(crate) fn tell(config: &Configuration, new: &[(usize, String)], closed: &[String]) {
+/// Says where it listens now and did not before, and where it does not any more; and to operators, where it
+/// listens in all: `shown`, of each listener.
+pub(crate) fn tell(
+    config: &Configuration,
+    shown: &[Vec<String>],
+    new: &[(usize, String)],
+    closed: &[String],
+) {
+    describe(config.lines(shown), config.program.ring.road.to_string());
     closed.iter().for_each(|shown| say(&format!("no longer listening on {shown}")));
     for (listener, shown) in new {
         say(&config.listeners[*listener].line(shown));

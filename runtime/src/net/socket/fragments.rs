@@ -49,8 +49,8 @@ impl Socket {
                 }
                 let many = waiting.len() >= self.hold_back_at() as usize;
                 drop(waiting);
-                if many && !last && !was_ending && !self.overfull.replace(true) {
-                    core.fairness.inspect_later(Rc::clone(self) as _);
+                if many || core.bufs.are_few() {
+                    self.inspect_later(core);
                 }
                 // Last: it may have something to tell.
                 drop(brought);

@@ -176,6 +176,98 @@ impl std::os::fd::AsFd for Shared {
     }
 }
 
+/// Seen to fail: with nobody told, the one that waited for its turn sleeps for ever.
+#[test]
+fn who_waits_for_a_buffer_is_told_when_the_stream_is_quieted() {
+    struct Flag(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Flag {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    on_a_core(small(64), async || {
+        let _held = take_all_but(0).await;
+        let (stream, _peer) = pair();
+        let woken = std::sync::Arc::new(Flag(false.into()));
+        let mut waits = pin!(stream.recv());
+        let waker = std::sync::Arc::clone(&woken).into();
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        until("the lack", || Core::with(|core| core.fairness.is_short())).await;
+        // Told of the lack, it waits for its turn.
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        woken.0.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(stream.quiesce().await.is_empty());
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed), "it has to ask anew");
+    });
+}
+
+thread_local! {
+    static GIVEN_BACK: std::cell::RefCell<Option<(Rc<super::Socket>, Lease)>> = const { std::cell::RefCell::new(None) };
+    static WOKEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Seen to fail: with no look after the waker was cloned.
+#[test]
+fn what_is_given_back_while_the_waker_is_cloned_is_found() {
+    use std::task::{RawWaker, RawWakerVTable};
+    fn clone(_: *const ()) -> RawWaker {
+        let given_back = GIVEN_BACK.take();
+        given_back.into_iter().for_each(|(socket, chunk)| socket.put_back(chunk));
+        RawWaker::new(std::ptr::null(), &VTABLE)
+    }
+    static VTABLE: RawWakerVTable =
+        RawWakerVTable::new(clone, |_| WOKEN.set(true), |_| WOKEN.set(true), |_| {});
+    on_a_core(small(64), async || {
+        let (stream, mut peer) = pair();
+        peer.write_all(b"x").unwrap();
+        let chunk = stream.recv().await.unwrap().expect("a byte");
+        GIVEN_BACK.set(Some((Rc::clone(stream.socket()), chunk)));
+        // SAFETY: nothing is behind the pointer, and no function of the table follows it.
+        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) };
+        let mut waits = pin!(stream.recv());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(WOKEN.get(), "the byte is there, and nobody is told");
+        assert_eq!(*waits.await.unwrap().expect("a byte"), *b"x");
+    });
+}
+
+/// What is given back when buffers are few may be copied out again, however many streams are given some.
+///
+/// Seen to fail: with streams to which something was given back not looked at, the last is never served.
+#[test]
+fn chunks_that_are_given_back_leave_buffers_for_others() {
+    on_a_core(small(256), async || {
+        let (_, buffers) = Core::with(|core| core.bufs.shape());
+        let mut kept = Vec::new();
+        for _ in 0..buffers {
+            let (stream, mut peer) = pair();
+            peer.write_all(b"bytes").unwrap();
+            let mut chunk = stream.recv().await.unwrap().expect("bytes");
+            chunk.advance(1);
+            kept.push((stream, peer, chunk));
+        }
+        // The looks that were asked for when the chunks came are over.
+        let ticks = || Core::with(|core| core.shared.counters.turns.get());
+        let now = ticks();
+        until("two ticks", || ticks() > now + 1).await;
+        let (stream, mut peer) = pair();
+        peer.write_all(b"x").unwrap();
+        assert!(is_pending(stream.recv()), "every buffer is out");
+        let kept: Vec<_> = kept
+            .into_iter()
+            .map(|(stream, peer, chunk)| {
+                stream.socket().put_back(chunk);
+                (stream, peer)
+            })
+            .collect();
+        until("a buffer for the last", || Core::with(|core| core.shared.counters.recv_spilt.get() > 0)).await;
+        assert_eq!(*stream.recv().await.unwrap().expect("a byte"), *b"x");
+        for (stream, _peer) in &kept {
+            assert_eq!(*stream.recv().await.unwrap().expect("what was given back"), *b"ytes");
+        }
+    });
+}
+
 /// A task that finds something in its socket whenever it looks lets the others have their turn all the same.
 ///
 /// Seen to fail: with `Budget::poll` always ready, it takes all 200.

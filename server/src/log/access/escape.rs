@@ -5,14 +5,9 @@ const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 /// Appends `bytes` for a quoted field of a text line: a quote, a backslash and all that is not printable
 /// ASCII becomes `\xHH`, as nginx does it.
 pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
-    escape(
-        out,
-        bytes,
-        |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'),
-        |out, byte| {
-            out.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
-        },
-    );
+    escape(out, bytes, |out, byte| {
+        out.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
+    });
 }
 
 /// Appends `bytes` as a JSON string, with its quotes (RFC 8259 7). What is not UTF-8 becomes U+FFFD; control
@@ -40,15 +35,10 @@ pub(super) fn json(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn json_ascii(out: &mut Vec<u8>, bytes: &[u8]) {
-    escape(
-        out,
-        bytes,
-        |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'),
-        |out, byte| match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            _ => unicode(out, byte.into()),
-        },
-    );
+    escape(out, bytes, |out, byte| match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        _ => unicode(out, byte.into()),
+    });
 }
 
 fn unicode(out: &mut Vec<u8>, unit: u16) {
@@ -62,13 +52,17 @@ fn digit(value: u8) -> u8 {
     DIGITS[usize::from(value)]
 }
 
-/// Copies what is harmless in one go, and the rest byte by byte.
-fn escape(
-    out: &mut Vec<u8>,
-    mut bytes: &[u8],
-    is_harmless: impl Fn(u8) -> bool,
-    write: impl Fn(&mut Vec<u8>, u8),
-) {
+/// Printable ASCII, and no mark of ours.
+fn is_harmless(byte: u8) -> bool {
+    byte.wrapping_sub(b' ') <= b'~' - b' ' && byte != b'"' && byte != b'\\'
+}
+
+/// Copies what is harmless in one go, and has the rest written byte by byte.
+fn escape(out: &mut Vec<u8>, mut bytes: &[u8], write: impl Fn(&mut Vec<u8>, u8)) {
+    // Nearly always all of it is. Without a way out in the middle, many bytes are compared at once.
+    if bytes.iter().fold(true, |all, &byte| all & is_harmless(byte)) {
+        return out.extend_from_slice(bytes);
+    }
     while !bytes.is_empty() {
         let len = bytes.iter().position(|&byte| !is_harmless(byte)).unwrap_or(bytes.len());
         out.extend_from_slice(&bytes[..len]);

@@ -223,12 +223,18 @@ fn now() -> SystemTime {
 fn ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
+            // Whole, and then in one go: "255.255.255.255" is the longest.
+            let (mut text, mut len) = ([b'.'; 15], 0);
             for (at, octet) in address.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+                len += usize::from(at > 0);
+                let digits =
+                    [(octet / 100, octet >= 100), (octet / 10 % 10, octet >= 10), (octet % 10, true)];
+                for (digit, _) in digits.into_iter().filter(|(_, is_shown)| *is_shown) {
+                    text[len] = b'0' + digit;
+                    len += 1;
                 }
-                number(out, octet);
             }
+            out.extend_from_slice(&text[..len]);
         }
         IpAddr::V6(_) => display(out, address),
     }
@@ -242,9 +248,9 @@ fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
 /// Appends a time in seconds, to the microsecond.
 fn seconds(out: &mut Vec<u8>, time: Duration) {
     number(out, time.as_secs());
-    let micros = itoa::Buffer::new().format(time.subsec_micros() + 1_000_000).as_bytes()[1..].to_vec();
     out.push(b'.');
-    out.extend_from_slice(&micros);
+    // Six places, whatever it is: the seventh is the one in front.
+    out.extend_from_slice(&itoa::Buffer::new().format(time.subsec_micros() + 1_000_000).as_bytes()[1..]);
 }
 
 /// Appends what `value` displays.
@@ -288,7 +294,54 @@ impl Tell for TellInTheLog {
 
 #[cfg(test)]
 mod tests {
+    use super::text::tests::{clock, relayed, sample};
     use super::*;
+
+    const PAGE: &str = include_str!("../../../../docs/logs.md");
+
+    /// Of the kind of line that `write` writes, the names of its fields in docs/logs.md behind `heading`.
+    fn is_documented(write: impl FnOnce(&mut Vec<u8>), heading: &str) {
+        let mut out = Vec::new();
+        write(&mut out);
+        let line = String::from_utf8(out).unwrap();
+        assert!(PAGE.lines().any(|of_page| of_page == line), "docs/logs.md lacks the line {line}");
+        let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&line) else { return };
+        let (_, section) = PAGE.split_once(heading).expect(heading);
+        let (table, _) = section.trim_start().split_once("\n\n").expect("a table");
+        let mut told: Vec<_> =
+            table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+        told.retain(|name| *name != "json");
+        let mut there: Vec<_> = object.keys().map(String::as_str).collect();
+        told.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(told, there);
+    }
+
+    /// Seen to fail: with a key renamed, and with another word in a line.
+    #[test]
+    fn the_page_has_each_format_and_every_field() {
+        let (clock, heading) = (clock(), "### Fields of requests");
+        is_documented(|out| text::request(out, &clock, &sample(), false), heading);
+        is_documented(|out| text::request(out, &clock, &sample(), true), heading);
+        is_documented(|out| json::request(out, &clock, &sample()), heading);
+        let heading = "### Fields of relayed connections";
+        is_documented(|out| text::connection(out, &clock, &relayed()), heading);
+        is_documented(|out| json::connection(out, &clock, &relayed()), heading);
+    }
+
+    /// Seen to fail: with a zero that is left out in the middle.
+    #[test]
+    fn addresses_are_as_the_standard_library_has_them() {
+        for octets in
+            [[0, 0, 0, 0], [1, 20, 103, 200], [255, 255, 255, 255], [10, 0, 99, 100], [9, 10, 101, 7]]
+        {
+            for address in [IpAddr::from(octets), "2001:db8::1".parse().unwrap()] {
+                let mut out = Vec::new();
+                ip(&mut out, address);
+                assert_eq!(String::from_utf8(out).unwrap(), address.to_string());
+            }
+        }
+    }
 
     #[test]
     fn times_have_six_places() {

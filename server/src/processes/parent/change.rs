@@ -19,6 +19,8 @@ use crate::processes::figures::Members;
 use crate::processes::orders::{Change, Down, Up};
 use crate::service::reload::{Source, tell};
 use crate::service::times::Times;
+use crate::service_manager::message::Message;
+use crate::service_manager::notify;
 
 /// How far it has come.
 enum Step {
@@ -139,8 +141,11 @@ impl Changes {
 
     /// SIGHUP: the file is read on a thread of its own, which may wait for a disk and a resolver.
     pub(super) fn request(&mut self) {
+        notify::tell(Message::Reloading);
         let Some(source) = self.source.clone() else {
-            return say("the logs are opened anew; there is no file to read anew: it was started by flags");
+            let what = "the logs are opened anew; there is no file to read anew: it was started by flags";
+            notify::tell(Message::Ready(what.to_owned()));
+            return say(what);
         };
         if !matches!(self.step, Step::Idle) {
             self.again = true;
@@ -156,7 +161,8 @@ impl Changes {
         match thread {
             Ok(_) => self.step = Step::Reading,
             Err(error) => {
-                say(&format!("cannot reload: no thread can be started: {error}; nothing has changed"))
+                let why = format!("cannot reload: no thread can be started: {error}; nothing has changed");
+                self.end(why);
             }
         }
     }
@@ -173,8 +179,10 @@ impl Changes {
                 self.step = Step::Preparing { next, left: members.len(), refused: None };
             }
             Ok(Err(lines)) => {
+                let mut lines = lines;
+                let last = lines.pop().unwrap_or_default();
                 lines.iter().for_each(|line| say(line));
-                self.end();
+                self.end(last);
             }
             Err(_) => {}
         }
@@ -208,8 +216,7 @@ impl Changes {
         match std::mem::replace(&mut self.step, Step::Idle) {
             Step::Preparing { left: 0, refused: Some(why), .. } => {
                 tell_all(members, Down::Abandon);
-                say(&format!("cannot reload {}: {why}; nothing has changed", self.file().display()));
-                self.end();
+                self.end(format!("cannot reload {}: {why}; nothing has changed", self.file().display()));
             }
             Step::Preparing { mut next, left: 0, refused: None } => {
                 let endpoints = std::mem::take(&mut next.endpoints.all);
@@ -219,15 +226,15 @@ impl Changes {
                 self.step = Step::Committing { next, left: members.len(), closed, wrong: Vec::new() };
             }
             Step::Committing { next, left: 0, closed, wrong } => {
-                tell(&next.config, &next.endpoints.new, &closed);
+                let NextEndpoints { shown, new, .. } = &next.endpoints;
+                tell(&next.config, shown, new, &closed);
                 wrong
                     .iter()
                     .for_each(|why| say(&format!("{} is in force, but: {why}", self.file().display())));
                 if !next.fixed.is_empty() {
                     say(&format!("{} takes a restart to change", next.fixed.join(", ")));
                 }
-                say(&format!("{} is in force for new connections", self.file().display()));
-                self.end();
+                self.end(format!("{} is in force for new connections", self.file().display()));
             }
             step => self.step = step,
         }
@@ -237,10 +244,14 @@ impl Changes {
         self.source.as_ref().map_or(Path::new("the file"), |source| &source.file)
     }
 
-    fn end(&mut self) {
+    /// What came of it is said last.
+    fn end(&mut self, said: String) {
+        say(&said);
         self.step = Step::Idle;
         if std::mem::take(&mut self.again) {
             self.request();
+        } else {
+            notify::tell(Message::Ready(said));
         }
     }
 

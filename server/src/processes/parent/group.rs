@@ -1,9 +1,8 @@
 //! The members that live, what is said to them, and their end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use annulus::numa::NodeId;
@@ -14,6 +13,7 @@ use rustix::io::Errno;
 use super::change::Changes;
 use super::end::End;
 use super::process::Process;
+use super::questions::Questions;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::log;
@@ -22,13 +22,12 @@ use crate::processes::figures::Asked;
 use crate::processes::line::Frame;
 use crate::processes::orders::{Down, Up};
 use crate::service::times::Times;
+use crate::service_manager::message::Message;
+use crate::service_manager::notify;
 use crate::signals::{Signal, Signals};
 
 /// What each member gets, and what all count in.
 type Parts<'a> = (&'a [ProcessShare], &'a OwnedFd);
-
-/// Where answers go, and from how many they still come.
-type UnderWay = (Sender<(NodeId, Vec<u8>)>, usize);
 
 /// The members that live, and how far they have come.
 pub(super) struct ProcessGroup<'a> {
@@ -46,11 +45,7 @@ pub(super) struct ProcessGroup<'a> {
     times: &'a Times,
     /// Going over to another configuration.
     changes: Changes,
-    /// Questions of other threads.
-    questions: Asked,
-    /// Those that are under way, by their number.
-    under_way: HashMap<u64, UnderWay>,
-    next_question: u64,
+    questions: Questions,
 }
 
 impl<'a> ProcessGroup<'a> {
@@ -72,9 +67,7 @@ impl<'a> ProcessGroup<'a> {
             signals,
             times,
             changes,
-            questions,
-            under_way: HashMap::new(),
-            next_question: 0,
+            questions: Questions::new(questions),
         }
     }
 
@@ -141,7 +134,10 @@ impl<'a> ProcessGroup<'a> {
         }
         if heard[1] {
             self.questions.awake();
-            self.ask();
+            // Before all listen nobody asks.
+            if self.listening {
+                self.questions.pass_on(&mut self.members);
+            }
             self.changes.read(&mut self.members);
         }
         if self.leaving.is_some_and(|until| Instant::now() >= until) {
@@ -198,33 +194,9 @@ impl<'a> ProcessGroup<'a> {
     /// A member has answered.
     fn answered(&mut self, node: NodeId, frame: Frame) {
         match Up::of(frame.kind) {
-            Some(Up::Answer) => {
-                let Some((id, answer)) = frame.payload.split_first_chunk::<8>() else { return };
-                let id = u64::from_le_bytes(*id);
-                let Some((answers, left)) = self.under_way.get_mut(&id) else { return };
-                // Whoever asked may have lost patience.
-                let is_heard = answers.send((node, answer.to_vec())).is_ok();
-                *left -= 1;
-                if *left == 0 || !is_heard {
-                    self.under_way.remove(&id);
-                }
-            }
+            Some(Up::Answer) => self.questions.answered(node, &frame.payload),
             Some(up) => self.changes.answered(node, up, &frame.payload),
             None => tracing::debug!(%node, kind = frame.kind, "a process says what nobody understands"),
-        }
-    }
-
-    /// Passes on what other threads ask.
-    fn ask(&mut self) {
-        while let Ok(question) = self.questions.questions.try_recv() {
-            if self.members.is_empty() || !self.listening {
-                continue;
-            }
-            let id = self.next_question;
-            self.next_question += 1;
-            let text = [&id.to_le_bytes()[..], &question.text].concat();
-            self.under_way.insert(id, (question.answers, self.members.len()));
-            self.members.iter_mut().for_each(|member| member.tell(Down::Ask, &text, Vec::new()));
         }
     }
 
@@ -253,6 +225,7 @@ impl<'a> ProcessGroup<'a> {
         } else if self.asked == 0 && !wait.is_zero() && self.listening {
             tracing::info!(?wait, "ending: new clients are not welcome, and still served");
             lifecycle::reach(Stage::Leaving);
+            notify::tell(Message::leaving(wait, self.times.grace()));
             self.tell(Down::Leave);
             self.leaving = Some(Instant::now() + wait);
         } else {
@@ -267,6 +240,7 @@ impl<'a> ProcessGroup<'a> {
         self.asked += 1;
         self.leaving = None;
         lifecycle::reach(Stage::Draining);
+        notify::tell(Message::draining(self.times.grace()));
         self.changes.close();
         let third = self.asked > 2;
         self.members.iter_mut().filter(|member| third || !member.ready).for_each(Process::kill);

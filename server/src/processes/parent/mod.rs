@@ -8,6 +8,7 @@ mod change;
 mod end;
 mod group;
 mod process;
+mod questions;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub(crate) use self::end::End;
 use self::group::ProcessGroup;
 use super::{ProcessShare, figures};
 use crate::admin::Entrance;
-use crate::admin::several::Several;
+use crate::admin::several::{self, Several};
 use crate::config::Configuration;
 use crate::exit::{Failure, Kind, say};
 use crate::lifecycle::{self, Stage};
@@ -27,6 +28,8 @@ use crate::listen::passed::Passed;
 use crate::metrics::gather::describe;
 use crate::service::reload::Source;
 use crate::service::times::Times;
+use crate::service_manager::message::Message;
+use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
 use crate::{descriptors, limits, log};
 
@@ -92,6 +95,9 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
                 Err(error) => tracing::error!(%error, "nobody answers operators: no thread can be started"),
             }
         }
+        notify::tell(Message::Ready(lines.join(", ")));
+        let (members, count) = (members.clone(), shares.len());
+        watchdog::watch(move |time| several::look_alive(&members, count, time));
     });
     // Those that it asks are gone when it is waited for.
     let left = group.leave(served);

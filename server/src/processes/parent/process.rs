@@ -15,6 +15,7 @@ use crate::processes::ProcessShare;
 use crate::processes::line::{Frame, Heard, Line};
 use crate::processes::member::{COMMAND, MemberArgs};
 use crate::processes::orders::{Down, Up};
+use crate::service_manager::notify;
 
 /// A member, from outside.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl Process {
             .arg(COMMAND)
             .arg(MemberArgs::new(share, cores_of_all).to_string())
             .stdin(OwnedFd::from(theirs));
+        notify::keep_from(&mut command);
         let memory = share.some_without_memory.then_some(share.node);
         let process = starting_at(&share.cpus, memory, || command.spawn())?.map_err(|error| {
             // No /proc, or a filter that lets no program start another.

@@ -1,0 +1,6 @@
+//! What a service manager such as systemd is told: that the program is ready, reloads, ends, lives
+//! (`sd_notify(3)`).
+
+pub(crate) mod message;
+pub(crate) mod notify;
+pub(crate) mod watchdog;

@@ -1,0 +1,97 @@
+//! The way to the service manager.
+//!
+//! Whoever has something to tell, a core too, puts it into a queue; a thread sends it. Without
+//! `NOTIFY_SOCKET` in the environment nothing is sent and no thread is started.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::message::Message;
+use crate::listen::address::unix_address;
+
+/// Names where the manager listens: a path, or an abstract name behind an `@`.
+const SOCKET: &str = "NOTIFY_SOCKET";
+/// What else a manager says to its one process in the environment.
+const OTHERS: [&str; 5] = ["WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// How long the end of the program waits for a manager that takes nothing.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
+
+/// What is on its way.
+struct Queue {
+    messages: Mutex<Option<Sender<Message>>>,
+    /// Closed when all has been sent.
+    sent: Mutex<Receiver<()>>,
+}
+
+/// Tells it, if there is a manager. Does not wait.
+pub(crate) fn tell(message: Message) {
+    let Some(queue) = QUEUE.get_or_init(start) else { return };
+    let messages = queue.messages.lock().unwrap_or_else(PoisonError::into_inner);
+    // The thread takes messages until the sender is dropped.
+    let _ = messages.as_ref().map(|messages| messages.send(message));
+}
+
+/// Waits until what was told is sent, for as long as the manager takes it. Nothing is sent any more.
+pub(crate) fn end() {
+    let Some(Some(queue)) = QUEUE.get() else { return };
+    drop(queue.messages.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let sent = queue.sent.lock().unwrap_or_else(PoisonError::into_inner);
+    // It is never sent to, only dropped.
+    let _ = sent.recv_timeout(PATIENCE);
+}
+
+/// Keeps what the manager says to this process from one that it starts.
+pub(crate) fn keep_from(command: &mut Command) {
+    std::iter::once(SOCKET).chain(OTHERS).for_each(|name| {
+        command.env_remove(name);
+    });
+}
+
+/// The thread that sends, if there is somebody to send to.
+fn start() -> Option<Queue> {
+    let address = std::env::var(SOCKET).ok().filter(|address| !address.is_empty())?;
+    let socket = match connect(&address) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, address, "the service manager cannot be told anything");
+            return None;
+        }
+    };
+    let (messages, queued) = channel::<Message>();
+    let (open, sent) = channel::<()>();
+    let send = move || {
+        let _open = open;
+        for message in queued {
+            let text = message.text(monotonic());
+            if let Err(error) = socket.send(text.as_bytes()) {
+                tracing::warn!(%error, ?message, "the service manager was not told something");
+            }
+        }
+    };
+    match std::thread::Builder::new().name("notify".to_owned()).spawn(send) {
+        Ok(_) => Some(Queue { messages: Mutex::new(Some(messages)), sent: Mutex::new(sent) }),
+        Err(error) => {
+            tracing::warn!(%error, "the service manager cannot be told anything: no thread can be started");
+            None
+        }
+    }
+}
+
+fn connect(address: &str) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&unix_address(address)?)?;
+    Ok(socket)
+}
+
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
