@@ -126,7 +126,8 @@ fn an_idle_session_ends() {
     server.stop();
 }
 
-/// A client that has the kernel cut what it sends, as those do that send much: it comes together, and leaves so.
+/// A client that has the kernel cut what it sends, as those do that send much: it comes together, and leaves
+/// so.
 ///
 /// Seen to fail: with the length of the pieces left out of what is received.
 #[test]

@@ -24,6 +24,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::Core;
 use super::shared::CoreShared;
+use crate::metrics::counter::Counter;
 use crate::metrics::counters::CoreCounters;
 use crate::numa::CpuId;
 use crate::numa::plan::PlannedCore;
@@ -215,36 +216,51 @@ impl PeerCores {
 
     /// Work is about to be sent to a core.
     pub(crate) fn count_submit(&self, counters: &CoreCounters, to: &CoreShared) {
-        match self.proximity(to) {
-            Some(Proximity::SameCore) => counters.submits_same_core.add(1),
-            Some(Proximity::SameCache) => counters.submits_same_cache.add(1),
-            Some(Proximity::SameNode) => counters.submits_same_node.add(1),
-            // Whatever other kind may come is farther than a node.
-            Some(_) => counters.submits_remote.add(1),
-            None => {}
-        }
+        self.count(
+            to,
+            [
+                &counters.submits_same_core,
+                &counters.submits_same_cache,
+                &counters.submits_same_node,
+                &counters.submits_remote,
+            ],
+        );
     }
 
     /// A connection has gone to a core.
     pub(crate) fn count_handed(&self, counters: &CoreCounters, to: &CoreShared) {
-        match self.proximity(to) {
-            Some(Proximity::SameCore) => counters.handed_same_core.add(1),
-            Some(Proximity::SameCache) => counters.handed_same_cache.add(1),
-            Some(Proximity::SameNode) => counters.handed_same_node.add(1),
-            // Whatever other kind may come is farther than a node.
-            Some(_) => counters.handed_remote.add(1),
-            None => {}
-        }
+        self.count(
+            to,
+            [
+                &counters.handed_same_core,
+                &counters.handed_same_cache,
+                &counters.handed_same_node,
+                &counters.handed_remote,
+            ],
+        );
     }
 
     /// A task of another core was woken.
     pub(crate) fn count_wake(&self, counters: &CoreCounters, to: &CoreShared) {
+        self.count(
+            to,
+            [
+                &counters.wakes_same_core,
+                &counters.wakes_same_cache,
+                &counters.wakes_same_node,
+                &counters.wakes_remote,
+            ],
+        );
+    }
+
+    /// Adds one to that of four counters which is for a core as near as `to`, nearest first.
+    fn count(&self, to: &CoreShared, [core, cache, node, remote]: [&Counter; 4]) {
         match self.proximity(to) {
-            Some(Proximity::SameCore) => counters.wakes_same_core.add(1),
-            Some(Proximity::SameCache) => counters.wakes_same_cache.add(1),
-            Some(Proximity::SameNode) => counters.wakes_same_node.add(1),
+            Some(Proximity::SameCore) => core.add(1),
+            Some(Proximity::SameCache) => cache.add(1),
+            Some(Proximity::SameNode) => node.add(1),
             // Whatever other kind may come is farther than a node.
-            Some(_) => counters.wakes_remote.add(1),
+            Some(_) => remote.add(1),
             None => {}
         }
     }
