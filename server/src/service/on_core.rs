@@ -2,19 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 use annulus::net::{Connection, Family, Listener, TcpListener};
+use futures_util::future::select;
 
 use super::generation::Generation;
 use super::{Service, overload};
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
-use crate::first_of::first_of;
 use crate::limits::{LimitArgs, Limits, Place};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
@@ -233,9 +233,9 @@ impl CoreState {
         let state = Rc::clone(self);
         let guard = state.accepting.begin();
         annulus::spawn(async move {
-            let end = first_of(annulus::cores::stopping(), entrance.closing.wait());
             if let Some(sessions) = entrance.sessions.clone() {
-                first_of(end, sessions.run()).await;
+                let (stopping, closed) = (pin!(annulus::cores::stopping()), pin!(entrance.closing.wait()));
+                select(select(stopping, closed), pin!(sessions.run())).await;
             }
             state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
             guard.end(Ok(()));
