@@ -86,6 +86,7 @@ fn named(tree: &Tree) -> PathBuf {
     file
 }
 
+/// Seen to fail: with names that are not looked at.
 #[test]
 fn names_say_which_socket_is_whose() {
     let tree = Tree::new();
@@ -104,7 +105,7 @@ fn names_say_which_socket_is_whose() {
 }
 
 /// systemd's own program opens the sockets, names them, and becomes this one when the first client comes, who
-/// is served as those that come later. Seen to fail: without the names.
+/// is served as those that come later. Seen to fail: with names that are not looked at.
 #[test]
 fn systemd_passes_its_sockets_by_name() {
     let tree = Tree::new();

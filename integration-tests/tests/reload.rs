@@ -37,6 +37,18 @@ impl Setting {
         format!("[[listener]]\nlisten = \"{addr}\"\nroot = \"{}\"\n", self.tree.at(name).display())
     }
 
+    /// The program with a listener that serves "one", in so many `processes`; the first lines of its file,
+    /// and a client that has its first answer.
+    fn serving(processes: &str) -> (Setting, String, Server, Client) {
+        let setting = Setting::new();
+        let head = format!("processes = \"{processes}\"\n");
+        setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
+        let server = setting.start();
+        let mut client = Client::connect(server.addr());
+        assert_eq!(body(&mut client), "one");
+        (setting, head, server, client)
+    }
+
     fn start(&self) -> Server {
         Launch::new().arg("run").arg(self.file()).start()
     }
@@ -71,15 +83,12 @@ fn body(client: &mut Client) -> String {
     String::from_utf8_lossy(&response.body).into_owned()
 }
 
+/// Seen to fail: with connections that get the old service; by waiting for ever, with old ones that are not
+/// told to close.
 #[test]
 fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
     for processes in PROCESSES {
-        let setting = Setting::new();
-        let head = format!("processes = \"{processes}\"\n");
-        setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
-        let server = setting.start();
-        let mut old = Client::connect(server.addr());
-        assert_eq!(body(&mut old), "one");
+        let (setting, head, server, mut old) = Setting::serving(processes);
         setting.write(&(head + &setting.listener("127.0.0.1:0", "two")));
         reload(&server, IN_FORCE);
         for _ in 0..20 {
@@ -93,15 +102,11 @@ fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
     }
 }
 
+/// Seen to fail, by waiting for ever: with a port that is taken left out of what is gone over to.
 #[test]
 fn what_is_wrong_leaves_all_as_it_was_and_says_so() {
     for processes in PROCESSES {
-        let setting = Setting::new();
-        let head = format!("processes = \"{processes}\"\n");
-        setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
-        let server = setting.start();
-        let mut old = Client::connect(server.addr());
-        assert_eq!(body(&mut old), "one");
+        let (setting, head, server, mut old) = Setting::serving(processes);
         // No TOML, a directory that is not there, a port that is taken, no file at all.
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let taken = taken.local_addr().map(|addr| (addr, taken)).expect("its address");
@@ -128,6 +133,8 @@ fn what_is_wrong_leaves_all_as_it_was_and_says_so() {
 }
 
 /// Listeners come and go; what was connected to one that goes is served, also what nobody had accepted yet.
+/// Seen to fail: with a listener that is closed without a look at what has connected, and with an admin
+/// server that goes on telling of the old listeners.
 #[test]
 fn listeners_come_and_go_and_leave_nobody_behind() {
     for processes in PROCESSES {
@@ -137,10 +144,13 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
         let admin = net::free_addr();
         let head = format!("processes = \"{processes}\"\ngrace = 7\nadmin = \"{admin}\"\n");
         let (first, second) = (net::free_addr().to_string(), net::free_addr().to_string());
-        setting.write(&(head.clone() + &setting.listener(&first, "one") + &setting.listener(&unix, "one")));
+        // Some are accepted, and the others wait in the backlog.
+        let few = "max-connections = 2\n";
+        let text = head.clone() + &setting.listener(&first, "one") + few + &setting.listener(&unix, "one");
+        setting.write(&text);
         let server = setting.start();
         let first_addr: SocketAddr = first.parse().expect("an address");
-        let mut idle: Vec<Client> = (0..16).map(|_| Client::connect(first_addr)).collect();
+        let idle: Vec<Client> = (0..16).map(|_| Client::connect(first_addr)).collect();
         setting.write(&(head + &setting.listener(&second, "two")));
         reload(&server, IN_FORCE);
         let lines = server.err().so_far();
@@ -151,9 +161,12 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
         ] {
             assert!(lines.iter().any(|line| line.ends_with(&word)), "{word}: {lines:#?}");
         }
-        for client in &mut idle {
-            assert_eq!(body(client), "one");
-        }
+        std::thread::scope(|scope| {
+            // All at once: whoever has a place makes room for another when it goes.
+            let asked = idle.into_iter().map(|mut client| scope.spawn(move || body(&mut client)));
+            let asked: Vec<_> = asked.collect();
+            asked.into_iter().for_each(|said| assert_eq!(said.join().expect("an answer"), "one"));
+        });
         assert!(!socket.exists());
         let status = Client::connect(admin).get("/status").body;
         let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
@@ -168,7 +181,8 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
 }
 
 /// Many clients, each request on a connection of its own, while the configuration changes again and again:
-/// each gets an answer of one or of the other.
+/// each gets an answer of one or of the other. Seen to fail, by waiting for ever: with endpoints that are
+/// opened anew in place of being kept.
 #[test]
 fn under_load_every_connection_is_accounted_for() {
     for processes in PROCESSES {
@@ -210,6 +224,7 @@ fn under_load_every_connection_is_accounted_for() {
     }
 }
 
+/// Seen to fail, by waiting for ever: with nothing named.
 #[test]
 fn what_takes_a_restart_is_named() {
     let setting = Setting::new();
@@ -221,7 +236,8 @@ fn what_takes_a_restart_is_named() {
     server.stop();
 }
 
-/// Started by flags there is no file, and a terminal that goes away does not end it.
+/// Started by flags there is no file, and a terminal that goes away does not end it. Seen to fail: with
+/// SIGHUP taken for an end.
 #[test]
 fn started_by_flags_it_goes_on() {
     let setting = Setting::new();
@@ -232,7 +248,8 @@ fn started_by_flags_it_goes_on() {
     server.stop();
 }
 
-/// Asked to end, it first serves new clients for a while; a second signal does not wait for that.
+/// Asked to end, it first serves new clients for a while; a second signal does not wait for that. Seen to
+/// fail: without the while.
 #[test]
 fn new_clients_are_served_while_it_waits() {
     for processes in PROCESSES {
@@ -255,7 +272,8 @@ fn new_clients_are_served_while_it_waits() {
     }
 }
 
-/// The command does what the signal does, by the process's number and by the admin address.
+/// The command does what the signal does, by the process's number and by the admin address. Seen to fail, by
+/// waiting for ever: with another signal.
 #[test]
 fn the_command_finds_the_program_by_number_and_by_admin_address() {
     let setting = Setting::new();

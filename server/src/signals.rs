@@ -19,7 +19,7 @@ pub(crate) enum Signal {
     Reopen,
     /// SIGHUP: read the configuration anew.
     Reload,
-    /// Whoever gave orders has gone: end at once.
+    /// The process that gave orders has ended: end at once.
     Gone,
 }
 

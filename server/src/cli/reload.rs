@@ -29,7 +29,7 @@ pub(super) struct Which {
     pid: Option<i32>,
 }
 
-/// Gives the order. What comes of it the program tells on its own standard error.
+/// Gives the order. The program reports the outcome on its own standard error.
 pub(super) fn order(which: &Which) -> Result<(), Failure> {
     if let Some(admin) = &which.admin {
         return by_admin(admin);

@@ -116,8 +116,8 @@ impl OpenEndpoints {
         closed
     }
 
-    /// Takes the files of Unix sockets away: who comes from now on finds nobody, and does not wait for
-    /// somebody who does not accept.
+    /// Removes the files of Unix sockets: a client that comes later is refused, and does not wait in a
+    /// backlog that nobody accepts from.
     pub(crate) fn remove_files(&mut self) {
         self.open.iter_mut().for_each(|held| held.file = None);
     }

@@ -41,7 +41,7 @@ use crate::proxy::options::ProxyArgs;
 
 /// Where connections are carried to, and how.
 pub(crate) struct Relay {
-    /// To all others, and then to those of each name.
+    /// The first is for clients of no listed name, the others are for each name in order.
     reaches: Vec<Reach>,
     towards: TowardsArgs,
     deadlines: DeadlineArgs,
@@ -87,7 +87,7 @@ impl Relay {
     }
 }
 
-/// A client's connection that is reset when it is dropped: who cannot be served must not take it for an empty
+/// A client's connection that is reset when it is dropped: a client that is not served must not see an empty
 /// answer.
 struct Held<F: Family>(Option<Connection<F>>);
 
@@ -151,7 +151,7 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>, stay: 
 }
 
 impl Relay {
-    /// Which of its reaches a client is for. What had to be read for that is behind what is in `head`.
+    /// Which of its reaches a client is for. Bytes that had to be read for that are appended to `head`.
     async fn choose<F: Family>(
         &self,
         client: &Connection<F>,
@@ -181,7 +181,7 @@ async fn read_hello<F: Family>(client: &Connection<F>, head: &mut Vec<u8>) -> He
             Hello::NotYet if head.len() <= sni::LONGEST => {}
             known => return known,
         }
-        // What ends here is no TLS; the relay finds the end again.
+        // A connection that ends here is no TLS; the relay reads the end again.
         let Ok(Some(chunk)) = client.recv().await else { return Hello::NotTls };
         head.extend_from_slice(&chunk);
     }

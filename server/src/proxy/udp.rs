@@ -1,10 +1,10 @@
 //! `--udp`: datagrams, in sessions by client address.
 //!
-//! A session is a socket that is connected to an upstream: what comes on it goes to the session's client. All
-//! datagrams of a client come to one core (the kernel hashes both ends' addresses), in order, and leave in
-//! that order by calls that never wait: where a socket has no room, the datagram is lost, as anywhere on its
-//! way. They come and leave in batches, and those of one length by one call where the kernel can
-//! (`UDP_GRO`, `UDP_SEGMENT`).
+//! A session is a socket that is connected to an upstream: datagrams that come on it go to the session's
+//! client. All datagrams of a client come to one core (the kernel hashes both ends' addresses), in order, and
+//! are sent in that order by calls that never wait. Where a socket's buffer is full, the datagram is lost, as
+//! anywhere on its way. They are received and sent in batches, those of one length by one call where the
+//! kernel can (`UDP_GRO`, `UDP_SEGMENT`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,9 +18,9 @@ use annulus::net::{Datagrams, SentDatagrams, UdpSocket};
 use super::reach::Reach;
 use super::upstreams::Taken;
 
-/// Sessions of a core at most: one more is one socket more.
+/// Sessions of a core at most. Each has a socket.
 const SESSIONS: usize = 16_384;
-/// Looks at whether a session is idle, in the time that it may be.
+/// How often a session is checked within the time that it may be idle.
 const LOOKS: u32 = 4;
 /// Receives of one call, and calls before others get a turn.
 const AT_ONCE: usize = 16;
@@ -43,7 +43,7 @@ struct Session {
     client: SocketAddr,
     upstream: UdpSocket,
     taken: Taken,
-    /// Something has moved since the last look.
+    /// A datagram has been sent since the last check.
     is_active: Cell<bool>,
     up: Cell<u64>,
     down: Cell<u64>,

@@ -1,5 +1,5 @@
-//! The upstreams of a relay: who they are, how they are, how many connections each has. All cores share them,
-//! and any thread may look.
+//! The upstreams of a relay: their addresses, their health, the connections of each. All cores share them,
+//! and any thread may read them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ pub(crate) struct Upstreams {
     args: UpstreamArgs,
     policy: Policy,
     list: Vec<Arc<Upstream>>,
-    /// What clients are counted under that wait for one to have room.
+    /// What waiting clients are counted under.
     waiting: Key,
     /// One may have room that had none.
     room: Arc<Event>,
@@ -39,7 +39,7 @@ pub(crate) struct Upstream {
     weight: u32,
     addresses: RwLock<Arc<[SocketAddr]>>,
     health: Mutex<Health>,
-    /// Its health need not be looked at: nothing is the matter.
+    /// Its health need not be asked: its fitness is 100.
     is_settled: AtomicBool,
     /// The operator has taken it out of service.
     is_disabled: AtomicBool,
@@ -126,8 +126,8 @@ impl Upstreams {
         is_there
     }
 
-    /// Fills `into` with those that can be had, but for those that were `tried`; true where there are others
-    /// that have no room, or whose name is not looked up yet: then waiting may help.
+    /// Fills `into` with those that are available, without those that were `tried`. True where others have
+    /// all the connections that they may have, or a name that is not looked up yet: then waiting may help.
     pub(super) fn candidates(&self, tried: &[usize], into: &mut Vec<Candidate>) -> bool {
         let mut is_full = false;
         for last_resort in [false, true] {
@@ -162,7 +162,7 @@ impl Upstreams {
     }
 
     /// Takes a place at the upstream of this number, to connect to it; `None` where another was faster and it
-    /// has no room left.
+    /// has no place left.
     pub(super) fn take(self: &Arc<Self>, place: usize) -> Option<Attempt> {
         let upstream = &self.list[place];
         let counted = match self.args.upstream_max_connections {

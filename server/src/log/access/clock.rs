@@ -1,11 +1,11 @@
 //! The time of a line, as text that is made once a second.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The last second that fits the four digits of a year: 9999-12-31T23:59:59Z.
 const LAST: u64 = 253_402_300_799;
 
-/// A moment, in the words of every format. In UTC: a machine's own time would say some hours twice.
+/// A moment, in the notation of every format. In UTC: local time has some hours twice.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     /// Seconds since 1970 plus one; 0 for none.
@@ -16,9 +16,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Sets it.
-    pub(super) fn set(&mut self, now: SystemTime) {
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    /// Sets it to so long after 1970 began.
+    pub(super) fn set(&mut self, since: Duration) {
         self.millis = since.subsec_millis();
         let second = since.as_secs().min(LAST);
         if self.second != second + 1 {
@@ -59,12 +58,12 @@ mod tests {
             clock.iso(&mut out);
             String::from_utf8(out).unwrap()
         };
-        clock.set(UNIX_EPOCH + Duration::from_millis(784_111_777_007));
+        clock.set(Duration::from_millis(784_111_777_007));
         assert_eq!(clock.common(), "06/Nov/1994:08:49:37 +0000");
         assert_eq!(iso(&clock), "1994-11-06T08:49:37.007Z");
-        clock.set(UNIX_EPOCH + Duration::from_millis(784_111_777_999));
+        clock.set(Duration::from_millis(784_111_777_999));
         assert_eq!(iso(&clock), "1994-11-06T08:49:37.999Z");
-        clock.set(UNIX_EPOCH + Duration::from_secs(1_735_689_600));
+        clock.set(Duration::from_secs(1_735_689_600));
         assert_eq!(
             (clock.common(), iso(&clock).as_str()),
             ("01/Jan/2025:00:00:00 +0000", "2025-01-01T00:00:00.000Z")
@@ -74,9 +73,9 @@ mod tests {
     #[test]
     fn a_clock_that_is_far_off_is_no_reason_to_stop() {
         let mut clock = Clock::default();
-        clock.set(UNIX_EPOCH - Duration::from_secs(1));
+        clock.set(Duration::ZERO);
         assert_eq!(clock.common(), "01/Jan/1970:00:00:00 +0000");
-        clock.set(UNIX_EPOCH + Duration::from_secs(LAST + 5));
+        clock.set(Duration::from_secs(LAST + 5));
         assert_eq!(clock.common(), "31/Dec/9999:23:59:59 +0000");
     }
 }
