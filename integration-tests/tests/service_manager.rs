@@ -142,3 +142,38 @@ fn the_watchdog_hears_that_it_lives() {
         std::fs::remove_file(tree.at("notify")).expect("the socket's file");
     }
 }
+
+/// The manager learns which process is the main one now before that one speaks, and from the old one nothing
+/// more.
+#[test]
+fn a_program_that_takes_over_is_the_main_process() {
+    let tree = Tree::new();
+    for processes in ["one", "core"] {
+        let manager = Manager::at_path(&tree);
+        let launch = Launch::serve(tree.root()).processes(processes).cores(&cpus::list(&cpus::two()));
+        let server = manager.started_by(launch, &["WATCHDOG_PID=1", "WATCHDOG_USEC=600000"]);
+        manager.must_hear("READY=1", "listening");
+        server.signal(upgrade_signal());
+        let main = manager.next();
+        let pid =
+            main.first().and_then(|line| line.strip_prefix("MAINPID=")).unwrap_or_else(|| panic!("{main:?}"));
+        assert_ne!(pid, server.pid().to_string());
+        let pid: i32 = pid.parse().expect("a number");
+        // The new one is watched: the number in the environment was the old one's.
+        let mut heard = Vec::new();
+        while !heard.contains(&"WATCHDOG=1".to_owned()) {
+            heard.extend(manager.next());
+        }
+        assert!(heard[0] == "READY=1" && !heard.iter().any(|line| line.starts_with("STOPPING")), "{heard:?}");
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a number"), Signal::TERM)
+            .expect("it runs");
+        let ended = server.wait();
+        assert_eq!(ended.code(), 0, "{ended:#?}");
+        std::fs::remove_file(tree.at("notify")).expect("the socket's file");
+    }
+}
+
+fn upgrade_signal() -> Signal {
+    // SAFETY: the C library uses none of those from SIGRTMIN() on.
+    unsafe { Signal::from_raw_unchecked(libc::SIGRTMIN()) }
+}

@@ -55,7 +55,10 @@ pub(crate) const PROGRAM: Layers = Layers {
     layers: &[
         layer(&["cli"], "the commands"),
         layer(&["supervise", "processes/parent"], "the main thread: signals, and the processes of all nodes"),
-        layer(&["admin", "orders", "stats"], "what operators ask, order and read"),
+        layer(
+            &["admin", "orders", "stats", "upgrade"],
+            "what operators ask, order and read; a new program in this one's place",
+        ),
         layer(&["processes"], "one process for each node: members, and what is said between processes"),
         layer(&["service"], "the services of a core, and reloads"),
         layer(&["config"], "what the program is to do, from flags or a file"),

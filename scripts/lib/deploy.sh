@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The slow steps about a place to run: package, image, chart. Sourced, not run.
+# The slow steps about a place to run, and about replacing what runs: upgrade, package, image, chart. Sourced, not run.
 
 # The Debian package, in a fresh tree.
 step_package() {
@@ -100,4 +100,11 @@ step_chart() {
 for name in sys.argv[1:]:
     for document in yaml.safe_load_all(open(name)):
         print(name, document.get("kind", "values"))' deploy/kubernetes/*.yaml
+}
+
+# A hundred replacements of a program under as many connections as the machine gives, for one process and for several.
+step_upgrade() {
+    [[ -x $TARGET/debug/annulus ]] || build_tests
+    ANNULUS_BIN=$TARGET/debug/annulus ANNULUS_REPLACEMENTS=100 \
+        cargo test -p annulus-integration-tests --test upgrade every_connection -- --nocapture
 }

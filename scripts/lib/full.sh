@@ -4,7 +4,7 @@
 
 # shellcheck disable=SC2034 # scripts/test reads it
 FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 relays meter instructions asan asan-hostile tsan loom provenance
-    aarch64 fuzz package image chart)
+    aarch64 fuzz upgrade package image chart)
 HOST=x86_64-unknown-linux-gnu
 
 step_guest_6.1() { on_shape 6.1 2node; }

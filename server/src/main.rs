@@ -29,11 +29,13 @@ mod signals;
 mod stats;
 mod supervise;
 mod topology;
+mod upgrade;
 
 use std::process::ExitCode;
 
 use service_manager::message::Message;
 use service_manager::notify;
+use upgrade::taking;
 
 fn main() -> ExitCode {
     let code = match cli::run() {
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
             if !failure.is_told() {
                 exit::say(&failure.to_string());
             }
+            taking::failed(&failure.to_string());
+            notify::begin(|| {});
             notify::tell(Message::Failed(failure.to_string()));
             failure.code()
         }

@@ -19,8 +19,28 @@ pub(crate) enum Signal {
     Reopen,
     /// SIGHUP: read the configuration anew.
     Reload,
+    /// The first real-time signal: have a new program take this one's place.
+    Upgrade,
+    /// The second one, of the program to itself: a new program has taken its place.
+    HandedOver,
     /// The process that gave orders has ended: end at once.
     Gone,
+}
+
+/// The signal that orders an upgrade: the first real-time signal that the C library leaves (`signal(7)`), of
+/// which no shell, terminal or service manager sends one by itself.
+pub(crate) fn upgrade_signal() -> rustix::process::Signal {
+    real_time(0)
+}
+
+/// The signal by which the program tells its main thread that another one has taken its place.
+pub(crate) fn handed_over_signal() -> rustix::process::Signal {
+    real_time(1)
+}
+
+fn real_time(which: i32) -> rustix::process::Signal {
+    // SAFETY: the C library uses none of those from SIGRTMIN() on, and there are thirty of them.
+    unsafe { rustix::process::Signal::from_raw_unchecked(libc::SIGRTMIN() + which) }
 }
 
 /// The blocked signals.
@@ -30,8 +50,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Blocks SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 for this thread and all that it starts. Call it
-    /// before the first thread.
+    /// Blocks SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and those of upgrades for this thread and all that it
+    /// starts. Call it before the first thread.
     ///
     /// # Errors
     /// What pthread_sigmask(3) or signalfd(2) say; in practice only a lack of file descriptors.
@@ -45,6 +65,8 @@ impl Signals {
             for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
                 libc::sigaddset(set.as_mut_ptr(), signal);
             }
+            libc::sigaddset(set.as_mut_ptr(), upgrade_signal().as_raw());
+            libc::sigaddset(set.as_mut_ptr(), handed_over_signal().as_raw());
             match libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) {
                 0 => libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK),
                 errno => return Err(io::Error::from_raw_os_error(errno)),
@@ -75,6 +97,8 @@ impl Signals {
             libc::SIGUSR1 => Signal::Show,
             libc::SIGUSR2 => Signal::Reopen,
             libc::SIGHUP => Signal::Reload,
+            number if number == upgrade_signal().as_raw() => Signal::Upgrade,
+            number if number == handed_over_signal().as_raw() => Signal::HandedOver,
             _ => Signal::End,
         }))
     }
@@ -106,6 +130,8 @@ pub(crate) mod tests {
             (libc::SIGUSR2, Signal::Reopen),
             (libc::SIGHUP, Signal::Reload),
             (libc::SIGTERM, Signal::End),
+            (libc::SIGRTMIN(), Signal::Upgrade),
+            (libc::SIGRTMIN() + 1, Signal::HandedOver),
         ] {
             raise(number);
             assert_eq!(signals.next().unwrap(), Some(signal));

@@ -18,6 +18,7 @@ use crate::service_manager::message::Message;
 use crate::service_manager::notify;
 use crate::signals::Signal;
 use crate::stats;
+use crate::upgrade::giving;
 
 /// How long cores may take to end when the process that gives the orders has ended: a second more than the
 /// runtime gives to closures that block. One may be in a system call that does not return, on a file system
@@ -44,6 +45,9 @@ enum Phase {
 pub(crate) trait Duties {
     /// SIGHUP: the configuration may have changed.
     fn reload(&self);
+
+    /// Have a new program take this one's place.
+    fn upgrade(&self);
 
     /// The starting process wants something else than a signal does.
     fn change(&self, change: Change);
@@ -130,6 +134,11 @@ impl Supervised<'_> {
             Order::Signal(Signal::Reopen) => log::reopen(),
             Order::Signal(Signal::Reload) => self.duties.reload(),
             Order::Leave => lifecycle::reach(Stage::Leaving),
+            Order::Signal(Signal::Upgrade) => self.duties.upgrade(),
+            Order::Signal(Signal::HandedOver) if !giving::has_given() => {}
+            Order::Signal(Signal::HandedOver) | Order::HandOver => {
+                return self.yield_to_another(phase, running);
+            }
             Order::Change(change) => self.duties.change(change),
             Order::Signal(Signal::End | Signal::Gone) => return self.asked_to_end(phase, running, waits),
         }
@@ -167,7 +176,7 @@ impl Supervised<'_> {
         match phase {
             Phase::Leaving(_) => self.close(running),
             Phase::Closing(_) => {
-                tracing::info!(grace = ?self.times.grace(), "the grace is over: cutting what still runs");
+                tracing::info!("the grace is over: cutting what still runs");
                 running.cut();
                 Phase::Cut
             }
@@ -179,6 +188,19 @@ impl Supervised<'_> {
             }
             Phase::Open | Phase::Cut => phase,
         }
+    }
+
+    /// Another program accepts from now on; what had connected to this one is served, and finishes.
+    fn yield_to_another(&self, phase: Phase, running: &Running<Failure>) -> Phase {
+        if phase != Phase::Open {
+            return phase;
+        }
+        let most = self.times.upgrade_grace();
+        tracing::info!("another program accepts, what runs here may finish");
+        lifecycle::reach(Stage::Draining);
+        self.duties.stop_accepting();
+        running.stop();
+        Phase::Closing(Instant::now() + most)
     }
 
     /// Nothing new is accepted from now on.
@@ -229,6 +251,7 @@ mod tests {
         struct NoDuties;
         impl Duties for NoDuties {
             fn reload(&self) {}
+            fn upgrade(&self) {}
             fn change(&self, _: Change) {}
             fn stop_accepting(&self) {}
         }

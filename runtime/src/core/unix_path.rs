@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FileType, Mode, chmod, fchmod, lstat, unlink};
 use rustix::net::{
@@ -55,18 +56,30 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// It is another process's.
+    is_left: AtomicBool,
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
+    /// The one at `path` now.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let file = lstat(path).map_err(os)?;
-        Ok(Self { path: path.to_owned(), device: file.st_dev, inode: file.st_ino })
+        let is_left = AtomicBool::new(false);
+        Ok(Self { path: path.to_owned(), device: file.st_dev, inode: file.st_ino, is_left })
+    }
+
+    /// It is not taken away any more.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let Self { path, device, inode } = self;
+        let Self { path, device, inode, is_left } = self;
+        if is_left.load(Ordering::Relaxed) {
+            return;
+        }
         let is_ours = lstat(path.as_path()).is_ok_and(|file| (file.st_dev, file.st_ino) == (*device, *inode));
         if is_ours && let Err(e) = unlink(path.as_path()) {
             contained("a subscriber of tracing", || {

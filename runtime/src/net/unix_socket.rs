@@ -21,7 +21,7 @@ use crate::place::Place;
 #[derive(Debug)]
 pub struct UnixSocket {
     socket: OwnedFd,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl UnixSocket {
@@ -42,8 +42,29 @@ impl UnixSocket {
         };
         let made = bind_and_listen(&place, options.bounded_backlog(), mode.map(Mode::from_raw_mode));
         drop(lock);
-        let (socket, _file) = made?;
-        Ok(Self { socket, _file })
+        let (socket, file) = made?;
+        Ok(Self { socket, file })
+    }
+
+    /// Takes over a socket that listens: one that another process, whose place this one takes, has handed
+    /// over and [left the file of](Self::leave_file). From now on the file is this one's.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    pub fn from_owned_fd(socket: OwnedFd) -> Result<Self> {
+        let file = match Place::of(&socket)? {
+            // One that somebody has taken away is nobody's to take away.
+            Place::Path(path) => SocketFile::of(&path).ok(),
+            _ => None,
+        };
+        Ok(Self { socket, file })
+    }
+
+    /// Leaves the file where it is when this is dropped: another process has the socket now.
+    pub fn leave_file(&self) {
+        if let Some(file) = &self.file {
+            file.leave();
+        }
     }
 
     /// One more descriptor of the same open socket, close-on-exec.

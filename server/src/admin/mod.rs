@@ -14,6 +14,9 @@ mod socket;
 mod source;
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use options::AdminAddress;
@@ -21,10 +24,33 @@ use server::{Server, Stop};
 use socket::Listener;
 use source::Source;
 
+use crate::listen::passed::Passed;
 use crate::metrics;
 
 /// The address for operators, opened, and nobody answers yet.
-pub(crate) struct Entrance(Listener);
+pub(crate) struct Entrance(Listener, String);
+
+/// What a program needs to take the address for operators over.
+pub(crate) struct Handle {
+    address: String,
+    socket: OwnedFd,
+    is_given: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// The address, as it was written, and a descriptor of its socket.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn copy(&self) -> io::Result<(String, OwnedFd)> {
+        Ok((self.address.clone(), self.socket.try_clone()?))
+    }
+
+    /// The other program has it: here nobody is accepted any more.
+    pub(crate) fn give(&self) {
+        self.is_given.store(true, Ordering::Release);
+    }
+}
 
 /// The thread that answers. It ends when this is dropped.
 pub(crate) struct Admin {
@@ -33,12 +59,16 @@ pub(crate) struct Admin {
 }
 
 impl Entrance {
-    /// Opens it.
+    /// Opens it, or takes it over from the program before.
     ///
     /// # Errors
     /// What is wrong with the address, and what to do.
-    pub(crate) fn open(address: &AdminAddress) -> Result<Self, String> {
-        let listener = Listener::open(address).map_err(|error| {
+    pub(crate) fn open(address: &AdminAddress, passed: &Passed) -> Result<Self, String> {
+        let opened = match passed.admin(Some(&address.to_string())) {
+            Some(socket) => Listener::take_over(address, socket),
+            None => Listener::open(address),
+        };
+        let listener = opened.map_err(|error| {
             let remedy = match error.kind() {
                 io::ErrorKind::AddrInUse => "end the program that listens there, or choose another",
                 io::ErrorKind::AddrNotAvailable => "name an address of this machine",
@@ -50,7 +80,16 @@ impl Entrance {
             format!("cannot answer operators on {address}: {error}; {remedy}")
         })?;
         metrics::measure_times();
-        Ok(Entrance(listener))
+        Ok(Entrance(listener, address.to_string()))
+    }
+
+    /// What a program needs to take it over.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn handle(&self) -> io::Result<Handle> {
+        let socket = self.0.as_fd().try_clone_to_owned()?;
+        Ok(Handle { address: self.1.clone(), socket, is_given: Arc::clone(self.0.is_given()) })
     }
 
     /// What is said of it: `admin on http://ADDR`.

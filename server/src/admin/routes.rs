@@ -8,6 +8,8 @@ use crate::lifecycle::{self, Stage};
 use crate::metrics::exposition::expose;
 use crate::metrics::format::Format;
 use crate::metrics::upstreams;
+use crate::signals::upgrade_signal;
+use crate::upgrade::outcome::{self, Outcome};
 
 /// The page for people. Everything in it is in this one file, and it asks for nothing but `/status`.
 const PAGE: &str = include_str!("page.html");
@@ -98,6 +100,11 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
             "POST" => may_order(request, is_local).unwrap_or_else(order_reload),
             _ => not_allowed("POST"),
         },
+        "/upgrade" => match request.method.as_str() {
+            "GET" | "HEAD" => Response::json(200, &told(&outcome::get())),
+            "POST" => may_order(request, is_local).unwrap_or_else(order_upgrade),
+            _ => not_allowed("GET, HEAD, POST"),
+        },
         _ => match path.strip_prefix("/upstreams/").and_then(|rest| rest.rsplit_once('/')) {
             Some((address, word @ ("in" | "out"))) => match request.method.as_str() {
                 "POST" => {
@@ -105,9 +112,10 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
                 }
                 _ => not_allowed("POST"),
             },
-            _ => {
-                Response::text(404, "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload")
-            }
+            _ => Response::text(
+                404,
+                "there are /, /metrics, /healthz, /readyz, /status, /upstreams, /reload, /upgrade",
+            ),
         },
     }
 }
@@ -152,6 +160,25 @@ fn order_reload() -> Response {
     }
 }
 
+/// How far the last upgrade of this process has come, and which process it is.
+fn told(outcome: &Outcome) -> serde_json::Value {
+    let (word, why) = match outcome {
+        Outcome::None => ("none", None),
+        Outcome::UnderWay => ("under way", None),
+        Outcome::Failed(why) => ("failed", Some(why)),
+        Outcome::Done(_) => ("done", None),
+    };
+    serde_json::json!({"pid": std::process::id(), "upgrade": word, "why": why})
+}
+
+/// The same as the signal, for whoever does not know the process's number. What comes of it, GET says.
+fn order_upgrade() -> Response {
+    match kill_process(getpid(), upgrade_signal()) {
+        Ok(()) => Response::text(200, "starting the new program; GET /upgrade says what comes of it"),
+        Err(errno) => Response::text(500, &format!("cannot ask for it: {errno}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +217,8 @@ mod tests {
             ("POST", "/upstreams/a:1/up", 404),
             ("POST", "/metrics", 405),
             ("GET", "/reload", 405),
+            ("GET", "/upgrade", 200),
+            ("PUT", "/upgrade", 405),
             ("GET", "/favicon.ico", 404),
         ] {
             assert_eq!(ask(method, path, "127.0.0.1:9", None).status, status, "{method} {path}");

@@ -90,7 +90,7 @@ impl Server {
                 }
             }
             self.connections.retain(|exchange| !matches!(exchange.state, State::Over));
-            if ready[0] {
+            if ready[0] && !self.listener.is_given().load(Ordering::Acquire) {
                 self.accept();
             }
         }
@@ -101,14 +101,15 @@ impl Server {
         let listener = self.listener.as_fd();
         let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
         let now = Instant::now();
-        let rests = self.rest_until.is_some_and(|until| until > now);
+        let is_given = self.listener.is_given().load(Ordering::Acquire);
+        let rests = is_given || self.rest_until.is_some_and(|until| until > now);
         fds.push(PollFd::from_borrowed_fd(listener, if rests { PollFlags::empty() } else { PollFlags::IN }));
         for exchange in &self.connections {
             let wanted = if let State::Writing(..) = exchange.state { PollFlags::OUT } else { PollFlags::IN };
             fds.push(PollFd::from_borrowed_fd(exchange.stream.as_fd(), wanted));
         }
         let deadlines = self.connections.iter().map(|exchange| exchange.deadline);
-        let next = deadlines.chain(self.rest_until.filter(|_| rests)).min();
+        let next = deadlines.chain(self.rest_until.filter(|until| *until > now)).min();
         let left = next.map(|next| next.saturating_duration_since(now));
         let left =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });

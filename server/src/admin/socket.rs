@@ -2,9 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::options::AdminAddress;
 use crate::listen::address::{Place, unix_address};
@@ -16,6 +18,8 @@ pub(super) struct Listener {
     /// How it is announced.
     name: String,
     file: Option<PathBuf>,
+    /// Another program has it now: nobody is accepted here any more, and the file is left.
+    is_given: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -32,6 +36,31 @@ pub(super) enum Stream {
 }
 
 impl Listener {
+    /// Takes over the socket that the program before had at `address`.
+    ///
+    /// # Errors
+    /// What a look at it says.
+    pub(super) fn take_over(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
+        let is_given = Arc::default();
+        Ok(match address.place() {
+            Place::Unix(path) => {
+                let file = (!path.starts_with('@')).then(|| PathBuf::from(path));
+                let name = format!("http://unix:{path}");
+                Listener { socket: Socket::Unix(socket.into()), name, file, is_given }
+            }
+            Place::Ip(_) | Place::Everywhere(_) => {
+                let socket = TcpListener::from(socket);
+                let name = format!("http://{}", socket.local_addr()?);
+                Listener { socket: Socket::Tcp(socket), name, file: None, is_given }
+            }
+        })
+    }
+
+    /// Whether another program has it now; to be set when it has.
+    pub(super) fn is_given(&self) -> &Arc<AtomicBool> {
+        &self.is_given
+    }
+
     /// Opens it. Only the own user may use a Unix socket.
     ///
     /// # Errors
@@ -42,19 +71,20 @@ impl Listener {
                 let socket = TcpListener::bind(address)?;
                 socket.set_nonblocking(true)?;
                 let name = format!("http://{}", socket.local_addr()?);
-                Ok(Listener { socket: Socket::Tcp(socket), name, file: None })
+                Ok(Listener { socket: Socket::Tcp(socket), name, file: None, is_given: Arc::default() })
             }
             Place::Everywhere(port) => {
                 let socket = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, *port))?;
                 socket.set_nonblocking(true)?;
                 let name = format!("http://{}", socket.local_addr()?);
-                Ok(Listener { socket: Socket::Tcp(socket), name, file: None })
+                Ok(Listener { socket: Socket::Tcp(socket), name, file: None, is_given: Arc::default() })
             }
             Place::Unix(path) => {
                 let socket = bind_unix(path)?;
                 socket.set_nonblocking(true)?;
                 let file = (!path.starts_with('@')).then(|| PathBuf::from(path));
-                Ok(Listener { socket: Socket::Unix(socket), name: format!("http://unix:{path}"), file })
+                let name = format!("http://unix:{path}");
+                Ok(Listener { socket: Socket::Unix(socket), name, file, is_given: Arc::default() })
             }
         }
     }
@@ -97,7 +127,8 @@ fn bind_unix(path: &str) -> io::Result<UnixListener> {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(file) = &self.file
+        if !self.is_given.load(Ordering::Acquire)
+            && let Some(file) = &self.file
             && let Err(error) = std::fs::remove_file(file)
         {
             tracing::debug!(path = %file.display(), %error, "the file of the admin socket stays");

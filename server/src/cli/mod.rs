@@ -5,6 +5,8 @@ mod file;
 mod package_files;
 mod reload;
 mod start;
+mod upgrade;
+mod which;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,8 +17,8 @@ use annulus::numa::plan::CoreSelection;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
-use self::reload::Which;
 use self::start::{Told, begin, begin_member, start_log};
+use self::which::Which;
 use crate::config::Loaded;
 use crate::config::command_line::{AFTER_HELP, Serving};
 use crate::exit::Failure;
@@ -24,6 +26,8 @@ use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;
 use crate::processes::member::{COMMAND, MemberArgs};
 use crate::service::reload::Source;
+use crate::upgrade::bundle::Bundle;
+use crate::upgrade::{giving, taking};
 use crate::{doctor, numa_bench, roads, topology};
 
 /// Serves files and proxies connections on one pinned thread, one io_uring and one node-local memory pool
@@ -60,6 +64,13 @@ enum Command {
 
     /// Have a running program read its file anew, as SIGHUP does
     Reload {
+        #[command(flatten)]
+        which: Which,
+    },
+
+    /// Have the program's file, which may be a newer one, take the place of a running program: nobody who
+    /// connects notices, and what is open finishes
+    Upgrade {
         #[command(flatten)]
         which: Which,
     },
@@ -170,14 +181,14 @@ pub(crate) fn run() -> Result<(), Failure> {
     let Cli { command, verbosity: Verbosity { verbose } } = cli;
     match command {
         Command::Serving(serving) => {
-            let passed = Arc::new(Passed::take()?);
+            let passed = Arc::new(take_sockets()?);
             start_log(verbose)?;
             let config = serving.configuration();
             let text = file::text(&matches, &config);
             begin(Told { config, text, verbose, source: None, passed })
         }
         Command::Run { file } => {
-            let passed = Arc::new(Passed::take()?);
+            let passed = Arc::new(take_sockets()?);
             let Loaded { text, read } = file::load(&file)?;
             let verbose = verbose.max(read.verbose);
             start_log(verbose)?;
@@ -187,6 +198,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         Command::Member { given } => begin_member(given),
         Command::Check { file } => file::check(&file),
         Command::Reload { which } => reload::order(&which),
+        Command::Upgrade { which } => upgrade::order(&which),
         Command::Config { serving } => {
             let config = serving.configuration();
             let matches = matches.subcommand_matches("config").unwrap_or(&matches);
@@ -214,6 +226,15 @@ pub(crate) fn run() -> Result<(), Failure> {
             doctor::examine(&cores, json, tolerate_advice)
         }
     }
+}
+
+/// Sockets that another process gives to this one. Call it first: nothing may have been opened yet.
+fn take_sockets() -> Result<Passed, Failure> {
+    giving::note_program();
+    Ok(match taking::take()? {
+        Some(Bundle { passed, endpoints, admin }) => Passed::of_another(passed, endpoints, admin),
+        None => Passed::take()?,
+    })
 }
 
 /// The words of a command line, as clap has them and as this program does.

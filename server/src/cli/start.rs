@@ -26,6 +26,8 @@ use crate::service_manager::message::Message;
 use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
+use crate::upgrade::giving::Giver;
+use crate::upgrade::taking;
 use crate::{descriptors, filters, log, metrics, processes};
 
 /// What the program was told.
@@ -47,6 +49,10 @@ pub(super) fn begin(told: Told) -> Result<(), Failure> {
     let Told { config, text, verbose, source, passed } = told;
     config.check()?;
     let program = &config.program;
+    if program.admin.admin.is_none() {
+        // The program before may have had one.
+        drop(passed.admin(None));
+    }
     let constraints = SplitConstraints {
         placement: program.cores.placement,
         named_pollers: program.ring.sqpoll_cpus.is_some(),
@@ -100,7 +106,12 @@ fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> 
     let signals = block_signals()?;
     prepare(&config)?;
     let program = config.program.clone();
-    let entrance = program.admin.admin.as_ref().map(Entrance::open).transpose().map_err(Failure::input)?;
+    // Before the cores, which are pinned.
+    notify::begin(taking::wait_until_all_is_ours);
+    let entrance = program.admin.admin.as_ref().map(|address| Entrance::open(address, &passed));
+    let entrance = entrance.transpose().map_err(Failure::input)?;
+    let handle = entrance.as_ref().map(Entrance::handle).transpose();
+    let handle = handle.map_err(|error| Failure::failed("cannot duplicate the admin socket", error))?;
     let runtime = program.runtime(program.cores.cores.clone()).build()?;
     let plan = runtime.plan().clone();
     let cpus: Vec<CpuId> = plan.cores().iter().map(|core| core.cpu).collect();
@@ -115,6 +126,7 @@ fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> 
     let start = Start::new(Arc::new(generation), move || {
         lifecycle::reach(Stage::Ready);
         lines.iter().chain(&admin_line).for_each(|line| say(line));
+        taking::listens();
         notify::tell(Message::Ready(lines.join(", ")));
     });
     let start = Arc::new(start);
@@ -128,15 +140,16 @@ fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> 
         .map(|entrance| entrance.answer(Box::new(gatherer)))
         .transpose()
         .map_err(|error| Failure::failed("cannot start the thread of the admin server", error))?;
+    let giver = Giver::new(Arc::clone(&open), handle);
     let reloader = Reloader::new(source, running.handle(), cpus, open, Arc::clone(&times));
-    let duties = OfOne(reloader);
+    let duties = OfOne(reloader, giver);
     let supervised =
         Supervised { plan: &plan, image: None, times: &times, figures: program.stats, duties: &duties };
     supervise(&supervised, running, Orders::Signals(signals))
 }
 
 /// The duties of a process that serves with all cores.
-struct OfOne(Arc<Reloader>);
+struct OfOne(Arc<Reloader>, Arc<Giver>);
 
 impl Duties for OfOne {
     /// Nobody has started it.
@@ -144,6 +157,10 @@ impl Duties for OfOne {
 
     fn reload(&self) {
         self.0.start();
+    }
+
+    fn upgrade(&self) {
+        self.1.start();
     }
 
     fn stop_accepting(&self) {
@@ -191,6 +208,9 @@ struct Obeying(Arc<OfMember>);
 impl Duties for Obeying {
     /// The parent reads the file, for all.
     fn reload(&self) {}
+
+    /// It is the parent's place that is taken.
+    fn upgrade(&self) {}
 
     fn change(&self, change: Change) {
         self.0.begin(change);

@@ -17,6 +17,7 @@ Environment:
 Signals:
   SIGINT, SIGTERM  stop accepting, let what runs finish for the grace period, then end; a second one ends at once
   SIGHUP           read the file of annulus run anew; started by flags, open the logs anew
+  SIGRTMIN         have the program's file take this program's place, as annulus upgrade does
   SIGUSR1          print counters, stalled cores and placement report on stderr
   SIGUSR2          open the access log anew, after it was moved away
 

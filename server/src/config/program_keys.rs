@@ -7,7 +7,7 @@ use super::keys::Entry;
 pub(crate) struct ProgramKeys(Vec<(String, Vec<String>)>);
 
 /// Those that a reload changes; all others take a restart.
-const RELOADED: [&str; 3] = ["grace", "drain-wait", "road"];
+const RELOADED: [&str; 4] = ["grace", "drain-wait", "upgrade-grace", "road"];
 
 impl ProgramKeys {
     /// Those of the head of a file.

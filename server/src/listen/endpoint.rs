@@ -19,6 +19,7 @@ use rustix::net::sockopt::{socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, getsockname};
 
 use super::address::{ListenAddress, Place, unix_address};
+use super::inherited::{Inherited, Part, share_out};
 use super::passed::Passed;
 use crate::exit::{Failure, Kind};
 
@@ -38,6 +39,9 @@ pub(crate) struct EndpointKey {
     /// What comes there.
     pub(crate) carries: Carries,
 }
+
+/// Stands behind the address of an endpoint for datagrams.
+const UDP: &str = " (UDP)";
 
 /// What comes to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,9 @@ pub(crate) struct Opened {
     pub(crate) shown: String,
     /// A socket for each core.
     pub(crate) sockets: Vec<OwnedFd>,
+    /// So many of them, from the first on, are what another program needs to take it over: the others are
+    /// further descriptors, and what a service manager has passed is kept where it came.
+    pub(crate) own: usize,
     /// All of them are one open socket.
     pub(crate) is_shared: bool,
     /// Dropped, it takes the file of a Unix socket away; connections are accepted for as long as a core has
@@ -81,6 +88,12 @@ impl EndpointKey {
             }
     }
 
+    /// What a program that takes this one's place knows it by.
+    pub(super) fn name(&self) -> String {
+        let udp = if self.carries == Carries::Connections { "" } else { UDP };
+        format!("{}{udp}", self.address)
+    }
+
     /// Gives the file of a Unix socket its permissions anew.
     pub(crate) fn set_mode(&self) {
         if let (Place::Unix(path), Some(mode), None) = (self.address.place(), self.mode, self.passed)
@@ -89,6 +102,29 @@ impl EndpointKey {
         {
             tracing::warn!(path, %error, "the permissions of a socket's file stay as they are");
         }
+    }
+
+    /// Takes over the sockets that the program before had for it, for so many cores.
+    ///
+    /// # Errors
+    /// What the system says to a look at them; no descriptor is left.
+    pub(super) fn take_over(&self, inherited: Inherited, cores: usize) -> Result<Vec<Opened>, Failure> {
+        let failed = |error| Failure::failed("cannot duplicate a listening socket", error);
+        let mut shown = inherited.sockets.first().map(bound).transpose()?.unwrap_or_default();
+        if self.carries != Carries::Connections {
+            shown += UDP;
+        }
+        let mut file = None;
+        if let (Place::Unix(_), Some(socket)) = (self.address.place(), inherited.sockets.first()) {
+            file = Some(UnixSocket::from_owned_fd(socket.try_clone().map_err(failed)?)?);
+        }
+        let parts = share_out(inherited.sockets, cores).map_err(failed)?;
+        let opened = |part: Part| {
+            let Part { sockets, own } = part;
+            let is_shared = own < sockets.len();
+            Opened { shown: shown.clone(), sockets, own, is_shared, file: file.take() }
+        };
+        Ok(parts.into_iter().map(opened).collect())
     }
 
     /// Opens it for the cores on `cpus`; `beside` is where the endpoint before it is, if that is an IP
@@ -123,7 +159,7 @@ impl EndpointKey {
             let sockets =
                 sockets.map_err(|error| Failure::failed("cannot duplicate a passed socket", error))?;
             let shown = sockets.first().map(bound).transpose()?.unwrap_or_default();
-            return Ok(Opened { shown, sockets, is_shared: true, file: None });
+            return Ok(Opened { shown, sockets, own: 0, is_shared: true, file: None });
         }
         let options = ListenOptions::new().steer_by_cpu(self.steer_by_cpu).only_v6(self.only_v6);
         if let Place::Unix(path) = self.address.place() {
@@ -136,6 +172,7 @@ impl EndpointKey {
             return Ok(Opened {
                 shown: self.address.to_string(),
                 sockets,
+                own: 1,
                 is_shared: false,
                 file: Some(socket),
             });
@@ -149,15 +186,17 @@ impl EndpointKey {
             });
         let sockets = opened.unwrap_or_else(|| listening_sockets(*last, &options, cpus))?;
         let shown = sockets.first().map(bound).transpose()?.unwrap_or_else(|| last.to_string());
-        Ok(Opened { shown, sockets, is_shared: false, file: None })
+        let own = sockets.len();
+        Ok(Opened { shown, sockets, own, is_shared: false, file: None })
     }
 }
 
 /// Sockets for datagrams, as an endpoint.
 fn opened(sockets: Result<Vec<OwnedFd>, Failure>) -> Result<Option<Opened>, Failure> {
     let sockets = sockets?;
-    let shown = sockets.first().map(bound).transpose()?.unwrap_or_default() + " (UDP)";
-    Ok(Some(Opened { shown, sockets, is_shared: false, file: None }))
+    let shown = sockets.first().map(bound).transpose()?.unwrap_or_default() + UDP;
+    let own = sockets.len();
+    Ok(Some(Opened { shown, sockets, own, is_shared: false, file: None }))
 }
 
 /// The machine knows no addresses of this family.

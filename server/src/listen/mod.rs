@@ -9,6 +9,7 @@ pub(crate) mod connection_count;
 pub(crate) mod endpoint;
 pub(crate) mod forwarded;
 pub(crate) mod gate;
+pub(crate) mod inherited;
 pub(crate) mod networks;
 pub(crate) mod open;
 pub(crate) mod passed;

@@ -1,16 +1,23 @@
 //! Sockets that a service manager has opened for the program (`sd_listen_fds(3)`).
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 
+use super::inherited::Inherited;
 use crate::exit::Failure;
 
-/// Sockets that were passed, and what they are called.
+/// Sockets that this process was given by another.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
+    /// By a service manager, now or once, and what they are called.
     sockets: Vec<(String, OwnedFd)>,
+    /// By the program whose place this one takes, until they are taken.
+    inherited: Mutex<Vec<Inherited>>,
+    /// The same, for operators: the address as it was written.
+    admin: Mutex<Option<(String, OwnedFd)>>,
 }
 
 /// Where the sockets of a listener come from.
@@ -44,7 +51,43 @@ impl Passed {
             }
             passed.push((name, socket));
         }
-        Ok(Passed { sockets: passed })
+        Ok(Passed { sockets: passed, ..Passed::default() })
+    }
+
+    /// Those of a program whose place this one takes.
+    pub(crate) fn of_another(
+        sockets: Vec<(String, OwnedFd)>,
+        inherited: Vec<Inherited>,
+        admin: Option<(String, OwnedFd)>,
+    ) -> Self {
+        Passed { sockets, inherited: Mutex::new(inherited), admin: Mutex::new(admin) }
+    }
+
+    /// The sockets that the program before had at this address, once.
+    pub(super) fn inherit(&self, address: &str, only_v6: bool) -> Option<Inherited> {
+        let mut all = lock(&self.inherited);
+        let at = all.iter().position(|it| it.address == address && it.only_v6 == only_v6)?;
+        Some(all.remove(at))
+    }
+
+    /// Closes those that the program before had and nobody has taken.
+    pub(super) fn close_others(&self) {
+        lock(&self.inherited).clear();
+    }
+
+    /// The socket that the program before had for operators, once, if it was at this address; else it is
+    /// closed.
+    pub(crate) fn admin(&self, address: Option<&str>) -> Option<OwnedFd> {
+        let (written, socket) = lock(&self.admin).take()?;
+        (Some(written.as_str()) == address).then_some(socket)
+    }
+
+    /// A descriptor of each that a service manager has passed, with their names.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn copies(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
+        self.sockets.iter().map(|(name, socket)| Ok((name.clone(), socket.try_clone()?))).collect()
     }
 
     /// Divides them among listeners with these names. Each gets those that have its name. Those whose name no
@@ -85,13 +128,18 @@ impl Passed {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn dealt(names: &[&str], listeners: &[Option<&str>]) -> Option<Vec<Vec<usize>>> {
         let socket = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let passed = Passed { sockets: names.iter().map(|name| ((*name).to_owned(), socket())).collect() };
+        let sockets = names.iter().map(|name| ((*name).to_owned(), socket())).collect();
+        let passed = Passed { sockets, ..Passed::default() };
         let of = |source| match source {
             Source::Own => Vec::new(),
             Source::Passed(passed) => passed,

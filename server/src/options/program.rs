@@ -28,6 +28,11 @@ pub(crate) struct ProgramArgs {
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     pub(crate) drain_wait: u64,
 
+    /// How long connections of this program may go on when another one has taken its place (annulus upgrade),
+    /// in seconds [default: until they end]
+    #[arg(long, value_name = "SECS")]
+    pub(crate) upgrade_grace: Option<u64>,
+
     #[command(flatten)]
     pub(crate) log: LogArgs,
 

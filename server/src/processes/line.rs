@@ -29,11 +29,11 @@ const WAITING: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// What it is.
-    pub(super) kind: u8,
+    pub(crate) kind: u8,
     /// What it says.
-    pub(super) payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
     /// What comes with it.
-    pub(super) sockets: Vec<OwnedFd>,
+    pub(crate) sockets: Vec<OwnedFd>,
 }
 
 /// One end of a line.
@@ -61,7 +61,7 @@ pub(crate) enum Heard {
 
 impl Line {
     /// Over a stream that does not block.
-    pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
+    pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Line {
             socket,
@@ -77,7 +77,7 @@ impl Line {
     /// # Errors
     /// `WouldBlock` when the other end has taken nothing for long: the frame is not sent. Else what
     /// `sendmsg(2)` says: it has gone.
-    pub(super) fn send(&mut self, kind: u8, payload: &[u8], mut sockets: Vec<OwnedFd>) -> io::Result<()> {
+    pub(crate) fn send(&mut self, kind: u8, payload: &[u8], mut sockets: Vec<OwnedFd>) -> io::Result<()> {
         if self.waiting > WAITING {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -105,7 +105,7 @@ impl Line {
     ///
     /// # Errors
     /// What `sendmsg(2)` says: the other end has gone.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         while let Some((bytes, sockets)) = self.leaving.front_mut() {
             let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_AT_ONCE))];
@@ -131,7 +131,7 @@ impl Line {
     }
 
     /// Whether something waits for the socket to take it.
-    pub(super) fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         !self.leaving.is_empty()
     }
 
@@ -139,7 +139,7 @@ impl Line {
     ///
     /// # Errors
     /// What `recvmsg(2)` says; a frame that nobody of this program sends.
-    pub(super) fn hear(&mut self) -> io::Result<Heard> {
+    pub(crate) fn hear(&mut self) -> io::Result<Heard> {
         loop {
             if let Some(frame) = self.whole()? {
                 return Ok(Heard::Frame(frame));

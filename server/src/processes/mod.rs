@@ -7,7 +7,7 @@
 //! hands it on.
 
 pub(crate) mod figures;
-mod line;
+pub(crate) mod line;
 pub(crate) mod member;
 mod orders;
 pub(crate) mod parent;

@@ -33,6 +33,8 @@ pub(super) enum Down {
     Ask = 8,
     /// Count what is limited in the memory that comes with it. Said before all else.
     Limits = 9,
+    /// Another program accepts in place of this one: finish what is open.
+    HandOver = 10,
 }
 
 /// What a member says.
@@ -54,8 +56,8 @@ pub(super) enum Up {
 impl Down {
     /// Of a frame's number.
     pub(super) fn of(kind: u8) -> Option<Self> {
-        use Down::{Abandon, Ask, Commit, End, Leave, Limits, Prepare, Reopen, Show};
-        let all = [End, Leave, Show, Reopen, Prepare, Commit, Abandon, Ask, Limits];
+        use Down::{Abandon, Ask, Commit, End, HandOver, Leave, Limits, Prepare, Reopen, Show};
+        let all = [End, Leave, Show, Reopen, Prepare, Commit, Abandon, Ask, Limits, HandOver];
         all.into_iter().find(|down| *down as u8 == kind)
     }
 }

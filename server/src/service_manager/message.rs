@@ -14,6 +14,8 @@ pub(crate) enum Message {
     Stopping(String, Duration),
     /// No core is stuck.
     Alive,
+    /// This process has taken the place of this one.
+    MainProcess(u32),
     /// It ends, and this is why.
     Failed(String),
 }
@@ -59,6 +61,7 @@ impl Message {
                 line(format_args!("EXTEND_TIMEOUT_USEC={}", most.as_micros()));
             }
             Message::Alive => line(format_args!("WATCHDOG=1")),
+            Message::MainProcess(pid) => line(format_args!("MAINPID={pid}")),
             Message::Failed(why) => line(format_args!("STATUS={}", one_line(why))),
         }
         text
@@ -94,5 +97,6 @@ mod tests {
             "STOPPING=1\nSTATUS=drains\nEXTEND_TIMEOUT_USEC=3000000\n"
         );
         assert_eq!(text(Message::Alive), "WATCHDOG=1\n");
+        assert_eq!(text(Message::MainProcess(7)), "MAINPID=7\n");
     }
 }

@@ -31,9 +31,15 @@ struct Queue {
     sent: Mutex<Receiver<()>>,
 }
 
+/// Begins, if there is a manager: nothing is sent before this call, or before `may_begin` returns, which may
+/// wait. The thread runs where the caller runs: so this is not for cores.
+pub(crate) fn begin(may_begin: impl FnOnce() + Send + 'static) {
+    QUEUE.get_or_init(|| start(may_begin));
+}
+
 /// Tells it, if there is a manager. Does not wait.
 pub(crate) fn tell(message: Message) {
-    let Some(queue) = QUEUE.get_or_init(start) else { return };
+    let Some(Some(queue)) = QUEUE.get() else { return };
     let messages = queue.messages.lock().unwrap_or_else(PoisonError::into_inner);
     // The thread takes messages until the sender is dropped.
     let _ = messages.as_ref().map(|messages| messages.send(message));
@@ -48,6 +54,20 @@ pub(crate) fn end() {
     let _ = sent.recv_timeout(PATIENCE);
 }
 
+/// Says that process `pid` has taken the place of this one, which has nothing more to say.
+pub(crate) fn hand_over(pid: u32) {
+    tell(Message::MainProcess(pid));
+    end();
+}
+
+/// Lets a program that is to take this one's place have what the manager says to both.
+pub(crate) fn pass_on(command: &mut Command) {
+    // The sockets go another way, and the number is this process's.
+    OTHERS.iter().filter(|name| **name != "WATCHDOG_USEC").for_each(|name| {
+        command.env_remove(name);
+    });
+}
+
 /// Keeps what the manager says to this process from one that it starts.
 pub(crate) fn keep_from(command: &mut Command) {
     std::iter::once(SOCKET).chain(OTHERS).for_each(|name| {
@@ -56,7 +76,7 @@ pub(crate) fn keep_from(command: &mut Command) {
 }
 
 /// The thread that sends, if there is somebody to send to.
-fn start() -> Option<Queue> {
+fn start(may_begin: impl FnOnce() + Send + 'static) -> Option<Queue> {
     let address = std::env::var(SOCKET).ok().filter(|address| !address.is_empty())?;
     let socket = match connect(&address) {
         Ok(socket) => socket,
@@ -69,6 +89,7 @@ fn start() -> Option<Queue> {
     let (open, sent) = channel::<()>();
     let send = move || {
         let _open = open;
+        may_begin();
         for message in queued {
             let text = message.text(monotonic());
             if let Err(error) = socket.send(text.as_bytes()) {

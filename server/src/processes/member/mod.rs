@@ -88,6 +88,8 @@ pub(crate) enum Order {
     Signal(Signal),
     /// New clients are not welcome any more.
     Leave,
+    /// Another program accepts in place of this one.
+    HandOver,
     /// What [`OfMember`] does.
     Change(Change),
 }
@@ -220,6 +222,7 @@ impl Member {
         Ok(Down::of(frame.kind).and_then(|down| match down {
             Down::End => Some(Order::Signal(Signal::End)),
             Down::Leave => Some(Order::Leave),
+            Down::HandOver => Some(Order::HandOver),
             Down::Show => Some(Order::Signal(Signal::Show)),
             Down::Reopen => Some(Order::Signal(Signal::Reopen)),
             Down::Prepare => Some(Order::Change(Change::Prepare(frame))),

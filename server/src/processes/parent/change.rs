@@ -120,6 +120,11 @@ impl Changes {
         }
     }
 
+    /// All that is open, for who hands it over.
+    pub(super) fn open(&self) -> Arc<Mutex<OpenEndpoints>> {
+        Arc::clone(&self.open)
+    }
+
     /// What member `index` begins with, once.
     pub(super) fn first_for(&mut self, index: usize) -> (Vec<u8>, Vec<OwnedFd>) {
         self.first.get_mut(index).map(std::mem::take).unwrap_or_default()

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use annulus::numa::NodeId;
@@ -25,6 +26,7 @@ use crate::service::times::Times;
 use crate::service_manager::message::Message;
 use crate::service_manager::notify;
 use crate::signals::{Signal, Signals};
+use crate::upgrade::giving::{self, Giver};
 
 /// What each member gets, and what all count in.
 type Parts<'a> = (&'a [ProcessShare], &'a OwnedFd);
@@ -46,6 +48,8 @@ pub(super) struct ProcessGroup<'a> {
     /// Going over to another configuration.
     changes: Changes,
     questions: Questions,
+    /// What it needs to have another program take its place.
+    pub(super) giver: Option<Arc<Giver>>,
 }
 
 impl<'a> ProcessGroup<'a> {
@@ -68,6 +72,7 @@ impl<'a> ProcessGroup<'a> {
             times,
             changes,
             questions: Questions::new(questions),
+            giver: None,
         }
     }
 
@@ -128,6 +133,12 @@ impl<'a> ProcessGroup<'a> {
                         self.changes.request();
                     }
                 }
+                Some(Signal::Upgrade) => match &self.giver {
+                    Some(giver) => giver.start(),
+                    None => tracing::debug!("asked to upgrade before anything is served"),
+                },
+                Some(Signal::HandedOver) if giving::has_given() => self.hand_over(),
+                Some(Signal::HandedOver) => {}
                 Some(Signal::End | Signal::Gone) => self.asked_to_end(),
                 None => {}
             }
@@ -213,6 +224,14 @@ impl<'a> ProcessGroup<'a> {
     fn reopen(&mut self) {
         log::reopen();
         self.tell(Down::Reopen);
+    }
+
+    /// Another program accepts in place of this one: what is open here finishes.
+    fn hand_over(&mut self) {
+        self.asked += 1;
+        lifecycle::reach(Stage::Draining);
+        self.changes.close();
+        self.tell(Down::HandOver);
     }
 
     /// A signal asks to end.

@@ -31,6 +31,8 @@ use crate::service::times::Times;
 use crate::service_manager::message::Message;
 use crate::service_manager::{notify, watchdog};
 use crate::signals::Signals;
+use crate::upgrade::giving::Giver;
+use crate::upgrade::taking;
 use crate::{descriptors, limits, log};
 
 /// What the members are to do.
@@ -67,14 +69,19 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     })?;
     let times = Arc::new(Times::new(&told.config.program));
     let Told { config, text, verbose, source, passed } = told;
-    let first = First { config, text, verbose, passed };
+    let first = First { config, text, verbose, passed: Arc::clone(&passed) };
     let (changes, lines) = Changes::begin(source, shares, &first, Arc::clone(&times), members.clone())?;
     let address = told.config.program.admin.admin.as_ref();
-    let entrance = address.map(Entrance::open).transpose().map_err(Failure::input)?;
+    let entrance = address.map(|address| Entrance::open(address, &passed));
+    let entrance = entrance.transpose().map_err(Failure::input)?;
+    let handle = entrance.as_ref().map(Entrance::handle).transpose();
+    let handle = handle.map_err(|error| Failure::failed("cannot duplicate the admin socket", error))?;
+    let giver = Giver::new(changes.open(), handle);
     // Taken when all listen: nothing answers before, and all members are started before any thread is.
     let (entrance, admin) = (Cell::new(entrance), Cell::new(None));
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy, &signals, &times, changes, questions);
+    group.giver = Some(giver);
     let served = group.serve((shares, &limits), || {
         // Not before: where nothing can be started, it is a member that cannot.
         if let Err(error) = log::begin() {
@@ -95,6 +102,8 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
                 Err(error) => tracing::error!(%error, "nobody answers operators: no thread can be started"),
             }
         }
+        taking::listens();
+        notify::begin(taking::wait_until_all_is_ours);
         notify::tell(Message::Ready(lines.join(", ")));
         let (members, count) = (members.clone(), shares.len());
         watchdog::watch(move |time| several::look_alive(&members, count, time));

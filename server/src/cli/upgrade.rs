@@ -1,0 +1,113 @@
+//! `annulus upgrade`: the order to a running program to have its file take its place, and what comes of it.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
+use serde_json::Value;
+
+use super::which::{Which, ask, not_signalled};
+use crate::admin::options::AdminAddress;
+use crate::exit::{Failure, Kind};
+use crate::signals::upgrade_signal;
+use crate::upgrade::outcome::waits_at;
+
+/// How long it may take: somewhat longer than the running program waits for the new one.
+const PATIENCE: Duration = Duration::from_secs(330);
+/// Between two looks at how far it has come.
+const LOOKS: Duration = Duration::from_millis(50);
+
+/// Gives the order, and waits until the new program serves or has failed.
+pub(super) fn order(which: &Which) -> Result<(), Failure> {
+    match &which.admin {
+        Some(address) => by_admin(address),
+        None => by_signal(which.process()?),
+    }
+}
+
+fn by_admin(address: &AdminAddress) -> Result<(), Failure> {
+    let before = look(address)?["pid"].clone();
+    let (status, why) = ask(address, "POST", "/upgrade")?;
+    if status != 200 {
+        return Err(Failure::new(Kind::Failed, format!("{address} does not upgrade: {why}")));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let now = look(address)?;
+        if now["pid"] != before {
+            return Ok(());
+        }
+        if now["upgrade"] == "failed" {
+            return Err(failed(now["why"].as_str().unwrap_or_default()));
+        }
+        std::thread::sleep(LOOKS);
+    }
+    Err(failed("nobody says what came of it"))
+}
+
+/// How far it has come.
+fn look(address: &AdminAddress) -> Result<Value, Failure> {
+    let (status, body) = ask(address, "GET", "/upgrade")?;
+    let told = serde_json::from_str(&body).ok().filter(|_| status == 200);
+    told.ok_or_else(|| Failure::new(Kind::Failed, format!("{address} knows no upgrades: {body}")))
+}
+
+fn by_signal(pid: Pid) -> Result<(), Failure> {
+    let number = pid.as_raw_nonzero().get();
+    must_know_the_signal(number)?;
+    let cannot = |error: io::Error| {
+        let what = format!("cannot wait for word of process {number}; is another upgrade under way?");
+        Failure::failed(&what, error)
+    };
+    let place = waits_at(number.unsigned_abs()).map_err(cannot)?;
+    let word = UnixDatagram::bind_addr(&place).map_err(cannot)?;
+    word.set_nonblocking(true).map_err(cannot)?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| not_signalled(pid, errno))?;
+    kill_process(pid, upgrade_signal()).map_err(|errno| not_signalled(pid, errno))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut text = [0; 4096];
+        match word.recv(&mut text) {
+            Ok(len) => {
+                let text = String::from_utf8_lossy(&text[..len]).into_owned();
+                return match text.strip_prefix("failed ") {
+                    Some(why) => Err(failed(why)),
+                    None => Ok(()),
+                };
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(cannot(error)),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let mut fds = [PollFd::new(&word, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) => return Err(failed("nobody says what came of it")),
+            // It says what came of it before it ends.
+            Ok(_) if fds[0].revents().is_empty() => return Err(failed("the process has ended")),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(cannot(errno.into())),
+        }
+    }
+}
+
+/// A program that does not know the signal would be killed by it (`signal(7)`).
+fn must_know_the_signal(pid: i32) -> Result<(), Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| {
+        Failure::input(format!("cannot look at process {pid}: {error}; name one that runs, or --admin"))
+    })?;
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let blocked = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    if blocked >> (upgrade_signal().as_raw() - 1) & 1 == 1 {
+        return Ok(());
+    }
+    let what = format!("process {pid} is no annulus that serves, or an older one: it knows no upgrades");
+    Err(Failure::input(what))
+}
+
+fn failed(why: &str) -> Failure {
+    let what = "the running program goes on, because the new one cannot take its place";
+    Failure::new(Kind::Failed, format!("{what}: {why}"))
+}
