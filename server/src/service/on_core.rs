@@ -7,12 +7,14 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use annulus::net::{Connection, Family, Listener, TcpListener};
 use futures_util::future::select;
 
+use super::Service;
 use super::generation::Generation;
-use super::{Service, overload};
+use super::overload::{self, UnderWay};
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
 use crate::limits::{LimitArgs, Limits, Place};
@@ -52,9 +54,14 @@ struct Entrance {
     limits: Rc<Limits>,
     /// What new connections inherit from, where they do, and its port. The task that accepts has it.
     socket: Option<(Weak<TcpListener>, u16)>,
+    /// It accepts nothing more. It goes with the next reload.
+    is_over: Cell<bool>,
     /// Those of the datagrams that come there.
     sessions: Option<Rc<Sessions>>,
 }
+
+/// Between two looks whether a connection is still on its way from core to core, at the end.
+const UNTIL_ARRIVED: Duration = Duration::from_millis(1);
 
 /// What a core has open.
 struct CoreState {
@@ -99,6 +106,9 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
         (start.when_all_listen)();
     }
     state.accepting.ended().await?;
+    while overload::are_under_way() {
+        annulus::time::sleep(UNTIL_ARRIVED).await;
+    }
     state.connections.gone().await;
     Ok(())
 }
@@ -165,6 +175,9 @@ impl CoreState {
     /// them is served as before.
     fn commit(self: &Rc<Self>) -> Result<(), Failure> {
         let Some(Prepared { generation, services }) = self.prepared.take() else { return Ok(()) };
+        let over: Vec<Rc<Entrance>> =
+            self.entrances.borrow_mut().extract_if(.., |it| it.is_over.get()).collect();
+        drop(over);
         let mut result = Ok(());
         for ((service, ids), listener) in
             services.into_iter().zip(&generation.ids).zip(&generation.config.listeners)
@@ -217,6 +230,7 @@ impl CoreState {
             closing: Closing::default(),
             limits: Limits::new(limits, number),
             socket,
+            is_over: Cell::new(false),
             sessions,
         });
         self.entrances.borrow_mut().push(Rc::clone(&entrance));
@@ -272,7 +286,8 @@ impl CoreState {
                 }
             })
             .await;
-            state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
+            // What is on its way here from another core is still served.
+            entrance.is_over.set(true);
             guard.end(result.map_err(Failure::from));
         })
         .detach();
@@ -284,18 +299,19 @@ async fn hand_on<F: Family>(
     state: Rc<CoreState>,
     entrance: Rc<Entrance>,
     stream: Connection<F>,
-    core: usize,
+    (core, under_way): (usize, UnderWay),
 ) {
-    // The core does not come to its end while it has one on its hands.
+    // This core does not end meanwhile either.
     let _present = ConnectionCount::enter(&state.connections);
     let id = entrance.id;
     let handed = stream.hand_over(core, async move |stream| {
+        // No core ends while it is on its way, and each keeps the listeners that it had until the next reload.
         let Some((state, entrance)) = current().ok().and_then(|it| Some((Rc::clone(&it), it.entrance(id)?)))
         else {
-            // It is closing there, and soon here: the client is told that it was not served.
             return stream.reset();
         };
         let _present = ConnectionCount::enter(&state.connections);
+        drop(under_way);
         let place = entrance.limits.place().await;
         state.serve(&entrance, stream, place);
     });
