@@ -98,6 +98,7 @@ pub mod blocking;
 pub mod buf;
 mod calls;
 pub mod channel;
+mod clock;
 pub mod compat;
 mod contained;
 mod core;
@@ -114,6 +115,8 @@ pub mod net;
 mod op;
 pub mod pipe;
 mod place;
+#[cfg(all(test, not(loom)))]
+mod played;
 mod privilege;
 mod ring;
 pub mod signal;

@@ -19,6 +19,8 @@ pub(crate) mod listener;
 pub(crate) mod op;
 mod ownership;
 mod path_lock;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod played;
 mod receives;
 mod send;
 pub(crate) mod sockaddr;

@@ -17,6 +17,7 @@ mod udp;
 mod upkeep;
 pub(crate) mod upstreams;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,11 +25,12 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family, UdpSocket};
-use annulus::transfer::{self, RelayCause, RelayLimits, Road};
+use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
 
 use self::balance::Balance;
 use self::connect::Server;
 use self::options::{DeadlineArgs, TowardsArgs, UpstreamArgs};
+use self::own::Remembered;
 use self::reach::{Reach, Reached};
 use self::sni::Hello;
 pub(crate) use self::udp::Sessions;
@@ -109,9 +111,43 @@ impl<F: Family> Drop for Held<F> {
     }
 }
 
-/// Finds an upstream for a client, and has a task carry the connection from its first byte to its last. That
-/// task has the memory of carrying only, and keeps `stay` until its end.
-pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>, stay: impl Sized + 'static) {
+/// Carries one connection from its first byte to its last.
+pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
+    // Reaching an upstream takes more memory than all the rest, and is over soon.
+    let Some(joined) = Box::pin(reach(relay, client)).await else { return };
+    let Joined { client, server, note, remembered } = joined;
+    let from = note.from;
+    let limits = Rc::clone(&note.relay.limits);
+    let end = match server {
+        Server::Tcp(server) => {
+            let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
+            Carrying { relaying, note }.await
+        }
+        Server::Unix(server) => {
+            let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
+            Carrying { relaying, note }.await
+        }
+    };
+    drop(remembered);
+    let (up, down) = (end.a_to_b, end.b_to_a);
+    match end.result {
+        Ok(()) => tracing::debug!(client = %from, up, down, "carried to the end"),
+        Err(error) => tracing::debug!(client = %from, up, down, %error, "broke off"),
+    }
+}
+
+/// A client and the upstream that was reached for it.
+struct Joined<F: Family> {
+    client: Held<F>,
+    server: Server,
+    note: Note,
+    /// Known to be ours, for as long as it lasts.
+    remembered: Option<Remembered>,
+}
+
+/// Finds an upstream for a client and gives it what comes before the relay; `None` where that failed, of
+/// which there is a line.
+async fn reach<F: Family>(relay: Rc<Relay>, client: Client<F>) -> Option<Joined<F>> {
     let began = Instant::now();
     let from = client.address();
     let Client { stream, first, .. } = client;
@@ -122,31 +158,56 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>, stay: 
         && own::is_ourselves(peer)
     {
         tracing::warn!(client = %from, "this relay is its own upstream: the connection is reset");
-        return note.write(0, 0, "own upstream");
+        note.write(0, 0, "own upstream");
+        return None;
     }
     let mut head = first.map_or_else(Vec::new, |first| first.to_vec());
     let relay = Rc::clone(&note.relay);
-    let reach = match relay.choose(client.stream(), &mut head).await {
-        Ok(place) => &relay.reaches[place],
-        Err(why) => return note.write(0, 0, why),
+    let reached = match relay.choose(client.stream(), &mut head).await {
+        Ok(place) => relay.reaches[place].reach(from, client.stream()).await,
+        Err(why) => Err(why),
     };
-    let Reached { server, address, taken } = match reach.reach(from, client.stream()).await {
+    let Reached { server, address, taken } = match reached {
         Ok(reached) => reached,
-        Err(why) => return note.write(0, 0, why),
+        Err(why) => {
+            note.write(0, 0, why);
+            return None;
+        }
     };
     note.upstream = Some(address.map_or(access::Client::Unix, access::Client::Tcp));
+    note.taken = Some(taken);
     let may_be_ours = address.is_some_and(own::may_be_ours);
     let remembered = if may_be_ours { server.local_addr().map(own::remember) } else { None };
-    note.taken = Some(taken);
     if let Some(version) = relay.towards.send_proxy {
         let source = if let access::Client::Tcp(from) = from { Some(from) } else { None };
         let header = proxy_header::header(version, source, local_addr(client.stream()));
         head.splice(0..0, header);
     }
-    drop(relay);
-    match server {
-        Server::Tcp(server) => join(client, server, head, note, (remembered, stay)).await,
-        Server::Unix(server) => join(client, server, head, note, (remembered, stay)).await,
+    let server = first_bytes(server, head, &mut note).await?;
+    Some(Joined { client, server, note, remembered })
+}
+
+/// Sends an upstream what comes before the relay, if there is anything; `None` where that failed.
+async fn first_bytes(server: Server, head: Vec<u8>, note: &mut Note) -> Option<Server> {
+    if head.is_empty() {
+        return Some(server);
+    }
+    note.first = head.len() as u64;
+    let sent = match &server {
+        Server::Tcp(server) => server.send_all(head).await,
+        Server::Unix(server) => server.send_all(head).await,
+    };
+    match sent {
+        Ok(_) => Some(server),
+        Err(failed) => {
+            tracing::debug!(client = %note.from, error = %failed.error, "broke off");
+            match server {
+                Server::Tcp(server) => server.reset(),
+                Server::Unix(server) => server.reset(),
+            }
+            note.write(0, 0, "upstream failed");
+            None
+        }
     }
 }
 
@@ -192,55 +253,23 @@ fn local_addr<F: Family>(client: &Connection<F>) -> Option<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(client).ok()?).ok()
 }
 
-/// Joins the two, and keeps `stay` for as long.
-async fn join<F: Family, G: Family>(
-    client: Held<F>,
-    server: Connection<G>,
-    head: Vec<u8>,
-    mut note: Note,
-    stay: impl Sized + 'static,
-) {
-    if !head.is_empty() {
-        note.first = head.len() as u64;
-        if let Err(failed) = server.send_all(head).await {
-            tracing::debug!(client = %note.from, error = %failed.error, "broke off");
-            server.reset();
-            return note.write(0, 0, "upstream failed");
-        }
-    }
-    let relaying = transfer::relay_within(client.take(), server, note.relay.road, &note.relay.limits);
-    annulus::spawn(Carrying { relaying, note, _stay: stay }).detach();
-}
-
 /// A relay that runs, and the line of the access log that it gets. Dropped before its end, it was cut.
-///
-/// It is a future by hand: an async function would keep what it is given twice, and there may be ten thousand
-/// of these that wait.
-struct Carrying<F: Family, G: Family, S> {
+struct Carrying<F: Family, G: Family> {
     relaying: transfer::Relay<F, G>,
     note: Note,
-    _stay: S,
 }
 
-// Nothing in it is pinned.
-impl<F: Family, G: Family, S> Unpin for Carrying<F, G, S> {}
+impl<F: Family, G: Family> Future for Carrying<F, G> {
+    type Output = RelayEnd;
 
-impl<F: Family, G: Family, S> Future for Carrying<F, G, S> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let end = ready!(Pin::new(&mut self.relaying).poll(cx));
-        let (up, down, client) = (end.a_to_b, end.b_to_a, self.note.from);
-        self.note.write(up, down, word(end.cause));
-        match end.result {
-            Ok(()) => tracing::debug!(%client, up, down, "carried to the end"),
-            Err(error) => tracing::debug!(%client, up, down, %error, "broke off"),
-        }
-        Poll::Ready(())
+        self.note.write(end.a_to_b, end.b_to_a, word(end.cause));
+        Poll::Ready(end)
     }
 }
 
-impl<F: Family, G: Family, S> Drop for Carrying<F, G, S> {
+impl<F: Family, G: Family> Drop for Carrying<F, G> {
     fn drop(&mut self) {
         let (up, down) = self.relaying.moved();
         self.note.write(up, down, "cut");

@@ -15,6 +15,7 @@ use futures_util::future::select;
 use super::Service;
 use super::generation::Generation;
 use super::overload::{self, UnderWay};
+use crate::allocator;
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
 use crate::limits::{LimitArgs, Limits, Place};
@@ -101,6 +102,7 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     CURRENT.with(|current| current.replace(Rc::downgrade(&state)));
     state.prepare(Arc::clone(&start.generation)).await?;
     state.commit()?;
+    let _giving_back = annulus::spawn(give_back(Rc::clone(&state.connections)));
     if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::cores::count() {
         descriptors::must_do_for_clients(annulus::cores::count())?;
         (start.when_all_listen)();
@@ -111,6 +113,16 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     }
     state.connections.gone().await;
     Ok(())
+}
+
+/// Gives memory back to the system whenever most of many connections have gone, for ever.
+async fn give_back(connections: Rc<ConnectionCount>) {
+    loop {
+        connections.most_gone().await;
+        if let Err(error) = annulus::spawn_blocking(allocator::trim).await {
+            tracing::debug!(%error, "memory is not given back");
+        }
+    }
 }
 
 impl Entrance {
@@ -305,7 +317,8 @@ async fn hand_on<F: Family>(
     let _present = ConnectionCount::enter(&state.connections);
     let id = entrance.id;
     let handed = stream.hand_over(core, async move |stream| {
-        // No core ends while it is on its way, and each keeps the listeners that it had until the next reload.
+        // No core ends while it is on its way, and each keeps the listeners that it had until the next
+        // reload.
         let Some((state, entrance)) = current().ok().and_then(|it| Some((Rc::clone(&it), it.entrance(id)?)))
         else {
             return stream.reset();
