@@ -9,6 +9,7 @@
 
 mod connection;
 mod datagrams;
+mod eyeballs;
 mod family;
 mod fd_budget;
 mod group;
@@ -16,13 +17,16 @@ mod hand_over;
 mod inherited;
 mod listen_options;
 pub(crate) mod listener;
+mod names;
 pub(crate) mod op;
 mod ownership;
+mod packets;
 mod path_lock;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod played;
 mod receives;
 mod send;
+mod seqpacket;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
 pub(crate) mod sys;
@@ -44,6 +48,9 @@ pub use listen_options::ListenOptions;
 pub use listener::Listener;
 
 pub use datagrams::{Datagrams, SentDatagrams};
+pub use names::{Target, ToTarget, lookup_host};
+pub use packets::{Packet, UnixDatagram};
+pub use seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};
