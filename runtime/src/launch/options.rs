@@ -58,8 +58,8 @@ impl Builder {
     /// An unprivileged process needs Linux 5.13. `io_uring_setup(2)`.
     ///
     /// # Errors
-    /// [`Builder::build`] returns [`ErrorKind::Input`](crate::ErrorKind::Input) when a node has no CPU left for
-    /// it.
+    /// [`Builder::build`] returns [`ErrorKind::Input`](crate::ErrorKind::Input) when a node has no CPU
+    /// left for it.
     pub fn sqpoll(mut self, idle: Duration) -> Self {
         self.options.sqpoll = Some(idle);
         self

@@ -13,9 +13,10 @@
 //! # The count
 //!
 //! The receiver must not take the lock for each message, so those in the list are counted. A sender that
-//! found no place enters the list and then tries again. The receiver takes a message and then reads the count.
-//! Each writes first and then reads what the other wrote, with a sequentially consistent fence in between. So
-//! either the sender sees the free place, or the receiver sees the count and finds the sender in the list.
+//! found no place enters the list and then tries again. The receiver takes a message and then reads the
+//! count. Each writes first and then reads what the other wrote, with a sequentially consistent fence in
+//! between. So either the sender sees the free place, or the receiver sees the count and finds the sender in
+//! the list.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
