@@ -1,7 +1,7 @@
 //! Several processes that serve as one: `--processes node`, seen on any machine by way of `core`, which makes
 //! a process for each core. The guests of several nodes run the real thing (`scripts/lib/guest-serve`).
 
-use annulus_integration_tests::files::{self, LARGE, Sample, Tree};
+use annulus_integration_tests::files::{self, LARGE, Tree};
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::{Ended, Launch, Server};
 use annulus_integration_tests::{cpus, curl, net, numa_maps, procfs, stats, watch};

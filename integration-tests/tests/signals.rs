@@ -2,7 +2,7 @@
 //! does not wait.
 
 use annulus_integration_tests::digest;
-use annulus_integration_tests::files::{self, LARGE, Sample, Tree};
+use annulus_integration_tests::files::{self, LARGE, Sample};
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::{Launch, Server};
 use annulus_integration_tests::upstream::Upstream;

@@ -28,7 +28,7 @@ pub(crate) const LIBRARY: Layers = Layers {
     folder: "runtime/src",
     layers: &[
         layer(&["launch", "guide"], "starts cores, watches and ends them"),
-        layer(&["transfer", "compat", "channel", "signal"], "what is built from the rest"),
+        layer(&["transfer", "compat", "channel", "process", "signal"], "what is built from the rest"),
         layer(&["net", "fs", "pipe", "fd"], "sockets, files, pipes, any descriptor; operations on sockets"),
         layer(&["blocking", "time"], "threads for closures that block; the futures of timers"),
         layer(

@@ -50,6 +50,7 @@
 //! | files, pipes, any other descriptor | [`fs`], [`pipe`], [`fd`] |
 //! | bytes moved without a copy | [`transfer`] |
 //! | buffers | [`buf`] |
+//! | children | [`process`] |
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
@@ -118,6 +119,7 @@ mod place;
 #[cfg(all(test, not(loom)))]
 mod played;
 mod privilege;
+pub mod process;
 mod ring;
 pub mod signal;
 mod sync;

@@ -110,8 +110,11 @@ impl BlockingPool {
         // The closure's `Place` was dropped with it, so this thread is not counted any more.
         let threads = self.strand(|| e.to_string());
         if threads > 0 {
-            // The work is done later, by another thread.
-            tracing::warn!("blocking work waits for one of {threads} threads: {e}");
+            // The work is done later, by another thread. Destructors of sockets that linger come here, and
+            // they must not panic.
+            contained("a subscriber of tracing", || {
+                tracing::warn!("blocking work waits for one of {threads} threads: {e}");
+            });
         }
     }
 

@@ -8,6 +8,8 @@
 //! in common is described there.
 
 mod connection;
+mod datagrams;
+mod eyeballs;
 mod family;
 mod fd_budget;
 mod group;
@@ -15,16 +17,20 @@ mod hand_over;
 mod inherited;
 mod listen_options;
 pub(crate) mod listener;
+mod names;
 pub(crate) mod op;
 mod ownership;
+mod packets;
 mod path_lock;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod played;
 mod receives;
 mod send;
+mod seqpacket;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
 pub(crate) mod sys;
+mod sys_datagrams;
 mod tcp;
 mod udp;
 mod unix;
@@ -35,12 +41,16 @@ mod zero_copy;
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
 pub use fd_budget::connection_room;
-pub use group::listening_sockets;
+pub use group::{datagram_sockets, listening_sockets};
 pub use hand_over::{Detached, HandOverError};
 pub use inherited::inherited_sockets;
 pub use listen_options::ListenOptions;
 pub use listener::Listener;
 
+pub use datagrams::{Datagrams, SentDatagrams};
+pub use names::{Target, ToTarget, lookup_host};
+pub use packets::{Packet, UnixDatagram};
+pub use seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};
