@@ -37,6 +37,18 @@ impl Setting {
         format!("[[listener]]\nlisten = \"{addr}\"\nroot = \"{}\"\n", self.tree.at(name).display())
     }
 
+    /// The program with a listener that serves "one", in so many `processes`; the first lines of its file,
+    /// and a client that has its first answer.
+    fn serving(processes: &str) -> (Setting, String, Server, Client) {
+        let setting = Setting::new();
+        let head = format!("processes = \"{processes}\"\n");
+        setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
+        let server = setting.start();
+        let mut client = Client::connect(server.addr());
+        assert_eq!(body(&mut client), "one");
+        (setting, head, server, client)
+    }
+
     fn start(&self) -> Server {
         Launch::new().arg("run").arg(self.file()).start()
     }
@@ -74,12 +86,7 @@ fn body(client: &mut Client) -> String {
 #[test]
 fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
     for processes in PROCESSES {
-        let setting = Setting::new();
-        let head = format!("processes = \"{processes}\"\n");
-        setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
-        let server = setting.start();
-        let mut old = Client::connect(server.addr());
-        assert_eq!(body(&mut old), "one");
+        let (setting, head, server, mut old) = Setting::serving(processes);
         setting.write(&(head + &setting.listener("127.0.0.1:0", "two")));
         reload(&server, IN_FORCE);
         for _ in 0..20 {
@@ -96,12 +103,7 @@ fn what_is_right_is_in_force_for_new_connections_and_old_ones_finish() {
 #[test]
 fn what_is_wrong_leaves_all_as_it_was_and_says_so() {
     for processes in PROCESSES {
-        let setting = Setting::new();
-        let head = format!("processes = \"{processes}\"\n");
-        setting.write(&(head.clone() + &setting.listener("127.0.0.1:0", "one")));
-        let server = setting.start();
-        let mut old = Client::connect(server.addr());
-        assert_eq!(body(&mut old), "one");
+        let (setting, head, server, mut old) = Setting::serving(processes);
         // No TOML, a directory that is not there, a port that is taken, no file at all.
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let taken = taken.local_addr().map(|addr| (addr, taken)).expect("its address");

@@ -84,7 +84,7 @@ pub(crate) const PROGRAM: Layers = Layers {
 pub(crate) const CIRCLES: &[(&str, &[usize])] =
     &[("runtime/src", &[8]), ("numa/src", &[]), ("server/src", &[]), ("benches/src", &[])];
 
-/// What a file may have, tests apart.
+/// Lines that a file may have, tests apart.
 pub(crate) const LINES_OF_A_FILE: usize = 400;
 /// Those that are longer. The list may only shrink.
 pub(crate) const LONG_FILES: &[&str] = &["runtime/src/net/socket.rs"];
@@ -114,7 +114,7 @@ impl Layers {
             .map(|layer| layer.entries.iter().map(name).collect::<Vec<_>>().join("  "))
             .collect();
         let lines = entries.iter().zip(self.layers).map(|(entries, layer)| {
-            // What is too wide for one line has its words on the next.
+            // Entries that are too wide have their words on the next line.
             if entries.len() > WIDEST {
                 format!("{entries}\n{:WIDEST$}  {}\n", "", layer.what)
             } else {

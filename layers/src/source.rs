@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What a comment may be wide.
+/// The columns that a comment may have.
 pub(crate) const COLUMNS: usize = 110;
 
 /// The files beneath `folder` that are not tests, by their path from there, with their text.

@@ -1,4 +1,4 @@
-//! The checker, seen to find what it looks for in crates of a few lines.
+//! The checker, on crates of a few lines.
 
 use std::fs;
 use std::path::PathBuf;

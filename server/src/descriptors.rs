@@ -6,8 +6,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// What a client takes beside its connection: a file, an upstream, a pipe each way.
 const FOR_ONE_CLIENT: u64 = 6;
 
-/// Looks whether a client can be accepted on each core, and what it asks for be opened, when every listener
-/// is open.
+/// Checks that the descriptors left by all listeners are enough for a client on each core and for what it
+/// asks for.
 ///
 /// # Errors
 /// [`Kind::Platform`] when not.

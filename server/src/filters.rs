@@ -5,7 +5,7 @@ use crate::exit::{Failure, Kind};
 /// What lets calls through, for the end of a line about them.
 pub(crate) const REMEDY: &str = "allow them in the container's seccomp profile; scripts/seccomp/annulus.json lets through what Annulus calls";
 
-/// Looks whether the calls that serving takes are let through, before anybody is served by halves.
+/// Checks that the system calls that serving takes are let through, before the first client is served.
 ///
 /// # Errors
 /// [`Kind::Platform`] when some are refused.

@@ -1,4 +1,4 @@
-//! How far the program has come, for whoever asks whether to send it clients.
+//! The stage of the program, for load balancers that ask whether to send it clients.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

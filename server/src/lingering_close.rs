@@ -1,8 +1,8 @@
-//! Closing a connection so that the peer gets to read our last words.
+//! Closing a connection so that the peer can read the last answer.
 //!
-//! close(2) on a socket with unread input sends a reset, and a reset throws away what the peer has not read
-//! yet: the very answer that says why. So we say that we are done, read what still comes, and then close (RFC
-//! 9112 9.6).
+//! close(2) on a socket with unread input sends a reset, and a reset discards what the peer has not read yet:
+//! the answer that says why. So the server shuts down its direction, reads what still comes, and then closes
+//! (RFC 9112 9.6).
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How many bytes it may still send, in the time it takes to notice.
 const LAST_BYTES: usize = 256 * 1024;
 
-/// Ends our direction, reads and throws away what still comes for a while, and closes.
+/// Shuts down our direction, reads and discards what still comes for a while, and closes.
 pub(crate) async fn lingering_close<F: Family>(stream: Connection<F>) {
     if let Err(error) = stream.shutdown(Shutdown::Write) {
         tracing::trace!(%error, "the peer had already gone");

@@ -57,7 +57,7 @@ pub(crate) fn run(selection: &CoreSelection, quick: bool) -> Result<(), Failure>
     print(&text)
 }
 
-/// As large as it should be and the fullest node can bear.
+/// As large as it should be, within what the fullest node has free.
 fn size(topology: &Topology, to: &NodeSet, quick: bool) -> Result<u64, Failure> {
     let most = if quick { MOST_QUICK } else { MOST };
     let wanted = (last_level_cache() * TIMES_CACHE).clamp(LEAST, most);
@@ -104,7 +104,7 @@ fn joined<T>(thread: std::thread::JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure::new(Kind::Failed, "a measuring thread panicked; report this"))
 }
 
-/// Nanoseconds of a load, the best of the rounds: what disturbs only ever adds.
+/// Nanoseconds of a load, the best of the rounds: disturbances only add time.
 fn measure_latency(core: &PlannedCore, track: &Arc<Track>, rounds: usize) -> Result<f64, Failure> {
     let track = Arc::clone(track);
     let loads = track.region().len() / 64 / 4;

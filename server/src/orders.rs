@@ -1,4 +1,4 @@
-//! Whom the program obeys: its signals, or the process that has started it.
+//! Where the program's orders come from: its signals, or the process that has started it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use crate::processes::member::{Member, Order};
 use crate::signals::Signals;
 
-/// Whom the program obeys.
+/// Where the program's orders come from.
 #[derive(Debug)]
 pub(crate) enum Orders {
     /// The signals of this process.
     Signals(Signals),
-    /// The process that started it, which has signals of its own. Those that come here as well, to the
-    /// whole group of a terminal or of a service, are blocked and left: obeyed, they would count twice.
+    /// The process that started it, which has signals of its own. Those that come here as well, to the whole
+    /// group of a terminal or of a service, are blocked and ignored: otherwise they would count twice.
     Parent(Arc<Member>),
 }
 

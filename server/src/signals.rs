@@ -23,7 +23,7 @@ pub(crate) enum Signal {
     Upgrade,
     /// The second one, of the program to itself: a new program has taken its place.
     HandedOver,
-    /// Whoever gave orders has gone: end at once.
+    /// The process that gave orders has ended: end at once.
     Gone,
 }
 

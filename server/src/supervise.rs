@@ -20,9 +20,9 @@ use crate::signals::Signal;
 use crate::stats;
 use crate::upgrade::giving;
 
-/// How long cores may take to end when whoever gives the orders has gone: a second more than the runtime
-/// gives to closures that block. One may be in a system call that does not return, on a file system whose
-/// server does not answer.
+/// How long cores may take to end when the process that gives the orders has ended: a second more than the
+/// runtime gives to closures that block. One may be in a system call that does not return, on a file system
+/// whose server does not answer.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// How far the ending has come.
@@ -30,14 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(6);
 enum Phase {
     /// Serving.
     Open,
-    /// A signal came: whoever asks is told that new clients are not welcome, and those that come
-    /// nevertheless are served until then.
+    /// A signal came: readiness probes fail from now on, and clients that come nevertheless are served until
+    /// then.
     Leaving(Instant),
     /// Nothing new is accepted, and what runs may finish until then.
     Closing(Instant),
     /// What still ran has been dropped.
     Cut,
-    /// The same, and nobody is there any more to see that a core does not end: until then it may.
+    /// The same, and no process is left that would notice a core that does not end: cores have until then.
     Alone(Instant),
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn supervise(
     let mut phase = Phase::Open;
     let mut orders = Some(orders);
     loop {
-        // Before the wait, and all of them: several frames may have come with one look at the line, and then
+        // All of them are taken before the wait: one read of the line may bring several frames, and then
         // nothing more comes that would end a wait.
         while let Some(from) = &orders {
             let next = from.next().map_err(|error| Failure::failed("cannot read a signal", error))?;
@@ -145,8 +145,8 @@ impl Supervised<'_> {
         phase
     }
 
-    /// One step further towards the end, because somebody asks. `waits` says whether new clients are served
-    /// for a while.
+    /// The next step of the end, because it was asked for. `waits` says whether new clients are served for a
+    /// while.
     fn asked_to_end(&self, phase: Phase, running: &Running<Failure>, waits: bool) -> Phase {
         match phase {
             Phase::Open => {

@@ -87,14 +87,14 @@ struct Tell(SyncSender<()>);
 
 impl Drop for Tell {
     fn drop(&mut self) {
-        // There is room for one word of every core, and who has stopped listening knows enough.
+        // The channel holds one message of every core, and a receiver that has gone needs none.
         self.0.try_send(()).unwrap_or_default();
     }
 }
 
-/// Something of everything that a core does: memory from the heap and the pool, more than that had, so that
-/// it grows by a step that can be looked at as well, timers, and a look at a file, which the ring hands to an
-/// io-wq worker.
+/// Does something of everything that a core does: takes memory from the heap and from the pool, so much that
+/// the pool grows by a step, which is checked as well, sets timers, and asks for a file's status, which the
+/// ring hands to an io-wq worker.
 async fn work() -> annulus::Result<()> {
     let tasks: Vec<_> = (0..64)
         .map(|i| {
@@ -105,7 +105,7 @@ async fn work() -> annulus::Result<()> {
         })
         .collect();
     for task in tasks {
-        // A task that panicked would have nothing to do with where memory lies.
+        // A panic of the task says nothing about where memory lies.
         drop(task.await);
     }
     let all: Vec<_> = std::iter::from_fn(annulus::buf::Block::take).collect();

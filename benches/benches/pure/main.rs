@@ -31,6 +31,7 @@ mod server {
 mod sync {
     mod atomics;
     pub(crate) mod mailbox;
+    pub(crate) mod one_thread;
 
     pub(crate) use atomics::atomic;
 }

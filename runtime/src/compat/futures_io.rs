@@ -1,13 +1,13 @@
 //! The traits of the crate futures-io.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, SeekFrom};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
+use futures_io::{AsyncBufRead, AsyncRead, AsyncSeek, AsyncWrite};
 
-use super::{FdIo, Io};
+use super::{FdIo, FileIo, Io};
 use crate::net::{Family, Reads, Writes};
 
 impl<F: Family, S: Reads> AsyncRead for Io<F, S> {
@@ -85,5 +85,57 @@ impl<T: AsFd + 'static> AsyncWrite for FdIo<T> {
     fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.close();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for FileIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let filled = ready!(self.poll_fill(cx))?;
+        let n = filled.len().min(buf.len());
+        buf[..n].copy_from_slice(&filled[..n]);
+        self.advance(n);
+        Poll::Ready(Ok(n))
+    }
+}
+
+impl AsyncBufRead for FileIo {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.get_mut().poll_fill(cx)
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.advance(n);
+    }
+}
+
+impl AsyncWrite for FileIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_from(cx, std::iter::once(buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_from(cx, bufs.iter().map(|slice| &**slice))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_written(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_written(cx)
+    }
+}
+
+impl AsyncSeek for FileIo {
+    fn poll_seek(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: SeekFrom) -> Poll<io::Result<u64>> {
+        // Another that was dropped before it was over is forgotten.
+        if self.seeks() != Some(to) {
+            self.seek_to(to);
+        }
+        self.poll_sought(cx)
     }
 }

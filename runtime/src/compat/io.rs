@@ -143,7 +143,7 @@ impl<F: Family, S: Writes> Io<F, S> {
 }
 
 /// The system's error where there is one.
-fn to_io(e: Error) -> io::Error {
+pub(super) fn to_io(e: Error) -> io::Error {
     match e.io_error().and_then(io::Error::raw_os_error) {
         Some(errno) => io::Error::from_raw_os_error(errno),
         None => io::Error::other(e),

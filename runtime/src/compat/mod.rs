@@ -2,7 +2,7 @@
 //!
 //! | feature | gives |
 //! |---|---|
-//! | `tokio` | `AsyncRead`, `AsyncBufRead` and `AsyncWrite` of tokio, for [`Io`] and [`FdIo`]; nothing of its runtime is built |
+//! | `tokio` | `AsyncRead`, `AsyncBufRead` and `AsyncWrite` of tokio, for [`Io`], [`FdIo`] and, with `AsyncSeek`, [`FileIo`]; nothing of its runtime is built |
 //! | `futures-io` | the same of the crate futures-io |
 //! | `hyper` | `hyper::rt::{Read, Write}` for [`Io`]; `HyperTimer` and `HyperExecutor` |
 //! | `hyper` with `tokio` or `futures-io` | `HyperOverTokio` and `HyperOverFutures`: hyper over what was made of an `Io`, such as TLS |
@@ -35,6 +35,7 @@
 //! For interfaces that ask for `Send` there is [`OnCore`].
 
 mod fd;
+mod file;
 #[cfg(feature = "futures-io")]
 mod futures_io;
 #[cfg(feature = "hyper")]
@@ -47,6 +48,7 @@ mod on_core;
 mod tokio;
 
 pub use self::fd::FdIo;
+pub use self::file::FileIo;
 #[cfg(feature = "hyper")]
 pub use self::hyper::{HyperExecutor, HyperTimer};
 #[cfg(all(feature = "hyper", feature = "futures-io"))]

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use crate::contained::Kept;
 
-/// Either way it may be dropped with others of its kind.
+/// A panic of one's destructor does not keep the others from being dropped.
 enum Slot<F: Future> {
     Running(Kept<Pin<Box<F>>>),
     Done(Kept<F::Output>),

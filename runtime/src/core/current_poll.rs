@@ -1,4 +1,4 @@
-//! Which task a core it polls just now, for a [sampler](crate::Running::stalls) on another thread.
+//! Which task a core is polling, for a [sampler](crate::Running::stalls) on another thread.
 //!
 //! The core stores the number of the poll and then where the task was spawned, two plain stores for each
 //! poll, and clears the place once a tick. The sampler compares two samples: the same number and a place both

@@ -1,4 +1,4 @@
-//! What a CQE is for, and the SQEs that no operation stands behind: the doorbell's poll and closes.
+//! What a CQE is for, and the SQEs that belong to no operation: the doorbell's poll and closes.
 
 use std::io;
 
@@ -16,7 +16,7 @@ impl Core {
             // A head that fails (it was cancelled) answers for the operation behind it, which then stays
             // silent.
             Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
-            // Only failures come: what became of the cancelled operation is told by its own CQE.
+            // Only failures come: the cancelled operation's own CQE has its outcome.
             Some((Tag::Cancel, _)) => {}
             // It had to end the sleep, and has done so.
             Some((Tag::Doorbell, BY_RING)) => {}
@@ -29,7 +29,7 @@ impl Core {
         }
     }
 
-    /// What a completion tells that is not expected. Out of line: its events would cost all others.
+    /// Logs an unexpected completion. Out of line: its events would cost all others.
     #[cold]
     fn dispatch_failure(&self, tag: Option<(Tag, u64)>, cqe: Cqe) {
         let why = io::Error::from_raw_os_error(-cqe.result);

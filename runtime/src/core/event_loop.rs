@@ -11,18 +11,17 @@ use crate::ring::Wait;
 use crate::task::Woken;
 use crate::time::wakes::Plan;
 
-/// Polls of tasks between two looks at the ring: all that were ready when the tick began, but no more than
-/// this.
+/// Polls of tasks between two enters: all that were ready when the tick began, but no more than this.
 const POLLS_PER_TICK: usize = 256;
-/// Polls of tasks that other polls of the same tick woke: as long as nothing was asked of the kernel, they
-/// need not wait for the ring, a look at which costs more than they do.
+/// Polls of tasks that other polls of the same tick woke. As long as nothing was asked of the kernel, they
+/// need not wait for an enter, which costs more than they do.
 const POLLS_AT_LEAST: usize = 64;
-/// False for `scripts/instructions` only, which counts what it costs that polls can be seen from outside.
+/// False for `scripts/instructions` only, which counts what it costs to show polls to other threads.
 const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
 
-/// More than 584 years are as good as that many.
+/// A longer time counts as 584 years.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -132,14 +131,14 @@ impl Core {
         }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
-        // The check that counts: whatever was put in place before this is found now, or the core is notified.
+        // The decisive check: work that was queued before this is found now, or the core is notified.
         if self.must_not_sleep() {
             doorbell.cancel_sleep();
             return self.enter_if_wanted();
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
-        // The time that submissions take is not the wake's.
+        // The time that submissions take is not counted as lag of the wake.
         let submits = self.ring.wants_enter();
         let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
         doorbell.cancel_sleep();
@@ -153,7 +152,7 @@ impl Core {
         entered
     }
 
-    /// A timer is due so soon that going to sleep and waking would take longer, and as much CPU: looks about
+    /// A timer is due so soon that a sleep and its wake would take longer, and as much CPU: the core spins
     /// until then.
     #[cold]
     fn sit_out(&self, due: Instant) -> Result<()> {
@@ -185,7 +184,7 @@ impl Core {
             || self.must_tell_stop()
     }
 
-    /// Hands the submissions over and looks about for a while. True: there is something to do.
+    /// Submits, and spins for a while. True: there is something to do.
     #[cold]
     fn find_work(&self) -> bool {
         let counters = &self.shared.counters;
@@ -207,7 +206,7 @@ impl Core {
     /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
     fn awake(&self, parked: Instant, by_others: bool) {
         let (counters, now) = (&self.shared.counters, Instant::now());
-        // That a timer was near is no reason to look about for work.
+        // A near timer is no reason to spin for work.
         if by_others {
             self.spin.slept(now - parked);
         }

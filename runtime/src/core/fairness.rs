@@ -8,7 +8,7 @@
 //!   that came to hold a chunk when buffers were few. What others hold leaves those few at least.
 //!
 //! What receives is a socket, which this file knows by the trait [`Receives`] only: sockets are above the
-//! core that keeps these queues. All of it is seldom, so calls by a table of functions cost nobody.
+//! core that keeps these queues. These calls are rare, so dynamic dispatch costs nothing that counts.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -136,7 +136,7 @@ impl<C: 'static> Fairness<C> {
         }
     }
 
-    /// Apart from the tick, which is lighter without it.
+    /// Out of line: it would make every tick heavier.
     #[inline(never)]
     fn hold_back(&self, context: &C) {
         // Index by index: nothing here adds to the list, and its capacity is kept.

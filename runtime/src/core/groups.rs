@@ -30,7 +30,7 @@ pub(crate) struct Group {
     pub(crate) bound: Place,
     /// Which cores have a socket of it.
     pub(crate) members: Vec<bool>,
-    /// Its sockets that are still open: a dropped listener's closes with the last word of its accept.
+    /// Its sockets that are still open: a dropped listener's closes with the last CQE of its accept.
     pub(crate) sockets: usize,
     /// The one open socket of a Unix address.
     pub(crate) one: Option<Bound>,

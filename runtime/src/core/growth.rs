@@ -1,12 +1,12 @@
 //! How a core's pool grows: step by step, when receives or tasks wait for memory, up to a limit, on the node.
 //!
-//! A step is a region of its own, made as every region is ([`Region::new`]: prefer, populate, look, mend or
-//! give back, bind, look), so it takes no more than the node has free and cannot end in an OOM kill. That
+//! A step is a region of its own, made as every region is ([`Region::new`]: prefer, populate, verify, move or
+//! give back, bind, verify), so it takes no more than the node has free and cannot end in an OOM kill. That
 //! takes a millisecond or two for 4 MiB, most of it zeroing, so the core does not do it: a thread does, which
 //! the core starts for one step and which ends with it. It is pinned to the core's own CPU, for three
-//! reasons: what it touches first is on the node even where mbind(2) is refused; whoever waits for memory
-//! pays, and no neighbour; and a core that has nothing else to do sleeps meanwhile. A core that is busy
-//! shares its CPU with it for that time, as the kernel's scheduler has it.
+//! reasons: pages that it touches first are on the node even where mbind(2) is refused; the core that needs
+//! memory pays for it, and no other; and a core that has nothing else to do sleeps meanwhile. A core that is
+//! busy shares its CPU with it for that time, as the kernel's scheduler has it.
 //!
 //! Nothing is taken back: a core that needed the memory once is expected to need it again.
 
@@ -34,7 +34,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// How long a core waits after a step that brought less than was asked, before it asks again.
 const REST: Duration = Duration::from_secs(1);
-/// Bounds of a step, in bytes: a few buffers of the smallest pool; what is still made in some milliseconds.
+/// Bounds of a step, in bytes: a few buffers of the smallest pool, and what some milliseconds suffice for.
 const STEP: Range<usize> = 64 << 10..16 << 20;
 
 /// What more memory is for.
@@ -100,7 +100,7 @@ pub(crate) struct Growth {
     /// Bytes of the pool now.
     held: Cell<usize>,
     pending: RefCell<Option<PendingGrowth>>,
-    /// The thread of the step before, which has sent what it had to send.
+    /// The thread of the last step, which has sent its region.
     last: RefCell<Option<JoinHandle<()>>>,
     rest_until: Cell<Option<Instant>>,
     /// Somebody waits for memory, and for the end of the rest.
@@ -152,7 +152,7 @@ impl Growth {
         if let Some(short) = short {
             self.rest_until.set(Some(Instant::now() + REST));
             core.shared.grown().short = Some(short.clone());
-            // After it: who sees the count finds the reason.
+            // Counted last: a thread that sees the count finds the reason.
             counters.pool_refusals.add(1);
             tracing::warn!("core {}: a pool could not grow as asked: {short}", core.shared.index);
         }
@@ -162,7 +162,7 @@ impl Growth {
     fn keep(&self, core: &Core, what: For, region: Region) -> Result<usize> {
         let (len, start, placement) = (region.len(), region.as_ptr().addr(), region.placement().clone());
         if len < what.unit() {
-            // Dropped here: what nobody can use shall not stay.
+            // Dropped here: memory that nothing can use is given back.
             return Err(Error::new(ErrorKind::Platform, format!("{len} bytes are too few for one")));
         }
         // Whatever comes of it, the pool has it now, and the limit counts it.
@@ -202,7 +202,7 @@ impl Growth {
             For::Receiving => [(For::Blocks, blocks), (For::Receiving, receiving)],
             For::Blocks => [(For::Receiving, receiving), (For::Blocks, blocks)],
         };
-        // Where the limit has no room for the one, it may still have some for the other.
+        // Where the limit is too near for the one, it may still allow the other.
         let step =
             |(what, short)| if short { self.step(core, what).map(|bytes| (what, bytes)) } else { None };
         let Some((what, bytes)) = order.into_iter().find_map(step) else { return };
@@ -226,7 +226,7 @@ impl Growth {
         }
     }
 
-    /// Bytes of the next step; `None` where the limit leaves no room for one.
+    /// Bytes of the next step; `None` where the limit allows none.
     fn step(&self, core: &Core, what: For) -> Option<usize> {
         let multiple = self.policy.backing.multiple();
         let left = self.policy.limit.saturating_sub(self.held.get()) / multiple * multiple;
@@ -246,7 +246,7 @@ impl Growth {
         asked: usize,
         make: impl FnOnce() -> Result<Region> + Send + 'static,
     ) -> Result<PendingGrowth> {
-        // The thread before has sent its region: what is left of it is its exit.
+        // The last thread has sent its region and is about to exit.
         self.end_last();
         let (tx, made) = bounded(1);
         let delivery = Delivery { tx: Some(tx), core: Arc::clone(shared) };

@@ -12,7 +12,7 @@ use crate::core::shared::CoreShared;
 use crate::core::submit::{SubmitError, send};
 
 /// A way into a runtime, from any thread: an application's own main thread, or a task of another runtime such
-/// as tokio. Cloned at the price of two counts; it keeps nothing running.
+/// as tokio. A clone costs two reference counts; it keeps nothing running.
 ///
 /// From [`Running::handle`](crate::Running::handle), or [`cores::handle`](crate::cores::handle) on a core.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ impl Handle {
     /// [`SubmitError`], as there.
     ///
     /// # Cancellation
-    /// As there: what was not begun never runs, what was begun is aborted.
+    /// As there: work that has not begun never runs, work that has begun is aborted.
     #[track_caller]
     pub fn submit_to<F, T>(
         &self,
@@ -68,7 +68,7 @@ impl Handle {
         }
     }
 
-    /// As [`submit_to`](Self::submit_to), asleep until the output is there.
+    /// As [`submit_to`](Self::submit_to), and blocks the thread until the output is there.
     ///
     /// ```
     /// # fn main() -> annulus::Result<()> {

@@ -1,11 +1,11 @@
-//! The way for work from other threads into a core.
+//! Calls from other threads to a core.
 //!
 //! Every core has one bounded [`Queue`] of calls, in its own memory. A sender writes into the receiver's
-//! memory, never the other way round, and who finds it full waits for room without holding its own core up.
-//! Answers do not come this way (each has a cell of its own), so a core that waits for an answer never keeps
-//! another from sending to it.
+//! memory, never the other way round. A task that finds the queue full waits for a free place without holding
+//! its own core up. Answers do not come this way (each has a cell of its own), so a core that waits for an
+//! answer never keeps another from sending to it.
 //!
-//! What is in the queue when the core ends is dropped, and an call that is dropped says so to who sent it.
+//! Calls in the queue when the core ends are dropped, and a dropped call tells its sender.
 
 use std::os::fd::RawFd;
 
@@ -36,8 +36,8 @@ impl Inbox {
 }
 
 impl CoreShared {
-    /// Puts an call into this core's inbox, once there is room. When the core has ended, or ends before there
-    /// is room, the call is dropped.
+    /// Puts a call into this core's inbox, once it has a free place. When the core has ended, or ends before
+    /// that, the call is dropped.
     pub(crate) async fn send(&self, call: RemoteCall) {
         if let Some(inbox) = self.inbox.get() {
             drop(inbox.calls.put(call, || self.notify()).await);
@@ -47,13 +47,13 @@ impl CoreShared {
 
 impl Core {
     /// Whether nobody has sent anything. Between the doorbell's `prepare_sleep` and the sleep this is the
-    /// look that counts: a sender rings after its call is in the queue.
+    /// decisive check: a sender notifies after its call is in the queue.
     pub(crate) fn has_no_calls(&self) -> bool {
         self.shared.inbox.get().is_none_or(|inbox| inbox.calls.is_empty())
     }
 
-    /// Takes what a tick has room for: as many as bring the ready tasks up to `polls`, but some in any case.
-    /// What stays makes the queue full, and that slows the senders down.
+    /// Takes as many calls as bring the ready tasks up to `polls`, but some in any case. The others fill the
+    /// queue, and that slows the senders down.
     pub(crate) fn take_calls(&self, polls: usize) {
         let Some(inbox) = self.shared.inbox.get() else { return };
         if inbox.calls.is_empty() {
@@ -70,7 +70,7 @@ impl Core {
         self.shared.counters.errands.add(taken as u64);
     }
 
-    /// The end: nothing more is taken, and who has sent something is told.
+    /// The end: no more calls are taken, and the senders of those in the queue are told.
     pub(crate) fn close_inbox(&self) {
         if let Some(inbox) = self.shared.inbox.get() {
             inbox.calls.close();

@@ -12,8 +12,8 @@ pub(crate) struct Inside(Option<Span>);
 
 impl Inside {
     pub(crate) fn enter(span: Span) -> Self {
-        // Made first: whether a subscriber that panics counts the span as entered is not known, so it is
-        // left.
+        // Made before the span is entered: whether a subscriber that panics counts the span as entered is
+        // unknown, so the span is exited in any case.
         let inside = Self(Some(span));
         if let Some(span) = &inside.0 {
             span.with_subscriber(|(id, subscriber)| subscriber.enter(id));

@@ -22,7 +22,7 @@ pub struct Options {
     pub measure_polls: bool,
     /// Polls that last this long are logged.
     pub report_stalls: Option<Duration>,
-    /// How long a core looks about before it sleeps, at most.
+    /// How long a core spins before it sleeps, at most.
     pub spin: Duration,
     /// Kernel threads take the submissions, and sleep after so long without any.
     pub sqpoll: Option<Duration>,

@@ -1,19 +1,19 @@
-//! The other cores, as a core sees them: where they are, and whom it has to wake.
+//! The other cores, as a core sees them: how near they are, and which have to be notified.
 //!
 //! # When a core wakes another
 //!
 //! Work for another core is put in its place at once, but the core is notified once a tick: until then the
-//! core keeps a bit for every core that it has work for. So ten wakes of ten tasks on one core cost one look
-//! at its doorbell, and a signal, if it sleeps, travels as an SQE of the enter that ends the tick anyway
+//! core keeps a bit for every core that it has work for. So ten wakes of ten tasks on one core cost one read
+//! of its doorbell, and a signal, if it sleeps, is an SQE of the enter that ends the tick anyway
 //! (`IORING_OP_MSG_RING`, Linux 5.18, `io_uring_enter(2)`), without a system call of its own. Where the
 //! kernel refuses that, and from threads that are no core's, the signal is a write to the core's eventfd.
 //!
-//! Nothing is claimed before a core is notified. A core that has work for a sleeping one has not taken the
-//! sleeper's `SLEEPY` away: others who bring work meanwhile notify it themselves and are not held up. The
-//! argument of the [mailbox](crate::sync::mailbox) holds as it stands, since it asks only that the ring comes
-//! after the work, at some time. That time comes: a core notifies before it may sleep, when it ends, and
-//! after [`POLLS_PER_NOTIFY`] polls of tasks. What bounds the delay is therefore so many polls; a task that
-//! computes for long keeps its wakes back as it keeps everything else of its core back.
+//! The doorbell changes only when a core is notified. A core that has work for a sleeping one has not cleared
+//! the sleeper's `SLEEPY` yet: others that bring work meanwhile notify it themselves and are not delayed. The
+//! argument of the [mailbox](crate::sync::mailbox) holds unchanged, since it requires only that the
+//! notification comes after the work, at some time. That time comes: a core notifies before it may sleep,
+//! when it ends, and after [`POLLS_PER_NOTIFY`] polls of tasks. So the delay is bounded by that many polls; a
+//! task that computes for long delays its wakes as it delays everything else of its core.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
@@ -76,8 +76,8 @@ impl Neighbour {
                 Self { core: other.index, cpu: other.cpu, proximity }
             })
             .collect();
-        // Of those equally near, the one behind this comes first: cores that all look for help do not all ask
-        // the same.
+        // Among equally near cores, the next one by index comes first: cores that all ask for help do not all
+        // ask the same one.
         let cores = plan.len();
         near.sort_by_key(|other| (other.proximity, (other.core + cores - own.index) % cores));
         near
@@ -111,7 +111,7 @@ pub fn least_loaded_neighbour() -> Option<usize> {
             let other = core.peers.get(other.core)?;
             Some(if other.doorbell().is_sleepy() { 0 } else { other.counters.load.get() })
         };
-        // A single ready task is the one that asks.
+        // The one ready task is the task that asks.
         if own < 2 * LOAD_OF_ONE {
             return None;
         }
@@ -219,7 +219,7 @@ impl PeerCores {
             Some(Proximity::SameCore) => counters.submits_same_core.add(1),
             Some(Proximity::SameCache) => counters.submits_same_cache.add(1),
             Some(Proximity::SameNode) => counters.submits_same_node.add(1),
-            // Whatever other kind may come is farther than a node.
+            // A kind that is added later counts as farther than a node.
             Some(_) => counters.submits_remote.add(1),
             None => {}
         }

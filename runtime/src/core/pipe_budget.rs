@@ -3,8 +3,8 @@
 //! For a user without `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` the kernel bounds all pipes of all its processes
 //! (`fs.pipe-user-pages-soft`, 64 MiB by default): past it a new pipe has two pages, through which splicing
 //! costs more than copying does (`pipe(7)`). A core takes its share of three quarters of that: the rest is
-//! the user's own. Pipes are large while there is much left, and smaller as it goes, so that more transfers
-//! than a share has room for large pipes get one. When nothing is left, bytes are copied.
+//! the user's own. Pipes are large while there is much left, and smaller as it goes, so that there are more
+//! pipes than a share could hold large ones. When nothing is left, bytes are copied.
 
 use rustix::thread::CapabilitySet;
 

@@ -36,7 +36,8 @@ pub(crate) struct Ends {
 impl PipePool {
     /// Of one of `cores`.
     pub(crate) fn new(cores: usize) -> Rc<Self> {
-        // Two descriptors each: where there are few, an idle pipe is worth less than a connection.
+        // A pipe has two descriptors: where descriptors are few, a connection is worth more than an idle
+        // pipe.
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let keep = KEEP.min((limit / 64) as usize);
         let (idle, budget) = (Vec::with_capacity(keep), PipeBudget::of_core(cores));
@@ -96,7 +97,7 @@ impl PipePool {
     }
 }
 
-/// Whether a pipe could not be had for lack of something that comes back: then bytes are copied instead.
+/// Whether a pipe could not be made for lack of something that comes back: then bytes are copied instead.
 pub(crate) fn is_lack(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }

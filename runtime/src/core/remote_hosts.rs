@@ -1,4 +1,4 @@
-//! What a core knows of zero-copy sends: to which peers they are worth their while.
+//! What a core knows of zero-copy sends: for which remote hosts they pay.
 //!
 //! A path that copies (loopback, veth, a network card that cannot gather) copies for every connection to the
 //! same address, so what is learnt on one connection is kept for the next: a small table by address, asked
@@ -15,7 +15,7 @@ use std::time::Duration;
 const COPIED_IN_A_ROW: u8 = 4;
 /// Connections to a peer after which it is tried once more: routes change.
 const TRY_AGAIN: u32 = 256;
-/// PeerCores that are remembered. The one that was not asked for longest is forgotten first.
+/// Remote hosts that are remembered. The one that was not asked for longest is forgotten first.
 const REMOTE_HOSTS: usize = 64;
 
 /// How the kernel deals with zero-copy sends to one peer.
@@ -33,7 +33,7 @@ impl RemoteHost {
         self.copied.set(if copied { self.copied.get().saturating_add(1) } else { 0 });
     }
 
-    /// Whether sending without a copy is worth its while, as far as is known.
+    /// Whether sending without a copy pays, as far as is known.
     pub(crate) fn may_skip_copy(&self) -> bool {
         self.copied.get() < COPIED_IN_A_ROW
     }
@@ -74,7 +74,7 @@ impl ZeroCopy {
         let address = rustix::net::getpeername(fd).ok().flatten();
         match address.and_then(|address| SocketAddr::try_from(address).ok()) {
             Some(address) => self.remote_host(address.ip()),
-            // It has gone already, or is none that could be met again.
+            // The peer has gone already, or has no address that another connection could have.
             None => Rc::default(),
         }
     }

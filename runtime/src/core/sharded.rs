@@ -17,11 +17,12 @@ use crate::{Error, ErrorKind, Handle, Result};
 /// Tells the values of one `Sharded` from those of another.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// A core's value. The fields are dropped in this order: who waits for the end is told after it.
+/// A core's value. The fields are dropped in this order: the task that waits for the end is told after the
+/// value is dropped.
 struct Shard<T> {
     value: T,
     _gone: oneshot::CellSender<()>,
-    /// Taken by who stops it.
+    /// Taken by `stop`.
     when_gone: RefCell<Option<oneshot::CellReceiver<()>>>,
 }
 
@@ -229,7 +230,7 @@ impl<T: 'static> Sharded<T> {
     /// The first in the order of the cores: a core has ended (its `T` was dropped then), or `f` panicked.
     ///
     /// # Cancellation
-    /// Cores that have begun drop their `T` all the same, without `f` having come to its end.
+    /// Cores that have begun still drop their `T`, without `f` having come to its end.
     pub async fn stop<F>(&self, f: F) -> Result<()>
     where
         F: AsyncFnOnce(&T) + Clone + Send + 'static,

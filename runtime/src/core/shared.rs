@@ -18,7 +18,7 @@ use crate::sync::mailbox::{Doorbell, WakeList};
 use crate::task::Woken;
 
 /// The part of a core that outlives its thread, kept by tasks and wakers. On pages of its own, which the core
-/// brings to its node: who starts the runtime makes it.
+/// moves to its node: the thread that starts the runtime makes it.
 #[repr(align(4096))]
 pub(crate) struct CoreShared {
     pub(crate) index: usize,
@@ -74,9 +74,8 @@ impl CoreShared {
         &self.doorbell
     }
 
-    /// Tells the core that there is something to see: work was put in its place before this call. From
-    /// another core of the runtime it is told [at the end of that core's tick](super::peers), from elsewhere
-    /// now.
+    /// Notifies the core of work that was queued before this call: from another core of the runtime [at the
+    /// end of that core's tick](super::peers), from elsewhere at once.
     pub(crate) fn notify(&self) {
         let later = Core::try_with(|here| here.peers.notify_later(self)).unwrap_or(false);
         if !later && self.doorbell.notify() {

@@ -1,14 +1,14 @@
-//! How long a core looks about before it sleeps: adaptive, because spinning pays only where work comes soon.
+//! How long a core spins before it sleeps: adaptive, because spinning pays only where work comes soon.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth the two looks at
+/// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth its two reads of
 /// the clock.
 const LEAST: u32 = 16;
 
-/// The length of the next spin: doubled when the last look about found work, or when the sleep after it was
-/// so short that a longer look would have; halved when it was in vain, down to nothing.
+/// The length of the next spin: doubled when the last spin found work, or when the sleep after it was so
+/// short that a longer spin would have; halved when it was in vain, down to nothing.
 #[derive(Debug)]
 pub(crate) struct Spin {
     most: Duration,
@@ -25,17 +25,18 @@ impl Spin {
         !self.most.is_zero()
     }
 
-    /// Whether the last times make a look worth while.
+    /// Whether a spin pays, by the last ones.
     pub(crate) fn is_worth_while(&self) -> bool {
         !self.next.get().is_zero()
     }
 
-    /// Looks until `found` says that there is work, for no longer than the last times make worth while. True:
-    /// there is.
+    /// Spins until `found` says that there is work, for as long as pays by the last times. True: there is
+    /// work.
     pub(crate) fn sample(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
         let begin = Instant::now();
-        // The first look comes before the clock: a core that was slow to get here is given one all the same.
+        // The first check comes before the clock is read: a core that was slow to get here has one check in
+        // any case.
         loop {
             if found() {
                 self.next.set(self.most.min(patience.saturating_mul(2)));
@@ -51,7 +52,7 @@ impl Spin {
         false
     }
 
-    /// The core slept for so long, after a look in vain.
+    /// The core slept for so long, after a spin in vain.
     pub(crate) fn slept(&self, time: Duration) {
         if time <= self.most {
             self.next.set(self.most.min(self.next.get().saturating_mul(2).max(self.most / LEAST)));

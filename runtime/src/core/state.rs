@@ -1,4 +1,5 @@
-//! What the cores of one runtime share: whether to go on, who is still there, and the listener groups.
+//! What the cores of one runtime share: whether to go on, which cores have not ended, and the listener
+//! groups.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -94,13 +95,13 @@ impl RuntimeShared {
     fn raise(&self, state: u8) {
         self.stop_state.fetch_max(state, Ordering::AcqRel);
         for core in self.members() {
-            // Whatever its doorbell says: a core whose ring has failed may have taken the word `SLEEPY` away
-            // and never sent the signal.
+            // Whatever its doorbell says: a core whose ring has failed may have cleared `SLEEPY` and never
+            // sent the signal.
             core.signal();
         }
     }
 
-    /// Lets the cores begin (`true`), or sends them home; the first word counts.
+    /// Lets the cores begin (`true`), or has them give up; the first call decides.
     fn open_gate(&self, go: bool) {
         lock(&self.progress).gate.get_or_insert(go);
         self.changed.notify_all();
@@ -160,7 +161,7 @@ impl RuntimeShared {
 pub(crate) struct Arrival(Option<Arc<RuntimeShared>>);
 
 impl Arrival {
-    /// This core will not touch another's memory any more, and nobody's kernel work lands in its own.
+    /// This core will not touch another's memory any more, and no kernel work writes to its own.
     pub(crate) fn arrive(mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.arrive();
@@ -177,7 +178,7 @@ impl Drop for Arrival {
     }
 }
 
-/// Holds the cores back until it is known whether all are up. Dropped before, it sends them home.
+/// Holds the cores back until it is known whether all are up. Dropped before, it has them give up.
 pub(crate) struct Gate(Arc<RuntimeShared>);
 
 impl Gate {

@@ -1,4 +1,4 @@
-//! Work for another core: a closure goes there, its output comes back.
+//! Work for another core: sends a closure, and returns its output.
 
 use std::any::Any;
 use std::fmt;
@@ -74,14 +74,14 @@ impl From<SubmitError> for Error {
 
 /// Runs an async closure on core `core` of this runtime and gives its output.
 ///
-/// The closure travels, so it is `Send`, and so is its output. The future that it makes is made on that core
-/// and stays there: it need not be `Send`. There it is a task like any other. Sending to the own core is
-/// allowed.
+/// The closure is sent to another thread, so it is `Send`, and so is its output. The future that it makes is
+/// made on that core and stays there: it need not be `Send`. There it is a task like any other. Sending to
+/// the own core is allowed.
 ///
 /// Each core has an inbox of 512 places, which lies on its node. This future waits while the inbox is full,
 /// and the core takes fewer when it has much to do: that is the backpressure. Answers need no place, so cores
-/// that ask each other, over however many steps, cannot block each other. What was taken is not counted any
-/// more: who wants a bound on the work under way on the other core keeps one.
+/// that ask each other, over however many steps, cannot block each other. Work that was taken is not counted
+/// any more: a caller that wants a bound on it keeps its own.
 ///
 /// ```
 /// # fn main() -> annulus::Result<()> {
@@ -171,8 +171,7 @@ where
         if Core::with(|core| core.tasks.is_ending()) {
             return;
         }
-        // Whoever does not want it any more has no use for an answer either: dropping the rest of the
-        // envelope is enough.
+        // A sender that has gone needs no answer: dropping the rest of the envelope is enough.
         if self.content.as_ref().is_some_and(|(_, answer)| !answer.is_canceled())
             && let Some((f, answer)) = self.content.take()
         {
@@ -206,7 +205,7 @@ where
             match caught(|| running.as_mut().poll(cx)) {
                 Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
                 Ok(Poll::Pending) => answer.poll_canceled(cx).map(|()| None),
-                // What the future shares with others is theirs to judge, as with any task that panics.
+                // State that the future shares with others may be half-changed, as with any task that panics.
                 Err(payload) => Poll::Ready(Some(Err(SubmitError::Panicked(payload)))),
             }
         })

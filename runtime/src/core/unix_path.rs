@@ -1,8 +1,8 @@
 //! A listening Unix socket and the file that names it.
 //!
 //! The file of a program that was killed stays behind. It is replaced if nobody listens on it: `connect(2)`
-//! says `ECONNREFUSED`. Between looking and replacing, another may do the same; so who binds a path holds a
-//! lock on its directory meanwhile.
+//! says `ECONNREFUSED`. Another process may do the same between the check and the replacement. So a process
+//! that binds a path holds a lock on its directory meanwhile.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -41,7 +41,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Accepts of the ring may keep it open for a tick: nobody shall connect to it meanwhile.
+        // Accepts of the ring may keep it open for a tick: no client may connect to it meanwhile.
         if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             contained("a subscriber of tracing", || {
                 tracing::debug!("a Unix socket listens for a moment longer: {e}");
@@ -115,7 +115,7 @@ pub(crate) fn bind_and_listen(
         chmod(path.as_path(), mode).map_err(|e| refused(place, os(e)))?;
     }
     if replaced {
-        // Not between the look and the replacement, where a subscriber might bind the path.
+        // Logged after the replacement: a subscriber might bind the path between the check and it.
         tracing::info!("{place} was left behind by a program that has ended: replaced");
     }
     Ok((socket, Some(file)))
@@ -151,7 +151,7 @@ fn clear(path: &Path, address: &SocketAddrAny) -> Result<()> {
         Err(e) if e.raw_os_error() == Some(libc::ECONNREFUSED) => {
             unlink(path).map_err(|e| refused(&place, os(e)))
         }
-        // It was accepted, or the backlog is full, or it is of another type: somebody is there.
+        // It was accepted, or the backlog is full, or it is of another type: a process listens.
         _ => Err(refused(&place, io::Error::from_raw_os_error(libc::EADDRINUSE))),
     }
 }

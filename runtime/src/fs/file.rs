@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::residency::{cached, read_now};
 use super::{Alignment, OpenOptions, Stat};
 use crate::buf::owned::AtMost;
-use crate::buf::{BufError, IoBuf, IoBufMut};
+use crate::buf::{BufError, IoBuf, IoBufMut, IoBufs};
 use crate::core::Core;
 use crate::core::ask::ask;
 use crate::error::os;
@@ -17,6 +17,7 @@ use crate::op::read::Read;
 use crate::op::statx::Statx;
 use crate::op::sync::Sync;
 use crate::op::write::Write;
+use crate::op::write_vectored::WriteVectored;
 use crate::{Error, ErrorKind, Result};
 
 /// An open file. Cloning is cheap and shares the descriptor, which is closed with the last clone and the last
@@ -256,6 +257,36 @@ impl File {
                 Err(e) => return Err(BufError::io("write failed", e, buf)),
             }
         }
+    }
+
+    /// Writes all of several buffers at `offset` (bytes), one behind the other, and gives them back. Linux
+    /// 5.1 (`pwritev(2)`).
+    ///
+    /// # Errors
+    /// As for [`write_all_at`](Self::write_all_at); [`ErrorKind::Input`](crate::ErrorKind::Input) also for a
+    /// file that was opened for direct I/O, whose buffers would each have to be aligned.
+    ///
+    /// # Cancellation
+    /// An unknown prefix may have been written.
+    pub async fn write_all_vectored_at<V: IoBufs>(&self, mut bufs: V, offset: u64) -> Result<V, BufError<V>> {
+        bufs = may_be_at(offset, "a write at an offset", bufs)?;
+        if self.direct.is_some() {
+            let what = "direct I/O takes one buffer at a time: write them one by one";
+            return Err(BufError::new(Error::new(ErrorKind::Input, what), bufs));
+        }
+        let (total, mut from) = (bufs.total(), 0);
+        while from < total {
+            let at = offset.saturating_add(from as u64);
+            let (result, back) = ask(WriteVectored::new(Rc::clone(&self.fd), bufs, from, at)).await;
+            bufs = back;
+            match result {
+                Ok(0) => return Err(BufError::io("write failed", io::ErrorKind::WriteZero.into(), bufs)),
+                Ok(n) => from += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(BufError::io("write failed", e, bufs)),
+            }
+        }
+        Ok(bufs)
     }
 
     /// Brings what was written to the disk, with all that is known of the file. Linux 5.1 (`fsync(2)`).

@@ -2,22 +2,30 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sync::one_thread::OneThread;
+
 /// A counter with one writer: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct Counter {
+    value: AtomicU64,
+    writer: OneThread,
+}
 
 impl Counter {
-    /// Adds `n`. Only the core's own thread may call this.
+    /// Adds `n`. Only the core's own thread may call this: debug builds assert it.
     pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.writer.check("counting");
+        self.value.store(self.value.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// The counter is a level, which goes up and down. Only the core's own thread may call this.
+    /// The counter is a level, which goes up and down. Only the core's own thread may call this:
+    /// debug builds assert it.
     pub(crate) fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
+        self.writer.check("counting");
+        self.value.store(n, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.value.load(Ordering::Relaxed)
     }
 }

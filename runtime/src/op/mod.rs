@@ -24,6 +24,7 @@ pub(crate) mod table;
 pub(crate) mod truncate;
 pub(crate) mod unlink;
 pub(crate) mod write;
+pub(crate) mod write_vectored;
 
 use std::io;
 

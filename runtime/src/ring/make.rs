@@ -68,7 +68,17 @@ impl Ring {
             }
         }
         let early = RefCell::new(VecDeque::new());
-        let mut this = Self { ring, enter_fd, enter_flags, features, views, early, counters };
+        let mut this = Self {
+            ring,
+            enter_fd,
+            enter_flags,
+            features,
+            views,
+            early,
+            counters,
+            #[cfg(debug_assertions)]
+            reaps: Default::default(),
+        };
         this.features.zc_report = this.knows_zc_report()?;
         Ok(this)
     }

@@ -16,6 +16,8 @@ pub(crate) mod user_data;
 mod view;
 pub(crate) mod workers;
 
+#[cfg(debug_assertions)]
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -71,6 +73,9 @@ pub(crate) struct Ring {
     /// CQEs that had to be taken out early, to make room in a full submission queue.
     early: RefCell<VecDeque<Cqe>>,
     counters: CoreCounters,
+    /// Completions are being handled.
+    #[cfg(debug_assertions)]
+    reaps: Cell<bool>,
 }
 
 impl Ring {
@@ -191,7 +196,14 @@ impl Ring {
 
     /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how
     /// many. Those that are left when `handle` panics are put aside for the next call.
+    ///
+    /// `handle` must not call this: later completions would be handled before those of its batch.
+    ///
+    /// # Panics
+    /// In debug builds, if it does.
     pub(crate) fn reap(&self, mut handle: impl FnMut(Cqe)) -> usize {
+        #[cfg(debug_assertions)]
+        let _reaps = Reaps::begin(&self.reaps);
         let mut count = 0;
         loop {
             // The borrow ends before the handler runs: it may push, and pushing may put more aside.
@@ -232,6 +244,25 @@ impl Ring {
     }
 }
 
+/// Completions are handled until it is dropped.
+#[cfg(debug_assertions)]
+struct Reaps<'a>(&'a Cell<bool>);
+
+#[cfg(debug_assertions)]
+impl<'a> Reaps<'a> {
+    fn begin(reaps: &'a Cell<bool>) -> Self {
+        assert!(!reaps.replace(true), "completions are handled while others are being handled");
+        Self(reaps)
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Reaps<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// Completions of a batch that were not handled yet.
 struct Left<'a> {
     ring: &'a Ring,
@@ -257,5 +288,30 @@ impl Drop for Ring {
         {
             tracing::warn!("cannot unregister the ring's descriptor: {e}");
         }
+    }
+}
+
+#[cfg(all(test, debug_assertions, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use io_uring::opcode;
+
+    use super::*;
+
+    /// Seen to fail: without the assertion, which let the second one take nothing.
+    #[test]
+    fn completions_are_not_handled_while_others_are() {
+        let ring = Ring::new(RingOptions::for_entries(8), None, CoreCounters::default()).unwrap();
+        let nop = || {
+            // SAFETY: the entry points to nothing.
+            unsafe { ring.push(&opcode::Nop::new().build()) };
+            ring.enter(Wait::Forever).unwrap();
+        };
+        nop();
+        let nested = || ring.reap(|_| assert_eq!(ring.reap(|_| {}), 0));
+        assert!(catch_unwind(AssertUnwindSafe(nested)).is_err());
+        nop();
+        assert_eq!(ring.reap(|_| {}), 1);
     }
 }

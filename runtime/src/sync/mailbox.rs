@@ -45,6 +45,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering, fence};
+use crate::sync::one_thread::OneThread;
 
 /// The link that a node lends to the list. It means nothing while its node is in no list.
 pub(crate) struct Link(AtomicPtr<()>);
@@ -104,14 +105,15 @@ fn closed() -> *mut () {
 
 /// Many threads push, one core takes. See the [module](self) for why it is right.
 ///
-/// Only the owning core may call [`take_all`](WakeList::take_all) and [`close`](WakeList::close). The list
-/// does not check this: were it broken, nodes could be leaked or a closed list opened again, but no memory
+/// Only the owning core may call [`take_all`](WakeList::take_all) and [`close`](WakeList::close). Debug
+/// builds assert it. If it were broken, nodes could leak or a closed list open again, but no memory would be
 /// misused.
 ///
 /// Dropping a list leaks the nodes in it, because only the owner may drop a task and a list may be dropped
 /// by whoever holds the last reference to it. The owner calls [`close`](WakeList::close) first.
 pub(crate) struct WakeList<N> {
     head: AtomicPtr<()>,
+    owner: OneThread,
     nodes: PhantomData<N>,
 }
 
@@ -125,7 +127,7 @@ unsafe impl<N: Send> Sync for WakeList<N> {}
 impl<N: Node> WakeList<N> {
     /// An empty, open list.
     pub(crate) fn new() -> WakeList<N> {
-        WakeList { head: AtomicPtr::new(ptr::null_mut()), nodes: PhantomData }
+        WakeList { head: AtomicPtr::new(ptr::null_mut()), owner: OneThread::new(), nodes: PhantomData }
     }
 
     /// Puts `node` into the list, from any thread. `Ok(true)` says that the list was empty before.
@@ -165,6 +167,7 @@ impl<N: Node> WakeList<N> {
 
     /// Takes all nodes, oldest first. Owner only.
     pub(crate) fn take_all(&self) -> Drained<N> {
+        self.owner.check("taking what was woken");
         // Looking first keeps the usual case, nothing there, free of a locked instruction, and leaves a
         // closed list closed: only the owner closes, so it does not happen between the look and the swap.
         if self.is_empty() {
@@ -176,6 +179,7 @@ impl<N: Node> WakeList<N> {
     /// Refuses every later push and takes what is there, oldest first. Owner only; a second call gives
     /// nothing.
     pub(crate) fn close(&self) -> Drained<N> {
+        self.owner.check("closing a list of wakes");
         let head = self.head.swap(closed(), Ordering::AcqRel);
         Drained::of(if head == closed() { ptr::null_mut() } else { head })
     }

@@ -24,7 +24,7 @@ type Output<T> = Kept<Result<T, Payload>>;
 #[must_use = "dropping the handle aborts the task: await it, keep it, or call detach()"]
 pub struct JoinHandle<T> {
     task: FallibleTask<Output<T>, Meta>,
-    /// Who waits, as the task is told.
+    /// The waker that the task calls.
     waker: Shield,
     _this_core: PhantomData<*const ()>,
 }
@@ -47,7 +47,7 @@ impl<T> JoinHandle<T> {
     /// Aborts the task and waits until its future has been dropped. `Some` if it had finished before.
     ///
     /// # Cancellation
-    /// The task is aborted all the same; nobody waits for it.
+    /// The task is aborted; nothing waits for it.
     pub async fn cancel(self) -> Option<T> {
         let Self { task, mut waker, .. } = self;
         let mut cancelled = pin!(task.cancel());

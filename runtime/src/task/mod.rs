@@ -1,9 +1,10 @@
 //! Tasks: futures that live on one core and need not be `Send`.
 //!
-//! Allocation, reference counts and wakers are async-task's; here is where a woken task goes. On its own core
-//! it goes into the core's queue, from any other thread onto the core's [wake list](crate::sync::mailbox),
-//! through a link that lies in the task itself: waking never waits, needs no memory and cannot fail. When the
-//! core has ended, a woken task is leaked: its future may only be dropped on its own thread.
+//! Allocation, reference counts and wakers are async-task's; this module decides where a woken task goes. On
+//! its own core it goes into the core's queue, from any other thread onto the core's [wake
+//! list](crate::sync::mailbox), through a link that lies in the task itself: waking never waits, needs no
+//! memory and cannot fail. When the core has ended, a woken task is leaked: its future may only be dropped on
+//! its own thread.
 
 pub(crate) mod caught;
 mod join;
@@ -193,14 +194,14 @@ impl<F> Drop for Contained<F> {
         // SAFETY: the value is in its last place: it is dropped and never moved again.
         let this = unsafe { Pin::new_unchecked(self) };
         let spawned_at = this.spawned_at;
-        // The words were logged; there is nobody to hand the payload to.
+        // The message was logged, and no handle is left that takes the payload.
         if let Err(payload) = Self::contain(spawned_at, || this.future().set(None)) {
             bury(payload);
         }
     }
 }
 
-/// Lets the other tasks of this core have their turn first.
+/// Lets the other ready tasks of this core run first.
 ///
 /// # Cancellation
 /// Safe.
@@ -238,8 +239,8 @@ mod tests {
     use crate::core::state::RuntimeShared;
     use crate::numa::CpuId;
 
-    /// Between the state of a task, which a waker changes first, and the wake list lies a moment in which the
-    /// core may end.
+    /// A waker changes the state of a task first and pushes it onto the wake list then. The core may end
+    /// between the two.
     ///
     /// Seen to fail: with `CoreShared::wake` dropping the task that the closed list gives back.
     #[test]

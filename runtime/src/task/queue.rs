@@ -13,12 +13,12 @@ use crate::core::Core;
 /// The run queue and the registry of a core.
 pub(crate) struct Tasks {
     ready: RefCell<VecDeque<Woken>>,
-    /// A waker of every task that waits, so that the end can reach those that nobody wakes, and so that a
-    /// task whose other wakers are gone is kept until then. A task that has not been polled is in the run
-    /// queue or on the wake list, and one that never waits need not be here at all.
+    /// A waker of every task that waits, so that the end of the core reaches those that nothing wakes, and so
+    /// that a task whose other wakers were dropped is kept until then. A task that has not been polled is in
+    /// the run queue or on the wake list, and one that never waits need not be here at all.
     alive: RefCell<Slab<Option<Waker>>>,
-    /// Who waits for the runtime to be asked to stop. A server has one for each idle connection, so entries
-    /// come and go in constant time, and none outlives its future.
+    /// Tasks that wait for the runtime to be asked to stop. A server has one for each idle connection, so
+    /// adding and removing takes constant time, and no entry outlives its future.
     ///
     /// A place is its future's until that is dropped; it is empty once the waker was called.
     stop_waiters: RefCell<Slab<Option<Waker>>>,
@@ -56,8 +56,8 @@ impl Tasks {
         Registered(self.alive.borrow_mut().insert(Some(waker)))
     }
 
-    /// Puts a task at the end of the queue, at the core's end too: who wakes may hold a lock that the task's
-    /// destructor takes, so no future is dropped in here.
+    /// Puts a task at the end of the queue, at the core's end too: the waking code may hold a lock that the
+    /// task's destructor takes, so no future is dropped in here.
     pub(crate) fn push(&self, task: Woken) {
         self.ready.borrow_mut().push_back(task);
     }

@@ -1,11 +1,10 @@
 //! A scope: child futures that may borrow what their parent owns.
 //!
-//! A spawned task must be `'static`, because nobody can promise that its parent outlives it: a parent's
-//! future can be leaked (`std::mem::forget`) with its destructor never run, so "I shall wait for my children"
-//! is no promise that the borrow checker could rely on. Here the children lie *inside* the parent's future
-//! and are polled by it. If that future is dropped, they go with it; if it is leaked, nothing polls them any
-//! more, and the borrow lasts for ever. So this file needs no unsafe code. The price: children take their
-//! turns within the parent's task.
+//! A spawned task must be `'static`, because nothing guarantees that its parent outlives it: a parent's
+//! future can be leaked (`std::mem::forget`) and its destructor never run, so the borrow checker cannot rely
+//! on a parent that waits for its children. Here the children lie *inside* the parent's future and are polled
+//! by it. If that future is dropped, they go with it; if it is leaked, nothing polls them any more, and the
+//! borrow lasts for ever. So this file needs no unsafe code. The price: the parent's task polls its children.
 //!
 //! Each child has a waker of its own, so a wake polls the one child that it is for.
 
@@ -204,7 +203,7 @@ struct End<T> {
 /// A handle on a child of a [`Scope`]: await it for the child's output, or drop it.
 ///
 /// # Cancellation
-/// Dropping it ends nothing: the scope waits for the child all the same.
+/// Dropping it ends nothing: the scope still waits for the child.
 #[must_use = "await it for the output; the child runs without it too"]
 pub struct ScopedHandle<T> {
     end: Rc<RefCell<End<T>>>,
@@ -218,7 +217,7 @@ impl<T> Future for ScopedHandle<T> {
         if let Some(output) = output {
             return Poll::Ready(output.map_err(JoinError::Panicked));
         }
-        // Cloned and dropped with nothing borrowed: what either does is not ours to know.
+        // Cloned and dropped with nothing borrowed: either may run foreign code.
         let waker = cx.waker().clone();
         let mut end = self.end.borrow_mut();
         // The clone may have brought the child to its end, which has told nobody then.
@@ -245,14 +244,15 @@ struct Ready {
     parent: Mutex<Option<Arc<Waker>>>,
 }
 
-/// The list of a scope that is there. The list and the wakers in it hold each other; its end parts them.
+/// The list of a scope that has not ended. The list and the wakers in it refer to each other until the scope
+/// ends.
 struct Open(Arc<Ready>);
 
 impl Drop for Open {
     fn drop(&mut self) {
         let keys = lock(&self.0.keys).take();
         let parent = lock(&self.0.parent).take();
-        // Outside the locks: what dropping a waker does is not ours to know.
+        // Outside the locks: dropping a waker may run foreign code.
         drop((keys, parent));
     }
 }

@@ -59,7 +59,7 @@ pub struct TaskTracker {
 struct Tracked {
     /// `None` once the task is aborted: then it is here until its future has been dropped.
     tasks: RefCell<Slab<Option<JoinHandle<()>>>>,
-    /// Who waits until there is none.
+    /// Tasks that wait until none is left.
     waiters: Waiters,
 }
 

@@ -1,9 +1,8 @@
 //! Time: sleeping, deadlines, intervals.
 //!
-//! PendingGrowth a timer and taking it away cost the same few steps, however many are pending. A timer never
-//! fires early. How late it may be is the runtime's choice
-//! ([`Builder::timer_slack`](crate::Builder::timer_slack)): by default what a wake takes, on average, and 50
-//! microseconds more at most.
+//! Setting a timer and removing it cost the same few steps, however many are pending. A timer never fires
+//! early. How late it may be is the runtime's choice ([`Builder::timer_slack`](crate::Builder::timer_slack)):
+//! by default what a wake takes, on average, and 50 microseconds more at most.
 
 mod interval;
 mod sleep;

@@ -14,7 +14,7 @@ use crate::core::Core;
 /// plus the runtime's [slack](crate::Builder::timer_slack) at most.
 ///
 /// # Cancellation
-/// Safe; dropping it takes the timer away at once.
+/// Safe; dropping it removes the timer at once.
 pub fn sleep(duration: Duration) -> Sleep {
     let mut sleep = sleep_until(deadline_after(duration));
     sleep.due = duration.is_zero();
@@ -29,12 +29,12 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, timer: None, due: false, _this_core: PhantomData }
 }
 
-/// The time `duration` from now, or one that no program lives to see where that cannot be told.
+/// The time `duration` from now, or a very late one where the clock cannot represent it.
 pub fn deadline_after(duration: Duration) -> Instant {
     Instant::now().checked_add(duration).unwrap_or_else(far_future)
 }
 
-/// A deadline that no program lives to see.
+/// A deadline later than any program's end.
 pub(super) fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(86_400 * 365 * 30)
 }
@@ -44,7 +44,7 @@ pub(super) fn far_future() -> Instant {
 pub struct Sleep {
     deadline: Instant,
     timer: Option<TimerKey>,
-    /// Nothing to wait for: so said from the beginning.
+    /// The duration is zero: completed from the beginning.
     due: bool,
     _this_core: PhantomData<*const ()>,
 }
@@ -69,7 +69,7 @@ impl Sleep {
         self.deadline = deadline;
         self.due = false;
         if let Some(timer) = self.timer {
-            // One that has fired has woken its task, which will look.
+            // A timer that has fired has woken its task, which polls again.
             self.timer = Core::with(|core| core.timers.postpone(timer, deadline));
         }
     }

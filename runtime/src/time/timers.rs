@@ -40,7 +40,7 @@ impl Timers {
     /// early.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
         let tick = self.tick_of(deadline);
-        // Cloned with nothing borrowed: what a clone does is not ours to know.
+        // Cloned with nothing borrowed: a clone may run foreign code.
         let waker = waker.clone();
         self.wheel.borrow_mut().insert(tick, waker)
     }

@@ -2,10 +2,10 @@
 //! nanoseconds of one clock.
 //!
 //! A wake comes some time after it was asked for, tens of microseconds in a virtual machine: the *lag*, which
-//! is learnt. So the core asks for it ahead by about the least lag, and a timer is late by what is left. What
-//! that gains is spent on sharing: the core sleeps until the last timer of those within the slack, and one
-//! wake fires all. Unless a slack was asked for, it does so only while timers are on average no later than
-//! most of the lag; and a wake costs as much CPU as many a request.
+//! is learnt. So the core asks for it ahead by about the least lag, and a timer is late by what is left. The
+//! time that this gains is used to share wakes: the core sleeps until the last timer of those within the
+//! slack, and one wake fires all. Unless a slack was asked for, it does so only while timers are on average
+//! no later than most of the lag; and a wake costs as much CPU as many a request.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,7 +17,8 @@ const LONGEST_LAG: u64 = 50_000;
 /// The slack as long as the average allows it: as much as Linux gives threads (`PR_SET_TIMERSLACK`,
 /// `prctl(2)`).
 const USUAL_SLACK: u64 = 50_000;
-/// How far ahead timers are looked for, in slacks. What is far away is taken away more often than it fires.
+/// How far ahead timers are searched for, in slacks. Timers that are far away are removed more often than
+/// they fire.
 const SLACKS_AHEAD: u64 = 64;
 /// The shortest sleep: none at all would be a wake without a sleep, from which nothing is learnt.
 const SHORTEST: u64 = 1000;
@@ -99,8 +100,8 @@ impl Wakes {
     pub(super) fn plan(&self, now: u64, first: u64, last: u64) -> Plan {
         let ahead = self.ahead.get();
         let wake = last.saturating_sub(ahead).max(now.saturating_add(SHORTEST));
-        // Sat out is what is half a lag away, or had its wake: after that no other is due for a lag, or it
-        // would have shared the wake. So a core does not stay awake for timers alone.
+        // The core spins for a timer that is half a lag away, or that its wake was for. After that no other
+        // is due for a lag, or it would have shared the wake. So a core does not stay awake for timers alone.
         let near = last.saturating_sub(now) < self.lag.get() / 2 || last == self.early.get();
         Plan { wake, first, due: last, now, near }
     }
@@ -117,7 +118,7 @@ impl Wakes {
         learn(&self.lag, lag);
         let ahead = self.ahead.get();
         self.ahead.set(if lag < ahead { (ahead + lag) / 2 } else { ahead + (lag - ahead) / 16 });
-        // Who is early sits it out.
+        // A core that wakes early spins until then.
         self.early.set(if now < plan.due { plan.due } else { 0 });
         let middle = plan.first + (plan.due - plan.first) / 2;
         learn(&self.late, now.max(plan.due).saturating_sub(middle).min(USUAL_SLACK));

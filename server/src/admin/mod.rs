@@ -1,8 +1,8 @@
-//! The way in for operators: metrics, health, a page for people, and orders.
+//! The server for operators: metrics, health, a page for people, and orders.
 //!
-//! It is on only when it is asked for, on an address of its own, and its requests are in no log and no count.
-//! A thread of its own answers ([`server`]): it reads what the cores count and waits for none of them, so it
-//! answers also when a core is stuck, and the cores do not notice. A request is small and has one answer
+//! It runs only when it is asked for, on an address of its own, and its requests are in no log and no count.
+//! A thread of its own answers ([`server`]). It reads what the cores count and waits for none of them. So it
+//! also answers when a core is stuck, and costs the cores nothing. A request is small and has one answer
 //! ([`request`], [`routes`]).
 
 pub(crate) mod options;
@@ -111,7 +111,7 @@ impl Entrance {
 impl Drop for Admin {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // It waits for nothing but the next event. A panic in it has been told.
+        // The thread waits for the next event only. Its panic has been logged.
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }

@@ -2,7 +2,7 @@
 
 /// The longest head, in bytes.
 const MAX_HEAD: usize = 8 << 10;
-/// The longest body, in bytes. It is read and not looked at: all that can be said stands in the target.
+/// The longest body, in bytes. It is read and ignored: the target says everything.
 const MAX_BODY: usize = 1 << 10;
 /// The most header lines.
 const MAX_FIELDS: usize = 64;

@@ -53,7 +53,7 @@ impl Response {
             _ => "Error",
         };
         let allow = self.allow.map(|allow| format!("Allow: {allow}\r\n")).unwrap_or_default();
-        // Every answer is of its moment. The page runs its own script, and nothing from elsewhere.
+        // No answer may be stored. The page runs its own script, and none from elsewhere.
         let head = format!(
             "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\n\
              X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \
@@ -87,7 +87,7 @@ pub(super) fn answer(request: &Request, is_local: bool, source: &mut dyn Source)
             let body = expose(&source.status(), format);
             Response { status: 200, content_type: format.content_type(), allow: None, body }
         }
-        // That this is answered says that the process lives; whether a core is stuck stands in the status.
+        // An answer says that the process lives. The status says whether a core is stuck.
         "/healthz" => Response::text(200, "ok"),
         "/readyz" => match lifecycle::stage() {
             Stage::Ready => Response::text(200, "ready"),
@@ -124,9 +124,9 @@ fn not_allowed(allow: &'static str) -> Response {
     Response { allow: Some(allow), ..Response::text(405, "this is not done here") }
 }
 
-/// Why an order is not taken: pages of other sites must not give orders through an operator's browser. A page
-/// that is loaded from here has this server as its origin; one that had its name pointed here by its own DNS
-/// does not call it by its address.
+/// Why an order is refused: pages of other sites must not give orders through an operator's browser. A page
+/// that is loaded from here has this server as its origin. A page whose own DNS points its name here (DNS
+/// rebinding) does not use this server's address.
 fn may_order(request: &Request, is_local: bool) -> Option<Response> {
     let host = request.host.rsplit_once(':').map_or(request.host.as_str(), |(name, port)| {
         if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { request.host.as_str() }
@@ -152,7 +152,7 @@ fn order_upstream(address: &str, in_service: bool) -> Response {
     Response::text(200, word)
 }
 
-/// The same as SIGHUP, for whoever does not know the process's number.
+/// The same as SIGHUP, without the process's number.
 fn order_reload() -> Response {
     match kill_process(getpid(), Signal::HUP) {
         Ok(()) => Response::text(200, "reading anew; what comes of it is told on standard error"),

@@ -36,7 +36,7 @@ pub(super) struct Server {
     connections: Vec<Exchange>,
     is_stopped: Arc<AtomicBool>,
     wake: Arc<OwnedFd>,
-    /// No descriptor was left for a connection: not before then another is tried.
+    /// No descriptor was left for a connection: the next accept is not before this time.
     rest_until: Option<Instant>,
 }
 
@@ -51,7 +51,7 @@ enum State {
     Reading(Vec<u8>),
     /// What is to be sent, and how much of it has been.
     Writing(Vec<u8>, usize),
-    /// All was sent; what still comes is thrown away, so that the peer gets to read it.
+    /// All was sent. Bytes that still come are discarded, so that no reset destroys the answer.
     Lingering,
     Over,
 }
@@ -139,7 +139,7 @@ impl Server {
 }
 
 impl Exchange {
-    /// Does what can be done without waiting.
+    /// Goes on as far as no call waits.
     fn go_on(&mut self, source: &mut dyn Source) {
         loop {
             let done = match &mut self.state {
@@ -203,7 +203,7 @@ fn receive(stream: &mut Stream, bytes: &mut Vec<u8>) -> io::Result<Option<()>> {
 impl Drop for Stop {
     fn drop(&mut self) {
         self.is_set.store(true, Ordering::Release);
-        // It fails only when it is full, and then the thread wakes as well.
+        // It fails only when its count is at its limit, and then the thread wakes as well.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
 }

@@ -12,7 +12,7 @@ use crate::metrics::status::Status;
 use crate::metrics::upstreams::{self, UpstreamStatus, Upstreams};
 use crate::processes::figures::{Members, answer_by};
 
-/// How long a member may take to answer: looking at its pages is what takes longest.
+/// How long a member may take to answer. Asking where its pages lie takes longest.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A question: the member's status.

@@ -155,7 +155,7 @@ impl AsFd for Stream {
 }
 
 impl Stream {
-    /// Whether it is of this machine by its nature.
+    /// Whether it is a Unix socket, whose peers are on this machine.
     pub(super) fn is_unix(&self) -> bool {
         matches!(self, Stream::Unix(_))
     }

@@ -3,9 +3,9 @@
 use crate::metrics::gather::Gatherer;
 use crate::metrics::status::Status;
 
-/// Who knows how the program is doing. Called by the thread of the admin server.
+/// Knows the state of the program. Called by the thread of the admin server.
 pub(crate) trait Source: Send {
-    /// All of it, now. Must not wait for a core.
+    /// The status at this moment. Must not wait for a core.
     fn status(&mut self) -> Status;
 }
 

@@ -1,10 +1,9 @@
-//! The command line: what can be said, and what is started for it.
+//! The command line: the commands, and what is started for each.
 
 mod answer;
 mod file;
 mod package_files;
 mod reload;
-mod serving;
 mod start;
 mod top;
 mod upgrade;
@@ -19,11 +18,11 @@ use annulus::numa::plan::CoreSelection;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
-use self::serving::{AFTER_HELP, Serving};
 use self::start::{Told, begin, begin_member, start_log};
 use self::top::TopArgs;
 use self::which::Which;
 use crate::config::Loaded;
+use crate::config::command_line::{AFTER_HELP, Serving};
 use crate::exit::Failure;
 use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;

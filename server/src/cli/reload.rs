@@ -5,7 +5,7 @@ use rustix::process::{Signal, kill_process};
 use super::which::{Which, ask, not_signalled};
 use crate::exit::{Failure, Kind};
 
-/// Gives the order. What comes of it the program tells on its own standard error.
+/// Gives the order. The program reports the outcome on its own standard error.
 pub(super) fn order(which: &Which) -> Result<(), Failure> {
     let Some(address) = &which.admin else {
         let pid = which.process()?;

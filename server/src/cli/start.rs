@@ -179,7 +179,7 @@ impl Duties for OfOne {
 /// Serves with the cores of one node, for the process that has started this one.
 pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     let member = Arc::new(Member::take(given)?);
-    // They are the parent's: those that come here as well are blocked and left.
+    // Signals are the parent's: those that come here as well are blocked and ignored.
     let _signals = block_signals()?;
     let (generation, verbose) = member.beginning()?;
     start_log(verbose)?;

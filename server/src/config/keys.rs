@@ -1,7 +1,7 @@
 //! The keys of a table: those of a clap struct, which is the one definition of flags and keys.
 //!
-//! A key has the name of its flag without the dashes. What stands in a table is turned into arguments and
-//! parsed by clap, so whatever a flag takes, its key takes, with the same words about what is wrong.
+//! A key has the name of its flag without the dashes. The entries of a table are turned into arguments and
+//! parsed by clap. So a key takes what its flag takes, with the same error messages.
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -251,7 +251,7 @@ fn first_line(error: &clap::Error) -> String {
 
 /// The word that is most like `wrong`, if one is like it at all.
 pub(crate) fn nearest<'a>(wrong: &str, right: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // As clap measures it, a little stricter: short words are like many.
+    // As clap measures it, a little stricter, because short words resemble many.
     let rated = right
         .map(|word| (strsim::jaro(&wrong.replace('_', "-"), word), word))
         .filter(|(like, _)| *like > 0.8);

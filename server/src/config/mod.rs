@@ -4,6 +4,7 @@
 //! [`read`] makes it of a file and says all that is wrong with it ([`fault`]), [`write`] makes a file of a
 //! command line; [`keys`] has what clap knows about flags as keys, [`table`] what stands in a file.
 
+pub(crate) mod command_line;
 pub(crate) mod fault;
 mod keys;
 pub(crate) mod program_keys;
@@ -32,11 +33,11 @@ use crate::serve::sites::SiteConfig;
 pub(crate) struct Configuration {
     /// What holds for the whole program.
     pub(crate) program: ProgramArgs,
-    /// The ways in, in the order given.
+    /// The listeners, in the order given.
     pub(crate) listeners: Vec<Listener>,
 }
 
-/// A way in, and what is done with its connections.
+/// A listener, and what is done with its connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Listener {
     /// What every listener has.
@@ -70,7 +71,7 @@ impl Listener {
     /// The line that says that it listens, with the address `shown`.
     pub(crate) fn line(&self, shown: &str) -> String {
         match &self.service {
-            // No URL has a Unix socket in it.
+            // There is no URL for a Unix socket.
             ServiceConfig::Files(_) if !shown.starts_with("unix:") => format!("listening on http://{shown}"),
             ServiceConfig::Files(_) => format!("listening on {shown}"),
             ServiceConfig::Relay(relay) => {

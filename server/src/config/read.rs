@@ -49,7 +49,7 @@ static DEFINED: LazyLock<Definitions> = LazyLock::new(|| Definitions {
     relay: Keys::of::<ProxyArgs>(),
 });
 
-/// Tables that are there for what is not there yet: a later version reads them.
+/// Tables whose keys a later version may read.
 const RESERVED: [&str; 3] = ["tls", "http", "upstream"];
 
 /// What a file says.

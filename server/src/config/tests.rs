@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use clap::builder::PossibleValue;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use proptest::prelude::*;
 
+use super::command_line::Serving;
 use super::keys::{Keys, name, takes_none};
 use super::{Configuration, Listener, ServiceConfig, fault, read, write};
 use crate::options::listener::ListenerArgs;
 use crate::options::program::{ProgramArgs, Verbosity};
 use crate::proxy::options::ProxyArgs;
 use crate::serve::options::ServeArgs;
-use crate::serve::sites::SiteConfig;
 
 /// What is wrong with a text, without the file's name.
 fn wrong(text: &str) -> Vec<String> {
@@ -117,26 +117,6 @@ struct Line {
     serving: Serving,
 }
 
-#[derive(Debug, Subcommand)]
-enum Serving {
-    Serve {
-        #[command(flatten)]
-        serve: ServeArgs,
-        #[command(flatten)]
-        listener: ListenerArgs,
-        #[command(flatten)]
-        program: ProgramArgs,
-    },
-    Proxy {
-        #[command(flatten)]
-        proxy: ProxyArgs,
-        #[command(flatten)]
-        listener: ListenerArgs,
-        #[command(flatten)]
-        program: ProgramArgs,
-    },
-}
-
 /// Values that one flag or another takes.
 const VALUES: [&str; 30] = [
     "a.example=127.0.0.1:1",
@@ -194,18 +174,6 @@ fn flags(keys: &Keys, skip: &[&str]) -> Vec<Vec<OsString>> {
     flags
 }
 
-fn configuration(line: Line) -> Configuration {
-    let (program, args, service) = match line.serving {
-        Serving::Serve { serve, listener, program } => {
-            (program, listener, ServiceConfig::Files(vec![SiteConfig::of_all(serve)]))
-        }
-        Serving::Proxy { proxy, listener, program } => {
-            (program, listener, ServiceConfig::Relay(Box::new(proxy)))
-        }
-    };
-    Configuration { program, listeners: vec![Listener { args, service }] }
-}
-
 /// What both notations come to.
 fn shown(config: &Configuration, verbose: u8) -> String {
     let addresses: Vec<_> = config.listeners.iter().map(Listener::addresses).collect();
@@ -240,7 +208,7 @@ proptest! {
         if let Ok(matches) = Line::command().try_get_matches_from(&words) {
             let line = Line::from_arg_matches(&matches).unwrap();
             let verbose = line.verbosity.verbose;
-            let config = configuration(line);
+            let config = line.serving.configuration();
             let text = write::write(matches.subcommand().unwrap().1, &config).unwrap();
             if config.check().is_err() {
                 prop_assert!(read::read(&text).is_err(), "what cannot be by flags cannot be by a file:\n{}", text);

@@ -1,4 +1,4 @@
-//! What the kernel does with memory behind our back: balancing, huge pages, reclaim; and what is free.
+//! What the kernel does with memory by itself: balancing, huge pages, reclaim; and what is free.
 
 use annulus::numa::NodeId;
 
@@ -99,7 +99,7 @@ fn free(facts: &Facts, node: NodeId) -> Finding {
         .mend("run fewer cores on that node (--cores), or free memory there (numastat -m)")
 }
 
-/// Per mille of the allocations that wanted a node and went to another, from which on it is worth a look.
+/// Per mille of the allocations that wanted a node and went to another, from which on it is reported.
 const STRAYS: u64 = 10;
 
 /// How often, since boot, memory was wanted of a node and came from another (numastat(8): `numa_foreign` of

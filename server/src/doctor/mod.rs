@@ -1,4 +1,4 @@
-//! `annulus doctor`: looks at everything that Annulus needs of a machine, and says what is there, what a lack
+//! `annulus doctor`: checks everything that Annulus needs of a machine, and says what is there, what a lack
 //! costs, and which command mends it. It changes nothing.
 //!
 //! A check is a function from [`Facts`] to [`Finding`]s; what it reads from /proc and /sys it reads through

@@ -126,7 +126,7 @@ fn operations(probe: &RingProbe) -> Finding {
         .mend("boot Linux 6.1 or later")
 }
 
-/// Options that are off unless asked for: what they would come to is no advice.
+/// Options that are off unless asked for. Whether they would work is no advice.
 fn receiving(probe: &RingProbe) -> Finding {
     let options = [
         (probe.incremental_buffers, "--incremental-buffers (6.12)"),

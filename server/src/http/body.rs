@@ -1,4 +1,4 @@
-//! Request bodies: where they end. Nobody here wants one; they are read and thrown away, so that the next
+//! Request bodies: where they end. No request here needs one; they are read and discarded, so that the next
 //! head is found.
 
 use super::chunked::{Chunked, TOO_LONG, Taken};
@@ -19,7 +19,7 @@ impl Body {
     /// A body of this length.
     ///
     /// # Errors
-    /// It is longer than what is read and thrown away.
+    /// It is longer than what is read and discarded.
     pub(crate) fn sized(length: u64) -> Result<Self, Refusal> {
         match length {
             0 => Ok(Body::None),

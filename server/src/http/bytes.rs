@@ -1,4 +1,4 @@
-//! What every field of a head is made of: which bytes may stand where, and the space around them.
+//! Bytes of header fields: tables of those that are allowed, and the optional space around values.
 
 /// Takes optional whitespace (RFC 9110 5.6.3: space and tab, nothing else) from both ends.
 pub(super) fn trim(mut value: &[u8]) -> &[u8] {

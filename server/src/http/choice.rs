@@ -9,7 +9,7 @@ use super::range::Chosen;
 /// What is answered about a file that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// It, or parts of it, or that it has none of them.
+    /// The file, or parts of it, or that it does not have them.
     Send(Chosen),
     /// 304.
     NotModified,
@@ -33,7 +33,7 @@ pub(crate) fn choose(
     let Some(ranges) = &conditions.ranges else {
         return Choice::Send(Chosen::Whole);
     };
-    // For HEAD nothing says what a range means (14.2).
+    // Ranges are defined for GET only (14.2).
     if method != Method::Get || !conditions.if_range.holds(file, now) {
         return Choice::Send(Chosen::Whole);
     }

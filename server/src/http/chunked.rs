@@ -5,8 +5,8 @@
 
 use super::{MAX_DISCARDED_BODY, Refusal, Status};
 
-/// All extensions and trailer lines of one body, in bytes: nothing known uses more, and without a bound a
-/// body of one byte could take for ever.
+/// All extensions and trailer lines of one body, in bytes. No known client sends more, and without a bound a
+/// body of one byte could be endless.
 const MAX_ASIDES: u32 = 8 * 1024;
 
 /// How much of some bytes belonged to a body.
@@ -18,7 +18,7 @@ pub(crate) enum Taken {
     End(usize),
 }
 
-/// The body is longer than anybody needs whose request takes none.
+/// The body is longer than what is read and discarded.
 pub(crate) const TOO_LONG: Refusal = Refusal::new(Status::ContentTooLarge, "the request body is too long");
 
 /// How far a chunked body has been read.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::etag;
 use super::range::Ranges;
 
-/// What a request says beyond what it asks for. Most say nothing of this, so it lies in memory of its own.
+/// The conditions and ranges of a request. Most requests have none, so they lie in memory of their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Conditions {
     /// If-Match: a list, all lines joined.
@@ -89,9 +89,9 @@ impl IfRange {
         };
     }
 
-    /// Whether the range is to be heeded. A date must be the file's own and a strong validator, which it is
-    /// once the second in which the file was written lies behind us (8.8.2.2): within it, the file may have
-    /// been written twice.
+    /// Whether the range applies. A date must be the file's own and a strong validator, which it is once the
+    /// second in which the file was written has passed (8.8.2.2): within it, the file may have been written
+    /// twice.
     pub(crate) fn holds(&self, file: &Validators<'_>, now: SystemTime) -> bool {
         match self {
             IfRange::Absent => true,

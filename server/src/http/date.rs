@@ -20,8 +20,8 @@ pub(crate) struct DateCache {
 }
 
 impl DateCache {
-    /// The text for `now`; empty if the machine's clock stands before 1970 or after 9999 (RFC 9110 6.6.1: a
-    /// server without a clock sends no Date).
+    /// The text for `now`; empty if the machine's clock says a time before 1970 or after 9999 (RFC 9110
+    /// 6.6.1: a server without a clock sends no Date).
     pub(crate) fn text(&mut self, now: SystemTime) -> &str {
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if self.text.is_empty() || second != self.second {

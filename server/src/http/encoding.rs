@@ -1,4 +1,4 @@
-//! Accept-Encoding (RFC 9110 12.5.3): which codings of a file a client takes, and which it likes best.
+//! Accept-Encoding (RFC 9110 12.5.3): which codings of a file a client accepts, and which it prefers.
 
 use super::bytes::trim;
 
@@ -14,7 +14,7 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// All, the smallest first where a client likes them equally.
+    /// All of them. Where a client prefers none, the first one is sent: its files are the smallest.
     pub(crate) const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
     /// The word in header fields.
@@ -36,7 +36,7 @@ impl Coding {
     }
 }
 
-/// How much a client likes each coding, in thousandths; 0 is not at all.
+/// The weight that a client gives each coding, in thousandths; 0 refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Encodings {
     codings: [u16; 3],
@@ -44,7 +44,7 @@ pub(crate) struct Encodings {
 }
 
 impl Default for Encodings {
-    /// A client that says nothing: any would do (12.5.3), but most that say nothing can read none.
+    /// A client that says nothing accepts any coding (12.5.3), but most of these clients can decode none.
     fn default() -> Self {
         Self { codings: [0; 3], identity: 1000 }
     }
@@ -71,7 +71,8 @@ impl Encodings {
         }
         Self {
             codings: codings.map(|quality| quality.or(any).unwrap_or(0)),
-            // Not named it is acceptable, but for `*;q=0`; and a client that names others likes those better.
+            // An uncoded file that is not named is acceptable, except with `*;q=0`; a client that names
+            // codings prefers those.
             identity: identity.unwrap_or(if any == Some(0) { 0 } else { 1 }),
         }
     }
@@ -81,7 +82,7 @@ impl Encodings {
         self.codings.iter().any(|&quality| quality > 0 && quality >= self.identity)
     }
 
-    /// The codings that the client likes at least as much as none, best first.
+    /// The codings that the client gives at least the weight of an uncoded file, best first.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = Coding> {
         let identity = self.identity;
         let mut order: [(u16, Coding); 3] = std::array::from_fn(|at| (self.codings[at], Coding::ALL[at]));

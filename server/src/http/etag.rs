@@ -25,7 +25,7 @@ pub(crate) struct Version {
 impl Version {
     /// Whether the tag is a strong one at `now`.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
-        // A time in the future says nothing; such a file does not change in this moment.
+        // A time in the future is no recent change: the tag is a strong one.
         now.duration_since(self.modified).map_or(true, |age| age >= SETTLES_AFTER)
     }
 

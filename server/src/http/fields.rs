@@ -9,7 +9,7 @@ use super::encoding::Encodings;
 use super::host::is_host_and_port;
 use super::range::Ranges;
 
-/// What the header lines of one request say about the things that this server heeds.
+/// What the header lines of one request say, as far as this server uses it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fields {
     /// There is exactly one Host line, and it is well-formed.
@@ -28,7 +28,7 @@ pub(crate) struct Fields {
     pub(crate) encodings: Encodings,
     /// The client would rather have JSON than HTML.
     pub(crate) wants_json: bool,
-    /// Somebody before us has given the request a name (X-Request-Id).
+    /// A proxy or the client has given the request a name (X-Request-Id).
     pub(crate) has_id: bool,
     /// Conditions and ranges.
     pub(crate) conditions: Option<Box<Conditions>>,
@@ -39,7 +39,7 @@ pub(crate) struct Fields {
 pub(crate) enum Transfer {
     /// `chunked` and nothing else.
     Chunked,
-    /// Chunked is not the last coding, or not named once: nobody can say where the body ends.
+    /// Chunked is not the last coding, or named twice: the body's end is undefined.
     Broken,
     /// Another coding, with chunked last.
     Unknown,
@@ -52,7 +52,7 @@ pub(crate) enum Expect {
     Nothing,
     /// `100-continue`.
     Continue,
-    /// What nobody knows.
+    /// An unknown expectation.
     Unknown,
 }
 
@@ -64,7 +64,7 @@ impl Fields {
         for line in lines {
             let (name, value) = (line.name, trim(line.value));
             let is = |known: &str| name.eq_ignore_ascii_case(known);
-            // By length first: most lines are none of these, and are told apart by one number.
+            // By length first: most lines are none of these, and one comparison shows it.
             match name.len() {
                 4 if is("host") => fields.take_host(value)?,
                 5 if is("range") => {
@@ -93,7 +93,7 @@ impl Fields {
         if codings > 0 {
             fields.transfer = Some(Transfer::of(values(lines, "transfer-encoding")));
         }
-        // Two lines of Range are no list that makes sense, as each names its unit.
+        // Two lines of Range cannot be joined, as each names its unit.
         if ranges > 1 {
             fields.conditions().ranges = None;
         }
@@ -116,7 +116,7 @@ impl Fields {
     }
 
     fn take_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        // Equal repeats could be folded into one (RFC 9112 6.3), but nobody honest sends them.
+        // Equal repeats could be folded into one (RFC 9112 6.3), but no honest client sends them.
         match self.content_length.replace(length(value)?) {
             Some(_) => Err(Refusal::bad("more than one Content-Length field")),
             None => Ok(()),

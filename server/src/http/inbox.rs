@@ -36,7 +36,7 @@ const KEPT_ROOM: usize = 256;
 /// Bytes that a rest may take without asking for memory anew: a browser's head that came in two pieces.
 const KEPT_REST: usize = 1024;
 
-/// The bytes that were received and not yet understood.
+/// The bytes that were received and not yet parsed.
 ///
 /// A request that came in one chunk, the usual case, is read where it lies. Only a rest (the beginning of a
 /// head, or pipelined requests) is copied, so that the chunk's buffer can go back to the core at once: a
@@ -54,7 +54,7 @@ pub(crate) struct Inbox {
     pending: Option<Box<(Request, Body)>>,
     /// Memory for the next request's path.
     room: Vec<u8>,
-    /// What the last head said, if anybody wants to know.
+    /// What the last head said, if it is kept.
     record: Option<Box<Record>>,
 }
 
@@ -103,7 +103,7 @@ impl Inbox {
     /// Takes back the memory of a request that was answered.
     pub(crate) fn reuse(&mut self, request: Request) {
         self.room = request.target.into_room();
-        // What one long path needed is not kept for the connection's whole life.
+        // The memory of one long path is not kept for the connection's whole life.
         if self.room.capacity() > KEPT_ROOM {
             self.room = Vec::new();
         }
@@ -132,7 +132,7 @@ impl Inbox {
             return self.read_body(bytes);
         }
         let parsed = request::parse(bytes, &mut self.room);
-        // What has a name is told by it in the log, also where nothing else is kept.
+        // The log names a request by its X-Request-Id, also where nothing else is kept.
         if matches!(&parsed, Parsed::Complete(whole) if whole.request.has_id) {
             self.record.get_or_insert_default();
         }
@@ -148,7 +148,7 @@ impl Inbox {
             Parsed::Complete(Whole { request, head, body: Body::None, .. }) => (Next::Request(request), head),
             Parsed::Complete(Whole { request, head, body, expects }) => {
                 self.pending = Some(Box::new((request, body)));
-                // Who sends its body all the same does not wait.
+                // A client that sends its body does not wait for `100 Continue`.
                 if expects && head == bytes.len() {
                     return (Next::Continue, head);
                 }
@@ -158,7 +158,7 @@ impl Inbox {
         }
     }
 
-    /// Throws away what `bytes` hold of the body that is awaited.
+    /// Discards what `bytes` hold of the awaited body.
     fn read_body(&mut self, bytes: &[u8]) -> (Next, usize) {
         let Some(mut pending) = self.pending.take() else { return (Next::More, 0) };
         match pending.1.take(bytes) {
@@ -174,7 +174,7 @@ impl Inbox {
     fn clear(&mut self) {
         self.start = 0;
         self.rest.clear();
-        // What a burst of pipelined requests needed is not kept for the connection's whole life.
+        // The memory of a burst of pipelined requests is not kept for the connection's whole life.
         if self.rest.capacity() > KEPT_REST {
             self.rest = Vec::new();
         }
@@ -208,7 +208,7 @@ mod tests {
         assert!(inbox.is_empty());
     }
 
-    /// Before it has come, the request is none.
+    /// The request is handed on once its body has come.
     fn a_body_is_thrown_away_wherever_it_is_cut(bytes: &str) {
         let bytes = bytes.as_bytes();
         for cut in 0..=bytes.len() {
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(inbox.next(), Next::More);
         assert_eq!(inbox.push(b"ab"), Next::More);
         assert_eq!(asked(inbox.push(b"c")), "a");
-        // Who does not wait need not be told.
+        // A client that does not wait needs no `100 Continue`.
         let mut inbox = Inbox::default();
         assert_eq!(asked(inbox.push(&[&head[..], b"abc"].concat())), "a");
     }

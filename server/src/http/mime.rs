@@ -60,8 +60,7 @@ fn essence(path: &Path) -> Option<&'static str> {
 
 /// The media type for `path`, by its last extension, and `application/octet-stream` for an unknown one.
 ///
-/// Text is said to be UTF-8: without it, browsers guess a legacy charset and show Korean plain text as
-/// rubbish.
+/// Text is declared as UTF-8. Without that, browsers guess a legacy charset and garble Korean plain text.
 pub(crate) fn content_type(path: &Path) -> Cow<'static, str> {
     match essence(path).unwrap_or("application/octet-stream") {
         "text/html" => Cow::Borrowed("text/html; charset=utf-8"),
@@ -71,8 +70,8 @@ pub(crate) fn content_type(path: &Path) -> Cow<'static, str> {
     }
 }
 
-/// Whether the name ends like a known type that is no page: nothing that an application in the browser means
-/// as a place.
+/// Whether the name has the ending of a known type that is no page. Such a name is no route of an application
+/// in the browser.
 pub(crate) fn is_asset(path: &Path) -> bool {
     essence(path).is_some_and(|essence| essence != "text/html")
 }
@@ -140,7 +139,7 @@ mod tests {
         }
     }
 
-    /// The table is looked through as it is, and nothing in it hides something else.
+    /// The table is searched in its order, and no entry hides another.
     #[test]
     fn the_table_is_in_order() {
         assert!(CURRENT.windows(2).all(|pair| pair[0].0 < pair[1].0));

@@ -1,8 +1,9 @@
-//! The HTTP/1.1 core: bytes and a clock in, a decision and bytes out. No socket, no file, no time of its own.
+//! The HTTP/1.1 core: bytes and a clock in, a decision and bytes out. It has no socket, no file and no clock
+//! of its own.
 //!
 //! It is kept free of I/O so that it can be tested and fuzzed without either. The parser is stricter than
-//! the field's habit: wherever RFC 9112 lets a server choose between guessing and refusing, this one refuses,
-//! because two parties that guess differently about where a request ends are how requests are smuggled.
+//! most: wherever RFC 9112 lets a server choose between guessing and refusing, this one refuses. Requests are
+//! smuggled where two parties guess differently about where one ends.
 //!
 //! - [`inbox`] turns received chunks into requests, one after the other; [`body`] and [`chunked`] find the
 //!   end of bodies;
@@ -33,6 +34,8 @@ pub(crate) mod response;
 pub(crate) mod status;
 pub(crate) mod target;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod drive;
 #[cfg(test)]
 mod properties;
 
@@ -50,5 +53,5 @@ pub(crate) const MAX_REQUEST_LINE: usize = 8 * 1024;
 /// The most header lines in one request.
 pub(crate) const MAX_FIELDS: usize = 128;
 
-/// The longest request body that is read and thrown away, in bytes. A longer one is refused with 413.
+/// The longest request body that is read and discarded, in bytes. A longer one is refused with 413.
 pub(crate) const MAX_DISCARDED_BODY: u64 = 1024 * 1024;

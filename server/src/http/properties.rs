@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::inbox::{Inbox, Next};
+use super::drive::drive;
 use super::request::{self, Parsed};
 use super::target::{Kind, Target};
 use super::{MAX_HEAD, Refusal};
@@ -18,7 +18,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     request::parse(bytes, &mut Vec::new())
 }
 
-/// Pieces of which interesting requests are made: joined at random they reach far deeper than random bytes.
+/// Pieces of requests. Joined at random they reach deeper into the parser than random bytes.
 fn request_bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         6 => prop::sample::select(vec![
@@ -45,29 +45,6 @@ fn is_beneath(path: &Path) -> bool {
         && !path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
-/// All that an inbox makes of these chunks, up to the first refusal.
-fn drive<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Next> {
-    let mut inbox = Inbox::default();
-    let mut seen = Vec::new();
-    for chunk in chunks {
-        let mut next = inbox.push(chunk);
-        loop {
-            match next {
-                Next::More => break,
-                Next::Refused(_) => {
-                    seen.push(next);
-                    return seen;
-                }
-                Next::Request(_) => seen.push(next),
-                // Whether the client waits depends on what has come.
-                Next::Continue => {}
-            }
-            next = inbox.next();
-        }
-    }
-    seen
-}
-
 proptest! {
     #[test]
     fn a_resolved_path_lies_beneath_the_root(target in "/?([a-z./%?]|%2[eEfF]|%00|\\.\\.|/\\.\\./){0,12}|\\PC{0,20}") {
@@ -87,8 +64,8 @@ proptest! {
         prop_assert_eq!((target.kind(), target.path()), (Kind::Name, Path::new(&path)));
     }
 
-    /// The quick way for plain paths finds what the other finds: an escape that says nothing new takes the
-    /// other.
+    /// The fast path for plain paths finds what the general one finds. A redundant escape selects the general
+    /// one.
     #[test]
     fn plain_paths_and_others_are_resolved_alike(target in "(/[a.]{0,3}){1,5}") {
         let plain = resolve(target.as_bytes());

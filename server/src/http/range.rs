@@ -1,8 +1,8 @@
 //! Parts of a file (RFC 9110 14): what a Range field asks for, and which bytes that is.
 //!
 //! A field that is malformed or in another unit is ignored, as 14.2 allows: the client gets the whole file.
-//! So is one that asks for more bytes than the file has, or for too many pieces: no request can have the same
-//! bytes sent many times over.
+//! So is one that asks for more bytes than the file has, or for too many parts: no request can have the same
+//! bytes sent many times.
 
 use std::ops::Range;
 
@@ -81,7 +81,7 @@ impl Ranges {
     pub(crate) fn choose(&self, size: u64) -> Chosen {
         let mut parts: Vec<Range<u64>> = self.0.iter().filter_map(|spec| spec.of(size)).collect();
         if parts.is_empty() {
-            // All that there is of an empty file is nothing, which a 206 cannot say.
+            // A 206 cannot describe the zero bytes of an empty file.
             let asks_for_an_end = self.0.iter().any(|spec| matches!(spec, Spec::Last(1..)));
             return if size == 0 && asks_for_an_end { Chosen::Whole } else { Chosen::Unsatisfiable };
         }
@@ -119,7 +119,7 @@ fn merged(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     merged.into_iter().map(|(_, part)| part).collect()
 }
 
-/// Decimal digits and nothing else. What is beyond a u64 is beyond any file too.
+/// Decimal digits and nothing else. A number that exceeds a u64 exceeds any file too.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -16,7 +16,7 @@ const PARTS: usize = 7;
 
 /// Memory that is kept from one request to the next, in bytes.
 const KEPT_ROOM: usize = 1024;
-/// How much is kept of what is no request, in bytes.
+/// How much is kept of bytes that are no request, in bytes.
 const GARBAGE: usize = 64;
 
 /// Copies of the parts of one head. The memory is used again for the next.

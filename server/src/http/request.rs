@@ -14,7 +14,7 @@ use super::method::Method;
 use super::target::{self, Target};
 use super::{MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE, Refusal, Status};
 
-/// No method in the IANA registry is longer than 17 bytes; what is longer is not a method.
+/// No method in the IANA registry is longer than 17 bytes; a longer word is no method.
 const MAX_METHOD: usize = 32;
 
 /// Header lines that a request usually has, at most.
@@ -29,13 +29,13 @@ pub(crate) struct Request {
     pub(crate) target: Target,
     /// Whether the connection lives on after the answer.
     pub(crate) after: After,
-    /// A body may follow that nobody has read.
+    /// A body may follow that was not read.
     pub(crate) unread: bool,
     /// The codings that the client takes.
     pub(crate) encodings: Encodings,
     /// The client would rather have JSON than HTML.
     pub(crate) wants_json: bool,
-    /// Somebody before us has given it a name (X-Request-Id).
+    /// A proxy or the client has given it a name (X-Request-Id).
     pub(crate) has_id: bool,
     /// Conditions and ranges.
     pub(crate) conditions: Option<Box<Conditions>>,
@@ -69,7 +69,7 @@ pub(crate) struct Whole {
     pub(crate) request: Request,
     /// How many bytes the head took.
     pub(crate) head: usize,
-    /// What follows it, to be read and thrown away before the request is answered.
+    /// The body that follows, which is read and discarded before the request is answered.
     pub(crate) body: Body,
     /// The client waits for `100 Continue` before it sends that.
     pub(crate) expects: bool,
@@ -149,7 +149,7 @@ fn may_become_request_line(bytes: &[u8]) -> Result<(), Refusal> {
     if matches!(bytes, b"" | b"\r") {
         return Ok(());
     }
-    // One byte more than a method may have tells all there is to tell.
+    // A method has been found or ruled out after one byte more than the longest has.
     let bytes = &bytes[..bytes.len().min(MAX_METHOD + 1)];
     let method = bytes.iter().position(|&b| b == b' ').map_or(bytes, |space| &bytes[..space]);
     if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|&b| fields::is_token(b)) {
@@ -257,7 +257,7 @@ fn assess(line: &RequestLine<'_>, fields: Fields, head: usize, room: &mut Vec<u8
         conditions: fields.conditions,
     };
     let expects = expect == Expect::Continue && body != Body::None;
-    // Who waits is told at once that the answer is no. It may send its body all the same: nobody can tell.
+    // A client that waits is refused at once. It may still send its body, so the connection is closed.
     if expects && !method.is_served() {
         (request.after, request.unread) = (After::Close, true);
         return Ok(Whole { request, head, body: Body::None, expects: false });
@@ -270,7 +270,7 @@ fn body(fields: &Fields, old: bool) -> Result<Body, Refusal> {
     let Some(transfer) = fields.transfer else {
         return Body::sized(fields.content_length.unwrap_or(0));
     };
-    // RFC 9112 6.1: with Content-Length beside it, or from HTTP/1.0, this is how smuggling looks.
+    // RFC 9112 6.1: with Content-Length beside it, or from HTTP/1.0, this is an attempt at request smuggling.
     if fields.content_length.is_some() {
         return Err(Refusal::bad("Transfer-Encoding and Content-Length in one request"));
     }

@@ -154,8 +154,7 @@ pub(crate) fn options(out: &mut Vec<u8>, moment: Moment<'_>, lines: &str) {
 pub(crate) fn moved(out: &mut Vec<u8>, moment: Moment<'_>, location: &str, lines: &str, with_body: bool) {
     begin(out, Status::MovedPermanently, moment);
     field(out, "Location", location);
-    // What is a directory today may be a file tomorrow, and browsers keep redirections for ever where nobody
-    // forbids it.
+    // A directory may become a file later, and browsers keep redirections for ever unless that is forbidden.
     field(out, "Cache-Control", "no-cache");
     out.extend_from_slice(lines.as_bytes());
     text(out, Status::MovedPermanently, "", with_body);

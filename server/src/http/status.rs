@@ -1,4 +1,4 @@
-//! The status codes that this server sends, and why it sends the unpleasant ones.
+//! The status codes that this server sends, and refusals with their reasons.
 
 /// A status code with its reason phrase (RFC 9110 15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,8 @@ impl Status {
     }
 }
 
-/// A request that is not understood, or not trusted: it is answered with `status`, and the connection is
-/// closed, because after it nobody can say where the next request begins.
+/// A request that is malformed or not allowed. It is answered with `status`, and the connection is closed,
+/// because the beginning of the next request is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// What the client is told.

@@ -1,4 +1,4 @@
-//! From a request target to the thing below ROOT that it names (RFC 9112 3.2, RFC 3986 3.3).
+//! From a request target to the path below ROOT that it names (RFC 9112 3.2, RFC 3986 3.3).
 //!
 //! The rules, in one place:
 //! - the query names no other file, a fragment is refused;
@@ -8,8 +8,7 @@
 //! - an encoded slash makes no second level: no file has a slash in its name, so it names nothing; with `..`
 //!   beside it, it is refused.
 //!
-//! The kernel enforces the root again (openat2 with RESOLVE_BENEATH); this module is the first fence, not the
-//! only.
+//! The kernel enforces the root again (openat2 with RESOLVE_BENEATH); this module is the first of two checks.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -43,7 +42,7 @@ pub(crate) enum Kind {
 
 impl Target {
     /// Resolves the target of a request: origin-form, or absolute-form, which a server must take (RFC 9112
-    /// 3.2.2). It is written into `room`, which it takes along.
+    /// 3.2.2). It is written into `room`, memory of an earlier target, and keeps it.
     ///
     /// # Errors
     /// It names nothing that lies below ROOT.
@@ -151,7 +150,7 @@ fn resolve_segments(path: &[u8], resolved: &mut Vec<u8>) -> Result<Kind, Refusal
     })
 }
 
-/// The path and query of `http://host:port/path?query`. Whose name the client used does not matter here.
+/// The path and query of `http://host:port/path?query`. The host is not examined here.
 fn absolute_form(target: &[u8]) -> Result<&[u8], Refusal> {
     const BAD: Refusal = Refusal::bad("the request target is neither a path nor an http address");
     let starts_with =

@@ -29,7 +29,7 @@ use futures_util::future::select;
 use self::table::Table;
 pub(crate) use self::table::{Counted, Key};
 
-/// How often a core that waits for room looks whether another core has made some.
+/// How often a core that waits for a place checks whether another core has freed one.
 const LOOKS: Duration = Duration::from_millis(10);
 
 /// The limits of one listener. Each field is a flag, and a key of a listener.
@@ -151,7 +151,8 @@ impl Limits {
             if let Some(place) = self.try_place() {
                 return place;
             }
-            // Who leaves on this core wakes this; who leaves on another is found by looking.
+            // A connection that ends on this core wakes the task. One that ends on another core is found out
+            // by the timer.
             let mut is_first = true;
             let left = poll_fn(|cx| {
                 if !std::mem::take(&mut is_first) {
@@ -190,7 +191,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let limits = &self.limits;
         limits.here.set(limits.here.get() - 1);
-        // Before whoever waits is woken.
+        // Uncounted before the waiting task is woken.
         (self.counted, self.of_client) = (None, None);
         let waiting = limits.waiting.borrow_mut().take();
         if let Some(waker) = waiting {

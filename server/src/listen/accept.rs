@@ -27,7 +27,7 @@ pub(crate) async fn accept<F: Family>(
 ) -> annulus::Result<()> {
     let (stopping, closed) = (pin!(annulus::cores::stopping()), pin!(closing.wait()));
     let mut end = select(stopping, closed);
-    // One that has no place yet: served first when there is one, and not lost at the end.
+    // A connection that has no place yet. It gets the next place, and is not lost at the end.
     let mut waits = None;
     loop {
         if limits.make_wait() {
@@ -51,7 +51,7 @@ pub(crate) async fn accept<F: Family>(
     Ok(())
 }
 
-/// Tells the one task that accepts to come to its end.
+/// Tells the task that accepts to end.
 #[derive(Debug, Default)]
 pub(crate) struct Closing {
     is_set: Cell<bool>,

@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Counts the connections of a core, and tells the one who waits when the last has gone.
+/// Counts the connections of a core, and wakes the task that waits for the last one's end.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCount {
     present: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
 }
 
-/// One connection's part in the count, taken back when dropped, also by a panic or an abort.
+/// One connection in the count. It is taken out when this is dropped, also by a panic or an abort.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard(Rc<ConnectionCount>);
 

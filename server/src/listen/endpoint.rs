@@ -1,8 +1,8 @@
 //! The sockets of an address: opened once, by the process that was started, and accepted from by every core.
 //!
-//! An IP address has a socket for each core, and the kernel spreads connections over them. A Unix address
-//! has one, and so has what a service manager hands over: of that each core has a descriptor, and the
-//! kernel wakes the core that has waited longest.
+//! An IP address has a socket for each core, and the kernel spreads connections over them. A Unix address has
+//! one socket, and so has one that a service manager passes. Each core has a descriptor of it, and the kernel
+//! wakes the core that has waited longest.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +21,7 @@ use super::inherited::{Inherited, Part, share_out};
 use super::passed::Passed;
 use crate::exit::{Failure, Kind};
 
-/// What makes one endpoint another: where it is, and what its socket was given when it was opened.
+/// What distinguishes endpoints: the address, and the options that a socket is given when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EndpointKey {
     /// Where it is, if nobody has passed a socket for it.
@@ -58,8 +58,8 @@ pub(crate) struct Opened {
 }
 
 impl EndpointKey {
-    /// Whether the sockets of `other` are those of this one: what they were given besides can be left or
-    /// changed.
+    /// Whether the sockets of `other` can serve as those of this one. Their other options need no change or
+    /// can be changed.
     pub(crate) fn is_at(&self, other: &EndpointKey) -> bool {
         match (self.passed, other.passed) {
             (None, None) => self.address.place() == other.address.place() && self.only_v6 == other.only_v6,
@@ -186,7 +186,7 @@ impl Endpoint {
     /// The socket of the current core, once.
     ///
     /// # Errors
-    /// What the system says to a look at it.
+    /// The system's reason.
     pub(crate) fn listener(&self) -> Result<AnyListener, Failure> {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = sockets.get_mut(annulus::cores::index()).and_then(Option::take);

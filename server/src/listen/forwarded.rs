@@ -1,7 +1,7 @@
 //! The client that a trusted HTTP proxy in front names, in `X-Forwarded-For` or `Forwarded` (RFC 7239).
 //!
-//! Each proxy adds whom it was asked by, at the end. So the list is read from there, for as long as whoever
-//! has added an entry is trusted: what stands before may have been written by anybody.
+//! Each proxy adds the address that asked it, at the end. So the list is read from its end, for as long as
+//! the proxy that has added an entry is trusted. Anybody may have written what stands before.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,8 +18,7 @@ pub(crate) enum Field {
     Forwarded,
 }
 
-/// Who is asked by, when `peer` has connected and the lines of the field say `lines`, which are joined in
-/// order.
+/// The client, when `peer` has connected and the lines of the field are `lines`, joined in order.
 pub(crate) fn client(peer: Address, trusted: &[Network], field: Field, lines: &[u8]) -> Address {
     let mut client = peer;
     let mut entries = split(lines, b',');
@@ -29,7 +28,7 @@ pub(crate) fn client(peer: Address, trusted: &[Network], field: Field, lines: &[
             Field::XForwardedFor => node(entry),
             Field::Forwarded => for_of(entry),
         };
-        // One that hides whom it was asked by, or writes what nobody can read: it is the last that is known.
+        // A proxy that hides its client, or writes what is no address, is the last that is known.
         let Some(named) = named else { break };
         client = Address::Tcp(named);
     }

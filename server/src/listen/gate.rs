@@ -1,4 +1,4 @@
-//! Who may come in by a listener, and whom they come from.
+//! Which clients a listener serves, and what proxies in front say of them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::log::access::Client as Address;
 /// How long a PROXY header may take to come.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a listener looks at before it serves.
+/// What a listener checks before it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gate {
     access: AccessList,
@@ -36,7 +36,7 @@ impl Gate {
         Gate { access, proxies, forwarders, field }
     }
 
-    /// Whether everybody may come in and nobody speaks for others: there is nothing to look at.
+    /// Whether every client is allowed and no proxy is trusted: then there is nothing to check.
     pub(crate) fn is_open(&self) -> bool {
         self.access.is_empty() && self.proxies.is_empty()
     }
@@ -46,7 +46,7 @@ impl Gate {
         !self.forwarders.is_empty()
     }
 
-    /// Whom a request of `peer` comes from, when the field that is believed says `lines`; `None` where the
+    /// The client of a request of `peer`, when the lines of the trusted field are `lines`. `None` where the
     /// lists refuse that client.
     pub(crate) fn forwarded(&self, peer: Address, lines: &[u8]) -> Option<Address> {
         let client = forwarded::client(peer, &self.forwarders, self.field, lines);
@@ -58,7 +58,7 @@ impl Gate {
         self.field
     }
 
-    /// Lets a connection in, once it has said whom it comes from; `None` when it is closed.
+    /// Admits a connection, after its PROXY header where it has one; `None` when it was closed.
     ///
     /// # Cancellation
     /// Closes it.
@@ -73,7 +73,7 @@ impl Gate {
             }
         }
         let from = client.declared.map_or(peer, Address::Tcp);
-        // Who speaks for others by requests is judged by each of these.
+        // For a proxy that names clients in requests, each request is judged.
         let speaks_for_others = self.forwarders.iter().any(|network| network.has(&from));
         if speaks_for_others || self.access.allows(&from) {
             return Some(client);

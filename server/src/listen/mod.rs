@@ -1,4 +1,4 @@
-//! The ways in: addresses, the sockets that all cores accept from, who has connected.
+//! Listening: addresses, the sockets that all cores accept from, and who has connected.
 //!
 //! It knows nothing of files and relays: who accepts says what is done with a connection.
 

@@ -39,6 +39,9 @@ pub(crate) struct Held {
     file: Option<Arc<UnixSocket>>,
 }
 
+/// The sockets of the cores, one each, and before them whether some are descriptors of one open socket.
+type OfCores = (bool, Vec<OwnedFd>);
+
 /// What is to be listened on next. Dropped, nothing has changed and what was opened for it is closed.
 #[derive(Debug)]
 pub(crate) struct NextEndpoints {
@@ -84,7 +87,7 @@ impl OpenEndpoints {
                     _ => {
                         let opened = self.open_now(key, cpus, &mut next)?;
                         new.extend(opened.first().map(|(held, _)| (listener, held.shown.clone())));
-                        let split = |(held, (is_shared, of_cores)): (Held, (bool, Vec<OwnedFd>))| {
+                        let split = |(held, (is_shared, of_cores)): (Held, OfCores)| {
                             sockets.push((held.id, is_shared, of_cores));
                             held
                         };
@@ -101,14 +104,13 @@ impl OpenEndpoints {
         Ok(NextEndpoints { ids, sockets, shown, new, all, next })
     }
 
-    /// Opens an endpoint, or takes it over from the program before: with the sockets of the cores, and
-    /// whether some are descriptors of one.
+    /// Opens an endpoint, or takes it over from the program before.
     fn open_now(
         &self,
         key: &EndpointKey,
         cpus: &[CpuId],
         next: &mut u64,
-    ) -> Result<Vec<(Held, (bool, Vec<OwnedFd>))>, Failure> {
+    ) -> Result<Vec<(Held, OfCores)>, Failure> {
         let inherited = match key.passed {
             None => self.passed.inherit(&key.address.to_string(), key.only_v6),
             Some(_) => None,
@@ -170,8 +172,8 @@ impl OpenEndpoints {
         closed
     }
 
-    /// Takes the files of Unix sockets away and closes what cores do not have: who comes from now on finds
-    /// nobody, and does not wait for somebody who does not accept.
+    /// Removes the files of Unix sockets and closes what cores do not have: a client that comes later is
+    /// refused, and does not wait in a backlog that nobody accepts from.
     pub(crate) fn remove_files(&mut self) {
         for held in &mut self.open {
             (held.file, held.copies) = (None, Arc::default());

@@ -90,9 +90,8 @@ impl Passed {
         self.sockets.iter().map(|(name, socket)| Ok((name.clone(), socket.try_clone()?))).collect()
     }
 
-    /// Which of them are whose, when listeners have these names: each has those that are called like it,
-    /// and those whose name no listener has go to the listeners without a name, one each in order and the
-    /// rest to the last.
+    /// Divides them among listeners with these names. Each gets those that have its name. Those whose name no
+    /// listener has go to the listeners without a name, one each in order and the rest to the last.
     ///
     /// # Errors
     /// One belongs to nobody.

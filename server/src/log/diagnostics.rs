@@ -1,4 +1,4 @@
-//! The log on standard error: what the program has to say, quiet unless asked.
+//! The log on standard error. Without -v it has warnings and errors only.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
@@ -23,7 +23,7 @@ pub(crate) const VARIABLE: &str = "ANNULUS_LOG";
 /// Standard error's descriptor.
 const STDERR: i32 = 2;
 
-/// Writes to standard error, once [`begin`] was called. Until then whoever has a line writes it.
+/// Writes to standard error, once [`begin`] was called. Until then each thread writes its own lines.
 static WRITER: OnceLock<Writer> = OnceLock::new();
 
 /// Which process it is, of several that write to one stderr.
@@ -42,8 +42,9 @@ pub(crate) fn speak_as(who: String) {
 /// Writes one plain line to stderr, `annulus: ` before it, and who it is from where there are several
 /// processes. While the program serves, the line is queued, in the order of these calls.
 ///
-/// Scripts read these lines, so they go past the log's filter. A stderr that nobody reads any more is no
-/// reason to stop serving, and there is no better place to complain about it, so that failure ends here.
+/// Scripts read these lines, so the log's filter does not apply to them. Where nobody reads stderr any more
+/// the program goes on serving, and there is no other place for an error message, so the failure is dropped
+/// here.
 pub(crate) fn say(text: &str) {
     let line = match WHO.get() {
         None => format!("annulus: {text}\n"),
@@ -82,7 +83,7 @@ pub(crate) fn start_tracing(filter: EnvFilter) -> Result<(), impl std::fmt::Disp
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(Lines)
         .with_ansi(io::stderr().is_terminal())
-        // It would complain on stderr that stderr cannot be written to, by a macro that panics.
+        // The subscriber would report on stderr that stderr cannot be written to, by a macro that panics.
         .log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(Repeats).with(lines).try_init()
 }

@@ -1,9 +1,10 @@
 //! The logs: what happened, on standard error, and what was asked for, where the operator wants it.
 //!
-//! Nobody waits for a log. Who has a line puts it into a bounded queue ([`queue`]); a thread for each place
-//! ([`writer`]) takes them out and writes them ([`sink`]), and it alone waits where a terminal, a pipe or a
-//! disk takes nothing. When a queue is full, lines are dropped and counted, and the count is told when lines
-//! get through again. Every core has a queue of its own, in memory of its node; other threads share one.
+//! No other thread waits for a log. It puts its line into a bounded queue ([`queue`]); a thread for each
+//! place ([`writer`]) takes lines out and writes them ([`sink`]), and it alone waits where a terminal, a pipe
+//! or a disk takes nothing. When a queue is full, lines are dropped and counted, and the count is told when
+//! lines get through again. Every core has a queue of its own, in memory of its node; other threads share
+//! one.
 //!
 //! - [`diagnostics`] is the log on standard error, with [`repeats`] for what says the same again and again;
 //! - [`access`] has a line for each request and each relayed connection.
@@ -36,14 +37,14 @@ pub(crate) fn reopen() {
 /// Whether the counts of the logs are told at the end.
 static COUNTS_AT_END: AtomicBool = AtomicBool::new(false);
 
-/// Has [`end`] tell what was counted: only then nothing waits to be written.
+/// Has [`end`] print the counts: they are final only when nothing waits to be written.
 pub(crate) fn tell_counts_at_end() {
     COUNTS_AT_END.store(true, Ordering::Relaxed);
 }
 
 /// Writes all that is logged, and waits for it as long as somebody takes it. Call it last.
 pub(crate) fn end() {
-    // The access log tells of its troubles in the other one.
+    // The access log reports its errors in the other log.
     access::end(PATIENCE, DISK_PATIENCE);
     if COUNTS_AT_END.load(Ordering::Relaxed) {
         counted().iter().for_each(|line| say(line));

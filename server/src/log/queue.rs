@@ -1,4 +1,5 @@
-//! The queue between a thread that logs and the thread that writes: bounded, and nobody waits for it.
+//! The queue between a thread that logs and the thread that writes. It is bounded, and neither waits for the
+//! other.
 //!
 //! A queue is a ring of bytes with one writer and one reader. A line is pushed whole or not at all, and costs
 //! a copy: no memory is allocated, and the writing thread is woken by a system call only when it sleeps.
@@ -12,8 +13,8 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::barrier;
 
-/// Bytes of a queue. 50,000 lines a second of 200 bytes fill it in 200 ms; the writing thread looks every
-/// 100, and is woken when a quarter is full, if it gets a CPU.
+/// Bytes of a queue. 50,000 lines a second of 200 bytes fill it in 200 ms; the writing thread empties it
+/// every 100 ms, and is woken when a quarter is full.
 pub(super) const QUEUE_BYTES: usize = 2 << 20;
 
 /// The longest line, in bytes, newline included. A longer one is cut: a request's head has 16 KiB at most,
@@ -25,7 +26,7 @@ pub(super) const LONGEST_LINE: usize = 128 << 10;
 pub(super) struct Tally {
     /// Lines that were to be logged.
     pub(super) logged: AtomicU64,
-    /// Of these, those for which there was no room.
+    /// Of these, those that the queue had no space for.
     pub(super) dropped: AtomicU64,
 }
 
@@ -54,7 +55,7 @@ impl LineQueue {
         &self.tally
     }
 
-    /// Queues one line, which ends with a newline, or drops it where there is no room.
+    /// Queues one line, which ends with a newline, or drops it where there is no space.
     pub(super) fn push(&mut self, line: &[u8]) {
         let add = |count: &AtomicU64| count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         add(&self.tally.logged);
@@ -74,7 +75,7 @@ pub(super) struct Bell {
     thread: OnceLock<Thread>,
 }
 
-/// The thread is at work, and looks at the queues again before it sleeps.
+/// The thread is working, and reads the queues again before it sleeps.
 const AWAKE: u8 = 0;
 /// It sleeps for some milliseconds, so that lines come together: only a queue that fills up wakes it.
 const COLLECTING: u8 = 1;

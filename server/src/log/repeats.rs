@@ -1,12 +1,11 @@
-//! Warnings that say the same again and again: the first is told at once, the others are counted, and their
-//! number is told.
+//! Repeated warnings: the first is logged at once, equal ones are counted, and their number is logged.
 //!
 //! Whoever can cause a warning can cause a flood of them, and a flood hides what else happens. Two warnings
 //! are equal when they come from the same line of the program and are about the same thing of ours ([`OURS`]:
 //! the upstream, the node): what clients choose makes no difference.
 //!
-//! The table is for all threads, and nobody waits for it: its cells are numbers, and the text of one is
-//! written by the thread that tells the first warning, while no other reads it.
+//! All threads use one table without locks: its cells are numbers, and the text of one is written by the
+//! thread that logs the first warning, while no other reads it.
 
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -27,12 +26,12 @@ const OURS: [&str; 7] = ["upstream", "listener", "node", "core", "site", "config
 /// Cells of the table. There are fewer lines of the program that warn; where two kinds meet in one, both are
 /// told.
 const CELLS: usize = 512;
-/// How far from its place a kind is looked for.
+/// How many cells from its place a kind is searched for.
 const PROBES: usize = 8;
 /// The longest text that is kept of a warning, in bytes.
 const LONGEST: usize = 200;
 
-/// What comes from here is never held back.
+/// Lines of this module are never held back.
 const TARGET: &str = "annulus::repeats";
 
 #[derive(Default)]

@@ -24,7 +24,7 @@ pub(super) struct Sink {
 /// Where bytes cannot go.
 #[derive(Debug)]
 pub(super) enum Stuck {
-    /// Nobody will ever read them.
+    /// The reader has gone for good.
     Gone,
     /// Not now: the disk is full, or fails.
     Refused(io::Error),
@@ -75,7 +75,7 @@ impl Sink {
         self.file.metadata().is_ok_and(|file| file.is_file())
     }
 
-    /// Sees to it that a file is on its disk. What is no file has none.
+    /// Writes a file to its disk. Any other place has none.
     ///
     /// # Errors
     /// What fdatasync(2) says.
@@ -96,7 +96,7 @@ impl Sink {
                 Ok(written) => return Ok(written),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    // Somebody else with the same open file description made it non-blocking.
+                    // Another process with the same open file description made it non-blocking.
                     io::ErrorKind::WouldBlock => {
                         let room =
                             poll(&mut [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::OUT)], None);

@@ -1,4 +1,4 @@
-//! The thread that writes lines to one place, and the only one that ever waits for it.
+//! The thread that writes lines to one place. No other thread waits for that place.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +33,7 @@ struct Common {
     bell: Arc<Bell>,
     /// Of the shared queue.
     tally: Tally,
-    /// Of the others. Held for a look or one push only, and by a core when it starts.
+    /// Those of cores. The lock is held for one read or one push, and by a core when it starts.
     tallies: Mutex<Vec<Arc<Tally>>>,
     ending: AtomicBool,
     reopening: AtomicBool,
@@ -53,12 +53,12 @@ pub(crate) struct LogCounts {
     pub(crate) logged: u64,
     /// Lines that were written.
     pub(crate) written: u64,
-    /// Lines for which there was no room, or that nobody will read any more, and those that were queued when
-    /// the program ended.
+    /// Lines that had no space in a queue, lines whose reader has gone, and those that were queued when the
+    /// program ended.
     pub(crate) dropped: u64,
 }
 
-/// How the writing thread tells about itself: it cannot wait for the log that it may be.
+/// How the writing thread reports about itself. It must not wait for its own log.
 pub(super) trait Tell: Send + 'static {
     /// So many lines more were dropped. Returns a line for the same log, if the news belongs there.
     fn dropped(&mut self, lines: u64) -> Option<String>;
@@ -206,7 +206,8 @@ impl<T: Tell> WriterThread<T> {
     fn run(&mut self) {
         self.common.bell.belongs_to_this_thread();
         loop {
-            // Before the last look at the queues: what was queued before the order to end is written.
+            // Read before the queues are read for the last time: what was queued before the order to end is
+            // written.
             let ending = self.common.ending.load(Ordering::Acquire);
             let reopening = self.common.reopening.swap(false, Ordering::AcqRel);
             self.collect_sources();
@@ -337,8 +338,8 @@ impl<T: Tell> WriterThread<T> {
         }
     }
 
-    /// Tells of lines that were dropped, when lines get through again, once a second at most. Returns when to
-    /// look again.
+    /// Reports dropped lines when lines are written again, once a second at most. Returns when to check
+    /// again.
     fn tell_dropped(&mut self, ending: bool) -> Option<Instant> {
         let dropped = self.common.counts().dropped;
         let news = dropped - self.told;

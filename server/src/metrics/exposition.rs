@@ -1,8 +1,8 @@
 //! [`Status`] in the text formats of Prometheus (0.0.4) and of OpenMetrics (1.0).
 //!
 //! Names and units follow Prometheus' conventions: `annulus_` in front, base units, `_total` behind what only
-//! grows. What is of a core has its number, its CPU and its node; the CPU alone tells cores of several
-//! processes apart.
+//! grows. Samples of a core are labelled with its number, its CPU and its node; the CPU alone distinguishes
+//! cores of several processes.
 
 use super::families::{EXPORTED, Type};
 use super::format::Format;

@@ -1,4 +1,4 @@
-//! What the runtime counts on each core, and how that is called in Prometheus' language.
+//! What the runtime counts on each core, and its names in Prometheus.
 
 /// What a number does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

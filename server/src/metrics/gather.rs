@@ -14,7 +14,7 @@ use super::upstreams;
 use crate::lifecycle::{self, Stage};
 use crate::log;
 
-/// For how long a look at every page serves those who ask.
+/// For how long the result of checking every page is used again.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long one step of a task may last before it is shown.
 const STALL: Duration = Duration::from_millis(50);
@@ -32,7 +32,7 @@ pub(crate) fn describe(listeners: Vec<String>, road: String) {
     *DESCRIPTION.lock().unwrap_or_else(PoisonError::into_inner) = (listeners, road);
 }
 
-/// Gathers [`Status`], and remembers what is costly to look at.
+/// Gathers [`Status`], and keeps what is costly to find out.
 pub(crate) struct Gatherer {
     observer: Observer,
     looked: Option<(Instant, Report, Vec<Option<String>>)>,
@@ -44,7 +44,7 @@ impl Gatherer {
         Gatherer { observer, looked: None }
     }
 
-    /// This process now. Waits for no core; a look at the pages, every ten seconds at most, takes some
+    /// This process now. Waits for no core; checking the pages, every ten seconds at most, takes some
     /// milliseconds.
     pub(crate) fn gather(&mut self) -> Status {
         if self.looked.as_ref().is_none_or(|(at, ..)| at.elapsed() >= LOOK_EVERY) {
@@ -103,7 +103,7 @@ impl Gatherer {
     }
 }
 
-/// This process without what comes from its cores: all that there is of one that has none.
+/// This process without its cores. It is the whole status of one that has none.
 pub(crate) fn without_cores() -> Status {
     let (at, time) = *STARTED.get_or_init(|| (Instant::now(), SystemTime::now()));
     let stage = match lifecycle::stage() {
@@ -150,7 +150,7 @@ fn add_cells(status: &mut Status, core: &mut CoreStatus, cells: &Cells) {
     times(&mut status.request_times, &cells.request_times);
     times(&mut status.relay_times, &cells.relay_times);
     for (kind, name) in KINDS.iter().enumerate() {
-        // What was closed first: it is never more than what was opened.
+        // Closed connections are read first, so that they are never more than opened ones.
         let closed = cells.closed[kind].get();
         let opened = cells.opened[kind].get();
         *core.connections.entry((*name).to_owned()).or_default() += opened;

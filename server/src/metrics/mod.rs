@@ -1,8 +1,8 @@
-//! Metrics: what the cores count of their clients, and how it is told.
+//! Metrics: what the cores count of their clients, and how it is shown.
 //!
-//! A core counts in memory of its own ([`cells`]); whoever asks sums it up ([`gather`], [`status`]), beside
-//! what the runtime counts, and writes it for people or machines ([`exposition`]). Nothing of this waits for
-//! a core, and no core waits for it.
+//! A core counts in memory of its own ([`cells`]); a thread that asks sums it up ([`gather`], [`status`]),
+//! with what the runtime counts, and writes it for people or machines ([`exposition`]). Nothing of this waits
+//! for a core, and no core waits for it.
 
 mod cells;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use crate::http::method::Method;
 /// The cells of all cores, by index. Locked by a core when it starts, and by who sums them up.
 static CORES: Mutex<Vec<(usize, &'static Cells)>> = Mutex::new(Vec::new());
 
-/// Somebody may ask how long requests take.
+/// Times are measured.
 static TIMES: AtomicBool = AtomicBool::new(false);
 
 thread_local! {

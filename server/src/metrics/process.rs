@@ -31,7 +31,7 @@ impl ProcessStatus {
             cpu_seconds: time.tv_sec as f64 + time.tv_nsec as f64 / 1e9,
             resident_bytes: resident * page,
             virtual_bytes: size * page,
-            // The one that reads the directory is among them.
+            // The descriptor that reads the directory is among them.
             open_fds: std::fs::read_dir("/proc/self/fd")
                 .map_or(0, |fds| fds.count().saturating_sub(1) as u64),
             max_fds: getrlimit(Resource::Nofile).current.unwrap_or(0),

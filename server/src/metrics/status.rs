@@ -1,5 +1,5 @@
-//! All that can be known about the program at one moment, as plain data: what is shown, exported, and sent
-//! from one process to another.
+//! The state of the program at one moment, as plain data: it is shown, exported, and sent from one process to
+//! another.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +82,7 @@ pub(crate) struct CoreStatus {
     /// Receive buffers and blocks that it began with.
     pub(crate) recv_buffers: u64,
     pub(crate) blocks: u64,
-    /// Bytes of its memory that lie on its node, and elsewhere or nobody knows where.
+    /// Bytes of its memory that lie on its node, and those that lie elsewhere or at an unknown place.
     pub(crate) memory_home: u64,
     pub(crate) memory_away: u64,
     /// Where a task has kept it from everything else for a while.

@@ -117,7 +117,7 @@ impl Exposition {
     }
 }
 
-/// What is of every process has its usual name.
+/// Metrics that every process has keep their usual names.
 fn prefix_of(name: &str) -> &'static str {
     if name.starts_with("process_") { "" } else { "annulus_" }
 }

@@ -1,5 +1,5 @@
-//! Questions that the first process asks the others: what they have counted, for whoever looks at the
-//! program as a whole.
+//! Questions that the first process asks the others: what they have counted, for the status of the whole
+//! program.
 //!
 //! The first process asks by [`Members::ask`], from any thread but its main one; a member answers by what
 //! was given to [`answer_by`].
@@ -36,7 +36,7 @@ pub(super) struct Question {
     pub(super) answers: Sender<(NodeId, Vec<u8>)>,
 }
 
-/// The way from any thread of the first process to its members.
+/// Passes questions from any thread of the first process to its members.
 #[derive(Debug, Clone)]
 pub(crate) struct Members {
     questions: Sender<Question>,
@@ -78,7 +78,7 @@ impl Members {
     /// Wakes the main thread.
     pub(super) fn wake(&self) {
         if let Err(errno) = rustix::io::write(&*self.wake, &1u64.to_ne_bytes()) {
-            // It counts so high that it is awake.
+            // The eventfd's count is at its limit, so the thread is awake.
             tracing::trace!(%errno, "the main thread was woken already");
         }
     }

@@ -1,9 +1,9 @@
 //! The line between the first process and a member: frames both ways, and sockets downwards.
 //!
 //! A frame is its kind (one byte), the number of sockets that come with it (two bytes), the length of what
-//! follows (four bytes, both little-endian), and so many bytes. Sockets travel beside its first bytes
-//! (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time. Nobody waits for the other end: what
-//! the socket does not take waits here, up to a bound.
+//! follows (four bytes, both little-endian), and so many bytes. Sockets go beside its first bytes
+//! (`SCM_RIGHTS`, `unix(7)`), as many as the kernel takes at a time. Neither end waits for the other: bytes
+//! that the socket does not take are kept here, up to a bound.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -22,7 +22,7 @@ const SOCKETS_AT_ONCE: usize = 128;
 const HEAD: usize = 7;
 /// What a frame may hold: a file of configuration, the figures of a process.
 const LONGEST: usize = 64 << 20;
-/// What may wait for an end that takes nothing, in bytes, beside the one frame that it takes just now.
+/// The most bytes that are kept for an end that takes none, beside the frame that is being sent.
 const WAITING: usize = 256 << 10;
 
 /// One message.
@@ -48,7 +48,7 @@ pub(crate) struct Line {
     waiting: usize,
 }
 
-/// What was heard.
+/// What came.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// A whole frame.

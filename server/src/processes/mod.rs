@@ -1,10 +1,10 @@
 //! One process for each NUMA node, in place of one for all cores.
 //!
-//! A process has one copy of its constants, its variables and its heap, one set of page tables and one
-//! table of descriptors, and all that lies on one node: the cores of the others reach over for it. So the
-//! program starts itself once more for each node ([`parent`]) and each of these serves with the cores of
-//! its node ([`member`]). They share the address: the first process makes a listening socket for each core
-//! and hands it on.
+//! A process has one copy of its constants, its variables and its heap, one set of page tables and one table
+//! of descriptors, and all of that lies on one node: for cores of the other nodes it is remote memory. So the
+//! program starts itself once more for each node ([`parent`]) and each of these serves with the cores of its
+//! node ([`member`]). They share the address: the first process makes a listening socket for each core and
+//! hands it on.
 
 pub(crate) mod figures;
 pub(crate) mod line;
@@ -71,7 +71,8 @@ fn divide(topology: &Topology, plan: &CorePlan) -> Vec<ProcessShare> {
 pub(crate) fn one_for_all(shares: Vec<ProcessShare>) -> Vec<ProcessShare> {
     let all = shares.into_iter().reduce(|all, share| ProcessShare {
         node: all.node,
-        cores: all.cores.into_iter().chain(share.cores).collect(),
+        // As the process will plan them: a list runs in the order of the CPU numbers.
+        cores: all.cores.into_iter().chain(share.cores).collect::<CpuSet>().iter().collect(),
         cpus: all.cpus.iter().chain(share.cpus.iter()).collect(),
         // Each core takes the memory of its node; the rest comes from wherever it is touched.
         some_without_memory: false,
@@ -79,7 +80,7 @@ pub(crate) fn one_for_all(shares: Vec<ProcessShare>) -> Vec<ProcessShare> {
     all.into_iter().collect()
 }
 
-/// What speaks against more than one process, whatever was asked for.
+/// What rules out more than one process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SplitConstraints {
     /// Where memory has to lie.

@@ -58,7 +58,7 @@ impl FromStr for Target {
         }
         let (name, port) = text.rsplit_once(':').ok_or(HOW)?;
         let port = port.parse().ok().filter(|port| *port > 0).ok_or(HOW)?;
-        // What looks like an address is one that was written wrongly, and no resolver is asked for it.
+        // Text that looks like an address was meant as one. No resolver is asked for it.
         let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
         let is_number = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         if name.is_empty() || name.len() > 253 || !is_name || is_number {

@@ -14,7 +14,7 @@ use super::options::DeadlineArgs;
 use super::upstreams::Upstream;
 use crate::listen::address::unix_address;
 
-/// An attempt that takes longer is ended when the client goes. Before that, looking out for it costs more
+/// An attempt that takes longer is ended when the client closes. Before that, watching the client costs more
 /// than it saves.
 const BEFORE_LOOKING_OUT: Duration = Duration::from_millis(20);
 
@@ -67,7 +67,7 @@ impl NoConnection {
     }
 }
 
-/// Whether a connection failed for a reason that lies here.
+/// Whether a connection failed for a reason of this machine's.
 fn is_lack(error: &annulus::Error) -> bool {
     use libc::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
     let errno = error.io_error().and_then(io::Error::raw_os_error);
@@ -84,8 +84,8 @@ pub(super) struct From {
     pub(super) is_client: bool,
 }
 
-/// Connects to an upstream for `client`, with the socket options of relays. Each of its addresses has its
-/// time. With the address that it came to, where it has one.
+/// Connects to an upstream for `client`, with the socket options of relays. Each of its addresses is given
+/// the whole connect timeout. Returns the address too, if the upstream has one.
 ///
 /// # Cancellation
 /// Ends the attempt.
@@ -141,7 +141,7 @@ pub(super) async fn connect_to(
     let Some(address) = address else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "its name has not been found yet").into());
     };
-    // An address of the other family cannot be come from.
+    // The source must be of the address's family.
     let source = source.filter(|source| source.address.is_ipv4() == address.is_ipv4());
     let connected = match source {
         None => TcpStream::connect(address).await,

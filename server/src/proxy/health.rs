@@ -1,4 +1,4 @@
-//! Whether an upstream can be had: a pure state machine of what checks and connections have found.
+//! Whether an upstream is available: a pure state machine of what checks and connections have found.
 //!
 //! ```text
 //!            `fall` checks failed in a row                 a connection failed
@@ -7,9 +7,9 @@
 //!            `rise` checks succeeded in a row
 //! ```
 //!
-//! Who is Down gets nothing. Who is Out gets nothing while others can be had, so that a dead one is not asked
-//! by every client; when its time is over one connection tries it, and the others go on without. Each further
-//! failure doubles the time.
+//! An upstream that is Down gets nothing. One that is Out gets nothing while others are available, so that
+//! not every client tries a dead one. When its time is over one connection tries it, and the others go
+//! elsewhere. Each further failure doubles the time.
 
 use std::time::{Duration, Instant};
 
@@ -34,9 +34,9 @@ pub(super) struct Policy {
 /// What an upstream is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fitness {
-    /// It can be had, with so many percent of its weight.
+    /// It is available, with so many percent of its weight.
     Fit(u32),
-    /// It is out: only where nothing else can be had.
+    /// It is out: only where no other is available.
     LastResort,
     /// It is down.
     Unfit,
@@ -46,7 +46,7 @@ pub(super) enum Fitness {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Health {
     is_down: bool,
-    /// Checks in a row that say otherwise than what it is taken for.
+    /// Checks in a row that contradict its present state.
     contrary: u32,
     /// Times that it has gone out since a connection was last made.
     outs: u32,
@@ -92,7 +92,7 @@ impl Health {
     /// A connection could not be made. True when it went out by that.
     pub(super) fn refused(&mut self, policy: &Policy, now: Instant) -> bool {
         let was_in = self.out_until.is_none();
-        // What had begun before it went out says nothing new.
+        // A connection that had begun before it went out says nothing new.
         if was_in || self.is_tried || self.out_until.is_some_and(|until| now >= until) {
             self.outs = (self.outs + 1).min(LONGEST);
             let times = 1_u32.checked_shl(self.outs - 1).unwrap_or(LONGEST).min(LONGEST);
@@ -134,7 +134,7 @@ impl Health {
         }
     }
 
-    /// It was chosen: whoever tries one that was out is the only one.
+    /// It was chosen. One that was out is tried by one connection at a time.
     pub(super) fn chosen(&mut self) {
         self.is_tried = self.out_until.is_some();
     }
@@ -236,8 +236,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: it is never unfit but by checks, it comes back with time and connections, and a
-        /// share is between one and a hundred percent.
+        /// Whatever happens: only checks make it unfit, it comes back with time and connections, and a share
+        /// is between one and a hundred percent.
         #[test]
         fn it_is_never_lost_for_good(events in prop::collection::vec(event(), 0..100)) {
             let (mut health, mut now) = (Health::new(), Instant::now());

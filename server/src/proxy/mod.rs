@@ -43,7 +43,7 @@ use crate::proxy::options::ProxyArgs;
 
 /// Where connections are carried to, and how.
 pub(crate) struct Relay {
-    /// To all others, and then to those of each name.
+    /// The first is for clients of no listed name, the others are for each name in order.
     reaches: Vec<Reach>,
     towards: TowardsArgs,
     deadlines: DeadlineArgs,
@@ -72,7 +72,7 @@ impl Relay {
     /// is dropped.
     ///
     /// # Errors
-    /// The address cannot be had for UDP.
+    /// The address cannot be bound for UDP.
     pub(crate) fn relay_datagrams(&self, listener: &TcpListener) -> Result<Option<JoinHandle<()>>, Failure> {
         let Some((upstreams, idle)) = &self.datagrams else { return Ok(None) };
         let socket = UdpSocket::bind(listener.local_addr())?;
@@ -81,8 +81,8 @@ impl Relay {
         Ok(Some(annulus::spawn(sessions.run())))
     }
 
-    /// Gives a listening socket what its connections are to have: they inherit it (`tcp(7)`), so it costs no
-    /// call for each.
+    /// Sets the options of connections on a listening socket. They inherit them (`tcp(7)`), so no connection
+    /// costs a call.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -107,7 +107,7 @@ impl Relay {
     }
 }
 
-/// A client's connection that is reset when it is dropped: who cannot be served must not take it for an empty
+/// A client's connection that is reset when it is dropped: a client that is not served must not see an empty
 /// answer.
 struct Held<F: Family>(Option<Connection<F>>);
 
@@ -170,7 +170,7 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
 }
 
 impl Relay {
-    /// Which of its reaches a client is for. What had to be read for that is behind what is in `head`.
+    /// Which of its reaches a client is for. Bytes that had to be read for that are appended to `head`.
     async fn choose<F: Family>(
         &self,
         client: &Connection<F>,
@@ -200,7 +200,7 @@ async fn read_hello<F: Family>(client: &Connection<F>, head: &mut Vec<u8>) -> He
             Hello::NotYet if head.len() <= sni::LONGEST => {}
             known => return known,
         }
-        // What ends here is no TLS; the relay finds the end again.
+        // A connection that ends here is no TLS; the relay reads the end again.
         let Ok(Some(chunk)) = client.recv().await else { return Hello::NotTls };
         head.extend_from_slice(&chunk);
     }
@@ -211,7 +211,7 @@ fn local_addr<F: Family>(client: &Connection<F>) -> Option<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(client).ok()?).ok()
 }
 
-/// Joins the two, and remembers the connection for as long, if it is to be.
+/// Relays between the two. `remembered` lives as long as the relay.
 async fn join<F: Family, G: Family>(
     client: Held<F>,
     server: Connection<G>,

@@ -37,7 +37,7 @@ pub(super) fn found_at_start(name: &str, port: u16) -> Vec<SocketAddr> {
 pub(super) fn look_up_at_start(name: &str, port: u16) -> Result<Option<Vec<SocketAddr>>, String> {
     let (tell, told) = channel();
     let asked = name.to_owned();
-    // It is left behind where the resolver does not answer.
+    // The thread goes on where the resolver does not answer.
     let thread = std::thread::Builder::new().name("resolver".to_owned());
     // Nobody hears it when it is late.
     let started = thread.spawn(move || drop(tell.send(look_up(&asked, port))));

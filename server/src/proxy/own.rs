@@ -1,8 +1,9 @@
 //! A relay must not be its own upstream: one connection would become as many as there are descriptors.
 //!
-//! Where it can be known it is refused at the start. Else it is known by its own connections: those to a port
-//! that the program listens on are counted by their local address, where limits are: a client that comes from
-//! such an address is ourselves, whichever of several processes it has come to.
+//! It is refused at the start where it can be known then. Later it is known by its own connections: those to
+//! a port that the program listens on are counted by their local address, in the table of the limits. A
+//! client that comes from such an address is the program itself, whichever of several processes it has come
+//! to.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::LazyLock;
@@ -41,12 +42,12 @@ pub(crate) fn remember(local: SocketAddr) -> Remembered {
     Remembered { _of_all: limits::enter(*ALL, usize::MAX), _one: limits::enter(key(local), usize::MAX) }
 }
 
-/// Whether a client that comes from `peer` is ourselves.
+/// Whether a client that comes from `peer` is this process.
 pub(crate) fn is_ourselves(peer: SocketAddr) -> bool {
     limits::count(key(peer)) > 0
 }
 
-/// Whether any of them could be: then it is worth asking where a client comes from.
+/// Whether any connection is remembered: only then is a client's address compared.
 pub(crate) fn has_any() -> bool {
     limits::count(*ALL) > 0
 }
@@ -56,7 +57,7 @@ pub(crate) fn has_any() -> bool {
 pub(crate) fn comes_to(target: SocketAddr, listen: SocketAddr) -> bool {
     let (to, on) = (target.ip().to_canonical(), listen.ip().to_canonical());
     let is_same_port = target.port() == listen.port() && target.port() != 0;
-    // To connect to no address in particular is to connect to this machine (ip(7)).
+    // A connection to the unspecified address goes to this machine (ip(7)).
     is_same_port
         && (to == on
             || (on.is_unspecified() || to.is_unspecified()) && is_of_this_machine(to) && covers(on, to))

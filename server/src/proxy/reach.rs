@@ -1,4 +1,4 @@
-//! From a client to an upstream that takes it: choose, connect, and on to the next.
+//! From a client to an upstream that accepts it: choose, connect, else the next.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,7 @@ pub(super) struct Reach {
     deadlines: DeadlineArgs,
     source: Option<Source>,
     balancer: RefCell<Balancer>,
-    /// For one choice at a time.
+    /// Memory for one choice at a time.
     candidates: RefCell<Vec<Candidate>>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Reached {
 
 impl Reach {
     pub(super) fn new(args: &UpstreamArgs, deadlines: DeadlineArgs, source: Option<Source>) -> Self {
-        // Each core begins elsewhere, so that few connections are spread too.
+        // Each core begins with another upstream, so that few connections are spread too.
         let seed = mix(annulus::cores::index() as u64 + 1);
         Self {
             upstreams: Upstreams::of(args, look_after),
@@ -80,7 +80,7 @@ impl Reach {
                 }
                 continue;
             };
-            // Where another client was faster, the next look finds no room there.
+            // Another client was faster: the next choice leaves this upstream out.
             let Some(attempt) = self.upstreams.take(place) else { continue };
             match connect(attempt.upstream(), &self.deadlines, self.source_for(from), client).await {
                 Ok((server, address)) => return Ok(Reached { server, address, taken: attempt.connected() }),

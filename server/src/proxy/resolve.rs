@@ -29,13 +29,13 @@ pub(super) async fn keep(upstreams: Weak<Upstreams>, place: usize, name: String,
                     tracing::info!(upstream = %upstream.target(), addresses = ?upstream.addresses(), "has other addresses");
                 }
             }
-            // Told once for each time that it goes on for.
+            // Logged once, until a name is found again.
             Err(error) if !std::mem::replace(&mut was_told, true) => {
                 tracing::warn!(upstream = %upstream.target(), error, "the name is not found; its addresses stay as they were");
             }
             Err(_) => {}
         }
-        // Without addresses clients are waiting.
+        // Clients wait while there is no address.
         let interval = Duration::from_secs(all.args().resolve_interval);
         let interval = if upstream.addresses().is_empty() { interval.min(AT_START) } else { interval };
         drop(all);

@@ -1,5 +1,5 @@
-//! TLS by server name, without taking part in it: the name is read from the ClientHello, and every byte is
-//! sent on untouched.
+//! Routes TLS by server name without decrypting it: the name is read from the ClientHello, and every byte is
+//! sent on unchanged.
 //!
 //! The parser has no I/O. It is given what has come so far, and says what is known by then. A ClientHello may
 //! come in any segments, and lie in several records (RFC 8446, 5.1; 4.1.2; RFC 6066, 3).
@@ -245,7 +245,7 @@ mod tests {
             prop_assert_eq!(hello(&bytes[..cut.index(bytes.len())]), Hello::NotYet);
         }
 
-        /// Whatever comes, it is answered.
+        /// Any bytes have a verdict.
         #[test]
         fn nothing_is_too_much(mut bytes in prop::collection::vec(any::<u8>(), 0..600), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             hello(&bytes);

@@ -1,9 +1,9 @@
 //! `--udp`: datagrams, in sessions by client address.
 //!
-//! A session is a socket that is connected to an upstream: what comes on it goes to the session's client. All
-//! datagrams of a client come to one core (the kernel hashes both ends' addresses), in order, and leave in
-//! that order by calls that never wait: where a socket has no room, the datagram is lost, as anywhere on its
-//! way.
+//! A session is a socket that is connected to an upstream: datagrams that come on it go to the session's
+//! client. All datagrams of a client come to one core (the kernel hashes both ends' addresses), in order, and
+//! are sent in that order by calls that never wait. Where a socket's buffer is full, the datagram is lost, as
+//! anywhere on its way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,9 +19,9 @@ use rustix::net::SendFlags;
 use super::reach::Reach;
 use super::upstreams::Taken;
 
-/// Sessions of a core at most: one more is one socket more.
+/// Sessions of a core at most. Each has a socket.
 const SESSIONS: usize = 16_384;
-/// Looks at whether a session is idle, in the time that it may be.
+/// How often a session is checked within the time that it may be idle.
 const LOOKS: u32 = 4;
 
 /// The sessions of one listener on one core.
@@ -37,7 +37,7 @@ struct Session {
     client: SocketAddr,
     upstream: UdpSocket,
     taken: Taken,
-    /// Something has moved since the last look.
+    /// A datagram has been sent since the last check.
     is_active: Cell<bool>,
     up: Cell<u64>,
     down: Cell<u64>,

@@ -1,4 +1,4 @@
-//! The tasks that find out how upstreams are and where.
+//! The tasks that keep the health and the addresses of upstreams up to date.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The upstreams of a relay: who they are, how they are, how many connections each has. All cores share them,
-//! and any thread may look.
+//! The upstreams of a relay: their addresses, their health, the connections of each. All cores share them,
+//! and any thread may read them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ pub(crate) struct Upstreams {
     args: UpstreamArgs,
     policy: Policy,
     list: Vec<Arc<Upstream>>,
-    /// What clients are counted under that wait for one to have room.
+    /// What waiting clients are counted under.
     waiting: Key,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Upstream {
     weight: u32,
     addresses: RwLock<Arc<[SocketAddr]>>,
     health: Mutex<Health>,
-    /// Its health need not be looked at: nothing is the matter.
+    /// Its health need not be asked: its fitness is 100.
     is_settled: AtomicBool,
     /// The operator has taken it out of service.
     is_disabled: AtomicBool,
@@ -114,8 +114,8 @@ impl Upstreams {
         self.list.iter().filter(named).map(|it| it.is_disabled.store(!is_in, Ordering::Release)).count() > 0
     }
 
-    /// Fills `into` with those that can be had, but for those that were `tried`; true where there are others
-    /// that have no room, or whose name is not looked up yet: then waiting may help.
+    /// Fills `into` with those that are available, without those that were `tried`. True where others have
+    /// all the connections that they may have, or a name that is not looked up yet: then waiting may help.
     pub(super) fn candidates(&self, tried: &[usize], into: &mut Vec<Candidate>) -> bool {
         let mut is_full = false;
         for last_resort in [false, true] {
@@ -145,7 +145,7 @@ impl Upstreams {
     }
 
     /// Takes a place at the upstream of this number, to connect to it; `None` where another was faster and it
-    /// has no room left.
+    /// has no place left.
     pub(super) fn take(self: &Arc<Self>, place: usize) -> Option<Attempt> {
         let upstream = &self.list[place];
         let counted = match self.args.upstream_max_connections {
@@ -339,7 +339,7 @@ impl Upstream {
     }
 }
 
-/// How long a client waits that finds no upstream with room, between two looks.
+/// How often a client tries again that found no upstream with a free place.
 pub(super) const LOOKS: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(super) struct Figures {
 impl Figures {
     /// CPU seconds for 10^9 bytes.
     pub(super) fn cpu_per_gb(&self) -> f64 {
-        // What took less than the clock can say took something.
+        // A time of 0 is shorter than the clock's resolution, and is counted as that.
         (self.user + self.sys).max(1e-9) / (self.bytes as f64 / 1e9)
     }
 }

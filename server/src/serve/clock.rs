@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// What the clock begins with, in milliseconds: an age that is counted from 0 is then long over.
+/// What the clock begins with, in milliseconds: an age that is counted from 0 is over by then.
 const START: u64 = 2000;
 
 /// Milliseconds of a clock that is never set and begins with the first call at [`START`].

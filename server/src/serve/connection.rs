@@ -1,4 +1,4 @@
-//! One connection: requests in, answers out, until either side has had enough.
+//! One connection: its requests and their answers, until either side closes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -83,12 +83,12 @@ fn note<F: Family>(
     });
 }
 
-/// What is told of the last request is told with the name that it came with, so that it is found in the logs
-/// of others too.
+/// Lines about the last request carry the name that it came with, so that they are found beside other
+/// programs' lines.
 fn span_of(inbox: &Inbox) -> Span {
     let id = inbox.record().map(|record| record.request_id()).unwrap_or_default();
     let id = String::from_utf8_lossy(&id[..id.len().min(LONGEST_ID)]);
-    // As high as can be: it is there for the least of the log's lines.
+    // The span has the highest level: then it stands with every line that is logged.
     tracing::error_span!("request", ?id)
 }
 
@@ -153,8 +153,7 @@ async fn serve_requests<F: Family>(
     }
 }
 
-/// Learns from a request of whom it is, when it came from `peer`, and refuses it where that client may not
-/// come.
+/// Learns which client a request of `peer` is for, and refuses it where that client is not allowed.
 fn named<F: Family>(
     client: &mut Client<F>,
     gate: &Gate,
@@ -176,7 +175,7 @@ fn named<F: Family>(
     }
 }
 
-/// What is to answer.
+/// The site that answers.
 fn asked<'s>(sites: &'s Sites, inbox: &Inbox, arrival: &Arrival) -> &'s Site {
     match (arrival, inbox.record()) {
         (Arrival::Request(request), Some(record)) if sites.differ() => {
@@ -209,7 +208,7 @@ async fn arrival<F: Family>(
             (true, true) => OnStop::WaitFor(LAST_REQUEST_TIMEOUT),
             (true, false) => OnStop::Leave,
         };
-        // What has already come is taken, even when it is late.
+        // Bytes that have already come are taken, even when they are late.
         next = match client.timer.wait(limit, on_stop, client.stream.recv()).await {
             Some(received) => match received? {
                 Some(chunk) => inbox.push(&chunk),
@@ -224,7 +223,7 @@ async fn arrival<F: Family>(
     }
 }
 
-/// Until when what is awaited has to be there, however slowly it drips.
+/// When the awaited head or body has to be complete, however slowly its bytes come.
 #[derive(Default)]
 struct Deadline {
     /// What it is for, and when.
@@ -252,7 +251,7 @@ impl Deadline {
     }
 }
 
-/// A deadline beyond what the clock can say is none that anybody would notice.
+/// The deadline where the clock cannot represent the one that was asked for.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[cfg(test)]
@@ -281,8 +280,7 @@ mod tests {
         assert_eq!(limit(Awaited::Head, 70), head);
     }
 
-    /// What a connection has while nothing happens on it, in bytes, of which the runtime's own part is not
-    /// ours to say.
+    /// The bytes of an idle connection. The runtime's own memory is not counted.
     ///
     /// Seen to fail: with answers that are not in memory of their own.
     #[test]

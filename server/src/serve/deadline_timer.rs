@@ -1,8 +1,7 @@
-//! What a connection waits with: one timer and one ear for the end of the server, for its whole life.
+//! What a connection waits with for its whole life: one timer, and one future of the server's end.
 //!
-//! A timer of its own for every wait would be made and taken away twice per request. This one is left where
-//! it is while it is early enough, and only moved when it fires before its time: that is once in many
-//! requests, or never.
+//! A timer for every wait would be made and removed twice per request. This one stays while it fires early
+//! enough. It is moved only when it fires before the deadline: once in many requests, or never.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -44,8 +43,8 @@ impl DeadlineTimer {
         self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 
-    /// Waits for `future`, for at most `limit`; `None` when that is over. What is ready is taken, even when
-    /// it is late.
+    /// Waits for `future`, for at most `limit`; `None` when that is over. An output that is ready is taken,
+    /// even when it is late.
     ///
     /// # Cancellation
     /// Drops `future`.

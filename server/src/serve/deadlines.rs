@@ -50,7 +50,7 @@ impl DeadlineArgs {
         self.at_least_rate(self.head(), MAX_DISCARDED_BODY)
     }
 
-    /// How long a client may take to take so many bytes: it may have been away for a while.
+    /// How long a client may take to receive so many bytes. It may have been unreachable for a while.
     pub(super) fn sending(&self, bytes: u64) -> Duration {
         self.at_least_rate(self.idle(), bytes)
     }

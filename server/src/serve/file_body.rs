@@ -82,8 +82,8 @@ pub(super) async fn send_extent<F: Family>(
     }
 }
 
-/// Content and head in one send, from a block of the core's pool; while all blocks are out, by clients that
-/// take theirs slowly, from where the content lies.
+/// Sends content and head in one send, from a block of the core's pool. While slow clients hold all blocks,
+/// the content is sent from where it lies.
 async fn from_memory<F: Family>(
     client: &mut Client<F>,
     answer: FileAnswer<'_>,
@@ -117,10 +117,9 @@ async fn from_two_places<F: Family>(
     Ok(())
 }
 
-/// Head and body in one send, from a block of the core's pool: node-local memory that is already there. While
-/// all blocks are out, by clients that take theirs slowly, the file goes the way of large ones, which needs
-/// no memory of ours: so neither do those clients hold up the others, nor does their number cost memory
-/// without end.
+/// Sends head and body in one send, from a block of the core's pool: node-local memory that exists already.
+/// While slow clients hold all blocks, the file is spliced as large ones are, which needs no memory of ours.
+/// So slow clients delay nobody else, and their number costs no memory.
 async fn small<F: Family>(
     client: &mut Client<F>,
     answer: FileAnswer<'_>,
@@ -164,12 +163,12 @@ async fn large<F: Family>(
     answer: FileAnswer<'_>,
     extent: &Extent,
 ) -> annulus::Result<()> {
-    // Behind the head of an empty file comes nothing that it could leave with.
+    // The head of an empty file has nothing behind it to wait for.
     send_head(client, answer, extent, extent.len() > 0).await?;
     body(client, answer, extent.range()).await
 }
 
-/// Bytes of a file, spliced. What has been sent has promised them: where they do not come, only cutting the
+/// Splices bytes of a file. The head has promised them: where they cannot be sent, only cutting the
 /// connection tells the client.
 pub(super) async fn body<F: Family>(
     client: &mut Client<F>,
@@ -183,7 +182,7 @@ pub(super) async fn body<F: Family>(
         let stream = &client.stream;
         let sending = async { Ok(transfer::send_file(stream, file, at..end, answer.site.road).await?) };
         let sent = client.timer.wait(client.deadlines.sending(end - at), OnStop::Wait, sending).await;
-        // Bytes of two versions under one strong tag would be put together by whoever resumes.
+        // A client that resumes would put bytes of two versions with one strong tag together.
         let sent = sent.unwrap_or_else(|| Err(too_slow()));
         let sent = sent.and_then(|sent| if answer.entry.has_changed() { Err(changed()) } else { Ok(sent) });
         if let Err(error) = sent {
@@ -202,8 +201,8 @@ pub(super) fn changed() -> Error {
     Error::with_source(ErrorKind::Io, "the file was written to while it was sent", busy)
 }
 
-/// Logs why a file was not sent whole: a client that goes away is everyday, a file that shrinks or cannot be
-/// read is something to look into.
+/// Logs why a file was not sent whole. A client that leaves is usual (info); a file that shrinks or cannot be
+/// read is not (warning).
 pub(super) fn note_cut<F: Family>(client: &Client<F>, answer: FileAnswer<'_>, error: &Error) {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
     let (path, size) = (answer.manner.path, answer.entry.size());

@@ -1,9 +1,10 @@
-//! Which file systems answer from this machine: a look at a name waits for no server, and sees what there is.
+//! Which file systems answer from this machine: there a lookup of a name waits for no server, and its answer
+//! is up to date.
 
 use std::os::fd::AsFd;
 
-/// Types of file systems (statfs(2), `f_type`) that ask neither another machine nor a program. One that is
-/// not among them is only not trusted.
+/// Types of file systems (statfs(2), `f_type`) that ask neither another machine nor a program. Files of any
+/// other type are served and not held.
 const LOCAL: &[u64] = &[
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // XFS

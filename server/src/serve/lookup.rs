@@ -29,7 +29,7 @@ pub(super) enum Found {
     Listing,
     /// Nothing that is sent.
     Nothing(Status),
-    /// The same, and it is something to look into.
+    /// Nothing that is sent, for a reason that the operator should know.
     Unreadable(annulus::Error),
 }
 
@@ -44,8 +44,8 @@ impl From<Unavailable> for Found {
     }
 }
 
-/// What a GET or HEAD asks for, if all that decides about it is known and fresh: without a wait, and without
-/// a question to the kernel.
+/// What a GET or HEAD asks for, if all that decides about it is known and fresh. It takes no wait and no
+/// system call.
 pub(super) fn at_hand(site: &Site, request: &Request, now: u64) -> Option<Entry> {
     let path = request.target.path();
     if request.target.kind() != Kind::Name || (!site.args.hidden && is_hidden(path)) {
@@ -127,13 +127,13 @@ async fn directory(site: &Site, request: &Request, path: &Path) -> Found {
     match open(site, &Wanted::plain(here)).await {
         Err(Unavailable::Directory) if site.args.browse => Found::Listing,
         Err(Unavailable::Directory) => Found::Nothing(Status::Forbidden),
-        // A file is no directory, whatever slash stands behind it.
+        // A file is no directory, even if the target ends with a slash.
         Ok(_) => Found::Nothing(Status::NotFound),
         Err(unavailable) => unavailable.into(),
     }
 }
 
-/// A file, or what the client likes better of what lies beside it.
+/// A file, or the coded file beside it that the client prefers.
 async fn file(site: &Site, request: &Request, path: &Path) -> Found {
     let entry = match open(site, &Wanted::plain(path)).await {
         Ok(entry) => entry,
@@ -146,7 +146,7 @@ async fn file(site: &Site, request: &Request, path: &Path) -> Found {
         let mut name = OsString::from(path);
         name.push(OsStr::new(coding.extension()));
         let wanted = Wanted { path: Path::new(&name), original: path, coding: Some(coding) };
-        // What cannot be had of these is no fault: there is the file itself.
+        // A coded file that cannot be opened is no error: the file itself is sent.
         match open(site, &wanted).await {
             Ok(entry) => return Found::File(entry),
             Err(_) => site.cache.note_absent(path.as_os_str().as_bytes(), coding, clock::now()),

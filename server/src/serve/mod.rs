@@ -51,7 +51,7 @@ pub(crate) fn check_root(root: &Path) -> Result<(), Failure> {
     let look = || {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(root, flags, Mode::empty())?;
-        // Reading a directory and reaching what is in it are two rights.
+        // Listing a directory and opening what is in it take two permissions.
         rustix::fs::statat(&directory, ".", AtFlags::empty())
     };
     let Err(errno) = look() else {

@@ -58,8 +58,8 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
     let mut tries = 0;
     loop {
         let file = open_file(site, &root, wanted.path).await?;
-        // A plain fstat(2): what open has just looked up is at hand, also on a network file system, and a
-        // trip through the ring costs more than the call.
+        // A plain fstat(2): what the open has just looked up is in memory, also on a network file system. An
+        // SQE costs more than the call.
         let stat = file.stat_now().map_err(Unavailable::Unreadable)?;
         match stat.kind {
             FileKind::Regular => {}
@@ -77,7 +77,7 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
         tries += 1;
         match read(site, wanted, &file, stat, now).await? {
             Some(entry) => return Ok(kept(site, &root, wanted, entry, mark, now).await),
-            // Somebody writes to it just now.
+            // It is being written to.
             None if tries < TRIES => {}
             None => {
                 let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
@@ -90,7 +90,7 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
     }
 }
 
-/// Holds what was found, and has the next change of it told.
+/// Holds what was found, and watches its directory.
 async fn kept(
     site: &Site,
     root: &Dir,
@@ -123,7 +123,7 @@ async fn read(
         let stored = Stored::new(stat.size, facts(&stat), None, stat, now);
         return Ok(Some(Entry { stored: Arc::new(stored), file: Some(file.clone()) }));
     }
-    // One byte more tells whether it has grown. What is in memory is read at once, what is not by the ring.
+    // One byte more shows whether it has grown. Pages in memory are read by a call, others by the ring.
     let len = stat.size as usize;
     let mut content = Vec::with_capacity(len + 1);
     if file.read_now(&mut content, 0).map_err(Unavailable::Unreadable)?.is_none() {
@@ -145,8 +145,8 @@ async fn read(
     Ok(Some(Entry { stored: Arc::new(stored), file: None }))
 }
 
-/// Opens what has the name, and waits for what may be waited for: a descriptor, and a lease. Both waits are
-/// timers of the ring.
+/// Opens a name. Waits for a descriptor where none is left, and for the end of a lease. Both waits are timers
+/// of the ring.
 async fn open_file(site: &Site, root: &Dir, path: &Path) -> Result<File, Unavailable> {
     let options = OpenOptions::new().nonblock(true);
     let (mut waited, mut leased) = (Duration::ZERO, Duration::ZERO);

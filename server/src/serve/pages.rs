@@ -15,10 +15,10 @@ use crate::http::method::Method;
 use crate::http::request::{After, Request};
 use crate::http::response::{self, Moment, Page};
 
-/// Room for any answer that is nothing but text, in bytes; a longer one only costs a reallocation.
+/// Capacity for any answer of text, in bytes. A longer one costs a reallocation.
 const PLAIN_ROOM: usize = 384;
 
-/// The largest error page, in bytes. Of a larger file nobody wants to hear that there is none.
+/// The largest error page, in bytes. A larger file is not sent as one.
 const LARGEST_PAGE: u64 = 1024 * 1024;
 
 /// A listing needs its own style and nothing else.
@@ -100,7 +100,8 @@ async fn error_page(site: &Site, status: Status) -> Option<(String, Vec<u8>)> {
     }
 }
 
-/// To the same name with a slash behind it, relative to the name, so that it holds whatever stands before us.
+/// Redirects to the same name with a slash behind it. The location is relative to the name, so it is right
+/// behind any proxy.
 pub(super) async fn to_directory<F: Family>(
     client: &mut Client<F>,
     site: &Site,
@@ -111,7 +112,8 @@ pub(super) async fn to_directory<F: Family>(
     let mut location = listing::encoded(name.as_encoded_bytes()) + "/";
     if let Some(query) = request.target.query() {
         location.push('?');
-        // What a request line may hold may stand in a header line; what is no ASCII is escaped.
+        // Bytes that are allowed in a request line are allowed in a header line. Those that are no ASCII are
+        // escaped.
         location.extend(
             query.iter().map(|&b| if b.is_ascii() { char::from(b).to_string() } else { format!("%{b:02X}") }),
         );

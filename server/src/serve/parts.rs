@@ -13,14 +13,14 @@ use crate::http::Status;
 use crate::http::multipart::Multipart;
 use crate::http::response;
 
-/// Parts up to this size, in bytes, are read and leave with what stands around them; larger ones are spliced.
+/// Parts up to this size, in bytes, are read and sent with what stands around them; larger ones are spliced.
 const SMALL_PART: u64 = 16 * 1024;
 
 /// What is gathered before it is sent, in bytes: parts of [`SMALL_PART`] could be sixteen.
 const GATHERED: usize = 64 * 1024;
 
 thread_local! {
-    /// Made of numbers of the system's that nobody knows, and counted on: no boundary comes twice.
+    /// The system's random numbers, and a count: no boundary comes twice, and none can be guessed.
     static UNIQUE: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
 }
 

@@ -22,8 +22,8 @@ use crate::http::{Refusal, Status};
 
 /// Answers a well-formed request.
 ///
-/// Small files that are at hand leave at once; for all else there is memory only while it is answered, so
-/// that a connection that waits for its next request has little.
+/// Small files in memory are sent at once. For all other answers there is memory only while they are made, so
+/// that an idle connection is small.
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
@@ -49,7 +49,7 @@ pub(super) async fn answer<F: Family>(
     Box::pin(answer_in_time(client, site, request, entry, manner)).await
 }
 
-/// What is asked for, if it is known and nobody has to be asked.
+/// What is asked for, if it is known without a system call.
 fn at_hand(site: &Site, request: &Request) -> Option<Entry> {
     let now = clock::now();
     if site.is_root_due(now) { None } else { lookup::at_hand(site, request, now) }
@@ -135,7 +135,7 @@ async fn found<F: Family>(
             let write = |out: &mut Vec<u8>, moment: Moment<'_>| response::unsatisfiable(out, moment, size);
             return text(client, site, Status::RangeNotSatisfiable, manner.after, write).await;
         }
-        // The parts of a coded file would be said to be coded one by one.
+        // A multipart answer would say that each part is coded by itself.
         Choice::Send(Chosen::Parts(ranges)) if entry.facts().coding.is_none() => {
             return parts(client, answer, ranges).await;
         }

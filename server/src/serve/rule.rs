@@ -58,7 +58,7 @@ impl HeaderRule {
     }
 }
 
-/// Fields that say where an answer ends and which part of which version it is: no rule can know that.
+/// Fields that say where an answer ends and which bytes of which version it has. No rule can know that.
 const OURS: &[&str] = &[
     "Accept-Ranges",
     "Connection",

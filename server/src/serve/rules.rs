@@ -6,7 +6,8 @@ use super::options::ServeArgs;
 use super::rule::{CacheRule, HeaderRule, Matcher};
 use crate::http::response::field;
 
-/// What caches are told of which no rule says more: keep it, and ask each time whether it is still the same.
+/// Cache-Control where no rule says otherwise: caches keep the file, and ask each time whether it is still
+/// the same.
 const CACHE_CONTROL: &str = "no-cache";
 
 /// All rules of one server.
@@ -72,14 +73,15 @@ impl Rules {
         }
         if let Some(origin) = &self.origin {
             line(&mut said.lines, "Access-Control-Allow-Origin", origin);
-            // Scripts see few fields of an answer by themselves; those of parts are why they ask.
+            // Scripts see few fields of an answer unless they are exposed. Those about ranges are what they
+            // need.
             let exposed = "Accept-Ranges, Content-Encoding, Content-Length, Content-Range, ETag";
             line(&mut said.lines, "Access-Control-Expose-Headers", exposed);
         }
         said
     }
 
-    /// What a browser is told that asks before it asks.
+    /// The answer to a browser's preflight request.
     pub(super) fn preflight(&self) -> String {
         let mut lines = String::new();
         if let Some(origin) = &self.origin {
@@ -97,6 +99,6 @@ impl Rules {
 fn line(lines: &mut String, name: &str, value: &str) {
     let mut bytes = std::mem::take(lines).into_bytes();
     field(&mut bytes, name, value);
-    // Both were text, and are.
+    // The old lines and the new one are UTF-8.
     *lines = String::from_utf8(bytes).unwrap_or_default();
 }

@@ -1,4 +1,4 @@
-//! Bytes of ours on their way to a client, which is given its time for them.
+//! Sends bytes of ours to a client, each within its time limit.
 
 use std::sync::Arc;
 

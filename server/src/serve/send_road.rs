@@ -35,7 +35,7 @@ pub(super) enum SendRoad {
     Read,
     /// The same, without the copy into the kernel where the peer's notifications say that it pays (SEND_ZC).
     ReadZeroCopy,
-    /// Spliced, as `--road` says: what is not in memory by the ring in any case.
+    /// Spliced, as `--road` says. Bytes that are not in memory are spliced by the ring in any case.
     Spliced,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn choose(
         _ if held => SendRoad::Copied,
         0..=READ => SendRoad::Read,
         ..=READ_COLD if !is_cached() => {
-            // A process of this machine takes bytes out of our memory only by copying them.
+            // A process of this machine can receive bytes of our memory only by a copy.
             let is_far = !matches!(peer, Client::Unix);
             if len >= ZERO_COPY && is_far { SendRoad::ReadZeroCopy } else { SendRoad::Read }
         }

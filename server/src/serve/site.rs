@@ -22,8 +22,8 @@ use crate::http::request::After;
 use crate::http::response::Moment;
 use crate::log::access::AccessLog;
 
-/// How often the name of ROOT is looked up, in milliseconds: what is put in its place is served within a
-/// second.
+/// How often the name of ROOT is looked up, in milliseconds. Another directory of that name is served within
+/// a second.
 const LOOK: u64 = 500;
 
 /// What the connections of one core share.
@@ -35,21 +35,21 @@ pub(crate) struct Site {
     dates: RefCell<DateCache>,
     pub(super) cache: Rc<Cache>,
     pub(super) access: Rc<AccessLog>,
-    /// Where heads are written, one at a time, before they are copied to where they leave from.
+    /// Where heads are written, one at a time, before they are copied into what is sent.
     scratch: RefCell<Vec<u8>>,
 }
 
 /// All that a listener serves, on one core.
 pub(crate) struct Sites {
     configs: Vec<SiteConfig>,
-    /// Of each, what it says itself, and then each of its rules.
+    /// For each configuration: its own site, and then one for each of its path rules.
     sites: Vec<Vec<Rc<Site>>>,
     is_superseded: Cell<bool>,
 }
 
 impl Sites {
-    /// As `configs` have it, on the current core; bulk goes by `road`. The first site that is for a request's
-    /// host has it, and without one that is, the last.
+    /// As `configs` say, on the current core; bulk goes by `road`. A request goes to the first site for its
+    /// host, or to the last one.
     ///
     /// # Errors
     /// As for [`Site::open`].
@@ -84,7 +84,7 @@ impl Sites {
         self.sites.last().and_then(|of_config| of_config.first()).expect("a listener has a site")
     }
 
-    /// Whether what a request is for decides what answers it.
+    /// Whether a request's host or path decides which site answers it.
     pub(crate) fn differ(&self) -> bool {
         self.sites.len() > 1 || self.sites.iter().any(|of_config| of_config.len() > 1)
     }
@@ -145,8 +145,8 @@ impl Site {
         now - self.root.borrow().looked >= LOOK
     }
 
-    /// Sees now and then whether ROOT stands for another directory: a symbolic link that was turned, or a
-    /// directory that was made anew. While it stands for none, the one that was there is served.
+    /// Looks up from time to time whether ROOT stands for another directory: a symbolic link that was
+    /// changed, or a directory that was made anew. While it stands for none, the former one is served.
     pub(super) async fn follow_root(&self, now: u64) {
         if !self.is_root_due(now) {
             return;

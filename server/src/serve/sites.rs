@@ -20,7 +20,7 @@ pub(crate) struct SiteConfig {
 pub(crate) struct PathRule {
     /// The paths that it is for.
     pub(crate) patterns: Vec<PathPattern>,
-    /// How these files are served: all that the site says and this rule does not is in here as well.
+    /// How these files are served. What the site says and this rule does not is in here as well.
     pub(crate) args: ServeArgs,
 }
 

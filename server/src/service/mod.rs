@@ -68,11 +68,12 @@ impl Service {
         }
     }
 
-    /// Another one has taken its place for new connections: those that it has shall not stay for ever.
+    /// Another service has replaced it for new connections. Those that it has are closed after the request
+    /// that they are at.
     pub(crate) fn supersede(&self) {
         match &self.work {
             Work::Files(sites) => sites.supersede(),
-            // A relayed connection is its two ends' own.
+            // Relayed connections go on.
             Work::Relay(_) => {}
         }
     }

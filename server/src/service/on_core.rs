@@ -156,7 +156,7 @@ impl CoreState {
         for ((service, ids), listener) in
             services.into_iter().zip(&generation.ids).zip(&generation.config.listeners)
         {
-            // What is counted for all of them goes by one number, if it can be by that of one that stays.
+            // All endpoints of a listener count under one number: that of one that stays, where there is one.
             let known = ids.iter().find_map(|id| self.entrance(*id));
             let number = known.map_or(ids[0].0, |entrance| entrance.limits.listener());
             for id in ids {

@@ -45,7 +45,7 @@ pub(crate) struct Source {
     pub(crate) keys: ProgramKeys,
 }
 
-/// Whose turn it is.
+/// What the reloading thread does.
 #[derive(Debug, Default)]
 struct Turn {
     /// A thread reloads.

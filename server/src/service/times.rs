@@ -56,7 +56,7 @@ impl Times {
     }
 }
 
-/// More than the clock can say is no limit that anybody would notice.
+/// The limit where the clock cannot represent the one that was asked for.
 fn bounded(seconds: u64) -> Duration {
     const YEAR: u64 = 365 * 24 * 3600;
     Duration::from_secs(seconds.min(YEAR))

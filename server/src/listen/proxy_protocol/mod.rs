@@ -36,7 +36,7 @@ pub(crate) enum Header {
     Addresses {
         /// Who connected to the proxy.
         from: SocketAddr,
-        /// Whereto.
+        /// The address that it connected to.
         to: SocketAddr,
     },
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The last second that fits the four digits of a year: 9999-12-31T23:59:59Z.
 const LAST: u64 = 253_402_300_799;
 
-/// A moment, in the words of every format. In UTC: a machine's own time would say some hours twice.
+/// A moment, in the notation of every format. In UTC: local time has some hours twice.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     /// Seconds since 1970 plus one; 0 for none.

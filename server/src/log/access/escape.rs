@@ -1,4 +1,4 @@
-//! What others sent, made harmless: no quote, no line end, nothing that a terminal obeys.
+//! Escapes what clients sent: no quote, no line end, no control character of a terminal is left.
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
@@ -57,9 +57,9 @@ fn is_harmless(byte: u8) -> bool {
     byte.wrapping_sub(b' ') <= b'~' - b' ' && byte != b'"' && byte != b'\\'
 }
 
-/// Copies what is harmless in one go, and has the rest written byte by byte.
+/// Copies runs of bytes that need no escape, and has the others written one by one.
 fn escape(out: &mut Vec<u8>, mut bytes: &[u8], write: impl Fn(&mut Vec<u8>, u8)) {
-    // Nearly always all of it is. Without a way out in the middle, many bytes are compared at once.
+    // Nearly always no byte needs an escape. A loop without an early exit compares many bytes at once.
     if bytes.iter().fold(true, |all, &byte| all & is_harmless(byte)) {
         return out.extend_from_slice(bytes);
     }

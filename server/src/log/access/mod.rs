@@ -43,7 +43,7 @@ pub(crate) enum Client {
     Tcp(SocketAddr),
     /// A process of this machine, by a Unix socket.
     Unix,
-    /// Nobody can say: the connection had gone before it was asked.
+    /// Unknown: the connection was closed before its address was asked for.
     Unknown,
 }
 
@@ -149,7 +149,7 @@ pub(super) fn counts() -> Option<LogCounts> {
     WRITER.get().map(|(writer, _)| writer.counts())
 }
 
-/// A core's way to the access log. Where there is none, a line costs a comparison.
+/// A core's end of the access log. Where there is no log, a line costs a comparison.
 pub(crate) struct AccessLog(Option<RefCell<CoreLog>>);
 
 /// What a core needs to write lines.
@@ -219,7 +219,7 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::new(seconds, nanos)
 }
 
-/// Appends an address. That of IPv4, which most are, goes past the formatter.
+/// Appends an address. An IPv4 address, which most are, is written without the formatter.
 fn ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
@@ -260,7 +260,7 @@ fn display(out: &mut Vec<u8>, value: impl fmt::Display) {
     drop(write!(out, "{value}"));
 }
 
-/// The access log's troubles are told in the other log.
+/// The access log's errors are reported in the other log.
 struct TellInTheLog;
 
 impl Tell for TellInTheLog {

@@ -1,5 +1,4 @@
-//! The process of one node: what the one that started it has given it, what it hears from it and what it
-//! answers.
+//! The process of one node: what its parent has given it, what the parent orders, and what it answers.
 
 mod change;
 mod image;
@@ -78,7 +77,7 @@ pub(crate) struct Member {
     cores: CpuSet,
     cores_of_all: usize,
     line: Mutex<Line>,
-    /// The same, for a look whether something came.
+    /// The same, to poll for what comes.
     socket: UnixStream,
 }
 
@@ -95,7 +94,7 @@ pub(crate) enum Order {
     Change(Change),
 }
 
-/// What changes the member, or asks after it.
+/// A change of the member, or a question to it.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Make ready for what the frame says.
@@ -182,7 +181,7 @@ impl Member {
     /// Tells the parent that every core listens.
     pub(crate) fn is_ready(&self) {
         if let Err(error) = self.line().send(Up::Ready as u8, &[], Vec::new()) {
-            // It has gone, and its end of the line with it, which the main thread sees as well.
+            // An error means that the parent has gone. The main thread sees that too.
             tracing::debug!(%error, "nobody waits for this process");
         }
     }
@@ -217,7 +216,7 @@ impl Member {
         let frame = match self.line().hear()? {
             Heard::Frame(frame) => frame,
             Heard::Nothing => return Ok(None),
-            // With the parent everything ends at once, as when a process of all cores dies.
+            // When the parent ends, the member ends at once, as all cores of one process would.
             Heard::Gone => return Ok(Some(Order::Signal(Signal::Gone))),
         };
         Ok(Down::of(frame.kind).and_then(|down| match down {

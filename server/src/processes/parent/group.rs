@@ -158,7 +158,7 @@ impl<'a> ProcessGroup<'a> {
         Ok(())
     }
 
-    /// Which of signals, other threads and members there is something to hear of.
+    /// Which of signals, other threads and members have something to be read.
     fn poll(&self) -> Result<Vec<bool>, Failure> {
         let lines = self.members.iter().map(|member| {
             let flags = if member.line.waits() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
@@ -212,7 +212,7 @@ impl<'a> ProcessGroup<'a> {
     }
 
     fn show(&mut self) {
-        // What they came with is what they were started with.
+        // Their policy is the one that they were started with.
         if let Some(policy) = &self.policy {
             say(&format!(
                 "the processes of the nodes override the policy that the program came with ({policy})"
@@ -252,9 +252,9 @@ impl<'a> ProcessGroup<'a> {
         }
     }
 
-    /// One step further towards the end: the first asks them to end, the second cuts what still runs, the
-    /// third kills. One that does not listen yet is killed at once: it has nothing to finish, and may wait
-    /// for something that never comes.
+    /// The next step of the end: the first asks members to end, the second cuts connections, the third kills.
+    /// A member that does not listen yet is killed at once: it has nothing to finish, and may wait for
+    /// something that never comes.
     fn end(&mut self) {
         self.asked += 1;
         self.leaving = None;

@@ -1,8 +1,8 @@
 //! The process that starts the members, hands signals on to them, and ends with them.
 //!
-//! They are started one after the other, so that what the platform refuses is told once. A member's end of
-//! its line closes when it ends, however it ends, and so does ours: nobody outlives the other. When one
-//! fails, the others are cut, as the cores of one process are.
+//! They are started one after the other, so that a refusal of the platform is told once. A member's end of
+//! its line closes when it ends, however it ends, and so does the parent's: neither outlives the other. When
+//! one fails, the others are cut, as the cores of one process are.
 
 mod change;
 mod end;
@@ -77,7 +77,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
     let handle = entrance.as_ref().map(Entrance::handle).transpose();
     let handle = handle.map_err(|error| Failure::failed("cannot duplicate the admin socket", error))?;
     let giver = Giver::new(changes.open(), handle);
-    // Taken when all listen: nothing answers before, and no thread is started before the members are.
+    // Taken when all listen: nothing answers before, and all members are started before any thread is.
     let (entrance, admin) = (Cell::new(entrance), Cell::new(None));
     let policy = Some(inherited_policy()).filter(InheritedPolicy::is_overridden);
     let mut group = ProcessGroup::new(policy, &signals, &times, changes, questions);

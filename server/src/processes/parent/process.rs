@@ -90,7 +90,7 @@ impl Process {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tracing::warn!(node = %self.node, pid = self.process.id(), "a process does not take orders");
             }
-            // Its end is the next that is heard of it.
+            // An error means that it ends, which is noticed next.
             Err(error) => tracing::debug!(%error, node = %self.node, "a process does not listen any more"),
         }
     }

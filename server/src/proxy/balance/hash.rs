@@ -1,15 +1,15 @@
 //! The same upstream for the same key, as far as its load allows: rendezvous hashing with bounded loads.
 //!
 //! Each upstream has a score for a key, and the highest wins (Thaler and Ravishankar, "A name-based mapping
-//! scheme for rendezvous", 1996), with weights as -weight / ln(hash). One that goes takes only its own keys
-//! with it. One that has a quarter more than its share is passed over for the next (Mirrokni, Thorup,
-//! Zadimoghaddam, "Consistent hashing with bounded loads", 2016), so a heavy key does not drown it.
+//! scheme for rendezvous", 1996), with weights as -weight / ln(hash). When one goes, only its own keys move.
+//! One that has a quarter more than its share is passed over for the next (Mirrokni, Thorup, Zadimoghaddam,
+//! "Consistent hashing with bounded loads", 2016), so a heavy key does not overload it.
 
 use super::candidate::Candidate;
 
 /// What an upstream may have of its share before it is passed over, in percent.
 const BOUND: u128 = 125;
-/// What it may have in any case: of few connections one more is a large part.
+/// What it may have in any case: where connections are few, one more is a large fraction.
 const AT_LEAST: u128 = 10;
 
 /// The place of the upstream for `key`.
@@ -28,10 +28,10 @@ pub(super) fn highest(candidates: &[Candidate], key: u64) -> Option<usize> {
     scored(&|it| !is_full(it)).or_else(|| scored(&|_| true))
 }
 
-/// How much an upstream wants a key.
+/// The score of an upstream for a key.
 fn score(candidate: &Candidate, key: u64) -> f64 {
     let hash = mix(candidate.id ^ mix(key));
-    // In (0, 1): neither end has a logarithm that helps.
+    // In (0, 1): ln(0) is infinite, and ln(1) is a divisor of 0.
     let unit = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -f64::from(candidate.weight) / unit.ln()
 }

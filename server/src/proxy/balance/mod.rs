@@ -1,4 +1,4 @@
-//! Which upstream a connection is carried to: pure choices among those that can be had.
+//! Which upstream a connection is carried to: pure choices among those that are available.
 
 mod candidate;
 mod hash;
@@ -23,7 +23,7 @@ pub(crate) enum Balance {
     Random2,
     /// The same one for the same client address, unless it has too many.
     Hash,
-    /// The first in the order given that can be had.
+    /// The first available one in the order given.
     First,
 }
 
@@ -48,7 +48,7 @@ impl Balancer {
             Balance::Roundrobin => self.round_robin.next(candidates, |_| true),
             Balance::Leastconn => {
                 let least = candidates.iter().filter(|it| it.weight > 0).min_by(|a, b| by_load(a, b))?;
-                // Those that have as few take turns.
+                // Those with equal loads are chosen in turn.
                 self.round_robin.next(candidates, |it| by_load(it, least).is_eq())
             }
             Balance::Random2 => {
@@ -77,8 +77,8 @@ impl Balancer {
     }
 }
 
-/// Which of two has less to do for its weight, with one connection more: without it all that have none would
-/// be alike.
+/// Which of two has the lower load for its weight, counting the connection that is to come. Without that one,
+/// all idle ones would be equal.
 fn by_load(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     let share = |it: &Candidate, other: &Candidate| (it.load as u128 + 1) * u128::from(other.weight);
     share(a, b).cmp(&share(b, a))

@@ -2,8 +2,8 @@
 
 use super::candidate::Candidate;
 
-/// The credit of each upstream: its weight is added at each choice, and the sum of all weights taken from who
-/// is chosen, as nginx does it (ngx_http_upstream_round_robin.c: "smooth weighted round-robin").
+/// The credit of each upstream. Its weight is added at each choice, and the sum of all weights is taken from
+/// the chosen one, as nginx does it (ngx_http_upstream_round_robin.c: "smooth weighted round-robin").
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin {
     credits: Vec<(u64, i64)>,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use annulus::fs::{Change, Dir, WatchId, Watcher};
 
-/// The most directories that one core watches. What lies in others is looked at each second.
+/// The most directories that one core watches. Files in others are looked up each second.
 const MOST: usize = 4096;
 
 /// A directory as it was before something in it was read: to be compared with what it is afterwards.
@@ -152,7 +152,7 @@ impl Directories {
                 }
                 paths.extend(watched.paths.into_iter().map(|path| Some((path.into_vec(), true))));
             }
-            // What else may happen is told by kinds that are not known yet.
+            // Kinds of events that are not known yet.
             _ => {
                 known.by_id.values_mut().for_each(|watched| watched.changes += 1);
                 paths.push(None);

@@ -2,15 +2,16 @@
 //! of large ones.
 //!
 //! An entry is a version of a file. All cores of a node share it, read-only ([`node`]), and each core has its
-//! own table of those that it has met, so that a hit is a look into memory of its own, a comparison of times
-//! and a count. Who sends a version has a share in it: it outlives its eviction until the last has sent it.
-//! Descriptors are a core's own, since operations of its ring hold them.
+//! own table of those that it has met. So a hit takes a lookup in the core's own memory, a comparison of
+//! times and a count. Whoever sends a version has a share in it: after its eviction it lives until the last
+//! has sent it. Descriptors are a core's own, since operations of its ring hold them.
 //!
 //! **Fresh.** A version is believed for a second after somebody has looked at its name: then the file is
 //! opened again, beneath ROOT as for the first time, and if device, inode, size, times, owner and rights are
 //! the same, so is the version. Changes that the kernel tells of ([`directories`]) end a version at once,
-//! before the requests that came after them are read. What cannot be watched, and was changed within the last
-//! two seconds, is not held, since another change in the same tick of the file system's clock would not show.
+//! before the requests that came after them are read. A file that cannot be watched and was changed within
+//! the last two seconds is not held, since another change in the same tick of the file system's clock would
+//! not show.
 //!
 //! Only files in ROOT's file system are held, and only if that is local ([`super::local`]): a look at a name
 //! on a network file system asks a server, and what the client there believes for some seconds would hide a
@@ -47,8 +48,8 @@ use crate::metrics::{self, CacheEvent};
 /// Files up to this size, in bytes, are held with what is in them.
 pub(super) const CONTENT: u64 = 16 * 1024;
 
-/// How long an open file is kept that nobody asks for, and that nothing is compressed beside a file is
-/// believed, in milliseconds.
+/// In milliseconds: how long an open file is kept that nobody asks for, and how long it is believed that no
+/// compressed file lies beside another.
 const IDLE: u64 = 5000;
 const ABSENT: u64 = 1000;
 
@@ -65,7 +66,7 @@ pub(super) struct Cache {
     directories: RefCell<Option<Rc<Directories>>>,
     /// Takes what happens in them as long as the cache is there.
     listening: RefCell<Option<annulus::JoinHandle<()>>>,
-    /// Somebody sees to it that files are closed in time.
+    /// A task closes files in time.
     swept: Cell<bool>,
     /// How many had left the node's table when this one was looked through last.
     left: Cell<u64>,
@@ -178,8 +179,8 @@ impl Cache {
         }
     }
 
-    /// Holds what was just read, if nothing has happened to it since `mark` and a look at its name waits for
-    /// nobody.
+    /// Holds what was just read, if nothing has happened to it since `mark` and a lookup of its name waits
+    /// for no server.
     pub(super) fn keep(self: &Rc<Self>, wanted: &Wanted<'_>, entry: &Entry, mark: Option<Mark>, now: u64) {
         if self.off || !self.is_of_device(entry.stored.stat.device) {
             return;
@@ -278,7 +279,7 @@ impl Cache {
         }
     }
 
-    /// Lets go of what has left the node's table, once that is some.
+    /// Drops versions that have left the node's table, once there are enough of them.
     fn let_go(&self) {
         let left = self.node.left();
         if left - self.left.get() > 64.max(self.local.borrow().len() as u64 / 4) {
@@ -301,7 +302,8 @@ impl Cache {
     }
 }
 
-/// Behind the path of a file that is sent in place of another, in its coding: no path has such a byte.
+/// Stands behind the path in the key of a coded file that is sent in place of another. No path has such a
+/// byte.
 pub(super) const CODED: &[u8] = b"\0";
 
 /// What an entry is held under.
@@ -366,7 +368,7 @@ impl Hasher for PathHasher {
     }
 
     fn finish(&self) -> u64 {
-        // Multiplied, a sum has its best bits at the top; tables go by those at the bottom.
+        // A product's upper bits are mixed best; tables use the lower ones.
         self.0 ^ (self.0 >> 32)
     }
 }

@@ -1,9 +1,9 @@
 //! What the cores of a node hold together: one table, one copy of each content, one budget.
 //!
 //! The content is written by a core of the node into memory of its own, which lies on the node
-//! (`annulus::numa::thread`). A core looks here for what it does not know itself, and when it has read
-//! something; for a hit it needs nothing of this. No core waits for another: who finds the table in use does
-//! without.
+//! (`annulus::numa::thread`). A core searches here for what its own table does not have, and when it has read
+//! something; a hit needs nothing of this. No core waits for another: one that finds the table in use goes on
+//! without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
@@ -76,7 +76,8 @@ impl NodeCache {
         !stored.has_ended()
     }
 
-    /// Forgets what is held under a name. Where the table is in use, that it has ended must do.
+    /// Forgets what is held under a name. Where the table is in use, the version stays in it and is marked as
+    /// ended.
     pub(super) fn remove(&self, name: &Name) {
         self.with(|table| table.remove(name));
     }

@@ -1,11 +1,11 @@
-//! Who stays when there is no room for all: S3-FIFO (Yang and others, "FIFO queues are all you need for cache
+//! Which entries stay when not all fit: S3-FIFO (Yang and others, "FIFO queues are all you need for cache
 //! eviction", SOSP 2023).
 //!
-//! What is new waits in a small queue, a tenth of the whole. What is asked for again while it waits moves to
-//! the main queue; what is not leaves, and only its name is remembered for a while: when it comes back it
-//! goes to the main queue at once. So a scan of many files that are asked for once pushes out other new ones,
-//! and nothing that is asked for all the time. A hit changes nothing but a count in what is held, so cores
-//! that share a table need no lock for it, which an LRU list does.
+//! New entries wait in a small queue, a tenth of the whole. One that is asked for again while it waits moves
+//! to the main queue. Any other is evicted, and only its name is remembered for a while: when it comes back
+//! it goes to the main queue at once. So a scan of many files that are asked for once evicts other new ones,
+//! and none that is asked for often. A hit changes nothing but a count in what is held, so cores that share a
+//! table need no lock for it, which an LRU list does.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -295,7 +295,7 @@ mod tests {
                     1 => {
                         ask(&mut table, name);
                     }
-                    // By the hand of another: it is found out later.
+                    // Another core has ended it: that is found out later.
                     _ => {
                         if let Some(thing) = table.get(&name) {
                             thing.end();

@@ -27,7 +27,7 @@ pub(crate) struct Stored {
     pub(crate) content: Option<Arc<[u8]>>,
     /// What the file was like when it was read.
     pub(crate) stat: Stat,
-    /// When somebody looked at its name last, by [`super::now`].
+    /// When somebody looked at its name last, by [`now`](super::super::clock::now).
     looked: AtomicU64,
     /// It is not to be sent to anybody new.
     ended: AtomicBool,
@@ -66,7 +66,7 @@ impl Stored {
         !self.has_ended() && !self.facts.has_settled(now) && self.stat.is_unchanged(stat)
     }
 
-    /// Somebody asked for it. Cores may count at once and lose a hit: it is a count of few.
+    /// Counts a hit. Cores may count at the same time and lose one: the count goes to 3 at most.
     pub(super) fn hit(&self) {
         let hits = self.hits.load(Ordering::Relaxed);
         if hits < MOST_HITS {

@@ -139,7 +139,7 @@ fn size(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// Text that means nothing to HTML, neither between tags nor in an attribute.
+/// Text escaped for HTML, between tags and in attributes.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

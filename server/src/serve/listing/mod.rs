@@ -62,7 +62,7 @@ impl Order {
 
     fn sort(self, items: &mut [Item]) {
         items.sort_by_cached_key(|item| {
-            // Whatever else, names decide what is equal, in the order in which people look for them.
+            // Names decide between equals, in the order that people expect.
             (item.name.to_string_lossy().to_lowercase(), item.name.clone())
         });
         match self.key {

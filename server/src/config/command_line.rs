@@ -1,8 +1,8 @@
-//! The commands that serve.
+//! The commands that serve, and what they make of their flags.
 
 use clap::Subcommand;
 
-use crate::config::{Configuration, Listener, ServiceConfig};
+use super::{Configuration, Listener, ServiceConfig};
 use crate::options::listener::ListenerArgs;
 use crate::options::program::ProgramArgs;
 use crate::proxy::options::ProxyArgs;
@@ -10,7 +10,7 @@ use crate::serve::options::ServeArgs;
 use crate::serve::sites::SiteConfig;
 
 /// What stands below the flags of all that serves.
-pub(super) const AFTER_HELP: &str = "\
+pub(crate) const AFTER_HELP: &str = "\
 Environment:
   ANNULUS_LOG  filters the log on stderr and outranks -v, for example: debug, or annulus::proxy=trace,warn
 
@@ -26,7 +26,7 @@ Exit codes:
 
 /// What can be served by a command line.
 #[derive(Debug, Subcommand)]
-pub(super) enum Serving {
+pub(crate) enum Serving {
     /// Serve the files below a directory over HTTP/1.1
     #[command(after_help = AFTER_HELP)]
     Serve {
@@ -56,7 +56,7 @@ pub(super) enum Serving {
 
 impl Serving {
     /// What the command line means.
-    pub(super) fn configuration(self) -> Configuration {
+    pub(crate) fn configuration(self) -> Configuration {
         let (program, args, service) = match self {
             Serving::Serve { serve, listener, program } => {
                 (program, listener, ServiceConfig::Files(vec![SiteConfig::of_all(serve)]))

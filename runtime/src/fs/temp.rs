@@ -1,0 +1,153 @@
+//! Files and directories that go by themselves.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::File;
+use crate::contained::contained;
+use crate::core::Core;
+use crate::{Error, Result, spawn_blocking};
+
+/// How many names are tried before it is told that all are taken.
+const TRIES: u32 = 100;
+
+/// A file without a name in the directory for temporary ones (`TMPDIR`, `/tmp`), for reading and writing: it
+/// goes with its descriptor, whatever becomes of the process (`O_TMPFILE`, Linux 3.11; where the file system
+/// has none, a name that is removed at once).
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the directory.
+///
+/// # Cancellation
+/// Safe.
+pub async fn temp_file() -> Result<File> {
+    let dir = std::env::temp_dir();
+    let (made, dir) = spawn_blocking(move || (unnamed(&dir), dir)).await?;
+    let failed = |e| Error::io(format!("cannot make a temporary file in {}", dir.display()), e);
+    made.map(File::from_fd).map_err(failed)
+}
+
+fn unnamed(dir: &Path) -> io::Result<std::os::fd::OwnedFd> {
+    let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    match rustix::fs::open(dir, flags | OFlags::TMPFILE, mode) {
+        // EISDIR: of a kernel or a file system that does not know the flag (open(2)).
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {}
+        made => return Ok(made?),
+    }
+    fresh(dir, |path| {
+        let file = rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
+        rustix::fs::unlink(path)?;
+        Ok(file)
+    })
+    .map(|(_, file)| file)
+}
+
+/// Calls `make` with names in `dir` until one was not taken.
+fn fresh<T>(dir: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
+    for attempt in 0..TRIES {
+        // The standard library's keys are random, and others for each that is made.
+        let name = format!(".annulus-{:016x}", RandomState::new().hash_one(attempt));
+        let path = dir.join(name);
+        match make(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|made| (path, made)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// A directory of one's own, which only this user may look into. Dropping it removes it with all that is in
+/// it, on a [blocking thread](crate::spawn_blocking) if that is on a core; what fails then is logged.
+///
+/// A process that is killed leaves it.
+///
+/// ```
+/// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
+/// use annulus::fs::{self, TempDir};
+///
+/// let dir = TempDir::new().await?;
+/// fs::write(dir.path().join("file"), "content").await?;
+/// let path = dir.path().to_owned();
+/// dir.remove().await?;
+/// assert!(!fs::exists(path).await?);
+/// # annulus::Ok(())
+/// # })?;
+/// # annulus::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct TempDir {
+    /// Empty once it is somebody else's to remove.
+    path: PathBuf,
+}
+
+impl TempDir {
+    /// Makes one in the directory for temporary files (`TMPDIR`, `/tmp`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming that directory.
+    ///
+    /// # Cancellation
+    /// One that is being made is removed.
+    pub async fn new() -> Result<Self> {
+        Self::new_in(std::env::temp_dir()).await
+    }
+
+    /// Makes one in `dir`.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    ///
+    /// # Cancellation
+    /// As for [`new`](Self::new).
+    pub async fn new_in(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref().to_path_buf();
+        let make = move || {
+            let made = fresh(&dir, |path| Ok(rustix::fs::mkdir(path, Mode::RWXU)?));
+            // A value that nobody takes any more removes it, on that thread.
+            made.map(|(path, ())| Self { path })
+                .map_err(|e| Error::io(format!("cannot make a temporary directory in {}", dir.display()), e))
+        };
+        spawn_blocking(make).await?
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves it there, and says where.
+    pub fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.path)
+    }
+
+    /// Removes it with all that is in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming it.
+    ///
+    /// # Cancellation
+    /// It is removed all the same.
+    pub async fn remove(mut self) -> Result<()> {
+        super::remove_dir_all(std::mem::take(&mut self.path)).await
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.path);
+        if path.as_os_str().is_empty() {
+            return;
+        }
+        let remove = move || {
+            if let Err(e) = std::fs::remove_dir_all(&path) {
+                contained("a subscriber of tracing", || {
+                    tracing::warn!("cannot remove the temporary directory {}: {e}", path.display());
+                });
+            }
+        };
+        if Core::is_here() { spawn_blocking(remove).detach() } else { remove() }
+    }
+}
