@@ -136,7 +136,7 @@ pub(crate) fn restrict() -> Result<(), Failure> {
 fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
-    let no_clone3 = BTreeMap::from([(i64::from(libc::SYS_clone3 as i32), Vec::new())]);
+    let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let first = SeccompFilter::new(no_clone3, SeccompAction::Allow, errno(libc::ENOSYS), arch)?;
     let rest = SeccompFilter::new(rules()?, errno(libc::EPERM), SeccompAction::Allow, arch)?;
     Ok([first.try_into()?, rest.try_into()?])
