@@ -5,6 +5,7 @@
 mod admin;
 mod cli;
 mod config;
+mod confine;
 mod descriptors;
 mod doctor;
 mod exit;

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::enter::{ENTER_NO_IOWAIT, ENTER_REGISTERED_RING, Wait};
+use super::seal::seal;
 use super::setup::{self, RingFeatures, RingOptions, not_registered};
 use super::user_data::{REPORT_USAGE, Tag};
 use super::view::View;
@@ -56,6 +57,14 @@ impl Ring {
             Err(e) => {
                 tracing::debug!("ring descriptor not registered, each enter looks it up: {e}");
                 features.lacks.push(format!("registered descriptor: {e}"));
+            }
+        }
+        let sealed = seal(&ring).map_err(|e| not_registered("cannot enable the ring", e))?;
+        match sealed {
+            Ok(()) => features.sealed = true,
+            Err(e) => {
+                tracing::warn!("a ring may do more than this library asks for: {e}");
+                features.lacks.push(format!("restrictions of the ring: {e}"));
             }
         }
         let early = RefCell::new(VecDeque::new());
@@ -136,6 +145,7 @@ fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatur
         incremental_buffers: false,
         bundles: false,
         bundle_limit: false,
+        sealed: false,
         lacks: Vec::new(),
     };
     if !no_sqarray {
