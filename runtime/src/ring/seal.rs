@@ -44,8 +44,8 @@ const OPERATIONS: [u8; 29] = [
     opcode::Writev::CODE,
 ];
 
-/// `enum io_uring_register_op` of linux/io_uring.h: buffers and their end, what the kernel knows, io-wq's CPUs
-/// and bounds, the ring's descriptor and its end, buffer rings and their end, polling of devices.
+/// `enum io_uring_register_op` of linux/io_uring.h: buffers and their end, what the kernel knows, io-wq's
+/// CPUs and bounds, the ring's descriptor and its end, buffer rings and their end, polling of devices.
 const REGISTRATIONS: [u8; 11] = [0, 1, 8, 17, 19, 20, 21, 22, 23, 27, 28];
 
 /// `IOSQE_*` of linux/io_uring.h: links, a worker at once, a provided buffer, no CQE for success.

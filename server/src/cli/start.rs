@@ -194,7 +194,8 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
         become_user(user)?;
     }
     if program.rights.confine {
-        let logs: Vec<_> = program.log.access_log.iter().filter(|log| log.as_os_str() != "-").cloned().collect();
+        let logs: Vec<_> =
+            program.log.access_log.iter().filter(|log| log.as_os_str() != "-").cloned().collect();
         confine::files::restrict(&generation.config.roots(), &logs)?;
     }
     prepare(&generation.config)?;

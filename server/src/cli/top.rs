@@ -62,7 +62,9 @@ pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
 fn look(address: &AdminAddress) -> Result<Status, Failure> {
     let (status, body) = ask(address, "GET", "/status")?;
     let told = serde_json::from_str(&body).ok().filter(|_| status == 200);
-    told.ok_or_else(|| Failure::new(Kind::Failed, format!("{address} answers {status}, and no status that is known here")))
+    told.ok_or_else(|| {
+        Failure::new(Kind::Failed, format!("{address} answers {status}, and no status that is known here"))
+    })
 }
 
 fn show(text: &str) -> Result<(), Failure> {
@@ -148,7 +150,10 @@ mod tests {
         let lines = picture(&now, Some((&before, 4.0)));
         let core = lines.last().unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(core, ["0", "4", "1", "3", "5", "10", "2.0", "17", "0"]);
-        assert!(lines.iter().any(|line| line.starts_with("each second: 5 connections accepted")), "{lines:#?}");
+        assert!(
+            lines.iter().any(|line| line.starts_with("each second: 5 connections accepted")),
+            "{lines:#?}"
+        );
         assert!(!picture(&now, None).iter().any(|line| line.starts_with("each second")));
     }
 

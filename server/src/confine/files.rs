@@ -28,7 +28,10 @@ pub(crate) fn restrict(roots: &[PathBuf], logs: &[PathBuf]) -> Result<(), Failur
         return Ok(());
     }
     let status = apply(roots, logs).map_err(|error| {
-        Failure::new(Kind::Platform, format!("cannot restrict which files can be reached (Landlock): {error}"))
+        Failure::new(
+            Kind::Platform,
+            format!("cannot restrict which files can be reached (Landlock): {error}"),
+        )
     })?;
     note(match status {
         RulesetStatus::NotEnforced => {

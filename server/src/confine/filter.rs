@@ -186,7 +186,12 @@ mod tests {
         }
         assert_eq!(let_through, [] as [libc::c_long; 0]);
         // SAFETY: no process comes of it. A socket would be one that nobody uses.
-        let (fork, packet) = unsafe { (libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0), libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)) };
+        let (fork, packet) = unsafe {
+            (
+                libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0),
+                libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
+            )
+        };
         assert_eq!((fork, packet), (-1, -1));
         let limit = libc::rlimit { rlim_cur: 10, rlim_max: 10 };
         // SAFETY: it reads one limit, which lives across the call.
@@ -207,6 +212,10 @@ mod tests {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        assert!(ended.status.success() && said.contains("confined"), "{said}\n{}", String::from_utf8_lossy(&ended.stderr));
+        assert!(
+            ended.status.success() && said.contains("confined"),
+            "{said}\n{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
     }
 }

@@ -20,7 +20,9 @@ struct User {
 pub(crate) fn become_user(name: &str) -> Result<(), Failure> {
     let user = find(name)?;
     let failed = |what: &str, error: io::Error| {
-        Failure::input(format!("cannot become user {name} ({what}): {error}; start as root, or leave --user out"))
+        Failure::input(format!(
+            "cannot become user {name} ({what}): {error}; start as root, or leave --user out"
+        ))
     };
     // SAFETY: the pointer and the number belong to one vector, which the C library only reads. These three
     // change the process as a whole (nptl(7)), and nothing of ours remembers who it was.
