@@ -12,7 +12,7 @@ use io_uring::{IoUring, opcode};
 
 /// Every operation that a file of `op/` or `net/op/` asks for, and what a ring asks for by itself. For a
 /// message to another ring the sender's list counts.
-const OPERATIONS: [u8; 29] = [
+const OPERATIONS: [u8; 26] = [
     opcode::Accept::CODE,
     opcode::AsyncCancel::CODE,
     opcode::Close::CODE,
@@ -34,14 +34,11 @@ const OPERATIONS: [u8; 29] = [
     opcode::Send::CODE,
     opcode::SendMsg::CODE,
     opcode::SendZc::CODE,
-    opcode::SendMsgZc::CODE,
     opcode::Splice::CODE,
     opcode::Statx::CODE,
     opcode::UnlinkAt::CODE,
     opcode::Write::CODE,
     opcode::WriteFixed::CODE,
-    opcode::Readv::CODE,
-    opcode::Writev::CODE,
 ];
 
 /// `enum io_uring_register_op` of linux/io_uring.h: buffers and their end, what the kernel knows, io-wq's
