@@ -44,6 +44,15 @@ pub fn process_ns(pid: u32) -> io::Result<u64> {
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
+/// Nanoseconds of CPU that the calling thread has spent.
+///
+/// # Errors
+/// Its clock says what no clock can.
+pub fn thread_ns() -> io::Result<u64> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).map_err(io::Error::other)
+}
+
 /// CPU that process `pid` has spent in user mode and in the kernel, in ticks of 10 ms. Source: proc(5),
 /// `stat`.
 ///

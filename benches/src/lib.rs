@@ -7,6 +7,7 @@
 //! - [`drive`]: the load driver; `src/bin/drive.rs` is its command line.
 //! - [`cold`], [`memory`], [`cputime`]: the page cache, memory and CPU time of others.
 //! - [`micro`]: operations of a runtime that are too small for a load driver.
+//! - [`stats`], [`histogram`], [`pooled`]: what rounds say, and how surely.
 //! - [`contest`]: the table of contestants and the rounds; `src/bin/compare.rs` is its command line.
 //!
 //! Contestants that are other runtimes build in `benches/peers`, a workspace of its own.
@@ -21,5 +22,6 @@ pub mod memory;
 pub mod micro;
 pub mod pattern;
 pub mod pin;
+pub mod pooled;
 pub mod size;
 pub mod stats;

@@ -1,6 +1,7 @@
 //! Memory of another process and of the kernel, for what a connection costs that does nothing.
 
-use std::{fs, io};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 /// Bytes in use at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,6 +28,25 @@ pub fn look(pid: u32) -> io::Result<Memory> {
         user: user.ok_or_else(|| missing("smaps_rollup"))?,
         kernel: kernel.ok_or_else(|| missing("meminfo"))?,
     })
+}
+
+/// What they have once the process gives nothing back any more: when two looks in a row find the same, or two
+/// seconds are over.
+///
+/// # Errors
+/// As for [`look`].
+pub fn look_when_settled(pid: u32) -> io::Result<Memory> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut last = look(pid)?;
+    loop {
+        // Nothing tells of memory that another process gives back.
+        thread::sleep(Duration::from_millis(100));
+        let now = look(pid)?;
+        if now.user == last.user || Instant::now() > deadline {
+            return Ok(now);
+        }
+        last = now;
+    }
 }
 
 fn read(path: &str) -> io::Result<String> {

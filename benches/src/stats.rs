@@ -14,10 +14,10 @@ pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
     Some(low + (high - low) * place.fract())
 }
 
-/// A ratio of two contestants, from paired rounds.
+/// How two contestants compare, from paired rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ratio {
-    /// Best guess (Hodges-Lehmann, on logarithms).
+pub struct Estimate {
+    /// Best guess.
     pub value: f64,
     /// The 95% interval, or `None` when there were too few rounds (below 6) for one to exist.
     pub interval: Option<(f64, f64)>,
@@ -30,19 +30,37 @@ pub struct Ratio {
 /// widen all. Source: Hollander, Wolfe, "Nonparametric Statistical Methods", section 3.3.
 ///
 /// Returns `None` when there is no round, the counts differ, or a value is not above zero.
-pub fn paired_ratio(ours: &[f64], reference: &[f64]) -> Option<Ratio> {
+pub fn paired_ratio(ours: &[f64], reference: &[f64]) -> Option<Estimate> {
     if ours.len() != reference.len() || ours.iter().chain(reference).any(|v| v.is_nan() || *v <= 0.0) {
         return None;
     }
-    let logs: Vec<f64> = ours.iter().zip(reference).map(|(a, b)| (a / b).ln()).collect();
+    let logs = ours.iter().zip(reference).map(|(a, b)| (a / b).ln());
+    let found = hodges_lehmann(&logs.collect::<Vec<f64>>())?;
+    let interval = found.interval.map(|(low, high)| (low.exp(), high.exp()));
+    Some(Estimate { value: found.value.exp(), interval })
+}
+
+/// By how much ours is more than the reference when both ran in the same rounds; otherwise as
+/// [`paired_ratio`].
+///
+/// Returns `None` when there is no round, the counts differ, or a value is no number.
+pub fn paired_difference(ours: &[f64], reference: &[f64]) -> Option<Estimate> {
+    if ours.len() != reference.len() || ours.iter().chain(reference).any(|v| v.is_nan()) {
+        return None;
+    }
+    hodges_lehmann(&ours.iter().zip(reference).map(|(a, b)| a - b).collect::<Vec<f64>>())
+}
+
+/// The median of the means of all pairs (the Walsh averages), and the interval of the signed-rank test.
+fn hodges_lehmann(values: &[f64]) -> Option<Estimate> {
     let mut walsh = Vec::new();
-    for (i, a) in logs.iter().enumerate() {
-        walsh.extend(logs[i..].iter().map(|b| (a + b) / 2.0));
+    for (i, a) in values.iter().enumerate() {
+        walsh.extend(values[i..].iter().map(|b| (a + b) / 2.0));
     }
     walsh.sort_by(f64::total_cmp);
-    let value = median(&walsh)?.exp();
-    let interval = trimmed_each_side(logs.len()).map(|k| (walsh[k].exp(), walsh[walsh.len() - 1 - k].exp()));
-    Some(Ratio { value, interval })
+    let value = median(&walsh)?;
+    let interval = trimmed_each_side(values.len()).map(|k| (walsh[k], walsh[walsh.len() - 1 - k]));
+    Some(Estimate { value, interval })
 }
 
 /// How many of the sorted Walsh averages fall outside a 95% interval on each side, or `None` where even
@@ -133,6 +151,18 @@ mod tests {
         for x in [ratio.value, low, high] {
             assert!((x - 1.5).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn a_constant_difference_is_found_and_may_be_below_zero() {
+        let reference = [1.0, 7.0, 2.0, 9.0, 3.0, 5.0, 0.0];
+        let ours: Vec<f64> = reference.iter().map(|v| v - 0.5).collect();
+        let found = paired_difference(&ours, &reference).unwrap();
+        let (low, high) = found.interval.unwrap();
+        for x in [found.value, low, high] {
+            assert!((x + 0.5).abs() < 1e-9);
+        }
+        assert_eq!(paired_difference(&[f64::NAN], &[1.0]), None);
     }
 
     #[test]

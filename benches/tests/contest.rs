@@ -98,6 +98,7 @@ fn a_program_that_measures_nothing_is_an_error_with_what_it_said() {
         command: vec!["/bin/sh".into(), "-c".into(), what.into()],
         learn: Learn::Line,
         conf: None,
+        streams: false,
     };
     for (what, error) in [("echo oops >&2; exit 3", "oops"), ("echo 7", "ops"), ("exec >&-; exit 0", "ops")] {
         let e = run_own(&says(what), &place, Op::Yield, 1).unwrap_err().to_string();
@@ -152,6 +153,7 @@ fn every_kind_of_work_is_checked_measured_and_told() {
         ("relay-1", "bare mshot"),
         ("relay-64", "bare mshot"),
         ("relay-small", "bare mshot"),
+        ("relay-close", "bare mshot"),
     ] {
         let outcomes = play(&work(name), &place(name), &settings(&[who]), &Until::default()).unwrap();
         assert_eq!(outcomes.left_out, [], "{name}");
@@ -182,7 +184,21 @@ fn at_a_fixed_rate_the_schedule_sets_the_pace() {
         let least = Duration::from_micros(1000 * (outcome.requests - 1));
         assert!(outcome.wall >= least, "{name}: {outcome:?}");
         assert_eq!(outcome.latency.as_ref().unwrap().total(), outcome.requests);
+        let driver = outcome.driver.as_ref().unwrap();
+        assert!(driver.late.total() > 0 && !driver.cpu.is_zero() && driver.cpu <= outcome.wall, "{driver:?}");
     }
+}
+
+/// The first message of each client makes its session; verified, each has bytes of its own.
+#[test]
+fn datagrams_are_checked_and_counted() {
+    let backend = Backend::new(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let load = Load::Datagrams { size: 1024, clients: 4 };
+    // The backend sends back what it receives, whoever sends it: no relay is needed for that.
+    let mut session = load.open(backend.address(), Some(&backend), false).unwrap();
+    session.verify().unwrap();
+    let outcome = session.run(100).unwrap();
+    assert_eq!((outcome.requests, outcome.bytes), (100, 100 * 1024));
 }
 
 /// A server that answers ten times more slowly than requests are due: what waits in the client counts as
@@ -223,7 +239,9 @@ fn idle_connections_cost_memory_of_both() {
     let outcomes = play(&work, &place("idle"), &settings(&["bare"]), &Until::default()).unwrap();
     assert_eq!(outcomes.left_out, []);
     for sample in &outcomes.results[0].samples {
-        assert!(sample.memory.unwrap().user > 0 && sample.outcome.requests == 200, "{sample:?}");
+        let memory = sample.memory.unwrap();
+        assert!(memory.user > 0 && sample.outcome.requests == 200, "{sample:?}");
+        assert!(memory.grown < memory.user as f64 && memory.kept < memory.user as f64, "{sample:?}");
     }
 }
 

@@ -44,7 +44,7 @@ impl Scene {
 
     fn start(&self, command: &str) -> Running {
         let command = command.split_ascii_whitespace().map(str::to_owned).collect();
-        let who = Contestant { name: "test".into(), command, learn: Learn::Line, conf: None };
+        let who = Contestant { name: "test".into(), command, learn: Learn::Line, conf: None, streams: false };
         start(&who, &self.place).unwrap()
     }
 }

@@ -122,6 +122,52 @@ fn a_relay_is_counted() {
     server.stop();
 }
 
+/// An operator takes an upstream out of service and puts it in again, in every process. Seen to fail: with an
+/// order that the first process keeps to itself.
+#[test]
+fn upstreams_go_out_of_service_and_come_back() {
+    let named = |name: &'static [u8]| {
+        Upstream::start(move |mut stream| {
+            // Whoever has gone need not be told.
+            let _ = stream.write_all(name);
+        })
+    };
+    let (one, two) = (named(b"1"), named(b"2"));
+    for processes in ["one", "core"] {
+        let launch = Launch::proxy(one.addr()).processes(processes).arg("--to").arg(two.addr().to_string());
+        let server = launch.args(["--admin", "127.0.0.1:0"]).start();
+        let admin = admin(&server);
+        let order = |word: &str| {
+            let path = format!("/upstreams/{}/{word}", two.addr());
+            let request = format!("POST {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\n\r\n");
+            exchange(net::connect(admin).expect("connecting"), &request).0
+        };
+        // By whom so many connections are answered.
+        let answered = || -> BTreeSet<String> {
+            let answer = || {
+                let mut said = String::new();
+                net::connect(server.addr()).expect("connecting").read_to_string(&mut said).expect("a name");
+                said
+            };
+            (0..32).map(|_| answer()).collect()
+        };
+        let both: BTreeSet<String> = ["1".to_owned(), "2".to_owned()].into();
+        assert_eq!(answered(), both);
+        assert!(order("out").starts_with("HTTP/1.1 200 "), "{processes}");
+        assert_eq!(answered(), ["1".to_owned()].into(), "{processes}");
+        let state = format!("upstream=\"{}\",state=\"out\"}}", two.addr());
+        let metrics = get(admin, "/metrics", "*/*", 200);
+        let views = metrics.lines().filter(|line| line.contains(&state)).collect::<Vec<_>>();
+        assert!(
+            views.iter().any(|line| line.starts_with("annulus_upstream_state{") && line.ends_with(" 1")),
+            "{views:?}"
+        );
+        assert!(order("in").starts_with("HTTP/1.1 200 "), "{processes}");
+        assert_eq!(answered(), both, "{processes}");
+        server.stop();
+    }
+}
+
 /// Seen to fail: with an answer that says ready until the end.
 #[test]
 fn it_is_not_ready_while_it_drains_and_answers_to_the_end() {

@@ -117,7 +117,7 @@ fn who_finds_no_place_waits_in_the_backlog() {
 
 /// Ten thousand, or as many as the limit of descriptors lets this test have.
 #[test]
-fn ten_thousand_idle_connections_are_held() {
+fn ten_thousand_idle_connections_are_held_and_leave_no_memory() {
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let count = 10_000.min(most.saturating_sub(200) * 3 / 5) as usize;
     if count < 10_000 {
@@ -127,6 +127,7 @@ fn ten_thousand_idle_connections_are_held() {
     let tree = Tree::new();
     tree.file("file.txt", 10);
     let server = Launch::serve(tree.root()).args(["--idle-timeout", "600"]).start();
+    let before = anonymous(server.pid());
     let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(server.addr())).collect();
     for client in &mut clients {
         client.send(http::get("/file.txt")).expect("sending");
@@ -139,6 +140,20 @@ fn ten_thousand_idle_connections_are_held() {
     for client in clients.iter_mut().step_by(100) {
         assert_eq!(client.get("/file.txt").head.status, 200);
     }
+    let held = anonymous(server.pid());
     drop(clients);
+    // What tables grew to stays; of the connections' own memory most goes back to the system. Seen to fail:
+    // without malloc_trim(3), all of it stays.
+    if count >= 10_000 {
+        let most = before + (held - before) * 2 / 3;
+        watch::until("memory goes back", || (anonymous(server.pid()) <= most).then_some(()));
+    }
     server.stop();
+}
+
+/// Bytes of a process's own memory.
+fn anonymous(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).expect("Pss_Anon");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("kB") << 10
 }

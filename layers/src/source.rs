@@ -36,8 +36,13 @@ fn walk(top: &Path, folder: &Path, found: &mut Vec<(String, String)>) {
 }
 
 fn is_test(path: &str) -> bool {
-    path.split('/')
-        .any(|part| matches!(part, "tests" | "tests.rs" | "loom_tests.rs" | "model.rs" | "testing.rs"))
+    let is_one = |part| {
+        matches!(
+            part,
+            "tests" | "tests.rs" | "loom_tests.rs" | "model.rs" | "testing.rs" | "played" | "played.rs"
+        )
+    };
+    path.split('/').any(is_one)
 }
 
 /// A line that is a comment, or ends in one, and is wider than it may be. Tables of documentation, links and

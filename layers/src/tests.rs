@@ -134,7 +134,7 @@ fn long_files_and_wide_comments_are_found() {
     assert!(!source::is_wide_comment(&format!("//! <https://example.org/{}>", "path".repeat(40))));
 }
 
-/// Seen to fail: with an entry that has no words.
+/// Seen to fail: with the words of wide entries left out.
 #[test]
 fn each_layer_has_its_line_in_the_picture() {
     for layers in [LIBRARY, PROGRAM] {

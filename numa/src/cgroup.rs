@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{Result, topology::sysfs::read_if_there};
 
-/// A bound on CPU time, the tightest of ours and of the groups above.
+/// A bound on CPU time: the tightest of our group's and of those of the groups above it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CpuQuota {
@@ -22,8 +22,8 @@ impl CpuQuota {
         Self { cpus, group: group.into() }
     }
 
-    /// Whole CPUs, rounded down, at least 1: with more threads than that the group is throttled, all of its
-    /// threads at once.
+    /// Whole CPUs, rounded down, at least 1. With more threads than that the kernel throttles all threads of
+    /// the group at once.
     pub fn whole_cpus(&self) -> usize {
         (self.cpus as usize).max(1)
     }

@@ -1,7 +1,8 @@
-//! On which node network interfaces and disks hang: their DMA, interrupts and page cache are nearest there.
+//! The nodes that network interfaces and disks belong to: their DMA, interrupts and page cache are nearest
+//! there.
 //!
-//! Documentation/ABI/testing/sysfs-bus-pci (`numa_node`, -1 where the firmware does not say) and
-//! sysfs-class-net of the kernel.
+//! The sources are the kernel's Documentation/ABI/testing/sysfs-bus-pci (`numa_node`, -1 where the firmware
+//! does not say) and sysfs-class-net.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,7 @@ pub struct Nic {
     pub node: Option<NodeId>,
     /// The kernel's driver.
     pub driver: Option<String>,
-    /// Is it up?
+    /// Whether it is up.
     pub up: bool,
     /// Its receive queues, each with the CPUs that software steering (RPS) spreads its packets over; empty:
     /// the interrupt's own.
@@ -33,7 +34,7 @@ pub struct Nic {
 }
 
 impl Nic {
-    /// An interface of this name that is up, of which nothing else is known: to be filled in field by field.
+    /// An interface of this name that is up. Nothing else of it is known: the caller fills the fields in.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -60,7 +61,7 @@ pub struct Disk {
 /// The network interfaces of this machine (of this network namespace) that have a device.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) when /sys cannot be read. Where it is not there, there are none.
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when /sys cannot be read. Without /sys there are no interfaces.
 pub fn nics() -> Result<Vec<Nic>> {
     nics_below(Path::new("/sys"))
 }
@@ -68,7 +69,7 @@ pub fn nics() -> Result<Vec<Nic>> {
 /// The interface called `name`.
 ///
 /// # Errors
-/// [`ErrorKind::Input`](crate::ErrorKind::Input) when there is none, naming those that there are.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) when there is no such interface; it names those that exist.
 pub fn nic(name: &str) -> Result<Nic> {
     let all = nics()?;
     let names: Vec<_> = all.iter().map(|nic| nic.name.clone()).collect();
@@ -140,13 +141,13 @@ fn word(path: &Path) -> Option<String> {
 /// A device and the buses above it. A virtio device is a child of the PCI device that has the node and the
 /// interrupts.
 fn device_and_parents(device: &Path) -> Vec<PathBuf> {
-    // Four levels: further up are bridges, which speak for many devices.
+    // Four levels. The levels above those are bridges, which many devices share.
     fs::canonicalize(device)
         .map_or_else(|_| Vec::new(), |real| real.ancestors().take(4).map(Path::to_path_buf).collect())
 }
 
 fn node_of(device: &Path) -> Option<NodeId> {
-    // -1, which the firmware leaves where it knows no node, is no u32.
+    // The firmware leaves -1 where it knows no node, and -1 is no u32.
     device_and_parents(device).iter().find_map(|dir| word(&dir.join("numa_node"))?.parse().ok().map(NodeId))
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong, in one line that says what failed, on what, and what to do about it.
+//! Errors: one line that says what failed, on what, and what to do about it.
 
 use std::{error, fmt, io};
 
@@ -9,7 +9,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller named something that does not exist or is not allowed: a CPU, a node, a list that is none.
+    /// The caller named something that does not exist or is not allowed: a CPU, a node, a list that cannot be
+    /// parsed.
     Input,
     /// The machine, the kernel or the container does not give what is needed.
     Platform,
@@ -17,9 +18,9 @@ pub enum ErrorKind {
     Io,
 }
 
-/// A failure: `Display` is one line with cause and remedy; `source()` is the system's error where there was
-/// one. `Debug` is the same line, because that is what a `main` that returns it ends with; `{:#?}` prints the
-/// fields.
+/// A failure. `Display` is one line with cause and remedy. `source()` is the system's error where there was
+/// one. `Debug` is the same line, because a `main` that returns the error prints it by `Debug`; `{:#?}`
+/// prints the fields.
 pub struct Error {
     kind: ErrorKind,
     text: String,

@@ -1,8 +1,8 @@
 //! The numbers by which the kernel names CPUs and memory nodes.
 //!
-//! Both are *OS indexes*: what `/sys/devices/system/cpu/cpuN` and `/sys/devices/system/node/nodeN` are called
-//! by, never a rank in some list of ours. They have holes (offline CPUs, nodes without CPUs) and are not
-//! ordered by distance.
+//! Both are *OS indexes*: the numbers in `/sys/devices/system/cpu/cpuN` and `/sys/devices/system/node/nodeN`,
+//! never a rank in a list of ours. They have holes (offline CPUs, nodes without CPUs) and are not ordered by
+//! distance.
 
 use std::fmt;
 

@@ -1,11 +1,10 @@
-//! The program's own image: what the loader mapped of its files, brought to the node that the process runs
-//! on.
+//! The program's own image: the loader's mappings of its files, copied to the node that the process runs on.
 //!
-//! A file's pages lie in the page cache, on the node of whoever read the file first, and every process that
-//! maps them reads them there: constants, jump tables, unwind tables. A process that runs on one node can
-//! have a copy of what is only read, at the same addresses, so that nothing that points there notices. Code
-//! is left where it is: fetching it is no load, cores run it from their caches, and profilers, debuggers and
-//! uprobes find it by its file.
+//! A file's pages lie in the page cache, on the node of the process that read the file first. Every process
+//! that maps them reads them there: constants, jump tables, unwind tables. A process that runs on one node
+//! can have a copy of what is only read, at the same addresses, so that pointers to it stay valid. Code stays
+//! where it is: fetching it is no load, cores run it from their caches, and profilers, debuggers and uprobes
+//! find it by its file.
 
 use std::{io, io::Read, ops::Range, path::Path};
 
@@ -28,21 +27,23 @@ pub struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Read: constants, and what the loader wrote before it closed it (RELRO).
+    /// Read: constants, and what the loader wrote before it made it read-only (RELRO).
     Constants,
-    /// Read and written: variables with a value of their own from the start.
+    /// Read and written: variables that have an initial value in the file.
     Variables,
     /// Run.
     Code,
 }
 
-/// Gives the process copies of its own of everything in its image that is read or written, and says what the
-/// image consists of: the mappings that the loader made of the program, its libraries and itself
-/// (dl_iterate_phdr(3)), and no other file's. The copies lie where the calling thread's CPU and memory policy
-/// put them; [`where_pages_lie`](crate::verify::where_pages_lie) tells. What cannot be copied stays as it is,
-/// with a line in the log. The process ends by SIGABRT, with a line on stderr, where the kernel has no memory
-/// left when it moves a copy to its place, and has unmapped what was there; by SIGSEGV, where that is what
-/// the C library needs to say so. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
+/// Gives the process copies of its own of everything in its image that is read or written, and returns the
+/// mappings that the image consists of. They are the mappings that the loader made of the program, its
+/// libraries and itself (dl_iterate_phdr(3)), and no other file's. The calling thread's CPU and memory policy
+/// decide where the copies lie; [`where_pages_lie`](crate::verify::where_pages_lie) tells. What cannot be
+/// copied stays as it is, with a line in the log.
+///
+/// The kernel may have no memory left when it moves a copy to its place, after it has unmapped what was
+/// there. Then the process ends by SIGABRT, with a line on stderr, or by SIGSEGV where the C library needs
+/// the lost memory to write that line. mremap(2), madvise(2) (MADV_POPULATE_WRITE, Linux 5.14), proc(5).
 ///
 /// Call it first in `main`.
 ///
@@ -53,10 +54,11 @@ pub enum Kind {
 /// in the place of a part of them.
 ///
 /// # Errors
-/// [`ErrorKind::Input`](crate::ErrorKind::Input) when the process has other threads, which might change the
-/// mappings meanwhile; [`ErrorKind::Platform`](crate::ErrorKind::Platform) when the machine or a control
-/// group has not so much memory left, and nothing was copied; [`ErrorKind::Io`](crate::ErrorKind::Io) when
-/// /proc cannot be read.
+/// - [`ErrorKind::Input`](crate::ErrorKind::Input) when the process has other threads, which might change the
+///   mappings meanwhile.
+/// - [`ErrorKind::Platform`](crate::ErrorKind::Platform) when the machine or a control group has less memory
+///   left than the copies take. Nothing was copied then.
+/// - [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc cannot be read.
 pub unsafe fn bring_here() -> Result<Vec<Segment>> {
     const PROC: &str = "is /proc mounted and readable?";
     let read = |path: &str| {
@@ -90,14 +92,14 @@ pub unsafe fn bring_here() -> Result<Vec<Segment>> {
     Ok(image)
 }
 
-/// Whether a mapping is a part of what the loader mapped. Neighbours of one file and one protection are one
-/// mapping.
+/// Whether a mapping is a part of what the loader mapped. The kernel merges neighbours of one file and one
+/// protection into one mapping.
 fn is_loaded(segment: &Segment, loaded: &[Range<usize>]) -> bool {
     let Range { start, end } = segment.addresses;
     loaded.iter().any(|range| range.start <= start && end <= range.end)
 }
 
-/// Whether copies of all that is copied fit into what can still be taken.
+/// Checks that copies of all that is copied fit into the memory that can still be taken.
 fn has_room(image: &[Segment], room: &Headroom) -> Result<()> {
     let wanted: usize = image.iter().filter(|s| s.kind != Kind::Code).map(|s| s.addresses.len()).sum();
     if wanted as u64 <= room.bytes {
@@ -128,11 +130,12 @@ unsafe fn copy(range: Range<usize>) -> io::Result<()> {
     moved
 }
 
-/// Reads memory of ours by way of the kernel, which answers with EFAULT where a load would be a signal: a
-/// file that has become shorter. Through a pipe, because that asks for no right: /proc/self/mem is root's
-/// when the program's file has capabilities, and filters refuse process_vm_readv(2).
+/// Reads memory of ours by way of the kernel. The kernel answers with EFAULT where a load would end in a
+/// signal: the file has become shorter. It goes through a pipe, because a pipe needs no privilege:
+/// /proc/self/mem belongs to root when the program's file has capabilities, and filters refuse
+/// process_vm_readv(2).
 fn read(range: Range<usize>, mut bytes: &mut [u8]) -> io::Result<()> {
-    // What every pipe has room for, so that nobody waits.
+    // Every pipe holds that much, so that no write waits.
     const AT_ONCE: usize = 4096;
     let (mut reader, writer) = io::pipe()?;
     let mut from = range.start;

@@ -1,19 +1,22 @@
 //! Machine topology, thread and memory placement, and node-local pools whose pages are proven to lie where
 //! they should.
 //!
-//! Read in this order: [`topology`] says what the machine has and what this process may use of it; [`plan`]
-//! chooses the cores to run on; [`thread`] starts a thread that is pinned to its core with its stack and
-//! thread-local storage on the right node; [`region`] makes memory on a node and [`pool`] shares it out among
-//! the node's cores; [`image`] brings the program itself to the node of a process that runs on one;
-//! [`verify`] looks where pages really lie.
+//! Read in this order:
+//! - [`topology`] says what the machine has and what this process may use of it.
+//! - [`plan`] chooses the cores to run on.
+//! - [`thread`] starts a thread that is pinned to its core, with its stack and thread-local storage on the
+//!   right node.
+//! - [`region`] makes memory on a node, and [`pool`] divides it among the node's cores.
+//! - [`image`] copies the program itself to the node of a process that runs on one.
+//! - [`verify`] asks where pages really lie.
 //!
-//! All that is public here is so on purpose, for programs that place threads and memory themselves, with or
-//! without the runtime, which re-exports it as `annulus::numa`: [`topology`], [`plan`], [`region`], [`pool`],
-//! [`thread`], [`verify`] and the sets of [`CpuSet`] and [`NodeSet`] are what it is built on; [`cgroup`],
-//! [`devices`], [`probe`] and [`measure`] are what reports, `annulus doctor` and `annulus numa-bench` ask;
-//! [`image`] is for programs that run a process for each node. System calls are private (`sys`).
+//! All that is public here is for programs that place threads and memory themselves, with or without the
+//! runtime, which re-exports it as `annulus::numa`. The runtime is built on [`topology`], [`plan`],
+//! [`region`], [`pool`], [`thread`], [`verify`] and the sets [`CpuSet`] and [`NodeSet`]. Reports, `annulus
+//! doctor` and `annulus numa-bench` ask [`cgroup`], [`devices`], [`probe`] and [`measure`]. [`image`] is for
+//! programs that run a process for each node. System calls are private (`sys`).
 //!
-//! Linux 6.1 and later, 64 bit. It needs libhwloc and libnuma; on Debian `libhwloc-dev libnuma-dev
+//! It runs on 64-bit Linux 6.1 and later. It needs libhwloc and libnuma, on Debian `libhwloc-dev libnuma-dev
 //! libudev-dev` to build (hwlocality asks the linker for libudev, which hwloc's static link line names).
 
 pub mod cgroup;

@@ -1,11 +1,11 @@
-//! What distance costs: latency and bandwidth of a region, measured from wherever the calling thread runs.
+//! The cost of distance: latency and bandwidth of a region, measured from wherever the calling thread runs.
 //!
-//! Latency is the time of one load whose address is the value of the load before: neither the processor nor
-//! the compiler can begin the next one early. The addresses go through all cache lines of the region in one
-//! random cycle, so that no prefetcher guesses them. The region has to be much larger than the last level
+//! Latency is the time of one load whose address is the value of the load before, so neither the processor
+//! nor the compiler can begin the next one early. The addresses go through all cache lines of the region in
+//! one random cycle, so that no prefetcher guesses them. The region has to be much larger than the last level
 //! cache, or the cache is measured.
 //!
-//! Figures of an unoptimised build are of the code and not of the memory.
+//! An unoptimised build measures its own code and not the memory.
 
 use std::{
     hint::black_box,
@@ -81,7 +81,7 @@ impl Track {
         began.elapsed() / loads.clamp(1, u32::MAX as usize) as u32
     }
 
-    /// Reads the `part`th of `parts` equal parts once, in order, and says how many bytes that were and how
+    /// Reads the `part`th of `parts` equal parts once, in order. Returns how many bytes that were and how
     /// long it took.
     pub fn read(&self, part: usize, parts: usize) -> (usize, Duration) {
         let words = self.words();

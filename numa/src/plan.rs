@@ -1,4 +1,4 @@
-//! Which cores to run on, and where the memory of each comes from.
+//! Which cores to run on, and which node the memory of each comes from.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -30,10 +30,11 @@ pub enum CoreSelection {
 impl FromStr for CoreSelection {
     type Err = Error;
 
-    /// `all`, or a list such as `0-3,8`.
+    /// Reads `all`, or a list such as `0-3,8`.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input), naming the bad piece, also for an empty list.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for an empty list, and for a bad one; it names the bad
+    /// piece.
     fn from_str(text: &str) -> Result<Self> {
         if text.trim() == "all" {
             return Ok(Self::All);
@@ -57,11 +58,11 @@ impl fmt::Display for CoreSelection {
     }
 }
 
-/// One core of the plan: a CPU, the node it lives on, and the node its memory comes from.
+/// One core of the plan: a CPU, the node it belongs to, and the node its memory comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlannedCore {
-    /// Its place in the plan, counted from 0.
+    /// Its index in the plan, counted from 0.
     pub index: usize,
     /// The CPU that its thread is pinned to.
     pub cpu: CpuId,
@@ -95,23 +96,24 @@ pub struct CorePlan {
     reasons: Vec<String>,
 }
 
-/// What else a plan has to heed, beside the topology.
+/// What a plan takes into account beside the topology.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Circumstances {
     /// The CPU time that the process may use: `all` takes no more cores than that.
     pub quota: Option<CpuQuota>,
-    /// The node where the packets come from: among CPUs that are equally good, its own come first.
+    /// The node that receives the packets. Its CPUs come first among those that are equally good otherwise.
     pub near: Option<NodeId>,
 }
 
 impl Circumstances {
-    /// Those of this process: the quota of its control groups, and the node of the network interface called
-    /// `nic`.
+    /// The circumstances of this process: the quota of its control groups, and the node of the network
+    /// interface called `nic`.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there is no such interface, naming those that there
-    /// are; [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc or /sys cannot be read.
+    /// - [`ErrorKind::Input`](crate::ErrorKind::Input) when there is no such interface; it names those that
+    ///   exist.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io) when /proc or /sys cannot be read.
     pub fn of_this_process(nic: Option<&str>) -> Result<Self> {
         let near = nic.map(devices::nic).transpose()?.and_then(|nic| nic.node);
         Ok(Self { quota: cgroup::cpu_quota()?, near })
@@ -119,18 +121,18 @@ impl Circumstances {
 }
 
 impl CorePlan {
-    /// Plans the selected cores. `All` puts physical cores before SMT siblings, so that whoever takes the
-    /// first N gets N whole cores, and within that goes node by node; a list keeps the order of the CPU
-    /// numbers.
+    /// Plans the selected cores. `All` puts physical cores before SMT siblings, so that the first N are N
+    /// whole cores. Within that it goes node by node. A list keeps the order of the CPU numbers.
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a CPU that does not exist or that the process may
-    /// not run on, saying which.
+    /// not run on; it names the CPU.
     pub fn new(topology: &Topology, selection: &CoreSelection) -> Result<Self> {
         Self::under(topology, selection, &Circumstances::default())
     }
 
-    /// The same under more circumstances. A list is taken as it is: who names CPUs knows why.
+    /// Plans the selected cores under more circumstances. They do not change a list: a list is taken as it
+    /// is.
     ///
     /// # Errors
     /// As [`CorePlan::new`].
@@ -177,12 +179,12 @@ impl CorePlan {
         Ok(Self { cores: cores.collect::<Result<_>>()?, reasons })
     }
 
-    /// Leaves out all but the first `most` cores: those that a plan of all puts first are the best there are.
+    /// Keeps the first `most` cores. A plan of `All` has the best ones first.
     pub fn truncate(&mut self, most: usize) {
         self.cores.truncate(most);
     }
 
-    /// Why there are fewer cores than CPUs that may be used, a line each.
+    /// Why there are fewer cores than usable CPUs, a line for each reason.
     pub fn reasons(&self) -> &[String] {
         &self.reasons
     }

@@ -1,8 +1,8 @@
-//! What the kernel, or a container's filter, lets this process do about its memory. Asked on a scratch page;
-//! nothing stays changed.
+//! Which memory calls the kernel, or a container's filter, lets this process make. They are tried on a
+//! scratch page, and nothing stays changed.
 //!
-//! libnuma's `numa_available` and hwloc's "supported" say yes under a seccomp filter that refuses every call:
-//! only trying tells.
+//! libnuma's `numa_available` and hwloc's "supported" say yes under a seccomp filter that refuses every call,
+//! so only trying tells.
 
 use std::io;
 
@@ -14,7 +14,8 @@ use crate::{
     topology::sysfs::Sysfs,
 };
 
-/// The errno with which a memory policy call was refused; None where it works. ENOSYS: a kernel without NUMA.
+/// The errno with which each memory policy call was refused; None where it works. ENOSYS means a kernel
+/// without NUMA.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PolicyCalls {
@@ -24,8 +25,8 @@ pub struct PolicyCalls {
     pub set_mempolicy: Option<i32>,
     /// get_mempolicy(2): without it an inherited binding cannot be seen.
     pub get_mempolicy: Option<i32>,
-    /// move_pages(2): without it pages are looked up in /proc/self/numa_maps, and strays cannot be moved
-    /// home.
+    /// move_pages(2): without it pages are looked up in /proc/self/numa_maps, and pages on a wrong node
+    /// cannot be moved.
     pub move_pages: Option<i32>,
 }
 
@@ -54,7 +55,8 @@ pub fn policy_calls() -> crate::Result<PolicyCalls> {
     let page = sys::map(sys::page_size()).map_err(no_page)?.as_ptr().addr();
     let range = page..page + sys::page_size();
     let node = Sysfs::at("/sys").nodes_with_memory()?.and_then(|nodes| nodes.first());
-    // Without a node to name, the default policy: it is enough to learn whether the call is let through.
+    // Without a node to name it is the default policy. That is enough to learn whether the call is let
+    // through.
     let policy = node.map_or_else(
         || Policy::new(MPOL_DEFAULT, NodeSet::new()),
         |node| Policy::new(MPOL_PREFERRED_MANY, node),
@@ -62,8 +64,8 @@ pub fn policy_calls() -> crate::Result<PolicyCalls> {
     let before = sys::policy();
     let calls = PolicyCalls {
         mbind: errno(sys::mbind(range.clone(), &policy, 0)),
-        // The policy that it has already: nothing changes. Where that cannot be read, a call that the kernel
-        // must refuse as invalid tells whether a filter refused it first.
+        // It sets the policy that the thread has already, so nothing changes. Where that policy cannot be
+        // read, a call that the kernel must refuse as invalid shows whether a filter refuses it first.
         set_mempolicy: match &before {
             Ok(policy) => errno(sys::set_policy(policy)),
             Err(_) => errno(sys::set_policy(&Policy::new(i32::from(u8::MAX), NodeSet::new())))

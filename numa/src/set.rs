@@ -12,8 +12,8 @@ pub type CpuSet = IdSet<CpuId>;
 /// A set of nodes. See [`IdSet`].
 pub type NodeSet = IdSet<NodeId>;
 
-/// No Linux has a CPU or node number this high (`NR_CPUS` is at most 8192 and `MAX_NUMNODES` 1024 in the
-/// kernels of today); the bound keeps a typing error such as `0-4000000000` from taking the machine's memory.
+/// No Linux has a CPU or node number this high (`NR_CPUS` is at most 8192 and `MAX_NUMNODES` 1024 in today's
+/// kernels). The bound keeps a typing error such as `0-4000000000` from taking the machine's memory.
 const BOUND: u32 = 1 << 16;
 
 /// The word in which the kernel counts bits of a mask (`unsigned long` in `mbind(2)` and
@@ -29,7 +29,7 @@ impl Id for NodeId {}
 mod sealed {
     use super::{CpuId, NodeId};
 
-    /// What sets need of a number, and nobody else.
+    /// What sets need of a number. Nobody else sees it.
     pub trait Number {
         /// What the number names, in an error message.
         const WHAT: &'static str;
@@ -58,8 +58,8 @@ mod sealed {
     }
 }
 
-/// An ordered set of CPU or node numbers. `FromStr` and `Display` speak the kernel's list form (`0-3,8`; see
-/// "List format" in cpuset(7)); the empty string is the empty set, as in the `cpulist` of a node without
+/// An ordered set of CPU or node numbers. `FromStr` and `Display` use the kernel's list form (`0-3,8`; see
+/// "List format" in cpuset(7)). The empty string is the empty set, as in the `cpulist` of a node without
 /// CPUs.
 ///
 /// ```
@@ -84,7 +84,7 @@ impl<I: Id> IdSet<I> {
         self.0.iter().copied()
     }
 
-    /// Is `id` a member?
+    /// Whether `id` is a member.
     pub fn contains(&self, id: I) -> bool {
         self.0.contains(&id)
     }
@@ -94,7 +94,7 @@ impl<I: Id> IdSet<I> {
         self.0.len()
     }
 
-    /// Are there none?
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -109,7 +109,7 @@ impl<I: Id> IdSet<I> {
         self.0.last().copied()
     }
 
-    /// Puts `id` in; true when it was not there.
+    /// Inserts `id`. True when it was not there.
     pub fn insert(&mut self, id: I) -> bool {
         self.0.insert(id)
     }
@@ -120,13 +120,13 @@ impl<I: Id> IdSet<I> {
         self.0.intersection(&other.0).copied().collect()
     }
 
-    /// Is every member one of `other`'s too?
+    /// Whether every member is one of `other`'s too.
     pub fn is_subset(&self, other: &Self) -> bool {
         self.0.is_subset(&other.0)
     }
 
     /// The set that sysfs writes as hexadecimal words of 32 bits, the highest first: `00000001,00000003` is
-    /// 0, 1 and 32. None for what is no such mask.
+    /// 0, 1 and 32. None for text that is not such a mask.
     pub fn from_hex_mask(text: &str) -> Option<Self> {
         let mut set = Self::new();
         for (index, word) in text.trim().rsplit(',').enumerate() {
@@ -137,7 +137,7 @@ impl<I: Id> IdSet<I> {
         Some(set)
     }
 
-    /// The set as the bit mask that system calls take; the highest member decides its length, so that more
+    /// The set as the bit mask that system calls take. The highest member decides its length, so that more
     /// than 64 nodes or 1024 CPUs are no special case.
     pub(crate) fn to_mask(&self) -> Vec<Word> {
         let words = self.last().map_or(0, |last| (last.index() / Word::BITS) as usize + 1);
@@ -205,8 +205,8 @@ impl<I: Id> FromStr for IdSet<I> {
     type Err = Error;
 
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input), naming the piece between two commas that is not a
-    /// number or a range.
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when a piece between two commas is not a number or a
+    /// range; it names the piece.
     fn from_str(list: &str) -> Result<Self> {
         let list = list.trim();
         let mut set = Self::new();

@@ -50,6 +50,7 @@
 //! | files, pipes, any other descriptor | [`fs`], [`pipe`], [`fd`] |
 //! | bytes moved without a copy | [`transfer`] |
 //! | buffers | [`buf`] |
+//! | children | [`process`] |
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
@@ -98,6 +99,7 @@ pub mod blocking;
 pub mod buf;
 mod calls;
 pub mod channel;
+mod clock;
 pub mod compat;
 mod contained;
 mod core;
@@ -114,7 +116,10 @@ pub mod net;
 mod op;
 pub mod pipe;
 mod place;
+#[cfg(all(test, not(loom)))]
+mod played;
 mod privilege;
+pub mod process;
 mod ring;
 pub mod signal;
 mod sync;

@@ -42,7 +42,8 @@ impl Place {
         address.as_ref().map_or(Ok(Self::Unnamed), Self::read)
     }
 
-    fn read(address: &SocketAddrAny) -> Result<Self> {
+    /// What an address from the kernel says.
+    pub(crate) fn read(address: &SocketAddrAny) -> Result<Self> {
         if address.address_family() != AddressFamily::UNIX {
             return SocketAddr::try_from(address.clone()).map(Self::Ip).map_err(|_| {
                 Error::new(ErrorKind::Io, "a socket's address is neither an IP address nor a Unix one")

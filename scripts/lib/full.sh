@@ -7,6 +7,13 @@ FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 rela
     aarch64 fuzz upgrade package image chart)
 HOST=x86_64-unknown-linux-gnu
 
+# The step played for ten minutes more.
+FULL_STEPS+=(played-long)
+step_played_long() {
+    build_tests
+    play "${SECONDS_OF_PLAY:-600}"
+}
+
 step_guest_6.1() { on_shape 6.1 2node; }
 step_guest_4odd() { on_shape 6.12 4odd; }
 step_guest_4odd_6.1() { on_shape 6.1 4odd; }

@@ -5,7 +5,7 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt shellcheck layers clippy msrv doc test hostile unprivileged embed guest deny)
+STEPS=(fmt shellcheck layers clippy msrv doc test played hostile unprivileged embed guest deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
 # Servers of others, and their tools, that stand before and behind the program in tests.
@@ -66,6 +66,20 @@ step_test() {
 # Where Prometheus' checker is. Its package would bring a server that starts by itself, so one program is taken out of it.
 promtool() {
     type -P promtool || { command -v apt-get >/dev/null && package_file prometheus usr/bin/promtool; } || echo promtool
+}
+
+# Cores that are played, each from a number that no run before had: completions in any order, faults at any byte. A failure
+# prints the number; `scripts/play NUMBER` shows its steps. For a minute, or as long as SECONDS_OF_PLAY says; --full plays ten minutes more.
+step_played() {
+    build_tests
+    play "${SECONDS_OF_PLAY:-60}"
+}
+
+# play SECONDS: new seeds for so long. What a run began with follows from its time.
+play() {
+    local program
+    program=$(test_programs runtime | grep -E '/annulus-[0-9a-f]*$')
+    PLAY_SECONDS=$1 PLAY_SEED=$(($(date +%s) * 100000)) "$program" --exact --ignored --nocapture played::tests::for_a_while
 }
 
 # The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.

@@ -3,6 +3,7 @@
 //! This file maps outcomes to exit codes and nothing else; [`cli`] has the commands.
 
 mod admin;
+mod allocator;
 mod cli;
 mod config;
 mod confine;

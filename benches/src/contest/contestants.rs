@@ -26,6 +26,8 @@ pub struct Contestant {
     pub learn: Learn,
     /// Written to `{scratch}/conf` before it is started.
     pub conf: Option<String>,
+    /// It streams a cold file while it is measured ([`Load::Beside`](crate::drive::Load::Beside)).
+    pub streams: bool,
 }
 
 /// All that can do work of `kind`.
@@ -34,7 +36,7 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
     let mut all = Vec::new();
     let mut add = |name: &str, command: &str, learn, conf: Option<String>| {
         let command = command.split_ascii_whitespace().map(str::to_owned).collect();
-        all.push(Contestant { name: name.to_owned(), command, learn, conf });
+        all.push(Contestant { name: name.to_owned(), command, learn, conf, streams: false });
     };
     match kind {
         Kind::Hello(_) => {
@@ -60,13 +62,32 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             for (name, sendfile, cache) in NGINX_FILES {
                 add(name, NGINX, Learn::Port, Some(nginx_files(sendfile, cache)));
             }
-            for road in ["ring", "inline"] {
-                add(&format!("annulus {road}"), &format!("{ANNULUS_SERVE} --road {road}"), Learn::Line, None);
-            }
+            add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
+            add("annulus ring", &format!("{ANNULUS_SERVE} --road ring"), Learn::Line, None);
             if kind == Kind::File(LOGGED) {
-                let command = format!("{ANNULUS_SERVE} --road inline --access-log {{scratch}}/access.log");
+                let command = format!("{ANNULUS_SERVE} --access-log {{scratch}}/access.log");
                 add("annulus logged", &command, Learn::Line, None);
             }
+        }
+        Kind::Site => {
+            for (name, sendfile, cache) in NGINX_FILES {
+                add(name, NGINX, Learn::Port, Some(nginx_files(sendfile, cache)));
+            }
+            let cache = format!("{CACHE} open_file_cache_errors on;");
+            add("nginx errors cached", NGINX, Learn::Port, Some(nginx_files("off", &cache)));
+            add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
+        }
+        Kind::Beside => {
+            for (name, sendfile, cache) in NGINX_FILES {
+                add(name, NGINX, Learn::Port, Some(nginx_files(sendfile, cache)));
+            }
+            add("annulus serve", ANNULUS_SERVE, Learn::Line, None);
+            let streaming = all.clone().into_iter().map(|who| Contestant {
+                name: format!("{} beside cold", who.name),
+                streams: true,
+                ..who
+            });
+            all.extend(streaming);
         }
         Kind::Echo => {
             add("bare", "{bare}/bare_echo --cpu {cpu} --buffers 128", Learn::Line, None);
@@ -95,12 +116,12 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
             for (name, options) in HAPROXY {
                 add(name, "haproxy -db -f {scratch}/conf", Learn::Port, Some(haproxy(options)));
             }
-            for road in ["ring", "inline"] {
-                let command = format!(
-                    "{{annulus}} proxy --to {{to}} --listen 127.0.0.1:0 --cores {{cpu}} --road {road}"
-                );
-                add(&format!("annulus {road}"), &command, Learn::Line, None);
-            }
+            add("annulus proxy", ANNULUS_PROXY, Learn::Line, None);
+            add("annulus ring", &format!("{ANNULUS_PROXY} --road ring"), Learn::Line, None);
+        }
+        Kind::RelayDatagrams => {
+            add("nginx stream", NGINX, Learn::Port, Some(nginx_stream()));
+            add("annulus proxy", &format!("{ANNULUS_PROXY} --udp"), Learn::Line, None);
         }
     }
     all
@@ -112,6 +133,7 @@ const LOGGED: u64 = 1 << 10;
 
 /// The program as it comes out of its box.
 const ANNULUS_SERVE: &str = "{annulus} serve {root} --listen 127.0.0.1:0 --cores {cpu}";
+const ANNULUS_PROXY: &str = "{annulus} proxy --to {to} --listen 127.0.0.1:0 --cores {cpu}";
 
 /// The other runtimes, each a program `peer-NAME` of benches/peers.
 const PEERS: &[&str] = &["compio", "glommio", "monoio", "tokio"];
@@ -160,7 +182,7 @@ const NGINX: &str = "nginx -p {scratch} -c {scratch}/conf -e stderr";
 
 /// Descriptors kept open and not looked at for an hour: what nginx's own tuning pages advise for static
 /// files, and what it does not do unless it is told to.
-const CACHE: &str = "open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;";
+const CACHE: &str = "open_file_cache max=20000 inactive=1h; open_file_cache_valid 1h;";
 
 /// nginx as a server of files: the name, `sendfile`, and what is kept open.
 const NGINX_FILES: [(&str, &str, &str); 3] =
@@ -172,7 +194,7 @@ fn nginx_files(sendfile: &str, cache: &str) -> String {
         "daemon off; master_process off; worker_processes 1; pid {{scratch}}/pid; error_log stderr crit;
 events {{ worker_connections 20000; }}
 http {{
-  access_log off; server_tokens off; default_type application/octet-stream;
+  access_log off; log_not_found off; server_tokens off; default_type application/octet-stream;
   sendfile {sendfile}; tcp_nopush on; tcp_nodelay on;
   keepalive_timeout 300s; keepalive_requests 1000000000;
   {cache}
@@ -182,6 +204,20 @@ http {{
 }}
 "
     )
+}
+
+/// nginx as a relay of datagrams, and of connections, by which it is seen to listen. One process, no log.
+fn nginx_stream() -> String {
+    "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off; master_process off; worker_processes 1; pid {scratch}/pid; error_log stderr crit;
+events { worker_connections 20000; }
+stream {
+  proxy_timeout 300s;
+  server { listen 127.0.0.1:{port} udp; proxy_pass {to}; }
+  server { listen 127.0.0.1:{port}; proxy_pass {to}; }
+}
+"
+    .to_owned()
 }
 
 /// Out of the box; with splicing named (`splice-auto` never engaged on 2.6); the same with pipes of 1 MiB.

@@ -15,7 +15,7 @@ const FILE: u64 = 1 << 30;
 const PLAYERS: [(&str, &str); 4] = [
     ("bare read-send:64k", "read, then send"),
     ("bare sendfile:all", "sendfile"),
-    ("annulus inline", "annulus serve"),
+    ("annulus serve", "annulus serve"),
     ("nginx sendfile on", "nginx, sendfile"),
 ];
 

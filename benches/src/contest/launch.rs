@@ -65,6 +65,31 @@ impl Running {
         self.child.id()
     }
 
+    /// How many descriptors it has open.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn descriptors(&self) -> io::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
+    /// Waits until it has at most `most` descriptors open.
+    ///
+    /// # Errors
+    /// It still has more after ten seconds, or is gone.
+    pub fn wait_for_descriptors(&self, most: usize) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.descriptors()? > most {
+            if Instant::now() > deadline {
+                let left = self.descriptors()?;
+                return Err(io::Error::other(format!("{left} descriptors are open where {most} were due")));
+            }
+            // Nothing tells of a descriptor that another process closes.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// Asks it to end by SIGTERM, waits for it and says how it ended: ours with 0, others as they please.
     ///
     /// # Errors
@@ -306,6 +331,7 @@ mod tests {
             command: vec!["/nonexistent/program".into()],
             learn: Learn::Line,
             conf: None,
+            streams: false,
         };
         let place = Place {
             bare: PathBuf::new(),

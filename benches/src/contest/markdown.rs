@@ -5,7 +5,7 @@ use super::latency;
 use super::report::{Line, lines};
 use super::rounds::Outcomes;
 use super::table::Workload;
-use crate::stats::Ratio;
+use crate::stats::Estimate;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -57,8 +57,10 @@ fn section(out: &mut String, work: &Workload, outcomes: &Outcomes, reference: &s
         let Line { result, .. } = &line;
         let [low, middle, high] = line.quartiles().map(figure);
         let ratio = match line.ratio {
-            Some(Ratio { value, interval: Some((low, high)) }) => format!("{value:.2} ({low:.2}-{high:.2})"),
-            Some(Ratio { value, interval: None }) => format!("{value:.2}"),
+            Some(Estimate { value, interval: Some((low, high)) }) => {
+                format!("{value:.2} ({low:.2}-{high:.2})")
+            }
+            Some(Estimate { value, interval: None }) => format!("{value:.2}"),
             None => "-".to_owned(),
         };
         let (speed, busy) = (figure(line.speed()), line.busy() * 100.0);

@@ -14,3 +14,4 @@ pub mod report;
 pub mod rounds;
 pub mod svg;
 pub mod table;
+pub mod undisturbed;

@@ -1,9 +1,11 @@
 //! What came out, for people and for scripts.
 
-use super::rounds::{Outcomes, Result, Sample};
+use super::rounds::{IdleMemory, Outcomes, Result, Sample};
 use super::table::{Unit, Workload};
+use super::undisturbed::undisturbed;
 use crate::histogram::Histogram;
-use crate::stats::{Ratio, median, paired_ratio, quantile};
+use crate::pooled::pooled_ratio;
+use crate::stats::{Estimate, median, paired_ratio, quantile};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -14,7 +16,7 @@ pub struct Line<'a> {
     cost: Vec<f64>,
     speed: Vec<f64>,
     /// Cost to that of the reference.
-    pub ratio: Option<Ratio>,
+    pub ratio: Option<Estimate>,
 }
 
 impl Line<'_> {
@@ -40,7 +42,7 @@ impl Line<'_> {
 /// The lines of a table, the cheapest contestant first.
 pub fn lines<'a>(work: &Workload, outcomes: &'a Outcomes, reference: &str) -> Vec<Line<'a>> {
     let cost_of = |result: &Result| costs(work.unit, result);
-    let reference = outcomes.results.iter().find(|result| result.who.name == reference).map(cost_of);
+    let reference = outcomes.results.iter().find(|result| result.who.name == reference);
     let mut lines: Vec<Line<'a>> = outcomes
         .results
         .iter()
@@ -53,7 +55,7 @@ pub fn lines<'a>(work: &Workload, outcomes: &'a Outcomes, reference: &str) -> Ve
                 };
                 done / sample.outcome.wall.as_secs_f64()
             };
-            let ratio = reference.as_ref().and_then(|reference| paired_ratio(&cost, reference));
+            let ratio = reference.and_then(|reference| ratio(work.unit, result, reference));
             Line { result, cost, speed: result.samples.iter().map(speed).collect(), ratio }
         })
         .collect();
@@ -80,6 +82,19 @@ pub fn latency(result: &Result) -> Option<Histogram> {
 pub const SHARES: [(&str, f64); 5] =
     [("50%", 0.5), ("90%", 0.9), ("99%", 0.99), ("99.9%", 0.999), ("100%", 1.0)];
 
+/// Our cost to that of the reference.
+pub fn ratio(unit: Unit, ours: &Result, reference: &Result) -> Option<Estimate> {
+    let Some(share) = unit.pooled() else {
+        return paired_ratio(&costs(unit, ours), &costs(unit, reference));
+    };
+    let rounds = undisturbed(ours, reference);
+    let of = |result: &'_ Result| -> Option<Vec<Histogram>> {
+        rounds.iter().map(|round| result.samples.get(*round)?.outcome.latency.clone()).collect()
+    };
+    let (ours, reference) = (of(ours)?, of(reference)?);
+    pooled_ratio(&ours.iter().collect::<Vec<_>>(), &reference.iter().collect::<Vec<_>>(), share)
+}
+
 /// What each round cost.
 pub fn costs(unit: Unit, result: &Result) -> Vec<f64> {
     let cost = |sample: &Sample| {
@@ -90,14 +105,20 @@ pub fn costs(unit: Unit, result: &Result) -> Vec<f64> {
             Unit::NanosPerOperation => cpu / requests,
             Unit::MicrosLate => sample.late.map_or(f64::NAN, |late| late.as_nanos() as f64 / 1e3),
             Unit::MicrosMedian => within(sample, 0.5),
+            Unit::Micros90 => within(sample, 0.9),
             Unit::Micros99 => within(sample, 0.99),
-            Unit::KibUser => sample.memory.map_or(f64::NAN, |memory| memory.user as f64) / 1024.0 / requests,
-            Unit::KibKernel => {
-                sample.memory.map_or(f64::NAN, |memory| memory.kernel as f64) / 1024.0 / requests
-            }
+            Unit::KibUser => kib(sample, |memory| memory.user as f64),
+            Unit::KibGrown => kib(sample, |memory| memory.grown),
+            Unit::KibKept => kib(sample, |memory| memory.kept),
+            Unit::KibKernel => kib(sample, |memory| memory.kernel as f64),
         }
     };
     result.samples.iter().map(cost).collect()
+}
+
+/// KiB for each connection.
+fn kib(sample: &Sample, bytes: impl FnOnce(IdleMemory) -> f64) -> f64 {
+    sample.memory.map_or(f64::NAN, bytes) / 1024.0 / sample.outcome.requests as f64
 }
 
 /// The table of one workload, the cheapest contestant first.
@@ -116,8 +137,10 @@ pub fn text(work: &Workload, outcomes: &Outcomes, reference: &str) -> String {
     for line in lines(work, outcomes, reference) {
         let [low, middle, high] = line.quartiles();
         let ratio = match line.ratio {
-            Some(Ratio { value, interval: Some((low, high)) }) => format!("{value:.2} [{low:.2}, {high:.2}]"),
-            Some(Ratio { value, interval: None }) => format!("{value:.2} [too few rounds]"),
+            Some(Estimate { value, interval: Some((low, high)) }) => {
+                format!("{value:.2} [{low:.2}, {high:.2}]")
+            }
+            Some(Estimate { value, interval: None }) => format!("{value:.2} [too few rounds]"),
             None => "-".to_owned(),
         };
         row([
@@ -132,6 +155,11 @@ pub fn text(work: &Workload, outcomes: &Outcomes, reference: &str) -> String {
         let _ = writeln!(out, "  left out: {name}: {why}");
     }
     out
+}
+
+/// How late the driver sent 99 of 100 requests at most, in nanoseconds.
+fn driver_late(sample: &Sample) -> Option<u64> {
+    sample.outcome.driver.as_ref()?.late.quantile(0.99)
 }
 
 /// The same for scripts, with every sample.
@@ -150,7 +178,11 @@ pub fn json(work: &Workload, outcomes: &Outcomes, reference: &str) -> Value {
                         "requests": sample.outcome.requests,
                         "bytes": sample.outcome.bytes,
                         "late_ns": sample.late.map(|late| late.as_nanos() as u64),
+                        "driver_late_99_ns": driver_late(sample),
+                        "driver_cpu_ns": sample.outcome.driver.as_ref().map(|driver| driver.cpu.as_nanos() as u64),
                         "user_bytes": sample.memory.map(|memory| memory.user),
+                        "grown_bytes": sample.memory.map(|memory| memory.grown),
+                        "kept_bytes": sample.memory.map(|memory| memory.kept),
                         "kernel_bytes": sample.memory.map(|memory| memory.kernel),
                     })
                 })
@@ -226,7 +258,7 @@ mod tests {
         let work = workloads().into_iter().find(|work| work.name == "file-64k").unwrap();
         let result = |name: &str, cpu_us: u64| {
             let wall = Duration::from_millis(10);
-            let outcome = Outcome { requests: 100, bytes: 6_553_600, wall, latency: None };
+            let outcome = Outcome { requests: 100, bytes: 6_553_600, wall, ..Outcome::default() };
             Result {
                 who: contestants(work.kind).into_iter().find(|who| who.name == name).unwrap(),
                 samples: vec![Sample { cpu_ns: cpu_us * 1000, outcome, late: None, memory: None }; 6],

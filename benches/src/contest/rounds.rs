@@ -3,8 +3,8 @@
 use super::contestants::{Contestant, contestants};
 use super::launch::{Place, Running, run_own, start};
 use super::table::{Task, Workload};
-use crate::drive::{Backend, Load, Outcome};
-use crate::memory::{self, Memory};
+use crate::drive::{Backend, Load, Outcome, files};
+use crate::memory;
 use crate::micro::{Measured, Op};
 use crate::{pattern, size};
 use std::fs::File;
@@ -49,8 +49,21 @@ pub struct Sample {
     pub outcome: Outcome,
     /// How late sleepers woke.
     pub late: Option<Duration>,
-    /// Bytes of the process, and by how many the kernel's have grown, with all connections idle.
-    pub memory: Option<Memory>,
+    /// What idle connections cost.
+    pub memory: Option<IdleMemory>,
+}
+
+/// Bytes of memory, with all connections idle, or gone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct IdleMemory {
+    /// All that the process has.
+    pub user: u64,
+    /// By how much it grew since it was started.
+    pub grown: f64,
+    /// How much of that it still has when they are gone.
+    pub kept: f64,
+    /// By how much the kernel's grew.
+    pub kernel: u64,
 }
 
 /// A contestant that finished all rounds.
@@ -138,8 +151,14 @@ impl Match {
             place.body = body;
             make_file(&place.root.join(&place.file), body)?;
         }
-        if let Task::Drive(Load::Cold { file, .. }) = &mut work.task {
-            *file = place.root.join(&place.file);
+        match &mut work.task {
+            Task::Drive(Load::Cold(cold)) => cold.file = place.root.join(&place.file),
+            Task::Drive(Load::Beside { cold, .. }) => {
+                cold.file = place.root.join(cold.path.trim_start_matches('/'));
+                make_file(&cold.file, cold.body)?;
+            }
+            Task::Drive(Load::Many { .. }) => files::make(&place.root)?,
+            _ => {}
         }
         let (players, left_out) = (Vec::new(), Vec::new());
         let mut game = Match { work, place, backend, settings, players, left_out, rounds: 0 };
@@ -170,7 +189,7 @@ impl Match {
                 let (who, amount) = (who.clone(), *connections as u64);
                 return Ok(Player { who, running: None, amount, samples: Vec::new() });
             }
-            Task::Drive(load) => (Some(checked(load)?), load.least()),
+            Task::Drive(load) => (Some(checked(part_of(load, who))?), load.least()),
         };
         let mut player = Player { who: who.clone(), running, amount: least, samples: Vec::new() };
         loop {
@@ -206,7 +225,7 @@ impl Match {
     /// For a server new connections, warmed by a little work, and then the work that counts.
     fn turn(&self, player: &Player) -> io::Result<Sample> {
         let (load, running) = match (&self.work.task, &player.running) {
-            (Task::Drive(load), Some(running)) => (load, running),
+            (Task::Drive(load), Some(running)) => (part_of(load, &player.who), running),
             (Task::Drive(_), None) => return Err(io::Error::other("the server was never started")),
             (Task::Idle(connections), _) => return self.idle(player, *connections),
             (Task::Own(op), _) => {
@@ -218,9 +237,13 @@ impl Match {
         };
         let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
         let warm = (player.amount / 10).max(load.least());
-        // What a cold file costs is not to be warmed away, and strangers connect anew each time.
-        if warm < player.amount && !matches!(load, Load::Cold { .. } | Load::Stranger { .. }) {
-            session.run(warm)?;
+        match load {
+            // What a cold file costs is not to be warmed away, and strangers connect anew each time.
+            Load::Cold(_) | Load::Stranger { .. } => {}
+            // Each run of it begins with a file that leaves memory.
+            Load::Beside { .. } => session.verify()?,
+            _ if warm < player.amount => drop(session.run(warm)?),
+            _ => {}
         }
         let before = running.cpu_ns()?;
         let outcome = session.run(player.amount)?;
@@ -231,13 +254,23 @@ impl Match {
     /// them.
     fn idle(&self, player: &Player, connections: usize) -> io::Result<Sample> {
         let running = start(&player.who, &self.place)?;
+        let descriptors = running.descriptors()?;
         let before = memory::look(running.pid())?;
         let mut session = self.hello(connections).open(running.address, Some(&self.backend), false)?;
         let outcome = session.run(connections as u64)?;
         let after = memory::look(running.pid())?;
         let cpu_ns = running.cpu_ns()?;
-        let kernel = after.kernel.saturating_sub(before.kernel);
-        Ok(Sample { cpu_ns, outcome, late: None, memory: Some(Memory { kernel, ..after }) })
+        drop(session);
+        // The file that was asked for may stay open, and a few more of its own.
+        running.wait_for_descriptors(descriptors + 16)?;
+        let gone = memory::look_when_settled(running.pid())?;
+        let memory = IdleMemory {
+            user: after.user,
+            grown: after.user as f64 - before.user as f64,
+            kept: gone.user as f64 - before.user as f64,
+            kernel: after.kernel.saturating_sub(before.kernel),
+        };
+        Ok(Sample { cpu_ns, outcome, late: None, memory: Some(memory) })
     }
 
     fn hello(&self, connections: usize) -> Load {
@@ -268,6 +301,14 @@ impl Match {
             }
         }
         outcomes
+    }
+}
+
+/// What of `load` is for `who`.
+fn part_of<'l>(load: &'l Load, who: &Contestant) -> &'l Load {
+    match load {
+        Load::Beside { of, .. } if !who.streams => of,
+        load => load,
     }
 }
 

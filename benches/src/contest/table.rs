@@ -1,7 +1,7 @@
 //! The one table of what is done. To add work, add a line to [`workloads`]; who does it stands in
 //! [`contestants`](super::contestants).
 
-use crate::drive::{Direction, Load, Tool};
+use crate::drive::{Choice, ColdFile, Direction, Load, Told, Tool};
 use crate::micro::Op;
 use crate::size::show_size;
 use std::path::PathBuf;
@@ -15,12 +15,18 @@ pub enum Kind {
     File(u64),
     /// The same of a file that is not in memory.
     Cold(u64),
+    /// Serve a directory of files.
+    Site,
+    /// The same, alone and while it streams a file that is not in memory.
+    Beside,
     /// Send back what it receives.
     Echo,
     /// Relay TCP, bulk.
     RelayBulk,
     /// Relay TCP, small messages.
     RelaySmall,
+    /// Relay datagrams.
+    RelayDatagrams,
     /// Measure an operation of its own.
     Micro,
     /// The same, where timers fire: how late they may be is a choice.
@@ -40,10 +46,16 @@ pub enum Unit {
     MicrosLate,
     /// Microseconds within which half of the requests were answered.
     MicrosMedian,
-    /// Microseconds within which 99 of 100 were.
+    /// Microseconds within which 90 of 100 were. Compared over all rounds together.
+    Micros90,
+    /// Microseconds within which 99 of 100 were. Compared over all rounds together.
     Micros99,
     /// KiB of a process's own memory, all of it, per connection.
     KibUser,
+    /// KiB by which it grew per connection.
+    KibGrown,
+    /// KiB of that which it still has when all connections have gone.
+    KibKept,
     /// KiB by which the kernel's memory grew per connection.
     KibKernel,
 }
@@ -57,9 +69,23 @@ impl Unit {
             Unit::NanosPerOperation => ("CPU ns/operation", "k operations/s"),
             Unit::MicrosLate => ("us late", "k operations/s"),
             Unit::MicrosMedian => ("us, median", "k requests/s"),
+            Unit::Micros90 => ("us, 90%", "k requests/s"),
             Unit::Micros99 => ("us, 99%", "k requests/s"),
             Unit::KibUser => ("KiB/connection, process", "k connections/s"),
+            Unit::KibGrown => ("KiB/connection, grown", "k connections/s"),
+            Unit::KibKept => ("KiB/connection, kept", "k connections/s"),
             Unit::KibKernel => ("KiB/connection, kernel", "k connections/s"),
+        }
+    }
+}
+
+impl Unit {
+    /// The share of requests of which latency is told, where contestants are compared by all rounds together.
+    pub fn pooled(self) -> Option<f64> {
+        match self {
+            Unit::Micros90 => Some(0.9),
+            Unit::Micros99 => Some(0.99),
+            _ => None,
         }
     }
 }
@@ -99,7 +125,8 @@ impl Task {
     pub fn weight(&self) -> u32 {
         match self {
             Task::Idle(_) => 4,
-            Task::Drive(Load::Cold { body, .. }) if *body >= 1 << 30 => 6,
+            Task::Drive(Load::Cold(cold)) if cold.body >= 1 << 30 => 6,
+            Task::Drive(Load::Beside { .. }) => 3,
             Task::Drive(Load::Http { body, .. }) if *body >= 1 << 30 => 3,
             Task::Drive(Load::Http { connections, .. }) if *connections > 4096 => 3,
             Task::Drive(Load::Stranger { .. }) => 2,
@@ -155,9 +182,13 @@ pub fn workloads() -> Vec<Workload> {
     let by = |tool| Task::Drive(Load::Stranger { tool, path: path(), body: 1 << 10, connections: 64 });
     let fresh = Task::Drive(Load::Fresh { path: path(), body: 1 << 10, connections: 64 });
     let cold = |name, body| {
-        let load = Load::Cold { path: format!("/cold-{}", show_size(body)), body, file: PathBuf::new() };
+        let load = Load::Cold(cold_file(body));
         other(name, Kind::Cold(body), Task::Drive(load), Micros, "nginx sendfile on")
     };
+    let site = |name, load| other(name, Kind::Site, Task::Drive(load), Micros, "nginx sendfile off");
+    let told =
+        |name, path: &str, told| site(name, Load::Told { path: path.to_owned(), told, connections: 64 });
+    let many = |name, choice| site(name, Load::Many { choice, connections: 64 });
     let paced = |of, rate| match of {
         Task::Drive(of) => Task::Drive(Load::Paced { of: Box::new(of), rate }),
         other => other,
@@ -165,6 +196,14 @@ pub fn workloads() -> Vec<Workload> {
     let rate = |name, unit| bare(name, paced(http(1 << 10, 64), 10_000), unit);
     let relay_rate =
         |name, unit| other(name, Kind::RelaySmall, paced(echo(1024, true), 5_000), unit, "bare mshot");
+    let beside = |name, unit| {
+        let of = Load::Http { path: path(), body: 1 << 10, connections: 64 };
+        let of = Box::new(Load::Paced { of: Box::new(of), rate: 5_000 });
+        let load = Load::Beside { of, cold: cold_file(1 << 30) };
+        other(name, Kind::Beside, Task::Drive(load), unit, "annulus serve")
+    };
+    let brief = Task::Drive(Load::Brief { size: 1024, connections: 64 });
+    let datagrams = Task::Drive(Load::Datagrams { size: 1024, clients: 64 });
     let idle = |name, unit| bare(name, Task::Idle(10_000), unit);
     vec![
         hello("hello-1k", 1 << 10, 64),
@@ -174,6 +213,7 @@ pub fn workloads() -> Vec<Workload> {
         bare("close-1k", fresh, Micros),
         rate("rate-10k", Micros),
         rate("rate-10k-median", Unit::MicrosMedian),
+        rate("rate-10k-90", Unit::Micros90),
         rate("rate-10k-99", Unit::Micros99),
         other("echo-100", Kind::Echo, echo(100, false), Micros, "bare"),
         file("file-1k", 1 << 10, 64, Micros),
@@ -182,18 +222,29 @@ pub fn workloads() -> Vec<Workload> {
         file("file-1m", 1 << 20, 64, Micros),
         file("file-256m", 256 << 20, 1, Gigabyte),
         file("file-1g", 1 << 30, 1, Gigabyte),
+        told("told-304", "/1k", Told::NotModified),
+        told("told-404", "/nothing-has-this-name", Told::NotFound),
+        many("many-zipf", Choice::Zipf(0.9)),
+        many("many-uniform", Choice::Uniform),
         cold("cold-1k", 1 << 10),
         cold("cold-16k", 16 << 10),
         cold("cold-64k", 64 << 10),
         cold("cold-1m", 1 << 20),
         cold("cold-1g", 1 << 30),
+        beside("beside-cold-90", Unit::Micros90),
+        beside("beside-cold-99", Unit::Micros99),
         other("relay-1", Kind::RelayBulk, bulk(1), Gigabyte, "bare inline-splice:1m"),
         other("relay-64", Kind::RelayBulk, bulk(64), Gigabyte, "bare inline-splice:1m"),
         other("relay-small", Kind::RelaySmall, echo(1024, true), Micros, "bare mshot"),
+        other("relay-close", Kind::RelaySmall, brief, Micros, "bare mshot"),
+        other("relay-udp", Kind::RelayDatagrams, datagrams, Micros, "nginx stream"),
         relay_rate("relay-rate-5k", Micros),
         relay_rate("relay-rate-5k-median", Unit::MicrosMedian),
+        relay_rate("relay-rate-5k-90", Unit::Micros90),
         relay_rate("relay-rate-5k-99", Unit::Micros99),
         idle("idle-10k-user", Unit::KibUser),
+        idle("idle-10k-grown", Unit::KibGrown),
+        idle("idle-10k-kept", Unit::KibKept),
         idle("idle-10k-kernel", Unit::KibKernel),
         hello("conns-256", 1 << 10, 256),
         hello("conns-1024", 1 << 10, 1024),
@@ -208,15 +259,23 @@ pub fn workloads() -> Vec<Workload> {
     ]
 }
 
+/// A file of its own name, which no other work has in memory.
+fn cold_file(body: u64) -> ColdFile {
+    ColdFile { path: format!("/cold-{}", show_size(body)), body, file: PathBuf::new() }
+}
+
 /// Names that stand for several workloads.
 pub const GROUPS: &[(&str, &[&str])] = &[
     ("roads", &["file-64k", "file-1m", "file-256m", "relay-1", "relay-64"]),
     ("files", &["file-1k", "file-16k", "file-64k", "file-1m", "file-256m", "file-1g"]),
     ("cold", &["cold-1k", "cold-16k", "cold-64k", "cold-1m", "cold-1g"]),
+    ("site", &["told-304", "told-404", "many-zipf", "many-uniform"]),
+    ("beside", &["beside-cold-90", "beside-cold-99"]),
     ("strangers", &["hello-1k-wrk", "hello-1k-h2load"]),
-    ("rate", &["rate-10k", "rate-10k-median", "rate-10k-99"]),
-    ("relay-rate", &["relay-rate-5k", "relay-rate-5k-median", "relay-rate-5k-99"]),
-    ("idle", &["idle-10k-user", "idle-10k-kernel"]),
+    ("rate", &["rate-10k", "rate-10k-median", "rate-10k-90", "rate-10k-99"]),
+    ("relays", &["relay-1", "relay-64", "relay-small", "relay-close", "relay-udp"]),
+    ("relay-rate", &["relay-rate-5k", "relay-rate-5k-median", "relay-rate-5k-90", "relay-rate-5k-99"]),
+    ("idle", &["idle-10k-user", "idle-10k-grown", "idle-10k-kept", "idle-10k-kernel"]),
     ("small", &["hello-1k", "hello-16k", "echo-100", "relay-small"]),
     ("conns", &["hello-1k", "conns-256", "conns-1024", "conns-4096", "conns-16384"]),
     ("micro", &["spawn", "yield", "timer", "ping-pong", "sleepers", "sleepers-late"]),

@@ -4,7 +4,7 @@
 use super::order::{ACK, Ask, Order};
 use super::wire::{Wire, told};
 use super::{Load, Outcome, STALL, Session, bulk, exchange, wrong};
-use annulus::net::TcpListener;
+use annulus::net::{TcpListener, UdpSocket};
 use annulus::{Running, Runtime, spawn};
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use std::io;
@@ -125,6 +125,9 @@ async fn work(
     listens: Sender<SocketAddr>,
 ) -> annulus::Result<()> {
     let listener = TcpListener::bind(address)?;
+    // Relays of datagrams are told the same address.
+    let datagrams = UdpSocket::bind(listener.local_addr())?;
+    spawn(send_back(datagrams)).detach();
     if listens.send(listener.local_addr()).is_err() {
         return Ok(());
     }
@@ -142,6 +145,17 @@ async fn work(
     }
     failed.abort();
     Ok(())
+}
+
+/// Sends datagrams back to where they came from, for ever. One that finds no room is lost, and missed by its
+/// client.
+async fn send_back(socket: UdpSocket) {
+    loop {
+        if let Ok(datagram) = socket.recv().await {
+            let source = datagram.source();
+            drop(socket.send_to(datagram.into_lease(), source).await);
+        }
+    }
 }
 
 /// Opens, and then does what is asked until nobody asks any more, or something is wrong.

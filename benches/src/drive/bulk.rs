@@ -88,7 +88,8 @@ impl Bulk {
         for wire in moving {
             self.wires.push(wire.await.map_err(|e| io::Error::other(e.to_string()))??);
         }
-        Ok(Outcome { requests: count, bytes: each * count, wall: begun.elapsed(), latency: None })
+        let bytes = each * count;
+        Ok(Outcome { requests: count, bytes, wall: begun.elapsed(), ..Outcome::default() })
     }
 }
 

@@ -18,8 +18,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Waits for `moment`. Somebody must [`tick`](Self::tick_while).
-    pub(super) async fn until(&self, moment: Instant) {
+    /// Waits for `moment`, and says whether it was still to come. Somebody must [`tick`](Self::tick_while).
+    pub(super) async fn until(&self, moment: Instant) -> bool {
         let mut waits = false;
         poll_fn(|cx| {
             if moment <= Instant::now() {
@@ -33,6 +33,7 @@ impl Clock {
             Poll::Pending
         })
         .await;
+        waits
     }
 
     /// Wakes whose moment has come, turn after turn, as long as `go_on` says so.

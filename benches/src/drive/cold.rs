@@ -6,8 +6,19 @@ use crate::histogram::Histogram;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// A file that is dropped from the page cache before it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColdFile {
+    /// Beginning with a slash.
+    pub path: String,
+    /// Bytes of the body.
+    pub body: u64,
+    /// What the server serves as `path`.
+    pub file: PathBuf,
+}
 
 /// One connection, one request at a time, and before each of them the file is dropped from the page cache.
 pub struct Cold {
@@ -19,9 +30,10 @@ impl Cold {
     /// Connects.
     ///
     /// # Errors
-    /// The server cannot be reached, or `file` cannot be opened for writing.
-    pub fn open(server: SocketAddr, path: &str, body: u64, file: &Path, copy: bool) -> io::Result<Cold> {
-        Ok(Cold { http: Http::open(server, path, body, 1, copy)?, file: open(file)? })
+    /// The server cannot be reached, or the file cannot be opened for writing.
+    pub fn open(server: SocketAddr, cold: &ColdFile, copy: bool) -> io::Result<Cold> {
+        let http = Http::open(server, &cold.path, cold.body, 1, copy)?;
+        Ok(Cold { http, file: open(&cold.file)? })
     }
 
     fn pass(&mut self, requests: u64, verify: bool) -> io::Result<Outcome> {

@@ -76,7 +76,7 @@ impl Echo {
             requests: messages,
             bytes: messages * self.size as u64,
             wall: begun.elapsed(),
-            latency: None,
+            ..Outcome::default()
         })
     }
 }

@@ -4,11 +4,13 @@
 //! moment. One that cannot be sent then, because its connection still waits for an answer, is late from the
 //! start: a server that stops for a while pays for all that was due meanwhile (no coordinated omission).
 
+use super::asks::{parse_head, request};
+use super::beside::ColdStream;
 use super::clock::Clock;
-use super::http::parse_head;
 use super::order::{Ask, Order};
 use super::wire::Wire;
-use super::{Load, Outcome, wrong};
+use super::{Driver, Load, Outcome, wrong};
+use crate::cputime;
 use crate::histogram::Histogram;
 use crate::pattern;
 use annulus::spawn;
@@ -34,6 +36,16 @@ pub(super) struct Exchange {
     wires: Vec<Wire>,
     what: What,
     rate: Option<u32>,
+    beside: Option<ColdStream>,
+}
+
+/// What the players of a run find out.
+#[derive(Default)]
+struct Found {
+    /// How long requests took.
+    latency: Histogram,
+    /// How late requests were sent that waited for their moment.
+    late: Histogram,
 }
 
 impl Exchange {
@@ -43,14 +55,17 @@ impl Exchange {
         server: SocketAddr,
         moved: &Arc<AtomicU64>,
     ) -> io::Result<Exchange> {
+        let (load, beside) = match load {
+            Load::Beside { of, cold } => (&**of, Some(ColdStream::new(server, cold, moved)?)),
+            load => (load, None),
+        };
         let (of, rate) = match load {
             Load::Paced { of, rate } => (&**of, Some(*rate)),
             load => (load, None),
         };
         let (what, connections, relayed) = match of {
             Load::Http { path, body, connections } => {
-                let request = super::http::request(server, path).into_bytes();
-                (What::Http(request, *body), *connections, false)
+                (What::Http(request(server, path, ""), *body), *connections, false)
             }
             Load::Echo { size, connections, relayed } => (What::Message(*size), *connections, *relayed),
             other => {
@@ -66,13 +81,18 @@ impl Exchange {
             }
             wires.push(wire);
         }
-        Ok(Exchange { wires, what, rate })
+        Ok(Exchange { wires, what, rate, beside })
     }
 
     /// As many exchanges as were asked for, over all connections.
     pub(super) async fn pass(&mut self, ask: Ask) -> io::Result<Outcome> {
         let Ask::Run(count) = ask else { return self.verify().await };
         let connections = self.wires.len() as u64;
+        let streaming = match &self.beside {
+            Some(beside) => Some(beside.begin().await?),
+            None => None,
+        };
+        let cpu = cputime::thread_ns()?;
         // What is due in the first millisecond would be late by our own doing.
         let begin = Instant::now() + self.rate.map_or(Duration::ZERO, |_| Duration::from_millis(1));
         let clock = Rc::new(Clock::default());
@@ -82,34 +102,40 @@ impl Exchange {
             let (what, rate) = (self.what.clone(), self.rate);
             let (left, working, clock) = (Rc::clone(&left), Rc::clone(&working), Rc::clone(&clock));
             players.push(spawn(async move {
-                let mut latency = Histogram::default();
+                let mut found = Found::default();
                 let played = match rate {
                     None => as_they_come(&mut wire, &what, &left).await,
                     Some(rate) => {
                         let due =
                             (first..count).step_by(connections as usize).map(|k| begin + moment(k, rate));
-                        on_time(&mut wire, &what, due, &clock, &mut latency).await
+                        on_time(&mut wire, &what, due, &clock, &mut found).await
                     }
                 };
                 working.set(working.get() - 1);
-                played.map(|()| (wire, latency))
+                played.map(|()| (wire, found))
             }));
         }
         if self.rate.is_some() {
             clock.tick_while(|| working.get() > 0).await;
         }
-        let mut latency = Histogram::default();
+        let (wall, cpu) = (begin.elapsed(), cputime::thread_ns()? - cpu);
+        if let Some(streaming) = streaming {
+            streaming.end().await?;
+        }
+        let (mut latency, mut late) = (Histogram::default(), Histogram::default());
         for player in players {
             let (wire, more) = player.await.map_err(|e| io::Error::other(e.to_string()))??;
-            latency.merge(&more);
+            latency.merge(&more.latency);
+            late.merge(&more.late);
             self.wires.push(wire);
         }
         let size = match self.what {
             What::Http(_, body) => body,
             What::Message(size) => size as u64,
         };
-        let latency = self.rate.map(|_| latency);
-        Ok(Outcome { requests: count, bytes: count * size, wall: begin.elapsed(), latency })
+        let paced = self.rate.map(|_| (latency, Driver { late, cpu: Duration::from_nanos(cpu) }));
+        let (latency, driver) = paced.unzip();
+        Ok(Outcome { requests: count, bytes: count * size, wall, latency, driver })
     }
 
     /// Connections carry different messages, so that an answer on the wrong one shows; three times, so that
@@ -143,12 +169,15 @@ async fn on_time(
     what: &What,
     dues: impl Iterator<Item = Instant>,
     clock: &Clock,
-    latency: &mut Histogram,
+    found: &mut Found,
 ) -> io::Result<()> {
+    let since = |due: Instant| u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX);
     for due in dues {
-        clock.until(due).await;
+        if clock.until(due).await {
+            found.late.record(since(due));
+        }
         exchange(wire, what, None).await?;
-        latency.record(u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        found.latency.record(since(due));
     }
     Ok(())
 }
@@ -185,7 +214,7 @@ async fn answer(wire: &mut Wire, body: u64, verify: bool) -> io::Result<()> {
             head.extend_from_slice(&piece);
             &head[..]
         };
-        if let Some((length, end)) = parse_head(joined)? {
+        if let Some((length, end)) = parse_head(joined, 200)? {
             let begun = &joined[end..];
             if length != body || begun.len() as u64 > body {
                 return Err(wrong(format!("a body of {length} bytes where {body} were due")));

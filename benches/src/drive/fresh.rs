@@ -1,7 +1,8 @@
 //! A connection for every request: connect, ask, take the answer, close.
 
-use super::http::{Conn, request};
-use super::poller::{Poller, connect, transmit_small};
+use super::asks::Asks;
+use super::http::Conn;
+use super::poller::{Poller, connect};
 use super::{Outcome, Session};
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ pub struct Fresh {
     poller: Poller,
     server: SocketAddr,
     conns: Vec<Option<Conn>>,
-    request: String,
+    asks: Asks,
     body: u64,
     buf: Vec<u8>,
 }
@@ -24,16 +25,16 @@ impl Fresh {
     /// There is no epoll to be had.
     pub fn open(server: SocketAddr, path: &str, body: u64, connections: usize) -> io::Result<Fresh> {
         let conns = (0..connections).map(|_| None).collect();
-        let request = request(server, path);
-        Ok(Fresh { poller: Poller::new()?, server, conns, request, body, buf: vec![0; 256 << 10] })
+        let asks = Asks::file(server, path, body);
+        Ok(Fresh { poller: Poller::new()?, server, conns, asks, body, buf: vec![0; 256 << 10] })
     }
 
     fn begin(&mut self, token: usize) -> io::Result<()> {
-        let socket = connect(self.server)?;
-        transmit_small(&socket, self.request.as_bytes())?;
-        self.poller.add(&socket, token as u64)?;
+        let mut conn = Conn::new(connect(self.server)?);
+        conn.ask(&mut self.asks)?;
+        self.poller.add(&conn.socket, token as u64)?;
         // What was there before is closed, and its socket leaves the poller by that.
-        self.conns[token] = Some(Conn::new(socket));
+        self.conns[token] = Some(conn);
         Ok(())
     }
 
@@ -48,7 +49,7 @@ impl Fresh {
             for token in self.poller.wait()? {
                 let token = token as usize;
                 let Some(conn) = &mut self.conns[token] else { continue };
-                while conn.take(&mut self.buf, self.body, verify, true)? {
+                while conn.take(&mut self.buf, verify, true)? {
                     if conn.left == Some(0) {
                         done += 1;
                         self.conns[token] = None;
@@ -61,7 +62,8 @@ impl Fresh {
                 }
             }
         }
-        Ok(Outcome { requests, bytes: requests * self.body, wall: begun.elapsed(), latency: None })
+        let bytes = requests * self.body;
+        Ok(Outcome { requests, bytes, wall: begun.elapsed(), ..Outcome::default() })
     }
 }
 

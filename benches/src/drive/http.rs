@@ -1,5 +1,7 @@
 //! GET over keep-alive connections, each with one request under way.
 
+use super::asks::{Asks, Due, HEAD_MOST, Told, parse_head};
+use super::files::Choice;
 use super::poller::{Poller, connect, discard, receive, transmit_small};
 use super::{Outcome, Session, wrong};
 use crate::pattern;
@@ -8,15 +10,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// A head longer than this is no head of ours.
-const HEAD_MOST: usize = 16 << 10;
-
 /// Keep-alive connections to one server.
 pub struct Http {
     poller: Poller,
     conns: Vec<Conn>,
-    request: Vec<u8>,
-    body: u64,
+    asks: Asks,
     copy: bool,
     buf: Vec<u8>,
 }
@@ -24,39 +22,15 @@ pub struct Http {
 /// One connection, and how far its answer is.
 pub(super) struct Conn {
     pub(super) socket: OwnedFd,
+    due: Due,
     /// The beginning of an answer's head, when it came in pieces.
     head: Vec<u8>,
     /// Bytes of the body that are still to come, or `None` while the head is.
     pub(super) left: Option<u64>,
 }
 
-/// Reads a head that is 200 and says its length. Returns the bytes of the body, and of the head.
-pub(super) fn parse_head(bytes: &[u8]) -> io::Result<Option<(u64, usize)>> {
-    let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
-        return if bytes.len() > HEAD_MOST { Err(wrong("an endless head")) } else { Ok(None) };
-    };
-    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| wrong("a head that is not text"))?;
-    let mut lines = text.split("\r\n");
-    let status = lines.next().unwrap_or("");
-    if !status.starts_with("HTTP/1.1 200") {
-        return Err(wrong(format!("answered `{status}`")));
-    }
-    let length = lines.filter_map(|line| line.split_once(':')).find_map(|(name, value)| {
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<u64>().ok()).flatten()
-    });
-    match length {
-        Some(length) => Ok(Some((length, end + 4))),
-        None => Err(wrong("an answer without Content-Length")),
-    }
-}
-
-/// What is asked.
-pub(super) fn request(server: SocketAddr, path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: drive\r\nAccept: */*\r\n\r\n")
-}
-
 impl Http {
-    /// Connects `connections` times.
+    /// Connects `connections` times, to ask for the file `path` of `body` bytes of the pattern.
     ///
     /// # Errors
     /// The server cannot be reached.
@@ -67,6 +41,32 @@ impl Http {
         connections: usize,
         copy: bool,
     ) -> io::Result<Http> {
+        Self::asking(Asks::file(server, path, body), server, connections, copy)
+    }
+
+    /// The same, to be told something.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or says neither tag nor time of a file that is to be asked for anew.
+    pub fn told(
+        server: SocketAddr,
+        path: &str,
+        told: Told,
+        connections: usize,
+        copy: bool,
+    ) -> io::Result<Http> {
+        Self::asking(Asks::told(server, path, told)?, server, connections, copy)
+    }
+
+    /// The same, for one of many files.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub fn many(server: SocketAddr, choice: Choice, connections: usize, copy: bool) -> io::Result<Http> {
+        Self::asking(Asks::many(server, choice), server, connections, copy)
+    }
+
+    fn asking(asks: Asks, server: SocketAddr, connections: usize, copy: bool) -> io::Result<Http> {
         let poller = Poller::new()?;
         let mut conns = Vec::with_capacity(connections);
         for token in 0..connections as u64 {
@@ -74,51 +74,52 @@ impl Http {
             poller.add(&socket, token)?;
             conns.push(Conn::new(socket));
         }
-        Ok(Http {
-            poller,
-            conns,
-            request: request(server, path).into_bytes(),
-            body,
-            copy,
-            buf: vec![0; 256 << 10],
-        })
+        Ok(Http { poller, conns, asks, copy, buf: vec![0; 256 << 10] })
     }
 
     pub(super) fn pass(&mut self, requests: u64, verify: bool) -> io::Result<Outcome> {
         let begun = Instant::now();
         let mut asked = requests.min(self.conns.len() as u64);
-        let mut done = 0;
-        for conn in &self.conns[..asked as usize] {
-            transmit_small(&conn.socket, &self.request)?;
+        let (mut done, mut bytes) = (0, 0);
+        for conn in &mut self.conns[..asked as usize] {
+            conn.ask(&mut self.asks)?;
         }
         while done < requests {
             for token in self.poller.wait()? {
                 let conn = &mut self.conns[token as usize];
-                while conn.take(&mut self.buf, self.body, verify, self.copy)? {
+                while conn.take(&mut self.buf, verify, self.copy)? {
                     if conn.left == Some(0) {
                         conn.left = None;
                         done += 1;
+                        bytes += conn.due.len.unwrap_or(0);
                         if asked < requests {
                             asked += 1;
-                            transmit_small(&conn.socket, &self.request)?;
+                            conn.ask(&mut self.asks)?;
                         }
                         break;
                     }
                 }
             }
         }
-        Ok(Outcome { requests, bytes: requests * self.body, wall: begun.elapsed(), latency: None })
+        Ok(Outcome { requests, bytes, wall: begun.elapsed(), ..Outcome::default() })
     }
 }
 
 impl Conn {
     pub(super) fn new(socket: OwnedFd) -> Conn {
-        Conn { socket, head: Vec::new(), left: None }
+        Conn { socket, due: Due::file(0), head: Vec::new(), left: None }
+    }
+
+    /// Sends the next request.
+    pub(super) fn ask(&mut self, asks: &mut Asks) -> io::Result<()> {
+        let (request, due) = asks.next();
+        self.due = due;
+        transmit_small(&self.socket, request)
     }
 
     /// Takes what has come of the answer; `false` when nothing has.
-    pub(super) fn take(&mut self, buf: &mut [u8], body: u64, verify: bool, copy: bool) -> io::Result<bool> {
-        let Some(left) = self.left else { return self.take_head(buf, body, verify) };
+    pub(super) fn take(&mut self, buf: &mut [u8], verify: bool, copy: bool) -> io::Result<bool> {
+        let Some(left) = self.left else { return self.take_head(buf, verify) };
         let got = if copy || verify {
             let len = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             receive(&self.socket, &mut buf[..len])?
@@ -129,16 +130,17 @@ impl Conn {
         if n == 0 {
             return Err(wrong(format!("the connection ended {left} bytes before the body did")));
         }
-        if verify {
-            check(&buf[..n], body - left)?;
+        if verify && let Some(len) = self.due.len {
+            check(&buf[..n], self.due.offset, len - left)?;
         }
         self.left = Some(left - n as u64);
         Ok(true)
     }
 
-    fn take_head(&mut self, buf: &mut [u8], body: u64, verify: bool) -> io::Result<bool> {
+    fn take_head(&mut self, buf: &mut [u8], verify: bool) -> io::Result<bool> {
         // A large body behind a head is left to the next call, which may drop it uncopied.
-        let room = buf.len().min(if body > HEAD_MOST as u64 { 512 } else { usize::MAX });
+        let is_large = self.due.len.is_some_and(|len| len > HEAD_MOST as u64);
+        let room = buf.len().min(if is_large { 512 } else { usize::MAX });
         let Some(n) = receive(&self.socket, &mut buf[..room])? else { return Ok(false) };
         if n == 0 {
             return Err(wrong("the connection ended where an answer was due"));
@@ -151,27 +153,29 @@ impl Conn {
             joined = std::mem::take(&mut self.head);
             &joined[..]
         };
-        let Some((length, head)) = parse_head(bytes)? else {
+        let Some((length, head)) = parse_head(bytes, self.due.status)? else {
             self.head = bytes.to_vec();
             return Ok(true);
         };
-        if length != body {
-            return Err(wrong(format!("a body of {length} bytes where {body} were due")));
+        if let Some(due) = self.due.len.filter(|due| *due != length) {
+            return Err(wrong(format!("a body of {length} bytes where {due} were due")));
         }
         let begun = &bytes[head..];
-        if begun.len() as u64 > body {
+        if begun.len() as u64 > length {
             return Err(wrong("bytes after the end of the body"));
         }
-        if verify {
-            check(begun, 0)?;
+        if verify && self.due.len.is_some() {
+            check(begun, self.due.offset, 0)?;
         }
-        self.left = Some(body - begun.len() as u64);
+        self.left = Some(length - begun.len() as u64);
         Ok(true)
     }
 }
 
-fn check(bytes: &[u8], offset: u64) -> io::Result<()> {
-    pattern::check(bytes, offset).map_err(|at| wrong(format!("byte {at} of the body is wrong")))
+/// Checks bytes that stand at `at` in a body which begins at `offset` in the pattern.
+fn check(bytes: &[u8], offset: u64, at: u64) -> io::Result<()> {
+    pattern::check(bytes, offset + at)
+        .map_err(|wrong_at| wrong(format!("byte {} of the body is wrong", wrong_at - offset)))
 }
 
 impl Session for Http {
@@ -182,31 +186,5 @@ impl Session for Http {
 
     fn run(&mut self, work: u64) -> io::Result<Outcome> {
         self.pass(work, false)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_are_read_as_servers_write_them() {
-        let head = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-LENGTH:  12\r\n\r\nbody";
-        assert_eq!(parse_head(head).unwrap(), Some((12, head.len() - 4)));
-        for cut in 0..head.len() - 4 {
-            assert_eq!(parse_head(&head[..cut]).unwrap(), None, "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn other_answers_are_refused() {
-        for head in [
-            &b"HTTP/1.1 404 Not Found\r\nContent-Length: 1\r\n\r\n"[..],
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-        ] {
-            assert!(parse_head(head).is_err());
-        }
-        assert!(parse_head(&[b'a'; HEAD_MOST + 1]).is_err());
     }
 }

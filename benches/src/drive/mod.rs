@@ -5,12 +5,17 @@
 //! those that are the work themselves. HTTP and echo are driven by a small loop on epoll that lets the kernel
 //! drop bulk bytes uncopied; relays, and load at a fixed rate, by a program on Annulus.
 
+mod asks;
 mod backend;
+mod beside;
+mod brief;
 mod bulk;
 mod clock;
 mod cold;
+mod datagrams;
 mod echo;
 mod exchange;
+pub(crate) mod files;
 mod fresh;
 mod http;
 mod order;
@@ -18,10 +23,14 @@ mod poller;
 mod stranger;
 mod wire;
 
+pub use asks::Told;
 pub use backend::Backend;
+pub use brief::Brief;
 pub use bulk::Direction;
-pub use cold::Cold;
+pub use cold::{Cold, ColdFile};
+pub use datagrams::Datagrams;
 pub use echo::Echo;
+pub use files::Choice;
 pub use fresh::Fresh;
 pub use http::Http;
 pub use stranger::{Stranger, Tool};
@@ -29,7 +38,6 @@ pub use stranger::{Stranger, Tool};
 use crate::histogram::Histogram;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// What one timed run did.
@@ -43,6 +51,17 @@ pub struct Outcome {
     pub wall: Duration,
     /// How long each request took, where that is looked at.
     pub latency: Option<Histogram>,
+    /// Whether the driver kept its schedule, where it has one.
+    pub driver: Option<Driver>,
+}
+
+/// How the driver itself fared at a fixed rate, on its own CPU.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Driver {
+    /// How late it sent requests that waited for nothing but their moment.
+    pub late: Histogram,
+    /// How long it had its CPU, of which it always wants all.
+    pub cpu: Duration,
 }
 
 /// Load on one server, over connections that are open.
@@ -60,6 +79,9 @@ pub trait Session {
     /// As [`Session::verify`], but of the bytes only their number is checked.
     fn run(&mut self, work: u64) -> io::Result<Outcome>;
 }
+
+/// Bytes of a file that clients have already.
+const TOLD_BODY: u64 = 1 << 10;
 
 /// After so long without any progress a server counts as stuck.
 pub const STALL: Duration = Duration::from_secs(10);
@@ -96,14 +118,45 @@ pub enum Load {
         /// How many at the same time.
         connections: usize,
     },
-    /// GET `path` over one connection; before each request, `file` is dropped from the page cache.
-    Cold {
+    /// GET `path`, which is answered without content, as [`Load::Http`] does.
+    Told {
         /// Beginning with a slash.
         path: String,
-        /// Bytes of the body.
-        body: u64,
-        /// What the server serves as `path`.
-        file: PathBuf,
+        /// The answer.
+        told: Told,
+        /// How many.
+        connections: usize,
+    },
+    /// GET one of 10,000 files of 4 to 32 KiB, as [`Load::Http`] does.
+    Many {
+        /// Which.
+        choice: Choice,
+        /// How many.
+        connections: usize,
+    },
+    /// A message of `size` bytes that comes back through a relay, over a new connection each time,
+    /// `connections` of them at once.
+    Brief {
+        /// Bytes of a message.
+        size: usize,
+        /// How many at the same time.
+        connections: usize,
+    },
+    /// Datagrams of `size` bytes that come back through a relay.
+    Datagrams {
+        /// Bytes of a datagram.
+        size: usize,
+        /// How many, each with one under way.
+        clients: usize,
+    },
+    /// GET over one connection; before each request, the file is dropped from the page cache.
+    Cold(ColdFile),
+    /// `of`, at a fixed rate, while the server streams a file from the disk.
+    Beside {
+        /// What is measured.
+        of: Box<Load>,
+        /// What is streamed.
+        cold: ColdFile,
     },
     /// `of`, with requests that are due at fixed moments, `rate` in a second over all connections.
     Paced {
@@ -156,16 +209,23 @@ impl Load {
             Load::Fresh { path, body, connections } => {
                 Box::new(Fresh::open(server, path, *body, *connections)?)
             }
-            Load::Cold { path, body, file } => Box::new(Cold::open(server, path, *body, file, copy)?),
+            Load::Told { path, told, connections } => {
+                Box::new(Http::told(server, path, *told, *connections, copy)?)
+            }
+            Load::Many { choice, connections } => Box::new(Http::many(server, *choice, *connections, copy)?),
+            Load::Brief { size, connections } => Box::new(Brief::open(server, *size, *connections)?),
+            Load::Datagrams { size, clients } => Box::new(Datagrams::open(server, *size, *clients)?),
+            Load::Cold(file) => Box::new(Cold::open(server, file, copy)?),
             Load::Stranger { tool, path, body, connections } => {
                 Box::new(Stranger::open(*tool, server, path, *body, *connections)?)
             }
             Load::Echo { size, connections, relayed: false } => {
                 Box::new(Echo::open(server, *size, *connections)?)
             }
-            Load::Echo { relayed: true, .. } | Load::Bulk { .. } | Load::Paced { .. } => {
-                Box::new(on_annulus()?)
-            }
+            Load::Echo { relayed: true, .. }
+            | Load::Bulk { .. }
+            | Load::Paced { .. }
+            | Load::Beside { .. } => Box::new(on_annulus()?),
         })
     }
 
@@ -176,9 +236,13 @@ impl Load {
             Load::Http { connections, .. }
             | Load::Echo { connections, .. }
             | Load::Fresh { connections, .. }
+            | Load::Told { connections, .. }
+            | Load::Many { connections, .. }
+            | Load::Brief { connections, .. }
+            | Load::Datagrams { clients: connections, .. }
             | Load::Stranger { connections, .. } => *connections as u64,
-            Load::Cold { .. } => 1,
-            Load::Paced { of, .. } => of.least(),
+            Load::Cold(_) => 1,
+            Load::Paced { of, .. } | Load::Beside { of, .. } => of.least(),
             Load::Bulk { connections, .. } => (*connections as u64) << 20,
         }
     }
@@ -188,10 +252,16 @@ impl Load {
         match self {
             Load::Http { path, body, .. }
             | Load::Fresh { path, body, .. }
-            | Load::Cold { path, body, .. }
+            | Load::Cold(ColdFile { path, body, .. })
             | Load::Stranger { path, body, .. } => Some((path, *body)),
-            Load::Paced { of, .. } => of.asks_for(),
-            Load::Echo { .. } | Load::Bulk { .. } => None,
+            Load::Told { path, told: Told::NotModified, .. } => Some((path, TOLD_BODY)),
+            Load::Paced { of, .. } | Load::Beside { of, .. } => of.asks_for(),
+            Load::Echo { .. }
+            | Load::Bulk { .. }
+            | Load::Told { .. }
+            | Load::Many { .. }
+            | Load::Brief { .. }
+            | Load::Datagrams { .. } => None,
         }
     }
 }

@@ -80,7 +80,7 @@ impl Session for Stranger {
                 String::from_utf8_lossy(&out.stderr)
             ))
         })?;
-        Ok(Outcome { requests, bytes: requests * self.body, wall, latency: None })
+        Ok(Outcome { requests, bytes: requests * self.body, wall, ..Outcome::default() })
     }
 }
 

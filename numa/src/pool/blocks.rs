@@ -5,14 +5,14 @@ use std::ptr::NonNull;
 use super::Carved;
 
 /// Fixed-size blocks for one thread. The list of free blocks is linked through the blocks themselves, so the
-/// bookkeeping lies on the node too and costs nothing beside the blocks; the block that came back last goes
-/// out first, because it is the warmest in the cache.
+/// bookkeeping lies on the node too and takes no memory beside the blocks. The block that came back last goes
+/// out first, because it is the likeliest to be in the cache.
 ///
-/// Neither Send nor Sync: it lives on the thread that owns the memory. A block may be used by any thread, but
-/// comes back here.
+/// It is neither Send nor Sync: it stays on the thread that owns the memory. Any thread may use a block, but
+/// only this one takes it back.
 #[derive(Debug)]
 pub struct Blocks {
-    /// Never empty: what they began with, then what [`extend`](Self::extend) added.
+    /// It is never empty: the memory they began with comes first, then what [`extend`](Self::extend) added.
     extents: Vec<Extent>,
     /// The first extent that may have blocks that were never given out.
     current: usize,
@@ -28,7 +28,7 @@ struct Extent {
     memory: Carved,
     first: NonNull<u8>,
     capacity: usize,
-    /// Blocks that have been given out at least once; the rest has not been touched.
+    /// How many blocks have been given out at least once. The rest has not been touched.
     fresh: usize,
 }
 
@@ -46,9 +46,9 @@ impl Extent {
 struct Link(Option<NonNull<Link>>);
 
 impl Blocks {
-    /// Cuts `memory` into blocks of `block_size` bytes. The size is rounded up to a multiple of a pointer's
-    /// and the first block to a pointer's alignment; for more, carve the memory so aligned and choose a size
-    /// that is a multiple of it. Memory shorter than a block gives no block.
+    /// Cuts `memory` into blocks of `block_size` bytes. The size is rounded up to a multiple of a pointer's,
+    /// and the first block to a pointer's alignment. For a larger alignment, carve the memory with it and
+    /// choose a size that is a multiple of it. Memory shorter than a block gives no block.
     pub fn new(memory: Carved, block_size: usize) -> Self {
         let unit = size_of::<Link>();
         let block_size = block_size.max(1).checked_next_multiple_of(unit).unwrap_or(usize::MAX / unit * unit);
@@ -67,8 +67,8 @@ impl Blocks {
         more
     }
 
-    /// A free block of [`block_size`](Self::block_size) bytes, of whatever content; None when all are out,
-    /// which is where backpressure starts.
+    /// A free block of [`block_size`](Self::block_size) bytes, with arbitrary content. None when all blocks
+    /// are out, which is where backpressure starts.
     pub fn take(&mut self) -> Option<NonNull<u8>> {
         let block = match self.returned {
             Some(link) => {
@@ -98,12 +98,12 @@ impl Blocks {
     /// Takes a block back.
     ///
     /// # Safety
-    /// The block came from [`take`](Self::take) of this very `Blocks`, was not given back since, and nobody
-    /// (the kernel neither) reads or writes it any more.
+    /// The block came from [`take`](Self::take) of this very `Blocks`, was not given back since, and nobody,
+    /// the kernel included, reads or writes it any more.
     pub unsafe fn give(&mut self, block: NonNull<u8>) {
         debug_assert!(self.owns(block), "a block is given back to blocks that it did not come from");
         let link: NonNull<Link> = block.cast();
-        // SAFETY: the caller promises that the block is ours and unused; it has room and alignment for a
+        // SAFETY: the caller promises that the block is ours and unused; it is large enough and aligned for a
         // link.
         unsafe { link.write(Link(self.returned)) };
         self.returned = Some(link);
@@ -111,7 +111,7 @@ impl Blocks {
         debug_assert!(self.free <= self.capacity, "a block is given back twice");
     }
 
-    /// Is `block` the address of one of these blocks?
+    /// Whether `block` is the address of one of these blocks.
     pub fn owns(&self, block: NonNull<u8>) -> bool {
         self.extents.iter().any(|extent| {
             let offset = block.as_ptr().addr().wrapping_sub(extent.first.as_ptr().addr());
@@ -124,17 +124,17 @@ impl Blocks {
         self.block_size
     }
 
-    /// All blocks, free or not.
+    /// The number of all blocks, free or not.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Blocks that can be taken now.
+    /// How many blocks can be taken now.
     pub fn free(&self) -> usize {
         self.free
     }
 
-    /// The memory they began with, which [`extend`](Self::extend) does not change.
+    /// The memory they began with. [`extend`](Self::extend) does not change it.
     pub fn memory(&self) -> &Carved {
         &self.extents[0].memory
     }

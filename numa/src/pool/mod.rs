@@ -1,7 +1,7 @@
-//! A node's pool: one region on the node, shared out among the node's cores.
+//! A node's pool: one region on the node, divided among the node's cores.
 //!
-//! The pool's own header (who has taken which share, how far it is carved) lies in the region itself, hence
-//! on the node, one cache line for each core.
+//! The pool's own header (who has taken which share, how far it is carved) lies in the region itself, so it
+//! is on the node. It has two cache lines for each core.
 
 mod blocks;
 mod share;
@@ -21,15 +21,15 @@ use crate::{
     sys, thread,
 };
 
-/// What the header says of one core's share. 128 bytes, so that two cores never write to one cache line nor
-/// to its neighbour, which x86 fetches along with it.
+/// What the header says of one core's share. It takes 128 bytes, so that two cores never write to one cache
+/// line, nor to its neighbour, which x86 fetches along with it.
 #[repr(C, align(128))]
 struct Record {
     /// Offset of the share's first byte from the region's start, in bytes.
     start: usize,
     /// Offset just after its last byte.
     end: usize,
-    /// Offset of the first byte that has not been carved yet; only the share's owner moves it.
+    /// Offset of the first byte that has not been carved yet. Only the share's owner changes it.
     next: AtomicUsize,
     taken: AtomicBool,
 }
@@ -42,20 +42,20 @@ pub struct NodePool {
 }
 
 impl NodePool {
-    /// Makes the pool of the node that `cores` take their memory from, with room for `bytes_per_core`
-    /// (rounded up to whole pages) for each. The region is made on a thread pinned to the first of the cores.
-    /// On a node with too little free memory the pool is smaller, each share getting an equal part, and
+    /// Makes the pool of the node that `cores` take their memory from, with `bytes_per_core` (rounded up to
+    /// whole pages) for each. The region is made on a thread that is pinned to the first of the cores. On a
+    /// node with too little free memory the pool is smaller: each share is an equal part of it, and
     /// [`Region::placement`] says so.
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when there are no cores, when they take their memory
-    /// from different nodes, or when the sizes do not fit into an address space; else what [`Region::new`]
-    /// says.
+    /// from different nodes, or when the sizes do not fit into an address space. Otherwise the errors of
+    /// [`Region::new`].
     pub fn new(cores: &[PlannedCore], bytes_per_core: usize) -> Result<Self> {
         Self::with_backing(cores, bytes_per_core, Backing::System)
     }
 
-    /// The same with pages of a chosen size ([`Region::with_backing`]).
+    /// Makes the pool with pages of a chosen size ([`Region::with_backing`]).
     ///
     /// # Errors
     /// As [`NodePool::new`].
@@ -74,8 +74,8 @@ impl NodePool {
         Ok(Self { region, cores: cores.to_vec() })
     }
 
-    /// The same without placing it: the region's pages come from wherever the calling thread's come from
-    /// ([`Region::unplaced`]).
+    /// Makes the pool without placing it: the region's pages come from wherever the calling thread's come
+    /// from ([`Region::unplaced`]).
     ///
     /// # Errors
     /// As [`NodePool::new`].
@@ -101,7 +101,7 @@ impl NodePool {
         &self.region
     }
 
-    /// The share of a core; None when that core has none here, or has taken it.
+    /// The share of a core. None when the core has no share here, or has taken it.
     pub fn take_share(&self, cpu: CpuId) -> Option<Share> {
         let index = self.cores.iter().position(|c| c.cpu == cpu)?;
         // SAFETY: `lay_out` wrote one record for each core at the region's start, which lives as long as
@@ -138,7 +138,7 @@ fn measure(cores: &[PlannedCore], bytes_per_core: usize) -> Result<(&PlannedCore
     Ok((first, header, len))
 }
 
-/// Writes the header: every core gets an equal part of what is there.
+/// Writes the header. Every core gets an equal part of what is there.
 fn lay_out(region: &Region, cores: usize, header: usize) -> Result<()> {
     let page = sys::page_size();
     let share = region.len().saturating_sub(header) / cores / page * page;
@@ -157,13 +157,13 @@ fn lay_out(region: &Region, cores: usize, header: usize) -> Result<()> {
             next: AtomicUsize::new(start),
             taken: AtomicBool::new(false),
         };
-        // SAFETY: `header` has room for `cores` records, and nobody else knows the region yet.
+        // SAFETY: `header` has space for `cores` records, and nobody else knows the region yet.
         unsafe { record(region, index).write(new) };
     }
     Ok(())
 }
 
-/// Where the record of the `index`th core lies.
+/// The address of the `index`th core's record.
 ///
 /// # Safety
 /// The region starts with a pool's header of more than `index` records.

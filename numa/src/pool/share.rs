@@ -8,8 +8,8 @@ use std::{
 use super::{Record, record};
 use crate::{NodeId, region::Region};
 
-/// One core's part of its node's pool. It goes to the core's thread, which carves it into what it needs. It
-/// keeps the region alive.
+/// One core's part of its node's pool. The core's thread gets it and carves it into what it needs. It keeps
+/// the region alive.
 #[derive(Debug)]
 pub struct Share {
     region: Arc<Region>,
@@ -21,9 +21,9 @@ impl Share {
         Self { region, index }
     }
 
-    /// The next `len` bytes at an address that is a multiple of `align` (a power of two), zeroed. None when
-    /// the share has no room left for it, when `len` is 0, or when `align` is no power of two. What was
-    /// carved never comes back to the share: what wants to come and go is [`Blocks`](super::Blocks).
+    /// The next `len` bytes, zeroed, at an address that is a multiple of `align` (a power of two). None when
+    /// the share has too few bytes left, when `len` is 0, or when `align` is no power of two. Carved memory
+    /// never comes back to the share; [`Blocks`](super::Blocks) is for memory that comes and goes.
     pub fn carve(&mut self, len: usize, align: usize) -> Option<Carved> {
         if len == 0 || !align.is_power_of_two() {
             return None;
@@ -74,7 +74,7 @@ impl Share {
     }
 }
 
-/// A piece of node memory that belongs to whoever holds this: nobody else has any byte of it.
+/// A piece of node memory that belongs to the holder of this value: nobody else has any byte of it.
 #[derive(Debug)]
 pub struct Carved {
     /// Its first byte.
@@ -89,7 +89,7 @@ pub struct Carved {
 unsafe impl Send for Carved {}
 
 impl Carved {
-    /// A whole region as one piece: what a pool grows by.
+    /// A whole region as one piece. A pool grows by such pieces.
     pub fn whole(region: Region) -> Self {
         // SAFETY: a region's pointer is never null.
         let ptr = unsafe { NonNull::new_unchecked(region.as_ptr()) };

@@ -1,4 +1,4 @@
-//! With which size of page a region is backed: fewer, larger pages take fewer entries of the TLB and shorter
+//! The page size that a region is backed with: fewer, larger pages take fewer entries of the TLB and shorter
 //! walks.
 
 use std::{fmt, fs, str::FromStr};
@@ -26,8 +26,8 @@ pub enum Backing {
     Small,
     /// Transparent huge pages where the kernel has some (MADV_HUGEPAGE).
     Transparent,
-    /// Reserved huge pages of 2 MiB (MAP_HUGETLB); transparent ones, with a reason, where the node has not
-    /// enough free.
+    /// Reserved huge pages of 2 MiB (MAP_HUGETLB). Where the node has not enough of them free they are
+    /// transparent ones, and the placement has the reason.
     Reserved,
     /// Reserved ones if the node has enough free, else transparent ones.
     Auto,
@@ -66,18 +66,18 @@ impl FromStr for Backing {
 }
 
 impl Backing {
-    /// To what multiple, in bytes, the length of a region that is asked for so may be rounded up.
+    /// The multiple, in bytes, to which the length of a region with this backing may be rounded up.
     pub fn multiple(self) -> usize {
         if self == Self::Auto { HUGE } else { self.granule(crate::sys::page_size()) }
     }
 
-    /// To what multiple lengths and addresses of such regions are rounded up.
+    /// The multiple to which lengths and addresses of such regions are rounded up.
     pub(super) fn granule(self, page: usize) -> usize {
         if matches!(self, Self::Transparent | Self::Reserved) { HUGE } else { page }
     }
 
-    /// What is to be tried on a node: `Auto` and `Reserved` depend on what is free there. With the reason and
-    /// the remedy where that is not what was asked.
+    /// What is to be tried on a node, since `Auto` and `Reserved` depend on what is free there. Where that is
+    /// not what was asked, the reason and the remedy come with it.
     pub(super) fn on(self, node: NodeId, len: usize) -> (Self, Option<(String, String)>) {
         let wanted = len.div_ceil(HUGE);
         let free = || free_pages(node).unwrap_or(0);

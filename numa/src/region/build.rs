@@ -1,4 +1,4 @@
-//! The steps by which a region comes to lie on its node. [`Region::new`] says why in this order.
+//! The steps by which a region is placed on its node. [`Region::new`] gives the reasons for their order.
 
 use std::{io, ops::Range, ptr::NonNull};
 
@@ -13,12 +13,12 @@ use crate::{
     verify,
 };
 
-/// How much is populated before the next look at what is left: small enough that a full node costs its
-/// neighbours little, large enough that a region of 16 MiB takes a handful of calls.
+/// How much is populated before free memory is looked at again. It is small enough that a full node costs its
+/// neighbours little, and large enough that a region of 16 MiB takes a handful of calls.
 const STEP: usize = 4 << 20;
 
-/// The length of a region of that many bytes, and how much to map so that it can begin at a multiple of
-/// `granule` between two fences.
+/// The length of a region of that many bytes, and how much to map so that the region can begin at a multiple
+/// of `granule` between two fences.
 fn lengths(len_bytes: usize, granule: usize) -> Result<(usize, usize)> {
     if len_bytes == 0 {
         return Err(Error::input("a region of 0 bytes is asked for; ask for at least one"));
@@ -32,14 +32,14 @@ fn lengths(len_bytes: usize, granule: usize) -> Result<(usize, usize)> {
     Ok((len, whole))
 }
 
-/// Takes over a mapping of `whole` bytes: gives back what is before and after the region and its two fences.
-/// Dropping the region unmaps it.
+/// Takes over a mapping of `whole` bytes and gives back what is before and after the region and its two
+/// fences. Dropping the region unmaps it.
 fn take_over(memory: NonNull<u8>, whole: usize, len: usize, granule: usize, node: NodeId) -> Result<Region> {
     let page = sys::page_size();
     let (start, end) = (memory.as_ptr().addr(), memory.as_ptr().addr() + whole);
     let first = (start + page).next_multiple_of(granule);
     let region = Region {
-        // SAFETY: `lengths` left room for a page and for rounding up before `len` bytes.
+        // SAFETY: `lengths` allowed for a page and for rounding up before `len` bytes.
         memory: unsafe { memory.add(first - start) },
         len,
         mapping: first - page..first + len + page,
@@ -93,7 +93,8 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
     if backing == Backing::Reserved {
         match reserved(node, len_bytes) {
             Ok(region) => return Ok(region),
-            // Somebody was faster, a filter refuses mbind, or the group may have none (hugetlb controller).
+            // Somebody else was faster, a filter refuses mbind, or the group may have none (hugetlb
+            // controller).
             Err(e) => {
                 let (_, remedy) = backing::lacking(node, len_bytes.div_ceil(backing::HUGE), 0);
                 let why = format!("reserved huge pages cannot be had ({e}): transparent ones instead");
@@ -128,7 +129,7 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
         shorten(&mut region, settled.len, page)?;
     }
     let bound = match &policy {
-        Ok(()) => bind(&region, node).map_err(|e| (Rung::Preferred, "mbind(MPOL_BIND)", e)),
+        Ok(()) => bind(&region, &settled, node).map_err(|e| (Rung::Preferred, "mbind(MPOL_BIND)", e)),
         Err(e) => {
             Err((Rung::FirstTouch, "mbind", io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(0))))
         }
@@ -162,16 +163,16 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
     Ok(region)
 }
 
-/// A region of reserved huge pages, bound to the node before they are faulted in: such pages have no fallback
-/// to other nodes that could be looked at and mended, and populating where there are none is an error here
-/// and not a SIGBUS.
+/// A region of reserved huge pages, bound to the node before they are faulted in. Such pages have no fallback
+/// to other nodes that could be looked at and mended. Populating where there are none is an error here and
+/// not a SIGBUS.
 fn reserved(node: NodeId, len_bytes: usize) -> io::Result<Region> {
     let len = len_bytes.next_multiple_of(backing::HUGE);
     let memory = sys::map_huge(len)?;
     let start = memory.as_ptr().addr();
-    // No fences: they would be huge pages too. Dropping the region unmaps.
+    // There are no fences: they would be huge pages too. Dropping the region unmaps it.
     let mut region = Region { memory, len, mapping: start..start + len, placement: not_placed_yet(node) };
-    bind(&region, node)?;
+    sys::mbind(start..start + len, &Policy::new(MPOL_BIND, node), MPOL_MF_MOVE)?;
     sys::populate(start..start + len)?;
     sys::dont_fork(start..start + len)?;
     let pages = verify::where_pages_lie(region.as_ptr(), len).map_err(io::Error::other)?;
@@ -183,7 +184,7 @@ fn reserved(node: NodeId, len_bytes: usize) -> io::Result<Region> {
     Ok(region)
 }
 
-/// Refuses a node that cannot give memory, before a policy call says no more than EINVAL.
+/// Refuses a node that cannot give memory, because a policy call would say no more than EINVAL.
 fn check_node(node: NodeId) -> Result<()> {
     match Sysfs::at("/sys").nodes_with_memory()? {
         None if node.0 == 0 => {}
@@ -219,7 +220,8 @@ fn check_node(node: NodeId) -> Result<()> {
 /// policy.
 fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
     let no_address_space = |e| no_address_space(len, e);
-    // Ask on a scratch page first: libnuma would print to stderr and hide the refusal.
+    // The kernel is asked with a scratch page first, because libnuma would print to stderr and hide the
+    // refusal.
     let scratch = sys::map(sys::page_size()).map_err(no_address_space)?;
     let page = scratch.as_ptr().addr()..scratch.as_ptr().addr() + sys::page_size();
     let asked = sys::mbind(page.clone(), &Policy::new(MPOL_PREFERRED_MANY, node), 0);
@@ -246,8 +248,8 @@ fn no_address_space(len: usize, e: io::Error) -> Error {
     )
 }
 
-/// Seals the page before and the page after. They catch whoever runs over the end, and keep the region a
-/// mapping of its own, which the kernel then accounts for on its own in /proc/self/numa_maps.
+/// Seals the page before the region and the page after it. They catch accesses beyond its ends. They also
+/// keep the region a mapping of its own, so that /proc/self/numa_maps has an account of it alone.
 fn fence(region: &Region, page: usize) -> Result<()> {
     let all = &region.mapping;
     for range in [all.start..all.start + page, all.end - page..all.end] {
@@ -260,13 +262,13 @@ fn fence(region: &Region, page: usize) -> Result<()> {
 }
 
 struct Settled {
-    /// How many bytes from the start are present and as far as one can see on the node.
+    /// How many bytes from the start are present and, as far as one can see, on the node.
     len: usize,
     /// Why that is not all, and what to do.
     why: Option<(String, String)>,
 }
 
-/// Populates step by step and stops where memory ends.
+/// Populates step by step and stops when memory runs out.
 fn settle(region: &Region, node: NodeId) -> Result<Settled> {
     let start = region.as_ptr().addr();
     let mut done = 0;
@@ -315,9 +317,9 @@ fn populate(range: Range<usize>) -> io::Result<()> {
     }
 }
 
-/// The lowest page of the step that is not on the node and cannot be brought there. Where pages cannot be
-/// asked about one by one (move_pages refused) the region's account as a whole is looked at: all earlier
-/// steps were clean, so this whole step is to blame.
+/// The lowest page of the step that is not on the node and cannot be moved there. Where pages cannot be asked
+/// about one by one (move_pages is refused) the region's account as a whole is looked at: all earlier steps
+/// were clean, so a page elsewhere counts against this whole step.
 fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usize> {
     let Ok(away) = away_from(node, step.clone()) else {
         let whole = verify::where_pages_lie(region.as_ptr(), region.len);
@@ -326,12 +328,12 @@ fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usiz
     if away.is_empty() {
         return None;
     }
-    // What the calls say does not matter: the look afterwards does.
+    // The result of the calls does not matter: the look afterwards decides.
     verify::move_home(&away, node);
-    // A huge page for which the node has no room is split on its way, and since Linux 6.12 the kernel then
-    // replaces those of its pages that are all zero by the shared page of zeroes. They are no longer
-    // elsewhere, they are nowhere; to leave them so would fault them in later, under the binding, on a full
-    // node: an OOM kill. (Seen in the guest 4odd: 3272 such pages.)
+    // A huge page for which the node has no space is split on its way. Since Linux 6.12 the kernel then
+    // replaces those of its pages that are all zero by the shared page of zeroes, so they lie on no node at
+    // all. If they were left so, a later access would fault them in under the binding, on a full node: an OOM
+    // kill. (Seen in the guest 4odd: 3272 such pages.)
     let again = populate(step.clone());
     let left = away_from(node, step).ok()?.first().copied();
     if let (Err(error), None) = (&again, left) {
@@ -362,9 +364,25 @@ fn shorten(region: &mut Region, len: usize, page: usize) -> Result<()> {
     Ok(())
 }
 
-/// Every page is there and, as far as one can see, on the node: nothing is faulted in under the binding,
-/// hence no OOM kill.
-fn bind(region: &Region, node: NodeId) -> io::Result<()> {
+/// Binds the region, after it has settled. Every page is present and, as far as one can see, on the node, so
+/// nothing is faulted in under the binding, and there is no OOM kill.
+fn bind(region: &Region, settled: &Settled, node: NodeId) -> io::Result<()> {
+    debug_assert!(region.len <= settled.len, "pages that were not populated are bound");
     let range = region.as_ptr().addr()..region.as_ptr().addr() + region.len;
     sys::mbind(range, &Policy::new(MPOL_BIND, node), MPOL_MF_MOVE)
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+
+    /// Seen to fail: without the assertion.
+    #[test]
+    fn what_was_not_populated_is_not_bound() {
+        let node = Topology::discover().unwrap().memory_nodes().first().unwrap();
+        let region = Region::new(node, 2 * sys::page_size()).unwrap();
+        let settled = Settled { len: sys::page_size(), why: None };
+        assert!(std::panic::catch_unwind(|| bind(&region, &settled, node)).is_err());
+    }
 }

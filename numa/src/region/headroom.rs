@@ -1,10 +1,9 @@
-//! How much memory can still be taken without waking the OOM killer.
+//! How much memory can still be taken without an OOM kill.
 //!
-//! Populating memory is the moment at which a pool that is too large would get the process killed, or another
-//! one. The machine says what is available (/proc/meminfo, MemAvailable), and each control group from ours up
-//! to the root how much of its limit is left (memory.max, or memory.limit_in_bytes of the first version;
-//! cgroups(7)). Memory of page cache is counted as free there, because the kernel takes it back before it
-//! kills.
+//! Populating memory is the moment at which a pool that is too large would get this process or another one
+//! killed. The machine says what is available (/proc/meminfo, MemAvailable), and each control group from ours
+//! up to the root how much of its limit is left (memory.max, or memory.limit_in_bytes of the first version;
+//! cgroups(7)). Page cache counts as free in both, because the kernel takes it back before it kills.
 
 use std::path::Path;
 
@@ -13,8 +12,8 @@ use crate::{
     topology::sysfs::{meminfo, meminfo_bytes, read_if_there},
 };
 
-/// Left alone for everybody else, and for page tables: a thirty-second part of the machine or of the group's
-/// limit, and not more than this.
+/// The most that is left for everybody else and for page tables: a thirty-second part of the machine or of
+/// the group's limit is left, but not more than this.
 const MOST_MARGIN: u64 = 512 << 20;
 /// The least that is left of the machine, and of a group's limit.
 const LEAST_OF_MACHINE: u64 = 16 << 20;
@@ -40,7 +39,7 @@ pub(crate) fn bytes() -> Result<Headroom> {
     };
     for dir in cgroup::dirs("memory")? {
         let left = left_in(&dir).unwrap_or_else(|e| {
-            // A container may hide its groups; then the machine's own number is all there is.
+            // A container may hide its groups. Then the machine's own number is all there is.
             tracing::debug!(error = %e, "the memory limit of a control group cannot be read");
             None
         });

@@ -10,7 +10,7 @@ pub use backing::Backing;
 
 use crate::{NodeId, Result, sys, verify::PageMap};
 
-/// How a region came to lie where it lies, from the best way to the last.
+/// How a region was placed, from the best way to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rung {
@@ -35,7 +35,7 @@ impl fmt::Display for Rung {
     }
 }
 
-/// What was done to place a region, and where its pages lay when it was done.
+/// What was done to place a region, and where its pages lay afterwards.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Placement {
@@ -72,15 +72,15 @@ impl fmt::Display for Placement {
     }
 }
 
-/// Memory of one node, page aligned, zeroed, present, kept out of forked children, with a page before and
-/// after it that nobody may touch. Dropping it gives the memory back.
+/// Memory of one node. It is page aligned, zeroed, present, and kept out of forked children, with a page
+/// before and after it that nobody may touch. Dropping it gives the memory back.
 ///
-/// The bytes belong to whoever the region was given to; it hands out only its address, never a reference.
+/// The bytes belong to the owner of the region; it hands out only its address, never a reference.
 #[derive(Debug)]
 pub struct Region {
     memory: NonNull<u8>,
     len: usize,
-    /// With the page before and the page after.
+    /// The mapping, with the page before and the page after.
     mapping: Range<usize>,
     placement: Placement,
 }
@@ -96,29 +96,34 @@ impl Region {
     /// pinned to the node** ([`spawn_pinned`](crate::thread::spawn_pinned)): where a container refuses
     /// mbind(2), the pages come from the node of the CPU that touches them first.
     ///
-    /// The order, and why: (1) `numa_set_bind_policy(0)` and `numa_alloc_onnode`: a preference. Populating
-    /// under a *binding* on a full node ends in an OOM kill; under a preference it spills to other nodes. (2)
-    /// Populate, in steps, never more than is available. (3) Look. What spilled is moved home, and if that
-    /// fails, the node is full: everything from there on is given back and the region is smaller than asked,
-    /// and says so. (4) mbind MPOL_BIND with MPOL_MF_MOVE fixes the policy: later reclaim and migration keep
-    /// the pages there. (5) Look again, because mbind's zero proves nothing. Only then should anyone pin it
-    /// (register it with a ring): pinned pages cannot be moved.
+    /// The steps, in this order:
+    /// 1. `numa_set_bind_policy(0)` and `numa_alloc_onnode` map it with a preference. Populating under a
+    ///    *binding* on a full node ends in an OOM kill; under a preference it spills to other nodes.
+    /// 2. It is populated in steps, never more than is available.
+    /// 3. The pages are looked at. Those that spilled are moved to the node. If that fails, the node is full:
+    ///    everything from there on is given back, and the region is smaller than asked and says so.
+    /// 4. mbind(2) with MPOL_BIND and MPOL_MF_MOVE fixes the policy: later reclaim and migration keep the
+    ///    pages there.
+    /// 5. The pages are looked at again, because mbind's zero proves nothing.
     ///
-    /// Linux 5.14 for MADV_POPULATE_WRITE, else pages are touched one by one. mbind(2), move_pages(2),
-    /// madvise(2), numa(3).
+    /// Only then should anyone pin it (register it with a ring): pinned pages cannot be moved.
+    ///
+    /// MADV_POPULATE_WRITE needs Linux 5.14; before that pages are touched one by one. mbind(2),
+    /// move_pages(2), madvise(2), numa(3).
     ///
     /// # Errors
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the node does not exist, has no memory, lies
-    /// outside the cpuset or outside the binding that the process was started with, or when the length is
-    /// zero; [`ErrorKind::Platform`](crate::ErrorKind::Platform) when there is not enough memory for even one
-    /// page of it.
+    /// - [`ErrorKind::Input`](crate::ErrorKind::Input) when the node does not exist, has no memory, lies
+    ///   outside the cpuset or outside the binding that the process was started with, or when the length is
+    ///   zero.
+    /// - [`ErrorKind::Platform`](crate::ErrorKind::Platform) when there is not enough memory for even one
+    ///   page of it.
     pub fn new(node: NodeId, len_bytes: usize) -> Result<Self> {
         build::region(node, len_bytes, Backing::System)
     }
 
-    /// The same with pages of a chosen size. Lengths are rounded up to whole huge pages where there are some.
-    /// Reserved huge pages that the node has not enough of are replaced by transparent ones, which
-    /// [`Placement::reason`] says: to fault them in where there are none would be a SIGBUS.
+    /// Makes a region with pages of a chosen size. Lengths are rounded up to whole huge pages where there are
+    /// some. If the node has not enough reserved huge pages they are replaced by transparent ones, and
+    /// [`Placement::reason`] says so: faulting in reserved ones where there are none would be a SIGBUS.
     ///
     /// # Errors
     /// As [`Region::new`].
@@ -127,7 +132,8 @@ impl Region {
     }
 
     /// Makes a region without placing it: its pages come from wherever the calling thread's come from. `node`
-    /// is where they would belong, which [`Placement`] then compares. For comparison with [`Region::new`].
+    /// is where they would belong, and [`Placement`] compares with it. It is there to compare with
+    /// [`Region::new`].
     ///
     /// # Errors
     /// As [`Region::new`].
@@ -147,7 +153,7 @@ impl Region {
         self.len
     }
 
-    /// The node it was asked for.
+    /// The node that it was asked for.
     pub fn node(&self) -> NodeId {
         self.placement.node
     }
@@ -158,7 +164,7 @@ impl Region {
         &self.placement
     }
 
-    /// Shares it: every piece of memory given out of it keeps it alive.
+    /// Shares it. Every piece of memory that is given out of it keeps it alive.
     pub fn shared(self) -> Arc<Self> {
         Arc::new(self)
     }

@@ -10,7 +10,7 @@ use libc::c_int;
 
 use super::check;
 
-/// A fresh private mapping of zeroes, of the calling thread's policy.
+/// A fresh private mapping of zeroes, with the calling thread's policy.
 pub(crate) fn map(len: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let memory = unsafe {
@@ -29,8 +29,8 @@ pub(crate) fn map(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))
 }
 
-/// A fresh private mapping of reserved huge pages of 2 MiB, of the calling thread's policy (MAP_HUGETLB).
-/// `len` is a multiple of that. ENOMEM when not so many are free in the machine.
+/// A fresh private mapping of reserved huge pages of 2 MiB, with the calling thread's policy (MAP_HUGETLB).
+/// `len` is a multiple of 2 MiB. The error is ENOMEM when the machine has not so many free.
 pub(crate) fn map_huge(len: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let memory = unsafe {
@@ -49,7 +49,7 @@ pub(crate) fn map_huge(len: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(memory.cast()).ok_or_else(|| io::Error::other("mmap gave address 0"))
 }
 
-/// Asks for huge pages or against them (MADV_HUGEPAGE, MADV_NOHUGEPAGE): changes no byte.
+/// Asks for huge pages or against them (MADV_HUGEPAGE, MADV_NOHUGEPAGE). It changes no byte.
 pub(crate) fn advise(range: Range<usize>, advice: c_int) -> io::Result<()> {
     assert!(matches!(advice, libc::MADV_HUGEPAGE | libc::MADV_NOHUGEPAGE));
     // SAFETY: the two pieces of advice allowed above change the size of pages, not what they hold.
@@ -57,12 +57,12 @@ pub(crate) fn advise(range: Range<usize>, advice: c_int) -> io::Result<()> {
         .map(drop)
 }
 
-/// Makes a mapping read-only and moves it over another of the same length, which is gone then (mprotect(2),
-/// mremap(2)). Whoever reads there sees either the one or the other, never nothing: the kernel does it under
+/// Makes a mapping read-only and moves it over another of the same length, which is unmapped by that
+/// (mprotect(2), mremap(2)). A reader sees either the one or the other, never a gap: the kernel does it under
 /// the lock that page faults take.
 ///
 /// The kernel unmaps what is there before it moves, and can run out of memory in between (mm/mremap.c,
-/// `mremap_to`). Then nothing is there any more, and the process is ended.
+/// `mremap_to`). Then nothing is mapped there any more, and this function ends the process.
 ///
 /// # Safety
 /// `fresh` is a private anonymous mapping of `range.len()` bytes that nobody else uses. `range` is pages of a
@@ -75,7 +75,7 @@ pub(crate) unsafe fn put_in_place(fresh: NonNull<u8>, range: Range<usize>) -> io
         check(libc::mprotect(fresh.as_ptr().cast(), range.len(), libc::PROT_READ).into())?;
         let at = std::ptr::without_provenance_mut::<c_void>(range.start);
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // Made before: the constants may be what is gone then.
+        // The text is copied before the move, because the constants may be gone when it is needed.
         let last_words = Vec::from(b"annulus: out of memory while the program's constants were moved\n");
         if libc::mremap(fresh.as_ptr().cast(), range.len(), range.len(), flags, at) == libc::MAP_FAILED {
             let error = io::Error::last_os_error();
@@ -89,7 +89,7 @@ pub(crate) unsafe fn put_in_place(fresh: NonNull<u8>, range: Range<usize>) -> io
     Ok(())
 }
 
-/// Whether all pages of a range are mapped, whatever is there (mincore(2)).
+/// Whether all pages of a range are mapped, whatever they hold (mincore(2)).
 pub(crate) fn is_mapped(range: Range<usize>) -> bool {
     let mut resident = vec![0; range.len().div_ceil(4096)];
     // SAFETY: a byte is written for each page of the range, whose pages are at least that large.
@@ -99,9 +99,9 @@ pub(crate) fn is_mapped(range: Range<usize>) -> bool {
     looked == 0
 }
 
-/// Writes memory to a descriptor without looking at it, and returns how much. EFAULT where nothing is mapped
-/// (write(2)). Not by the C library's function, for which the address sanitizer forbids to read between
-/// variables.
+/// Writes memory to a descriptor without looking at it, and returns how much was written. The error is EFAULT
+/// where nothing is mapped (write(2)). It does not use the C library's function, because the address
+/// sanitizer forbids that one to read between variables.
 pub(crate) fn write_from(to: impl AsFd, range: Range<usize>) -> io::Result<usize> {
     loop {
         // SAFETY: the kernel checks the addresses that it reads; nothing of ours is written.

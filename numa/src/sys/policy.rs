@@ -19,8 +19,8 @@ pub(crate) const MPOL_WEIGHTED_INTERLEAVE: c_int = 6;
 pub(crate) const MPOL_MF_MOVE: c_int = 2;
 /// The bits above the mode in the value that get_mempolicy(2) gives: static, relative, NUMA balancing.
 const MODE_FLAGS: c_int = (1 << 15) | (1 << 14) | (1 << 13);
-/// `MAX_NUMNODES` is `1 << NODES_SHIFT` and NODES_SHIFT at most 10: get_mempolicy(2) wants room for all of
-/// them.
+/// `MAX_NUMNODES` is `1 << NODES_SHIFT` and NODES_SHIFT at most 10: get_mempolicy(2) demands a mask for all
+/// of them.
 const MAX_NODES: usize = 1024;
 
 #[link(name = "numa")]
@@ -104,7 +104,7 @@ impl PolicyToSet {
         Self { mode: policy.mode | policy.flags, mask: Nodemask::new(&policy.nodes) }
     }
 
-    /// Makes it the calling thread's.
+    /// Sets it for the calling thread.
     pub(crate) fn set(&self) -> io::Result<()> {
         let mask = &self.mask;
         // SAFETY: the kernel reads `maxnode - 1` bits of `mask`, which is its size, and nothing through a
@@ -134,7 +134,7 @@ pub(crate) fn mbind(range: Range<usize>, policy: &Policy, flags: c_int) -> io::R
     check(rc).map(drop)
 }
 
-/// For each page address the node it lies on, or a negative errno (`-ENOENT`: never touched). Looks only.
+/// The node of each page address, or a negative errno (`-ENOENT`: never touched). It moves nothing.
 pub(crate) fn look_at_pages(pages: &[usize], status: &mut [c_int]) -> io::Result<()> {
     assert_eq!(pages.len(), status.len());
     // SAFETY: the kernel reads `pages` and writes as many ints into `status`; with nodes = NULL it moves
@@ -153,8 +153,9 @@ pub(crate) fn look_at_pages(pages: &[usize], status: &mut [c_int]) -> io::Result
     check(rc).map(drop)
 }
 
-/// Asks the kernel to move each page to `node`; `status` then says where each lies, or a negative errno. The
-/// kernel takes memory of that node only and fails when there is none: it never starts an OOM kill.
+/// Asks the kernel to move each page to `node`. Afterwards `status` has the node of each, or a negative
+/// errno. The kernel takes memory of that node only and fails when there is none: it never starts an OOM
+/// kill.
 pub(crate) fn move_pages_to(pages: &[usize], node: NodeId, status: &mut [c_int]) -> io::Result<()> {
     assert_eq!(pages.len(), status.len());
     let nodes = vec![node.0 as c_int; pages.len()];
@@ -174,7 +175,7 @@ pub(crate) fn move_pages_to(pages: &[usize], node: NodeId, status: &mut [c_int])
     check(rc).map(drop)
 }
 
-/// Does libnuma find a kernel with NUMA (numa(3), `numa_available`)? A seccomp filter does not change the
+/// Whether libnuma finds a kernel with NUMA (numa(3), `numa_available`). A seccomp filter does not change the
 /// answer.
 pub(crate) fn libnuma_works() -> bool {
     // SAFETY: no arguments; must be called before other libnuma functions, which `libnuma_alloc` does.
@@ -182,11 +183,11 @@ pub(crate) fn libnuma_works() -> bool {
 }
 
 /// `numa_alloc_onnode` with the "preferred" policy of `numa_set_bind_policy(0)`. libnuma keeps that choice
-/// per thread and has no way to read it, so it is put back to libnuma's default (strict) rather than to what
-/// it was.
+/// per thread and has no function to read it, so this sets it back to libnuma's default (strict) rather than
+/// to what it was.
 ///
-/// Trap: when the kernel refuses the policy libnuma prints to stderr and returns memory *without* a policy:
-/// ask the kernel first.
+/// When the kernel refuses the policy, libnuma prints to stderr and returns memory *without* a policy. The
+/// caller therefore asks the kernel first.
 pub(crate) fn libnuma_alloc(len: usize, node: NodeId) -> Option<NonNull<u8>> {
     debug_assert!(libnuma_works(), "the caller has checked that");
     let node = c_int::try_from(node.0).ok()?;

@@ -13,7 +13,7 @@ use crate::set::{IdSet, Word};
 
 /// The CPUs that a thread may run on; 0 is the calling one.
 pub(crate) fn affinity(tid: i32) -> io::Result<CpuSet> {
-    // The kernel answers EINVAL while the mask is smaller than its own: grow until it fits.
+    // The kernel answers EINVAL while the mask is smaller than its own, so the mask grows until it fits.
     let mut mask: Vec<Word> = vec![0; 1024 / Word::BITS as usize];
     loop {
         // SAFETY: the kernel writes at most the given length into `mask`, which lives across the call.
@@ -35,26 +35,27 @@ pub(crate) fn set_affinity(cpus: &CpuSet) -> io::Result<()> {
     set_affinity_mask(&cpus.to_mask())
 }
 
-/// The same, with the set as the kernel takes it. Nothing but a system call.
+/// Lets the calling thread run on the CPUs of `mask`, in the form that the kernel takes. It is a system call
+/// and nothing else.
 pub(crate) fn set_affinity_mask(mask: &[Word]) -> io::Result<()> {
     // SAFETY: the kernel reads the given length of `mask`, which lives across the call.
     let rc = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) };
     check(rc).map(drop)
 }
 
-/// A thread of [`wait_on_a_thread`]. One that is not joined is lost, and nothing else.
+/// A thread of [`wait_on_a_thread`]. If it is not joined, only the thread itself is lost.
 pub(crate) struct Waiting(libc::pthread_t);
 
 impl Waiting {
-    /// Waits for its end, which it must be near.
+    /// Waits for the thread's end, which must be near.
     pub(crate) fn join(self) {
         // SAFETY: a thread that pthread_create has made, joined once, because `self` is given up.
         unsafe { libc::pthread_join(self.0, std::ptr::null_mut()) };
     }
 }
 
-/// Starts a thread that waits until it gets `gate`, and ends. It allocates nothing, so that glibc makes no
-/// heap for it, and its stack is too small to be given to a thread of Rust's later.
+/// Starts a thread that locks `gate` and ends. It allocates nothing, so that glibc makes no heap for it, and
+/// its stack is too small to be given to a thread of Rust's later.
 pub(crate) fn wait_on_a_thread(gate: &Arc<Mutex<()>>) -> io::Result<Waiting> {
     const STACK: usize = 64 << 10;
     extern "C" fn wait(gate: *mut c_void) -> *mut c_void {
@@ -136,8 +137,8 @@ pub(crate) fn tls_blocks() -> Vec<Range<usize>> {
     blocks
 }
 
-/// Where the loader mapped what it loaded: the pages of the loadable segments of the program, its libraries
-/// and the loader itself, those that touch as one range (dl_iterate_phdr(3)).
+/// The ranges to which the loader mapped what it loaded: the pages of the loadable segments of the program,
+/// its libraries and the loader itself. Segments that touch are one range (dl_iterate_phdr(3)).
 pub(crate) fn loaded_segments() -> Vec<Range<usize>> {
     unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
         // SAFETY: dl_iterate_phdr passes a valid record, whose headers stay mapped while it runs, and our own

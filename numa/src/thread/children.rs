@@ -1,4 +1,4 @@
-//! Processes that a pinned thread starts: they inherit its one CPU and its memory policy, and should not.
+//! Processes that a pinned thread starts. They inherit its one CPU and its memory policy, and should not.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -18,12 +18,12 @@ pub fn affinity_of_process() -> Result<CpuSet> {
     told(sys::affinity(std::process::id() as i32))
 }
 
-/// Lets what `command` starts run on all [CPUs of the process](affinity_of_process), whichever thread starts
-/// it: without this a child of a pinned thread has that thread's one CPU. From a thread of
-/// [`spawn_pinned`](super::spawn_pinned) the child also gets the memory policy back that the process came
-/// with; if its nodes have left the cpuset since, the kernel's default. sched_setaffinity(2),
-/// set_mempolicy(2); where the first is refused, starting fails. A filter that refuses the second has kept
-/// the pinned thread from changing the policy too.
+/// Lets the child that `command` starts run on all [CPUs of the process](affinity_of_process), whichever
+/// thread starts it. Without this a child of a pinned thread has that thread's one CPU. The child of a thread
+/// of [`spawn_pinned`](super::spawn_pinned) also gets the memory policy back that the process was started
+/// with, or the kernel's default if the policy's nodes have left the cpuset since. The calls are
+/// sched_setaffinity(2) and set_mempolicy(2). Where the first is refused, starting fails. A filter that
+/// refuses the second has kept the pinned thread from changing the policy too.
 ///
 /// Call it on the thread that starts the child.
 ///
@@ -46,7 +46,7 @@ pub fn unpin(command: &mut Command) -> Result<&mut Command> {
         if let Some([original, default]) = &policies
             && original.set().is_err()
         {
-            // Refused: then nobody has changed it.
+            // The call was refused, so nobody has changed the policy.
             let _unchanged = default.set();
         }
         sys::set_affinity_mask(&mask)
@@ -64,7 +64,7 @@ mod tests {
     use crate::thread::{spawn_pinned, spawn_pinned_briefly};
     use crate::topology::Topology;
 
-    /// The memory policy that a process has which `command` starts (numa(7), /proc/PID/numa_maps).
+    /// The memory policy of a process that `command` starts (numa(7), /proc/PID/numa_maps).
     fn policy_of(command: &mut Command) -> String {
         let maps = command.output().expect("starting cat").stdout;
         String::from_utf8_lossy(&maps).split_whitespace().nth(1).expect("a policy").to_owned()
@@ -83,7 +83,7 @@ mod tests {
         let topology = Topology::discover().unwrap();
         let core = CorePlan::new(&topology, &CoreSelection::All).unwrap().cores()[0].clone();
         let creator = move || {
-            // As under `numactl --preferred`.
+            // The policy that `numactl --preferred` sets.
             let came_with = Policy::new(MPOL_PREFERRED, core.memory);
             if sys::set_policy(&came_with).is_err() || !std::fs::exists("/proc/self/numa_maps").unwrap() {
                 return println!("no memory policies here");

@@ -1,4 +1,4 @@
-//! Where a thread or a process begins: on the CPUs, and with the memory policy, of whoever starts it.
+//! Where a thread or a process begins: on the CPUs, and with the memory policy, of the thread that starts it.
 
 use std::io;
 
@@ -12,15 +12,15 @@ use crate::{
 
 const CHECK_CPU: &str = "check that it is online, that the cgroup's cpuset allows it, and that no seccomp profile refuses sched_setaffinity";
 
-/// Runs `f` with the calling thread on `cpus` and taking memory from where it runs, so that a process started
-/// in `f` begins there: what the kernel makes for it (its page tables and the like), the pages that it
-/// writes, and the threads that it starts in turn.
+/// Runs `f` with the calling thread on `cpus` and with memory of the node that it runs on. So a process that
+/// is started in `f` begins there: what the kernel makes for it (its page tables and the like), the pages
+/// that it writes, and the threads that it starts in turn.
 ///
 /// The policy is MPOL_LOCAL meanwhile, or MPOL_PREFERRED for a node that is named because some of the CPUs
-/// have no memory of their own; a binding (MPOL_BIND) that the thread came with is kept. Affinity and policy
-/// are back when this returns, also when `f` panics. A policy call that a filter refuses is no failure:
-/// without a policy, memory comes from where a thread runs as well. sched_setaffinity(2), set_mempolicy(2),
-/// Linux 3.8.
+/// have no memory of their own; a binding (MPOL_BIND) that the thread has already is kept. Affinity and
+/// policy are restored when this returns, also when `f` panics. A policy call that a filter refuses is no
+/// failure, because without a policy memory comes from where a thread runs as well. sched_setaffinity(2),
+/// set_mempolicy(2), Linux 3.8.
 ///
 /// # Errors
 /// [`ErrorKind::Input`] when the process may run on none of the CPUs, [`ErrorKind::Platform`] when a filter
@@ -36,18 +36,19 @@ pub fn starting_at<T>(cpus: &CpuSet, memory: Option<NodeId>, f: impl FnOnce() ->
     Ok(result)
 }
 
-/// The creating thread while it stands where the new one shall begin; dropping it goes back.
+/// The creating thread while it has the affinity and the policy that the new one shall begin with. Dropping
+/// it restores its own.
 pub(super) struct Creator {
     affinity: CpuSet,
-    /// The policy to put back, and to judge by; the error when it cannot be read.
+    /// The policy to restore, and to judge by; the error when it cannot be read.
     policy: io::Result<Policy>,
     changed_policy: bool,
-    /// The policy meanwhile.
+    /// The policy that it has meanwhile.
     pub(super) birth: PolicyState,
 }
 
 impl Creator {
-    /// To a thread's CPU, with a preference for its memory.
+    /// Moves to a thread's CPU, with a preference for its memory.
     pub(super) fn of_thread(cpu: CpuId, memory: NodeId) -> Result<Self> {
         Self::go_to(&cpu.into(), Policy::new(MPOL_PREFERRED, memory), PolicyState::Preferred(memory), false)
     }
@@ -64,7 +65,7 @@ impl Creator {
             Error::io(format_args!("cannot run on CPU {cpus} (sched_setaffinity)"), e, CHECK_CPU)
                 .with_kind(kind)
         })?;
-        // A policy that cannot be read could not be put back.
+        // A policy that cannot be read could not be restored.
         match &creator.policy {
             Err(e) => creator.birth = PolicyState::refused("get_mempolicy", e),
             Ok(came) if keep_binding && came.mode() == MPOL_BIND => {
@@ -100,13 +101,13 @@ impl Drop for Creator {
         if let (true, Ok(before)) = (self.changed_policy, &self.policy)
             && let Err(e) = sys::set_policy(before)
         {
-            // Its nodes may have left the cpuset in between; the default is always possible and binds
-            // nothing.
+            // The policy's nodes may have left the cpuset in between. The default is always possible and
+            // binds nothing.
             let fallback = sys::set_policy(&Policy::new(MPOL_DEFAULT, NodeSet::new()));
             tracing::warn!(error = %e, ?fallback, "the creating thread's memory policy could not be put back; it is the default now");
         }
         if let Err(e) = sys::set_affinity(&self.affinity) {
-            // Its CPUs may have left the cpuset in between; the kernel intersects a full mask with what is
+            // Its CPUs may have left the cpuset in between. The kernel intersects a full mask with what is
             // allowed.
             let fallback = sys::set_affinity(&(0..8192).map(CpuId).collect());
             tracing::warn!(error = %e, ?fallback, cpus = %self.affinity, "the creating thread's CPU affinity could not be put back; it may run anywhere allowed now");

@@ -1,8 +1,8 @@
 //! Threads beside the pinned ones: for work that blocks, near a node but on no CPU in particular.
 //!
 //! A thread inherits affinity, memory policy and signal mask from the one that starts it. Started by a pinned
-//! thread, a helper would share that thread's one CPU and keep its policy. So what the process itself has is
-//! remembered before the first pinned thread is made, and each helper takes it back.
+//! thread, a helper would share that thread's one CPU and keep its policy. So the process's own are saved
+//! before the first pinned thread is made, and each helper gets them back.
 
 use std::{io, mem::MaybeUninit, thread::JoinHandle};
 
@@ -13,7 +13,7 @@ use crate::{
 
 use super::spawn::CHECK_THREADS;
 
-/// What a thread would pass on to the threads that it starts: its memory policy and its signal mask.
+/// What a thread passes on to the threads that it starts: its memory policy and its signal mask.
 pub struct Origin {
     policy: io::Result<Policy>,
     signals: libc::sigset_t,
@@ -33,8 +33,8 @@ impl Origin {
         Self { policy: sys::policy(), signals }
     }
 
-    /// Gives the calling thread this policy and mask, and lets it run on `cpus`. What is refused is logged
-    /// and left: the thread works all the same, on the CPU and with the policy of the one that started it.
+    /// Gives the calling thread this policy and mask, and lets it run on `cpus`. A refused call is logged and
+    /// nothing else: the thread works all the same, with the CPU or the policy of the thread that started it.
     fn take_on(&self, cpus: &CpuSet) {
         if let Err(e) = sys::set_affinity(cpus) {
             tracing::warn!(error = %e, %cpus, "a helper thread stays on the CPU of the thread that started it (sched_setaffinity)");
@@ -57,8 +57,8 @@ impl std::fmt::Debug for Origin {
 }
 
 /// Starts `f` on a thread that may run on all of `cpus`, with the memory policy and the signal mask of
-/// `origin`, whatever the calling thread has. Its stack comes from the calling thread's node.
-/// pthread_create(3), sched_setaffinity(2), set_mempolicy(2); what a filter refuses of the last two is
+/// `origin`, whatever the calling thread has. Its stack comes from the calling thread's node. The calls are
+/// pthread_create(3), sched_setaffinity(2) and set_mempolicy(2). A filter's refusal of one of the last two is
 /// logged.
 ///
 /// # Errors

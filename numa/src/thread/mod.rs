@@ -17,8 +17,8 @@ pub use spawn::{ThreadPlacement, placement_of_current, spawn_pinned, spawn_pinne
 
 use crate::{CpuSet, Error, Result, sys};
 
-/// The CPUs that the calling thread may run on (sched_getaffinity(2)); a new process's threads all start with
-/// its affinity mask within the cgroup's cpuset.
+/// The CPUs that the calling thread may run on (sched_getaffinity(2)). All threads of a new process start
+/// with its affinity mask, within the cgroup's cpuset.
 ///
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a filter refuses the call.

@@ -1,4 +1,4 @@
-//! The memory policy that a thread came with, and what became of the one we gave it.
+//! The memory policy that a thread began with, and what became of the one we gave it.
 
 use std::{fmt, io};
 
@@ -13,14 +13,14 @@ use crate::{
 pub(crate) const POLICY_REMEDY: &str =
     "give the container CAP_SYS_NICE or a seccomp profile that allows mbind, set_mempolicy and get_mempolicy";
 
-/// The memory policy of the calling thread: what `numactl` or a parent set, as long as nobody changed it
+/// The memory policy of the calling thread: the one that `numactl` or a parent set, unless it was changed
 /// here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InheritedPolicy {
-    /// None: the node of the CPU that touches a page first.
+    /// No policy: a page comes from the node of the CPU that touches it first.
     Default,
-    /// The same, said explicitly (MPOL_LOCAL).
+    /// The same, set explicitly (MPOL_LOCAL).
     Local,
     /// Memory of these nodes only (`numactl --membind`). Annulus keeps it: it bounds the plan and every pool.
     Bind(NodeSet),
@@ -36,8 +36,8 @@ pub enum InheritedPolicy {
 }
 
 impl InheritedPolicy {
-    /// Whether Annulus has its way where it places memory: it asks for another node than the policy would,
-    /// and binds nothing. A binding is kept, and what cannot be read is left alone, because it may be one.
+    /// Whether Annulus overrides it where it places memory: it asks for another node than the policy would,
+    /// and binds nothing. A binding is kept. What cannot be read is left alone, because it may be a binding.
     pub fn is_overridden(&self) -> bool {
         matches!(self, Self::Preferred(_) | Self::Interleave(_) | Self::Other(_))
     }
@@ -103,7 +103,7 @@ impl PolicyState {
     }
 }
 
-/// `call` failed with `error`, and what usually stands behind it.
+/// An error line: `call` failed with `error`, and the usual cause.
 pub(crate) fn refusal(call: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(EPERM) => format!("{call}: {error}: a seccomp filter (the default of containers) refuses it"),

@@ -1,15 +1,15 @@
 //! Starting a pinned thread.
 //!
-//! glibc maps a thread's stack and writes its descriptor and TLS *in the creating thread*. Left alone they
-//! land on the creator's node. So the creator moves itself to the CPU and takes a policy that prefers the
-//! node before it spawns, and puts both back after. The new thread inherits the affinity, hence never runs
-//! anywhere else.
+//! glibc maps a thread's stack and writes its descriptor and TLS *in the creating thread*. Without further
+//! care they land on the creator's node. So the creator moves itself to the CPU and takes a policy that
+//! prefers the node before it spawns, and restores both afterwards. The new thread inherits the affinity, so
+//! it never runs anywhere else.
 //!
-//! The kernel does the same with its stack of the thread ([`super::stacks`]).
+//! The kernel does the same with the kernel stack of the thread ([`super::stacks`]).
 //!
-//! A second trap: glibc keeps the stacks and the heaps (malloc arenas) of ended threads and gives them out
-//! again, with pages where the former owner had them. The new thread therefore looks at both and moves strays
-//! home.
+//! glibc also keeps the stacks and the heaps (malloc arenas) of ended threads and gives them out again, with
+//! pages where the former owner had them. The new thread therefore looks at both and moves pages that lie
+//! elsewhere to the node.
 
 use std::{cell::RefCell, io, thread::JoinHandle};
 
@@ -37,24 +37,24 @@ pub struct ThreadPlacement {
     pub cpu: CpuId,
     /// The node its memory comes from.
     pub memory: NodeId,
-    /// The creator's policy while it made the thread: decides over stack, thread descriptor and TLS.
+    /// The creator's policy while it made the thread. It decides over stack, thread descriptor and TLS.
     pub birth: PolicyState,
     /// The thread's own policy since.
     pub life: PolicyState,
-    /// The policy that the process came with.
+    /// The policy that the process was started with.
     pub inherited: InheritedPolicy,
-    /// Pages of a stack and a heap that glibc had used before, moved to the node.
+    /// How many pages of a stack and a heap that glibc had used before were moved to the node.
     pub moved_pages: usize,
 }
 
 thread_local! {
     static PLACEMENT: RefCell<Option<ThreadPlacement>> = const { RefCell::new(None) };
-    /// The memory policy that the process came with, on a thread that was given another.
+    /// The memory policy that the process was started with, on a thread that was given another.
     static ORIGINAL_POLICY: RefCell<Option<Policy>> = const { RefCell::new(None) };
 }
 
-/// The memory policy that the process came with, where the calling thread was given another; None where it
-/// has that policy itself, or the policy cannot be read.
+/// The memory policy that the process was started with, if the calling thread was given another. None if the
+/// thread has that policy itself, or the policy cannot be read.
 pub(super) fn original_policy() -> Option<Policy> {
     ORIGINAL_POLICY.with_borrow(Clone::clone)
 }
@@ -66,15 +66,15 @@ pub fn placement_of_current() -> Option<ThreadPlacement> {
 
 /// Starts `f` on a thread that is pinned to `core.cpu` and whose memory comes from `core.memory`.
 ///
-/// The calling thread's affinity and memory policy change while it creates the thread and are back when this
-/// returns, also when it fails or panics. The new thread's own policy is MPOL_LOCAL (MPOL_PREFERRED where its
-/// home node has no usable memory), or the process's MPOL_BIND policy if it came with one. A policy call that
-/// a filter refuses is no failure, because pages of a pinned thread come from its node by first touch as
-/// well: [`placement_of_current`] on the new thread has the reason. Linux 3.8 (MPOL_LOCAL);
-/// sched_setaffinity(2), set_mempolicy(2), pthread_create(3).
+/// The calling thread's affinity and memory policy change while it creates the thread and are restored when
+/// this returns, also when it fails or panics. The new thread's own policy is MPOL_LOCAL (MPOL_PREFERRED
+/// where its home node has no usable memory), or the process's MPOL_BIND policy if it was started with one. A
+/// policy call that a filter refuses is no failure, because pages of a pinned thread come from its node by
+/// first touch as well: [`placement_of_current`] on the new thread has the reason. It needs Linux 3.8
+/// (MPOL_LOCAL): sched_setaffinity(2), set_mempolicy(2), pthread_create(3).
 ///
-/// For a thread that lives long: so that the kernel's stack of it is on the node too, four others are started
-/// on the CPU and waited for. [`spawn_pinned_briefly`] leaves that out.
+/// It is for a thread that lives long: it starts four other threads on the CPU and waits for them, so that
+/// the new thread's kernel stack is on the node too. [`spawn_pinned_briefly`] leaves that out.
 ///
 /// # Errors
 /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the name holds a NUL byte or the process may not run on
@@ -88,8 +88,8 @@ where
     spawn(name, core, f, true)
 }
 
-/// The same for a thread that does one thing and ends, or whose creator must not wait: its kernel stack is
-/// the one that the kernel has at hand for the CPU, which may lie on another node.
+/// Starts a pinned thread that does one thing and ends, or whose creator must not wait. Its kernel stack is
+/// one that the kernel keeps for the CPU, which may lie on another node.
 ///
 /// # Errors
 /// As [`spawn_pinned`].
@@ -111,7 +111,8 @@ where
     }
     let creator = Creator::of_thread(core.cpu, core.memory)?;
     let (birth, inherited, keep) = (creator.birth.clone(), creator.inherited(), creator.bind_to_keep());
-    // A pinned thread may start another: what the process came with goes on from one to the next.
+    // A pinned thread may start another, so the policy that the process was started with goes on from one to
+    // the next.
     let original = original_policy().or_else(|| creator.policy());
     let (cpu, home, memory) = (core.cpu, core.node, core.memory);
     let builder = std::thread::Builder::new().name(name.clone());
@@ -130,7 +131,7 @@ where
 }
 
 /// Starts `f` on a thread that pins itself to `core.cpu` and is otherwise as the operating system makes it:
-/// no policy is set, nothing is moved. For comparison with [`spawn_pinned`].
+/// no policy is set, nothing is moved. It is there to compare with [`spawn_pinned`].
 ///
 /// # Errors
 /// As [`spawn_pinned`].
@@ -143,7 +144,7 @@ where
         return Err(Error::input(format!("the thread name {name:?} holds a NUL byte; leave it out")));
     }
     let cpu = core.cpu;
-    // Whether we may run there is found out here, where an error can be returned.
+    // Moving there and back shows whether the process may run there, while an error can still be returned.
     drop(Creator::of_thread(core.cpu, core.memory)?);
     let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
         if let Err(e) = sys::set_affinity(&cpu.into()) {
@@ -163,7 +164,7 @@ fn live(home: NodeId, memory: NodeId, inherited: &InheritedPolicy, keep: Option<
             (bind, state)
         }
         (None, InheritedPolicy::Unknown(errno)) => {
-            // It may be a binding: do not undo what cannot be read.
+            // The policy may be a binding, so one that cannot be read is not replaced.
             return PolicyState::refused("get_mempolicy", &io::Error::from_raw_os_error(*errno));
         }
         (None, _) if home == memory => (Policy::new(MPOL_LOCAL, IdSet::new()), PolicyState::Local),

@@ -1,16 +1,15 @@
-//! A machine as plain data: what discovery finds and what a test makes up.
+//! A machine as plain data. Discovery finds it, and tests make it up.
 
 use std::collections::BTreeSet;
 
 use super::{LOCAL_DISTANCE, REMOTE_DISTANCE};
 use crate::{CpuId, CpuSet, Error, NodeId, NodeSet, Result};
 
-/// A whole machine and which part of it a process may use. It and its parts have all their fields in the open
-/// on purpose: who describes a machine says everything of it, and a field that comes later must not be
-/// guessed.
+/// A whole machine, and which part of it a process may use. All fields of it and of its parts are public on
+/// purpose: whoever describes a machine gives all of it, and a field that is added later must not be guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
-    /// Does the kernel know NUMA?
+    /// Whether the kernel knows NUMA.
     pub numa: bool,
     /// The online CPUs.
     pub cpus: Vec<CpuFacts>,
@@ -33,7 +32,7 @@ pub struct CpuFacts {
     pub package: u32,
     /// The physical core, unique in the machine: CPUs with the same one are SMT siblings.
     pub core: u32,
-    /// The last level of cache that it has, unique in the machine: CPUs with the same one share it. None
+    /// The last level of cache that it has, unique in the machine. CPUs with the same one share it. None
     /// where the machine does not say.
     pub cache: Option<u32>,
 }
@@ -52,7 +51,7 @@ pub struct NodeFacts {
 }
 
 impl Description {
-    /// Puts CPUs and nodes in order and refuses what contradicts itself.
+    /// Sorts CPUs and nodes and refuses a description that contradicts itself.
     pub(super) fn checked(mut self) -> Result<Self> {
         self.cpus.sort_by_key(|c| c.id);
         let order = {
@@ -103,7 +102,7 @@ impl Description {
         Ok(self)
     }
 
-    /// Has that node memory, and may the process use it?
+    /// Whether that node has memory and the process may use it.
     pub(super) fn may_use_memory_of(&self, node: NodeId) -> bool {
         self.allowed_memory.contains(node) && self.nodes.iter().any(|n| n.id == node && n.memory_total > 0)
     }
@@ -118,9 +117,9 @@ impl Description {
         }
     }
 
-    /// The node itself, or the nearest with usable memory: one that has CPUs if there is any, because memory
-    /// without CPUs is far memory, which nobody should get without asking; the lower number where two are
-    /// equally near.
+    /// The node itself, or the nearest with usable memory. A node that has CPUs is taken before one without,
+    /// because memory without CPUs is far memory, which nobody should get without asking. Where two are
+    /// equally near it is the lower number.
     pub(super) fn nearest_memory(&self, node: NodeId) -> Option<NodeId> {
         if self.may_use_memory_of(node) {
             return Some(node);

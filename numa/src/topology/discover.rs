@@ -1,4 +1,4 @@
-//! Puts what hwloc, sysfs and the kernel say together into one description.
+//! Merges what hwloc, sysfs and the kernel say into one description.
 
 use super::{
     CpuFacts, Description, NodeFacts,
@@ -37,7 +37,7 @@ pub(super) fn this_machine() -> Result<Description> {
     merge(hwloc::this_machine()?, &Sysfs::at("/sys"), whole, allowed)
 }
 
-/// `whole` is the one node of a machine whose kernel knows no NUMA.
+/// Merges the sources. `whole` is the one node of a machine whose kernel knows no NUMA.
 pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowed) -> Result<Description> {
     let sys_nodes = sys.nodes()?;
     let homes = sys_nodes.as_ref().map(sysfs::home_nodes).unwrap_or_default();
@@ -52,7 +52,7 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
                     bytes => bytes,
                 },
                 memory_free: node.memory_free,
-                // hwloc's matrix has no row for a node without memory; sysfs has them all.
+                // hwloc's matrix has no row for a node without memory; sysfs has a row for every node.
                 distances: if node.distances.len() == nodes.len() {
                     node.distances.clone()
                 } else {
@@ -60,7 +60,7 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
                 },
             })
             .map(|mut node| {
-                // Half a row says nothing about whom it is to.
+                // An incomplete row does not say which nodes its distances belong to.
                 if node.distances.len() != nodes.len() {
                     node.distances.clear();
                 }
@@ -187,8 +187,7 @@ mod tests {
         assert_eq!(topology.nodes().len(), 4);
         assert_eq!(topology.node(NodeId(0)).unwrap().memory_free, 128 << 20);
 
-        // numactl --membind=0,3 around it: the far memory is nearer to node 1 than nothing, but node 0 has
-        // CPUs.
+        // As under `numactl --membind=0,3`: the far memory of node 3 is near node 1, but node 0 has CPUs.
         let bound =
             merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("2-5", Some("0-3"), Some("0,3"))).unwrap();
         let topology = Topology::new(bound).unwrap();
@@ -228,7 +227,7 @@ mod tests {
         let machine =
             merge(hwloc(3, |_| Some(0)), &Sysfs::at(&sys.0), whole(), allowed("0-2", None, None)).unwrap();
         assert_eq!(machine.cpus.len(), 2);
-        // The cpuset is unknown here, and hwloc allows no node: nothing to use.
+        // The cpuset is unknown here and hwloc allows no node, so there is nothing to use.
         assert!(Topology::new(machine).is_err());
     }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use super::Description;
 use crate::NodeSet;
 
-/// Displays a machine exactly as `numactl --hardware` does (numactl 2.0.16), so that what people know how to
-/// read, and scripts that parse it, work unchanged. Sizes are in MB of 2^20 bytes, rounded down, as there.
+/// Displays a machine exactly as `numactl --hardware` does (numactl 2.0.16), so that people can read it as
+/// before and scripts that parse it work unchanged. Sizes are in MB of 2^20 bytes, rounded down, as there.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware<'a>(pub(super) &'a Description);
 
@@ -44,8 +44,8 @@ impl fmt::Display for Hardware<'_> {
     }
 }
 
-/// A number as C's `% 3d` prints it: at least three wide, and always with a space (or a sign) before the
-/// digits.
+/// Writes a number as C's `% 3d` prints it: at least three wide, and always with a space (or a sign) before
+/// the digits.
 fn column(f: &mut fmt::Formatter<'_>, number: u32, after: &str) -> fmt::Result {
     write!(f, " {number:>2}{after}")
 }
@@ -75,7 +75,7 @@ mod tests {
             allowed_cpus: CpuId(0).into(),
             allowed_memory: NodeId(0).into(),
         };
-        // As printf("% 3d") of C gives it.
+        // The output of C's printf("% 3d").
         let expected = "\
 available: 3 nodes (0-1,12)
 node 0 cpus: 0 1

@@ -1,4 +1,5 @@
-//! What hwloc knows, in our own types. The only file that names hwlocality: every release of it is an alpha.
+//! What hwloc knows, in our own types. This is the only file that names hwlocality, because every release of
+//! it is an alpha.
 
 use std::collections::BTreeMap;
 
@@ -30,11 +31,11 @@ pub(super) struct Pu {
     pub(super) core: u32,
     /// The last level of cache above it, by hwloc's number for the object.
     pub(super) cache: Option<u32>,
-    /// The node that hwloc would give it: none on a node without memory.
+    /// The node that hwloc gives it; None on a node without memory.
     pub(super) node: Option<NodeId>,
 }
 
-/// This machine, with the CPUs and nodes that the cpuset forbids, so that an error can tell "not allowed"
+/// This machine, with the CPUs and nodes that the cpuset forbids too, so that an error can tell "not allowed"
 /// from "does not exist".
 pub(super) fn this_machine() -> Result<Hwloc> {
     let topology = Topology::builder()
@@ -54,7 +55,7 @@ pub(super) fn this_machine() -> Result<Hwloc> {
     read(&topology)
 }
 
-/// Reads any hwloc topology; tests give synthetic ones.
+/// Reads any hwloc topology. Tests pass synthetic ones.
 pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
     let mut seen = Hwloc::default();
     let nodes: Vec<&TopologyObject> = topology.objects_at_depth(Depth::NUMANode).collect();
@@ -83,7 +84,7 @@ pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
     let matrices = topology
         .distances_with_type(None, ObjectType::NUMANode)
         .map_err(|e| Error::platform(format!("hwloc cannot give the node distances: {e}; report this")))?;
-    // Latency as the firmware tells it; other matrices (bandwidth) count differently.
+    // Latency as the firmware tells it. Other matrices (bandwidth) have other units.
     let latency = matrices
         .iter()
         .find(|m| m.kind().contains(hwlocality::object::distance::DistancesKind::MEANS_LATENCY));

@@ -38,10 +38,10 @@ const REMOTE_DISTANCE: u32 = 20;
 pub struct Node {
     /// Its number.
     pub id: NodeId,
-    /// The CPUs at home on it that the process may run on. Empty for a node of memory only.
+    /// The CPUs that belong to it and that the process may run on. It is empty for a node of memory only.
     pub cpus: CpuSet,
-    /// Its memory in bytes, as the kernel tells it: 0 for a node without. It can be wrong on machines with
-    /// hot-added memory, so do not size anything from it.
+    /// Its memory in bytes, as the kernel tells it: 0 for a node without memory. The figure can be wrong on
+    /// machines with hot-added memory, so do not size anything from it.
     pub memory_total: u64,
     /// Its free memory in bytes when the topology was made.
     pub memory_free: u64,
@@ -74,12 +74,12 @@ pub struct Topology {
 
 impl Topology {
     /// This machine, restricted to what the calling thread may use: its affinity mask, the cgroup's cpuset,
-    /// and the nodes of an inherited MPOL_BIND policy (`numactl --membind`). Takes some 10 to 40 ms.
+    /// and the nodes of an inherited MPOL_BIND policy (`numactl --membind`). It takes some 10 to 40 ms.
     ///
     /// # Errors
-    /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when /proc, /sys or hwloc give nothing to work
-    /// with, [`ErrorKind::Input`](crate::ErrorKind::Input) when an `HWLOC_*` variable makes hwloc describe
-    /// another machine.
+    /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when /proc, /sys or hwloc do not say enough;
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when an `HWLOC_*` variable makes hwloc describe another
+    /// machine.
     pub fn discover() -> Result<Self> {
         Self::new(discover::this_machine()?)
     }
@@ -160,25 +160,26 @@ impl Topology {
         })
     }
 
-    /// Where the memory of what runs on `node` comes from: the node itself, or the nearest one with memory
-    /// that the process may use (nodes that have CPUs before far memory without). None when the machine has
-    /// no such node.
+    /// The node that the memory of a thread on `node` comes from: the node itself, or the nearest one with
+    /// memory that the process may use (nodes that have CPUs before far memory without). None when the
+    /// machine has no such node.
     pub fn memory_node(&self, node: NodeId) -> Option<NodeId> {
         self.memory_of.get(&node).copied()
     }
 
     /// How far `to` is from `from`, in the firmware's units: 10 is local. Where the firmware gives no matrix,
-    /// and for nodes that do not exist, 10 within a node and 20 between two, as the kernel assumes.
+    /// and for nodes that do not exist, it is 10 within a node and 20 between two, as the kernel assumes.
     pub fn distance(&self, from: NodeId, to: NodeId) -> u32 {
         self.machine.distance(from, to)
     }
 
-    /// Does the kernel know NUMA at all? Without, there is one node, no policy to set, and nothing to verify.
+    /// Whether the kernel knows NUMA at all. Without it there is one node, no policy to set, and nothing to
+    /// verify.
     pub fn numa_available(&self) -> bool {
         self.machine.numa
     }
 
-    /// What `numactl --hardware` prints: the whole machine, not only the allowed part, as there.
+    /// What `numactl --hardware` prints. As there, it is the whole machine and not only the allowed part.
     pub fn hardware(&self) -> Hardware<'_> {
         Hardware(&self.machine)
     }

@@ -5,16 +5,16 @@ use std::fmt;
 use super::Topology;
 use crate::CpuId;
 
-/// How near a CPU is to another, the nearest first: what a message between them has to cross.
+/// How near a CPU is to another, which is what a message between them has to cross. The nearest comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Proximity {
-    /// The same CPU, or two hardware threads of one physical core (SMT): they share all caches, and the
+    /// The same CPU, or two hardware threads of one physical core (SMT). They share all caches, and the
     /// core's time.
     SameCore,
     /// They share the last level of cache.
     SameCache,
-    /// They are at home on one node.
+    /// They belong to one node.
     SameNode,
     /// They are on two nodes, this far apart in the firmware's units ([`Topology::distance`]).
     Remote(u32),
@@ -34,9 +34,9 @@ impl fmt::Display for Proximity {
 impl Topology {
     /// How near `to` is to `from`; None when one of them is not online.
     ///
-    /// Cache sharing is hwloc's word, from `/sys/devices/system/cpu/cpuN/cache`; where a machine does not say
-    /// (some virtual ones), two CPUs of a node are [`Proximity::SameNode`]. A cache that spans nodes, as with
-    /// sub-NUMA clustering, makes no difference to where memory lies: such CPUs are remote.
+    /// hwloc says which CPUs share a cache, from `/sys/devices/system/cpu/cpuN/cache`. Where a machine does
+    /// not say (some virtual ones), two CPUs of a node are [`Proximity::SameNode`]. A cache that spans nodes,
+    /// as with sub-NUMA clustering, makes no difference to where memory lies: such CPUs are remote.
     pub fn proximity(&self, from: CpuId, to: CpuId) -> Option<Proximity> {
         let cpu = |id| self.machine.cpus.iter().find(|c| c.id == id);
         let (from, to) = (cpu(from)?, cpu(to)?);

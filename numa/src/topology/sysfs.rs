@@ -1,5 +1,5 @@
-//! What only sysfs and procfs say: home nodes, nodes without memory, free memory, the nodes that the cpuset
-//! allows.
+//! What only sysfs and procfs say: the node of each CPU, nodes without memory, free memory, the nodes that
+//! the cpuset allows.
 //!
 //! Formats: Documentation/ABI/stable/sysfs-devices-node and sysfs-devices-system-cpu of the kernel, proc(5).
 
@@ -19,11 +19,11 @@ pub(crate) struct SysNode {
     pub(crate) cpus: CpuSet,
     pub(crate) memory_total: u64,
     pub(crate) memory_free: u64,
-    /// In the order of the online nodes.
+    /// Its distances, in the order of the online nodes.
     pub(crate) distances: Vec<u32>,
 }
 
-/// Reads below a root, `/sys` or a copy of one.
+/// Reads files below a root, which is `/sys` or a copy of it.
 #[derive(Debug)]
 pub(crate) struct Sysfs(PathBuf);
 
@@ -66,7 +66,7 @@ impl Sysfs {
     }
 }
 
-/// The bytes behind a name in a meminfo file: `MemTotal: 123 kB`, or `Node 0 MemTotal: 123 kB`.
+/// The bytes after a name in a meminfo file: `MemTotal: 123 kB`, or `Node 0 MemTotal: 123 kB`.
 pub(crate) fn meminfo_bytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.split_once(name)?.1.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
@@ -88,7 +88,7 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| Error::io(format_args!("cannot read {}", path.display()), e, REMEDY))
 }
 
-/// The text of a file, None when there is no such file.
+/// The text of a file; None when there is no such file.
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -1,13 +1,13 @@
-//! Looking where pages really lie. A policy is a wish, and a zero from mbind(2) proves nothing; only the
-//! pages do.
+//! Where pages really lie. A policy is only a wish, and a zero from mbind(2) proves nothing; the pages are
+//! the proof.
 //!
-//! Three ways to look, in this order:
-//! 1. move_pages(2) without target nodes: exact for each page, and touches nothing. Docker's default seccomp
-//!    profile refuses it.
-//! 2. /proc/self/numa_maps: exact for a whole mapping. A range that is only part of one is known if the
-//!    mapping's pages all lie on one node, else counted as unknown.
-//! 3. Where the machine has only one node with memory (or the kernel knows no NUMA), every page that is there
-//!    is on it: /proc/self/pagemap says which are there.
+//! There are three ways to find out, tried in this order:
+//! 1. move_pages(2) without target nodes is exact for each page, and touches nothing. Docker's default
+//!    seccomp profile refuses it.
+//! 2. /proc/self/numa_maps is exact for a whole mapping. A range that is only part of one is known if the
+//!    mapping's pages all lie on one node, and else counts as unknown.
+//! 3. Where the machine has only one node with memory (or the kernel knows no NUMA), every page that is
+//!    present is on it. /proc/self/pagemap says which are present.
 
 mod numa_maps;
 mod own;
@@ -23,7 +23,7 @@ pub(crate) use own::{bring_own_home, move_home};
 
 use crate::{NodeId, Result, sys, topology::sysfs::Sysfs};
 
-/// How pages were looked at.
+/// How the pages' nodes were found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum How {
@@ -33,7 +33,7 @@ pub enum How {
     NumaMaps,
     /// There is only one node with memory.
     OneNode,
-    /// Not at all: every way is refused.
+    /// Not at all: every way was refused.
     Blind,
 }
 
@@ -58,7 +58,7 @@ pub struct PageMap {
     pub absent: usize,
     /// Pages that have memory, on a node that cannot be told.
     pub unknown: usize,
-    /// How it was found out.
+    /// How the counts were found out.
     pub how: How,
     /// The errno of move_pages(2) when it was refused.
     pub refused: Option<i32>,
@@ -84,7 +84,7 @@ impl PageMap {
         self.per_node.values().sum::<usize>() + self.absent + self.unknown
     }
 
-    /// Is every page there, known, and on `node`?
+    /// Whether every page is present, known, and on `node`.
     pub fn all_on(&self, node: NodeId) -> bool {
         self.on(node) == self.pages()
     }
@@ -116,13 +116,12 @@ impl fmt::Display for PageMap {
     }
 }
 
-/// Where the pages of a range lie. Looks only: nothing is touched, moved or made present. The range need not
-/// be page aligned; any address may be given, what is not mapped counts as absent.
+/// Where the pages of a range lie. Nothing is touched, moved or made present. The range need not be page
+/// aligned. Any address may be given: what is not mapped counts as absent.
 ///
 /// # Errors
-/// None today: where every way of looking is refused the pages are reported as unknown, with [`How::Blind`]
-/// and the errno. The `Result` is for callers that keep asking when a kernel answers something new, such as
-/// ENOMEM.
+/// It has none today: where every way is refused the pages are reported as unknown, with [`How::Blind`] and
+/// the errno. The `Result` is for later kernels that may answer something new, such as ENOMEM.
 pub fn where_pages_lie(ptr: *const u8, len: usize) -> Result<PageMap> {
     let range = whole_pages(ptr.addr(), len);
     let refused = match ask_each_page(range.clone()) {
@@ -173,7 +172,7 @@ pub(crate) fn ask_each_page(range: Range<usize>) -> std::io::Result<(PageMap, Ve
                     placed.push((address, NodeId(node)));
                 }
                 // ENOENT: never touched. EFAULT: not mapped, or the shared page of zeroes, which belongs to
-                // nobody.
+                // no process.
                 Err(_) if matches!(-answer, libc::ENOENT | libc::EFAULT) => map.absent += 1,
                 Err(_) => map.unknown += 1,
             }

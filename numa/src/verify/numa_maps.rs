@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, fs, io::Read, io::Seek, io::SeekFrom, ops::Rang
 use super::{How, PageMap};
 use crate::{NodeId, sys};
 
-/// None when the accounts cannot be read or do not make sense; the caller then tries the next way.
+/// The pages of a range by the accounts. None when they cannot be read or do not make sense; the caller then
+/// tries the next way.
 pub(super) fn look(range: Range<usize>) -> Option<PageMap> {
-    // numa_maps gives only where a mapping starts, maps also where it ends.
+    // numa_maps has only the start of a mapping; maps has its end too.
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let accounts = fs::read_to_string("/proc/self/numa_maps").ok()?;
     account(&maps, &accounts, range, sys::page_size())
@@ -40,7 +41,7 @@ pub(super) fn account(maps: &str, accounts: &str, range: Range<usize>, page: usi
         } else {
             match account.0.iter().next() {
                 None => map.absent += pages,
-                // All on one node and no page missing: so is the part.
+                // All pages are on one node and none is missing, so the same is true of a part.
                 Some((&node, _)) if account.0.len() == 1 && present == mapping.len() / page => {
                     map.count(node, pages);
                 }
@@ -56,8 +57,8 @@ pub(super) fn account(maps: &str, accounts: &str, range: Range<usize>, page: usi
 struct Pages(BTreeMap<NodeId, usize>);
 
 impl Pages {
-    /// `7f0000000000 bind:0 anon=3 dirty=3 N0=2 N1=1 kernelpagesize_kB=4`; counts are in the mapping's own
-    /// page size.
+    /// Reads a line such as `7f0000000000 bind:0 anon=3 dirty=3 N0=2 N1=1 kernelpagesize_kB=4`. The counts
+    /// are in the mapping's own page size.
     fn read(line: &str, page: usize) -> Option<(usize, Self)> {
         let mut words = line.split_whitespace();
         let start = usize::from_str_radix(words.next()?, 16).ok()?;
@@ -74,7 +75,7 @@ impl Pages {
     }
 }
 
-/// `7f0000000000-7f0000003000 rw-p ...`
+/// The addresses in a line such as `7f0000000000-7f0000003000 rw-p ...`.
 pub(crate) fn mapping(line: &str) -> Option<Range<usize>> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)

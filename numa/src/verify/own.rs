@@ -9,12 +9,12 @@ use crate::{
 };
 
 /// The touched part of the calling thread's stack: from the page of the current frame to the highest address.
-/// On a thread that was spawned its thread descriptor and TLS lie at the top of this range too (glibc puts
-/// them there).
+/// The descriptor and the TLS of a spawned thread lie at the top of this range too, because glibc puts them
+/// there.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::ErrorKind::Io) when glibc cannot tell (it reads /proc/self/maps on the main
-/// thread).
+/// [`ErrorKind::Io`](crate::ErrorKind::Io) when glibc cannot tell. On the main thread glibc reads
+/// /proc/self/maps.
 pub fn stack_of_current_thread() -> Result<Range<usize>> {
     let bounds = bounds()?;
     let here = std::hint::black_box(0_u8);
@@ -27,17 +27,18 @@ pub fn tls_of_current_thread() -> Vec<Range<usize>> {
     sys::tls_blocks()
 }
 
-/// The address of glibc's descriptor of the calling thread (`struct pthread`), for a look at its page.
+/// The address of glibc's descriptor of the calling thread (`struct pthread`). It serves to ask where its
+/// page lies.
 pub fn thread_descriptor_of_current_thread() -> usize {
     sys::thread_descriptor()
 }
 
-/// The mapping from which the calling thread's small allocations come: glibc gives every thread an arena of
-/// its own, and what a core allocates (tasks, timers, tables) lies there. It grows: ask [`mapping_of`] for
-/// its extent at a later time. None where /proc/self/maps does not say.
+/// The mapping from which the calling thread's small allocations come. glibc gives every thread an arena of
+/// its own, and what a core allocates (tasks, timers, tables) lies there. The mapping grows: [`mapping_of`]
+/// has its extent at a later time. None where /proc/self/maps does not say.
 pub fn heap_of_current_thread() -> Option<Range<usize>> {
-    // Larger than what glibc caches for each thread (tcache, up to 1 KiB): a small piece may be one that
-    // another thread allocated and this one freed, hence of the other's arena.
+    // The sample is larger than what glibc caches for each thread (tcache, up to 1 KiB). A small piece may be
+    // one that another thread allocated and this one freed, and would lie in the other's arena.
     let sample = std::hint::black_box(vec![0_u8; 8192]);
     mapping_of(sample.as_ptr().addr())
 }
@@ -54,21 +55,21 @@ fn bounds() -> Result<Range<usize>> {
     })
 }
 
-/// Brings the calling thread's stack and heap to `node` and keeps them there; says how many pages had to
-/// move. A refusal is no failure: the report looks at them again and shows what is away.
+/// Moves the calling thread's stack and heap to `node` and keeps them there. Returns how many pages had to
+/// move. A refusal is no failure: the report looks at both again and shows what lies elsewhere.
 ///
-/// Moving is not enough where NUMA balancing runs: memory without a policy of its own may follow whichever
-/// thread touches it next, and the thread that made us reads what we sent it. So both get an explicit
-/// preference, which the balancer leaves alone (mm/mempolicy.c, `vma_policy_mof`).
+/// Moving is not enough where NUMA balancing runs: memory without a policy of its own may follow the thread
+/// that touches it next, and the thread that made us reads what we sent it. So both get an explicit
+/// preference, which the balancer respects (mm/mempolicy.c, `vma_policy_mof`).
 pub(crate) fn bring_own_home(node: NodeId) -> usize {
     let stack = sys::stack_bounds().ok();
     stack.into_iter().chain(whole_heap()).map(|range| bring_home(range, node)).sum()
 }
 
-/// Brings memory of this process, which somebody may have touched from elsewhere, to `node`, with a
-/// preference for that node from then on (`mbind(2)`, `MPOL_PREFERRED` with `MPOL_MF_MOVE`); says how many
-/// pages had to move. Whole pages are moved: everything on a page of `range` goes along. A refusal is no
-/// failure: the pages stay, and a look at them shows where.
+/// Moves memory of this process, which may have been touched from elsewhere, to `node`, with a preference for
+/// that node from then on (`mbind(2)`, `MPOL_PREFERRED` with `MPOL_MF_MOVE`). Returns how many pages had to
+/// move. Whole pages are moved, so everything on a page of `range` moves with it. A refusal is no failure:
+/// the pages stay, and [`where_pages_lie`](super::where_pages_lie) shows it.
 pub fn bring_home(range: Range<usize>, node: NodeId) -> usize {
     let page = sys::page_size();
     let range = range.start / page * page..range.end.next_multiple_of(page);
@@ -85,18 +86,18 @@ pub fn bring_home(range: Range<usize>, node: NodeId) -> usize {
     before.len().saturating_sub(strays(range).len())
 }
 
-/// The calling thread's malloc arena with the part that it will grow into: glibc reserves 64 MiB at a
-/// multiple of that and opens them bit by bit. Only the sample's mapping where it lies in no such reservation
-/// (the main arena).
+/// The calling thread's malloc arena with the part that it will grow into. glibc reserves 64 MiB at a
+/// multiple of 64 MiB and opens them bit by bit. It is only the sample's mapping where that lies in no such
+/// reservation (the main arena).
 fn whole_heap() -> Option<Range<usize>> {
     let open = heap_of_current_thread()?;
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     Some(reservation(&maps, open.end - 1).unwrap_or(open))
 }
 
-/// The reservation that holds `address`. Mappings tell no border of it by themselves: the kernel merges its
+/// The reservation that holds `address`. The mappings alone do not show its borders: the kernel merges its
 /// closed end with the guard page of a stack that follows, and its open part falls into several mappings when
-/// only some of it had a policy.
+/// only some of it has a policy.
 fn reservation(maps: &str, address: usize) -> Option<Range<usize>> {
     const RESERVED: usize = 64 << 20;
     let start = address / RESERVED * RESERVED;
@@ -111,7 +112,7 @@ fn reservation(maps: &str, address: usize) -> Option<Range<usize>> {
     (covered >= start + RESERVED).then_some(start..start + RESERVED)
 }
 
-/// Asks the kernel to move pages to `node` and says how many are there afterwards.
+/// Asks the kernel to move pages to `node` and returns how many are there afterwards.
 pub(crate) fn move_home(pages: &[usize], node: NodeId) -> usize {
     let mut status = vec![-1; pages.len()];
     if pages.is_empty() || sys::move_pages_to(pages, node, &mut status).is_err() {

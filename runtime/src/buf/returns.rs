@@ -58,8 +58,10 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 mod block_ref;
 mod links;
+mod whose;
 pub(crate) use block_ref::BlockRef;
 use links::Links;
+use whose::{Holder, Whose};
 
 /// `head`: no block is on the list.
 const EMPTY: u32 = u32::MAX;
@@ -81,6 +83,7 @@ pub(crate) trait SharedRegion: Send + Sync {
 
 struct Shared<R> {
     links: Links,
+    whose: Whose,
     region: R,
     ends: Ends,
 }
@@ -118,7 +121,8 @@ impl<R: SharedRegion> Owner<R> {
         let blocks = blocks.expect("as many numbers as blocks");
         let links = Links::new(block_size, per_extent, extents);
         let ends = Ends { head: AtomicU32::new(EMPTY), holders: AtomicU64::new(OWNER) };
-        let shared = NonNull::from(Box::leak(Box::new(Shared { links, region, ends })));
+        let shared =
+            NonNull::from(Box::leak(Box::new(Shared { links, whose: Whose::new(blocks), region, ends })));
         Owner { shared, blocks, taken: Cell::new(0), detached: Cell::new(EMPTY), region: PhantomData }
     }
 
@@ -126,7 +130,7 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Panics
     ///
-    /// If there is no such number.
+    /// If there is no such number. In debug builds also if `first` is no extent's first, or was added before.
     ///
     /// # Safety
     ///
@@ -168,7 +172,7 @@ impl<R: SharedRegion> Owner<R> {
     ///
     /// # Panics
     ///
-    /// If there is no such block.
+    /// If there is no such block. In debug builds also if it is not free.
     ///
     /// # Safety
     ///
@@ -177,6 +181,7 @@ impl<R: SharedRegion> Owner<R> {
     /// nor the kernel uses it until it comes back.
     pub(crate) unsafe fn hand_out(&self, index: u32) -> BlockRef<R> {
         assert!(index < self.blocks, "no block {index} of {}", self.blocks);
+        self.shared().whose.goes(index, Holder::Owner, Holder::BlockRef);
         self.taken.set(self.taken.get() + 1);
         BlockRef { shared: self.shared, index, region: PhantomData }
     }
@@ -188,6 +193,7 @@ impl<R: SharedRegion> Owner<R> {
     /// The block was handed out and has not come back. The caller counts the handles, and drops or gives back
     /// only the last; the others it forgets.
     pub(crate) unsafe fn handle(&self, index: u32) -> BlockRef<R> {
+        self.shared().whose.goes(index, Holder::BlockRef, Holder::BlockRef);
         BlockRef { shared: self.shared, index, region: PhantomData }
     }
 
@@ -207,6 +213,7 @@ impl<R: SharedRegion> Owner<R> {
         }
         let index = held.index;
         mem::forget(held);
+        self.shared().whose.goes(index, Holder::BlockRef, Holder::Owner);
         self.taken.set(self.taken.get() - 1);
         Ok(index)
     }
@@ -230,6 +237,7 @@ impl<R: SharedRegion> Owner<R> {
                 self.detached.set(head.swap(EMPTY, Ordering::Acquire));
             }
             let index = self.detached.get();
+            self.shared().whose.goes(index, Holder::List, Holder::Owner);
             // SAFETY: the swap took the list off `head`; it is ours alone.
             self.detached.set(unsafe { self.shared().links.get(index) });
             self.taken.set(self.taken.get() - 1);
@@ -273,6 +281,7 @@ impl<R: SharedRegion> Owner<R> {
         for mut top in [listed, self.detached.get()] {
             while top < MARKS {
                 out -= 1;
+                shared.whose.goes(top, Holder::List, Holder::Owner);
                 // SAFETY: both lists have been taken off `head` and are ours alone.
                 top = unsafe { shared.links.get(top) };
             }
@@ -304,6 +313,7 @@ fn give_back<R: SharedRegion>(shared: NonNull<Shared<R>>, index: u32) {
     // SAFETY: our block is out and keeps the allocation alive until the compare-and-swap below gives it away,
     // or until `let_go`. After that `it` is used only under a pin.
     let it = unsafe { &*shared.as_ptr() };
+    it.whose.goes(index, Holder::BlockRef, Holder::List);
     let mut pinned = false;
     let mut head = it.ends.head.load(Ordering::Relaxed);
     loop {

@@ -282,6 +282,12 @@ impl BufRing {
         self.free.len() > 0
     }
 
+    /// Free buffers in the ring.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn offered(&self) -> u16 {
+        self.free.offered()
+    }
+
     /// Whether an eighth of them is free, or less.
     #[inline(always)]
     pub(crate) fn are_few(&self) -> bool {
@@ -345,7 +351,7 @@ impl BufRing {
 
     /// The end: every operation has been reaped. The memory goes when the last lease does.
     pub(crate) fn close(self, ring: &Ring) {
-        if let Err(e) = ring.submitter().unregister_buf_ring(BUFFER_GROUP) {
+        if let Err(e) = ring.unregister_buf_ring(BUFFER_GROUP) {
             // First: a subscriber that panics must not free them.
             self.leak();
             return tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");

@@ -7,6 +7,7 @@ use super::Core;
 use super::inside::Inside;
 use super::peers::{self, POLLS_PER_NOTIFY};
 use crate::Result;
+use crate::clock;
 use crate::ring::Wait;
 use crate::task::Woken;
 use crate::time::wakes::Plan;
@@ -127,7 +128,7 @@ impl Core {
         }
         let plan = self.next_wake();
         if let Some(plan) = plan.filter(Plan::is_near) {
-            return self.sit_out(Instant::now() + plan.left());
+            return self.sit_out(clock::now() + plan.left());
         }
         let doorbell = self.shared.doorbell();
         doorbell.prepare_sleep();
@@ -157,7 +158,7 @@ impl Core {
     #[cold]
     fn sit_out(&self, due: Instant) -> Result<()> {
         self.enter_if_wanted()?;
-        while !self.ring.has_completions() && !self.must_not_sleep() && Instant::now() < due {
+        while !self.ring.has_completions() && !self.must_not_sleep() && clock::now() < due {
             std::hint::spin_loop();
         }
         self.enter_if_wanted()
@@ -170,7 +171,7 @@ impl Core {
         if self.timers.is_empty() && grows.is_none() {
             return None;
         }
-        self.timers.next_wake(Instant::now(), grows)
+        self.timers.next_wake(clock::now(), grows)
     }
 
     /// Whether something waits that needs no completion.
@@ -193,11 +194,9 @@ impl Core {
             return false;
         }
         counters.spins.add(1);
-        let due = self.next_wake().map(|plan| Instant::now() + plan.first());
+        let due = self.next_wake().map(|plan| clock::now() + plan.first());
         let found = self.spin.sample(|| {
-            self.ring.has_completions()
-                || self.must_not_sleep()
-                || due.is_some_and(|due| Instant::now() >= due)
+            self.ring.has_completions() || self.must_not_sleep() || due.is_some_and(|due| clock::now() >= due)
         });
         counters.spins_won.add(found.into());
         found
@@ -205,7 +204,7 @@ impl Core {
 
     /// The core was asleep since `parked`: adds that, and the time from the last sleep to this one.
     fn awake(&self, parked: Instant, by_others: bool) {
-        let (counters, now) = (&self.shared.counters, Instant::now());
+        let (counters, now) = (&self.shared.counters, clock::now());
         // A near timer is no reason to spin for work.
         if by_others {
             self.spin.slept(now - parked);

@@ -25,6 +25,7 @@ use super::shared::CoreShared;
 use crate::buf::Grown;
 use crate::buf::blocks::BLOCK_SIZE;
 use crate::buf::ring::BUFFER_SIZE;
+use crate::clock;
 use crate::contained::{bury, tell_panic};
 use crate::numa::plan::PlannedCore;
 use crate::numa::pool::Carved;
@@ -150,7 +151,7 @@ impl Growth {
             Err(e) => Some(format!("nothing for {what}: {e}")),
         };
         if let Some(short) = short {
-            self.rest_until.set(Some(Instant::now() + REST));
+            self.rest_until.set(Some(clock::now() + REST));
             core.shared.grown().short = Some(short.clone());
             // Counted last: a thread that sees the count finds the reason.
             counters.pool_refusals.add(1);
@@ -207,7 +208,7 @@ impl Growth {
             |(what, short)| if short { self.step(core, what).map(|bytes| (what, bytes)) } else { None };
         let Some((what, bytes)) = order.into_iter().find_map(step) else { return };
         let is_waited_for = receiving || core.blocks.is_waited_for();
-        if self.rest_until.get().is_some_and(|until| Instant::now() < until) {
+        if self.rest_until.get().is_some_and(|until| clock::now() < until) {
             self.waits_for_rest.set(is_waited_for);
             return;
         }
@@ -217,7 +218,7 @@ impl Growth {
         match self.start(&core.shared, what, bytes, move || policy.make(node, bytes)) {
             Ok(pending) => *self.pending.borrow_mut() = Some(pending),
             Err(e) => {
-                self.rest_until.set(Some(Instant::now() + REST));
+                self.rest_until.set(Some(clock::now() + REST));
                 self.waits_for_rest.set(is_waited_for);
                 core.shared.grown().short = Some(e.to_string());
                 core.shared.counters.pool_refusals.add(1);

@@ -1,7 +1,9 @@
 //! How long a core spins before it sleeps: adaptive, because spinning pays only where work comes soon.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock;
 
 /// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth its two reads of
 /// the clock.
@@ -34,7 +36,7 @@ impl Spin {
     /// work.
     pub(crate) fn sample(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
-        let begin = Instant::now();
+        let begin = clock::now();
         // The first check comes before the clock is read: a core that was slow to get here has one check in
         // any case.
         loop {

@@ -15,12 +15,13 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::{opcode, types};
 
 use super::faults::{Faults, panicked};
 
+use crate::clock;
 use crate::contained::{caught, contained};
 use crate::core::Core;
 use crate::core::state::Arrival;
@@ -107,7 +108,7 @@ fn drain(core: &Core, grace: Duration, patience: Duration, faults: &mut Faults) 
 /// Cancels everything and takes every CQE; after `grace` it hurries what can be. False when the kernel did
 /// not give everything back within `patience`.
 fn drain_ring(core: &Core, grace: Duration, patience: Duration) -> bool {
-    let begun = Instant::now();
+    let begun = clock::now();
     let deadline = begun + patience;
     loop {
         // In each round: a connection that another core has may be closed there meanwhile.
@@ -119,9 +120,9 @@ fn drain_ring(core: &Core, grace: Duration, patience: Duration) -> bool {
             .user_data(Tag::Cancel.with(0));
         // SAFETY: a cancel points to nothing.
         unsafe { core.ring.push(&entry) };
-        let round = Instant::now() + REPEAT;
+        let round = clock::now() + REPEAT;
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let wait = if core.ops.in_kernel() == 0 {
                 Wait::No
             } else {

@@ -10,6 +10,8 @@ mod forecast;
 mod locked;
 mod observer;
 mod options;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod played;
 mod report;
 mod roots;
 mod running;

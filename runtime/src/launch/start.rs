@@ -95,7 +95,7 @@ impl Runtime {
         self.topology.memory_nodes().len() > 1
     }
 
-    fn growth_policy(&self) -> GrowthPolicy {
+    pub(super) fn growth_policy(&self) -> GrowthPolicy {
         GrowthPolicy {
             limit: self.settings.limit(),
             pool_bytes: self.settings.pool_bytes,

@@ -8,6 +8,7 @@
 //! in common is described there.
 
 mod connection;
+mod eyeballs;
 mod family;
 mod fd_budget;
 mod group;
@@ -15,11 +16,16 @@ mod hand_over;
 mod inherited;
 mod listen_options;
 pub(crate) mod listener;
+mod names;
 pub(crate) mod op;
 mod ownership;
+mod packets;
 mod path_lock;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod played;
 mod receives;
 mod send;
+mod seqpacket;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
 pub(crate) mod sys;
@@ -39,6 +45,9 @@ pub use inherited::inherited_sockets;
 pub use listen_options::ListenOptions;
 pub use listener::Listener;
 
+pub use names::{Target, ToTarget, lookup_host};
+pub use packets::{Packet, UnixDatagram};
+pub use seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 pub(crate) use socket::SocketFd;
 pub use tcp::{Keepalive, TcpListener, TcpReadHalf, TcpStream, TcpWriteHalf};
 pub use udp::{Datagram, UdpSocket};

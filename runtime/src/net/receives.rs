@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use super::op::recv::Receiver;
+use super::op::send::Sender;
 use super::socket::Socket;
 use crate::buf::brought::Brought;
 use crate::core::Core;
@@ -14,6 +15,12 @@ use crate::core::fairness::Receives;
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd()
+    }
+}
+
+impl Sender for Rc<Socket> {
+    fn send_failed(&self, errno: i32) {
+        self.has_failed(&io::Error::from_raw_os_error(errno));
     }
 }
 

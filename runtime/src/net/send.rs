@@ -4,16 +4,14 @@
 use std::io;
 use std::rc::Rc;
 
-use rustix::net::RecvFlags;
-
 use super::connection::Connection;
 use super::family::{Family, Reads, Writes};
 use super::socket::Socket;
+use super::sys;
 use super::writing::sent;
 use crate::buf::{Block, BufError, IoBuf, IoBufMut, IoBufs};
 use crate::core::Core;
 use crate::core::ask::{Finished, OpFuture, ask};
-use crate::error::os;
 use crate::net::op::send::Send;
 use crate::net::op::send_vectored::SendVectored;
 use crate::net::op::send_zc::{SendZc, SharedBlock};
@@ -166,10 +164,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
         loop {
             // Before the bytes are taken: after that there must be no await in which they could be dropped.
             crate::task::consume_budget().await;
-            match rustix::net::recv(self.socket().fd(), buf.spare_capacity(), RecvFlags::empty()).map_err(os)
-            {
-                Ok(((filled, _), _)) => {
-                    let n = filled.len();
+            match sys::recv_now(self.socket().fd(), buf.spare_capacity()) {
+                Ok(n) => {
                     if n == 0
                         && let Some(errno) = self.socket().has_ended()
                     {

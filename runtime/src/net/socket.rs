@@ -252,10 +252,7 @@ impl Socket {
 
     /// Whether the connection has failed, or was closed in both directions (`poll(2)`: `POLLERR`, `POLLHUP`).
     pub(super) fn is_gone(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let fd = self.fd();
-        let mut polled = [PollFd::new(&fd, PollFlags::empty())];
-        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        sys::is_gone(self.fd())
     }
 
     /// Says whether closing it may take long.
@@ -570,7 +567,7 @@ impl Socket {
     /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are
     /// told of it.
     pub(crate) fn has_failed(&self, error: &io::Error) {
-        if is_cut_off(error) {
+        if is_cut_off(error) && matches!(self.kind, Kind::Stream) {
             self.cut_off.set(error.raw_os_error());
         }
     }

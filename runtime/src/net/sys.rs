@@ -1,7 +1,11 @@
-//! Socket options that rustix has no name for, and the reset of a connection.
+//! Calls on sockets that go by the ring: options that rustix has no name for, and what never waits.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::error::os;
 
@@ -91,5 +95,56 @@ pub(crate) fn delivery(socket: impl AsFd) -> Option<Delivery> {
 
 /// Resets a TCP connection and throws its send queue away, while the descriptor stays open. It does not wait.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
+    #[cfg(all(test, not(loom)))]
+    if let Some(answer) = super::played::ask(|played| played.disconnect(fd.as_raw_fd())) {
+        return answer;
+    }
     rustix::net::connect_unspec(fd).map_err(os)
+}
+
+/// `shutdown(2)`: it never waits.
+pub(super) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+    #[cfg(all(test, not(loom)))]
+    if let Some(answer) = super::played::ask(|played| played.shutdown(fd.as_raw_fd(), how)) {
+        return answer;
+    }
+    let how = match how {
+        Shutdown::Read => rustix::net::Shutdown::Read,
+        Shutdown::Write => rustix::net::Shutdown::Write,
+        Shutdown::Both => rustix::net::Shutdown::Both,
+    };
+    rustix::net::shutdown(fd, how).map_err(os)
+}
+
+/// `recv(2)` that does not wait: how many bytes at the beginning of `into` it has written.
+pub(crate) fn recv_now(fd: BorrowedFd<'_>, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    #[cfg(all(test, not(loom)))]
+    if let Some(answer) = super::played::ask(|played| played.recv(fd.as_raw_fd(), into.len())) {
+        let came = answer?;
+        for (to, byte) in into.iter_mut().zip(&came) {
+            to.write(*byte);
+        }
+        return Ok(came.len());
+    }
+    rustix::net::recv(fd, into, RecvFlags::DONTWAIT).map(|((filled, _), _)| filled.len()).map_err(os)
+}
+
+/// `send(2)` that does not wait.
+pub(super) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
+    #[cfg(all(test, not(loom)))]
+    if let Some(answer) = super::played::ask(|played| played.send(fd.as_raw_fd(), bytes)) {
+        return answer;
+    }
+    rustix::net::send(fd, bytes, flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(os)
+}
+
+/// Whether a connection has failed, or was closed in both directions (`poll(2)`: `POLLERR`, `POLLHUP`).
+pub(super) fn is_gone(fd: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    #[cfg(all(test, not(loom)))]
+    if let Some(answer) = super::played::ask(|played| played.is_gone(fd.as_raw_fd())) {
+        return answer;
+    }
+    let mut polled = [PollFd::new(&fd, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 use rustix::net::{SocketFlags, SocketType, bind, getpeername, getsockname, ipproto, socket_with, sockopt};
 
 use super::connection::{Connection, got, set};
+use super::eyeballs::first_to_answer;
 use super::family::{Both, Reader, Side, Tcp, Writer};
 use super::listen_options::ListenOptions;
 use super::listener::Listener;
+use super::names::{Target, ToTarget, addresses_of};
 use super::op::connect::Connect;
 use super::sys;
 use crate::core::ask::ask;
@@ -57,9 +59,17 @@ impl Keepalive {
 }
 
 impl TcpStream {
-    /// Connects to `address`. Linux 5.5 (`connect(2)`).
+    /// Connects to an address, or to a host by its name: `"localhost:80"`, `("localhost", 80)`. Linux 5.5
+    /// (`connect(2)`).
+    ///
+    /// A name is looked up by [`lookup_host`](super::lookup_host). Of several addresses the first that
+    /// answers is taken: IPv6 and IPv4 in turn, the next 250 ms after the one before, or at once when that
+    /// has failed (RFC 8305). A [`timeout`](crate::time::timeout) around it is for all of it.
     ///
     /// # Errors
+    /// [`ErrorKind::Input`] for a text that is no `host:port`, and those of
+    /// [`lookup_host`](super::lookup_host). Of several addresses the error of the first that failed.
+    ///
     /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address.
     /// `ECONNREFUSED` also when the port is this machine's, nobody listens on it, and the kernel has taken
     /// the very same for this end: then the connection would be one with itself (simultaneous open, RFC 9293
@@ -67,8 +77,12 @@ impl TcpStream {
     ///
     /// # Cancellation
     /// Safe: a connection that is made after the future was dropped is closed.
-    pub async fn connect(address: SocketAddr) -> Result<Self> {
-        connect(None, address).await
+    pub async fn connect(to: impl ToTarget) -> Result<Self> {
+        match to.to_target()? {
+            Target::Address(address) => connect(None, address).await,
+            // Boxed: few connect by name, and every future that connects would be as large as this.
+            Target::Name { host, port } => Box::pin(connect_by_name(host, port)).await,
+        }
     }
 
     /// Connects to `address` from the local address `from`; with port 0 the kernel chooses a port when it
@@ -106,6 +120,18 @@ impl TcpStream {
     pub fn from_std(stream: std::net::TcpStream) -> Result<Self> {
         Self::from_owned_fd(stream.into())
     }
+}
+
+async fn connect_by_name(host: String, port: u16) -> Result<TcpStream> {
+    let addresses = addresses_of(host.clone(), port).await?;
+    first_to_answer(addresses, |address| connect(None, address)).await.map_err(|e| {
+        match e.io_error().and_then(io::Error::raw_os_error) {
+            Some(errno) => {
+                Error::io(format!("cannot connect to {host}:{port}"), io::Error::from_raw_os_error(errno))
+            }
+            None => e,
+        }
+    })
 }
 
 async fn connect(from: Option<(SocketAddr, bool)>, address: SocketAddr) -> Result<TcpStream> {

@@ -1,5 +1,6 @@
 //! Unix domain sockets: streams and listeners on paths and abstract names (`unix(7)`).
 
+use std::os::fd::AsFd;
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +42,17 @@ pub struct PeerCred {
     pub uid: u32,
     /// Its effective group.
     pub gid: u32,
+}
+
+impl PeerCred {
+    /// That of the peer of `socket`.
+    pub(super) fn of(socket: impl AsFd) -> Result<Self> {
+        // Not rustix's, whose process number cannot be zero.
+        let credentials = super::sys::peer_credentials(socket.as_fd());
+        let libc::ucred { pid, uid, gid } =
+            credentials.map_err(|e| Error::io("cannot read SO_PEERCRED", e))?;
+        Ok(Self { pid, uid, gid })
+    }
 }
 
 impl UnixStream {
@@ -123,11 +135,7 @@ impl<S: Side> UnixStream<S> {
     /// # Errors
     /// What `getsockopt(2)` says.
     pub fn peer_cred(&self) -> Result<PeerCred> {
-        // Not rustix's, whose process number cannot be zero.
-        let credentials = super::sys::peer_credentials(self.socket().fd());
-        let libc::ucred { pid, uid, gid } =
-            credentials.map_err(|e| Error::io("cannot read SO_PEERCRED", e))?;
-        Ok(PeerCred { pid, uid, gid })
+        PeerCred::of(self.socket().fd())
     }
 
     /// The address at the other end; unnamed for a client that bound to none.

@@ -7,14 +7,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::socket::{Socket, Writing};
+use super::sys;
 use crate::buf::{BufError, IoBuf};
 use crate::core::Core;
 use crate::core::ask::{Finished, InFlight, polled_again};
-use crate::error::os;
 use crate::net::op::send::Send;
 use crate::op::Operation as _;
 use crate::{Error, ErrorKind, Result};
@@ -122,14 +121,7 @@ impl Socket {
     /// Ends one side or both. A system call on the core: it never waits, while the ring would run it on an
     /// io-wq worker.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<()> {
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
-        };
-        rustix::net::shutdown(self.fd(), how)
-            .map_err(os)
-            .map_err(|e| Error::io("cannot shut the connection down", e))
+        sys::shutdown(self.fd(), how).map_err(|e| Error::io("cannot shut the connection down", e))
     }
 }
 
@@ -166,14 +158,13 @@ pub(crate) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usi
 
 /// Gives the kernel what there is room for, by a call on the core (`send(2)`): nothing where there is none.
 pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<usize> {
-    let flags = SendFlags::from_bits_retain(flags as u32) | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    match rustix::net::send(socket.fd(), bytes, flags) {
+    match sys::send_now(socket.fd(), bytes, SendFlags::from_bits_retain(flags as u32)) {
         Ok(n) => {
             Core::with(|core| core.shared.counters.send_bytes.add(n as u64));
             Ok(n)
         }
-        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-        Err(e) => Err(os(e)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        Err(e) => Err(e),
     }
 }
 

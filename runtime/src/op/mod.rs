@@ -23,6 +23,7 @@ pub(crate) mod sync;
 pub(crate) mod table;
 pub(crate) mod truncate;
 pub(crate) mod unlink;
+mod untyped;
 pub(crate) mod write;
 pub(crate) mod write_vectored;
 
@@ -83,6 +84,13 @@ pub(crate) unsafe trait Operation: Sized + 'static {
     /// code that is not ours.
     fn force_release(&self) -> Option<Hurry> {
         None
+    }
+
+    /// The kernel has answered with this errno, whether anybody still waits or not. Before any answer that
+    /// came after it is looked at, and before the owner is: what the kernel tells once, others may have to
+    /// know. Runs no code that is not ours: the operation lies in its cell.
+    fn failed(&self, errno: i32) {
+        let _ = errno;
     }
 
     /// The notification after the result: the kernel has let go of the memory. Zero-copy sends only. Runs no

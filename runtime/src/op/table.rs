@@ -1,144 +1,24 @@
 //! The table of a core's operations: runs the [state machine](super::slots), keeps the memory in the
 //! [arena](super::arena), and talks to the ring.
 //!
-//! All unsafe of operations is here: a cell holds a value of the type whose function table stands in its
-//! slot, from [`OpTable::submit`] until the machine makes the slot vacant, and in that very step the value is
-//! moved out. So no code that is not ours (a waker, a destructor, a subscriber of `tracing`) can come between
-//! the two and be given the cell.
+//! All unsafe of operations is here, and what it calls in [`untyped`](super::untyped): a cell holds a value
+//! of the type whose function table stands in its slot, from [`OpTable::submit`] until the machine makes the
+//! slot vacant, and in that very step the value is moved out. So no code that is not ours (a waker, a
+//! destructor, a subscriber of `tracing`) can come between the two and be given the cell.
 
 use std::cell::RefCell;
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::task::Waker;
 
 use io_uring::{opcode, squeue};
 
-use super::arena::{Arena, CELL_SIZE};
+use super::arena::Arena;
 use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
-use super::{Hurry, Multishot, Operation, Sqes};
+use super::untyped::{Left, Many, Single, Vtable};
+use super::{Multishot, Operation, Sqes};
 use crate::contained::contained;
 use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
-
-/// What to do with an untyped value. `C` is what answers are handled with.
-struct Vtable<C> {
-    name: &'static str,
-    /// Bytes of the value.
-    size: usize,
-    /// Consumes the value with a result that nobody waits for. Single operations only.
-    late: unsafe fn(NonNull<u8>, Outcome),
-    /// Shows the value one of many results, and that more may come. Multishot operations only.
-    item: unsafe fn(NonNull<u8>, &C, Outcome, bool),
-    /// Shows the value the last result and consumes it. Multishot operations only.
-    last: unsafe fn(NonNull<u8>, &C, Outcome, bool),
-    /// Shows the value its notification. Single operations only.
-    notified: unsafe fn(NonNull<u8>, Outcome),
-    /// Shows the value its notification and consumes it. Single operations only.
-    release: unsafe fn(NonNull<u8>, Outcome),
-    /// What makes the kernel let go, to be run when the value is not looked at any more.
-    force_release: unsafe fn(NonNull<u8>) -> Option<Hurry>,
-    /// A poll goes before it, and a cancel must find either.
-    linked: bool,
-}
-
-struct Single<T, C>(PhantomData<(T, C)>);
-
-impl<T: Operation, C> Single<T, C> {
-    const VTABLE: Vtable<C> = Vtable {
-        name: T::NAME,
-        size: size_of::<T>(),
-        // A buffer of the application's own type may panic when it is dropped: whatever else the core does
-        // goes on.
-        late: |value, outcome| {
-            // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
-            let operation = unsafe { value.cast::<T>().read() };
-            contained(format_args!("what was left of an operation ({})", T::NAME), || {
-                operation.late(outcome)
-            });
-        },
-        item: |_, _, _, _| unreachable!("a single operation has no items"),
-        last: |_, _, _, _| unreachable!("a single operation has no items"),
-        // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
-        notified: |value, outcome| unsafe { value.cast::<T>().as_ref() }.notified(outcome),
-        release: |value, outcome| {
-            // SAFETY: as for `late`.
-            let operation = unsafe { value.cast::<T>().read() };
-            contained(format_args!("what was left of an operation ({})", T::NAME), || {
-                operation.notified(outcome);
-                drop(operation);
-            });
-        },
-        // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
-        force_release: |value| unsafe { value.cast::<T>().as_ref() }.force_release(),
-        linked: T::LINKED,
-    };
-}
-
-struct Many<T, C>(PhantomData<(T, C)>);
-
-impl<T: Multishot<C>, C> Many<T, C> {
-    const VTABLE: Vtable<C> = Vtable {
-        name: T::NAME,
-        size: size_of::<T>(),
-        late: |_, _| unreachable!("a multishot operation has items, not a late result"),
-        // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
-        item: |value, context, outcome, owned| unsafe {
-            value.cast::<T>().as_ref().item(context, outcome, owned, false);
-        },
-        last: |value, context, outcome, owned| {
-            // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
-            unsafe { value.cast::<T>().read() }.item(context, outcome, owned, true);
-        },
-        notified: |_, _| unreachable!("a multishot operation has no notification"),
-        release: |_, _| unreachable!("a multishot operation ends with its last item"),
-        force_release: |_| None,
-        linked: false,
-    };
-}
-
-/// The value of an operation that is over, out of its cell. Its type is known to its function table.
-#[must_use = "what is not consumed is leaked"]
-struct Left<C: 'static> {
-    vtable: &'static Vtable<C>,
-    value: Moved,
-}
-
-/// As large and as aligned as a cell.
-#[repr(C, align(64))]
-struct Moved(MaybeUninit<[u8; CELL_SIZE]>);
-
-impl<C> Left<C> {
-    /// Moves the value out of a cell.
-    ///
-    /// # Safety
-    /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>) -> Self {
-        let mut value = Moved(MaybeUninit::uninit());
-        // SAFETY: the cell has so many bytes and more, and so has `value`, which is new.
-        unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
-        Self { vtable, value }
-    }
-
-    fn place(&mut self) -> NonNull<u8> {
-        NonNull::from(&mut self.value.0).cast()
-    }
-
-    fn late(mut self, outcome: Outcome) {
-        // SAFETY: it holds such a value (`out_of`), and `self` is gone after this.
-        unsafe { (self.vtable.late)(self.place(), outcome) }
-    }
-
-    fn last(mut self, context: &C, outcome: Outcome, owned: bool) {
-        // SAFETY: as for `late`.
-        unsafe { (self.vtable.last)(self.place(), context, outcome, owned) }
-    }
-
-    fn release(mut self, outcome: Outcome) {
-        // SAFETY: as for `late`.
-        unsafe { (self.vtable.release)(self.place(), outcome) }
-    }
-}
 
 /// The operations of one core. `C` is what the answers of multishot operations are handled with: the core,
 /// which this folder does not know.
@@ -299,6 +179,9 @@ impl<C> OpTable<C> {
     pub(crate) fn complete(&self, context: &C, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
+        if cqe.result < 0 && !cqe.notif() {
+            self.failed(key, -cqe.result);
+        }
         let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), self.left());
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
@@ -321,6 +204,16 @@ impl<C> OpTable<C> {
                 }
             }
             Event::Released { value } => value.release(outcome),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, key: Key, errno: i32) {
+        let vtable = self.slots.borrow().extra(key);
+        if let Some(vtable) = vtable {
+            // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function
+            // table, and what is called runs no code that could change that.
+            unsafe { (vtable.failed)(self.cell(key.index()), errno) };
         }
     }
 

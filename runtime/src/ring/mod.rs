@@ -1,11 +1,14 @@
 //! A core's ring: SQEs in, one system call a tick, CQEs out.
 //!
-//! All unsafe talk with the `io_uring` crate is in this folder. Enter is our own system call, because the
-//! crate's remembers the registered descriptor in a borrowed value only and knows neither `NO_IOWAIT` nor how
-//! to run deferred work without waiting.
+//! All unsafe talk with the `io_uring` crate is in this folder, that with the queues in [`kernel`]. Enter is
+//! our own system call, because the crate's remembers the registered descriptor in a borrowed value only and
+//! knows neither `NO_IOWAIT` nor how to run deferred work without waiting.
 
 mod enter;
+mod kernel;
 mod make;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod played;
 pub(crate) mod probe;
 mod recv_buffers;
 mod register;
@@ -20,12 +23,17 @@ pub(crate) mod workers;
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
-use io_uring::{IoUring, cqueue, squeue};
+use io_uring::{cqueue, squeue};
 
 pub(crate) use enter::Wait;
+#[cfg(not(all(test, not(loom))))]
+use kernel::Kernel as Queues;
+#[cfg(all(test, not(loom)))]
+use played::Queues;
 pub(crate) use recv_buffers::{RecvOptions, bundled};
 pub use setup::RingFeatures;
 pub(crate) use setup::{BusyPoll, Poller, RingOptions, not_registered, rings_are_locked};
@@ -65,9 +73,7 @@ impl Cqe {
 
 /// The ring of one core. Neither `Send` nor `Sync`: `SINGLE_ISSUER` means this thread.
 pub(crate) struct Ring {
-    ring: IoUring,
-    enter_fd: RawFd,
-    enter_flags: u32,
+    queues: Queues,
     features: RingFeatures,
     views: Vec<(&'static str, View)>,
     /// CQEs that had to be taken out early, to make room in a full submission queue.
@@ -101,12 +107,17 @@ impl Ring {
 
     /// The ring's descriptor, for messages from other rings.
     pub(crate) fn fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+        self.queues.fd()
     }
 
     /// The ring itself, for registrations.
-    pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
-        self.ring.submitter()
+    pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.queues.submitter()
+    }
+
+    /// Takes the registration of a ring of buffers back.
+    pub(crate) fn unregister_buf_ring(&self, group: u16) -> io::Result<()> {
+        self.queues.unregister_buf_ring(group)
     }
 
     /// Queues one SQE; a full queue is flushed to the kernel first, so that nothing is ever turned away.
@@ -124,34 +135,24 @@ impl Ring {
     /// As for [`push`](Self::push), for each entry.
     pub(crate) unsafe fn push_all(&self, entries: &[squeue::Entry]) {
         loop {
-            // SAFETY: one thread only (`Ring` is neither Send nor Sync) and no other queue value is alive
-            // here.
-            let mut sq = unsafe { self.ring.submission_shared() };
-            if sq.capacity() - sq.len() >= entries.len() {
-                // SAFETY: the caller keeps what the entries point to.
-                let pushed = unsafe { sq.push_multiple(entries) };
-                debug_assert!(pushed.is_ok(), "there was room");
+            // SAFETY: the caller keeps what the entries point to.
+            if unsafe { self.queues.push(entries) } {
                 self.counters.sqes.add(entries.len() as u64);
                 return;
             }
-            drop(sq);
             self.flush_queue();
         }
     }
 
     /// Whether completions can be taken, or made by an enter.
     pub(crate) fn has_completions(&self) -> bool {
-        // SAFETY: one thread only, and no other queue value is alive here.
-        let (waiting, taskrun) =
-            unsafe { (!self.ring.completion_shared().is_empty(), self.ring.submission_shared().taskrun()) };
-        waiting || taskrun || !self.early.borrow().is_empty()
+        self.queues.has_completions() || !self.early.borrow().is_empty()
     }
 
     /// Completions that can be taken.
     #[cfg(test)]
     pub(crate) fn completions(&self) -> usize {
-        // SAFETY: one thread only, and no other queue value is alive here.
-        unsafe { self.ring.completion_shared() }.len() + self.early.borrow().len()
+        self.queues.completions() + self.early.borrow().len()
     }
 
     /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that
@@ -169,29 +170,20 @@ impl Ring {
                 );
                 let mut batch = [const { MaybeUninit::uninit() }; 64];
                 let mut early = self.early.borrow_mut();
-                early.extend(self.fill(&mut batch).iter().map(copy));
+                early.extend(self.queues.fill(&mut batch).iter().map(copy));
             }
         }
-    }
-
-    /// SQEs that the kernel has not taken yet.
-    fn unsubmitted(&self) -> usize {
-        // SAFETY: one thread only, no other queue value is alive here.
-        unsafe { self.ring.submission_shared() }.len()
     }
 
     /// Whether an enter would do anything: SQEs to hand over, deferred work to run, or overflowed CQEs to
     /// fetch.
     pub(crate) fn wants_enter(&self) -> bool {
-        // SAFETY: as in `unsubmitted`.
-        let sq = unsafe { self.ring.submission_shared() };
-        !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
+        self.queues.wants_enter()
     }
 
     /// Whether the kernel keeps completions for which the queue had no room.
     pub(crate) fn has_overflowed(&self) -> bool {
-        // SAFETY: as in `unsubmitted`.
-        unsafe { self.ring.submission_shared() }.cq_overflow()
+        self.queues.has_overflowed()
     }
 
     /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how
@@ -214,7 +206,7 @@ impl Ring {
         }
         loop {
             let mut batch = [const { MaybeUninit::uninit() }; 64];
-            let batch: &[_] = self.fill(&mut batch);
+            let batch: &[_] = self.queues.fill(&mut batch);
             if batch.is_empty() {
                 return count;
             }
@@ -236,11 +228,6 @@ impl Ring {
     fn put_back(&self, cqes: &[cqueue::Entry]) {
         let mut early = self.early.borrow_mut();
         cqes.iter().rev().for_each(|entry| early.push_front(copy(entry)));
-    }
-
-    fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
-        // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
-        unsafe { self.ring.completion_shared() }.fill(batch)
     }
 }
 
@@ -279,16 +266,6 @@ impl Drop for Left<'_> {
 
 fn copy(entry: &cqueue::Entry) -> Cqe {
     Cqe { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        if self.features.registered_fd
-            && let Err(e) = register::unregister_ring_fd(self.ring.as_raw_fd(), self.enter_fd)
-        {
-            tracing::warn!("cannot unregister the ring's descriptor: {e}");
-        }
-    }
 }
 
 #[cfg(all(test, debug_assertions, not(loom)))]

@@ -54,9 +54,7 @@ impl Ring {
     ) -> Result<()> {
         let register = |flags| {
             // SAFETY: handed on to the caller.
-            patiently(PATIENCE, || unsafe {
-                self.ring.submitter().register_buf_ring_with_flags(address, slots, group, flags)
-            })
+            patiently(PATIENCE, || unsafe { self.queues.register_buf_ring(address, slots, group, flags) })
         };
         let refused =
             |e: io::Error| not_registered("cannot register receive buffers (IORING_REGISTER_PBUF_RING)", e);
@@ -84,7 +82,7 @@ impl Ring {
         }
         self.features.incremental_buffers = incremental;
         if options.bundles {
-            let offered = self.ring.params().is_feature_recvsend_bundle();
+            let offered = self.queues.offers_bundles();
             match not_bundled(offered, rustix::system::uname().release().to_bytes(), incremental) {
                 None => {
                     self.features.bundles = true;
@@ -108,13 +106,13 @@ impl Ring {
     pub(super) fn may_be_incremental(&self) -> bool {
         let flags = (types::IOU_PBUF_RING_INC | types::IOU_PBUF_RING_MMAP) as u16;
         // SAFETY: no memory of ours is named, and the ring of buffers is empty.
-        let tried = unsafe { self.ring.submitter().register_buf_ring_with_flags(0, 1, 0, flags) };
-        tried.and_then(|()| self.ring.submitter().unregister_buf_ring(0)).is_ok()
+        let tried = unsafe { self.queues.register_buf_ring(0, 1, 0, flags) };
+        tried.and_then(|()| self.queues.unregister_buf_ring(0)).is_ok()
     }
 
     /// Whether receives could be bundled here.
     pub(super) fn may_bundle(&self) -> bool {
-        let offered = self.ring.params().is_feature_recvsend_bundle();
+        let offered = self.queues.offers_bundles();
         not_bundled(offered, rustix::system::uname().release().to_bytes(), false).is_none()
     }
 }

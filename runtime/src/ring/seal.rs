@@ -10,36 +10,21 @@ use std::io;
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode};
 
-/// Every operation that a file of `op/` or `net/op/` asks for, and what a ring asks for by itself. For a
-/// message to another ring the sender's list counts.
-const OPERATIONS: [u8; 26] = [
-    opcode::Accept::CODE,
-    opcode::AsyncCancel::CODE,
-    opcode::Close::CODE,
-    opcode::Connect::CODE,
-    opcode::Fadvise::CODE,
-    opcode::Fallocate::CODE,
-    opcode::Fsync::CODE,
-    opcode::Ftruncate::CODE,
-    opcode::MkDirAt::CODE,
-    opcode::MsgRingData::CODE,
-    opcode::Nop::CODE,
-    opcode::OpenAt2::CODE,
-    opcode::PollAdd::CODE,
-    opcode::Read::CODE,
-    opcode::ReadFixed::CODE,
-    opcode::Recv::CODE,
-    opcode::RecvMsg::CODE,
-    opcode::RenameAt::CODE,
-    opcode::Send::CODE,
-    opcode::SendMsg::CODE,
-    opcode::SendZc::CODE,
-    opcode::Splice::CODE,
-    opcode::Statx::CODE,
-    opcode::UnlinkAt::CODE,
-    opcode::Write::CODE,
-    opcode::WriteFixed::CODE,
-];
+/// The codes of operations, and their names.
+macro_rules! operations {
+    ($($name:ident)*) => {
+        const OPERATIONS: &[u8] = &[$(opcode::$name::CODE),*];
+        #[cfg(all(test, not(loom)))]
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+// Every operation that a file of `op/` or `net/op/` asks for, and what a ring asks for by itself. For a message
+// to another ring the sender's list counts.
+operations! {
+    Accept AsyncCancel Close Connect Fadvise Fallocate Fsync Ftruncate MkDirAt MsgRingData Nop OpenAt2 PollAdd
+    Read ReadFixed Recv RecvMsg RenameAt Send SendMsg SendZc Splice Statx UnlinkAt Write WriteFixed Writev
+}
 
 /// `enum io_uring_register_op` of linux/io_uring.h: buffers and their end, what the kernel knows, io-wq's
 /// CPUs and bounds, the ring's descriptor and its end, buffer rings and their end, polling of devices.
@@ -53,7 +38,7 @@ const FLAGS: u8 = 1 << 2 | 1 << 4 | 1 << 5 | 1 << 6;
 /// # Errors
 /// What the kernel says to the restrictions, and the ring is enabled without; or to the enabling.
 pub(super) fn seal(ring: &IoUring) -> io::Result<io::Result<()>> {
-    let operations = OPERATIONS.into_iter().map(Restriction::sqe_op);
+    let operations = OPERATIONS.iter().copied().map(Restriction::sqe_op);
     let registrations = REGISTRATIONS.into_iter().map(Restriction::register_op);
     let flags = [Restriction::sqe_flags_allowed(FLAGS)];
     let mut all: Vec<Restriction> = operations.chain(registrations).chain(flags).collect();
@@ -80,6 +65,43 @@ mod tests {
         unsafe { ring.submission().push(entry) }.unwrap();
         ring.submit_and_wait(1).unwrap();
         ring.completion().next().unwrap().result()
+    }
+
+    /// The names of operations behind `opcode::` in the files below `folder`.
+    fn asked_for(folder: &std::path::Path, into: &mut std::collections::BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                asked_for(&path, into);
+            } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("ring/seal.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let names = text
+                    .split("opcode::")
+                    .skip(1)
+                    .map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>());
+                into.extend(names.filter(|name| !name.is_empty()));
+            }
+        }
+    }
+
+    /// An operation that is added is added to the list. Seen to fail: without Writev.
+    #[test]
+    fn no_operation_is_forgotten() {
+        let mut names = std::collections::BTreeSet::new();
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        // The tests may run where the source is not.
+        if !source.exists() {
+            return;
+        }
+        asked_for(&source, &mut names);
+        assert!(names.len() > 20, "{names:?}");
+        // Variants of one operation of the kernel's.
+        let plain = |name: &str| match name {
+            "OpenAt2" => name.to_owned(),
+            _ => name.trim_end_matches('2').trim_end_matches("Bundle").trim_end_matches("Multi").to_owned(),
+        };
+        let missing: Vec<_> = names.iter().filter(|name| !NAMES.contains(&plain(name).as_str())).collect();
+        assert!(missing.is_empty(), "not in seal.rs: {missing:?}");
     }
 
     /// Seen to fail: without the restrictions.

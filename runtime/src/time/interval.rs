@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::sleep::{Sleep, far_future, sleep_until};
 
+use crate::clock;
+
 /// What an [`Interval`] does when a tick was missed: it was asked for so late that the next one was due too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -26,7 +28,7 @@ pub enum MissedTick {
 /// # Panics
 /// As [`interval_at`].
 pub fn interval(period: Duration) -> Interval {
-    interval_at(Instant::now(), period)
+    interval_at(clock::now(), period)
 }
 
 /// Ticks at `start` and then every `period`.
@@ -93,7 +95,7 @@ impl Interval {
             return Poll::Pending;
         }
         let due = self.sleep.deadline();
-        self.sleep.reset(next(due, Instant::now(), self.period, self.missed));
+        self.sleep.reset(next(due, clock::now(), self.period, self.missed));
         Poll::Ready(due)
     }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::timers::TimerKey;
+use crate::clock;
 use crate::core::Core;
 
 /// Completes once `duration` has passed, never earlier. Resolution: one microsecond, plus what a wake costs,
@@ -31,12 +32,12 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 
 /// The time `duration` from now, or a very late one where the clock cannot represent it.
 pub fn deadline_after(duration: Duration) -> Instant {
-    Instant::now().checked_add(duration).unwrap_or_else(far_future)
+    clock::now().checked_add(duration).unwrap_or_else(far_future)
 }
 
 /// A deadline later than any program's end.
 pub(super) fn far_future() -> Instant {
-    Instant::now() + Duration::from_secs(86_400 * 365 * 30)
+    clock::now() + Duration::from_secs(86_400 * 365 * 30)
 }
 
 /// The future of [`sleep`].
@@ -57,7 +58,7 @@ impl Sleep {
 
     /// Whether the deadline has passed.
     pub fn is_elapsed(&self) -> bool {
-        self.deadline <= Instant::now()
+        self.deadline <= clock::now()
     }
 
     /// Moves the deadline, also of a sleep that has completed, which then can be awaited again. A task that

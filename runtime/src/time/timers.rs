@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::wakes::{Plan, Wakes};
 use super::wheel::{Key, Wheel};
+use crate::clock;
 use crate::contained::contained;
 
 /// Names one timer.
@@ -26,7 +27,7 @@ pub(crate) struct Timers {
 impl Timers {
     /// `slack` is how late a timer may be for the sake of others, if it was said.
     pub(crate) fn new(slack: Option<Duration>) -> Self {
-        let epoch = Instant::now();
+        let epoch = clock::now();
         Self { epoch, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch), wakes: Wakes::new(slack) }
     }
 
@@ -92,7 +93,7 @@ impl Timers {
         if self.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         self.asked.set(now);
         let now = self.since_epoch(now) / TICK;
         loop {
@@ -129,7 +130,7 @@ impl Timers {
 
     /// The core slept as planned, and nothing else has woken it.
     pub(crate) fn slept(&self, plan: Plan) {
-        self.wakes.slept(plan, self.since_epoch(Instant::now()));
+        self.wakes.slept(plan, self.since_epoch(clock::now()));
     }
 
     /// Takes all timers away. Destructors of wakers may set new ones, which stay.

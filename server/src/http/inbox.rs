@@ -5,6 +5,7 @@ use super::body::Body;
 use super::chunked::Taken;
 use super::record::Record;
 use super::request::{self, Parsed, Request, Whole};
+use super::rooms;
 
 /// What came of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,9 +31,6 @@ pub(crate) enum Awaited {
     Head,
 }
 
-/// Bytes that a path may take without asking for memory anew.
-const KEPT_ROOM: usize = 256;
-
 /// Bytes that a rest may take without asking for memory anew: a browser's head that came in two pieces.
 const KEPT_REST: usize = 1024;
 
@@ -52,8 +50,6 @@ pub(crate) struct Inbox {
     start: usize,
     /// A request whose body has not come whole: few have one.
     pending: Option<Box<(Request, Body)>>,
-    /// Memory for the next request's path.
-    room: Vec<u8>,
     /// What the last head said, if it is kept.
     record: Option<Box<Record>>,
 }
@@ -101,12 +97,8 @@ impl Inbox {
     }
 
     /// Takes back the memory of a request that was answered.
-    pub(crate) fn reuse(&mut self, request: Request) {
-        self.room = request.target.into_room();
-        // The memory of one long path is not kept for the connection's whole life.
-        if self.room.capacity() > KEPT_ROOM {
-            self.room = Vec::new();
-        }
+    pub(crate) fn reuse(request: Request) {
+        rooms::give(request.target.into_room());
     }
 
     /// Whether nothing of a next request has come yet.
@@ -131,7 +123,10 @@ impl Inbox {
         if self.pending.is_some() {
             return self.read_body(bytes);
         }
-        let parsed = request::parse(bytes, &mut self.room);
+        let mut room = rooms::take();
+        let parsed = request::parse(bytes, &mut room);
+        // Where no request came of it, it is still there.
+        rooms::give(room);
         // The log names a request by its X-Request-Id, also where nothing else is kept.
         if matches!(&parsed, Parsed::Complete(whole) if whole.request.has_id) {
             self.record.get_or_insert_default();

@@ -10,11 +10,12 @@ use crate::listen::networks::{AccessList, Network};
 
 /// What every listener has.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Listeners")]
 pub(crate) struct ListenerArgs {
     /// Where to listen, as often as wanted: HOST:PORT; PORT or :PORT for all addresses of both families;
     /// unix:PATH. Port 0 takes a free port and says which [default: 127.0.0.1:8080, for a relay
     /// 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help_heading = None, display_order = 0)]
     pub(crate) listen: Vec<ListenAddress>,
 
     /// Clients that may come, as a network such as 10.0.0.0/8, an address, or "unix" for Unix sockets;

@@ -18,6 +18,7 @@ use crate::log::options::LogArgs;
 /// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those
 /// of rings, have a heading each.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Program")]
 pub(crate) struct ProgramArgs {
     /// How long connections may go on when nothing new is accepted any more, after SIGINT or SIGTERM, in
     /// seconds

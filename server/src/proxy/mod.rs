@@ -17,10 +17,11 @@ mod udp;
 mod upkeep;
 pub(crate) mod upstreams;
 
-use std::future::poll_fn;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use annulus::JoinHandle;
@@ -131,6 +132,41 @@ impl<F: Family> Drop for Held<F> {
 
 /// Carries one connection from its first byte to its last.
 pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
+    // Reaching an upstream takes more memory than all the rest, and is over soon.
+    let Some(joined) = Box::pin(reach(relay, client)).await else { return };
+    let Joined { client, server, note, remembered } = joined;
+    let from = note.from;
+    let limits = Rc::clone(&note.relay.limits);
+    let end = match server {
+        Server::Tcp(server) => {
+            let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
+            Carrying { relaying, note }.await
+        }
+        Server::Unix(server) => {
+            let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
+            Carrying { relaying, note }.await
+        }
+    };
+    drop(remembered);
+    let (up, down) = (end.a_to_b, end.b_to_a);
+    match end.result {
+        Ok(()) => tracing::debug!(client = %from, up, down, "carried to the end"),
+        Err(error) => tracing::debug!(client = %from, up, down, %error, "broke off"),
+    }
+}
+
+/// A client and the upstream that was reached for it.
+struct Joined<F: Family> {
+    client: Held<F>,
+    server: Server,
+    note: Note,
+    /// Known to be ours, for as long as it lasts.
+    remembered: Option<Remembered>,
+}
+
+/// Finds an upstream for a client and gives it what comes before the relay; `None` where that failed, of
+/// which there is a line.
+async fn reach<F: Family>(relay: Rc<Relay>, client: Client<F>) -> Option<Joined<F>> {
     let began = Instant::now();
     let from = client.address();
     let Client { stream, first, .. } = client;
@@ -141,31 +177,56 @@ pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
         && own::is_ourselves(peer)
     {
         tracing::warn!(client = %from, "this relay is its own upstream: the connection is reset");
-        return note.write(0, 0, "own upstream");
+        note.write(0, 0, "own upstream");
+        return None;
     }
     let mut head = first.map_or_else(Vec::new, |first| first.to_vec());
     let relay = Rc::clone(&note.relay);
-    let reach = match relay.choose(client.stream(), &mut head).await {
-        Ok(place) => &relay.reaches[place],
-        Err(why) => return note.write(0, 0, why),
+    let reached = match relay.choose(client.stream(), &mut head).await {
+        Ok(place) => relay.reaches[place].reach(from, client.stream()).await,
+        Err(why) => Err(why),
     };
-    let Reached { server, address, taken } = match reach.reach(from, client.stream()).await {
+    let Reached { server, address, taken } = match reached {
         Ok(reached) => reached,
-        Err(why) => return note.write(0, 0, why),
+        Err(why) => {
+            note.write(0, 0, why);
+            return None;
+        }
     };
     note.upstream = Some(address.map_or(access::Client::Unix, access::Client::Tcp));
+    note.taken = Some(taken);
     let may_be_ours = address.is_some_and(own::may_be_ours);
     let remembered = if may_be_ours { server.local_addr().map(own::remember) } else { None };
-    note.taken = Some(taken);
     if let Some(version) = relay.towards.send_proxy {
         let source = if let access::Client::Tcp(from) = from { Some(from) } else { None };
         let header = proxy_header::header(version, source, local_addr(client.stream()));
         head.splice(0..0, header);
     }
-    drop(relay);
-    match server {
-        Server::Tcp(server) => join(client, server, head, note, remembered).await,
-        Server::Unix(server) => join(client, server, head, note, remembered).await,
+    let server = first_bytes(server, head, &mut note).await?;
+    Some(Joined { client, server, note, remembered })
+}
+
+/// Sends an upstream what comes before the relay, if there is anything; `None` where that failed.
+async fn first_bytes(server: Server, head: Vec<u8>, note: &mut Note) -> Option<Server> {
+    if head.is_empty() {
+        return Some(server);
+    }
+    note.first = head.len() as u64;
+    let sent = match &server {
+        Server::Tcp(server) => server.send_all(head).await,
+        Server::Unix(server) => server.send_all(head).await,
+    };
+    match sent {
+        Ok(_) => Some(server),
+        Err(failed) => {
+            tracing::debug!(client = %note.from, error = %failed.error, "broke off");
+            match server {
+                Server::Tcp(server) => server.reset(),
+                Server::Unix(server) => server.reset(),
+            }
+            note.write(0, 0, "upstream failed");
+            None
+        }
     }
 }
 
@@ -211,44 +272,19 @@ fn local_addr<F: Family>(client: &Connection<F>) -> Option<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(client).ok()?).ok()
 }
 
-/// Relays between the two. `remembered` lives as long as the relay.
-async fn join<F: Family, G: Family>(
-    client: Held<F>,
-    server: Connection<G>,
-    head: Vec<u8>,
-    mut note: Note,
-    remembered: Option<Remembered>,
-) {
-    let from = note.from;
-    if !head.is_empty() {
-        note.first = head.len() as u64;
-        if let Err(failed) = server.send_all(head).await {
-            tracing::debug!(client = %from, error = %failed.error, "broke off");
-            server.reset();
-            return note.write(0, 0, "upstream failed");
-        }
-    }
-    let relaying = transfer::relay_within(client.take(), server, note.relay.road, &note.relay.limits);
-    let end = Carrying { relaying, note }.run().await;
-    drop(remembered);
-    let (up, down) = (end.a_to_b, end.b_to_a);
-    match end.result {
-        Ok(()) => tracing::debug!(client = %from, up, down, "carried to the end"),
-        Err(error) => tracing::debug!(client = %from, up, down, %error, "broke off"),
-    }
-}
-
 /// A relay that runs, and the line of the access log that it gets. Dropped before its end, it was cut.
 struct Carrying<F: Family, G: Family> {
     relaying: transfer::Relay<F, G>,
     note: Note,
 }
 
-impl<F: Family, G: Family> Carrying<F, G> {
-    async fn run(mut self) -> RelayEnd {
-        let end = poll_fn(|cx| Pin::new(&mut self.relaying).poll(cx)).await;
+impl<F: Family, G: Family> Future for Carrying<F, G> {
+    type Output = RelayEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let end = ready!(Pin::new(&mut self.relaying).poll(cx));
         self.note.write(end.a_to_b, end.b_to_a, word(end.cause));
-        end
+        Poll::Ready(end)
     }
 }
 

@@ -84,6 +84,7 @@ impl Sessions {
     fn begin(self: &Rc<Self>, client: SocketAddr) -> Option<Rc<Session>> {
         if self.open.borrow().len() >= SESSIONS {
             tracing::warn!(
+                %client,
                 sessions = SESSIONS,
                 "a core has as many sessions as it may have: datagrams are dropped"
             );

@@ -1,5 +1,7 @@
 //! The client of a connection.
 
+use std::rc::Rc;
+
 use annulus::net::{Connection, Family};
 
 use super::deadline_timer::DeadlineTimer;
@@ -10,9 +12,11 @@ use crate::log::access;
 pub(super) struct Client<F: Family> {
     pub(super) stream: Connection<F>,
     pub(super) timer: DeadlineTimer,
-    pub(super) deadlines: DeadlineArgs,
+    pub(super) deadlines: Rc<DeadlineArgs>,
     /// Where the client is.
     pub(super) address: access::Client,
+    /// The other end of the connection, where requests name their client.
+    pub(super) peer: Option<Box<access::Client>>,
     /// What the last answer was.
     pub(super) sent: Sent,
 }

@@ -3,13 +3,14 @@
 //! A timer for every wait would be made and removed twice per request. This one stays while it fires early
 //! enough. It is moved only when it fires before the deadline: once in many requests, or never.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use annulus::cores::Stopping;
 use annulus::time::Sleep;
+use pin_project_lite::pin_project;
 
 /// A deadline of a connection, and how it is kept.
 pub(super) struct DeadlineTimer {
@@ -18,6 +19,46 @@ pub(super) struct DeadlineTimer {
     stopping: Stopping,
     /// When the connection ends, whatever it does.
     ends: Option<Instant>,
+}
+
+pin_project! {
+    /// The future of [`DeadlineTimer::wait`]. A type of its own, because an async function would hold
+    /// `future` twice: where it was handed in, and where it is pinned. It is in every connection.
+    pub(super) struct Wait<'t, F> {
+        timer: &'t mut DeadlineTimer,
+        limit: Duration,
+        // Set when there was something to wait for: most waits end before, so the clock is asked then.
+        deadline: Option<Instant>,
+        on_stop: OnStop,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Wait<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let (limit, ends) = (*this.limit, this.timer.ends);
+        let deadline = this.deadline.get_or_insert_with(|| {
+            let deadline = annulus::time::deadline_after(limit);
+            ends.map_or(deadline, |ends| deadline.min(ends))
+        });
+        if !matches!(this.on_stop, OnStop::Wait) && Pin::new(&mut this.timer.stopping).poll(cx).is_ready() {
+            match this.on_stop {
+                OnStop::WaitFor(limit) => {
+                    *deadline = (*deadline).min(annulus::time::deadline_after(*limit));
+                }
+                OnStop::Wait | OnStop::Leave => return Poll::Ready(None),
+            }
+            *this.on_stop = OnStop::Wait;
+        }
+        this.timer.poll_alarm(*deadline, cx).map(|()| None)
+    }
 }
 
 /// What to do about the end of the server while waiting.
@@ -48,36 +89,8 @@ impl DeadlineTimer {
     ///
     /// # Cancellation
     /// Drops `future`.
-    pub(super) async fn wait<F: Future>(
-        &mut self,
-        limit: Duration,
-        mut on_stop: OnStop,
-        future: F,
-    ) -> Option<F::Output> {
-        let mut future = pin!(future);
-        let mut deadline = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            // Most waits end above, so the clock is asked here.
-            let ends = self.ends;
-            let deadline = deadline.get_or_insert_with(|| {
-                let deadline = annulus::time::deadline_after(limit);
-                ends.map_or(deadline, |ends| deadline.min(ends))
-            });
-            if !matches!(on_stop, OnStop::Wait) && Pin::new(&mut self.stopping).poll(cx).is_ready() {
-                match on_stop {
-                    OnStop::WaitFor(limit) => {
-                        *deadline = (*deadline).min(annulus::time::deadline_after(limit))
-                    }
-                    OnStop::Wait | OnStop::Leave => return Poll::Ready(None),
-                }
-                on_stop = OnStop::Wait;
-            }
-            self.poll_alarm(*deadline, cx).map(|()| None)
-        })
-        .await
+    pub(super) fn wait<F: Future>(&mut self, limit: Duration, on_stop: OnStop, future: F) -> Wait<'_, F> {
+        Wait { timer: self, limit, deadline: None, on_stop, future }
     }
 
     /// Ready when `deadline` has passed.

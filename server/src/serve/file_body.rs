@@ -11,7 +11,7 @@ use super::client::Client;
 use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
-use super::send::{send, send_block, send_two, too_slow};
+use super::send::{send, send_block, send_more, send_two, too_slow};
 use super::send_road::{self, COPIED, SendRoad};
 use super::{SEND_STEP, Site};
 use crate::http::Status;
@@ -91,13 +91,13 @@ async fn from_memory<F: Family>(
 ) -> annulus::Result<()> {
     let content = answer.entry.content(extent.range()).unwrap_or_default();
     if let Some(block) = answer.copied(extent, content) {
-        send(client, block, false).await?;
+        send(client, block).await?;
     } else if matches!(extent, Extent::Whole(_)) {
         return from_two_places(client, answer, extent).await;
     } else {
         let mut head = answer.with_head(extent, <[u8]>::to_vec);
         head.extend_from_slice(content);
-        send(client, head, false).await?;
+        send(client, head).await?;
     }
     client.sent.bytes = extent.len();
     Ok(())
@@ -144,7 +144,7 @@ async fn small<F: Family>(
             if zero_copy {
                 send_block(client, block).await?;
             } else {
-                send(client, block, false).await?;
+                send(client, block).await?;
             }
             client.sent.bytes = extent.len();
             Ok(())
@@ -223,14 +223,10 @@ async fn send_head<F: Family>(
     extent: &Extent,
     more: bool,
 ) -> annulus::Result<()> {
-    match Block::take() {
-        Some(mut block) => {
-            answer.with_head(extent, |head| block.extend_from_slice(head));
-            send(client, block, more).await
-        }
-        None => {
-            let head = answer.with_head(extent, |head| head.to_vec());
-            send(client, head, more).await
-        }
-    }
+    let Some(mut block) = Block::take() else {
+        let head = answer.with_head(extent, |head| head.to_vec());
+        return if more { send_more(client, head).await } else { send(client, head).await };
+    };
+    answer.with_head(extent, |head| block.extend_from_slice(head));
+    if more { send_more(client, block).await } else { send(client, block).await }
 }

@@ -123,10 +123,12 @@ async fn read(
         let stored = Stored::new(stat.size, facts(&stat), None, stat, now);
         return Ok(Some(Entry { stored: Arc::new(stored), file: Some(file.clone()) }));
     }
-    // One byte more shows whether it has grown. Pages in memory are read by a call, others by the ring.
+    // One byte more shows whether it has grown. Pages in memory are read by a call, those behind them by the
+    // ring.
     let len = stat.size as usize;
     let mut content = Vec::with_capacity(len + 1);
-    if file.read_now(&mut content, 0).map_err(Unavailable::Unreadable)?.is_none() {
+    file.read_now(&mut content, 0).map_err(Unavailable::Unreadable)?;
+    if content.len() < len {
         while content.len() <= len {
             let at = content.len() as u64;
             let (read, back) =

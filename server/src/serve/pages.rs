@@ -166,7 +166,7 @@ pub(super) async fn text<F: Family>(
     let head = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 4);
     let body = (out.len() - head) as u64;
     client.sent.status = status.code();
-    send(client, out, false).await?;
+    send(client, out).await?;
     client.sent.bytes = body;
     Ok(())
 }

@@ -8,7 +8,7 @@ use annulus::net::Family;
 
 use super::client::Client;
 use super::file_body::{FileAnswer, body, changed, note_cut};
-use super::send::send;
+use super::send::{send, send_more};
 use crate::http::Status;
 use crate::http::multipart::Multipart;
 use crate::http::response;
@@ -45,12 +45,12 @@ pub(super) async fn parts<F: Family>(
         out.extend_from_slice(head.as_bytes());
         let len = range.end - range.start;
         if len > SMALL_PART && entry.file.is_some() {
-            send(client, std::mem::take(&mut out), true).await?;
+            send_more(client, std::mem::take(&mut out)).await?;
             body(client, answer, range).await?;
             continue;
         }
         if out.len() + len as usize > GATHERED {
-            send(client, std::mem::take(&mut out), true).await?;
+            send_more(client, std::mem::take(&mut out)).await?;
         }
         if let Some(content) = entry.content(range.clone()) {
             out.extend_from_slice(content);
@@ -67,7 +67,7 @@ pub(super) async fn parts<F: Family>(
         };
     }
     out.extend_from_slice(multipart.end().as_bytes());
-    send(client, out, false).await?;
+    send(client, out).await?;
     client.sent.bytes = multipart.len();
     Ok(())
 }

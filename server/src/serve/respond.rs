@@ -1,8 +1,12 @@
 //! Answers: from what was asked to what is sent for it.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use annulus::net::Family;
+use pin_project_lite::pin_project;
 
 use super::Site;
 use super::client::Client;
@@ -20,6 +24,32 @@ use crate::http::request::{After, Request};
 use crate::http::response::{self, Extent, Moment};
 use crate::http::{Refusal, Status};
 
+pin_project! {
+    /// The future of [`answer`]: bytes of the body, where they were sent at once.
+    #[project = AnsweringPinned]
+    pub(super) enum Answering<A, T> {
+        /// A small file that is at hand.
+        AtOnce { #[pin] sending: A, size: u64 },
+        /// All else, for which there is memory only while it is answered.
+        InTime { answering: Pin<Box<T>> },
+    }
+}
+
+impl<A, T> Future for Answering<A, T>
+where
+    A: Future<Output = annulus::Result<()>>,
+    T: Future<Output = annulus::Result<()>>,
+{
+    type Output = annulus::Result<Option<u64>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            AnsweringPinned::AtOnce { sending, size } => sending.poll(cx).map_ok(|()| Some(*size)),
+            AnsweringPinned::InTime { answering } => answering.as_mut().poll(cx).map_ok(|()| None),
+        }
+    }
+}
+
 /// Answers a well-formed request.
 ///
 /// Small files in memory are sent at once. For all other answers there is memory only while they are made, so
@@ -27,12 +57,12 @@ use crate::http::{Refusal, Status};
 ///
 /// # Errors
 /// When the answer could not be sent whole: the connection is of no further use.
-pub(super) async fn answer<F: Family>(
-    client: &mut Client<F>,
-    site: &Site,
-    request: &Request,
+pub(super) fn answer<'c, F: Family>(
+    client: &'c mut Client<F>,
+    site: &'c Site,
+    request: &'c Request,
     after: After,
-) -> annulus::Result<()> {
+) -> impl Future<Output = annulus::Result<Option<u64>>> + 'c {
     let manner = Manner::of(request, after);
     let is_get = request.method == Method::Get;
     let entry = if is_get || request.method == Method::Head { at_hand(site, request) } else { None };
@@ -42,11 +72,9 @@ pub(super) async fn answer<F: Family>(
         && let Some((block, size)) = (FileAnswer { site, entry, manner }).at_once()
     {
         client.sent.status = Status::Ok.code();
-        send(client, block, false).await?;
-        client.sent.bytes = size;
-        return Ok(());
+        return Answering::AtOnce { sending: send(client, block), size };
     }
-    Box::pin(answer_in_time(client, site, request, entry, manner)).await
+    Answering::InTime { answering: Box::pin(answer_in_time(client, site, request, entry, manner)) }
 }
 
 /// What is asked for, if it is known without a system call.
@@ -82,7 +110,7 @@ pub(super) async fn refuse<F: Family>(
     site: &Site,
     refusal: Refusal,
 ) -> annulus::Result<()> {
-    Box::pin(pages::error(client, site, refusal.status, refusal.why, Manner::of_refusal())).await
+    pages::error(client, site, refusal.status, refusal.why, Manner::of_refusal()).await
 }
 
 /// Answers a GET or HEAD.

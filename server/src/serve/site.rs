@@ -10,6 +10,7 @@ use annulus::fs::{Dir, Stat};
 use annulus::transfer::Road;
 
 use super::cache::Cache;
+use super::deadlines::DeadlineArgs;
 use super::facts::Facts;
 use super::options::ServeArgs;
 use super::rules::Rules;
@@ -29,6 +30,8 @@ const LOOK: u64 = 500;
 /// What the connections of one core share.
 pub(crate) struct Site {
     pub(super) args: ServeArgs,
+    /// Those of `args`, which every client has at hand.
+    pub(super) deadlines: Rc<DeadlineArgs>,
     pub(super) rules: Rules,
     root: RefCell<Root>,
     pub(super) road: Road,
@@ -125,6 +128,7 @@ impl Site {
         let device = local::device(&root.dir).map_err(failed)?;
         Ok(Site {
             args: args.clone(),
+            deadlines: Rc::new(args.deadlines),
             rules: Rules::new(args),
             cache: Cache::new(args, root.identity, device),
             root: RefCell::new(root),

@@ -6,10 +6,14 @@ pub(crate) mod on_cores;
 pub(crate) mod reload;
 pub(crate) mod times;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use annulus::net::{Connection, Family};
 use annulus::transfer::Road;
+use pin_project_lite::pin_project;
 
 use crate::config::{Listener, ServiceConfig};
 use crate::exit::Failure;
@@ -93,34 +97,57 @@ impl Service {
         match &self.work {
             Work::Files(sites) => {
                 let (sites, at) = (Rc::clone(sites), Rc::clone(&gate));
-                let serving = come_in(gate, stream, |client| serve::connection::run(client, sites, at));
-                spawn(serving, (guard, metrics::connection(metrics::Kind::Files)));
+                let guard = (guard, metrics::connection(metrics::Kind::Files));
+                let serve = |client| serve::connection::run(client, sites, at);
+                spawn(gate, stream, guard, serve);
             }
             Work::Relay(relay) => {
                 let relay = Rc::clone(relay);
-                let serving = come_in(gate, stream, |client| proxy::carry(relay, client));
-                spawn(serving, (guard, metrics::connection(metrics::Kind::Relay)));
+                let guard = (guard, metrics::connection(metrics::Kind::Relay));
+                let carry = |client| proxy::carry(relay, client);
+                spawn(gate, stream, guard, carry);
             }
         }
     }
 }
 
-/// Serves a connection that the gate lets in.
-async fn come_in<F: Family, S: Future<Output = ()>>(
-    gate: Rc<Gate>,
-    stream: Connection<F>,
-    serve: impl FnOnce(Client<F>) -> S,
-) {
-    let client = if gate.is_open() { Some(Client::new(stream)) } else { gate.admit(stream).await };
-    if let Some(client) = client {
-        serve(client).await;
+pin_project! {
+    /// A connection that is served, and what counts it until that is over. A type of its own, because an
+    /// async block would hold what it is handed twice.
+    struct Counted<S> {
+        #[pin]
+        serving: S,
+        guard: Option<((ConnectionGuard, Place), OpenConnection)>,
     }
 }
 
-fn spawn(serving: impl Future<Output = ()> + 'static, guard: ((ConnectionGuard, Place), OpenConnection)) {
-    annulus::spawn(async move {
-        serving.await;
-        drop(guard);
-    })
-    .detach();
+impl<S: Future<Output = ()>> Future for Counted<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        ready!(this.serving.poll(cx));
+        drop(this.guard.take());
+        Poll::Ready(())
+    }
+}
+
+/// Serves a connection that the gate lets in, as a task of this core.
+fn spawn<F: Family, S: Future<Output = ()> + 'static>(
+    gate: Rc<Gate>,
+    stream: Connection<F>,
+    guard: ((ConnectionGuard, Place), OpenConnection),
+    serve: impl FnOnce(Client<F>) -> S + 'static,
+) {
+    let guard = Some(guard);
+    if gate.is_open() {
+        annulus::spawn(Counted { serving: serve(Client::new(stream)), guard }).detach();
+        return;
+    }
+    let serving = Box::pin(async move {
+        if let Some(client) = gate.admit(stream).await {
+            serve(client).await;
+        }
+    });
+    annulus::spawn(Counted { serving, guard }).detach();
 }

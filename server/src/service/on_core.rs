@@ -12,6 +12,7 @@ use annulus::net::{Family, Listener};
 
 use super::Service;
 use super::generation::Generation;
+use crate::allocator;
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
 use crate::limits::{LimitArgs, Limits};
@@ -90,6 +91,7 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     CURRENT.with(|current| current.replace(Rc::downgrade(&state)));
     state.prepare(Arc::clone(&start.generation)).await?;
     state.commit()?;
+    let _giving_back = annulus::spawn(give_back(Rc::clone(&state.connections)));
     if start.listening.fetch_add(1, Ordering::AcqRel) + 1 == annulus::cores::count() {
         descriptors::must_do_for_clients(annulus::cores::count())?;
         (start.when_all_listen)();
@@ -97,6 +99,16 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
     state.accepting.ended().await?;
     state.connections.gone().await;
     Ok(())
+}
+
+/// Gives memory back to the system whenever most of many connections have gone, for ever.
+async fn give_back(connections: Rc<ConnectionCount>) {
+    loop {
+        connections.most_gone().await;
+        if let Err(error) = annulus::spawn_blocking(allocator::trim).await {
+            tracing::debug!(%error, "memory is not given back");
+        }
+    }
 }
 
 impl Entrance {

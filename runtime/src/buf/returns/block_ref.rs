@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use super::whose::Holder;
 use super::{Shared, SharedRegion, give_back};
 
 /// A block on loan. Dropping it returns the block, from any thread.
@@ -43,6 +44,8 @@ impl<R: SharedRegion> BlockRef<R> {
     /// The caller counts the handles, and drops only the last; the others it forgets. Nobody writes the block
     /// while there is more than one.
     pub(crate) unsafe fn duplicate(&self) -> BlockRef<R> {
+        // SAFETY: a block that is out keeps `Shared` alive.
+        unsafe { self.shared.as_ref() }.whose.goes(self.index, Holder::BlockRef, Holder::BlockRef);
         BlockRef { shared: self.shared, index: self.index, region: PhantomData }
     }
 

@@ -37,8 +37,11 @@ impl Links {
 
     /// Says where the blocks from `first` (an extent's first) on lie.
     pub(super) fn add(&self, first: u32, base: NonNull<u8>) {
+        debug_assert!(first.trailing_zeros() >= self.shift, "block {first} is no extent's first");
         // Relaxed, here and below: who has a block got it after its extent was added.
-        self.extents[(first >> self.shift) as usize].store(base.as_ptr(), Ordering::Relaxed);
+        let extent = &self.extents[(first >> self.shift) as usize];
+        debug_assert!(extent.load(Ordering::Relaxed).is_null(), "block {first} was added before");
+        extent.store(base.as_ptr(), Ordering::Relaxed);
     }
 
     /// # Safety
@@ -46,6 +49,7 @@ impl Links {
     /// There is a block `index`, and its memory has not been freed.
     pub(super) unsafe fn block(&self, index: u32) -> NonNull<u8> {
         let base = self.extents[(index >> self.shift) as usize].load(Ordering::Relaxed);
+        debug_assert!(!base.is_null(), "block {index} was not added");
         let within = (index & ((1 << self.shift) - 1)) as usize;
         // SAFETY: the block's extent was added, with memory for it (`Owner::add`).
         unsafe { NonNull::new_unchecked(base.add(within * self.block_size)) }

@@ -265,3 +265,41 @@ fn blocks_go_round_between_threads_until_the_region_is_freed_once() {
         assert_eq!(seen.freed(), 1);
     }
 }
+
+/// Seen to fail: without the assertion of `hand_out`, of `handle`, of `give_back`, and each of the two of
+/// `Links::add`.
+#[cfg(debug_assertions)]
+#[test]
+fn what_the_owner_promises_is_asserted() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::links::Links;
+
+    fn is_refused(f: impl FnOnce()) -> bool {
+        catch_unwind(AssertUnwindSafe(f)).is_err()
+    }
+
+    let (home, _) = TestOwner::new(8, 4);
+    let owner = &home.owner;
+    // SAFETY: the first time it is free; the second time the assertion is what is asked for.
+    let hand_out = |index| unsafe { owner.hand_out(index) };
+    let held = hand_out(1);
+    assert!(is_refused(|| std::mem::forget(hand_out(1))), "a block that is out is handed out");
+    // SAFETY: the block is out.
+    let second = unsafe { owner.handle(1) };
+    drop(held);
+    assert!(is_refused(|| drop(second)), "both handles are dropped");
+    // SAFETY: the assertion is what is asked for; where it is missing, nobody uses the handle.
+    assert!(is_refused(|| std::mem::forget(unsafe { owner.handle(1) })), "a block has come back");
+    assert_eq!(owner.drain().collect::<Vec<_>>(), [1]);
+    // SAFETY: as above.
+    let free = || std::mem::forget(unsafe { owner.handle(0) });
+    assert!(is_refused(free), "a block was never handed out");
+
+    let base = home.owner.region().base;
+    let links = Links::new(8, 4, 2);
+    links.add(4, base);
+    assert!(is_refused(|| links.add(4, base)), "an extent is added twice");
+    assert!(is_refused(|| links.add(2, base)), "a block within an extent");
+    assert_eq!(home.close(), 0);
+}

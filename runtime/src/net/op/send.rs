@@ -9,6 +9,12 @@ use crate::buf::IoBuf;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes, check};
 
+/// A socket that sends, and keeps the descriptor open.
+pub(crate) trait Sender: AsFd + 'static {
+    /// The kernel has told a send this errno. An error of the connection it tells once.
+    fn send_failed(&self, errno: i32);
+}
+
 /// Sends `buf[from..]`. `S` keeps the descriptor open.
 pub(crate) struct Send<S, B> {
     pub(crate) socket: S,
@@ -20,7 +26,7 @@ pub(crate) struct Send<S, B> {
 
 // SAFETY: the entry points to the buffer's bytes, which `IoBuf` promises not to move, and names the
 // descriptor that `socket` keeps open.
-unsafe impl<S: AsFd + 'static, B: IoBuf> Operation for Send<S, B> {
+unsafe impl<S: Sender, B: IoBuf> Operation for Send<S, B> {
     const NAME: &'static str = "send";
     type Output = (io::Result<usize>, B);
 
@@ -33,6 +39,10 @@ unsafe impl<S: AsFd + 'static, B: IoBuf> Operation for Send<S, B> {
             .flags(self.flags | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build()
             .into()
+    }
+
+    fn failed(&self, errno: i32) {
+        self.socket.send_failed(errno);
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -1,10 +1,11 @@
 //! Send from several owned buffers at once. Linux 5.3; `sendmsg(2)`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use io_uring::{opcode, types};
 
+use super::send::Sender;
 use crate::buf::IoBufs;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes, check};
@@ -34,7 +35,7 @@ impl<S, V: IoBufs> SendVectored<S, V> {
 // SAFETY: the entry points to `message` inside `self`; that points to the vectors' own allocation, and those
 // to the buffers' bytes, which `IoBufs` promises not to move. The descriptor is one that `socket` keeps
 // open.
-unsafe impl<S: AsFd + 'static, V: IoBufs> Operation for SendVectored<S, V> {
+unsafe impl<S: Sender, V: IoBufs> Operation for SendVectored<S, V> {
     const NAME: &'static str = "sendmsg";
     type Output = (io::Result<usize>, V, Vec<libc::iovec>);
 
@@ -56,6 +57,10 @@ unsafe impl<S: AsFd + 'static, V: IoBufs> Operation for SendVectored<S, V> {
             .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
             .build()
             .into()
+    }
+
+    fn failed(&self, errno: i32) {
+        self.socket.send_failed(errno);
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
+use super::send::Sender;
 use crate::buf::{Block, IoBuf};
 use crate::core::Core;
 use crate::net::socket::{Socket, ZcGuard};
@@ -66,6 +67,10 @@ unsafe impl Operation for SendZc {
             .zc_flags(if self.report { REPORT_USAGE } else { 0 })
             .build()
             .into()
+    }
+
+    fn failed(&self, errno: i32) {
+        self.on.socket().send_failed(errno);
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Road;
+use crate::clock;
 use crate::net::socket::Socket;
 use crate::net::sys::delivery;
 use crate::net::{Connection, Family};
@@ -308,7 +309,7 @@ impl Work {
         } else {
             Phase::Open
         };
-        let (now, moved) = (Instant::now(), self.state.given(0) + self.state.given(1));
+        let (now, moved) = (clock::now(), self.state.given(0) + self.state.given(1));
         let acknowledged =
             || sides.iter().filter_map(|socket| delivery(socket.fd())).map(|it| it.acknowledged).sum();
         let looks = self.looks.get_or_insert_with(|| Looks::new(now));

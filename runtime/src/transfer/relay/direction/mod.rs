@@ -168,6 +168,10 @@ impl Direction {
     fn carry(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             ready!(self.settle(io, state, cx))?;
+            // What is left of a send that was cut short was asked for anew.
+            if !matches!(self.waits, Waits::Nothing) {
+                continue;
+            }
             if !self.rest.is_empty() {
                 let send = Send {
                     socket: Rc::clone(io.into),

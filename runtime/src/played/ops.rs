@@ -1,0 +1,280 @@
+//! Operations that the kernel has: when each is ready, and what it may answer.
+
+use super::network::Found;
+use super::sqe::{Sqe, code};
+use super::state::State;
+use crate::ring::user_data::COPIED;
+
+/// `IORING_CQE_F_BUFFER`, `_F_MORE`, `_F_NOTIF` and where the number of a buffer stands in a CQE's flags.
+const F_BUFFER: u32 = 1 << 0;
+pub(super) const F_MORE: u32 = 1 << 1;
+const F_NOTIF: u32 = 1 << 3;
+const BUFFER_AT: u32 = 16;
+/// `IORING_SEND_ZC_REPORT_USAGE` in a send's `ioprio`.
+const REPORT_USAGE: u16 = 1 << 3;
+/// `IORING_ACCEPT_MULTISHOT` in an accept's `ioprio`.
+const ACCEPT_MULTI: u16 = 1 << 0;
+
+/// An operation that was submitted.
+pub(super) struct Op {
+    pub(super) sqe: Sqe,
+    /// The operation that begins when this one has succeeded.
+    pub(super) then: Option<Sqe>,
+    /// The connection that it is on, by its place in the list.
+    pub(super) conn: Option<usize>,
+    /// Where the bytes of a send lie.
+    parts: Vec<(u64, u64)>,
+    /// Bytes that have moved.
+    done: u64,
+    /// It was told to end.
+    pub(super) cancelled: bool,
+    /// It has looked for a buffer, or for bytes, once.
+    tried: bool,
+    /// The result of a zero-copy send was told, and with what offset of the connection its bytes end.
+    lent_up_to: Option<u64>,
+}
+
+impl Op {
+    pub(super) fn new(sqe: Sqe, then: Option<Sqe>, conn: Option<usize>) -> Self {
+        let parts = match sqe.opcode {
+            code::SEND | code::SEND_ZC => vec![(sqe.addr, sqe.len.into())],
+            code::SENDMSG => vectors(sqe.addr),
+            _ => Vec::new(),
+        };
+        Self { sqe, then, conn, parts, done: 0, cancelled: false, tried: false, lent_up_to: None }
+    }
+
+    fn len(&self) -> u64 {
+        self.parts.iter().map(|(_, len)| len).sum()
+    }
+
+    /// Whether a cancel ends it: not when all is over but the notification.
+    pub(super) fn can_be_cancelled(&self) -> bool {
+        self.lent_up_to.is_none()
+    }
+
+    /// The bytes of a send, `n` of them from `from` on.
+    fn bytes(&self, from: u64, n: u64) -> Vec<u8> {
+        let (mut skip, mut bytes) = (from, Vec::new());
+        for (at, len) in &self.parts {
+            let gone = skip.min(*len);
+            skip -= gone;
+            let take = (len - gone).min(n - bytes.len() as u64);
+            // SAFETY: whoever pushed the SQE keeps its bytes until the last CQE. If they do not, that is what
+            // the play is to find: their destructors overwrite them, and the contents tell.
+            let part = unsafe { std::slice::from_raw_parts((at + gone) as *const u8, take as usize) };
+            bytes.extend_from_slice(part);
+        }
+        bytes
+    }
+}
+
+/// The vectors of a `msghdr`.
+fn vectors(message: u64) -> Vec<(u64, u64)> {
+    // SAFETY: a sendmsg points to a message and that to its vectors, which stay until the last CQE.
+    let vectors = unsafe {
+        let message = &*(message as *const libc::msghdr);
+        std::slice::from_raw_parts(message.msg_iov, message.msg_iovlen)
+    };
+    vectors.iter().map(|vector| (vector.iov_base as u64, vector.iov_len as u64)).collect()
+}
+
+/// Whether an operation goes on after a step of it.
+#[derive(PartialEq, Eq)]
+pub(super) enum Goes {
+    On,
+    Over,
+}
+
+impl State {
+    /// Whether an operation can do something now.
+    pub(super) fn is_ready(&self, op: &Op) -> bool {
+        let conn = op.conn.map(|at| &self.conns[at]);
+        if let Some(up_to) = op.lent_up_to {
+            return conn.is_none_or(|conn| conn.gone || conn.read >= up_to);
+        }
+        if op.cancelled {
+            return true;
+        }
+        match (op.sqe.opcode, conn) {
+            (code::RECV, Some(conn)) => {
+                conn.found() != Found::Nothing || !op.tried && self.buffers.len() == 0
+            }
+            (code::SEND | code::SENDMSG | code::SEND_ZC, Some(conn)) => conn.is_writable(),
+            (code::POLL_ADD, Some(conn)) => conn.events() & poll_mask(op.sqe) != 0,
+            (code::ACCEPT, None) => {
+                self.listening.iter().any(|one| one.fd == op.sqe.fd && !one.backlog.is_empty())
+            }
+            (code::CLOSE | code::NOP, _) => true,
+            (code::SPLICE, _) => self.splice_is_ready(op.sqe),
+            _ => false,
+        }
+    }
+
+    /// Lets an operation that is ready go a step further.
+    pub(super) fn go_on(&mut self, op: &mut Op) -> Goes {
+        match op.sqe.opcode {
+            code::RECV => self.receive(op),
+            code::SEND | code::SENDMSG | code::SEND_ZC => self.send(op),
+            code::POLL_ADD => self.poll(op),
+            code::ACCEPT => self.accept(op),
+            code::CLOSE => self.close(op),
+            code::SPLICE => self.splice(op),
+            _ => self.end(op, 0, 0),
+        }
+    }
+
+    /// Posts the last CQE of an operation.
+    pub(super) fn end(&mut self, op: &Op, result: i32, flags: u32) -> Goes {
+        if result >= 0 && op.sqe.skips_success() {
+            return Goes::Over;
+        }
+        self.post(op.sqe.user_data, result, flags);
+        Goes::Over
+    }
+
+    fn receive(&mut self, op: &mut Op) -> Goes {
+        let at = op.conn.expect("a receive is on a connection");
+        let found = self.conns[at].found();
+        let races = op.cancelled && matches!(found, Found::Bytes(_)) && self.dice.once_in(4);
+        if op.cancelled && !races {
+            return self.end(op, -libc::ECANCELED, 0);
+        }
+        if self.dice.once_in(120) {
+            let errno = self.dice.pick(&[libc::EINTR, libc::EAGAIN]);
+            return self.end(op, -errno, 0);
+        }
+        op.tried = true;
+        // The kernel looks for a buffer before it looks at the socket.
+        if self.buffers.len() == 0 {
+            return self.end(op, -libc::ENOBUFS, 0);
+        }
+        match found {
+            Found::Nothing => Goes::On,
+            Found::Bytes(there) => {
+                let most = if self.dice.once_in(3) { self.dice.between(1, there) } else { there };
+                let incoming = self.conns[at].incoming();
+                let (n, buffer) = self.buffers.pick(most, incoming).expect("there are buffers");
+                self.conns[at].taken += n;
+                let flags = F_BUFFER | u32::from(buffer) << BUFFER_AT;
+                if self.dice.once_in(24) {
+                    return self.end(op, n as i32, flags);
+                }
+                self.post(op.sqe.user_data, n as i32, flags | F_MORE);
+                Goes::On
+            }
+            // Some kernels name a buffer at the end of a stream.
+            Found::End if self.dice.once_in(4) => {
+                let (_, buffer) = self.buffers.pick(0, |_| 0).expect("there are buffers");
+                self.end(op, 0, F_BUFFER | u32::from(buffer) << BUFFER_AT)
+            }
+            Found::End => self.end(op, 0, 0),
+            Found::Error => {
+                let errno = self.conns[at].tell();
+                self.end(op, -errno, 0)
+            }
+        }
+    }
+
+    fn send(&mut self, op: &mut Op) -> Goes {
+        let at = op.conn.expect("a send is on a connection");
+        if let Some(up_to) = op.lent_up_to {
+            return self.notify(op, at, up_to);
+        }
+        let left = op.len() - op.done;
+        let room = self.conns[at].room();
+        if self.conns[at].refuses() && op.done == 0 && !op.cancelled {
+            let errno = self.conns[at].refusal();
+            return self.sent(op, at, -errno);
+        }
+        let stops = op.cancelled || self.conns[at].refuses();
+        if !stops || room > 0 && self.dice.once_in(3) {
+            if op.done == 0 && self.dice.once_in(150) {
+                return self.sent(op, at, -libc::EINTR);
+            }
+            let most = left.min(room);
+            let n = if self.dice.once_in(2) { most } else { self.dice.between(1, most.max(1)).min(most) };
+            let bytes = op.bytes(op.done, n);
+            if let Err(wrong) = self.conns[at].send(&bytes) {
+                self.fail(format!("{wrong} ({} of key {:?})", op.sqe.name(), op.sqe.key()));
+            }
+            op.done += n;
+        }
+        let done = op.done as i32;
+        if op.done == op.len() || op.done > 0 && (stops || self.dice.once_in(30)) {
+            return self.sent(op, at, done);
+        }
+        if op.cancelled {
+            return self.sent(op, at, -libc::ECANCELED);
+        }
+        Goes::On
+    }
+
+    /// A send has its result; without a copy, the notification follows.
+    fn sent(&mut self, op: &mut Op, at: usize, result: i32) -> Goes {
+        if op.sqe.opcode != code::SEND_ZC {
+            return self.end(op, result, 0);
+        }
+        self.post(op.sqe.user_data, result, F_MORE);
+        op.lent_up_to = Some(self.conns[at].sent);
+        Goes::On
+    }
+
+    /// The network lets go of what was sent without a copy, which must be there still.
+    fn notify(&mut self, op: &Op, at: usize, up_to: u64) -> Goes {
+        let bytes = op.bytes(0, op.done);
+        let stream = self.conns[at].peer.expects;
+        if let Some(wrong) = super::dice::differs(stream, up_to - op.done, &bytes) {
+            let id = self.conns[at].id;
+            self.fail(format!("what was lent on connection {id} changed at {wrong} before its notification"));
+        }
+        let copied = op.sqe.ioprio & REPORT_USAGE != 0 && self.copies;
+        self.end(op, if copied { COPIED } else { 0 }, F_NOTIF)
+    }
+
+    fn poll(&mut self, op: &mut Op) -> Goes {
+        if op.cancelled {
+            return self.end(op, -libc::ECANCELED, 0);
+        }
+        let at = op.conn.expect("a poll that is ready is on a connection");
+        let events = self.conns[at].events() & poll_mask(op.sqe);
+        let goes = self.end(op, events as i32, 0);
+        if let Some(then) = op.then {
+            let conn = self.conn_of(then);
+            self.running.push(Op::new(then, None, conn));
+        }
+        goes
+    }
+
+    fn accept(&mut self, op: &mut Op) -> Goes {
+        if op.cancelled {
+            return self.end(op, -libc::ECANCELED, 0);
+        }
+        if self.dice.once_in(40) {
+            let errno = self.dice.pick(&[libc::ECONNABORTED, libc::EMFILE, libc::EINTR]);
+            return self.end(op, -errno, 0);
+        }
+        let listening = self.listening.iter_mut().find(|one| one.fd == op.sqe.fd);
+        let peer = listening.and_then(|one| one.backlog.pop()).expect("an accept that is ready");
+        let fd = std::os::fd::IntoRawFd::into_raw_fd(self.connect(peer));
+        if op.sqe.ioprio & ACCEPT_MULTI != 0 && !self.dice.once_in(10) {
+            self.post(op.sqe.user_data, fd, F_MORE);
+            return Goes::On;
+        }
+        self.end(op, fd, 0)
+    }
+
+    fn close(&mut self, op: &Op) -> Goes {
+        // SAFETY: who asks for the close gave the descriptor up to it.
+        drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(op.sqe.fd) });
+        if let Some(at) = op.conn {
+            self.conns[at].closed = !self.conns[at].is_open();
+        }
+        self.end(op, 0, 0)
+    }
+}
+
+/// What a poll waits for; errors and hang-ups always come with it.
+fn poll_mask(sqe: Sqe) -> u32 {
+    sqe.op_flags | (libc::POLLERR | libc::POLLHUP) as u32
+}

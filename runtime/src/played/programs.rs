@@ -1,0 +1,217 @@
+//! What the tasks of a play do with their connections.
+
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+
+use super::network::{Ending, Peer};
+use super::program::{Bytes, End, Ground, Reading, Writing};
+use super::several;
+use crate::buf::BufError;
+use crate::net::{TcpListener, TcpStream};
+use crate::time::{sleep, timeout};
+use crate::transfer::{Road, relay};
+use crate::{spawn, yield_now};
+
+pub(super) type Seen = Result<(), String>;
+
+pub(super) async fn one_of_them(ground: Rc<Ground>) -> Seen {
+    let which = ground.dice.below(14);
+    ground.world.says(format_args!("program {which}"));
+    match which {
+        0 | 1 => both_ways(ground).await,
+        2 => echo(ground).await,
+        3 => leaves_early(ground).await,
+        4 => travels(ground).await,
+        5 | 6 => relays(ground).await,
+        7 => accepts(ground).await,
+        8 => reads_late(ground).await,
+        9 => several::readers(ground).await,
+        10 => several::writers(ground).await,
+        11 => several::acceptors(ground).await,
+        12 => several::one_after_the_other(ground).await,
+        _ => several::in_time(ground).await,
+    }
+}
+
+pub(super) fn connect(ground: &Ground, peer: Peer) -> (TcpStream, usize) {
+    let (fd, at) = ground.world.connect(peer);
+    (TcpStream::from_fd(fd), at)
+}
+
+/// Reads and writes, each by a task of its own.
+async fn both_ways(ground: Rc<Ground>) -> Seen {
+    let (stream, conn) = connect(&ground, ground.peer(80_000));
+    let (reader, writer) = (Rc::new(stream), ground.dice.between(0, 12));
+    let (shared, stream) = (Rc::clone(&ground), Rc::clone(&reader));
+    let writes = spawn(async move {
+        let mut writing = Writing::new(&shared, conn);
+        for _ in 0..writer {
+            if !writing.step(&shared, &stream).await? {
+                break;
+            }
+            if shared.dice.once_in(4) {
+                sleep(shared.time()).await;
+            }
+        }
+        // The peer is told that this was all; it may have gone.
+        let told = stream.shutdown(Shutdown::Write);
+        shared.world.says(format_args!("connection {conn} is written: {told:?}"));
+        Ok(())
+    });
+    let read = Reading::new(&ground, conn).finish(&ground, &reader).await;
+    let written = writes.await.map_err(|e| e.to_string())?;
+    read.and(written)
+}
+
+/// Gives back what comes.
+async fn echo(ground: Rc<Ground>) -> Seen {
+    let mut peer = ground.peer(60_000);
+    peer.expects = peer.sends;
+    let (stream, conn) = connect(&ground, peer);
+    echoes(&ground, &stream, conn).await
+}
+
+pub(super) async fn echoes(ground: &Ground, stream: &TcpStream, conn: usize) -> Seen {
+    let mut reading = Reading::new(ground, conn);
+    loop {
+        match stream.recv().await {
+            Ok(Some(chunk)) => {
+                reading.at += chunk.len() as u64;
+                if let Err(BufError { error, .. }) = stream.send_all(chunk).await {
+                    return ground.world.conn(conn, |conn| match conn.was_reset {
+                        true => Ok(()),
+                        false => Err(format!("connection {}: an echo failed: {error}", conn.id)),
+                    });
+                }
+            }
+            Ok(None) => return reading.judge(ground, &End::Clean),
+            Err(_) => return reading.judge(ground, &End::Failed),
+        }
+    }
+}
+
+/// Drops its stream before all has come, with receives and sends under way.
+async fn leaves_early(ground: Rc<Ground>) -> Seen {
+    let (stream, conn) = connect(&ground, ground.peer(60_000));
+    let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
+    for _ in 0..ground.dice.below(6) {
+        if ground.dice.once_in(2) {
+            if reading.step(&ground, &stream).await?.is_some() {
+                break;
+            }
+        } else if !writing.step(&ground, &stream).await? {
+            break;
+        }
+    }
+    match ground.dice.below(4) {
+        // The receive stays armed, and what comes is nobody's.
+        0 => drop(timeout(ground.time(), stream.recv()).await),
+        1 => {
+            let stream = Rc::new(stream);
+            let sends = spawn(async move { stream.send_all(Bytes(vec![0; 0])).await.map(drop) });
+            yield_now().await;
+            drop(sends);
+        }
+        2 => stream.reset(),
+        _ => drop(stream.split()),
+    }
+    Ok(())
+}
+
+/// Reads and writes, and leaves its core and comes back now and then.
+async fn travels(ground: Rc<Ground>) -> Seen {
+    let (mut stream, conn) = connect(&ground, ground.peer(50_000));
+    let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
+    let mut writes = ground.dice.once_in(2);
+    loop {
+        for _ in 0..ground.dice.below(5) {
+            if writes && ground.dice.once_in(3) {
+                writes = writing.step(&ground, &stream).await?;
+            } else if let Some(end) = reading.step(&ground, &stream).await? {
+                return reading.judge(&ground, &end);
+            }
+        }
+        stream = match stream.detach().await {
+            Ok(detached) => detached.attach(),
+            Err(e) => return Err(format!("connection {conn} cannot be detached: {}", e.error)),
+        };
+    }
+}
+
+/// Joins two connections.
+async fn relays(ground: Rc<Ground>) -> Seen {
+    let (mut first, mut second) = (ground.peer(150_000), ground.peer(150_000));
+    second.expects = first.sends;
+    first.expects = second.sends;
+    // One that waits for bytes that its like does not send would wait for ever.
+    for peer in [&mut first, &mut second] {
+        if let Ending::FinAfter(_) | Ending::ResetAtOut(_) = peer.ending {
+            peer.ending = Ending::Fin;
+        }
+    }
+    let ((a, at_a), (b, at_b)) = (connect(&ground, first), connect(&ground, second));
+    let road = ground.dice.pick(&[Road::Inline, Road::Ring]);
+    let joined = relay(a, b, road);
+    let ended = match ground.dice.once_in(4) {
+        // Given up half-way: both are reset, and what was under way in a pipe is nobody's.
+        true => match timeout(ground.time(), joined).await {
+            Ok(ended) => ended,
+            Err(_) => return Ok(()),
+        },
+        false => joined.await,
+    };
+    ground.world.says(format_args!("relay of {at_a} and {at_b} has ended: {ended:?}"));
+    let whole = |from: usize, into: usize| {
+        let (total, fin, reset) = ground.world.conn(from, |conn| (conn.peer.total, conn.fin, conn.was_reset));
+        let sent = ground.world.conn(into, |conn| conn.sent);
+        (sent, total, fin, reset)
+    };
+    for (from, into) in [(at_a, at_b), (at_b, at_a)] {
+        let (sent, total, fin, reset) = whole(from, into);
+        if ended.result.is_ok() && !(fin && sent == total) {
+            return Err(format!("a relay ended well with {sent} of {total} bytes of connection {from}"));
+        }
+        if ended.result.is_err() && !reset && !whole(into, from).3 {
+            return Err(format!("a relay failed though nobody was reset: {ended:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Accepts clients, and echoes to each.
+async fn accepts(ground: Rc<Ground>) -> Seen {
+    // A socket that nobody knows stands for the one that the play's clients connect to.
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+    let clients = ground.dice.between(1, 8);
+    let peers = (0..clients).map(|_| {
+        let mut peer = ground.peer(10_000);
+        peer.expects = peer.sends;
+        peer
+    });
+    ground.world.listen(listener.as_fd().as_raw_fd(), peers.collect());
+    let mut tasks = Vec::new();
+    while tasks.len() < clients as usize {
+        let Ok(stream) = listener.accept().await else { continue };
+        let ground = Rc::clone(&ground);
+        tasks.push(spawn(async move {
+            let conn = ground.world.conn_at(stream.as_fd().as_raw_fd());
+            echoes(&ground, &stream, conn).await
+        }));
+    }
+    for task in tasks {
+        task.await.map_err(|e| e.to_string())??;
+    }
+    Ok(())
+}
+
+/// Is slow to read, so that its receive is switched off and what came is copied out of the buffers.
+async fn reads_late(ground: Rc<Ground>) -> Seen {
+    let (stream, conn) = connect(&ground, ground.peer(120_000));
+    let mut reading = Reading::new(&ground, conn);
+    if let Some(end) = reading.step(&ground, &stream).await? {
+        return reading.judge(&ground, &end);
+    }
+    sleep(ground.time() * 3).await;
+    reading.finish(&ground, &stream).await
+}

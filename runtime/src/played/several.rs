@@ -1,0 +1,153 @@
+//! Several tasks at one thing: readers and writers of one stream, acceptors of one listener; and tasks that
+//! wait for each other.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::dice::{ANY, byte};
+use super::network::Ending;
+use super::program::{Bytes, End, Ground, Reading};
+use super::programs::{Seen, connect, echoes};
+use crate::net::{TcpListener, TcpStream};
+use crate::time::{sleep, timeout};
+use crate::{JoinHandle, spawn};
+
+/// Waits for all, and gives the first thing that was wrong.
+async fn all(tasks: Vec<JoinHandle<Seen>>) -> Seen {
+    let mut seen = Ok(());
+    for task in tasks {
+        let one = task.await.map_err(|e| e.to_string()).and_then(|seen| seen);
+        seen = seen.and(one);
+    }
+    seen
+}
+
+/// Each gets some of the chunks; each is told of the end. Now and then one gives up, and comes back.
+pub(super) async fn readers(ground: Rc<Ground>) -> Seen {
+    let (stream, conn) = connect(&ground, ground.peer(60_000));
+    let reading = Rc::new(RefCell::new(Reading::new(&ground, conn)));
+    let stream = Rc::new(stream);
+    let tasks = (0..ground.dice.between(2, 3)).map(|_| {
+        let (ground, stream, reading) = (Rc::clone(&ground), Rc::clone(&stream), Rc::clone(&reading));
+        spawn(async move {
+            loop {
+                let received = match ground.dice.once_in(3) {
+                    true => timeout(ground.time(), stream.recv()).await,
+                    false => Ok(stream.recv().await),
+                };
+                match received {
+                    Ok(Ok(Some(chunk))) => reading.borrow_mut().came(&ground, chunk)?,
+                    Ok(Ok(None)) => return reading.borrow_mut().judge(&ground, &End::Clean),
+                    Ok(Err(_)) => return reading.borrow_mut().judge(&ground, &End::Failed),
+                    Err(_) => sleep(ground.time()).await,
+                }
+            }
+        })
+    });
+    all(tasks.collect()).await
+}
+
+/// Each sends bytes that are all alike, so that their order does not matter.
+pub(super) async fn writers(ground: Rc<Ground>) -> Seen {
+    let mut peer = ground.peer(0);
+    peer.expects = ANY;
+    let (stream, conn) = connect(&ground, peer);
+    let stream = Rc::new(stream);
+    let tasks = (0..ground.dice.between(2, 4)).map(|_| {
+        let (ground, stream) = (Rc::clone(&ground), Rc::clone(&stream));
+        spawn(async move {
+            for _ in 0..ground.dice.below(6) {
+                let bytes = Bytes(vec![byte(ANY, 0); ground.dice.below(9_000) as usize]);
+                let sends = stream.send_all(bytes);
+                // One that waits for its turn may be dropped: nothing of it has left.
+                let sent = match ground.dice.once_in(5) {
+                    true => timeout(ground.time(), sends).await,
+                    false => Ok(sends.await),
+                };
+                match sent {
+                    Ok(Ok(_)) => {}
+                    // A reset, or poison: nobody sends any more.
+                    Ok(Err(_)) | Err(_) => return Ok(()),
+                }
+            }
+            Ok(())
+        })
+    });
+    all(tasks.collect()).await?;
+    ground.world.says(format_args!("connection {conn} was written by several"));
+    Ok(())
+}
+
+/// Two accept from one listener; each gives up now and then, and none is left asleep.
+pub(super) async fn acceptors(ground: Rc<Ground>) -> Seen {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+    let clients = ground.dice.between(2, 6);
+    let peers = (0..clients).map(|_| {
+        let mut peer = ground.peer(3_000);
+        peer.expects = peer.sends;
+        peer
+    });
+    ground.world.listen(listener.as_fd().as_raw_fd(), peers.collect());
+    let (listener, left) = (Rc::new(listener), Rc::new(RefCell::new(clients)));
+    let tasks = (0..2).map(|_| {
+        let (ground, listener, left) = (Rc::clone(&ground), Rc::clone(&listener), Rc::clone(&left));
+        spawn(async move {
+            let mut echoing = Vec::new();
+            while *left.borrow() > 0 {
+                // Who waits longer than this without a client looks whether the other had them all.
+                let Ok(accepted) = timeout(Duration::from_millis(200), listener.accept()).await else {
+                    continue;
+                };
+                let Ok(stream) = accepted else { continue };
+                *left.borrow_mut() -= 1;
+                let ground = Rc::clone(&ground);
+                echoing.push(spawn(async move {
+                    let conn = ground.world.conn_at(stream.as_fd().as_raw_fd());
+                    echoes(&ground, &stream, conn).await
+                }));
+            }
+            all(echoing).await
+        })
+    });
+    all(tasks.collect()).await
+}
+
+/// Reads one stream only when another has been read to its end: what came for the first must not take what
+/// the second needs.
+pub(super) async fn one_after_the_other(ground: Rc<Ground>) -> Seen {
+    let mut first = ground.peer(100_000);
+    first.ending = Ending::Fin;
+    let ((first, at_first), (second, at_second)) =
+        (connect(&ground, first), connect(&ground, ground.peer(100_000)));
+    let (mut of_first, mut of_second) = (Reading::new(&ground, at_first), Reading::new(&ground, at_second));
+    if let Some(end) = of_first.step(&ground, &first).await? {
+        of_first.judge(&ground, &end)?;
+        return of_second.finish(&ground, &second).await;
+    }
+    of_first.let_go()?;
+    of_second.finish(&ground, &second).await?;
+    of_first.finish(&ground, &first).await
+}
+
+/// A time-out ends also beside what is always ready.
+pub(super) async fn in_time(ground: Rc<Ground>) -> Seen {
+    let mut peer = ground.peer(1);
+    peer.ending = Ending::Fin;
+    let (stream, conn) = connect(&ground, peer);
+    let mut reading = Reading::new(&ground, conn);
+    reading.finish(&ground, &stream).await?;
+    let busy = async |stream: &TcpStream| {
+        loop {
+            // The end comes as often as it is asked for.
+            if !matches!(stream.recv().await, Ok(None)) {
+                return;
+            }
+        }
+    };
+    match timeout(Duration::from_micros(ground.dice.below(500)), busy(&stream)).await {
+        Err(_) => Ok(()),
+        Ok(()) => Err(format!("connection {conn}: after its end there was something else")),
+    }
+}

@@ -1,0 +1,274 @@
+//! What the played kernel has, and how a step of it goes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use super::buffers::Buffers;
+use super::dice::Dice;
+use super::network::{Act, Conn, Listening, Peer, inode, stand_in};
+use super::ops::{F_MORE, Goes, Op};
+use super::sqe::{Sqe, code, key_of};
+use super::trace::Trace;
+use crate::ring::Cqe;
+
+/// `IORING_ASYNC_CANCEL_ANY` in a cancel's flags.
+const CANCEL_ANY: u32 = 1 << 2;
+/// Steps after which a play must have come to its end.
+const MOST_STEPS: u64 = 30_000;
+
+pub(super) struct State {
+    pub(super) dice: Dice,
+    pub(super) trace: Trace,
+    pub(super) steps: u64,
+    /// Nanoseconds of the play.
+    pub(super) now: u64,
+    pub(super) failure: Option<String>,
+    /// The core was told so.
+    pub(super) stopped: bool,
+    pub(super) sq: VecDeque<Sqe>,
+    pub(super) sq_entries: usize,
+    cq: VecDeque<Cqe>,
+    cq_entries: usize,
+    pub(super) overflow: VecDeque<Cqe>,
+    /// An enter would post something.
+    pub(super) taskrun: bool,
+    pub(super) running: Vec<Op>,
+    /// Keys of which the kernel may still speak, and what they stand for.
+    pub(super) spoken_of: BTreeMap<u64, &'static str>,
+    pub(super) buffers: Buffers,
+    pub(super) conns: Vec<Conn>,
+    pub(super) listening: Vec<Listening>,
+    /// Zero-copy sends are copied after all.
+    pub(super) copies: bool,
+}
+
+/// What may happen next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Event {
+    /// The operation at this place goes on.
+    Op(usize),
+    /// The peer of the connection at this place does something.
+    Peer(usize, Act),
+    /// A client connects to the listener at this place.
+    Client(usize),
+}
+
+impl State {
+    pub(super) fn new(seed: u64, traced: bool) -> Self {
+        let dice = Dice::new(seed);
+        let sq_entries = dice.pick(&[4, 8, 64]);
+        let cq_entries = dice.pick(&[4, 16, 256]);
+        let copies = dice.once_in(2);
+        Self {
+            dice,
+            trace: Trace::new(traced),
+            steps: 0,
+            now: 0,
+            failure: None,
+            stopped: false,
+            sq: VecDeque::new(),
+            sq_entries,
+            cq: VecDeque::new(),
+            cq_entries,
+            overflow: VecDeque::new(),
+            taskrun: false,
+            running: Vec::new(),
+            spoken_of: BTreeMap::new(),
+            buffers: Buffers::default(),
+            conns: Vec::new(),
+            listening: Vec::new(),
+            copies,
+        }
+    }
+
+    pub(super) fn tell(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.line(self.steps, self.now, what);
+    }
+
+    /// Something is wrong: the first such thing counts.
+    pub(super) fn fail(&mut self, what: String) {
+        self.tell(format_args!("WRONG: {what}"));
+        self.trace.stopped = true;
+        self.failure.get_or_insert(what);
+    }
+
+    /// A new connection, and the descriptor that stands for it.
+    pub(super) fn connect(&mut self, peer: Peer) -> OwnedFd {
+        let (ours, witness) = stand_in();
+        let id = self.conns.len() as u32;
+        let number = ours.as_raw_fd();
+        let inode = inode(number).expect("it was just made");
+        self.conns.push(Conn::new(id, inode, witness, peer));
+        self.tell(format_args!("connection {id}, descriptor {number}: {peer:?}"));
+        ours
+    }
+
+    /// The connection that a descriptor stands for.
+    pub(super) fn conn_at(&self, fd: i32) -> Option<usize> {
+        let inode = inode(fd)?;
+        self.conns.iter().rposition(|conn| conn.inode == inode && !conn.closed)
+    }
+
+    pub(super) fn conn_of(&self, sqe: Sqe) -> Option<usize> {
+        match sqe.opcode {
+            code::SPLICE => self.conn_at(sqe.fd).or_else(|| self.conn_at(sqe.splice_from)),
+            _ => self.conn_at(sqe.fd),
+        }
+    }
+
+    /// The kernel takes so many SQEs.
+    pub(super) fn submit(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(sqe) = self.sq.pop_front() else { return };
+            let then = if sqe.is_linked() { self.sq.pop_front() } else { None };
+            self.begin(sqe, then);
+        }
+    }
+
+    fn begin(&mut self, sqe: Sqe, then: Option<Sqe>) {
+        if sqe.opcode == code::ASYNC_CANCEL {
+            return self.cancel(sqe);
+        }
+        let conn = self.conn_of(sqe);
+        self.tell(format_args!(
+            "takes {} {}{:x}",
+            sqe.name(),
+            conn.map(|at| format!("on connection {at}, ")).unwrap_or_default(),
+            sqe.user_data
+        ));
+        if sqe.opcode == code::CLOSE
+            && let Some(op) = self.running.iter().find(|op| op.sqe.fd == sqe.fd && op.sqe.key().is_some())
+        {
+            self.fail(format!(
+                "descriptor {} is closed while the kernel has {} on it",
+                sqe.fd,
+                op.sqe.name()
+            ));
+        }
+        let mut op = Op::new(sqe, then, conn);
+        // Closing a socket is done when the SQE is taken.
+        if sqe.opcode == code::CLOSE {
+            self.go_on(&mut op);
+        } else {
+            self.running.push(op);
+        }
+    }
+
+    fn cancel(&mut self, sqe: Sqe) {
+        let any = sqe.op_flags & CANCEL_ANY != 0;
+        let mut found = 0;
+        for op in &mut self.running {
+            let is_it = any || op.sqe.user_data == sqe.addr;
+            if is_it && op.can_be_cancelled() && !matches!(op.sqe.opcode, code::CLOSE | code::NOP) {
+                op.cancelled = true;
+                found += 1;
+            }
+        }
+        self.tell(format_args!(
+            "cancels {}, finds {found}",
+            if any { "all".into() } else { format!("{:x}", sqe.addr) }
+        ));
+        if found == 0 {
+            self.post(sqe.user_data, -libc::ENOENT, 0);
+        } else if !sqe.skips_success() {
+            self.post(sqe.user_data, found, 0);
+        }
+    }
+
+    /// Posts a CQE, into the queue or behind it.
+    pub(super) fn post(&mut self, user_data: u64, result: i32, flags: u32) {
+        self.tell(format_args!("answers {user_data:x}: {result}, flags {flags:x}"));
+        let cqe = Cqe { user_data, result, flags };
+        if self.cq.len() < self.cq_entries && self.overflow.is_empty() {
+            self.cq.push_back(cqe);
+        } else {
+            self.overflow.push_back(cqe);
+        }
+    }
+
+    /// What overflowed goes into the queue, as far as there is room.
+    pub(super) fn flush_overflow(&mut self) {
+        while self.cq.len() < self.cq_entries
+            && let Some(cqe) = self.overflow.pop_front()
+        {
+            self.cq.push_back(cqe);
+        }
+    }
+
+    pub(super) fn completions(&self) -> usize {
+        self.cq.len()
+    }
+
+    /// Buffers that are named by CQEs which the core has not taken.
+    pub(super) fn untaken_buffers(&self) -> usize {
+        self.cq.iter().chain(&self.overflow).filter(|cqe| cqe.buffer().is_some()).count()
+    }
+
+    /// The core takes a CQE.
+    pub(super) fn take(&mut self) -> Option<Cqe> {
+        let cqe = self.cq.pop_front()?;
+        if cqe.flags & F_MORE == 0
+            && let Some(key) = key_of(cqe.user_data)
+        {
+            self.spoken_of.remove(&key);
+        }
+        Some(cqe)
+    }
+
+    /// All that may happen now.
+    pub(super) fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (at, op) in self.running.iter().enumerate() {
+            if self.is_ready(op) {
+                events.push(Event::Op(at));
+            }
+        }
+        for (at, conn) in self.conns.iter().enumerate() {
+            events.extend(conn.acts(self.now).into_iter().map(|act| Event::Peer(at, act)));
+        }
+        for (at, listening) in self.listening.iter().enumerate() {
+            if !listening.to_come.is_empty() {
+                events.push(Event::Client(at));
+            }
+        }
+        events
+    }
+
+    /// One of them happens.
+    pub(super) fn happen(&mut self, event: Event) {
+        match event {
+            Event::Op(at) => {
+                let mut op = self.running.swap_remove(at);
+                if self.go_on(&mut op) == Goes::On {
+                    self.running.push(op);
+                }
+            }
+            Event::Peer(at, act) => {
+                let now = self.now;
+                self.conns[at].act(act, &self.dice, now);
+                let conn = &self.conns[at];
+                let told = format!(
+                    "peer {at} {act:?}: {} came, {} taken; {} sent, {} taken",
+                    conn.arrived, conn.taken, conn.sent, conn.read
+                );
+                self.tell(format_args!("{told}"));
+            }
+            Event::Client(at) => {
+                let listening = &mut self.listening[at];
+                let client = listening.to_come.pop();
+                listening.backlog.extend(client);
+            }
+        }
+    }
+
+    /// When a peer that has stopped goes on.
+    pub(super) fn next_wake(&self) -> Option<u64> {
+        self.conns.iter().filter_map(|conn| conn.wakes_at(self.now)).min()
+    }
+
+    /// Whether a play takes longer than any should.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.steps > MOST_STEPS
+    }
+}

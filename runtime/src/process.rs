@@ -1,0 +1,280 @@
+//! Children: processes that this one starts, talks to, and waits for.
+//!
+//! They are started by a [blocking thread](crate::spawn_blocking), with all CPUs of this process and the
+//! memory policy that it came with ([`numa::thread::unpin`](crate::numa::thread::unpin)), and not with those
+//! of a core. Their ends are told by their pidfds (`pidfd_open(2)`; Linux 5.3), without a handler for
+//! `SIGCHLD`.
+//!
+//! ```
+//! # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
+//! use std::process::{Command, Stdio};
+//! use annulus::process::spawn;
+//!
+//! let mut command = Command::new("tr");
+//! command.args(["a-z", "A-Z"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+//! let mut child = spawn(command).await?;
+//! let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+//! input.write_all("through a child").await?;
+//! drop(input); // the end, for the child
+//! let (_, text) = output.read(Vec::with_capacity(64)).await?;
+//! assert_eq!(text, b"THROUGH A CHILD");
+//! assert!(child.wait().await?.success());
+//! # annulus::Ok(())
+//! # })?;
+//! # annulus::Ok(())
+//! ```
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitStatus, Output, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, Signal as Sent, pidfd_open, pidfd_send_signal};
+
+use crate::contained::contained;
+use crate::core::Core;
+use crate::error::os;
+use crate::fd::AsyncFd;
+use crate::pipe::{PipeReader, PipeWriter};
+use crate::{Error, ErrorKind, Result, spawn_blocking};
+
+/// A process that was started by [`spawn`].
+///
+/// # Cancellation
+/// Dropping it ends nothing unless [`kill_on_drop`](Self::kill_on_drop) was asked for: the process runs on,
+/// and its core waits for its end, so that no zombie is left while the core runs.
+pub struct Child {
+    /// Where it reads, if that was [`Stdio::piped`].
+    pub stdin: Option<PipeWriter>,
+    /// What it writes, if that was [`Stdio::piped`].
+    pub stdout: Option<PipeReader>,
+    /// What it complains, if that was [`Stdio::piped`].
+    pub stderr: Option<PipeReader>,
+    /// `None` in `drop` only.
+    process: Option<Process>,
+    kill_on_drop: bool,
+}
+
+/// What is waited for.
+struct Process {
+    child: std::process::Child,
+    pidfd: AsyncFd<OwnedFd>,
+    /// Once it has ended.
+    status: Option<ExitStatus>,
+}
+
+/// Starts a process.
+///
+/// Standard input, output and error are inherited unless the command says otherwise.
+///
+/// # Errors
+/// [`ErrorKind::Io`] with the system's reason, naming the program: `ENOENT` where there
+/// is none; [`BlockingError`](crate::BlockingError) when no thread could be had.
+///
+/// # Cancellation
+/// A process that was started meanwhile is killed.
+pub async fn spawn(mut command: Command) -> Result<Child> {
+    let started = spawn_blocking(move || {
+        let program = command.get_program().to_string_lossy().into_owned();
+        crate::numa::thread::unpin(&mut command)?;
+        let child = command.spawn().map_err(|e| Error::io(format!("cannot start {program}"), e))?;
+        // In its wrapping before anything can fail: who has no child kills it.
+        let mut started = Started(Some(child));
+        let pid = started.0.as_ref().map(Pid::from_child);
+        let pid = pid.ok_or_else(|| Error::new(ErrorKind::Platform, "a child without a number"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK);
+        let pidfd = pidfd.map_err(|e| Error::io(format!("cannot watch {program}"), os(e)))?;
+        let pipes =
+            started.0.as_mut().map(|child| (child.stdin.take(), child.stdout.take(), child.stderr.take()));
+        Result::<_>::Ok((started, pidfd, pipes.unwrap_or_default()))
+    });
+    let (mut started, pidfd, (stdin, stdout, stderr)) = started.await??;
+    let reader = |fd: OwnedFd| PipeReader::from_fd(fd);
+    let stdin = stdin.map(|fd| PipeWriter::from_fd(fd.into())).transpose()?;
+    let stdout = stdout.map(|fd| reader(fd.into())).transpose()?;
+    let stderr = stderr.map(|fd| reader(fd.into())).transpose()?;
+    let child = started.0.take().ok_or_else(|| Error::new(ErrorKind::Platform, "a child was lost"))?;
+    let process = Some(Process { child, pidfd: AsyncFd::new(pidfd), status: None });
+    Ok(Child { stdin, stdout, stderr, process, kill_on_drop: false })
+}
+
+/// A process that nobody has yet.
+struct Started(Option<std::process::Child>);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let Some(mut child) = self.0.take() else { return };
+        // Killed, it ends at once; where it cannot be killed, it has ended.
+        let ended = child.kill().and_then(|()| child.wait());
+        if let Err(e) = ended {
+            contained("a subscriber of tracing", || tracing::warn!("a child cannot be ended: {e}"));
+        }
+    }
+}
+
+/// Runs a process to its end, with nothing to read, and gives what it wrote, all of it in memory.
+///
+/// ```
+/// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
+/// let said = annulus::process::output(std::process::Command::new("uname")).await?;
+/// assert!(said.status.success());
+/// assert_eq!(said.stdout, b"Linux\n");
+/// # annulus::Ok(())
+/// # })?;
+/// # annulus::Ok(())
+/// ```
+///
+/// # Errors
+/// As for [`spawn`], [`PipeReader::read`](crate::pipe::PipeReader::read) and [`Child::wait`]. A process that
+/// fails is no error here.
+///
+/// # Cancellation
+/// The process is killed.
+pub async fn output(mut command: Command) -> Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(command).await?;
+    child.kill_on_drop(true);
+    child.wait_with_output().await
+}
+
+impl Child {
+    /// Its number, as long as it has not been waited for.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().filter(|process| process.status.is_none()).map(|process| process.child.id())
+    }
+
+    /// Whether dropping this kills the process (`SIGKILL`). Not at first.
+    pub fn kill_on_drop(&mut self, kill: bool) {
+        self.kill_on_drop = kill;
+    }
+
+    /// Waits for its end, and closes what it reads first: it may be waiting for that end. It may be asked
+    /// again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]: somebody else has waited for it (`ECHILD`), or `SIGCHLD` is
+    /// ignored.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        self.stdin = None;
+        match &mut self.process {
+            Some(process) => process.wait().await,
+            None => Err(Error::new(ErrorKind::Ended, "there is no process to wait for")),
+        }
+    }
+
+    /// Its status if it has ended.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        match &mut self.process {
+            Some(process) => process.ended(),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads what it writes to the end, waits for its own, and gives both. What is not piped is empty.
+    ///
+    /// # Errors
+    /// As for [`PipeReader::read`](crate::pipe::PipeReader::read) and [`wait`](Self::wait).
+    ///
+    /// # Cancellation
+    /// As for dropping the child.
+    pub async fn wait_with_output(mut self) -> Result<Output> {
+        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        // Both at once: a child that fills one pipe waits before it closes the other.
+        let stderr = crate::spawn(async move { all_of(stderr).await });
+        let stdout = all_of(stdout).await?;
+        let stderr = stderr.await??;
+        Ok(Output { status: self.wait().await?, stdout, stderr })
+    }
+
+    /// Sends it a signal: `SIGTERM` and the like. It is not sent to another that has its number by now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] with the system's reason: `ESRCH` when it has ended and was
+    /// waited for, `EPERM`.
+    pub fn signal(&self, signal: crate::signal::Signal) -> Result<()> {
+        let number = signal.as_raw();
+        let sent = Sent::from_named_raw(number)
+            .ok_or_else(|| Error::new(ErrorKind::Input, format!("there is no signal {number}")))?;
+        self.send(sent)
+    }
+
+    /// Ends it at once (`SIGKILL`); [`wait`](Self::wait) tells when it has ended.
+    ///
+    /// # Errors
+    /// As for [`signal`](Self::signal). One that has ended is no error before it was waited for.
+    pub fn kill(&self) -> Result<()> {
+        self.send(Sent::KILL)
+    }
+
+    fn send(&self, signal: Sent) -> Result<()> {
+        let Some(process) = &self.process else { return Ok(()) };
+        pidfd_send_signal(&process.pidfd, signal)
+            .map_err(|e| Error::io("cannot send a signal to a child", os(e)))
+    }
+}
+
+impl Process {
+    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().map_err(|e| Error::io("cannot wait for a child", e))?;
+        }
+        Ok(self.status)
+    }
+
+    async fn wait(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            self.pidfd.readable().await?;
+        }
+    }
+}
+
+async fn all_of(pipe: Option<PipeReader>) -> Result<Vec<u8>> {
+    /// Bytes that there is room for at least.
+    const STEP: usize = 16 << 10;
+    let mut all = Vec::new();
+    let Some(pipe) = pipe else { return Ok(all) };
+    loop {
+        all.reserve(STEP);
+        let (n, back) = pipe.read(all).await?;
+        all = back;
+        if n == 0 {
+            return Ok(all);
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.kill_on_drop
+            && self.id().is_some()
+            && let Err(e) = self.kill()
+        {
+            contained("a subscriber of tracing", || tracing::warn!("a child cannot be killed: {e}"));
+        }
+        let Some(mut process) = self.process.take().filter(|process| process.status.is_none()) else {
+            return;
+        };
+        if Core::is_here() {
+            crate::spawn(async move {
+                if let Err(e) = process.wait().await {
+                    tracing::debug!("nobody waited for a child, and this cannot either: {e}");
+                }
+            })
+            .detach();
+        }
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Child").field("id", &self.id()).finish_non_exhaustive()
+    }
+}

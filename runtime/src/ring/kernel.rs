@@ -1,0 +1,192 @@
+//! The kernel's side of a ring: its two queues in shared memory, and the system calls on it.
+//!
+//! [`Ring`](super::Ring) says when, this says how. Tests of the library put a [player](super::played) in its
+//! place; elsewhere [`Ring`](super::Ring) knows this type and no other, so that costs nothing.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, squeue};
+
+use super::enter::Wait;
+use super::register;
+
+// Not exported by the io_uring crate (linux/io_uring.h).
+const ENTER_EXT_ARG: u32 = 1 << 3;
+pub(super) const ENTER_REGISTERED_RING: u32 = 1 << 4;
+
+/// `struct io_uring_getevents_arg` of linux/io_uring.h.
+#[repr(C)]
+struct GetEventsArg {
+    sigmask: u64,
+    sigmask_sz: u32,
+    min_wait_usec: u32,
+    ts: u64,
+}
+
+/// A ring of the kernel's.
+pub(super) struct Kernel {
+    ring: IoUring,
+    /// The ring's descriptor, or its number among those that the thread has registered.
+    enter_fd: RawFd,
+    /// Of every enter.
+    enter_flags: u32,
+}
+
+impl Kernel {
+    /// `enter_fd` is a registered one if `enter_flags` say so.
+    pub(super) fn new(ring: IoUring, enter_fd: RawFd, enter_flags: u32) -> Self {
+        Self { ring, enter_fd, enter_flags }
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    /// For registrations.
+    pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Whether receives may bring several buffers at once (Linux 6.10).
+    pub(super) fn offers_bundles(&self) -> bool {
+        self.ring.params().is_feature_recvsend_bundle()
+    }
+
+    /// Registers a ring of buffers.
+    ///
+    /// # Safety
+    /// The memory at `address` holds `slots` entries, is page-aligned, and stays until the group is
+    /// unregistered.
+    pub(super) unsafe fn register_buf_ring(
+        &self,
+        address: u64,
+        slots: u16,
+        group: u16,
+        flags: u16,
+    ) -> io::Result<()> {
+        // SAFETY: handed on to the caller.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, slots, group, flags) }
+    }
+
+    pub(super) fn unregister_buf_ring(&self, group: u16) -> io::Result<()> {
+        self.ring.submitter().unregister_buf_ring(group)
+    }
+
+    /// Queues SQEs that belong together. False: there is no room for all of them.
+    ///
+    /// # Safety
+    /// What the entries point to stays valid and unmoved until its final CQE.
+    #[inline(always)]
+    pub(super) unsafe fn push(&self, entries: &[squeue::Entry]) -> bool {
+        // SAFETY: one thread only (`Ring` is neither Send nor Sync) and no other queue value is alive here.
+        let mut sq = unsafe { self.ring.submission_shared() };
+        if sq.capacity() - sq.len() < entries.len() {
+            return false;
+        }
+        // SAFETY: the caller keeps what the entries point to.
+        let pushed = unsafe { sq.push_multiple(entries) };
+        debug_assert!(pushed.is_ok(), "there was room");
+        true
+    }
+
+    /// SQEs that the kernel has not taken yet.
+    #[inline(always)]
+    pub(super) fn unsubmitted(&self) -> usize {
+        // SAFETY: as in `push`.
+        unsafe { self.ring.submission_shared() }.len()
+    }
+
+    /// Completions in the queue.
+    #[cfg(test)]
+    pub(super) fn completions(&self) -> usize {
+        // SAFETY: as in `push`.
+        unsafe { self.ring.completion_shared() }.len()
+    }
+
+    /// Whether completions can be taken, or made by an enter.
+    #[inline(always)]
+    pub(super) fn has_completions(&self) -> bool {
+        // SAFETY: as in `push`.
+        let (waiting, taskrun) =
+            unsafe { (!self.ring.completion_shared().is_empty(), self.ring.submission_shared().taskrun()) };
+        waiting || taskrun
+    }
+
+    /// Whether an enter would do anything: SQEs to hand over, deferred work to run, or overflowed CQEs to
+    /// fetch.
+    #[inline(always)]
+    pub(super) fn wants_enter(&self) -> bool {
+        // SAFETY: as in `push`.
+        let sq = unsafe { self.ring.submission_shared() };
+        !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
+    }
+
+    /// Whether the kernel keeps completions for which the queue had no room.
+    #[inline(always)]
+    pub(super) fn has_overflowed(&self) -> bool {
+        // SAFETY: as in `push`.
+        unsafe { self.ring.submission_shared() }.cq_overflow()
+    }
+
+    /// Whether the submission poller sleeps and has something to take.
+    pub(super) fn must_wake_poller(&self) -> bool {
+        // SAFETY: as in `push`. `need_wakeup` puts a sequentially consistent fence between our tail and its
+        // flag.
+        let sq = unsafe { self.ring.submission_shared() };
+        !sq.is_empty() && sq.need_wakeup()
+    }
+
+    /// Takes completions out of the queue, as many as `batch` has room for.
+    #[inline(always)]
+    pub(super) fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
+        // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
+        unsafe { self.ring.completion_shared() }.fill(batch)
+    }
+
+    /// io_uring_enter(2), with `flags` beside those of every enter.
+    #[inline(always)]
+    pub(super) fn enter(&self, to_submit: libc::c_uint, wait: Wait, flags: u32) -> io::Result<()> {
+        let mut flags = self.enter_flags | flags;
+        let mut timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut arg = GetEventsArg { sigmask: 0, sigmask_sz: 0, min_wait_usec: 0, ts: 0 };
+        let (min_complete, arg_ptr, arg_len) = match wait {
+            // Measured: min_complete = 0 costs 0.3 us; waiting for one with a zero time-out costs 16-18 us.
+            Wait::No | Wait::For(Duration::ZERO) => (0, std::ptr::null(), 0),
+            Wait::Forever => (1, std::ptr::null(), 0),
+            Wait::For(d) => {
+                timespec.tv_sec = d.as_secs().min(i64::MAX as u64) as i64;
+                timespec.tv_nsec = i64::from(d.subsec_nanos());
+                arg.ts = std::ptr::from_ref(&timespec).expose_provenance() as u64;
+                flags |= ENTER_EXT_ARG;
+                (1, std::ptr::from_ref(&arg).cast::<libc::c_void>(), size_of::<GetEventsArg>())
+            }
+        };
+        // SAFETY: a descriptor that this value owns; `arg` and what it points to are alive, and the SQEs' own
+        // memory is kept by whoever pushed them.
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter_fd,
+                to_submit,
+                min_complete as libc::c_uint,
+                flags,
+                arg_ptr,
+                arg_len,
+            )
+        };
+        if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        if self.enter_flags & ENTER_REGISTERED_RING != 0
+            && let Err(e) = register::unregister_ring_fd(self.ring.as_raw_fd(), self.enter_fd)
+        {
+            tracing::warn!("cannot unregister the ring's descriptor: {e}");
+        }
+    }
+}
