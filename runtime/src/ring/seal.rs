@@ -19,8 +19,8 @@ macro_rules! operations {
     };
 }
 
-// Every operation that a file of `op/` or `net/op/` asks for, and what a ring asks for by itself. For a message
-// to another ring the sender's list counts.
+// Every operation that a file of `op/` or `net/op/` asks for, and what a ring asks for by itself. For a
+// message to another ring the sender's list counts.
 operations! {
     Accept AsyncCancel Close Connect Fadvise Fallocate Fsync Ftruncate MkDirAt MsgRingData Nop OpenAt2 PollAdd
     Read ReadFixed Recv RecvMsg RenameAt Send SendMsg SendZc Splice Statx UnlinkAt Write WriteFixed Writev
