@@ -30,7 +30,7 @@ use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
 use crate::upgrade::giving::Giver;
 use crate::upgrade::taking;
-use crate::{descriptors, filters, log, metrics, processes};
+use crate::{descriptors, filters, limits, log, metrics, processes};
 
 /// What the program was told.
 pub(super) struct Told {
@@ -98,6 +98,7 @@ pub(super) fn start_log(verbose: u8) -> Result<(), Failure> {
 /// What is done before the first core, whoever gives the orders.
 fn prepare(config: &Configuration) -> Result<(), Failure> {
     filters::must_let_through()?;
+    limits::begin().map_err(|error| Failure::failed("cannot map memory to count connections in", error))?;
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
     log::begin().map_err(|error| Failure::failed("cannot start the thread of the log", error))?;

@@ -54,12 +54,26 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "write a number from 1 on".to_owned())
 }
 
-/// What the program counts in: made by the first who counts, unless the process that was started has shared
-/// its own before.
+/// What the program counts in.
 static TABLE: OnceLock<Table> = OnceLock::new();
 
+/// There is a table from now on: what [`count_in`] was given, or else one of this process alone. Call it
+/// before the first core.
+///
+/// # Errors
+/// What `mmap(2)` says.
+pub(crate) fn begin() -> io::Result<()> {
+    if TABLE.get().is_none() {
+        TABLE.get_or_init({
+            let own = Table::own()?;
+            || own
+        });
+    }
+    Ok(())
+}
+
 fn table() -> &'static Table {
-    // Memory of its own that is mapped where it is used: a process that cannot have it has no memory left.
+    // Where nobody has begun, in tests of this crate, it is mapped when it is used.
     TABLE.get_or_init(|| Table::own().expect("mapping memory for the limits"))
 }
 
@@ -71,7 +85,7 @@ pub(crate) fn share() -> io::Result<OwnedFd> {
     memory::create(Table::counters())
 }
 
-/// This process counts in what [`share`] has made, from its first connection on.
+/// This process counts in what [`share`] has made. Call it before [`begin`].
 ///
 /// # Errors
 /// What `mmap(2)` says.
