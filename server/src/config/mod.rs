@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
 use crate::listen::address::{ListenAddress, Place};
-use crate::listen::endpoint::EndpointKey;
+use crate::listen::endpoint::{Carries, EndpointKey};
 use crate::listen::passed::{Passed, Source};
 use crate::options::listener::ListenerArgs;
 use crate::options::program::{ProgramArgs, Steer};
@@ -147,6 +147,7 @@ impl Configuration {
                 mode: listener.args.unix_mode,
                 only_v6,
                 steer_by_cpu,
+                carries: Carries::Connections,
             }
         };
         let names: Vec<Option<&str>> =
@@ -158,7 +159,22 @@ impl Configuration {
                 passed.into_iter().map(|index| key(listener, &addresses[0], Some(index))).collect()
             }
         };
-        Ok(self.listeners.iter().zip(&all).zip(passed.deal(&names)?).map(of).collect())
+        let all = self.listeners.iter().zip(&all).zip(passed.deal(&names)?);
+        Ok(all.map(|one| with_datagrams(&one.0.0.service, of(one))).collect())
+    }
+}
+
+/// The endpoints of a listener, with those for datagrams, where they are relayed too, or alone.
+fn with_datagrams(service: &ServiceConfig, keys: Vec<EndpointKey>) -> Vec<EndpointKey> {
+    let ServiceConfig::Relay(relay) = service else { return keys };
+    let carrying = |carries| move |key: &EndpointKey| EndpointKey { carries, ..key.clone() };
+    match (relay.udp.udp_only, relay.udp.udp) {
+        (true, _) => keys.iter().map(carrying(Carries::Datagrams)).collect(),
+        (false, true) => {
+            let beside = carrying(Carries::DatagramsBeside);
+            keys.iter().flat_map(|key| [key.clone(), beside(key)]).collect()
+        }
+        (false, false) => keys,
     }
 }
 
