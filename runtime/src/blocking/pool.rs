@@ -110,8 +110,11 @@ impl BlockingPool {
         // The place went with the closure: this thread is not counted any more.
         let threads = self.strand(|| e.to_string());
         if threads > 0 {
-            // It will be done, only later.
-            tracing::warn!("blocking work waits for one of {threads} threads: {e}");
+            // It will be done, only later. Sockets that linger are closed so from their destructors, which
+            // must not panic.
+            contained("a subscriber of tracing", || {
+                tracing::warn!("blocking work waits for one of {threads} threads: {e}");
+            });
         }
     }
 

@@ -11,6 +11,7 @@ use crate::Error;
 use crate::buf::Lease;
 use crate::buf::owned::Copied;
 use crate::core::Core;
+use crate::net::socket::Socket;
 use crate::net::writing::SendAll;
 use crate::net::{Both, Connection, Family, Reads, Side, Writes};
 
@@ -31,10 +32,22 @@ pub struct Io<F: Family, S: Side = Both> {
     connection: Connection<F, S>,
     /// What has come and was not read in whole.
     chunk: Option<Lease>,
-    /// Its place among those that wait to receive, if it is behind another.
-    place: Option<u64>,
+    turn: Turn,
     /// What is being sent.
     out: Option<SendAll<Copied>>,
+}
+
+/// A place among those that wait to receive, once it had to stand behind another. Given up when it is
+/// dropped: the half that writes keeps the list, and with it the waker.
+struct Turn {
+    socket: Rc<Socket>,
+    place: Option<u64>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.socket.wait_is_over(&mut self.place);
+    }
 }
 
 // Nothing in it is pinned.
@@ -43,7 +56,8 @@ impl<F: Family, S: Side> Unpin for Io<F, S> {}
 impl<F: Family, S: Side> Io<F, S> {
     /// Puts the traits on `connection`.
     pub fn new(connection: Connection<F, S>) -> Self {
-        Self { connection, chunk: None, place: None, out: None }
+        let turn = Turn { socket: Rc::clone(connection.socket()), place: None };
+        Self { connection, chunk: None, turn, out: None }
     }
 
     /// The connection, for its options. Receiving on it takes bytes past those that were read here.
@@ -55,9 +69,8 @@ impl<F: Family, S: Side> Io<F, S> {
     /// cut off, and the connection refuses further sends
     /// ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)).
     pub fn into_inner(self) -> Connection<F, S> {
-        let Self { connection, chunk, out, mut place } = self;
-        drop(out);
-        connection.socket().wait_is_over(&mut place);
+        let Self { connection, chunk, out, turn } = self;
+        drop((out, turn));
         if let Some(rest) = chunk {
             connection.socket().put_back(rest);
         }
@@ -73,9 +86,9 @@ impl<F: Family, S: Reads> Io<F, S> {
     /// What can be read without waiting for more; empty at the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         while self.chunk.as_deref().is_none_or(<[u8]>::is_empty) {
-            let socket = self.connection.socket();
-            let came = ready!(Core::with(|core| socket.poll_recv(core, cx, &mut self.place)));
-            socket.wait_is_over(&mut self.place);
+            let Turn { socket, place } = &mut self.turn;
+            let came = ready!(Core::with(|core| socket.poll_recv(core, cx, place)));
+            socket.wait_is_over(place);
             self.chunk = came?;
             if self.chunk.is_none() {
                 return Poll::Ready(Ok(&[]));
