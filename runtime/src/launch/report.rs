@@ -222,6 +222,7 @@ impl fmt::Display for CoreReport {
             ("registered descriptor", ring.registered_fd),
             ("NO_IOWAIT", ring.no_iowait),
             ("io-wq pinned", ring.iowq_pinned),
+            ("sealed", ring.sealed),
             ("registered blocks", ring.fixed_buffers),
             ("zero-copy reports", ring.zc_report),
             ("cachestat", self.cachestat),
