@@ -70,7 +70,7 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["options"], "the flags, one clap struct for each kind of thing"),
         layer(&["service_manager"], "what systemd is told"),
         layer(
-            &["listen", "limits", "topology", "descriptors", "filters", "admin/options"],
+            &["listen", "limits", "topology", "descriptors", "filters", "confine", "admin/options"],
             "addresses, sockets, who may connect; what the machine has and allows",
         ),
         layer(&["metrics"], "counts of what clients do"),
