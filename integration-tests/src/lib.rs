@@ -33,6 +33,7 @@ pub mod digest;
 pub mod files;
 pub mod http;
 pub mod lines;
+pub mod namespace;
 pub mod net;
 pub mod numa_maps;
 pub mod pattern;

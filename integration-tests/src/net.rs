@@ -49,6 +49,24 @@ pub fn small_receive_buffer(socket: &impl std::os::fd::AsFd, bytes: usize) {
     sockopt::set_socket_recv_buffer_size(socket, bytes).expect("SO_RCVBUF on a socket of ours");
 }
 
+/// Has the kernel cut what is sent on a UDP socket into datagrams of so many bytes (`UDP_SEGMENT`, `udp(7)`;
+/// Linux 4.18).
+#[track_caller]
+pub fn cut_datagrams(socket: &std::net::UdpSocket, bytes: u16) {
+    let value = libc::c_int::from(bytes);
+    // SAFETY: the value is an integer on our stack, which the kernel only reads, and its size is told.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+}
+
 /// Bytes that were sent on this connection and are not acknowledged (`SIOCOUTQ`, `tcp(7)`). 0 for one that
 /// has gone.
 #[track_caller]

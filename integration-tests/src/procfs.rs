@@ -81,16 +81,19 @@ pub fn open_files(pid: u32) -> usize {
     entries(&format!("/proc/{pid}/fd")).len()
 }
 
-/// How many sockets a process has open.
+/// How many sockets a process has open, however many descriptors each has.
 #[track_caller]
 pub fn sockets(pid: u32) -> usize {
-    count_links(pid, "socket:")
+    let mut sockets = links(pid, "socket:");
+    sockets.sort();
+    sockets.dedup();
+    sockets.len()
 }
 
 /// How many ends of pipes a process has open.
 #[track_caller]
 pub fn pipe_ends(pid: u32) -> usize {
-    count_links(pid, "pipe:")
+    links(pid, "pipe:").len()
 }
 
 /// How many bytes a process has read by system calls, of files and all else that read(2) and its kin read
@@ -132,13 +135,14 @@ pub fn listeners(port: u16) -> usize {
         .sum()
 }
 
+/// What the descriptors of a process stand for, of those that begin so.
 #[track_caller]
-fn count_links(pid: u32, prefix: &str) -> usize {
+fn links(pid: u32, prefix: &str) -> Vec<PathBuf> {
     entries(&format!("/proc/{pid}/fd"))
         .into_iter()
         .filter_map(|link| fs::read_link(link).ok())
         .filter(|target| target.to_string_lossy().starts_with(prefix))
-        .count()
+        .collect()
 }
 
 #[track_caller]

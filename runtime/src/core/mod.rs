@@ -2,6 +2,7 @@
 
 mod all;
 pub(crate) mod ask;
+mod by_distance;
 pub(crate) mod current_poll;
 mod dispatch;
 mod event_loop;

@@ -24,7 +24,6 @@ use io_uring::{opcode, squeue, types};
 
 use super::Core;
 use super::shared::CoreShared;
-use crate::metrics::counters::CoreCounters;
 use crate::numa::CpuId;
 use crate::numa::plan::PlannedCore;
 use crate::numa::topology::{Proximity, Topology};
@@ -209,32 +208,8 @@ impl PeerCores {
     }
 
     /// How near a core is, if it is of this runtime.
-    fn proximity(&self, to: &CoreShared) -> Option<Proximity> {
+    pub(super) fn proximity(&self, to: &CoreShared) -> Option<Proximity> {
         self.all.get(to.index).filter(|peer| std::ptr::eq(&*peer.shared, to)).map(|peer| peer.proximity)
-    }
-
-    /// Work is about to be sent to a core.
-    pub(crate) fn count_submit(&self, counters: &CoreCounters, to: &CoreShared) {
-        match self.proximity(to) {
-            Some(Proximity::SameCore) => counters.submits_same_core.add(1),
-            Some(Proximity::SameCache) => counters.submits_same_cache.add(1),
-            Some(Proximity::SameNode) => counters.submits_same_node.add(1),
-            // A kind that is added later counts as farther than a node.
-            Some(_) => counters.submits_remote.add(1),
-            None => {}
-        }
-    }
-
-    /// A task of another core was woken.
-    pub(crate) fn count_wake(&self, counters: &CoreCounters, to: &CoreShared) {
-        match self.proximity(to) {
-            Some(Proximity::SameCore) => counters.wakes_same_core.add(1),
-            Some(Proximity::SameCache) => counters.wakes_same_cache.add(1),
-            Some(Proximity::SameNode) => counters.wakes_same_node.add(1),
-            // Whatever other kind may come is farther than a node.
-            Some(_) => counters.wakes_remote.add(1),
-            None => {}
-        }
     }
 }
 

@@ -138,6 +138,15 @@ counters! {
     submits_same_node,
     /// Closures sent to another node's core.
     submits_remote,
+    /// Connections [handed over](crate::net::Connection::hand_over) to a hardware thread of the same physical
+    /// core.
+    handed_same_core,
+    /// Connections handed over to a core that shares the last level of cache.
+    handed_same_cache,
+    /// Connections handed over to another core of the node.
+    handed_same_node,
+    /// Connections handed over to another node's core.
+    handed_remote,
     /// Sixteen times the tasks that were ready when a tick began, on average over some eight ticks. Not a
     /// sum.
     load,

@@ -186,6 +186,25 @@ pub fn listening_sockets(
     Ok(sockets)
 }
 
+/// UDP sockets on one address, `count` of them, for cores or processes that serve it together: each takes its
+/// own over by [`UdpSocket::from_owned_fd`](super::UdpSocket::from_owned_fd). The kernel spreads datagrams
+/// over all that are open, by a hash of both ends' addresses. Port 0 gives one real port; a port that another
+/// program has is refused. They are close-on-exec.
+///
+/// # Errors
+/// As for [`UdpSocket::bind`](super::UdpSocket::bind).
+pub fn datagram_sockets(address: SocketAddr, count: usize) -> Result<Vec<OwnedFd>> {
+    let mut place = Place::Ip(address);
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = open(&place, &Ask::Datagram, !sockets.is_empty());
+        let socket = socket.map_err(|e| refused(&place, &Ask::Datagram, e))?;
+        place = Place::of(&socket)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
 fn refused(place: &Place, ask: &Ask, e: io::Error) -> Error {
     let what = match ask {
         Ask::Stream { .. } => "listen on",

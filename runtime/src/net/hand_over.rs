@@ -141,6 +141,7 @@ impl<F: Family> Connection<F> {
                 parked.lock().unwrap_or_else(PoisonError::into_inner).take()
             };
             let there = Arc::clone(&parked);
+            let to = Arc::clone(&target);
             let handed = send(
                 target,
                 async move || {
@@ -150,10 +151,15 @@ impl<F: Family> Connection<F> {
                 },
                 at,
             );
-            handed.await.map_err(|e| HandOverError {
-                error: e.into(),
-                connection: take(&parked).map(Detached::attach),
-            })
+            match handed.await {
+                Ok(()) => {
+                    Core::with(|here| here.peers.count_handed(&here.shared.counters, &to));
+                    Ok(())
+                }
+                Err(e) => {
+                    Err(HandOverError { error: e.into(), connection: take(&parked).map(Detached::attach) })
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //! in common is described there.
 
 mod connection;
+mod datagrams;
 mod eyeballs;
 mod family;
 mod fd_budget;
@@ -29,6 +30,7 @@ mod seqpacket;
 pub(crate) mod sockaddr;
 pub(crate) mod socket;
 pub(crate) mod sys;
+mod sys_datagrams;
 mod tcp;
 mod udp;
 mod unix;
@@ -39,12 +41,13 @@ mod zero_copy;
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
 pub use fd_budget::connection_room;
-pub use group::listening_sockets;
+pub use group::{datagram_sockets, listening_sockets};
 pub use hand_over::{Detached, HandOverError};
 pub use inherited::inherited_sockets;
 pub use listen_options::ListenOptions;
 pub use listener::Listener;
 
+pub use datagrams::{Datagrams, SentDatagrams};
 pub use names::{Target, ToTarget, lookup_host};
 pub use packets::{Packet, UnixDatagram};
 pub use seqpacket::{UnixSeqpacket, UnixSeqpacketListener};

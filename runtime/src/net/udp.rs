@@ -133,6 +133,10 @@ impl UdpSocket {
         Self::from_owned_fd(socket.into())
     }
 
+    pub(super) fn socket(&self) -> &Rc<Socket> {
+        &self.socket
+    }
+
     /// The address that it is bound to, with the real port.
     ///
     /// # Errors

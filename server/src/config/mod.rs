@@ -16,11 +16,11 @@ mod twice;
 pub(crate) mod write;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
 use crate::listen::address::{ListenAddress, Place};
-use crate::listen::endpoint::EndpointKey;
+use crate::listen::endpoint::{Carries, EndpointKey};
 use crate::listen::passed::{Passed, Source};
 use crate::options::listener::ListenerArgs;
 use crate::options::program::{ProgramArgs, Steer};
@@ -103,6 +103,20 @@ impl Configuration {
         Ok(())
     }
 
+    /// All directories that files are served from.
+    pub(crate) fn roots(&self) -> Vec<PathBuf> {
+        let of = |listener: &Listener| match &listener.service {
+            ServiceConfig::Files(sites) => {
+                sites.iter().flat_map(SiteConfig::all_args).map(|args| args.root.clone()).collect()
+            }
+            ServiceConfig::Relay(_) => Vec::new(),
+        };
+        let mut roots: Vec<PathBuf> = self.listeners.iter().flat_map(of).collect();
+        roots.sort();
+        roots.dedup();
+        roots
+    }
+
     /// The lines that say that it listens where `shown` says, in the order given.
     pub(crate) fn lines(&self, shown: &[Vec<String>]) -> Vec<String> {
         let of = |(listener, shown): (&Listener, &Vec<String>)| -> Vec<String> {
@@ -133,6 +147,7 @@ impl Configuration {
                 mode: listener.args.unix_mode,
                 only_v6,
                 steer_by_cpu,
+                carries: Carries::Connections,
             }
         };
         let names: Vec<Option<&str>> =
@@ -144,7 +159,22 @@ impl Configuration {
                 passed.into_iter().map(|index| key(listener, &addresses[0], Some(index))).collect()
             }
         };
-        Ok(self.listeners.iter().zip(&all).zip(passed.deal(&names)?).map(of).collect())
+        let all = self.listeners.iter().zip(&all).zip(passed.deal(&names)?);
+        Ok(all.map(|one| with_datagrams(&one.0.0.service, of(one))).collect())
+    }
+}
+
+/// The endpoints of a listener, with those for datagrams, where they are relayed too, or alone.
+fn with_datagrams(service: &ServiceConfig, keys: Vec<EndpointKey>) -> Vec<EndpointKey> {
+    let ServiceConfig::Relay(relay) = service else { return keys };
+    let carrying = |carries| move |key: &EndpointKey| EndpointKey { carries, ..key.clone() };
+    match (relay.udp.udp_only, relay.udp.udp) {
+        (true, _) => keys.iter().map(carrying(Carries::Datagrams)).collect(),
+        (false, true) => {
+            let beside = carrying(Carries::DatagramsBeside);
+            keys.iter().flat_map(|key| [key.clone(), beside(key)]).collect()
+        }
+        (false, false) => keys,
     }
 }
 

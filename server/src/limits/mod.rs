@@ -20,6 +20,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ fn positive(text: &str) -> Result<usize, String> {
 
 /// What the program counts in.
 static TABLE: OnceLock<Table> = OnceLock::new();
+static ARE_SHARED: AtomicBool = AtomicBool::new(false);
 
 /// There is a table from now on: what [`count_in`] was given, or else one of this process alone. Call it
 /// before the first core.
@@ -91,7 +93,14 @@ pub(crate) fn share() -> io::Result<OwnedFd> {
 /// What `mmap(2)` says.
 pub(crate) fn count_in(shared: BorrowedFd<'_>) -> io::Result<()> {
     let shared = Table::shared(shared)?;
-    TABLE.set(shared).map_err(|_| io::Error::other("this process counts already"))
+    TABLE.set(shared).map_err(|_| io::Error::other("this process counts already"))?;
+    ARE_SHARED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether other processes count in the same memory: of what they give back nobody is told.
+pub(crate) fn are_shared() -> bool {
+    ARE_SHARED.load(Ordering::Relaxed)
 }
 
 /// What `what` is counted under, in all processes.

@@ -20,7 +20,7 @@ use crate::limits::{Limits, Place};
 /// When accepting fails for good. Running out of file descriptors does not: the runtime rests and tries
 /// again.
 pub(crate) async fn accept<F: Family>(
-    listener: Listener<F>,
+    listener: Rc<Listener<F>>,
     closing: &Closing,
     limits: &Rc<Limits>,
     mut welcome: impl FnMut(Connection<F>, Place),
@@ -45,7 +45,12 @@ pub(crate) async fn accept<F: Family>(
             welcome(connection, place);
         }
     }
-    for connection in waits.into_iter().chain(listener.drain().await) {
+    // Nobody else holds it but for a moment.
+    let left = match Rc::into_inner(listener) {
+        Some(listener) => listener.drain().await,
+        None => Vec::new(),
+    };
+    for connection in waits.into_iter().chain(left) {
         welcome(connection, limits.place().await);
     }
     Ok(())
@@ -68,7 +73,8 @@ impl Closing {
         }
     }
 
-    async fn wait(&self) {
+    /// Waits until it is set.
+    pub(crate) async fn wait(&self) {
         poll_fn(|cx| {
             if self.is_set.get() {
                 return Poll::Ready(());

@@ -9,12 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Mutex, PoisonError};
 
-use annulus::net::{ListenOptions, TcpListener, UnixListener, UnixSocket, listening_sockets};
+use annulus::net::{
+    ListenOptions, TcpListener, UdpSocket, UnixListener, UnixSocket, datagram_sockets, listening_sockets,
+};
 use annulus::numa::CpuId;
 use annulus::{Error, ErrorKind};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_domain;
-use rustix::net::{AddressFamily, SocketAddrUnix, getsockname};
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, getsockname};
 
 use super::address::{ListenAddress, Place, unix_address};
 use super::inherited::{Inherited, Part, share_out};
@@ -34,6 +36,21 @@ pub(crate) struct EndpointKey {
     pub(crate) only_v6: bool,
     /// Whether a core prefers connections that arrive on its CPU.
     pub(crate) steer_by_cpu: bool,
+    /// What comes there.
+    pub(crate) carries: Carries,
+}
+
+/// Stands behind the address of an endpoint for datagrams.
+const UDP: &str = " (UDP)";
+
+/// What comes to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carries {
+    Connections,
+    /// By UDP.
+    Datagrams,
+    /// By UDP, at the address and port of the endpoint before it.
+    DatagramsBeside,
 }
 
 /// Tells an endpoint from all others that the program has or had.
@@ -61,10 +78,20 @@ impl EndpointKey {
     /// Whether the sockets of `other` can serve as those of this one. Their other options need no change or
     /// can be changed.
     pub(crate) fn is_at(&self, other: &EndpointKey) -> bool {
-        match (self.passed, other.passed) {
-            (None, None) => self.address.place() == other.address.place() && self.only_v6 == other.only_v6,
-            (passed, others) => passed == others,
-        }
+        let is_like = self.carries == other.carries;
+        is_like
+            && match (self.passed, other.passed) {
+                (None, None) => {
+                    self.address.place() == other.address.place() && self.only_v6 == other.only_v6
+                }
+                (passed, others) => passed == others,
+            }
+    }
+
+    /// What a program that takes this one's place knows it by.
+    pub(super) fn name(&self) -> String {
+        let udp = if self.carries == Carries::Connections { "" } else { UDP };
+        format!("{}{udp}", self.address)
     }
 
     /// Gives the file of a Unix socket its permissions anew.
@@ -83,7 +110,10 @@ impl EndpointKey {
     /// What the system says to a look at them; no descriptor is left.
     pub(super) fn take_over(&self, inherited: Inherited, cores: usize) -> Result<Vec<Opened>, Failure> {
         let failed = |error| Failure::failed("cannot duplicate a listening socket", error);
-        let shown = inherited.sockets.first().map(bound).transpose()?.unwrap_or_default();
+        let mut shown = inherited.sockets.first().map(bound).transpose()?.unwrap_or_default();
+        if self.carries != Carries::Connections {
+            shown += UDP;
+        }
         let mut file = None;
         if let (Place::Unix(_), Some(socket)) = (self.address.place(), inherited.sockets.first()) {
             file = Some(UnixSocket::from_owned_fd(socket.try_clone().map_err(failed)?)?);
@@ -97,11 +127,33 @@ impl EndpointKey {
         Ok(parts.into_iter().map(opened).collect())
     }
 
-    /// Opens it for the cores on `cpus`.
+    /// Opens it for the cores on `cpus`; `beside` is where the endpoint before it is, if that is an IP
+    /// address. `None` where there is nothing to open: no datagrams come beside a Unix socket.
     ///
     /// # Errors
     /// Why the address cannot be listened on.
-    pub(crate) fn open(&self, cpus: &[CpuId], passed: &Passed) -> Result<Opened, Failure> {
+    pub(crate) fn open(
+        &self,
+        cpus: &[CpuId],
+        passed: &Passed,
+        beside: Option<SocketAddr>,
+    ) -> Result<Option<Opened>, Failure> {
+        match self.carries {
+            Carries::Connections => self.open_for_connections(cpus, passed).map(Some),
+            Carries::DatagramsBeside => beside
+                .map(|at| datagram_sockets(at, cpus.len()).map_err(Failure::from))
+                .map_or(Ok(None), opened),
+            Carries::Datagrams => {
+                let candidates = self.address.place().candidates();
+                let mut tried = candidates.iter().map(|&at| datagram_sockets(at, cpus.len()));
+                let usable = tried.find(|tried| !tried.as_ref().is_err_and(lacks_family));
+                let none = || Failure::input(format!("no datagrams come to {}", self.address));
+                opened(usable.ok_or_else(none)?.map_err(Failure::from))
+            }
+        }
+    }
+
+    fn open_for_connections(&self, cpus: &[CpuId], passed: &Passed) -> Result<Opened, Failure> {
         if let Some(index) = self.passed {
             let sockets = passed.clones(index, cpus.len());
             let sockets =
@@ -137,6 +189,14 @@ impl EndpointKey {
         let own = sockets.len();
         Ok(Opened { shown, sockets, own, is_shared: false, file: None })
     }
+}
+
+/// Sockets for datagrams, as an endpoint.
+fn opened(sockets: Result<Vec<OwnedFd>, Failure>) -> Result<Option<Opened>, Failure> {
+    let sockets = sockets?;
+    let shown = sockets.first().map(bound).transpose()?.unwrap_or_default() + UDP;
+    let own = sockets.len();
+    Ok(Some(Opened { shown, sockets, own, is_shared: false, file: None }))
 }
 
 /// The machine knows no addresses of this family.
@@ -175,6 +235,8 @@ pub(crate) enum AnyListener {
     Tcp(TcpListener),
     /// On a path or a name.
     Unix(UnixListener),
+    /// On an IP address, for datagrams.
+    Udp(UdpSocket),
 }
 
 impl Endpoint {
@@ -197,6 +259,11 @@ impl Endpoint {
             .map_err(|errno| Error::with_source(ErrorKind::Io, "cannot read SO_DOMAIN", errno.into()))?;
         if domain == AddressFamily::UNIX {
             return Ok(AnyListener::Unix(UnixListener::from_owned_fd(socket)?));
+        }
+        let kind = socket_type(socket.as_fd())
+            .map_err(|errno| Error::with_source(ErrorKind::Io, "cannot read SO_TYPE", errno.into()))?;
+        if kind == SocketType::DGRAM {
+            return Ok(AnyListener::Udp(UdpSocket::from_owned_fd(socket)?));
         }
         let listener = TcpListener::from_owned_fd(socket)?;
         Ok(AnyListener::Tcp(if self.is_shared { listener } else { listener.sole() }))

@@ -14,3 +14,4 @@ pub(crate) mod networks;
 pub(crate) mod open;
 pub(crate) mod passed;
 mod proxy_protocol;
+pub(crate) mod socket_options;

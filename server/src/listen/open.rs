@@ -4,13 +4,14 @@
 //! them; opens what is new before anything changes; and closes what has gone.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use annulus::net::UnixSocket;
 use annulus::numa::CpuId;
 
-use super::endpoint::{Endpoint, EndpointId, EndpointKey, Opened};
+use super::endpoint::{Carries, Endpoint, EndpointId, EndpointKey, Opened};
 use super::inherited::Inherited;
 use super::passed::Passed;
 use crate::exit::Failure;
@@ -85,8 +86,11 @@ impl OpenEndpoints {
                 let held = match take(&mut left, key) {
                     held if !held.is_empty() => held,
                     _ => {
-                        let opened = self.open_now(key, cpus, &mut next)?;
-                        new.extend(opened.first().map(|(held, _)| (listener, held.shown.clone())));
+                        let beside = shown_of_listener.last().and_then(|shown: &String| shown.parse().ok());
+                        let opened = self.open_now(key, cpus, beside, &mut next)?;
+                        if key.carries != Carries::DatagramsBeside {
+                            new.extend(opened.first().map(|(held, _)| (listener, held.shown.clone())));
+                        }
                         let split = |(held, (is_shared, of_cores)): (Held, OfCores)| {
                             sockets.push((held.id, is_shared, of_cores));
                             held
@@ -109,15 +113,16 @@ impl OpenEndpoints {
         &self,
         key: &EndpointKey,
         cpus: &[CpuId],
+        beside: Option<SocketAddr>,
         next: &mut u64,
     ) -> Result<Vec<(Held, OfCores)>, Failure> {
         let inherited = match key.passed {
-            None => self.passed.inherit(&key.address.to_string(), key.only_v6),
+            None => self.passed.inherit(&key.name(), key.only_v6),
             Some(_) => None,
         };
         let opened = match inherited {
             Some(inherited) => key.take_over(inherited, cpus.len())?,
-            None => vec![key.open(cpus, &self.passed)?],
+            None => key.open(cpus, &self.passed, beside)?.into_iter().collect(),
         };
         let failed = |error| Failure::failed("cannot duplicate a listening socket", error);
         let hold = |(part, Opened { shown, sockets, own, is_shared, file }): (usize, Opened)| {
@@ -142,7 +147,7 @@ impl OpenEndpoints {
             match all.last_mut() {
                 Some(last) if held.is_further => last.sockets.extend(copies),
                 _ => {
-                    let address = held.key.address.to_string();
+                    let address = held.key.name();
                     all.push(Inherited { address, only_v6: held.key.only_v6, sockets: copies });
                 }
             }

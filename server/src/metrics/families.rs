@@ -45,6 +45,8 @@ const fn nanos(counter: &'static str, family: &'static str, help: &'static str) 
     Exported { counter, family, label: None, kind: Type::Counter, scale: 1e-9, help }
 }
 
+const HANDED: &str =
+    "New connections that an overloaded core has handed on to another one, by how far away that is.";
 const WAKES: &str = "Tasks woken on other cores, by how far away those are.";
 const SUBMITS: &str = "Closures sent to other cores, by how far away those are.";
 const SIGNALS: &str = "Sleeping cores that this one woke, by how.";
@@ -71,6 +73,10 @@ pub(super) const EXPORTED: &[Exported] = &[
     one_of("wakes_same_cache", "core_wakes", ("distance", "same_cache"), WAKES),
     one_of("wakes_same_node", "core_wakes", ("distance", "same_node"), WAKES),
     one_of("wakes_remote", "core_wakes", ("distance", "remote"), WAKES),
+    one_of("handed_same_core", "core_handed_on", ("distance", "same_core"), HANDED),
+    one_of("handed_same_cache", "core_handed_on", ("distance", "same_cache"), HANDED),
+    one_of("handed_same_node", "core_handed_on", ("distance", "same_node"), HANDED),
+    one_of("handed_remote", "core_handed_on", ("distance", "remote"), HANDED),
     one_of("submits_same_core", "core_submits", ("distance", "same_core"), SUBMITS),
     one_of("submits_same_cache", "core_submits", ("distance", "same_cache"), SUBMITS),
     one_of("submits_same_node", "core_submits", ("distance", "same_node"), SUBMITS),

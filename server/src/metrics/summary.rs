@@ -23,9 +23,14 @@ pub(crate) fn summary(status: &Status) -> Vec<String> {
             false => format!("listeners: {}", status.listeners.join("; ")),
         },
         format!(
-            "connections: {open} open, at most {fullest} on one core; {} accepted, {} put off for lack of descriptors",
+            "connections: {open} open, at most {fullest} on one core; {} accepted, {} put off for lack of descriptors; handed on: \
+             same core {}, cache {}, node {}, other node {}",
             status.total("accepts"),
-            status.total("accept_backoffs")
+            status.total("accept_backoffs"),
+            status.total("handed_same_core"),
+            status.total("handed_same_cache"),
+            status.total("handed_same_node"),
+            status.total("handed_remote")
         ),
         requests(status),
         format!(

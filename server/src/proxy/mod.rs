@@ -24,8 +24,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use annulus::JoinHandle;
-use annulus::net::{Connection, Family, TcpListener, UdpSocket};
+use annulus::net::{Connection, Family, UdpSocket};
 use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
 
 use self::balance::Balance;
@@ -34,10 +33,10 @@ use self::options::{DeadlineArgs, TowardsArgs, UpstreamArgs};
 use self::own::Remembered;
 use self::reach::{Reach, Reached};
 use self::sni::Hello;
-use self::udp::Sessions;
+pub(crate) use self::udp::Sessions;
 use self::upstreams::Taken;
-use crate::exit::Failure;
 use crate::listen::client::Client;
+use crate::listen::socket_options::SocketOptions;
 use crate::log::access::{self, AccessLog};
 use crate::metrics::{self, RelayOutcome};
 use crate::proxy::options::ProxyArgs;
@@ -64,47 +63,29 @@ impl Relay {
         let reaches =
             all.map(|upstreams| Reach::new(&upstreams, args.deadlines, args.towards.source)).collect();
         let by_hash = || UpstreamArgs { balance: Balance::Hash, ..args.upstreams.clone() };
-        let datagrams = args.udp.udp.then(|| (by_hash(), Duration::from_secs(args.udp.udp_timeout)));
+        let datagrams = (args.udp.udp || args.udp.udp_only)
+            .then(|| (by_hash(), Duration::from_secs(args.udp.udp_timeout)));
         let (towards, deadlines) = (args.towards.clone(), args.deadlines);
         Relay { reaches, towards, deadlines, datagrams, limits, road, access }
     }
 
-    /// Relays the datagrams that come to the address of `listener`, if that was asked for, until the handle
-    /// is dropped.
-    ///
-    /// # Errors
-    /// The address cannot be bound for UDP.
-    pub(crate) fn relay_datagrams(&self, listener: &TcpListener) -> Result<Option<JoinHandle<()>>, Failure> {
-        let Some((upstreams, idle)) = &self.datagrams else { return Ok(None) };
-        let socket = UdpSocket::bind(listener.local_addr())?;
-        let reach = Reach::new(upstreams, self.deadlines, None);
-        let sessions = Sessions::new(socket, reach, *idle);
-        Ok(Some(annulus::spawn(sessions.run())))
+    /// What relays the datagrams that come on `socket`; `None` if that was not asked for.
+    pub(crate) fn datagrams(&self, socket: UdpSocket) -> Option<Rc<Sessions>> {
+        let (upstreams, idle) = self.datagrams.as_ref()?;
+        Some(Sessions::new(socket, Reach::new(upstreams, self.deadlines, None), *idle))
     }
 
-    /// Sets the options of connections on a listening socket. They inherit them (`tcp(7)`), so no connection
-    /// costs a call.
-    ///
-    /// # Errors
-    /// What `setsockopt(2)` says.
-    pub(crate) fn prepare(&self, listener: &TcpListener) -> Result<(), Failure> {
-        use rustix::net::sockopt;
-        own::listens_on(listener.local_addr().port());
-        let set = |result: rustix::io::Result<()>| {
-            result.map_err(|e| Failure::failed("cannot set the options of relays on a listener", e))
-        };
-        if let Some(keepalive) = self.deadlines.keepalive() {
-            set(sockopt::set_tcp_keepidle(listener, keepalive.time))?;
-            set(sockopt::set_tcp_keepintvl(listener, keepalive.interval))?;
-            set(sockopt::set_tcp_keepcnt(listener, keepalive.count))?;
-            set(sockopt::set_socket_keepalive(listener, true))?;
+    /// Has `sessions` go on as this one says: for new clients.
+    pub(crate) fn take_over(&self, sessions: &Sessions) {
+        if let Some((upstreams, idle)) = &self.datagrams {
+            sessions.go_over(Reach::new(upstreams, self.deadlines, None), *idle);
         }
-        if let Some(timeout) = self.deadlines.user_timeout() {
-            // The option's range lets it fit.
-            let ms = u32::try_from(timeout.as_millis()).unwrap_or(i32::MAX as u32);
-            set(sockopt::set_tcp_user_timeout(listener, ms))?;
-        }
-        Ok(())
+    }
+
+    /// What the connections of a listening socket on `port` are to have.
+    pub(crate) fn socket_options(&self, port: u16) -> SocketOptions {
+        own::listens_on(port);
+        SocketOptions { keepalive: self.deadlines.keepalive(), user_timeout: self.deadlines.user_timeout() }
     }
 }
 

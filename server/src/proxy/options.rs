@@ -43,6 +43,10 @@ pub(crate) struct UdpArgs {
     #[arg(long)]
     pub(crate) udp: bool,
 
+    /// Relay datagrams alone: nothing listens by TCP
+    #[arg(long)]
+    pub(crate) udp_only: bool,
+
     /// Seconds without a datagram after which a session is over
     #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) udp_timeout: u64,

@@ -14,7 +14,7 @@ use super::balance::{Balancer, Candidate, mix};
 use super::connect::{From, NoConnection, Server, connect};
 use super::options::{DeadlineArgs, Source, UpstreamArgs};
 use super::upkeep::look_after;
-use super::upstreams::{LOOKS, Taken, Upstream, Upstreams};
+use super::upstreams::{Taken, Upstream, Upstreams};
 use crate::log::access::Client;
 
 /// What a core needs to reach upstreams.
@@ -61,21 +61,26 @@ impl Reach {
         let mut tried = Vec::new();
         let mut waits = None;
         loop {
+            // From before the look on, so that what is given back meanwhile is heard of.
+            let room = waits.is_some().then(|| self.upstreams.room());
             let (chosen, may_wait) = self.choose(&tried, key);
             let Some(place) = chosen else {
                 if !may_wait {
                     return Err("no upstream");
                 }
-                let args = self.upstreams.args();
-                let limit = Duration::from_secs(args.queue_timeout);
-                if waits.is_none() {
+                let (Some((_, deadline)), Some(room)) = (&waits, room) else {
+                    let limit = Duration::from_secs(self.upstreams.args().queue_timeout);
                     let place = self.upstreams.wait().ok_or("queue full")?;
                     waits = Some((place, annulus::time::deadline_after(limit)));
-                }
-                if waits.as_ref().is_some_and(|(_, deadline)| Instant::now() >= *deadline) {
+                    continue;
+                };
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
                     return Err("queue timeout");
                 }
-                if let Either::Left(_) = select(pin!(client.gone()), pin!(sleep(LOOKS))).await {
+                let mut look = pin!(sleep(left.min(look_again())));
+                let waiting = select(room, &mut look);
+                if let Either::Left(_) = select(pin!(client.gone()), waiting).await {
                     return Err("client gone");
                 }
                 continue;
@@ -160,4 +165,10 @@ fn key_of(client: Client) -> u64 {
         IpAddr::V6(ip) => ip.to_bits(),
     };
     mix(mix((bits >> 64) as u64) ^ bits as u64)
+}
+
+/// How long a client waits to be told that an upstream has room, before it looks by itself: other processes
+/// tell nothing, and nobody tells what time alone brings back.
+fn look_again() -> Duration {
+    Duration::from_millis(if crate::limits::are_shared() { 10 } else { 1000 })
 }

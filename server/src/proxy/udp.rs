@@ -3,18 +3,17 @@
 //! A session is a socket that is connected to an upstream: datagrams that come on it go to the session's
 //! client. All datagrams of a client come to one core (the kernel hashes both ends' addresses), in order, and
 //! are sent in that order by calls that never wait. Where a socket's buffer is full, the datagram is lost, as
-//! anywhere on its way.
+//! anywhere on its way. They are received and sent in batches, those of one length by one call where the
+//! kernel can (`UDP_GRO`, `UDP_SEGMENT`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use annulus::buf::Lease;
-use annulus::net::UdpSocket;
-use rustix::io::Errno;
-use rustix::net::SendFlags;
+use annulus::net::{Datagrams, SentDatagrams, UdpSocket};
 
 use super::reach::Reach;
 use super::upstreams::Taken;
@@ -23,13 +22,20 @@ use super::upstreams::Taken;
 const SESSIONS: usize = 16_384;
 /// How often a session is checked within the time that it may be idle.
 const LOOKS: u32 = 4;
+/// Receives of one call, and calls before others get a turn.
+const AT_ONCE: usize = 16;
+const BATCHES: usize = 4;
+/// The ring refuses a wait for want of something that comes back.
+const AFTER_AN_ERROR: Duration = Duration::from_millis(20);
 
 /// The sessions of one listener on one core.
-pub(super) struct Sessions {
+pub(crate) struct Sessions {
     listener: UdpSocket,
-    reach: Reach,
-    idle: Duration,
+    reach: RefCell<Rc<Reach>>,
+    idle: Cell<Duration>,
     open: RefCell<HashMap<SocketAddr, Rc<Session>>>,
+    /// What is under way: taken, and given, without waiting between.
+    batch: RefCell<Datagrams>,
 }
 
 /// A client and its upstream.
@@ -45,38 +51,53 @@ struct Session {
 
 impl Sessions {
     pub(super) fn new(listener: UdpSocket, reach: Reach, idle: Duration) -> Rc<Self> {
-        Rc::new(Self { listener, reach, idle, open: RefCell::default() })
+        coalesce(&listener);
+        let batch = RefCell::new(Datagrams::new(AT_ONCE));
+        let (reach, idle) = (RefCell::new(Rc::new(reach)), Cell::new(idle));
+        Rc::new(Self { listener, reach, idle, open: RefCell::default(), batch })
+    }
+
+    /// New sessions go where `reach` says from now on.
+    pub(super) fn go_over(&self, reach: Reach, idle: Duration) {
+        drop(self.reach.replace(Rc::new(reach)));
+        self.idle.set(idle);
     }
 
     /// Takes datagrams of clients, for ever.
     ///
     /// # Cancellation
     /// Ends all sessions, once their tasks notice that nobody holds them.
-    pub(super) async fn run(self: Rc<Self>) {
+    pub(crate) async fn run(self: Rc<Self>) {
         loop {
-            match self.listener.recv().await {
-                Ok(datagram) if datagram.is_truncated() => {
-                    let (client, bytes) = (datagram.source(), datagram.full_len());
-                    tracing::debug!(%client, bytes, "a datagram is dropped: it is longer than a receive buffer");
+            if let Err(error) = self.listener.readable().await {
+                tracing::warn!(%error, "waiting for datagrams");
+                annulus::time::sleep(AFTER_AN_ERROR).await;
+                continue;
+            }
+            let batch = &mut *self.batch.borrow_mut();
+            for _ in 0..BATCHES {
+                match self.listener.recv_many_now(batch) {
+                    Ok(0) => break,
+                    Ok(_) => batch.by_source().for_each(|(client, run)| self.pass_on(client, run)),
+                    // An error of one that was sent before (ICMP).
+                    Err(error) => tracing::debug!(%error, "receiving datagrams"),
                 }
-                Ok(datagram) => {
-                    let client = datagram.source();
-                    self.pass_on(client, &datagram.into_lease());
-                }
-                // An error of one that was sent before (ICMP).
-                Err(error) => tracing::debug!(%error, "receiving datagrams"),
             }
         }
     }
 
-    fn pass_on(self: &Rc<Self>, client: SocketAddr, bytes: &Lease) {
+    fn pass_on<'a>(self: &Rc<Self>, client: SocketAddr, run: impl Iterator<Item = &'a [u8]>) {
         let known = self.open.borrow().get(&client).cloned();
         let Some(session) = known.or_else(|| self.begin(client)) else { return };
         session.is_active.set(true);
-        match rustix::net::send(&session.upstream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(n) => session.up.set(session.up.get() + n as u64),
-            Err(Errno::CONNREFUSED) => self.refused(&session),
-            Err(error) => tracing::debug!(%client, %error, "a datagram is lost on its way to the upstream"),
+        let SentDatagrams { bytes, error, .. } = session.upstream.send_many_now(None, run);
+        session.up.set(session.up.get() + bytes);
+        match error {
+            Some(error) if error.kind() == ErrorKind::ConnectionRefused => self.refused(&session),
+            Some(error) => {
+                tracing::debug!(%client, %error, "datagrams are lost on their way to the upstream")
+            }
+            None => {}
         }
     }
 
@@ -90,7 +111,8 @@ impl Sessions {
             );
             return None;
         }
-        let (taken, address) = self.reach.choose_now(client)?;
+        let reach = Rc::clone(&self.reach.borrow());
+        let (taken, address) = reach.choose_now(client)?;
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -112,53 +134,43 @@ impl Sessions {
         self.open.borrow_mut().insert(client, Rc::clone(&session));
         let sessions = Rc::downgrade(self);
         let returning = Rc::clone(&session);
-        annulus::spawn(async move {
-            let mut silent = 0;
-            loop {
-                let Some(idle) = sessions.upgrade().map(|sessions| sessions.idle) else { return };
-                let look = annulus::time::timeout(idle / LOOKS, returning.upstream.recv()).await;
-                let Some(sessions) = sessions.upgrade() else { return };
-                match look {
-                    Ok(Ok(datagram)) => sessions.send_back(&returning, &datagram),
-                    Ok(Err(error)) => {
-                        let errno = error.io_error().and_then(std::io::Error::raw_os_error);
-                        if errno == Some(libc::ECONNREFUSED) {
-                            return sessions.refused(&returning);
-                        }
-                        tracing::debug!(client = %returning.client, %error, "receiving from the upstream");
-                    }
-                    Err(_) if returning.is_active.replace(false) => silent = 0,
-                    Err(_) => {
-                        silent += 1;
-                        if silent >= LOOKS {
-                            return sessions.end(&returning);
-                        }
-                    }
-                }
-            }
-        })
-        .detach();
+        coalesce(&session.upstream);
+        annulus::spawn(bring_back(sessions, returning)).detach();
         Some(session)
     }
 
-    fn send_back(&self, session: &Session, datagram: &annulus::net::Datagram) {
-        if datagram.is_truncated() {
-            tracing::debug!(client = %session.client, bytes = datagram.full_len(), "an answer is dropped: it is longer than a receive buffer");
-            return;
-        }
-        session.is_active.set(true);
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::sendto(&self.listener, datagram, flags, &session.client) {
-            Ok(n) => session.down.set(session.down.get() + n as u64),
-            Err(error) => {
-                tracing::debug!(client = %session.client, %error, "a datagram is lost on its way to the client")
+    /// Sends what has come from the upstream to the client. False: nobody listens at the upstream.
+    fn send_back(&self, session: &Session) -> bool {
+        let batch = &mut *self.batch.borrow_mut();
+        for _ in 0..BATCHES {
+            match session.upstream.recv_many_now(batch) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    let errno = error.io_error().and_then(std::io::Error::raw_os_error);
+                    if errno == Some(libc::ECONNREFUSED) {
+                        return false;
+                    }
+                    tracing::debug!(client = %session.client, %error, "receiving from the upstream");
+                    continue;
+                }
+            }
+            session.is_active.set(true);
+            for (_, run) in batch.by_source() {
+                let sent = self.listener.send_many_now(Some(session.client), run);
+                session.down.set(session.down.get() + sent.bytes);
+                if let Some(error) = sent.error {
+                    tracing::debug!(client = %session.client, %error, "datagrams are lost on their way to the client");
+                }
             }
         }
+        true
     }
 
     /// Nobody listens at the upstream: the next datagram finds another.
     fn refused(&self, session: &Session) {
-        session.taken.refused(self.reach.upstreams());
+        let reach = Rc::clone(&self.reach.borrow());
+        session.taken.refused(reach.upstreams());
         self.end(session);
     }
 
@@ -167,5 +179,41 @@ impl Sessions {
         if ended.is_some() {
             session.taken.carried(session.up.get(), session.down.get());
         }
+    }
+}
+
+/// Carries what comes from a session's upstream to its client, until the session is idle, the upstream has
+/// gone, or nobody holds the sessions any more.
+async fn bring_back(sessions: Weak<Sessions>, session: Rc<Session>) {
+    let mut silent = 0;
+    loop {
+        let Some(idle) = sessions.upgrade().map(|sessions| sessions.idle.get()) else { return };
+        let look = annulus::time::timeout(idle / LOOKS, session.upstream.readable()).await;
+        let Some(sessions) = sessions.upgrade() else { return };
+        match look {
+            Ok(Ok(())) => {
+                if !sessions.send_back(&session) {
+                    return sessions.refused(&session);
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(client = %session.client, %error, "waiting for datagrams of the upstream");
+                return sessions.end(&session);
+            }
+            Err(_) if session.is_active.replace(false) => silent = 0,
+            Err(_) => {
+                silent += 1;
+                if silent >= LOOKS {
+                    return sessions.end(&session);
+                }
+            }
+        }
+    }
+}
+
+/// Has the kernel put datagrams together that belong together. One that cannot brings them one by one.
+fn coalesce(socket: &UdpSocket) {
+    if let Err(error) = socket.set_coalescing(true) {
+        tracing::debug!(%error, "datagrams come one by one");
     }
 }

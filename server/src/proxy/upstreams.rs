@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use event_listener::{Event, EventListener};
 
 use super::address::{Target, UpstreamAddress};
 use super::balance::{Candidate, mix};
@@ -25,6 +27,8 @@ pub(crate) struct Upstreams {
     list: Vec<Arc<Upstream>>,
     /// What waiting clients are counted under.
     waiting: Key,
+    /// One may have room that had none.
+    room: Arc<Event>,
 }
 
 /// One of them.
@@ -41,6 +45,8 @@ pub(crate) struct Upstream {
     is_disabled: AtomicBool,
     /// Its name has been looked up.
     is_found: AtomicBool,
+    /// Of all upstreams of the relay.
+    room: Arc<Event>,
     active: AtomicUsize,
     /// What its connections are counted under, of all processes, where there is a limit.
     places: Key,
@@ -93,10 +99,13 @@ impl Upstreams {
     fn new(args: &UpstreamArgs) -> Self {
         // Relays that say the same share them in each process, and so they do in all.
         let said = format!("{args:?}");
-        let of = |(place, address)| Arc::new(Upstream::new(address, limits::key((&said, place))));
+        let room = Arc::new(Event::new());
+        let of = |(place, address)| {
+            Arc::new(Upstream::new(address, limits::key((&said, place)), Arc::clone(&room)))
+        };
         let list: Vec<_> = args.addresses().enumerate().map(of).collect();
         let waiting = limits::key((&said, list.len()));
-        Self { args: args.clone(), policy: args.policy(), list, waiting }
+        Self { args: args.clone(), policy: args.policy(), list, waiting, room }
     }
 
     pub(super) fn args(&self) -> &UpstreamArgs {
@@ -111,7 +120,10 @@ impl Upstreams {
     /// meanwhile. False if there is none of this name.
     fn set_in_service(&self, name: &str, is_in: bool) -> bool {
         let named = |upstream: &&Arc<Upstream>| upstream.target.to_string() == name;
-        self.list.iter().filter(named).map(|it| it.is_disabled.store(!is_in, Ordering::Release)).count() > 0
+        let set = |upstream: &Arc<Upstream>| upstream.is_disabled.store(!is_in, Ordering::Release);
+        let is_there = self.list.iter().filter(named).map(set).count() > 0;
+        self.room.notify(usize::MAX);
+        is_there
     }
 
     /// Fills `into` with those that are available, without those that were `tried`. True where others have
@@ -137,6 +149,11 @@ impl Upstreams {
             }
         }
         is_full
+    }
+
+    /// Hears when an upstream may have room that had none: to be asked for before the look that finds none.
+    pub(super) fn room(&self) -> EventListener {
+        self.room.listen()
     }
 
     /// A place among the clients that wait, if there is one.
@@ -181,7 +198,9 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::AcqRel);
-        drop(self.1.take());
+        if self.1.take().is_some() {
+            self.0.room.notify(1);
+        }
     }
 }
 
@@ -227,7 +246,7 @@ impl Drop for Attempt {
 }
 
 impl Upstream {
-    fn new(address: &UpstreamAddress, places: Key) -> Self {
+    fn new(address: &UpstreamAddress, places: Key, room: Arc<Event>) -> Self {
         let addresses: Arc<[SocketAddr]> = match &address.target {
             Target::Ip(address) => Arc::new([*address]),
             Target::Name(name, port) => names::found_at_start(name, *port).into(),
@@ -245,6 +264,7 @@ impl Upstream {
             is_settled: AtomicBool::new(true),
             is_disabled: AtomicBool::new(false),
             is_found: AtomicBool::new(is_found),
+            room,
             active: AtomicUsize::new(0),
             places,
             connections: AtomicU64::new(0),
@@ -271,6 +291,7 @@ impl Upstream {
             *known = addresses.into();
         }
         self.is_found.store(!known.is_empty(), Ordering::Release);
+        self.room.notify(usize::MAX);
         is_other
     }
 
@@ -290,6 +311,9 @@ impl Upstream {
         let mut health = locked(&self.health);
         let has_changed = change(&mut health, now);
         self.is_settled.store(health.is_settled(policy, now), Ordering::Release);
+        if has_changed {
+            self.room.notify(usize::MAX);
+        }
         has_changed
     }
 
@@ -338,9 +362,6 @@ impl Upstream {
         }
     }
 }
-
-/// How often a client tries again that found no upstream with a free place.
-pub(super) const LOOKS: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests;

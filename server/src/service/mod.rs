@@ -3,6 +3,7 @@
 pub(crate) mod generation;
 pub(crate) mod on_core;
 pub(crate) mod on_cores;
+mod overload;
 pub(crate) mod reload;
 pub(crate) mod times;
 
@@ -11,7 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use annulus::net::{Connection, Family};
+use annulus::net::{Connection, Family, UdpSocket};
 use annulus::transfer::Road;
 use pin_project_lite::pin_project;
 
@@ -20,8 +21,8 @@ use crate::exit::Failure;
 use crate::limits::Place;
 use crate::listen::client::Client;
 use crate::listen::connection_count::ConnectionGuard;
-use crate::listen::endpoint::AnyListener;
 use crate::listen::gate::Gate;
+use crate::listen::socket_options::SocketOptions;
 use crate::log::access::AccessLog;
 use crate::metrics::{self, OpenConnection};
 use crate::{proxy, serve};
@@ -60,15 +61,26 @@ impl Service {
         Ok(Service { gate: Rc::new(listener.args.gate()), work })
     }
 
-    /// Gives the listening socket what its connections are to have too, and begins what goes on beside it
-    /// until it is dropped.
-    pub(crate) fn prepare(&self, listener: &AnyListener) -> Result<Option<annulus::JoinHandle<()>>, Failure> {
-        match (&self.work, listener) {
-            (Work::Relay(relay), AnyListener::Tcp(listener)) => {
-                relay.prepare(listener)?;
-                relay.relay_datagrams(listener)
-            }
-            _ => Ok(None),
+    /// What the connections of a listening socket on `port` are to have.
+    pub(crate) fn socket_options(&self, port: u16) -> SocketOptions {
+        match &self.work {
+            Work::Files(_) => SocketOptions::default(),
+            Work::Relay(relay) => relay.socket_options(port),
+        }
+    }
+
+    /// What relays the datagrams that come on `socket`, if it does.
+    pub(crate) fn datagrams(&self, socket: UdpSocket) -> Option<Rc<proxy::Sessions>> {
+        match &self.work {
+            Work::Files(_) => None,
+            Work::Relay(relay) => relay.datagrams(socket),
+        }
+    }
+
+    /// Has `sessions`, which another one has made, go on as this one says.
+    pub(crate) fn take_over(&self, sessions: &proxy::Sessions) {
+        if let Work::Relay(relay) = &self.work {
+            relay.take_over(sessions);
         }
     }
 

@@ -2,25 +2,29 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
-use annulus::net::{Family, Listener};
+use annulus::net::{Connection, Family, Listener, TcpListener};
+use futures_util::future::select;
 
 use super::Service;
 use super::generation::Generation;
+use super::overload::{self, UnderWay};
 use crate::allocator;
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
-use crate::limits::{LimitArgs, Limits};
+use crate::limits::{LimitArgs, Limits, Place};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
 use crate::listen::connection_count::ConnectionCount;
 use crate::listen::endpoint::{AnyListener, Endpoint, EndpointId};
 use crate::log::access::{AccessLog, Client};
+use crate::proxy::Sessions;
 use crate::{log, metrics};
 
 /// What the cores of a process have in common when they start.
@@ -49,9 +53,16 @@ struct Entrance {
     service: RefCell<Rc<Service>>,
     closing: Closing,
     limits: Rc<Limits>,
-    /// What goes on beside accepting, for as long: datagrams.
-    _beside: Option<annulus::JoinHandle<()>>,
+    /// What new connections inherit from, where they do, and its port. The task that accepts has it.
+    socket: Option<(Weak<TcpListener>, u16)>,
+    /// It accepts nothing more. It goes with the next reload.
+    is_over: Cell<bool>,
+    /// Those of the datagrams that come there.
+    sessions: Option<Rc<Sessions>>,
 }
+
+/// Between two looks whether a connection is still on its way from core to core, at the end.
+const UNTIL_ARRIVED: Duration = Duration::from_millis(1);
 
 /// What a core has open.
 struct CoreState {
@@ -97,6 +108,9 @@ pub(crate) async fn on_core(start: Arc<Start>) -> Result<(), Failure> {
         (start.when_all_listen)();
     }
     state.accepting.ended().await?;
+    while overload::are_under_way() {
+        annulus::time::sleep(UNTIL_ARRIVED).await;
+    }
     state.connections.gone().await;
     Ok(())
 }
@@ -113,9 +127,18 @@ async fn give_back(connections: Rc<ConnectionCount>) {
 
 impl Entrance {
     /// Has `service` serve new connections from now on.
-    fn serve_by(&self, service: Rc<Service>) {
+    ///
+    /// # Errors
+    /// They cannot be given what they are to have.
+    fn serve_by(&self, service: Rc<Service>) -> Result<(), Failure> {
+        let socket = self.socket.as_ref().and_then(|(socket, port)| Some((socket.upgrade()?, *port)));
+        let options = socket.map(|(socket, port)| service.socket_options(port).give_to(&*socket));
+        if let Some(sessions) = &self.sessions {
+            service.take_over(sessions);
+        }
         let before = self.service.replace(service);
         before.supersede();
+        options.unwrap_or(Ok(()))
     }
 }
 
@@ -164,6 +187,9 @@ impl CoreState {
     /// them is served as before.
     fn commit(self: &Rc<Self>) -> Result<(), Failure> {
         let Some(Prepared { generation, services }) = self.prepared.take() else { return Ok(()) };
+        let over: Vec<Rc<Entrance>> =
+            self.entrances.borrow_mut().extract_if(.., |it| it.is_over.get()).collect();
+        drop(over);
         let mut result = Ok(());
         for ((service, ids), listener) in
             services.into_iter().zip(&generation.ids).zip(&generation.config.listeners)
@@ -174,7 +200,7 @@ impl CoreState {
             for id in ids {
                 if let Some(entrance) = self.entrance(*id) {
                     entrance.limits.set(listener.args.limits, number);
-                    entrance.serve_by(Rc::clone(&service));
+                    result = result.and(entrance.serve_by(Rc::clone(&service)));
                 } else if let Some(endpoint) = generation.new.get(id) {
                     let limits = (number, listener.args.limits);
                     result = result.and(self.open(*id, endpoint, &service, limits));
@@ -197,43 +223,117 @@ impl CoreState {
         id: EndpointId,
         endpoint: &Endpoint,
         service: &Rc<Service>,
-        (listener, limits): (u64, LimitArgs),
+        (number, limits): (u64, LimitArgs),
     ) -> Result<(), Failure> {
-        let service = RefCell::new(Rc::clone(service));
-        let closing = Closing::default();
-        let limits = Limits::new(limits, listener);
         let listener = endpoint.listener()?;
-        let _beside = service.borrow().prepare(&listener)?;
-        let entrance = Rc::new(Entrance { id, service, closing, limits, _beside });
-        self.entrances.borrow_mut().push(Rc::clone(&entrance));
+        let (mut tcp, mut unix, mut sessions) = (None, None, None);
         match listener {
-            AnyListener::Tcp(listener) => self.spawn_accepting(listener, entrance),
-            AnyListener::Unix(listener) => self.spawn_accepting(listener, entrance),
+            AnyListener::Tcp(listener) => {
+                service.socket_options(listener.local_addr().port()).give_to(&listener)?;
+                tcp = Some(Rc::new(listener));
+            }
+            AnyListener::Unix(listener) => unix = Some(Rc::new(listener)),
+            AnyListener::Udp(socket) => sessions = service.datagrams(socket),
+        }
+        let socket = tcp.as_ref().map(|tcp| (Rc::downgrade(tcp), tcp.local_addr().port()));
+        let entrance = Rc::new(Entrance {
+            id,
+            service: RefCell::new(Rc::clone(service)),
+            closing: Closing::default(),
+            limits: Limits::new(limits, number),
+            socket,
+            is_over: Cell::new(false),
+            sessions,
+        });
+        self.entrances.borrow_mut().push(Rc::clone(&entrance));
+        match (tcp, unix) {
+            (Some(tcp), _) => self.spawn_accepting(tcp, entrance),
+            (_, Some(unix)) => self.spawn_accepting(unix, entrance),
+            (None, None) => self.spawn_relaying(entrance),
         }
         Ok(())
     }
 
-    fn spawn_accepting<F: Family>(self: &Rc<Self>, listener: Listener<F>, entrance: Rc<Entrance>) {
+    /// Relays datagrams until the runtime is told to stop or the entrance is closed.
+    fn spawn_relaying(self: &Rc<Self>, entrance: Rc<Entrance>) {
         let state = Rc::clone(self);
         let guard = state.accepting.begin();
         annulus::spawn(async move {
-            let connections = &state.connections;
-            let result = accept(listener, &entrance.closing, &entrance.limits, |stream, mut place| {
-                if entrance.limits.ask_for_client()
-                    && let Client::Tcp(peer) = peer_of(&stream)
-                    && !place.claim(peer.ip())
-                {
-                    tracing::debug!(client = %peer, "refused: the client has as many connections as it may have");
-                    return entrance.service.borrow().turn_away(stream);
+            if let Some(sessions) = entrance.sessions.clone() {
+                let (stopping, closed) = (pin!(annulus::cores::stopping()), pin!(entrance.closing.wait()));
+                select(select(stopping, closed), pin!(sessions.run())).await;
+            }
+            state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
+            guard.end(Ok(()));
+        })
+        .detach();
+    }
+
+    /// Serves a connection here, if its client may have one more.
+    fn serve<F: Family>(&self, entrance: &Entrance, stream: Connection<F>, mut place: Place) {
+        if entrance.limits.ask_for_client()
+            && let Client::Tcp(peer) = peer_of(&stream)
+            && !place.claim(peer.ip())
+        {
+            tracing::debug!(client = %peer, "refused: the client has as many connections as it may have");
+            return entrance.service.borrow().turn_away(stream);
+        }
+        let service = Rc::clone(&entrance.service.borrow());
+        service.serve(stream, (ConnectionCount::enter(&self.connections), place));
+    }
+
+    fn spawn_accepting<F: Family>(self: &Rc<Self>, listener: Rc<Listener<F>>, entrance: Rc<Entrance>) {
+        let state = Rc::clone(self);
+        let guard = state.accepting.begin();
+        annulus::spawn(async move {
+            let result = accept(listener, &entrance.closing, &entrance.limits, |stream, place| {
+                match overload::whom_to_ask() {
+                    Some(core) => {
+                        // A place is the core's that serves.
+                        drop(place);
+                        annulus::spawn(hand_on(Rc::clone(&state), Rc::clone(&entrance), stream, core))
+                            .detach();
+                    }
+                    None => state.serve(&entrance, stream, place),
                 }
-                let service = Rc::clone(&entrance.service.borrow());
-                service.serve(stream, (ConnectionCount::enter(connections), place));
             })
             .await;
-            state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
+            // What is on its way here from another core is still served.
+            entrance.is_over.set(true);
             guard.end(result.map_err(Failure::from));
         })
         .detach();
+    }
+}
+
+/// Gives a connection to another core, and serves it here where that one cannot.
+async fn hand_on<F: Family>(
+    state: Rc<CoreState>,
+    entrance: Rc<Entrance>,
+    stream: Connection<F>,
+    (core, under_way): (usize, UnderWay),
+) {
+    // This core does not end meanwhile either.
+    let _present = ConnectionCount::enter(&state.connections);
+    let id = entrance.id;
+    let handed = stream.hand_over(core, async move |stream| {
+        // No core ends while it is on its way, and each keeps the listeners that it had until the next
+        // reload.
+        let Some((state, entrance)) = current().ok().and_then(|it| Some((Rc::clone(&it), it.entrance(id)?)))
+        else {
+            return stream.reset();
+        };
+        let _present = ConnectionCount::enter(&state.connections);
+        drop(under_way);
+        let place = entrance.limits.place().await;
+        state.serve(&entrance, stream, place);
+    });
+    if let Err(failed) = handed.await {
+        tracing::debug!(error = %failed.error, core, "a connection stays");
+        if let Some(stream) = failed.connection {
+            let place = entrance.limits.place().await;
+            state.serve(&entrance, stream, place);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 use clap::{Args as _, Command, FromArgMatches as _};
+use event_listener::Listener as _;
 
 use super::*;
 
@@ -52,7 +53,10 @@ fn one_that_is_full_is_waited_for() {
     assert_eq!(weights(&of, &[]), (vec![0], true));
     let place = of.wait().unwrap();
     assert!(of.wait().is_none(), "the queue is full");
+    // Who waits is told when one goes.
+    let room = of.room();
     drop((place, held));
+    assert!(room.wait_timeout(std::time::Duration::from_secs(60)).is_some());
     assert!(of.wait().is_some());
     assert_eq!((weights(&of, &[]), status(&of, 0).open), ((vec![100], false), 0));
 }
