@@ -29,7 +29,10 @@ pub(crate) const LIBRARY: Layers = Layers {
     layers: &[
         layer(&["launch", "guide"], "starts cores, watches and ends them"),
         layer(&["transfer", "compat", "channel", "process", "signal"], "what is built from the rest"),
-        layer(&["net", "fs", "pipe", "fd"], "sockets, files, pipes, any descriptor; operations on sockets"),
+        layer(
+            &["net", "fs", "pipe", "fd", "operation"],
+            "sockets, files, pipes, any descriptor; operations on sockets",
+        ),
         layer(&["blocking", "time"], "threads for closures that block; the futures of timers"),
         layer(
             &["core", "cores", "task", "block_on", "calls"],
