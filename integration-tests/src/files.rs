@@ -22,6 +22,17 @@ pub struct Sample {
     pub sum: Sum,
 }
 
+/// More than all socket buffers together hold, so that a client that does not read keeps the download open.
+pub const LARGE: u64 = 64 << 20;
+
+/// A tree with a file of 100 bytes and one of [`LARGE`].
+pub fn small_and_large() -> (Tree, Sample, Sample) {
+    let tree = Tree::new();
+    let small = tree.file("small.txt", 100);
+    let large = tree.file("large.bin", LARGE);
+    (tree, small, large)
+}
+
 impl Tree {
     /// An empty directory.
     #[track_caller]

@@ -368,3 +368,20 @@ fn several_processes_are_one_program() {
     assert!(status["listeners"][0].as_str().is_some_and(|line| line.contains("listening on")), "{status}");
     server.stop();
 }
+
+/// `annulus top`: pictures one after the other where standard output is no terminal.
+#[test]
+fn top_shows_what_the_page_shows() {
+    let tree = Tree::new();
+    let sample = tree.file("file.txt", 1000);
+    let socket = format!("unix:{}", tree.at("admin").display());
+    let server = Launch::serve(tree.root()).args(["--admin", &socket]).start();
+    assert_eq!(Client::connect(server.addr()).get(&sample.path).head.status, 200);
+    let ended = Launch::new().args(["top", &socket, "--count", "2"]).run();
+    assert_eq!(ended.code(), 0, "{ended:#?}");
+    let count = |word: &str| ended.out.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((count("requests: 1;"), count("each second: "), count("away KB")), (2, 1, 2), "{ended:#?}");
+    server.stop();
+    let ended = Launch::new().args(["top", &socket]).run();
+    assert!(ended.one_line(2).contains("--admin"), "{ended:#?}");
+}

@@ -20,7 +20,7 @@ fn advice(ended: &Ended) -> bool {
 fn every_group_is_told_in_lines() {
     let ended = doctor(&[]);
     advice(&ended);
-    for group in ["ring", "limits", "placement", "memory", "network"] {
+    for group in ["ring", "limits", "rights", "placement", "memory", "network"] {
         let told = |line: &String| line.split_whitespace().nth(1) == Some(&format!("{group}:"));
         assert!(ended.out.iter().any(told), "{group}: {ended:#?}");
     }

@@ -1,7 +1,7 @@
 //! Several processes that serve as one: `--processes node`, seen on any machine by way of `core`, which makes
 //! a process for each core. The guests of several nodes run the real thing (`scripts/lib/guest-serve`).
 
-use annulus_integration_tests::files::{Sample, Tree};
+use annulus_integration_tests::files::{self, LARGE, Tree};
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::{Ended, Launch, Server};
 use annulus_integration_tests::{cpus, curl, net, numa_maps, procfs, stats, watch};
@@ -11,17 +11,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// More than all socket buffers together hold, so that a client that does not read keeps the download open.
-const LARGE: u64 = 64 << 20;
 /// A grace that no test waits for, in seconds: what ends before, ended for another reason.
 const AN_HOUR: u32 = 3600;
-
-fn tree() -> (Tree, Sample, Sample) {
-    let tree = Tree::new();
-    let small = tree.file("small.txt", 100);
-    let large = tree.file("large.bin", LARGE);
-    (tree, small, large)
-}
 
 fn launch(tree: &Tree) -> Launch {
     Launch::serve(tree.root()).processes("core").cores(&cpus::list(&cpus::two()))
@@ -53,7 +44,7 @@ fn one_listening_line(ended: &Ended) {
 
 #[test]
 fn they_share_one_port_and_every_one_of_them_answers() {
-    let (tree, small, _) = tree();
+    let (tree, small, _) = files::small_and_large();
     let server = launch(&tree).arg("--stats").start();
     members(&server);
     assert_eq!(
@@ -86,7 +77,7 @@ fn members_of_two() -> usize {
 
 #[test]
 fn a_proxy_of_several_processes_relays_by_each() {
-    let (tree, _, large) = tree();
+    let (tree, _, large) = files::small_and_large();
     let origin = Launch::serve(tree.root()).start();
     let proxy = Launch::proxy(origin.addr()).processes("core").cores(&cpus::list(&cpus::two())).start();
     members(&proxy);
@@ -102,7 +93,7 @@ fn a_proxy_of_several_processes_relays_by_each() {
 /// it, the download is cut.
 #[test]
 fn a_signal_to_the_whole_group_counts_once_and_a_second_one_cuts() {
-    let (tree, small, large) = tree();
+    let (tree, small, large) = files::small_and_large();
     for second in [false, true] {
         let server = launch(&tree).grace(AN_HOUR).start();
         let mut idle: Vec<Client> = (0..16)
@@ -136,7 +127,7 @@ fn a_signal_to_the_whole_group_counts_once_and_a_second_one_cuts() {
 /// Seen to fail: with the others asked to end, they finish what runs, for an hour if it takes that.
 #[test]
 fn one_that_is_killed_ends_all_with_1_and_says_so() {
-    let (tree, small, large) = tree();
+    let (tree, small, large) = files::small_and_large();
     let server = launch(&tree).grace(AN_HOUR).start();
     let Some(&victim) = members(&server).first() else { return };
     assert_eq!(Client::connect(server.addr()).get(&small.path).head.status, 200);
@@ -164,7 +155,7 @@ fn one_that_is_killed_ends_all_with_1_and_says_so() {
 /// Seen to fail: with the end of the line to the parent taken for nothing to read, the members serve on.
 #[test]
 fn they_do_not_outlive_the_parent() {
-    let (tree, ..) = tree();
+    let (tree, ..) = files::small_and_large();
     let server = launch(&tree).start();
     let members: Vec<_> = members(&server)
         .into_iter()
@@ -176,7 +167,7 @@ fn they_do_not_outlive_the_parent() {
 
 #[test]
 fn what_is_refused_is_told_once() {
-    let (tree, _, _) = tree();
+    let (tree, _, _) = files::small_and_large();
     // A port that is taken.
     let holder = TcpListener::bind("127.0.0.1:0").expect("binding a port");
     let addr = holder.local_addr().expect("its address");
@@ -204,7 +195,7 @@ fn what_is_refused_is_told_once() {
 /// insisted on.
 #[test]
 fn one_serves_where_no_process_can_be_started() {
-    let (tree, small, _) = tree();
+    let (tree, small, _) = files::small_and_large();
     let server = launch(&tree).processes("auto-core").threads_only().start();
     assert_eq!(procfs::children(server.pid()), []);
     for _ in 0..16 {
@@ -225,7 +216,7 @@ fn one_serves_where_no_process_can_be_started() {
 /// fail: with the first one left to itself, the program does not end.
 #[test]
 fn one_that_cannot_be_started_later_ends_all_with_1() {
-    let (tree, ..) = tree();
+    let (tree, ..) = files::small_and_large();
     if cpus::two().len() < 2 {
         return;
     }
@@ -273,7 +264,7 @@ fn a_policy_from_outside_is_overridden_in_each_and_told() {
         println!("skipped: this kernel has no NUMA, hence no policy");
         return;
     }
-    let (tree, ..) = tree();
+    let (tree, ..) = files::small_and_large();
     let list = std::fs::read_to_string("/sys/devices/system/node/has_memory").expect("just seen");
     let nodes = cpus::parse_list(&list);
     if nodes.len() < 2 {
@@ -319,7 +310,7 @@ fn a_policy_from_outside_is_overridden_in_each_and_told() {
 /// Seen to fail: with no constants copied, the program's are still those of its file.
 #[test]
 fn the_picture_shows_the_image_of_each_on_its_node() {
-    let (tree, ..) = tree();
+    let (tree, ..) = files::small_and_large();
     let server = launch(&tree).args(["--placement", "prefer"]).start();
     let members = members(&server);
     for member in &members {
@@ -346,7 +337,7 @@ fn the_picture_shows_the_image_of_each_on_its_node() {
 /// A machine of one node has nothing to split, whoever asks.
 #[test]
 fn one_node_is_one_process() {
-    let (tree, small, _) = tree();
+    let (tree, small, _) = files::small_and_large();
     for how in ["auto", "node", "one"] {
         let server =
             Launch::serve(tree.root()).processes(how).cores(&cpus::allowed()[0].to_string()).start_or_end();

@@ -2,7 +2,7 @@
 //! does not wait.
 
 use annulus_integration_tests::digest;
-use annulus_integration_tests::files::{Sample, Tree};
+use annulus_integration_tests::files::{self, LARGE, Sample};
 use annulus_integration_tests::http::{self, Client};
 use annulus_integration_tests::server::{Launch, Server};
 use annulus_integration_tests::upstream::Upstream;
@@ -10,17 +10,8 @@ use annulus_integration_tests::{cpus, curl, net, watch};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 
-/// More than all socket buffers together hold, so that a client that does not read keeps the download open.
-const LARGE: u64 = 64 << 20;
 /// A grace that no test waits for, in seconds: what ends before, ended for another reason.
 const AN_HOUR: u32 = 3600;
-
-fn tree() -> (Tree, Sample, Sample) {
-    let tree = Tree::new();
-    let small = tree.file("small.txt", 100);
-    let large = tree.file("large.bin", LARGE);
-    (tree, small, large)
-}
 
 /// A connection that has had an answer and waits for nothing.
 fn idle(server: &Server, small: &Sample) -> Client {
@@ -39,7 +30,7 @@ fn busy(server: &Server, large: &Sample) -> Client {
 
 #[test]
 fn a_signal_ends_an_idle_server_with_0() {
-    let (tree, ..) = tree();
+    let (tree, ..) = files::small_and_large();
     let upstream = Upstream::echo();
     for signal in [Signal::INT, Signal::TERM] {
         for launch in [Launch::serve(tree.root()), Launch::proxy(upstream.addr())] {
@@ -55,7 +46,7 @@ fn a_signal_ends_an_idle_server_with_0() {
 
 #[test]
 fn a_signal_closes_connections_that_wait_for_nothing() {
-    let (tree, small, _) = tree();
+    let (tree, small, _) = files::small_and_large();
     for signal in [Signal::INT, Signal::TERM] {
         let server = Launch::serve(tree.root()).grace(AN_HOUR).start();
         let mut idle: Vec<Client> = (0..32).map(|_| idle(&server, &small)).collect();
@@ -71,7 +62,7 @@ fn a_signal_closes_connections_that_wait_for_nothing() {
 
 #[test]
 fn a_download_in_progress_is_finished_if_the_client_reads_on() {
-    let (tree, small, large) = tree();
+    let (tree, small, large) = files::small_and_large();
     for road in ["ring", "inline"] {
         let server = Launch::serve(tree.root()).road(road).grace(AN_HOUR).start();
         let mut idle: Vec<Client> = (0..16).map(|_| idle(&server, &small)).collect();
@@ -91,7 +82,7 @@ fn a_download_in_progress_is_finished_if_the_client_reads_on() {
 
 #[test]
 fn nobody_new_is_taken_after_a_signal_while_others_are_finished() {
-    let (tree, small, large) = tree();
+    let (tree, small, large) = files::small_and_large();
     let server = Launch::serve(tree.root()).grace(AN_HOUR).start();
     let mut busy = busy(&server, &large);
     let addr = server.addr();
@@ -117,7 +108,7 @@ fn nobody_new_is_taken_after_a_signal_while_others_are_finished() {
 
 #[test]
 fn a_client_that_does_not_read_cannot_keep_the_server_for_ever() {
-    let (tree, _, large) = tree();
+    let (tree, _, large) = files::small_and_large();
     let server = Launch::serve(tree.root()).start();
     let mut busy = busy(&server, &large);
     // Nor one that does not say what it wants.
@@ -132,7 +123,7 @@ fn a_client_that_does_not_read_cannot_keep_the_server_for_ever() {
 
 #[test]
 fn a_second_signal_does_not_wait() {
-    let (tree, small, large) = tree();
+    let (tree, small, large) = files::small_and_large();
     for (first, second) in
         [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)]
     {
@@ -204,7 +195,7 @@ fn a_second_signal_cuts_relays() {
 
 #[test]
 fn signals_while_clients_come_and_go_end_it_with_0() {
-    let (tree, small, _) = tree();
+    let (tree, small, _) = files::small_and_large();
     for _ in 0..5 {
         let server = Launch::serve(tree.root()).grace(AN_HOUR).start();
         let addr = server.addr();
@@ -228,7 +219,7 @@ fn signals_while_clients_come_and_go_end_it_with_0() {
 
 #[test]
 fn sigusr1_prints_the_counters_and_ends_nothing() {
-    let (tree, small, _) = tree();
+    let (tree, small, _) = files::small_and_large();
     let mut server = Launch::serve(tree.root()).start();
     let mut client = idle(&server, &small);
     for _ in 0..3 {
@@ -245,7 +236,7 @@ fn sigusr1_prints_the_counters_and_ends_nothing() {
 
 #[test]
 fn options_that_pay_cpu_time_for_latency_are_in_force_and_serve_all_the_same() {
-    let (tree, small, large) = tree();
+    let (tree, small, large) = files::small_and_large();
     let cpu = cpus::allowed()[0].to_string();
     let asked = ["--spin", "50", "--sqpoll", "1", "--sqpoll-cpus", &cpu, "--busy-poll", "20"];
     let server = Launch::serve(tree.root()).cores(&cpu).args(asked).start();

@@ -29,7 +29,10 @@ pub(crate) const LIBRARY: Layers = Layers {
     layers: &[
         layer(&["launch", "guide"], "starts cores, watches and ends them"),
         layer(&["transfer", "compat", "channel", "process", "signal"], "what is built from the rest"),
-        layer(&["net", "fs", "pipe", "fd"], "sockets, files, pipes, any descriptor; operations on sockets"),
+        layer(
+            &["net", "fs", "pipe", "fd", "operation"],
+            "sockets, files, pipes, any descriptor; operations on sockets",
+        ),
         layer(&["blocking", "time"], "threads for closures that block; the futures of timers"),
         layer(
             &["core", "cores", "task", "block_on", "calls"],
@@ -67,7 +70,7 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["options"], "the flags, one clap struct for each kind of thing"),
         layer(&["service_manager"], "what systemd is told"),
         layer(
-            &["listen", "limits", "topology", "descriptors", "filters", "admin/options"],
+            &["listen", "limits", "topology", "descriptors", "filters", "confine", "admin/options"],
             "addresses, sockets, who may connect; what the machine has and allows",
         ),
         layer(&["metrics"], "counts of what clients do"),

@@ -8,10 +8,12 @@
 //! of a thread's local value that panics, and a second panic of destructors that unwinding runs.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::Arc;
-use std::task::{Wake, Waker};
+use std::task::{RawWakerVTable, Wake, Waker};
 
 /// What a panic left.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -123,13 +125,33 @@ impl Wake for Foreign {
     }
 }
 
+thread_local! {
+    /// The functions of the waker of the task that is polled here, or was last. Every kind of task has its
+    /// own, and each comes from async-task and [`crate::task`].
+    static OURS: Cell<*const RawWakerVTable> = const { Cell::new(ptr::null()) };
+}
+
+/// A task of ours is about to be polled with its own waker.
+#[inline(always)]
+pub(crate) fn is_polled_with(waker: &Waker) {
+    OURS.set(waker.vtable());
+}
+
 /// The waker to give to async-task in place of the one that a handle is polled with: one that never panics,
-/// when it is cloned, called or dropped. One allocation for each waker that a handle waits with.
+/// when it is cloned, called or dropped. That is the waker itself where it is that of the task which is being
+/// polled: what it calls is async-task and where this library puts a task that is woken. Each other that a
+/// handle waits with costs an allocation.
 #[derive(Default)]
 pub(crate) struct Shield(Option<(Arc<Foreign>, Waker)>);
 
 impl Shield {
-    pub(crate) fn of(&mut self, waker: &Waker) -> &Waker {
+    #[inline(always)]
+    pub(crate) fn of<'a>(&'a mut self, waker: &'a Waker) -> &'a Waker {
+        if ptr::eq(waker.vtable(), OURS.get()) { waker } else { self.around(waker) }
+    }
+
+    #[cold]
+    fn around(&mut self, waker: &Waker) -> &Waker {
         if !self.0.as_ref().is_some_and(|(foreign, _)| foreign.is(waker)) {
             self.0 = None;
         }

@@ -1,7 +1,9 @@
 //! An io_uring-based, NUMA-aware, thread-per-core runtime for Linux servers that move bytes.
 //!
 //! One pinned thread, one ring and one node-local memory pool per core; zero-copy paths from file to socket
-//! and from socket to socket. Linux 6.1 or later, 64 bit.
+//! and from socket to socket. Linux 6.1 or later, 64 bit. Where `io_uring` is refused, as in a container with
+//! the default profile, it does not run, and [`probe_ring`] says so before anything starts: [what to
+//! do](guide::refused).
 //!
 //! # From nothing to an echo server
 //!
@@ -51,10 +53,11 @@
 //! | bytes moved without a copy | [`transfer`] |
 //! | buffers | [`buf`] |
 //! | children | [`process`] |
+//! | what `io_uring` can do and this crate does not ask for | [`operation`] |
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
-//! | to find your way from tokio, monoio or Seastar, and what of other crates works here | [`guide`] |
+//! | to find your way from tokio, monoio or Seastar; what of other crates works here; what things weigh | [`guide`] |
 //!
 //! # Seeing inside
 //!
@@ -114,6 +117,7 @@ mod limits;
 mod metrics;
 pub mod net;
 mod op;
+pub mod operation;
 pub mod pipe;
 mod place;
 #[cfg(all(test, not(loom)))]

@@ -13,7 +13,7 @@ use annulus::buf::Lease;
 use annulus::net::{TcpListener, TcpStream};
 use annulus::time::timeout;
 use annulus::{Builder, cores, spawn, yield_now};
-use common::{on_one_core_of, one_cpu};
+use common::{on_first_cpu, on_one_core_of, report_of};
 
 /// Bytes of a receive buffer.
 const BUFFER: usize = 8 << 10;
@@ -29,10 +29,7 @@ fn tiny(builder: Builder) -> Builder {
 
 /// Whether the kernel bundles in this way. Asked of a runtime of its own.
 fn is_in_force(builder: Builder) -> bool {
-    let running = builder.cores(one_cpu().parse().unwrap()).build().unwrap();
-    let running = running.start(|| async { annulus::Ok(()) }).unwrap();
-    let report = running.report();
-    running.wait().unwrap();
+    let report = report_of(on_first_cpu(builder).build().unwrap()).unwrap();
     if !report.cores[0].ring.bundles {
         println!("completions are not counted: {report}");
     }
@@ -40,10 +37,7 @@ fn is_in_force(builder: Builder) -> bool {
 }
 
 fn has_limit(builder: Builder) -> bool {
-    let running = builder.cores(one_cpu().parse().unwrap()).build().unwrap();
-    let running = running.start(|| async { annulus::Ok(()) }).unwrap();
-    let report = running.report();
-    running.wait().unwrap();
+    let report = report_of(on_first_cpu(builder).build().unwrap()).unwrap();
     println!("a receive ends by itself: {}", report.cores[0].ring.bundle_limit);
     report.cores[0].ring.bundle_limit
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream as StdUnix;
@@ -178,6 +178,35 @@ fn hypers_timers_fire_at_home_and_may_be_dropped_anywhere() {
         assert!(stranger.join().is_err(), "polled away from its core");
         // The one that was dropped elsewhere fires in vain.
         annulus::time::sleep(Duration::from_millis(6)).await;
+        Ok(())
+    });
+}
+
+/// Behind another that waited, and gave up: the half that writes keeps the socket, and with it the list of
+/// those that wait.
+///
+/// Seen to fail: with the place kept when the `Io` is dropped, as it was.
+#[test]
+fn an_io_that_is_dropped_takes_its_waker_along() {
+    struct Idle;
+    impl std::task::Wake for Idle {
+        fn wake(self: std::sync::Arc<Self>) {}
+    }
+    on_one_core(|| async {
+        let (ours, _theirs) = pair().await?;
+        let (reader, _writer) = ours.split();
+        let [first, second] = [(); 2].map(|()| std::sync::Arc::new(Idle));
+        let waker = std::sync::Arc::clone(&first).into();
+        let gives_up = pin!(reader.recv()).poll(&mut std::task::Context::from_waker(&waker)).is_pending();
+        assert!(gives_up, "nothing was sent");
+        let mut io = Io::new(reader);
+        let waker: std::task::Waker = std::sync::Arc::clone(&second).into();
+        let waits = pin!(io.fill_buf()).poll(&mut std::task::Context::from_waker(&waker)).is_pending();
+        assert!(waits, "nothing was sent");
+        drop(waker);
+        assert_eq!(std::sync::Arc::strong_count(&second), 2, "it waits");
+        drop(io);
+        assert_eq!(std::sync::Arc::strong_count(&second), 1, "nobody wakes it any more");
         Ok(())
     });
 }

@@ -10,7 +10,7 @@ use std::thread;
 
 use annulus::net::{TcpListener, UnixStream};
 use annulus::{Runtime, spawn};
-use common::{connections, echo, on_one_core_of};
+use common::{connections, echo, listening, on_one_core_of};
 
 /// One core with the least memory that there can be: 16 receive buffers of 8 KiB.
 fn small() -> Runtime {
@@ -31,19 +31,7 @@ fn small() -> Runtime {
 #[test]
 fn ten_thousand_connections_share_sixteen_buffers() {
     let clients = connections(common::bulk(10_000));
-    let (address_tx, address) = std::sync::mpsc::channel::<SocketAddr>();
-    let address_tx = std::sync::Mutex::new(address_tx);
-    let running = small()
-        .start(move || {
-            let address_tx = address_tx.lock().unwrap().clone();
-            async move {
-                let listener = TcpListener::bind("127.0.0.1:0")?;
-                address_tx.send(listener.local_addr()).expect("the test waits");
-                echo(listener, clients).await
-            }
-        })
-        .unwrap();
-    let address = address.recv().unwrap();
+    let (running, address) = listening(small(), move |listener| echo(listener, clients));
     let mut all: Vec<_> = (0..clients).map(|_| Std::connect(address).unwrap()).collect();
     for round in 0..5u32 {
         for (i, client) in all.iter_mut().enumerate() {
@@ -69,26 +57,16 @@ fn ten_thousand_connections_share_sixteen_buffers() {
 fn a_thousand_readers_finish_beside_a_stream_that_nobody_reads() {
     const LEN: usize = 20_000;
     let clients = connections(1000);
-    let (address_tx, address) = std::sync::mpsc::channel::<SocketAddr>();
-    let address_tx = std::sync::Mutex::new(address_tx);
-    let running = small()
-        .start(move || {
-            let address_tx = address_tx.lock().unwrap().clone();
-            async move {
-                let listener = TcpListener::bind("127.0.0.1:0")?;
-                address_tx.send(listener.local_addr()).expect("the test waits");
-                let ignored = listener.accept().await?;
-                assert!(ignored.recv().await?.is_some(), "armed by one receive, and never read again");
-                while annulus::cores::counters().recv_held_back == 0 {
-                    annulus::yield_now().await;
-                }
-                echo(listener, clients).await?;
-                drop(ignored);
-                annulus::Ok(())
-            }
-        })
-        .unwrap();
-    let address = address.recv().unwrap();
+    let (running, address) = listening(small(), move |listener| async move {
+        let ignored = listener.accept().await?;
+        assert!(ignored.recv().await?.is_some(), "armed by one receive, and never read again");
+        while annulus::cores::counters().recv_held_back == 0 {
+            annulus::yield_now().await;
+        }
+        echo(listener, clients).await?;
+        drop(ignored);
+        Ok(())
+    });
     let mut pushy = Std::connect(address).unwrap();
     let pusher = thread::spawn(move || while pushy.write_all(&[0; 1 << 16]).is_ok() {});
     let all: Vec<_> = (0..clients).map(|_| Std::connect(address).unwrap()).collect();

@@ -15,14 +15,7 @@ fn kernel() -> (u32, u32) {
 /// Seen to fail: with any of the probes answering the opposite.
 #[test]
 fn features_follow_the_kernel() {
-    let running = Runtime::builder().pool_bytes(1 << 20).build().unwrap().start(|| async {
-        annulus::cores::stopping().await;
-        annulus::Ok(())
-    });
-    let running = running.unwrap();
-    let report = running.report();
-    running.stop();
-    running.wait().unwrap();
+    let report = common::report_of(Runtime::builder().pool_bytes(1 << 20).build().unwrap()).unwrap();
     let text = report.to_string();
     for core in &report.cores {
         let ring = &core.ring;
@@ -49,9 +42,7 @@ fn ways_to_receive_follow_the_kernel() {
     for (incremental, bundles) in [(false, false), (true, false), (false, true), (true, true)] {
         let builder =
             Runtime::builder().pool_bytes(1 << 20).incremental_buffers(incremental).bundles(bundles);
-        let running = builder.build().unwrap().start(|| async { annulus::Ok(()) }).unwrap();
-        let report = running.report();
-        running.wait().unwrap();
+        let report = common::report_of(builder.build().unwrap()).unwrap();
         let text = report.to_string();
         let ring = &report.cores[0].ring;
         let beside = incremental && kernel() >= (6, 12);

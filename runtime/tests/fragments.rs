@@ -5,14 +5,14 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream as Std};
+use std::net::{Shutdown, TcpStream as Std};
 use std::sync::mpsc;
 use std::thread;
 
 use annulus::buf::Lease;
 use annulus::net::{TcpListener, TcpStream, UdpSocket};
 use annulus::{Builder, ErrorKind, cores, yield_now};
-use common::{on_one_core_of, one_cpu};
+use common::{listening, on_first_cpu, on_one_core_of, one_cpu};
 
 /// Bytes of a receive buffer.
 const BUFFER: usize = 8 << 10;
@@ -175,32 +175,22 @@ fn a_thousand_connections_on_sixteen_buffers() {
 
 fn a_thousand_connections(way: Builder, bundled: bool) {
     let clients = common::connections(common::bulk(1_000));
-    let (address_tx, address) = mpsc::channel::<SocketAddr>();
-    let address_tx = std::sync::Mutex::new(address_tx);
-    let running = way.cores(one_cpu().parse().unwrap()).build().unwrap();
-    let running = running
-        .start(move || {
-            let address_tx = address_tx.lock().unwrap().clone();
-            async move {
-                let listener = TcpListener::bind("127.0.0.1:0")?;
-                address_tx.send(listener.local_addr()).expect("the test waits");
-                let ignored = listener.accept().await?;
-                assert!(ignored.recv().await?.is_some(), "armed, and never read again");
-                // A bundled receive that took all the buffers has ended by itself.
-                while !bundled && cores::counters().recv_held_back == 0 {
-                    yield_now().await;
-                }
-                common::echo(listener, clients).await?;
-                drop(ignored);
-                // Sockets that ended have given back what they had.
-                while cores::counters().recv_buffers_out > 0 {
-                    yield_now().await;
-                }
-                annulus::Ok(())
-            }
-        })
-        .unwrap();
-    let address = address.recv().unwrap();
+    let runtime = on_first_cpu(way).build().unwrap();
+    let (running, address) = listening(runtime, move |listener| async move {
+        let ignored = listener.accept().await?;
+        assert!(ignored.recv().await?.is_some(), "armed, and never read again");
+        // A bundled receive that took all the buffers has ended by itself.
+        while !bundled && cores::counters().recv_held_back == 0 {
+            yield_now().await;
+        }
+        common::echo(listener, clients).await?;
+        drop(ignored);
+        // Sockets that ended have given back what they had.
+        while cores::counters().recv_buffers_out > 0 {
+            yield_now().await;
+        }
+        Ok(())
+    });
     let mut pushy = Std::connect(address).unwrap();
     let pusher = thread::spawn(move || while pushy.write_all(&[0; 1 << 16]).is_ok() {});
     let mut all: Vec<_> = (0..clients).map(|_| Std::connect(address).unwrap()).collect();

@@ -51,6 +51,15 @@ async fn keep(stream: TcpStream) {
     std::future::pending::<()>().await;
 }
 
+/// Lends a block to the network, gives the connection to core 1, and tells of the peer.
+async fn lend_and_hand_over(tell: Sender<Std>) -> Result<()> {
+    let (stream, client, _) = jammed().await?;
+    stream.send_zc(block(0, 60_000)).await?;
+    stream.hand_over(1, keep).await?;
+    tell.send(client).unwrap();
+    Ok(())
+}
+
 /// Waits until core 0 has looked for its blocks several times since it came to its end, or has taken them by
 /// force.
 fn is_at_its_end(running: &Running) {
@@ -117,11 +126,8 @@ fn a_descriptor_outlives_the_runtime_that_gave_it_up() {
 #[test]
 fn the_end_of_all_cores_takes_back_what_was_lent_on_one_and_handed_to_another() {
     let Some(cpus) = two_cpus() else { return };
-    let (running, mut client) = impatient(&cpus, |tell: Sender<Std>| async move {
-        let (stream, client, _) = jammed().await?;
-        stream.send_zc(block(0, 60_000)).await?;
-        stream.hand_over(1, keep).await?;
-        tell.send(client).unwrap();
+    let (running, mut client) = impatient(&cpus, |tell| async move {
+        lend_and_hand_over(tell).await?;
         cores::stopping().await;
         annulus::Ok(())
     });
@@ -135,13 +141,7 @@ fn the_end_of_all_cores_takes_back_what_was_lent_on_one_and_handed_to_another() 
 #[test]
 fn what_was_lent_comes_back_at_the_end_of_the_last_core() {
     let Some(cpus) = two_cpus() else { return };
-    let (running, mut client) = impatient(&cpus, |tell: Sender<Std>| async move {
-        let (stream, client, _) = jammed().await?;
-        stream.send_zc(block(0, 60_000)).await?;
-        stream.hand_over(1, keep).await?;
-        tell.send(client).unwrap();
-        annulus::Ok(())
-    });
+    let (running, mut client) = impatient(&cpus, lend_and_hand_over);
     let leaked = || running.counters()[0].ops_leaked;
     let wait_until = |is_so: &dyn Fn() -> bool| {
         let begun = Instant::now();

@@ -13,14 +13,7 @@ use annulus::{ErrorKind, PlacementPolicy, Report, Runtime};
 /// Starts a runtime whose cores wait for the end, and looks at it.
 fn look(policy: PlacementPolicy, pool_bytes: usize) -> annulus::Result<Report> {
     let runtime = Runtime::builder().placement(policy).pool_bytes(pool_bytes).build()?;
-    let running = runtime.start(|| async {
-        annulus::cores::stopping().await;
-        annulus::Ok(())
-    })?;
-    let report = running.report();
-    running.stop();
-    running.wait()?;
-    Ok(report)
+    common::report_of(runtime)
 }
 
 #[test]

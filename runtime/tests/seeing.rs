@@ -11,7 +11,7 @@ use std::time::Duration;
 use annulus::buf::Block;
 use annulus::net::TcpListener;
 use annulus::{Builder, Runtime};
-use common::{on_first_cpu, on_one_core};
+use common::{on_first_cpu, on_one_core, report_of};
 
 fn one_core() -> Builder {
     on_first_cpu(Runtime::builder().pool_bytes(1 << 20).ring_entries(64))
@@ -164,14 +164,7 @@ fn the_line_of_counters_can_be_read_by_scripts() {
 fn what_is_known_before_the_start_comes_true() {
     let runtime = one_core().busy_poll(Duration::from_micros(20)).build().unwrap();
     let forecast = runtime.report().unwrap();
-    let running = runtime.start(|| async {
-        annulus::cores::stopping().await;
-        annulus::Ok(())
-    });
-    let running = running.unwrap();
-    let report = running.report();
-    running.stop();
-    running.wait().unwrap();
+    let report = report_of(runtime).unwrap();
     let core = &report.cores[0];
     assert_eq!(forecast.cores, std::slice::from_ref(&core.core));
     assert_eq!((forecast.pool_limit, &forecast.options), (core.pool_limit, &core.options));

@@ -331,6 +331,19 @@ fn sleeping_cores_wake_each_other_by_their_rings() {
     end(running);
 }
 
+/// Sends its waker, and waits until that is called.
+async fn once_woken(wakers: mpsc::Sender<Waker>) {
+    let mut sent = false;
+    poll_fn(move |cx| {
+        if std::mem::replace(&mut sent, true) {
+            return Poll::Ready(());
+        }
+        wakers.send(cx.waker().clone()).unwrap();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Wakes of many tasks on one core from one poll are one signal. Seen to fail: with a signal for each wake.
 #[test]
 fn wakes_of_one_turn_are_one_signal() {
@@ -343,15 +356,10 @@ fn wakes_of_one_turn_are_one_signal() {
         let (woken, wakers) = (Arc::clone(&woken), wakers.clone());
         handle
             .submit_to_blocking(1, async move || {
-                let mut sent = false;
-                annulus::spawn(poll_fn(move |cx| {
-                    if std::mem::replace(&mut sent, true) {
-                        woken.fetch_add(1, Ordering::SeqCst);
-                        return Poll::Ready(());
-                    }
-                    wakers.send(cx.waker().clone()).unwrap();
-                    Poll::Pending
-                }))
+                annulus::spawn(async move {
+                    once_woken(wakers).await;
+                    woken.fetch_add(1, Ordering::SeqCst);
+                })
                 .detach();
             })
             .unwrap();
@@ -388,16 +396,7 @@ fn wakes_of_a_core_that_is_awake_cost_no_system_call() {
     handle
         .submit_to_blocking(1, async move || {
             for _ in 0..TASKS {
-                let wakers = wakers.clone();
-                let mut sent = false;
-                annulus::spawn(poll_fn(move |cx| {
-                    if std::mem::replace(&mut sent, true) {
-                        return Poll::Ready(());
-                    }
-                    wakers.send(cx.waker().clone()).unwrap();
-                    Poll::Pending
-                }))
-                .detach();
+                annulus::spawn(once_woken(wakers.clone())).detach();
             }
         })
         .unwrap();

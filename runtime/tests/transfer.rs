@@ -12,6 +12,7 @@ use std::time::Duration;
 use annulus::fs::{Dir, File, FileKind, OpenOptions};
 use annulus::net::{TcpListener, TcpStream, UnixStream};
 use annulus::transfer::{Road, relay, send_file};
+use common::wire::{connected, reader};
 use common::{Scratch, bulk, on_one_core, on_one_core_of, small};
 
 const ROADS: [Road; 2] = [Road::Inline, Road::Ring];
@@ -32,14 +33,8 @@ fn a_file_arrives_whole_over_either_road() {
         let path = scratch.0.join("file");
         std::fs::write(&path, &content).unwrap();
         let got = on_one_core(move || async move {
-            let listener = TcpListener::bind(any())?;
-            let address = listener.local_addr();
-            let client = thread::spawn(move || {
-                let mut got = Vec::new();
-                Std::connect(address).unwrap().read_to_end(&mut got).unwrap();
-                got
-            });
-            let stream = listener.accept().await?;
+            let (stream, client) = connected().await?;
+            let client = reader(client);
             let file = File::open(&path, OpenOptions::new()).await?;
             assert_eq!(file.stat().await?.size, 5 << 20 | 12_345);
             stream.send_all_more("head").await?;
@@ -60,14 +55,8 @@ fn a_file_that_is_not_in_memory_arrives_whole() {
     file.sync_all().unwrap();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
     let got = on_one_core(move || async move {
-        let listener = TcpListener::bind(any())?;
-        let address = listener.local_addr();
-        let client = thread::spawn(move || {
-            let mut got = Vec::new();
-            Std::connect(address).unwrap().read_to_end(&mut got).unwrap();
-            got
-        });
-        let stream = listener.accept().await?;
+        let (stream, client) = connected().await?;
+        let client = reader(client);
         let file = File::open(&path, OpenOptions::new()).await?;
         send_file(&stream, &file, 0..9 << 20, Road::Inline).await?;
         Ok(client)
@@ -82,9 +71,7 @@ fn a_file_shorter_than_promised_is_an_error_that_tells_how_far() {
         let path = scratch.0.join("file");
         std::fs::write(&path, pattern(100_000, 0)).unwrap();
         on_one_core(move || async move {
-            let listener = TcpListener::bind(any())?;
-            let mut client = Std::connect(listener.local_addr()).unwrap();
-            let stream = listener.accept().await?;
+            let (stream, mut client) = connected().await?;
             let file = File::open(&path, OpenOptions::new()).await?;
             let e = send_file(&stream, &file, 0..200_000, road).await.expect_err("the file ends before");
             assert_eq!(e.sent, 100_000);
@@ -102,9 +89,7 @@ fn a_client_that_goes_away_is_an_error_and_not_a_signal() {
         let path = scratch.0.join("file");
         std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
         on_one_core(move || async move {
-            let listener = TcpListener::bind(any())?;
-            let mut client = Std::connect(listener.local_addr()).unwrap();
-            let stream = listener.accept().await?;
+            let (stream, mut client) = connected().await?;
             let file = File::open(&path, OpenOptions::new()).await?;
             let gone = thread::spawn(move || {
                 client.read_exact(&mut vec![0; 1 << 20]).unwrap();
@@ -131,9 +116,7 @@ fn a_dropped_transfer_poisons_the_stream_and_its_pipe_is_not_used_again() {
         let second = scratch.0.join("second");
         std::fs::write(&second, pattern(3 << 20, 9)).unwrap();
         on_one_core(move || async move {
-            let listener = TcpListener::bind(any())?;
-            let _deaf = Std::connect(listener.local_addr()).unwrap();
-            let stream = listener.accept().await?;
+            let (stream, _deaf) = connected().await?;
             let file = File::open(&path, OpenOptions::new()).await?;
             let sent = annulus::time::timeout(
                 Duration::from_millis(50),
@@ -144,13 +127,8 @@ fn a_dropped_transfer_poisons_the_stream_and_its_pipe_is_not_used_again() {
             let e = stream.send_all("x").await.expect_err("an unknown prefix has left");
             assert_eq!(e.error.kind(), annulus::ErrorKind::WritePoisoned);
             // Bytes of the first file left in a pooled pipe would come first here.
-            let address = listener.local_addr();
-            let client = thread::spawn(move || {
-                let mut got = Vec::new();
-                Std::connect(address).unwrap().read_to_end(&mut got).unwrap();
-                got
-            });
-            let other = listener.accept().await?;
+            let (other, client) = connected().await?;
+            let client = reader(client);
             let file = File::open(&second, OpenOptions::new()).await?;
             send_file(&other, &file, 0..3 << 20, road).await?;
             drop(other);

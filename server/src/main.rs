@@ -6,6 +6,7 @@ mod admin;
 mod allocator;
 mod cli;
 mod config;
+mod confine;
 mod descriptors;
 mod doctor;
 mod exit;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use annulus::Running;
 use annulus::numa::plan::CorePlan;
 
+use crate::confine;
 use crate::exit::{Failure, say};
 use crate::metrics::gather::Gatherer;
 use crate::metrics::summary::summary;
@@ -40,6 +41,7 @@ pub(crate) fn print_stalls(running: &Running<Failure>) {
 
 /// Ring features in force, and where the pages lie; those of the program's image where it has a node.
 pub(crate) fn print_report(running: &Running<Failure>, image: Option<&Image>) {
+    confine::in_force().iter().for_each(|line| say(line));
     let image = image.map_or_else(String::new, Image::to_string);
     for line in image.lines().chain(running.report().to_string().lines()) {
         say(line);

@@ -1,10 +1,10 @@
 //! Work that blocks, off the core.
 //!
-//! A core must never wait in the kernel: while it does, none of its tasks runs. What can only be done by
-//! waiting (listing a directory, resolving a name, a library that knows nothing of futures) or by long
-//! computing goes to a thread of the core's node by [`spawn_blocking`]. Threads are made when they are
-//! needed, up to [`Builder::blocking_threads`](crate::Builder::blocking_threads) for a node, and end when
-//! they have been idle for ten seconds.
+//! A core must never wait in the kernel: while it does, none of its tasks runs. Work that waits (listing a
+//! directory, resolving a name, a library without futures) and long computations go to a thread of the core's
+//! node by [`spawn_blocking`]. Threads are made when they are needed, up to
+//! [`Builder::blocking_threads`](crate::Builder::blocking_threads) for a node, and end when they have been
+//! idle for ten seconds.
 
 pub(crate) mod pool;
 
@@ -24,27 +24,27 @@ use crate::core::Core;
 
 /// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.
 ///
-/// The thread may run on all CPUs of the node that the process may use, and has the memory policy and the
-/// signal mask that the thread had which started the runtime: not the core's one CPU, nor its policy, and
-/// `SIGPIPE` is not blocked unless it was there. The queue before the threads has no end: whoever calls this
-/// for each request of a client bounds the requests.
+/// The thread may run on all CPUs of the node that the process may use. Its memory policy and signal mask are
+/// those of the thread that started the runtime, and not the core's: it is not bound to the core's one CPU,
+/// and `SIGPIPE` is blocked only if it was blocked there. The queue before the threads has no bound: a
+/// program that calls this for each request of a client has to bound the requests.
 ///
-/// The closure may wait for what this core does: the core goes on. What may not is a task: one that blocks
+/// The closure may wait for what this core does, because the core goes on. A task must not. If a task blocks
 /// its core, by joining a thread for example, until that thread has seen something that the core has begun
-/// (bytes sent, a connection dropped, another core woken) [waits for ever](crate#what-holds-everywhere),
-/// since all that leaves at the end of the tick. Give the join to a closure here.
+/// (bytes sent, a connection dropped, another core woken), it [waits for ever](crate#what-holds-everywhere),
+/// since all that leaves at the end of the tick. Join the thread in a closure here instead.
 ///
 /// Starting a thread, if none is idle, takes the core some tens of microseconds; handing work to an idle one
 /// takes two.
 ///
 /// # Errors
-/// The handle gives [`BlockingError`]: `f` panicked, no thread could be started, or the runtime had ended.
+/// The handle returns [`BlockingError`]: `f` panicked, no thread could be started, or the runtime had ended.
 ///
 /// # Cancellation
-/// Nothing stops a closure. Dropping the handle only forgets the result: `f` runs all the same, and its
-/// result is dropped on its thread, or here with the handle if it had come by then; a panic of that is
-/// logged. When the runtime ends, closures that have not begun are dropped, and those that run are waited
-/// for, five seconds at most; one that takes longer runs on, as long as the process does.
+/// Nothing stops a closure. Dropping the handle only discards the result: `f` runs all the same, and its
+/// result is dropped on its thread, or with the handle if it exists by then. A panic of that drop is logged.
+/// When the runtime ends, closures that have not begun are dropped, and it waits for those that run, five
+/// seconds at most. A closure that takes longer runs on for as long as the process does.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -68,7 +68,7 @@ where
     handle
 }
 
-/// Puts a closure before the threads of `pool`, and starts none.
+/// Queues a closure for the threads of `pool`. It starts no thread.
 fn queue<F, T>(pool: &Arc<BlockingPool>, f: F) -> BlockingHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -84,7 +84,8 @@ where
     BlockingHandle { task, waker: Shield::default(), pool: Arc::clone(pool), _this_core: PhantomData }
 }
 
-/// A closure that may be dropped without having run: a destructor's panic would abort the process there.
+/// A closure that may be dropped without having run. It contains a destructor's panic, which would abort the
+/// process there.
 struct Closure<F>(Option<F>);
 
 impl<F> Closure<F> {
@@ -99,20 +100,20 @@ impl<F> Drop for Closure<F> {
     }
 }
 
-/// The result to come of a [`spawn_blocking`].
+/// The future result of a [`spawn_blocking`].
 #[must_use = "dropping the handle forgets the result: await it, or call detach()"]
 pub struct BlockingHandle<T> {
-    /// Taken in `drop` only.
+    /// Taken only in `drop`.
     task: Option<FallibleTask<Kept<Result<T, Payload>>>>,
-    /// Who waits, as the task is told.
+    /// The waker of the task that waits, as the closure's task sees it.
     waker: Shield,
-    /// Knows why a closure was not run.
+    /// It says why a closure was not run.
     pool: Arc<BlockingPool>,
     _this_core: PhantomData<*const ()>,
 }
 
 impl<T> BlockingHandle<T> {
-    /// Forgets the result; the same as dropping the handle.
+    /// Discards the result, as dropping the handle does.
     pub fn detach(self) {}
 
     /// Whether the closure has ended.
@@ -153,7 +154,7 @@ impl<T> fmt::Debug for BlockingHandle<T> {
 /// Why a [`spawn_blocking`] has no result.
 #[non_exhaustive]
 pub enum BlockingError {
-    /// The closure panicked, with this.
+    /// The closure panicked, with this payload.
     Panicked(Box<dyn std::any::Any + Send>),
     /// There was no thread, and none could be started. The closure was not run.
     NoThread(Error),

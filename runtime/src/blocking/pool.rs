@@ -25,9 +25,9 @@ pub(crate) struct BlockingPool {
     most: usize,
     idle_time: Duration,
     state: Mutex<State>,
-    /// There is work, or the pool has ended.
+    /// Notified when there is work, or the pool has ended.
     work: Condvar,
-    /// A thread has ended.
+    /// Notified when a thread has ended.
     gone: Condvar,
 }
 
@@ -35,10 +35,10 @@ pub(crate) struct BlockingPool {
 struct State {
     queue: VecDeque<Runnable>,
     threads: usize,
-    /// Threads that wait for work.
+    /// How many threads wait for work.
     idle: usize,
     ended: bool,
-    /// Why the last closures that found no thread at all did not: what `Error`'s text was.
+    /// Why the last closures that found no thread at all were not run: an `Error`'s text.
     refusal: Option<String>,
 }
 
@@ -56,7 +56,7 @@ impl BlockingPool {
         })
     }
 
-    /// One pool for each node that has a core. No thread is started.
+    /// One pool for each node that has a core. It starts no thread.
     pub(crate) fn for_nodes(
         name: &str,
         cores: &[PlannedCore],
@@ -92,8 +92,8 @@ impl BlockingPool {
         self.work.notify_one();
     }
 
-    /// Starts a thread if more work waits than threads do. Where there is none at all, and none can be
-    /// started, all that waits is dropped: [`refusal`](Self::refusal) tells why.
+    /// Starts a thread if more closures wait than threads do. If there is no thread at all and none can be
+    /// started, all that waits is dropped, and [`refusal`](Self::refusal) has the reason.
     pub(crate) fn ensure_thread(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.queue.len() <= state.idle || state.threads >= self.most || state.ended {
@@ -107,15 +107,18 @@ impl BlockingPool {
                 place.serve()
             });
         let Err(e) = started else { return };
-        // The place went with the closure: this thread is not counted any more.
+        // The closure's `Place` was dropped with it, so this thread is not counted any more.
         let threads = self.strand(|| e.to_string());
         if threads > 0 {
-            // It will be done, only later.
-            tracing::warn!("blocking work waits for one of {threads} threads: {e}");
+            // The work is done later, by another thread. Destructors of sockets that linger come here, and
+            // they must not panic.
+            contained("a subscriber of tracing", || {
+                tracing::warn!("blocking work waits for one of {threads} threads: {e}");
+            });
         }
     }
 
-    /// A thread has gone, or never came: where there is none any more, what waits is dropped, because of
+    /// A thread has ended, or could not be started. If there is none left, what waits is dropped, because of
     /// `why`. Returns how many threads there are.
     fn strand(&self, why: impl FnOnce() -> String) -> usize {
         let mut state = self.lock();
@@ -129,7 +132,7 @@ impl BlockingPool {
         0
     }
 
-    /// Why work was dropped that was not run; `None` when it was because of the end.
+    /// Why work was dropped that was not run; `None` when the reason was the end.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let state = self.lock();
         if state.ended {
@@ -138,7 +141,7 @@ impl BlockingPool {
         state.refusal.as_ref().map(|why| Error::new(ErrorKind::Platform, why.clone()))
     }
 
-    /// Drops what has not begun; nothing begins any more.
+    /// Drops what has not begun. Nothing begins after it.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.ended = true;
@@ -148,8 +151,8 @@ impl BlockingPool {
         self.work.notify_all();
     }
 
-    /// Drops what has not begun and waits for what runs, until `deadline`. Returns how many threads run on.
-    /// The calling thread may be one of them: it is not waited for.
+    /// Drops what has not begun and waits for what runs, until `deadline`. Returns how many threads are still
+    /// running. It does not wait for the calling thread, if that is one of them.
     pub(crate) fn end(&self, deadline: Instant) -> usize {
         self.close();
         let own = usize::from(SERVES.get() == std::ptr::from_ref(self).addr());
@@ -166,11 +169,11 @@ impl BlockingPool {
 }
 
 thread_local! {
-    /// The address of the pool that this thread works for, which the thread keeps.
+    /// The address of the pool that this thread works for. The thread keeps the pool alive.
     static SERVES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// One thread that the pool counts, until it is dropped: on whatever way the thread ends, or if it never
+/// One thread that the pool counts, until this is dropped: however the thread ends, and also if it never
 /// begins.
 struct Place {
     pool: Arc<BlockingPool>,
@@ -179,7 +182,7 @@ struct Place {
 }
 
 impl Place {
-    /// A thread's life.
+    /// Runs work until there is none, or the pool has ended.
     fn serve(mut self) {
         let pool = Arc::clone(&self.pool);
         SERVES.set(Arc::as_ptr(&pool).addr());
@@ -187,7 +190,7 @@ impl Place {
         loop {
             if let Some(work) = state.queue.pop_front() {
                 drop(state);
-                // Closures and wakers are contained; async-task itself does not panic.
+                // Closures and wakers are contained, and async-task itself does not panic.
                 contained("a thread for blocking work", || _ = work.run());
                 state = pool.lock();
                 continue;
@@ -204,8 +207,8 @@ impl Place {
                 break;
             }
         }
-        // Under the same lock as the last look at the queue: whoever pushes now sees that a thread is to be
-        // started.
+        // It happens under the same lock as the last look at the queue, so a thread that pushes afterwards
+        // sees that another one must be started.
         self.leave(state);
     }
 
@@ -223,7 +226,7 @@ impl Drop for Place {
         if self.left {
             return;
         }
-        // The thread has panicked before its first closure, or could not be started.
+        // The thread panicked before its first closure, or could not be started.
         let pool = Arc::clone(&self.pool);
         self.leave(pool.lock());
         if std::thread::panicking() {

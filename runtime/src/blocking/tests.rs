@@ -5,8 +5,8 @@ fn poll<T>(handle: &mut BlockingHandle<T>) -> Poll<Result<T, BlockingError>> {
     Pin::new(handle).poll(&mut Context::from_waker(std::task::Waker::noop()))
 }
 
-/// Two cores of a node have one queue: what the one finds out concerns the closures of both. Seen to fail:
-/// with the reason kept by the handle of the core that found out, the other is told that the runtime has
+/// Two cores of a node have one queue: a reason that the one finds concerns the closures of both. Seen to
+/// fail: with the reason kept by the handle of the core that found it, the other is told that the runtime has
 /// ended.
 #[test]
 fn every_closure_that_found_no_thread_says_so() {

@@ -1,12 +1,12 @@
 //! Channels between cores, and between cores and outside threads.
 //!
-//! [`bounded`] makes a queue from many senders to one receiver, in the memory of the core that receives: a
-//! sender writes there, so what the receiver reads is local to it. The receiver stays on its core; senders go
-//! anywhere, outside threads and tasks of other runtimes among them. [`oneshot()`] carries a single value
-//! from one thread to another.
+//! [`bounded`] makes a queue from many senders to one receiver, in the memory of the core that receives. A
+//! sender writes there, so what the receiver reads is local to it. The receiver stays on its core. Senders
+//! may be anywhere, on outside threads and in tasks of other runtimes too. [`oneshot()`] carries a single
+//! value from one thread to another.
 //!
-//! A message that wakes a sleeping core costs tens of microseconds on some machines, one that finds it awake
-//! almost nothing: a core is notified once for all wakes of a tick, so send in batches where you can.
+//! A message that wakes a sleeping core costs tens of microseconds on some machines; one that finds it awake
+//! costs almost nothing. A core is notified once for all wakes of a tick, so send in batches where you can.
 //!
 //! ```
 //! # fn main() -> annulus::Result<()> {

@@ -1,4 +1,4 @@
-//! Many senders, one receiver, a bounded queue in the receiver's memory.
+//! A bounded queue from many senders to one receiver, in the receiver's memory.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,10 +17,11 @@ use crate::sync::queue::{Queue, Refused};
 /// What both sides share.
 struct Shared<T> {
     queue: Queue<T>,
-    /// The receiver, when it waits. A sender puts its message first and then wakes; the receiver registers
-    /// first and then looks once more: one of the two sees the other, since both change the waker's one word.
-    /// It is a [`Shield`]ed one: a waker that panics while it is registered would be the last that this cell
-    /// takes, and one that panics when it is woken would do so in a sender, or in its destructor.
+    /// The receiver's waker, while it waits. A sender puts its message first and then wakes; the receiver
+    /// registers first and then looks once more. One of the two sees the other, because both change the
+    /// waker's one word. The waker is a [`Shield`]ed one. Otherwise one that panics while it is registered
+    /// would be the last that this cell takes, and one that panics when it is woken would do so in a sender,
+    /// or in its destructor.
     receiver: AtomicWaker,
     senders: AtomicUsize,
 }
@@ -41,13 +42,13 @@ pub fn bounded<T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     (sender, Receiver { shared, waker: Shield::default(), _this_core: PhantomData })
 }
 
-/// The sending side of [`bounded`]: cloned at the price of two counts, and used from any thread.
+/// The sending side of [`bounded`]. A clone costs two counts. Any thread may use it.
 pub struct Sender<T: Send + 'static> {
     shared: Arc<Shared<T>>,
 }
 
 impl<T: Send + 'static> Sender<T> {
-    /// Sends a message, once there is room for it.
+    /// Sends a message as soon as the queue has a free place.
     ///
     /// Messages of one sender arrive in their order.
     ///
@@ -56,16 +57,16 @@ impl<T: Send + 'static> Sender<T> {
     /// received is dropped with the queue.
     ///
     /// # Cancellation
-    /// Dropped before there was room, the message is dropped and was not sent.
+    /// A future that is dropped before there was a free place has sent nothing, and its message is dropped.
     pub async fn send(&self, message: T) -> Result<(), SendError<T>> {
         crate::task::consume_budget().await;
         self.shared.queue.put(message, || self.shared.receiver.wake()).await.map_err(SendError)
     }
 
-    /// Sends a message if there is room for it now.
+    /// Sends a message if the queue has a free place now.
     ///
     /// # Errors
-    /// There is none, or the receiver has been dropped; the message comes back.
+    /// The queue is full, or the receiver has been dropped. The message comes back.
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         match self.shared.queue.try_put(message) {
             Ok(()) => {
@@ -77,7 +78,8 @@ impl<T: Send + 'static> Sender<T> {
         }
     }
 
-    /// As [`send`](Self::send), asleep until there is room. For threads outside the runtime.
+    /// Sends as [`send`](Self::send) does, and blocks the thread until the queue has a free place. It is for
+    /// threads outside the runtime.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
@@ -89,7 +91,7 @@ impl<T: Send + 'static> Sender<T> {
         block_on(self.send(message))
     }
 
-    /// Whether the receiver has been dropped. If not, it may be at any time.
+    /// Whether the receiver has been dropped. If not, it may be dropped at any time.
     pub fn is_closed(&self) -> bool {
         self.shared.queue.is_closed()
     }
@@ -97,7 +99,7 @@ impl<T: Send + 'static> Sender<T> {
 
 impl<T: Send + 'static> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        // This sender keeps the count above zero.
+        // This sender keeps the count above zero meanwhile.
         self.shared.senders.fetch_add(1, Ordering::Relaxed);
         Self { shared: Arc::clone(&self.shared) }
     }
@@ -105,7 +107,7 @@ impl<T: Send + 'static> Clone for Sender<T> {
 
 impl<T: Send + 'static> Drop for Sender<T> {
     fn drop(&mut self) {
-        // Release: what this sender has sent is seen by a receiver that sees it gone.
+        // Release: a receiver that sees this sender gone also sees what it has sent.
         if self.shared.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.receiver.wake();
         }
@@ -120,20 +122,20 @@ impl<T: Send + 'static> fmt::Debug for Sender<T> {
 
 /// The receiving side of [`bounded`]. It stays on its core.
 ///
-/// Dropping it closes the channel: senders get their messages back, those that wait for room too, and what is
-/// in the queue is dropped.
+/// Dropping it closes the channel: senders get their messages back, also those that wait, and the messages in
+/// the queue are dropped.
 pub struct Receiver<T: Send + 'static> {
     shared: Arc<Shared<T>>,
-    /// Who waits, as the senders see it. The crate's cell clones and drops wakers while it is locked, and a
-    /// panic there would leave it locked.
+    /// The waker of the task that waits, as senders see it. The crate's cell clones and drops wakers while it
+    /// is locked, and a panic there would leave it locked.
     waker: Shield,
     _this_core: PhantomData<*const ()>,
 }
 
 impl<T: Send + 'static> Receiver<T> {
-    /// The next message; `None` when all senders are gone and everything was received.
+    /// Receives the next message; `None` when all senders have gone and everything was received.
     ///
-    /// One task at a time waits, which is why it takes the receiver by `&mut`.
+    /// Only one task at a time may wait, so it takes the receiver by `&mut`.
     ///
     /// # Cancellation
     /// Safe: a message is taken only when it is returned.
@@ -163,15 +165,15 @@ impl<T: Send + 'static> Receiver<T> {
         }
     }
 
-    /// The next message, if there is one now.
+    /// Receives the next message, if there is one now.
     ///
     /// # Errors
-    /// There is none, and whether there may be one yet.
+    /// There is none; the error says whether there may be one later.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         if let Some(message) = self.take() {
             return Ok(message);
         }
-        // Acquire: whoever is gone had sent before.
+        // Acquire: a sender that has gone had sent before.
         if self.shared.senders.load(Ordering::Acquire) > 0 {
             return Err(TryRecvError::Empty);
         }
@@ -184,7 +186,7 @@ impl<T: Send + 'static> Receiver<T> {
         Some(message)
     }
 
-    /// Messages in the queue.
+    /// How many messages are in the queue.
     pub fn len(&self) -> usize {
         self.shared.queue.len()
     }
@@ -208,7 +210,7 @@ impl<T: Send + 'static> fmt::Debug for Receiver<T> {
     }
 }
 
-/// The receiver is gone. Holds the message that was not sent.
+/// The receiver has gone. Holds the message that was not sent.
 pub struct SendError<T>(pub T);
 
 impl<T> fmt::Debug for SendError<T> {
@@ -228,9 +230,9 @@ impl<T> std::error::Error for SendError<T> {}
 /// Why a message was not sent at once. Holds the message.
 #[non_exhaustive]
 pub enum TrySendError<T> {
-    /// There is no room now.
+    /// The queue is full.
     Full(T),
-    /// The receiver is gone.
+    /// The receiver has gone.
     Closed(T),
 }
 
@@ -254,13 +256,13 @@ impl<T> fmt::Display for TrySendError<T> {
 
 impl<T> std::error::Error for TrySendError<T> {}
 
-/// Why there is no message.
+/// Why [`Receiver::try_recv`] has no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryRecvError {
-    /// None now.
+    /// There is none now.
     Empty,
-    /// None for ever: all senders are gone.
+    /// There never will be one: all senders have gone.
     Closed,
 }
 

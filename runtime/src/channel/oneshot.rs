@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use crate::block_on::block_on;
 use crate::sync::oneshot as cell;
 
-/// Makes a channel for one value. Both sides go to any thread.
+/// Makes a channel for one value. Both sides may be on any thread.
 ///
 /// ```
 /// # fn main() -> annulus::Result<()> {
@@ -34,17 +34,17 @@ impl<T> OneSender<T> {
     /// Sends the value.
     ///
     /// # Errors
-    /// The receiver is gone; the value comes back. A receiver that goes after this drops it.
+    /// The receiver has gone. The value comes back. A receiver that goes later drops the value.
     pub fn send(self, value: T) -> Result<(), T> {
         self.0.send(value)
     }
 
-    /// Whether the receiver is gone.
+    /// Whether the receiver has gone.
     pub fn is_closed(&self) -> bool {
         self.0.is_canceled()
     }
 
-    /// Completes when the receiver is gone: the time to give up what nobody waits for.
+    /// Completes when the receiver has gone, so that work that nobody waits for can be given up.
     ///
     /// # Cancellation
     /// Safe.
@@ -53,7 +53,7 @@ impl<T> OneSender<T> {
     }
 }
 
-/// The receiving side of [`oneshot()`]: await it for the value.
+/// The receiving side of [`oneshot()`]: awaiting it returns the value.
 ///
 /// # Cancellation
 /// Dropping it tells the sender.
@@ -62,10 +62,10 @@ impl<T> OneSender<T> {
 pub struct OneReceiver<T>(cell::CellReceiver<T>);
 
 impl<T> OneReceiver<T> {
-    /// Waits for the value, asleep. For threads outside the runtime.
+    /// Blocks the thread until the value comes. It is for threads outside the runtime.
     ///
     /// # Errors
-    /// The sender is gone and has sent nothing.
+    /// The sender has gone and has sent nothing.
     ///
     /// # Panics
     /// On a core's thread, which must not sleep.
@@ -83,7 +83,7 @@ impl<T> Future for OneReceiver<T> {
     }
 }
 
-/// The sender is gone and has sent nothing.
+/// The sender has gone and has sent nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vanished;
 

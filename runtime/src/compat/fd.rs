@@ -1,4 +1,4 @@
-//! A descriptor as a stream: read(2) and write(2) where they do not wait, and the ring says when.
+//! A descriptor as a stream: read(2) and write(2) on the core, and a poll by the ring where they would wait.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -15,9 +15,9 @@ use crate::fd::Shared;
 use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, Result};
 
-/// A descriptor that has the traits of other crates: an end of a [pipe](crate::pipe), a terminal, a device,
-/// what a library shows. Reading and writing are one copy, by `read(2)` and `writev(2)` on the core; where
-/// they would wait, the ring says when (`poll(2)`; Linux 5.1).
+/// A descriptor that has the traits of other crates: an end of a [pipe](crate::pipe), a terminal, a device, a
+/// library's descriptor. Reading and writing are one copy, by `read(2)` and `writev(2)` on the core. Where
+/// they would wait, the ring reports readiness (`poll(2)`; Linux 5.1).
 ///
 /// Closing drops the descriptor, which ends a pipe.
 ///
@@ -40,7 +40,7 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Cancellation
-/// Safe: a read or write that has to wait has moved no byte.
+/// Safe: a read or write that is waiting has moved no byte.
 ///
 /// # Panics
 /// Its polls panic on a thread that is no core's.
@@ -55,12 +55,12 @@ pub struct FdIo<T: AsFd + 'static> {
 impl<T: AsFd + 'static> Unpin for FdIo<T> {}
 
 impl<T: AsFd + 'static> FdIo<T> {
-    /// Puts the traits on `fd`, and makes it non-blocking (`O_NONBLOCK`) with every copy of the descriptor,
-    /// those of other processes too. A regular file never waits, so it is read on the core: a cold one holds
-    /// it up.
+    /// Puts the traits on `fd`, and makes it non-blocking (`O_NONBLOCK`). That holds for every copy of the
+    /// descriptor, in other processes too. A regular file is never reported as waiting, so it is read on the
+    /// core, and one that is not in memory holds the core up.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): what `fcntl(2)` says.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the reason of `fcntl(2)`.
     pub fn new(fd: T) -> Result<Self> {
         let failed = |e| Error::io("cannot take a descriptor for a stream", os(e));
         let flags = fcntl_getfl(&fd).map_err(failed)?;
@@ -81,7 +81,7 @@ impl<T: AsFd + 'static> FdIo<T> {
     expect(dead_code, reason = "no feature, no traits")
 )]
 impl<T: AsFd + 'static> FdIo<T> {
-    /// Reads what is there into `room`; 0 at the end.
+    /// Reads the available bytes into `room`; 0 at the end.
     pub(super) fn poll_read_into(
         &mut self,
         cx: &mut Context<'_>,
@@ -91,14 +91,14 @@ impl<T: AsFd + 'static> FdIo<T> {
         attempts(fd, Ready::Read, &mut self.reads, cx, |fd| rustix::io::read(fd, &mut *room))
     }
 
-    /// Writes as much of `slices` as there is room for.
+    /// Writes as much of `slices` as the descriptor takes.
     pub(super) fn poll_write_from(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Some(fd) = &self.fd else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        // writev(2) takes 1,024 at a time; the rest is the next write's.
+        // writev(2) takes 1,024 at a time. The next write takes the rest.
         let slices = &slices[..slices.len().min(1024)];
         attempts(fd, Ready::Write, &mut self.writes, cx, |fd| rustix::io::writev(fd, slices))
     }
@@ -108,7 +108,7 @@ impl<T: AsFd + 'static> FdIo<T> {
     }
 }
 
-/// Tries, and waits where that says `EAGAIN`.
+/// Tries, and waits for readiness after `EAGAIN`.
 fn attempts<T: AsFd + 'static>(
     fd: &Rc<T>,
     side: Ready,

@@ -1,4 +1,4 @@
-//! A file as a stream: a place in it, read ahead, and written behind.
+//! A file as a stream: it has a position, reads ahead, and writes behind.
 
 use std::fmt;
 use std::future::Future;
@@ -11,15 +11,15 @@ use crate::Result;
 use crate::buf::owned::Copied;
 use crate::fs::{Cursor, File};
 
-/// Bytes that are read at a time.
+/// How many bytes are read at a time.
 const AHEAD: usize = 64 << 10;
 
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
 
-/// A file that has the traits of other crates. It reads 64 KiB at a time into a buffer of its own; what is
-/// written is copied, at most 68 KiB at a time, and an error shows in the next write or flush.
+/// A file that has the traits of other crates. It reads 64 KiB at a time into a buffer of its own. Written
+/// bytes are copied, at most 68 KiB at a time, and the next write or flush returns an error of that.
 ///
-/// Closing flushes; [`File::sync_data`] of [`get_ref`](Self::get_ref) brings it to the disk.
+/// Closing flushes; [`File::sync_data`] of [`get_ref`](Self::get_ref) writes the file to the disk.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -40,16 +40,16 @@ type Pending<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
 /// ```
 ///
 /// # Cancellation
-/// Reading and seeking: safe. Writing: what a write has accepted goes on being written when the future around
-/// the write or flush is dropped; dropping the `FileIo` before a flush has ended cuts it off.
+/// Reading and seeking are safe. Bytes that a write has accepted are written on when the future around the
+/// write or flush is dropped. Dropping the `FileIo` before a flush has ended loses what is not written yet.
 ///
 /// # Panics
 /// Its polls panic on a thread that is no core's.
 pub struct FileIo {
     file: File,
-    /// Where the next read or write begins, as its user sees it.
+    /// The offset of the next read or write, as its user sees it.
     position: u64,
-    /// What was read from `position` on, behind the first `used` bytes.
+    /// The bytes that were read ahead. Those after the first `used` begin at `position`.
     ahead: Vec<u8>,
     used: usize,
     reading: Option<Pending<Vec<u8>>>,
@@ -63,7 +63,7 @@ impl FileIo {
         Self::at(Cursor::new(file))
     }
 
-    /// Puts the traits on a file, from where `cursor` stands.
+    /// Puts the traits on a file, at the position of `cursor`.
     pub fn at(cursor: Cursor) -> Self {
         let position = cursor.position();
         let file = cursor.into_inner();
@@ -75,12 +75,12 @@ impl FileIo {
         &self.file
     }
 
-    /// Where the next read or write begins, in bytes.
+    /// The offset of the next read or write, in bytes.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The file and the place in it. Flush before: what is being written is cut off.
+    /// The file and its position. Flush before: bytes that are still being written are lost.
     pub fn into_inner(self) -> Cursor {
         Cursor::at(self.file, self.position)
     }
@@ -91,9 +91,9 @@ impl FileIo {
     expect(dead_code, reason = "no feature, no traits")
 )]
 impl FileIo {
-    /// What can be read without waiting; empty at the end of the file.
+    /// The bytes that can be read without waiting for more; none at the end of the file.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        // What was written is to be read.
+        // Written bytes must be in the file before it is read.
         ready!(self.poll_written(cx))?;
         if self.used == self.ahead.len() {
             let reading = self.reading.get_or_insert_with(|| {
@@ -111,21 +111,21 @@ impl FileIo {
         Poll::Ready(Ok(&self.ahead[self.used..]))
     }
 
-    /// The first `n` bytes of it were read.
+    /// Says that the first `n` bytes of them were read.
     pub(super) fn advance(&mut self, n: usize) {
         assert!(n <= self.ahead.len() - self.used, "more was consumed than had been read");
         self.used += n;
         self.position += n as u64;
     }
 
-    /// What was read ahead is not what lies at `position` any more.
+    /// Drops the bytes that were read ahead, because they do not lie at `position` any more.
     fn forget_ahead(&mut self) {
         self.reading = None;
         self.ahead.clear();
         self.used = 0;
     }
 
-    /// Takes as much of `slices` as goes in one write, and starts it.
+    /// Takes as much of `slices` as one write takes, and starts that write.
     pub(super) fn poll_write_from<'a>(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,14 +140,14 @@ impl FileIo {
         let (n, file, at) = (copied.len(), self.file.clone(), self.position);
         self.position += n as u64;
         self.writing = Some(Box::pin(async move { Ok(file.write_all_at(copied, at).await.map(drop)?) }));
-        // Asked for now, so that it leaves with this tick of the core.
+        // It is polled now, so that it leaves with this tick of the core.
         match self.poll_written(cx) {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             _ => Poll::Ready(Ok(n)),
         }
     }
 
-    /// Waits until what was accepted is written.
+    /// Waits until the accepted bytes are written.
     pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(writing) = &mut self.writing else { return Poll::Ready(Ok(())) };
         let written = ready!(writing.as_mut().poll(cx));
@@ -155,21 +155,21 @@ impl FileIo {
         Poll::Ready(written.map_err(to_io))
     }
 
-    /// Goes elsewhere, once [`poll_sought`](Self::poll_sought) was ready.
+    /// Moves to another position. [`poll_sought`](Self::poll_sought) must have been ready before.
     pub(super) fn seek_to(&mut self, to: SeekFrom) {
         let mut cursor = Cursor::at(self.file.clone(), self.position);
         self.seeking = Some((to, Box::pin(async move { cursor.seek(to).await })));
     }
 
-    /// Where the seek goes that was begun and is not over.
+    /// The target of the seek that was begun and has not ended.
     pub(super) fn seeks(&self) -> Option<SeekFrom> {
         self.seeking.as_ref().map(|(to, _)| *to)
     }
 
-    /// Waits until the seek that was begun is over; where it stands.
+    /// Waits until the seek that was begun has ended, and returns the new position.
     pub(super) fn poll_sought(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
         if self.seeking.is_some() {
-            // The end is behind what was written.
+            // The file's end is after the bytes that were written.
             ready!(self.poll_written(cx))?;
         }
         let Some((_, seeking)) = &mut self.seeking else { return Poll::Ready(Ok(self.position)) };

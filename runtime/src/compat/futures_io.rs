@@ -23,7 +23,7 @@ impl<F: Family, S: Reads> AsyncRead for Io<F, S> {
     }
 }
 
-/// What it shows lies in the lease that came: nothing is copied.
+/// The bytes stay in the lease that was received: nothing is copied.
 impl<F: Family, S: Reads> AsyncBufRead for Io<F, S> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         self.get_mut().poll_fill(cx)
@@ -51,7 +51,7 @@ impl<F: Family, S: Writes> AsyncWrite for Io<F, S> {
         self.poll_sent(cx)
     }
 
-    /// Flushes, and ends the write side: the peer sees the end of the stream.
+    /// Flushes, and ends the write side. The peer then sees the end of the stream.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_end(cx)
     }
@@ -76,7 +76,7 @@ impl<T: AsFd + 'static> AsyncWrite for FdIo<T> {
         self.poll_write_from(cx, bufs)
     }
 
-    /// Nothing is held back.
+    /// Does nothing, because nothing is buffered.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -132,7 +132,7 @@ impl AsyncWrite for FileIo {
 
 impl AsyncSeek for FileIo {
     fn poll_seek(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: SeekFrom) -> Poll<io::Result<u64>> {
-        // Another that was dropped before it was over is forgotten.
+        // Another seek that was dropped before it ended is forgotten.
         if self.seeks() != Some(to) {
             self.seek_to(to);
         }

@@ -42,7 +42,7 @@ impl<F: Family, S: Writes> Write for Io<F, S> {
         self.poll_end(cx)
     }
 
-    /// A head and a body are copied behind each other and leave in one send.
+    /// A head and a body are copied one after the other and leave in one send.
     fn is_write_vectored(&self) -> bool {
         true
     }
@@ -56,11 +56,11 @@ impl<F: Family, S: Writes> Write for Io<F, S> {
     }
 }
 
-/// hyper's timers, on the wheel of the core that asks.
+/// hyper's timers, on the wheel of the current core.
 ///
 /// # Panics
-/// Asked on a thread that is no core's, and its timers when they are polled on another core than the one
-/// that asked. Dropping one elsewhere is harmless.
+/// When a timer is made on a thread that is no core's, and when it is polled on another core than the one
+/// that made it. Dropping it elsewhere is harmless.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HyperTimer;
 
@@ -78,10 +78,10 @@ fn on_this_core(sleep: time::Sleep) -> Pin<Box<dyn hyper::rt::Sleep>> {
     Box::pin(OnCore::new(sleep))
 }
 
-/// hyper may carry it anywhere, because it asks for `Send`; it works on its own core only.
+/// hyper may carry it anywhere, because it asks for `Send`. It works only on its own core.
 impl hyper::rt::Sleep for OnCore<time::Sleep> {}
 
-/// Runs what hyper wants run, on the current core: tasks need not be `Send`.
+/// Spawns hyper's tasks on the current core. They need not be `Send`.
 ///
 /// # Panics
 /// On a thread that is no core's.

@@ -1,4 +1,4 @@
-//! hyper's traits for streams that are made over ours: TLS, compression, a recorder.
+//! hyper's traits for streams that wrap ours: TLS, compression, a recorder.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-/// A stream of tokio's traits (feature `tokio`) under hyper's: what tokio-rustls, or any other crate of that
-/// world, makes over an [`Io`](super::Io).
+/// A stream of tokio's traits (feature `tokio`) under hyper's: for example the stream that tokio-rustls makes
+/// of an [`Io`](super::Io).
 ///
 /// ```
 /// # async fn serve(stream: annulus::net::TcpStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +25,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 /// ```
 ///
 /// # Cancellation
-/// As the stream has it.
+/// As that of the stream.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub struct HyperOverTokio<T>(pub T);
@@ -37,7 +37,7 @@ impl<T: tokio::io::AsyncRead + Unpin> Read for HyperOverTokio<T> {
         cx: &mut Context<'_>,
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        // SAFETY: the room goes into a `ReadBuf`, which makes nothing of it uninitialised.
+        // SAFETY: the cursor's memory goes into a `ReadBuf`, which makes nothing of it uninitialised.
         let mut room = tokio::io::ReadBuf::uninit(unsafe { cursor.as_mut() });
         let begin = room.filled().as_ptr();
         ready!(Pin::new(&mut self.0).poll_read(cx, &mut room))?;
@@ -47,7 +47,8 @@ impl<T: tokio::io::AsyncRead + Unpin> Read for HyperOverTokio<T> {
             "the stream has put another buffer in the place of the one it was given"
         );
         let n = room.filled().len();
-        // SAFETY: what a `ReadBuf` counts as filled is initialised, and it is that of the cursor's room.
+        // SAFETY: the bytes that a `ReadBuf` counts as filled are initialised, and lie in the cursor's
+        // memory.
         unsafe { cursor.advance(n) };
         Poll::Ready(Ok(()))
     }
@@ -80,15 +81,15 @@ impl<T: tokio::io::AsyncWrite + Unpin> Write for HyperOverTokio<T> {
     }
 }
 
-/// How much is read at a time where hyper's room, which may be uninitialised, cannot be lent.
+/// How much is read at a time where hyper's memory, which may be uninitialised, cannot be lent.
 #[cfg(feature = "futures-io")]
 const CHUNK: usize = 8 << 10;
 
-/// A stream of futures-io's traits (feature `futures-io`) under hyper's. What is read is copied once more, 8
-/// KiB at a time: those traits cannot be lent hyper's room.
+/// A stream of futures-io's traits (feature `futures-io`) under hyper's. Bytes that are read are copied once
+/// more, 8 KiB at a time, because hyper's memory cannot be lent to those traits.
 ///
 /// # Cancellation
-/// As the stream has it.
+/// As that of the stream.
 #[cfg(feature = "futures-io")]
 #[derive(Debug)]
 pub struct HyperOverFutures<T>(pub T);

@@ -1,4 +1,4 @@
-//! A connection under the traits: what each set of them asks for, in one place.
+//! A connection as the traits of other crates need it, for all of them in one place.
 
 use std::fmt;
 use std::io;
@@ -11,30 +11,43 @@ use crate::Error;
 use crate::buf::Lease;
 use crate::buf::owned::Copied;
 use crate::core::Core;
+use crate::net::socket::Socket;
 use crate::net::writing::SendAll;
 use crate::net::{Both, Connection, Family, Reads, Side, Writes};
 
 /// A connection, or a half of one, that has the traits of other crates.
 ///
-/// Writing copies what it is given, at most 68 KiB at a time, into node-local memory (a
-/// [`Block`](crate::buf::Block) of the core's pool; heap when all are out), starts to send it, and is done:
-/// an error shows in the next write or flush. One send is under way at a time; the next write waits for it.
+/// A write copies its bytes, at most 68 KiB at a time, into node-local memory (a [`Block`](crate::buf::Block)
+/// of the core's pool; heap when all are out), starts to send them, and is ready. The next write or flush
+/// returns an error of that send. One send is under way at a time, and the next write waits for it.
 ///
 /// # Cancellation
-/// Reading: safe, no byte is lost. Writing: what a write has accepted goes on being sent when the future
-/// around the write or flush is dropped. Dropping the `Io` itself before a flush has ended cuts what is being
-/// sent off: flush or close first.
+/// Reading is safe: no byte is lost. Bytes that a write has accepted are sent on when the future around the
+/// write or flush is dropped. Dropping the `Io` itself before a flush has ended cuts them off, so flush or
+/// close first.
 ///
 /// # Panics
 /// Its polls panic on a thread that is no core's.
 pub struct Io<F: Family, S: Side = Both> {
     connection: Connection<F, S>,
-    /// What has come and was not read in whole.
+    /// A received chunk that was not read in whole.
     chunk: Option<Lease>,
-    /// Its place among those that wait to receive, if it is behind another.
-    place: Option<u64>,
-    /// What is being sent.
+    turn: Turn,
+    /// The bytes that are being sent.
     out: Option<SendAll<Copied>>,
+}
+
+/// A place among those that wait to receive, once it had to wait behind another. Given up when it is
+/// dropped: the half that writes keeps the list, and with it the waker.
+struct Turn {
+    socket: Rc<Socket>,
+    place: Option<u64>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.socket.wait_is_over(&mut self.place);
+    }
 }
 
 // Nothing in it is pinned.
@@ -43,21 +56,21 @@ impl<F: Family, S: Side> Unpin for Io<F, S> {}
 impl<F: Family, S: Side> Io<F, S> {
     /// Puts the traits on `connection`.
     pub fn new(connection: Connection<F, S>) -> Self {
-        Self { connection, chunk: None, place: None, out: None }
+        let turn = Turn { socket: Rc::clone(connection.socket()), place: None };
+        Self { connection, chunk: None, turn, out: None }
     }
 
-    /// The connection, for its options. Receiving on it takes bytes past those that were read here.
+    /// The connection, for its options. Receiving on it takes the bytes after those that were read here.
     pub fn get_ref(&self) -> &Connection<F, S> {
         &self.connection
     }
 
-    /// The connection again. What came and was not read is received next. Flush before: what is being sent is
-    /// cut off, and the connection refuses further sends
+    /// The connection again. Bytes that came and were not read are received next. Flush before: bytes that
+    /// are being sent are cut off, and the connection then refuses further sends
     /// ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)).
     pub fn into_inner(self) -> Connection<F, S> {
-        let Self { connection, chunk, out, mut place } = self;
-        drop(out);
-        connection.socket().wait_is_over(&mut place);
+        let Self { connection, chunk, out, turn } = self;
+        drop((out, turn));
         if let Some(rest) = chunk {
             connection.socket().put_back(rest);
         }
@@ -70,12 +83,12 @@ impl<F: Family, S: Side> Io<F, S> {
     expect(dead_code, reason = "no feature, no traits")
 )]
 impl<F: Family, S: Reads> Io<F, S> {
-    /// What can be read without waiting for more; empty at the end of the stream.
+    /// The bytes that can be read without waiting for more; none at the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         while self.chunk.as_deref().is_none_or(<[u8]>::is_empty) {
-            let socket = self.connection.socket();
-            let came = ready!(Core::with(|core| socket.poll_recv(core, cx, &mut self.place)));
-            socket.wait_is_over(&mut self.place);
+            let Turn { socket, place } = &mut self.turn;
+            let came = ready!(Core::with(|core| socket.poll_recv(core, cx, place)));
+            socket.wait_is_over(place);
             self.chunk = came?;
             if self.chunk.is_none() {
                 return Poll::Ready(Ok(&[]));
@@ -84,7 +97,7 @@ impl<F: Family, S: Reads> Io<F, S> {
         Poll::Ready(Ok(self.chunk.as_deref().unwrap_or_default()))
     }
 
-    /// The first `n` bytes of it were read.
+    /// Says that the first `n` bytes of them were read.
     pub(super) fn advance(&mut self, n: usize) {
         let Some(chunk) = &mut self.chunk else {
             assert_eq!(n, 0, "more was consumed than had been read");
@@ -92,7 +105,7 @@ impl<F: Family, S: Reads> Io<F, S> {
         };
         chunk.advance(n);
         if chunk.is_empty() {
-            // The buffer goes back to the kernel now, not with the next read.
+            // The buffer goes back to the kernel now, and not with the next read.
             self.chunk = None;
         }
     }
@@ -103,7 +116,7 @@ impl<F: Family, S: Reads> Io<F, S> {
     expect(dead_code, reason = "no feature, no traits")
 )]
 impl<F: Family, S: Writes> Io<F, S> {
-    /// Takes as much of `parts` as goes in one send, and starts it.
+    /// Takes as much of `parts` as one send takes, and starts that send.
     pub(super) fn poll_send<'a>(
         &mut self,
         cx: &mut Context<'_>,
@@ -116,14 +129,14 @@ impl<F: Family, S: Writes> Io<F, S> {
         let copied = Copied::of(slices);
         let n = copied.len();
         self.out = Some(SendAll::new(Rc::clone(self.connection.socket()), copied, 0));
-        // Asked for now, so that it leaves with this tick of the core.
+        // It is polled now, so that it leaves with this tick of the core.
         match self.poll_sent(cx) {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             _ => Poll::Ready(Ok(n)),
         }
     }
 
-    /// Waits until the kernel has taken what was accepted.
+    /// Waits until the kernel has taken the accepted bytes.
     pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(send) = &mut self.out else { return Poll::Ready(Ok(())) };
         let sent = ready!(Pin::new(send).poll(cx));
@@ -131,11 +144,11 @@ impl<F: Family, S: Writes> Io<F, S> {
         Poll::Ready(sent.map(drop).map_err(|e| to_io(e.error)))
     }
 
-    /// Waits likewise, and ends the write side.
+    /// Waits likewise, and then ends the write side.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_sent(cx))?;
         match self.connection.shutdown(Shutdown::Write).map_err(to_io) {
-            // The peer has gone altogether: nobody is left to tell.
+            // The peer has gone altogether, so there is nobody to tell.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             ended => Poll::Ready(ended),
         }

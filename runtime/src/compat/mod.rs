@@ -1,4 +1,4 @@
-//! Annulus under other crates' traits. Each set of traits has a cargo feature of its name.
+//! Other crates' traits for connections and descriptors. Each set of traits has a cargo feature of its name.
 //!
 //! | feature | gives |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What stays on its core, for those who ask for `Send`.
+//! Values that stay on their core, for interfaces that ask for `Send`.
 
 use std::fmt;
 use std::future::Future;
@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 use crate::core::Core;
 use crate::core::shared::CoreShared;
 
-/// A value that may be carried anywhere, and that only the core on which it was made can use: for interfaces
-/// that ask for `Send` and run everything on the core that called them all the same, such as axum's handlers
-/// and state.
+/// A value that may be carried anywhere, but that only the core on which it was made can use. It is for
+/// interfaces that ask for `Send` although they run everything on the core that called them, such as axum's
+/// handlers and state.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -38,17 +38,18 @@ use crate::core::shared::CoreShared;
 /// Each use costs a comparison. Dropped on another thread, or after its core has ended, the value is leaked.
 ///
 /// # Panics
-/// Made on a thread that is no core's; used, polled or cloned on another thread than its core's.
+/// When it is made on a thread that is no core's, and when it is used, polled or cloned on another thread
+/// than its core's.
 pub struct OnCore<T> {
     owner: Arc<CoreShared>,
     value: ManuallyDrop<T>,
 }
 
-// SAFETY: `value` is touched on its core's thread only: used elsewhere it panics before, dropped elsewhere it
-// is leaked. The rest is an `Arc` of a type that is `Send` and `Sync`.
+// SAFETY: `value` is touched only on its core's thread: a use elsewhere panics before that, and a drop
+// elsewhere leaks it. The rest is an `Arc` of a type that is `Send` and `Sync`.
 unsafe impl<T> Send for OnCore<T> {}
 
-// SAFETY: a shared reference gives the value on its core's thread only.
+// SAFETY: a shared reference gives access to the value only on its core's thread.
 unsafe impl<T> Sync for OnCore<T> {}
 
 impl<T> OnCore<T> {

@@ -27,7 +27,7 @@ impl<F: Family, S: Reads> AsyncRead for Io<F, S> {
     }
 }
 
-/// What it shows lies in the lease that came: nothing is copied.
+/// The bytes stay in the lease that was received: nothing is copied.
 impl<F: Family, S: Reads> AsyncBufRead for Io<F, S> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         self.get_mut().poll_fill(cx)
@@ -43,7 +43,7 @@ impl<F: Family, S: Writes> AsyncWrite for Io<F, S> {
         self.poll_send(cx, std::iter::once(buf))
     }
 
-    /// A head and a body are copied behind each other and leave in one send.
+    /// A head and a body are copied one after the other and leave in one send.
     fn is_write_vectored(&self) -> bool {
         true
     }
@@ -60,7 +60,7 @@ impl<F: Family, S: Writes> AsyncWrite for Io<F, S> {
         self.poll_sent(cx)
     }
 
-    /// Flushes, and ends the write side: the peer sees the end of the stream.
+    /// Flushes, and ends the write side. The peer then sees the end of the stream.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_end(cx)
     }
@@ -95,7 +95,7 @@ impl<T: AsFd + 'static> AsyncWrite for FdIo<T> {
         self.poll_write_from(cx, bufs)
     }
 
-    /// Nothing is held back.
+    /// Does nothing, because nothing is buffered.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,18 +1,18 @@
-//! How a file will be read.
+//! Advice to the kernel about how a file will be read.
 
 /// How a file will be read (`posix_fadvise(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Advice {
-    /// In no known way.
+    /// With no known pattern.
     Normal,
-    /// From front to back: the kernel reads further ahead.
+    /// From front to back. The kernel reads further ahead.
     Sequential,
-    /// Here and there: it does not read ahead.
+    /// At random offsets. The kernel does not read ahead.
     Random,
-    /// Soon: it begins to read now.
+    /// Soon. The kernel begins to read now.
     WillNeed,
-    /// Not again: pages that need not be written are dropped from the page cache.
+    /// Not again. Pages that need not be written are dropped from the page cache.
     DontNeed,
 }
 

@@ -1,4 +1,4 @@
-//! A file and a place in it.
+//! A file and a position in it.
 
 use std::io::SeekFrom;
 
@@ -6,8 +6,8 @@ use super::File;
 use crate::buf::{BufError, IoBuf, IoBufMut};
 use crate::{Error, ErrorKind, Result};
 
-/// A file that is read and written from where the last read or write ended. The place is its own, and not the
-/// descriptor's: clones of the file and other cursors on it have theirs.
+/// A file that is read and written from where the last read or write ended. The position is the cursor's own,
+/// and not the descriptor's: clones of the file and other cursors on it have theirs.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -57,11 +57,11 @@ impl Cursor {
         self.file
     }
 
-    /// Goes elsewhere, and says where in bytes. It may be behind the file's end; only
+    /// Moves the cursor, and returns its new position in bytes. That may be beyond the file's end. Only
     /// [`SeekFrom::End`] asks the kernel ([`File::stat`]).
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a place before the beginning or beyond 2^63 - 1: the cursor stays.
+    /// [`ErrorKind::Input`] for a position before the beginning or beyond 2^63 - 1. The cursor stays then.
     ///
     /// # Cancellation
     /// Safe: the cursor stays.
@@ -78,7 +78,7 @@ impl Cursor {
         Ok(self.position)
     }
 
-    /// Reads from here into the room of `buf`: [`File::read_at`].
+    /// Reads from the position into the free part of `buf`: [`File::read_at`].
     ///
     /// # Errors
     /// As there; the cursor stays.
@@ -91,7 +91,7 @@ impl Cursor {
         Ok((n, buf))
     }
 
-    /// Reads `len` bytes from here into the room of `buf`: [`File::read_exact_at`].
+    /// Reads `len` bytes from the position into the free part of `buf`: [`File::read_exact_at`].
     ///
     /// # Errors
     /// As there; the cursor stays.
@@ -104,7 +104,7 @@ impl Cursor {
         Ok(buf)
     }
 
-    /// Reads from here to the end: [`File::read_to_end_at`].
+    /// Reads from the position to the end: [`File::read_to_end_at`].
     ///
     /// # Errors
     /// As there; the cursor stays.
@@ -117,14 +117,14 @@ impl Cursor {
         Ok((n, buf))
     }
 
-    /// Writes all of `buf` here: [`File::write_all_at`]. In a file that was opened to append to it goes to
-    /// the end, and the cursor behind as many bytes as were written.
+    /// Writes all of `buf` at the position: [`File::write_all_at`]. A file that was opened for appending gets
+    /// it at its end, and the cursor moves by as many bytes as were written.
     ///
     /// # Errors
     /// As there; the cursor stays.
     ///
     /// # Cancellation
-    /// The cursor stays, and an unknown prefix may have been written behind it.
+    /// The cursor stays, and an unknown prefix may have been written after it.
     pub async fn write_all<B: IoBuf>(&mut self, buf: B) -> Result<B, BufError<B>> {
         let buf = self.file.write_all_at(buf, self.position).await?;
         self.position += buf.bytes().len() as u64;

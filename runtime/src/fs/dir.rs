@@ -1,4 +1,4 @@
-//! A directory that nothing asked of it leads out of.
+//! A directory whose paths do not lead out of it.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -22,7 +22,7 @@ use crate::{Error, Result, spawn_blocking};
 /// A directory beneath which files are opened, made, named and removed: no `..`, no absolute path and no
 /// symbolic link leads out of it (`RESOLVE_BENEATH`, Linux 5.6, `openat2(2)`).
 ///
-/// Errors are the system's reasons as they are, since a server asks for paths that its clients made up:
+/// Errors are the system's reasons unchanged, because a server opens paths that its clients made up:
 /// `ENOENT`, `EXDEV` (it would leave the directory), `ELOOP`, `EACCES`, `ENOTDIR`, `ENAMETOOLONG`, ...
 #[derive(Debug, Clone)]
 pub struct Dir {
@@ -35,18 +35,19 @@ pub struct Dir {
 pub struct DirEntry {
     /// The name.
     pub name: OsString,
-    /// What it stands for; `None` where the file system does not keep that with the name: ask [`Dir::stat`].
+    /// What it stands for. `None` where the file system does not keep that with the name; [`Dir::stat`] tells
+    /// then.
     pub kind: Option<FileKind>,
     /// Inode number.
     pub inode: u64,
 }
 
 impl Dir {
-    /// Opens a directory as the process sees its path. Linux 5.6 (`openat2(2)`).
+    /// Opens a directory by a path of the process. Linux 5.6 (`openat2(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path; `ENOTDIR` when it
-    /// is none.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason and the path; `ENOTDIR` when it is no
+    /// directory.
     ///
     /// # Cancellation
     /// Safe: a descriptor that comes late is closed.
@@ -69,7 +70,7 @@ impl Dir {
     /// The system's reason as it is.
     ///
     /// # Cancellation
-    /// Safe: a descriptor that comes late is closed. A file that was to be made may have been.
+    /// Safe: a descriptor that comes late is closed. The file may have been made, if it was to be made.
     pub async fn open_beneath(&self, path: impl AsRef<Path>, options: OpenOptions) -> Result<File> {
         File::open_in(Some(&self.fd), path.as_ref(), options).await.map_err(Into::into)
     }
@@ -87,7 +88,7 @@ impl Dir {
     }
 
     /// What a name beneath this directory stands for, symbolic links followed. Linux 5.8 (`openat2(2)` with
-    /// `O_PATH`, then `statx(2)`): two trips to an io-wq worker.
+    /// `O_PATH`, then `statx(2)`). An io-wq worker does each of the two.
     ///
     /// # Errors
     /// The system's reason as it is.
@@ -99,10 +100,10 @@ impl Dir {
         File::from_fd(fd).stat().await
     }
 
-    /// What a path that starts here stands for, symbolic links followed, asked on the core (`fstatat(2)`):
-    /// the quick way to see that a name still stands for a file that was opened before. Unlike everything
-    /// else here it also follows what leads out of the directory, so it says nothing about what may be
-    /// opened. Names that are not in memory are looked up while the core waits.
+    /// What a path that starts here stands for, symbolic links followed. The core makes the call itself
+    /// (`fstatat(2)`): it is the quick way to see that a name still stands for a file that was opened before.
+    /// Unlike the other methods it also follows paths that lead out of the directory, so it says nothing
+    /// about what may be opened. The core waits while names that are not in memory are looked up.
     ///
     /// # Errors
     /// The system's reason as it is.
@@ -124,8 +125,8 @@ impl Dir {
         Ok(ask(Mkdir { dir, name, mode }).await?)
     }
 
-    /// Removes a name; the file goes with its last name and its last descriptor. A symbolic link itself is
-    /// removed, not what it leads to. Linux 5.11 (`unlinkat(2)`).
+    /// Removes a name. The file is freed with its last name and its last descriptor. Of a symbolic link the
+    /// link is removed, not its target. Linux 5.11 (`unlinkat(2)`).
     ///
     /// # Errors
     /// The system's reason as it is: `EISDIR` for a directory, `ENOTDIR` for a file whose name ends in a
@@ -150,15 +151,15 @@ impl Dir {
         Ok(ask(Unlink { dir, name, directory: true }).await?)
     }
 
-    /// Gives what is called `from` beneath this directory the name `to` beneath `target`, which may be this
-    /// directory too, in place of what had that name. Linux 5.11 (`renameat2(2)`).
+    /// Renames `from` beneath this directory to `to` beneath `target`, which may be this directory too. A
+    /// file that had that name is replaced. Linux 5.11 (`renameat2(2)`).
     ///
     /// # Errors
     /// The system's reason as it is: `EXDEV` between two file systems; `EINVAL` for a path that ends in no
     /// name.
     ///
     /// # Cancellation
-    /// It may have been renamed; never half.
+    /// It may have been renamed, but never in part.
     pub async fn rename(&self, from: impl AsRef<Path>, target: &Dir, to: impl AsRef<Path>) -> Result<()> {
         let from = self.place(from.as_ref()).await?;
         let to = target.place(to.as_ref()).await?;
@@ -167,20 +168,20 @@ impl Dir {
 
     /// The names in a directory beneath this one (`.` for itself), without `.` and `..`, in the file system's
     /// order. No operation of the ring lists a directory, so a [blocking thread](crate::spawn_blocking) does
-    /// (`getdents64(2)`); all names are in memory at once.
+    /// (`getdents64(2)`). All names are in memory at once.
     ///
     /// # Errors
     /// The system's reason as it is; [`BlockingError`](crate::BlockingError) when no thread could be had.
     ///
     /// # Cancellation
-    /// Safe: the thread reads on and what it read is forgotten.
+    /// Safe: the thread reads to the end, and the result is dropped.
     pub async fn read_dir(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
         let fd = open_path(&self.fd, path.as_ref(), libc::O_RDONLY | libc::O_DIRECTORY).await?;
         Ok(spawn_blocking(move || list(fd)).await??)
     }
 
-    /// Brings the names in this directory to the disk: after a file was made, renamed or removed, this is
-    /// what makes it last. Linux 5.1 (`fsync(2)`).
+    /// Writes the names in this directory to the disk: a file's creation, renaming or removal is durable
+    /// after it. Linux 5.1 (`fsync(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
@@ -191,13 +192,13 @@ impl Dir {
         super::file::sync(&self.fd, false).await
     }
 
-    /// Where a name that is to be made, changed or removed stands: its directory, found beneath this one, and
-    /// its last part. The calls that change names know no `RESOLVE_BENEATH`; in the very directory, a single
-    /// name leads nowhere.
+    /// The directory and the last part of a name that is to be made, changed or removed. The directory is
+    /// found beneath this one. The calls that change names know no `RESOLVE_BENEATH`; within the very
+    /// directory, a single name leads nowhere else.
     ///
-    /// Cut where the kernel cuts it, and not by [`Path::components`], which takes `a/` and `a/.` for `a`. A
-    /// slash at the end stays with the name, as the kernel's word that it must be a directory; no call here
-    /// follows a link for it.
+    /// The path is cut where the kernel cuts it, and not by [`Path::components`], which takes `a/` and `a/.`
+    /// for `a`. A slash at the end stays with the name: it tells the kernel that the name must be a
+    /// directory. No call here follows a link because of it.
     async fn place(&self, path: &Path) -> io::Result<(Rc<OwnedFd>, CString)> {
         let path = path.as_os_str().as_bytes();
         let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);

@@ -1,4 +1,4 @@
-//! Direct I/O: past the page cache, which takes only what is aligned.
+//! Direct I/O: it bypasses the page cache, and needs aligned buffers, offsets and lengths.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,16 +8,17 @@ use crate::core::ask::ask;
 use crate::op::statx::Statx;
 use crate::{Error, ErrorKind};
 
-/// What direct I/O on a file asks for (`open(2)`, O_DIRECT; `statx(2)`, STATX_DIOALIGN, Linux 6.1).
+/// The alignment that direct I/O on a file needs (`open(2)`, O_DIRECT; `statx(2)`, STATX_DIOALIGN, Linux
+/// 6.1).
 ///
-/// A [`Block`](crate::buf::Block) that holds nothing fits every alignment up to a page: it begins on one, and
-/// its capacity is a whole number of them.
+/// An empty [`Block`](crate::buf::Block) fits every alignment up to a page: it begins on a page, and its
+/// capacity is a whole number of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Alignment {
-    /// The buffer's address is a multiple of so many bytes.
+    /// The buffer's address must be a multiple of so many bytes.
     pub memory: usize,
-    /// So are offset and length.
+    /// Offset and length must be multiples of so many bytes.
     pub offset: u64,
 }
 
@@ -26,7 +27,7 @@ pub struct Alignment {
 const PAGE: u32 = 4096;
 
 impl Alignment {
-    /// What a file that was opened with `O_DIRECT` asks for.
+    /// The alignment for a file that was opened with `O_DIRECT`.
     pub(super) async fn of(file: &Rc<OwnedFd>) -> io::Result<Self> {
         let stat = ask(Statx::new(Rc::clone(file))).await?;
         let told = stat.stx_mask & libc::STATX_DIOALIGN != 0 && stat.stx_dio_offset_align != 0;
@@ -35,7 +36,7 @@ impl Alignment {
         Ok(Self { memory: memory as usize, offset: u64::from(offset) })
     }
 
-    /// Refuses what the kernel would refuse by a bare `EINVAL`.
+    /// Refuses what the kernel would refuse with a bare `EINVAL`.
     pub(super) fn check(self, what: &str, address: usize, offset: u64, len: usize) -> Result<(), Error> {
         let Self { memory, offset: unit } = self;
         let why = if !address.is_multiple_of(memory) {

@@ -25,12 +25,12 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Debug, Clone)]
 pub struct File {
     fd: Rc<OwnedFd>,
-    /// Opened for direct I/O.
+    /// Set if it was opened for direct I/O.
     direct: Option<Alignment>,
 }
 
 impl File {
-    /// Opens `path` beneath `dir`, or as the process sees it.
+    /// Opens `path` beneath `dir`, or as a path of the process.
     pub(super) async fn open_in(
         dir: Option<&Rc<OwnedFd>>,
         path: &Path,
@@ -45,10 +45,10 @@ impl File {
         Self { fd: Rc::new(fd), direct: None }
     }
 
-    /// Opens a file as the process sees its path. Linux 5.6 (`openat2(2)`).
+    /// Opens a file by a path of the process. Linux 5.6 (`openat2(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason and the path.
     ///
     /// # Cancellation
     /// Safe: a descriptor that comes late is closed.
@@ -58,8 +58,8 @@ impl File {
         file.map_err(|e| Error::io(format!("cannot open {}", path.display()), e))
     }
 
-    /// Opens a file for reading and writing as the process sees its path; one that is not there is made, one
-    /// that is there is emptied. Linux 5.6 (`openat2(2)`).
+    /// Opens a file for reading and writing by a path of the process. A missing file is made, and an existing
+    /// one is emptied. Linux 5.6 (`openat2(2)`).
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -70,8 +70,7 @@ impl File {
         Self::open(path, OpenOptions::new().write(true).create(true).truncate(true)).await
     }
 
-    /// What reads and writes have to be aligned to, if the file was opened for direct I/O
-    /// ([`OpenOptions::direct`]).
+    /// The alignment of reads and writes, if the file was opened for direct I/O ([`OpenOptions::direct`]).
     pub fn alignment(&self) -> Option<Alignment> {
         self.direct
     }
@@ -80,8 +79,8 @@ impl File {
         &self.fd
     }
 
-    /// What the file is, asked through the ring. The kernel runs this on an io-wq worker (two context
-    /// switches), so it never holds the core up, whatever the file system. Linux 5.6 (`statx(2)`).
+    /// The file's metadata, by the ring. The kernel runs this on an io-wq worker (two context switches), so
+    /// it never holds the core up, whatever the file system. Linux 5.6 (`statx(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
@@ -93,9 +92,9 @@ impl File {
         Ok(Stat::from(&*s))
     }
 
-    /// What the file is, asked on the core (`fstat(2)`). The inode of an open file is in memory, so on a
-    /// local file system this takes well under a microsecond where [`stat`](Self::stat) takes a trip to a
-    /// worker; a network file system may ask its server and hold the core up.
+    /// The file's metadata, by a call on the core (`fstat(2)`). The inode of an open file is in memory, so on
+    /// a local file system this takes well under a microsecond, where [`stat`](Self::stat) goes to a worker.
+    /// A network file system may ask its server and hold the core up.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
@@ -104,8 +103,8 @@ impl File {
         Ok(Stat::from(&s))
     }
 
-    /// Reads at `offset` (bytes) into the room of `buf`. Returns how many bytes came, 0 at the end of the
-    /// file, and the buffer. Linux 5.6 (`pread(2)`).
+    /// Reads at `offset` (bytes) into the free part of `buf`. Returns how many bytes came, 0 at the end of
+    /// the file, and the buffer. Linux 5.6 (`pread(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason,
@@ -113,7 +112,7 @@ impl File {
     /// above 2^63 - 1; the buffer comes back with it.
     ///
     /// # Cancellation
-    /// Safe: the buffer stays the kernel's until the read has ended, and is dropped then.
+    /// Safe: the kernel keeps the buffer until the read has ended; then it is dropped.
     pub async fn read_at<B: IoBufMut>(&self, mut buf: B, offset: u64) -> Result<(usize, B), BufError<B>> {
         buf = may_be_at(offset, "a read at an offset", buf)?;
         if let Some(direct) = self.direct {
@@ -133,12 +132,12 @@ impl File {
         }
     }
 
-    /// As [`read_at`](Self::read_at), on the core, if that is possible without waiting for a disk: `None`
-    /// where it is not, or nobody can tell (some network and user-space file systems), or the file was opened
-    /// for direct I/O. A file in memory is read so for less than a trip through the ring costs. Linux 4.14
-    /// (`preadv2(2)`, `RWF_NOWAIT`).
+    /// Reads as [`read_at`](Self::read_at) does, but on the core, if that is possible without waiting for a
+    /// disk. `None` where it is not, where nobody can tell (some network and user-space file systems), or
+    /// where the file was opened for direct I/O. For a file in memory this costs less than an operation of
+    /// the ring. Linux 4.14 (`preadv2(2)`, `RWF_NOWAIT`).
     ///
-    /// It may read less than there is: up to the first page that is not in memory.
+    /// It may read less than there is, because it stops at the first page that is not in memory.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason;
@@ -157,19 +156,20 @@ impl File {
         Ok(read)
     }
 
-    /// Whether `len` bytes from `offset` on are in memory, as far as the kernel lets us know (`cachestat(2)`,
-    /// Linux 6.5; where that is missing or refused the first byte has to speak for all, `preadv2(2)`). True
-    /// also where no disk is known of. No file has bytes from offset 2^63 - 1 on.
+    /// Whether `len` bytes from `offset` on are in memory, as far as the kernel tells (`cachestat(2)`, Linux
+    /// 6.5; where that is missing or refused `preadv2(2)` is asked about the first byte, and its answer is
+    /// taken for all). It is also true where the file system has no disk. No file has bytes from offset 2^63
+    /// - 1 on.
     pub fn is_cached(&self, offset: u64, len: u64) -> bool {
         cached(self.as_fd(), offset, len, len) == len
     }
 
-    /// Reads `len` bytes at `offset` (bytes) into the room of `buf`. Linux 5.6 (`pread(2)`).
+    /// Reads `len` bytes at `offset` (bytes) into the free part of `buf`. Linux 5.6 (`pread(2)`).
     ///
     /// # Errors
-    /// As for [`read_at`](Self::read_at); `UnexpectedEof` when the file ends before;
-    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the room is smaller than `len`. The buffer comes
-    /// back with it, and has what came.
+    /// As for [`read_at`](Self::read_at); `UnexpectedEof` when the file ends earlier;
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the free part is smaller than `len`. The buffer
+    /// comes back with the error, and has the bytes that came.
     ///
     /// # Cancellation
     /// As for [`read_at`](Self::read_at).
@@ -259,8 +259,8 @@ impl File {
         }
     }
 
-    /// Writes all of several buffers at `offset` (bytes), one behind the other, and gives them back. Linux
-    /// 5.1 (`pwritev(2)`).
+    /// Writes all of several buffers at `offset` (bytes), one after the other, and gives them back. Linux 5.1
+    /// (`pwritev(2)`).
     ///
     /// # Errors
     /// As for [`write_all_at`](Self::write_all_at); [`ErrorKind::Input`](crate::ErrorKind::Input) also for a
@@ -289,10 +289,10 @@ impl File {
         Ok(bufs)
     }
 
-    /// Brings what was written to the disk, with all that is known of the file. Linux 5.1 (`fsync(2)`).
+    /// Writes the file's content and metadata to the disk. Linux 5.1 (`fsync(2)`).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason. An `EIO` is told once: after it
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason. An `EIO` is reported once. After it
     /// nobody knows which writes are lost.
     ///
     /// # Cancellation
@@ -301,8 +301,8 @@ impl File {
         sync(&self.fd, false).await
     }
 
-    /// As [`sync_all`](Self::sync_all), without what is not needed to read the bytes again, such as times
-    /// (`fdatasync(2)`).
+    /// Writes the file's content to the disk as [`sync_all`](Self::sync_all) does, but not metadata that
+    /// reading does not need, such as times (`fdatasync(2)`).
     ///
     /// # Errors
     /// As for [`sync_all`](Self::sync_all).
@@ -313,7 +313,7 @@ impl File {
         sync(&self.fd, true).await
     }
 
-    /// Closes the descriptor through the ring if this is its last user. Dropping a file does the same on the
+    /// Closes the descriptor through the ring if this is its last user. Dropping a file closes it on the
     /// core, which for a file that was only read costs no more.
     pub fn close(self) {
         if let Ok(fd) = Rc::try_unwrap(self.fd) {
@@ -322,7 +322,7 @@ impl File {
     }
 }
 
-/// Refuses an offset that would mean something else to the kernel; the buffer comes back either way.
+/// Refuses an offset that has another meaning to the kernel. The buffer comes back either way.
 fn may_be_at<B>(offset: u64, what: &'static str, buf: B) -> Result<B, BufError<B>> {
     match refuse_above(OFFSET, what, offset) {
         Ok(()) => Ok(buf),

@@ -1,9 +1,9 @@
 //! Files.
 //!
-//! A [`File`] is read and written at offsets, with buffers that are lent to the kernel by value; blocks of
+//! A [`File`] is read and written at offsets, with buffers that are lent to the kernel by value. Blocks of
 //! the core's pool ([`Block`](crate::buf::Block)) lie on its node, and where they are registered with the
-//! ring the kernel need not pin their pages each time. A [`Dir`] opens, makes, renames and removes what lies
-//! beneath it, and nothing else.
+//! ring the kernel need not pin their pages each time. A [`Dir`] opens, makes, renames and removes only what
+//! lies beneath it.
 //!
 //! | you want | look at |
 //! |---|---|

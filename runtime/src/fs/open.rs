@@ -1,4 +1,4 @@
-//! How files are opened.
+//! Opening files.
 
 use std::ffi::CString;
 use std::io;
@@ -16,11 +16,11 @@ use crate::core::ask::ask;
 use crate::error::os;
 use crate::op::open::Open;
 
-/// How often an open is tried again that the kernel asks to be tried again, and how long between.
+/// How often an open is tried again when the kernel asks for that, and how long it waits between.
 const TRIES: u32 = 8;
 const REST: Duration = Duration::from_millis(1);
 
-/// How to open a file. Reading only, at first.
+/// How to open a file. The default is reading only.
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions {
     read: bool,
@@ -68,8 +68,8 @@ impl OpenOptions {
         self
     }
 
-    /// Whether every write goes to the file's end, whatever offset it names (`O_APPEND`). Say `write(true)`
-    /// too.
+    /// Whether every write goes to the file's end, whatever offset it names (`O_APPEND`). It needs
+    /// `write(true)` too.
     pub const fn append(mut self, append: bool) -> Self {
         self.append = append;
         self
@@ -81,16 +81,16 @@ impl OpenOptions {
         self
     }
 
-    /// Whether the file must not be there before (`O_CREAT | O_EXCL`): no symbolic link is followed, and of
-    /// several that try one succeeds.
+    /// Whether the file must be new (`O_CREAT | O_EXCL`). No symbolic link is followed, and of several
+    /// callers that try it one succeeds.
     pub const fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
         self
     }
 
-    /// Whether bytes go past the page cache (`O_DIRECT`, `open(2)`). Buffers, offsets and lengths must then
-    /// be [aligned](super::Alignment); a read or write that is not is refused with an error that says in
-    /// what. `EINVAL` on file systems that cannot (tmpfs before Linux 6.6).
+    /// Whether bytes bypass the page cache (`O_DIRECT`, `open(2)`). Buffers, offsets and lengths must then be
+    /// [aligned](super::Alignment); an unaligned read or write is refused with an error that names the fault.
+    /// `EINVAL` on file systems that cannot (tmpfs before Linux 6.6).
     pub const fn direct(mut self, direct: bool) -> Self {
         self.direct = direct;
         self
@@ -109,7 +109,7 @@ impl OpenOptions {
         self
     }
 
-    /// Permissions of a file that is made, before the umask.
+    /// Permissions of a new file, before the umask.
     pub const fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
@@ -131,14 +131,14 @@ impl OpenOptions {
             | flag(self.nonblock, libc::O_NONBLOCK)
     }
 
-    /// Opens `path` beneath `dir`, or as the process sees it. The alignment is that of direct I/O, if it was
-    /// asked for.
+    /// Opens `path` beneath `dir`, or as a path of the process. The alignment is that of direct I/O, if that
+    /// was asked for.
     pub(super) async fn open(
         self,
         dir: Option<&Rc<OwnedFd>>,
         path: &Path,
     ) -> io::Result<(Rc<OwnedFd>, Option<Alignment>)> {
-        // openat2 refuses a mode where nothing is made.
+        // openat2 refuses a mode where no file is made.
         let mode = if self.create || self.create_new { self.mode & 0o7777 } else { 0 };
         let fd = Rc::new(open(dir, path, self.flags(), mode).await?);
         let direct = if self.direct { Some(Alignment::of(&fd).await?) } else { None };
@@ -146,7 +146,7 @@ impl OpenOptions {
     }
 }
 
-/// Opens what is there beneath `dir`.
+/// Opens an existing file beneath `dir`.
 pub(super) async fn open_path(dir: &Rc<OwnedFd>, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     open(Some(dir), path, flags, 0).await
 }
@@ -159,8 +159,7 @@ async fn open(dir: Option<&Rc<OwnedFd>>, path: &Path, flags: i32, mode: u32) -> 
     for _ in 0..TRIES {
         match ask(Open::new(dir.cloned(), path.clone(), flags, mode)).await {
             // A name was changed beneath us while it was being resolved (openat2(2), RESOLVE_BENEATH), or a
-            // lease on the file is being broken (fcntl(2), F_SETLEASE), which may take longer than anyone
-            // should wait.
+            // lease on the file is being broken (fcntl(2), F_SETLEASE), which may take too long to wait for.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
             result => return result,
         }
@@ -169,13 +168,13 @@ async fn open(dir: Option<&Rc<OwnedFd>>, path: &Path, flags: i32, mode: u32) -> 
     ask(Open::new(dir.cloned(), path, flags, mode)).await
 }
 
-/// Opens on the core what the kernel has all the names of in memory (`RESOLVE_CACHED`, Linux 5.12). That is
-/// what the ring would do at once, too; a call costs less than the entry, its completion and a tick
+/// Opens a file on the core if the kernel has all names of its path in memory (`RESOLVE_CACHED`, Linux 5.12).
+/// The ring would open it at once, too, but a call costs less than the entry, its completion and a tick
 /// (BENCHMARKS.md, "What a request costs"). `None` where the ring must be asked: a name has to be looked up,
-/// something is made, a lease is to be broken, or the call is not had.
+/// something is made, a lease is to be broken, or the call is missing.
 ///
-/// As the ring's first try (linux/io_uring/openclose.c, `io_openat2`) it opens with `O_NONBLOCK` and takes
-/// that back afterwards: a FIFO without a writer would hold the core up, and a file under a lease.
+/// Like the ring's first try (linux/io_uring/openclose.c, `io_openat2`) it opens with `O_NONBLOCK` and clears
+/// that afterwards. Without it a FIFO that has no writer, or a file under a lease, would hold the core up.
 fn open_now(dir: &OwnedFd, path: &Path, flags: i32) -> Option<io::Result<OwnedFd>> {
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
     let flags = OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC;
@@ -183,11 +182,11 @@ fn open_now(dir: &OwnedFd, path: &Path, flags: i32) -> Option<io::Result<OwnedFd
         return None;
     }
     let opened = match openat2(dir, path, flags | OFlags::NONBLOCK, Mode::empty(), how) {
-        // The last two are a filter's words; the ring passes by it.
+        // A filter answers with the last two. Filters do not see what the ring does.
         Err(Errno::AGAIN | Errno::INTR | Errno::INVAL | Errno::NOSYS | Errno::PERM) => return None,
         opened => opened,
     };
-    // What was opened for its name only, or is a directory, is nothing that waits.
+    // A descriptor that was opened for its name only, or a directory's, never waits.
     if let Ok(fd) = &opened
         && !flags.intersects(OFlags::NONBLOCK | OFlags::PATH | OFlags::DIRECTORY)
         && fcntl_setfl(fd, flags).is_err()

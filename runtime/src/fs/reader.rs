@@ -1,9 +1,9 @@
-//! A file read piece by piece.
+//! A file that is read piece by piece.
 
 use super::{Cursor, File};
 use crate::{Error, Result};
 
-/// Bytes that are read at a time.
+/// How many bytes are read at a time.
 const CAPACITY: usize = 64 << 10;
 
 /// A file that is read through a buffer: by lines, up to a byte, piece by piece.
@@ -28,7 +28,7 @@ const CAPACITY: usize = 64 << 10;
 #[derive(Debug)]
 pub struct BufReader {
     cursor: Cursor,
-    /// What was read, and how much of it was consumed.
+    /// What was read, and how much of that was consumed.
     buf: Vec<u8>,
     consumed: usize,
     capacity: usize,
@@ -42,12 +42,13 @@ impl BufReader {
         Self::with_capacity(CAPACITY, Cursor::new(file))
     }
 
-    /// Reads from where `cursor` stands, `capacity` bytes at a time, at least one.
+    /// Reads from the position of `cursor`, `capacity` bytes at a time, at least one.
     pub fn with_capacity(capacity: usize, cursor: Cursor) -> Self {
         Self { cursor, buf: Vec::new(), consumed: 0, capacity: capacity.max(1), line: Vec::new() }
     }
 
-    /// What can be consumed, read from the file if there is nothing; empty at its end.
+    /// The bytes that can be consumed. They are read from the file if there are none; at its end there are
+    /// none.
     ///
     /// # Errors
     /// As for [`File::read_at`].
@@ -68,23 +69,23 @@ impl BufReader {
         Ok(&self.buf[self.consumed..])
     }
 
-    /// The first `n` bytes of what [`fill_buf`](Self::fill_buf) gave were used.
+    /// Removes the first `n` bytes of what [`fill_buf`](Self::fill_buf) returned.
     ///
     /// # Panics
-    /// When it gave fewer.
+    /// When it returned fewer.
     pub fn consume(&mut self, n: usize) {
         assert!(n <= self.buf.len() - self.consumed, "more was consumed than had been read");
         self.consumed += n;
     }
 
-    /// Reads up to and with the byte `end`, or to the file's end, behind what `into` holds, and says how many
-    /// bytes; 0 at the file's end.
+    /// Appends the bytes up to and with the byte `end`, or to the file's end, to `into`. Returns how many
+    /// bytes those are; 0 at the file's end.
     ///
     /// # Errors
     /// As for [`File::read_at`]; `into` has what came.
     ///
     /// # Cancellation
-    /// Safe: `into` has what came, and the next call goes on behind it.
+    /// Safe: `into` has what came, and the next call goes on after it.
     pub async fn read_until(&mut self, end: u8, into: &mut Vec<u8>) -> Result<usize> {
         let before = into.len();
         loop {
@@ -101,11 +102,10 @@ impl BufReader {
 
     /// The next line, without its `\n` or `\r\n`; `None` at the file's end. A last line need not have an end.
     ///
-    /// A line may be as long as the file: who reads files of others bounds them.
+    /// A line may be as long as the file, so a program that reads files of others should bound their length.
     ///
     /// # Errors
-    /// As for [`File::read_at`]; `InvalidData` for a line that is not UTF-8, behind which the next call goes
-    /// on.
+    /// As for [`File::read_at`]; `InvalidData` for a line that is not UTF-8; the next call goes on after it.
     ///
     /// # Cancellation
     /// Safe: what came of the line is kept.

@@ -1,9 +1,11 @@
-//! Is a stretch of a file in the page cache? Then splicing it on the core does not wait for a disk.
+//! Whether a stretch of a file is in the page cache. If it is, splicing it on the core does not wait for a
+//! disk.
 //!
 //! `cachestat(2)` counts a stretch's pages in 0.4 us (Linux 6.5). Where it is missing, or refused (since 6.14
 //! and in stable kernels before, it demands that the file be ours or writable), `preadv2(2)` with
-//! `RWF_NOWAIT` tells it of one byte, which is trusted for one step. On overlayfs `cachestat` sees an empty
-//! mapping and finds everything cold: such files are brought in by the ring, 1 MiB at a time, hot or not.
+//! `RWF_NOWAIT` is asked about one byte, and its answer is taken for one step. On overlayfs `cachestat` sees
+//! an empty mapping and finds everything cold: such files are read in by the ring, 1 MiB at a time, whether
+//! they are in memory or not.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -32,7 +34,8 @@ struct CacheStat {
 
 static NO_CACHESTAT: AtomicBool = AtomicBool::new(false);
 
-/// Whether the kernel has `cachestat(2)`, and no filter hides it: on no descriptor it then says `EBADF`.
+/// Whether the kernel has `cachestat(2)` and no filter hides it: the call then answers `EBADF` for an invalid
+/// descriptor.
 pub(crate) fn has_cachestat() -> bool {
     let (range, mut stat) = (Range { off: 0, len: 0 }, CacheStat::default());
     // SAFETY: cachestat(2) reads one range and fills one result, both ours and alive.
@@ -42,10 +45,10 @@ pub(crate) fn has_cachestat() -> bool {
     rc == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
 }
 
-/// How many bytes from `offset` on, at most `len`, are in memory, as far as the kernel lets us know: all, one
+/// How many bytes from `offset` on, at most `len`, are in memory, as far as the kernel tells: all, one
 /// `step`, or none.
 pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> u64 {
-    // To preadv2(2) an offset beyond is one that means something else; no file has bytes there.
+    // preadv2(2) takes an offset beyond that for something else, and no file has bytes there.
     if len == 0 || offset >= i64::MAX as u64 {
         return 0;
     }
@@ -66,7 +69,7 @@ pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> 
             let pages = offset.saturating_add(len).div_ceil(PAGE) - offset / PAGE;
             return if stat.nr_cache >= pages { len } else { 0 };
         }
-        // A refusal (EPERM) is about this file; only a missing call is for good.
+        // A refusal (EPERM) concerns this file; a missing call is missing for all.
         if std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
             NO_CACHESTAT.store(true, Ordering::Relaxed);
         }
@@ -74,15 +77,15 @@ pub(crate) fn cached(file: BorrowedFd<'_>, offset: u64, len: u64, step: u64) -> 
     if first_byte_is_cached(file, offset) { len.min(step) } else { 0 }
 }
 
-/// Reads what is in memory, on the core. `None` where that would mean to wait, or the file system cannot
-/// promise that it does not.
+/// Reads what is in memory, on the core. `None` where the read would wait, or the file system cannot promise
+/// that it does not.
 pub(super) fn read_now(
     file: BorrowedFd<'_>,
     offset: u64,
     spare: &mut [MaybeUninit<u8>],
 ) -> std::io::Result<Option<usize>> {
     let vector = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
-    // SAFETY: preadv2(2) fills at most the room, which is ours for the call.
+    // SAFETY: preadv2(2) fills at most the free part, which is ours for the call.
     let rc = unsafe { libc::preadv2(file.as_raw_fd(), &vector, 1, offset as i64, libc::RWF_NOWAIT) };
     if rc >= 0 {
         return Ok(Some(rc as usize));
@@ -118,7 +121,7 @@ mod tests {
         let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         file.write_all(&vec![7; 1 << 20]).unwrap();
-        // All of it where cachestat counts; one step where there is only the first byte to go by.
+        // All of it where cachestat counts; one step where only the first byte is known.
         let known = cached(file.as_fd(), 0, 1 << 20, 4096);
         assert_eq!(known, if NO_CACHESTAT.load(Ordering::Relaxed) { 4096 } else { 1 << 20 });
         assert!(first_byte_is_cached(file.as_fd(), 0));

@@ -1,4 +1,4 @@
-//! How long a file is, what of it has blocks on disk, and what is said of its use.
+//! A file's length, which of its bytes have blocks on the disk, and advice about its use.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -13,12 +13,12 @@ use crate::op::fallocate::Fallocate;
 use crate::op::truncate::Truncate;
 use crate::{Error, Result, spawn_blocking};
 
-/// The kernel has no operation to truncate by.
+/// Whether the kernel lacks an operation to truncate.
 static NO_TRUNCATE: AtomicBool = AtomicBool::new(false);
 
 impl File {
-    /// Cuts the file to `len` bytes, or lengthens it by a hole that reads as zeroes. By the ring since Linux
-    /// 6.9; before, by a [blocking thread](crate::spawn_blocking) (`ftruncate(2)`).
+    /// Cuts the file to `len` bytes, or lengthens it by a hole that reads as zeroes. The ring does it since
+    /// Linux 6.9; before that, a [blocking thread](crate::spawn_blocking) does (`ftruncate(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EINVAL` for a file that was not
@@ -32,7 +32,8 @@ impl File {
         let failed = |e| Error::io(format!("cannot set a file's length to {len} bytes"), e);
         if !NO_TRUNCATE.load(Ordering::Relaxed) {
             match ask(Truncate { file: Rc::clone(self.shared_fd()), len }).await {
-                // Not known to this kernel, or wrong: the call on the thread tells which.
+                // The kernel does not know the operation, or the length is wrong. The call on the thread
+                // tells which.
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
                 result => return result.map_err(failed),
             }
@@ -45,8 +46,8 @@ impl File {
         Ok(())
     }
 
-    /// Gives bytes `range` of the file their blocks on the disk, and lengthens the file to the range's end if
-    /// it is shorter: later writes there do not fail for lack of space. Linux 5.6 (`fallocate(2)`).
+    /// Allocates blocks on the disk for bytes `range` of the file, and lengthens the file to the range's end
+    /// if it is shorter. Later writes there do not fail for lack of space. Linux 5.6 (`fallocate(2)`).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `ENOSPC`, `EOPNOTSUPP` where the
@@ -54,19 +55,19 @@ impl File {
     /// range that goes beyond 2^63 - 1.
     ///
     /// # Cancellation
-    /// It may have been done, or a part of it.
+    /// All or a part of it may have been done.
     pub async fn allocate(&self, range: Range<u64>) -> Result<()> {
         self.fallocate(range, 0).await
     }
 
-    /// Takes the blocks of bytes `range`, which then read as zeroes; the file's length stays. Linux 5.6
+    /// Frees the blocks of bytes `range`, which then read as zeroes. The file's length stays. Linux 5.6
     /// (`fallocate(2)`, FALLOC_FL_PUNCH_HOLE).
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate).
     ///
     /// # Cancellation
-    /// It may have been done, or a part of it.
+    /// All or a part of it may have been done.
     pub async fn punch_hole(&self, range: Range<u64>) -> Result<()> {
         self.fallocate(range, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).await
     }
@@ -89,8 +90,8 @@ impl File {
     /// Safe; advice changes no byte.
     pub async fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
         let advice = advice.as_raw();
-        // The entry's length has 32 bits: a longer range is told in steps, and "to the end", whatever that
-        // is, by 0.
+        // The entry's length has 32 bits, so a longer range is given in steps, and "to the end", wherever
+        // that is, as 0.
         let Range { start: mut offset, end } = range;
         refuse_above(OFFSET, "a range of a file from an offset", offset)?;
         while offset < end.min(OFFSET) {

@@ -1,4 +1,4 @@
-//! What is known of a file.
+//! A file's metadata.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,31 +14,31 @@ pub enum FileKind {
     Other,
 }
 
-/// What is known of a file (`statx(2)`).
+/// A file's metadata (`statx(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stat {
     /// What it is.
     pub kind: FileKind,
-    /// Bytes.
+    /// Its length in bytes.
     pub size: u64,
     /// Bytes that it takes on the disk: fewer than `size` where it has holes.
     pub allocated: u64,
     /// When its content was last changed.
     pub modified: SystemTime,
-    /// When anything of it was last changed, its content, owner, permissions or names (`ctime`): nobody can
-    /// set this.
+    /// When anything of it was last changed: its content, owner, permissions or names (`ctime`). Nobody can
+    /// set this time.
     pub changed: SystemTime,
-    /// When it was last read, as far as the file system keeps count.
+    /// When it was last read, as far as the file system records that.
     pub accessed: SystemTime,
     /// When it was made. `None` where the file system does not know, and from
     /// [`stat_now`](super::File::stat_now).
     pub created: Option<SystemTime>,
     /// Permission bits.
     pub mode: u32,
-    /// Names that it has.
+    /// How many names it has.
     pub links: u64,
-    /// Whose it is: user and group number.
+    /// Its owner: user and group number.
     pub owner: (u32, u32),
     /// The number of its file system's device (`makedev(3)`).
     pub device: u64,
@@ -47,9 +47,9 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether `other` is of the same file, and as far as can be told nothing of it has changed between:
-    /// neither content nor owner nor permissions. A file system counts its times in ticks (4 ms are usual):
-    /// of two changes in one the second is not seen by this.
+    /// Whether `other` is of the same file, and as far as can be told nothing of it has changed in between:
+    /// neither content nor owner nor permissions. A file system counts its times in ticks (4 ms are usual),
+    /// so a second change within one tick is not noticed.
     pub fn is_unchanged(&self, other: &Stat) -> bool {
         let identity = |s: &Stat| (s.device, s.inode, s.kind, s.mode, s.owner, s.links, s.size);
         self.changed == other.changed && self.modified == other.modified && identity(self) == identity(other)

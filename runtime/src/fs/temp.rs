@@ -1,4 +1,4 @@
-//! Files and directories that go by themselves.
+//! Temporary files and directories.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -11,12 +11,12 @@ use crate::contained::contained;
 use crate::core::Core;
 use crate::{Error, Result, spawn_blocking};
 
-/// How many names are tried before it is told that all are taken.
+/// How many names are tried before all count as taken.
 const TRIES: u32 = 100;
 
-/// A file without a name in the directory for temporary ones (`TMPDIR`, `/tmp`), for reading and writing: it
-/// goes with its descriptor, whatever becomes of the process (`O_TMPFILE`, Linux 3.11; where the file system
-/// has none, a name that is removed at once).
+/// A file without a name in the directory for temporary ones (`TMPDIR`, `/tmp`), for reading and writing. The
+/// kernel frees it with its descriptor, however the process ends (`O_TMPFILE`, Linux 3.11; where the file
+/// system lacks that, it has a name that is removed at once).
 ///
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the directory.
@@ -33,7 +33,7 @@ pub async fn temp_file() -> Result<File> {
 fn unnamed(dir: &Path) -> io::Result<std::os::fd::OwnedFd> {
     let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
     match rustix::fs::open(dir, flags | OFlags::TMPFILE, mode) {
-        // EISDIR: of a kernel or a file system that does not know the flag (open(2)).
+        // EISDIR comes from a kernel or a file system that does not know the flag (open(2)).
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {}
         made => return Ok(made?),
     }
@@ -48,7 +48,7 @@ fn unnamed(dir: &Path) -> io::Result<std::os::fd::OwnedFd> {
 /// Calls `make` with names in `dir` until one was not taken.
 fn fresh<T>(dir: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
     for attempt in 0..TRIES {
-        // The standard library's keys are random, and others for each that is made.
+        // The standard library's keys are random and new for each state that is made.
         let name = format!(".annulus-{:016x}", RandomState::new().hash_one(attempt));
         let path = dir.join(name);
         match make(&path) {
@@ -59,10 +59,10 @@ fn fresh<T>(dir: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(Pa
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// A directory of one's own, which only this user may look into. Dropping it removes it with all that is in
-/// it, on a [blocking thread](crate::spawn_blocking) if that is on a core; what fails then is logged.
+/// A new directory that only this user may read. Dropping it removes it with its content, on a [blocking
+/// thread](crate::spawn_blocking) if it is dropped on a core. A failure of that is logged.
 ///
-/// A process that is killed leaves it.
+/// It stays if the process is killed.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -79,7 +79,7 @@ fn fresh<T>(dir: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(Pa
 /// ```
 #[derive(Debug)]
 pub struct TempDir {
-    /// Empty once it is somebody else's to remove.
+    /// Empty once somebody else is to remove it.
     path: PathBuf,
 }
 
@@ -90,7 +90,7 @@ impl TempDir {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming that directory.
     ///
     /// # Cancellation
-    /// One that is being made is removed.
+    /// If it is being made, it is removed.
     pub async fn new() -> Result<Self> {
         Self::new_in(std::env::temp_dir()).await
     }
@@ -106,24 +106,24 @@ impl TempDir {
         let dir = dir.as_ref().to_path_buf();
         let make = move || {
             let made = fresh(&dir, |path| Ok(rustix::fs::mkdir(path, Mode::RWXU)?));
-            // A value that nobody takes any more removes it, on that thread.
+            // If nobody takes the value any more, dropping it removes the directory, on that thread.
             made.map(|(path, ())| Self { path })
                 .map_err(|e| Error::io(format!("cannot make a temporary directory in {}", dir.display()), e))
         };
         spawn_blocking(make).await?
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Leaves it there, and says where.
+    /// Keeps it, and returns its path.
     pub fn keep(mut self) -> PathBuf {
         std::mem::take(&mut self.path)
     }
 
-    /// Removes it with all that is in it.
+    /// Removes it with its content.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming it.

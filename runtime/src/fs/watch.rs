@@ -1,4 +1,4 @@
-//! Changes in directories, told by the kernel as they happen.
+//! Changes in directories, as the kernel reports them.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,8 +18,8 @@ use crate::error::os;
 use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, Result};
 
-/// What a directory is watched for: everything that makes a name stand for something else, or for a file with
-/// another content or other rights.
+/// The events that a directory is watched for: everything that makes a name stand for something else, or for
+/// a file with other content or permissions.
 const EVENTS: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::CREATE)
@@ -33,35 +33,36 @@ const EVENTS: WatchFlags = WatchFlags::ATTRIB
 
 /// Watches directories for changes of the names in them (`inotify(7)`, Linux 2.6.13).
 ///
-/// It is told what this machine's processes do by system calls on these names: writing, cutting short,
-/// renaming, removing, changing rights. It is not told of writes through a mapping, of changes by another
-/// name of the same file in another directory, nor of what happens on the server of a network file system.
+/// It sees what this machine's processes do by system calls on these names: writing, truncating, renaming,
+/// removing, changing permissions. It does not see writes through a mapping, changes by another name of the
+/// same file in another directory, or changes on the server of a network file system.
 #[derive(Debug)]
 pub struct Watcher {
     fd: Rc<OwnedFd>,
 }
 
-/// A directory that is watched, by one watcher.
+/// The number of a watched directory, within one watcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WatchId(i32);
 
-/// What has happened.
+/// A change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change<'a> {
     /// Something about this name in a directory.
     Name(WatchId, &'a OsStr),
-    /// The directory itself was moved or removed, or its rights were changed.
+    /// The directory itself was moved or removed, or its permissions were changed.
     Directory(WatchId),
-    /// The watch has ended: the directory is no more, which it is when nobody has it open, or its file system
-    /// is not mounted any more.
+    /// The watch has ended: the directory was removed and nobody has it open, or its file system is not
+    /// mounted any more.
     Ended(WatchId),
-    /// More has happened than the kernel keeps (`/proc/sys/fs/inotify/max_queued_events`): anything may have.
+    /// More has changed than the kernel keeps (`/proc/sys/fs/inotify/max_queued_events`), so anything may
+    /// have changed.
     Lost,
 }
 
 impl Watcher {
-    /// One that watches nothing yet.
+    /// A watcher without directories.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io): `EMFILE` where the user has as many as
@@ -73,8 +74,8 @@ impl Watcher {
         Ok(Self { fd: Rc::new(fd) })
     }
 
-    /// Watches the directory `path` beneath `dir` (`.` for itself). One that is watched already has the same
-    /// number again. Linux 5.6 (`openat2(2)`); needs `/proc`.
+    /// Watches the directory `path` beneath `dir` (`.` for itself). A directory that is watched already keeps
+    /// its number. Linux 5.6 (`openat2(2)`); needs `/proc`.
     ///
     /// # Errors
     /// The system's reason as it is: `ENOSPC` where the user has as many watches as
@@ -83,7 +84,7 @@ impl Watcher {
     /// # Cancellation
     /// Safe.
     pub async fn watch(&self, dir: &Dir, path: impl AsRef<Path>) -> Result<WatchId> {
-        // inotify takes a path only, and this one leads to the very directory that was found.
+        // inotify takes a path only. This one leads to the very directory that was found.
         let found = open_path(dir.shared_fd(), path.as_ref(), libc::O_PATH | libc::O_DIRECTORY).await?;
         let name = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
         let id = inotify::add_watch(&*self.fd, name.as_str(), EVENTS).map_err(os)?;
@@ -96,13 +97,14 @@ impl Watcher {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
     ///
     /// # Cancellation
-    /// Safe: what has happened is there for the next one.
+    /// Safe: the changes stay for the next call.
     pub async fn changed(&self) -> Result<()> {
         let wait = PollOnce { fd: Rc::clone(&self.fd), ready: Ready::Read };
         ask(wait).await.map_err(|e| Error::io("cannot wait for changes", e))
     }
 
-    /// Shows everything that has happened until now, on the core: the kernel has it in memory.
+    /// Calls `see` with every change until now. It reads on the core, because the kernel has the changes in
+    /// memory.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
@@ -163,7 +165,7 @@ mod tests {
             assert!(told().await.contains("\"a\""));
             std::fs::remove_file(path.join("a")).unwrap();
             assert!(told().await.contains("\"a\""));
-            // While it is open it lives on.
+            // It exists for as long as it is open.
             drop(dir);
             std::fs::remove_dir(&path).unwrap();
             assert!(told().await.contains("Ended"));

@@ -1,4 +1,4 @@
-//! Files read and written as a whole.
+//! Files that are read and written as a whole.
 
 use std::path::Path;
 
@@ -6,19 +6,19 @@ use super::{File, OpenOptions};
 use crate::buf::{BufError, IoBuf};
 use crate::{Error, Result};
 
-/// By how much a buffer grows at least where a file's size does not tell (/proc, a file that grows), in
-/// bytes.
+/// The least number of bytes by which a buffer grows where a file's size is not known (/proc, a file that
+/// grows).
 const STEP: usize = 32 << 10;
 
 impl File {
-    /// Reads from `offset` (bytes) to the file's end, behind what `buf` holds, and grows it as needed.
-    /// Returns how many bytes came, and the buffer. Linux 5.6 (`pread(2)`).
+    /// Appends the bytes from `offset` to the file's end to `buf`, and grows it as needed. Returns how many
+    /// bytes came, and the buffer. Linux 5.6 (`pread(2)`).
     ///
     /// # Errors
     /// As for [`read_at`](Self::read_at); the buffer has what came.
     ///
     /// # Cancellation
-    /// Safe: the buffer is dropped when the kernel has done with it.
+    /// Safe: the buffer is dropped when the kernel no longer uses it.
     pub async fn read_to_end_at(
         &self,
         mut buf: Vec<u8>,
@@ -39,7 +39,7 @@ impl File {
     }
 }
 
-/// Everything that is in a file. Linux 5.6 (`pread(2)`).
+/// A file's content. Linux 5.6 (`pread(2)`).
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -64,7 +64,7 @@ pub async fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let file = File::open(path, OpenOptions::new()).await?;
     let size = file.stat().await?.size;
-    // Room for the end to be seen without growing.
+    // One more byte, so that the end is seen without growing.
     let room = usize::try_from(size).unwrap_or(0).saturating_add(1);
     match file.read_to_end_at(Vec::with_capacity(room), 0).await {
         Ok((_, content)) => Ok(content),
@@ -72,7 +72,7 @@ pub async fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     }
 }
 
-/// Everything that is in a file of UTF-8.
+/// A file's content as UTF-8.
 ///
 /// # Errors
 /// As for [`read`]; `InvalidData` when it is not UTF-8.
@@ -87,10 +87,10 @@ pub async fn read_to_string(path: impl AsRef<Path>) -> Result<String> {
     })
 }
 
-/// Makes a file of the content `buf`, or gives one that is there this content, and gives the buffer back.
+/// Writes `buf` to a file, which is made, or emptied first, and gives the buffer back.
 ///
-/// It is not atomic: who reads meanwhile sees a part. Write another file and [`rename`](super::rename) it for
-/// that.
+/// It is not atomic: a reader may see a part meanwhile. To replace a file atomically, write another one and
+/// [`rename`](super::rename) it.
 ///
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming the path.

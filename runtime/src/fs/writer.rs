@@ -1,15 +1,15 @@
-//! A file written in larger pieces than it is given.
+//! A file that is written in larger pieces than it is given.
 
 use std::rc::Rc;
 
 use super::{Cursor, File};
 use crate::Result;
 
-/// Bytes that are gathered before they are written.
+/// How many bytes are gathered before they are written.
 const CAPACITY: usize = 64 << 10;
 
-/// A file that is written through a buffer: what is given is copied, and written when 64 KiB have come
-/// together, or on [`flush`](Self::flush). What was not flushed is lost when this is dropped.
+/// A file that is written through a buffer. Bytes are copied, and written when there are 64 KiB of them, or
+/// on [`flush`](Self::flush). Bytes that were not flushed are lost when this is dropped.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -30,37 +30,38 @@ const CAPACITY: usize = 64 << 10;
 #[derive(Debug)]
 pub struct BufWriter {
     file: File,
-    /// Where in the file the first byte goes that is not written.
+    /// The offset in the file of the first byte that is not written.
     position: u64,
-    /// What is being written. Kept until it is: a write that was dropped is begun anew at the same place.
+    /// The bytes that are being written. They are kept until that is done: a write that was dropped is begun
+    /// anew at the same offset.
     out: Option<Rc<Vec<u8>>>,
-    /// What comes behind it.
+    /// The bytes that come after them.
     buf: Vec<u8>,
     capacity: usize,
 }
 
 impl BufWriter {
-    /// Writes `file` from its beginning on; one that was opened to append to, at its end.
+    /// Writes `file` from its beginning on. A file that was opened for appending is written at its end.
     pub fn new(file: File) -> Self {
         Self::with_capacity(CAPACITY, Cursor::new(file))
     }
 
-    /// Writes from where `cursor` stands, `capacity` bytes at a time.
+    /// Writes from the position of `cursor`, `capacity` bytes at a time.
     pub fn with_capacity(capacity: usize, cursor: Cursor) -> Self {
         let position = cursor.position();
         Self { file: cursor.into_inner(), position, out: None, buf: Vec::new(), capacity }
     }
 
-    /// The file. It does not have yet what was not flushed.
+    /// The file. It lacks the bytes that were not flushed.
     pub fn get_ref(&self) -> &File {
         &self.file
     }
 
-    /// Takes all of `bytes`, after what it has was written if they do not fit behind it.
+    /// Takes all of `bytes`. If they do not fit into the buffer, the buffer is written first.
     ///
     /// # Errors
-    /// As for [`File::write_all_at`], of bytes that were taken before: they are kept, and nothing of `bytes`
-    /// was taken.
+    /// As for [`File::write_all_at`], for bytes that were taken before. Those are kept, and nothing of
+    /// `bytes` was taken.
     ///
     /// # Cancellation
     /// Safe: nothing of `bytes` was taken.
@@ -72,15 +73,15 @@ impl BufWriter {
         Ok(())
     }
 
-    /// Writes what was taken. It is with the kernel then; [`File::sync_data`] brings it to the disk.
+    /// Writes the bytes that were taken. The kernel has them then; [`File::sync_data`] writes them to the
+    /// disk.
     ///
     /// # Errors
-    /// As for [`File::write_all_at`]. What was taken is kept, and the next flush begins anew at the same
-    /// place.
+    /// As for [`File::write_all_at`]. The bytes are kept, and the next flush begins anew at the same offset.
     ///
     /// # Cancellation
-    /// Safe, but in a file that was opened to append to: a part may stand there twice. Else the next flush
-    /// writes the same bytes to the same place.
+    /// Safe, unless the file was opened for appending: a part may then be in it twice. In other files the
+    /// next flush writes the same bytes to the same offset.
     pub async fn flush(&mut self) -> Result<()> {
         loop {
             if self.out.is_none() {
@@ -94,7 +95,7 @@ impl BufWriter {
             let back = written.map_err(|e| e.error)?;
             self.position += back.len() as u64;
             self.out = None;
-            // Its memory serves again, unless a write that was dropped still has it.
+            // The memory is used again, unless a write that was dropped still has it.
             if let Ok(mut memory) = Rc::try_unwrap(back)
                 && self.buf.is_empty()
             {
@@ -104,10 +105,10 @@ impl BufWriter {
         }
     }
 
-    /// Flushes, and gives the file.
+    /// Flushes, and returns the file.
     ///
     /// # Errors
-    /// As for [`flush`](Self::flush). What was not written is lost.
+    /// As for [`flush`](Self::flush). Bytes that were not written are lost.
     ///
     /// # Cancellation
     /// What was not written is lost.

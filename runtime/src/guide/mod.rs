@@ -1,10 +1,17 @@
-//! Pages for people who come from elsewhere: what is called what here, and what is different on purpose. The
-//! last is for those who knew the names before.
+//! Pages: what you may do, what to do where `io_uring` is refused, what things weigh, what of other crates
+//! works here; and for people who come from elsewhere, what is called what here, and what is different on
+//! purpose. The last is for those who knew the names before.
 //!
 //! There is nothing in these modules but their text.
 
 #[doc = include_str!("may.md")]
 pub mod may {}
+
+#[doc = include_str!("refused.md")]
+pub mod refused {}
+
+#[doc = include_str!("weights.md")]
+pub mod weights {}
 
 #[doc = include_str!("beside.md")]
 pub mod beside {}

@@ -34,7 +34,7 @@ use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use crate::{Error, ErrorKind, Result};
 
-/// States that the operation table holds before it has to move them.
+/// How many states the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
 
 /// What a worker needs to come up.
@@ -47,22 +47,22 @@ pub(super) struct WorkerConfig {
     /// Whether the blocks may be registered with the ring.
     pub(super) register_blocks: bool,
     pub(super) options: Options,
-    /// Where the runtime was started: root futures go by this name.
+    /// Where the runtime was started. Root futures are named by this place.
     pub(super) started_at: &'static Location<'static>,
     /// The other cores, nearest first.
     pub(super) near: Vec<Neighbour>,
     pub(super) blocking: Arc<BlockingPool>,
     pub(super) timer_slack: Option<Duration>,
     pub(super) zero_copy_patience: Duration,
-    /// Cores that share what the kernel lets this user have: of this runtime, and of others.
+    /// How many cores share what the kernel lets this user have: those of this runtime, and those of others.
     pub(super) cores_of_user: usize,
     pub(super) essentials: Essentials,
-    /// What the core makes of the application's before it begins.
+    /// Makes the application's values of the core before its root future begins.
     pub(super) shards: ShardMakers,
 }
 
-/// Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone must be an `EPIPE` here, whatever the
-/// program does with the signal elsewhere.
+/// Blocks SIGPIPE on the calling thread. Splice and sendfile know no `MSG_NOSIGNAL`: a peer that has gone
+/// must be an `EPIPE` here, whatever the program does with the signal elsewhere.
 pub(super) fn block_sigpipe() -> io::Result<()> {
     // SAFETY: a signal set on our stack, initialised by sigemptyset before it is used; the mask is this
     // thread's own.
@@ -75,8 +75,8 @@ pub(super) fn block_sigpipe() -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
 }
 
-/// Makes everything that the core owns, on its own thread: what is allocated and touched here lies on its
-/// node.
+/// Makes everything that the core owns, on the core's own thread, so that what is allocated and touched here
+/// lies on its node.
 pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     let WorkerConfig { core: planned, shared, mut share, options, .. } = config;
     let mut ring = Ring::new(config.ring, Some(planned.cpu.0), shared.counters.clone())?;
@@ -140,7 +140,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
     Ok((core, report))
 }
 
-/// What others may touch of the core, brought to its node if the runtime places anything.
+/// What others may touch of the core. It is moved to the core's node if the runtime places anything.
 fn seen_by_others(shared: &CoreShared, planned: &PlannedCore) -> [(&'static str, Range<usize>); 2] {
     [shared.addresses(), shared.counters.addresses()].map(|seen| {
         if placement_of_current().is_some() {
@@ -157,7 +157,7 @@ fn of_this_thread() -> impl Iterator<Item = (&'static str, Range<usize>)> {
     stack.into_iter().chain(tls)
 }
 
-/// What is left of a share, as blocks: one at least.
+/// Makes blocks of what is left of a share: at least one.
 fn rest_as_blocks(share: &mut Share) -> Result<Blocks> {
     let left = share.left() / BLOCK_SIZE * BLOCK_SIZE;
     let carved = share.carve(left.max(BLOCK_SIZE), 4096).ok_or_else(|| {

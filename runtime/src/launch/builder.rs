@@ -1,4 +1,4 @@
-//! How a runtime is asked for.
+//! The settings of a runtime.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,22 +17,22 @@ use crate::ring::RingOptions;
 use crate::ring::probe::probe;
 use crate::{Error, ErrorKind, Result};
 
-/// Entries of a core's submission queue by default.
+/// The default entries of a core's submission queue.
 const RING_ENTRIES: u32 = 4096;
-/// Node-local memory of a core by default, in bytes: half for receiving, half as
+/// The default node-local memory of a core, in bytes: half for receiving, half as
 /// [`Block`](crate::buf::Block)s.
 const POOL_BYTES: usize = 16 << 20;
-/// Threads of a node for blocking work, at most, by default.
+/// The default limit of a node's threads for blocking work.
 const BLOCKING_THREADS: usize = 64;
-/// More would not be a slack but a mistake in the unit.
+/// A larger slack would be a mistake in the unit.
 const MAX_TIMER_SLACK: Duration = Duration::from_secs(10);
-/// How long a dropped stream's zero-copy sends may keep their blocks by default, while the peer takes
+/// The default time for which a dropped stream's zero-copy sends may keep their blocks while the peer takes
 /// nothing.
 const ZERO_COPY_PATIENCE: Duration = Duration::from_secs(10);
 /// The least that a pool can work with, in bytes.
 const MIN_POOL_BYTES: usize = 256 << 10;
 
-/// Settings of a runtime. Made by [`Runtime::builder`].
+/// Settings of a runtime. [`Runtime::builder`] makes them.
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) cores: CoreSelection,
@@ -53,21 +53,22 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Which CPUs run a core: all that the process may use (no more than its control groups' CPU quota has
-    /// time for), or a list. All by default.
+    /// Which CPUs run a core: all that the process may use (no more than the CPU quota of its control groups
+    /// allows), or a list. All by default.
     pub fn cores(mut self, cores: CoreSelection) -> Self {
         self.cores = cores;
         self
     }
 
-    /// Runs no more cores than this, the first of the plan: of [all](CoreSelection::All) those that have a
-    /// physical core for themselves, the interface's node first. As many as there are by default.
+    /// Runs no more cores than this. They are the first of the plan; in a plan of [all](CoreSelection::All)
+    /// those are the ones that have a physical core for themselves, with the interface's node first. There is
+    /// no limit by default.
     pub fn most_cores(mut self, most: usize) -> Self {
         self.most_cores = Some(most);
         self
     }
 
-    /// Bytes of node-local memory for each core to begin with, at least 256 KiB. 16 MiB by default.
+    /// The node-local memory that each core begins with, in bytes, at least 256 KiB. 16 MiB by default.
     pub fn pool_bytes(mut self, bytes: usize) -> Self {
         self.pool_bytes = bytes;
         self
@@ -77,18 +78,18 @@ impl Builder {
     /// many by default.
     ///
     /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no
-    /// buffer or tasks find no [`Block`](crate::buf::Block), on the core's node and by no more than that has
-    /// free. At the limit they wait. What it has grown by is in the [report](super::Report) and stays until
-    /// the end; it is not registered with the ring, so that zero-copy sends from such blocks pin their pages
-    /// each time.
+    /// buffer or tasks find no [`Block`](crate::buf::Block). The memory comes from the core's node and is no
+    /// more than the node has free. At the limit receives and tasks wait. The added memory is in the
+    /// [report](super::Report) and stays until the end. It is not registered with the ring, so zero-copy
+    /// sends from such blocks pin their pages each time.
     pub fn pool_limit(mut self, bytes: usize) -> Self {
         self.pool_limit = Some(bytes);
         self
     }
 
-    /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two; the completion
+    /// Entries of each core's submission queue, 8 to 32,768, rounded up to a power of two. The completion
     /// queue has four times as many. 4,096 by default. Where the memory that may be locked (`RLIMIT_MEMLOCK`;
-    /// Linux 6.14) does not do for the rings of all cores they have fewer, down to 64, and the
+    /// Linux 6.14) is too little for the rings of all cores they have fewer entries, down to 64, and the
     /// [report](super::Report) says so.
     pub fn ring_entries(mut self, entries: u32) -> Self {
         self.ring_entries = entries;
@@ -96,10 +97,10 @@ impl Builder {
     }
 
     /// How many cores share what the kernel lets all processes of this user have together: memory that is
-    /// locked (`RLIMIT_MEMLOCK`) and pipes (`fs.pipe-user-pages-soft`). Those of this runtime and of others
-    /// that start at the same time. Rings are planned to fit for all of them, blocks are registered where
-    /// those of all fit too, and each core has its share of pipes. As many as this runtime has by default,
-    /// and not fewer.
+    /// locked (`RLIMIT_MEMLOCK`) and pipes (`fs.pipe-user-pages-soft`). They are the cores of this runtime
+    /// and of others that start at the same time. The rings of all of them are planned to fit, blocks are
+    /// registered where those of all fit too, and each core has its share of pipes. The default is the number
+    /// of this runtime's cores; fewer are raised to that.
     pub fn cores_of_user(mut self, cores: usize) -> Self {
         self.cores_of_user = cores;
         self
@@ -113,21 +114,21 @@ impl Builder {
         self
     }
 
-    /// What threads are called: `NAME-CPU`, of which the kernel shows 15 bytes. `annulus` by default.
+    /// The name of the threads: `NAME-CPU`, of which the kernel shows 15 bytes. `annulus` by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// The network interface that clients come in by, such as `eth0`: CPUs of its node come first in the
+    /// The network interface that clients come in by, such as `eth0`. CPUs of its node come first in the
     /// plan.
     pub fn nic(mut self, name: impl Into<String>) -> Self {
         self.nic = Some(name.into());
         self
     }
 
-    /// With which size of page pools are backed; what a node really gave is in the report.
-    /// [`Backing::System`] by default.
+    /// The page size that pools are backed with. The report has what a node really gave. [`Backing::System`]
+    /// by default.
     pub fn pages(mut self, pages: Backing) -> Self {
         self.pages = pages;
         self
@@ -140,17 +141,17 @@ impl Builder {
     }
 
     /// How many threads of a node may run [blocking work](crate::spawn_blocking) at a time, at least one. 64
-    /// by default; they are started when needed.
+    /// by default. They are started when they are needed.
     pub fn blocking_threads(mut self, most: usize) -> Self {
         self.blocking_threads = most;
         self
     }
 
-    /// How late a timer may fire for the sake of others, up to ten seconds: where more of them are due within
-    /// the slack of one, an idle core wakes once, at the last of them. None is early, and a core that is
-    /// awake fires each on its turn. Where thousands of short sleeps are under way, one millisecond saves
-    /// nearly all wakes (11-21 us of CPU each in a virtual machine); zero wakes for each timer. What is half
-    /// of a wake's time away is sat out.
+    /// How late a timer may fire so that timers share wakes, up to ten seconds. Where several timers are due
+    /// within the slack of one, an idle core wakes once, at the last of them. No timer is early, and a core
+    /// that is awake fires each on time. Where thousands of short sleeps are under way, one millisecond saves
+    /// nearly all wakes (11-21 us of CPU each in a virtual machine). Zero wakes the core for each timer. A
+    /// timer that is less than half of a wake's time away is waited for without sleeping.
     ///
     /// By default timers share wakes within 50 us, as Linux has it for threads (`PR_SET_TIMERSLACK`,
     /// `prctl(2)`), but only while they are on average no later than a wake takes: an idle core asks for its
@@ -161,8 +162,8 @@ impl Builder {
     }
 
     /// How long the blocks of [`send_zc`](crate::net::TcpStream::send_zc) may stay with the network after
-    /// their stream was dropped, if the peer takes less than 16 KiB in that time: then the connection is
-    /// reset. 10 seconds by default.
+    /// their stream was dropped, if the peer takes less than 16 KiB in that time. After that the connection
+    /// is reset. 10 seconds by default.
     pub fn zero_copy_patience(mut self, patience: Duration) -> Self {
         self.zero_copy_patience = patience;
         self
@@ -172,7 +173,7 @@ impl Builder {
         self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
     }
 
-    /// The ring of one of so many cores, as far as there is memory for all of them.
+    /// The ring of one of so many cores, as large as the memory for all of them allows.
     pub(super) fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         let asked = RingOptions {
@@ -190,11 +191,11 @@ impl Builder {
         locked::leaves_room(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
     }
 
-    /// Looks at the machine and plans the cores. Starts nothing.
+    /// Reads the machine's topology and plans the cores. It starts nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for a CPU that does not exist or is not allowed, and for sizes out of range;
-    /// [`ErrorKind::Platform`] when the machine cannot be looked at.
+    /// [`ErrorKind::Platform`] when the topology cannot be read.
     pub fn build(self) -> Result<Runtime> {
         if self.pool_bytes < MIN_POOL_BYTES {
             let what = format!(
@@ -269,12 +270,12 @@ pub struct Runtime {
     pub(super) topology: Topology,
     /// The CPU of each core's submission poller; empty without them.
     pub(super) pollers: Vec<CpuId>,
-    /// What each core makes before any begins.
+    /// Makes values on each core before any root future begins.
     pub(super) shards: ShardMakers,
 }
 
 impl Runtime {
-    /// Settings to start from.
+    /// The default settings.
     pub fn builder() -> Builder {
         Builder {
             cores: CoreSelection::All,
@@ -295,11 +296,11 @@ impl Runtime {
         }
     }
 
-    /// A value for each core that is there when the first root future begins: every core calls `make` while
-    /// it comes up, and none goes on before all have. [`Sharded::new`] makes one on cores that run.
+    /// Makes a value for each core before the first root future begins: every core calls `make` while it
+    /// comes up, and none goes on before all have. [`Sharded::new`] makes one on cores that run.
     ///
-    /// Until the cores come up the handle says that there are none. `make` runs on its core, where it may
-    /// spawn tasks and take blocks; it cannot wait, because the core's loop does not run yet.
+    /// Until the cores come up the handle has no values. `make` runs on its core, where it may spawn tasks
+    /// and take blocks; it cannot wait, because the core's loop does not run yet.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -317,7 +318,7 @@ impl Runtime {
     /// ```
     ///
     /// # Errors
-    /// None here. What `make` returns is the error of the start, and a panic of it one of kind
+    /// None here. The error that `make` returns is the error of the start; a panic of `make` is one of kind
     /// [`ErrorKind::Panicked`].
     pub fn sharded<T: 'static>(
         &mut self,
@@ -336,9 +337,9 @@ impl Runtime {
         &self.plan
     }
 
-    /// What the runtime would have if it started now: the planned cores, and what a ring has that is made as
-    /// theirs and given back. [`Running::report`](crate::Running::report) says what came of it, and where
-    /// memory lies.
+    /// What the runtime would have if it started now: the planned cores, and the features of a ring that is
+    /// made like theirs and given back. After the start [`Running::report`](crate::Running::report) has what
+    /// is in force, and where memory lies.
     ///
     /// # Errors
     /// [`ErrorKind::Platform`] when no ring can be made, with cause and remedy. Linux 6.1 is needed.
@@ -359,8 +360,8 @@ impl Runtime {
 
     /// Runs `root` once on every core and waits until all have ended.
     ///
-    /// A core ends when its root future does: tasks that are left are dropped, operations cancelled, and
-    /// every last completion is awaited. The first error, or panic, of a root future ends all cores and is
+    /// A core ends when its root future does: tasks that are left are dropped, operations are cancelled, and
+    /// all completions are awaited. The first error, or panic, of a root future ends all cores and is
     /// returned.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A core's thread: brings the core up, runs its loop until it is over, and hands over to the
+//! A core's thread: it brings the core up, runs its loop until that is over, and then runs the
 //! [end](super::end).
 
 use std::future::Future;
@@ -21,7 +21,7 @@ use crate::core::state::Arrival;
 use crate::task::{JoinHandle, spawn_at};
 use crate::{Error, Result};
 
-/// The thread of a core, from its first instruction to its last. Whatever panics in it, others wait for
+/// The thread of a core, from its first instruction to its last. If anything panics in it, others wait for
 /// `arrival` only.
 pub(super) fn run<F, Fut, E>(
     config: WorkerConfig,
@@ -35,10 +35,10 @@ where
     E: From<Error> + Send + 'static,
 {
     let runtime = Arc::clone(&config.shared.runtime);
-    // Makers are the application's, and may be dropped last here.
+    // The makers are the application's, and the last clone may be dropped here.
     let (started_at, shards) = (config.started_at, Kept::new(config.shards.clone()));
     let up = contain(|| {
-        // What the application logs on a core says on which.
+        // Log lines of the application on a core carry the core's index.
         let span = tracing::info_span!("core", index = config.core.index, cpu = config.core.cpu.0);
         let inside = Inside::enter(span);
         block_sigpipe().map_err(|e| Error::io("cannot block SIGPIPE", e))?;
@@ -47,13 +47,13 @@ where
     let (inside, (core, report)) = match up {
         Ok(up) => up,
         Err(e) => {
-            // The starter waits for one message of each core; if it has gone, so has everyone.
+            // The starter waits for one message of each core. If the starter has gone, nobody waits.
             drop(ready.send(Err(e)));
             arrival.arrive();
             return Ok(());
         }
     };
-    // What the kernel may still write to is not freed because something has panicked.
+    // A panic must not free memory that the kernel may still write to.
     let core = ManuallyDrop::new(core);
     let made = contain(|| {
         let _entered = core.enter();
@@ -77,7 +77,7 @@ where
     }
     end::of_core(core, arrival, &mut faults);
     faults.note(contain(|| inside.leave().map_err(|payload| panicked("a core", payload))));
-    // The error of the root future comes first; what it is made of is the application's.
+    // The error of the root future comes first. Its content is the application's.
     let result = result.take();
     match faults.first() {
         Some(e) if result.is_ok() => Err(e.into()),
@@ -107,7 +107,7 @@ where
     let runtime = &core.shared.runtime;
     loop {
         core.run_tasks()?;
-        // Looked at before the core may sleep: nothing else would wake it to see this.
+        // It is checked before the core may sleep, because nothing would wake the core for it.
         if let Some(result) = finished(&mut root) {
             return result;
         }

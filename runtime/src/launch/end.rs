@@ -1,17 +1,18 @@
 //! The end of a core, in two phases.
 //!
-//! First every core by itself: tasks are dropped, operations cancelled, and every CQE reaped, until the
-//! kernel holds nothing of this core. Then all cores wait for each other, and only then rings and memory are
-//! released, since until then another core may still hand something over.
+//! First each core ends by itself: tasks are dropped, operations cancelled, and every CQE is reaped, until
+//! the kernel holds nothing of this core. Then all cores wait for each other. Only after that rings and
+//! memory are released, because until then another core may still hand something over.
 //!
 //! Closing a ring does **not** wait for what is in flight: a 32 MiB read was seen landing in memory 60 ms
 //! after `close(2)` had returned. So what the kernel does not give back in [`PATIENCE`] is leaked, with a
-//! line that says so, and never freed.
+//! line in the log, and never freed.
 //!
 //! The network keeps what was sent without a copy until the peer has acknowledged it, and no cancel changes
 //! that. A peer that reads has [`GRACE`]; then the connection is reset, and the memory comes back. A
-//! connection that was handed over is another core's to end: it is reset when that has closed it, so once
-//! more when all cores have come to their end. What has left the runtime is never reset.
+//! connection that was handed over to another core is that core's to end: it is reset when that core has
+//! closed it, so resetting is tried once more when all cores have come to their end. A connection that has
+//! left the runtime is never reset.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -36,26 +37,26 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often cancels are repeated: an operation that was between two states may have missed one.
 const REPEAT: Duration = Duration::from_millis(50);
 
-/// Ends a core on its own thread. A panic of what is not ours becomes a fault and stops nothing: the other
-/// cores wait for this one, and a core that could not be drained frees nothing that the kernel holds.
+/// Ends a core on its own thread. A panic of code that is not ours becomes a fault and stops nothing: the
+/// other cores wait for this one, and a core that could not be drained frees nothing that the kernel holds.
 pub(super) fn of_core(core: ManuallyDrop<Core>, arrival: Arrival, faults: &mut Faults) {
     let drained = {
         let _entered = core.enter();
         let shared = &core.shared;
-        // What was sent here and not begun is dropped, and its senders told.
+        // Work that was sent here and not begun is dropped, and its senders are told.
         step(faults, "the end of a core's inbox", || core.close_inbox());
         step(faults, "the end of a core's tasks", || {
             core.tasks.drop_all(|| shared.woken.take_all().collect::<Vec<Woken>>());
         });
         step(faults, "the end of a core's values", || core.shards.clear());
         step(faults, "the end of a core's tasks", || core.tasks.drop_ready());
-        // From here on a task that another thread wakes is leaked by its waker.
+        // A task that another thread wakes after this is leaked by its waker.
         step(faults, "the end of a core's tasks", || drop(shared.woken.close()));
         step(faults, "the end of a core's timers", || core.timers.clear());
         step(faults, "the end of a core's memory", || core.growth.end());
-        // What the last of them woke.
+        // The tasks that the last drops woke.
         step(faults, "the end of a core's tasks", || core.tasks.drop_ready());
-        // Destructors may have had something to say to other cores, which sleep until they are told.
+        // Destructors may have sent something to other cores, which sleep until they are notified.
         step(faults, "a core's last words", || core.notify_peers_now());
         let grace = GRACE.min(core.zero_copy.patience);
         drain(&core, grace, PATIENCE, faults)
@@ -82,7 +83,7 @@ fn step<T>(faults: &mut Faults, what: &'static str, f: impl FnOnce() -> T) -> Op
 fn release(core: ManuallyDrop<Core>, drained: bool) {
     let core = ManuallyDrop::into_inner(core);
     let Core { ring, ops, bufs, fairness, shared, .. } = core;
-    // Streams that still stand in its lists: they go before the buffers.
+    // Streams that are still in its lists must go before the buffers.
     drop(fairness);
     if drained {
         bufs.close(&ring);
@@ -90,7 +91,7 @@ fn release(core: ManuallyDrop<Core>, drained: bool) {
     }
     let left = ops.in_kernel();
     let index = shared.index;
-    // Before the event, whose subscriber may panic.
+    // They are leaked before the event, because its subscriber may panic.
     ops.leak();
     bufs.leak();
     std::mem::forget(ring);
@@ -100,18 +101,19 @@ fn release(core: ManuallyDrop<Core>, drained: bool) {
     );
 }
 
-/// As [`drain_ring`]. A core whose ring panics is not drained.
+/// Drains the core as [`drain_ring`] does. A core whose ring panics is not drained.
 fn drain(core: &Core, grace: Duration, patience: Duration, faults: &mut Faults) -> bool {
     step(faults, "the end of a core's operations", || drain_ring(core, grace, patience)).unwrap_or(false)
 }
 
-/// Cancels everything and takes every CQE; after `grace` it hurries what can be. False when the kernel did
-/// not give everything back within `patience`.
+/// Cancels everything and takes every CQE. After `grace` it resets the connections that can be reset. False
+/// when the kernel did not give everything back within `patience`.
 fn drain_ring(core: &Core, grace: Duration, patience: Duration) -> bool {
     let begun = clock::now();
     let deadline = begun + patience;
     loop {
-        // In each round: a connection that another core has may be closed there meanwhile.
+        // This is done in each round, because another core may close a connection that it was given
+        // meanwhile.
         if begun.elapsed() >= grace {
             contained("an operation that was to force_release", || core.ops.force_release());
         }

@@ -57,9 +57,9 @@ use crate::{Error, ErrorKind, Result};
 /// }
 /// ```
 ///
-/// What the body returns is the program's exit code, as [`Termination`] has it; an error is printed by the
-/// core that ran the body. A runtime that cannot start prints why, and the exit code is 2 where something
-/// asked for cannot be, 3 where the machine refuses (`io_uring` off), 1 else.
+/// The body's result decides the program's exit code, as [`Termination`] has it. The core that ran the body
+/// prints an error. A runtime that cannot start prints the reason, and the exit code is 2 where a setting
+/// cannot be met, 3 where the machine refuses (`io_uring` off), else 1.
 ///
 /// # Panics
 /// When the body does, once all cores have ended.
@@ -97,9 +97,9 @@ pub use annulus_macros::main;
 /// ```
 ///
 /// Other attributes stay: `#[ignore]`, and `#[should_panic]` for a test without a return type. A panic of the
-/// body is the test's. What [`main`](macro@main) has in brackets serves here too; `cores = 2` is at most two
-/// cores, so that the test runs on a machine with one CPU as well. A list of CPUs ties a test to a machine
-/// that has them.
+/// body is the test's. The settings of [`main`](macro@main) work here too. `cores = 2` is at most two cores,
+/// so that the test runs on a machine with one CPU as well. A list of CPUs ties a test to a machine that has
+/// them.
 ///
 /// Many such tests may run at once: each has a small ring, a small pool (512 KiB), and no blocks registered
 /// with the ring, so that 256 cores of tests fit together within what a user may lock (`RLIMIT_MEMLOCK`, 8
@@ -129,7 +129,7 @@ pub enum Cores {
     List(&'static str),
 }
 
-/// What stands in the brackets.
+/// The settings in the brackets.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     cores: Option<Cores>,
@@ -138,13 +138,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Nothing was said.
+    /// No settings.
     #[expect(clippy::new_without_default, reason = "for macros")]
     pub fn new() -> Self {
         Self { cores: None, pool_bytes: None, name: None }
     }
 
-    /// Which cores.
+    /// Which cores to use.
     pub fn cores(self, cores: Cores) -> Self {
         Self { cores: Some(cores), ..self }
     }
@@ -154,12 +154,12 @@ impl Settings {
         Self { pool_bytes: Some(bytes), ..self }
     }
 
-    /// What threads are called.
+    /// The name of the threads.
     pub fn name(self, name: &'static str) -> Self {
         Self { name: Some(name), ..self }
     }
 
-    /// `builder` with what was asked for.
+    /// `builder` with these settings.
     fn over(self, mut builder: Builder) -> Result<Builder> {
         builder = match self.cores {
             None => builder.most_cores(1),
@@ -177,7 +177,7 @@ impl Settings {
     }
 }
 
-/// The exit code of what a body returned, told on its core: it need not be `Send`.
+/// The exit code of a body's result. It is made on the body's core, so the result need not be `Send`.
 pub fn report(output: impl Termination) -> ExitCode {
     output.report()
 }
@@ -230,7 +230,7 @@ fn test_runtime(settings: Settings) -> Result<Runtime> {
     settings.over(builder)?.build()
 }
 
-/// One of these CPUs, in turn.
+/// One of these CPUs; each call takes the next.
 fn next_of(allowed: &CpuSet) -> Result<CoreSelection> {
     static TURN: AtomicUsize = AtomicUsize::new(0);
     let turn = TURN.fetch_add(1, Ordering::Relaxed) % allowed.iter().count().max(1);

@@ -1,9 +1,9 @@
-//! What goes wrong on a core outside its tasks.
+//! Faults of a core outside its tasks.
 
 use crate::contained::{Payload, bury, panic_text};
 use crate::{Error, ErrorKind, Result};
 
-/// What went wrong on a core outside its tasks: the first is its error. The panic hook has told of each.
+/// The faults of a core outside its tasks. The first is the core's error. The panic hook has reported each.
 #[derive(Default)]
 pub(super) struct Faults(Option<Error>);
 

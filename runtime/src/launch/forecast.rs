@@ -9,7 +9,7 @@ use crate::numa::plan::PlannedCore;
 use crate::ring::probe::RingProbe;
 
 /// What a runtime would have if it started now: [`Runtime::report`](crate::Runtime::report). `Display` prints
-/// a line for each core, one for the ring, and one for each thing that is less than it could be.
+/// a line for each core, one for the ring, and one for each feature that is less than it could be.
 ///
 /// Where memory lies is not in it, because a page lies nowhere before it is touched: that is in the
 /// [`Report`](super::Report) of a runtime that has started.
@@ -23,20 +23,20 @@ pub struct Forecast {
     /// The CPU of each core's submission poller, in the order of the cores; empty without
     /// [`sqpoll`](crate::Builder::sqpoll).
     pub pollers: Vec<CpuId>,
-    /// What a ring made as a core's has here. It has no CPU to pin io-wq workers to and no blocks to
-    /// register, so [`iowq_pinned`](crate::RingFeatures::iowq_pinned) and
+    /// The features of a ring that is made like a core's. It has no CPU to pin io-wq workers to and no blocks
+    /// to register, so [`iowq_pinned`](crate::RingFeatures::iowq_pinned) and
     /// [`fixed_buffers`](crate::RingFeatures::fixed_buffers) are false.
     pub ring: RingProbe,
     /// System calls that the runtime makes and that are refused here
     /// ([`refused_calls`](crate::refused_calls)).
     pub refused_calls: Vec<&'static str>,
-    /// Bytes that each core's pool is asked to begin with.
+    /// Bytes that each core's pool begins with, as asked.
     pub pool_bytes: usize,
-    /// Bytes to which it may grow.
+    /// Bytes to which each pool may grow.
     pub pool_limit: usize,
     /// What is done when memory cannot lie where it should.
     pub placement: PlacementPolicy,
-    /// What was asked for beyond the usual.
+    /// The options that were chosen ([`Builder`](crate::Builder)).
     pub options: Options,
 }
 

@@ -1,9 +1,9 @@
-//! Memory that may be locked, where it is short: what every core cannot do without comes first.
+//! Memory that may be locked, where it is short: the memory that every core needs comes first.
 //!
-//! From Linux 6.14 on the kernel counts rings and rings of buffers to what their user may lock
-//! (`RLIMIT_MEMLOCK`, 8 MiB for most), as it counts registered buffers always. So the rings of all cores are
-//! planned to fit before the first is made, and what is optional is registered only when every core has its
-//! own.
+//! From Linux 6.14 on the kernel counts rings and rings of buffers towards what their user may lock
+//! (`RLIMIT_MEMLOCK`, 8 MiB for most), as it has always counted registered buffers. So the rings of all cores
+//! are planned to fit before the first is made, and what is optional is registered only when every core has
+//! its own ring.
 
 use std::convert::Infallible;
 
@@ -25,9 +25,9 @@ pub(super) fn planned(asked: RingOptions, cores: usize, limit: Option<u64>) -> R
     ring
 }
 
-/// Whether blocks may be registered: always among the cores of one runtime, where they come after all rings;
-/// and where the user has `of_user` cores in several processes, of which nobody knows when their rings are
-/// made, if there is memory for all.
+/// Whether blocks may be registered. The cores of one runtime always may, because they register after all
+/// rings are made. Where the user has `of_user` cores in several processes nobody knows when their rings are
+/// made, so there must be memory for all.
 pub(super) fn leaves_room(
     ring: RingOptions,
     pool_bytes: usize,
@@ -46,7 +46,7 @@ pub(super) fn leaves_room(
     fits
 }
 
-/// Bytes that the rings of this process may take, where there is a limit that this kernel holds rings to.
+/// Bytes that the rings of this process may take; None where this kernel holds rings to no limit.
 pub(super) fn limit() -> Option<u64> {
     if !rings_are_locked() || has_any(CapabilitySet::IPC_LOCK) {
         return None;
@@ -54,27 +54,27 @@ pub(super) fn limit() -> Option<u64> {
     getrlimit(Resource::Memlock).current
 }
 
-/// A core's part in the question whether each has what it cannot do without.
+/// One core's handle on the question whether every core has what it needs.
 #[derive(Clone)]
 pub(super) struct Essentials {
-    /// Held while this core has not.
+    /// Held while this core lacks something.
     missing: Sender<Infallible>,
-    /// Hears when nobody holds the other end.
+    /// Disconnected when nobody holds the other end.
     there: Receiver<Infallible>,
 }
 
 impl Essentials {
-    /// To be cloned for each core, and dropped when all have theirs.
+    /// Each core gets a clone and drops it when it has what it needs.
     pub(super) fn new() -> Self {
         let (missing, there) = crossbeam_channel::bounded(0);
         Self { missing, there }
     }
 
-    /// This core has all; returns when each of the others has, or is gone.
+    /// Says that this core has everything, and waits until each of the others has, or is gone.
     pub(super) fn wait_for_others(self) {
         let Self { missing, there } = self;
         drop(missing);
-        // Nothing is ever sent: it ends by the last sender's end.
+        // Nothing is ever sent: the wait ends when the last sender is dropped.
         let Err(_) = there.recv();
     }
 }
@@ -99,7 +99,7 @@ mod tests {
             let ring = planned(asked, cores, Some(limit));
             assert_eq!((ring.entries, ring.asked), (entries, 4096), "{cores} cores in {limit} bytes");
         }
-        // Fewer than the least are not made more.
+        // An entry count below the least is not raised.
         assert_eq!(planned(RingOptions::for_entries(8), 1000, Some(0)).entries, 8);
     }
 

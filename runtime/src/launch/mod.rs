@@ -1,4 +1,4 @@
-//! Cores brought up together, run, and ended together.
+//! Cores are brought up together, run, and ended together.
 
 mod bring_up;
 mod builder;

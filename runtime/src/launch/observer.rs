@@ -1,4 +1,4 @@
-//! Looks at a runtime, from any thread, without a part in its life.
+//! Observes a runtime from any thread without prolonging its life.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::core::Core;
 use crate::core::shared::CoreShared;
 use crate::metrics::counters::Counters;
 
-/// Sees what a runtime does, from any thread that is no core's, for as long as it likes: it neither keeps the
-/// runtime alive nor ends it, and no core waits for it. [`Running::observer`](crate::Running::observer) makes
-/// one.
+/// Reads what a runtime does, from any thread that is no core's. It may live as long as it likes: it neither
+/// keeps the runtime alive nor ends it, and no core waits for it.
+/// [`Running::observer`](crate::Running::observer) makes one.
 ///
-/// After the runtime's end the counters are the last ones, and [`report`](Observer::report) finds no memory
-/// where it was.
+/// After the runtime's end the counters keep their last values, and [`report`](Observer::report) finds the
+/// memory unmapped.
 #[derive(Clone)]
 pub struct Observer {
     pub(super) members: Arc<[Arc<CoreShared>]>,
@@ -31,8 +31,8 @@ impl Observer {
         self.members.iter().map(|core| core.counters.read(core.index)).collect()
     }
 
-    /// What is in force on each core, and where memory lies now. Looks at every page: some milliseconds for
-    /// each core.
+    /// What is in force on each core, and where memory lies now. It asks about every page, which takes some
+    /// milliseconds for each core.
     pub fn report(&self) -> Report {
         Report::inspect(&self.reports, &self.members)
     }

@@ -1,5 +1,4 @@
-//! What a runtime can be asked to do beyond the usual. All of it is off by default; each option says what it
-//! costs.
+//! Options of a runtime. All of them are off by default, and each says what it costs.
 
 use std::time::Duration;
 
@@ -22,25 +21,25 @@ impl Builder {
         self
     }
 
-    /// Logs, at level `warn`, each poll of a task that lasts for `threshold` or longer, while it lasts, with
+    /// Logs each poll of a task that lasts for `threshold` or longer, at level `warn`, while it lasts, with
     /// the place where the task was spawned ([`Stall`](crate::Stall)). Off by default: it costs the machine a
-    /// thread that wakes four times in each `threshold`, and the cores no more than when it is off (5 to 10
-    /// instructions a poll, by `scripts/instructions`).
+    /// thread that wakes four times in each `threshold`, and it costs the cores no more than when it is off
+    /// (5 to 10 instructions a poll, by `scripts/instructions`).
     pub fn report_stalls(mut self, threshold: Duration) -> Self {
         self.options.report_stalls = Some(threshold);
         self
     }
 
-    /// Lets a core that has nothing to do look about for as long as `most` before it sleeps. Off (zero) by
+    /// Lets a core that has nothing to do poll for work for as long as `most` before it sleeps. Off (zero) by
     /// default.
     ///
-    /// What comes meanwhile is found without a sleep and a wake, and who wakes a task of the core from
-    /// another thread need not write to its eventfd. It costs CPU time that other threads on this CPU could
-    /// use, the other core of a hypervisor's or SMT pair too. It is adaptive: a look in vain halves the next,
-    /// down to nothing, and a sleep shorter than `most` makes it longer again, so an idle core sleeps as
-    /// always. 10 to 50 us are sensible; more than the machine's wake costs is waste.
+    /// Work that comes meanwhile is found without a sleep and a wake, and a thread that wakes a task of the
+    /// core need not write to its eventfd. Spinning costs CPU time that other threads on this CPU could use,
+    /// and on a hypervisor or with SMT the sibling core too. It is adaptive: a spin that finds nothing halves
+    /// the next, down to nothing, and a sleep shorter than `most` makes it longer again, so an idle core
+    /// sleeps as always. 10 to 50 us are sensible; more than the machine's wake costs is waste.
     /// [`Counters::spins`](crate::Counters::spins) and [`spins_won`](crate::Counters::spins_won) tell whether
-    /// it pays; [`busy_ns`](crate::Counters::busy_ns) counts a look as work.
+    /// it pays. [`busy_ns`](crate::Counters::busy_ns) counts a spin as work.
     pub fn spin(mut self, most: Duration) -> Self {
         self.options.spin = most;
         self
@@ -50,25 +49,25 @@ impl Builder {
     /// submits without a system call. The thread polls, and sleeps after `idle` without work (at least 1 ms);
     /// waking it is a system call. Off by default.
     ///
-    /// It costs a second CPU for each busy core, on the same node: one that no core runs on, or those of
+    /// It costs a second CPU for each busy core. That is one on the same node that no core runs on, or one of
     /// [`sqpoll_cpus`](Self::sqpoll_cpus). The kernel then allows neither `DEFER_TASKRUN` nor `TASKRUN_FLAG`:
     /// completions are made on the poller's CPU, and each costs a cache line that moves between the two. A
-    /// server is seldom faster by it; a core with many small submissions can be. The system call of a wait
-    /// stays.
+    /// server is seldom faster with it; a core with many small submissions can be. A wait is still a system
+    /// call.
     ///
-    /// Linux 5.13 for an unprivileged process; `io_uring_setup(2)`.
+    /// An unprivileged process needs Linux 5.13. `io_uring_setup(2)`.
     ///
     /// # Errors
-    /// [`Builder::build`] says [`ErrorKind::Input`](crate::ErrorKind::Input) when a node has no CPU left for
-    /// it.
+    /// [`Builder::build`] returns [`ErrorKind::Input`](crate::ErrorKind::Input) when a node has no CPU
+    /// left for it.
     pub fn sqpoll(mut self, idle: Duration) -> Self {
         self.options.sqpoll = Some(idle);
         self
     }
 
-    /// The CPUs of the threads of [`sqpoll`](Self::sqpoll), dealt out to the cores in turn. One that a core
-    /// runs on as well is allowed, for trying: the two then take turns and both wait. By default CPUs of each
-    /// core's node that run no core.
+    /// The CPUs of the threads of [`sqpoll`](Self::sqpoll), given to the cores in turn. A CPU that a core
+    /// runs on is allowed, to try it out: the two then share it, and each waits for the other. The default is
+    /// CPUs of each core's node that run no core.
     pub fn sqpoll_cpus(mut self, cpus: CpuSet) -> Self {
         self.options.sqpoll_cpus = Some(cpus);
         self
@@ -88,21 +87,21 @@ impl Builder {
         self
     }
 
-    /// Lets what comes for several streams share a receive buffer of 8 KiB: the kernel goes on in a buffer
+    /// Lets the received bytes of several streams share a buffer of 8 KiB: the kernel goes on in a buffer
     /// where the last bytes ended (`IOU_PBUF_RING_INC`), so that small messages take the memory that they
     /// fill, and not a buffer each. Off by default. Where the kernel cannot (before Linux 6.12, and before
-    /// 6.15 beside [`sqpoll`](Self::sqpoll), where streams might get each other's bytes) buffers are used as
-    /// ever, and the report says so:
+    /// 6.15 beside [`sqpoll`](Self::sqpoll), where streams might get each other's bytes) each receive takes a
+    /// buffer as usual, and the report says so:
     /// [`RingFeatures::incremental_buffers`](crate::RingFeatures::incremental_buffers).
     /// `io_uring_register_buf_ring(3)`.
     ///
-    /// Leases on 819 messages of 10 bytes that are kept take one buffer, and not 819
-    /// (`cargo test -p annulus --test fragments many_messages`).
+    /// Leases on 819 messages of 10 bytes that are kept take one buffer, and not 819 (`cargo test -p annulus
+    /// --test fragments many_messages`).
     ///
-    /// It costs this: a [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps a
-    /// whole buffer out of use once that is full, whoever else's bytes were in it; each lease on a buffer
-    /// that is not full takes two locked instructions more; what comes is cut in two where a buffer ends; a
-    /// connection that received has a small queue on the heap; and there is no
+    /// The costs are these. A [`Lease`](crate::buf::Lease) that is kept, or a chunk that nobody takes, keeps
+    /// a whole buffer out of use once the buffer is full, even if other streams' bytes were in it too. Each
+    /// lease on a buffer that is not full takes two more locked instructions. Received bytes are cut in two
+    /// where a buffer ends. A connection that received has a small queue on the heap. There is no
     /// [`UdpSocket`](crate::net::UdpSocket), because a datagram that is longer than the rest of a buffer
     /// would lose its end.
     pub fn incremental_buffers(mut self, on: bool) -> Self {
@@ -110,26 +109,27 @@ impl Builder {
         self
     }
 
-    /// Lets one completion tell of all the receive buffers of 8 KiB that a stream's bytes filled
-    /// (`IORING_RECVSEND_BUNDLE`), so that bulk receives take fewer completions and fewer walks through the
-    /// socket. What comes is the same: a [`Lease`](crate::buf::Lease) for each buffer, in order. Off by
-    /// default. Where the kernel cannot (before Linux 6.10), or is of 6.13 to 6.15, which may lose bytes, or
-    /// older than 6.16 and asked for [incremental buffers](Self::incremental_buffers) too, receives are as
-    /// ever, and the report says so: [`RingFeatures::bundles`](crate::RingFeatures::bundles).
+    /// Lets one completion report all the receive buffers of 8 KiB that a stream's bytes filled
+    /// (`IORING_RECVSEND_BUNDLE`), so that bulk receives take fewer completions and fewer calls into the
+    /// socket. The result is the same: a [`Lease`](crate::buf::Lease) for each buffer, in order. Off by
+    /// default. Receives are as usual, and the report says so, where the kernel cannot (before Linux 6.10),
+    /// may lose bytes (6.13 to 6.15), or is older than 6.16 and asked for [incremental
+    /// buffers](Self::incremental_buffers) too: [`RingFeatures::bundles`](crate::RingFeatures::bundles).
     /// `io_uring_prep_recv(3)`.
     ///
-    /// 100 MiB over loopback took 208 completions in 204 ticks of the core, and 12,808 in 396 without
-    /// (`cargo test -p annulus --test bundles a_long_stream -- --nocapture`, Linux 6.18).
+    /// 100 MiB over loopback took 208 completions in 204 ticks of the core, and 12,808 in 396 without (`cargo
+    /// test -p annulus --test bundles a_long_stream -- --nocapture`, Linux 6.18).
     ///
-    /// It costs this: a stream takes all the buffers that its bytes fill at once, 64 from Linux 6.17 on and
-    /// 256 and more before, until it can be held back when nobody reads it, so a few such streams may take
-    /// all that a small pool has, and others wait; the place of each buffer in the ring is noted; a
-    /// connection that received has a small queue on the heap; and there is no
-    /// [`UdpSocket`](crate::net::UdpSocket), because after a look in vain the kernel may take a buffer to be
-    /// as short as what it hoped for, and a datagram would lose its end. Messages below 8 KiB gain nothing.
+    /// The costs are these. A stream takes all the buffers that its bytes fill at once, 64 from Linux 6.17 on
+    /// and 256 and more before, until it can be held back when nobody reads it. So a few such streams may
+    /// take all that a small pool has, and others wait. The position of each buffer in the ring is recorded.
+    /// A connection that received has a small queue on the heap. There is no
+    /// [`UdpSocket`](crate::net::UdpSocket), because after a receive that found nothing the kernel may take a
+    /// buffer to be as short as the bytes it expected, and a datagram would lose its end. Messages below 8
+    /// KiB gain nothing.
     ///
-    /// Sends are not bundled: there the kernel would pick the bytes from a ring of buffers, in its order, so
-    /// each connection would need a ring of its own, where
+    /// Sends are not bundled. The kernel would take the bytes from a ring of buffers, in the ring's order, so
+    /// each connection would need a ring of its own.
     /// [`send_all_vectored`](crate::net::Connection::send_all_vectored) takes many buffers in one operation
     /// already.
     pub fn bundles(mut self, on: bool) -> Self {

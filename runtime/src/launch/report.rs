@@ -33,20 +33,20 @@ pub struct CoreReport {
     pub recv_buffers: (usize, usize),
     /// Bytes of a [`Block`](crate::buf::Block), and how many there were when it came up.
     pub blocks: (usize, usize),
-    /// What the runtime was asked to do beyond the usual.
+    /// The options that the runtime was started with.
     pub options: Options,
     /// Bytes to which its pool may grow.
     pub pool_limit: usize,
     /// The steps by which its pool has grown since.
     pub grown: Vec<Grown>,
-    /// Why the last step that brought too little did so.
+    /// Why the last step that brought too little memory did so.
     pub not_grown: Option<String>,
-    /// `cachestat(2)` tells what of a file is in memory (Linux 6.5); without it one byte is asked for at a
-    /// time.
+    /// Whether `cachestat(2)` says what of a file is in memory (Linux 6.5). Without it one byte is asked for
+    /// at a time.
     pub cachestat: bool,
-    /// Which io-wq workers are its own.
+    /// Which io-wq workers belong to it.
     pub(crate) workers_named_after: NamedAfter,
-    /// Address ranges to look at.
+    /// Address ranges whose pages the report looks up.
     pub(crate) ranges: Vec<(&'static str, Range<usize>)>,
 }
 
@@ -56,13 +56,13 @@ pub struct CoreReport {
 pub struct RegionReport {
     /// The core's index.
     pub core: usize,
-    /// What it is: `pool` (the core's share of it), `grown pool` (a step by which it grew), `buffer ring`,
-    /// `completion ring`, `submission ring`, `stack`, `tls`, `operations` (what the kernel sees of them),
-    /// `heap` (tasks, timers, tables: all that the core allocates).
+    /// The name of the range: `pool` (the core's share of it), `grown pool` (a step by which it grew),
+    /// `buffer ring`, `completion ring`, `submission ring`, `stack`, `tls`, `operations` (what the kernel
+    /// sees of them), `heap` (tasks, timers, tables: all that the core allocates).
     pub name: &'static str,
     /// The node where it should lie.
     pub node: NodeId,
-    /// Bytes.
+    /// Its length in bytes.
     pub len: usize,
     /// Its pages, counted per node; or why they cannot be looked at.
     pub pages: Result<PageMap, Error>,
@@ -87,7 +87,7 @@ pub struct Report {
     pub workers: Vec<WorkerReport>,
 }
 
-/// A kernel thread that does what a core's ring may not wait for (`iou-wrk-TID`).
+/// A kernel thread (`iou-wrk-TID`) for requests of a core's ring that would wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerReport {
@@ -108,7 +108,7 @@ impl WorkerReport {
     }
 }
 
-/// The name of the region that grows: its extent is looked up anew each time.
+/// The name of the region that grows. Its extent is looked up anew each time.
 pub(super) const HEAP: &str = "heap";
 /// The name of what a pool has grown by.
 const GROWN: &str = "grown pool";
@@ -145,12 +145,12 @@ impl Report {
         Self { regions: regions.collect(), workers: workers_of(&cores), cores }
     }
 
-    /// Whether every region and every io-wq worker is at home.
+    /// Whether every region lies on its node and every io-wq worker runs on its core's CPU.
     pub fn is_home(&self) -> bool {
         self.strays().is_empty()
     }
 
-    /// What is not known to be at home, a few words each, such as `heap of core 1`.
+    /// The names of what is not known to be there, such as `heap of core 1`.
     pub fn strays(&self) -> Vec<String> {
         let regions = self.regions.iter().filter(|region| !region.is_home());
         let workers = self.workers.iter().filter(|worker| !worker.is_home());
@@ -160,9 +160,9 @@ impl Report {
             .collect()
     }
 
-    /// Why a runtime that requires placement may not start; None when everything is where it should be, and
-    /// as large as asked. `several`: there is more than one node, so that pages must not only lie right but
-    /// be kept there.
+    /// Why a runtime that requires placement may not start. None when everything is where it should be, and
+    /// as large as asked. `several`: there is more than one node, so pages must not only lie right but be
+    /// kept there.
     pub(super) fn refusal(&self, pool_bytes: usize, several: bool) -> Option<String> {
         let strays = self.strays();
         if !strays.is_empty() {
@@ -183,8 +183,8 @@ impl Report {
     }
 }
 
-/// The io-wq workers of the cores, as /proc has them now. They come with work and go when they have been idle
-/// for five seconds.
+/// The io-wq workers of the cores, as /proc has them now. The kernel starts them for work and ends them when
+/// they have been idle for five seconds.
 fn workers_of(cores: &[CoreReport]) -> Vec<WorkerReport> {
     let threads = KernelThread::all();
     let mut workers: Vec<WorkerReport> = threads
@@ -222,6 +222,7 @@ impl fmt::Display for CoreReport {
             ("registered descriptor", ring.registered_fd),
             ("NO_IOWAIT", ring.no_iowait),
             ("io-wq pinned", ring.iowq_pinned),
+            ("sealed", ring.sealed),
             ("registered blocks", ring.fixed_buffers),
             ("zero-copy reports", ring.zc_report),
             ("cachestat", self.cachestat),

@@ -1,5 +1,5 @@
 //! Other shapes of a program than one root future for each core: one body whose value is wanted, one core
-//! that does something else than the others, a value of each.
+//! that does something else than the others, a value of each core.
 
 use std::future::Future;
 use std::panic::resume_unwind;
@@ -11,7 +11,7 @@ use crate::cores;
 use crate::task::caught::caught_of;
 use crate::{Error, ErrorKind, Result};
 
-/// A value on its way from a core to who waits for the end of all.
+/// A value on its way from a core to the thread that waits for the end of all.
 struct Slot<T>(Arc<Mutex<Option<Kept<T>>>>);
 
 impl<T> Slot<T> {
@@ -37,19 +37,19 @@ impl<T> Clone for Slot<T> {
     }
 }
 
-/// A core was ended before its root future was.
+/// The error of a core that was ended before its root future.
 fn cut_short() -> Error {
     Error::new(ErrorKind::Ended, "a core was ended before its root future had given its value")
 }
 
 impl Runtime {
-    /// Runs `body` once, on the first core of the plan, and gives its value. Other cores, if the plan has
+    /// Runs `body` once, on the first core of the plan, and returns its value. Other cores, if the plan has
     /// any, serve [`submit_to`](crate::cores::submit_to) and [`Sharded`](crate::cores::Sharded) until `body`
     /// has ended; then all end, as in [`run`](Self::run), and tasks that are left are dropped.
     ///
     /// The body runs on the core's own thread, so it is `Send`, and so is its value. The future that it makes
-    /// need not be. On a thread that is a core's of another runtime this stops that core meanwhile: let
-    /// [`spawn_blocking`](crate::spawn_blocking) call it.
+    /// need not be. On a core's thread of another runtime this call stops that core meanwhile, so
+    /// [`spawn_blocking`](crate::spawn_blocking) should make it there.
     ///
     /// ```
     /// # fn main() -> annulus::Result<()> {
@@ -65,11 +65,11 @@ impl Runtime {
     /// ```
     ///
     /// # Errors
-    /// When the runtime could not start, as [`run`](Self::run) has them; [`ErrorKind::Panicked`] when
-    /// something of the application's panicked outside its tasks. Linux 6.1 is needed.
+    /// Those of [`run`](Self::run) when the runtime could not start; [`ErrorKind::Panicked`] when code of the
+    /// application panicked outside its tasks. Linux 6.1 is needed.
     ///
     /// # Panics
-    /// When `body` does, with its payload, once all cores have ended.
+    /// When `body` does, with the same payload, once all cores have ended.
     #[track_caller]
     pub fn block_on<F, T>(self, body: F) -> Result<T>
     where
@@ -81,11 +81,11 @@ impl Runtime {
         output.or_else(|payload| resume_unwind(payload))
     }
 
-    /// Runs `first` once, on the first core of the plan, and `others` once on each of the others, and gives
+    /// Runs `first` once, on the first core of the plan, and `others` once on each of the others, and returns
     /// the value of `first`.
     ///
     /// When `first` has ended the others are asked to stop ([`cores::stopping`] completes there), and this
-    /// waits until they have. One of the others may end before: its core ends then, and serves nobody. The
+    /// waits until they have. One of the others may end earlier. Its core ends then, and serves nobody. The
     /// first error, or panic, ends all cores.
     ///
     /// ```
@@ -107,7 +107,7 @@ impl Runtime {
     /// ```
     ///
     /// # Errors
-    /// What `first` or one of the others returned, and those of [`run`](Self::run).
+    /// The errors that `first` or one of the others returned, and those of [`run`](Self::run).
     #[track_caller]
     pub fn run_with_first<F, T, G, Fut>(self, first: F, others: G) -> Result<T>
     where
@@ -137,7 +137,7 @@ impl Runtime {
         value.take().ok_or_else(cut_short)
     }
 
-    /// As [`run`](Self::run), with a value of each core, in the order of the cores.
+    /// Runs `root` as [`run`](Self::run) does and returns a value of each core, in the order of the cores.
     ///
     /// ```
     /// # fn main() -> annulus::Result<()> {
@@ -168,13 +168,13 @@ impl Runtime {
             }
         })?;
         running.wait()?;
-        // All are taken before one that is missing drops the others.
+        // All are taken first, because a missing one drops the others.
         let taken: Vec<_> = values.iter().map(|slot| slot.take().map(Kept::new)).collect();
         taken.into_iter().map(|value| value.map(Kept::take).ok_or_else(cut_short)).collect()
     }
 }
 
-/// What a core does that others send work to.
+/// The root future of a core that others send work to.
 async fn serve() -> Result<()> {
     cores::stopping().await;
     Ok(())

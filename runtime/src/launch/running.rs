@@ -1,4 +1,4 @@
-//! A runtime at work, seen from outside.
+//! The handle on a started runtime.
 
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,24 +19,24 @@ use crate::core::submit::SubmitError;
 use crate::metrics::counters::Counters;
 use crate::{Error, Result};
 
-/// How long closures that block may hold the end of the runtime up.
+/// How long the runtime's end waits for closures that block.
 const BLOCKING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The thread of a core.
 pub(super) type CoreThread<E> = JoinHandle<Kept<Result<(), E>>>;
 
-/// Waits for the end of a core's thread. The error tells of a panic that left it.
+/// Waits for the end of a core's thread. The error says that a panic left the thread.
 pub(super) fn end_of<E>(thread: CoreThread<E>) -> Result<Kept<Result<(), E>>> {
     thread.join().map_err(|payload| panicked("a core", payload))
 }
 
-/// A handle on a started runtime. Dropping it cuts the runtime and waits for its end; on one of the runtime's
-/// own cores it cuts the runtime and does not wait.
+/// A handle on a started runtime. Dropping it cuts the runtime and waits for its end. On one of the runtime's
+/// own cores dropping it cuts the runtime and does not wait.
 pub struct Running<E = Error> {
     shared: Arc<RuntimeShared>,
     observer: Observer,
     threads: Vec<CoreThread<E>>,
-    /// Looks out for stalls, if that was asked for; ends by itself when the cores have.
+    /// The thread that looks for stalls, if that was asked for. It ends by itself when the cores have ended.
     watch: Option<JoinHandle<()>>,
     blocking: Vec<Arc<BlockingPool>>,
 }
@@ -53,27 +53,28 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         Self { shared, observer: Observer::new(members, reports), threads, watch, blocking }
     }
 
-    /// Asks every core to come to its end: [`cores::stopping`](crate::cores::stopping) completes there. Does
-    /// not wait.
+    /// Asks every core to come to its end: [`cores::stopping`](crate::cores::stopping) completes there. It
+    /// does not wait.
     pub fn stop(&self) {
         self.shared.stop();
     }
 
-    /// Ends every core now: tasks are dropped where they stand. Does not wait.
+    /// Ends every core now: tasks are dropped unfinished. It does not wait.
     pub fn cut(&self) {
         self.shared.cut();
     }
 
     /// Waits until every core has ended, and for [blocking work](crate::spawn_blocking) that still runs, up
-    /// to five seconds. Such work may wait here itself: it is not waited for then.
+    /// to five seconds. If such work calls this itself, it is not waited for.
     ///
     /// # Errors
     /// The error of the first core, in the order of the plan, that had one;
-    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) where something of the application's panicked
-    /// outside a task: a waker, a destructor, a subscriber of `tracing`.
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) where code of the application panicked outside a
+    /// task: a waker, a destructor, a subscriber of `tracing`.
     ///
     /// # Panics
-    /// On one of the runtime's own cores, which cannot end while it waits. The runtime is cut then.
+    /// On one of the runtime's own cores, which cannot end while it waits. Before the panic the runtime is
+    /// cut.
     #[track_caller]
     pub fn wait(mut self) -> Result<(), E> {
         assert!(
@@ -83,7 +84,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         let ended: Vec<_> = self.threads.drain(..).map(end_of).collect();
         self.end_watch();
         end_blocking(&self.blocking);
-        // All have ended before anything of the application's runs here: an error's conversion, or its
+        // All cores have ended before code of the application runs here: an error's conversion, or its
         // destructor.
         let first = ended.into_iter().find(|end| {
             let result = end.as_ref().ok().and_then(Kept::get);
@@ -96,18 +97,18 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         }
     }
 
-    /// A way in for other threads: send work to a core, ask for the end.
+    /// A handle for other threads: it sends work to a core and asks for the end.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.shared), Arc::clone(&self.observer.members))
     }
 
-    /// Runs an async closure on core `core` and gives its output, from any thread: [`Handle::submit_to`].
+    /// Runs an async closure on core `core` and returns its output, from any thread: [`Handle::submit_to`].
     ///
     /// # Errors
     /// [`SubmitError`](crate::cores::SubmitError).
     ///
     /// # Cancellation
-    /// What was not begun never runs, what was begun is aborted.
+    /// A closure that was not begun never runs; one that was begun is aborted.
     #[track_caller]
     pub fn submit_to<F, T>(
         &self,
@@ -121,7 +122,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         self.handle().submit_to(core, f)
     }
 
-    /// What looks at this runtime from other threads.
+    /// Reads the figures of this runtime from other threads.
     pub fn observer(&self) -> Observer {
         self.observer.clone()
     }
@@ -136,11 +137,11 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         self.observer.report()
     }
 
-    /// Polls of tasks that keep their core from everything else: looks twice, `threshold` apart, and gives
-    /// those that lasted from the first look to the second. So it blocks the calling thread for that long;
-    /// the cores do not notice. Call it from a thread that is no core's.
+    /// Polls of tasks that keep their core from everything else. It samples twice, `threshold` apart, and
+    /// returns those that lasted from the first sample to the second. It blocks the calling thread for that
+    /// long and costs the cores nothing. Call it from a thread that is no core's.
     ///
-    /// [`Builder::report_stalls`](crate::Builder::report_stalls) has a thread that goes on looking.
+    /// [`Builder::report_stalls`](crate::Builder::report_stalls) starts a thread that samples all the time.
     ///
     /// # Panics
     /// On a core's thread, which must not sleep.
@@ -155,7 +156,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
     }
 }
 
-/// Ends the threads for blocking work. The cores have ended: nobody waits for results any more.
+/// Ends the threads for blocking work. The cores have ended, so nobody waits for results any more.
 fn end_blocking(pools: &[Arc<BlockingPool>]) {
     let deadline = Instant::now() + BLOCKING_PATIENCE;
     for pool in pools {
@@ -174,10 +175,11 @@ impl<E> Drop for Running<E> {
         if self.threads.is_empty() {
             return;
         }
-        // The thread may be panicking: a second panic that left here would end the process.
+        // The thread may be panicking already, and a second panic out of this destructor would end the
+        // process.
         contained("the end of a runtime", || self.shared.cut());
         if self.is_on_own_thread() {
-            // This thread has to end first. The others end by themselves.
+            // This thread has to end before its pool does. The others end by themselves.
             for pool in &self.blocking {
                 contained("the end of blocking work", || pool.close());
             }
@@ -194,15 +196,14 @@ impl<E> Drop for Running<E> {
 }
 
 impl<E> Running<E> {
-    /// Whether the calling thread is one that the end waits for: a core's, or the one that looks out for
-    /// stalls.
+    /// Whether the calling thread is one that the end waits for: a core's, or the one that looks for stalls.
     fn is_on_own_thread(&self) -> bool {
         let here = std::thread::current().id();
         let watch = self.watch.as_ref().is_some_and(|watch| watch.thread().id() == here);
         watch || self.threads.iter().any(|thread| thread.thread().id() == here)
     }
 
-    /// The cores have ended, and the watch with them.
+    /// Joins the thread that looks for stalls, which ends with the cores.
     fn end_watch(&mut self) {
         if let Some(Err(payload)) = self.watch.take().map(JoinHandle::join) {
             let e = panicked("the thread that looked out for stalls", payload);

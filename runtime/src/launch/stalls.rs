@@ -1,4 +1,4 @@
-//! Tasks that keep a core from everything else, seen from outside.
+//! Tasks that keep a core from everything else, as other threads see them.
 
 use std::fmt;
 use std::panic::Location;
@@ -10,7 +10,7 @@ use crate::core::shared::CoreShared;
 use crate::core::state::RuntimeShared;
 use crate::numa::CpuId;
 
-/// A poll of a task that lasts too long: nothing else on its core has its turn meanwhile.
+/// A poll of a task that lasts too long: nothing else runs on its core meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stall {
@@ -19,12 +19,12 @@ pub struct Stall {
     /// The CPU that the core is pinned to.
     pub cpu: CpuId,
     /// Where the task was spawned ([`spawn`](crate::spawn)). A root future counts as spawned where the
-    /// runtime was started; a child of a [`scope`](crate::scope()) is polled by its parent and goes by the
-    /// parent's name.
+    /// runtime was started; a child of a [`scope`](crate::scope()) is polled by its parent and has the
+    /// parent's place.
     pub spawned_at: &'static Location<'static>,
     /// How long the poll has lasted at least.
     pub lasted: Duration,
-    /// The number of the poll on its core: the same in a later look means that it is still the same poll.
+    /// The number of the poll on its core. The same number in a later sample means the same poll.
     pub poll: u64,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Stall {
     }
 }
 
-/// What a sampler remembers of each core between its looks.
+/// What a sampler remembers of each core between its samples.
 pub(super) struct Sampler {
     cores: Vec<(Arc<CoreShared>, Seen)>,
 }
@@ -50,12 +50,12 @@ pub(super) struct Sampler {
 struct Seen {
     poll: Option<u64>,
     since: Instant,
-    /// It was told of this poll already.
+    /// This poll was reported already.
     told: bool,
 }
 
 impl Sampler {
-    /// Takes the first look.
+    /// Takes the first sample.
     pub(super) fn new(cores: &[Arc<CoreShared>]) -> Self {
         let seen = Seen { poll: None, since: Instant::now(), told: false };
         let mut sampler = Self { cores: cores.iter().map(|core| (Arc::clone(core), seen)).collect() };
@@ -63,7 +63,8 @@ impl Sampler {
         sampler
     }
 
-    /// Polls that have lasted for `threshold` or longer, as far as this sampler has seen; each is told once.
+    /// Polls that have lasted for `threshold` or longer, as far as this sampler has seen. Each is returned
+    /// once.
     pub(super) fn sample(&mut self, threshold: Duration) -> Vec<Stall> {
         let look = |(core, seen): &mut (Arc<CoreShared>, Seen)| {
             let now = Instant::now();
@@ -85,8 +86,8 @@ impl Sampler {
         self.cores.iter_mut().filter_map(look).collect()
     }
 
-    /// Logs stalls until every core has ended. Four looks for each `threshold`, so that a stall is seen when
-    /// it is a quarter longer.
+    /// Logs stalls until every core has ended. It samples four times in each `threshold`, so that a stall is
+    /// seen when it is a quarter longer.
     pub(super) fn watch(mut self, runtime: &RuntimeShared, threshold: Duration) {
         let pause = (threshold / 4).max(Duration::from_millis(1));
         while !runtime.all_arrived_within(pause) {

@@ -1,4 +1,4 @@
-//! How a runtime starts: all cores come up together, or none goes on.
+//! The start of a runtime: all cores come up together, or none goes on.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,8 +30,8 @@ use crate::numa::thread::{spawn_pinned, spawn_unplaced};
 use crate::{Error, ErrorKind, Result};
 
 impl Runtime {
-    /// As [`run`](Self::run), without waiting: gives a handle once every core is up. The root future may have
-    /// an error type of its own.
+    /// Starts the runtime as [`run`](Self::run) does, and returns a handle once every core is up. The root
+    /// future may have an error type of its own.
     ///
     /// # Errors
     /// When the runtime could not start.
@@ -105,7 +105,7 @@ impl Runtime {
         }
     }
 
-    /// Starts the threads of all cores, and waits until each has come up or said why not.
+    /// Starts the threads of all cores, and waits until each has come up or has said why it could not.
     fn start_cores<F, Fut, E>(
         &self,
         root: F,
@@ -122,10 +122,10 @@ impl Runtime {
         let cores = self.plan.cores();
         let pools = self.pools()?;
         let growth = self.growth_policy();
-        // One for each core; those of cores that never begin are dropped, which says so.
+        // One for each core. Those of cores that never begin are dropped, which tells the others.
         let arrivals: Vec<_> = members.iter().map(|_| shared.awaited()).collect();
         let root = Arc::new(root);
-        // Bounded by the number of cores, each of which sends once.
+        // It is bounded by the number of cores, because each core sends once.
         let (ready, up) = crossbeam_channel::bounded(cores.len());
         let mut started =
             Started { threads: Vec::with_capacity(cores.len()), reports: Vec::new(), failure: None };
@@ -171,7 +171,7 @@ impl Runtime {
         Ok(started)
     }
 
-    /// Starts the thread that looks out for stalls, if that was asked for.
+    /// Starts the thread that looks for stalls, if that was asked for.
     fn watch(
         &self,
         shared: &Arc<RuntimeShared>,
@@ -184,7 +184,7 @@ impl Runtime {
         started.map(Some).map_err(|e| Error::io("cannot start a thread to look out for stalls", e))
     }
 
-    /// Starts a core's thread as the placement policy has it.
+    /// Starts a core's thread as the placement policy demands.
     fn spawn<F, E>(&self, name: String, core: &PlannedCore, f: F) -> Result<CoreThread<E>>
     where
         F: FnOnce() -> Kept<Result<(), E>> + Send + 'static,
@@ -240,11 +240,11 @@ impl<E> Started<E> {
     }
 }
 
-/// Waits for threads that were told to give up, and returns why: a panic of one of them, if that is what
-/// `why` stands for.
+/// Waits for threads that were told to give up, and returns the reason: a panic of one of them, if `why`
+/// stands for that.
 fn end_of_all<E: From<Error>>(threads: Vec<CoreThread<E>>, mut why: Error) -> Error {
     for thread in threads {
-        // Its own error was sent already, or it was told to go home; one that said nothing has panicked.
+        // Its own error was sent already, or it was told to end. A thread that sent nothing has panicked.
         match running::end_of(thread) {
             Err(panic) if why.kind() == ErrorKind::Panicked => why = panic,
             _ => {}

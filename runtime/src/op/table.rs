@@ -14,7 +14,7 @@ use io_uring::{opcode, squeue};
 
 use super::arena::Arena;
 use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
-use super::untyped::{Left, Many, Single, Vtable};
+use super::untyped::{Left, Many, Room, Single, Vtable};
 use super::{Multishot, Operation, Sqes};
 use crate::contained::contained;
 use crate::ring::user_data::Tag;
@@ -111,10 +111,10 @@ impl<C> OpTable<C> {
     }
 
     /// What the machine calls when it makes the slot of `index` vacant.
-    fn left(&self) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<C> {
+    fn left<'a>(&self, room: &'a mut Room) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
         // SAFETY: the cell holds the value that belongs to this function table, and the machine makes its
         // slot vacant in this step.
-        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable) }
+        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable, room) }
     }
 
     /// The owner polls its operation. When it is over the operation comes back.
@@ -140,8 +140,8 @@ impl<C> OpTable<C> {
 
     /// The owner of `key` goes without waiting: cancels, and cleans up what had already come.
     pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
-        let mut waker = None;
-        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left());
+        let (mut waker, mut room) = (None, Room::new());
+        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left(&mut room));
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
@@ -182,7 +182,9 @@ impl<C> OpTable<C> {
         if cqe.result < 0 && !cqe.notif() {
             self.failed(key, -cqe.result);
         }
-        let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), self.left());
+        let mut room = Room::new();
+        let left = self.left(&mut room);
+        let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), left);
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
             Event::Wake(None) => {}
@@ -242,7 +244,7 @@ impl<C> OpTable<C> {
 
 /// A result after its owner had gone, of an operation that is over if there is a value.
 #[cold]
-fn late<C>(vtable: &Vtable<C>, outcome: Outcome, value: Option<Left<C>>) {
+fn late<C>(vtable: &Vtable<C>, outcome: Outcome, value: Option<Left<'_, C>>) {
     // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
     if let Some(value) = value {
         value.late(outcome);

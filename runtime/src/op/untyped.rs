@@ -95,23 +95,29 @@ impl<T: Multishot<C>, C> Many<T, C> {
 
 /// The value of an operation that is over, out of its cell. Its type is known to its function table.
 #[must_use = "what is not consumed is leaked"]
-pub(super) struct Left<C: 'static> {
+pub(super) struct Left<'a, C: 'static> {
     vtable: &'static Vtable<C>,
-    value: Moved,
+    /// Beside it, not in it: what passes through the machine stays small.
+    value: &'a mut Room,
 }
 
-/// As large and as aligned as a cell.
+/// Room for a value that leaves its cell: as large and as aligned as a cell.
 #[repr(C, align(64))]
-struct Moved(MaybeUninit<[u8; CELL_SIZE]>);
+pub(super) struct Room(MaybeUninit<[u8; CELL_SIZE]>);
 
-impl<C> Left<C> {
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+}
+
+impl<'a, C> Left<'a, C> {
     /// Moves the value out of a cell.
     ///
     /// # Safety
     /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    pub(super) unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>) -> Self {
-        let mut value = Moved(MaybeUninit::uninit());
-        // SAFETY: the cell has so many bytes and more, and so has `value`, which is new.
+    pub(super) unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>, value: &'a mut Room) -> Self {
+        // SAFETY: the cell has so many bytes and more, and so has `value`, which nobody else has.
         unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
         Self { vtable, value }
     }

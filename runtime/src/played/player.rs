@@ -107,6 +107,7 @@ impl Player for World {
             incremental_buffers: false,
             bundles: false,
             bundle_limit: false,
+            sealed: false,
             lacks: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 
 use super::enter::{ENTER_NO_IOWAIT, Wait};
 use super::kernel::ENTER_REGISTERED_RING;
+use super::seal::seal;
 use super::setup::{self, RingFeatures, RingOptions, not_registered};
 use super::user_data::{REPORT_USAGE, Tag};
 use super::view::View;
@@ -63,6 +64,7 @@ impl Ring {
                 features.lacks.push(format!("registered descriptor: {e}"));
             }
         }
+        seal_or_say(&ring, &mut features)?;
         let early = RefCell::new(VecDeque::new());
         let queues = Queues::new(ring, enter_fd, enter_flags);
         let mut this = Self {
@@ -121,6 +123,18 @@ impl Ring {
     }
 }
 
+/// Restricts and enables the ring. One that cannot be restricted works all the same.
+fn seal_or_say(ring: &IoUring, features: &mut RingFeatures) -> Result<()> {
+    match seal(ring).map_err(|e| not_registered("cannot enable the ring", e))? {
+        Ok(()) => features.sealed = true,
+        Err(e) => {
+            tracing::warn!("a ring may do more than this library asks for: {e}");
+            features.lacks.push(format!("restrictions of the ring: {e}"));
+        }
+    }
+    Ok(())
+}
+
 /// What a ring has as the kernel made it, before anything is registered.
 fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatures {
     let params = ring.params();
@@ -140,6 +154,7 @@ fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatur
         incremental_buffers: false,
         bundles: false,
         bundle_limit: false,
+        sealed: false,
         lacks: Vec::new(),
     };
     if !no_sqarray {

@@ -13,6 +13,7 @@ pub(crate) mod probe;
 mod recv_buffers;
 mod register;
 mod release;
+mod seal;
 mod setup;
 pub(crate) mod user_data;
 mod view;

@@ -7,6 +7,7 @@
 //! | `TASKRUN_FLAG` | 5.19 | one load tells whether such work waits, so that a busy core need not enter to find out |
 //! | `SUBMIT_ALL` | 5.18 | one bad SQE does not keep the rest of the batch back |
 //! | `CLAMP`, `CQSIZE` | 5.6 | a CQ of four times the SQ: multishot operations complete more than they submit |
+//! | `R_DISABLED` | 5.10 | what the ring may do is settled (`seal.rs`) before it does anything |
 //! | `NO_SQARRAY` | 6.6 | one indirection less per SQE; **downgraded** where the kernel says `EINVAL` |
 //!
 //! With a submission poller ([`Poller`]) `SQPOLL` and `SQ_AFF` take the place of `DEFER_TASKRUN` and
@@ -61,6 +62,8 @@ pub struct RingFeatures {
     pub bundles: bool,
     /// A bundled receive ends by itself when it has filled 64 buffers, taken or not (Linux 6.17).
     pub bundle_limit: bool,
+    /// It takes the operations of this library and nothing else (`IORING_REGISTER_RESTRICTIONS`, Linux 5.10).
+    pub sealed: bool,
     /// What this kernel does not give, a line each with the reason.
     pub lacks: Vec<String>,
 }
@@ -158,6 +161,7 @@ fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
         .dontfork()
         .setup_single_issuer()
         .setup_submit_all()
+        .setup_r_disabled()
         .setup_clamp()
         .setup_cqsize(options.cq_entries);
     match options.poller {

@@ -21,12 +21,12 @@ pub(crate) mod locks {
     pub(crate) use std::sync::{Mutex, MutexGuard};
 }
 
-/// What the loom tests share.
+/// What the loom tests have in common.
 #[cfg(all(test, loom))]
 pub(crate) mod model {
     use super::atomic::{AtomicUsize, Ordering};
 
-    /// Checks `test` in all interleavings with at most `preemptions` preemptions, at any places, unless
+    /// Checks `test` in all interleavings with at most `preemptions` preemptions, anywhere, unless
     /// `LOOM_MAX_PREEMPTIONS` says otherwise. Without a bound some of the tests would run for hours.
     pub(crate) fn check(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
         let mut model = loom::model::Builder::new();
@@ -34,8 +34,8 @@ pub(crate) mod model {
         model.check(test);
     }
 
-    /// As [`check`], with no more than `preemptions` whatever is asked for: for models with so many steps
-    /// that one more would take hours.
+    /// Checks as [`check`] does, with at most `preemptions` whatever is asked for. It is for models with so
+    /// many steps that one more preemption would take hours.
     pub(crate) fn check_large(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(model.preemption_bound.unwrap_or(preemptions).min(preemptions));
@@ -46,7 +46,7 @@ pub(crate) mod model {
     ///
     /// Loom 0.7 remembers only the last access to an atomic. A thread that reads a word before it changes it
     /// hides an earlier read of the same word by another thread, and loom never tries the change before that
-    /// read: a plain look at a list's head always finds it empty. A relaxed read-modify-write of one word is
+    /// read: a plain load of a list's head always finds it empty. A relaxed read-modify-write of one word is
     /// always tried in both orders, and orders nothing else.
     pub(crate) struct BothOrders(AtomicUsize);
 

@@ -1,8 +1,8 @@
 //! The wake path of a core: a list of woken tasks that can never be full, and the doorbell beside it.
 //!
 //! A waker may be used from any thread, in a destructor, in a signal-driven thread, while the core is asleep
-//! or ending. So waking must never wait for the core, never need memory and never fail. A bounded queue can
-//! do none of these; a list linked through the tasks themselves can do them all: the memory of the link came
+//! or ending. So waking must never wait for the core, never need memory and never fail. A bounded queue
+//! cannot promise that. A list that is linked through the tasks themselves can: the memory of the link came
 //! with the task, and a task needs one link only, because it is in the list at most once.
 //!
 //! # Memory orderings of [`WakeList`]
@@ -13,30 +13,31 @@
 //! `head` still has that value when it compares, then that node is the top of the list *now*, and linking to
 //! it is right, whether or not it left the list and came back in between.
 //!
-//! - A push publishes with *release*: what the waker did before (its own data, the link) is visible to who
-//!   takes the node. All pushes are read-modify-writes of `head`, so each continues the release sequence of
-//!   the ones below it, and one *acquire* swap by the consumer synchronises with every push whose node it
-//!   takes.
+//! - A push publishes with *release*: what the waker did before (its own data, the link) is visible to the
+//!   consumer of the node. All pushes are read-modify-writes of `head`, so each continues the release
+//!   sequence of the ones below it, and one *acquire* swap by the consumer synchronises with every push whose
+//!   node it takes.
 //! - A push that finds the list closed takes *acquire*, so that what the owner did before closing is visible.
 //! - Links are written by a producer before its publishing compare-and-swap, and read by the consumer after
 //!   its acquire swap: they could be plain memory. They are relaxed atomics because the losing side of a
 //!   compare-and-swap rewrites its link, and because it makes every access to them safe code.
 //!
-//! A push is lock-free: its loop goes round again only when another push or a take went through meanwhile.
+//! A push is lock-free: its loop repeats only when another push or a take succeeded meanwhile.
 //!
 //! # Memory orderings of [`Doorbell`]
 //!
 //! Two parties each write one word and then read the other's: the producer writes the work (a push, a message
 //! in a channel) and reads the doorbell; the consumer writes `SLEEPY` to the doorbell and looks for work once
 //! more. A wake is lost only if both reads miss both writes. A sequentially consistent fence stands between
-//! write and read on both sides. One of the two fences comes first in the single order of such fences;
-//! the party behind the *other* fence then sees what was written before the first one. So either the
-//! consumer sees the work and does not sleep, or the producer sees `SLEEPY` and notifies.
+//! write and read on both sides. One of the two fences comes first in the single order of such fences; the
+//! party behind the *other* fence then sees what was written before the first one. So either the consumer
+//! sees the work and does not sleep, or the producer sees `SLEEPY` and notifies.
 //!
 //! Among the producers that see `SLEEPY`, the one whose compare-and-swap takes it back to `AWAKE` signals, so
-//! a sleep costs one signal however many producers there are. The others may leave: the consumer is being
-//! woken, and before it sleeps again it looks again, behind a new fence, so the argument holds anew for them.
-//! The doorbell carries no data: data is ordered by the list's or the channel's own release and acquire.
+//! a sleep costs one signal however many producers there are. The others need not signal: the consumer is
+//! being woken, and before it sleeps again it looks for work again, behind a new fence, so the argument holds
+//! anew for them. The doorbell carries no data: data is ordered by the list's or the channel's own release
+//! and acquire.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -103,14 +104,14 @@ fn closed() -> *mut () {
     (&raw const CLOSED).cast_mut().cast()
 }
 
-/// Many threads push, one core takes. See the [module](self) for why it is right.
+/// Many threads push, one core takes. The [module](self) says why it is right.
 ///
 /// Only the owning core may call [`take_all`](WakeList::take_all) and [`close`](WakeList::close). Debug
 /// builds assert it. If it were broken, nodes could leak or a closed list open again, but no memory would be
 /// misused.
 ///
-/// Dropping a list leaks the nodes in it, because only the owner may drop a task and a list may be dropped
-/// by whoever holds the last reference to it. The owner calls [`close`](WakeList::close) first.
+/// Dropping a list leaks the nodes in it, because only the owner may drop a task, while any thread may hold
+/// the list's last reference. The owner calls [`close`](WakeList::close) first.
 pub(crate) struct WakeList<N> {
     head: AtomicPtr<()>,
     owner: OneThread,
@@ -130,14 +131,14 @@ impl<N: Node> WakeList<N> {
         WakeList { head: AtomicPtr::new(ptr::null_mut()), owner: OneThread::new(), nodes: PhantomData }
     }
 
-    /// Puts `node` into the list, from any thread. `Ok(true)` says that the list was empty before.
+    /// Puts `node` into the list, from any thread. `Ok(true)`: the list was empty before.
     ///
-    /// After it the caller notifies by the [`Doorbell`]. It may leave that out on `Ok(false)`: then a
-    /// producer that got `Ok(true)` has notified, or is about to.
+    /// After it the caller notifies by the [`Doorbell`]. It need not on `Ok(false)`: then a producer that got
+    /// `Ok(true)` has notified, or is about to.
     ///
     /// # Errors
     ///
-    /// The list is closed: the node comes back. The caller must leak a task (`mem::forget`) unless it is on
+    /// The list is closed. The node comes back. The caller must leak a task (`mem::forget`) unless it is on
     /// the owner's thread.
     pub(crate) fn push(&self, node: N) -> Result<bool, N> {
         let raw = node.into_raw();
@@ -158,8 +159,8 @@ impl<N: Node> WakeList<N> {
         }
     }
 
-    /// Whether there is nothing to take. Between [`Doorbell::prepare_sleep`] and the sleep this is the look
-    /// that counts.
+    /// Whether there is nothing to take. The load after [`Doorbell::prepare_sleep`] and before the sleep is
+    /// the one that counts.
     pub(crate) fn is_empty(&self) -> bool {
         let head = self.head.load(Ordering::Relaxed);
         head.is_null() || head == closed()
@@ -168,15 +169,15 @@ impl<N: Node> WakeList<N> {
     /// Takes all nodes, oldest first. Owner only.
     pub(crate) fn take_all(&self) -> Drained<N> {
         self.owner.check("taking what was woken");
-        // Looking first keeps the usual case, nothing there, free of a locked instruction, and leaves a
-        // closed list closed: only the owner closes, so it does not happen between the look and the swap.
+        // A load first keeps the usual case, an empty list, free of a locked instruction, and leaves a closed
+        // list closed. Only the owner closes, so that does not happen between the load and the swap.
         if self.is_empty() {
             return Drained::of(ptr::null_mut());
         }
         Drained::of(self.head.swap(ptr::null_mut(), Ordering::Acquire))
     }
 
-    /// Refuses every later push and takes what is there, oldest first. Owner only; a second call gives
+    /// Refuses every later push and takes what is there, oldest first. Owner only. A second call returns
     /// nothing.
     pub(crate) fn close(&self) -> Drained<N> {
         self.owner.check("closing a list of wakes");
@@ -191,15 +192,14 @@ impl<N> fmt::Debug for WakeList<N> {
     }
 }
 
-/// Nodes taken from a [`WakeList`], oldest first. Those not asked for are dropped with it.
+/// Nodes that were taken from a [`WakeList`], oldest first. Those that are not asked for are dropped with it.
 pub(crate) struct Drained<N: Node> {
     first: *mut (),
     nodes: PhantomData<N>,
 }
 
 impl<N: Node> Drained<N> {
-    /// Takes over the nodes of a detached stack and turns it round, so that the node pushed first comes
-    /// first.
+    /// Takes over the nodes of a detached stack and reverses it, so that the node pushed first comes first.
     fn of(mut top: *mut ()) -> Drained<N> {
         let mut first: *mut () = ptr::null_mut();
         while let Some(raw) = NonNull::new(top) {
@@ -240,16 +240,16 @@ const AWAKE: u32 = 0;
 /// The receiver sleeps or is about to: it must be signalled.
 const SLEEPY: u32 = 1;
 
-/// Says whether a core must be signalled to notice new work. See the [module](self) for why no wake is lost.
+/// Says whether a core must be signalled to notice new work. The [module](self) says why no wake is lost.
 ///
 /// The receiver, each time it has nothing to do:
-/// 1. [`prepare_sleep`](Doorbell::prepare_sleep);
-/// 2. looks at every source of work once more; if there is any, it calls
-///    [`cancel_sleep`](Doorbell::cancel_sleep) and does it;
-/// 3. else sleeps until a signal (or a timer, or a completion), then calls
+/// 1. It calls [`prepare_sleep`](Doorbell::prepare_sleep).
+/// 2. It checks every source of work once more. If there is work, it calls
+///    [`cancel_sleep`](Doorbell::cancel_sleep) and does the work.
+/// 3. Otherwise it sleeps until a signal (or a timer, or a completion), and then calls
 ///    [`cancel_sleep`](Doorbell::cancel_sleep).
 ///
-/// A producer puts the work where it belongs and then calls [`ring`](Doorbell::ring).
+/// A producer first makes the work visible to the receiver and then calls [`ring`](Doorbell::ring).
 #[derive(Debug)]
 pub(crate) struct Doorbell {
     state: AtomicU32,
@@ -261,36 +261,36 @@ impl Doorbell {
         Doorbell { state: AtomicU32::new(AWAKE) }
     }
 
-    /// Announces that the receiver will sleep unless its next look finds work. Receiver only.
+    /// Announces that the receiver will sleep unless its next check finds work. Receiver only.
     pub(crate) fn prepare_sleep(&self) {
         self.state.store(SLEEPY, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// Whether the receiver sleeps, or is about to: a look that orders nothing.
+    /// Whether the receiver sleeps, or is about to. The load orders nothing.
     pub(crate) fn is_sleepy(&self) -> bool {
         self.state.load(Ordering::Relaxed) == SLEEPY
     }
 
-    /// Announces that the receiver is awake. Receiver only; after every sleep and every sleep that was called
-    /// off.
+    /// Announces that the receiver is awake. Receiver only, after every sleep and every sleep that was given
+    /// up.
     ///
     /// Returns whether somebody rang since `prepare_sleep`: then a signal has been sent or is about to be,
     /// which may end the next sleep at once.
     pub(crate) fn cancel_sleep(&self) -> bool {
-        // A producer that reads AWAKE from here sends no signal: its work is found by the look after the next
-        // `prepare_sleep`, whose fence orders that look behind the producer's fence.
+        // A producer that reads AWAKE from here sends no signal. Its work is found by the check after the
+        // next `prepare_sleep`, whose fence orders that check behind the producer's fence.
         self.state.swap(AWAKE, Ordering::Relaxed) == AWAKE
     }
 
-    /// Tells the receiver that there is work, from any thread, after the work was put in its place.
+    /// Tells the receiver that there is work, from any thread, after the work was made visible.
     ///
     /// `true`: the receiver sleeps and the caller must signal it (eventfd, or a message on the ring). At most
     /// one producer gets `true` for each sleep.
     #[must_use = "on true the caller must signal the receiver, or it sleeps on"]
     pub(crate) fn notify(&self) -> bool {
         fence(Ordering::SeqCst);
-        // The plain look first: while the receiver is awake, its producers only read this word and share its
+        // A plain load first: while the receiver is awake, its producers only read this word and share its
         // cache line.
         self.state.load(Ordering::Relaxed) == SLEEPY
             && self.state.compare_exchange(SLEEPY, AWAKE, Ordering::Relaxed, Ordering::Relaxed).is_ok()

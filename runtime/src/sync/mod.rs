@@ -1,5 +1,5 @@
-//! What threads have in common: the wake list and the doorbell, the queue into a core, who waits in order,
-//! and the atomics and locks that loom checks.
+//! What threads have in common: the wake list and the doorbell, the queue into a core, tasks that wait in
+//! order, and the atomics and locks that loom checks.
 
 mod atomics;
 pub(crate) mod mailbox;

@@ -1,9 +1,9 @@
-//! What one thread alone may do, asserted where assertions are on.
+//! What only one thread may do, asserted where assertions are on.
 
 #[cfg(debug_assertions)]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Remembers the first thread that comes, in debug builds. In others it is nothing.
+/// Remembers the first thread that calls it, in debug builds. In others it is nothing.
 #[derive(Debug, Default)]
 pub(crate) struct OneThread(#[cfg(debug_assertions)] AtomicUsize);
 
@@ -23,7 +23,8 @@ impl OneThread {
             thread_local! {
                 static HERE: u8 = const { 0 };
             }
-            // The thread's end may be long past this variable's: then nothing is known of it.
+            // The thread may be ending, after this variable was destroyed. Then nothing is known of the
+            // thread.
             let Ok(here) = HERE.try_with(|here| std::ptr::from_ref(here).addr()) else { return };
             let first = self.0.compare_exchange(0, here, Ordering::Relaxed, Ordering::Relaxed);
             assert!(first.is_ok() || first == Err(here), "{what}: another thread has done that before");

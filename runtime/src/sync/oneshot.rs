@@ -1,9 +1,9 @@
-//! A cell for one value from one thread to another: futures-channel's, whose ends keep panics of wakers and
-//! destructors inside.
+//! A cell for one value from one thread to another. It is futures-channel's, in ends that contain panics of
+//! wakers and destructors.
 //!
-//! The crate calls no code of others under its locks but the destructor of a waker that another replaces. Its
-//! locks are only tried: a waker that comes back to the same cell finds one taken and goes on, and who holds
-//! it looks again afterwards.
+//! The only foreign code that the crate calls under its locks is the destructor of a waker that another
+//! replaces. Its locks are only tried: a waker that uses the same cell finds a lock taken and goes on, and
+//! the thread that holds the lock checks again afterwards.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,11 +14,11 @@ pub(crate) use futures_channel::oneshot::Canceled;
 
 use crate::contained::{Kept, contained};
 
-/// The side of who has the value. Dropping it tells the receiver.
+/// The sender's end. Dropping it tells the receiver.
 #[derive(Debug)]
 pub(crate) struct CellSender<T>(Kept<oneshot::Sender<T>>);
 
-/// A future of the value. Dropping it tells the sender.
+/// A future of the value: the receiver's end. Dropping it tells the sender.
 #[derive(Debug)]
 pub(crate) struct CellReceiver<T>(Kept<oneshot::Receiver<T>>);
 
@@ -28,11 +28,10 @@ pub(crate) fn oneshot<T>() -> (CellSender<T>, CellReceiver<T>) {
 }
 
 impl<T> CellSender<T> {
-    /// Sends the value. It comes back when the receiver is gone.
+    /// Sends the value. It comes back when the receiver has gone.
     pub(crate) fn send(self, value: T) -> Result<(), T> {
         let mut sent = Ok(());
-        // Once the value is in its place the receiver is woken, by a waker that may panic: it was sent all
-        // the same.
+        // The value is stored before the receiver is woken. A panic of that waker leaves the value sent.
         contained("the waker of a receiver", || sent = self.0.take().send(value));
         sent
     }
@@ -41,7 +40,7 @@ impl<T> CellSender<T> {
         self.0.get().is_some_and(oneshot::Sender::is_canceled)
     }
 
-    /// Ready when the receiver is gone.
+    /// Ready when the receiver has gone.
     pub(crate) fn poll_canceled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.get_mut().map_or(Poll::Ready(()), |sender| sender.poll_canceled(cx))
     }
@@ -57,8 +56,8 @@ impl<T> Future for CellReceiver<T> {
 
 impl<T> Drop for CellReceiver<T> {
     fn drop(&mut self) {
-        // First: the crate drops the receiver's waker before it wakes the sender, and a panic of that would
-        // keep the sender asleep.
+        // This comes first: the crate drops the receiver's waker before it wakes the sender, and a panic of
+        // that drop would keep the sender asleep.
         contained("the waker of a sender", || {
             self.0.get_mut().into_iter().for_each(oneshot::Receiver::close)
         });

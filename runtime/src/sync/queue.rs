@@ -1,18 +1,18 @@
-//! A bounded queue from many threads to one, in the receiver's memory, with a wait for room that stops
-//! nobody.
+//! A bounded queue from many threads to one, in the receiver's memory. A sender that finds it full waits
+//! without blocking its thread.
 //!
-//! The places are a crossbeam channel's, allocated and touched by whoever makes the queue: made on a core's
-//! pinned thread they lie on its node. Who finds no place [waits in a list](super::space) and is told in turn
-//! when places become free.
+//! The places are a crossbeam channel's. The thread that makes the queue allocates and touches them, so those
+//! of a core's pinned thread lie on its node. A sender that finds no free place [waits in a
+//! list](super::space) and is told in turn when places become free.
 //!
 //! # Closing
 //!
 //! A crossbeam channel keeps what is in it when its receiver goes, until its last sender goes too: a message
-//! would be neither received nor dropped, and whoever waits for what becomes of it would wait for ever. So
-//! the queue has a latch of its own. The owner closes the latch and then takes everything out; a sender puts
-//! its message in and then looks at the latch, and if it is closed takes everything out as well. Each writes
-//! one word and reads the other's, with a sequentially consistent fence between; so either the owner sees the
-//! message or the sender sees the latch, and nothing stays behind.
+//! would be neither received nor dropped, and a task that awaits its result would wait for ever. So the queue
+//! has a latch of its own. The owner closes the latch and then takes everything out. A sender puts its
+//! message in and then reads the latch; if the latch is closed it takes everything out as well. Each writes
+//! one word and reads the other's, with a sequentially consistent fence in between. So either the owner sees
+//! the message or the sender sees the closed latch, and nothing stays behind.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -20,7 +20,7 @@ use crate::contained::contained;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::sync::space::SpaceWaiters;
 
-/// Says that a queue takes no more.
+/// Says that a queue takes no more messages.
 pub(crate) struct Latch(AtomicBool);
 
 impl Latch {
@@ -28,31 +28,31 @@ impl Latch {
         Self(AtomicBool::new(false))
     }
 
-    /// Before a message is put: spares the trouble, and promises nothing.
+    /// Whether it is closed, before a message is put. The answer saves work and promises nothing.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// After a message was put. True: the caller has to take out what there is, for the owner may have done
-    /// so before.
+    /// Whether it is closed, after a message was put. True: the caller has to take out all messages, because
+    /// the owner may have done so before this one came.
     #[must_use]
     pub(crate) fn closed_meanwhile(&self) -> bool {
         fence(Ordering::SeqCst);
         self.0.load(Ordering::Relaxed)
     }
 
-    /// After it the owner takes out what there is.
+    /// Closes the latch. After it the owner takes out all messages.
     pub(crate) fn close(&self) {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 }
 
-/// The queue. Shared by both sides.
+/// The queue. Both sides share it.
 pub(crate) struct Queue<T> {
     places: Sender<T>,
     messages: Receiver<T>,
-    /// Who found no place waits here.
+    /// The senders that found it full.
     space: SpaceWaiters,
     latch: Latch,
 }
@@ -63,7 +63,7 @@ pub(crate) enum Refused<T> {
     Closed(T),
 }
 
-/// Tries to put the message, and keeps it where there is no room: `None`.
+/// Tries to put the message. `None`: the queue is full, and the message is kept.
 fn retry<T>(message: &mut Option<T>, put: impl FnOnce(T) -> Result<(), Refused<T>>) -> Option<Result<(), T>> {
     match put(message.take()?) {
         Ok(()) => Some(Ok(())),
@@ -83,7 +83,8 @@ impl<T> Queue<T> {
         Self { places, messages, space: SpaceWaiters::new(), latch: Latch::new() }
     }
 
-    /// Puts a message, if there is room. From any thread; afterwards the receiver is to be told.
+    /// Puts a message, unless the queue is full. Any thread may call it; afterwards the caller notifies the
+    /// receiver.
     pub(crate) fn try_put(&self, message: T) -> Result<(), Refused<T>> {
         if self.latch.is_closed() {
             return Err(Refused::Closed(message));
@@ -95,15 +96,16 @@ impl<T> Queue<T> {
                 }
                 Ok(())
             }
-            // The queue holds a receiver itself, so its own latch is what closes it.
+            // The queue itself holds a receiver, so the channel is never disconnected; the latch closes the
+            // queue.
             Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Err(Refused::Full(back)),
         }
     }
 
-    /// Puts a message once there is room, and calls `told` when it has.
+    /// Puts a message as soon as there is a free place, and calls `told` afterwards.
     ///
     /// # Errors
-    /// The queue is closed, or was before there was room: the message comes back.
+    /// The queue was closed before there was a free place. The message comes back.
     pub(crate) async fn put(&self, message: T, told: impl Fn()) -> Result<(), T> {
         let mut message = Some(message);
         self.space.find(|| retry(&mut message, |message| self.try_put(message))).await?;
@@ -121,31 +123,32 @@ impl<T> Queue<T> {
         self.messages.is_empty()
     }
 
-    /// Takes the oldest message. The receiver tells of the room that this makes.
+    /// Takes the oldest message. The receiver then calls [`freed`](Self::freed).
     pub(crate) fn try_take(&self) -> Option<T> {
         self.messages.try_recv().ok()
     }
 
-    /// So many messages were taken: as many that wait may look again.
+    /// Says that so many messages were taken. As many senders that wait try again.
     pub(crate) fn freed(&self, places: usize) {
         self.space.made(places);
     }
 
-    /// Whether the receiver takes no more.
+    /// Whether the receiver takes no more messages.
     pub(crate) fn is_closed(&self) -> bool {
         self.latch.is_closed()
     }
 
-    /// Refuses what comes from now on and drops what is there. The receiver only.
+    /// Refuses later messages and drops those in the queue. Receiver only.
     pub(crate) fn close(&self) {
         self.latch.close();
-        // They look again and find the queue closed.
+        // They try again and find the queue closed.
         self.space.close();
         self.empty();
     }
 
     fn empty(&self) {
-        // Dropping a message runs code that is not ours: one after the other, with nothing borrowed.
+        // Dropping a message runs code that is not ours, so messages are dropped one after the other, with
+        // nothing borrowed.
         while let Some(message) = self.try_take() {
             contained("the destructor of a message that was not received", || drop(message));
         }
@@ -154,7 +157,7 @@ impl<T> Queue<T> {
 
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
-        // What was put into a queue whose owner has forgotten to close it.
+        // Drops what was put into a queue whose owner has not closed it.
         self.empty();
     }
 }

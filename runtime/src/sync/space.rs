@@ -1,21 +1,22 @@
-//! Those of any thread that wait for room in a queue, in the order in which they came.
+//! Senders of any thread that wait for a free place of a queue, in the order in which they came.
 //!
-//! Wakers are cloned, called and dropped with the lock free and their panics contained: what they do is not
-//! ours to know, and each may come back to the same queue. A waker of a ready-made event list is called under
-//! the list's own lock.
+//! Wakers are cloned, called and dropped with the lock free and their panics contained, because they are
+//! foreign code, and each may use the same queue. A ready-made event list does not do: it calls wakers under
+//! its own lock.
 //!
 //! # Who is told
 //!
-//! Who is told leaves the list, so one that does not find itself there was told. If it gives up, or has found
-//! a place by itself meanwhile, the next is told in its stead; if it finds no place, it comes back to where
-//! it stood.
+//! A sender that is told leaves the list, so one that does not find itself there was told. If it gives up, or
+//! has found a place by itself meanwhile, the next one is told instead. If it finds no place, it gets its old
+//! position in the list back.
 //!
 //! # The count
 //!
-//! The receiver must not take the lock for each message. So those in the list are counted. A sender that
-//! found no place enters the list, and looks for a place again; the receiver takes a message and then looks
-//! at the count. Each writes first and then reads what the other wrote, with a sequentially consistent fence
-//! between: either the sender sees the place or the receiver sees the count, and finds it in the list.
+//! The receiver must not take the lock for each message, so those in the list are counted. A sender that
+//! found no place enters the list and then tries again. The receiver takes a message and then reads the
+//! count. Each writes first and then reads what the other wrote, with a sequentially consistent fence in
+//! between. So either the sender sees the free place, or the receiver sees the count and finds the sender in
+//! the list.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -26,7 +27,7 @@ use crate::contained::contained;
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::sync::locks::{Mutex, MutexGuard};
 
-/// Those that found no place.
+/// The senders that found no free place.
 pub(crate) struct SpaceWaiters {
     list: Mutex<List>,
     /// How many are in the list.
@@ -35,9 +36,9 @@ pub(crate) struct SpaceWaiters {
 
 #[derive(Default)]
 struct List {
-    /// By ticket, in ascending order.
+    /// Sorted by ticket, ascending.
     queue: VecDeque<(u64, Waker)>,
-    /// The next ticket: 2^64 are never given out.
+    /// The next ticket. 2^64 are never given out.
     next: u64,
 }
 
@@ -57,14 +58,13 @@ impl SpaceWaiters {
         Self { list: Mutex::new(List::default()), waiting: AtomicUsize::new(0) }
     }
 
-    /// Attempts something that needs room until there is an outcome: now, and each time that this is told of
-    /// a place.
+    /// Calls `attempt` until it has an outcome: now, and each time that a place becomes free.
     pub(crate) async fn find<R>(&self, mut attempt: impl FnMut() -> Option<R>) -> R {
         let mut turn = Turn { space: self, ticket: None };
         poll_fn(|cx| turn.poll(cx.waker(), &mut attempt)).await
     }
 
-    /// So many places have become free: as many that wait may look again.
+    /// Says that so many places have become free. As many that wait try again.
     pub(crate) fn made(&self, places: usize) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -72,12 +72,13 @@ impl SpaceWaiters {
         }
     }
 
-    /// There will be no more places. After the latch is closed: who is told sees it, and does not come back.
+    /// Says that no more places become free. It comes after the latch was closed, so those that are told see
+    /// that and do not come back.
     pub(crate) fn close(&self) {
         self.tell(usize::MAX);
     }
 
-    /// Tells so many. One whose waker panics does not count: it may never look.
+    /// Tells so many. One whose waker panics does not count, because it may never try.
     fn tell(&self, most: usize) {
         let mut told = 0;
         while told < most {
@@ -87,17 +88,18 @@ impl SpaceWaiters {
                 waker.wake_by_ref();
                 told += 1;
             });
-            // Apart from the call: a destructor that panics after a call that did would end the process.
+            // It is dropped apart from the call: a destructor that panics after a call that panicked would
+            // end the process.
             drop_contained(waker);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
-        // No code of others runs while it is held.
+        // No foreign code runs while it is held.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the list, and the count with it. `f` drops no waker.
+    /// Changes the list and its count. `f` drops no waker.
     fn change<T>(&self, f: impl FnOnce(&mut List) -> T) -> T {
         let mut list = self.lock();
         let changed = f(&mut list);
@@ -108,17 +110,17 @@ impl SpaceWaiters {
 
 impl Drop for SpaceWaiters {
     fn drop(&mut self) {
-        // Of futures that were leaked.
+        // These are of futures that were leaked.
         while let Some((_, waker)) = self.change(|list| list.queue.pop_front()) {
             drop_contained(waker);
         }
     }
 }
 
-/// One that waits, for as long as it does.
+/// One sender that waits, for as long as it does.
 struct Turn<'a> {
     space: &'a SpaceWaiters,
-    /// Its place in the list, kept until it has used what it was told.
+    /// Its ticket in the list. It is kept until the sender has used a place that it was told of.
     ticket: Option<u64>,
 }
 
@@ -131,7 +133,7 @@ impl Turn<'_> {
             self.ticket = None;
             return Poll::Ready(found);
         }
-        // Room that is made before this is in the list is told to nobody.
+        // A place that becomes free before this is in the list is told to nobody.
         self.enter(waker.clone());
         fence(Ordering::SeqCst);
         match attempt() {
@@ -143,7 +145,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether this is in the list and was told nothing; then `waker` is the one that will be called.
+    /// Whether this is in the list and was told nothing. Then `waker` is the one that will be called.
     fn stands_with(&self, waker: &Waker) -> bool {
         let Some(ticket) = self.ticket else { return false };
         match self.space.lock().get_mut(ticket).map(|kept| kept.will_wake(waker)) {
@@ -157,7 +159,7 @@ impl Turn<'_> {
         stands
     }
 
-    /// Takes the place in the list that it had, or one at the end.
+    /// Enters the list, at its old position or at the end.
     fn enter(&mut self, waker: Waker) {
         let known = self.ticket;
         self.ticket = Some(self.space.change(|list| {
@@ -169,7 +171,7 @@ impl Turn<'_> {
         }));
     }
 
-    /// Gives its place up.
+    /// Leaves the list.
     fn leave(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
         let left = self.space.change(|list| list.at(ticket).and_then(|at| list.queue.remove(at)));

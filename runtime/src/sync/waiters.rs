@@ -6,12 +6,13 @@ use std::task::Waker;
 
 use crate::contained::contained;
 
-/// Those that wait, by ticket. Each wait stands here once, however often it is polled, and goes when its
-/// future does.
+/// The tasks that wait, by ticket. Each wait has one entry, however often it is polled; the entry goes when
+/// its future does.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    /// The tickets rise. Who leaves never comes back with the same one, so a number may be given out again
-    /// later. No waker stands beside a ticket while it is being called: wakers run with nothing borrowed.
+    /// The tickets rise. A wait that has left never comes back with the same one, so a number may be given
+    /// out again later. A waker is taken out of its entry while it is called, because wakers run with nothing
+    /// borrowed.
     queue: RefCell<VecDeque<(u64, Option<Waker>)>>,
 }
 
@@ -25,10 +26,10 @@ impl Waiters {
         self.queue.borrow().front().map(|(ticket, _)| *ticket)
     }
 
-    /// Puts a wait in its place, at the end if it is new, and returns its ticket.
+    /// Enters or updates a wait, at the end if it is new, and returns its ticket.
     ///
-    /// `has_come` looks for what the ticket waits for, once more after the waker was cloned: cloning may run
-    /// code that brings it about, and that tells all but this one. Then it is woken at once.
+    /// `has_come` checks for what the ticket waits for, once more after the waker was cloned: cloning may run
+    /// code that brings it about, and that code tells all but this one. Then it is woken at once.
     pub(crate) fn wait(&self, ticket: Option<u64>, waker: &Waker, has_come: impl FnOnce(u64) -> bool) -> u64 {
         let ticket = self.enter(ticket, waker);
         if has_come(ticket) {
@@ -44,8 +45,8 @@ impl Waiters {
         if let Some(ticket) = known.filter(|ticket| stands(*ticket)) {
             return ticket;
         }
-        // Cloned and dropped with nothing borrowed: what either does is not ours to know. So the place is
-        // looked for again.
+        // The waker is cloned and dropped with nothing borrowed, because both are foreign code. So the entry
+        // is looked up again.
         let waker = waker.clone();
         let Some(ticket) = known.filter(|ticket| self.at(*ticket).is_some()) else {
             let mut queue = self.queue.borrow_mut();
@@ -58,18 +59,19 @@ impl Waiters {
         ticket
     }
 
-    /// The place of a ticket.
+    /// The position of a ticket.
     fn at(&self, ticket: u64) -> Option<usize> {
         self.queue.borrow().binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()
     }
 
-    /// Calls `f`, which runs no code of others, with what stands beside a ticket; the default without one.
+    /// Calls `f`, which runs no foreign code, with the waker of a ticket. Returns the default if the ticket
+    /// has left.
     fn wakes<T: Default>(&self, ticket: u64, f: impl FnOnce(&mut Option<Waker>) -> T) -> T {
         let Some(place) = self.at(ticket) else { return T::default() };
         self.queue.borrow_mut().get_mut(place).map(|(_, waker)| f(waker)).unwrap_or_default()
     }
 
-    /// A wait is over.
+    /// Ends a wait.
     pub(crate) fn leave(&self, ticket: u64) {
         let gone = self.at(ticket).and_then(|place| self.queue.borrow_mut().remove(place));
         // The thread may be panicking, as in `Called`.
@@ -78,7 +80,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes the one that has waited longest. It keeps its place. A panic of its waker stays in here:
+    /// Wakes the one that has waited longest. It keeps its entry. A panic of its waker is contained, because
     /// destructors wake.
     pub(crate) fn wake_first(&self) {
         if let Some(ticket) = self.first() {
@@ -86,13 +88,13 @@ impl Waiters {
         }
     }
 
-    /// Wakes all that wait now, in their order. They keep their places. A waker may make others leave, or
+    /// Wakes all that wait now, in their order. They keep their entries. A waker may make others leave, or
     /// wait anew.
     pub(crate) fn wake_all(&self) {
         let Some(last) = self.queue.borrow().back().map(|(ticket, _)| *ticket) else { return };
         let mut next = self.first();
         while let Some(ticket) = next.filter(|ticket| *ticket <= last) {
-            // One that panics keeps the others from nothing.
+            // A panic of one waker does not keep the others from being woken.
             contained("a waker", || self.wake(ticket));
             let queue = self.queue.borrow();
             let place = queue.partition_point(|(other, _)| *other <= ticket);
@@ -102,7 +104,7 @@ impl Waiters {
 
     fn wake(&self, ticket: u64) {
         let Some(waker) = self.wakes(ticket, Option::take) else { return };
-        // Back in its place also when it panics, unless another has come there meanwhile.
+        // The waker returns to its entry, also when it panics, unless another has been put there meanwhile.
         let called = Called { waiters: self, ticket, waker: Some(waker) };
         called.waker.iter().for_each(Waker::wake_by_ref);
     }
@@ -110,7 +112,7 @@ impl Waiters {
 
 impl Drop for Waiters {
     fn drop(&mut self) {
-        // Of futures that were leaked.
+        // These are of futures that were leaked.
         for (_, waker) in self.queue.get_mut().drain(..) {
             contained("the destructor of a waker", || drop(waker));
         }
@@ -131,8 +133,8 @@ impl Drop for Called<'_> {
                 *kept = self.waker.take();
             }
         });
-        // Else it is dropped here. The thread may be panicking: a second panic that left here would end the
-        // process.
+        // If it cannot return it is dropped here. The thread may be panicking, and a second panic out of this
+        // destructor would end the process.
         let late = self.waker.take();
         contained("the destructor of a waker", || drop(late));
     }
@@ -169,7 +171,7 @@ mod tests {
         waiters.wake_all();
         let woken = [&a, &b, &c].map(|woken| woken.0.load(Ordering::Relaxed));
         assert_eq!((woken, Arc::strong_count(&a)), ([1, 1, 1], 1));
-        // Polled by another task since.
+        // Another task has polled it since.
         waiters.wait(Some(tickets[2]), &Arc::clone(&a).into(), |_| false);
         assert_eq!((Arc::strong_count(&a), Arc::strong_count(&c)), (2, 1));
         waiters.leave(tickets[1]);
@@ -178,7 +180,7 @@ mod tests {
         assert!(waiters.is_empty());
     }
 
-    /// Wakers of futures that were leaked. Seen to fail: with the list dropped as it is, by an abort.
+    /// Wakers of futures that were leaked. Seen to fail: with the list dropped as it is, the process aborts.
     #[test]
     fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
         let waiters = Waiters::default();
@@ -208,7 +210,7 @@ mod tests {
         (LIST.with(|list| list.wait(None, &Arc::clone(&waker).into(), |_| false)), waker)
     }
 
-    /// Seen to fail: with places counted up, the one behind a waker that leaves is never woken.
+    /// Seen to fail: with positions counted up, the one after a waker that leaves is never woken.
     #[test]
     fn all_are_woken_though_wakers_leave_and_wait_anew() {
         let all: Vec<_> = (0..4)
@@ -235,7 +237,7 @@ mod tests {
         LIST.with(|list| list.leave(ticket));
     }
 
-    /// Seen to fail: with the panic of the first let out, the second sleeps on.
+    /// Seen to fail: with the panic of the first not contained, the second sleeps on.
     #[test]
     fn a_waker_that_panics_keeps_no_other_from_its_wake() {
         let (_, first) = waits(|_| panic!("on purpose"));

@@ -25,7 +25,7 @@ pub use join::{JoinError, JoinHandle};
 pub use scope::{Scope, ScopedHandle, scope};
 pub use tracker::{AllEnded, TaskTracker};
 
-use crate::contained::{Kept, Payload, bury, caught, tell_panic};
+use crate::contained::{self, Kept, Payload, bury, caught, tell_panic};
 use crate::core::Core;
 use crate::core::shared::CoreShared;
 use crate::sync::mailbox::{Link, Node};
@@ -167,6 +167,7 @@ impl<F: Future> Future for Contained<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let spawned_at = self.spawned_at;
+        contained::is_polled_with(cx.waker());
         let mut future = self.as_mut().future();
         let polled = Self::contain(spawned_at, || {
             let running = future.as_mut().as_pin_mut().expect("a task that has ended is not polled");

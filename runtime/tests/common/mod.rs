@@ -6,14 +6,15 @@ pub(crate) mod wire;
 
 use std::future::Future;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
 
 use annulus::fs::File;
-use annulus::net::{Family, Listener};
-use annulus::{Builder, Result, Runtime};
+use annulus::net::{Family, Listener, TcpListener};
+use annulus::{Builder, Report, Result, Running, Runtime};
 
 /// Runs `root` on one core (the first that is allowed) and gives its output.
 pub(crate) fn on_one_core<F, Fut, T>(root: F) -> T
@@ -132,6 +133,39 @@ pub(crate) fn idle_cores(list: &str) -> annulus::Running {
             annulus::Ok(())
         })
         .unwrap()
+}
+
+/// What is in force in a runtime whose cores only wait for the end.
+pub(crate) fn report_of(runtime: Runtime) -> Result<Report> {
+    let running = runtime.start(|| async {
+        annulus::cores::stopping().await;
+        annulus::Ok(())
+    })?;
+    let report = running.report();
+    running.stop();
+    running.wait()?;
+    Ok(report)
+}
+
+/// Starts a runtime of one core that listens and does `serve`, and says where it listens.
+pub(crate) fn listening<Fut>(
+    runtime: Runtime,
+    serve: impl Fn(TcpListener) -> Fut + Send + Sync + 'static,
+) -> (Running, SocketAddr)
+where
+    Fut: Future<Output = Result<()>> + 'static,
+{
+    let (tell, address) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let running = runtime.start(move || {
+        let listener = TcpListener::bind("127.0.0.1:0");
+        let served = listener.map(|listener| {
+            tell.lock().unwrap().send(listener.local_addr()).expect("the test waits");
+            serve(listener)
+        });
+        async move { served?.await }
+    });
+    (running.unwrap(), address.recv().expect("it listens"))
 }
 
 /// Waits for the end of a runtime that might hang there: then this test fails, and the others go on.

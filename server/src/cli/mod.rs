@@ -5,6 +5,7 @@ mod file;
 mod package_files;
 mod reload;
 mod start;
+mod top;
 mod upgrade;
 mod which;
 
@@ -18,6 +19,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::answer::{one_line, print};
 use self::start::{Told, begin, begin_member, start_log};
+use self::top::TopArgs;
 use self::which::Which;
 use crate::config::Loaded;
 use crate::config::command_line::{AFTER_HELP, Serving};
@@ -73,6 +75,12 @@ enum Command {
     Upgrade {
         #[command(flatten)]
         which: Which,
+    },
+
+    /// Show what a running program does, live: connections, requests, bytes, memory of each core
+    Top {
+        #[command(flatten)]
+        args: TopArgs,
     },
 
     /// Print the file that equals a command line: annulus config serve ..., annulus config proxy ...
@@ -199,6 +207,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         Command::Check { file } => file::check(&file),
         Command::Reload { which } => reload::order(&which),
         Command::Upgrade { which } => upgrade::order(&which),
+        Command::Top { args } => top::run(&args),
         Command::Config { serving } => {
             let config = serving.configuration();
             let matches = matches.subcommand_matches("config").unwrap_or(&matches);

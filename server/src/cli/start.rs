@@ -8,6 +8,8 @@ use annulus::numa::plan::CoreSelection;
 use crate::admin::Entrance;
 use crate::admin::several::answer_first;
 use crate::config::Configuration;
+use crate::confine::user::become_user;
+use crate::confine::{self, filter};
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
@@ -57,10 +59,16 @@ pub(super) fn begin(told: Told) -> Result<(), Failure> {
         placement: program.cores.placement,
         named_pollers: program.ring.sqpoll_cpus.is_some(),
     };
-    if program.cores.processes != Processes::One {
-        let (shares, reasons) =
+    // What gives up its rights is another process than what needs them.
+    let confined = program.rights.is_asked();
+    if program.cores.processes != Processes::One || confined {
+        let (mut shares, reasons) =
             processes::shares(program.cores.processes, &program.cores.cores, program.cores.nic.as_deref())?;
-        if processes::split(program.cores.processes, constraints, &shares)? {
+        let split = processes::split(program.cores.processes, constraints, &shares)?;
+        if confined && !split {
+            shares = processes::one_for_all(shares);
+        }
+        if split || confined {
             let text = text.map_err(|why| Failure::input(format!("{why}; or serve with --processes one")))?;
             let told = parent::Told {
                 config: &config,
@@ -70,7 +78,7 @@ pub(super) fn begin(told: Told) -> Result<(), Failure> {
                 passed: Arc::clone(&passed),
             };
             match parent::run(&shares, &reasons, told) {
-                Err(End::CannotStart(failure)) if program.cores.processes.may_be_one() => {
+                Err(End::CannotStart(failure)) if program.cores.processes.may_be_one() && !confined => {
                     tracing::warn!("{failure}; one process serves with all cores");
                 }
                 Err(End::CannotStart(failure) | End::Failed(failure)) => return Err(failure),
@@ -183,12 +191,27 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     }
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
+    if let Some(user) = &program.rights.user {
+        become_user(user)?;
+    }
+    if program.rights.confine {
+        let logs: Vec<_> =
+            program.log.access_log.iter().filter(|log| log.as_os_str() != "-").cloned().collect();
+        confine::files::restrict(&generation.config.roots(), &logs)?;
+    }
     prepare(&generation.config)?;
     let builder = program.runtime(CoreSelection::List(member.cores().clone()));
     let runtime = builder.cores_of_user(member.cores_of_all()).build()?;
     let plan = runtime.plan().clone();
     let parent = Arc::clone(&member);
-    let start = Arc::new(Start::new(Arc::new(generation), move || parent.is_ready()));
+    let confine = program.rights.confine;
+    let start = Arc::new(Start::new(Arc::new(generation), move || {
+        if confine && let Err(failure) = filter::restrict() {
+            say(&failure.to_string());
+            std::process::exit(3);
+        }
+        parent.is_ready();
+    }));
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     let times = Arc::new(Times::new(&program));
     answer_first(running.observer());

@@ -16,7 +16,7 @@ mod twice;
 pub(crate) mod write;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
 use crate::listen::address::{ListenAddress, Place};
@@ -101,6 +101,20 @@ impl Configuration {
             }
         }
         Ok(())
+    }
+
+    /// All directories that files are served from.
+    pub(crate) fn roots(&self) -> Vec<PathBuf> {
+        let of = |listener: &Listener| match &listener.service {
+            ServiceConfig::Files(sites) => {
+                sites.iter().flat_map(SiteConfig::all_args).map(|args| args.root.clone()).collect()
+            }
+            ServiceConfig::Relay(_) => Vec::new(),
+        };
+        let mut roots: Vec<PathBuf> = self.listeners.iter().flat_map(of).collect();
+        roots.sort();
+        roots.dedup();
+        roots
     }
 
     /// The lines that say that it listens where `shown` says, in the order given.

@@ -10,6 +10,7 @@ mod limits;
 mod memory;
 mod network;
 mod placement;
+mod rights;
 mod ring;
 
 use annulus::numa::plan::CoreSelection;
@@ -23,9 +24,10 @@ use crate::topology::print;
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// The groups, in the order in which they are told.
-const GROUPS: [(&str, Check); 5] = [
+const GROUPS: [(&str, Check); 6] = [
     ("ring", ring::check),
     ("limits", limits::check),
+    ("rights", rights::check),
     ("placement", placement::check),
     ("memory", memory::check),
     ("network", network::check),

@@ -12,6 +12,7 @@ use clap::{ArgAction, Args};
 use super::processes::Processes;
 use super::values::size;
 use crate::admin::options::AdminArgs;
+use crate::confine::options::ConfineArgs;
 use crate::log::options::LogArgs;
 
 /// What holds for all listeners together. Everyday flags come first; those of cores and memory, and those
@@ -48,6 +49,9 @@ pub(crate) struct ProgramArgs {
     /// Print each core's counters on stderr at the end
     #[arg(long)]
     pub(crate) stats: bool,
+
+    #[command(flatten)]
+    pub(crate) rights: ConfineArgs,
 
     #[command(flatten)]
     pub(crate) cores: CoreArgs,

@@ -67,6 +67,19 @@ fn divide(topology: &Topology, plan: &CorePlan) -> Vec<ProcessShare> {
     plan.by_memory().into_iter().map(share).collect()
 }
 
+/// One share with the cores of all, for a process of its own that has rights of its own.
+pub(crate) fn one_for_all(shares: Vec<ProcessShare>) -> Vec<ProcessShare> {
+    let all = shares.into_iter().reduce(|all, share| ProcessShare {
+        node: all.node,
+        // As the process will plan them: a list runs in the order of the CPU numbers.
+        cores: all.cores.into_iter().chain(share.cores).collect::<CpuSet>().iter().collect(),
+        cpus: all.cpus.iter().chain(share.cpus.iter()).collect(),
+        // Each core takes the memory of its node; the rest comes from wherever it is touched.
+        some_without_memory: false,
+    });
+    all.into_iter().collect()
+}
+
 /// What rules out more than one process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SplitConstraints {

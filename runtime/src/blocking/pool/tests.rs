@@ -27,8 +27,8 @@ fn threads_become(pool: &BlockingPool, wanted: usize) {
     }
 }
 
-/// A thread that gives up counts itself out under the lock of its last look: work pushed after it finds no
-/// thread and starts one.
+/// A thread that gives up stops being counted under the lock of its last look: work that is pushed after it
+/// finds no thread and starts one.
 #[test]
 fn idle_threads_end_and_later_work_gets_a_new_one() {
     let pool = pool(1, Duration::from_millis(1));
@@ -83,7 +83,7 @@ fn the_end_drops_what_has_not_begun_and_leaves_what_does_not_end() {
     give(&pool, move || drop(seen)).detach();
     assert_eq!(pool.end(Instant::now()), 1, "it runs on");
     assert_eq!(Arc::strong_count(&dropped), 1);
-    // What comes after the end is dropped at once.
+    // Work that comes after the end is dropped at once.
     let seen = Arc::clone(&dropped);
     give(&pool, move || drop(seen)).detach();
     assert_eq!(Arc::strong_count(&dropped), 1);
@@ -91,7 +91,7 @@ fn the_end_drops_what_has_not_begun_and_leaves_what_does_not_end() {
     threads_become(&pool, 0);
 }
 
-/// Seen to fail: with the calling thread counted, the end waits for it, until the deadline, and counts one.
+/// Seen to fail: with the calling thread counted, the end waits for it until the deadline, and counts one.
 #[test]
 fn a_thread_of_the_pool_that_ends_it_is_not_waited_for() {
     let pool = pool(2, IDLE);
@@ -102,7 +102,7 @@ fn a_thread_of_the_pool_that_ends_it_is_not_waited_for() {
     threads_become(&pool, 0);
 }
 
-/// Seen to fail: with threads counted out by their last line only, the place is never given back.
+/// Seen to fail: with threads counted until their last line, the place is never given back.
 #[test]
 fn a_thread_that_panics_before_its_first_closure_gives_its_place_back() {
     let pool = pool(1, IDLE);

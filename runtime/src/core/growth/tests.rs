@@ -75,3 +75,26 @@ fn a_thread_that_panics_with_a_payload_that_panics_ends_no_core() {
     running.handle().submit_to_blocking(0, panics).unwrap();
     end(running);
 }
+
+/// Who is told of a step finds it whole: in the pool, in the limit and in the report.
+///
+/// Seen to fail: with the event before the step is in the report.
+#[test]
+fn a_subscriber_that_is_told_of_a_step_may_use_it() {
+    let builder = crate::testing::small(64).pool_bytes(256 << 10).pool_limit(2 << 20);
+    crate::testing::on_a_core(builder, async || {
+        let _all: Vec<_> = std::iter::from_fn(Block::take).collect();
+        let before = Core::with(|core| core.growth.held.get());
+        let found = std::rc::Rc::new(Cell::new(None));
+        let finds = std::rc::Rc::clone(&found);
+        let guard = crate::testing::at_the_next_event("annulus::core::growth", move || {
+            let steps = Core::with(|core| core.shared.grown().steps.len());
+            let held = Core::with(|core| core.growth.held.get());
+            finds.set(Some((steps, held > before, Core::with(|core| core.blocks.is_short()))));
+        });
+        let _one_more = Block::get().await;
+        drop(guard);
+        assert!(crate::testing::has_acted());
+        assert_eq!(found.get(), Some((1, true, false)));
+    });
+}

@@ -1,8 +1,8 @@
 //! The end, while the kernel is still writing into memory of ours.
 //!
-//! The memory is painted at the moment in which the runtime gives it back; what the kernel writes after that
-//! shows. Seen to fail: with `drain` returning at once nothing is ever given back; with the buffer released
-//! when its future is dropped, and its operation forgotten, the kernel writes into it afterwards.
+//! The memory is filled with a pattern at the moment in which the runtime gives it back, so a later write of
+//! the kernel shows. Seen to fail: with `drain` returning at once nothing is ever given back; with the buffer
+//! released when its future is dropped, and its operation forgotten, the kernel writes into it afterwards.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
@@ -24,7 +24,7 @@ use crate::op::{Operation, Sqes};
 use crate::ring::Wait;
 use crate::{ErrorKind, Result, Runtime};
 
-/// Bytes of a read: in a guest, whose CPUs are emulated, a sixteenth takes as long.
+/// Bytes of a read. A guest whose CPUs are emulated takes as long for a sixteenth.
 static LEN: LazyLock<usize> = LazyLock::new(|| {
     let guest = std::env::var_os("ANNULUS_GUEST").is_some_and(|guest| guest == "1");
     if guest { 2 << 20 } else { 32 << 20 }
@@ -39,8 +39,7 @@ struct Pages {
     returned: Arc<AtomicUsize>,
 }
 
-// SAFETY: a pointer to leaked memory; who uses it when is what the test is about, and it looks only at the
-// end.
+// SAFETY: a pointer to leaked memory. The test controls who uses it when, and reads it only at the end.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}
@@ -59,7 +58,7 @@ impl Pages {
     }
 }
 
-/// The right to `Pages`. Its end paints them.
+/// The right to use `Pages`. Dropping it fills them with the pattern.
 struct Painted(Pages);
 
 impl Drop for Painted {
@@ -131,7 +130,8 @@ fn with_reads_in_flight(root: impl AsyncFn() -> Result<()> + Send + Sync + Clone
             root().await
         }
     });
-    // There is no event for what must not come: a second reading of as much gives a late write its time.
+    // There is no event for a write that must not come. A second read of as many bytes gives a late write its
+    // time.
     std::io::copy(&mut std::fs::File::from(cold_file()), &mut std::io::sink()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
     pages.iter().for_each(Pages::assert_untouched_since_returned);

@@ -53,7 +53,7 @@ struct Core {
     signal: Notify,
     signals: AtomicUsize,
     announced: AtomicUsize,
-    /// Passed by a producer after each push, and by the consumer before each look.
+    /// A producer passes it after each push, and the consumer before each look.
     both_orders: BothOrders,
 }
 
@@ -160,9 +160,9 @@ fn no_wake_is_lost_in_a_second_sleep() {
     });
 }
 
-/// A core that puts its notices off until the end of its tick (`core/peers.rs`): one notice for two pushes,
-/// and none before it sleeps itself; meanwhile somebody else pushes and notifies at once. Both cores sleep
-/// whenever they may. (Seen: with the ring after the own sleep loom reports the deadlock.)
+/// A core that puts its notices off until the end of its tick (`core/peers.rs`): it sends one notice for two
+/// pushes, before it sleeps itself. Meanwhile another thread pushes and notifies at once. Both cores sleep
+/// whenever they may. (Seen: with the notice after the core's own sleep loom reports the deadlock.)
 #[test]
 fn no_wake_is_lost_when_the_ring_is_put_off() {
     check_large(3, || {
@@ -240,7 +240,7 @@ fn nodes_of_one_producer_come_in_its_order() {
     });
 }
 
-/// Each node either is in what `close` takes or comes back to its producer: none is lost, none is there
+/// Each node is either in what `close` takes or comes back to its producer: none is lost, none is there
 /// twice.
 #[test]
 fn close_against_push() {

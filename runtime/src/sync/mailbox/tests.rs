@@ -118,7 +118,7 @@ fn threads_push_and_every_node_arrives_once_in_its_producers_order() {
     assert_eq!(dropped.load(Ordering::Relaxed), PRODUCERS * EACH);
 }
 
-/// Two threads play ball: each sleeps (parks) until the other has pushed. A lost wake would hang the test.
+/// Two threads take turns: each sleeps (parks) until the other has pushed. A lost wake would hang the test.
 #[test]
 fn a_sleeper_is_always_woken() {
     const ROUNDS: usize = 20_000;
@@ -133,7 +133,7 @@ fn a_sleeper_is_always_woken() {
     let play = |me: usize, other: thread::Thread| {
         for number in 0..ROUNDS {
             if number % 2 != me {
-                // Our turn to receive.
+                // It is this thread's turn to receive.
                 'received: loop {
                     cores[me].doorbell.prepare_sleep();
                     if cores[me].list.is_empty() {
@@ -186,8 +186,8 @@ unsafe impl Node for Woken {
     }
 }
 
-/// Tasks woken by many threads at once, while they run and while they do not: each ends, none runs twice at
-/// once.
+/// Tasks are woken by many threads at once, while they run and while they do not. Each ends, and none runs
+/// twice at once.
 #[test]
 fn tasks_woken_from_other_threads_run_to_their_end() {
     const TASKS: usize = 200;

@@ -1,8 +1,8 @@
-//! Nothing stays in a closed queue, and nobody waits for room that there is: every interleaving, and every
+//! Nothing stays in a closed queue, and nobody waits while a place is free: every interleaving, and every
 //! reordering that the memory model allows, of small cases.
 //!
-//! Relaxed words stand for the channel: what orders them is the latch, and those that wait for room, alone. A
-//! wake that is lost is a deadlock, which loom reports.
+//! Relaxed words stand for the channel, so that only the latch and the waiting senders order them. A lost
+//! wake is a deadlock, which loom reports.
 
 use std::future::Future;
 use std::pin::pin;
@@ -49,8 +49,8 @@ fn nothing_stays_in_a_closed_queue() {
                 if model.latch.is_closed() {
                     return 0;
                 }
-                // As the channel does: a change of the word. Loom may take a plain store for older than a
-                // swap that did not read it.
+                // The word is changed by a read-modify-write, as the channel does. Loom may order a plain
+                // store before a swap that did not read it.
                 model.places[sender].fetch_add(1, Ordering::Relaxed);
                 model.both_orders.pass();
                 if model.latch.closed_meanwhile() {
@@ -69,14 +69,14 @@ fn nothing_stays_in_a_closed_queue() {
 /// A queue of one place.
 struct Narrow {
     latch: Latch,
-    /// Messages in it: none, or one.
+    /// How many messages are in it: none, or one.
     messages: AtomicUsize,
     space: SpaceWaiters,
     both_orders: BothOrders,
 }
 
 impl Narrow {
-    /// With a message in it.
+    /// A queue with a message in it.
     fn full() -> Arc<Self> {
         Arc::new(Self {
             latch: Latch::new(),
@@ -86,7 +86,7 @@ impl Narrow {
         })
     }
 
-    /// A plain look first: it may see what was there before, which a change of the word never does.
+    /// It loads first. A plain load may see an earlier value, which a read-modify-write never does.
     fn try_put(&self) -> Result<(), Refused<()>> {
         self.both_orders.pass();
         if self.latch.is_closed() {
@@ -106,7 +106,7 @@ impl Narrow {
         self.space.find(|| retry(&mut message, |()| self.try_put())).await
     }
 
-    /// Takes a message, once there is one.
+    /// Takes a message, as soon as there is one.
     fn take(&self) {
         while self.messages.swap(0, Ordering::Relaxed) == 0 {
             thread::yield_now();
@@ -116,7 +116,7 @@ impl Narrow {
     }
 }
 
-/// What a thread sleeps on while it waits for a future.
+/// A thread sleeps on it while it waits for a future.
 struct Flag(Notify);
 
 impl Wake for Flag {
@@ -169,7 +169,7 @@ fn two_that_wait_are_told_one_after_the_other() {
     });
 }
 
-/// One of two gives up, perhaps when it was just told: then the other is. (Seen: a deadlock without the
+/// One of two gives up, perhaps just after it was told; then the other is told. (Seen: a deadlock without the
 /// receiver's fence, and without the second look.)
 #[test]
 fn who_gives_up_takes_no_room_from_who_waits() {
@@ -194,8 +194,8 @@ fn who_gives_up_takes_no_room_from_who_waits() {
     });
 }
 
-/// Polled by another task while it is told: one of the two wakers is called, and the last one if it was not
-/// told before.
+/// Another task polls it while it is told. One of the two wakers is called, and it is the last one if it was
+/// not told before.
 #[test]
 fn who_changes_its_waker_is_told_by_the_new_one() {
     check(3, || {

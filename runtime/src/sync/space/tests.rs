@@ -6,7 +6,7 @@ use std::task::{Context, Wake};
 
 use super::*;
 
-/// Places, and who waits for one.
+/// Slots, and the senders that wait for one.
 struct Room {
     places: AtomicU32,
     space: SpaceWaiters,
@@ -28,14 +28,14 @@ impl Room {
         self.space.find(|| self.take()).await;
     }
 
-    /// A place becomes free, and one is told of it.
+    /// Frees a place, and tells one sender.
     fn make(&self) {
         self.places.fetch_add(1, Ordering::Relaxed);
         self.space.made(1);
     }
 }
 
-/// Counts its calls and does something.
+/// A waker that counts its calls and does something.
 struct Does(AtomicU32, Box<dyn Fn() + Send + Sync>);
 
 impl Does {
@@ -63,7 +63,7 @@ fn is_ready(future: Pin<&mut impl Future>, waker: &Arc<Does>) -> bool {
     future.poll(&mut Context::from_waker(&Arc::clone(waker).into())).is_ready()
 }
 
-/// Seen to fail: with one that comes back put at the end, the one behind it is told first.
+/// Seen to fail: with a sender that comes back put at the end, the one after it is told first.
 #[test]
 fn who_is_told_and_finds_no_place_stands_where_it_stood() {
     let room = Room::new();
@@ -79,7 +79,7 @@ fn who_is_told_and_finds_no_place_stands_where_it_stood() {
     assert!(is_ready(first.as_mut(), &a));
 }
 
-/// Seen to fail: with nobody told in its stead, `second` sleeps on.
+/// Seen to fail: with nobody told instead, `second` sleeps on.
 #[test]
 fn who_is_told_and_gives_up_has_the_next_told() {
     let room = Room::new();
@@ -120,7 +120,7 @@ fn the_waker_of_the_last_poll_is_called() {
     assert_eq!((old.calls(), new.calls(), Arc::strong_count(&old)), (0, 1, 1));
 }
 
-/// Seen to fail: with wakers called under the lock, by waiting for ever.
+/// Seen to fail: with wakers called under the lock, the test waits for ever.
 #[test]
 fn a_waker_may_wait_for_room_anew() {
     static ROOM: OnceLock<Arc<Room>> = OnceLock::new();
@@ -138,7 +138,7 @@ fn a_waker_may_wait_for_room_anew() {
     assert!(is_ready(place.as_mut(), &comes_back));
 }
 
-/// Wakers of futures that were leaked. Seen to fail: with the list dropped as it is, by an abort.
+/// Wakers of futures that were leaked. Seen to fail: with the list dropped as it is, the process aborts.
 #[test]
 fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
     let room = Room::new();

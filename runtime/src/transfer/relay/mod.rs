@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Road;
 use crate::clock;
+use crate::contained::contained;
 use crate::net::socket::Socket;
 use crate::net::sys::delivery;
 use crate::net::{Connection, Family};
@@ -153,8 +154,11 @@ impl<A: Family, B: Family> Drop for Relay<A, B> {
     fn drop(&mut self) {
         // An end by the way would look like success.
         if !self.work.is_over {
-            self.a.socket().abort();
-            self.b.socket().abort();
+            for socket in [self.a.socket(), self.b.socket()] {
+                // It may have something to tell. The thread may be panicking, and the other is reset in any
+                // case.
+                contained("a subscriber of tracing", || socket.abort());
+            }
         }
     }
 }

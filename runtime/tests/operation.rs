@@ -1,0 +1,153 @@
+//! Operations that a crate outside adds.
+
+mod common;
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use annulus::operation::io_uring::{opcode, squeue, types};
+use annulus::operation::{Operation, ask};
+use annulus::time::timeout;
+use common::on_one_core;
+
+/// A read into a buffer that it owns, and who counts its end.
+struct Read {
+    fd: Rc<OwnedFd>,
+    buf: Vec<u8>,
+    ended: Rc<Cell<u32>>,
+}
+
+// SAFETY: the entry points to the vector's own allocation, which only it has, and names a descriptor that the
+// `Rc` keeps open; it has one completion.
+unsafe impl Operation for Read {
+    const NAME: &'static str = "a read of one's own";
+    type Output = io::Result<Vec<u8>>;
+
+    fn entry(&mut self) -> squeue::Entry {
+        let room = self.buf.spare_capacity_mut();
+        let (at, len) = (room.as_mut_ptr().cast(), room.len() as u32);
+        opcode::Read::new(types::Fd(self.fd.as_raw_fd()), at, len).offset(u64::MAX).build()
+    }
+
+    fn complete(mut self, result: io::Result<u32>) -> Self::Output {
+        self.ended.set(self.ended.get() + 1);
+        let n = result?;
+        // SAFETY: the kernel has filled so many bytes of the room behind none.
+        unsafe { self.buf.set_len(n as usize) };
+        Ok(self.buf)
+    }
+}
+
+/// Makes a descriptor, which must not leak when it comes late.
+struct Accept(Rc<OwnedFd>);
+
+// SAFETY: the entry names a descriptor that the `Rc` keeps open and points to nothing; it has one completion.
+unsafe impl Operation for Accept {
+    const NAME: &'static str = "an accept of one's own";
+    type Output = io::Result<OwnedFd>;
+
+    fn entry(&mut self) -> squeue::Entry {
+        let fd = types::Fd(self.0.as_raw_fd());
+        opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC).build()
+    }
+
+    fn complete(self, result: io::Result<u32>) -> Self::Output {
+        // SAFETY: the kernel has just made it, and nobody else has it.
+        result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+}
+
+/// Seen to fail: with an operation that is completed for those that wait only.
+#[test]
+fn an_operation_of_ones_own_is_answered_cancelled_and_completed_late() {
+    on_one_core(|| async {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let (reader, ended) = (Rc::new(reader), Rc::new(Cell::new(0)));
+        let read =
+            || ask(Read { fd: Rc::clone(&reader), buf: Vec::with_capacity(64), ended: Rc::clone(&ended) });
+        rustix::io::write(&writer, b"once").unwrap();
+        assert_eq!(read().await.unwrap(), b"once");
+        drop(read());
+        assert!(timeout(Duration::from_millis(5), read()).await.is_err());
+        while ended.get() < 2 {
+            annulus::yield_now().await;
+        }
+        // The buffer of the one that was cancelled is nobody's any more.
+        rustix::io::write(&writer, b"twice").unwrap();
+        assert_eq!(read().await.unwrap(), b"twice");
+        drop(writer);
+        assert_eq!((read().await.unwrap().len(), ended.get()), (0, 4));
+        Ok(())
+    });
+}
+
+/// Seen to fail: as above, the descriptor stays open and its peer is never told.
+#[test]
+fn a_descriptor_that_comes_late_is_closed() {
+    on_one_core(|| async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = Rc::new(OwnedFd::from(listener));
+        let mut accept = Box::pin(ask(Accept(Rc::clone(&listener))));
+        std::future::poll_fn(|cx| {
+            assert!(accept.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+        annulus::yield_now().await;
+        let client = annulus::net::TcpStream::connect(address).await?;
+        drop(accept);
+        drop(listener);
+        // Its end, or a reset: whether it was taken from the backlog before the cancel or not.
+        let end = client.recv().await;
+        assert!(end.is_err() || end.is_ok_and(|chunk| chunk.is_none()));
+        Ok(())
+    });
+}
+
+/// `FUTEX_WAIT` (Linux 6.7): a core waits for a word that a thread changes.
+struct FutexWait(std::sync::Arc<AtomicU32>);
+
+// SAFETY: the entry points to the word of an `Arc`, which `self` holds and nobody frees, and which is changed
+// by atomic stores only; it has one completion.
+unsafe impl Operation for FutexWait {
+    const NAME: &'static str = "futex";
+    type Output = io::Result<()>;
+
+    fn entry(&mut self) -> squeue::Entry {
+        // FUTEX2_SIZE_U32 | FUTEX2_PRIVATE (linux/futex.h).
+        opcode::FutexWait::new(self.0.as_ptr().cast_const(), 0, u64::from(u32::MAX), 2 | 128).build()
+    }
+
+    fn complete(self, result: io::Result<u32>) -> Self::Output {
+        match result {
+            // The word had changed before.
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+#[test]
+fn a_core_waits_for_a_word_that_a_thread_changes() {
+    on_one_core(|| async {
+        let word = std::sync::Arc::new(AtomicU32::new(0));
+        let theirs = std::sync::Arc::clone(&word);
+        let thread = std::thread::spawn(move || {
+            theirs.store(1, Ordering::Release);
+            // SAFETY: the word is there; FUTEX_WAKE | FUTEX_PRIVATE_FLAG reads nothing else (futex(2)).
+            unsafe { libc::syscall(libc::SYS_futex, theirs.as_ptr(), 1 | 128, 1) };
+        });
+        match ask(FutexWait(std::sync::Arc::clone(&word))).await {
+            Ok(()) => assert_eq!(word.load(Ordering::Acquire), 1),
+            // Linux before 6.7 does not know the operation.
+            Err(e) => assert_eq!(e.raw_os_error(), Some(libc::EINVAL)),
+        }
+        annulus::spawn_blocking(move || thread.join().unwrap()).await?;
+        Ok(())
+    });
+}
