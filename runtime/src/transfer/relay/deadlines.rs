@@ -70,6 +70,13 @@ pub(super) struct Looks {
     /// How many bytes peers had acknowledged at the previous look. It is asked for once nothing moves.
     acknowledged: Option<u64>,
     phase: Phase,
+    /// There where a rate is asked for: most relays do without, and their memory too.
+    rate: Option<Box<Rate>>,
+}
+
+/// How fast a relay is.
+#[derive(Debug)]
+struct Rate {
     window: Instant,
     moved_before_window: u64,
     /// Whether the previous window was too slow.
@@ -78,16 +85,7 @@ pub(super) struct Looks {
 
 impl Looks {
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            born: now,
-            active: now,
-            moved: 0,
-            acknowledged: None,
-            phase: Phase::Open,
-            window: now,
-            moved_before_window: 0,
-            was_slow: false,
-        }
+        Self { born: now, active: now, moved: 0, acknowledged: None, phase: Phase::Open, rate: None }
     }
 
     /// Looks at the figures. Returns when the next look is due (never, where there is no limit), or the limit
@@ -135,14 +133,16 @@ impl Looks {
     }
 
     fn is_slow(&mut self, now: Instant, rate: u64, moved: u64) -> bool {
-        let passed = now.saturating_duration_since(self.window);
+        let begin = || Box::new(Rate { window: self.born, moved_before_window: 0, was_slow: false });
+        let last = self.rate.get_or_insert_with(begin);
+        let passed = now.saturating_duration_since(last.window);
         if passed < RATE_WINDOW {
             return false;
         }
-        let (bytes, due) = (moved - self.moved_before_window, rate as f64 * passed.as_secs_f64());
+        let (bytes, due) = (moved - last.moved_before_window, rate as f64 * passed.as_secs_f64());
         let is_slow = bytes > 0 && (bytes as f64) < due;
-        let too_slow = is_slow && self.was_slow;
-        (self.window, self.moved_before_window, self.was_slow) = (now, moved, is_slow);
+        let too_slow = is_slow && last.was_slow;
+        **last = Rate { window: now, moved_before_window: moved, was_slow: is_slow };
         too_slow
     }
 }

@@ -26,9 +26,9 @@ use deadlines::{Limit, Looks, Phase};
 use direction::{Direction, Joint};
 use state::{Side, State};
 
-/// The first wait for an acknowledgement, and the longest. No event reports one.
-const ACKNOWLEDGED_SOON: Duration = Duration::from_millis(1);
-const ACKNOWLEDGED_LATE: Duration = Duration::from_millis(64);
+/// Milliseconds of the first wait for an acknowledgement, and of the longest. No event reports one.
+const ACKNOWLEDGED_SOON: u8 = 1;
+const ACKNOWLEDGED_LATE: u8 = 64;
 
 /// How long it waits between two looks for the failure of a side that has sent its end.
 const FAILURE_LOOKS: Duration = Duration::from_secs(1);
@@ -180,8 +180,8 @@ struct Work {
     alarm: Option<Sleep>,
     /// The state at the previous look, as its number of changes.
     seen: u32,
-    /// How long until the next look for an acknowledgement, if one is awaited.
-    acknowledged_in: Option<Duration>,
+    /// Milliseconds until the next look for an acknowledgement, if one is awaited.
+    acknowledged_in: Option<u8>,
     failed: Option<Box<(RelayCause, io::Error)>>,
     road: Road,
     is_over: bool,
@@ -320,8 +320,8 @@ impl Work {
             || sides.iter().filter_map(|socket| delivery(socket.fd())).map(|it| it.acknowledged).sum();
         let looks = self.looks.get_or_insert_with(|| Looks::new(now));
         let next = looks.look(&self.limits, now, (phase, moved), acknowledged)?;
-        let soon = self.acknowledged_in.map(|soon| now + soon);
-        self.acknowledged_in = self.acknowledged_in.map(|soon| (soon * 2).min(ACKNOWLEDGED_LATE));
+        let soon = self.acknowledged_in.map(|ms| now + Duration::from_millis(ms.into()));
+        self.acknowledged_in = self.acknowledged_in.map(|ms| (ms * 2).min(ACKNOWLEDGED_LATE));
         let deaf = (0..2).any(|side| self.state.is_deaf(side)).then(|| now + FAILURE_LOOKS);
         Ok([next, soon, deaf].into_iter().flatten().min())
     }
@@ -345,7 +345,7 @@ impl Work {
             (Some(Limit::Lifetime), _) => timed_out(RelayCause::Lifetime, "the relay lasted for too long"),
             (Some(Limit::Rate), _) => timed_out(RelayCause::TooSlow, "the relay was too slow"),
         };
-        let copied = self.directions.iter().map(|direction| direction.copied).sum();
+        let copied = self.state.copied();
         RelayEnd { a_to_b: self.state.given(0), b_to_a: self.state.given(1), copied, cause, result }
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct State {
     acknowledged: [bool; 2],
     taken: [u64; 2],
     given: [u64; 2],
+    /// Bytes of both directions that were copied through user memory.
+    copied: u64,
     /// Whether the kernel was asked to give bytes of each direction, and the result has not come.
     is_asked: [bool; 2],
     changes: u32,
@@ -77,6 +79,7 @@ impl State {
             acknowledged: [false; 2],
             taken: [0; 2],
             given: [0; 2],
+            copied: 0,
             is_asked: [false; 2],
             changes: 0,
         }
@@ -111,6 +114,16 @@ impl State {
     /// How many bytes direction `d` has given.
     pub(super) fn given(&self, d: Side) -> u64 {
         self.given[d]
+    }
+
+    /// Bytes of both directions that were copied through user memory.
+    pub(super) fn copied(&self) -> u64 {
+        self.copied
+    }
+
+    /// Of what was given, so many bytes were copied.
+    pub(super) fn count_copied(&mut self, n: u64) {
+        self.copied += n;
     }
 
     /// A count of the changes that may change what [`next`](Self::next) says of the other direction.

@@ -56,7 +56,7 @@ enum Waits {
     Readable(InFlight<PollOnce<SocketFd>>),
     Writable(InFlight<PollOnce<SocketFd>>),
     /// A send, and how many bytes of the buffer had left before it.
-    Send(InFlight<Send<Rc<Socket>, Vec<u8>>>, usize),
+    Send(InFlight<Send<Rc<Socket>, Vec<u8>>>, u32),
     Fill(InFlight<Fill>),
     Empty(InFlight<Empty>),
 }
@@ -92,8 +92,6 @@ pub(super) struct Direction {
     pipe: Option<Rc<Pipe>>,
     /// Copied bytes that are not sent yet.
     rest: Vec<u8>,
-    /// Bytes that were copied through user memory.
-    pub(super) copied: u64,
 }
 
 impl Direction {
@@ -109,7 +107,6 @@ impl Direction {
             bursts: Bursts::default(),
             pipe: None,
             rest: Vec::new(),
-            copied: 0,
         }
     }
 
@@ -221,6 +218,7 @@ impl Direction {
             Waits::Send(mut asked, from) => match poll_asked(&mut asked, cx) {
                 Poll::Pending => self.waits = Waits::Send(asked, from),
                 Poll::Ready((sent, buf)) => {
+                    let from = from as usize;
                     return Poll::Ready(self.sent(io, state, cx, sent, buf, from).map_err(Failure::Target));
                 }
             },
@@ -254,11 +252,12 @@ impl Direction {
     ) -> io::Result<()> {
         let n = writing::sent(io.into, sent)?;
         state.gave(io.d, n as u64);
-        self.count_copied(n);
+        count_copied(state, n);
         let from = from + n;
         if from < buf.len() {
             let send = Send { socket: Rc::clone(io.into), buf, from, flags: 0 };
-            self.waits = Waits::Send(asked(send, cx), from);
+            // It is of what was taken at once, which is less than 4 GiB by far.
+            self.waits = Waits::Send(asked(send, cx), from as u32);
         }
         Ok(())
     }
@@ -272,9 +271,10 @@ impl Direction {
             Err(_) => state.refused(1 - io.d),
         }
     }
+}
 
-    fn count_copied(&mut self, n: usize) {
-        self.copied += n as u64;
-        Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
-    }
+/// So many bytes that were given had been copied.
+fn count_copied(state: &mut State, n: usize) {
+    state.count_copied(n as u64);
+    Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::Context;
 
-use super::{Direction, Failure, Joint, Manner, Waits};
+use super::{Direction, Failure, Joint, Manner, Waits, Watch};
 use crate::core::Core;
 use crate::core::pipe_pool::is_lack;
 use crate::net::SocketFd;
@@ -145,6 +145,10 @@ impl Direction {
     pub(super) fn burst_is_over(&mut self) {
         if self.bursts.over() {
             self.manner = Manner::Talk;
+            // A message finds room nearly always: an idle relay has no operation for the look-out.
+            if let Watch::Armed(_) = self.watch {
+                self.watch = Watch::Off;
+            }
         }
     }
 }

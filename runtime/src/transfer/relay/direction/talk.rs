@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Direction, Failure, Joint, Manner};
+use super::{Direction, Failure, Joint, Manner, count_copied};
 use crate::core::Core;
 use crate::net::writing::send_now;
 use crate::transfer::relay::bursts::BULK;
@@ -47,7 +47,7 @@ impl Direction {
         state.took(io.d, chunk.len() as u64);
         let sent = send_now(io.into, &chunk, 0).map_err(Failure::Target)?;
         state.gave(io.d, sent as u64);
-        self.count_copied(sent);
+        count_copied(state, sent);
         if sent < chunk.len() || chunk.len() >= BULK {
             self.rest = chunk[sent..].to_vec();
             self.manner = Manner::Quieting;
@@ -72,7 +72,7 @@ impl Direction {
                 0
             };
             state.gave(io.d, sent as u64);
-            self.count_copied(sent);
+            count_copied(state, sent);
             self.rest.extend_from_slice(&chunk[sent..]);
         }
         Poll::Ready(Ok(()))
