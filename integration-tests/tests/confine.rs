@@ -104,8 +104,7 @@ fn landlock_is_there() -> bool {
 fn another_user_serves() {
     let tree = Tree::new();
     let sample = tree.file("file.txt", 5000);
-    let launch =
-        || Launch::serve(tree.root()).args(["--user", "65534", "--confine", "--admin", "127.0.0.1:0"]);
+    let launch = || Launch::serve(tree.root()).args(["--user", "65534", "--confine"]);
     if !rustix::process::geteuid().is_root() {
         let ended = launch().run();
         assert_eq!(ended.code(), 2, "{ended:#?}");
@@ -123,7 +122,18 @@ fn another_user_serves() {
     for word in ["user: 65534", "; pool node "] {
         server.err().wait_for(word, |line| line.contains(word).then_some(())).expect("it lives");
     }
-    server.stop();
+    // The first process starts the new program, and that one's first process its member.
+    let upgrade = Launch::new().args(["upgrade", "--pid", &server.pid().to_string()]).run();
+    assert_eq!(upgrade.code(), 0, "{upgrade:#?}: {:#?}", server.err().so_far());
+    let next = server.err().wait_for("who has taken over", |line| {
+        let rest = line.strip_prefix("annulus: process ")?;
+        rest.strip_suffix(" has taken over: what is open here finishes")?.parse::<i32>().ok()
+    });
+    let next = next.expect("the line");
+    assert_eq!(Client::connect(server.addr()).get(&sample.path).head.status, 200);
+    let next = rustix::process::Pid::from_raw(next).expect("a number");
+    rustix::process::kill_process(next, Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().code(), 0);
     let ended = Launch::serve(tree.root()).args(["--user", "no-such-user"]).run();
     assert_eq!(ended.code(), 2, "{ended:#?}");
 }

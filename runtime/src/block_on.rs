@@ -1,4 +1,4 @@
-//! Waiting for a future on a thread that is no core's.
+//! Waiting for a future on a thread that is not a core's.
 
 use std::future::Future;
 use std::pin::pin;
@@ -20,7 +20,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for `future`, asleep.
+/// Blocks the thread until `future` is ready.
 ///
 /// # Panics
 /// On a core's thread, which must never sleep while its tasks have something to do.
@@ -36,7 +36,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     loop {
         match future.as_mut().poll(&mut cx) {
             Poll::Ready(output) => return output,
-            // A wake between the poll and here makes this return at once.
+            // A wake between the poll and this call makes it return at once.
             Poll::Pending => std::thread::park(),
         }
     }

@@ -1,11 +1,11 @@
-//! Which system calls a filter refuses, found out by trying each with arguments that the kernel turns down.
+//! Which system calls a filter refuses. Each is tried with arguments that the kernel rejects.
 //!
-//! What the ring does is not held by a filter (`seccomp(2)`); these calls a core makes itself. Refused, some
-//! would be found out late: a server would start, and send heads without bodies.
+//! A filter (`seccomp(2)`) does not apply to what the ring does, but a core makes these calls itself. Some
+//! refusals would be noticed late: a server would start, and send heads without bodies.
 
 use libc::c_long;
 
-/// A call, and arguments with which it does nothing: a descriptor or flags that there cannot be.
+/// A call, and arguments with which it does nothing: a descriptor or flags that cannot exist.
 type Call = (&'static str, c_long, [c_long; 6]);
 
 const NONE: c_long = -1;
@@ -31,18 +31,18 @@ const CALLS: [Call; 16] = [
     ("splice", libc::SYS_splice, [NONE, 0, NONE, 0, 1, 0]),
 ];
 
-/// System calls that this library makes on a core, beside those of `io_uring`, and that are refused here, by
-/// name: the answer was `EPERM`, `EACCES` or `ENOSYS`, as a container's seccomp profile gives it. Empty where
-/// all is well. `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)), `openat2` and `preadv2` are
-/// for files, the others for sockets. `seccomp(2)`.
+/// The names of the system calls that this library makes on a core, beside those of `io_uring`, and that are
+/// refused here: the answer was `EPERM`, `EACCES` or `ENOSYS`, as from a container's seccomp profile. It is
+/// empty where none is refused. `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)), `openat2` and
+/// `preadv2` are for files, the others for sockets. `seccomp(2)`.
 ///
 /// ```
 /// assert_eq!(annulus::refused_calls(), Vec::<&str>::new());
 /// ```
 pub fn refused_calls() -> Vec<&'static str> {
     let is_refused = |(_, number, [a, b, c, d, e, f]): &Call| {
-        // SAFETY: each is turned down by the kernel for its descriptor or its flags, before it looks at
-        // memory: there is no descriptor -1, and no call has all flags.
+        // SAFETY: the kernel rejects each for its descriptor or its flags, before it looks at memory: there
+        // is no descriptor -1, and no call has all flags.
         let rc = unsafe { libc::syscall(*number, *a, *b, *c, *d, *e, *f) };
         let errno = std::io::Error::last_os_error().raw_os_error();
         rc == -1 && matches!(errno, Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
@@ -54,7 +54,7 @@ pub fn refused_calls() -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    /// No call succeeds: else it would have done something.
+    /// No call succeeds, because one that did would have done something.
     #[test]
     fn each_try_is_turned_down_by_the_kernel_itself() {
         for (name, number, [a, b, c, d, e, f]) in CALLS {

@@ -1,4 +1,4 @@
-//! The clock of the cores: the kernel's monotonic one, or in tests of the library one that is played.
+//! The clock of the cores: the kernel's monotonic one, or a played one in tests of the library.
 
 use std::time::Instant;
 
@@ -20,14 +20,15 @@ mod played {
     use std::cell::Cell;
     use std::time::{Duration, Instant};
 
-    /// What a look at the clock takes.
+    /// How much time a reading of the played clock takes.
     const LOOK: Duration = Duration::from_micros(1);
 
     thread_local! {
         static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
-    /// On this thread it is `now` from now on, and later with each look only; with none, the kernel's clock.
+    /// Sets this thread's clock to `now`. From then on only readings advance it. None brings the kernel's
+    /// clock back.
     pub(crate) fn play(now: Option<Instant>) {
         NOW.set(now);
     }

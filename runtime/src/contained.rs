@@ -1,11 +1,11 @@
-//! Panics of code that is not ours, and where they end.
+//! Panics of foreign code are contained here.
 //!
-//! Such code is what the application gives the runtime to call or to drop: subscribers of `tracing`, wakers,
+//! Foreign code is the application's code that the runtime calls or drops: subscribers of `tracing`, wakers,
 //! futures, destructors of outputs, messages and panic payloads. async-task aborts the process when one of
-//! them panics in its hands; so it is given [`Kept`] outputs and [`Shield`]ed wakers only.
+//! them panics inside it, so it gets only [`Kept`] outputs and [`Shield`]ed wakers.
 //!
-//! What nobody can catch aborts the process by the standard library: a panic hook that panics, a destructor
-//! of a thread's local value that panics, and a second panic of destructors that unwinding runs.
+//! Some panics cannot be caught, and the standard library aborts the process: a panic hook that panics, a
+//! destructor of a thread's local value that panics, and a second panic of destructors that unwinding runs.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -15,14 +15,14 @@ use std::ptr;
 use std::sync::Arc;
 use std::task::{RawWakerVTable, Wake, Waker};
 
-/// What a panic left.
+/// The payload of a panic.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
 /// How many payloads are dropped whose destructors panic with one more such payload, before the last is
 /// leaked.
 const PAYLOADS: usize = 16;
 
-/// The words of a panic.
+/// The text of a panic.
 pub(crate) fn panic_text(payload: &Payload) -> &str {
     payload
         .downcast_ref::<&str>()
@@ -31,13 +31,13 @@ pub(crate) fn panic_text(payload: &Payload) -> &str {
         .unwrap_or("a value that is not text")
 }
 
-/// Runs `f`, code that is not ours. What it shares with others is theirs to judge, as with any task that
+/// Runs `f`, foreign code. The application has to judge what `f` shares with others, as with any task that
 /// panics.
 pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
     catch_unwind(AssertUnwindSafe(f))
 }
 
-/// Drops a payload that nobody is given. Its destructor may panic, with a payload whose destructor may panic.
+/// Drops a payload that nobody gets. Its destructor may panic, with a payload whose destructor may panic.
 #[cold]
 pub(crate) fn bury(payload: Payload) {
     let mut payload = payload;
@@ -50,7 +50,7 @@ pub(crate) fn bury(payload: Payload) {
     std::mem::forget(payload);
 }
 
-/// Runs `f`, code that is not ours, where its panic must stop nothing: it is logged as one of `what`.
+/// Runs `f`, foreign code whose panic must stop nothing: it is logged as a panic of `what`.
 pub(crate) fn contained(what: impl fmt::Display, f: impl FnOnce()) {
     if let Err(payload) = caught(f) {
         tell_panic(format_args!("{what}"), &payload);
@@ -58,9 +58,10 @@ pub(crate) fn contained(what: impl fmt::Display, f: impl FnOnce()) {
     }
 }
 
-/// Logs a panic; a subscriber that panics over it has been told by the panic hook.
+/// Logs a panic. If the subscriber panics over it, the panic hook has reported that.
 ///
-/// Out of line: an event of `tracing` takes room in every poll that holds it, though it is not reached.
+/// It is out of line, because an event of `tracing` makes every poll that contains it larger, even if it is
+/// not reached.
 #[cold]
 #[inline(never)]
 pub(crate) fn tell_panic(what: fmt::Arguments<'_>, payload: &Payload) {
@@ -69,10 +70,10 @@ pub(crate) fn tell_panic(what: fmt::Arguments<'_>, payload: &Payload) {
     }
 }
 
-/// A value of the application's, on its way to someone who may never take it: a panic of its destructor stays
-/// in here.
+/// A value of the application that may never be taken. A panic of its destructor is contained.
 ///
-/// A list of such values is dropped whole: a second panic among them would end the process.
+/// A list of such values can therefore be dropped whole. Otherwise a second panic among them would end the
+/// process.
 #[derive(Debug)]
 pub(crate) struct Kept<T>(Option<T>);
 
@@ -106,7 +107,7 @@ impl<T> Drop for Kept<T> {
     }
 }
 
-/// A waker that is not ours, whose panics stay in here.
+/// A foreign waker, whose panics are contained.
 struct Foreign(Kept<Waker>);
 
 impl Foreign {
@@ -126,21 +127,21 @@ impl Wake for Foreign {
 }
 
 thread_local! {
-    /// The functions of the waker of the task that is polled here, or was last. Every kind of task has its
-    /// own, and each comes from async-task and [`crate::task`].
+    /// The functions of the waker of the task that is polled on this thread, or was last. Every kind of task
+    /// has its own, and each comes from async-task and [`crate::task`].
     static OURS: Cell<*const RawWakerVTable> = const { Cell::new(ptr::null()) };
 }
 
-/// A task of ours is about to be polled with its own waker.
+/// Notes that one of our tasks is about to be polled with its own waker.
 #[inline(always)]
 pub(crate) fn is_polled_with(waker: &Waker) {
     OURS.set(waker.vtable());
 }
 
-/// The waker to give to async-task in place of the one that a handle is polled with: one that never panics,
-/// when it is cloned, called or dropped. That is the waker itself where it is that of the task which is being
-/// polled: what it calls is async-task and where this library puts a task that is woken. Each other that a
-/// handle waits with costs an allocation.
+/// The waker to give to async-task in place of the one that a handle is polled with. It never panics, when it
+/// is cloned, called or dropped. It is the waker itself where that belongs to the task which is being polled,
+/// because it calls only async-task and this library. Each other waker that a handle waits with costs an
+/// allocation.
 #[derive(Default)]
 pub(crate) struct Shield(Option<(Arc<Foreign>, Waker)>);
 
@@ -167,7 +168,7 @@ impl Shield {
 mod tests {
     use super::*;
 
-    /// Panics when it is dropped, with one more of its kind.
+    /// Panics when it is dropped, with another of its kind.
     struct Again(usize);
 
     impl Drop for Again {

@@ -1,4 +1,4 @@
-//! A core: one pinned thread, one ring, one share of its node's pool, and the tasks that live there.
+//! A core: one pinned thread, one ring, one share of its node's pool, and its tasks.
 //!
 //! # Across cores
 //!
@@ -13,13 +13,13 @@
 //! | give a connection to a core that has less to do | [`Connection::hand_over`](crate::net::Connection::hand_over), [`neighbours`], [`least_loaded_neighbour`] | its bytes stay where they were received |
 //!
 //! A core that has work for another notifies it once a tick, by a message between the rings
-//! (`IORING_OP_MSG_RING`, Linux 5.18) that leaves with the tick's own system call; a core that is awake is
+//! (`IORING_OP_MSG_RING`, Linux 5.18) that leaves with the tick's own system call. A core that is awake is
 //! not notified at all. So a task that blocks its thread until another core has done something [waits for
-//! ever](crate#what-holds-everywhere). Waking a sleeping CPU is what costs: tens of microseconds on virtual
-//! machines. So it pays to send several things in one tick, and to send them to a core that is awake.
+//! ever](crate#what-holds-everywhere). Waking a sleeping CPU is the main cost: tens of microseconds on
+//! virtual machines. So it pays to send several things in one tick, and to send them to a core that is awake.
 //! `runtime/examples/ping_pong.rs` shows the worst case, where each message finds its core asleep.
 //!
-//! The functions here speak of the core that the caller runs on. They panic on a thread that is no core's.
+//! The functions here are about the core that the caller runs on. They panic on a thread that is no core's.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -58,9 +58,9 @@ pub fn cpu() -> CpuId {
     Core::with(|core| core.shared.cpu)
 }
 
-/// The number of the tick that the current core's loop is in, from 1 on. Whatever the tasks that are polled
-/// in one tick were asked by the ring had been asked when the tick began: what one of them finds out about
-/// the world is new enough for all.
+/// The number of the tick that the current core's loop is in, from 1 on. All requests that tasks get in one
+/// tick had arrived when the tick began, so what one task finds out in it (about a file, for example) is new
+/// enough for all of them.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -77,7 +77,7 @@ pub fn counters() -> Counters {
 }
 
 /// A handle on this runtime, for threads outside it: [`Handle::submit_to`](crate::Handle::submit_to) sends
-/// work in.
+/// work to a core.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -93,10 +93,10 @@ pub fn is_stopping() -> bool {
     Core::with(|core| core.shared.runtime.is_stopping())
 }
 
-/// Completes when the runtime is asked to stop: the time to close listeners and let connections finish.
+/// Completes when the runtime is asked to stop, so that listeners can be closed and connections can finish.
 ///
 /// # Cancellation
-/// Safe: dropping the future forgets the wait.
+/// Safe: dropping the future ends the wait.
 ///
 /// # Panics
 /// When polled on a thread that is no core's.
@@ -108,7 +108,7 @@ pub fn stopping() -> Stopping {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Stopping {
-    /// Its place among those that wait.
+    /// Its place among the tasks that wait.
     waits: Option<usize>,
     _this_core: PhantomData<*const ()>,
 }

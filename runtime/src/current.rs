@@ -1,11 +1,11 @@
-//! Which value of its kind is this thread's: its core, that core's buffers, its blocks.
+//! The values that belong to the calling thread: its core, that core's buffers, its blocks.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr;
 use std::thread::LocalKey;
 
-/// A thread's value, or none. Of each kind one thread-local variable.
+/// A thread's value, or none. Each kind has one thread-local variable.
 pub(crate) struct Current<T>(Cell<*const T>);
 
 impl<T: 'static> Current<T> {
@@ -32,7 +32,7 @@ impl<T: 'static> Current<T> {
     }
 }
 
-/// The value is the thread's for as long as this lives.
+/// The value belongs to the thread until this is dropped.
 pub(crate) struct Entered<'a, T: 'static> {
     of: &'static LocalKey<Current<T>>,
     _value: PhantomData<&'a T>,

@@ -7,7 +7,7 @@ use std::io;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// `Ok(value)` of a [`Result`]: the last line of an async block whose error type nothing else tells.
+/// `Ok(value)` of a [`Result`], for the last line of an async block whose error type cannot be inferred.
 ///
 /// ```
 /// let task = async { annulus::Ok(7) };
@@ -20,13 +20,13 @@ pub fn Ok<T>(value: T) -> Result<T> {
     Result::Ok(value)
 }
 
-/// What kind of thing went wrong: enough to choose an exit code or a retry by.
+/// The kind of an error. It suffices to choose an exit code or a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The caller named something that does not exist, is taken, or is not allowed.
     Input,
-    /// The machine refuses what the runtime cannot do without (`io_uring` off, kernel too old).
+    /// The machine refuses something that the runtime needs (`io_uring` off, kernel too old).
     Platform,
     /// An operation failed; [`Error::io_error`] has the cause.
     Io,
@@ -34,17 +34,17 @@ pub enum ErrorKind {
     WritePoisoned,
     /// A core's root future panicked, or work that was sent to a core.
     Panicked,
-    /// The core that was to do it has ended, or ended while it did.
+    /// The core that was to do it has ended, before or meanwhile.
     Ended,
-    /// The application's own error, passed through by [`Error::other`].
+    /// The application's own error, from [`Error::other`].
     Other,
 }
 
 /// An error that says what failed, on what, and what to do.
 ///
-/// `Display` prints one line; [`std::error::Error::source`] gives the operating system's word where there is
-/// one. `Debug` prints that line too, with the causes behind the source after it, because that is what
-/// `main() -> annulus::Result<()>` ends with; `{:#?}` prints the fields.
+/// `Display` prints one line. [`std::error::Error::source`] returns the operating system's error where there
+/// is one. `Debug` prints that line too, followed by the causes of the source, because `main() ->
+/// annulus::Result<()>` prints an error by `Debug`. `{:#?}` prints the fields.
 ///
 /// ```
 /// let error = annulus::Runtime::builder().ring_entries(1).build().unwrap_err();
@@ -63,7 +63,7 @@ enum Source {
 }
 
 impl Error {
-    /// An error of `kind`, told by `what` (one line, no trailing stop).
+    /// An error of `kind`, described by `what` (one line, no trailing stop).
     pub fn new(kind: ErrorKind, what: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, what: what.into(), source: None }
     }
@@ -117,7 +117,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The line of `Display` and what is behind its source, which is the last thing in that line.
+/// The line of `Display`, and the causes of its source, which is the last thing in that line.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, what, source } = self;
@@ -158,7 +158,7 @@ impl From<annulus_numa::Error> for Error {
             annulus_numa::ErrorKind::Platform => ErrorKind::Platform,
             _ => ErrorKind::Io,
         };
-        // Its line holds its cause already.
+        // Its line has its cause already.
         match e.io_error().and_then(io::Error::raw_os_error) {
             Some(libc::EMFILE | libc::ENFILE) => {
                 Self::new(ErrorKind::Platform, format!("{e}; raise RLIMIT_NOFILE (ulimit -n)"))

@@ -1,6 +1,6 @@
-//! Any other descriptor: waiting until it is ready.
+//! Waiting until any other descriptor is ready.
 //!
-//! For what has a descriptor that `poll(2)` knows and no type here: inotify, eventfd, timerfd, pidfd, a
+//! It is for descriptors that `poll(2)` knows and that have no type here: inotify, eventfd, timerfd, pidfd, a
 //! device, a socket of another kind, libraries that show their socket (libpq, librdkafka, libcurl).
 //! [`compat::FdIo`](crate::compat::FdIo) makes a stream of one, for the traits of other crates.
 
@@ -14,7 +14,7 @@ use crate::core::ask::ask;
 use crate::op::poll::PollEvents;
 use crate::{Error, Result, task};
 
-/// What is waited for. Errors and hang-ups come with each.
+/// What to wait for. Errors and hang-ups are always included.
 ///
 /// ```
 /// use annulus::fd::Interest;
@@ -29,7 +29,7 @@ impl Interest {
     pub const READABLE: Self = Self(libc::POLLIN as u32 | libc::POLLRDHUP as u32);
     /// Something can be written (`POLLOUT`).
     pub const WRITABLE: Self = Self(libc::POLLOUT as u32);
-    /// Something out of the ordinary (`POLLPRI`): urgent data of a socket, a change of a sysfs attribute, of
+    /// An exceptional condition (`POLLPRI`): urgent data of a socket, a change of a sysfs attribute, of
     /// `/proc/self/mounts`, of a group's `memory.pressure`.
     pub const PRIORITY: Self = Self(libc::POLLPRI as u32);
 }
@@ -42,7 +42,7 @@ impl BitOr for Interest {
     }
 }
 
-/// What has come.
+/// What a descriptor is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Readiness(u32);
 
@@ -61,7 +61,7 @@ impl Readiness {
         self.has(libc::POLLOUT)
     }
 
-    /// Something out of the ordinary (`POLLPRI`).
+    /// An exceptional condition (`POLLPRI`).
     pub fn is_priority(self) -> bool {
         self.has(libc::POLLPRI)
     }
@@ -77,8 +77,8 @@ impl Readiness {
     }
 }
 
-/// A descriptor of any kind, and the waits for it. Not `Send`; it is closed, if `T` closes it, with the last
-/// clone and the last wait.
+/// A descriptor of any kind, and the waits for it. It is not `Send`. If `T` closes it, that happens with the
+/// last clone and the last wait.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -106,25 +106,26 @@ pub struct AsyncFd<T: AsFd + 'static> {
 }
 
 impl<T: AsFd + 'static> AsyncFd<T> {
-    /// Wraps `inner`, and changes nothing of it: what is done with it once it is ready must not wait, so it
-    /// should be non-blocking (`O_NONBLOCK`).
+    /// Wraps `inner`, and changes nothing of it. Calls on it once it is ready must not wait, so it should be
+    /// non-blocking (`O_NONBLOCK`).
     pub fn new(inner: T) -> Self {
         Self { inner: Rc::new(inner) }
     }
 
-    /// What was wrapped.
+    /// The wrapped descriptor.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
 
-    /// Waits until something of `interest` is so, and says what. It asks the kernel each time (`poll(2)`;
-    /// Linux 5.1), so there is no state to be cleared: what is so already is told at once.
+    /// Waits until the descriptor is ready for something of `interest`, and returns for what. It asks the
+    /// kernel each time (`poll(2)`; Linux 5.1), so there is no state to clear, and it returns at once if the
+    /// descriptor is ready already.
     ///
     /// A regular file is always ready.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason. An error of the descriptor itself is
-    /// readiness: the call that it was waited for has it.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason. An error of the descriptor itself
+    /// counts as readiness: the next call on the descriptor returns it.
     ///
     /// # Cancellation
     /// Safe: nothing is lost.
@@ -155,18 +156,19 @@ impl<T: AsFd + 'static> AsyncFd<T> {
         self.ready(Interest::WRITABLE).await.map(drop)
     }
 
-    /// Calls `attempt` until it does not say [`WouldBlock`](io::ErrorKind::WouldBlock), and waits for
-    /// `interest` each time that it does. It is tried before the first wait; an attempt that was interrupted
-    /// is repeated.
+    /// Calls `attempt` until it does not return [`WouldBlock`](io::ErrorKind::WouldBlock), and waits for
+    /// `interest` each time that it does. The first call comes before any wait. An interrupted attempt is
+    /// repeated.
     ///
     /// # Errors
-    /// What `attempt` returned, as [`ErrorKind::Io`](crate::ErrorKind::Io), and those of
+    /// The error of `attempt`, as [`ErrorKind::Io`](crate::ErrorKind::Io), and those of
     /// [`ready`](Self::ready).
     ///
     /// # Cancellation
-    /// Safe: an attempt that has succeeded is told at once.
+    /// Safe: the result of a successful attempt is returned at once.
     pub async fn io<R>(&self, interest: Interest, mut attempt: impl FnMut(&T) -> io::Result<R>) -> Result<R> {
-        // Before an attempt: after one that has succeeded there must be no await that drops what it gave.
+        // This comes before an attempt, because after a successful one there must be no await that could drop
+        // its result.
         task::consume_budget().await;
         loop {
             match attempt(&self.inner) {

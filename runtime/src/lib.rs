@@ -69,20 +69,20 @@
 //! | how long polls take, and how busy a core is | [`Builder::measure_polls`], [`Builder::measure_time`] | a branch a poll |
 //! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a tick of the loop (and what a tick is for takes thousands), nothing a poll |
 //!
-//! The instructions were counted by `scripts/instructions`, beside some 260 for a poll that yields, 1,110 for
+//! The instructions were counted by `scripts/instructions`, beside some 270 for a poll that yields, 830 for
 //! a task spawned and awaited, and 4,600 for 100 bytes to another task and back.
 //!
 //! # What holds everywhere
 //!
-//! - **A core's things stay on their core.** Tasks, sockets and files are not `Send`; what crosses is what is
-//!   `Send`, by [`cores::submit_to`] and channels. Functions of this crate panic on a thread that is no
-//!   core's, and say so.
+//! - **A core's things stay on their core.** Tasks, sockets and files are not `Send`. Values that are `Send`
+//!   cross by [`cores::submit_to`] and channels. Functions of this crate panic on a thread that is no core's,
+//!   and say so.
 //! - **Dropping a future is always sound**, and each says under "Cancellation" what it means. Receiving and
 //!   accepting lose nothing by it.
-//! - **Memory given to the kernel stays where it is** until the kernel has had its last word on it. What an
+//! - **Memory given to the kernel stays where it is** until the operation's last completion. What an
 //!   operation still brings after its future was dropped (its buffer, a descriptor, a connection) is dropped
-//!   then, on its own core, in a later tick; a panic of its destructor is logged.
-//! - **A core must not block, least of all on itself.** What its tasks ask of the kernel, the close of a
+//!   then, on its own core, in a later tick. A panic of its destructor is logged.
+//! - **A core must not block, least of all on itself.** Requests of its tasks to the kernel, the close of a
 //!   connection that they drop and the wake of another core leave at the end of the core's tick, when the
 //!   tasks that are ready have been polled. A task that blocks its thread until something comes of that
 //!   ([`std::thread::JoinHandle::join`], a `recv` of `std::sync::mpsc`, a `read` of a peer's socket) waits
@@ -91,11 +91,11 @@
 //!   back with the error ([`buf::BufError`]).
 //! - **The end is clean** ([`Running::stop`], [`Running::cut`]): tasks are dropped on their own cores, every
 //!   operation is cancelled and its last completion awaited, and only then is memory released.
-//! - **The end comes whatever panics.** A panic in a task stays in it, those of its destructors, output and
-//!   payload too. One of the application's code elsewhere on a core (a waker, a subscriber of `tracing`) ends
-//!   all cores, and [`Runtime::run`] names it. The standard library aborts the process over a panic hook that
-//!   panics, a thread-local value whose destructor panics, and a second panic of destructors that a first one
-//!   runs.
+//! - **The end comes whatever panics.** A panic in a task is contained in it, also one of its destructors,
+//!   output and payload. A panic of the application's code elsewhere on a core (a waker, a subscriber of
+//!   `tracing`) ends all cores, and [`Runtime::run`] names it. The standard library aborts the process over a
+//!   panic hook that panics, a thread-local value whose destructor panics, and a second panic of destructors
+//!   that a first one runs.
 
 mod block_on;
 pub mod blocking;

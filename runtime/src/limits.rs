@@ -1,5 +1,5 @@
-//! The largest numbers that an SQE or a system call can hold. What is larger comes out negative there, or
-//! cut, and means something else: offset -1 is "the file's own position".
+//! The largest numbers that an SQE or a system call can hold. A larger number becomes negative there, or is
+//! cut, and has another meaning: offset -1 is "the file's own position".
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// An offset in a file, or its length, in bytes: `loff_t` has 63 bits and a sign.
 pub(crate) const OFFSET: u64 = i64::MAX as u64;
-/// A size that is told by an `int`, in bytes.
+/// A size that the kernel takes as an `int`, in bytes.
 pub(crate) const INT: u64 = i32::MAX as u64;
 
 /// Refuses a value above `most`. `what` names it.
@@ -25,14 +25,14 @@ fn refused(most: u64, what: &'static str, value: u64) -> Error {
     )
 }
 
-/// What the kernel counts a time in.
+/// The unit in which the kernel counts a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Seconds,
     Milliseconds,
 }
 
-/// A time as the kernel is told it, in whole units. What would be rounded, cut or taken for something else is
+/// A time in whole units of the kernel. A time that would be rounded, cut or taken for something else is
 /// refused. `what` names it.
 pub(crate) fn in_units(
     unit: Unit,

@@ -1,9 +1,9 @@
 //! Pipes.
 //!
-//! Both ends never wait in the kernel (`O_NONBLOCK`): a read or write that can be done is done on the core,
-//! which is one copy of memory, and else the ring says when. So a read that is dropped loses no byte. To move
-//! bytes between a pipe and a file or a socket without copying them:
-//! [`transfer::splice`](crate::transfer::splice) and [`tee`](crate::transfer::tee).
+//! Both ends never wait in the kernel (`O_NONBLOCK`). A read or write that can be done is done on the core,
+//! which is one copy of memory; for others the ring reports when they can be. So a read that is dropped loses
+//! no byte. [`transfer::splice`](crate::transfer::splice) and [`tee`](crate::transfer::tee) move bytes
+//! between a pipe and a file or a socket without copying them.
 //!
 //! ```
 //! # annulus::Runtime::builder().pool_bytes(1 << 20).build()?.run(|| async {
@@ -46,14 +46,14 @@ pub fn pipe() -> Result<(PipeReader, PipeWriter)> {
     Ok((PipeReader { fd: Rc::new(read) }, PipeWriter { fd: Rc::new(write) }))
 }
 
-/// The end of a pipe that bytes come out of. Not `Send`; closed when dropped.
+/// The end of a pipe that bytes are read from. It is not `Send`. Dropping it closes it.
 #[derive(Debug)]
 pub struct PipeReader {
     fd: Rc<OwnedFd>,
 }
 
-/// The end of a pipe that bytes go into. Not `Send`; closed when dropped, and when every writer has gone the
-/// reader is told the end.
+/// The end of a pipe that bytes are written to. It is not `Send`. Dropping it closes it. When every writer
+/// has gone the reader sees the end.
 #[derive(Debug)]
 pub struct PipeWriter {
     fd: Rc<OwnedFd>,
@@ -63,7 +63,7 @@ macro_rules! both_ends {
     ($($end:ident),+) => {$(
         impl $end {
             /// Takes over an end that was made elsewhere: a child's output, a FIFO. It is made close-on-exec
-            /// and non-blocking (`O_NONBLOCK`), the latter with every copy of the descriptor, those of other
+            /// and non-blocking (`O_NONBLOCK`). The latter holds for every copy of the descriptor, in other
             /// processes too.
             ///
             /// # Errors
@@ -85,7 +85,8 @@ macro_rules! both_ends {
                 fcntl_getpipe_size(&self.fd).map_err(os).map_err(|e| Error::io("cannot read a pipe's size", e))
             }
 
-            /// Asks for room for so many bytes and returns what was given (`F_SETPIPE_SZ`, Linux 2.6.35).
+            /// Asks for a capacity of so many bytes and returns the new capacity (`F_SETPIPE_SZ`, Linux
+            /// 2.6.35).
             ///
             /// # Errors
             /// `EPERM` past `/proc/sys/fs/pipe-max-size` or the user's share of all pipes (`pipe(7)`);
@@ -115,9 +116,9 @@ macro_rules! both_ends {
 both_ends!(PipeReader, PipeWriter);
 
 impl PipeReader {
-    /// The bytes that are there, as many as the room of `buf` takes; waits until there is one. Returns how
-    /// many came, 0 when every writer has gone or the buffer has no room, and the buffer. `read(2)`; waiting
-    /// by the ring, Linux 5.1.
+    /// Reads the available bytes, as many as fit into the free part of `buf`, and waits until there is one.
+    /// Returns how many were read, and the buffer; 0 when every writer has gone or the buffer has no free
+    /// part. `read(2)`; the ring waits, Linux 5.1.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
@@ -125,13 +126,14 @@ impl PipeReader {
     /// # Cancellation
     /// Safe: no byte is lost.
     pub async fn read<B: IoBufMut>(&self, mut buf: B) -> Result<(usize, B), BufError<B>> {
-        // Before the bytes are taken: after that there must be no await in which they could be dropped.
+        // This comes before the bytes are taken, because after that there must be no await in which they
+        // could be dropped.
         task::consume_budget().await;
         loop {
             let read = rustix::io::read(&self.fd, buf.spare_capacity()).map(|(filled, _)| filled.len());
             match read.map_err(os) {
                 Ok(n) => {
-                    // SAFETY: read(2) has filled the first `n` bytes of the room.
+                    // SAFETY: read(2) has filled the first `n` bytes of the free part.
                     unsafe { buf.filled(n) };
                     return Ok((n, buf));
                 }
@@ -146,9 +148,9 @@ impl PipeReader {
 }
 
 impl PipeWriter {
-    /// Writes from the beginning of `buf` as much as there is room for; waits until there is some. Returns
-    /// how many bytes went, and the buffer. Up to 4,096 bytes go whole or not at all (`pipe(7)`, PIPE_BUF).
-    /// `write(2)`; waiting by the ring, Linux 5.1.
+    /// Writes from the beginning of `buf` as much as the pipe takes, and waits until it takes something.
+    /// Returns how many bytes were written, and the buffer. Up to 4,096 bytes are written whole or not at all
+    /// (`pipe(7)`, PIPE_BUF). `write(2)`; the ring waits, Linux 5.1.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, `EPIPE` when every reader has gone;
@@ -182,7 +184,7 @@ impl PipeWriter {
     }
 
     async fn write_from(&self, buf: &impl IoBuf, from: usize) -> io::Result<usize> {
-        // Before the bytes go: a future that is dropped here has written nothing.
+        // This comes before the bytes are written, so a future that is dropped here has written nothing.
         task::consume_budget().await;
         loop {
             match rustix::io::write(&self.fd, &buf.bytes()[from..]).map_err(os) {

@@ -1,4 +1,4 @@
-//! Where a socket is: an IP address and port, a path, an abstract name.
+//! The address of a socket: an IP address and port, a path, an abstract name.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,19 +22,19 @@ pub(crate) enum Place {
     Path(PathBuf),
     /// A name that no file has, without its leading zero byte (`unix(7)`).
     Abstract(Vec<u8>),
-    /// One end of a socket pair, or a client that bound to nothing.
+    /// One end of a socket pair, or a client that was not bound.
     Unnamed,
 }
 
 impl Place {
-    /// Where `socket` is.
+    /// The address of `socket`.
     pub(crate) fn of(socket: impl AsFd) -> Result<Self> {
         let address = rustix::net::getsockname(socket)
             .map_err(|e| Error::io("cannot ask for a socket's address", os(e)))?;
         Self::read(&address)
     }
 
-    /// Where the peer of `socket` is.
+    /// The address of the peer of `socket`.
     pub(crate) fn of_peer(socket: impl AsFd) -> Result<Self> {
         let address = rustix::net::getpeername(socket)
             .map_err(|e| Error::io("cannot ask for the peer's address", os(e)))?;
@@ -42,7 +42,7 @@ impl Place {
         address.as_ref().map_or(Ok(Self::Unnamed), Self::read)
     }
 
-    /// What an address from the kernel says.
+    /// Converts an address from the kernel.
     pub(crate) fn read(address: &SocketAddrAny) -> Result<Self> {
         if address.address_family() != AddressFamily::UNIX {
             return SocketAddr::try_from(address.clone()).map(Self::Ip).map_err(|_| {
@@ -53,13 +53,13 @@ impl Place {
             .map_err(|e| Error::io("cannot read a Unix socket's address", os(e)))?;
         Ok(match (address.path_bytes(), address.abstract_name()) {
             (Some(path), _) => Self::Path(OsStr::from_bytes(path).into()),
-            // rustix gives no address the same form as an empty abstract name, which nobody uses.
+            // rustix gives "no address" the same form as an empty abstract name, which nobody uses.
             (None, Some(name)) if !name.is_empty() => Self::Abstract(name.to_vec()),
             (None, _) => Self::Unnamed,
         })
     }
 
-    /// As the kernel takes it.
+    /// Converts it to the kernel's form.
     pub(crate) fn to_any(&self) -> Result<SocketAddrAny> {
         let long =
             |e| Error::with_source(ErrorKind::Input, format!("{self} is no address for a socket"), os(e));
@@ -93,7 +93,8 @@ impl Place {
         let made = match &self {
             Self::Path(path) => UnixAddr::from_pathname(path),
             Self::Abstract(name) => UnixAddr::from_abstract_name(name),
-            // The standard library makes one in no other way: an empty path becomes an empty abstract name.
+            // The standard library makes one in no other way, because an empty path becomes an empty abstract
+            // name.
             Self::Unnamed => UnixDatagram::unbound().and_then(|socket| socket.local_addr()),
             Self::Ip(address) => {
                 return Err(Error::new(ErrorKind::Io, format!("{address} is not a Unix address")));

@@ -1,9 +1,8 @@
-//! Children: processes that this one starts, talks to, and waits for.
+//! Child processes: this process starts them, talks to them, and waits for them.
 //!
-//! They are started by a [blocking thread](crate::spawn_blocking), with all CPUs of this process and the
-//! memory policy that it came with ([`numa::thread::unpin`](crate::numa::thread::unpin)), and not with those
-//! of a core. Their ends are told by their pidfds (`pidfd_open(2)`; Linux 5.3), without a handler for
-//! `SIGCHLD`.
+//! A [blocking thread](crate::spawn_blocking) starts them, with all CPUs of this process and the memory
+//! policy that it was started with ([`numa::thread::unpin`](crate::numa::thread::unpin)), and not with those
+//! of a core. Their pidfds report their ends (`pidfd_open(2)`; Linux 5.3), without a handler for `SIGCHLD`.
 //!
 //! ```
 //! # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -43,22 +42,22 @@ use crate::{Error, ErrorKind, Result, spawn_blocking};
 /// Dropping it ends nothing unless [`kill_on_drop`](Self::kill_on_drop) was asked for: the process runs on,
 /// and its core waits for its end, so that no zombie is left while the core runs.
 pub struct Child {
-    /// Where it reads, if that was [`Stdio::piped`].
+    /// Its standard input, if that was [`Stdio::piped`].
     pub stdin: Option<PipeWriter>,
-    /// What it writes, if that was [`Stdio::piped`].
+    /// Its standard output, if that was [`Stdio::piped`].
     pub stdout: Option<PipeReader>,
-    /// What it complains, if that was [`Stdio::piped`].
+    /// Its standard error, if that was [`Stdio::piped`].
     pub stderr: Option<PipeReader>,
-    /// `None` in `drop` only.
+    /// `None` only in `drop`.
     process: Option<Process>,
     kill_on_drop: bool,
 }
 
-/// What is waited for.
+/// The process that is waited for.
 struct Process {
     child: std::process::Child,
     pidfd: AsyncFd<OwnedFd>,
-    /// Once it has ended.
+    /// Set once it has ended.
     status: Option<ExitStatus>,
 }
 
@@ -77,7 +76,7 @@ pub async fn spawn(mut command: Command) -> Result<Child> {
         let program = command.get_program().to_string_lossy().into_owned();
         crate::numa::thread::unpin(&mut command)?;
         let child = command.spawn().map_err(|e| Error::io(format!("cannot start {program}"), e))?;
-        // In its wrapping before anything can fail: who has no child kills it.
+        // It is wrapped before anything can fail, so that a child that nobody gets is killed.
         let mut started = Started(Some(child));
         let pid = started.0.as_ref().map(Pid::from_child);
         let pid = pid.ok_or_else(|| Error::new(ErrorKind::Platform, "a child without a number"))?;
@@ -97,13 +96,13 @@ pub async fn spawn(mut command: Command) -> Result<Child> {
     Ok(Child { stdin, stdout, stderr, process, kill_on_drop: false })
 }
 
-/// A process that nobody has yet.
+/// A process that nobody has got yet.
 struct Started(Option<std::process::Child>);
 
 impl Drop for Started {
     fn drop(&mut self) {
         let Some(mut child) = self.0.take() else { return };
-        // Killed, it ends at once; where it cannot be killed, it has ended.
+        // A killed process ends at once. One that cannot be killed has ended already.
         let ended = child.kill().and_then(|()| child.wait());
         if let Err(e) = ended {
             contained("a subscriber of tracing", || tracing::warn!("a child cannot be ended: {e}"));
@@ -111,7 +110,7 @@ impl Drop for Started {
     }
 }
 
-/// Runs a process to its end, with nothing to read, and gives what it wrote, all of it in memory.
+/// Runs a process to its end, without standard input, and returns all that it wrote, in memory.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -142,17 +141,16 @@ impl Child {
         self.process.as_ref().filter(|process| process.status.is_none()).map(|process| process.child.id())
     }
 
-    /// Whether dropping this kills the process (`SIGKILL`). Not at first.
+    /// Whether dropping this kills the process (`SIGKILL`). The default is no.
     pub fn kill_on_drop(&mut self, kill: bool) {
         self.kill_on_drop = kill;
     }
 
-    /// Waits for its end, and closes what it reads first: it may be waiting for that end. It may be asked
-    /// again.
+    /// Closes its standard input, because it may be waiting for the end of that, and waits for its end. It
+    /// may be called again.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`]: somebody else has waited for it (`ECHILD`), or `SIGCHLD` is
-    /// ignored.
+    /// [`ErrorKind::Io`] when somebody else has waited for it (`ECHILD`), or `SIGCHLD` is ignored.
     ///
     /// # Cancellation
     /// Safe.
@@ -175,7 +173,7 @@ impl Child {
         }
     }
 
-    /// Reads what it writes to the end, waits for its own, and gives both. What is not piped is empty.
+    /// Reads all that it writes, waits for its end, and returns both. Output that is not piped is empty.
     ///
     /// # Errors
     /// As for [`PipeReader::read`](crate::pipe::PipeReader::read) and [`wait`](Self::wait).
@@ -184,18 +182,17 @@ impl Child {
     /// As for dropping the child.
     pub async fn wait_with_output(mut self) -> Result<Output> {
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        // Both at once: a child that fills one pipe waits before it closes the other.
+        // Both are read at once, because a child that fills one pipe waits before it closes the other.
         let stderr = crate::spawn(async move { all_of(stderr).await });
         let stdout = all_of(stdout).await?;
         let stderr = stderr.await??;
         Ok(Output { status: self.wait().await?, stdout, stderr })
     }
 
-    /// Sends it a signal: `SIGTERM` and the like. It is not sent to another that has its number by now.
+    /// Sends it a signal: `SIGTERM` and the like. Another process that has its number by now does not get it.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] with the system's reason: `ESRCH` when it has ended and was
-    /// waited for, `EPERM`.
+    /// [`ErrorKind::Io`] with the system's reason: `ESRCH` when it has ended and was waited for, `EPERM`.
     pub fn signal(&self, signal: crate::signal::Signal) -> Result<()> {
         let number = signal.as_raw();
         let sent = Sent::from_named_raw(number)
@@ -203,10 +200,10 @@ impl Child {
         self.send(sent)
     }
 
-    /// Ends it at once (`SIGKILL`); [`wait`](Self::wait) tells when it has ended.
+    /// Ends it at once (`SIGKILL`); [`wait`](Self::wait) returns when it has ended.
     ///
     /// # Errors
-    /// As for [`signal`](Self::signal). One that has ended is no error before it was waited for.
+    /// As for [`signal`](Self::signal). A process that has ended and was not waited for is no error.
     pub fn kill(&self) -> Result<()> {
         self.send(Sent::KILL)
     }
@@ -237,7 +234,7 @@ impl Process {
 }
 
 async fn all_of(pipe: Option<PipeReader>) -> Result<Vec<u8>> {
-    /// Bytes that there is room for at least.
+    /// The least number of free bytes for a read.
     const STEP: usize = 16 << 10;
     let mut all = Vec::new();
     let Some(pipe) = pipe else { return Ok(all) };

@@ -1,9 +1,9 @@
-//! Signals, for those who ask for them.
+//! Signals that a task can wait for.
 //!
 //! The runtime installs no signal handler and blocks nothing but `SIGPIPE`, on its own threads. A program
-//! that wants to be told of signals has them blocked before its first thread starts
-//! ([`block_before_threads`]), so that no thread is ever interrupted, and takes them from a descriptor
-//! (`signalfd(2)`, Linux 2.6.27) that the ring watches.
+//! that waits for signals blocks them before its first thread starts ([`block_before_threads`]), so that no
+//! thread is ever interrupted, and reads them from a descriptor (`signalfd(2)`, Linux 2.6.27) that the ring
+//! watches.
 //!
 //! ```
 //! use annulus::signal::{self, Signal, Signals};
@@ -41,24 +41,24 @@ pub struct Signal(i32);
 impl Signal {
     /// `SIGINT`: Ctrl-C at the terminal.
     pub const INTERRUPT: Signal = Signal(libc::SIGINT);
-    /// `SIGTERM`: end, please.
+    /// `SIGTERM`: a request to end.
     pub const TERMINATE: Signal = Signal(libc::SIGTERM);
     /// `SIGQUIT`: Ctrl-\ at the terminal.
     pub const QUIT: Signal = Signal(libc::SIGQUIT);
-    /// `SIGHUP`: the terminal has gone; for many servers, read the configuration anew.
+    /// `SIGHUP`: the terminal has gone. Many servers read their configuration anew.
     pub const HANGUP: Signal = Signal(libc::SIGHUP);
     /// `SIGUSR1`.
     pub const USER1: Signal = Signal(libc::SIGUSR1);
     /// `SIGUSR2`.
     pub const USER2: Signal = Signal(libc::SIGUSR2);
-    /// `SIGCHLD`: a child has ended. Several that end together may be told once.
+    /// `SIGCHLD`: a child has ended. Several that end together may be reported once.
     pub const CHILD: Signal = Signal(libc::SIGCHLD);
     /// `SIGWINCH`: the terminal has another size.
     pub const WINDOW_CHANGE: Signal = Signal(libc::SIGWINCH);
 
     /// The signal of this number; `None` for those that cannot be waited for: `SIGKILL`, `SIGSTOP`, what a
     /// fault of the program itself raises (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`, `SIGTRAP`, `SIGSYS`), and
-    /// numbers that are none or glibc's own.
+    /// numbers that are no signal or glibc's own.
     pub fn from_raw(number: i32) -> Option<Signal> {
         let refused = [
             libc::SIGKILL,
@@ -104,12 +104,12 @@ impl fmt::Debug for Signal {
 }
 
 /// Blocks `signals` on the calling thread and on all that it starts from now on: call it in `main`, before
-/// anything that starts a thread, and before the runtime is built. A thread that was there before goes on
-/// being interrupted, or killed, by them. Children inherit the mask too (`execve(2)` keeps it): one that is
-/// to be ended by Ctrl-C needs it reset. `pthread_sigmask(3)`.
+/// anything that starts a thread, and before the runtime is built. A thread that was started earlier is still
+/// interrupted, or killed, by them. Children inherit the mask too (`execve(2)` keeps it), so one that Ctrl-C
+/// is to end needs it reset. `pthread_sigmask(3)`.
 ///
 /// # Errors
-/// What `pthread_sigmask(3)` says; in practice none.
+/// Those of `pthread_sigmask(3)`; in practice none.
 pub fn block_before_threads(signals: &[Signal]) -> Result<()> {
     let set = set_of(signals);
     // SAFETY: the set was made by `set_of`, and a null pointer for the old mask is allowed.
@@ -142,7 +142,7 @@ fn is_blocked(signal: Signal) -> bool {
     }
 }
 
-/// Signals as something to wait for, on the core that made it. Not `Send`.
+/// Signals that can be waited for, on the core that made it. It is not `Send`.
 #[derive(Debug)]
 pub struct Signals {
     fd: Rc<OwnedFd>,
@@ -152,7 +152,7 @@ pub struct Signals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// Which.
+    /// The signal.
     pub signal: Signal,
     /// The process that sent it, 0 if the kernel did.
     pub pid: u32,
@@ -167,12 +167,12 @@ impl fmt::Display for Received {
 }
 
 impl Signals {
-    /// Asks for `signals` on the current core (`signalfd(2)`, Linux 2.6.27). A signal is told once: of
-    /// several cores, or several `Signals` of one, that ask for the same signal one gets it.
+    /// Asks for `signals` on the current core (`signalfd(2)`, Linux 2.6.27). A signal is delivered once: of
+    /// several cores, or several `Signals` of one core, that ask for the same signal one gets it.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] when one of them is not blocked on the core's thread: it would kill the process,
-    /// and never come. [`ErrorKind::Io`] when no descriptor is left.
+    /// [`ErrorKind::Input`] when one of them is not blocked on the core's thread: it would kill the process
+    /// instead. [`ErrorKind::Io`] when no descriptor is left.
     pub fn new(signals: &[Signal]) -> Result<Self> {
         if let Some(signal) = signals.iter().find(|signal| !is_blocked(**signal)) {
             return Err(Error::new(
@@ -190,7 +190,7 @@ impl Signals {
         Ok(Self { fd: Rc::new(unsafe { OwnedFd::from_raw_fd(fd) }) })
     }
 
-    /// The next signal. The ring tells when there is one (Linux 5.1), and then it is read on the core.
+    /// Receives the next signal. The ring reports that there is one (Linux 5.1), and then the core reads it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] with the system's reason.
@@ -199,7 +199,8 @@ impl Signals {
     /// Safe: no signal is lost.
     pub async fn recv(&self) -> Result<Received> {
         let failed = |e| Error::io("cannot read a signal", e);
-        // Before a signal is taken: after that there must be no await in which it could be dropped.
+        // This comes before a signal is taken, because after that there must be no await in which it could be
+        // dropped.
         task::consume_budget().await;
         loop {
             let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
@@ -224,7 +225,7 @@ impl Signals {
     }
 }
 
-/// The descriptor, kept open by the poll.
+/// The descriptor, which the poll keeps open.
 struct Watched(Rc<OwnedFd>);
 
 impl AsFd for Watched {

@@ -1,4 +1,4 @@
-//! What the tests inside the library share.
+//! What the tests inside the library have in common.
 
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -16,7 +16,7 @@ use crate::ring::Wait;
 use crate::task::yield_now;
 use crate::{Builder, Runtime};
 
-/// How long something may take that must happen.
+/// How long a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Settings with a pool that does not grow and a ring of so many entries.
@@ -24,7 +24,7 @@ pub(crate) fn small(ring_entries: u32) -> Builder {
     Runtime::builder().pool_bytes(1 << 20).pool_limit(1 << 20).ring_entries(ring_entries)
 }
 
-/// Runs `test` on the first CPU that is allowed, to the end of the runtime.
+/// Runs `test` on the first CPU that is allowed, until the end of the runtime.
 pub(crate) fn on_a_core(settings: Builder, test: impl AsyncFn() + Send + Sync + Clone + 'static) {
     let first = crate::numa::thread::affinity_of_current().unwrap().first().unwrap();
     let runtime = settings.cores(first.to_string().parse().unwrap()).build().unwrap();
@@ -39,7 +39,7 @@ pub(crate) fn on_a_core(settings: Builder, test: impl AsyncFn() + Send + Sync + 
         .unwrap();
 }
 
-/// Lets the core turn until `done`, or says what did not happen.
+/// Lets the core run ticks until `done`, or panics with what did not happen.
 pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
@@ -48,8 +48,8 @@ pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Hands over what was pushed and lets the kernel work until `done`. No tick passes: nobody looks at what it
-/// answers.
+/// Submits what was pushed and lets the kernel work until `done`. No tick passes, so nobody handles its
+/// completions.
 pub(crate) fn let_kernel(what: &str, mut done: impl FnMut(&Core) -> bool) {
     let begun = Instant::now();
     while !Core::with(|core| {
@@ -61,7 +61,7 @@ pub(crate) fn let_kernel(what: &str, mut done: impl FnMut(&Core) -> bool) {
     }
 }
 
-/// As [`let_kernel`], until so many CQEs lie in the queue.
+/// Does the same until so many CQEs are in the queue.
 pub(crate) fn let_come(cqes: usize) {
     let_kernel(&format!("{cqes} CQEs"), |core| {
         let there = core.ring.completions();
@@ -70,17 +70,17 @@ pub(crate) fn let_come(cqes: usize) {
     });
 }
 
-/// Operations of this core that are not over.
+/// How many operations of this core have not ended.
 pub(crate) fn alive() -> usize {
     Core::with(|core| core.ops.len())
 }
 
-/// What a descriptor stands for, as /proc names it.
+/// The target of a descriptor, as /proc names it.
 pub(crate) fn link_of(fd: BorrowedFd<'_>) -> PathBuf {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
 }
 
-/// Whether some descriptor of this process stands for `target`, as /proc names it.
+/// Whether some descriptor of this process has the target `target`, as /proc names it.
 pub(crate) fn is_open(target: &Path) -> bool {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
     fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).any(|link| link == target)
@@ -89,11 +89,11 @@ pub(crate) fn is_open(target: &Path) -> bool {
 type Act = Box<dyn FnOnce()>;
 
 thread_local! {
-    /// What it does at the next event.
+    /// The action at the next event.
     static NEXT: RefCell<Option<Act>> = const { RefCell::new(None) };
 }
 
-/// Does at an event what was [asked for](at_the_next_event), once.
+/// A subscriber that runs, once, the action that was [asked for](at_the_next_event).
 struct Acts(&'static str);
 
 impl Subscriber for Acts {
@@ -118,7 +118,7 @@ impl Subscriber for Acts {
     fn exit(&self, _: &Id) {}
 }
 
-/// Until the guard is dropped, `act` runs at the next event of `module` on this thread.
+/// Makes `act` run at the next event of `module` on this thread, until the guard is dropped.
 pub(crate) fn at_the_next_event(
     module: &'static str,
     act: impl FnOnce() + 'static,
@@ -131,11 +131,11 @@ pub(crate) fn has_acted() -> bool {
     NEXT.with_borrow(Option::is_none)
 }
 
-/// How many of the wakers that panic when they are dropped have been.
+/// How many wakers that panic when they are dropped have been dropped.
 pub(crate) struct BadWakers(Arc<AtomicUsize>);
 
 impl BadWakers {
-    /// Gives `f` so many, one after the other, of which it keeps a clone.
+    /// Gives `f` so many of them, one after the other. It keeps a clone of each.
     pub(crate) fn give(count: usize, mut f: impl FnMut(&Waker)) -> Self {
         let dropped = Arc::new(AtomicUsize::new(0));
         for _ in 0..count {

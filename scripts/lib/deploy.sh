@@ -26,7 +26,7 @@ cgroup_manager="cgroupfs"
 events_logger="file"
 EOF
     engine() { CONTAINERS_CONF=$place/containers.conf podman --root "$place/root" --runroot "$place/run" "$@"; }
-    trap 'engine rm --all --force >/dev/null 2>&1 || true; rm -rf --one-file-system "$place"' EXIT
+    trap 'engine rm --all --force >/dev/null 2>&1 || true; umount "$place/root/overlay" 2>/dev/null || true; rm -rf --one-file-system "$place"' EXIT
     engine load -i "$image" || cannot "no container can be made here" "run it on a machine where podman works"
     local name
     name=localhost/annulus:$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)

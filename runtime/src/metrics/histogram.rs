@@ -1,13 +1,13 @@
-//! Counts by powers of two: cheap enough for a hot path, exact enough to see what is large.
+//! Counts by powers of two: cheap enough for a hot path, exact enough to show what is large.
 
 use std::fmt;
 
 use super::counter::Counter;
 
-/// Buckets of a histogram: one for 0, one for each power of two up to 2^30 and more.
+/// The number of buckets of a histogram: one for 0, one for each power of two up to 2^30 and more.
 const BUCKETS: usize = 32;
 
-/// The bucket of `value`: 0 for 0, and for the others the length of their binary number.
+/// The bucket of `value`: 0 for 0, and for others the length of the binary number.
 fn bucket(value: u64) -> usize {
     ((u64::BITS - value.leading_zeros()) as usize).min(BUCKETS - 1)
 }
@@ -37,7 +37,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Each bucket that is not empty: the least value that belongs to it, and how many came.
+    /// Each bucket that is not empty: the least value that belongs to it, and how many values it has.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let from = |bucket: usize| if bucket == 0 { 0 } else { 1 << (bucket - 1) };
         self.counts

@@ -1,4 +1,4 @@
-//! What a core counts: written by its own thread, read by any.
+//! What a core counts. Its own thread writes the counts, and any thread may read them.
 
 mod counter;
 pub(crate) use counter::Counter;

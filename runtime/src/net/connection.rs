@@ -28,10 +28,10 @@ use crate::{Error, ErrorKind, Result};
 
 /// A connection of the current core: [`TcpStream`](super::TcpStream), [`UnixStream`](super::UnixStream), or
 /// one half of either. All methods take `&self`: a reader and a writer may share it in an `Rc`, or take a
-/// half each ([`split`](Self::split)). Not `Send`: it belongs to its core's ring.
+/// half each ([`split`](Self::split)). It is not `Send`, because it belongs to its core's ring.
 ///
-/// Dropping it closes it; bytes already given to the kernel are still delivered. The close leaves at the end
-/// of the core's tick: a task that blocks its thread until the peer has seen it [waits for
+/// Dropping it closes it. Bytes already given to the kernel are still delivered. The close leaves at the end
+/// of the core's tick, so a task that blocks its thread until the peer has seen it [waits for
 /// ever](crate#what-holds-everywhere). Of two halves, dropping the [`Writer`] shuts the write side down (the
 /// peer sees the end of the stream), dropping the [`Reader`] stops receiving, and the socket is closed with
 /// the later of them.
@@ -78,15 +78,15 @@ impl<F: Family> Connection<F> {
         Ok(Self::from_fd(fd).lingering(lingers))
     }
 
-    /// Gives the socket up: the descriptor, and what had come and was not taken. No operation of this core's
-    /// ring takes bytes from it any more, so another core, or another thread, may go on with it. `O_NONBLOCK`
+    /// Gives the socket up: the descriptor, and the received bytes that were not taken. No operation of this
+    /// core's ring takes bytes from it any more, so another core, or another thread, may use it. `O_NONBLOCK`
     /// stays set.
     ///
     /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy
     /// send whose notification is due), the descriptor is a duplicate, and the connection is closed only
-    /// after that has ended too. What was sent without a copy stays lent until the network lets go of it,
-    /// however long that is: this core does not reset what is not its own any more. What is out when the core
-    /// has ended for six seconds is leaked.
+    /// after that has ended too. Blocks that were sent without a copy stay lent until the network releases
+    /// them, however long that is, because this core does not reset a connection that is no longer its own.
+    /// Blocks that are still lent six seconds after the core's end are leaked.
     ///
     /// # Errors
     /// [`ErrorKind::WritePoisoned`] after a send that was dropped half-way, [`ErrorKind::Io`] when the
@@ -98,8 +98,8 @@ impl<F: Family> Connection<F> {
         self.socket().must_be_sound()?;
         let chunks = self.quiesce().await;
         let socket = self.into_socket();
-        // The kernel tells an error once, and it has told us (a receive or a send). It tells the end of a
-        // stream as often as it is asked.
+        // The kernel reports an error once, and it has reported this one (to a receive or a send). It reports
+        // the end of a stream as often as it is asked.
         if let Some(errno) = socket.over().flatten().or(socket.cut_off()) {
             return Err(Error::io("the connection has failed", io::Error::from_raw_os_error(errno)));
         }
@@ -122,22 +122,23 @@ impl<F: Family> Connection<F> {
         Ok((fd, chunks))
     }
 
-    /// Ends the connection by a reset: the peer learns that it was cut, bytes that were not sent are thrown
-    /// away, and those that were sent may be (RFC 9293, 3.5.2). A Unix socket knows no reset: it is closed.
+    /// Ends the connection by a reset. The peer learns that it was cut. Bytes that were not sent are
+    /// discarded, and those that were sent may be (RFC 9293, 3.5.2). A Unix socket knows no reset: it is
+    /// closed.
     pub fn reset(self) {
         self.socket().abort();
     }
 
     /// Completes when the connection has gone: the peer has reset it, or the network has given it up. The
-    /// peer's end (FIN) is no such thing, and no byte is taken, so a server that makes its client wait may
-    /// look out for this meanwhile. The ring's poll tells it (Linux 5.1); after the peer's end, which that
-    /// poll tells too, it is looked for ten times a second (`poll(2)`).
+    /// peer's end (FIN) does not count, and no byte is taken, so a server that makes its client wait may
+    /// await this meanwhile. The ring's poll reports it (Linux 5.1). That poll also reports the peer's end;
+    /// after that it is checked for ten times a second (`poll(2)`).
     ///
     /// # Cancellation
     /// Safe.
     pub async fn gone(&self) {
         const LOOKS: Duration = Duration::from_millis(100);
-        // A poll that fails tells nothing; then looking does.
+        // A poll that fails reports nothing. The check after it does.
         let _told = self.socket().ready(Ready::Gone).await;
         while !self.socket().is_gone() {
             crate::time::sleep(LOOKS).await;
@@ -167,25 +168,26 @@ impl<F: Family> Connection<F, Reader> {
 }
 
 impl<F: Family, S: Reads> Connection<F, S> {
-    /// The next bytes that came, as a lease on the core's node-local memory; `None` when the peer has ended
+    /// Receives the next bytes, as a lease on the core's node-local memory; `None` when the peer has ended
     /// its side.
     ///
-    /// The first call arms a multishot receive that stays armed (Linux 6.0). Of several tasks that wait, each
-    /// chunk wakes all, in the order in which they came, and one gets it.
+    /// The first call arms a multishot receive that stays armed (Linux 6.0). If several tasks wait, each
+    /// chunk wakes all of them, in the order in which they came, and one gets it.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`], for good: later calls give the same.
+    /// [`ErrorKind::Io`], for good: later calls return the same.
     ///
     /// # Cancellation
-    /// Safe: no byte is lost. What came waits for the next call. Nothing is asked of the kernel before the
-    /// first poll. That the future is `Unpin` is not promised.
+    /// Safe: no byte is lost. Received bytes wait for the next call. Nothing is asked of the kernel before
+    /// the first poll. That the future is `Unpin` is not promised.
     pub fn recv(&self) -> impl Future<Output = Result<Option<Lease>>> {
         Recv(Some(ReadWait::new(self.socket())))
     }
 
-    /// Stops receiving and gives, in order, exactly what had come. After it the connection can be spliced
-    /// from, since no operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts
-    /// anew. The receive is cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last word awaited.
+    /// Stops receiving and returns, in order, exactly what had come. Afterwards the connection can be spliced
+    /// from, because no operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts
+    /// anew. The receive is cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last completion
+    /// awaited.
     ///
     /// # Cancellation
     /// Safe: nothing is taken before the receive has ended.
@@ -201,7 +203,7 @@ struct Recv<'a>(Option<ReadWait<'a>>);
 impl Future for Recv<'_> {
     type Output = Result<Option<Lease>>;
 
-    // Out of line it costs more than it is long.
+    // Out of line the call costs more than the body.
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(wait) = &mut self.0 else { polled_again("recv") };
@@ -215,18 +217,18 @@ impl Future for Recv<'_> {
 
 impl<F: Family, S: Writes> Connection<F, S> {
     /// Sends all of `buf` and gives it back (`send(2)`, Linux 5.6). Sends of several tasks on one stream do
-    /// not mix: each waits for its turn.
+    /// not mix: each waits for those before it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] with the system's reason; [`ErrorKind::WritePoisoned`] when an earlier send was
     /// dropped half-way or failed after a part of it had left. The buffer comes back with the error.
     ///
     /// # Cancellation
-    /// Nothing is asked of the kernel before the first poll, and a send has not started while others have
-    /// their turn: dropped before it starts it is safe, nothing has left, and `buf` is dropped with it.
-    /// Dropped later, an unknown part of `buf` has left: the stream refuses every further send with
-    /// [`ErrorKind::WritePoisoned`], and `buf` is dropped when the kernel has let go of it. Receiving goes
-    /// on. That the future is `Unpin` is not promised.
+    /// Nothing is asked of the kernel before the first poll, and a send does not start while others are under
+    /// way. A future that is dropped before it starts is safe: nothing has been sent, and `buf` is dropped
+    /// with it. If it is dropped later, an unknown part of `buf` has been sent: the stream refuses every
+    /// further send with [`ErrorKind::WritePoisoned`], and `buf` is dropped when the kernel no longer uses
+    /// it. Receiving goes on. That the future is `Unpin` is not promised.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
         SendAll::new(Rc::clone(self.socket()), buf, 0)
     }
@@ -254,8 +256,8 @@ impl<F: Family, S: Side> Connection<F, S> {
         self.socket().shutdown(how)
     }
 
-    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with
-    /// what it needs itself: twice what was asked for.
+    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`). They
+    /// include the kernel's own needs, so it is twice what was asked for.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
@@ -273,8 +275,8 @@ impl<F: Family, S: Side> Connection<F, S> {
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket().fd(), bytes))
     }
 
-    /// Bytes that the kernel keeps for this socket until the peer has them (`SO_SNDBUF`, `socket(7)`), with
-    /// what it needs itself: twice what was asked for.
+    /// Bytes that the kernel keeps for this socket until the peer has them (`SO_SNDBUF`, `socket(7)`). They
+    /// include the kernel's own needs, so it is twice what was asked for.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
@@ -301,17 +303,17 @@ impl<F: Family, S: Side> Connection<F, S> {
     }
 }
 
-/// A socket option was read.
+/// The result of reading a socket option.
 pub(super) fn got<T>(option: &'static str, result: rustix::io::Result<T>) -> Result<T> {
     result.map_err(|e| Error::io(format!("cannot read {option}"), os(e)))
 }
 
-/// A socket option was set.
+/// The result of setting a socket option.
 pub(super) fn set(option: &'static str, result: rustix::io::Result<()>) -> Result<()> {
     result.map_err(|e| Error::io(format!("cannot set {option}"), os(e)))
 }
 
-/// Makes a socket from elsewhere ours, if it is of the right kind for what is called `name`.
+/// Prepares a socket from elsewhere for use here, if it is of the right kind for the type `name`.
 pub(super) fn adopt<F: Family>(fd: &OwnedFd, wanted: SocketType, name: &str) -> Result<()> {
     let kind = sockopt::socket_domain(fd).and_then(|domain| Ok((domain, sockopt::socket_type(fd)?)));
     match kind {

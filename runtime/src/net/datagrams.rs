@@ -1,4 +1,4 @@
-//! Many datagrams at once: by calls on the core, which take and give as many as are there.
+//! Many datagrams at once, by calls on the core.
 //!
 //! A receive into the core's buffers ([`UdpSocket::recv`]) costs a completion a datagram and holds some 8,100
 //! bytes of each. Here one call brings a batch (`recvmmsg(2)`), of datagrams of any length, and those of one
@@ -17,18 +17,18 @@ use crate::net::SocketFd;
 use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, Result};
 
-/// Room for a datagram of any length, or for what the network has put together.
+/// Space for a datagram of any length, or for datagrams that the network has put together.
 const ROOM: usize = 65_536;
-/// Bytes that leave by one call at most: the longest payload of UDP over IPv4 (RFC 768).
+/// The most bytes that leave by one call: the longest payload of UDP over IPv4 (RFC 768).
 const LONGEST: usize = 65_507;
 
-/// Room for datagrams that are received together. What came stays in it until the next receive.
+/// Space for datagrams that are received together. They stay in it until the next receive.
 pub struct Datagrams {
     bytes: Box<[u8]>,
     got: Vec<Got>,
 }
 
-/// What has become of datagrams that were sent together.
+/// The outcome of datagrams that were sent together.
 #[derive(Debug)]
 #[must_use = "datagrams may have been lost"]
 #[non_exhaustive]
@@ -37,19 +37,19 @@ pub struct SentDatagrams {
     pub bytes: u64,
     /// Datagrams that have left.
     pub count: usize,
-    /// The first error, if there was one. Those behind it were sent on, but for two: `EAGAIN`, the socket has
-    /// no room; `ECONNREFUSED`, nobody listens where an earlier one went.
+    /// The first error, if there was one. Datagrams after it were sent all the same, except after two errors:
+    /// `EAGAIN`, the socket's buffer is full; `ECONNREFUSED`, nobody listens where an earlier one went.
     pub error: Option<io::Error>,
 }
 
 impl Datagrams {
-    /// Room for `count` receives of 64 KiB each, of which only what is written to takes memory; 1 to 32.
+    /// Space for `count` receives of 64 KiB each, 1 to 32. Only what is written to takes memory.
     pub fn new(count: usize) -> Self {
         let count = count.clamp(1, sys::AT_ONCE);
         Self { bytes: vec![0; count * ROOM].into_boxed_slice(), got: Vec::with_capacity(count) }
     }
 
-    /// What came, in order: of each run of datagrams from one peer, the peer and the datagrams.
+    /// The received datagrams, in order: for each run of datagrams from one peer, the peer and the datagrams.
     pub fn by_source(
         &self,
     ) -> impl Iterator<Item = (SocketAddr, impl Iterator<Item = &[u8]> + Clone + use<'_>)> {
@@ -57,7 +57,7 @@ impl Datagrams {
         self.got.chunk_by(|a, b| a.source == b.source).filter_map(move |run| {
             let datagrams = run.iter().flat_map(move |got| {
                 let whole = &bytes[got.place * ROOM..][..got.len];
-                // One of no bytes is one, too.
+                // A datagram of no bytes counts too.
                 let empty = whole.is_empty().then_some(whole);
                 empty.into_iter().chain(whole.chunks(got.segment))
             });
@@ -114,7 +114,7 @@ impl UdpSocket {
     }
 
     /// Sends datagrams in their order, to `to` or where the socket is [connected](Self::connect) to, by calls
-    /// that do not wait: neighbours of one length leave by one call (`UDP_SEGMENT`, `udp(7)`; Linux 4.18),
+    /// that do not wait. Neighbours of one length leave by one call (`UDP_SEGMENT`, `udp(7)`; Linux 4.18),
     /// and one by one where the kernel or the device refuses that.
     pub fn send_many_now<'a>(
         &self,
@@ -133,7 +133,7 @@ impl UdpSocket {
         sent
     }
 
-    /// Sends a group, and empties it. Break: nothing more is to be sent.
+    /// Sends a group, and empties it. Break: nothing more must be sent.
     fn send_group(
         &self,
         group: &mut Group<'_>,

@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::time::{Sleep, sleep};
 use crate::{Error, ErrorKind, Result};
 
-/// How long an attempt has for itself before the next begins beside it (RFC 8305 section 8).
+/// How long an attempt is alone before the next begins beside it (RFC 8305 section 8).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// The two families in turn, beginning with that of the first, each in its order (RFC 8305 section 4).
+/// The two families alternately, beginning with that of the first, each in its order (RFC 8305 section 4).
 fn in_turn(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mut one, mut other): (VecDeque<_>, VecDeque<_>) =
@@ -27,8 +27,8 @@ fn in_turn(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 }
 
 /// Calls `connect` with one address after the other, each with a head start over the next, until one has
-/// succeeded; the others are dropped. One that fails makes room for the next at once. The error is that of
-/// the first that failed.
+/// succeeded. The others are dropped. When one fails the next begins at once. The error is that of the first
+/// that failed.
 pub(super) async fn first_to_answer<T, Fut>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> Fut,
@@ -41,7 +41,7 @@ where
     let mut head_start: Option<Sleep> = None;
     let mut failure: Option<Error> = None;
     loop {
-        // Nobody has a head start any more: the next begins.
+        // No attempt has a head start any more, so the next begins.
         if head_start.is_none()
             && let Some(address) = left.pop_front()
         {

@@ -1,5 +1,5 @@
-//! What a connection is on, and which of its sides a handle has: types without values, told apart by the
-//! compiler only.
+//! The family of a connection, and the sides of it that a handle has: types without values, which only the
+//! compiler tells apart.
 
 use rustix::net::AddressFamily;
 
@@ -17,9 +17,9 @@ pub(super) mod sealed {
     }
 
     pub trait Side: 'static {
-        /// It receives.
+        /// Whether it receives.
         const READS: bool;
-        /// It sends.
+        /// Whether it sends.
         const WRITES: bool;
     }
 }

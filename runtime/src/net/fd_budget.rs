@@ -1,12 +1,12 @@
-//! Is there a descriptor left to accept with?
+//! Whether a descriptor is left to accept with.
 //!
-//! A multishot accept takes whatever waits, up to the process's limit, and then nothing can be opened for
-//! those who were accepted. So where the limit is near, connections are accepted one by one, and a part of
-//! the descriptors is left to files and pipes: who has been accepted can be served, and whoever is not waits
-//! in the backlog.
+//! A multishot accept takes all waiting connections, up to the process's limit, and then nothing can be
+//! opened for those that were accepted. So near the limit connections are accepted one by one, and a part of
+//! the descriptors is left to files and pipes: an accepted client can be served, and others wait in the
+//! backlog.
 //!
-//! No descriptor is counted: the kernel gives out the lowest free number (`open(2)`), so the number of the
-//! last one accepted says how many there were.
+//! Descriptors are not counted. The kernel gives out the lowest free number (`open(2)`), so the number of the
+//! last accepted one says about how many are open.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -21,7 +21,7 @@ use super::listen_options::BACKLOG;
 /// at most, to files and pipes. Zero where a listener would accept nobody.
 pub fn connection_room() -> u64 {
     let budget = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
-    // The lowest number that is free.
+    // The lowest free number.
     match rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
         Ok(lowest) => budget.top().saturating_sub(lowest.as_raw_fd() as u64),
         Err(_) => 0,
@@ -32,12 +32,12 @@ pub fn connection_room() -> u64 {
 pub(super) struct FdBudget {
     /// `RLIMIT_NOFILE` when it began to listen.
     limit: u64,
-    /// About as many as are open.
+    /// About how many are open.
     open: Cell<u64>,
 }
 
 impl FdBudget {
-    /// `listener` has just been opened: its number is a first measure.
+    /// `listener` has just been opened, so its number is a first measure.
     pub(super) fn new(listener: BorrowedFd<'_>) -> Self {
         let budget = Self::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
         budget.accepted(listener);
@@ -53,12 +53,12 @@ impl FdBudget {
         self.open.set(fd.as_raw_fd() as u64 + 1);
     }
 
-    /// Left to files and pipes.
+    /// Descriptors that are left to files and pipes.
     fn reserve(&self) -> u64 {
         (self.limit / 4).min(256)
     }
 
-    /// Connections have numbers below this.
+    /// Connections have lower numbers than this.
     fn top(&self) -> u64 {
         self.limit - self.reserve()
     }
@@ -68,7 +68,7 @@ impl FdBudget {
         self.open.get() + 4 * u64::from(BACKLOG) <= self.limit
     }
 
-    /// Whether one more may be accepted. Where the last number was high, it looks at what the next would be.
+    /// Whether one more may be accepted. If the last number was high, it checks what the next one would be.
     pub(super) fn for_one(&self, any: BorrowedFd<'_>) -> bool {
         let top = self.top();
         if self.open.get() < top {

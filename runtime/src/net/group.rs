@@ -1,4 +1,4 @@
-//! The sockets of a runtime that stand on one address together, found by the cores themselves.
+//! The sockets of a runtime that share one address. The cores find each other's by themselves.
 //!
 //! **IP.** Each core has a socket of its own. The first to ask for an address binds without `SO_REUSEPORT`,
 //! so that a used port is refused (also when another Annulus holds it, or is about to) and port 0 becomes one
@@ -10,7 +10,8 @@
 //! abstract name is the socket's own (`unix(7)`): it is free when the last descriptor is closed, so one more
 //! tick of the cores that had an accept armed later.
 //!
-//! Sockets are matched by order: a core's n-th on an address belongs with every other core's n-th.
+//! Sockets are matched by order: a core's n-th socket on an address is in one group with every other core's
+//! n-th.
 
 use std::cell::Cell;
 use std::io;
@@ -34,18 +35,19 @@ use crate::{Error, ErrorKind, Result};
 pub(super) struct Member {
     runtime: Arc<RuntimeShared>,
     core: usize,
-    /// Of its group. A Unix group may be gone while this is still held, and another stand on its address.
+    /// The number of its group. A Unix group may be gone while this is still held, and another one may have
+    /// its address.
     group: u64,
-    /// With the real port.
+    /// Its address, with the real port.
     pub(super) bound: Place,
-    /// Its socket is open on other cores as well.
+    /// Whether its socket is open on other cores as well.
     pub(super) is_shared: bool,
-    /// It has said that it wants no more of the group.
+    /// Whether it has left the group.
     left: Cell<bool>,
 }
 
 impl Member {
-    /// The current core takes its member of the group for `requested`.
+    /// Joins the group for `requested` as the current core's member.
     pub(super) fn join(core: &Core, ask: Ask, requested: Place) -> Result<(OwnedFd, Self)> {
         let runtime = Arc::clone(&core.shared.runtime);
         let (core, cores) = (core.shared.index, runtime.cores());
@@ -97,19 +99,19 @@ impl Member {
         }
     }
 
-    /// Its address is no IP address: one socket for all cores.
+    /// Whether its address is no IP address, so that all cores share one socket.
     pub(super) fn is_unix(&self) -> bool {
         !matches!(self.bound, Place::Ip(_))
     }
 
-    /// The core wants no more of it. Its socket may still be open, so it could join again.
+    /// Leaves the group. Its socket may still be open, so it could join again.
     pub(super) fn leave(&self) {
         if self.left.replace(true) {
             return;
         }
         self.with_group(|group| {
             group.members[self.core] = false;
-            // What is shared ends with the last that uses it: who binds anew gets a new socket.
+            // A shared group ends with the last member that uses it, so a later bind makes a new socket.
             group.one.is_some() && group.members.iter().all(|member| !member)
         });
     }
@@ -117,9 +119,9 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // Where nothing came of the socket, nobody has said so.
+        // If no socket was made, nobody has left for it.
         self.leave();
-        // With the last socket the address is free for others.
+        // When the last socket is closed the address is free for others.
         self.with_group(|group| {
             group.sockets -= 1;
             group.sockets == 0
@@ -127,7 +129,7 @@ impl Drop for Member {
     }
 }
 
-/// A socket on an IP address: the first of its group, or one that joins it.
+/// Opens a socket on an IP address: the first of its group, or one that joins it.
 fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let any = place.to_any().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
@@ -140,8 +142,8 @@ fn open(place: &Place, ask: &Ask, joins: bool) -> io::Result<OwnedFd> {
         if let Place::Ip(SocketAddr::V6(_)) = place {
             sockopt::set_ipv6_v6only(&socket, *only_v6).map_err(os)?;
         }
-        // A restart must not wait for the last run's connections to leave TIME_WAIT; a listening socket is
-        // still refused. For datagrams it would let a second program take the port.
+        // With it a restart does not wait for the last run's connections to leave TIME_WAIT. A port with a
+        // listening socket is still refused. For datagrams it would let a second program take the port.
         sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
         // Accepted sockets inherit it, which saves a system call for each.
         sockopt::set_tcp_nodelay(&socket, true).map_err(os)?;

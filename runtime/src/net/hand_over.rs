@@ -1,7 +1,7 @@
-//! A connection goes to another core: quiesced here, built anew there, with nothing lost on the way.
+//! A connection moves to another core: it is quiesced here and built anew there, and no byte is lost.
 //!
-//! An overloaded core gives *connections* away, never pieces of work: what belongs to a connection then
-//! happens on one core, next to its memory.
+//! An overloaded core gives *connections* away, never pieces of work: all work for a connection then happens
+//! on one core, near its memory.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -69,17 +69,17 @@ impl<F: Family> fmt::Debug for Detached<F> {
 }
 
 impl<F: Family> Connection<F> {
-    /// Takes the connection off this core: stops receiving and takes along all that it has, to be sent
-    /// elsewhere.
+    /// Takes the connection off this core: it stops receiving and packs all that the connection has, to be
+    /// sent elsewhere.
     ///
     /// Where an operation still holds the socket (a send that was dropped and is being cancelled, a zero-copy
-    /// send whose notification is due), the descriptor in the detached connection is a duplicate. What was
-    /// sent without a copy stays lent by this core until the network lets go of it: while somebody has the
-    /// connection, or the detached connection, this core does not reset it, not at its own end either; when
-    /// it has been closed, the rules of [`send_zc`](Self::send_zc) hold again.
+    /// send whose notification is due), the descriptor in the detached connection is a duplicate. Blocks that
+    /// were sent without a copy stay lent by this core until the network releases them. While somebody has
+    /// the connection, or the detached connection, this core does not reset it, not even at its own end. When
+    /// it has been closed, the rules of [`send_zc`](Self::send_zc) apply again.
     ///
     /// # Errors
-    /// Such a duplicate cannot be made (`EMFILE`, `fcntl(2)`): the connection comes back as it was.
+    /// Such a duplicate cannot be made (`EMFILE`, `fcntl(2)`). The connection comes back as it was.
     ///
     /// # Cancellation
     /// Closes the connection.
@@ -104,14 +104,14 @@ impl<F: Family> Connection<F> {
         Ok(Detached { content: Some((fd, state)), _family: PhantomData })
     }
 
-    /// Gives the connection to core `core`, which goes on with it by `f`, as a task of its own. Completes
-    /// when that core has it.
+    /// Gives the connection to core `core`, which runs `f` with it as a task of its own. It completes when
+    /// that core has the connection.
     ///
-    /// Which core is near is told by [`cores::neighbours`](crate::cores::neighbours).
+    /// [`cores::neighbours`](crate::cores::neighbours) says which cores are near.
     ///
     /// # Errors
-    /// There is no such core, or it has ended and did not take the connection: then it comes back, as it was.
-    /// Also those of [`detach`](Self::detach).
+    /// There is no such core, or it has ended and did not take the connection. Then the connection comes back
+    /// as it was. Also those of [`detach`](Self::detach).
     ///
     /// # Cancellation
     /// Closes the connection, unless the other core has it already.
@@ -135,7 +135,7 @@ impl<F: Family> Connection<F> {
                     return Err(HandOverError { error, connection: Some(self) });
                 }
             };
-            // Where it lies until the other core takes it; left there, it is ours again.
+            // It stays here until the other core takes it. If that core does not, it comes back.
             let parked = Arc::new(Mutex::new(Some(self.detach().await?)));
             let take = |parked: &Mutex<Option<Detached<F>>>| {
                 parked.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -1,4 +1,4 @@
-//! Listening sockets that systemd, or whoever speaks its protocol, hands to a program at its start.
+//! Listening sockets that systemd, or another program with its protocol, passes to a program at its start.
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,8 +13,8 @@ use crate::{Error, ErrorKind, Result};
 /// The first descriptor that is handed over (`sd_listen_fds(3)`).
 const FIRST: RawFd = 3;
 
-/// Whether they have been taken. Locked while they are looked at, so that two threads do not both find them
-/// free.
+/// Whether they have been taken. It is locked while they are checked, so that two threads do not both find
+/// them free.
 static TAKEN: Mutex<bool> = Mutex::new(false);
 
 /// The sockets that the service manager opened for this process (`sd_listen_fds(3)`): as many as `LISTEN_FDS`
@@ -79,7 +79,7 @@ fn no_number(name: &str, value: &(impl fmt::Debug + ?Sized)) -> Error {
     Error::new(ErrorKind::Input, format!("{name} is {value:?}, which is no number (sd_listen_fds(3))"))
 }
 
-/// Looks whether `fd` is a socket that is handed over, and keeps it from programs that this one starts.
+/// Checks that `fd` is a socket that is passed, and makes it close-on-exec.
 fn check(fd: RawFd) -> Result<()> {
     // SAFETY: looked at for the length of a few system calls, which fail if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };

@@ -1,4 +1,4 @@
-//! How to listen.
+//! Options of listeners.
 
 use std::os::fd::BorrowedFd;
 
@@ -10,11 +10,11 @@ use crate::numa::CpuId;
 use crate::place::Place;
 use crate::{Error, Result};
 
-/// Connections that may wait to be accepted on each core's socket, unless told otherwise;
-/// `net.core.somaxconn` bounds it (4096 by default).
+/// The default number of connections that may wait to be accepted on each core's socket. `net.core.somaxconn`
+/// bounds it (4096 by default).
 pub(super) const BACKLOG: u32 = 4096;
 
-/// How to listen.
+/// Options of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenOptions {
     pub(super) backlog: u32,
@@ -46,11 +46,11 @@ impl ListenOptions {
     /// connections by a hash of the addresses (`SO_INCOMING_CPU`, `socket(7)`). Linux 6.2; before it the
     /// kernel goes on hashing.
     ///
-    /// It spares each packet the way from one CPU to another, where the network card spreads connections over
-    /// queues whose interrupts go to the CPUs that run cores, one queue at least for each: `annulus doctor`
-    /// looks at that. What it costs: the spread is the card's. Over loopback a connection goes to the core on
-    /// whose CPU its client runs, so one client loads one core; and where fewer queues than cores have
-    /// interrupts, the other cores get nothing.
+    /// It spares each packet the way from one CPU to another, if the network card spreads connections over
+    /// queues whose interrupts go to the CPUs that run cores, at least one queue for each. `annulus doctor`
+    /// checks that. The cost is that the card decides how connections are spread. Over loopback a connection
+    /// goes to the core on whose CPU its client runs, so one client loads one core; and where fewer queues
+    /// than cores have interrupts, the other cores get nothing.
     pub fn steer_by_cpu(mut self, steer: bool) -> Self {
         self.steer_by_cpu = steer;
         self

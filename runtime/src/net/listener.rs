@@ -1,4 +1,4 @@
-//! Listening sockets: accepting, which TCP and Unix have in common.
+//! Listening sockets: the part of accepting that TCP and Unix have in common.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -43,7 +43,7 @@ enum AcceptState {
 struct Shared {
     fd: Option<OwnedFd>,
     bound: Place,
-    /// None for one that was made elsewhere.
+    /// None for a socket that was made elsewhere.
     member: Option<Member>,
     /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that
     /// wait, the kernel wakes the first, and who accepts anew stands at the end, so the cores get them in
@@ -51,11 +51,12 @@ struct Shared {
     is_shared: Cell<bool>,
     accepting: Cell<AcceptState>,
     fd_budget: FdBudget,
-    /// Closing what it accepts may take long: connections inherit that. Only one that was made elsewhere has
-    /// it.
+    /// Whether closing an accepted connection may take long, which connections inherit. Only a socket that
+    /// was made elsewhere has that.
     lingers: bool,
     accepted: RefCell<VecDeque<io::Result<OwnedFd>>>,
-    /// All are woken for each that comes: one that has given up, or is not polled, keeps nobody else waiting.
+    /// All of them are woken for each connection: one that has given up, or is not polled, keeps nobody else
+    /// waiting.
     waiters: Waiters,
 }
 
@@ -102,7 +103,8 @@ impl Accepting for Shared {
                 self.fd_budget.accepted(fd.as_fd());
                 self.accepted.borrow_mut().push_back(Ok(fd));
             }
-            // The connection ended before it was accepted, or the accept was cancelled: the next one.
+            // The connection ended before it was accepted, or the accept was cancelled. The next one is
+            // tried.
             Err(e)
                 if matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN))
                     || aborted(&e) => {}
@@ -115,7 +117,7 @@ impl Accepting for Shared {
     }
 }
 
-/// One that waits for a listener, and its place among those that do, once it had to.
+/// One task that waits for a listener, and its place among those that wait, once it had to.
 struct Wait<'a> {
     on: &'a Shared,
     place: Option<u64>,
@@ -142,7 +144,7 @@ impl Drop for Wait<'_> {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // First the socket, then the word that the address is free of it.
+        // The socket is dropped first, and then the address is reported free.
         drop(self.fd.take());
         drop(self.member.take());
     }
@@ -165,8 +167,8 @@ fn aborted(e: &io::Error) -> bool {
     )
 }
 
-/// Lack of something that comes back by itself, or a refusal by a firewall or a security module, which would
-/// come again at once: trying again without a rest would only burn the core.
+/// A lack of something that comes back by itself, or a refusal by a firewall or a security module, which
+/// would come again at once. Trying again without a rest would only waste CPU time.
 fn exhausted(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -188,7 +190,7 @@ impl<F: Family> Listener<F> {
     pub(super) fn listen_on(place: Place, options: &ListenOptions) -> Result<Self> {
         Core::with(|core| {
             let (fd, member) = Member::join(core, options.ask(), place)?;
-            // From here on its end is that of any listener, whatever fails.
+            // From here on it ends as any listener does, whatever fails.
             let this = Self::of(Shared::new(fd, member.bound.clone(), Some(member)));
             options.steer(this.shared.fd(), &this.shared.bound, core.shared.cpu)?;
             Ok(this)
@@ -217,7 +219,7 @@ impl<F: Family> Listener<F> {
             return Err(Error::new(ErrorKind::Input, what));
         }
         let bound = Place::of(&fd)?;
-        // Panics here, and not at the first accept, where there is no core.
+        // It panics here, and not at the first accept, if there is no core.
         Core::with(|_| Ok(Self::of(Shared::new(fd, bound, None))))
     }
 
@@ -228,9 +230,9 @@ impl<F: Family> Listener<F> {
         self
     }
 
-    /// Accepts connections one by one from now on, each when it is [asked for](Self::accept): the others wait
-    /// in the backlog, however many there are. Else some may have been accepted already that nobody has asked
-    /// for.
+    /// Accepts connections one by one from now on, each when it is [asked for](Self::accept). The others wait
+    /// in the backlog, however many there are. Without this some connections may be accepted before anybody
+    /// asks for them.
     pub fn one_by_one(&self) {
         self.shared.is_shared.set(true);
     }
@@ -243,14 +245,14 @@ impl<F: Family> Listener<F> {
         &self.shared.bound
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     ///
     /// The first call arms a multishot accept that stays armed (Linux 5.19). Where `RLIMIT_NOFILE` is near,
     /// connections are accepted one by one, and a quarter of the descriptors (at most 256) is left to files
-    /// and pipes: past it accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile and
-    /// are not lost. So a server does well to raise its limit before it listens.
+    /// and pipes: past that accepting rests for 20 ms at a time, and clients wait in the backlog meanwhile
+    /// and are not lost. So a server should raise its limit before it listens.
     ///
-    /// Several tasks may wait: each connection wakes all of them, in the order in which they came, and one
+    /// Several tasks may wait. Each connection wakes all of them, in the order in which they came, and one
     /// gets it.
     ///
     /// # Errors
@@ -312,9 +314,9 @@ impl<F: Family> Listener<F> {
         Poll::Pending
     }
 
-    /// Stops listening and gives every connection that was complete by then, so that none is reset. When the
-    /// backlog cannot be emptied, for lack of descriptors for example, what was taken until then is given,
-    /// and a line is logged. `accept4(2)`, after the ring's own accept was cancelled
+    /// Stops listening and returns every connection that was complete by then, so that none is reset. When
+    /// the backlog cannot be emptied, for lack of descriptors for example, the connections that were taken
+    /// until then are returned, and a line is logged. `accept4(2)`, after the ring's own accept was cancelled
     /// (`io_uring_prep_cancel64(3)`, Linux 5.5).
     ///
     /// # Cancellation

@@ -1,11 +1,11 @@
 //! TCP, UDP and Unix sockets.
 //!
 //! Receiving and accepting belong to the socket, not to a future: dropping a `recv` or `accept` future leaves
-//! the multishot operation armed, and what it brings waits for the next call. A timeout around `recv` loses
-//! no byte, one around `accept` loses no client.
+//! the multishot operation armed, and its results wait for the next call. A timeout around `recv` loses no
+//! byte, one around `accept` loses no client.
 //!
-//! [`TcpStream`] and [`UnixStream`] are both a [`Connection`], and so are the halves of each: what they have
-//! in common is described there.
+//! [`TcpStream`] and [`UnixStream`] are both a [`Connection`], and so are the halves of each; [`Connection`]
+//! describes what they have in common.
 
 mod connection;
 mod datagrams;

@@ -1,4 +1,4 @@
-//! Where to connect to: an address, or a name that has to be looked up.
+//! The target of a connect: an address, or a name that has to be looked up.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
@@ -9,9 +9,9 @@ use crate::{Error, ErrorKind, Result, spawn_blocking};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Target {
-    /// Nothing has to be looked up.
+    /// An address, which needs no look-up.
     Address(SocketAddr),
-    /// To be looked up by [`lookup_host`].
+    /// A name, which [`lookup_host`] looks up.
     Name {
         /// The host.
         host: String,
@@ -40,7 +40,7 @@ impl Target {
             Error::new(ErrorKind::Input, what)
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        // A colon in a host is an IPv6 address without its brackets.
+        // A colon in a host means an IPv6 address without its brackets.
         if host.is_empty() || host.contains(':') {
             return Err(wrong());
         }
@@ -57,7 +57,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What says where to connect to: an address, `"host:port"`, `("host", port)`.
+/// A target to connect to: an address, `"host:port"`, `("host", port)`.
 pub trait ToTarget {
     /// The place.
     ///
@@ -122,9 +122,9 @@ impl ToTarget for (String, u16) {
     }
 }
 
-/// The addresses of a host, in the order in which they should be tried (RFC 6724), each once; of an address
-/// itself that one. The C library looks the name up (`getaddrinfo(3)`), by `/etc/hosts`, DNS, or whatever
-/// `/etc/nsswitch.conf` says, on a [blocking thread](crate::spawn_blocking).
+/// The addresses of a host, in the order in which they should be tried (RFC 6724), each once. For an address
+/// it returns just that. The C library looks the name up (`getaddrinfo(3)`), by `/etc/hosts`, DNS, or
+/// whatever `/etc/nsswitch.conf` says, on a [blocking thread](crate::spawn_blocking).
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -137,11 +137,11 @@ impl ToTarget for (String, u16) {
 ///
 /// # Errors
 /// [`ErrorKind::Input`] for a text that is no `host:port`; [`ErrorKind::Io`], naming the host, when it has no
-/// address or nobody answers, after as long as `resolv.conf(5)` says: a
-/// [`timeout`](crate::time::timeout) around it bounds the wait.
+/// address or nobody answers, after as long as `resolv.conf(5)` says: a [`timeout`](crate::time::timeout)
+/// around it bounds the wait.
 ///
 /// # Cancellation
-/// Safe. The thread looks on until it has an answer.
+/// Safe. The thread goes on until it has an answer.
 pub async fn lookup_host(target: impl ToTarget) -> Result<Vec<SocketAddr>> {
     match target.to_target()? {
         Target::Address(address) => Ok(vec![address]),
@@ -159,7 +159,7 @@ pub(super) async fn addresses_of(host: String, port: u16) -> Result<Vec<SocketAd
     let failed = |e| Error::io(format!("cannot find the host {host}"), e);
     let mut addresses = Vec::new();
     for address in found.map_err(failed)? {
-        // Few: `/etc/hosts` may name one twice.
+        // There are few of them, and `/etc/hosts` may name one twice.
         if !addresses.contains(&address) {
             addresses.push(address);
         }

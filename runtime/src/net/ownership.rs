@@ -1,22 +1,21 @@
-//! Who has a connection that was given away while the network still held blocks of it.
+//! The owner of a connection that was given away while the network still held blocks of it.
 //!
 //! A zero-copy send keeps the socket of its core until the network has let go of its block. Once the
-//! connection has been given away, the core that it left must not reset it to have the block back: it is
-//! another's. So a notice travels with the connection from core to core, and when the connection is closed
-//! for good it tells those that it left, which may then [see their blocks
-//! home](super::zero_copy). Nothing tells what becomes of a descriptor outside of the
-//! runtime.
+//! connection has been given away, the core that it left must not reset it to get the block back, because it
+//! belongs to another core. So a notice goes with the connection from core to core. When the connection is
+//! closed for good the notice tells the cores that it left, which may then [get their blocks
+//! back](super::zero_copy). Nothing reports what happens to a descriptor outside of the runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whose the connection of a socket is.
+/// Who owns a socket's connection.
 #[derive(Debug)]
 pub(super) enum Ownership {
-    /// Whoever has a handle on this socket. With the notice to those cores that it has left, if there are
-    /// any.
+    /// The holder of a handle on this socket. With the notice to the cores that the connection has left, if
+    /// there are any.
     Ours(Option<CloseNotice>),
-    /// Another socket has it, until the word says that it was closed.
+    /// Another socket has it, until the flag says that it was closed.
     Theirs(Arc<AtomicBool>),
     /// Somebody outside of the runtime.
     Outside,
@@ -36,12 +35,12 @@ impl Ownership {
     /// Gives it out of the runtime.
     pub(super) fn give_up(&mut self) {
         if let Self::Ours(Some(mut notice)) = std::mem::replace(self, Self::Outside) {
-            // Those that it has left are never told that it was closed.
+            // The cores that it has left are never told that it was closed.
             drop(notice.0.take());
         }
     }
 
-    /// Nobody but the core of this socket has to do with the connection.
+    /// Whether only the core of this socket has the connection.
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Ours(_) => true,
@@ -51,7 +50,7 @@ impl Ownership {
     }
 }
 
-/// Travels with a connection. Dropped, it tells the cores that the connection has left that it was closed.
+/// It goes with a connection. Dropping it tells the cores that the connection has left that it was closed.
 #[derive(Debug)]
 pub(super) struct CloseNotice(Option<Arc<AtomicBool>>);
 

@@ -1,6 +1,6 @@
 //! Unix sockets whose messages keep their edges (`unix(7)`): what they have in common, and datagrams.
 //!
-//! They are sent and received by calls on the core, which never wait, and the ring says when (`poll(2)`).
+//! They are sent and received by calls on the core, which never wait. The ring reports readiness (`poll(2)`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,25 +19,26 @@ use crate::fd::{AsyncFd, Interest};
 use crate::place::Place;
 use crate::{Error, Result, spawn_blocking};
 
-/// How long a full receiver is left alone before it is tried again, at first and at most.
+/// How long it waits before it tries a full receiver again, at first and at most.
 const SHORT_REST: Duration = Duration::from_millis(1);
 const LONG_REST: Duration = Duration::from_millis(20);
 
-/// What was received.
+/// A received message.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Packet<B> {
-    /// The buffer, with the message behind what it held.
+    /// The buffer, with the message after its former content.
     pub buf: B,
     /// Bytes of the message that came into the buffer.
     pub len: usize,
-    /// Bytes that the message had: more than `len` where the room did not do, and the rest is lost.
+    /// Bytes that the message had. If these are more than `len`, the buffer was too small, and the rest is
+    /// lost.
     pub full_len: usize,
-    /// Who sent a datagram, if that has a name; always `None` of a connection.
+    /// The sender of a datagram, if that has a name; always `None` for a connection.
     pub source: Option<SocketAddr>,
 }
 
-/// What both kinds do.
+/// The part that both kinds have in common.
 #[derive(Clone)]
 pub(super) struct Messages(pub(super) AsyncFd<OwnedFd>);
 
@@ -76,7 +77,8 @@ impl Messages {
             let mut rest = SHORT_REST;
             loop {
                 match attempt(self.0.get_ref()) {
-                    // Of a receiver that this is not connected to, the kernel tells nobody when it has room.
+                    // The kernel reports to nobody when a receiver that this is not connected to takes
+                    // datagrams again.
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                         crate::time::sleep(rest).await;
                         rest = (rest * 2).min(LONG_REST);
@@ -94,7 +96,7 @@ impl Messages {
     }
 }
 
-/// `e` with what failed.
+/// `e`, with what failed.
 pub(super) fn of(what: &'static str, e: Error) -> Error {
     match e.io_error().and_then(io::Error::raw_os_error) {
         Some(errno) => Error::io(what, io::Error::from_raw_os_error(errno)),
@@ -124,7 +126,7 @@ pub(super) fn pair_of(kind: SocketType) -> Result<(Messages, Messages)> {
     Ok((Messages(AsyncFd::new(a)), Messages(AsyncFd::new(b))))
 }
 
-/// Calls `f` with a socket and a place where it may wait for the file system.
+/// Calls `f` with a socket and a path, on a thread that may wait for the file system.
 pub(super) async fn placed(
     what: &'static str,
     socket: OwnedFd,

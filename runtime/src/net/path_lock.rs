@@ -1,8 +1,8 @@
-//! The lock on a directory in which a Unix socket's file is looked at and replaced.
+//! The lock on a directory in which a Unix socket's file is checked and replaced.
 //!
-//! `flock(2)`, from which readers and writers of the directory do not suffer. Whoever may read the directory
-//! may hold that lock for as long as he likes: so it is waited for with a timer, which holds no core up, and
-//! not for ever.
+//! It is `flock(2)`, which does not affect readers and writers of the directory. Any process that may read
+//! the directory may hold that lock for any time, so it is waited for with a timer, which holds no core up,
+//! and not for ever.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,13 +11,13 @@ use std::time::Duration;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 
-/// How often the directory's lock is tried for: it is held for a few system calls.
+/// How often the lock is tried. It is held only for a few system calls.
 const TRIES: u32 = 1000;
-/// How long between two tries.
+/// How long it waits between two tries.
 const REST: Duration = Duration::from_millis(1);
 
 /// Locks the directory of a path, until the descriptor is dropped. `None` where it may not be read or cannot
-/// be locked, or where another holds the lock for long: then the look and the replacement are not one step.
+/// be locked, or where another process holds the lock for long. Then check and replacement are not one step.
 pub(super) async fn lock_directory(path: &Path) -> Option<OwnedFd> {
     let directory = directory(path)?;
     for _ in 0..TRIES {

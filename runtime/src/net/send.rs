@@ -1,5 +1,5 @@
-//! Other ways to give bytes to a stream: several buffers at once, a block without a copy; and to take them
-//! into an owned buffer.
+//! Other ways to send on a stream (several buffers at once, a block without a copy), and receiving into an
+//! owned buffer.
 
 use std::io;
 use std::rc::Rc;
@@ -23,8 +23,8 @@ use crate::{Error, Result};
 const ZC_LEAST: usize = 16 << 10;
 
 impl<F: Family, S: Writes> Connection<F, S> {
-    /// Sends all of several buffers, one behind the other, and gives them back: a head and a body leave in
-    /// one segment where they fit, by one system call (`sendmsg(2)`).
+    /// Sends all of several buffers, one after the other, and gives them back. A head and a body leave in one
+    /// segment where they fit, by one system call (`sendmsg(2)`).
     ///
     /// # Errors
     /// As for [`send_all`](Self::send_all); the buffers come back with the error.
@@ -44,7 +44,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
             match sent(self.socket(), result) {
                 Ok(n) => from += n,
                 Err(e) => {
-                    // With a part gone the next sender would go on in the middle of this one: that is poison.
+                    // A part has been sent, so the next sender would continue in the middle of this one. That
+                    // poisons the stream.
                     if from == 0 {
                         permit.done();
                     }
@@ -56,18 +57,17 @@ impl<F: Family, S: Writes> Connection<F, S> {
         Ok(bufs)
     }
 
-    /// Sends all of a block without copying it, where that is worth its while (Linux 6.0,
-    /// `io_uring_prep_send_zc(3)`).
+    /// Sends all of a block, without copying it where that pays (Linux 6.0, `io_uring_prep_send_zc(3)`).
     ///
-    /// It completes when the kernel has taken the bytes; the block goes back to its pool when the network has
-    /// let go of its pages, which for a peer that does not read may be long after: blocks that are out bound
-    /// how much that is. Below 16 KiB, and to an address for which the kernel copied four times in a row
-    /// after all (loopback, and network cards that cannot gather), it is an ordinary send; each core
+    /// It completes when the kernel has taken the bytes. The block goes back to its pool when the network has
+    /// released its pages, which for a peer that does not read may be long after. The number of blocks bounds
+    /// how much memory that can be. Below 16 KiB, and to an address for which the kernel copied four times in
+    /// a row after all (loopback, and network cards that cannot gather), it is an ordinary send; each core
     /// remembers the last 64 such addresses and tries one again after 256 connections. Where the kernel does
-    /// not tell (early 6.1), it goes on trying.
+    /// not report that (early 6.1), it goes on trying.
     ///
-    /// Dropping the stream does not end what was sent, but blocks are not lent for ever: when the peer then
-    /// takes less than 16 KiB in [`Builder::zero_copy_patience`](crate::Builder::zero_copy_patience), the
+    /// Dropping the stream does not end its sends, but blocks are not lent for ever: when the peer then takes
+    /// less than 16 KiB in [`Builder::zero_copy_patience`](crate::Builder::zero_copy_patience), the
     /// connection is reset and the blocks come back. A core that ends waits one second at most. Neither
     /// resets a connection that was [handed over](Self::hand_over) or [given up](Self::into_owned_fd) and is
     /// another's since.
@@ -93,7 +93,8 @@ impl<F: Family, S: Writes> Connection<F, S> {
             };
             match sent(self.socket(), result) {
                 Ok(n) => from += n,
-                // RLIMIT_MEMLOCK is used up by pages that were not registered, or the socket cannot.
+                // RLIMIT_MEMLOCK is used up by pages that were not registered, or the socket does not support
+                // it.
                 Err(e) if skip_copy && matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP)) => {
                     may_skip_copy = false;
                     if e.raw_os_error() == Some(libc::EOPNOTSUPP) {
@@ -125,14 +126,14 @@ fn worth_skipping_copy(socket: &Rc<Socket>) -> bool {
 
 impl<F: Family, S: Reads> Connection<F, S> {
     /// Receives into a buffer of the caller's and gives it back, with the number of bytes that came: 0 at the
-    /// end of the stream, or when the buffer has no room. The escape hatch beside [`recv`](Self::recv), for
-    /// bytes that are to lie in a certain place: it costs a copy of what had come before, and a poll and a
-    /// call of `recv(2)` for what comes later.
+    /// end of the stream, or when the buffer has no free part. It is an alternative to [`recv`](Self::recv)
+    /// for bytes that must lie in a certain place. It costs a copy of bytes that had come before, and a poll
+    /// and a call of `recv(2)` for bytes that come later.
     ///
     /// It [quiesces](Self::quiesce) the stream first. One reader at a time, as for `recv`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io), for good: later receives of either kind give the same. The
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io), for good: later receives of either kind return the same. The
     /// buffer comes back with it.
     ///
     /// # Cancellation
@@ -162,7 +163,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
             };
         }
         loop {
-            // Before the bytes are taken: after that there must be no await in which they could be dropped.
+            // This comes before the bytes are taken, because after that there must be no await in which they
+            // could be dropped.
             crate::task::consume_budget().await;
             match sys::recv_now(self.socket().fd(), buf.spare_capacity()) {
                 Ok(n) => {
@@ -197,7 +199,7 @@ async fn send_zc_once(socket: &Rc<Socket>, block: &SharedBlock, from: usize) -> 
     let send = SendZc::new(Rc::clone(socket), block.clone(), from, report);
     let result = match OpFuture::new(send).await {
         Finished::Whole(result) => result,
-        // The notification is due: the operation keeps its share of the block until then.
+        // The notification is not there yet. The operation keeps its share of the block until then.
         Finished::Early(outcome) => check(outcome).map(|n| n as usize),
     };
     if result.is_ok() {

@@ -42,7 +42,7 @@ pub(super) fn peer_credentials(socket: impl AsFd) -> io::Result<libc::ucred> {
     if rc == 0 { Ok(credentials) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Datagrams that were thrown away because a socket's queue was full (`SO_MEMINFO` of linux/sock_diag.h).
+/// How many datagrams were discarded because a socket's queue was full (`SO_MEMINFO` of linux/sock_diag.h).
 pub(super) fn dropped_datagrams(socket: impl AsFd) -> io::Result<u32> {
     let mut info = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
     let mut len = size_of_val(&info) as libc::socklen_t;
@@ -59,7 +59,7 @@ pub(super) fn dropped_datagrams(socket: impl AsFd) -> io::Result<u32> {
     if rc == 0 { Ok(info[libc::SK_MEMINFO_DROPS as usize]) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How far a TCP connection has got with what was sent on it (`TCP_INFO`, `tcp(7)`; Linux 4.6).
+/// How much of what was sent on a TCP connection has arrived (`TCP_INFO`, `tcp(7)`; Linux 4.6).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Delivery {
     /// The kernel has given the connection up: it was reset, or timed out, or both ends are acknowledged.
@@ -70,7 +70,7 @@ pub(crate) struct Delivery {
     pub(crate) acknowledged: u64,
 }
 
-/// See [`Delivery`]. `None` for a socket that is not TCP.
+/// The [`Delivery`] of a socket. `None` for one that is not TCP.
 pub(crate) fn delivery(socket: impl AsFd) -> Option<Delivery> {
     // SAFETY: tcp_info is plain data, for which all zeros is a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -93,7 +93,7 @@ pub(crate) fn delivery(socket: impl AsFd) -> Option<Delivery> {
     })
 }
 
-/// Resets a TCP connection and throws its send queue away, while the descriptor stays open. It does not wait.
+/// Resets a TCP connection and discards its send queue, while the descriptor stays open. It does not wait.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     #[cfg(all(test, not(loom)))]
     if let Some(answer) = super::played::ask(|played| played.disconnect(fd.as_raw_fd())) {

@@ -1,4 +1,4 @@
-//! The writing side of a socket: one sender at a time, and poison where an unknown part has left.
+//! The writing side of a socket: one sender at a time, and poison where an unknown part has been sent.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -27,7 +27,8 @@ pub(crate) struct WritePermit {
 }
 
 enum Stage {
-    /// It comes, after those that have waited longer. With its place among those that wait, once it had to.
+    /// It is granted after those that have waited longer. Has its ticket among those that wait, once it had
+    /// to.
     Awaited(Option<u64>),
     Here,
     Over,
@@ -38,7 +39,7 @@ impl WritePermit {
         Self { socket, stage: Stage::Awaited(None) }
     }
 
-    /// Waits for it.
+    /// Waits until it is granted.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Poisoned>> {
         let Stage::Awaited(ticket) = self.stage else { return Poll::Ready(Ok(())) };
         let socket = &self.socket;
@@ -68,12 +69,12 @@ impl WritePermit {
         Poll::Ready(permit)
     }
 
-    /// What was to be written is with the kernel, or failed in a way that the caller is told of.
+    /// Ends it: the kernel has the bytes, or the send failed in a way that the caller is told of.
     pub(crate) fn done(mut self) {
         self.end(true);
     }
 
-    /// Its end. `sound`: it is known what has left.
+    /// Ends it. `sound`: it is known how much was sent.
     fn end(&mut self, sound: bool) {
         self.stage = Stage::Over;
         let Socket { writing, writers, .. } = &*self.socket;
@@ -89,7 +90,7 @@ impl WritePermit {
 impl Drop for WritePermit {
     fn drop(&mut self) {
         match self.stage {
-            // If it had come unseen, others have been told as well.
+            // If it was granted unseen, others have been told as well.
             Stage::Awaited(Some(ticket)) => self.socket.writers.leave(ticket),
             Stage::Here => self.end(false),
             Stage::Awaited(None) | Stage::Over => {}
@@ -98,35 +99,35 @@ impl Drop for WritePermit {
 }
 
 impl Socket {
-    /// The permit to write, once nobody else does.
+    /// Waits for the permit to write.
     pub(crate) async fn write_permit(self: &Rc<Self>) -> Result<WritePermit> {
-        // What is then written may be nothing, and a permit may be refused: both are ready at once, however
-        // often.
+        // The write may have no bytes, and a permit may be refused. Both are ready at once, however often, so
+        // they must use budget.
         crate::task::consume_budget().await;
         let mut permit = WritePermit::new(Rc::clone(self));
         poll_fn(|cx| permit.poll(cx)).await?;
         Ok(permit)
     }
 
-    /// Whether what has left is known, and nobody is sending.
+    /// Whether it is known how much was sent, and nobody is sending.
     pub(super) fn is_between_sends(&self) -> bool {
         matches!(self.writing.get(), Writing::Free | Writing::Due)
     }
 
-    /// Refuses a socket of which an unknown part has left.
+    /// Refuses a socket on which an unknown part was sent.
     pub(crate) fn must_be_sound(&self) -> Result<()> {
         if self.writing.get() == Writing::Poisoned { Err(Poisoned.into()) } else { Ok(()) }
     }
 
-    /// Ends one side or both. A system call on the core: it never waits, while the ring would run it on an
+    /// Ends one side or both. It is a system call on the core, which never waits; the ring would run it on an
     /// io-wq worker.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<()> {
         sys::shutdown(self.fd(), how).map_err(|e| Error::io("cannot shut the connection down", e))
     }
 }
 
-/// An earlier send was dropped half-way. Its words come later: as an [`Error`] it would make the result of
-/// each poll large.
+/// An earlier send was dropped half-way. The error's text is made later, because an [`Error`] would make the
+/// result of each poll large.
 struct Poisoned;
 
 impl From<Poisoned> for Error {
@@ -139,7 +140,7 @@ impl From<Poisoned> for Error {
     }
 }
 
-/// What a send came to: an interruption is nothing sent, and nothing sent is an error.
+/// The result of a send: an interruption counts as nothing sent, and nothing sent is an error.
 pub(crate) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usize> {
     match result {
         // A send of a positive length that sends nothing does not exist; if it did, its caller would spin.
@@ -156,7 +157,7 @@ pub(crate) fn sent(socket: &Socket, result: io::Result<usize>) -> io::Result<usi
     }
 }
 
-/// Gives the kernel what there is room for, by a call on the core (`send(2)`): nothing where there is none.
+/// Gives the kernel as many bytes as it takes now, by a call on the core (`send(2)`).
 pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<usize> {
     match sys::send_now(socket.fd(), bytes, SendFlags::from_bits_retain(flags as u32)) {
         Ok(n) => {
@@ -172,12 +173,12 @@ pub(crate) fn send_now(socket: &Socket, bytes: &[u8], flags: i32) -> io::Result<
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct SendAll<B: IoBuf> {
     permit: WritePermit,
-    /// Bytes that have left.
+    /// How many bytes were sent.
     from: usize,
     flags: i32,
     /// The buffer, until the permit is granted.
     waits: Option<B>,
-    /// The last send that the kernel was asked for.
+    /// The last send that was asked of the kernel.
     in_flight: Option<InFlight<Send<Rc<Socket>, B>>>,
 }
 
@@ -187,7 +188,7 @@ impl<B: IoBuf> SendAll<B> {
         Self { permit: WritePermit::new(socket), from: 0, flags, waits: Some(buf), in_flight: None }
     }
 
-    /// Whether it ends without the kernel having been asked: it would be ready at once, however often.
+    /// Whether it ends without asking the kernel. It would then be ready at once, however often.
     #[cold]
     fn asks_nothing(&self) -> bool {
         let is_empty = self.waits.as_ref().is_some_and(|buf| buf.bytes().is_empty());
@@ -213,16 +214,16 @@ impl<B: IoBuf> Future for SendAll<B> {
                 match sent(&this.permit.socket, result) {
                     Ok(n) => this.from += n,
                     Err(e) => {
-                        // With a part gone the next sender would go on in the middle of this one: that is
-                        // poison.
+                        // A part has been sent, so the next sender would continue in the middle of this one.
+                        // That poisons the stream.
                         this.permit.end(this.from == 0);
                         return Poll::Ready(Err(BufError::io("send failed", e, buf)));
                     }
                 }
                 buf
             } else {
-                // A send that the kernel is asked for needs no budget to be: its answer comes in another tick
-                // of the core.
+                // A send that is asked of the kernel needs no budget, because its result comes in another
+                // tick of the core.
                 if !core.budget.is_left() && this.asks_nothing() {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -238,7 +239,7 @@ impl<B: IoBuf> Future for SendAll<B> {
                 }
             };
             if this.from >= buf.bytes().len() {
-                // What has left was paid for.
+                // The bytes that were sent have used budget.
                 if this.from == 0 {
                     core.budget.spend();
                 }
@@ -255,7 +256,7 @@ impl<B: IoBuf> Future for SendAll<B> {
 
 impl<B: IoBuf> Drop for SendAll<B> {
     fn drop(&mut self) {
-        // Its buffer has panicked when it was asked for its bytes, and the kernel has not heard of any.
+        // Its buffer has panicked when it was asked for its bytes, and the kernel has got none of them.
         if let Stage::Here = self.permit.stage
             && self.in_flight.is_none()
         {

@@ -1,8 +1,8 @@
 //! How long the zero-copy sends of a dropped stream may keep their blocks.
 //!
-//! The network keeps a block until the peer has acknowledged its bytes. Closing changes nothing in that, so a
-//! peer that never reads would keep it for ever. What helps is a reset, which throws the send queue away:
-//! `connect(2)` to `AF_UNSPEC` (tcp_disconnect()), which needs no descriptor to be closed first.
+//! The network keeps a block until the peer has acknowledged its bytes. Closing does not change that, so a
+//! peer that never reads would keep it for ever. A reset discards the send queue: `connect(2)` to `AF_UNSPEC`
+//! (tcp_disconnect()), which needs no descriptor to be closed first.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,19 +12,19 @@ use std::time::Duration;
 use super::socket::Socket;
 use crate::core::Core;
 
-/// Bytes that the peer of a dropped stream must take in each span of patience, to be given another.
+/// Bytes that the peer of a dropped stream must take in each span of patience to get another span.
 const LEAST_PROGRESS: u32 = 16 << 10;
 
 impl Socket {
-    /// A handle that could read, or one that could write, or both in one, is dropped. With the last of them,
-    /// somebody must see to what the network was lent; at the end of the core its end does.
+    /// A handle that could read, or write, or both, is dropped. After the last of them a task gets the blocks
+    /// back that the network was lent; at the end of the core its end does.
     pub(super) fn handle_dropped(self: &Rc<Self>, read: bool, wrote: bool) {
         if self.drop_handle(read, wrote) {
             self.reap_lent_blocks();
         }
     }
 
-    /// No handle here is left: sees to it that blocks do not stay with the network for ever.
+    /// No handle is left here. This makes sure that blocks do not stay with the network for ever.
     pub(super) fn reap_lent_blocks(self: &Rc<Self>) {
         if self.lent() == 0 {
             return;
@@ -38,8 +38,8 @@ impl Socket {
     }
 }
 
-/// Sees a dropped stream's zero-copy sends to their end: when the peer takes too little, they are thrown
-/// away. While another has the connection, no time counts.
+/// Waits for the end of a dropped stream's zero-copy sends, and discards them when the peer takes too little.
+/// While another socket has the connection, no time counts.
 async fn reap_lent_blocks(socket: Weak<Socket>, patience: Duration) {
     loop {
         let Some(before) = unacknowledged(&socket) else { return };
@@ -58,7 +58,7 @@ async fn reap_lent_blocks(socket: Weak<Socket>, patience: Duration) {
 /// Bytes that the peer has not acknowledged; `None` when the network holds no block of this socket any more.
 fn unacknowledged(socket: &Weak<Socket>) -> Option<u32> {
     let socket = socket.upgrade().filter(|socket| socket.lent() > 0)?;
-    // Of a socket that cannot say, no progress is seen.
+    // A socket that cannot say shows no progress.
     Some(queued(socket.fd()).unwrap_or(0))
 }
 

@@ -21,7 +21,7 @@ use std::task::{Context, Wake, Waker};
 
 use super::{
     Operation, advise, fallocate, mkdir, open, poll, read, rename, splice, statx, sync, truncate, unlink,
-    write,
+    write, write_vectored,
 };
 use crate::buf::{Block, IoBuf, IoBufMut};
 use crate::core::Core;
@@ -179,6 +179,9 @@ fn files() {
             drop_at(stage, read, held(&seen), || {}).await;
             let buf = Bytes(vec![2; 1 << 20], Rc::clone(&seen));
             let write = write::Write { file: file_with(&[]), buf, from: 0, offset: 0 };
+            drop_at(stage, write, held(&seen), || {}).await;
+            let bufs = [0; 2].map(|_| Bytes(vec![2; 1 << 20], Rc::clone(&seen)));
+            let write = write_vectored::WriteVectored::new(file_with(&[]), bufs, 0, 0);
             drop_at(stage, write, held(&seen), || {}).await;
             let file = file_with(&[]);
             drop_at(stage, statx::Statx::new(Rc::clone(&file)), held(&file), || {}).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Ring;
 use crate::{Error, ErrorKind, Result};
 
-// Not exported by the io_uring crate (linux/io_uring.h).
+// The io_uring crate does not export it (linux/io_uring.h).
 const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_SQ_WAKEUP: u32 = 1 << 1;
 const ENTER_SQ_WAIT: u32 = 1 << 2;
@@ -15,7 +15,7 @@ pub(super) const ENTER_NO_IOWAIT: u32 = 1 << 7;
 /// How long an enter waits for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Not at all: submit, run deferred work, come back.
+    /// It does not wait: it submits, runs deferred work, and returns.
     No,
     /// Until one completes, or at most this long.
     For(Duration),
@@ -24,8 +24,8 @@ pub(crate) enum Wait {
 }
 
 impl Ring {
-    /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are not
-    /// errors: the caller looks at the completion queue and decides anew.
+    /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are no
+    /// errors: the caller checks the completion queue and decides anew.
     pub(crate) fn enter(&self, wait: Wait) -> Result<()> {
         let wait = if self.early.borrow().is_empty() { wait } else { Wait::No };
         match self.enter_once(wait) {
@@ -47,8 +47,7 @@ impl Ring {
         let to_submit = self.queues.unsubmitted() as libc::c_uint;
         let mut flags = ENTER_GETEVENTS;
         if self.is_polled() {
-            // The poller submits; what is left for an enter is to wake it, to wait, and to fetch what
-            // overflowed.
+            // The poller submits. An enter is only needed to wake it, to wait, and to fetch what overflowed.
             let nothing_to_wait_for = wait == Wait::No || self.has_completions();
             if self.queues.must_wake_poller() {
                 self.counters.poller_wakes.add(1);

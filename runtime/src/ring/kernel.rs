@@ -1,7 +1,8 @@
 //! The kernel's side of a ring: its two queues in shared memory, and the system calls on it.
 //!
-//! [`Ring`](super::Ring) says when, this says how. Tests of the library put a [player](super::played) in its
-//! place; elsewhere [`Ring`](super::Ring) knows this type and no other, so that costs nothing.
+//! [`Ring`](super::Ring) decides when to call the kernel, and this makes the calls. Tests of the library put
+//! a [player](super::played) in its place. Elsewhere [`Ring`](super::Ring) knows only this type, so that
+//! costs nothing.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,7 +14,7 @@ use io_uring::{IoUring, cqueue, squeue};
 use super::enter::Wait;
 use super::register;
 
-// Not exported by the io_uring crate (linux/io_uring.h).
+// The io_uring crate does not export it (linux/io_uring.h).
 const ENTER_EXT_ARG: u32 = 1 << 3;
 pub(super) const ENTER_REGISTERED_RING: u32 = 1 << 4;
 
@@ -26,17 +27,17 @@ struct GetEventsArg {
     ts: u64,
 }
 
-/// A ring of the kernel's.
+/// A ring of the kernel.
 pub(super) struct Kernel {
     ring: IoUring,
     /// The ring's descriptor, or its number among those that the thread has registered.
     enter_fd: RawFd,
-    /// Of every enter.
+    /// The flags of every enter.
     enter_flags: u32,
 }
 
 impl Kernel {
-    /// `enter_fd` is a registered one if `enter_flags` say so.
+    /// A ring. `enter_fd` is a registered descriptor if `enter_flags` say so.
     pub(super) fn new(ring: IoUring, enter_fd: RawFd, enter_flags: u32) -> Self {
         Self { ring, enter_fd, enter_flags }
     }
@@ -75,7 +76,7 @@ impl Kernel {
         self.ring.submitter().unregister_buf_ring(group)
     }
 
-    /// Queues SQEs that belong together. False: there is no room for all of them.
+    /// Queues SQEs that belong together. False: the queue has too few free entries for all of them.
     ///
     /// # Safety
     /// What the entries point to stays valid and unmoved until its final CQE.
@@ -92,14 +93,14 @@ impl Kernel {
         true
     }
 
-    /// SQEs that the kernel has not taken yet.
+    /// How many SQEs the kernel has not taken yet.
     #[inline(always)]
     pub(super) fn unsubmitted(&self) -> usize {
         // SAFETY: as in `push`.
         unsafe { self.ring.submission_shared() }.len()
     }
 
-    /// Completions in the queue.
+    /// How many completions are in the queue.
     #[cfg(test)]
     pub(super) fn completions(&self) -> usize {
         // SAFETY: as in `push`.
@@ -124,7 +125,7 @@ impl Kernel {
         !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
-    /// Whether the kernel keeps completions for which the queue had no room.
+    /// Whether the kernel keeps completions that did not fit the queue.
     #[inline(always)]
     pub(super) fn has_overflowed(&self) -> bool {
         // SAFETY: as in `push`.
@@ -139,14 +140,14 @@ impl Kernel {
         !sq.is_empty() && sq.need_wakeup()
     }
 
-    /// Takes completions out of the queue, as many as `batch` has room for.
+    /// Takes completions out of the queue, at most as many as `batch` holds.
     #[inline(always)]
     pub(super) fn fill<'a>(&self, batch: &'a mut [MaybeUninit<cqueue::Entry>]) -> &'a mut [cqueue::Entry] {
         // SAFETY: one thread only, and no other completion queue value is alive: this one ends with the call.
         unsafe { self.ring.completion_shared() }.fill(batch)
     }
 
-    /// io_uring_enter(2), with `flags` beside those of every enter.
+    /// io_uring_enter(2), with `flags` in addition to those of every enter.
     #[inline(always)]
     pub(super) fn enter(&self, to_submit: libc::c_uint, wait: Wait, flags: u32) -> io::Result<()> {
         let mut flags = self.enter_flags | flags;

@@ -1,4 +1,4 @@
-//! A ring is made, and tells what it has in force.
+//! A ring is made, and says what it has in force.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,12 +20,12 @@ use crate::metrics::counters::CoreCounters;
 /// wait. Splices of file pages into pipes are of the second class too, since a pipe is their other end.
 const IOWQ_MAX_WORKERS: [u32; 2] = [4, 8];
 
-/// More than these the kernel does not give a ring (`IORING_MAX_ENTRIES`).
+/// The kernel gives a ring no more entries than these (`IORING_MAX_ENTRIES`).
 const MOST_ENTRIES: u32 = 32_768;
 
 impl Ring {
-    /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is where io-wq
-    /// workers go.
+    /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is the CPU for
+    /// io-wq workers.
     pub(crate) fn new(options: RingOptions, cpu: Option<u32>, counters: CoreCounters) -> Result<Self> {
         #[cfg(all(test, not(loom)))]
         if let Some(ring) = Self::played(&counters) {
@@ -80,8 +80,8 @@ impl Ring {
         Ok(this)
     }
 
-    /// Whether a zero-copy send can be asked to report: one on no descriptor fails by `EBADF` where the flag
-    /// is known, and by `EINVAL` before that where it is not. Linux 6.2.
+    /// Whether a zero-copy send can be asked to report. A send on no descriptor fails with `EBADF` where the
+    /// flag is known, and earlier with `EINVAL` where it is not. Linux 6.2.
     fn knows_zc_report(&self) -> Result<bool> {
         let probe = opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0)
             .zc_flags(REPORT_USAGE)
@@ -91,7 +91,7 @@ impl Ring {
         unsafe { self.is_known(&probe) }
     }
 
-    /// Whether the kernel takes an operation for one that it knows, whatever else is wrong with it.
+    /// Whether the kernel knows an operation, whatever else is wrong with the entry.
     ///
     /// # Safety
     /// As for [`push`](Self::push).
@@ -101,17 +101,17 @@ impl Ring {
         let mut result = None;
         while result.is_none() {
             self.enter(Wait::Forever)?;
-            // A notification may follow; nobody listens to this tag.
+            // A notification may follow. Nobody waits for this tag.
             self.reap(|cqe| result = result.or(Some(cqe.result)));
         }
         Ok(result != Some(-libc::EINVAL))
     }
 
-    /// Makes memory known to the kernel, so that operations on it need not pin its pages each time. False,
-    /// with a line that says why, when it may not.
+    /// Makes memory known to the kernel, so that operations on it need not pin its pages each time. False
+    /// when the kernel refuses, with a line in the log that says why.
     pub(crate) fn register_buffers(&mut self, pieces: &[libc::iovec]) -> bool {
-        // SAFETY: the memory is a core's blocks, mapped now. The kernel pins the pages themselves, so what is
-        // mapped there later does not matter; and operations that name a registered buffer keep their block.
+        // SAFETY: the memory is a core's blocks, mapped now. The kernel pins the pages themselves, so a later
+        // mapping there does not matter. Operations that name a registered buffer keep their block.
         match unsafe { self.queues.submitter().register_buffers(pieces) } {
             Ok(()) => self.features.fixed_buffers = true,
             Err(e) => tracing::info!(
@@ -135,7 +135,7 @@ fn seal_or_say(ring: &IoUring, features: &mut RingFeatures) -> Result<()> {
     Ok(())
 }
 
-/// What a ring has as the kernel made it, before anything is registered.
+/// The features of a ring as the kernel made it, before anything is registered.
 fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatures {
     let params = ring.params();
     let no_iowait = params.is_feature_no_iowait();
@@ -176,7 +176,8 @@ fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatur
     features
 }
 
-/// Maps the ring's memory once more for the report; a ring that cannot be looked at works all the same.
+/// Maps the ring's memory once more for the report. A ring whose memory cannot be mapped again works all the
+/// same.
 fn inspect(ring: &IoUring) -> Vec<(&'static str, View)> {
     let params = ring.params();
     // SAFETY: the descriptor is the ring's own, which outlives the borrow.

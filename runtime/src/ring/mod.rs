@@ -1,8 +1,8 @@
 //! A core's ring: SQEs in, one system call a tick, CQEs out.
 //!
-//! All unsafe talk with the `io_uring` crate is in this folder, that with the queues in [`kernel`]. Enter is
-//! our own system call, because the crate's remembers the registered descriptor in a borrowed value only and
-//! knows neither `NO_IOWAIT` nor how to run deferred work without waiting.
+//! All unsafe calls into the `io_uring` crate are in this folder, those on the queues in [`kernel`]. The
+//! enter system call is our own, because the crate's keeps the registered descriptor only in a borrowed
+//! value, and knows neither `NO_IOWAIT` nor how to run deferred work without waiting.
 
 mod enter;
 mod kernel;
@@ -50,36 +50,36 @@ pub(crate) struct Cqe {
 }
 
 impl Cqe {
-    /// More completions of this operation will come.
+    /// Whether more completions of this operation will come.
     pub(crate) fn more(self) -> bool {
         cqueue::more(self.flags)
     }
 
-    /// This is the notification of a zero-copy send, not its result.
+    /// Whether this is the notification of a zero-copy send, and not its result.
     pub(crate) fn notif(self) -> bool {
         cqueue::notif(self.flags)
     }
 
-    /// The provided buffer that holds what came.
+    /// The provided buffer that holds the received bytes.
     pub(crate) fn buffer(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }
 
-    /// The kernel goes on in that buffer, behind what came. Linux 6.12.
+    /// Whether the kernel goes on in that buffer, after the received bytes. Linux 6.12.
     pub(crate) fn buffer_goes_on(self) -> bool {
         cqueue::buffer_more(self.flags)
     }
 }
 
-/// The ring of one core. Neither `Send` nor `Sync`: `SINGLE_ISSUER` means this thread.
+/// The ring of one core. It is neither `Send` nor `Sync`, because `SINGLE_ISSUER` means this thread.
 pub(crate) struct Ring {
     queues: Queues,
     features: RingFeatures,
     views: Vec<(&'static str, View)>,
-    /// CQEs that had to be taken out early, to make room in a full submission queue.
+    /// CQEs that had to be taken out early, to free a full submission queue.
     early: RefCell<VecDeque<Cqe>>,
     counters: CoreCounters,
-    /// Completions are being handled.
+    /// Whether completions are being handled.
     #[cfg(debug_assertions)]
     reaps: Cell<bool>,
 }
@@ -90,12 +90,12 @@ impl Ring {
         &self.features
     }
 
-    /// Where its memory lies, by name, for the report.
+    /// The ranges of its memory, by name, for the report.
     pub(crate) fn memory(&self) -> impl Iterator<Item = (&'static str, std::ops::Range<usize>)> {
         self.views.iter().map(|(name, view)| (*name, view.addresses()))
     }
 
-    /// SQEs pushed since the ring was made.
+    /// How many SQEs were pushed since the ring was made.
     pub(crate) fn pushed(&self) -> u64 {
         self.counters.sqes.get()
     }
@@ -110,17 +110,17 @@ impl Ring {
         self.queues.fd()
     }
 
-    /// The ring itself, for registrations.
+    /// The ring itself, to register things with.
     pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
         self.queues.submitter()
     }
 
-    /// Takes the registration of a ring of buffers back.
+    /// Unregisters a ring of buffers.
     pub(crate) fn unregister_buf_ring(&self, group: u16) -> io::Result<()> {
         self.queues.unregister_buf_ring(group)
     }
 
-    /// Queues one SQE; a full queue is flushed to the kernel first, so that nothing is ever turned away.
+    /// Queues one SQE. A full queue is first flushed to the kernel, so no SQE is ever refused.
     ///
     /// # Safety
     /// What the entry points to stays valid and unmoved until its final CQE.
@@ -129,7 +129,7 @@ impl Ring {
         unsafe { self.push_all(std::slice::from_ref(entry)) }
     }
 
-    /// Queues SQEs that belong together (a link chain must not be torn by the end of a submission).
+    /// Queues SQEs that belong together, because the end of a submission must not tear a link chain.
     ///
     /// # Safety
     /// As for [`push`](Self::push), for each entry.
@@ -155,15 +155,15 @@ impl Ring {
         self.queues.completions() + self.early.borrow().len()
     }
 
-    /// Hands the full submission queue to the kernel, putting completions aside if the kernel wants that
+    /// Hands the full submission queue to the kernel. It puts completions aside if the kernel demands that
     /// first.
     fn flush_queue(&self) {
         let made = if self.is_polled() { self.wait_for_poller() } else { self.enter_once(Wait::No) };
         match made {
             Ok(()) => {}
             Err(e) => {
-                // EBUSY: the completion queue has overflowed. EAGAIN: no memory just now. Both pass once CQEs
-                // are taken.
+                // EBUSY: the completion queue has overflowed. EAGAIN: there is no memory at the moment. Both
+                // pass once CQEs are taken.
                 assert!(
                     matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)),
                     "enter: {e}"
@@ -181,13 +181,13 @@ impl Ring {
         self.queues.wants_enter()
     }
 
-    /// Whether the kernel keeps completions for which the queue had no room.
+    /// Whether the kernel keeps completions that did not fit the queue.
     pub(crate) fn has_overflowed(&self) -> bool {
         self.queues.has_overflowed()
     }
 
     /// Takes up to a batch of completions out of the queue, in order, and hands each to `handle`. Returns how
-    /// many. Those that are left when `handle` panics are put aside for the next call.
+    /// many. If `handle` panics, those that are left are put aside for the next call.
     ///
     /// `handle` must not call this: later completions would be handled before those of its batch.
     ///
@@ -198,7 +198,8 @@ impl Ring {
         let _reaps = Reaps::begin(&self.reaps);
         let mut count = 0;
         loop {
-            // The borrow ends before the handler runs: it may push, and pushing may put more aside.
+            // The borrow ends before the handler runs, because the handler may push, and pushing may put more
+            // aside.
             let next = self.early.borrow_mut().pop_front();
             let Some(cqe) = next else { break };
             handle(cqe);
@@ -215,15 +216,15 @@ impl Ring {
             for entry in left.cqes.by_ref() {
                 handle(copy(entry));
             }
-            // What a handler made the kernel post meanwhile is the next tick's; an early CQE is older than
-            // the queue's.
+            // Completions that handlers made the kernel post meanwhile belong to the next tick. An early CQE
+            // is older than those in the queue.
             if batch.len() < 64 || !self.early.borrow().is_empty() {
                 return count;
             }
         }
     }
 
-    /// Puts completions aside that were taken before all that lie there.
+    /// Puts completions aside that were taken before all that are there.
     #[cold]
     fn put_back(&self, cqes: &[cqueue::Entry]) {
         let mut early = self.early.borrow_mut();

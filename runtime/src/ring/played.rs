@@ -1,7 +1,7 @@
-//! The seam at which a ring is played, for the library's own tests: a [`Player`] in place of the kernel.
+//! Rings whose kernel is a [`Player`], for the library's own tests.
 //!
-//! A thread that has a player makes rings on it ([`set`]); all others make rings of the kernel's, so both
-//! live in one test program, and what they answer can be compared.
+//! A thread that has a player makes rings on it ([`set`]). All other threads make rings of the kernel, so one
+//! test program can have both and compare their answers.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,9 +17,9 @@ use super::setup::RingFeatures;
 use super::{Cqe, Ring};
 use crate::metrics::counters::CoreCounters;
 
-/// What plays the kernel to one ring.
+/// Plays the kernel for one ring.
 pub(crate) trait Player {
-    /// SQEs that belong together. False: there is no room for all of them.
+    /// Queues SQEs that belong together. False: there are too few free entries for all of them.
     fn push(&self, entries: &[squeue::Entry]) -> bool;
     fn unsubmitted(&self) -> usize;
     fn completions(&self) -> usize;
@@ -30,7 +30,7 @@ pub(crate) trait Player {
     fn enter(&self, to_submit: usize, wait: Wait) -> io::Result<()>;
     fn register_buf_ring(&self, address: u64, slots: u16, flags: u16) -> io::Result<()>;
     fn unregister_buf_ring(&self) -> io::Result<()>;
-    /// What the ring has.
+    /// The features of the ring.
     fn features(&self) -> RingFeatures;
 }
 

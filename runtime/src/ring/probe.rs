@@ -1,4 +1,4 @@
-//! Whether a core's ring could be made here, and what it would have: asked without starting a runtime.
+//! Whether a core's ring could be made here, and what it would have. No runtime is started for that.
 
 use io_uring::{Probe, opcode};
 
@@ -9,7 +9,7 @@ use crate::{Error, ErrorKind, Result};
 /// `IORING_OP_RECV_ZC` of linux/io_uring.h (Linux 6.15).
 const RECV_ZC: u8 = 58;
 
-/// What a ring has here.
+/// The features that a ring has here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RingProbe {
@@ -18,8 +18,8 @@ pub struct RingProbe {
     /// Operations that the runtime uses and this kernel lacks, by the name in `io_uring_enter(2)`. Empty from
     /// Linux 6.1 on.
     pub missing: Vec<&'static str>,
-    /// Whether the kernel knows zero-copy receive (`RECV_ZC`, Linux 6.15). A network interface must be able
-    /// to as well.
+    /// Whether the kernel knows zero-copy receive (`RECV_ZC`, Linux 6.15). The network interface must support
+    /// it as well.
     pub zero_copy_receive: bool,
     /// Whether [`Builder::incremental_buffers`](crate::Builder::incremental_buffers) would be in force.
     pub incremental_buffers: bool,
@@ -27,7 +27,7 @@ pub struct RingProbe {
     pub bundles: bool,
 }
 
-/// Makes a ring as a core would, asks it what it can do, and gives it back. Runs on a thread of its own:
+/// Makes a ring as a core does, asks for its features, and closes it. It runs on a thread of its own, because
 /// bounds on io-wq workers belong to the thread and would stay with the caller's.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub fn probe_ring(entries: u32) -> Result<RingProbe> {
     probe(RingOptions::for_entries(entries))
 }
 
-/// [`probe_ring`] with all that a core's ring may have.
+/// Makes [`probe_ring`]'s ring, with all that a core's ring may have.
 pub(crate) fn probe(options: RingOptions) -> Result<RingProbe> {
     let asked = std::thread::Builder::new().name("annulus-probe".to_owned()).spawn(move || ask(options));
     let asked = asked.map_err(|e| Error::io("cannot start a thread to try a ring on", e))?;

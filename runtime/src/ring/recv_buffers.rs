@@ -1,4 +1,4 @@
-//! The ring of receive buffers, and in which ways this kernel can use it.
+//! The ring of receive buffers, and the ways in which this kernel can use it.
 
 use std::io;
 
@@ -15,17 +15,17 @@ use crate::Result;
 pub(crate) struct RecvOptions {
     /// The kernel goes on in a buffer where the last bytes ended.
     pub(crate) incremental: bool,
-    /// One CQE tells of several buffers.
+    /// One CQE may name several buffers.
     pub(crate) bundles: bool,
 }
 
-/// Bytes after which a bundled receive ends by itself: as much as 64 buffers hold.
+/// Bytes after which a bundled receive ends by itself: 64 buffers hold as much.
 const BUNDLE_LIMIT: u32 = 512 << 10;
 
-/// A bundled receive into buffers of `group`, until it is cancelled; or, with `limit`, until it has brought
-/// so much that a stream which nobody reads has its share (Linux 6.17).
+/// A bundled receive into buffers of `group`, until it is cancelled. With `limit` it ends earlier, when it
+/// has brought as much as a stream that nobody reads may have (Linux 6.17).
 pub(crate) fn bundled(fd: types::Fd, group: u16, limit: bool) -> squeue::Entry {
-    /// Where `optlen` of `struct io_uring_sqe` lies, which the `io_uring` crate does not have.
+    /// The offset of `optlen` in `struct io_uring_sqe`. The `io_uring` crate does not have it.
     const OPTLEN: usize = 44;
     let entry = opcode::RecvMultiBundle::new(fd, group).build();
     if !limit {
@@ -39,8 +39,8 @@ pub(crate) fn bundled(fd: types::Fd, group: u16, limit: bool) -> squeue::Entry {
 }
 
 impl Ring {
-    /// Registers a ring of buffers as group `group`, to be used as asked as far as this kernel can; what it
-    /// cannot goes to the report.
+    /// Registers a ring of buffers as group `group`. It is used as asked, as far as this kernel can; the
+    /// report has what the kernel cannot do.
     ///
     /// # Safety
     /// The memory at `address` holds `slots` entries, is page-aligned, and stays until the group is
@@ -101,8 +101,8 @@ impl Ring {
 }
 
 impl Ring {
-    /// Whether buffers could be used up incrementally here: tries with a ring of buffers of the kernel's own
-    /// memory (Linux 6.4).
+    /// Whether buffers could be used up incrementally here. It tries with a ring of buffers in the kernel's
+    /// own memory (Linux 6.4).
     pub(super) fn may_be_incremental(&self) -> bool {
         let flags = (types::IOU_PBUF_RING_INC | types::IOU_PBUF_RING_MMAP) as u16;
         // SAFETY: no memory of ours is named, and the ring of buffers is empty.
@@ -117,23 +117,23 @@ impl Ring {
     }
 }
 
-/// Why buffers must not be used up incrementally here, if so.
+/// Why buffers must not be used up incrementally here; None if they may be.
 ///
-/// Where a stream's bytes lie follows from the order of CQEs. Before commit 687b2bae0eff (6.15) a receive's
-/// last CQE that found no room may come behind one of another stream whose bytes came later. Without a
-/// submission poller the kernel receives nothing between the two, because it does so only when the core calls
-/// (`DEFER_TASKRUN`). From reading; not seen.
+/// The order of CQEs decides where a stream's bytes lie. Before commit 687b2bae0eff (6.15) a receive's last
+/// CQE that found no room may come behind one of another stream whose bytes came later. Without a submission
+/// poller the kernel receives nothing between the two, because it does so only when the core calls
+/// (`DEFER_TASKRUN`). This comes from reading the source and was not seen.
 fn not_incremental(polled: bool, release: &[u8]) -> Option<&'static str> {
     let may_swap = polled && version(release) < (6, 15);
     may_swap.then_some("before Linux 6.15 not beside sqpoll, where streams may get each other's bytes; ask for one of the two")
 }
 
-/// Why receives must not be bundled here, if so.
+/// Why receives must not be bundled here; None if they may be.
 ///
 /// From 6.13.11, 6.14.2 and 6.15 on the kernel appended to a bundle whose last buffer was not full, so that
-/// bytes lay elsewhere than the CQE says. Mended in 6.16 and 6.15.5; 6.12 got both at once (commits
-/// 7c71a0af81ba, 3a08988123c8, 178b8ff66ff8; liburing issues 1409 and 1423). In incremental buffers one CQE
-/// may use up several only since commit cf9536e550dd (6.15).
+/// bytes lay elsewhere than the CQE says. It was mended in 6.16 and 6.15.5; 6.12 got fault and mending at
+/// once (commits 7c71a0af81ba, 3a08988123c8, 178b8ff66ff8; liburing issues 1409 and 1423). In incremental
+/// buffers one CQE may use up several only since commit cf9536e550dd (6.15).
 fn not_bundled(offered: bool, release: &[u8], incremental: bool) -> Option<&'static str> {
     if !offered {
         return Some("the kernel does not offer them, so it is older than 6.10");

@@ -1,12 +1,12 @@
-//! Registrations that the `io_uring` crate has not, or not in a form that lasts: its registered descriptor is
-//! remembered in a borrowed value only.
+//! Registrations that the `io_uring` crate lacks, or has not in a form that lasts: it keeps its registered
+//! descriptor only in a borrowed value.
 
 use std::io;
 use std::os::fd::RawFd;
 
 use io_uring::IoUring;
 
-// Not exported by the io_uring crate (linux/io_uring.h).
+// The io_uring crate does not export it (linux/io_uring.h).
 const REGISTER_RING_FDS: libc::c_uint = 20;
 const UNREGISTER_RING_FDS: libc::c_uint = 21;
 
@@ -26,7 +26,7 @@ pub(super) fn ring_fd(fd: RawFd) -> io::Result<RawFd> {
     Ok(update.offset as RawFd)
 }
 
-/// Takes the registration back.
+/// Unregisters it.
 pub(super) fn unregister_ring_fd(fd: RawFd, index: RawFd) -> io::Result<()> {
     register(fd, UNREGISTER_RING_FDS, &mut RsrcUpdate { offset: index as u32, resv: 0, data: 0 })
 }
@@ -39,8 +39,8 @@ fn register(fd: RawFd, opcode: libc::c_uint, update: &mut RsrcUpdate) -> io::Res
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Pins the thread's io-wq workers to `cpu`: on 6.1 they do not inherit the thread's affinity, and even where
-/// they do a worker made before the pinning would not.
+/// Pins the thread's io-wq workers to `cpu`. On 6.1 they do not inherit the thread's affinity, and on later
+/// kernels a worker that was made before the thread was pinned has not inherited it either.
 pub(super) fn pin_iowq(ring: &IoUring, cpu: u32) -> bool {
     // SAFETY: cpu_set_t is a bit mask for which all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };

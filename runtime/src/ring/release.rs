@@ -1,4 +1,4 @@
-//! Which kernel this is.
+//! The kernel's version.
 
 /// The first two numbers of a kernel's release.
 pub(super) fn version(release: &[u8]) -> (u32, u32) {

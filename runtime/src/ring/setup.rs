@@ -1,4 +1,4 @@
-//! Which ring a core gets: the flags, why each is there, and what happens on a kernel that lacks one.
+//! The ring that a core gets: its flags, the reason for each, and what happens on a kernel that lacks one.
 //!
 //! | flag | since | why |
 //! |---|---|---|
@@ -13,8 +13,8 @@
 //! With a submission poller ([`Poller`]) `SQPOLL` and `SQ_AFF` take the place of `DEFER_TASKRUN` and
 //! `TASKRUN_FLAG`.
 //!
-//! The floor is Linux 6.1: without `DEFER_TASKRUN` a core does not start, and the error says so.
-//! Man page: `io_uring_setup(2)`.
+//! The oldest kernel is Linux 6.1: without `DEFER_TASKRUN` a core does not start, and the error says so. Man
+//! page: `io_uring_setup(2)`.
 
 use std::io;
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub struct RingFeatures {
     /// The core's blocks are registered with the ring, so that zero-copy sends from them need not pin pages
     /// each time. Refused where `RLIMIT_MEMLOCK` is too small.
     pub fixed_buffers: bool,
-    /// A zero-copy send tells whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2,
-    /// and 6.1 of today).
+    /// A zero-copy send reports whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux
+    /// 6.2, and later 6.1).
     pub zc_report: bool,
     /// The CPU of the kernel thread that takes the submissions (`IORING_SETUP_SQPOLL`), where that was
     /// [asked for](crate::Builder::sqpoll). Then `DEFER_TASKRUN` and `TASKRUN_FLAG` are left out.
@@ -57,7 +57,7 @@ pub struct RingFeatures {
     /// Receive buffers are used up incrementally, which was [asked for](crate::Builder::incremental_buffers)
     /// (`IOU_PBUF_RING_INC`, Linux 6.12).
     pub incremental_buffers: bool,
-    /// One completion may tell of several receive buffers, which was [asked for](crate::Builder::bundles)
+    /// One completion may report several receive buffers, which was [asked for](crate::Builder::bundles)
     /// (`IORING_RECVSEND_BUNDLE`, Linux 6.10).
     pub bundles: bool,
     /// A bundled receive ends by itself when it has filled 64 buffers, taken or not (Linux 6.17).
@@ -73,16 +73,16 @@ pub struct RingFeatures {
 pub(crate) struct RingOptions {
     /// Entries of the submission queue; the kernel rounds up to a power of two and clamps to 32,768.
     pub(crate) entries: u32,
-    /// Entries of the completion queue, at least as many.
+    /// Entries of the completion queue, at least as many as of the submission queue.
     pub(crate) cq_entries: u32,
-    /// A kernel thread that takes the submissions.
+    /// The kernel thread that takes the submissions.
     pub(crate) poller: Option<Poller>,
     /// Whether waits poll network devices.
     pub(crate) busy_poll: Option<BusyPoll>,
-    /// Entries of the buffer ring that will be registered with it: there must be memory for both. Zero for
-    /// none.
+    /// Entries of the buffer ring that will be registered with it, because there must be memory for both.
+    /// Zero for none.
     pub(crate) buffers: u16,
-    /// Entries that were asked for, where a plan gives it fewer.
+    /// Entries that were asked for, where a plan gives the ring fewer.
     pub(crate) asked: u32,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// The kernel adds the devices of the sockets that receive by itself.
+    /// Registers it. The kernel itself adds the devices of the sockets that receive.
     pub(super) fn register(self, ring: &IoUring) -> io::Result<()> {
         let mut napi = Napi::new().set_busy_poll_timeout(self.micros).set_prefer_busy_poll(true);
         ring.submitter().register_napi(&mut napi)
@@ -109,7 +109,7 @@ impl BusyPoll {
 }
 
 impl RingOptions {
-    /// A ring of so many submissions, and four times as many completions up to the kernel's bound.
+    /// A ring of so many submissions, and of four times as many completions up to the kernel's bound.
     pub(crate) fn for_entries(entries: u32) -> Self {
         let cq_entries = entries.saturating_mul(4).min(65_536);
         Self { entries, cq_entries, poller: None, busy_poll: None, buffers: 0, asked: entries }
@@ -120,7 +120,7 @@ impl RingOptions {
         Self { entries: self.entries / 2, cq_entries: self.cq_entries.div_ceil(2), ..self }
     }
 
-    /// Bytes that the kernel locks for the ring and its buffer ring, where it counts them: an SQE has 64
+    /// Bytes that the kernel locks for the ring and its buffer ring, where it counts them. An SQE has 64
     /// bytes, a CQE and an entry of a buffer ring have 16, and the heads of the queues take less than a page
     /// (io_uring/io_uring.c, `rings_size`).
     pub(crate) fn locked_bytes(self) -> u64 {
@@ -138,11 +138,11 @@ pub(crate) fn rings_are_locked() -> bool {
     super::release::version(rustix::system::uname().release().to_bytes()) >= (6, 14)
 }
 
-/// The fewest entries that a core makes do with where there is no memory for more.
+/// A core accepts as few entries as these where there is no memory for more.
 const FEWEST_ENTRIES: u32 = 64;
 
-/// Makes the ring, of fewer entries where there is no memory for all. Must run on the pinned thread: the
-/// kernel takes the ring's pages from the node of the CPU that asks.
+/// Makes the ring, with fewer entries where there is no memory for all. It must run on the pinned thread,
+/// because the kernel takes the ring's pages from the node of the CPU that asks.
 pub(super) fn create(mut options: RingOptions) -> Result<(IoUring, bool)> {
     let mut made = patiently(PATIENCE, || attempt(options));
     while options.entries / 2 >= FEWEST_ENTRIES
@@ -154,7 +154,7 @@ pub(super) fn create(mut options: RingOptions) -> Result<(IoUring, bool)> {
     made.map_err(|e| explain(e, options.poller))
 }
 
-/// One try, and whether the ring is without the array of indices.
+/// One try. Also returns whether the ring lacks the array of indices.
 fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
     let mut builder = IoUring::<io_uring::squeue::Entry, io_uring::cqueue::Entry>::builder();
     builder
@@ -165,7 +165,7 @@ fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
         .setup_clamp()
         .setup_cqsize(options.cq_entries);
     match options.poller {
-        // The kernel refuses DEFER_TASKRUN and TASKRUN_FLAG beside SQPOLL; its poller counts as the single
+        // The kernel refuses DEFER_TASKRUN and TASKRUN_FLAG beside SQPOLL. Its poller counts as the single
         // issuer.
         Some(poller) => builder.setup_sqpoll(poller.idle_ms).setup_sqpoll_cpu(poller.cpu),
         None => builder.setup_defer_taskrun().setup_taskrun_flag(),
@@ -183,8 +183,8 @@ fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
     Ok((ring, no_sqarray))
 }
 
-/// `ENOMEM` when there is no memory for a buffer ring besides: tries with one of the kernel's own memory
-/// (Linux 6.4), which counts as locked wherever ours does. What else it says is heard when the real one is
+/// `ENOMEM` when there is no memory for a buffer ring as well. It tries with one in the kernel's own memory
+/// (Linux 6.4), which counts as locked wherever ours does. Other errors appear again when the real one is
 /// registered.
 fn has_room_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
     if entries == 0 {
@@ -199,12 +199,12 @@ fn has_room_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
     }
 }
 
-/// How long there may be no memory. Rings are charged to what their user may lock, and the kernel gives a
-/// closed ring back a moment after `close(2)` has returned: whoever starts again at once finds the last run
+/// How long it waits for memory. Rings are charged to what their user may lock, and the kernel frees a closed
+/// ring a moment after `close(2)` has returned, so a program that starts again at once finds its last run
 /// still charged.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Tries for so long while there is no memory.
+/// Tries again for so long while there is no memory.
 pub(super) fn patiently<T>(patience: Duration, mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     const PAUSE: Duration = Duration::from_millis(20);
     let mut left = patience;
@@ -219,8 +219,8 @@ pub(super) fn patiently<T>(patience: Duration, mut make: impl FnMut() -> io::Res
     }
 }
 
-/// A registration with the ring failed: where it is refused by policy the platform cannot run us, as at the
-/// set-up.
+/// The error of a failed registration with the ring. Where policy refuses it, the platform cannot run us, as
+/// at the set-up.
 pub(crate) fn not_registered(what: &'static str, e: io::Error) -> Error {
     match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => Error::with_source(
@@ -241,7 +241,7 @@ pub(crate) fn not_registered(what: &'static str, e: io::Error) -> Error {
     }
 }
 
-/// Turns the kernel's refusal into a line that names cause and remedy.
+/// Turns the kernel's refusal into a line with cause and remedy.
 fn explain(e: io::Error, poller: Option<Poller>) -> Error {
     if let (Some(poller), Some(libc::EINVAL | libc::EPERM)) = (poller, e.raw_os_error()) {
         let what = format!(
@@ -270,8 +270,8 @@ fn explain(e: io::Error, poller: Option<Poller>) -> Error {
     Error::with_source(ErrorKind::Platform, why, e)
 }
 
-/// `EPERM` has two makers: the sysctl and a seccomp filter. The sysctl can be read; what is left is the
-/// filter.
+/// The reason for `EPERM`: the sysctl or a seccomp filter. The sysctl can be read; if it is not the reason,
+/// the filter is.
 fn refused_by_policy() -> &'static str {
     match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").as_deref().map(str::trim) {
         Ok("2") => {

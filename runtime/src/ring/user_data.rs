@@ -1,37 +1,37 @@
-//! What a CQE speaks of: the tags of `user_data`, and the flags of zero-copy sends that the io_uring crate
-//! lacks.
+//! The tags of `user_data`, which say what a CQE is for, and the flags of zero-copy sends that the io_uring
+//! crate lacks.
 //!
 //! `user_data` is `tag (8 bits) | generation (32) | index (24)`.
 
-/// What kind of thing a CQE speaks of: the top 8 bits of its `user_data`.
+/// What a CQE is for: the top 8 bits of its `user_data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Tag {
     /// An operation of the table.
     Op = 0,
     /// The poll at the head of a linked pair. It is silent when it succeeds (`IOSQE_CQE_SKIP_SUCCESS`), and
-    /// then the operation behind it answers. When it fails, the kernel silences everything behind it instead
+    /// then the operation after it answers. When it fails, the kernel silences everything after it instead
     /// (5.17, seen on 6.18: no CQE ever came for a splice whose poll had been cancelled), so its CQE is the
     /// pair's only one.
     LinkHead = 1,
-    /// A cancel; the cancelled operation's own CQE says what came of it.
+    /// A cancel. The cancelled operation's own CQE has the outcome.
     Cancel = 2,
-    /// The close of a descriptor that nobody waits for.
+    /// The close of a descriptor. Nobody waits for it.
     Close = 3,
     /// The doorbell: the eventfd's poll, or a message from another core's ring.
     Doorbell = 4,
-    /// Another core's ring would not take a message.
+    /// Another core's ring did not take a message.
     Signal = 5,
 }
 
 impl Tag {
-    /// `bits` (56 of them) under this tag.
+    /// `bits` (56 of them) with this tag.
     pub(crate) fn with(self, bits: u64) -> u64 {
         debug_assert!(bits >> 56 == 0);
         (self as u64) << 56 | bits
     }
 
-    /// Splits a `user_data` into its tag and the rest; `None` for a tag that nobody sends.
+    /// Splits a `user_data` into its tag and the rest. `None` for a tag that is never sent.
     pub(crate) fn split(user_data: u64) -> Option<(Self, u64)> {
         let tag = match (user_data >> 56) as u8 {
             0 => Tag::Op,
@@ -47,7 +47,7 @@ impl Tag {
 }
 
 // Not exported by the io_uring crate (linux/io_uring.h).
-/// In the SQE of a zero-copy send: tell with the notification whether the bytes were copied (Linux 6.2).
+/// In the SQE of a zero-copy send: the notification reports whether the bytes were copied (Linux 6.2).
 pub(crate) const REPORT_USAGE: u16 = 1 << 3;
-/// In the notification's result: they were.
+/// In the notification's result: the bytes were copied.
 pub(crate) const COPIED: i32 = 1 << 31;

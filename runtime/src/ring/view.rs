@@ -1,7 +1,7 @@
-//! A second look at a ring's memory: mapped once more, only to ask on which node its pages lie.
+//! A second mapping of a ring's memory, only to ask on which node its pages lie.
 //!
-//! The crate keeps the addresses of its own mappings to itself. A ring's descriptor may be mapped any number
-//! of times, and every mapping shows the same pages. `io_uring_setup(2)`.
+//! The crate does not show the addresses of its own mappings. A ring's descriptor may be mapped any number of
+//! times, and every mapping shows the same pages. `io_uring_setup(2)`.
 
 use std::io;
 use std::ops::Range;
@@ -18,15 +18,15 @@ const SQE_SIZE: usize = 64;
 const CQE_SIZE: usize = 16;
 const PAGE: usize = 4096;
 
-/// One mapping, never read nor written.
+/// One mapping. It is never read or written.
 pub(super) struct View {
     start: *mut std::ffi::c_void,
     len: usize,
 }
 
 impl View {
-    /// The heads, tails and completions of both queues. The kernel refuses a length beyond its own:
-    /// completions fill whole pages (from 256 entries on), and what goes before them is less than one.
+    /// The heads, tails and completions of both queues. The kernel refuses a length beyond its own.
+    /// Completions fill whole pages (from 256 entries on), and the fields before them take less than one.
     pub(super) fn of_queues(fd: BorrowedFd<'_>, cq_entries: u32) -> io::Result<Self> {
         Self::map(fd, RINGS, cq_entries as usize * CQE_SIZE + 1)
     }
@@ -55,7 +55,7 @@ impl View {
         Ok(view)
     }
 
-    /// Where it lies.
+    /// Its addresses.
     pub(super) fn addresses(&self) -> Range<usize> {
         self.start.addr()..self.start.addr() + self.len
     }

@@ -1,10 +1,10 @@
-//! Whose an io-wq worker is. The kernel names its threads inside our process `iou-wrk-N`, where N is the
-//! thread that they work for: the core's, or its submission poller, which itself is named `iou-sqp-N` after
-//! the core's.
+//! Which core an io-wq worker belongs to. The kernel names its threads inside our process `iou-wrk-N`, where
+//! N is the thread that they work for: the core's, or its submission poller, which itself is named
+//! `iou-sqp-N` after the core's.
 //!
-//! N is a number of the first PID namespace (io_uring/io-wq.c: `wq->task->pid`), which a process in another
-//! namespace, as in every container, has no call to ask for. There a core gives a worker something to do and
-//! looks which name appears.
+//! N is a number of the first PID namespace (io_uring/io-wq.c: `wq->task->pid`), and no call tells it to a
+//! process in another namespace, as in every container. There a core gives a worker something to do and
+//! checks which name appears.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -23,7 +23,7 @@ const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 pub(crate) enum NamedAfter {
     /// The core's thread, or the poller that is named after it, by their numbers here.
     Thread(i32),
-    /// Whatever has this number in the first PID namespace.
+    /// A thread that has this number in the first PID namespace.
     Outside(i32),
     /// It could not be found out.
     Unknown,
@@ -37,9 +37,9 @@ pub(crate) struct KernelThread {
 }
 
 impl KernelThread {
-    /// All that io_uring has here now.
+    /// All threads that io_uring has in this process now.
     pub(crate) fn all() -> Vec<Self> {
-        // Threads may end while they are read: what has gone is left out.
+        // Threads may end while they are read. Those that have ended are left out.
         let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().filter_map(Result::ok);
         let threads = threads.filter_map(|thread| {
             let name = std::fs::read_to_string(thread.path().join("comm")).ok()?;
@@ -53,7 +53,7 @@ impl KernelThread {
         self.name.strip_prefix(kind)?.parse().ok()
     }
 
-    /// Whom it works for, if it is a worker.
+    /// The thread that it works for, if it is a worker.
     fn works_for(&self) -> Option<i32> {
         self.number("iou-wrk-")
     }
@@ -79,7 +79,7 @@ impl KernelThread {
 }
 
 impl Ring {
-    /// After what its workers are named. The calling thread is the ring's own.
+    /// How the names of its workers are formed. The calling thread is the ring's own.
     pub(crate) fn workers_named_after(&self) -> NamedAfter {
         #[cfg(all(test, not(loom)))]
         if super::played::is_on() {
@@ -92,8 +92,8 @@ impl Ring {
         self.find_out().map_or(NamedAfter::Unknown, NamedAfter::Outside)
     }
 
-    /// The number that is new when a worker of this ring has done something. One core at a time; two numbers
-    /// may still come at once, where a ring that is none of ours gets its first worker.
+    /// The number that is new when a worker of this ring has done something. One core does this at a time.
+    /// Two new numbers may still appear at once, where a ring that is not ours gets its first worker.
     fn find_out(&self) -> Option<i32> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(of(NamedAfter::Thread(10)), [21, 22]);
         assert_eq!(of(NamedAfter::Thread(11)), [23]);
         assert_eq!(of(NamedAfter::Outside(7010)), [24]);
-        // A number outside says nothing of the numbers here.
+        // A number of the first namespace says nothing of the numbers here.
         assert_eq!(of(NamedAfter::Outside(10)), [21]);
         assert!(of(NamedAfter::Unknown).is_empty());
     }

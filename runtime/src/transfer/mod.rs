@@ -1,7 +1,7 @@
-//! Bytes from a file to a socket, and from socket to socket, without passing through user memory.
+//! Bulk from a file to a socket, and from socket to socket, without passing through user memory.
 //!
-//! Two calls, [`send_file`] and [`relay`], over two roads ([`Road`]). Both go through a pipe of the core's
-//! pool; counters tell how many bytes each road moved. [`splice`] and [`tee`] are single steps, by a
+//! There are two calls, [`send_file`] and [`relay`], and two roads ([`Road`]). Both calls use a pipe of the
+//! core's pool. Counters tell how many bytes each road moved. [`splice`] and [`tee`] are single steps, by a
 //! [pipe](crate::pipe) of the caller's.
 
 pub(crate) mod pipe;

@@ -1,4 +1,4 @@
-//! A pipe that spliced bytes pass through, held only while bytes are under way.
+//! A pipe that spliced bytes pass through. It is held only while bytes are under way.
 
 use std::cell::Cell;
 use std::io;
@@ -24,11 +24,11 @@ pub(super) type Fill = Splice<SocketFd, WriteEnd>;
 pub(super) type Empty = Splice<ReadEnd, SocketFd>;
 
 /// A pipe in use, and how many bytes are in it. Operations of the ring hold it too, so a result that comes
-/// after its transfer was dropped is still counted before the pipe's fate is decided.
+/// after its transfer was dropped is still counted before it is decided whether the pipe is used again.
 pub(crate) struct Pipe {
     ends: Option<Ends>,
     held: Cell<usize>,
-    /// An operation of the ring moves bytes in or out, and has not answered.
+    /// An operation of the ring moves bytes in or out, and its result has not come.
     busy: Cell<bool>,
     pool: Rc<PipePool>,
 }
@@ -47,17 +47,17 @@ impl Pipe {
         self.ends.as_ref().expect("taken in Drop only")
     }
 
-    /// Bytes that fit, at most.
+    /// How many bytes fit, at most.
     pub(crate) fn size(&self) -> usize {
         self.ends().size
     }
 
-    /// Bytes inside.
+    /// How many bytes are in it.
     pub(crate) fn held(&self) -> usize {
         self.held.get()
     }
 
-    /// Splices into the pipe on the core. `EAGAIN` when the source has nothing; the pipe must have room.
+    /// Splices into the pipe on the core. `EAGAIN` when the source has nothing; the pipe must not be full.
     pub(crate) fn fill_now(
         &self,
         from: BorrowedFd<'_>,
@@ -69,20 +69,20 @@ impl Pipe {
         Ok(n)
     }
 
-    /// Splices out of the pipe on the core. `EAGAIN` when the target has no room.
+    /// Splices out of the pipe on the core. `EAGAIN` when the target takes nothing.
     pub(crate) fn empty_now(&self, into: BorrowedFd<'_>, more: bool) -> io::Result<usize> {
         let n = now(self.ends().read.as_fd(), None, into, self.held.get(), more)?;
         self.held.set(self.held.get() - n);
         Ok(n)
     }
 
-    /// Asks the ring to splice into the pipe from a socket, once it is readable. The answer is to be
+    /// Asks the ring to splice into the pipe from a socket, once the socket is readable. The result must be
     /// [counted](Self::filled).
     pub(super) fn ask_to_fill(self: &Rc<Self>, core: &Core, from: SocketFd, waker: &Waker) -> InFlight<Fill> {
         InFlight::new(core, self.to_fill(from, None, self.size()), waker)
     }
 
-    /// Asks the ring to splice out of the pipe, once the socket has room. The answer is to be
+    /// Asks the ring to splice out of the pipe, once the socket is writable. The result must be
     /// [counted](Self::emptied).
     pub(super) fn ask_to_empty(
         self: &Rc<Self>,
@@ -94,7 +94,7 @@ impl Pipe {
     }
 
     fn to_fill<I>(self: &Rc<Self>, from: I, offset: Option<u64>, len: usize) -> Splice<I, WriteEnd> {
-        // If nobody sees the answer the pipe stays busy, and is closed with the operation.
+        // If nobody sees the result the pipe stays busy, and is closed with the operation.
         self.busy.set(true);
         let wait = offset.is_none().then_some(Ready::Read);
         let (into, len) = (WriteEnd(Rc::clone(self)), len.min(1 << 30) as u32);
@@ -107,14 +107,14 @@ impl Pipe {
         Splice { from, offset: None, into, into_offset: None, len, wait: Some(Ready::Write), more }
     }
 
-    /// The ring has answered: how many bytes are in the pipe that were not.
+    /// Counts the ring's result: how many bytes have come into the pipe.
     pub(super) fn filled(&self, answer: io::Result<u32>) -> io::Result<usize> {
         let n = self.settle(answer)?;
         self.held.set(self.held.get() + n);
         Ok(n)
     }
 
-    /// The ring has answered: how many bytes have left the pipe.
+    /// Counts the ring's result: how many bytes have left the pipe.
     pub(super) fn emptied(&self, answer: io::Result<u32>) -> io::Result<usize> {
         let n = self.settle(answer)?;
         self.held.set(self.held.get() - n);
@@ -132,15 +132,15 @@ impl Pipe {
         self.filled(answer)
     }
 
-    /// An operation has answered. Only a plain answer says that no byte moves any more: one that was
-    /// cancelled or interrupted leaves the pipe under suspicion until the next plain answer.
+    /// Takes an operation's result. Only success or a plain error shows that no byte moves any more: after a
+    /// cancelled or interrupted operation the pipe counts as busy until the next plain result.
     fn settle(&self, answer: io::Result<u32>) -> io::Result<usize> {
         let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
         self.busy.set(matches!(errno, Some(libc::ECANCELED | libc::EINTR)));
         answer.map(|n| n as usize)
     }
 
-    /// Splices out of the pipe by the ring, once the socket has room.
+    /// Splices out of the pipe by the ring, once the socket is writable.
     pub(crate) async fn empty<O: AsFd + 'static>(self: &Rc<Self>, into: O, more: bool) -> io::Result<usize> {
         let answer = ask(self.to_empty(into, more)).await;
         self.emptied(answer)

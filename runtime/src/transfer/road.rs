@@ -1,24 +1,22 @@
-//! The roads, and which is taken by default.
+//! The roads, and which one is the default.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Who moves bulk bytes.
+/// How bulk moves.
 ///
-/// The word is that of the flag `--road` and of everything that is printed; a second one for the type would
-/// be one more to learn.
+/// The type has the word of the flag `--road` and of all output, so that there is only one to learn.
 ///
 /// The kernel runs every splice SQE on an io-wq worker: two context switches a step, which pays only where
-/// the step is large or would have waited anyway. So the default is [`Inline`](Road::Inline); the bench
+/// the step is large or would have waited anyway. So the default is [`Inline`](Road::Inline). The bench
 /// `roads` in `benches/` has the figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Road {
-    /// Splice SQEs: every byte is moved by the ring's pinned and bounded io-wq workers, each step behind a
-    /// poll.
+    /// Splice SQEs: the ring's pinned and bounded io-wq workers move every byte, each step after a poll.
     Ring,
     /// `splice(2)` on the core, which never waits: sockets are `O_NONBLOCK`, readiness comes from the ring,
-    /// and file pages that are not in memory are brought in by a splice SQE.
+    /// and a splice SQE reads file pages that are not in memory.
     #[default]
     Inline,
 }
@@ -32,7 +30,7 @@ impl fmt::Display for Road {
     }
 }
 
-/// A word that names no road.
+/// The error for a word that names no road.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseRoadError(String);
 

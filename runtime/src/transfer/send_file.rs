@@ -1,4 +1,4 @@
-//! A stretch of a file to a socket.
+//! Sending a range of a file to a socket.
 
 use std::fmt;
 use std::io;
@@ -21,22 +21,22 @@ use crate::op::read::Read;
 use crate::{Error, task};
 
 /// A step of splice(2) on the core: 15 pages. A segment holds 64 KiB less its headers, so 16 pages leave as
-/// one full segment and one of 53 bytes, each with all that a segment costs; BENCHMARKS.md, "Sixty-four is
-/// one page too many", has the figures.
+/// one full segment and one of 53 bytes, each at the cost of a segment. BENCHMARKS.md, "Sixty-four is one
+/// page too many", has the figures.
 const INLINE_STEP: u64 = 60 << 10;
-/// What is left goes in one step when it fits a pipe of the usual size: 64 KiB in two steps cost 1.25 times
+/// The last bytes go in one step when they fit a pipe of the usual size: 64 KiB in two steps cost 1.25 times
 /// as much as in one.
 const LAST_STEP: u64 = 64 << 10;
-/// A stretch whose presence in the page cache is asked for at once.
+/// The stretch that the page cache is asked about at once.
 const WINDOW: u64 = 1 << 20;
 
-/// The transfer stopped, after so many bytes had been given to the socket.
+/// The transfer stopped, after the socket had taken so many bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SendFileError {
-    /// Bytes that the socket took. The peer got at most these.
+    /// Bytes that the socket took. The peer got no more than these.
     pub sent: u64,
-    /// Why.
+    /// The reason.
     pub error: Error,
 }
 
@@ -59,18 +59,18 @@ impl From<SendFileError> for Error {
 }
 
 /// Sends bytes `range` of `file` to `stream` without copying them through user memory (`splice(2)`, Linux
-/// 2.6.17; as SQEs 5.7). Returns how many went: all of them.
+/// 2.6.17; as SQEs 5.7). Returns how many bytes were sent, which is all of them.
 ///
-/// The pages are the page cache's own: whoever changes the file before the peer has read may change what it
+/// The pages are the page cache's own: a change of the file before the peer has read may change what the peer
 /// reads.
 ///
 /// # Errors
-/// [`SendFileError`] tells how far it got: the system's reason, or `UnexpectedEof` when the file turned out
-/// shorter; [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond 2^63 - 1, of which
-/// nothing was sent.
+/// [`SendFileError`] has the number of bytes that were sent, and the system's reason, or `UnexpectedEof` when
+/// the file was shorter; [`ErrorKind::Input`](crate::ErrorKind::Input) for a range that goes beyond 2^63 - 1,
+/// of which nothing was sent.
 ///
 /// # Cancellation
-/// An unknown part has left: the stream refuses further sends
+/// An unknown part has been sent, so the stream refuses further sends
 /// ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)), and a pipe that still holds bytes is
 /// closed.
 pub async fn send_file<F: Family, S: Writes>(
@@ -82,7 +82,7 @@ pub async fn send_file<F: Family, S: Writes>(
     send(stream.socket(), file, range, road).await
 }
 
-/// Once for all families and sides.
+/// Sends, for all families and sides of connections.
 async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -> Result<u64, SendFileError> {
     let failed = |sent| move |error| SendFileError { sent, error };
     let stopped = |e| {
@@ -113,7 +113,7 @@ async fn send(socket: &Rc<Socket>, file: &File, range: Range<u64>, road: Road) -
     result.map(|()| transfer.sent).map_err(|e| failed(transfer.sent)(stopped(e)))
 }
 
-/// Reads and sends, where no pipe can be had: slower, and it needs no descriptor.
+/// Reads and sends, where no pipe can be had. It is slower, and needs no descriptor.
 async fn copy(socket: &Rc<Socket>, file: &File, range: Range<u64>, sent: &mut u64) -> io::Result<()> {
     let mut at = range.start;
     let mut buf = Vec::new();
@@ -152,13 +152,13 @@ struct Transfer<'a> {
     socket: &'a Rc<Socket>,
     file: &'a File,
     pipe: Rc<Pipe>,
-    /// Offset of the next byte to go into the pipe.
+    /// The offset of the next byte to go into the pipe.
     next: u64,
     end: u64,
     sent: u64,
 }
 
-/// An open file as something that an operation keeps open.
+/// An open file that an operation keeps open.
 struct FileFd(Rc<OwnedFd>);
 
 impl AsFd for FileFd {
@@ -169,7 +169,7 @@ impl AsFd for FileFd {
 
 impl Transfer<'_> {
     async fn inline(&mut self) -> io::Result<()> {
-        // Up to here the page cache is known to have the file, or was made to.
+        // Up to this offset the page cache is known to have the file.
         let mut warm = self.next;
         let mut cold = 0;
         while self.next < self.end || self.pipe.held() > 0 {
@@ -220,7 +220,7 @@ impl Transfer<'_> {
                     self.went(n);
                     Core::with(|core| core.shared.counters.file_bytes_ring.add(n as u64));
                 }
-                // The poll was true and the room was gone, or a worker was interrupted: poll again.
+                // The socket was writable and is not any more, or a worker was interrupted. It polls again.
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(e) => return Err(e),
             }
@@ -250,7 +250,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// `n` bytes of the file are in the pipe.
+    /// Counts `n` bytes of the file that came into the pipe.
     fn came(&mut self, n: usize) -> io::Result<usize> {
         if n == 0 {
             return Err(short());

@@ -1,4 +1,4 @@
-//! Bytes between a pipe and a pipe, a file or a socket, a step at a time.
+//! Moving bytes between a pipe and a pipe, a file or a socket, one step at a time.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,10 +18,10 @@ use crate::op::splice::Splice;
 use crate::pipe::{EndFd, PipeReader, PipeWriter};
 use crate::{Error, ErrorKind, Result, task};
 
-/// What is known to be in memory is trusted for so many bytes where the kernel tells of one byte only.
+/// Bytes that count as in memory where the kernel is asked about one byte only.
 const STEP: u64 = 64 << 10;
-/// How often in a row both ends may claim to be ready and no byte move: a TCP socket does so before an urgent
-/// byte.
+/// How often in a row both ends may be reported ready without a byte moving. A TCP socket before an urgent
+/// byte does that.
 const FRUITLESS: u32 = 16;
 
 /// One end of a [`splice`].
@@ -40,7 +40,7 @@ pub struct Source<'a>(End<'a>);
 #[derive(Clone, Copy)]
 pub struct Target<'a>(End<'a>);
 
-/// What a side can be made of.
+/// What a side can be made from.
 macro_rules! side {
     ($side:ident, $pipe:ident, $half:ident) => {
         impl<'a> From<&'a $pipe> for $side<'a> {
@@ -74,22 +74,22 @@ side!(Source, PipeReader, Reads);
 side!(Target, PipeWriter, Writes);
 
 /// Moves up to `len` bytes from `from` to `into`, one of which is a pipe, without copying them through user
-/// memory. Waits until at least one byte has moved, and returns how many have: 0 when the source has ended.
-/// `splice(2)`, Linux 2.6.17.
+/// memory. It waits until at least one byte has moved, and returns how many have: 0 when the source has
+/// ended. `splice(2)`, Linux 2.6.17.
 ///
-/// Between pipes and sockets, and from file pages that are in memory, it is done on the core; the rest by the
-/// ring (Linux 5.7), on an io-wq worker. A connection that bytes are taken from must have been
-/// [quieted](Connection::quiesce): a receive that is armed takes them first.
+/// Between pipes and sockets, and from file pages that are in memory, the core does it. The ring does the
+/// rest (Linux 5.7), on an io-wq worker. A connection that bytes are taken from must have been
+/// [quieted](Connection::quiesce), because a receive that is armed would take them first.
 ///
 /// # Errors
 /// [`ErrorKind::Io`] with the system's reason (`EPIPE`: every reader of the pipe has gone, or the peer);
-/// those of a connection that bytes are taken from are told by its later receives too; `EAGAIN` when a TCP
-/// socket claims to be readable and gives nothing, as it does before an urgent byte (receive that instead);
+/// later receives of a connection that bytes are taken from return its errors too; `EAGAIN` when a TCP socket
+/// is reported readable and gives nothing, as before an urgent byte (receive that instead);
 /// [`ErrorKind::Input`] when neither end is a pipe, and for an offset above 2^63 - 1;
 /// [`ErrorKind::WritePoisoned`] as for sends.
 ///
 /// # Cancellation
-/// Between pipes and sockets: safe, a future that was not ready has moved nothing. With a file: an unknown
+/// Safe between pipes and sockets: a future that was not ready has moved nothing. With a file an unknown
 /// number of bytes may have moved, so close the pipe.
 pub async fn splice<'a>(
     from: impl Into<Source<'a>>,
@@ -101,13 +101,13 @@ pub async fn splice<'a>(
     let len = len.min(1 << 30);
     let mut fruitless = 0;
     refuse_above(OFFSET, "a splice at an offset", from.offset().max(into.offset()))?;
-    // The kernel tells an error once.
+    // The kernel reports an error once.
     if let End::Socket(socket) = from
         && let Some(Some(errno)) = socket.over()
     {
         return Err(failed(io::Error::from_raw_os_error(errno)));
     }
-    // Before any byte moves: a future that is dropped here has moved nothing.
+    // This comes before any byte moves, so a future that is dropped here has moved nothing.
     task::consume_budget().await;
     loop {
         match step(from, into, len).await? {
@@ -137,8 +137,8 @@ pub async fn splice<'a>(
     }
 }
 
-/// One step of a splice: on the core where nothing can keep it waiting, else by the ring. The outer error is
-/// the caller's.
+/// One step of a splice: on the core where nothing can make it wait, else by the ring. The outer error is the
+/// caller's fault.
 async fn step(from: End<'_>, into: End<'_>, len: usize) -> Result<io::Result<usize>> {
     Ok(match (from, into) {
         (End::File(file, offset), End::Pipe(pipe)) => {
@@ -157,7 +157,7 @@ async fn step(from: End<'_>, into: End<'_>, len: usize) -> Result<io::Result<usi
                 _ => None,
             };
             let moved = now(from.fd(), None, into.fd(), len, false);
-            // Nothing is under way: whoever is dropped while it waits leaves the stream whole.
+            // Nothing is under way, so a future that is dropped while it waits leaves the stream whole.
             if let Some(permit) = permit {
                 permit.done();
             }
@@ -173,8 +173,8 @@ async fn step(from: End<'_>, into: End<'_>, len: usize) -> Result<io::Result<usi
 }
 
 /// Copies up to `len` bytes from one pipe to another without taking them from the first and without copying
-/// memory: the pages are shared. Waits until at least one byte was copied, and returns how many were: 0 when
-/// every writer has gone. `tee(2)`, Linux 2.6.17; on the core, which it does not hold up.
+/// memory: the pages are shared. It waits until at least one byte was copied, and returns how many were: 0
+/// when every writer has gone. The core makes the call, which does not hold it up. `tee(2)`, Linux 2.6.17.
 ///
 /// # Errors
 /// [`ErrorKind::Io`] with the system's reason: `EPIPE` when every reader of `into` has gone, `EINVAL` when
@@ -184,7 +184,7 @@ async fn step(from: End<'_>, into: End<'_>, len: usize) -> Result<io::Result<usi
 /// Safe: a future that was not ready has copied nothing.
 pub async fn tee(from: &PipeReader, into: &PipeWriter, len: usize) -> Result<usize> {
     let failed = |e| Error::io("tee failed", e);
-    // Before any byte is copied: a future that is dropped here has copied nothing.
+    // This comes before any byte is copied, so a future that is dropped here has copied nothing.
     task::consume_budget().await;
     loop {
         match rustix::pipe::tee(from, into, len, SpliceFlags::NONBLOCK).map_err(os) {
@@ -234,7 +234,7 @@ impl End<'_> {
         if let End::File(_, offset) = self { *offset } else { 0 }
     }
 
-    /// Waits until it is ready on that side. A file always is.
+    /// Waits until it is ready on that side. A file is always ready.
     async fn ready(&self, side: Ready) -> io::Result<()> {
         match self {
             End::Pipe(pipe) => ask(PollOnce { fd: pipe_end(pipe), ready: side }).await,

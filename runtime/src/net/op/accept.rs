@@ -1,4 +1,4 @@
-//! Accept: one connection, or multishot: one SQE, a CQE for every connection. Linux 5.19; `accept4(2)`.
+//! Accept: one connection, or multishot, with a CQE for each connection. Linux 5.19; `accept4(2)`.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,7 +12,7 @@ use crate::op::{Multishot, Sqes, check};
 
 pub(crate) const NAME: &str = "accept";
 
-/// A listening socket, and what becomes of its connections.
+/// A listening socket, which takes its accepted connections.
 pub(crate) trait Accepting: 'static {
     /// The socket. It stays open for as long as this value lives.
     fn fd(&self) -> BorrowedFd<'_>;
@@ -20,7 +20,7 @@ pub(crate) trait Accepting: 'static {
     fn accepted(&self, core: &Core, result: io::Result<OwnedFd>, last: bool);
 }
 
-/// Accepts one connection, or until it is cancelled or fails.
+/// Accepts one connection, or many until it is cancelled or fails.
 pub(crate) struct Accept<L> {
     pub(crate) listener: Rc<L>,
     pub(crate) many: bool,
@@ -47,7 +47,7 @@ unsafe impl<L: Accepting> Multishot<Core> for Accept<L> {
             // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
             unsafe { OwnedFd::from_raw_fd(fd as i32) }
         });
-        // After the listener has gone a late connection is closed here, by dropping it.
+        // After the listener has gone a late connection is dropped here, which closes it.
         if owned {
             self.listener.accepted(core, accepted, last);
         }

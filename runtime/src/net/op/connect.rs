@@ -9,7 +9,7 @@ use rustix::net::SocketAddrAny;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes, check};
 
-/// Connects a fresh socket. The socket is the operation's until it is done.
+/// Connects a new socket. The operation owns the socket until it is done.
 pub(crate) struct Connect {
     socket: OwnedFd,
     address: SocketAddrAny,

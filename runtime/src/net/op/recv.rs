@@ -14,9 +14,9 @@ use crate::op::slots::Outcome;
 use crate::op::{Multishot, Sqes, check};
 use crate::ring::Cqe;
 
-/// Who is told of what a receive brings, and keeps the descriptor open.
+/// Takes the results of a receive, and keeps the descriptor open.
 pub(crate) trait Receiver: AsFd + 'static {
-    /// Bytes came in `buffer`, or the end, or an error. `last` tells that the operation has ended.
+    /// Bytes came in `buffer`, or the end, or an error. `last`: the operation has ended.
     fn received(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool);
 
     /// The same where what comes lies in [parts](crate::buf::brought) of buffers.
@@ -49,7 +49,7 @@ unsafe impl<R: Receiver> Multishot<Core> for RecvMulti<R> {
     }
 }
 
-/// An answer of a socket's receive. `owned` is false once nobody reads any more: then only the buffer
+/// Handles a result of a socket's receive. `owned` is false once nobody reads any more: then only the buffer
 /// matters.
 pub(super) fn on_recv<R: Receiver>(socket: &Rc<R>, core: &Core, outcome: Outcome, owned: bool, last: bool) {
     let cqe = Cqe { user_data: 0, result: outcome.result, flags: outcome.flags };

@@ -17,9 +17,9 @@ use crate::ring::{Cqe, bundled};
 /// Receives until end of stream, error, lack of buffers or cancel.
 pub(crate) struct RecvFragments<R> {
     pub(crate) socket: Rc<R>,
-    /// One CQE may tell of several buffers.
+    /// Whether one CQE may name several buffers.
     pub(crate) bundles: bool,
-    /// It ends when it has brought much.
+    /// Whether it ends when it has brought much.
     pub(crate) limit: bool,
 }
 
@@ -43,7 +43,7 @@ unsafe impl<R: Receiver> Multishot<Core> for RecvFragments<R> {
         let result = check(outcome);
         let bytes = *result.as_ref().unwrap_or(&0);
         let brought = cqe.buffer().and_then(|first| core.bufs.brought(first, bytes, cqe.buffer_goes_on()));
-        // Nobody reads any more: what came is dropped, which gives the buffers back.
+        // Nobody reads any more, so what came is dropped, which gives the buffers back.
         if owned {
             self.socket.received_fragments(core, brought, result, last);
         }

@@ -18,13 +18,13 @@ use crate::op::{Multishot, Sqes};
 /// `struct io_uring_recvmsg_out` of linux/io_uring.h: lengths of name, control data and payload, then flags;
 /// 32 bits each.
 const HEAD: usize = 16;
-/// What lies before the bytes of a datagram in its buffer.
+/// How many bytes lie before those of a datagram in its buffer.
 pub(crate) const BEFORE: usize = HEAD + sockaddr::MAX;
 
 /// Receives datagrams until an error, lack of buffers or cancel, or one of no bytes.
 pub(crate) struct RecvMsgMulti<R> {
     socket: Rc<R>,
-    /// Tells how much room the address gets; the kernel copies it when the SQE is submitted.
+    /// Says how much space the address gets. The kernel copies it when the SQE is submitted.
     message: libc::msghdr,
 }
 
@@ -44,7 +44,7 @@ unsafe impl<R: Receiver> Multishot<Core> for RecvMsgMulti<R> {
     const NAME: &'static str = "recvmsg";
 
     fn sqes(&mut self) -> Sqes {
-        // MSG_TRUNC: the true length is told of a datagram that the buffer cannot hold.
+        // MSG_TRUNC: the kernel reports the true length of a datagram that the buffer cannot hold.
         opcode::RecvMsgMulti::new(
             types::Fd(self.socket.as_fd().as_raw_fd()),
             &raw const self.message,

@@ -11,7 +11,7 @@ use crate::op::{Operation, Sqes, check};
 
 /// A socket that sends, and keeps the descriptor open.
 pub(crate) trait Sender: AsFd + 'static {
-    /// The kernel has told a send this errno. An error of the connection it tells once.
+    /// The kernel has reported this errno to a send. It reports an error of the connection once.
     fn send_failed(&self, errno: i32);
 }
 
@@ -32,8 +32,7 @@ unsafe impl<S: Sender, B: IoBuf> Operation for Send<S, B> {
 
     fn sqes(&mut self) -> Sqes {
         let bytes = &self.buf.bytes()[self.from..];
-        // A longer buffer goes in several sends; MSG_WAITALL lets the kernel do the waiting for room within
-        // each.
+        // A longer buffer takes several sends. MSG_WAITALL lets the kernel wait for space within each.
         let len = bytes.len().min(1 << 30) as u32;
         opcode::Send::new(types::Fd(self.socket.as_fd().as_raw_fd()), bytes.as_ptr(), len)
             .flags(self.flags | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)

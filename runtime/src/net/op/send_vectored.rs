@@ -10,15 +10,15 @@ use crate::buf::IoBufs;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes, check};
 
-/// Buffers that one call may take (`IOV_MAX`, `sendmsg(2)`); what is behind them goes with the next.
+/// The most buffers that one call may take (`IOV_MAX`, `sendmsg(2)`). The others go with the next call.
 const MAX_VECTORS: usize = 1024;
 
-/// Sends what lies behind the first `from` bytes of all buffers together. `S` keeps the descriptor open.
+/// Sends the bytes after the first `from` bytes of all buffers together. `S` keeps the descriptor open.
 pub(crate) struct SendVectored<S, V> {
     socket: S,
     bufs: V,
     from: usize,
-    /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not
+    /// The rest of each buffer. It is filled in `sqes` and kept until the end, and its allocation does not
     /// move.
     vectors: Vec<libc::iovec>,
     message: libc::msghdr,

@@ -1,15 +1,16 @@
 //! Send without copying, from a block of node memory. Linux 6.0; `io_uring_prep_send_zc(3)`.
 //!
-//! Two CQEs: the result at once, and a notification when the network has let go of the pages, which for TCP
-//! is when the peer has acknowledged them: tens of milliseconds, with a delayed acknowledgement. So nobody
-//! waits for it. The block belongs to the operation until then and goes back to its pool from there.
+//! There are two CQEs: the result at once, and a notification when the network has released the pages. For
+//! TCP that is when the peer has acknowledged them, which takes tens of milliseconds with a delayed
+//! acknowledgement, so nobody waits for it. The block belongs to the operation until then and goes back to
+//! its pool from there.
 //!
 //! The notification says whether the kernel copied after all (`IORING_SEND_ZC_REPORT_USAGE`, Linux 6.2, and
-//! 6.1 of today): it does on loopback, on veth, and where the network card cannot gather. Then the pages were
+//! later 6.1). It does on loopback, on veth, and where the network card cannot gather. Then the pages were
 //! pinned for nothing, and the socket counts it ([`Socket::zc_notified`]).
 //!
-//! A peer that never acknowledges keeps the pages until its connection is reset: [`crate::net::zero_copy`]
-//! for a dropped stream, [`Operation::force_release`] at the end of the core.
+//! A peer that never acknowledges keeps the pages until its connection is reset: by [`crate::net::zero_copy`]
+//! for a dropped stream, and by [`Operation::force_release`] at the end of the core.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -25,7 +26,7 @@ use crate::op::slots::Outcome;
 use crate::op::{Hurry, Operation, Sqes, check};
 use crate::ring::user_data::{COPIED, REPORT_USAGE};
 
-/// A block that the kernel and its sender look at together: neither writes.
+/// A block that the kernel and its sender share. Neither writes to it.
 #[derive(Clone)]
 pub(crate) struct SharedBlock(pub(crate) Rc<Block>);
 

@@ -60,6 +60,8 @@ impl LeftBehind {
         let spare = || Vec::with_capacity(1 << 20);
         all.on_file(1 << 20, |file| read::Read { file, buf: spare(), offset: 0 });
         all.on_file(0, |file| write::Write { file, buf: vec![2; 1 << 20], from: 0, offset: 0 });
+        let two = || [0; 2].map(|_| vec![2; 1 << 20]);
+        all.on_file(0, |file| write_vectored::WriteVectored::new(file, two(), 0, 0));
         all.on_file(0, statx::Statx::new);
         all.on_file(1, |file| sync::Sync { file, data_only: false });
         all.on_file(0, |file| fallocate::Fallocate { file, offset: 0, len: 4096, mode: 0 });

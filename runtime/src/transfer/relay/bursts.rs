@@ -1,16 +1,16 @@
-//! Whether what comes is bulk or talk.
+//! Whether a stream is bulk or small messages.
 
 use crate::buf::ring::BUFFER_SIZE;
 
-/// Bytes that fill a receive buffer: so much at once is bulk, and worth a pipe.
+/// Bytes that fill a receive buffer. A burst of so many is bulk, and worth a pipe.
 pub(super) const BULK: usize = BUFFER_SIZE;
-/// So many bursts of less, one after the other, and it is bulk no longer.
+/// After so many smaller bursts in a row a stream is no longer bulk.
 const SMALL_BURSTS: u16 = 3;
 
 /// How much comes at once, and whether that is still bulk.
 #[derive(Default)]
 pub(super) struct Bursts {
-    /// Of the burst that goes on, up to [`BULK`].
+    /// Bytes of the current burst, up to [`BULK`].
     bytes: u16,
     small: u16,
 }
@@ -20,7 +20,7 @@ impl Bursts {
         self.bytes = n.saturating_add(self.bytes.into()).min(BULK) as u16;
     }
 
-    /// A burst has ended: true when there were too many small ones.
+    /// Ends a burst. True when there were too many small ones.
     pub(super) fn over(&mut self) -> bool {
         let is_small = usize::from(std::mem::take(&mut self.bytes)) < BULK;
         self.small = if is_small { self.small + 1 } else { 0 };

@@ -1,4 +1,4 @@
-//! What a relay asks of its sockets: receives on the spot, and operations of the ring that are polled by
+//! What a relay asks of its sockets: receives on the core, and operations of the ring that are polled by
 //! hand.
 
 use std::io;
@@ -15,7 +15,7 @@ use crate::net::socket::Socket;
 use crate::op::Operation;
 use crate::op::poll::{PollOnce, Ready};
 
-/// What is there: 0 where nothing is. The end, or what has cut the connection, as an error.
+/// Receives what is available: 0 where nothing is. The end, or a failure of the connection, is an error.
 pub(super) fn receive(from: &Socket, into: &mut [u8]) -> Result<usize, Option<io::Error>> {
     match receive_now(from, into) {
         Ok(0) => Err(from.has_ended().map(io::Error::from_raw_os_error)),

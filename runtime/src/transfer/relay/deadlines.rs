@@ -1,15 +1,14 @@
-//! When a relay has to end by itself: pure, so that its tests need no clock.
+//! When a relay has to end by itself. It is pure, so that its tests need no clock.
 //!
-//! What moves does not touch a clock. A relay looks at its figures from time to time, [`LOOKS`] times in its
-//! shortest limit, and compares them with those of the look before. So a relay ends between its limit and an
-//! eighth more.
+//! Moving bytes reads no clock. A relay looks at its figures [`LOOKS`] times in its shortest limit, and
+//! compares them with those of the previous look. So a relay ends between its limit and an eighth more.
 
 use std::time::{Duration, Instant};
 
-/// Looks in the time of the shortest limit.
+/// How many looks there are in the time of the shortest limit.
 const LOOKS: u32 = 8;
-/// What a relay's rate is measured over. Two of them in a row must be too slow: the last bytes of a burst
-/// fall into a window by themselves.
+/// The window over which a relay's rate is measured. Two in a row must be too slow, because the last bytes of
+/// a burst fall into a window of their own.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 /// How long a relay may last, in its various states, and over which [road](super::super::Road) it moves bulk.
@@ -18,17 +17,18 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayLimits {
-    /// How long no byte may move in either direction, nor be acknowledged by a peer.
+    /// How long no byte may move in either direction or be acknowledged by a peer.
     pub idle: Option<Duration>,
-    /// The same once one side has sent its end.
+    /// The same limit once one side has sent its end.
     pub half_closed: Option<Duration>,
     /// How long the relay may last from its beginning.
     pub lifetime: Option<Duration>,
-    /// How long a side that is about to be reset may go without acknowledging any of what it was given
-    /// before.
+    /// How long a side that is about to be reset may go without acknowledging any of the bytes that it was
+    /// given before.
     pub drain: Duration,
-    /// Bytes a second, of both directions together. Measured over windows of five seconds: two in a row that
-    /// move less, and something, end the relay. Where nothing moves at all the idle limit holds.
+    /// The least bytes a second, of both directions together. It is measured over windows of five seconds:
+    /// two windows in a row that move something, but less than this, end the relay. Where nothing moves at
+    /// all the idle limit holds.
     pub min_rate: Option<u64>,
 }
 
@@ -38,60 +38,59 @@ impl Default for RelayLimits {
     }
 }
 
-/// Which limit a relay has come to.
+/// The limit that a relay has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
     Idle,
     HalfClosed,
     Lifetime,
     Rate,
-    /// What is left to be acknowledged is given up.
+    /// The peer had its time to acknowledge the rest.
     Drain,
 }
 
-/// What a relay has come to, as far as its limits go.
+/// The phase of a relay, as far as its limits depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
     /// A side has sent its end.
     HalfClosed,
-    /// A side has gone: the other one is seen off.
+    /// A side has gone, and the other one is being ended.
     BreakingOff,
 }
 
-/// The looks of one relay.
+/// The looks of one relay at its figures.
 #[derive(Debug)]
 pub(super) struct Looks {
     born: Instant,
     /// The latest look that has seen something move.
     active: Instant,
-    /// Bytes that had moved at the look before.
+    /// How many bytes had moved at the previous look.
     moved: u64,
-    /// Bytes that peers had acknowledged then. Asked for once nothing moves.
+    /// How many bytes peers had acknowledged at the previous look. It is asked for once nothing moves.
     acknowledged: Option<u64>,
     phase: Phase,
+    /// There where a rate is asked for: most relays do without, and their memory too.
+    rate: Option<Box<Rate>>,
+}
+
+/// How fast a relay is.
+#[derive(Debug)]
+struct Rate {
     window: Instant,
     moved_before_window: u64,
-    /// The window before was too slow.
+    /// Whether the previous window was too slow.
     was_slow: bool,
 }
 
 impl Looks {
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            born: now,
-            active: now,
-            moved: 0,
-            acknowledged: None,
-            phase: Phase::Open,
-            window: now,
-            moved_before_window: 0,
-            was_slow: false,
-        }
+        Self { born: now, active: now, moved: 0, acknowledged: None, phase: Phase::Open, rate: None }
     }
 
-    /// A look: when the next is due (never, where there is no limit), or which limit has been come to.
-    /// `moved` are the bytes of both directions, `acknowledged` gives those that peers have acknowledged.
+    /// Looks at the figures. Returns when the next look is due (never, where there is no limit), or the limit
+    /// that was reached. `moved` are the bytes of both directions; `acknowledged` returns how many of them
+    /// peers have acknowledged.
     pub(super) fn look(
         &mut self,
         limits: &RelayLimits,
@@ -134,14 +133,16 @@ impl Looks {
     }
 
     fn is_slow(&mut self, now: Instant, rate: u64, moved: u64) -> bool {
-        let passed = now.saturating_duration_since(self.window);
+        let begin = || Box::new(Rate { window: self.born, moved_before_window: 0, was_slow: false });
+        let last = self.rate.get_or_insert_with(begin);
+        let passed = now.saturating_duration_since(last.window);
         if passed < RATE_WINDOW {
             return false;
         }
-        let (bytes, due) = (moved - self.moved_before_window, rate as f64 * passed.as_secs_f64());
+        let (bytes, due) = (moved - last.moved_before_window, rate as f64 * passed.as_secs_f64());
         let is_slow = bytes > 0 && (bytes as f64) < due;
-        let too_slow = is_slow && self.was_slow;
-        (self.window, self.moved_before_window, self.was_slow) = (now, moved, is_slow);
+        let too_slow = is_slow && last.was_slow;
+        **last = Rate { window: now, moved_before_window: moved, was_slow: is_slow };
         too_slow
     }
 }
@@ -152,8 +153,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Looks when it is told to, until the end: which limit, and when. `at` gives the phase, and the bytes
-    /// moved and acknowledged, at a time.
+    /// Looks whenever a look is due, until the end. Returns which limit ended it, and when. `at` gives the
+    /// phase, and the bytes moved and acknowledged, at a time.
     fn lives(limits: &RelayLimits, at: impl Fn(Duration) -> (Phase, u64, u64)) -> Option<(Limit, Duration)> {
         let born = Instant::now();
         let (mut looks, mut now) = (Looks::new(born), born);
@@ -204,7 +205,7 @@ mod tests {
         let idle_only = RelayLimits { half_closed: None, ..limits };
         around(lives(&idle_only, |_| half), Limit::HalfClosed, 100 * SECOND);
         assert_eq!(lives(&RelayLimits::default(), |_| half), None);
-        // What was silent before counts for nothing.
+        // The silence before that does not count.
         let late = |t| if t < 90 * SECOND { (Phase::Open, 0, 0) } else { breaking };
         let (limit, at) = lives(&limits, late).unwrap();
         assert!(limit == Limit::Drain && at >= 93 * SECOND, "{limit:?} {at:?}");
@@ -220,7 +221,7 @@ mod tests {
         );
     }
 
-    /// Seen to fail: with one slow window being enough, the burst's tail ends it.
+    /// Seen to fail: with one slow window being enough, the end of the burst ends the relay.
     #[test]
     fn what_drips_ends_and_what_bursts_or_rests_does_not() {
         let limits = RelayLimits {

@@ -1,4 +1,4 @@
-//! A connection joined to another: both directions at once, and each side told how the other has ended.
+//! A connection joined to another: both directions at once, where each side is told how the other has ended.
 
 mod bursts;
 mod calls;
@@ -26,11 +26,11 @@ use deadlines::{Limit, Looks, Phase};
 use direction::{Direction, Joint};
 use state::{Side, State};
 
-/// The first wait for an acknowledgement, and the longest. No event tells of it.
-const ACKNOWLEDGED_SOON: Duration = Duration::from_millis(1);
-const ACKNOWLEDGED_LATE: Duration = Duration::from_millis(64);
+/// Milliseconds of the first wait for an acknowledgement, and of the longest. No event reports one.
+const ACKNOWLEDGED_SOON: u8 = 1;
+const ACKNOWLEDGED_LATE: u8 = 64;
 
-/// Between two looks for the failure of a side that has sent its end.
+/// How long it waits between two looks for the failure of a side that has sent its end.
 const FAILURE_LOOKS: Duration = Duration::from_secs(1);
 
 /// How a relay ended.
@@ -50,11 +50,11 @@ pub struct RelayEnd {
     pub result: Result<()>,
 }
 
-/// Why a relay ended: what came first.
+/// Why a relay ended: the reason that came first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RelayCause {
-    /// Both sides have sent their end, and were given all bytes.
+    /// Both sides have sent their end, and got all bytes.
     Ended,
     /// The connection of the first stream failed: a reset, a time-out, no route.
     FailedA,
@@ -71,7 +71,7 @@ pub enum RelayCause {
 }
 
 impl RelayCause {
-    /// A word for logs and metrics: `ended`, `failed_a`, `failed_b`, `idle`, `half_closed`, `lifetime`,
+    /// Its name in logs and metrics: `ended`, `failed_a`, `failed_b`, `idle`, `half_closed`, `lifetime`,
     /// `too_slow`.
     pub fn name(self) -> &'static str {
         match self {
@@ -92,13 +92,14 @@ impl RelayCause {
 /// Bytes that were received before but not taken are relayed first. Each side is told how the other has
 /// ended:
 ///
-/// - An orderly end shuts the other stream's write side down (`shutdown(2)`), behind the last byte. The other
+/// - An orderly end shuts the other stream's write side down (`shutdown(2)`), after the last byte. The other
 ///   direction goes on.
-/// - A reset, or another failure of a connection, resets the other one. What came before goes first: the
-///   reset is sent when the peer has acknowledged it, or has acknowledged nothing for [`RelayLimits::drain`].
+/// - A reset, or another failure of a connection, resets the other one. Bytes that came before it go first:
+///   the reset is sent when the peer has acknowledged them, or has acknowledged nothing for
+///   [`RelayLimits::drain`].
 /// - A side that refuses bytes while its own are still under way loses none of them: they are relayed to
-///   their end. Then the side whose bytes were refused is reset. What it sends meanwhile is taken and thrown
-///   away.
+///   their end. Then the side whose bytes were refused is reset. What it sends meanwhile is taken and
+///   discarded.
 ///
 /// Both streams are closed at the end. A Unix socket knows no reset: it is closed.
 ///
@@ -108,9 +109,10 @@ pub fn relay<A: Family, B: Family>(a: Connection<A>, b: Connection<B>, road: Roa
     relay_within(a, b, road, &Rc::default())
 }
 
-/// As [`relay`], with limits. A relay that comes to one of them ends by a reset of both connections.
+/// Relays as [`relay`] does, with limits. A relay that reaches one of them ends with a reset of both
+/// connections.
 ///
-/// The limits are shared by all relays that have the same.
+/// Relays with equal limits may share one value of them.
 ///
 /// # Cancellation
 /// As for [`relay`].
@@ -132,13 +134,13 @@ pub struct Relay<A: Family, B: Family> {
 }
 
 impl<A: Family, B: Family> Relay<A, B> {
-    /// Bytes that went from the first stream to the second so far, and the other way.
+    /// How many bytes have gone from the first stream to the second so far, and how many the other way.
     pub fn moved(&self) -> (u64, u64) {
         (self.work.state.given(0), self.work.state.given(1))
     }
 }
 
-// Nothing in it is pinned: what the kernel was asked for lies in the core's table.
+// Nothing in it is pinned: the operations' memory lies in the core's table.
 impl<A: Family, B: Family> Unpin for Relay<A, B> {}
 
 impl<A: Family, B: Family> Future for Relay<A, B> {
@@ -152,7 +154,7 @@ impl<A: Family, B: Family> Future for Relay<A, B> {
 
 impl<A: Family, B: Family> Drop for Relay<A, B> {
     fn drop(&mut self) {
-        // An end by the way would look like success.
+        // An orderly end of a relay that was dropped would look like success.
         if !self.work.is_over {
             for socket in [self.a.socket(), self.b.socket()] {
                 // It may have something to tell. The thread may be panicking, and the other is reset in any
@@ -169,17 +171,17 @@ impl<A: Family, B: Family> std::fmt::Debug for Relay<A, B> {
     }
 }
 
-/// What a relay has beside its connections, once for all families.
+/// The part of a relay that does not depend on the families of its connections.
 struct Work {
     limits: Rc<RelayLimits>,
     state: State,
     directions: [Direction; 2],
     looks: Option<Looks>,
     alarm: Option<Sleep>,
-    /// The state at the last look, as its number of changes.
+    /// The state at the previous look, as its number of changes.
     seen: u32,
-    /// Until the next look for an acknowledgement, if one is awaited.
-    acknowledged_in: Option<Duration>,
+    /// Milliseconds until the next look for an acknowledgement, if one is awaited.
+    acknowledged_in: Option<u8>,
     failed: Option<Box<(RelayCause, io::Error)>>,
     road: Road,
     is_over: bool,
@@ -223,7 +225,7 @@ impl Work {
         }
     }
 
-    /// The end of a relay to a side of which an unknown part has left.
+    /// The end of a relay with a side whose stream an unknown part of a send has left.
     fn refuse_poisoned(&mut self, sides: [&Rc<Socket>; 2]) -> Option<RelayEnd> {
         let (side, error) = sides
             .iter()
@@ -233,7 +235,7 @@ impl Work {
         Some(RelayEnd { cause: failure_of(side), result: Err(error), ..self.end(sides, None) })
     }
 
-    /// Polls both until neither has changed what the other is to do.
+    /// Polls both directions until neither has changed what the other is to do.
     fn poll_directions(&mut self, [a, b]: [&Rc<Socket>; 2], cx: &mut Context<'_>) {
         loop {
             let before = self.state.changes();
@@ -250,13 +252,13 @@ impl Work {
         }
     }
 
-    /// Looks whether a side that is about to be reset has all that it was given.
+    /// Checks whether a side that is about to be reset has acknowledged all that it was given.
     fn see_acknowledged(&mut self, sides: [&Rc<Socket>; 2]) {
         for (side, socket) in sides.into_iter().enumerate() {
             if !self.state.awaits_acknowledgement(side) {
                 continue;
             }
-            // What was given to a Unix socket is with its peer.
+            // The peer of a Unix socket has all that was given to the socket.
             if delivery(socket.fd()).is_some_and(|it| it.is_under_way && !it.is_closed) {
                 self.acknowledged_in.get_or_insert(ACKNOWLEDGED_SOON);
             } else {
@@ -265,8 +267,8 @@ impl Work {
         }
     }
 
-    /// Looks whether a side that has sent its end, and from which nothing is taken since, has failed. No
-    /// event tells of it: the ring's polls always ask for the end of the peer too, and that has come.
+    /// Checks whether a side has failed that has sent its end, and from which nothing is taken since. No
+    /// event reports it: the ring's polls always ask for the end of the peer too, and that has come.
     fn see_failed(&mut self, sides: [&Rc<Socket>; 2]) {
         for (side, socket) in sides.into_iter().enumerate() {
             if self.state.is_deaf(side) && delivery(socket.fd()).is_some_and(|it| it.is_closed) {
@@ -280,7 +282,7 @@ impl Work {
         self.failed.get_or_insert_with(|| Box::new((failure_of(side), error)));
     }
 
-    /// Looks at the figures when it is time, or when the state has changed. True: the directions are to be
+    /// Looks at the figures when it is time, or when the state has changed. True: the directions must be
     /// polled again.
     fn poll_alarm(&mut self, sides: [&Rc<Socket>; 2], cx: &mut Context<'_>) -> Result<bool, Limit> {
         loop {
@@ -304,7 +306,7 @@ impl Work {
         }
     }
 
-    /// Looks at the figures: when to look again, or the limit that has been come to.
+    /// Looks at the figures. Returns when to look again, or the limit that was reached.
     fn look(&mut self, sides: [&Rc<Socket>; 2]) -> Result<Option<Instant>, Limit> {
         let phase = if self.state.is_breaking_off() {
             Phase::BreakingOff
@@ -318,13 +320,13 @@ impl Work {
             || sides.iter().filter_map(|socket| delivery(socket.fd())).map(|it| it.acknowledged).sum();
         let looks = self.looks.get_or_insert_with(|| Looks::new(now));
         let next = looks.look(&self.limits, now, (phase, moved), acknowledged)?;
-        let soon = self.acknowledged_in.map(|soon| now + soon);
-        self.acknowledged_in = self.acknowledged_in.map(|soon| (soon * 2).min(ACKNOWLEDGED_LATE));
+        let soon = self.acknowledged_in.map(|ms| now + Duration::from_millis(ms.into()));
+        self.acknowledged_in = self.acknowledged_in.map(|ms| (ms * 2).min(ACKNOWLEDGED_LATE));
         let deaf = (0..2).any(|side| self.state.is_deaf(side)).then(|| now + FAILURE_LOOKS);
         Ok([next, soon, deaf].into_iter().flatten().min())
     }
 
-    /// Closes or resets both sides, and says how it was.
+    /// Closes or resets both sides, and reports how the relay ended.
     fn end(&mut self, sides: [&Rc<Socket>; 2], limit: Option<Limit>) -> RelayEnd {
         self.is_over = true;
         for (side, socket) in sides.into_iter().enumerate() {
@@ -343,7 +345,7 @@ impl Work {
             (Some(Limit::Lifetime), _) => timed_out(RelayCause::Lifetime, "the relay lasted for too long"),
             (Some(Limit::Rate), _) => timed_out(RelayCause::TooSlow, "the relay was too slow"),
         };
-        let copied = self.directions.iter().map(|direction| direction.copied).sum();
+        let copied = self.state.copied();
         RelayEnd { a_to_b: self.state.given(0), b_to_a: self.state.given(1), copied, cause, result }
     }
 }

@@ -1,8 +1,8 @@
-//! What the two directions of a relay have come to, and what each does next: a pure state machine.
+//! The state of a relay's two directions, and what each does next: a pure state machine.
 //!
 //! A relay joins two sides, 0 and 1. Direction `d` takes bytes from side `d`, its source, and gives them to
-//! the other side, its target. Whoever does the I/O asks [`State::next`] what a direction is to do, does it,
-//! and tells what happened. The rules:
+//! the other side, its target. The code that does the I/O asks [`State::next`] what a direction is to do,
+//! does it, and reports what happened. The rules:
 //!
 //! ```text
 //! what happened                    this direction                     the other direction
@@ -12,14 +12,14 @@
 //! ```
 //!
 //! A side whose bytes were lost, or whose peer was cut, is told by a reset and never by an end. It is told
-//! when it has acknowledged what it was given before. Until then what it sends is taken and thrown away, so
+//! when it has acknowledged what it was given before. Until then what it sends is taken and discarded, so
 //! that a peer that reads only after it has written gets to read. When nothing is left to do,
-//! [`State::is_done`].
+//! [`State::is_done`] is true.
 
-/// One side of a relay: 0 or 1. As a direction: the one that takes from this side.
+/// One side of a relay: 0 or 1. As a direction it is the one that takes from this side.
 pub(super) type Side = usize;
 
-/// What comes from a side.
+/// What a side sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
     Open,
@@ -33,7 +33,7 @@ enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
     Open,
-    /// It was sent the end.
+    /// The relay has sent it the end.
     Shut,
     /// It takes nothing more: a send failed, or the connection has gone.
     Refused,
@@ -46,25 +46,27 @@ pub(super) enum Step {
     Carry,
     /// Sends its target the end.
     Shut,
-    /// Waits for the answer to what it has asked to be [given](State::asked): its target has gone meanwhile,
-    /// and may have taken some of it.
+    /// Waits for the result of the bytes that the kernel was [asked to give](State::asked): the target has
+    /// gone meanwhile, and may have taken some of them.
     Settle,
-    /// Takes what comes from its source and throws it away.
+    /// Takes what comes from its source and discards it.
     Discard,
     /// Nothing.
     Rest,
 }
 
-/// See the module.
+/// The state of a relay. The module has the rules.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     input: [Input; 2],
     output: [Output; 2],
-    /// The side has acknowledged all that it was given.
+    /// Whether each side has acknowledged all that it was given.
     acknowledged: [bool; 2],
     taken: [u64; 2],
     given: [u64; 2],
-    /// The kernel was asked to give bytes of this direction, and has not answered.
+    /// Bytes of both directions that were copied through user memory.
+    copied: u64,
+    /// Whether the kernel was asked to give bytes of each direction, and the result has not come.
     is_asked: [bool; 2],
     changes: u32,
 }
@@ -77,6 +79,7 @@ impl State {
             acknowledged: [false; 2],
             taken: [0; 2],
             given: [0; 2],
+            copied: 0,
             is_asked: [false; 2],
             changes: 0,
         }
@@ -103,44 +106,54 @@ impl State {
         self.input[d] == Input::Open
     }
 
-    /// Bytes of direction `d` that were taken and not given.
+    /// How many bytes of direction `d` were taken and not given.
     pub(super) fn held(&self, d: Side) -> u64 {
         self.taken[d] - self.given[d]
     }
 
-    /// Bytes that direction `d` has given.
+    /// How many bytes direction `d` has given.
     pub(super) fn given(&self, d: Side) -> u64 {
         self.given[d]
     }
 
-    /// Grows with every change that may change what [`next`](Self::next) says of the other direction.
+    /// Bytes of both directions that were copied through user memory.
+    pub(super) fn copied(&self) -> u64 {
+        self.copied
+    }
+
+    /// Of what was given, so many bytes were copied.
+    pub(super) fn count_copied(&mut self, n: u64) {
+        self.copied += n;
+    }
+
+    /// A count of the changes that may change what [`next`](Self::next) says of the other direction.
     pub(super) fn changes(&self) -> u32 {
         self.changes
     }
 
-    /// Direction `d` has taken bytes.
+    /// Reports that direction `d` has taken bytes.
     pub(super) fn took(&mut self, d: Side, n: u64) {
         debug_assert!(self.may_take(d), "taken after the end");
         self.taken[d] += n;
     }
 
-    /// Direction `d` has given bytes.
+    /// Reports that direction `d` has given bytes.
     pub(super) fn gave(&mut self, d: Side, n: u64) {
         debug_assert!(n <= self.held(d) && self.output[1 - d] != Output::Shut, "given what there is not");
         self.given[d] += n;
     }
 
-    /// Whether the kernel was asked to give bytes of direction `d` and has not answered. Nobody knows then
-    /// how many the target has: that is waited for even if it has gone.
+    /// Reports whether the kernel was asked to give bytes of direction `d` and the result has not come. Until
+    /// it comes nobody knows how many bytes the target has, so it is awaited even if the target has gone.
     pub(super) fn asked(&mut self, d: Side, is_asked: bool) {
         if self.is_asked[d] != is_asked {
             self.is_asked[d] = is_asked;
-            // Else the other direction has nothing to do with it.
+            // Otherwise the other direction does not depend on it.
             self.changes += u32::from(self.output[1 - d] == Output::Refused);
         }
     }
 
-    /// The end has come from `side`.
+    /// Reports that `side` has sent its end.
     pub(super) fn ended(&mut self, side: Side) {
         if self.input[side] == Input::Open {
             self.input[side] = Input::Ended;
@@ -148,37 +161,38 @@ impl State {
         }
     }
 
-    /// The connection of `side` has failed: nothing more comes from it, and it takes nothing.
+    /// Reports that the connection of `side` has failed: it sends and takes nothing more.
     pub(super) fn cut(&mut self, side: Side) {
         self.input[side] = Input::Cut;
         self.refused(side);
     }
 
-    /// `side` takes nothing more. What it has sent before may still be there.
+    /// Reports that `side` takes nothing more. Bytes that it has sent before may still be there.
     pub(super) fn refused(&mut self, side: Side) {
         self.output[side] = Output::Refused;
         self.changes += 1;
     }
 
-    /// `side` was sent the end.
+    /// Reports that the end was sent to `side`.
     pub(super) fn shut(&mut self, side: Side) {
         debug_assert!(self.output[side] == Output::Open && self.held(1 - side) == 0, "bytes before the end");
         self.output[side] = Output::Shut;
         self.changes += 1;
     }
 
-    /// `side` has acknowledged all that it was given, or has had its time.
+    /// Reports that `side` has acknowledged all that it was given, or has had its time to.
     pub(super) fn has_acknowledged(&mut self, side: Side) {
         self.acknowledged[side] = true;
         self.changes += 1;
     }
 
-    /// Whether `side` is to be told by a reset how the other side has ended.
+    /// Whether `side` must be reset, to tell it how the other side has ended.
     pub(super) fn is_to_be_reset(&self, side: Side) -> bool {
         self.output[1 - side] == Output::Refused
     }
 
-    /// Whether all is done but the reset of `side`, which waits until what it was given is acknowledged.
+    /// Whether everything is done but the reset of `side`, which waits until `side` has acknowledged what it
+    /// was given.
     pub(super) fn awaits_acknowledgement(&self, side: Side) -> bool {
         self.is_to_be_reset(side)
             && self.has_finished(1 - side)
@@ -186,29 +200,30 @@ impl State {
             && !self.acknowledged[side]
     }
 
-    /// Nothing more is to be done: the connections may be closed, or [reset](Self::is_to_be_reset).
+    /// Whether nothing is left to do: the connections may be closed, or [reset](Self::is_to_be_reset).
     pub(super) fn is_done(&self) -> bool {
         let has_ended = |side| self.has_finished(1 - side) && !self.awaits_acknowledgement(side);
         has_ended(0) && has_ended(1)
     }
 
-    /// One side has sent its end and was not sent one, or the other way round.
+    /// Whether one side has sent its end and was not sent one, or the other way round.
     pub(super) fn is_half_closed(&self) -> bool {
         self.input.contains(&Input::Ended)
     }
 
-    /// Whether a side has gone, so that what is left to do is to see the other one off.
+    /// Whether a side has gone, so that all that is left is to end the other one.
     pub(super) fn is_breaking_off(&self) -> bool {
         self.output.contains(&Output::Refused)
     }
 
-    /// Whether the failure of `side` would go unnoticed, since nothing is taken from it: it has sent its end
+    /// Whether a failure of `side` would go unnoticed, because nothing is taken from it: it has sent its end
     /// and is still given bytes.
     pub(super) fn is_deaf(&self, side: Side) -> bool {
         self.input[side] == Input::Ended && self.output[side] == Output::Open
     }
 
-    /// Whether `side` was neither sent its end nor has gone. Else that its connection is closed is no news.
+    /// Whether `side` was neither sent its end nor has gone. Otherwise it is expected that its connection is
+    /// closed.
     pub(super) fn may_be_given(&self, side: Side) -> bool {
         self.output[side] == Output::Open
     }
@@ -222,7 +237,7 @@ impl State {
         }
     }
 
-    /// Whether nothing is left to be done for `side`, which may be told of its loss.
+    /// Whether nothing is left to do for `side`, which may then be told of its loss.
     fn was_told(&self, side: Side) -> bool {
         self.has_finished(1 - side) && self.acknowledged[side]
     }

@@ -1,4 +1,4 @@
-//! What a direction does whose target has gone, or has no room.
+//! A direction whose target has gone, or takes nothing at the moment.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -10,11 +10,11 @@ use crate::op::poll::Ready;
 use crate::transfer::relay::calls::{poll_asked, receive, wait};
 use crate::transfer::relay::state::{Side, State};
 
-/// Most of what is thrown away before others get a tick, in receives.
+/// How many receives are discarded at most before others get a tick.
 const DISCARDS: u32 = 16;
 
 impl Direction {
-    /// Takes what comes and throws it away, until the end comes.
+    /// Takes what comes and discards it, until the end comes.
     pub(super) fn discard(&mut self, io: Joint<'_>, cx: &mut Context<'_>) -> Poll<Failure> {
         if self.manner != Manner::Bulk {
             ready!(self.poll_quiet(io, cx));
@@ -43,8 +43,9 @@ impl Direction {
         }
     }
 
-    /// Looks out for the failure of the source while the target has no room. What was received before the
-    /// failure is still to be taken. The ring's poll speaks of a source's end too, and then of nothing more.
+    /// Watches for a failure of the source while the target takes nothing. Bytes that were received before
+    /// the failure still have to be taken. The ring's poll also reports a source's end, and after that
+    /// nothing more.
     pub(super) fn watch(
         &mut self,
         io: Joint<'_>,
@@ -65,7 +66,7 @@ impl Direction {
         }
         self.watch = Watch::Spoken;
         if delivery(io.from.fd()).is_some_and(|delivery| delivery.is_closed) && state.may_be_given(io.d) {
-            // The kernel tells an error once, and an operation that is dropped now may have been told.
+            // The kernel reports an error once, and an operation that is dropped now may have received it.
             let e = io::Error::from_raw_os_error(libc::ECONNRESET);
             io.from.has_failed(&e);
             state.refused(io.d);

@@ -1,11 +1,11 @@
-//! The I/O of one direction of a relay. What it is to do is the [state machine](super::state)'s choice.
+//! The I/O of one direction of a relay. The [state machine](super::state) decides what it does.
 //!
-//! Small messages are copied and bulk is spliced, by turns as the stream has them. It begins as bulk: a
-//! receive into buffers takes all that lies in the socket, so a short transfer would be copied whole, and
-//! what is talk is known after a few words.
+//! Small messages are copied and bulk is spliced, and a direction changes between the two as its stream does.
+//! It begins with bulk, because a receive into buffers takes all that lies in the socket, so a short transfer
+//! would be copied whole. A stream of small messages is recognised after a few of them.
 //!
-//! A direction is polled by hand and not an async function: ten thousand idle relays are twenty thousand of
-//! these, and what waits is one operation, whose memory lies in the core's table.
+//! A direction is polled by hand and is no async function, to be small: ten thousand idle relays have twenty
+//! thousand of them. A direction that waits has one operation, whose memory lies in the core's table.
 
 use std::io;
 use std::rc::Rc;
@@ -28,7 +28,7 @@ use crate::op::poll::PollOnce;
 use crate::transfer::Road;
 use crate::transfer::pipe::{Empty, Fill, Pipe};
 
-/// What a direction does its I/O on.
+/// The sockets and settings that a direction does its I/O with.
 #[derive(Clone, Copy)]
 pub(super) struct Joint<'a> {
     pub(super) from: &'a Rc<Socket>,
@@ -41,35 +41,35 @@ pub(super) struct Joint<'a> {
 /// How bytes are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
-    /// Receiving into the core's buffers, to be sent on from there. A message costs a completion and a call;
+    /// Receives into the core's buffers and sends from there. A message costs a completion and a call;
     /// spliced, it would cost a poll, a pipe and three calls.
     Talk,
-    /// Ending the receive of [`Talk`](Self::Talk), which would take what is to be spliced.
+    /// Ends the receive of [`Talk`](Self::Talk), which would take bytes that are to be spliced.
     Quieting,
-    /// By splicing.
+    /// Splices.
     Bulk,
 }
 
-/// What the kernel was asked for.
+/// The operation that a direction waits for.
 enum Waits {
     Nothing,
     Readable(InFlight<PollOnce<SocketFd>>),
     Writable(InFlight<PollOnce<SocketFd>>),
     /// A send, and how many bytes of the buffer had left before it.
-    Send(InFlight<Send<Rc<Socket>, Vec<u8>>>, usize),
+    Send(InFlight<Send<Rc<Socket>, Vec<u8>>>, u32),
     Fill(InFlight<Fill>),
     Empty(InFlight<Empty>),
 }
 
-/// The look-out for the failure of a source from which nothing is taken.
+/// The watch for a failure of a source from which nothing is taken.
 enum Watch {
     Off,
     Armed(InFlight<PollOnce<SocketFd>>),
-    /// It has spoken: nothing more is to be learned.
+    /// It has reported. It learns nothing more.
     Spoken,
 }
 
-/// What ends a direction's carrying.
+/// The reason why a direction stops carrying bytes.
 pub(super) enum Failure {
     /// The source has ended, or failed.
     Source(Option<io::Error>),
@@ -83,24 +83,22 @@ pub(super) struct Direction {
     manner: Manner,
     waits: Waits,
     watch: Watch,
-    /// The place among those that wait to receive, when another waker waits already: the relay has moved to
-    /// another task.
+    /// The ticket among the tasks that wait to receive, when another waker waits already because the relay
+    /// has moved to another task.
     reading: Option<u64>,
-    /// A poll has promised something to take.
+    /// A poll has reported that there is something to take.
     is_promised: bool,
     bursts: Bursts,
     pipe: Option<Rc<Pipe>>,
-    /// Copied bytes that are still to be sent.
+    /// Copied bytes that are not sent yet.
     rest: Vec<u8>,
-    /// Bytes that were copied through user memory.
-    pub(super) copied: u64,
 }
 
 impl Direction {
     pub(super) fn new() -> Self {
         Self {
             step: Step::Carry,
-            // What was received before the relay goes first.
+            // Bytes that were received before the relay go first.
             manner: Manner::Quieting,
             waits: Waits::Nothing,
             watch: Watch::Off,
@@ -109,12 +107,11 @@ impl Direction {
             bursts: Bursts::default(),
             pipe: None,
             rest: Vec::new(),
-            copied: 0,
         }
     }
 
-    /// Goes on until it has to wait, or has nothing to do. An error is for the report; the state knows of it
-    /// already.
+    /// Goes on until it has to wait, or has nothing to do. An error is only for the report, because the state
+    /// knows of it already.
     pub(super) fn poll(
         &mut self,
         io: Joint<'_>,
@@ -125,7 +122,7 @@ impl Direction {
             state.asked(io.d, matches!(self.waits, Waits::Send(..) | Waits::Empty(_)));
             let step = state.next(io.d);
             if step != self.step && step != Step::Settle {
-                // What was under way is for nobody any more.
+                // Nobody needs the operation under way any more.
                 self.waits = Waits::Nothing;
                 self.pipe = None;
                 self.rest = Vec::new();
@@ -139,7 +136,7 @@ impl Direction {
                 }
                 Step::Settle if self.settle(io, state, cx).is_pending() => Poll::Pending,
                 Step::Settle => {
-                    // What the target has not taken, it takes no more.
+                    // The target takes no more of the bytes that it has not taken.
                     self.waits = Waits::Nothing;
                     continue;
                 }
@@ -164,11 +161,11 @@ impl Direction {
         self.watch(io, state, cx)
     }
 
-    /// Gives what is held, and takes more, until something has to be waited for.
+    /// Gives what it holds, and takes more, until it has to wait.
     fn carry(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             ready!(self.settle(io, state, cx))?;
-            // What is left of a send that was cut short was asked for anew.
+            // The rest of a send that was cut short is under way.
             if !matches!(self.waits, Waits::Nothing) {
                 continue;
             }
@@ -198,7 +195,7 @@ impl Direction {
         }
     }
 
-    /// Waits for what the kernel was asked for, and takes its answer in.
+    /// Waits for the operation under way, and takes its result in.
     fn settle(
         &mut self,
         io: Joint<'_>,
@@ -221,6 +218,7 @@ impl Direction {
             Waits::Send(mut asked, from) => match poll_asked(&mut asked, cx) {
                 Poll::Pending => self.waits = Waits::Send(asked, from),
                 Poll::Ready((sent, buf)) => {
+                    let from = from as usize;
                     return Poll::Ready(self.sent(io, state, cx, sent, buf, from).map_err(Failure::Target));
                 }
             },
@@ -242,7 +240,7 @@ impl Direction {
         Poll::Pending
     }
 
-    /// A send has answered: sends what is left of the buffer.
+    /// Takes the result of a send, and sends what is left of the buffer.
     fn sent(
         &mut self,
         io: Joint<'_>,
@@ -254,26 +252,29 @@ impl Direction {
     ) -> io::Result<()> {
         let n = writing::sent(io.into, sent)?;
         state.gave(io.d, n as u64);
-        self.count_copied(n);
+        count_copied(state, n);
         let from = from + n;
         if from < buf.len() {
             let send = Send { socket: Rc::clone(io.into), buf, from, flags: 0 };
-            self.waits = Waits::Send(asked(send, cx), from);
+            // It is of what was taken at once, which is less than 4 GiB by far.
+            self.waits = Waits::Send(asked(send, cx), from as u32);
         }
         Ok(())
     }
 
-    /// Sends the target the end.
+    /// Shuts the target's write side down.
     fn shut(&mut self, io: Joint<'_>, state: &mut State) {
         match io.into.shutdown(std::net::Shutdown::Write) {
             Ok(()) => state.shut(1 - io.d),
-            // `ENOTCONN`: the connection has gone altogether, and with it what was not acknowledged.
+            // `ENOTCONN`: the connection has gone altogether, and with it the bytes that were not
+            // acknowledged.
             Err(_) => state.refused(1 - io.d),
         }
     }
+}
 
-    fn count_copied(&mut self, n: usize) {
-        self.copied += n as u64;
-        Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
-    }
+/// So many bytes that were given had been copied.
+fn count_copied(state: &mut State, n: usize) {
+    state.count_copied(n as u64);
+    Core::with(|core| core.shared.counters.relay_bytes_copied.add(n as u64));
 }

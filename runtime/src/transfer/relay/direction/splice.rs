@@ -1,10 +1,10 @@
-//! Bulk: spliced through a pipe, by calls on the core or by the ring.
+//! Bulk is spliced through a pipe, by calls on the core or by the ring.
 
 use std::io;
 use std::rc::Rc;
 use std::task::Context;
 
-use super::{Direction, Failure, Joint, Manner, Waits};
+use super::{Direction, Failure, Joint, Manner, Waits, Watch};
 use crate::core::Core;
 use crate::core::pipe_pool::is_lack;
 use crate::net::SocketFd;
@@ -15,7 +15,7 @@ use crate::transfer::relay::calls::wait;
 use crate::transfer::relay::state::State;
 
 impl Direction {
-    /// Takes by splicing: the pipe is had when bytes are there.
+    /// Takes bytes by splicing. The pipe is taken only when there are bytes.
     pub(super) fn fill(
         &mut self,
         io: Joint<'_>,
@@ -26,8 +26,8 @@ impl Direction {
         let pipe = match &self.pipe {
             Some(pipe) => pipe,
             None => {
-                // The kernel tells an error once. If the receive that was armed took it, splicing would find
-                // a clean end.
+                // The kernel reports an error once. If the receive that was armed got it, splicing would find
+                // an orderly end.
                 match io.from.over() {
                     Some(Some(errno)) => return Err(source(io::Error::from_raw_os_error(errno))),
                     Some(None) => return Err(Failure::Source(None)),
@@ -41,7 +41,7 @@ impl Direction {
                     Ok(pipe) => self.pipe.insert(pipe),
                     Err(e) if is_lack(&e) => {
                         self.is_promised = false;
-                        // It was less than bulk: there was no room for more.
+                        // It was less than bulk, because the pipe took no more.
                         let found = self.copy_some(io, state).map_err(Failure::Source)?;
                         if found && self.bursts.over() {
                             self.manner = Manner::Talk;
@@ -66,7 +66,7 @@ impl Direction {
         }
     }
 
-    /// What a splice into the pipe has come to.
+    /// Takes the result of a splice into the pipe.
     pub(super) fn filled(
         &mut self,
         io: Joint<'_>,
@@ -81,7 +81,7 @@ impl Direction {
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => self.is_promised = was_promised,
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(Failure::Source(Some(e))),
-            // The end, or so it seems, or nothing where a poll has promised something: see `copy_some`.
+            // The end, or what looks like it, or nothing although a poll reported something: see `copy_some`.
             end => {
                 self.pipe = None;
                 if end.is_ok() || was_promised || io.road == Road::Ring {
@@ -93,7 +93,7 @@ impl Direction {
         Ok(())
     }
 
-    /// Gives by splicing.
+    /// Gives bytes by splicing.
     pub(super) fn empty(&mut self, io: Joint<'_>, state: &mut State, cx: &mut Context<'_>) -> io::Result<()> {
         let pipe = self.pipe.as_ref().expect("something is in it");
         match io.road {
@@ -114,7 +114,7 @@ impl Direction {
         }
     }
 
-    /// What a splice out of the pipe has come to.
+    /// Takes the result of a splice out of the pipe.
     pub(super) fn emptied(
         &mut self,
         io: Joint<'_>,
@@ -133,8 +133,8 @@ impl Direction {
             Road::Inline => core.shared.counters.relay_bytes_inline.add(n),
             Road::Ring => core.shared.counters.relay_bytes_ring.add(n),
         });
-        // By the ring each burst has a pipe of its own: what comes next is waited for, and a relay that waits
-        // holds none.
+        // By the ring each burst has a pipe of its own: the next bytes are waited for, and a relay that waits
+        // holds no pipe.
         if io.road == Road::Ring && state.held(io.d) == 0 {
             self.pipe = None;
             self.burst_is_over();
@@ -145,6 +145,10 @@ impl Direction {
     pub(super) fn burst_is_over(&mut self) {
         if self.bursts.over() {
             self.manner = Manner::Talk;
+            // A message finds room nearly always: an idle relay has no operation for the look-out.
+            if let Watch::Armed(_) = self.watch {
+                self.watch = Watch::Off;
+            }
         }
     }
 }

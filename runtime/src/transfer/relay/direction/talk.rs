@@ -1,9 +1,9 @@
-//! Small messages: received into the core's buffers and sent on from there.
+//! Small messages are received into the core's buffers and sent on from there.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Direction, Failure, Joint, Manner};
+use super::{Direction, Failure, Joint, Manner, count_copied};
 use crate::core::Core;
 use crate::net::writing::send_now;
 use crate::transfer::relay::bursts::BULK;
@@ -11,10 +11,10 @@ use crate::transfer::relay::calls::receive;
 use crate::transfer::relay::state::State;
 
 impl Direction {
-    /// Takes a message and sends it on at once. No lease lies in the relay: a side that does not read must
-    /// not hold the core's buffers, and what it has no room for waits in memory of the heap. Where the core
-    /// has no buffer left the relay waits for none: splicing needs none, and who holds them may wait for what
-    /// this relay brings.
+    /// Takes a message and sends it on at once. The relay holds no lease, because a side that does not read
+    /// must not hold the core's buffers: bytes that the side does not take wait on the heap. Where the core
+    /// has no buffer left the relay does not wait for one: splicing needs none, and the holders of the
+    /// buffers may wait for the bytes of this relay.
     pub(super) fn talk(
         &mut self,
         io: Joint<'_>,
@@ -27,8 +27,8 @@ impl Direction {
                 if core.fairness.is_starving(&core.bufs) {
                     return None;
                 }
-                // Its turn for a buffer comes when this tick of the core ends, or others take them all: to be
-                // looked at again.
+                // It may get a buffer when this tick of the core ends, or others take them all, so it polls
+                // again.
                 cx.waker().wake_by_ref();
             }
             Some(polled)
@@ -47,7 +47,7 @@ impl Direction {
         state.took(io.d, chunk.len() as u64);
         let sent = send_now(io.into, &chunk, 0).map_err(Failure::Target)?;
         state.gave(io.d, sent as u64);
-        self.count_copied(sent);
+        count_copied(state, sent);
         if sent < chunk.len() || chunk.len() >= BULK {
             self.rest = chunk[sent..].to_vec();
             self.manner = Manner::Quieting;
@@ -55,7 +55,7 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends receiving into buffers, and takes what had come that way.
+    /// Ends receiving into buffers, and takes the bytes that had come that way.
     pub(super) fn quiet(
         &mut self,
         io: Joint<'_>,
@@ -72,19 +72,19 @@ impl Direction {
                 0
             };
             state.gave(io.d, sent as u64);
-            self.count_copied(sent);
+            count_copied(state, sent);
             self.rest.extend_from_slice(&chunk[sent..]);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Receives by copying, once: where no pipe can be had, and where splicing has come to its limits.
-    /// Whether there was anything; the end of the source as an error.
+    /// Receives by copying, once: where no pipe can be had, and where splicing is not possible. Returns
+    /// whether there was anything; the end of the source is an error.
     ///
-    /// Splicing from a TCP socket stops before an urgent byte (`send(2)`, MSG_OOB): it gives `EAGAIN` for
-    /// ever while a poll says that there is something, and after the peer's end it gives 0 with bytes still
-    /// queued. A plain receive passes the mark (the urgent byte itself is not part of the stream, `tcp(7)`),
-    /// so it is asked before either is believed. Seen on 6.18: without this a client that sent one urgent
+    /// Splicing from a TCP socket stops before an urgent byte (`send(2)`, MSG_OOB): it returns `EAGAIN` for
+    /// ever while a poll reports bytes, and after the peer's end it returns 0 with bytes still queued. A
+    /// plain receive passes the mark (the urgent byte itself is not part of the stream, `tcp(7)`), so it is
+    /// tried before either result is taken as true. Seen on 6.18: without this a client that sent one urgent
     /// byte made the relay spin, and what it sent afterwards was lost.
     pub(super) fn copy_some(&mut self, io: Joint<'_>, state: &mut State) -> Result<bool, Option<io::Error>> {
         let mut found = [0; 4096];

@@ -5,16 +5,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// How what a side sends comes to its end.
+/// How the bytes of a side end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tail {
     Fin,
     Reset,
-    /// It goes on for ever.
+    /// They never end.
     Never,
 }
 
-/// A peer: how many bytes it sends, how that ends, and how many it takes before it refuses more.
+/// A peer: how many bytes it sends, how they end, and how many it takes before it refuses more.
 #[derive(Debug, Clone, Copy)]
 struct Peer {
     sends: u64,
@@ -22,7 +22,7 @@ struct Peer {
     takes: u64,
 }
 
-/// What the model does for one direction when it is its turn: takes or gives up to so many bytes.
+/// A step of the model for one direction: it takes or gives up to so many bytes.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     d: Side,
@@ -42,7 +42,7 @@ struct Model {
     sent: [u64; 2],
     discarded: [u64; 2],
     seen: [Seen; 2],
-    /// What the kernel, which was asked to give, has given and not told yet; `None` in it: refused.
+    /// The result of what the kernel was asked to give, before it is reported; `None` in it means refused.
     answers: [Option<Option<u64>>; 2],
     state: State,
 }
@@ -54,7 +54,8 @@ impl Model {
         Self { peers, sent: [0; 2], discarded: [0; 2], seen: [Seen::default(); 2], answers, state }
     }
 
-    /// A peer whose connection is reset takes nothing more. A relay learns it when it reads or writes.
+    /// Whether the peer's connection was reset, so that it takes nothing more. A relay learns that when it
+    /// reads or writes.
     fn is_dead(&self, side: Side) -> bool {
         self.peers[side].tail == Tail::Reset && self.sent[side] == self.peers[side].sends
     }
@@ -64,7 +65,7 @@ impl Model {
         match self.state.next(d) {
             Step::Carry if self.answers[d].is_some() => self.answer(d),
             Step::Settle => self.answer(d),
-            // How the source ends may be known before all that it has sent is given.
+            // The source's end may be known before all that it has sent is given.
             Step::Carry
                 if at_most % 3 == 0 && self.state.may_take(d) && self.sent[d] == self.peers[d].sends =>
             {
@@ -78,7 +79,7 @@ impl Model {
                 self.seen[target].bytes += n.unwrap_or(0);
                 self.answers[d] = Some(n);
                 self.state.asked(d, true);
-                // By a call on the spot the answer is there at once.
+                // A call on the core has its result at once.
                 if at_most % 2 == 0 {
                     self.answer(d);
                 }
@@ -154,14 +155,14 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 
 proptest! {
     /// Seen to fail: with a reset in place of the wait for held bytes; with `Discard` only until the target
-    /// refuses; with the answer of what was asked not waited for.
+    /// refuses; with the result of what was asked not waited for.
     #[test]
     fn every_byte_and_every_kind_of_end_is_accounted_for(peers in [peer(), peer()], turns in turns()) {
         let mut model = Model::new(peers);
         for turn in turns {
             model.turn(turn);
         }
-        // Then both directions get their turns until nothing is left to do.
+        // Afterwards both directions are stepped until nothing is left to do.
         for i in 0..400 {
             model.turn(Turn { d: i % 2, at_most: 7 });
         }
@@ -171,31 +172,31 @@ proptest! {
             let (source, target, seen) = (peers[x], peers[y], model.seen[y]);
             prop_assert!(seen.bytes <= source.sends);
             let is_refused = state.output[y] == Output::Refused;
-            // No byte is lost but those that the target refuses, whatever becomes of the other direction.
+            // Only bytes that the target refuses are lost, whatever happens to the other direction.
             if !is_refused && source.tail != Tail::Never {
                 prop_assert!(seen.bytes == source.sends, "{x} sent {} and {y} got {}", source.sends, seen.bytes);
             }
-            // An orderly end is told as one, behind the last byte, and never in place of a reset.
+            // An orderly end is told as one, after the last byte, and never in place of a reset.
             prop_assert!(!seen.end || source.tail == Tail::Fin && seen.bytes == source.sends);
             if source.tail == Tail::Reset && !is_refused {
                 prop_assert!(seen.reset && !seen.end, "the reset of {x} is not passed on");
             }
-            // Who lost bytes is told.
+            // A side that lost bytes is told.
             if target.takes < source.sends && source.tail != Tail::Never && state.input[y] != Input::Cut {
                 prop_assert!(model.seen[x].reset, "{x} does not learn that {y} refused its bytes");
             }
-            // Where both are orderly nobody is reset.
+            // If both are orderly, neither is reset.
             if [source, target].iter().all(|p| p.tail == Tail::Fin && p.takes == u64::MAX) {
                 prop_assert!(seen.end && !seen.reset);
             }
         }
-        // It comes to its end, unless somebody goes on sending for ever: then a deadline ends it.
+        // It ends, unless a peer sends for ever: a deadline ends that.
         if peers.iter().all(|p| p.tail != Tail::Never) {
             prop_assert!(state.is_done(), "{state:?}");
         }
         if state.is_done() {
             prop_assert!((0..2).all(|d| state.held(d) == 0 || state.output[1 - d] == Output::Refused));
-            // What the kernel has given is counted, whatever has become of the target meanwhile.
+            // Bytes that the kernel has given are counted, whatever has happened to the target meanwhile.
             prop_assert!((0..2).all(|d| state.given(d) == model.seen[1 - d].bytes));
         }
     }
