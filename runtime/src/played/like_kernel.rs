@@ -15,6 +15,7 @@ use super::dice::{ANY, byte};
 use super::launch::on_a_core_of;
 use super::network::{Ending, Peer};
 use super::program::Bytes;
+use super::trace::Tracing;
 use crate::net::TcpStream;
 use crate::testing::{on_a_core, small};
 
@@ -143,7 +144,7 @@ fn with_the_kernel(scene: &'static Scene) -> Seen {
 }
 
 fn played(scene: &'static Scene, seed: u64) -> Seen {
-    let world = Rc::new(World::new(seed, false));
+    let world = Rc::new(World::new(seed, Tracing::Off));
     let seen = Rc::new(RefCell::new(Seen::new()));
     let (fd, _) = world.connect(Peer {
         sends: 1,

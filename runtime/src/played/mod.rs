@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use network::{Conn, Listening, Peer};
 use state::State;
+use trace::Tracing;
 
 use crate::clock;
 
@@ -54,15 +55,29 @@ pub(crate) struct Played {
     pub(crate) steps: u64,
 }
 
-/// Plays the core once, with all that follows from `seed`.
-pub(crate) fn play(seed: u64, traced: bool) -> Played {
-    let world = Rc::new(World::new(seed, traced));
+/// Plays the core once, with all that follows from `seed`. A seed that fails is played once more, for its
+/// last steps.
+pub(crate) fn play(seed: u64, tracing: Tracing) -> Played {
+    let played = play_once(seed, tracing);
+    match &played.failure {
+        Some(first) if tracing == Tracing::Off => {
+            let again = play_once(seed, Tracing::Last);
+            let differs =
+                || Some(format!("{first}\nPlayed again it did not fail: something is not of the play."));
+            Played { failure: again.failure.or_else(differs), ..played }
+        }
+        _ => played,
+    }
+}
+
+fn play_once(seed: u64, tracing: Tracing) -> Played {
+    let world = Rc::new(World::new(seed, tracing));
     let ended = launch::run(&world, seed);
     let mut state = world.state.borrow_mut();
     let wrong = state.failure.take().or_else(|| ended.err()).or_else(|| at_the_end(&state));
-    let failure =
-        wrong.map(|wrong| format!("seed {seed}, {} steps: {wrong}\n{}", state.steps, state.trace.last()));
-    Played { failure, steps: state.steps }
+    let steps = state.steps;
+    let failure = wrong.map(|wrong| format!("seed {seed}, {steps} steps: {wrong}\n{}", state.trace.last()));
+    Played { failure, steps }
 }
 
 /// What must hold when the core has ended.
@@ -75,8 +90,8 @@ fn at_the_end(state: &State) -> Option<String> {
 }
 
 impl World {
-    fn new(seed: u64, traced: bool) -> Self {
-        Self { state: RefCell::new(State::new(seed, traced)), begun: Instant::now() }
+    fn new(seed: u64, tracing: Tracing) -> Self {
+        Self { state: RefCell::new(State::new(seed, tracing)), begun: Instant::now() }
     }
 
     /// Nanoseconds of the play.
@@ -121,6 +136,11 @@ impl World {
     /// The connection that a descriptor stands for.
     fn conn_at(&self, fd: i32) -> usize {
         self.state.borrow().conn_at(fd).expect("a descriptor of the play")
+    }
+
+    /// A connection that was not closed.
+    fn is_left_open(&self) -> Option<u32> {
+        self.state.borrow().conns.iter().find(|conn| conn.is_open()).map(|conn| conn.id)
     }
 
     /// A program has seen something that must not be.

@@ -55,6 +55,17 @@ pub(super) fn program(world: &Rc<World>, dice: Dice) -> impl Fn() -> Root + use<
                     ground.world.wrong(wrong);
                 }
             }
+            // Longer than blocks may stay lent to a peer that takes nothing, and step by step: time may pass
+            // before the kernel has done what it can.
+            for _ in 0..60 {
+                if ground.world.is_left_open().is_none() {
+                    break;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+            if let Some(conn) = ground.world.is_left_open() {
+                ground.world.wrong(format!("connection {conn} is open when nobody has it any more"));
+            }
             Ok(())
         })
     }

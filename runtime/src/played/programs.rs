@@ -3,6 +3,7 @@
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::network::{Ending, Peer};
 use super::program::{Bytes, End, Ground, Reading, Writing};
@@ -93,11 +94,17 @@ pub(super) async fn echoes(ground: &Ground, stream: &TcpStream, conn: usize) -> 
 
 /// Drops its stream before all has come, with receives and sends under way.
 async fn leaves_early(ground: Rc<Ground>) -> Seen {
-    let (stream, conn) = connect(&ground, ground.peer(60_000));
+    let mut peer = ground.peer(60_000);
+    if ground.dice.once_in(2) {
+        // It waits for more than it will be sent: only we can end this.
+        (peer.ending, peer.patience) = (Ending::FinAfter(u64::MAX), u64::MAX);
+    }
+    let (stream, conn) = connect(&ground, peer);
     let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
     for _ in 0..ground.dice.below(6) {
         if ground.dice.once_in(2) {
-            if reading.step(&ground, &stream).await?.is_some() {
+            let step = timeout(Duration::from_millis(80), reading.step(&ground, &stream)).await;
+            if step.unwrap_or(Ok(Some(End::Clean)))?.is_some() {
                 break;
             }
         } else if !writing.step(&ground, &stream).await? {

@@ -9,7 +9,7 @@ use super::dice::Dice;
 use super::network::{Act, Conn, Listening, Peer, inode, stand_in};
 use super::ops::{F_MORE, Goes, Op};
 use super::sqe::{Sqe, code, key_of};
-use super::trace::Trace;
+use super::trace::{Trace, Tracing};
 use crate::ring::Cqe;
 
 /// `IORING_ASYNC_CANCEL_ANY` in a cancel's flags.
@@ -55,14 +55,14 @@ pub(super) enum Event {
 }
 
 impl State {
-    pub(super) fn new(seed: u64, traced: bool) -> Self {
+    pub(super) fn new(seed: u64, tracing: Tracing) -> Self {
         let dice = Dice::new(seed);
         let sq_entries = dice.pick(&[4, 8, 64]);
         let cq_entries = dice.pick(&[4, 16, 256]);
         let copies = dice.once_in(2);
         Self {
             dice,
-            trace: Trace::new(traced),
+            trace: Trace::new(tracing),
             steps: 0,
             now: 0,
             failure: None,
@@ -131,12 +131,12 @@ impl State {
             return self.cancel(sqe);
         }
         let conn = self.conn_of(sqe);
-        self.tell(format_args!(
-            "takes {} {}{:x}",
-            sqe.name(),
-            conn.map(|at| format!("on connection {at}, ")).unwrap_or_default(),
-            sqe.user_data
-        ));
+        match conn {
+            Some(at) => {
+                self.tell(format_args!("takes {} on connection {at}, {:x}", sqe.name(), sqe.user_data))
+            }
+            None => self.tell(format_args!("takes {} {:x}", sqe.name(), sqe.user_data)),
+        }
         if sqe.opcode == code::CLOSE
             && let Some(op) = self.running.iter().find(|op| op.sqe.fd == sqe.fd && op.sqe.key().is_some())
         {
@@ -165,10 +165,11 @@ impl State {
                 found += 1;
             }
         }
-        self.tell(format_args!(
-            "cancels {}, finds {found}",
-            if any { "all".into() } else { format!("{:x}", sqe.addr) }
-        ));
+        if any {
+            self.tell(format_args!("cancels all, finds {found}"));
+        } else {
+            self.tell(format_args!("cancels {:x}, finds {found}", sqe.addr));
+        }
         if found == 0 {
             self.post(sqe.user_data, -libc::ENOENT, 0);
         } else if !sqe.skips_success() {
@@ -248,11 +249,10 @@ impl State {
                 let now = self.now;
                 self.conns[at].act(act, &self.dice, now);
                 let conn = &self.conns[at];
-                let told = format!(
-                    "peer {at} {act:?}: {} came, {} taken; {} sent, {} taken",
-                    conn.arrived, conn.taken, conn.sent, conn.read
-                );
-                self.tell(format_args!("{told}"));
+                let (arrived, taken, sent, read) = (conn.arrived, conn.taken, conn.sent, conn.read);
+                self.tell(format_args!(
+                    "peer {at} {act:?}: {arrived} came, {taken} taken; {sent} sent, {read} taken"
+                ));
             }
             Event::Client(at) => {
                 let listening = &mut self.listening[at];

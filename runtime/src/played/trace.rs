@@ -6,26 +6,36 @@ use std::fmt;
 /// Lines that are kept where not all are wanted.
 const KEPT: usize = 80;
 
-/// The last lines, or all of them.
+/// What becomes of the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracing {
+    /// None is made: a seed that fails is played again.
+    Off,
+    /// The last ones are kept, for the message of the failure.
+    Last,
+    /// Each is printed as it comes.
+    All,
+}
+
+/// The lines of a play.
 pub(super) struct Trace {
     lines: VecDeque<String>,
-    all: bool,
+    tracing: Tracing,
     /// Something was wrong: what comes after it does not matter.
     pub(super) stopped: bool,
 }
 
 impl Trace {
-    /// `all`: each line is printed as it comes.
-    pub(super) fn new(all: bool) -> Self {
-        Self { lines: VecDeque::new(), all, stopped: false }
+    pub(super) fn new(tracing: Tracing) -> Self {
+        Self { lines: VecDeque::new(), tracing, stopped: false }
     }
 
     pub(super) fn line(&mut self, step: u64, time: u64, what: fmt::Arguments<'_>) {
-        if self.stopped {
+        if self.stopped || self.tracing == Tracing::Off {
             return;
         }
         let line = format!("{step:>5} {:>12} us  {what}", time / 1000);
-        if self.all {
+        if self.tracing == Tracing::All {
             eprintln!("{line}");
             return;
         }
