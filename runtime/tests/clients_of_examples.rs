@@ -174,3 +174,42 @@ fn a_program_chooses_its_runtime_by_what_there_is() {
     assert_eq!(says(Command::new(&program).arg("tokio")), "hello from tokio\n");
     assert!(!Command::new(&program).arg("other").stderr(Stdio::null()).status().unwrap().success());
 }
+
+/// `logger` of util-linux, where it is installed, and sockets of the standard library.
+#[test]
+fn every_line_of_a_log_is_in_its_file() {
+    use std::net::UdpSocket;
+    use std::os::unix::net::UnixDatagram;
+    let Some(program) = example("log_collector") else { return };
+    let dir = common::Scratch::new("collector");
+    let (file, socket) = (dir.0.join("log"), dir.0.join("socket"));
+    std::fs::write(&file, "a line from before\n").unwrap();
+    let server = Server::start(program, &[file.to_str().unwrap(), "127.0.0.1:0", socket.to_str().unwrap()]);
+    let network = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let sender = network.local_addr().unwrap();
+    let local = UnixDatagram::unbound().unwrap();
+    // It says where it listens before it has the other socket.
+    while local.send_to(b"local 0\n", &socket).is_err() {
+        std::thread::yield_now();
+    }
+    let mut expected = vec!["a line from before".to_owned(), "local local 0".to_owned()];
+    for i in 0..50 {
+        network.send_to(format!("line {i}\ttabbed").as_bytes(), server.address).unwrap();
+        local.send_to(format!("local {i} again").as_bytes(), &socket).unwrap();
+        expected.push(format!("{sender} line {i} tabbed"));
+        expected.push(format!("local local {i} again"));
+    }
+    let logger = Command::new("logger").arg("--socket").arg(&socket).arg("of a real client").status();
+    server.end();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if logger.is_ok_and(|logger| logger.success()) {
+        let at = lines.iter().position(|line| line.contains("of a real client"));
+        lines.remove(at.expect("what logger sent"));
+    }
+    assert_eq!(lines[0], expected[0]);
+    lines.sort();
+    expected.sort();
+    assert_eq!(lines, expected);
+    assert!(!socket.exists());
+}

@@ -73,7 +73,7 @@ impl Core {
     #[cold]
     fn run_watched(&self, task: Woken) {
         let span = tracing::trace_span!(target: POLLS, "poll", spawned_at = %task.spawned_at());
-        let begin = self.options.measure_polls.then(Instant::now);
+        let begin = self.options.measure_polls.then(clock::now);
         let inside = Inside::enter(span);
         task.0.run();
         if let Err(payload) = inside.leave() {
@@ -138,7 +138,7 @@ impl Core {
             return self.enter_if_wanted();
         }
         self.shared.counters.parks.add(1);
-        let parked = (self.options.measure_time || self.spin.is_on()).then(Instant::now);
+        let parked = (self.options.measure_time || self.spin.is_on()).then(clock::now);
         // The time that submissions take is not counted as lag of the wake.
         let submits = self.ring.wants_enter();
         let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));

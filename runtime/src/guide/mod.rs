@@ -16,6 +16,9 @@ pub mod weights {}
 #[doc = include_str!("beside.md")]
 pub mod beside {}
 
+#[doc = include_str!("compared.md")]
+pub mod compared {}
+
 #[doc = include_str!("from_tokio.md")]
 pub mod from_tokio {}
 

@@ -12,7 +12,7 @@ use super::histogram::{Histogram, HistogramCells};
 pub(crate) struct CoreCounters(Arc<Cells>);
 
 impl CoreCounters {
-    /// Where they lie.
+    /// The addresses at which they lie.
     pub(crate) fn addresses(&self) -> Range<usize> {
         let start = std::ptr::from_ref::<Cells>(&self.0).addr();
         start..start + size_of::<Cells>()
@@ -29,8 +29,8 @@ impl Deref for CoreCounters {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+ ; $($(#[doc = $hdoc:literal])+ $histogram:ident,)+) => {
-        /// The counters of a core as its own thread writes them. On pages of their own, which the core brings
-        /// to its node: who starts the runtime makes them.
+        /// The counters of a core as its own thread writes them. They have pages of their own, which the core
+        /// moves to its node, because the thread that starts the runtime makes them.
         #[derive(Debug, Default)]
         #[repr(align(4096))]
         pub(crate) struct Cells {
@@ -95,9 +95,9 @@ counters! {
     enters,
     /// Enters that waited for a completion.
     parks,
-    /// Times that a core looked about before it slept. Zero unless [`spin`](crate::Builder::spin) is on.
+    /// How often a core polled for work before it slept. Zero unless [`spin`](crate::Builder::spin) is on.
     spins,
-    /// Times that it found something.
+    /// How often it found something.
     spins_won,
     /// Enters that woke the submission poller. Zero unless [`sqpoll`](crate::Builder::sqpoll) is on.
     poller_wakes,
@@ -105,22 +105,23 @@ counters! {
     sqes,
     /// CQEs handled.
     cqes,
-    /// Ticks that found more completions than the completion queue holds: the kernel kept the rest, at a
+    /// Ticks that found more completions than the completion queue holds. The kernel kept the rest, at a
     /// cost.
     cq_overflows,
     /// Operations in flight now, and those whose result waits for its owner. Not a sum: it goes up and down.
     operations,
     /// Operations that we know to run on an io-wq worker, a kernel thread, because the kernel never runs them
     /// in line: splice, `statx`, `fsync`, `fallocate`, `ftruncate`, the making, renaming and removing of
-    /// names, opens that make or truncate a file, and advice to read or forget. What the kernel sends there
-    /// for reasons of its own (a read that found no page in memory on a file system that cannot wait
-    /// asynchronously) it does not tell, and it is not in here.
+    /// names, opens that make or truncate a file, and advice to read or forget. The kernel does not report
+    /// which others it sends there (a read that found no page in memory on a file system that cannot wait
+    /// asynchronously), so those are not counted.
     iowq_punts,
     /// Polls of tasks.
     polls,
     /// Tasks woken from other threads.
     remote_wakes,
-    /// Calls that other cores and threads sent here and that were taken. The figure keeps its first name.
+    /// Calls that other cores and threads sent to this core and that it took. The figure keeps its first
+    /// name.
     errands,
     /// Wakes of tasks on a hardware thread of the same physical core.
     wakes_same_core,
@@ -147,7 +148,7 @@ counters! {
     handed_same_node,
     /// Connections handed over to another node's core.
     handed_remote,
-    /// Sixteen times the tasks that were ready when a tick began, on average over some eight ticks. Not a
+    /// Sixteen times the tasks that were ready when a tick began, on average over some eight ticks. It is no
     /// sum.
     load,
     /// Sleeping cores that this one woke by a message between the rings.
@@ -162,10 +163,10 @@ counters! {
     recv_bytes,
     /// Times that a receive found no buffer (ENOBUFS) and had to wait for one.
     recv_starved,
-    /// Times that a receive found none in the kernel's ring though some were free: it is armed again at
-    /// once, and the ring holds more from then on.
+    /// Times that a receive found none in the kernel's ring though some were free. It is armed again at once,
+    /// and the ring holds more from then on.
     recv_ring_empty,
-    /// Receives that were switched off because nobody took what came.
+    /// Receives that were switched off because nobody took what they brought.
     recv_held_back,
     /// Chunks that nobody took, copied out of receive buffers that others waited for.
     recv_spilt,
@@ -175,8 +176,8 @@ counters! {
     /// The most receive buffers that were out at once.
     recv_buffers_peak,
     /// Receive buffers that lay in the kernel's ring when it was last entered: a few times what a tick takes,
-    /// so that the same ones, which are in the caches, are used again. The rest of those that are not out
-    /// waits behind them. A level.
+    /// so that the same buffers, which are in the caches, are used again. The other free ones wait until they
+    /// are needed. A level.
     recv_buffers_ready,
     /// [`Block`](crate::buf::Block)s out when the last tick ended. A level.
     blocks_out,
@@ -196,14 +197,14 @@ counters! {
     zc_sends,
     /// Zero-copy sends that the kernel says it copied after all.
     zc_copied,
-    /// Sends that would have been without a copy, to a peer for which the kernel copies after all.
+    /// Sends to a peer for which the kernel copies anyway, which were therefore not made without a copy.
     zc_avoided,
     /// Connections reset to get back blocks that the network held for a peer that did not read.
     zc_resets,
     /// File bytes sent by splice(2) on the core.
     file_bytes_inline,
-    /// File bytes that came into the pipe by an SQE, because the page cache did not hold them, and left it by
-    /// splice(2).
+    /// File bytes that an SQE brought into the pipe, because the page cache did not hold them, and that left
+    /// it by splice(2).
     file_bytes_cold,
     /// File bytes sent by splice SQEs alone.
     file_bytes_ring,

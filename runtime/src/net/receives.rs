@@ -1,5 +1,5 @@
-//! What those see of a socket that know it by a trait: a core's
-//! [`Fairness`](crate::core::fairness::Fairness), and the [operations](super::op) that receive for it.
+//! A socket as those see it that know it by a trait: a core's [`Fairness`](crate::core::fairness::Fairness),
+//! and the [operations](super::op) that receive for it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

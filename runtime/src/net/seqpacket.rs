@@ -52,8 +52,8 @@ impl UnixSeqpacket {
     /// # Cancellation
     /// Safe: a connection that is made later is closed.
     pub async fn connect(path: impl AsRef<Path>) -> Result<Self> {
-        // Blocking, so that the call waits for room in the backlog: a socket that does not wait is told
-        // EAGAIN, and nothing tells when to try again (unix(7)).
+        // It is a blocking socket, so that the call waits while the backlog is full: a non-blocking one gets
+        // EAGAIN, and no event says when to try again (unix(7)).
         let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|e| Error::io("cannot make a socket", os(e)))?;
         let connect = |fd: &OwnedFd, to: &SocketAddrAny| rustix::net::connect(fd, to);
@@ -68,8 +68,8 @@ impl UnixSeqpacket {
         nonblocking(fd).map(Self)
     }
 
-    /// Receives a packet into the room of `buf`; `len` is 0 at the end of the connection, and for an empty
-    /// packet. `recvfrom(2)`.
+    /// Receives a packet into the free part of `buf`. `len` is 0 at the end of the connection, and for an
+    /// empty packet. `recvfrom(2)`.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
@@ -80,7 +80,7 @@ impl UnixSeqpacket {
         self.0.recv(buf).await
     }
 
-    /// Sends `buf` as one packet and gives it back. It waits while there is no room. `send(2)`.
+    /// Sends `buf` as one packet and gives it back. It waits while the peer's queue is full. `send(2)`.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: `EMSGSIZE`, `EPIPE` where the peer
@@ -101,7 +101,7 @@ impl UnixSeqpacket {
     }
 }
 
-/// Listens for connections of packets. Not `Send`.
+/// Listens for connections of packets. It is not `Send`.
 pub struct UnixSeqpacketListener(AsyncFd<OwnedFd>);
 
 impl UnixSeqpacketListener {
@@ -122,7 +122,7 @@ impl UnixSeqpacketListener {
         Ok(Self(AsyncFd::new(placed("listen at", socket, self::path(path), listen).await?)))
     }
 
-    /// The next connection. `accept4(2)`.
+    /// Accepts the next connection. `accept4(2)`.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason: no descriptor is left.

@@ -7,26 +7,26 @@ use std::ptr;
 
 use super::sockaddr::{self, SockAddr};
 
-/// Receives of one call at most.
+/// The most receives of one call.
 pub(super) const AT_ONCE: usize = 32;
-/// Datagrams that the kernel takes apart at most (`UDP_MAX_SEGMENTS` of linux/udp.h before Linux 6.9).
+/// The most datagrams that the kernel makes of one send (`UDP_MAX_SEGMENTS` of linux/udp.h before Linux 6.9).
 pub(super) const SEGMENTS: usize = 64;
 
-/// Room for one control message with an integer, aligned as `cmsghdr` is.
+/// Space for one control message with an integer, aligned as `cmsghdr` is.
 type Control = [u64; 4];
 
-/// What one receive has brought.
+/// The result of one receive.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Got {
     pub(super) source: SocketAddr,
-    /// Which piece of the room it lies in.
+    /// The index of the piece of memory that it lies in.
     pub(super) place: usize,
     pub(super) len: usize,
     /// The length of each of its datagrams, but for the last; at least 1.
     pub(super) segment: usize,
 }
 
-/// Receives into pieces of `room` bytes of `bytes`, without waiting.
+/// Receives into pieces of `bytes`, of `room` bytes each, without waiting.
 ///
 /// # Errors
 /// What `recvmmsg(2)` says.
@@ -76,7 +76,7 @@ pub(super) fn receive(
     Ok(())
 }
 
-/// What the kernel says of the length of datagrams that it has put together (`UDP_GRO`).
+/// The length of the datagrams that the kernel has put together (`UDP_GRO`), if it says one.
 fn segment(header: &libc::msghdr) -> Option<usize> {
     // SAFETY: the kernel has filled the control data of this header, and said how much of it; the pointers
     // that these macros of cmsg(3) give lie within.
@@ -116,8 +116,8 @@ pub(super) fn send(
     header.msg_iovlen = parts.len() as _;
     if let Some(segment) = segment.and_then(|segment| u16::try_from(segment).ok()) {
         header.msg_control = control.as_mut_ptr().cast();
-        // SAFETY: the control data has room for one message with a 16-bit number, as these macros of cmsg(3)
-        // reckon it: 18 bytes, padded to 24, of 32.
+        // SAFETY: the control data has space for one message with a 16-bit number, as these macros of cmsg(3)
+        // count it: 18 bytes, padded to 24, of 32.
         unsafe {
             header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as _;
             let message = libc::CMSG_FIRSTHDR(&raw const header);

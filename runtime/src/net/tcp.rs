@@ -22,10 +22,11 @@ use crate::limits::{Unit, in_units, refuse_outside};
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
-/// A TCP connection of the current core. What it can do beside the options here, it can as a [`Connection`].
+/// A TCP connection of the current core. Its options are here; all else that it can do is described at
+/// [`Connection`].
 ///
-/// `TCP_NODELAY` is on for those that Annulus connects or accepts: bytes leave when they are sent, and what
-/// belongs together is sent together ([`send_all_more`](Connection::send_all_more)).
+/// `TCP_NODELAY` is on for connections that Annulus connects or accepts: bytes leave when they are sent, so
+/// bytes that belong together should be sent together ([`send_all_more`](Connection::send_all_more)).
 pub type TcpStream<S = Both> = Connection<Tcp, S>;
 
 /// The half of a [`TcpStream`] that receives.
@@ -52,7 +53,7 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// With these times and so many questions, in the ranges that the fields name.
+    /// A keepalive with these times and so many questions, in the ranges that the fields name.
     pub const fn new(time: Duration, interval: Duration, count: u32) -> Self {
         Self { time, interval, count }
     }
@@ -64,29 +65,30 @@ impl TcpStream {
     ///
     /// A name is looked up by [`lookup_host`](super::lookup_host). Of several addresses the first that
     /// answers is taken: IPv6 and IPv4 in turn, the next 250 ms after the one before, or at once when that
-    /// has failed (RFC 8305). A [`timeout`](crate::time::timeout) around it is for all of it.
+    /// has failed (RFC 8305). A [`timeout`](crate::time::timeout) around it bounds all of this.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for a text that is no `host:port`, and those of
     /// [`lookup_host`](super::lookup_host). Of several addresses the error of the first that failed.
     ///
-    /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...), naming the address.
-    /// `ECONNREFUSED` also when the port is this machine's, nobody listens on it, and the kernel has taken
-    /// the very same for this end: then the connection would be one with itself (simultaneous open, RFC 9293
-    /// section 3.5), which gives back what is sent.
+    /// [`ErrorKind::Io`] with the system's reason (`ECONNREFUSED`, `ETIMEDOUT`, ...) and the address. It is
+    /// also `ECONNREFUSED` when the port is this machine's, nobody listens on it, and the kernel has chosen
+    /// the same port for this end: the connection would be one with itself (simultaneous open, RFC 9293
+    /// section 3.5), which returns all that is sent.
     ///
     /// # Cancellation
     /// Safe: a connection that is made after the future was dropped is closed.
     pub async fn connect(to: impl ToTarget) -> Result<Self> {
         match to.to_target()? {
             Target::Address(address) => connect(None, address).await,
-            // Boxed: few connect by name, and every future that connects would be as large as this.
+            // It is boxed, because few connect by name, and every future that connects would become as large
+            // as this one.
             Target::Name { host, port } => Box::pin(connect_by_name(host, port)).await,
         }
     }
 
     /// Connects to `address` from the local address `from`; with port 0 the kernel chooses a port when it
-    /// knows both ends (`IP_BIND_ADDRESS_NO_PORT`, `ip(7)`), so that one local port may serve many
+    /// knows both ends (`IP_BIND_ADDRESS_NO_PORT`, `ip(7)`), so that one local port may be used for many
     /// destinations. Linux 5.5.
     ///
     /// # Errors
@@ -99,9 +101,9 @@ impl TcpStream {
         connect(Some((from, false)), address).await
     }
 
-    /// As [`connect_from`](Self::connect_from), from an address that need not be this machine's, such as a
-    /// client's, for which this machine stands (`IP_TRANSPARENT`, `ip(7)`; `IPV6_TRANSPARENT`). Needs
-    /// `CAP_NET_ADMIN` or `CAP_NET_RAW`, and routes that bring the answers back to this machine.
+    /// Connects as [`connect_from`](Self::connect_from) does, from an address that need not be this
+    /// machine's, such as the address of a client of a proxy (`IP_TRANSPARENT`, `ip(7)`; `IPV6_TRANSPARENT`).
+    /// It needs `CAP_NET_ADMIN` or `CAP_NET_RAW`, and routes that bring the answers back to this machine.
     ///
     /// # Errors
     /// As for [`connect_from`](Self::connect_from); [`ErrorKind::Io`] with `EPERM` without the privilege.
@@ -159,12 +161,13 @@ async fn connect(from: Option<(SocketAddr, bool)>, address: SocketAddr) -> Resul
 
 /// Refuses a connection to `address` whose two ends are one.
 fn refuse_itself(socket: &OwnedFd, address: SocketAddr) -> Result<()> {
-    // Who has gone already has no address, and will say so.
+    // A socket whose connection has gone already has no address; its next use reports that.
     let Ok(local) = getsockname(socket).and_then(SocketAddr::try_from) else { return Ok(()) };
     if local.port() != address.port() {
         return Ok(());
     }
-    // Not `address`: connecting to 0.0.0.0 leads to a loopback address.
+    // The peer's address is compared and not `address`, because connecting to 0.0.0.0 leads to a loopback
+    // address.
     match getpeername(socket).map(|peer| peer.map(SocketAddr::try_from)) {
         Ok(Some(Ok(peer))) if peer == local => {}
         _ => return Ok(()),
@@ -172,7 +175,7 @@ fn refuse_itself(socket: &OwnedFd, address: SocketAddr) -> Result<()> {
     let what =
         format!("cannot connect to {address}: nobody listens there, and the connection has met itself");
     let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-    // A close would leave the port in TIME-WAIT, and keep from it whoever is to listen there.
+    // A close would leave the port in TIME-WAIT, and a program that wants to listen there could not.
     let error = match sys::disconnect(socket.as_fd()) {
         Ok(()) => refused,
         Err(e) => e,
@@ -227,8 +230,8 @@ impl<S: Side> TcpStream<S> {
         got("TCP_NODELAY", sockopt::tcp_nodelay(self.socket().fd()))
     }
 
-    /// Lets the kernel ask a silent peer whether it is still there, or no more (`None`). A peer that has gone
-    /// is a receive that fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
+    /// Lets the kernel ask a silent peer whether it is still there; `None` ends that. If the peer has gone, a
+    /// receive fails with `ETIMEDOUT`. `socket(7)`, `SO_KEEPALIVE`.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for a value out of its range, and for a time that is not in whole seconds:
@@ -262,16 +265,17 @@ impl<S: Side> TcpStream<S> {
         }))
     }
 
-    /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). `None`, as at first: they
-    /// are sent in the background. Zero: they are thrown away and the peer sees a reset. Longer: the close
-    /// waits as long for them; it is made by a thread for [blocking work](crate::spawn_blocking), one of [so
-    /// many](crate::Builder::blocking_threads), so the core does not wait. In whole seconds.
+    /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). With `None`, the default,
+    /// they are sent in the background. With zero they are discarded and the peer sees a reset. With a longer
+    /// time the close waits as long for them; it is made by a thread for [blocking
+    /// work](crate::spawn_blocking), one of [so many](crate::Builder::blocking_threads), so the core does not
+    /// wait. In whole seconds.
     ///
     /// Each such close may keep one of these threads for so long, and other blocking work waits when there
     /// are no more. Where no thread can be started, the close is made on the core, which waits.
     ///
-    /// That is so if the option is set here, or before the descriptor is taken over. Set by other means, it
-    /// holds the core up when the connection is closed.
+    /// This holds if the option is set here, or before the descriptor is taken over. If it is set by other
+    /// means, closing the connection holds the core up.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for a time that is not in whole seconds, or longer than 2^31 - 1 of them; what
@@ -293,8 +297,8 @@ impl<S: Side> TcpStream<S> {
         got("SO_LINGER", sockopt::socket_linger(self.socket().fd()))
     }
 
-    /// Acknowledges at once (`true`) or with the next bytes sent (`TCP_QUICKACK`, `tcp(7)`). Not for good:
-    /// the kernel goes back to its own judgement as the connection goes on.
+    /// Acknowledges at once (`true`) or with the next bytes sent (`TCP_QUICKACK`, `tcp(7)`). The setting does
+    /// not last: the kernel returns to its own judgement as the connection goes on.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -339,14 +343,14 @@ impl<S: Side> TcpStream<S> {
 ///
 /// Each core that binds the same address gets its own socket of one group, and the kernel spreads connections
 /// over those that listen. Port 0 gives one real port, the same for all cores. Dropping the listener closes
-/// it; connections that wait in its backlog are reset unless [`drain`](Listener::drain) took them.
+/// it; connections that wait in its backlog are reset unless [`drain`](Listener::drain) has taken them.
 pub type TcpListener = Listener<Tcp>;
 
 impl TcpListener {
     /// This core's member of the group that listens on `address`. It listens when this returns.
     ///
-    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up,
-    /// and only the first address that it gives is used.
+    /// Give an address and not a name. The system's resolver would look a name up, which holds the core up,
+    /// and only its first address is used.
     ///
     /// # Errors
     /// [`ErrorKind::Input`] when the address cannot be read, the port is taken, the address is not this
@@ -358,7 +362,7 @@ impl TcpListener {
         Self::bind_with(address, &ListenOptions::new())
     }
 
-    /// As [`bind`](Self::bind), with options: each core gives its own.
+    /// Binds as [`bind`](Self::bind) does, with options. Each core gives its own.
     ///
     /// # Errors
     /// As for [`bind`](Self::bind).
@@ -378,7 +382,7 @@ impl TcpListener {
     }
 }
 
-/// The first of the addresses that are meant.
+/// The first of the addresses.
 pub(super) fn first(address: impl ToSocketAddrs) -> Result<Place> {
     address
         .to_socket_addrs()

@@ -33,13 +33,13 @@ use crate::{Error, ErrorKind, Result};
 /// over those that are open, by a hash of both ends' addresses: while no core comes or goes, what one peer
 /// sends goes to one core.
 ///
-/// Dropping the socket closes it; what was not received is lost, as is what comes in the moment until the
+/// Dropping the socket closes it. Datagrams that were not received are lost, also those that come until the
 /// receive has been cancelled.
 pub struct UdpSocket {
     socket: Rc<Socket>,
 }
 
-/// A datagram that came: it derefs to its bytes.
+/// A received datagram. It derefs to its bytes.
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Lease,
@@ -48,22 +48,22 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// Who sent it.
+    /// The address of its sender.
     pub fn source(&self) -> SocketAddr {
         self.source
     }
 
-    /// Whether its end was cut off: it was longer than a receive buffer holds, about 8,100 bytes.
+    /// Whether its end was cut off, because it was longer than a receive buffer holds, about 8,100 bytes.
     pub fn is_truncated(&self) -> bool {
         self.len > self.bytes.len()
     }
 
-    /// Bytes that it had when it was sent.
+    /// How many bytes it had when it was sent.
     pub fn full_len(&self) -> usize {
         self.len
     }
 
-    /// Its bytes, on the core's node-local memory: to be sent on from where they lie, or taken to any thread.
+    /// Its bytes, in the core's node-local memory. They can be sent on from there, or taken to any thread.
     pub fn into_lease(self) -> Lease {
         self.bytes
     }
@@ -77,9 +77,9 @@ impl Deref for Datagram {
     }
 }
 
-/// What is left of a buffer that others used may be too short for a datagram, whose end would be lost. So may
-/// a buffer that a bundled receive looked at in vain: the kernel shortens it in its descriptor to what it
-/// expected.
+/// The rest of a buffer that other sockets used may be too short for a datagram, whose end would be lost. So
+/// may a buffer that a bundled receive found nothing for: the kernel shortens it in its descriptor to the
+/// length that it expected.
 fn needs_whole_buffers(core: &Core) -> Result<()> {
     if core.options.incremental_buffers || core.options.bundles {
         let what = "datagrams need whole receive buffers; use UDP on a runtime without incremental_buffers and bundles";
@@ -91,8 +91,8 @@ fn needs_whole_buffers(core: &Core) -> Result<()> {
 impl UdpSocket {
     /// This core's member of the group on `address`. Port 0 gives one real port, the same for all cores.
     ///
-    /// Give an address, not a name: a name is looked up by the system's resolver, which holds the core up,
-    /// and only the first address that it gives is used.
+    /// Give an address and not a name. The system's resolver would look a name up, which holds the core up,
+    /// and only its first address is used.
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when the address cannot be read, the port is taken, the
@@ -118,7 +118,7 @@ impl UdpSocket {
     /// `socket(7)`: `SO_DOMAIN`, `SO_TYPE`. The same on a runtime with [incremental
     /// buffers](crate::Builder::incremental_buffers) or [bundles](crate::Builder::bundles).
     pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
-        // Away from a core there is nothing to receive into, and the socket cannot go to one.
+        // Outside of a core there are no buffers to receive into, and the socket cannot move to a core.
         Core::try_with(needs_whole_buffers).unwrap_or(Ok(()))?;
         // The domains are those of TCP.
         adopt::<Tcp>(&fd, SocketType::DGRAM, "UdpSocket")?;
@@ -153,30 +153,30 @@ impl UdpSocket {
         Place::of_peer(self.socket.fd())?.ip()
     }
 
-    /// Sends to, and receives from, `address` only (`connect(2)`); what others sent before may still come.
-    /// Nothing is sent and nothing is waited for.
+    /// Sends to, and receives from, `address` only (`connect(2)`). Datagrams that others sent before may
+    /// still come. It sends nothing and does not wait.
     ///
     /// # Errors
-    /// What `connect(2)` says: no way leads there.
+    /// Those of `connect(2)`: there is no route to the address.
     pub fn connect(&self, address: SocketAddr) -> Result<()> {
         rustix::net::connect(self.socket.fd(), &address)
             .map_err(|e| Error::io(format!("cannot connect to {address}"), os(e)))
     }
 
-    /// The next datagram that came.
+    /// Receives the next datagram.
     ///
-    /// The first call arms a multishot receive that stays armed (Linux 6.0). When eight datagrams lie untaken
-    /// at the end of a turn it is switched off until they are taken; the kernel's queue
-    /// ([`set_recv_buffer_size`](Self::set_recv_buffer_size)) holds what comes meanwhile, and drops what does
-    /// not fit: [`dropped`](Self::dropped) counts. One reader at a time: of two tasks that wait, only the
-    /// later is woken.
+    /// The first call arms a multishot receive that stays armed (Linux 6.0). When eight datagrams wait to be
+    /// taken at the end of a tick it is switched off until they are taken. The kernel's queue
+    /// ([`set_recv_buffer_size`](Self::set_recv_buffer_size)) holds datagrams that come meanwhile, and drops
+    /// those that do not fit; [`dropped`](Self::dropped) counts them. Only one task may wait: of two, only
+    /// the later is woken.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io). An error is told once and receiving goes on: on a connected
-    /// socket, that nobody listens at the peer's port (`ECONNREFUSED`, `udp(7)`).
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io). An error is reported once and receiving goes on: on a
+    /// connected socket, for example, that nobody listens at the peer's port (`ECONNREFUSED`, `udp(7)`).
     ///
     /// # Cancellation
-    /// Safe: no datagram is lost. What came waits for the next call.
+    /// Safe: no datagram is lost. A datagram that came waits for the next call.
     pub async fn recv(&self) -> Result<Datagram> {
         let failed = |e| Error::io("receive failed", e);
         let mut wait = ReadWait::new(&self.socket);
@@ -196,7 +196,8 @@ impl UdpSocket {
     /// [`set_broadcast`](Self::set_broadcast).
     ///
     /// # Cancellation
-    /// The datagram has left whole, or not at all; the buffer is given back when the kernel has let go of it.
+    /// The datagram has been sent whole, or not at all. The buffer is dropped when the kernel no longer uses
+    /// it.
     pub async fn send_to<B: IoBuf>(&self, buf: B, address: SocketAddr) -> Result<B, BufError<B>> {
         sent(ask(SendTo::new(Rc::clone(&self.socket), buf, address)).await)
     }
@@ -214,8 +215,8 @@ impl UdpSocket {
         sent(ask(Send { socket: Rc::clone(&self.socket), buf, from: 0, flags: 0 }).await)
     }
 
-    /// Datagrams that the kernel threw away because its queue for this socket was full (`SO_MEMINFO`, Linux
-    /// 4.12). A count of 32 bits that starts anew after the last.
+    /// How many datagrams the kernel has discarded because its queue for this socket was full (`SO_MEMINFO`,
+    /// Linux 4.12). The count has 32 bits and wraps round.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
@@ -223,7 +224,7 @@ impl UdpSocket {
         sys::dropped_datagrams(self.socket.fd()).map_err(|e| Error::io("cannot read SO_MEMINFO", e))
     }
 
-    /// Whether datagrams may be sent to broadcast addresses (`SO_BROADCAST`, `socket(7)`). Off at first.
+    /// Whether datagrams may be sent to broadcast addresses (`SO_BROADCAST`, `socket(7)`). Off by default.
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -231,8 +232,8 @@ impl UdpSocket {
         set("SO_BROADCAST", sockopt::set_socket_broadcast(self.socket.fd(), broadcast))
     }
 
-    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`), with
-    /// what it needs itself: twice what was asked for.
+    /// Bytes that the kernel keeps for this socket until they are received (`SO_RCVBUF`, `socket(7)`). They
+    /// include the kernel's own needs, so it is twice what was asked for.
     ///
     /// # Errors
     /// What `getsockopt(2)` says.

@@ -18,7 +18,7 @@ use crate::error::os;
 use crate::place::Place;
 use crate::{Error, Result};
 
-/// A Unix stream connection of the current core. What it can do beside the functions here, it can as a
+/// A Unix stream connection of the current core. All that it can do beside the functions here is described at
 /// [`Connection`].
 pub type UnixStream<S = Both> = Connection<Unix, S>;
 
@@ -28,7 +28,7 @@ pub type UnixReadHalf = UnixStream<Reader>;
 /// The half of a [`UnixStream`] that sends.
 pub type UnixWriteHalf = UnixStream<Writer>;
 
-/// How long to wait, at first and at most, when a listener's backlog is full.
+/// How long it waits, at first and at most, when a listener's backlog is full.
 const FULL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
 /// Who is at the other end, as the kernel knows it (`SO_PEERCRED`, `unix(7)`): the user of the process at the
@@ -36,7 +36,7 @@ const FULL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerCred {
-    /// Its process number; 0 when it is of a PID namespace that is not seen from here.
+    /// Its process number; 0 when it is in a PID namespace that is not visible from here.
     pub pid: i32,
     /// Its effective user.
     pub uid: u32,
@@ -45,9 +45,9 @@ pub struct PeerCred {
 }
 
 impl PeerCred {
-    /// That of the peer of `socket`.
+    /// The credentials of the peer of `socket`.
     pub(super) fn of(socket: impl AsFd) -> Result<Self> {
-        // Not rustix's, whose process number cannot be zero.
+        // rustix's function is not used, because its process number cannot be zero.
         let credentials = super::sys::peer_credentials(socket.as_fd());
         let libc::ucred { pid, uid, gid } =
             credentials.map_err(|e| Error::io("cannot read SO_PEERCRED", e))?;
@@ -68,11 +68,11 @@ impl UnixStream {
         connect(Place::Path(path.as_ref().to_owned())).await
     }
 
-    /// As [`connect`](Self::connect), to an address that may be an abstract name
+    /// Connects as [`connect`](Self::connect) does, to an address that may be an abstract name
     /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)).
     ///
-    /// A listener whose backlog is full is asked again after 1 to 20 ms: the kernel tells nobody when there
-    /// is room (`EAGAIN`, `connect(2)`).
+    /// A listener whose backlog is full is tried again after 1 to 20 ms, because no event says when it takes
+    /// connections again (`EAGAIN`, `connect(2)`).
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
@@ -83,8 +83,8 @@ impl UnixStream {
         connect(address.into()).await
     }
 
-    /// Two connections that are joined to each other, both of the current core (`socketpair(2)`). Give one up
-    /// with [`into_owned_fd`](Connection::into_owned_fd) to have it elsewhere.
+    /// Two connections that are connected to each other, both of the current core (`socketpair(2)`).
+    /// [`into_owned_fd`](Connection::into_owned_fd) gives one up for use elsewhere.
     ///
     /// # Errors
     /// What `socketpair(2)` says: no descriptor is left.
@@ -121,7 +121,7 @@ async fn connect(place: Place) -> Result<UnixStream> {
 }
 
 async fn listen(place: Place, options: &ListenOptions) -> Result<UnixListener> {
-    // Held until it listens.
+    // It is held until the socket listens.
     let _lock = match &place {
         Place::Path(path) => lock_directory(path).await,
         _ => None,
@@ -159,12 +159,12 @@ impl<S: Side> UnixStream<S> {
 ///
 /// A path has one socket, so the cores of a runtime share it: the first that binds an address makes the
 /// socket, the others get a descriptor of the same open socket, and all accept from its one backlog. Each
-/// takes one connection at a time, and the kernel wakes the core that has waited longest: an idle runtime
-/// deals connections out in turn, and a busy core takes fewer.
+/// takes one connection at a time, and the kernel wakes the core that has waited longest. So an idle runtime
+/// gives connections to its cores in turn, and a busy core takes fewer.
 ///
-/// The file of a path is made with the process's umask (`unix(7)`). One that was left behind by a program
-/// that was killed is replaced; one on which somebody listens, or that is no socket, is refused. When the
-/// last core's listener is dropped the file is taken away, unless another has been put in its place.
+/// The file of a path is made with the process's umask (`unix(7)`). A file that a killed program has left is
+/// replaced. A socket on which somebody listens, and a file that is no socket, are refused. When the last
+/// core's listener is dropped the file is removed, unless another one has replaced it.
 pub type UnixListener = Listener<Unix>;
 
 impl UnixListener {
@@ -185,7 +185,7 @@ impl UnixListener {
         listen(Place::Path(path.as_ref().to_owned()), &ListenOptions::new()).await
     }
 
-    /// As [`bind`](Self::bind), on an address that may be an abstract name
+    /// Binds as [`bind`](Self::bind) does, on an address that may be an abstract name
     /// ([`from_abstract_name`](std::os::linux::net::SocketAddrExt::from_abstract_name)), with options.
     ///
     /// A path is free for another the moment its last listener is dropped; an abstract name a tick later,

@@ -16,8 +16,8 @@ use crate::place::Place;
 /// run, and gives each of them, and each of its processes, a clone of the descriptor
 /// ([`UnixListener::from_owned_fd`](super::Listener::from_owned_fd)).
 ///
-/// Dropping it takes the file away and closes this descriptor. Clones go on: they accept what had connected
-/// by then.
+/// Dropping it removes the file and closes this descriptor. Clones stay open: they accept the connections
+/// that had been made by then.
 #[derive(Debug)]
 pub struct UnixSocket {
     socket: OwnedFd,
@@ -26,8 +26,8 @@ pub struct UnixSocket {
 
 impl UnixSocket {
     /// Listens on `address`, a path or an abstract name. A path's file has the permissions `mode`, such as
-    /// 0o660, and at no time more; `None` leaves them to the umask (`unix(7)`). One that was left behind by a
-    /// program that was killed is replaced.
+    /// 0o660, and never more than that; `None` leaves them to the umask (`unix(7)`). A file that a killed
+    /// program has left is replaced.
     ///
     /// It blocks the calling thread, a second at most, while another program binds a socket in the same
     /// directory (`flock(2)`).
@@ -46,21 +46,21 @@ impl UnixSocket {
         Ok(Self { socket, file })
     }
 
-    /// Takes over a socket that listens: one that another process, whose place this one takes, has handed
-    /// over and [left the file of](Self::leave_file). From now on the file is this one's.
+    /// Takes over a socket that listens, from another process that this one replaces and that has [left the
+    /// file](Self::leave_file). From now on the file belongs to this value.
     ///
     /// # Errors
     /// What `getsockname(2)` says.
     pub fn from_owned_fd(socket: OwnedFd) -> Result<Self> {
         let file = match Place::of(&socket)? {
-            // One that somebody has taken away is nobody's to take away.
+            // If somebody has removed the file, nobody has to remove it.
             Place::Path(path) => SocketFile::of(&path).ok(),
             _ => None,
         };
         Ok(Self { socket, file })
     }
 
-    /// Leaves the file where it is when this is dropped: another process has the socket now.
+    /// Leaves the file where it is when this is dropped, because another process has the socket now.
     pub fn leave_file(&self) {
         if let Some(file) = &self.file {
             file.leave();

@@ -33,11 +33,22 @@ impl Drop for Set {
 /// # Errors
 /// What failed, in words.
 pub(super) fn run(world: &Rc<World>, seed: u64) -> Result<(), String> {
-    let _set = Set::up(world);
     let dice = Dice::new(seed ^ 0x70_6c_61_79);
     let pool = dice.pick(&[256 << 10, 512 << 10, 1 << 20]);
-    let root = program(world, dice);
-    let leaked = launch::played::run_here(pool, root).map_err(|e| e.to_string())?;
+    on_a_core_of(world, pool, program(world, dice))
+}
+
+/// Runs a root future on a core of a world, with a pool of so many bytes, to the core's end.
+///
+/// # Errors
+/// What failed, in words.
+pub(super) fn on_a_core_of<F, Fut>(world: &Rc<World>, pool_bytes: usize, root: F) -> Result<(), String>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = crate::Result<()>> + 'static,
+{
+    let _set = Set::up(world);
+    let leaked = launch::played::run_here(pool_bytes, root).map_err(|e| e.to_string())?;
     if leaked > 0 {
         return Err(format!("{leaked} operations were leaked at the end"));
     }

@@ -16,6 +16,7 @@ mod buffers;
 mod calls;
 mod dice;
 mod launch;
+mod like_kernel;
 mod network;
 mod ops;
 mod player;

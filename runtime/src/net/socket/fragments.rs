@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use super::{Receiving, Socket};
+use super::Socket;
 use crate::buf::brought::Brought;
 use crate::core::Core;
 use crate::net::op::recv_fragments::RecvFragments;
@@ -32,10 +32,7 @@ impl Socket {
         result: io::Result<u32>,
         last: bool,
     ) {
-        let was_ending = matches!(self.receiving.get(), Receiving::Ending(_));
-        if last {
-            self.receiving.set(Receiving::Idle);
-        }
+        let was_ending = self.receiving.answered(last);
         match (result, brought) {
             (Ok(n), Some(mut brought)) if n > 0 => {
                 core.shared.counters.recv_bytes.add(n.into());
@@ -55,7 +52,7 @@ impl Socket {
                 // Last: it may have something to tell.
                 drop(brought);
             }
-            (Ok(_), _) => self.ended(),
+            (Ok(_), _) => self.receiving.ended(),
             (Err(e), _) => self.failed(core, &e, was_ending),
         }
         self.wake_reader();

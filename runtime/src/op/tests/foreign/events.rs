@@ -65,7 +65,7 @@ fn a_subscriber_may_end_operations_while_a_core_hurries_them() {
         let (fd, _theirs) = silent();
         let new = Rc::new(RefCell::new(None));
         let (polls, watched) = (Rc::clone(&new), Rc::clone(&fd));
-        let guard = at_the_next_event("annulus::net::socket", move || {
+        let guard = at_the_next_event("annulus::net::socket::lending", move || {
             assert!(poll_once(&mut answered, Waker::noop()).is_ready());
             let buf = Vec::with_capacity(100);
             let mut future = OpFuture::new(read::Read { file: watched, buf, offset: u64::MAX });
