@@ -1,19 +1,14 @@
-//! `annulus proxy` where something is missing: ports, pipes, a resolver, an upstream that is somebody else.
+//! `annulus proxy` where something is missing: ports, a resolver, an upstream that is somebody else.
 //! Most of these take a network of their own.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use annulus_integration_tests::digest;
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::namespace::Namespace;
-use annulus_integration_tests::pattern::{self, Pattern};
 use annulus_integration_tests::server::{Launch, Server};
-use annulus_integration_tests::upstream::Upstream;
-use annulus_integration_tests::{net, stats, watch};
+use annulus_integration_tests::watch;
 
 /// A proxy within `namespace` to `to`, that is reached by the Unix socket `at` from everywhere.
 fn proxy(namespace: &Namespace, to: &str, at: &Path) -> Launch {
@@ -135,49 +130,4 @@ fn connections_come_from_the_clients_own_address() {
     server.stop();
     let ended = upstream.stop();
     assert!(ended.out.iter().any(|line| line.starts_with("127.0.0.77 ")), "{ended:#?}");
-}
-
-/// Both ends of pipes that take up what their user may have.
-fn hog_pipes() -> Vec<(OwnedFd, OwnedFd)> {
-    use rustix::pipe::{fcntl_setpipe_size, pipe};
-    let mut hog = Vec::new();
-    // Root goes on past the bound, so the number is one too: 256 MiB.
-    while hog.len() < 256 {
-        let (read, write) = pipe().expect("a pipe");
-        // `EPERM`, and a size that stays small: the bound.
-        if fcntl_setpipe_size(&write, 1 << 20).is_err() {
-            break;
-        }
-        hog.push((read, write));
-    }
-    hog
-}
-
-/// Where the user's other programs have all pipes, bytes are copied, and the counters say so.
-#[test]
-fn without_pipes_bytes_are_copied() {
-    const LEN: u64 = 16 << 20;
-    let upstream = Upstream::echo();
-    let hog = hog_pipes();
-    for road in ["inline", "ring"] {
-        // Root is above the bound unless these are taken away.
-        let wrapper = match rustix::process::geteuid().is_root() {
-            true => vec!["setpriv", "--inh-caps=-all", "--bounding-set=-sys_resource,-sys_admin"],
-            false => vec!["env"],
-        };
-        let server = Launch::proxy(upstream.addr()).road(road).arg("--stats").under(&wrapper).start();
-        let client = net::connect(server.addr()).expect("connecting");
-        let came = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                pattern::write_to(&mut &client, 1, LEN).expect("sending");
-                client.shutdown(Shutdown::Write).expect("ending our side");
-            });
-            digest::of_reader(&mut &client).expect("the echo")
-        });
-        assert_eq!(came, Pattern::sum(1, LEN), "by {road}");
-        let stats = stats::of(&server.stop());
-        assert!(stats.total("pipes_refused") > 0, "there were pipes: {stats:?}");
-        assert_eq!(stats.total("relay_bytes_copied"), 2 * LEN, "{stats:?}");
-    }
-    drop(hog);
 }
