@@ -31,6 +31,19 @@ impl Core {
     /// The first half of a tick: tasks that are ready now, and of those that they wake as many as there is
     /// time for.
     pub(crate) fn run_tasks(&self) -> Result<()> {
+        // Asked once a tick, so that what is off costs a poll nothing.
+        let watched = SEEN
+            && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
+        if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| _ = task.0.run()) }
+    }
+
+    #[cold]
+    fn run_watched_tasks(&self) -> Result<()> {
+        self.run_tasks_by(|task| self.run_watched(task))
+    }
+
+    #[inline(always)]
+    fn run_tasks_by(&self, run: impl Fn(Woken)) -> Result<()> {
         debug_assert!(Core::is_current(&self.shared), "the loop of another core's thread");
         let counters = &self.shared.counters;
         counters.turns.add(1);
@@ -38,9 +51,6 @@ impl Core {
         let ready = self.tasks.ready_len();
         counters.load.set(peers::smoothed(counters.load.get(), ready));
         let ready = ready.min(POLLS_PER_TICK);
-        // Asked once a tick, so that what is off costs a poll one branch.
-        let watched = SEEN
-            && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
         let mut polls = 0;
         let mut entered = Ok(());
         while entered.is_ok() && polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
@@ -49,11 +59,7 @@ impl Core {
             if SEEN {
                 self.shared.current_poll.begin(task.spawned_at());
             }
-            if watched {
-                self.run_watched(task);
-            } else {
-                task.0.run();
-            }
+            run(task);
             polls += 1;
             if polls % POLLS_PER_NOTIFY == 0 && self.peers.must_notify() {
                 let before = self.ring.pushed();
