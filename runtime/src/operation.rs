@@ -4,7 +4,8 @@
 //! core where it stays until the kernel has had its last word, whatever becomes of the future: dropped, it
 //! sends a cancel, and the operation is completed or dropped later. So a crate outside can add an opcode by
 //! one block, and its users get the promises of the others. Entries are made by the crate [`io_uring`], in
-//! the version that is shown here.
+//! the version that is shown here. A ring that is [sealed](crate::Builder::seal_rings) refuses them, with
+//! `EACCES`.
 //!
 //! Bytes that wait in a socket, by a command to it (`IORING_OP_URING_CMD`, `SOCKET_URING_OP_SIOCINQ`; Linux
 //! 6.7):

@@ -149,6 +149,46 @@ fn closures_from_outside_are_counted_one_by_one() {
     running.wait().unwrap();
 }
 
+/// A connection that another core has, counted by the core that gave it.
+///
+/// Seen to fail: without the count.
+#[test]
+fn connections_that_go_to_another_core_are_counted_by_how_near_it_is() {
+    fn handed(counters: Counters) -> [u64; 4] {
+        [
+            counters.handed_same_core,
+            counters.handed_same_cache,
+            counters.handed_same_node,
+            counters.handed_remote,
+        ]
+    }
+    let Some(running) = two_idle_cores() else { return };
+    let class = running
+        .handle()
+        .submit_to_blocking(0, async || {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            for _ in 0..3 {
+                let client = Std::connect(listener.local_addr())?;
+                listener.accept().await?.hand_over(1, async |stream| drop(stream)).await?;
+                drop(client);
+            }
+            Ok::<_, annulus::Error>(match annulus::cores::neighbours()[0].proximity {
+                Proximity::SameCore => 0,
+                Proximity::SameCache => 1,
+                Proximity::SameNode => 2,
+                _ => 3,
+            })
+        })
+        .unwrap()
+        .unwrap();
+    let mut expected = [0; 4];
+    expected[class] = 3;
+    let counters = running.counters();
+    assert_eq!((handed(counters[0]), handed(counters[1])), (expected, [0; 4]), "class {class}");
+    running.stop();
+    running.wait().unwrap();
+}
+
 #[test]
 fn wakes_of_another_core_are_counted_by_how_near_it_is() {
     fn wakes(counters: Counters) -> [u64; 4] {

@@ -151,3 +151,21 @@ fn a_core_waits_for_a_word_that_a_thread_changes() {
         Ok(())
     });
 }
+
+/// Seen to fail: with rings that are never sealed.
+#[test]
+fn a_sealed_ring_refuses_it() {
+    let runtime = annulus::Runtime::builder()
+        .cores(common::one_cpu().parse().unwrap())
+        .pool_bytes(1 << 20)
+        .seal_rings(true);
+    let running = runtime.build().unwrap().start(|| async {
+        let refused = ask(FutexWait(Default::default())).await.unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
+        annulus::Ok(())
+    });
+    let running = running.unwrap();
+    let report = running.report();
+    assert!(report.cores.iter().all(|core| core.ring.sealed), "{report}");
+    running.wait().unwrap();
+}

@@ -34,6 +34,8 @@ pub struct Options {
     pub incremental_buffers: bool,
     /// One completion may tell of several receive buffers.
     pub bundles: bool,
+    /// Rings take the operations of this library and nothing else.
+    pub seal_rings: bool,
 }
 
 impl Options {
@@ -105,6 +107,7 @@ impl fmt::Display for Options {
             self.busy_poll.map(|time| format!("busy_poll {} us", time.as_micros())),
             self.incremental_buffers.then(|| "incremental_buffers".to_owned()),
             self.bundles.then(|| "bundles".to_owned()),
+            self.seal_rings.then(|| "seal_rings".to_owned()),
         ];
         let on: Vec<_> = on.into_iter().flatten().collect();
         if on.is_empty() { f.write_str("none") } else { f.write_str(&on.join(", ")) }

@@ -181,6 +181,7 @@ impl Builder {
             poller: self.options.poller(poller),
             busy_poll: self.options.busy_poll(),
             buffers: BufRing::slots_within(self.limit()),
+            sealed: self.options.seal_rings,
             ..usual
         };
         locked::planned(asked, cores.max(self.cores_of_user), locked::limit())

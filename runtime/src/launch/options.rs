@@ -30,6 +30,19 @@ impl Builder {
         self
     }
 
+    /// Seals the ring of each core: it takes the operations of this library and nothing else, for as long as
+    /// it lives (`IORING_REGISTER_RESTRICTIONS`). A seccomp filter sees no operation of a ring, so a program
+    /// with such a filter seals its rings too. Off by default, because [operations of one's
+    /// own](crate::operation) are refused by a sealed ring, with `EACCES`.
+    ///
+    /// It costs nothing that is seen: a NOP takes 47.6 ns in batches of 64, and 46.7 without. A kernel that
+    /// refuses leaves the ring open, and [`RingFeatures::sealed`](crate::RingFeatures::sealed) says so. Linux
+    /// 5.10. `io_uring_register(2)`.
+    pub fn seal_rings(mut self, on: bool) -> Self {
+        self.options.seal_rings = on;
+        self
+    }
+
     /// Lets a core that has nothing to do poll for work for as long as `most` before it sleeps. Off (zero) by
     /// default.
     ///

@@ -64,7 +64,7 @@ impl Ring {
                 features.lacks.push(format!("registered descriptor: {e}"));
             }
         }
-        seal_or_say(&ring, &mut features)?;
+        enable(&ring, options, &mut features)?;
         let early = RefCell::new(VecDeque::new());
         let queues = Queues::new(ring, enter_fd, enter_flags);
         let mut this = Self {
@@ -123,16 +123,18 @@ impl Ring {
     }
 }
 
-/// Restricts and enables the ring. One that cannot be restricted works all the same.
-fn seal_or_say(ring: &IoUring, features: &mut RingFeatures) -> Result<()> {
-    match seal(ring).map_err(|e| not_registered("cannot enable the ring", e))? {
-        Ok(()) => features.sealed = true,
-        Err(e) => {
+/// Enables the ring, sealed if asked for: its thread is the one that may submit. One that cannot be sealed
+/// works all the same.
+fn enable(ring: &IoUring, options: RingOptions, features: &mut RingFeatures) -> Result<()> {
+    match options.sealed.then(|| seal(ring)) {
+        Some(Ok(())) => features.sealed = true,
+        Some(Err(e)) => {
             tracing::warn!("a ring may do more than this library asks for: {e}");
             features.lacks.push(format!("restrictions of the ring: {e}"));
         }
+        None => {}
     }
-    Ok(())
+    ring.submitter().register_enable_rings().map_err(|e| not_registered("cannot enable the ring", e))
 }
 
 /// The features of a ring as the kernel made it, before anything is registered.

@@ -62,7 +62,8 @@ pub struct RingFeatures {
     pub bundles: bool,
     /// A bundled receive ends by itself when it has filled 64 buffers, taken or not (Linux 6.17).
     pub bundle_limit: bool,
-    /// It takes the operations of this library and nothing else (`IORING_REGISTER_RESTRICTIONS`, Linux 5.10).
+    /// It takes the operations of this library and nothing else, which was [asked
+    /// for](crate::Builder::seal_rings) (`IORING_REGISTER_RESTRICTIONS`, Linux 5.10).
     pub sealed: bool,
     /// What this kernel does not give, a line each with the reason.
     pub lacks: Vec<String>,
@@ -84,6 +85,8 @@ pub(crate) struct RingOptions {
     pub(crate) buffers: u16,
     /// Entries that were asked for, where a plan gives the ring fewer.
     pub(crate) asked: u32,
+    /// Whether it takes the operations of this library only.
+    pub(crate) sealed: bool,
 }
 
 /// The kernel thread that takes a ring's submissions.
@@ -112,7 +115,7 @@ impl RingOptions {
     /// A ring of so many submissions, and of four times as many completions up to the kernel's bound.
     pub(crate) fn for_entries(entries: u32) -> Self {
         let cq_entries = entries.saturating_mul(4).min(65_536);
-        Self { entries, cq_entries, poller: None, busy_poll: None, buffers: 0, asked: entries }
+        Self { entries, cq_entries, poller: None, busy_poll: None, buffers: 0, asked: entries, sealed: false }
     }
 
     /// The same with half as many entries.

@@ -162,7 +162,8 @@ impl ProgramArgs {
             .pages(place.pages)
             .pool_bytes(place.pool)
             .incremental_buffers(ring.incremental_buffers)
-            .bundles(ring.bundles);
+            .bundles(ring.bundles)
+            .seal_rings(true);
         if let Some(limit) = place.pool_limit {
             builder = builder.pool_limit(limit);
         }
