@@ -154,14 +154,16 @@ impl Restless {
 fn no_client_fails_while_upstreams_are_killed_and_revived() {
     let mut restless: Vec<Restless> = [b'a', b'b', b'c'].map(Restless::new).into();
     let to: Vec<String> = restless.iter().map(|it| it.address.to_string()).collect();
-    let server = relay(&to).args(["--out-time", "1", "--access-log", "-"]).start();
+    // A listener that closes forgets a connection whose handshake it has not seen to its end, and says
+    // nothing: only a keepalive probe finds that the upstream is not there.
+    let server = relay(&to).args(["--out-time", "1", "--keepalive", "1", "--access-log", "-"]).start();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4)
         .map(|_| {
             let (stop, address) = (Arc::clone(&stop), server.addr());
             thread::spawn(move || {
                 let mut served = 0;
-                while !stop.load(Ordering::Relaxed) {
+                while served == 0 || !stop.load(Ordering::Relaxed) {
                     let asked = net::connect(address).and_then(|mut client| client.read_exact(&mut [0]));
                     match asked {
                         Ok(()) => served += 1,
@@ -184,7 +186,7 @@ fn no_client_fails_while_upstreams_are_killed_and_revived() {
     }
     stop.store(true, Ordering::Relaxed);
     for client in clients {
-        assert!(client.join().expect("no panic") > 0, "it was served");
+        client.join().expect("no panic");
     }
     let ended = server.stop();
     assert!(ended.out.len() > 50, "a line for each connection: {ended:#?}");
