@@ -3,7 +3,7 @@
 # under target/, so that it does not throw out what the quick steps built.
 
 # shellcheck disable=SC2034 # scripts/test reads it
-FULL_STEPS=(guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 relays meter instructions asan asan-hostile tsan loom provenance
+FULL_STEPS=(guest guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.1 relays meter instructions asan asan-hostile tsan loom provenance
     aarch64 fuzz upgrade package image chart)
 HOST=x86_64-unknown-linux-gnu
 

@@ -5,7 +5,7 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt shellcheck layers clippy msrv doc test played hostile unprivileged embed guest deny)
+STEPS=(fmt shellcheck layers clippy msrv doc test played hostile unprivileged embed deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
 # Servers of others, and their tools, that stand before and behind the program in tests.
