@@ -24,7 +24,6 @@ fn has_keepalive(client: &TcpStream) -> Option<bool> {
     found.first().map(|it| it.has_keepalive)
 }
 
-/// Seen to fail: with the options given to a listening socket when it is opened, and never again.
 #[test]
 fn keepalive_and_user_timeout_are_changed_by_a_reload() {
     let upstream = Upstream::echo();

@@ -128,8 +128,6 @@ fn an_idle_session_ends() {
 
 /// A client that has the kernel cut what it sends, as those do that send much: it comes together, and leaves
 /// so.
-///
-/// Seen to fail: with the length of the pieces left out of what is received.
 #[test]
 fn what_was_cut_by_the_kernel_comes_apart_where_it_was_cut() {
     const PIECE: usize = 1000;

@@ -173,7 +173,6 @@ fn no_client_fails_while_upstreams_are_killed_and_revived() {
                         Err(e) => panic!("{e}"),
                     }
                 }
-                served
             })
         })
         .collect();

@@ -98,7 +98,7 @@ mod tests {
         test(arguments, item).to_string()
     }
 
-    /// Each is refused with a word that says what to do. Seen to fail: with the list of CPUs not looked at.
+    /// Each is refused with a word that says what to do.
     #[test]
     fn what_is_wrong_is_told_where_it_is_written() {
         let function = || {
@@ -160,7 +160,6 @@ mod tests {
         );
     }
 
-    /// Seen to fail: with `Most` for every kind of `cores`.
     #[test]
     fn what_is_asked_for_stands_in_the_settings() {
         for (arguments, expected) in [

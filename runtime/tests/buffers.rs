@@ -74,7 +74,6 @@ fn every_kind_of_buffer_is_sent_and_comes_back() {
     });
 }
 
-/// Seen to fail: with room from the beginning of the buffer on.
 #[test]
 fn what_is_read_comes_behind_what_a_buffer_holds() {
     on_one_core(|| async {

@@ -155,8 +155,7 @@ fn any_descriptor_is_a_stream() {
     });
 }
 
-/// A request over two layers, by each of the adapters. Seen to fail: with an adapter that reads and does not
-/// count.
+/// A request over two layers, by each of the adapters.
 #[test]
 fn hyper_serves_over_streams_that_were_made_of_ours() {
     use http_body_util::{BodyExt, Full};

@@ -150,8 +150,6 @@ fn closures_from_outside_are_counted_one_by_one() {
 }
 
 /// A connection that another core has, counted by the core that gave it.
-///
-/// Seen to fail: without the count.
 #[test]
 fn connections_that_go_to_another_core_are_counted_by_how_near_it_is() {
     fn handed(counters: Counters) -> [u64; 4] {

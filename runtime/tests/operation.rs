@@ -85,7 +85,6 @@ fn an_operation_of_ones_own_is_answered_cancelled_and_completed_late() {
     });
 }
 
-/// Seen to fail: as above, the descriptor stays open and its peer is never told.
 #[test]
 fn a_descriptor_that_comes_late_is_closed() {
     on_one_core(|| async {
@@ -152,7 +151,6 @@ fn a_core_waits_for_a_word_that_a_thread_changes() {
     });
 }
 
-/// Seen to fail: with rings that are never sealed.
 #[test]
 fn a_sealed_ring_refuses_it() {
     let runtime = annulus::Runtime::builder()

@@ -14,7 +14,6 @@ use common::{on_one_core, once_without_budget};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-/// Seen to fail: with the events that came not handed on.
 #[test]
 fn an_event_is_waited_for_each_time_anew() {
     on_one_core(|| async {
@@ -42,7 +41,7 @@ fn an_event_is_waited_for_each_time_anew() {
     });
 }
 
-/// Many waits on one descriptor, some of which are dropped. Seen to fail: with no events asked for.
+/// Many waits on one descriptor, some of which are dropped.
 #[test]
 fn many_wait_for_the_same_and_each_is_told() {
     on_one_core(|| async {
@@ -71,7 +70,7 @@ fn many_wait_for_the_same_and_each_is_told() {
 
 /// A library's way: a call that would wait, a wait, the call again. An interruption is no end, an error is.
 ///
-/// Seen to fail: with an interruption handed on, and without the look at the budget.
+/// Seen to fail: without the look at the budget.
 #[test]
 fn an_attempt_is_repeated_until_it_does_not_wait() {
     on_one_core(|| async {

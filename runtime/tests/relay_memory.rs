@@ -57,8 +57,7 @@ async fn talk(mut client: Std, mut upstream: Std) -> (Std, Std) {
     annulus::spawn_blocking(converse).await.expect("no panic")
 }
 
-/// The documentation promises half a KiB (docs/relay.md). Seen to fail: with what is received into as a part
-/// of each direction.
+/// The documentation promises half a KiB (docs/relay.md).
 #[test]
 fn an_idle_relay_adds_half_a_kib_to_its_sockets() {
     const RELAYS: usize = 500;

@@ -11,8 +11,8 @@ use annulus::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use annulus::{JoinHandle, Result, TaskTracker};
 use common::on_one_core;
 
-/// They may become lighter: then the page `guide::weights` is to be changed with this. Seen to fail: with one
-/// figure made smaller.
+/// They may become lighter: then the page `guide::weights` is to be changed with this. Seen to fail: with
+/// bounds of 0.
 #[test]
 fn public_futures_weigh_no_more_than_the_page_says() {
     on_one_core(|| async {

@@ -254,7 +254,6 @@ mod tests {
         }
     }
 
-    /// Seen to fail: with `bytes` that asks the value.
     #[test]
     fn a_type_that_changes_its_mind_is_asked_once_and_dropped_once() {
         let dropped = Rc::new(Cell::new(0));
@@ -287,8 +286,6 @@ mod tests {
         }
     }
 
-    /// Seen to fail: without the zeroes, Miri finds a read of uninitialised bytes, and the bytes are those
-    /// before.
     #[test]
     fn what_was_shown_as_room_is_initialised_when_the_value_is_its_own_again() {
         let seen = Rc::new(Cell::new([9; 8]));

@@ -35,9 +35,8 @@ impl Builder {
     /// with such a filter seals its rings too. Off by default, because [operations of one's
     /// own](crate::operation) are refused by a sealed ring, with `EACCES`.
     ///
-    /// It costs nothing that is seen: a NOP takes 47.6 ns in batches of 64, and 46.7 without. A kernel that
-    /// refuses leaves the ring open, and [`RingFeatures::sealed`](crate::RingFeatures::sealed) says so. Linux
-    /// 5.10. `io_uring_register(2)`.
+    /// A kernel that refuses leaves the ring open, and
+    /// [`RingFeatures::sealed`](crate::RingFeatures::sealed) says so. Linux 5.10. `io_uring_register(2)`.
     pub fn seal_rings(mut self, on: bool) -> Self {
         self.options.seal_rings = on;
         self

@@ -99,7 +99,7 @@ mod tests {
     /// Who does not answer keeps nobody waiting for longer than its head start; who fails, not at all; and
     /// none is asked once another has answered.
     ///
-    /// Seen to fail: with an attempt that begins when the one before it has ended, this waits for ever.
+    /// With an attempt that begins when the one before it has ended, this would wait for ever.
     #[test]
     fn the_first_that_answers_is_taken_whoever_is_silent() {
         on_a_core(small(64), async || {

@@ -174,7 +174,6 @@ pub(super) async fn addresses_of(host: String, port: u16) -> Result<Vec<SocketAd
 mod tests {
     use super::*;
 
-    /// Seen to fail: with the last colon of any text taken for that of the port.
     #[test]
     fn what_says_where_to_connect_to_is_an_address_a_name_or_wrong() {
         let name = |host: &str, port| Target::Name { host: host.to_owned(), port };
