@@ -75,11 +75,14 @@ step_played() {
     play "${SECONDS_OF_PLAY:-60}"
 }
 
-# play SECONDS: new seeds for so long. What a run began with follows from its time.
+# play SECONDS: new seeds for so long, a fourth of it of the server's connections. What a run began with follows from its time.
 play() {
-    local program
-    program=$(test_programs runtime | grep -E '/annulus-[0-9a-f]*$')
-    PLAY_SECONDS=$1 PLAY_SEED=$(($(date +%s) * 100000)) "$program" --exact --ignored --nocapture played::tests::for_a_while
+    local runtime server
+    runtime=$(test_programs runtime | grep -E '/annulus-[0-9a-f]*$')
+    server=$(test_programs server | grep -E '/annulus-[0-9a-f]*$')
+    export PLAY_SEED=$(($(date +%s) * 100000))
+    PLAY_SECONDS=$(($1 * 3 / 4)) "$runtime" --exact --ignored --nocapture played::tests::for_a_while
+    PLAY_SECONDS=$(($1 / 4)) "$server" --exact --ignored --nocapture serve::played::for_a_while
 }
 
 # The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.

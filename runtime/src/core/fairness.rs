@@ -62,6 +62,15 @@ impl<C: 'static> Fairness<C> {
         self.waiting.borrow().len()
     }
 
+    /// Whether a stream stands in the queue more than once.
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
+    pub(crate) fn stands_twice(&self) -> bool {
+        let waiting = self.waiting.borrow();
+        let is = |one: &Queued<C>, other: &Queued<C>| std::ptr::addr_eq(one.as_ptr(), other.as_ptr());
+        let twice = |(at, one)| waiting.iter().skip(at + 1).any(|other| is(one, other));
+        waiting.iter().enumerate().any(twice)
+    }
+
     /// Whether streams wait for buffers.
     pub(crate) fn is_short(&self) -> bool {
         !self.waiting.borrow().is_empty()

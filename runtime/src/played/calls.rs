@@ -1,4 +1,4 @@
-//! System calls on connections that go by the ring.
+//! System calls that go by the ring.
 
 use std::io;
 use std::net::Shutdown;
@@ -6,9 +6,9 @@ use std::os::fd::RawFd;
 
 use super::World;
 use super::network::Found;
-use crate::net::played::PlayedSockets;
+use crate::net::played::PlayedCalls;
 
-impl PlayedSockets for World {
+impl PlayedCalls for World {
     fn shutdown(&self, fd: RawFd, how: Shutdown) -> Option<io::Result<()>> {
         let mut state = self.state.borrow_mut();
         let at = state.conn_at(fd)?;
@@ -68,6 +68,11 @@ impl PlayedSockets for World {
         let state = self.state.borrow();
         let at = state.conn_at(fd)?;
         Some(state.conns[at].gone)
+    }
+
+    fn in_memory(&self, bytes: usize) -> usize {
+        let state = self.state.borrow();
+        if state.dice.once_in(3) { state.dice.below(bytes as u64) as usize } else { bytes }
     }
 
     fn splice(&self, from: RawFd, into: RawFd, len: usize) -> Option<io::Result<usize>> {

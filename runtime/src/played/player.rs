@@ -2,7 +2,7 @@
 
 use std::io;
 
-use io_uring::squeue;
+use io_uring::{squeue, types};
 
 use super::World;
 use super::sqe::Sqe;
@@ -46,6 +46,7 @@ impl Player for World {
         self.state.borrow().sq.len()
     }
 
+    #[cfg(test)]
     fn completions(&self) -> usize {
         self.state.borrow().completions()
     }
@@ -78,16 +79,21 @@ impl Player for World {
     }
 
     fn register_buf_ring(&self, address: u64, slots: u16, flags: u16) -> io::Result<()> {
-        if flags != 0 {
+        let is_incremental = flags == types::IOU_PBUF_RING_INC as u16;
+        if flags != 0 && !is_incremental {
             return Err(error(libc::EINVAL));
         }
-        self.state.borrow_mut().buffers.register(address, slots);
+        self.state.borrow_mut().buffers.register(address, slots, is_incremental);
         Ok(())
     }
 
     fn unregister_buf_ring(&self) -> io::Result<()> {
         self.state.borrow_mut().buffers.unregister();
         Ok(())
+    }
+
+    fn offers_bundles(&self) -> bool {
+        true
     }
 
     fn features(&self) -> RingFeatures {
@@ -129,11 +135,17 @@ fn check(state: &mut State, wait: Wait) {
         if in_kernel < spoken_of || asleep && in_kernel != spoken_of {
             return Some(format!("the core counts {in_kernel} operations, the kernel {spoken_of}"));
         }
+        if core.fairness.stands_twice() {
+            return Some("a stream stands twice in the queue for buffers".to_owned());
+        }
         if !asleep || core.tasks.is_ending() {
             return None;
         }
         if !core.tasks.is_idle() {
             return Some("the core sleeps although a task is ready".to_owned());
+        }
+        if core.pipes.idle_bytes() > 0 {
+            return Some("a pipe that nobody has is not empty".to_owned());
         }
         let counted = usize::from(core.bufs.offered());
         (counted != offered)
