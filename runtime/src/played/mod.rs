@@ -166,7 +166,10 @@ impl World {
     /// Clients will connect to a listening socket.
     fn listen(&self, fd: std::os::fd::RawFd, clients: Vec<Peer>) {
         let listening = Listening { fd, to_come: clients, backlog: Vec::new() };
-        self.state.borrow_mut().listening.push(listening);
+        let mut state = self.state.borrow_mut();
+        // One before it had the same number.
+        state.listening.retain(|one| one.fd != fd);
+        state.listening.push(listening);
     }
 
     /// A server answers at an address, each connection with one of the peers.

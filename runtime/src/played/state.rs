@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) opened: Vec<Opened>,
     /// Zero-copy sends are copied after all.
     pub(super) copies: bool,
+    /// Seconds may pass while the kernel has something to do, as on a machine that was suspended.
+    pub(super) leaps: bool,
 }
 
 /// What may happen next.
@@ -92,6 +94,7 @@ impl State {
             mail: Vec::new(),
             opened: Vec::new(),
             copies,
+            leaps: true,
         }
     }
 
