@@ -14,6 +14,10 @@ step_played_long() {
     play "${SECONDS_OF_PLAY:-600}"
 }
 
+# Faults that were mended, put back one at a time: a play finds each.
+FULL_STEPS+=(refind)
+step_refind() { scripts/refind; }
+
 step_guest_6.1() { on_shape 6.1 2node; }
 step_guest_4odd() { on_shape 6.12 4odd; }
 step_guest_4odd_6.1() { on_shape 6.1 4odd; }

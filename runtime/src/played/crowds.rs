@@ -27,7 +27,9 @@ async fn begin(ground: &Ground, count: u64) -> Result<Vec<Read>, String> {
         let (stream, conn) = connect(ground, peer);
         let mut reading = Reading::new(ground, conn);
         // It is armed at least; what has come already is taken, and may be all.
-        if let Ok(Ok(Some(chunk))) = timeout(Duration::from_micros(ground.dice.below(30)), stream.recv()).await {
+        if let Ok(Ok(Some(chunk))) =
+            timeout(Duration::from_micros(ground.dice.below(30)), stream.recv()).await
+        {
             reading.came(ground, chunk)?;
         }
         reading.let_go()?;

@@ -70,7 +70,9 @@ impl State {
         let result = unsafe {
             match sqe.opcode {
                 code::READ => libc::pread(fd, sqe.addr as *mut libc::c_void, self.shorter(len), at) as i64,
-                code::WRITE => libc::pwrite(fd, sqe.addr as *const libc::c_void, self.shorter(len), at) as i64,
+                code::WRITE => {
+                    libc::pwrite(fd, sqe.addr as *const libc::c_void, self.shorter(len), at) as i64
+                }
                 code::WRITEV => self.write_vectors(sqe),
                 code::FSYNC if sqe.op_flags & DATASYNC != 0 => libc::fdatasync(fd).into(),
                 code::FSYNC => libc::fsync(fd).into(),

@@ -110,4 +110,3 @@ async fn sends(ground: Rc<Ground>, mailing: Rc<Mailing>, sender: u32) -> Seen {
     }
     Ok(())
 }
-

@@ -280,7 +280,8 @@ impl Conn {
     pub(super) fn act(&mut self, act: Act, dice: &Dice, now: u64) {
         match act {
             Act::Sends => {
-                let most = (self.has_to_say() - self.arrived).min(RECEIVE_BUFFER - (self.arrived - self.taken));
+                let most =
+                    (self.has_to_say() - self.arrived).min(RECEIVE_BUFFER - (self.arrived - self.taken));
                 let most = if dice.once_in(3) { most } else { most.min(3000) };
                 self.arrived += dice.between(1, most);
             }

@@ -97,7 +97,8 @@ impl Stage {
 impl Client {
     /// All that was sent to it.
     pub fn heard(&self) -> Vec<u8> {
-        self.world.conn(self.at, |conn| conn.script.as_ref().map(|script| script.heard.clone()))
+        self.world
+            .conn(self.at, |conn| conn.script.as_ref().map(|script| script.heard.clone()))
             .unwrap_or_default()
     }
 

@@ -10,7 +10,8 @@ pub(super) struct Files(Vec<(&'static str, Vec<u8>)>);
 
 impl Files {
     pub(super) fn new() -> Self {
-        let content = |len: usize, salt: usize| (0..len).map(|at| (at * 31 + at / 251 + salt) as u8).collect();
+        let content =
+            |len: usize, salt: usize| (0..len).map(|at| (at * 31 + at / 251 + salt) as u8).collect();
         let sizes = [("none", 0), ("small", 100), ("middle", 12_000), ("large", 40_000), ("bulk", 250_000)];
         Self(sizes.iter().map(|(name, len)| (*name, content(*len, name.len()))).collect())
     }
@@ -128,12 +129,20 @@ pub(super) fn answers(asked: &[Expected], mut heard: &[u8]) -> Result<Heard, Str
             found.and_then(|field| std::str::from_utf8(field.value).ok())
         };
         let said_close = field("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-        let len = if expected.is_bare { 0 } else { field("Content-Length").and_then(|len| len.parse().ok()).unwrap_or(0) };
+        let len = if expected.is_bare {
+            0
+        } else {
+            field("Content-Length").and_then(|len| len.parse().ok()).unwrap_or(0)
+        };
         let body = &heard[head_len..heard.len().min(head_len + len)];
         if let Some(whole) = &expected.body
             && (whole.len() != len || !whole.starts_with(body))
         {
-            return Err(format!("the body of answer {} is wrong: {len} bytes of {}", seen.whole, whole.len()));
+            return Err(format!(
+                "the body of answer {} is wrong: {len} bytes of {}",
+                seen.whole,
+                whole.len()
+            ));
         }
         if body.len() < len {
             seen.partial = heard.len();

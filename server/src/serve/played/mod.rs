@@ -14,10 +14,10 @@ use annulus::transfer::Road;
 use clap::Parser;
 use exchange::{Expected, Files, answers, requests};
 
+use super::Sites;
 use super::connection::run;
 use super::options::ServeArgs;
 use super::sites::SiteConfig;
-use super::Sites;
 use crate::listen::client::Client as Accepted;
 use crate::listen::forwarded::Field;
 use crate::listen::gate::Gate;
