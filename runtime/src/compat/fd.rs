@@ -81,7 +81,7 @@ impl<T: AsFd + 'static> FdIo<T> {
     expect(dead_code, reason = "no feature, no traits")
 )]
 impl<T: AsFd + 'static> FdIo<T> {
-    /// Reads the available bytes into `room`; 0 at the end.
+    /// Reads the available bytes into `spare`; 0 at the end.
     pub(super) fn poll_read_into(
         &mut self,
         cx: &mut Context<'_>,
