@@ -66,7 +66,7 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["service"], "the services of a core, and reloads"),
         layer(&["config"], "what the program is to do, from flags or a file"),
         layer(&["serve", "proxy"], "files over HTTP, and relayed connections"),
-        layer(&["doctor", "roads", "numa_bench"], "commands that look at the machine or measure it"),
+        layer(&["doctor", "roads", "numa_bench"], "commands that inspect the machine or measure it"),
         layer(&["options"], "the flags, one clap struct for each kind of thing"),
         layer(&["service_manager"], "what systemd is told"),
         layer(

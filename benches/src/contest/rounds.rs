@@ -255,15 +255,15 @@ impl Match {
     fn idle(&self, player: &Player, connections: usize) -> io::Result<Sample> {
         let running = start(&player.who, &self.place)?;
         let descriptors = running.descriptors()?;
-        let before = memory::look(running.pid())?;
+        let before = memory::measure(running.pid())?;
         let mut session = self.hello(connections).open(running.address, Some(&self.backend), false)?;
         let outcome = session.run(connections as u64)?;
-        let after = memory::look(running.pid())?;
+        let after = memory::measure(running.pid())?;
         let cpu_ns = running.cpu_ns()?;
         drop(session);
         // The file that was asked for may stay open, and a few more of its own.
         running.wait_for_descriptors(descriptors + 16)?;
-        let gone = memory::look_when_settled(running.pid())?;
+        let gone = memory::measure_when_settled(running.pid())?;
         let memory = IdleMemory {
             user: after.user,
             grown: after.user as f64 - before.user as f64,

@@ -24,7 +24,7 @@ impl Origin {
     pub fn of_current() -> Self {
         let mut signals = MaybeUninit::uninit();
         // SAFETY: pthread_sigmask with no new mask only writes the present one into `signals`; it fails for a
-        // bad `how` alone, which is not looked at without a new mask.
+        // bad `how` alone, which is not read without a new mask.
         let signals = unsafe {
             libc::sigemptyset(signals.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), signals.as_mut_ptr());

@@ -2,7 +2,7 @@
 //!
 //! A share is a lease, or the core's own. The core has one while the kernel goes on in the buffer, or while
 //! chunks in it wait to be taken. Only the holder of a share makes another, so a count of one cannot rise
-//! while its only holder looks at it.
+//! while its only holder reads it.
 //!
 //! A share that is forgotten (`mem::forget`) stays counted, and its buffer stays out. Forgetting 2^31 shares
 //! of one buffer ends the process, as with an `Arc`: a count that wrapped to zero would give the buffer to

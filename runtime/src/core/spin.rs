@@ -78,7 +78,7 @@ mod tests {
         }
         assert_eq!(vain, 5, "16, 8, 4, 2 and 1 us");
         spin.slept(Duration::from_secs(1));
-        assert!(!spin.is_worth_while(), "an idle core does not look");
+        assert!(!spin.is_worth_while(), "an idle core does not spin");
         for expected in [1, 2, 4, 8, 16, 16] {
             spin.slept(Duration::from_micros(15));
             assert_eq!(spin.next.get(), Duration::from_micros(expected));

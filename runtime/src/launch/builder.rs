@@ -189,7 +189,7 @@ impl Builder {
 
     /// Whether one of so many cores with this ring may register its blocks.
     pub(super) fn may_register(&self, ring: RingOptions, cores: usize) -> bool {
-        locked::leaves_room(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
+        locked::leaves_enough(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
     }
 
     /// Reads the machine's topology and plans the cores. It starts nothing.

@@ -45,7 +45,7 @@ impl Observer {
     pub fn stalls(&self, threshold: Duration) -> Vec<Stall> {
         assert!(
             !Core::is_here(),
-            "a look at stalls would stop the core: call stalls() from a thread that is no core's"
+            "stalls() would stop the core: call it from a thread that is no core's"
         );
         let mut sampler = Sampler::new(&self.members);
         std::thread::sleep(threshold);

@@ -137,11 +137,11 @@ impl<F: Family> Connection<F> {
     /// # Cancellation
     /// Safe.
     pub async fn gone(&self) {
-        const LOOKS: Duration = Duration::from_millis(100);
+        const CHECK_EVERY: Duration = Duration::from_millis(100);
         // A poll that fails reports nothing. The check after it does.
         let _told = self.socket().ready(Ready::Gone).await;
         while !self.socket().is_gone() {
-            crate::time::sleep(LOOKS).await;
+            crate::time::sleep(CHECK_EVERY).await;
         }
     }
 

@@ -96,7 +96,7 @@ impl UdpSocket {
         polled.map_err(|e| Error::io("cannot wait for datagrams", e))
     }
 
-    /// Receives what there is, as many as there is room for, by one call that does not wait (`recvmmsg(2)`).
+    /// Receives what there is, as many as fit, by one call that does not wait (`recvmmsg(2)`).
     /// Returns how many receives that were; 0 where nothing is there. What was in `into` is gone.
     ///
     /// # Errors

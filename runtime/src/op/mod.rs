@@ -46,7 +46,7 @@ impl From<squeue::Entry> for Sqes {
 }
 
 /// Makes the kernel release the memory of an operation.
-pub(crate) type Hurry = Box<dyn FnOnce()>;
+pub(crate) type ForceRelease = Box<dyn FnOnce()>;
 
 /// An operation that answers once.
 ///
@@ -82,7 +82,7 @@ pub(crate) unsafe trait Operation: Sized + 'static {
     /// The core ends, and the kernel has had time to give the operation back: what makes it release the
     /// memory at once, if there is such a thing. The closure runs when the operation is not borrowed any
     /// more. This method runs no foreign code.
-    fn force_release(&self) -> Option<Hurry> {
+    fn force_release(&self) -> Option<ForceRelease> {
         None
     }
 

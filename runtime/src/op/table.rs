@@ -15,7 +15,7 @@ use io_uring::{opcode, squeue};
 
 use super::arena::Arena;
 use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
-use super::untyped::{Left, Many, Room, Single, Vtable};
+use super::untyped::{Left, Many, Single, ValueSpace, Vtable};
 use super::{Multishot, Operation, Sqes};
 use crate::contained::contained;
 use crate::ring::user_data::Tag;
@@ -112,10 +112,10 @@ impl<C> OpTable<C> {
     }
 
     /// The function that the machine calls when it makes the slot of `index` vacant.
-    fn left<'a>(&self, room: &'a mut Room) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
+    fn left<'a>(&self, space: &'a mut ValueSpace) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
         // SAFETY: the cell holds a value of this function table's type, and the machine makes its slot vacant
         // in this step.
-        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable, room) }
+        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable, space) }
     }
 
     /// The owner polls its operation. If it is over, the operation is returned.
@@ -141,8 +141,8 @@ impl<C> OpTable<C> {
 
     /// The owner of `key` gives up: cancels the operation, and cleans up what has come already.
     pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
-        let (mut waker, mut room) = (None, Room::new());
-        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left(&mut room));
+        let (mut waker, mut space) = (None, ValueSpace::new());
+        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left(&mut space));
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
@@ -181,8 +181,8 @@ impl<C> OpTable<C> {
         if cqe.result < 0 && !cqe.notif() {
             self.failed(key, -cqe.result);
         }
-        let mut room = Room::new();
-        let left = self.left(&mut room);
+        let mut space = ValueSpace::new();
+        let left = self.left(&mut space);
         let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), left);
         match event {
             Event::Wake(Some(waker)) => waker.wake(),

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use super::arena::CELL_SIZE;
 use super::slots::Outcome;
-use super::{Hurry, Multishot, Operation};
+use super::{ForceRelease, Multishot, Operation};
 use crate::contained::contained;
 
 /// What to do with an untyped value. `C` is what answers are handled with.
@@ -28,7 +28,7 @@ pub(super) struct Vtable<C> {
     /// Shows the value its notification and consumes it. Single operations only.
     pub(super) release: unsafe fn(NonNull<u8>, Outcome),
     /// What makes the kernel release the memory. It is run when the value is not borrowed any more.
-    pub(super) force_release: unsafe fn(NonNull<u8>) -> Option<Hurry>,
+    pub(super) force_release: unsafe fn(NonNull<u8>) -> Option<ForceRelease>,
     /// A poll is linked before it, so a cancel must find either.
     pub(super) linked: bool,
 }
@@ -97,14 +97,14 @@ impl<T: Multishot<C>, C> Many<T, C> {
 pub(super) struct Left<'a, C: 'static> {
     vtable: &'static Vtable<C>,
     /// A reference, so that what passes through the machine stays small.
-    value: &'a mut Room,
+    value: &'a mut ValueSpace,
 }
 
 /// Space for a value that leaves its cell: as large and as aligned as a cell.
 #[repr(C, align(64))]
-pub(super) struct Room(MaybeUninit<[u8; CELL_SIZE]>);
+pub(super) struct ValueSpace(MaybeUninit<[u8; CELL_SIZE]>);
 
-impl Room {
+impl ValueSpace {
     pub(super) fn new() -> Self {
         Self(MaybeUninit::uninit())
     }
@@ -115,7 +115,7 @@ impl<'a, C> Left<'a, C> {
     ///
     /// # Safety
     /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    pub(super) unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>, value: &'a mut Room) -> Self {
+    pub(super) unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>, value: &'a mut ValueSpace) -> Self {
         // SAFETY: the cell has at least `size` bytes, and so has `value`, which nobody else has.
         unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
         Self { vtable, value }

@@ -89,7 +89,7 @@ impl Kernel {
         }
         // SAFETY: the caller keeps what the entries point to.
         let pushed = unsafe { sq.push_multiple(entries) };
-        debug_assert!(pushed.is_ok(), "there was room");
+        debug_assert!(pushed.is_ok(), "the queue had space");
         true
     }
 

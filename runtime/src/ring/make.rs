@@ -87,7 +87,7 @@ impl Ring {
             .zc_flags(REPORT_USAGE)
             .build()
             .user_data(Tag::Cancel.with(0));
-        // SAFETY: a send of nothing on no descriptor; the kernel looks at no memory.
+        // SAFETY: a send of nothing on no descriptor; the kernel reads no memory.
         unsafe { self.is_known(&probe) }
     }
 

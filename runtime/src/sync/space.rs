@@ -84,7 +84,7 @@ impl SpaceWaiters {
         while told < most {
             let first = self.change(|list| list.queue.pop_front());
             let Some((_, waker)) = first else { return };
-            contained("the waker of one that waits for room", || {
+            contained("the waker of one that waits for space", || {
                 waker.wake_by_ref();
                 told += 1;
             });

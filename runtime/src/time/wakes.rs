@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_away_is_not_looked_at() {
+    fn far_timers_are_not_searched() {
         let wakes = Wakes::new(Some(Duration::from_micros(50)));
         assert_eq!(wakes.reach(0, 3_000_000), 3_050_000);
         assert_eq!(wakes.reach(0, 4_000_000), 4_000_000);

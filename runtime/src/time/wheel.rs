@@ -45,7 +45,7 @@ const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
 /// The list of timers that are due. It comes after the lists of the slots.
 const DUE: usize = LEVELS * SLOTS;
 /// How many timers of a slot are inspected for the last one that is due in time.
-const LOOKS: usize = 16;
+const INSPECTED: usize = 16;
 /// No entry.
 const NIL: u32 = u32::MAX;
 
@@ -203,7 +203,7 @@ impl<T> Wheel<T> {
                     // Backwards, because sleeps of one length were inserted in the order in which they are
                     // due.
                     let mut index = list.last;
-                    for _ in 0..LOOKS {
+                    for _ in 0..INSPECTED {
                         let Some(entry) = self.entries.get(index as usize) else { break };
                         if entry.deadline <= limit {
                             last = last.max(entry.deadline);

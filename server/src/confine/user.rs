@@ -39,7 +39,7 @@ pub(crate) fn become_user(name: &str) -> Result<(), Failure> {
     }
     // The change has made /proc/self root's (PR_SET_DUMPABLE in prctl(2)), and the report reads it.
     if let Err(errno) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable) {
-        tracing::warn!(%errno, "the report cannot look at this process");
+        tracing::warn!(%errno, "the report cannot inspect this process");
     }
     note(format!("user: {name}, uid {}, gid {}, {} groups", user.uid, user.gid, user.groups.len()));
     Ok(())

@@ -31,7 +31,7 @@ pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod response;
-mod rooms;
+mod path_memory;
 pub(crate) mod status;
 pub(crate) mod target;
 

@@ -32,7 +32,7 @@ use self::table::Table;
 pub(crate) use self::table::{Counted, Key};
 
 /// How often a core that waits for a place checks whether another core has freed one.
-const LOOKS: Duration = Duration::from_millis(10);
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
 /// The limits of one listener. Each field is a flag, and a key of a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
@@ -184,7 +184,7 @@ impl Limits {
                 drop(self.waiting.replace(Some(cx.waker().clone())));
                 Poll::Pending
             });
-            select(left, pin!(annulus::time::sleep(LOOKS))).await;
+            select(left, pin!(annulus::time::sleep(CHECK_EVERY))).await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Connections that are worth a look at the memory that they leave.
+/// Connections whose memory is worth giving back when they have ended.
 const MANY: usize = 1024;
 /// Of so many one is left when most have gone.
 const MOST: usize = 8;

@@ -98,9 +98,9 @@ impl Sink {
                     io::ErrorKind::Interrupted => {}
                     // Another process with the same open file description made it non-blocking.
                     io::ErrorKind::WouldBlock => {
-                        let room =
+                        let ready =
                             poll(&mut [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::OUT)], None);
-                        room.map_err(|errno| Stuck::Refused(errno.into())).map(drop)?;
+                        ready.map_err(|errno| Stuck::Refused(errno.into())).map(drop)?;
                     }
                     io::ErrorKind::BrokenPipe
                     | io::ErrorKind::ConnectionReset

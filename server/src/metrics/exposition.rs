@@ -62,7 +62,7 @@ fn requests(out: &mut Exposition, status: &Status) {
     out.family(
         "file_cache_lookups",
         "counter",
-        "Looks for a file among those kept open, by what came of them.",
+        "Lookups of a file among those kept open, by their result.",
     );
     for (result, count) in &status.cache {
         out.sample("file_cache_lookups_total", &[("result", result)], count);

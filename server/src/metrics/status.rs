@@ -38,7 +38,7 @@ pub(crate) struct Status {
     pub(crate) relay_times: TimesStatus,
     /// Relayed connections by how they ended.
     pub(crate) relays: BTreeMap<String, u64>,
-    /// Looks into the cache of open files by what came of them.
+    /// Lookups in the cache of open files, by their result.
     pub(crate) cache: BTreeMap<String, u64>,
     /// Lines of each log.
     pub(crate) logs: BTreeMap<String, LogCounts>,

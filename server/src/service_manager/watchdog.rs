@@ -7,20 +7,20 @@ use super::message::Message;
 use super::notify::tell;
 
 /// Checks in the time that the manager waits for a report.
-const LOOKS: u32 = 3;
+const CHECKS: u32 = 3;
 
-/// Reports that the program is alive, for as long as `looks_alive` says that no core was stuck during the
-/// last period. `looks_alive` is given that period, and may wait for about as long. Does nothing where no
+/// Reports that the program is alive, for as long as `are_alive` says that no core was stuck during the
+/// last period. `are_alive` is given that period, and may wait for about as long. Does nothing where no
 /// manager asks for it.
-pub(crate) fn watch(mut looks_alive: impl FnMut(Duration) -> bool + Send + 'static) {
+pub(crate) fn watch(mut are_alive: impl FnMut(Duration) -> bool + Send + 'static) {
     let time = wanted(|name| std::env::var(name).ok(), std::process::id());
     let Some(time) = time else { return };
-    let look = time / LOOKS;
+    let period = time / CHECKS;
     let run = move || {
         let mut was_alive = true;
         loop {
             let begin = Instant::now();
-            let is_alive = looks_alive(look);
+            let is_alive = are_alive(period);
             if is_alive {
                 tell(Message::Alive);
             } else if was_alive {
@@ -28,7 +28,7 @@ pub(crate) fn watch(mut looks_alive: impl FnMut(Duration) -> bool + Send + 'stat
             }
             was_alive = is_alive;
             // A check of processes that have gone takes no time.
-            std::thread::sleep(look.saturating_sub(begin.elapsed()));
+            std::thread::sleep(period.saturating_sub(begin.elapsed()));
         }
     };
     // It ends with the process, because a check waits for no core.

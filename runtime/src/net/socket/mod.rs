@@ -55,7 +55,7 @@ pub(crate) struct Socket {
     kind: Kind,
     receiving: Receiving<Key>,
     chain: Cell<Chain>,
-    /// Stands in the core's list of streams to look at when the tick ends.
+    /// It is in the core's list of streams that are inspected when the tick ends.
     overfull: Cell<bool>,
     /// Stands in the core's list of streams that nobody reads.
     is_known_idle: Cell<bool>,

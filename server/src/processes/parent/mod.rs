@@ -106,7 +106,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
         notify::begin(taking::wait_until_all_is_ours);
         notify::tell(Message::Ready(lines.join(", ")));
         let (members, count) = (members.clone(), shares.len());
-        watchdog::watch(move |time| several::look_alive(&members, count, time));
+        watchdog::watch(move |time| several::are_alive(&members, count, time));
     });
     // Those that it asks are gone when it is waited for.
     let left = group.leave(served);

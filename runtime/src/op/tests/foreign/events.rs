@@ -61,7 +61,7 @@ fn a_subscriber_may_end_operations_while_a_core_hurries_them() {
         assert!(poll_once(&mut answered, Waker::noop()).is_pending());
         drain(&mut peer);
         until("its notification", || in_kernel() == stuck_ones).await;
-        assert_eq!(socket.lent(), 1, "its future has not looked");
+        assert_eq!(socket.lent(), 1, "its future was not polled");
         let (fd, _theirs) = silent();
         let new = Rc::new(RefCell::new(None));
         let (polls, watched) = (Rc::clone(&new), Rc::clone(&fd));
