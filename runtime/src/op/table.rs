@@ -50,7 +50,7 @@ impl<C> OpTable<C> {
     }
 
     /// Operations that are not vacant, including those whose result waits for its owner.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn len(&self) -> usize {
         self.slots.borrow().len()
     }

@@ -101,7 +101,7 @@ impl Kernel {
     }
 
     /// How many completions are in the queue.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn completions(&self) -> usize {
         // SAFETY: as in `push`.
         unsafe { self.ring.completion_shared() }.len()
