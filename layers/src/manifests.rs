@@ -39,7 +39,8 @@ pub(crate) fn unknown(known: &[Rules], manifests: &Manifests) -> Vec<String> {
     let new = manifests.keys().filter(|folder| !is_known(folder));
     let new = new.map(|folder| format!("{folder} is a crate of which layers/src/rules.rs says nothing"));
     let gone = known.iter().map(|rules| rules.folder).filter(|folder| !manifests.contains_key(*folder));
-    let gone = gone.map(|folder| format!("{folder} is no crate any more: take it out of layers/src/rules.rs"));
+    let gone =
+        gone.map(|folder| format!("{folder} is no crate any more: take it out of layers/src/rules.rs"));
     new.chain(gone).collect()
 }
 
@@ -53,14 +54,18 @@ pub(crate) fn dependencies(known: &[Rules], manifests: &Manifests) -> Vec<String
     for rules in known {
         let Some(text) = manifests.get(rules.folder) else { continue };
         // A crate that names itself has its examples and tests use its features.
-        let found: Vec<_> = keys(text).filter_map(folder_of).filter(|folder| *folder != rules.folder).collect();
+        let found: Vec<_> =
+            keys(text).filter_map(folder_of).filter(|folder| *folder != rules.folder).collect();
         let more = found.iter().filter(|folder| !rules.depends_on.contains(folder));
         wrong.extend(more.map(|folder| {
             format!("{} depends on {folder}, which layers/src/rules.rs does not allow", rules.folder)
         }));
         let fewer = rules.depends_on.iter().filter(|folder| !found.contains(folder));
         wrong.extend(fewer.map(|folder| {
-            format!("{} does not depend on {folder} any more: take it out of layers/src/rules.rs", rules.folder)
+            format!(
+                "{} does not depend on {folder} any more: take it out of layers/src/rules.rs",
+                rules.folder
+            )
         }));
     }
     wrong

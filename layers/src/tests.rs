@@ -171,7 +171,8 @@ fn crates_that_the_list_does_not_know_are_found() {
     assert_eq!(manifests::unknown(&all, &manifests), Vec::<String>::new());
     assert_eq!(manifests::dependencies(&all, &manifests), Vec::<String>::new());
 
-    let unknown = manifests::unknown(&[rules("low", &[]), rules("gone", &[]), rules("high", &[])], &manifests);
+    let unknown =
+        manifests::unknown(&[rules("low", &[]), rules("gone", &[]), rules("high", &[])], &manifests);
     assert!(unknown.len() == 2 && unknown[0].starts_with("deep/fuzz is a crate of which"), "{unknown:?}");
     assert!(unknown[1].starts_with("gone is no crate any more"), "{unknown:?}");
     let wrong = manifests::dependencies(&[rules("low", &["high"]), rules("high", &[])], &manifests);

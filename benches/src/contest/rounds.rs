@@ -88,7 +88,7 @@ pub struct Outcomes {
 
 struct Player {
     who: Contestant,
-    /// The server, or nothing for a program that is started anew each time.
+    /// The server, or nothing for a program that is started again each time.
     running: Option<Running>,
     amount: u64,
     samples: Vec<Sample>,
@@ -238,7 +238,7 @@ impl Match {
         let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
         let warm = (player.amount / 10).max(load.least());
         match load {
-            // What a cold file costs is not to be warmed away, and strangers connect anew each time.
+            // What a cold file costs is not to be warmed away, and strangers connect again each time.
             Load::Cold(_) | Load::Stranger { .. } => {}
             // Each run of it begins with a file that leaves memory.
             Load::Beside { .. } => session.verify()?,

@@ -47,7 +47,7 @@ impl Http {
     /// The same, to be told something.
     ///
     /// # Errors
-    /// The server cannot be reached, or says neither tag nor time of a file that is to be asked for anew.
+    /// The server cannot be reached, or says neither tag nor time of a file that is to be asked for again.
     pub fn told(
         server: SocketAddr,
         path: &str,

@@ -276,7 +276,8 @@ fn settle(region: &Region, node: NodeId) -> Result<Settled> {
         let step = start + done..start + (done + STEP).min(region.len);
         let headroom = headroom::bytes()?;
         if headroom.bytes < step.len() as u64 {
-            let why = format!("only {} MiB more can be taken safely {}", headroom.bytes >> 20, headroom.limit);
+            let why =
+                format!("only {} MiB more can be taken safely {}", headroom.bytes >> 20, headroom.limit);
             return stopped(done, node, (why, "ask for smaller pools or free memory".into()));
         }
         populate(step.clone()).map_err(|e| {

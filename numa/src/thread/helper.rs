@@ -34,7 +34,7 @@ impl Origin {
     }
 
     /// Gives the calling thread this policy and mask, and lets it run on `cpus`. A refused call is logged and
-    /// nothing else: the thread works all the same, with the CPU or the policy of the thread that started it.
+    /// nothing else: the thread works nevertheless, with the CPU or the policy of the thread that started it.
     fn take_on(&self, cpus: &CpuSet) {
         if let Err(e) = sys::set_affinity(cpus) {
             tracing::warn!(error = %e, %cpus, "a helper thread stays on the CPU of the thread that started it (sched_setaffinity)");

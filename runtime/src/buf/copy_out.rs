@@ -22,7 +22,7 @@ const STEP: usize = 64;
 
 impl BufRing {
     /// Copies chunks that wait to be taken to the heap, from the first one that lies in one of these buffers,
-    /// and gives up their leases. Chunks of a stream are cut anew. Chunks with `bounds`, such as datagrams,
+    /// and gives up their leases. Chunks of a stream are cut again. Chunks with `bounds`, such as datagrams,
     /// keep their bounds. Returns how many chunks the copy has. Where the copy would be too large it returns
     /// 0 and leaves `waiting` as it was.
     pub(crate) fn copy_out(

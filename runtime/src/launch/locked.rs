@@ -14,7 +14,7 @@ use rustix::thread::CapabilitySet;
 use crate::privilege::has_any;
 use crate::ring::{RingOptions, rings_are_locked};
 
-/// The entries that rings of so many cores can have within `limit` bytes: those asked for, or half of them,
+/// The entries that rings of this many cores can have within `limit` bytes: those asked for, or half of them,
 /// and so on.
 pub(super) fn planned(asked: RingOptions, cores: usize, limit: Option<u64>) -> RingOptions {
     let Some(limit) = limit else { return asked };

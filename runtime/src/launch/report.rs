@@ -108,7 +108,7 @@ impl WorkerReport {
     }
 }
 
-/// The name of the region that grows. Its extent is looked up anew each time.
+/// The name of the region that grows. Its extent is looked up again each time.
 pub(super) const HEAP: &str = "heap";
 /// The name of what a pool has grown by.
 const GROWN: &str = "grown pool";

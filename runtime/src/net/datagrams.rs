@@ -37,7 +37,7 @@ pub struct SentDatagrams {
     pub bytes: u64,
     /// Datagrams that have left.
     pub count: usize,
-    /// The first error, if there was one. Datagrams after it were sent all the same, except after two errors:
+    /// The first error, if there was one. Datagrams after it were sent nevertheless, except after two errors:
     /// `EAGAIN`, the socket's buffer is full; `ECONNREFUSED`, nobody listens where an earlier one went.
     pub error: Option<io::Error>,
 }

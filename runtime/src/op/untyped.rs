@@ -115,7 +115,11 @@ impl<'a, C> Left<'a, C> {
     ///
     /// # Safety
     /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    pub(super) unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>, value: &'a mut ValueSpace) -> Self {
+    pub(super) unsafe fn out_of(
+        cell: NonNull<u8>,
+        vtable: &'static Vtable<C>,
+        value: &'a mut ValueSpace,
+    ) -> Self {
         // SAFETY: the cell has at least `size` bytes, and so has `value`, which nobody else has.
         unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
         Self { vtable, value }

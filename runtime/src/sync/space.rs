@@ -64,7 +64,7 @@ impl SpaceWaiters {
         poll_fn(|cx| turn.poll(cx.waker(), &mut attempt)).await
     }
 
-    /// Says that so many places have become free. As many that wait try again.
+    /// Says that this many places have become free. As many that wait try again.
     pub(crate) fn made(&self, places: usize) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -78,7 +78,7 @@ impl SpaceWaiters {
         self.tell(usize::MAX);
     }
 
-    /// Tells so many. One whose waker panics does not count, because it may never try.
+    /// Tells this many. One whose waker panics does not count, because it may never try.
     fn tell(&self, most: usize) {
         let mut told = 0;
         while told < most {

@@ -30,7 +30,7 @@ const LAST_STEP: u64 = 64 << 10;
 /// The stretch that the page cache is asked about at once.
 const WINDOW: u64 = 1 << 20;
 
-/// The transfer stopped, after the socket had taken so many bytes.
+/// The transfer stopped, after the socket had taken this many bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SendFileError {

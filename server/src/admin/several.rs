@@ -20,7 +20,7 @@ const STATUS: &[u8] = b"status";
 /// Orders: an upstream's address follows.
 const IN: &[u8] = b"in ";
 const OUT: &[u8] = b"out ";
-/// A question: whether no core is stuck for so many milliseconds, which follow.
+/// A question: whether no core is stuck for this many milliseconds, which follow.
 const ALIVE: &[u8] = b"alive ";
 /// The answer to an order that could be followed.
 const DONE: &[u8] = b"done";
@@ -52,7 +52,7 @@ impl Source for Several {
     }
 }
 
-/// Whether all of so many members say that none of their cores is in one step of a task for `time`.
+/// Whether all of this many members say that none of their cores is in one step of a task for `time`.
 pub(crate) fn are_alive(members: &Members, count: usize, time: Duration) -> bool {
     let question = [ALIVE, time.as_millis().to_string().as_bytes()].concat();
     let answers = members.ask(&question, time + PATIENCE);

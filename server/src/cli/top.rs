@@ -30,7 +30,7 @@ pub(super) struct TopArgs {
     #[arg(long, value_name = "SECS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
 
-    /// End after so many pictures [default: until it is interrupted]
+    /// End after this many pictures [default: until it is interrupted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }

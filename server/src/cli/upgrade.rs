@@ -29,8 +29,8 @@ pub(super) fn order(which: &Which) -> Result<(), Failure> {
 
 fn by_admin(address: &AdminAddress) -> Result<(), Failure> {
     let before = status(address)?["pid"].clone();
-    let (status, why) = ask(address, "POST", "/upgrade")?;
-    if status != 200 {
+    let (code, why) = ask(address, "POST", "/upgrade")?;
+    if code != 200 {
         return Err(Failure::new(Kind::Failed, format!("{address} does not upgrade: {why}")));
     }
     let deadline = Instant::now() + PATIENCE;
@@ -49,8 +49,8 @@ fn by_admin(address: &AdminAddress) -> Result<(), Failure> {
 
 /// How far it has come.
 fn status(address: &AdminAddress) -> Result<Value, Failure> {
-    let (status, body) = ask(address, "GET", "/upgrade")?;
-    let told = serde_json::from_str(&body).ok().filter(|_| status == 200);
+    let (code, body) = ask(address, "GET", "/upgrade")?;
+    let told = serde_json::from_str(&body).ok().filter(|_| code == 200);
     told.ok_or_else(|| Failure::new(Kind::Failed, format!("{address} knows no upgrades: {body}")))
 }
 

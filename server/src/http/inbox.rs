@@ -3,9 +3,9 @@
 use super::Refusal;
 use super::body::Body;
 use super::chunked::Taken;
+use super::path_memory;
 use super::record::Record;
 use super::request::{self, Parsed, Request, Whole};
-use super::path_memory;
 
 /// What came of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum Awaited {
     Head,
 }
 
-/// Bytes that a rest may take without asking for memory anew: a browser's head that came in two pieces.
+/// Bytes that a rest may take without asking for memory again: a browser's head that came in two pieces.
 const KEPT_REST: usize = 1024;
 
 /// The bytes that were received and not yet parsed.

@@ -223,7 +223,12 @@ fn parse_fields<const SLOTS: usize>(bytes: &[u8]) -> Result<Fields, Refusal> {
 }
 
 /// Puts request line and fields together and decides what they mean.
-fn assess(line: &RequestLine<'_>, fields: Fields, head: usize, memory: &mut Vec<u8>) -> Result<Whole, Refusal> {
+fn assess(
+    line: &RequestLine<'_>,
+    fields: Fields,
+    head: usize,
+    memory: &mut Vec<u8>,
+) -> Result<Whole, Refusal> {
     let old = line.minor == 0;
     // RFC 9112 3.2.
     if !fields.has_host && !old {

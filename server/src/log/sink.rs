@@ -1,4 +1,4 @@
-//! Where lines go: a file that can be opened anew, or a stream that the program was given.
+//! Where lines go: a file that can be opened again, or a stream that the program was given.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
@@ -52,7 +52,7 @@ impl Sink {
         Ok(Sink { file: ManuallyDrop::new(file), path: Some(path.to_owned()), step })
     }
 
-    /// Opens the file of its name anew, and closes the one it had. A stream stays what it is.
+    /// Opens the file of its name again, and closes the one it had. A stream stays what it is.
     ///
     /// # Errors
     /// What open(2) says: then it goes on with what it had.

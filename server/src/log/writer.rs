@@ -66,7 +66,7 @@ pub(super) trait Tell: Send + 'static {
     fn refused(&mut self, name: &str, error: &std::io::Error);
     /// It takes them again.
     fn recovered(&mut self, name: &str);
-    /// The file could not be opened anew.
+    /// The file could not be opened again.
     fn not_reopened(&mut self, name: &str, error: &std::io::Error);
     /// Called at least whenever the thread is about to sleep. Returns when it wants to be called again.
     fn check(&mut self, now: Instant, ending: bool) -> Option<Instant>;
@@ -123,7 +123,7 @@ impl Writer {
         self.common.bell.ring(self.shared.len() > SHARED_LINES / 2);
     }
 
-    /// Has the file opened anew when what was queued so far is written.
+    /// Has the file opened again when what was queued so far is written.
     pub(super) fn reopen(&self) {
         self.common.reopening.store(true, Ordering::Release);
         self.common.bell.wake();

@@ -76,7 +76,7 @@ pub(super) async fn send_extent<F: Family>(
     let (held, whole) = (answer.entry.stored.content.is_some(), matches!(extent, Extent::Whole(_)));
     match send_road::choose(held, whole, len, is_cached, sending.client.address) {
         SendRoad::Copied => sending.copied().await,
-        SendRoad::TwoPlaces => sending.from_two_places().await,
+        SendRoad::TwoPlaces => sending.in_two_pieces().await,
         SendRoad::Read => sending.read(false).await,
         SendRoad::ReadZeroCopy => sending.read(true).await,
         SendRoad::Spliced => sending.spliced().await,
@@ -98,7 +98,7 @@ impl<F: Family> Sending<'_, F> {
         if let Some(block) = self.answer.copied(self.extent, content) {
             send(self.client, block).await?;
         } else if matches!(self.extent, Extent::Whole(_)) {
-            return self.from_two_places().await;
+            return self.in_two_pieces().await;
         } else {
             let mut head = self.answer.with_head(self.extent, <[u8]>::to_vec);
             head.extend_from_slice(content);
@@ -109,7 +109,7 @@ impl<F: Family> Sending<'_, F> {
     }
 
     /// Sends all of the content from where it lies, behind its head, in one send.
-    async fn from_two_places(&mut self) -> annulus::Result<()> {
+    async fn in_two_pieces(&mut self) -> annulus::Result<()> {
         let head = self.answer.with_head(self.extent, <[u8]>::to_vec);
         if let Some(content) = &self.answer.entry.stored.content {
             send_two(self.client, head, Arc::clone(content)).await?;

@@ -150,7 +150,7 @@ impl Site {
     }
 
     /// Looks up from time to time whether ROOT stands for another directory: a symbolic link that was
-    /// changed, or a directory that was made anew. While it stands for none, the former one is served.
+    /// changed, or a directory that was made again. While it stands for none, the former one is served.
     pub(super) async fn follow_root(&self, now: u64) {
         if !self.is_root_due(now) {
             return;

@@ -1,7 +1,7 @@
-//! Quieting a stream whose receive says its last word at that very moment, and a stream that is always full.
+//! Quieting a stream whose receive posts its last CQE at that very moment, and a stream that is always full.
 //!
 //! Seen to fail: with bytes that come while a stream is quieted given back (nothing is handed over); with a
-//! last word's bytes given back; with an end or a reset that comes then forgotten (it is asked for again; the
+//! last CQE's bytes given back; with an end or a reset that comes then forgotten (it is asked for again; the
 //! reset has become an end); with a stream that is quieted put in the queue for buffers.
 
 use std::cell::Cell;
@@ -37,7 +37,7 @@ fn armed() -> (TcpStream, StdStream) {
     (stream, peer)
 }
 
-/// Asks for quiet while the last word lies in the completion queue, and then waits for it.
+/// Quiesces while the last CQE is in the completion queue, and then waits for it.
 async fn quiesce_late(stream: &TcpStream) -> Vec<Vec<u8>> {
     let mut quiet = pin!(stream.quiesce());
     let asked = quiet.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -76,7 +76,7 @@ fn a_reset_comes_while_it_is_quieted() {
     });
 }
 
-/// Takes receive buffers until so many are left.
+/// Takes receive buffers until this many are left.
 async fn take_all_but(left: usize) -> Vec<Lease> {
     let (hog, mut feeds) = pair();
     let (_, buffers) = Core::with(|core| core.bufs.shape());
@@ -138,7 +138,7 @@ fn a_stream_stands_once_among_those_that_wait_for_a_buffer() {
     });
 }
 
-/// Where the completion queue is full a multishot receive ends, and its last word brings bytes
+/// Where the completion queue is full a multishot receive ends, and its last CQE brings bytes
 /// (linux/io_uring/net.c, `io_recv_finish`).
 #[test]
 fn the_last_bytes_come_while_it_is_quieted() {

@@ -124,7 +124,7 @@ pub(crate) fn open(path: &Path, format: Format) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens its file anew.
+/// Opens its file again.
 pub(super) fn reopen() {
     if let Some((writer, _)) = WRITER.get() {
         writer.reopen();

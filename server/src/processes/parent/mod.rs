@@ -43,7 +43,7 @@ pub(crate) struct Told<'a> {
     pub(crate) text: &'a str,
     /// How much the log says.
     pub(crate) verbose: u8,
-    /// Where it can be read anew.
+    /// Where it can be read again.
     pub(crate) source: Option<Source>,
     /// Sockets that a service manager has passed.
     pub(crate) passed: Arc<Passed>,
