@@ -13,7 +13,7 @@ pub use peer::{Outcome, Saw};
 use peer::{Peer, Side};
 pub use plan::{Plan, Random, Script, Tail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
