@@ -278,8 +278,8 @@ fn what_the_owner_promises_is_asserted() {
         catch_unwind(AssertUnwindSafe(f)).is_err()
     }
 
-    let (owner, _) = TestOwner::new(8, 4);
-    let owner = &owner.owner;
+    let (pool, _) = TestOwner::new(8, 4);
+    let owner = &pool.owner;
     // SAFETY: the first time it is free; the second time the assertion is what is tested.
     let hand_out = |index| unsafe { owner.hand_out(index) };
     let held = hand_out(1);
