@@ -300,5 +300,5 @@ fn what_the_owner_promises_is_asserted() {
     links.add(4, base);
     assert!(is_refused(|| links.add(4, base)), "an extent is added twice");
     assert!(is_refused(|| links.add(2, base)), "a block within an extent");
-    assert_eq!(owner.close(), 0);
+    assert_eq!(pool.close(), 0);
 }
