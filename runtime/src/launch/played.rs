@@ -17,8 +17,8 @@ use crate::numa::pool::NodePool;
 use crate::{Builder, Error, Result};
 
 thread_local! {
-    /// Where cores of this thread are planned: the machine is looked at once.
-    static PLANNED: Runtime = planned().expect("the machine can be looked at");
+    /// The plan for the cores of this thread: the machine is inspected once.
+    static PLANNED: Runtime = planned().expect("the machine can be inspected");
 }
 
 fn planned() -> Result<Runtime> {

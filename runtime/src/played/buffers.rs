@@ -112,7 +112,7 @@ impl Buffers {
         Some(brought)
     }
 
-    /// A bundled receive has looked for so many bytes, and found none: the next buffer counts as no longer
+    /// A bundled receive has looked for this many bytes, and found none: the next buffer counts as no longer
     /// than that (`io_ring_buffers_peek()`).
     pub(super) fn look_in_vain(&mut self, bytes: u64) {
         if self.has_some() && !self.is_incremental {

@@ -167,15 +167,15 @@ impl State {
     }
 }
 
-/// What the kernel writes before a datagram of so many bytes: lengths, and the sender's address with the room
-/// that it has.
+/// What the kernel writes before a datagram of this many bytes: lengths, and the sender's address, padded to
+/// the longest.
 fn before(len: u64, from: SocketAddr) -> Vec<u8> {
     let address = SockAddr::from(from);
     let mut before = Vec::with_capacity(HEAD + sockaddr::MAX);
     for field in [address.len(), 0, len as u32, 0] {
         before.extend_from_slice(&field.to_ne_bytes());
     }
-    // SAFETY: an address has so many bytes.
+    // SAFETY: an address has as many bytes as it says.
     let bytes = unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), address.len() as usize) };
     before.extend_from_slice(bytes);
     before.resize(HEAD + sockaddr::MAX, 0);

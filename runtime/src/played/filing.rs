@@ -152,14 +152,14 @@ impl Part {
         }
         let from = ground.dice.below(self.written);
         let len = ground.dice.between(1, self.written - from);
-        let (room, at) = (Vec::with_capacity(len as usize), self.begin + from);
+        let (into, at) = (Vec::with_capacity(len as usize), self.begin + from);
         let bytes = match ground.dice.below(4) {
-            0 => match timeout(ground.time(), self.file.read_at(room, at)).await {
+            0 => match timeout(ground.time(), self.file.read_at(into, at)).await {
                 Ok(read) => read.map_err(|e| e.error.to_string())?.1,
                 Err(_) => return Ok(()),
             },
-            1 => self.file.read_at(room, at).await.map_err(|e| e.error.to_string())?.1,
-            _ => self.file.read_exact_at(room, len as usize, at).await.map_err(|e| e.error.to_string())?,
+            1 => self.file.read_at(into, at).await.map_err(|e| e.error.to_string())?.1,
+            _ => self.file.read_exact_at(into, len as usize, at).await.map_err(|e| e.error.to_string())?,
         };
         match differs(self.stream, from, &bytes) {
             Some(at) => {

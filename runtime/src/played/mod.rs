@@ -177,7 +177,7 @@ impl World {
         self.state.borrow_mut().serving.push(Serving { address, manner, peers });
     }
 
-    /// A socket of datagrams: so many of the stream `comes` will come, and what leaves is of `leaves`. Its
+    /// A socket of datagrams: this many of the stream `comes` will come, and what leaves is of `leaves`. Its
     /// place in the list.
     fn mailbox(&self, fd: std::os::fd::RawFd, (comes, to_come): (u32, u32), leaves: u32) -> usize {
         let mut state = self.state.borrow_mut();

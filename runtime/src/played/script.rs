@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How many bytes of what it says a peer would have said by now, when it has heard so many.
+/// How many bytes of what it says a peer would have said by now, when it has heard these.
 pub(super) type UpTo = Box<dyn Fn(&[u8]) -> u64>;
 
 /// What a peer says and has heard.

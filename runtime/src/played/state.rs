@@ -133,7 +133,7 @@ impl State {
         }
     }
 
-    /// The kernel takes so many SQEs.
+    /// The kernel takes this many SQEs.
     pub(super) fn submit(&mut self, count: usize) {
         for _ in 0..count {
             let Some(sqe) = self.sq.pop_front() else { return };
@@ -197,7 +197,7 @@ impl State {
         self.post_with(user_data, result, flags, 0);
     }
 
-    /// Posts a CQE that has used up so many receive buffers.
+    /// Posts a CQE that has used up this many receive buffers.
     pub(super) fn post_with(&mut self, user_data: u64, result: i32, flags: u32, used_up: u16) {
         self.tell(format_args!("answers {user_data:x}: {result}, flags {flags:x}"));
         let cqe = (Cqe { user_data, result, flags }, used_up);
