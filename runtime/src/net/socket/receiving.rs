@@ -52,8 +52,8 @@ pub(super) struct Receiving<K> {
     is_queued: Cell<bool>,
     /// Nobody reads any more.
     is_released: Cell<bool>,
-    /// How many wait until no receive is under way.
-    hushed: Cell<u32>,
+    /// How many wait until no receive is under way; more than fit count as the most.
+    hushed: Cell<u16>,
     /// What a send was told of the connection's end.
     cut_off: Cell<End>,
 }
@@ -177,14 +177,14 @@ impl<K: Copy> Receiving<K> {
 
     /// Somebody begins to wait until it is [quiet](Self::quiet).
     pub(super) fn hush(&self) {
-        self.hushed.set(self.hushed.get() + 1);
+        self.hushed.set(self.hushed.get().saturating_add(1));
     }
 
     /// Somebody has ceased to wait until it is quiet. Whether readers may ask for a receive again, who have to
     /// be woken for it.
     #[must_use = "readers wait"]
     pub(super) fn unhush(&self) -> bool {
-        self.hushed.set(self.hushed.get() - 1);
+        self.hushed.set(self.hushed.get().saturating_sub(1));
         !self.is_hushed()
     }
 
