@@ -29,7 +29,8 @@ pub(super) struct Serving {
 impl State {
     /// The server that a connect is for, by the address that the SQE points to.
     pub(super) fn server_of(&self, sqe: Sqe) -> Option<usize> {
-        // SAFETY: the kernel reads the address when it takes the SQE, and whoever pushed it keeps it until then.
+        // SAFETY: the kernel reads the address when it takes the SQE, and whoever pushed it keeps it until
+        // then.
         let address = unsafe { std::slice::from_raw_parts(sqe.addr as *const u8, sqe.off as usize) };
         let address = sockaddr::parse(address)?;
         self.serving.iter().position(|one| one.address == address)

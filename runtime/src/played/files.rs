@@ -65,8 +65,8 @@ impl State {
     fn call(&self, sqe: Sqe) -> i32 {
         let (fd, len, at) = (sqe.fd, sqe.len as usize, sqe.off as i64);
         let (path, other) = (sqe.addr as *const libc::c_char, sqe.off as *const libc::c_char);
-        // SAFETY: whoever pushed the SQE keeps what it points to until the last CQE, as for sends (`Op::bytes`),
-        // and the descriptor open.
+        // SAFETY: whoever pushed the SQE keeps what it points to until the last CQE, as for sends
+        // (`Op::bytes`), and the descriptor open.
         let result = unsafe {
             match sqe.opcode {
                 code::READ => libc::pread(fd, sqe.addr as *mut libc::c_void, self.shorter(len), at) as i64,

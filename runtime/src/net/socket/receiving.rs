@@ -180,8 +180,8 @@ impl<K: Copy> Receiving<K> {
         self.hushed.set(self.hushed.get().saturating_add(1));
     }
 
-    /// Somebody has ceased to wait until it is quiet. Whether readers may ask for a receive again, who have to
-    /// be woken for it.
+    /// Somebody has ceased to wait until it is quiet. Whether readers may ask for a receive again: they have
+    /// to be woken for it.
     #[must_use = "readers wait"]
     pub(super) fn unhush(&self) -> bool {
         self.hushed.set(self.hushed.get().saturating_sub(1));

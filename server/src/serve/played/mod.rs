@@ -1,6 +1,7 @@
-//! Connections of the server on a core that is played (`annulus::played`): clients whose requests come in any
-//! pieces, who take answers slowly, stop, end or reset at any byte. Whatever the order of events, what a client
-//! has heard is the beginning of the right answers, whole but for the last, and every answer that is owed comes.
+//! Connections of the server on a core that is played (`annulus::played`): clients whose requests come in
+//! any pieces, who take answers slowly, stop, end or reset at any byte. Whatever the order of events, what a
+//! client has heard is the beginning of the right answers, whole but for the last, and every answer that is
+//! owed comes.
 
 mod exchange;
 
