@@ -99,7 +99,7 @@ pub(crate) const LONG_FILES: &[&str] = &[];
 
 /// Folders whose comments are narrow.
 pub(crate) const NARROW: &[&str] =
-    &["benches", "integration-tests", "layers", "macros", "numa", "runtime", "server"];
+    &["benches", "integration-tests", "layers", "libraries", "macros", "numa", "runtime", "server"];
 
 impl Layers {
     /// The layer of a file, counted from the top, and the entry that it belongs to. None for `lib.rs` and

@@ -170,7 +170,7 @@ step_crates() {
     version=$(cargo --version | cut -d' ' -f2)
     [[ $(printf '%s\n' 1.90.0 "$version" | sort -V | head -n1) == 1.90.0 ]] ||
         not_needed "cargo $version cannot build packages from each other before they are published" "install Rust 1.90 or later"
-    local crates=(-p annulus-numa -p annulus-macros -p annulus -p annulus-server)
+    local crates=(-p annulus-libraries -p annulus-numa -p annulus-macros -p annulus -p annulus-server)
     CARGO_PROFILE_DEV_DEBUG=line-tables-only cargo package --locked --allow-dirty "${crates[@]}"
 }
 

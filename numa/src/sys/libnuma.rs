@@ -7,7 +7,7 @@ use libc::c_int;
 
 use crate::NodeId;
 
-#[link(name = "numa")]
+// `build.rs` links it.
 unsafe extern "C" {
     fn numa_available() -> c_int;
     fn numa_set_bind_policy(strict: c_int);
