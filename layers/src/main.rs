@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     for (folder, known) in CIRCLES {
         wrong.extend(circles(folder, &Crate::read(&workspace.join(folder)), known));
     }
-    for folder in ["layers/src", "macros/src", "numa/src", "runtime/src", "server/src"] {
+    for folder in ["layers/src", "libraries/src", "macros/src", "numa/src", "runtime/src", "server/src"] {
         wrong.extend(long_files(folder, &source::files(&workspace.join(folder)), LONG_FILES));
     }
     for folder in NARROW {
