@@ -84,11 +84,6 @@ pub(super) fn read_now(
     offset: u64,
     spare: &mut [MaybeUninit<u8>],
 ) -> std::io::Result<Option<usize>> {
-    #[cfg(all(any(test, feature = "played"), not(loom)))]
-    if let Some(n) = crate::net::played::ask(|played| Some(played.in_memory(spare.len()))) {
-        let spare = &mut spare[..n];
-        return if n == 0 { Ok(None) } else { Ok(Some(rustix::io::pread(file, spare, offset)?.0.len())) };
-    }
     let vector = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
     // SAFETY: preadv2(2) fills at most the free part, which is ours for the call.
     let rc = unsafe { libc::preadv2(file.as_raw_fd(), &vector, 1, offset as i64, libc::RWF_NOWAIT) };

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 
 /// Who answers for the kernel. `None` for a descriptor that stands for no played connection.
@@ -16,8 +17,13 @@ pub(crate) trait PlayedCalls {
     fn send(&self, fd: RawFd, bytes: &[u8]) -> Option<io::Result<usize>>;
     fn is_gone(&self, fd: RawFd) -> Option<bool>;
     fn splice(&self, from: RawFd, into: RawFd, len: usize) -> Option<io::Result<usize>>;
-    /// How many of so many bytes of a file are in memory.
-    fn in_memory(&self, bytes: usize) -> usize;
+    /// `preadv2(2)` with `RWF_NOWAIT`; nothing where the first byte is not in memory.
+    fn read_now(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        into: &mut [MaybeUninit<u8>],
+    ) -> Option<io::Result<Option<usize>>>;
 }
 
 thread_local! {
