@@ -149,10 +149,10 @@ impl File {
         }
         let (file, spare) = (self.as_fd(), buf.spare_capacity());
         #[cfg(all(any(test, feature = "played"), not(loom)))]
-        let played = crate::net::played::ask(|played| played.read_now(file, offset, spare));
+        let read = crate::net::played::ask(|played| played.read_now(file, offset, spare))
+            .unwrap_or_else(|| read_now(file, offset, spare));
         #[cfg(not(all(any(test, feature = "played"), not(loom))))]
-        let played = None;
-        let read = played.unwrap_or_else(|| read_now(file, offset, spare));
+        let read = read_now(file, offset, spare);
         let read = read.map_err(|e| Error::io("read failed", e))?;
         if let Some(n) = read {
             // SAFETY: preadv2(2) has written them.

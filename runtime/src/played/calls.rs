@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::World;
 use super::network::Found;
@@ -77,9 +77,8 @@ impl PlayedCalls for World {
         offset: u64,
         into: &mut [MaybeUninit<u8>],
     ) -> Option<io::Result<Option<usize>>> {
-        let state = self.state.borrow();
-        let bytes = into.len();
-        let bytes = if state.dice.once_in(3) { state.dice.below(bytes as u64) as usize } else { bytes };
+        let bytes =
+            self.state.borrow_mut().in_memory(file.as_raw_fd(), offset).min(into.len() as u64) as usize;
         if bytes == 0 {
             return Some(Ok(None));
         }

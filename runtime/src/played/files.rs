@@ -49,6 +49,11 @@ impl State {
             return self.end(op, -libc::EMFILE, 0);
         }
         let result = self.call(op.sqe);
+        if op.sqe.opcode == code::READ
+            && let Some(inode) = inode(op.sqe.fd)
+        {
+            self.cached.insert(inode, u64::MAX);
+        }
         if op.sqe.opcode == code::OPENAT2
             && let Some(inode) = inode(result)
         {
@@ -60,6 +65,15 @@ impl State {
     /// A few bytes less, now and then.
     pub(super) fn shorter(&self, len: usize) -> usize {
         if len > 1 && self.dice.once_in(3) { self.dice.between(1, len as u64) as usize } else { len }
+    }
+
+    /// Bytes of a file from an offset on that are in memory: all, or its beginning only, until it is read by
+    /// the ring.
+    pub(super) fn in_memory(&mut self, fd: RawFd, offset: u64) -> u64 {
+        let Some(inode) = inode(fd) else { return 0 };
+        let dice = &self.dice;
+        let drawn = || if dice.once_in(3) { dice.below(14_000) } else { u64::MAX };
+        self.cached.entry(inode).or_insert_with(drawn).saturating_sub(offset)
     }
 
     fn call(&self, sqe: Sqe) -> i32 {

@@ -175,12 +175,10 @@ impl Part {
 async fn opens(ground: Rc<Ground>, dir: Dir) -> Seen {
     for _ in 0..ground.dice.between(1, 6) {
         let opening = dir.open_beneath("file", OpenOptions::new());
-        match timeout(ground.time(), opening).await {
-            Ok(file) => match opened(file)? {
-                Some(file) if ground.dice.once_in(2) => file.close(),
-                other => drop(other),
-            },
-            Err(_) => {}
+        let Ok(file) = timeout(ground.time(), opening).await else { continue };
+        match opened(file)? {
+            Some(file) if ground.dice.once_in(2) => file.close(),
+            other => drop(other),
         }
     }
     Ok(())

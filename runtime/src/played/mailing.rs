@@ -19,7 +19,7 @@ use crate::spawn;
 use crate::time::{sleep, timeout};
 
 /// A socket of the kernel's stands for the mailbox.
-fn made() -> OwnedFd {
+pub(super) fn made() -> OwnedFd {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None).expect("a socket")
 }

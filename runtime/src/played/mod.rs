@@ -31,6 +31,8 @@ mod launch;
 #[cfg(test)]
 mod like_kernel;
 #[cfg(test)]
+mod like_kernel_mail;
+#[cfg(test)]
 mod mailing;
 mod network;
 mod ops;

@@ -36,7 +36,7 @@ pub(super) async fn dials(ground: Rc<Ground>) -> Seen {
         let addresses: Vec<_> = manners.iter().map(|manner| server(&ground, *manner)).collect();
         let is_answered = manners.contains(&Manner::Answers);
         let may_be_silent = manners.contains(&Manner::Silent) && !is_answered;
-        let connecting = first_to_answer(addresses, |address| TcpStream::connect(address));
+        let connecting = first_to_answer(addresses, TcpStream::connect);
         let connected = if may_be_silent || ground.dice.once_in(4) {
             timeout(ground.time(), connecting).await
         } else {

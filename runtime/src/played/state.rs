@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) mail: Vec<Mailbox>,
     /// Files that the core had opened for it.
     pub(super) opened: Vec<Opened>,
+    /// How many bytes of files are in memory, by inode.
+    pub(super) cached: BTreeMap<u64, u64>,
     /// Zero-copy sends are copied after all.
     pub(super) copies: bool,
     /// Seconds may pass while the kernel has something to do, as on a machine that was suspended.
@@ -93,6 +95,7 @@ impl State {
             serving: Vec::new(),
             mail: Vec::new(),
             opened: Vec::new(),
+            cached: BTreeMap::new(),
             copies,
             leaps: true,
         }

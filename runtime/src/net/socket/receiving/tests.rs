@@ -120,19 +120,8 @@ impl Model {
                 }
                 assert_eq!(self.receive, None, "quiet, and a receive is under way");
             }
-            Event::Hushed => {
-                self.hushed += 1;
-                it.hush();
-                // Whoever waits asks for it at once.
-                self.happens(it, Event::Quieted);
-            }
-            Event::Unhushed if self.hushed > 0 => {
-                self.hushed -= 1;
-                assert_eq!(it.unhush(), self.hushed == 0);
-                if self.hushed == 0 {
-                    self.sleeps = false;
-                }
-            }
+            Event::Hushed => self.hushes(it),
+            Event::Unhushed if self.hushed > 0 => self.unhushes(it),
             Event::Turn if self.queued > 0 => {
                 self.queued = 0;
                 it.left_queue();
@@ -163,6 +152,19 @@ impl Model {
             }
             _ => {}
         }
+    }
+
+    fn hushes(&mut self, it: &Receiving<u32>) {
+        self.hushed += 1;
+        it.hush();
+        // Whoever waits asks for it at once.
+        self.happens(it, Event::Quieted);
+    }
+
+    fn unhushes(&mut self, it: &Receiving<u32>) {
+        self.hushed -= 1;
+        assert_eq!(it.unhush(), self.hushed == 0);
+        self.sleeps &= self.hushed > 0;
     }
 
     /// The kernel answers.
