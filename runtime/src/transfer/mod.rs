@@ -1,9 +1,11 @@
 //! Bulk from a file to a socket, and from socket to socket, without passing through user memory.
 //!
-//! There are two calls, [`send_file`] and [`relay`], and two roads ([`Road`]). Both calls use a pipe of the
-//! core's pool. Counters tell how many bytes each road moved. [`splice`] and [`tee`] are single steps, by a
+//! There are two kinds of calls, [`send_file`] with its like, and [`relay`], and two roads ([`Road`]). A relay,
+//! and a file that is not in the page cache, use a pipe of the core's pool. Counters tell how many bytes each
+//! road moved. [`splice`] and [`tee`] are single steps, by a
 //! [pipe](crate::pipe) of the caller's.
 
+mod file_transfer;
 pub(crate) mod pipe;
 mod relay;
 mod road;
@@ -12,5 +14,5 @@ mod splice;
 
 pub use relay::{Relay, RelayCause, RelayEnd, RelayLimits, relay, relay_within};
 pub use road::{ParseRoadError, Road};
-pub use send_file::{SendFileError, send_file};
+pub use send_file::{SendFileError, send_cached, send_file, send_file_behind};
 pub use splice::{Source, Target, splice, tee};
