@@ -44,12 +44,12 @@ pub(super) enum SendRoad {
 
 /// Names the road of `len` bytes: `held` in memory of ours, all of the content if `whole`, else of a file.
 pub(super) fn choose(held: bool, whole: bool, len: u64) -> SendRoad {
-    match len {
-        _ if held && whole && len > COPIED => SendRoad::TwoPlaces,
-        _ if held => SendRoad::Copied,
-        0..=READ => SendRoad::Read,
-        ..=READ_COLD => SendRoad::Cached,
-        _ => SendRoad::Spliced,
+    match held {
+        true if whole && len > COPIED => SendRoad::TwoPlaces,
+        true => SendRoad::Copied,
+        false if len <= READ => SendRoad::Read,
+        false if len <= READ_COLD => SendRoad::Cached,
+        false => SendRoad::Spliced,
     }
 }
 
