@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use annulus::fs::{Dir, File, FileKind, OpenOptions};
 use annulus::net::{TcpListener, TcpStream, UnixStream};
-use annulus::transfer::{Road, relay, send_cached, send_file, send_file_behind};
+use annulus::transfer::{Residency, Road, relay, send_cached, send_file, send_file_behind};
 use common::wire::{connected, reader};
 use common::{Scratch, bulk, on_one_core, on_one_core_of, small};
 
@@ -99,10 +99,12 @@ fn what_is_in_memory_is_sent_and_of_all_else_nothing() {
             client.read_exact(&mut got).unwrap();
             got
         };
-        assert_eq!(send_cached(&stream, "empty", &file, 9..9).await?, Some(0));
+        assert_eq!(send_cached(&stream, "empty", &file, 9..9, Residency::Unknown).await?, Some(0));
         assert_eq!(read(&mut client, 5), b"empty");
-        assert_eq!(send_cached(&stream, "head", &file, 10..70_010).await?, Some(70_000));
+        assert_eq!(send_cached(&stream, "head", &file, 10..70_010, Residency::Unknown).await?, Some(70_000));
         assert_eq!(read(&mut client, 70_004), [b"head", &content[10..70_010]].concat());
+        assert_eq!(send_cached(&stream, "", &file, 10..70_010, Residency::Seen).await?, Some(70_000));
+        assert_eq!(read(&mut client, 70_000), content[10..70_010]);
 
         let held = std::fs::File::open(&path).unwrap();
         held.sync_all().unwrap();
@@ -111,7 +113,7 @@ fn what_is_in_memory_is_sent_and_of_all_else_nothing() {
             println!("skipped: the pages of {} stay in memory", path.display());
             return Ok(());
         }
-        assert_eq!(send_cached(&stream, "not sent", &file, 0..1 << 20).await?, None);
+        assert_eq!(send_cached(&stream, "not sent", &file, 0..1 << 20, Residency::Unknown).await?, None);
         // The stream is as good as before.
         stream.send_all("next").await?;
         assert_eq!(read(&mut client, 4), b"next");

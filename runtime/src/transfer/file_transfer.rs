@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::pipe::Pipe;
-use super::{Road, SendFileError};
+use super::{Residency, Road, SendFileError};
 use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::pipe_pool::is_lack;
@@ -81,9 +81,12 @@ impl<'a> FileTransfer<'a> {
     }
 
     /// Whether all of it is in the page cache.
-    pub(super) fn is_cached(&mut self) -> bool {
+    pub(super) fn is_cached(&mut self, residency: Residency) -> bool {
         let len = self.end.saturating_sub(self.next);
-        self.warm = self.next + cached(self.file.as_fd(), self.next, len, len);
+        self.warm = match residency {
+            Residency::Seen => self.end,
+            Residency::Unknown => self.next + cached(self.file.as_fd(), self.next, len, len),
+        };
         self.warm == self.end || len == 0
     }
 

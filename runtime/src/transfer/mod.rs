@@ -14,5 +14,5 @@ mod splice;
 
 pub use relay::{Relay, RelayCause, RelayEnd, RelayLimits, relay, relay_within};
 pub use road::{ParseRoadError, Road};
-pub use send_file::{SendFileError, send_cached, send_file, send_file_behind};
+pub use send_file::{Residency, SendFileError, send_cached, send_file, send_file_behind};
 pub use splice::{Source, Target, splice, tee};

@@ -90,9 +90,18 @@ pub async fn send_file_behind<F: Family, S: Writes>(
     transfer.end(result)
 }
 
+/// What is known of the page cache before bytes of a file are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// Nothing: the kernel is asked (`cachestat(2)`, Linux 6.5, and `preadv2(2)`).
+    Unknown,
+    /// It had all of the range a moment ago. What it has dropped since is read while the core waits.
+    Seen,
+}
+
 /// Sends as [`send_file_behind`] does if all of `range` is in the page cache. `None` if it is not: then
-/// nothing has been sent, and the caller chooses what to do. One question about the page cache, one call for
-/// the head and one for up to 64 KiB of the file are all that it costs.
+/// nothing has been sent, and the caller chooses what to do. One call for the head and one for up to 64 KiB of
+/// the file are all that it costs, beside the question.
 ///
 /// If the system drops pages between the question and the call, the core waits for the disk.
 ///
@@ -106,10 +115,11 @@ pub async fn send_cached<F: Family, S: Writes>(
     head: impl AsRef<[u8]>,
     file: &File,
     range: Range<u64>,
+    residency: Residency,
 ) -> Result<Option<u64>, SendFileError> {
     refuse(&range)?;
     let mut transfer = FileTransfer::new(stream.socket(), file, range).await?;
-    if !transfer.is_cached() {
+    if !transfer.is_cached(residency) {
         return transfer.end(Ok(())).map(|_| None);
     }
     let mut result = transfer.head(head.as_ref()).await;

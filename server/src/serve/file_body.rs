@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use annulus::buf::Block;
 use annulus::net::Family;
-use annulus::{Error, ErrorKind, transfer};
+use annulus::transfer::{self, Residency};
+use annulus::{Error, ErrorKind};
 
 use super::client::Client;
+use super::clock;
 use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
@@ -161,14 +163,19 @@ impl<F: Family> Sending<'_, F> {
     async fn cached(&mut self) -> annulus::Result<bool> {
         let Some(file) = &self.answer.entry.file else { return Ok(false) };
         let (head, range) = (self.head(), self.extent.range());
+        let (stored, now) = (&self.answer.entry.stored, clock::now());
+        let residency = stored.residency(now);
         let Client { stream, timer, deadlines, .. } = &mut *self.client;
-        let sending = async { Ok(transfer::send_cached(stream, head, file, range).await?) };
+        let sending = async { Ok(transfer::send_cached(stream, head, file, range, residency).await?) };
         let sent = timer.wait(deadlines.sending(self.extent.len()), OnStop::Wait, sending).await;
         let sent = unless_changed(sent, self.answer);
         if let Err(error) = &sent {
             note_cut(self.client, self.answer, error);
         }
         let sent = sent?;
+        if matches!(self.extent, Extent::Whole(_)) && residency == Residency::Unknown && sent.is_some() {
+            stored.was_resident(now);
+        }
         self.client.sent.bytes = sent.unwrap_or_default();
         Ok(sent.is_some())
     }
