@@ -20,6 +20,8 @@ pub struct Options {
     pub measure_time: bool,
     /// The time of each poll is counted.
     pub measure_polls: bool,
+    /// What tasks wait for is noted.
+    pub measure_waits: bool,
     /// Polls that last this long are logged.
     pub report_stalls: Option<Duration>,
     /// How long a core spins before it sleeps, at most.
@@ -101,6 +103,7 @@ impl fmt::Display for Options {
         let on = [
             self.measure_time.then(|| "measure_time".to_owned()),
             self.measure_polls.then(|| "measure_polls".to_owned()),
+            self.measure_waits.then(|| "measure_waits".to_owned()),
             self.report_stalls.map(|threshold| format!("report_stalls {} ms", threshold.as_millis())),
             (!self.spin.is_zero()).then(|| format!("spin {} us", self.spin.as_micros())),
             self.sqpoll.map(|idle| format!("sqpoll {} ms", idle.as_millis())),

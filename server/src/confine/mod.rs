@@ -1,6 +1,7 @@
 //! Least rights: what serves clients gives up all that serving does not take.
 //!
-//! The process that was started keeps its rights: it opens sockets, reads the configuration, starts programs.
+//! The process that was started keeps its rights: it opens sockets and directories, reads the configuration,
+//! looks up names, starts programs.
 //! A process of its own serves, also where one for all nodes does, and before it serves anybody it becomes
 //! another user ([`user`]), reads no files but those below the parents of its roots ([`files`]), and makes no
 //! system calls but those that serving takes ([`filter`]). Its rings take no operations but the library's

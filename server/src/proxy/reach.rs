@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family};
 use annulus::time::sleep;
+use annulus::waits;
 use futures_util::future::{Either, select};
 
 use super::balance::{Balancer, Candidate, mix};
@@ -16,6 +17,7 @@ use super::options::{DeadlineArgs, Source, UpstreamArgs};
 use super::upkeep::look_after;
 use super::upstreams::{Taken, Upstream, Upstreams};
 use crate::log::access::Client;
+use crate::slow;
 
 /// What a core needs to reach upstreams.
 pub(super) struct Reach {
@@ -79,8 +81,9 @@ impl Reach {
                     return Err("queue timeout");
                 }
                 let mut look = pin!(sleep(left.min(look_again())));
-                let waiting = select(room, &mut look);
-                if let Either::Left(_) = select(pin!(client.gone()), waiting).await {
+                let mut gone = pin!(client.gone());
+                let waiting = select(&mut gone, select(room, &mut look));
+                if let Either::Left(_) = waits::during(slow::QUEUE, waiting).await {
                     return Err("client gone");
                 }
                 continue;
