@@ -1,5 +1,5 @@
-//! Files that what serves may reach: those below the parents of its roots, and what the C library and the
-//! report read (Landlock, `landlock(7)`, Linux 5.13).
+//! The files that a serving process may reach: those below the parents of its roots, and those that the C
+//! library and the report read (Landlock, `landlock(7)`, Linux 5.13).
 
 use std::path::{Path, PathBuf};
 
@@ -80,12 +80,12 @@ fn rules(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetCreated, RulesetE
     let written: BitFlags<AccessFs> = read | AccessFs::WriteFile | AccessFs::MakeReg;
     let logs = logs.iter().map(|log| (parent(log), written));
     for (path, access) in read_too.chain(roots).chain(logs) {
-        // What is not there can be reached by nobody.
+        // A path that does not exist needs no rule.
         if let Ok(folder) = PathFd::new(&path) {
             rules = rules.add_rule(PathBeneath::new(folder, access))?;
         }
     }
-    // Of devices, that of no bytes is written.
+    // The only device that is written is /dev/null.
     if let Ok(null) = PathFd::new("/dev/null") {
         rules = rules.add_rule(PathBeneath::new(null, AccessFs::ReadFile | AccessFs::WriteFile))?;
     }
@@ -96,7 +96,7 @@ fn is_link(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink())
 }
 
-/// The folder in which `path` is.
+/// The folder that contains `path`.
 fn parent(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(|| path.clone(), Path::to_owned)
