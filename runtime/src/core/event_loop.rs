@@ -28,8 +28,8 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Core {
-    /// The first half of a tick: polls tasks that are ready now, and some of those that they wake. With `NOTES`
-    /// the core [notes](super::notes) it.
+    /// The first half of a tick: polls tasks that are ready now, and some of those that they wake. With
+    /// `NOTES` the core [notes](super::notes) it.
     pub(crate) fn run_tasks<const NOTES: bool>(&self) -> Result<()> {
         if NOTES {
             self.notes.polls_begin();
