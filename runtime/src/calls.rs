@@ -34,8 +34,8 @@ const CALLS: [Call; 17] = [
 
 /// The names of the system calls that this library makes on a core, beside those of `io_uring`, and that are
 /// refused here: the answer was `EPERM`, `EACCES` or `ENOSYS`, as from a container's seccomp profile. It is
-/// empty where none is refused. `sendfile`, `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)), `openat2` and
-/// `preadv2` are for files, and the others are for sockets. `seccomp(2)`.
+/// empty where none is refused. `sendfile`, `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)),
+/// `openat2` and `preadv2` are for files, and the others are for sockets. `seccomp(2)`.
 ///
 /// ```
 /// assert_eq!(annulus::refused_calls(), Vec::<&str>::new());

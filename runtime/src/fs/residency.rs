@@ -3,12 +3,13 @@
 //!
 //! `cachestat(2)` counts a stretch's pages in 0.4 us (Linux 6.5). It counts those that are being read ahead
 //! too, which have no bytes yet (mm/filemap.c, `filemap_cachestat`): who sends them waits for the disk. The
-//! system reads ahead in the order of offsets, so `preadv2(2)` with `RWF_NOWAIT` is asked about the last byte.
+//! system reads ahead in the order of offsets, so `preadv2(2)` with `RWF_NOWAIT` is asked about the last
+//! byte.
 //!
-//! Where `cachestat` is missing, or refused (since 6.14 and in stable kernels before, it demands that the file
-//! be ours or writable), `preadv2(2)` is asked about the first and the last byte of one step. On overlayfs
-//! `cachestat` sees an empty mapping and finds everything cold: such files are read in by the ring, 1 MiB at a
-//! time, whether they are in memory or not.
+//! Where `cachestat` is missing, or refused (since 6.14 and in stable kernels before, it demands that the
+//! file be ours or writable), `preadv2(2)` is asked about the first and the last byte of one step. On
+//! overlayfs `cachestat` sees an empty mapping and finds everything cold: such files are read in by the ring,
+//! 1 MiB at a time, whether they are in memory or not.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};

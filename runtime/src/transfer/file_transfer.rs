@@ -1,12 +1,13 @@
 //! A range of a file on its way to a socket, step by step.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::pipe::Pipe;
-use super::{Residency, Road, SendFileError};
+use super::road::Road;
 use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::pipe_pool::is_lack;
@@ -29,6 +30,43 @@ const INLINE_STEP: u64 = 60 << 10;
 const LAST_STEP: u64 = 64 << 10;
 /// The stretch that the page cache is asked about at once.
 const WINDOW: u64 = 1 << 20;
+
+/// The transfer stopped, after the socket had taken this many bytes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SendFileError {
+    /// Bytes of the file that the socket took. The peer got no more than these.
+    pub sent: u64,
+    /// The reason.
+    pub error: Error,
+}
+
+impl fmt::Display for SendFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (after {} bytes)", self.error, self.sent)
+    }
+}
+
+impl std::error::Error for SendFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
+impl From<SendFileError> for Error {
+    fn from(e: SendFileError) -> Self {
+        e.error
+    }
+}
+
+/// What is known of the page cache before bytes of a file are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// Nothing: the kernel is asked (`cachestat(2)`, Linux 6.5, and `preadv2(2)`).
+    Unknown,
+    /// It had all of the range a moment ago. What it has dropped since is read while the core waits.
+    Seen,
+}
 
 /// A transfer that has the permit to write.
 pub(super) struct FileTransfer<'a> {

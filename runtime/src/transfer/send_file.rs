@@ -1,46 +1,16 @@
 //! Sending a range of a file to a socket, with or without a head before it.
 
-use std::fmt;
 use std::ops::Range;
 
 use super::Road;
-use super::file_transfer::FileTransfer;
-use crate::Error;
+use super::file_transfer::{FileTransfer, Residency, SendFileError};
 use crate::fs::File;
 use crate::limits::{OFFSET, refuse_above};
 use crate::net::{Connection, Family, Writes};
 
-/// The transfer stopped, after the socket had taken this many bytes.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct SendFileError {
-    /// Bytes of the file that the socket took. The peer got no more than these.
-    pub sent: u64,
-    /// The reason.
-    pub error: Error,
-}
-
-impl fmt::Display for SendFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (after {} bytes)", self.error, self.sent)
-    }
-}
-
-impl std::error::Error for SendFileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.error)
-    }
-}
-
-impl From<SendFileError> for Error {
-    fn from(e: SendFileError) -> Self {
-        e.error
-    }
-}
-
 /// Sends bytes `range` of `file` to `stream` without copying them through user memory (`sendfile(2)`; from
-/// the disk, and on [`Road::Ring`], `splice(2)`: Linux 2.6.17, as SQEs 5.7). Returns how many bytes were sent,
-/// which is all of them.
+/// the disk, and on [`Road::Ring`], `splice(2)`: Linux 2.6.17, as SQEs 5.7). Returns how many bytes were
+/// sent, which is all of them.
 ///
 /// The pages are the page cache's own: a change of the file before the peer has read may change what the peer
 /// reads.
@@ -90,18 +60,9 @@ pub async fn send_file_behind<F: Family, S: Writes>(
     transfer.end(result)
 }
 
-/// What is known of the page cache before bytes of a file are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Residency {
-    /// Nothing: the kernel is asked (`cachestat(2)`, Linux 6.5, and `preadv2(2)`).
-    Unknown,
-    /// It had all of the range a moment ago. What it has dropped since is read while the core waits.
-    Seen,
-}
-
 /// Sends as [`send_file_behind`] does if all of `range` is in the page cache. `None` if it is not: then
-/// nothing has been sent, and the caller chooses what to do. One call for the head and one for up to 64 KiB of
-/// the file are all that it costs, beside the question.
+/// nothing has been sent, and the caller chooses what to do. One call for the head and one for up to 64 KiB
+/// of the file are all that it costs, beside the question.
 ///
 /// If the system drops pages between the question and the call, the core waits for the disk.
 ///

@@ -3,9 +3,9 @@
 //! CPU for a request on a shared 2-core machine, loopback, 64 keep-alive connections, files in the page
 //! cache, median of three: 8 KiB: read and sent 17 us, spliced inline 16; 16 KiB: 26 and 16; 32 KiB: 39 and
 //! 19; 64 KiB: 47 and 24. By the ring a splice costs more: 8 KiB: sent 19 us, spliced 25; 64 KiB: 47 and 30.
-//! So the two meet near 8 KiB by either. A system call is up to 0.8 us there, which is why what is in the page
-//! cache goes by sendfile(2), one call where splice(2) takes two. `annulus roads` measures each technique
-//! alone on any machine, `scripts/roads-veth` over veth with segments of 1,500 bytes.
+//! So the two meet near 8 KiB by either. A system call is up to 0.8 us there, which is why what is in the
+//! page cache goes by sendfile(2), one call where splice(2) takes two. `annulus roads` measures each
+//! technique alone on any machine, `scripts/roads-veth` over veth with segments of 1,500 bytes.
 
 use crate::log::access::Client;
 

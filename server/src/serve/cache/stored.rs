@@ -67,8 +67,8 @@ impl Stored {
         self.checked.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// What is known of its pages. What was sent within the last second is in use, and the system drops what is
-    /// not first.
+    /// What is known of its pages. What was sent within the last second is in use, and the system drops what
+    /// is not first.
     pub(crate) fn residency(&self, now: u64) -> Residency {
         let seen = self.resident.load(Ordering::Relaxed);
         if now.saturating_sub(seen) < BELIEVED { Residency::Seen } else { Residency::Unknown }
