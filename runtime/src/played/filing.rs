@@ -58,7 +58,7 @@ pub(super) async fn files(ground: Rc<Ground>) -> Seen {
         tasks.push(spawn(writes_and_reads(Rc::clone(&ground), file.clone(), part)));
     }
     if ground.dice.once_in(2) {
-        tasks.push(spawn(opens(Rc::clone(&ground), dir.clone())));
+        tasks.push(spawn(opens(Rc::clone(&ground), dir.clone(), Rc::clone(&place))));
     }
     all(tasks).await?;
     // A write that was given up may still make it longer.
@@ -172,9 +172,15 @@ impl Part {
 }
 
 /// Opens the file again and again; now and then nobody waits for that, and who comes late is closed.
-async fn opens(ground: Rc<Ground>, dir: Dir) -> Seen {
+async fn opens(ground: Rc<Ground>, dir: Dir, place: Rc<Place>) -> Seen {
     for _ in 0..ground.dice.between(1, 6) {
-        let opening = dir.open_beneath("file", OpenOptions::new());
+        // Beneath a directory a call opens what it can; by a path of the process the ring does.
+        let opening = async {
+            match ground.dice.once_in(4) {
+                true => dir.open_beneath("file", OpenOptions::new()).await,
+                false => File::open(place.0.join("file"), OpenOptions::new()).await,
+            }
+        };
         let Ok(file) = timeout(ground.time(), opening).await else { continue };
         match opened(file)? {
             Some(file) if ground.dice.once_in(2) => file.close(),

@@ -19,6 +19,7 @@ mod parts;
 #[cfg(test)]
 mod played;
 mod respond;
+pub(crate) mod roots;
 mod rule;
 mod rules;
 mod send;
