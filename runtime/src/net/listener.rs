@@ -378,10 +378,9 @@ impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
         let mut still_listens = None;
         if let Some(member) = &self.shared.member {
-            // The descriptor closes with the last CQE of its accept, a tick later. Until then it must not be
-            // given clients of a listener that binds the address again, so it is shut down, which takes it
-            // out of the kernel's table at once (inet_shutdown()). A shared socket is shut down when the last
-            // member leaves.
+            // The descriptor closes with the last CQE of its accept, a tick later. Until then it must not get
+            // clients of a listener that binds the address again. So it is taken out of the kernel's table at
+            // once (inet_shutdown()). The last member does so with a shared socket.
             if !member.is_unix() {
                 still_listens = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read).err();
             }

@@ -278,8 +278,8 @@ impl Doorbell {
     /// Announces that the receiver is awake. Receiver only (debug builds assert it), after every sleep and
     /// every sleep that was given up.
     ///
-    /// Returns whether somebody has notified it since `prepare_sleep`: then a signal has been sent or is about to be,
-    /// which may end the next sleep at once.
+    /// Returns whether somebody has notified it since `prepare_sleep`: then a signal has been sent or is
+    /// about to be, which may end the next sleep at once.
     pub(crate) fn cancel_sleep(&self) -> bool {
         self.receiver.check("receiving by a doorbell");
         // A producer that reads AWAKE from here sends no signal. Its work is found by the check after the
