@@ -103,7 +103,8 @@ const fn rules(folder: &'static str, depends_on: &'static [&'static str]) -> Rul
 
 /// Every crate of the repository, those outside the workspace too. What imports no crate of ours comes first.
 pub(crate) const CRATES: &[Rules] = &[
-    rules("numa", &[]),
+    rules("libraries", &[]),
+    rules("numa", &["libraries"]),
     rules("macros", &[]),
     Rules { circles: &[8], layers: Some(&LIBRARY), ..rules("runtime", &["macros", "numa"]) },
     Rules { layers: Some(&PROGRAM), ..rules("server", &["runtime"]) },
