@@ -7,6 +7,7 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufs;
 use crate::buf::owned::vectors_of;
@@ -37,6 +38,10 @@ unsafe impl<V: IoBufs> Operation for WriteVectored<V> {
         vectors_of(&self.bufs, self.from, &mut self.vectors);
         let (fd, len) = (types::Fd(self.file.as_raw_fd()), self.vectors.len() as u32);
         opcode::Writev::new(fd, self.vectors.as_ptr(), len).offset(self.offset).build().into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -9,6 +9,7 @@ use super::send::Sender;
 use crate::buf::IoBufs;
 use crate::buf::owned::vectors_of;
 use crate::op::slots::Outcome;
+use crate::op::waits_for::WaitsFor;
 use crate::op::{Operation, Sqes, check};
 
 /// Sends the bytes after the first `from` bytes of all buffers together. `S` keeps the descriptor open.
@@ -49,6 +50,10 @@ unsafe impl<S: Sender, V: IoBufs> Operation for SendVectored<S, V> {
 
     fn failed(&self, errno: i32) {
         self.socket.send_failed(errno);
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Send
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {
