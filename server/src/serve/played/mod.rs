@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use annulus::net::Tcp;
 use annulus::played::{Stage, Tracing, play_on_stage};
 use annulus::transfer::Road;
 use clap::Parser;
@@ -18,12 +19,14 @@ use exchange::{Expected, Files, answers, requests};
 use super::Sites;
 use super::connection::run;
 use super::options::ServeArgs;
+use super::roots::Roots;
 use super::sites::SiteConfig;
 use crate::listen::client::Client as Accepted;
 use crate::listen::forwarded::Field;
 use crate::listen::gate::Gate;
 use crate::listen::networks::AccessList;
 use crate::log::access::AccessLog;
+use crate::slow::Unwatched;
 
 /// Seeds that every run of the tests plays.
 const FEW: u64 = 60;
@@ -74,7 +77,7 @@ async fn serves(stage: Stage) -> Result<(), String> {
     let (configs, access) = ([SiteConfig::of_all(args)], Rc::new(AccessLog::on_core()));
     let sites = loop {
         // No descriptor may be left for it.
-        if let Ok(sites) = Sites::open(&configs, road, &access).await {
+        if let Ok(sites) = Sites::open(&configs, road, &access, &Roots::default()).await {
             break Rc::new(sites);
         }
     };
@@ -107,7 +110,7 @@ async fn served(stage: Stage, files: Rc<Files>, sites: Rc<Sites>, gate: Rc<Gate>
     if stage.once_in(2) {
         accepted.declared = Some(([192, 0, 2, 1], 4711).into());
     }
-    run(accepted, sites, gate).await;
+    run::<Tcp, Unwatched>(accepted, sites, gate).await;
     let heard = answers(&asked, &client.heard())?;
     stage.says(format_args!("{heard:?} of {} answers, reset {}", asked.len(), client.was_reset()));
     if client.was_reset() {
