@@ -8,17 +8,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use annulus::net::{Datagrams, SentDatagrams, UdpSocket};
+use futures_util::future::select;
 
 use super::reach::Reach;
 use super::upstreams::Taken;
+use crate::lifecycle;
 
 /// Sessions of a core at most. Each has a socket.
 const SESSIONS: usize = 16_384;
@@ -71,7 +74,7 @@ impl Sessions {
     ///
     /// # Cancellation
     /// Ends all sessions, once their tasks notice that nobody holds them.
-    pub(crate) async fn run(self: Rc<Self>) {
+    async fn run(self: Rc<Self>) {
         loop {
             if let Err(error) = self.listener.readable().await {
                 tracing::warn!(%error, "waiting for datagrams");
@@ -90,9 +93,20 @@ impl Sessions {
         }
     }
 
+    /// Takes datagrams of clients until `end`. Sessions finish where another process takes them then.
+    ///
+    /// # Cancellation
+    /// As for [`run`](Self::run).
+    pub(crate) async fn run_until(self: Rc<Self>, end: impl Future + Unpin) {
+        select(end, pin!(Rc::clone(&self).run())).await;
+        if lifecycle::is_replaced() {
+            self.finished().await;
+        }
+    }
+
     /// Waits until every session is over. Nothing of clients is taken meanwhile: another process does. What
     /// upstreams send still goes to the clients.
-    pub(crate) async fn finished(&self) {
+    async fn finished(&self) {
         poll_fn(|cx| {
             if self.open.borrow().is_empty() {
                 return Poll::Ready(());

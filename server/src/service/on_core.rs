@@ -18,7 +18,6 @@ use super::overload::{self, UnderWay};
 use crate::allocator;
 use crate::descriptors;
 use crate::exit::{Failure, Kind};
-use crate::lifecycle;
 use crate::limits::{LimitArgs, Limits, Place};
 use crate::listen::accept::{Closing, accept};
 use crate::listen::client::peer_of;
@@ -262,10 +261,7 @@ impl CoreState {
         annulus::spawn(async move {
             if let Some(sessions) = entrance.sessions.clone() {
                 let (stopping, closed) = (pin!(annulus::cores::stopping()), pin!(entrance.closing.wait()));
-                select(select(stopping, closed), pin!(Rc::clone(&sessions).run())).await;
-                if lifecycle::is_replaced() {
-                    sessions.finished().await;
-                }
+                sessions.run_until(select(stopping, closed)).await;
             }
             state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
             guard.end(Ok(()));
