@@ -78,8 +78,9 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes the beginning of a burst of which it is not known whether it is bulk, and sends it on at once: two
-    /// calls, where a message that is spliced costs three and a pipe. What does not fill the buffer was all.
+    /// Takes the beginning of a burst of which it is not known whether it is bulk, and sends it on at once.
+    /// That is two calls, where a message that is spliced costs three and a pipe. What does not fill the
+    /// buffer was all.
     pub(super) fn begin(&mut self, io: Joint<'_>, state: &mut State) -> Result<(), Failure> {
         let mut found = [0; BULK];
         let n = receive(io.from, &mut found).map_err(Failure::Source)?;
