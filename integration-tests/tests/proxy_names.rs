@@ -40,7 +40,8 @@ fn lettered(addresses: &[(&str, u8)]) -> Lettered {
         let letter = *letter;
         Upstream::on(listener, move |mut stream| {
             // The test looks at the other end.
-            let _ = stream.write_all(&[letter]).and_then(|()| annulus_integration_tests::upstream::echo(stream));
+            let _ =
+                stream.write_all(&[letter]).and_then(|()| annulus_integration_tests::upstream::echo(stream));
         })
     });
     Lettered { port, _upstreams: upstreams.collect() }
@@ -150,7 +151,8 @@ fn a_resolver_that_is_gone_or_ill_costs_nobody_what_is_known() {
         wait_until_known(&dns);
         assert_eq!(letter(&server).1, b'a', "{says:?}");
     }
-    let told = |line: &str| line.contains("the name is not found; its addresses stay as they were").then_some(());
+    let told =
+        |line: &str| line.contains("the name is not found; its addresses stay as they were").then_some(());
     server.err().wait_for("the line", told).expect("it lives");
     dns.say(Says::of(&[B], 1));
     wait_until_known(&dns);
@@ -209,9 +211,8 @@ fn the_machines_own_files_say_where_names_are_looked_up() {
         found.unwrap_or_else(|| panic!("the server of DNS ended before it said {word:?}")).expect("a line")
     };
     wait_for("it answers");
-    let files = |at: &str| {
-        Launch::serve(etc.root()).listen(at).args(["--access-log", "-"]).under(&within).start()
-    };
+    let files =
+        |at: &str| Launch::serve(etc.root()).listen(at).args(["--access-log", "-"]).under(&within).start();
     let (first, second) = (files("127.0.0.1:6000"), files("127.0.0.2:6000"));
     let proxy = |name: &str| {
         let to = format!("{name}:6000");

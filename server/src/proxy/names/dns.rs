@@ -69,7 +69,8 @@ fn ask_for(dns: &Dns, name: &str) -> Result<Option<Known>, Failed> {
             Some(Said::Fails(why)) => Some(Failed { why: format!("{server}: {why}"), is_silence: false }),
             _ => None,
         });
-        let silence = answered.err().map(|error| Failed { why: format!("{server}: {error}"), is_silence: true });
+        let silence =
+            answered.err().map(|error| Failed { why: format!("{server}: {error}"), is_silence: true });
         failed = says.or(failed).or(silence);
         if asked.iter().all(Asked::is_settled) {
             break;

@@ -101,7 +101,8 @@ fn of_machine(name: &str, port: u16, etc: &Path) -> Result<Found, Missing> {
 }
 
 fn of_dns(dns: &Dns, name: &str, port: u16) -> Result<Option<Found>, Missing> {
-    let no_answer = |why| Missing::NoAnswer(format!("nobody can tell what the name {name} stands for: {why}"));
+    let no_answer =
+        |why| Missing::NoAnswer(format!("nobody can tell what the name {name} stands for: {why}"));
     let Some(mut known) = dns::ask(dns).map_err(no_answer)? else { return Ok(None) };
     order::sort(&mut known.addresses);
     let addresses = known.addresses.into_iter().map(|ip| (ip, port).into()).collect();
@@ -166,7 +167,8 @@ pub(super) fn look_up_at_start(names: Vec<(String, u16)>, servers: &[SocketAddr]
     }
     let until = Instant::now() + AT_START;
     while left > 0 {
-        let Ok((name, port, found)) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else {
+        let Ok((name, port, found)) = told.recv_timeout(until.saturating_duration_since(Instant::now()))
+        else {
             break;
         };
         left -= 1;

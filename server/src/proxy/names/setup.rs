@@ -311,7 +311,8 @@ mod tests {
         dns(&gai, "a.example");
         let env = Setup { has_environment: true, ..Setup::default() };
         assert!(why_system(&env, "a.example").contains("environment"));
-        let own = Setup { host_name: "me.example".to_owned(), ..setup("hosts: files myhostname dns", RESOLV) };
+        let own =
+            Setup { host_name: "me.example".to_owned(), ..setup("hosts: files myhostname dns", RESOLV) };
         assert!(why_system(&own, "Me.Example").contains("myhostname"));
     }
 

@@ -305,7 +305,7 @@ fn the_search_list_goes_on_past_names_that_are_none_and_not_past_silence() {
         let names = names.iter().map(ToString::to_string).collect();
         Dns { names, ..server.dns("a") }
     };
-    let ask = |names| dns::ask(&dns(names));
+    let ask = |names: &[&str]| dns::ask(&dns(names));
     for first in ["a.none.test", "a.ill.test", &format!("{}.test", "a".repeat(64))] {
         assert_eq!(addresses(&ask(&[first, "a.test"]).unwrap().unwrap()), ["192.0.2.1"], "{first}");
     }
