@@ -2,7 +2,7 @@
 
 use crate::watch;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// What it says to every question.
@@ -70,7 +70,8 @@ impl Dns {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.0.lock().expect("no panic")
+        // Also after a test has failed while it waited.
+        self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on it says this, also to those who have asked and were told nothing.
@@ -88,11 +89,8 @@ impl Dns {
     /// Waits until so many questions have come since it says what it says.
     #[track_caller]
     pub fn wait_until_asked(&self, times: u64) {
-        let (state, result) = self
-            .state
-            .1
-            .wait_timeout_while(self.lock(), watch::LIMIT, |state| state.asked < times)
-            .expect("no panic");
+        let waited = self.state.1.wait_timeout_while(self.lock(), watch::LIMIT, |state| state.asked < times);
+        let (state, result) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(!result.timed_out(), "asked {} times in {:?}: {:?}", state.asked, watch::LIMIT, state.names);
     }
 
@@ -120,7 +118,7 @@ fn serve(socket: &UdpSocket, state: &(Mutex<State>, Condvar)) {
     let mut datagram = [0; 512];
     loop {
         let received = socket.recv_from(&mut datagram);
-        let mut state_now = state.0.lock().expect("no panic");
+        let mut state_now = state.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state_now.is_over {
             return;
         }

@@ -7,13 +7,15 @@
 //!
 //! # From nothing to an echo server
 //!
-//! On Debian: `apt-get install gcc pkg-config libhwloc-dev libnuma-dev libudev-dev`, then `cargo new echo`,
-//! and in its `Cargo.toml`:
+//! `cargo new echo`, and in its `Cargo.toml`:
 //!
 //! ```toml
 //! [dependencies]
-//! annulus = { path = "../annulus/runtime" }
+//! annulus = { version = "0.1", default-features = false } # from a checkout: path = "../annulus/runtime"
 //! ```
+//!
+//! A Rust toolchain is enough for that. With the default features it is built with libhwloc and libnuma:
+//! [what a build needs](guide::building).
 //!
 //! `src/main.rs`, the whole of it:
 //!
@@ -46,7 +48,7 @@
 //! | you want | look at |
 //! |---|---|
 //! | to begin | [`main`](macro@main), [`test`](macro@test), [`Runtime::block_on`] |
-//! | to start, configure, stop, look inside | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
+//! | to start, configure, stop, inspect | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
 //! | tasks | [`spawn`], [`JoinHandle`], [`TaskTracker`], [`scope`], [`yield_now`] |
 //! | sockets | [`net`] |
 //! | files, pipes, any other descriptor | [`fs`], [`pipe`], [`fd`] |
@@ -57,7 +59,8 @@
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
-//! | to find your way from tokio, monoio or Seastar; what of other crates works here; what things weigh | [`guide`] |
+//! | to build it, with C libraries or without | [`guide::building`] |
+//! | to find your way from tokio, monoio, glommio, compio or Seastar; what of other crates works here; what things weigh | [`guide`] |
 //!
 //! # Seeing inside
 //!
@@ -153,7 +156,7 @@ pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
 pub use task::{AllEnded, JoinError, JoinHandle, Scope, ScopedHandle, TaskTracker, scope, spawn, yield_now};
 
-/// The example of the README, compiled.
-#[doc = include_str!("../../README.md")]
+/// The examples of this crate's README, compiled.
+#[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct Readme;
