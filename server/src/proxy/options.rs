@@ -12,7 +12,7 @@ use super::address::{Target, UpstreamAddress, UpstreamList};
 use super::balance::Balance;
 use super::check::{Check, StatusRange};
 use super::health::Policy;
-use super::names;
+use super::names::{self, Asked};
 use super::own;
 use super::proxy_header::Version;
 use super::sni::SniRoute;
@@ -319,10 +319,12 @@ impl ProxyArgs {
         let all: Vec<UpstreamArgs> = std::iter::once(self.upstreams.clone()).chain(self.routes()).collect();
         let targets = all.iter().flat_map(UpstreamArgs::addresses).map(|upstream| &upstream.target);
         let names = targets.filter_map(|target| match target {
-            Target::Name(name, port) => Some((name.clone(), *port)),
+            Target::Name(name, port) => {
+                Some(Asked { name: name.clone(), port: *port, servers: self.upstreams.resolver.clone() })
+            }
             Target::Ip(_) | Target::Unix(_) => None,
         });
-        names::look_up_at_start(names.collect(), &self.upstreams.resolver)?;
+        names::look_up_at_start(names)?;
         all.iter().try_for_each(|upstreams| upstreams.check(listens))
     }
 

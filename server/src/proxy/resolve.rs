@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use event_listener::Event;
 
-use super::names::{AT_START, Found, Missing, look_up};
+use super::names::{AT_START, Asked, Found, Missing, look_up};
 use super::options::UpstreamArgs;
 use super::upstreams::{Upstream, Upstreams};
 
@@ -57,13 +57,13 @@ pub(super) async fn keep(upstreams: Weak<Upstreams>, place: usize, name: String,
     let mut was_told = false;
     loop {
         let Some(all) = upstreams.upgrade() else { return };
-        let (asked, servers) = (name.clone(), all.args().resolver.clone());
+        let asked = Asked { name: name.clone(), port, servers: all.args().resolver.clone() };
         drop(all);
         let turn = TURNS.next().await;
         let look = move || {
             // Its end is the thread's, whoever waits for it.
             let _turn = turn;
-            look_up(&asked, port, &servers)
+            look_up(&asked)
         };
         let found = annulus::spawn_blocking(look).await;
         let found = found.unwrap_or_else(|error| Err(Missing::NoAnswer(error.to_string())));
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_ttl_is_kept_within_bounds() {
         let after = |ttl, flags: &[&str]| {
-            let found = Found::that_holds(Duration::from_secs(ttl));
+            let found = Found::of(Vec::new(), Duration::from_secs(ttl));
             interval(Some(&found), &args(flags)).as_secs()
         };
         assert_eq!([0, 1, 60, 3600, 100_000].map(|ttl| after(ttl, &[])), [1, 1, 60, 3600, 3600]);

@@ -13,8 +13,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use self::message::Family;
 use self::setup::{Dns, PORT, Setup, Way};
@@ -22,9 +24,21 @@ use self::setup::{Dns, PORT, Setup, Way};
 /// How long the start waits for a resolver before it goes on without.
 pub(super) const AT_START: Duration = Duration::from_secs(1);
 
+/// A name that is to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    /// The servers of DNS to ask. None: as this machine has it.
+    pub(crate) servers: Vec<SocketAddr>,
+}
+
+/// What came of it.
+pub(crate) type Answer = Result<Found, Missing>;
+
 /// What a name stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
     /// In the order in which they are to be tried; one at least.
     addresses: Vec<SocketAddr>,
     /// How long it holds, if whoever was asked knows it.
@@ -34,8 +48,8 @@ pub(super) struct Found {
 }
 
 /// Why it is not known what a name stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Missing {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Missing {
     /// There is no such name, or it has no address.
     NoSuchName(String),
     /// Nobody can tell now.
@@ -57,10 +71,10 @@ impl Found {
         self.addresses.iter().chain(before.iter().filter(is_kept)).copied().collect()
     }
 
-    /// One that holds so long.
+    /// These, for so long.
     #[cfg(test)]
-    pub(super) fn that_holds(holds: Duration) -> Self {
-        Self { addresses: Vec::new(), holds: Some(holds), unknown: None }
+    pub(crate) fn of(addresses: Vec<SocketAddr>, holds: Duration) -> Self {
+        Self { addresses, holds: Some(holds), unknown: Some(Family::V6) }
     }
 
     /// How long it holds, if that is known.
@@ -70,11 +84,27 @@ impl Found {
     }
 }
 
-/// Looks a name up: by these servers of DNS, or as this machine has it where there are none.
+/// Looks a name up.
+type LookUp = Box<dyn Fn(&Asked) -> Answer + Send + Sync>;
+
+/// Who looks names up in place of this process.
+static LOOK_UP: OnceLock<LookUp> = OnceLock::new();
+
+/// From now on names are looked up by `look_up`: this process may not do it. The first call decides.
+pub(crate) fn look_up_by(look_up: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
+    LOOK_UP.get_or_init(|| Box::new(look_up));
+}
+
+/// Looks a name up.
 ///
 /// # Errors
 /// Why nothing was found.
-pub(super) fn look_up(name: &str, port: u16, servers: &[SocketAddr]) -> Result<Found, Missing> {
+pub(crate) fn look_up(asked: &Asked) -> Answer {
+    if let Some(look_up) = LOOK_UP.get() {
+        return look_up(asked);
+    }
+    let Asked { name, port, servers } = asked;
+    let port = *port;
     if servers.is_empty() {
         return of_machine(name, port, Path::new("/etc"));
     }
@@ -141,8 +171,20 @@ pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
 /// What the resolver said at the start, so that the first clients need not wait for it.
 static AT_START_FOUND: Mutex<Vec<(String, u16, Vec<SocketAddr>)>> = Mutex::new(Vec::new());
 
+/// All that was found at the start, and for the last configuration.
+pub(crate) fn found() -> Vec<(String, u16, Vec<SocketAddr>)> {
+    AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Somebody has found what a name stands for.
+pub(crate) fn know(name: &str, port: u16, addresses: Vec<SocketAddr>) {
+    let mut found = AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    found.retain(|known| known.0 != name || known.1 != port);
+    found.push((name.to_owned(), port, addresses));
+}
+
 /// What was found for a name at the start; nothing if it was not.
-pub(super) fn found_at_start(name: &str, port: u16) -> Vec<SocketAddr> {
+pub(crate) fn found_at_start(name: &str, port: u16) -> Vec<SocketAddr> {
     let found = AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     let known = found.iter().find(|known| known.0 == name && known.1 == port);
     known.map_or_else(Vec::new, |known| known.2.clone())
@@ -152,33 +194,28 @@ pub(super) fn found_at_start(name: &str, port: u16) -> Vec<SocketAddr> {
 ///
 /// # Errors
 /// There is no such name.
-pub(super) fn look_up_at_start(names: Vec<(String, u16)>, servers: &[SocketAddr]) -> Result<(), String> {
+pub(super) fn look_up_at_start(names: impl Iterator<Item = Asked>) -> Result<(), String> {
     let (tell, told) = channel();
-    let (mut left, servers): (_, Arc<[SocketAddr]>) = (0, servers.into());
-    for (name, port) in names {
-        let (tell, servers) = (tell.clone(), Arc::clone(&servers));
+    let mut left = 0;
+    for asked in names {
+        let tell = tell.clone();
         let look = move || {
-            let found = look_up(&name, port, &servers);
+            let found = look_up(&asked);
             // Nobody hears it when it is late: the thread goes on where the resolver does not answer.
-            drop(tell.send((name, port, found)));
+            drop(tell.send((asked, found)));
         };
         // Without a thread the cores find it out.
         left += usize::from(std::thread::Builder::new().name("resolver".to_owned()).spawn(look).is_ok());
     }
     let until = Instant::now() + AT_START;
     while left > 0 {
-        let Ok((name, port, found)) = told.recv_timeout(until.saturating_duration_since(Instant::now()))
-        else {
+        let Ok((asked, found)) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else {
             break;
         };
         left -= 1;
         match found {
-            Ok(found) => {
-                let mut all = AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-                all.retain(|known| known.0 != name || known.1 != port);
-                all.push((name, port, found.addresses));
-            }
-            Err(Missing::NoAnswer(why)) => tracing::debug!(name, why, "not looked up yet"),
+            Ok(found) => know(&asked.name, asked.port, found.addresses),
+            Err(Missing::NoAnswer(why)) => tracing::debug!(name = asked.name, why, "not looked up yet"),
             Err(Missing::NoSuchName(why)) => {
                 return Err(format!("{why}; write an address that exists, such as 127.0.0.1:8080"));
             }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
@@ -163,6 +164,10 @@ impl Drop for Server {
     }
 }
 
+fn asked(server: &Server) -> Asked {
+    Asked { name: "a.test".to_owned(), port: 80, servers: vec![server.address] }
+}
+
 /// An address where nobody listens.
 fn nobody() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -282,14 +287,14 @@ fn a_family_of_which_nothing_is_known_keeps_its_addresses() {
             _ => came.of_kind(&[v4("a.test", 9, [192, 0, 2, 1])]),
         }]
     });
-    let found = look_up("a.test", 80, &[server.address]).unwrap();
+    let found = look_up(&asked(&server)).unwrap();
     assert_eq!(found.holds(), None, "it is asked for again soon");
     let before = ["192.0.2.7:80", "[2001:db8::7]:80"].map(|it| it.parse().unwrap());
     let after = found.after(&before);
     assert_eq!(after, ["192.0.2.1:80", "[2001:db8::7]:80"].map(|it| it.parse::<SocketAddr>().unwrap()));
     // Where nothing is missing, nothing is kept.
     let server = Server::start(|came| vec![came.of_kind(&[v4("a.test", 9, [192, 0, 2, 1])])]);
-    let found = look_up("a.test", 80, &[server.address]).unwrap();
+    let found = look_up(&asked(&server)).unwrap();
     assert_eq!((found.after(&before).len(), found.holds()), (1, Some(Duration::from_secs(9))));
 }
 
