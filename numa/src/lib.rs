@@ -20,6 +20,7 @@
 //! libudev-dev` to build (hwlocality asks the linker for libudev, which hwloc's static link line names).
 
 pub mod cgroup;
+mod contained;
 pub mod devices;
 pub mod error;
 pub mod ids;

@@ -30,7 +30,8 @@ pub(crate) struct Group {
     pub(crate) bound: Place,
     /// Which cores have a socket of it.
     pub(crate) members: Vec<bool>,
-    /// Its sockets that are still open: a dropped listener's closes with the last CQE of its accept.
+    /// Its sockets that are still open: a dropped listener's closes with the last CQE of its accept. Each has a
+    /// descriptor, so there are never too many to be counted.
     pub(crate) sockets: usize,
     /// The one open socket of a Unix address.
     pub(crate) one: Option<Bound>,
@@ -43,7 +44,7 @@ pub(crate) struct Groups(Mutex<Table>);
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) groups: Vec<Group>,
-    /// The id of the next group.
+    /// The id of the next group. 2^64 are never given out.
     pub(crate) next: u64,
 }
 

@@ -17,7 +17,8 @@ pub(super) const SMALL: usize = 64 << 10;
 /// A pipe is at most this part of what is left.
 const PART: usize = 8;
 
-/// Bytes that pipes of a core may hold, and how many of them they do.
+/// Bytes that pipes of a core may hold, and how many of them they do. `used` stays between zero and `all`,
+/// whatever sizes the kernel gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PipeBudget {
     all: usize,
@@ -32,7 +33,8 @@ impl PipeBudget {
         // What cannot be read is taken for the kernel's default.
         let pages: usize = soft.unwrap_or(16_384);
         let is_bound = !has_any(CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN);
-        Self::new(if is_bound && pages > 0 { Some(pages * rustix::param::page_size()) } else { None }, cores)
+        let bytes = pages.saturating_mul(rustix::param::page_size());
+        Self::new((is_bound && pages > 0).then_some(bytes), cores)
     }
 
     /// A share of `user`, which is what all pipes of the user may hold. Without a bound what others leave is

@@ -16,7 +16,7 @@ use super::arena::Arena;
 use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 use super::untyped::{Left, Many, Room, Single, Vtable};
 use super::{Multishot, Operation, Sqes};
-use crate::contained::contained;
+use crate::contained::{contained, told};
 use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
 
@@ -145,7 +145,8 @@ impl<C> OpTable<C> {
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
-            Some(Abandon::Late { extra, outcome, value }) => late(extra, outcome, value),
+            // Destructors of futures come here, and their thread may be panicking.
+            Some(Abandon::Late { extra, outcome, value }) => told(|| late(extra, outcome, value)),
         }
         // Last: what dropping it does is not ours to know. This thread may be panicking: a second panic that
         // left here would end the process.

@@ -97,6 +97,7 @@ impl Table {
 
     /// One more under `key`, if that is no more than `most`.
     pub(super) fn enter(&self, key: Key, most: usize) -> Option<Counted> {
+        // A slot counts no more than this, so its count never runs over into its key.
         let most = most.min(COUNT as usize);
         loop {
             let (mut count, mut known, mut free) = (0, None, None);
@@ -131,6 +132,7 @@ impl Table {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        // This one is counted, so the count is 1 at least.
         let one_less = |value| Some(if value & COUNT == 1 { 0 } else { value - 1 });
         if let Some(slot) = self.0 {
             // It always has a value to go on from.
