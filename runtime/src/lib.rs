@@ -46,7 +46,7 @@
 //! | you want | look at |
 //! |---|---|
 //! | to begin | [`main`](macro@main), [`test`](macro@test), [`Runtime::block_on`] |
-//! | to start, configure, stop, look inside | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
+//! | to start, configure, stop, inspect | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
 //! | tasks | [`spawn`], [`JoinHandle`], [`TaskTracker`], [`scope`], [`yield_now`] |
 //! | sockets | [`net`] |
 //! | files, pipes, any other descriptor | [`fs`], [`pipe`], [`fd`] |

@@ -15,6 +15,10 @@ TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgre
 step_fmt() {
     need_cargo_part fmt rustfmt
     cargo fmt --all --check
+    local manifest
+    for manifest in fuzz/Cargo.toml benches/peers/Cargo.toml; do
+        cargo fmt --all --check --manifest-path "$manifest"
+    done
 }
 
 # Every script of ours: those that begin with a shell's line, and those that are sourced and say so.
@@ -26,7 +30,7 @@ step_shellcheck() {
     echo "${#scripts[@]} scripts"
 }
 
-# The arrows between the files of the library point down, circles are few, files short and comments narrow: layers/src.
+# Crates depend on those that they may, arrows between files point down, circles are few, files short, comments narrow.
 step_layers() {
     cargo test -q -p annulus-layers
     cargo run -q -p annulus-layers
@@ -35,6 +39,9 @@ step_layers() {
 step_clippy() {
     need_cargo_part clippy
     cargo clippy --workspace --all-targets -- -D warnings
+    # The fuzzer's targets take in files of ours. Nothing is linked, so its C++ library need not be built.
+    CUSTOM_LIBFUZZER_PATH=/none/libfuzzer.a RUSTFLAGS="--cfg fuzzing" \
+        cargo clippy --manifest-path fuzz/Cargo.toml --locked --target-dir "$TARGET/fuzz-clippy" -- -D warnings
 }
 
 # With exactly the compiler that Cargo.toml promises, in a target folder of its own.

@@ -13,7 +13,7 @@ use crate::{
     verify,
 };
 
-/// How much is populated before free memory is looked at again. It is small enough that a full node costs its
+/// How much is populated before free memory is checked again. It is small enough that a full node costs its
 /// neighbours little, and large enough that a region of 16 MiB takes a handful of calls.
 const STEP: usize = 4 << 20;
 
@@ -73,10 +73,10 @@ pub(super) fn unplaced(node: NodeId, len_bytes: usize) -> Result<Region> {
     let memory = sys::map(whole).map_err(|e| no_address_space(whole, e))?;
     let mut region = take_over(memory, whole, len, page, node)?;
     region.placement.rung = Rung::Unplaced;
-    let room = headroom::bytes()?;
-    if room.bytes < len as u64 {
-        let room = format!("only {} MiB can be taken safely {}", room.bytes >> 20, room.limit);
-        return Err(Error::platform(format!("no memory for a region of {len} bytes: {room}; ask for less")));
+    let headroom = headroom::bytes()?;
+    if headroom.bytes < len as u64 {
+        let why = format!("only {} MiB can be taken safely {}", headroom.bytes >> 20, headroom.limit);
+        return Err(Error::platform(format!("no memory for a region of {len} bytes: {why}; ask for less")));
     }
     let start = region.as_ptr().addr();
     populate(start..start + len)
@@ -164,7 +164,7 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
 }
 
 /// A region of reserved huge pages, bound to the node before they are faulted in. Such pages have no fallback
-/// to other nodes that could be looked at and mended. Populating where there are none is an error here and
+/// to other nodes that could be verified and moved. Populating where there are none is an error here and
 /// not a SIGBUS.
 fn reserved(node: NodeId, len_bytes: usize) -> io::Result<Region> {
     let len = len_bytes.next_multiple_of(backing::HUGE);
@@ -274,9 +274,10 @@ fn settle(region: &Region, node: NodeId) -> Result<Settled> {
     let mut done = 0;
     while done < region.len {
         let step = start + done..start + (done + STEP).min(region.len);
-        let room = headroom::bytes()?;
-        if room.bytes < step.len() as u64 {
-            let why = format!("only {} MiB more can be taken safely {}", room.bytes >> 20, room.limit);
+        let headroom = headroom::bytes()?;
+        if headroom.bytes < step.len() as u64 {
+            let why =
+                format!("only {} MiB more can be taken safely {}", headroom.bytes >> 20, headroom.limit);
             return stopped(done, node, (why, "ask for smaller pools or free memory".into()));
         }
         populate(step.clone()).map_err(|e| {
@@ -318,7 +319,7 @@ fn populate(range: Range<usize>) -> io::Result<()> {
 }
 
 /// The lowest page of the step that is not on the node and cannot be moved there. Where pages cannot be asked
-/// about one by one (move_pages is refused) the region's account as a whole is looked at: all earlier steps
+/// about one by one (move_pages is refused) the region's account as a whole is checked: all earlier steps
 /// were clean, so a page elsewhere counts against this whole step.
 fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usize> {
     let Ok(away) = away_from(node, step.clone()) else {
@@ -328,7 +329,7 @@ fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usiz
     if away.is_empty() {
         return None;
     }
-    // The result of the calls does not matter: the look afterwards decides.
+    // The result of the calls does not matter: the check afterwards decides.
     verify::move_home(&away, node);
     // A huge page for which the node has no space is split on its way. Since Linux 6.12 the kernel then
     // replaces those of its pages that are all zero by the shared page of zeroes, so they lie on no node at

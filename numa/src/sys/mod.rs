@@ -5,7 +5,7 @@
 //! print to stderr on failure, so only its allocator is used. Sources: mbind(2), set_mempolicy(2),
 //! get_mempolicy(2), move_pages(2), sched_setaffinity(2), madvise(2), numa(3).
 //!
-//! `maxnode` in the policy calls counts one more than the highest bit that the kernel looks at
+//! `maxnode` in the policy calls counts one more than the highest bit that the kernel reads
 //! (mm/mempolicy.c, `get_nodes`: `--maxnode`): for one word pass 65, not 64, else node 63 is cut off.
 
 mod mappings;

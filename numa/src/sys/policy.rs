@@ -135,7 +135,7 @@ pub(crate) fn mbind(range: Range<usize>, policy: &Policy, flags: c_int) -> io::R
 }
 
 /// The node of each page address, or a negative errno (`-ENOENT`: never touched). It moves nothing.
-pub(crate) fn look_at_pages(pages: &[usize], status: &mut [c_int]) -> io::Result<()> {
+pub(crate) fn query_pages(pages: &[usize], status: &mut [c_int]) -> io::Result<()> {
     assert_eq!(pages.len(), status.len());
     // SAFETY: the kernel reads `pages` and writes as many ints into `status`; with nodes = NULL it moves
     // nothing.

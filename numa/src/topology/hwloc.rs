@@ -72,7 +72,7 @@ pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
         let id = CpuId(os_index(pu)?);
         let ancestor = |ty| pu.first_ancestor_with_type(ty);
         let package = ancestor(ObjectType::Package).and_then(TopologyObject::os_index).unwrap_or(0);
-        // The logical index counts cores over the whole machine; the OS index of a core starts anew in each
+        // The logical index counts cores over the whole machine; the OS index of a core starts again in each
         // package.
         let core = ancestor(ObjectType::Core).unwrap_or(pu).logical_index();
         let cache = pu.ancestors().filter(|o| o.object_type().is_cpu_data_cache()).last();

@@ -71,7 +71,7 @@ impl<T> OnCore<T> {
         Self { owner, value: ManuallyDrop::new(Box::new(value)), _pinned: PhantomData }
     }
 
-    /// The value again.
+    /// Gives the value back.
     ///
     /// # Panics
     /// On another thread than its core's.

@@ -1,4 +1,4 @@
-//! What a CQE is for, and the SQEs that belong to no operation: the doorbell's poll and closes.
+//! Which handler a CQE goes to, and the SQEs that belong to no operation: the doorbell's poll and closes.
 
 use std::io;
 
@@ -13,12 +13,11 @@ impl Core {
     /// One CQE.
     pub(crate) fn dispatch(&self, cqe: Cqe) {
         match Tag::split(cqe.user_data) {
-            // A head that fails (it was cancelled) answers for the operation behind it, which then stays
-            // silent.
+            // A failed head (it was cancelled) stands for the operation behind it, which then posts no CQE.
             Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
-            // Only failures come: the cancelled operation's own CQE has its outcome.
+            // Only failures come: the outcome is in the cancelled operation's own CQE.
             Some((Tag::Cancel, _)) => {}
-            // It had to end the sleep, and has done so.
+            // Its only purpose was to end the sleep, and it has.
             Some((Tag::Doorbell, BY_RING)) => {}
             Some((Tag::Doorbell, _)) => {
                 if !cqe.more() && !self.tasks.is_ending() {

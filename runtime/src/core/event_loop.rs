@@ -12,12 +12,12 @@ use crate::ring::Wait;
 use crate::task::Woken;
 use crate::time::wakes::Plan;
 
-/// Polls of tasks between two enters: all that were ready when the tick began, but no more than this.
+/// Polls of tasks between two enters: all tasks that were ready when the tick began, but at most this many.
 const POLLS_PER_TICK: usize = 256;
-/// Polls of tasks that other polls of the same tick woke. As long as nothing was asked of the kernel, they
-/// need not wait for an enter, which costs more than they do.
+/// Polls of tasks that other polls of the same tick woke. While nothing was asked of the kernel, they need
+/// not wait for an enter, which costs more than they do.
 const POLLS_AT_LEAST: usize = 64;
-/// False for `scripts/instructions` only, which counts what it costs to show polls to other threads.
+/// False only for `scripts/instructions`, which counts the cost of showing polls to other threads.
 const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
@@ -28,8 +28,7 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Core {
-    /// The first half of a tick: tasks that are ready now, and of those that they wake as many as there is
-    /// time for.
+    /// The first half of a tick: polls tasks that are ready now, and some of those that they wake.
     pub(crate) fn run_tasks(&self) -> Result<()> {
         // Asked once a tick, so that what is off costs a poll nothing.
         let watched = SEEN
@@ -64,7 +63,7 @@ impl Core {
             if polls % POLLS_PER_NOTIFY == 0 && self.peers.must_notify() {
                 let before = self.ring.pushed();
                 self.notify_peers();
-                // Those that are awake need no signal.
+                // Cores that are awake need no signal.
                 if self.ring.pushed() != before {
                     entered = self.ring.enter(Wait::No);
                 }
@@ -90,8 +89,8 @@ impl Core {
         }
     }
 
-    /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else
-    /// to do.
+    /// The second half: calls from other threads, then timers, then the ring. The core sleeps in the ring if
+    /// nothing is to be done.
     pub(crate) fn tick_ring(&self) -> Result<()> {
         let counters = &self.shared.counters;
         for task in self.shared.woken.take_all() {
@@ -121,13 +120,13 @@ impl Core {
         Ok(())
     }
 
-    /// Hands submissions over, and lets the kernel do what it has put off; nothing where there is neither.
+    /// Submits, and lets the kernel run its deferred work. Does nothing where there is neither.
     #[inline(always)]
     fn enter_if_wanted(&self) -> Result<()> {
         if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
-    /// Sleeps until a completion, a timer or a notice.
+    /// Sleeps until a completion, a timer or a notification.
     fn park(&self) -> Result<()> {
         if self.spin.is_worth_while() && self.find_work() {
             return self.enter_if_wanted();
@@ -145,7 +144,7 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(clock::now);
-        // The time that submissions take is not counted as lag of the wake.
+        // The time that submitting takes is not counted as lag of the wake.
         let submits = self.ring.wants_enter();
         let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
         doorbell.cancel_sleep();

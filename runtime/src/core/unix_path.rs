@@ -1,8 +1,8 @@
 //! A listening Unix socket and the file that names it.
 //!
 //! The file of a program that was killed stays behind. It is replaced if nobody listens on it: `connect(2)`
-//! says `ECONNREFUSED`. Another process may do the same between the check and the replacement. So a process
-//! that binds a path holds a lock on its directory meanwhile.
+//! then says `ECONNREFUSED`. Another process may do the same between the check and the replacement. So a
+//! process that binds a path locks its directory meanwhile.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use crate::error::os;
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
-/// The one socket of a Unix address. Dropped, it stops listening and takes its file away.
+/// The one socket of a Unix address. When it is dropped, it stops listening and removes its file.
 pub(crate) struct Bound {
     socket: OwnedFd,
     file: Option<SocketFile>,
@@ -28,8 +28,8 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Binds and listens. Who binds a path has locked its directory. The flag says whether a file that was
-    /// left behind was replaced, which is to be [told](tell_replaced).
+    /// Binds and listens. The caller of this has locked the directory of the path. The flag says whether a
+    /// file that was left behind was replaced, which is to be [told](tell_replaced).
     pub(crate) fn new(place: &Place, backlog: i32) -> Result<(Self, bool)> {
         let Listening { socket, file, replaced } = bind_and_listen(place, backlog, None)?;
         Ok((Self { socket, file, ended: false }, replaced))
@@ -67,7 +67,7 @@ impl Drop for Bound {
 }
 
 /// What a log has to be told of the end of a listening socket. Telling it runs foreign code, which may bind
-/// the same address: it is told when nothing is locked.
+/// the same address, so it is told when nothing is locked.
 #[must_use]
 pub(crate) struct Ended {
     still_listens: Option<Errno>,
@@ -90,25 +90,25 @@ fn tell_left(path: &Path, e: Errno) {
     told(|| tracing::warn!("the socket's file {} stays behind: {e}", path.display()));
 }
 
-/// The file of a socket: dropped, it is taken away, if it is still this one.
+/// The file of a socket. When it is dropped, the file is removed, if the path still names this one.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// It is another process's, or was taken away.
+    /// It belongs to another process now, or was removed.
     is_left: AtomicBool,
 }
 
 impl SocketFile {
-    /// The one at `path` now.
+    /// The file that is at `path` now.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let file = lstat(path).map_err(os)?;
         let is_left = AtomicBool::new(false);
         Ok(Self { path: path.to_owned(), device: file.st_dev, inode: file.st_ino, is_left })
     }
 
-    /// It is not taken away any more.
+    /// The file is not removed any more.
     pub(crate) fn leave(&self) {
         self.is_left.store(true, Ordering::Relaxed);
     }
@@ -163,7 +163,7 @@ pub(crate) fn bind_and_listen(place: &Place, backlog: i32, mode: Option<Mode>) -
     let socket = socket.map_err(|e| refused(place, e))?;
     let file = SocketFile::of(path).map_err(|e| refused(place, e))?;
     if let Some(mode) = mode {
-        // The umask may have taken more than was asked for.
+        // The umask may have removed more permissions than was asked for.
         chmod(path.as_path(), mode).map_err(|e| refused(place, os(e)))?;
     }
     Ok(Listening { socket, file: Some(file), replaced })
@@ -192,7 +192,7 @@ fn listening(address: &SocketAddrAny, backlog: i32, mode: Option<Mode>) -> io::R
     Ok(socket)
 }
 
-/// Takes a file away on which nobody listens.
+/// Removes a file on which nobody listens.
 fn clear(path: &Path, address: &SocketAddrAny) -> Result<()> {
     let place = Place::Path(path.to_owned());
     let file = lstat(path).map_err(|e| refused(&place, os(e)))?;
@@ -233,8 +233,8 @@ mod tests {
         std::env::temp_dir().join(format!("annulus-{name}-{}", std::process::id()))
     }
 
-    /// Seen to fail: with the event between the look and the replacement, the subscriber listens on a socket
-    /// whose file is then taken away.
+    /// Seen to fail: with the event between the check and the replacement, the subscriber listens on a socket
+    /// whose file is then removed.
     #[test]
     fn a_subscriber_that_is_told_of_a_replacement_cannot_come_before_it() {
         let path = path("replaced");

@@ -42,7 +42,7 @@ mod zero_copy;
 
 pub use connection::{Connection, ReuniteError};
 pub use family::{Both, Family, Reader, Reads, Side, Tcp, Unix, Writer, Writes};
-pub use fd_budget::connection_room;
+pub use fd_budget::connections_left;
 pub use group::{datagram_sockets, listening_sockets};
 pub use hand_over::{Detached, HandOverError};
 pub use inherited::inherited_sockets;

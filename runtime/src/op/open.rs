@@ -15,12 +15,13 @@ pub(crate) struct Open {
     dir: Option<Rc<OwnedFd>>,
     path: CString,
     how: types::OpenHow,
-    /// Makes or truncates a file: `io_openat_force_async` of the kernel sends these to a worker.
+    /// It makes or truncates a file: the kernel's `io_openat_force_async` sends these to a worker.
     makes: bool,
 }
 
 impl Open {
-    /// `path` beneath `dir` (`RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`), or as the process sees it.
+    /// `path` beneath `dir` (`RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`), or without `dir` as the process sees
+    /// it.
     pub(crate) fn new(dir: Option<Rc<OwnedFd>>, path: CString, flags: i32, mode: u32) -> Self {
         let resolve = if dir.is_some() { libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS } else { 0 };
         let how = types::OpenHow::new()

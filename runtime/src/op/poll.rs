@@ -9,14 +9,14 @@ use io_uring::{opcode, types};
 use super::slots::Outcome;
 use super::{Operation, Sqes, check};
 
-/// Which side of a descriptor is waited for.
+/// What to wait for on a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// Bytes, end of stream or an error can be read.
     Read,
-    /// There is room to write, or writing would fail.
+    /// Bytes can be written, or writing would fail.
     Write,
-    /// The connection has gone: an error, or the end of both directions.
+    /// The connection has ended: an error, or the end of both directions.
     Gone,
 }
 

@@ -1,4 +1,4 @@
-//! Ask what a file is. Linux 5.6; `statx(2)`. The kernel always runs it on an io-wq worker.
+//! Reads the attributes of a file. Linux 5.6; `statx(2)`. The kernel always runs it on an io-wq worker.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use super::arena::CELL_SIZE;
 use super::slots::Outcome;
-use super::{Hurry, Multishot, Operation};
+use super::{ForceRelease, Multishot, Operation};
 use crate::contained::contained;
 
 /// What to do with an untyped value. `C` is what answers are handled with.
@@ -17,7 +17,7 @@ pub(super) struct Vtable<C> {
     pub(super) size: usize,
     /// Consumes the value with a result that nobody waits for. Single operations only.
     pub(super) late: unsafe fn(NonNull<u8>, Outcome),
-    /// Shows the value one of many results, and that more may come. Multishot operations only.
+    /// Shows the value one of many results, after which more may come. Multishot operations only.
     pub(super) item: unsafe fn(NonNull<u8>, &C, Outcome, bool),
     /// Shows the value the last result and consumes it. Multishot operations only.
     pub(super) last: unsafe fn(NonNull<u8>, &C, Outcome, bool),
@@ -27,9 +27,9 @@ pub(super) struct Vtable<C> {
     pub(super) notified: unsafe fn(NonNull<u8>, Outcome),
     /// Shows the value its notification and consumes it. Single operations only.
     pub(super) release: unsafe fn(NonNull<u8>, Outcome),
-    /// What makes the kernel let go, to be run when the value is not looked at any more.
-    pub(super) force_release: unsafe fn(NonNull<u8>) -> Option<Hurry>,
-    /// A poll goes before it, and a cancel must find either.
+    /// What makes the kernel release the memory. It is run when the value is not borrowed any more.
+    pub(super) force_release: unsafe fn(NonNull<u8>) -> Option<ForceRelease>,
+    /// A poll is linked before it, so a cancel must find either.
     pub(super) linked: bool,
 }
 
@@ -40,8 +40,7 @@ impl<T: Operation, C> Single<T, C> {
     pub(super) const VTABLE: Vtable<C> = Vtable {
         name: T::NAME,
         size: size_of::<T>(),
-        // A buffer of the application's own type may panic when it is dropped: whatever else the core does
-        // goes on.
+        // A buffer of the application's own type may panic when it is dropped. The core's other work goes on.
         late: |value, outcome| {
             // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
             let operation = unsafe { value.cast::<T>().read() };
@@ -69,7 +68,7 @@ impl<T: Operation, C> Single<T, C> {
     };
 }
 
-/// The function table of one that answers many times.
+/// The function table of an operation that answers many times.
 pub(super) struct Many<T, C>(PhantomData<(T, C)>);
 
 impl<T: Multishot<C>, C> Many<T, C> {
@@ -93,19 +92,19 @@ impl<T: Multishot<C>, C> Many<T, C> {
     };
 }
 
-/// The value of an operation that is over, out of its cell. Its type is known to its function table.
+/// The value of an operation that is over, out of its cell. Its function table knows its type.
 #[must_use = "what is not consumed is leaked"]
 pub(super) struct Left<'a, C: 'static> {
     vtable: &'static Vtable<C>,
-    /// Beside it, not in it: what passes through the machine stays small.
-    value: &'a mut Room,
+    /// A reference, so that what passes through the machine stays small.
+    value: &'a mut ValueSpace,
 }
 
-/// Room for a value that leaves its cell: as large and as aligned as a cell.
+/// Space for a value that leaves its cell: as large and as aligned as a cell.
 #[repr(C, align(64))]
-pub(super) struct Room(MaybeUninit<[u8; CELL_SIZE]>);
+pub(super) struct ValueSpace(MaybeUninit<[u8; CELL_SIZE]>);
 
-impl Room {
+impl ValueSpace {
     pub(super) fn new() -> Self {
         Self(MaybeUninit::uninit())
     }
@@ -116,8 +115,12 @@ impl<'a, C> Left<'a, C> {
     ///
     /// # Safety
     /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    pub(super) unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>, value: &'a mut Room) -> Self {
-        // SAFETY: the cell has so many bytes and more, and so has `value`, which nobody else has.
+    pub(super) unsafe fn out_of(
+        cell: NonNull<u8>,
+        vtable: &'static Vtable<C>,
+        value: &'a mut ValueSpace,
+    ) -> Self {
+        // SAFETY: the cell has at least `size` bytes, and so has `value`, which nobody else has.
         unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
         Self { vtable, value }
     }

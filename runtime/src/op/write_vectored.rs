@@ -10,17 +10,16 @@ use super::slots::Outcome;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufs;
 
-/// Buffers that one call may take (`IOV_MAX`, `writev(2)`); what is behind them goes with the next.
+/// The most buffers that one call may take (`IOV_MAX`, `writev(2)`). The others go with the next call.
 const MAX_VECTORS: usize = 1024;
 
-/// Writes what lies behind the first `from` bytes of all buffers together.
+/// Writes everything behind the first `from` bytes of all buffers together.
 pub(crate) struct WriteVectored<V> {
     file: Rc<OwnedFd>,
     bufs: V,
     from: usize,
     offset: u64,
-    /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not
-    /// move.
+    /// The rest of each buffer. It is filled in `sqes` and kept until the end. Its allocation does not move.
     vectors: Vec<libc::iovec>,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Told {
     pub(super) text: Result<String, String>,
     /// How much the log says.
     pub(super) verbose: u8,
-    /// Where it can be read anew.
+    /// Where it can be read again.
     pub(super) source: Option<Source>,
     /// Sockets that a service manager has passed.
     pub(super) passed: Arc<Passed>,

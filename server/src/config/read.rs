@@ -80,7 +80,7 @@ pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
         Some(Err(fault)) => faults.push(fault),
         None => faults.push(Fault::new(text.len()..text.len(), "there is no listener: write [[listener]]")),
     }
-    twice::look(&listeners, &mut faults);
+    twice::check(&listeners, &mut faults);
     if let Some(first) = errors.iter().map(|error| error.span().unwrap_or(0..0).start).min() {
         // What stands in the line of the first of them, or behind it, may have been read as something else
         // than it is.

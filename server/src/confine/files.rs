@@ -1,5 +1,5 @@
-//! Files that what serves may reach: those below the parents of its roots, and what the C library and the
-//! report read (Landlock, `landlock(7)`, Linux 5.13).
+//! The files that a serving process may reach: those below the parents of its roots, and those that the C
+//! library and the report read (Landlock, `landlock(7)`, Linux 5.13).
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,15 @@ use landlock::{
 use super::note;
 use crate::exit::{Failure, Kind};
 
-/// What is read besides: name resolution, libraries that it loads, figures about process and machine.
+/// What is read in addition: for name resolution, libraries that it loads, and figures about process and
+/// machine.
 const READ_TOO: [&str; 8] = ["/etc", "/run", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev"];
 
-/// From now on this thread, and every one that it starts, reaches no files but those below the parents of
-/// `roots`, and those in the folders of `logs`, which it may write. Call it before the first thread.
+/// From now on this thread, and every thread that it starts, reaches only files below the parents of `roots`,
+/// and files in the folders of `logs`, which it may write. Call it before the first thread.
 ///
-/// A root that is a link may lead elsewhere tomorrow, and its parent says nothing about where: then there is
-/// no such restriction, which is noted.
+/// A root that is a symbolic link may lead elsewhere later, and its parent says nothing about where. In that
+/// case there is no such restriction, and this is noted.
 ///
 /// # Errors
 /// The kernel has Landlock and refuses the rules.
@@ -54,12 +55,12 @@ fn apply(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetStatus, landlock:
     let written: BitFlags<AccessFs> = read | AccessFs::WriteFile | AccessFs::MakeReg;
     let logs = logs.iter().map(|log| (parent(log), written));
     for (path, access) in read_too.chain(roots).chain(logs) {
-        // What is not there can be reached by nobody.
+        // A path that does not exist needs no rule.
         if let Ok(folder) = PathFd::new(&path) {
             rules = rules.add_rule(PathBeneath::new(folder, access))?;
         }
     }
-    // Of devices, that of no bytes is written.
+    // The only device that is written is /dev/null.
     if let Ok(null) = PathFd::new("/dev/null") {
         rules = rules.add_rule(PathBeneath::new(null, AccessFs::ReadFile | AccessFs::WriteFile))?;
     }
@@ -70,7 +71,7 @@ fn is_link(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink())
 }
 
-/// The folder in which `path` is.
+/// The folder that contains `path`.
 fn parent(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(|| path.clone(), Path::to_owned)

@@ -41,7 +41,7 @@ pub(crate) struct ProgramArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 
-    /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the
+    /// Log, with a warning, each step of a task that keeps its core for this many milliseconds, and where the
     /// task was started
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stall: Option<u64>,
@@ -124,11 +124,11 @@ pub(crate) struct RingArgs {
     #[arg(long, value_name = "ring|inline", default_value_t)]
     pub(crate) road: Road,
 
-    /// Look about for work for at most so many microseconds before a core sleeps: less latency for CPU time
+    /// Look about for work for at most this many microseconds before a core sleeps: less latency for CPU time
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) spin: Option<u64>,
 
-    /// Let kernel threads on CPUs of their own take submissions, and sleep after so many idle milliseconds
+    /// Let kernel threads on CPUs of their own take submissions, and sleep after this many idle milliseconds
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) sqpoll: Option<u64>,
 
@@ -137,7 +137,7 @@ pub(crate) struct RingArgs {
     #[arg(long, value_name = "LIST", requires = "sqpoll")]
     pub(crate) sqpoll_cpus: Option<CpuSet>,
 
-    /// Poll network devices for so many microseconds before a core sleeps: less latency for CPU time (Linux
+    /// Poll network devices for this many microseconds before a core sleeps: less latency for CPU time (Linux
     /// 6.9)
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) busy_poll: Option<u64>,

@@ -21,7 +21,7 @@ pub(super) enum Down {
     Leave = 2,
     /// Print the picture of SIGUSR1.
     Show = 3,
-    /// Open the files of the logs anew.
+    /// Open the files of the logs again.
     Reopen = 4,
     /// Make ready for the configuration that comes with it; the first is the one to start with.
     Prepare = 5,

@@ -25,7 +25,7 @@ use crate::log::access::AccessLog;
 
 /// How often the name of ROOT is looked up, in milliseconds. Another directory of that name is served within
 /// a second.
-const LOOK: u64 = 500;
+const CHECK_EVERY: u64 = 500;
 
 /// What the connections of one core share.
 pub(crate) struct Site {
@@ -100,18 +100,18 @@ impl Sites {
     }
 }
 
-/// The directory that ROOT stood for when it was looked up.
+/// The directory that ROOT stood for when it was last looked up.
 struct Root {
     dir: Dir,
     /// Device and inode.
     identity: (u64, u64),
-    looked: u64,
+    checked: u64,
 }
 
 impl Root {
-    fn of(dir: Dir, looked: u64) -> std::io::Result<Self> {
+    fn of(dir: Dir, checked: u64) -> std::io::Result<Self> {
         let stat = rustix::fs::fstat(dir.as_fd())?;
-        Ok(Self { dir, identity: (stat.st_dev, stat.st_ino), looked })
+        Ok(Self { dir, identity: (stat.st_dev, stat.st_ino), checked })
     }
 }
 
@@ -146,16 +146,16 @@ impl Site {
 
     /// Whether it is time to look for ROOT again.
     pub(super) fn is_root_due(&self, now: u64) -> bool {
-        now - self.root.borrow().looked >= LOOK
+        now - self.root.borrow().checked >= CHECK_EVERY
     }
 
     /// Looks up from time to time whether ROOT stands for another directory: a symbolic link that was
-    /// changed, or a directory that was made anew. While it stands for none, the former one is served.
+    /// changed, or a directory that was made again. While it stands for none, the former one is served.
     pub(super) async fn follow_root(&self, now: u64) {
         if !self.is_root_due(now) {
             return;
         }
-        self.root.borrow_mut().looked = now;
+        self.root.borrow_mut().checked = now;
         let found = match Dir::open(&self.args.root).await {
             Ok(dir) => Root::of(dir, now),
             Err(error) => {

@@ -61,7 +61,7 @@ struct Entrance {
     sessions: Option<Rc<Sessions>>,
 }
 
-/// Between two looks whether a connection is still on its way from core to core, at the end.
+/// At the end, how often it is checked whether a connection is still on its way from core to core.
 const UNTIL_ARRIVED: Duration = Duration::from_millis(1);
 
 /// What a core has open.

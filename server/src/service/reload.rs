@@ -66,8 +66,8 @@ impl Reloader {
         Arc::new(Reloader { source, cores, cpus, open, times, turn: Mutex::default() })
     }
 
-    /// Reads the file anew and goes over to what it says, on another thread; what comes of it is told on
-    /// standard error. Started by flags, there is nothing to read: the logs are opened anew.
+    /// Reads the file again and goes over to what it says, on another thread; what comes of it is told on
+    /// standard error. Started by flags, there is nothing to read: the logs are opened again.
     pub(crate) fn start(self: &Arc<Self>) {
         log::reopen();
         notify::tell(Message::Reloading);

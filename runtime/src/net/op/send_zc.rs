@@ -23,7 +23,7 @@ use crate::buf::{Block, IoBuf};
 use crate::core::Core;
 use crate::net::socket::{Socket, ZcGuard};
 use crate::op::slots::Outcome;
-use crate::op::{Hurry, Operation, Sqes, check};
+use crate::op::{ForceRelease, Operation, Sqes, check};
 use crate::ring::user_data::{COPIED, REPORT_USAGE};
 
 /// A block that the kernel and its sender share. Neither writes to it.
@@ -84,7 +84,7 @@ unsafe impl Operation for SendZc {
         }
     }
 
-    fn force_release(&self) -> Option<Hurry> {
+    fn force_release(&self) -> Option<ForceRelease> {
         let socket = Rc::clone(self.on.socket());
         Some(Box::new(move || socket.reset("the core ends")))
     }

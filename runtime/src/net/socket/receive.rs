@@ -116,7 +116,7 @@ impl Socket {
         self.wake_reader();
     }
 
-    /// At the end of the tick it is looked at whether somebody took what is here.
+    /// At the end of the tick it is checked whether somebody took the chunks.
     #[inline(always)]
     pub(super) fn inspect_later(self: &Rc<Self>, core: &Core) {
         if !self.overfull.replace(true) {

@@ -43,7 +43,7 @@ pub(crate) struct MemberArgs {
 }
 
 impl MemberArgs {
-    /// For the process that gets the cores of `share`, of so many in all.
+    /// For the process that gets the cores of `share`, of this many in all.
     pub(crate) fn new(share: &ProcessShare, cores_of_all: usize) -> Self {
         MemberArgs { node: share.node, cores: share.cores.iter().copied().collect(), cores_of_all }
     }
