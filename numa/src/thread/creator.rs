@@ -129,8 +129,8 @@ mod tests {
     use crate::contained::tests::dropped_by_a_panic;
     use crate::thread::affinity_of_current;
 
-    /// Seen to fail, by an abort: with either event as it is. Uncontained on a thread that does not panic, the
-    /// first leaves the thread on the CPU of the one that it has made.
+    /// Seen to fail, by an abort: with either event as it is. On a thread that does not panic the first would
+    /// leave it on the CPU of the thread that it has made.
     #[test]
     fn a_subscriber_that_panics_over_a_creator_leaves_the_thread_on_its_cpus() {
         let all = affinity_of_current().unwrap();

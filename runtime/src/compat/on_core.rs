@@ -44,8 +44,8 @@ use crate::core::shared::CoreShared;
 /// than its core's.
 pub struct OnCore<T> {
     owner: Arc<CoreShared>,
-    /// In memory of its own. A value that is leaked keeps its memory, as what was pinned must: others may know
-    /// it by its address until it is dropped.
+    /// In memory of its own. A leaked value keeps its memory, as what was pinned must: others may know it by
+    /// its address until it is dropped.
     value: ManuallyDrop<Box<T>>,
     /// It is pinned with this.
     _pinned: PhantomData<T>,

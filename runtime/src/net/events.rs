@@ -5,7 +5,6 @@
 
 use std::net::TcpStream as StdStream;
 use std::os::fd::{AsFd, AsRawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,18 +12,7 @@ use super::socket::Socket;
 use super::{ListenOptions, TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::core::Core;
 use crate::place::Place;
-use crate::testing::{alive, at_the_next_event, has_acted, on_a_core, small, until};
-use crate::transfer::{Road, relay};
-
-/// Drops `value` while the thread panics, and has the subscriber panic at the next event of `module`.
-fn dropped_by_a_panic<T>(module: &'static str, value: T) {
-    let _guard = at_the_next_event(module, || panic!("the subscriber, on purpose"));
-    let panicked = catch_unwind(AssertUnwindSafe(move || {
-        let _value = value;
-        panic!("the task, on purpose");
-    }));
-    assert!(panicked.is_err() && has_acted(), "it was told nothing");
-}
+use crate::testing::{alive, at_the_next_event, dropped_by_a_panic, has_acted, on_a_core, small, until};
 
 /// Puts something that is no socket in the place of a socket's descriptor.
 fn spoil(socket: impl AsFd) {
@@ -73,33 +61,6 @@ fn over_a_half_of_a_connection() {
         dropped_by_a_panic("annulus::net::connection", writer);
         drop(reader);
         until("the close", || !crate::testing::is_open(&link)).await;
-    });
-}
-
-/// A Unix socket knows no reset, which is told of both.
-#[test]
-fn over_a_relay() {
-    on_a_core(small(64), async || {
-        let ((a, _far_a), (b, _far_b)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
-        let (link_a, link_b) = (crate::testing::link_of(a.as_fd()), crate::testing::link_of(b.as_fd()));
-        dropped_by_a_panic("annulus::net::socket", relay(a, b, Road::Inline));
-        until("the close", || !crate::testing::is_open(&link_a) && !crate::testing::is_open(&link_b)).await;
-    });
-}
-
-/// Seen to fail: with the event as it is, the relay panics between its two sides, and the peer of the second
-/// would take what was cut off for the whole.
-#[test]
-fn over_the_reset_of_the_first_side_of_a_relay() {
-    on_a_core(small(64), async || {
-        let ((a, _far_a), (b, mut peer)) = (UnixStream::pair().unwrap(), pair());
-        let limits = crate::transfer::RelayLimits { lifetime: Some(Duration::ZERO), ..Default::default() };
-        let guard = at_the_next_event("annulus::net::socket", || panic!("the subscriber, on purpose"));
-        let end = crate::transfer::relay_within(a, b, Road::Inline, &std::rc::Rc::new(limits)).await;
-        assert!(end.result.is_err() && has_acted());
-        drop(guard);
-        let end = crate::spawn_blocking(move || std::io::Read::read(&mut peer, &mut [0])).await.unwrap();
-        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     });
 }
 

@@ -235,6 +235,17 @@ impl<C> OpTable<C> {
         }
     }
 
+    /// Drops operations that are over and that their owners have not looked at, because the core has ended
+    /// and they never will. Otherwise what they own would be leaked with their cells. The kernel has given all
+    /// operations back.
+    pub(crate) fn drop_answered(&self, ring: &Ring) {
+        loop {
+            let any = self.slots.borrow().any();
+            let Some(key) = any.filter(|_| self.in_kernel() == 0) else { return };
+            self.abandon(ring, key);
+        }
+    }
+
     /// Leaks the memory of all operations that the kernel has not given back.
     pub(crate) fn leak(&self) {
         self.arena.borrow_mut().leak();

@@ -68,8 +68,8 @@ pub(crate) struct Socket {
     readers: Waiters,
     /// What is known of zero-copy sends to its peer. Asked for at the first of them.
     remote_host: OnceCell<Rc<RemoteHost>>,
-    /// Zero-copy sends whose blocks the kernel holds. Each is an operation of the core's table, which has room
-    /// for 2^24.
+    /// Zero-copy sends whose blocks the kernel holds. Each is an operation of the core's table, which holds
+    /// 2^24 at most.
     lent: Cell<u32>,
     ownership: RefCell<Ownership>,
     /// Closing it may take long (`SO_LINGER`), as far as is known.

@@ -4,6 +4,8 @@ mod bursts;
 mod calls;
 mod deadlines;
 mod direction;
+#[cfg(all(test, not(loom)))]
+mod events;
 mod state;
 
 use std::future::Future;
