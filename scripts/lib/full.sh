@@ -163,3 +163,21 @@ step_fuzz() {
             "$found/$name" "corpus/$name" -- -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1)
     done
 }
+
+# An application on a Debian tree that has a Rust toolchain and no library of ours, without default features and with them.
+FULL_STEPS+=(embed-alone)
+step_embed_alone() {
+    [[ $(id -u) == 0 ]] || cannot "making a Debian tree needs root" "run scripts/test as root"
+    scripts/fresh-tree scripts/lib/embed-alone
+}
+
+# Whether a public item went away, or changed, that the last release had.
+FULL_STEPS+=(semver)
+step_semver() {
+    local last
+    last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) ||
+        not_needed "nothing has been released: there is no tag v1.2.3 to compare with" "tag what is published"
+    cargo semver-checks --version >/dev/null 2>&1 ||
+        not_needed "cargo-semver-checks is not installed, and building it takes minutes" "cargo install --locked cargo-semver-checks"
+    cargo semver-checks --baseline-rev "$last" -p annulus-numa -p annulus
+}

@@ -4,10 +4,13 @@ use std::{io, ops::Range, ptr::NonNull};
 
 use libc::MPOL_BIND;
 
-use super::{Backing, Placement, Region, Rung, backing, headroom};
+use super::{
+    Backing, Placement, Region, Rung, backing, headroom,
+    mapping::{no_address_space, preferring},
+};
 use crate::{
     Error, NodeId, Result,
-    sys::{self, MPOL_MF_MOVE, MPOL_PREFERRED_MANY, Policy},
+    sys::{self, MPOL_MF_MOVE, Policy},
     thread::{self, InheritedPolicy},
     topology::sysfs::{self, Sysfs},
     verify,
@@ -105,7 +108,7 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
     }
     let granule = backing.granule(page);
     let (len, whole) = lengths(len_bytes, granule)?;
-    let (memory, policy) = allocate(whole, node)?;
+    let (memory, policy) = preferring(whole, node)?;
     // From here on dropping the region unmaps.
     let mut region = take_over(memory, whole, len, granule, node)?;
     region.placement.backing = backing;
@@ -214,38 +217,6 @@ fn check_node(node: NodeId) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// A mapping that prefers `node`, by libnuma; or a plain one and the error with which the kernel refused the
-/// policy.
-fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
-    let no_address_space = |e| no_address_space(len, e);
-    // The kernel is asked with a scratch page first, because libnuma would print to stderr and hide the
-    // refusal.
-    let scratch = sys::map(sys::page_size()).map_err(no_address_space)?;
-    let page = scratch.as_ptr().addr()..scratch.as_ptr().addr() + sys::page_size();
-    let asked = sys::mbind(page.clone(), &Policy::new(MPOL_PREFERRED_MANY, node), 0);
-    // SAFETY: the scratch page was mapped here and nobody else knows it.
-    unsafe { sys::unmap(page) }.map_err(no_address_space)?;
-    match asked {
-        Ok(()) if sys::libnuma_works() => {
-            let memory =
-                sys::libnuma_alloc(len, node).ok_or_else(|| no_address_space(io::Error::last_os_error()))?;
-            Ok((memory, Ok(())))
-        }
-        Ok(()) => {
-            Ok((sys::map(len).map_err(no_address_space)?, Err(io::Error::from_raw_os_error(libc::ENOSYS))))
-        }
-        Err(e) => Ok((sys::map(len).map_err(no_address_space)?, Err(e))),
-    }
-}
-
-fn no_address_space(len: usize, e: io::Error) -> Error {
-    Error::io(
-        format_args!("cannot map {len} bytes"),
-        e,
-        "ask for less or raise the address space limit (ulimit -v)",
-    )
 }
 
 /// Seals the page before the region and the page after it. They catch accesses beyond its ends. They also

@@ -3,6 +3,7 @@
 mod backing;
 mod build;
 pub(crate) mod headroom;
+mod mapping;
 
 use std::{fmt, ops::Range, ptr::NonNull, sync::Arc};
 
@@ -97,8 +98,10 @@ impl Region {
     /// mbind(2), the pages come from the node of the CPU that touches them first.
     ///
     /// The steps, in this order:
-    /// 1. `numa_set_bind_policy(0)` and `numa_alloc_onnode` map it with a preference. Populating under a
-    ///    *binding* on a full node ends in an OOM kill; under a preference it spills to other nodes.
+    /// 1. It is mapped with a preference: with the feature `libnuma` by `numa_set_bind_policy(0)` and
+    ///    `numa_alloc_onnode`, without it by mmap(2) and mbind(2) with MPOL_PREFERRED_MANY (Linux 5.15),
+    ///    which are the calls that libnuma makes. Populating under a *binding* on a full node ends in an OOM
+    ///    kill; under a preference it spills to other nodes.
     /// 2. It is populated in steps, never more than is available.
     /// 3. The pages are verified. Those that spilled are moved to the node. If that fails, the node is full:
     ///    everything from there on is given back, and the region is smaller than asked and says so.

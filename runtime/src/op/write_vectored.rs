@@ -7,6 +7,7 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufs;
 
@@ -48,6 +49,10 @@ unsafe impl<V: IoBufs> Operation for WriteVectored<V> {
         });
         let (fd, len) = (types::Fd(self.file.as_raw_fd()), vectors.len() as u32);
         opcode::Writev::new(fd, vectors.as_ptr(), len).offset(self.offset).build().into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {
