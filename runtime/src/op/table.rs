@@ -246,9 +246,9 @@ impl<C> OpTable<C> {
         }
     }
 
-    /// Drops operations that are over and that their owners have not looked at, because the core has ended
-    /// and they never will. Otherwise what they own would be leaked with their cells. The kernel has given all
-    /// operations back.
+    /// Drops operations that are over and that their owners have not looked at: the core has ended, and they
+    /// never will. Otherwise what they own would be leaked with their cells. The kernel has given all of them
+    /// back.
     pub(crate) fn drop_answered(&self, ring: &Ring) {
         loop {
             let any = self.slots.borrow().any();
