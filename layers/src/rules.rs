@@ -28,7 +28,10 @@ pub(crate) const LIBRARY: Layers = Layers {
     folder: "runtime/src",
     layers: &[
         layer(&["launch", "guide"], "starts cores, watches and ends them"),
-        layer(&["transfer", "compat", "channel", "process", "signal"], "what is built from the rest"),
+        layer(
+            &["transfer", "compat", "channel", "process", "signal", "waits"],
+            "what is built from the rest",
+        ),
         layer(
             &["net", "fs", "pipe", "fd", "operation"],
             "sockets, files, pipes, any descriptor; operations on sockets",
@@ -73,7 +76,7 @@ pub(crate) const PROGRAM: Layers = Layers {
             &["listen", "limits", "topology", "descriptors", "filters", "confine", "admin/options"],
             "addresses, sockets, who may connect; what the machine has and allows",
         ),
-        layer(&["metrics"], "counts of what clients do"),
+        layer(&["metrics", "slow"], "counts of what clients do; where the time of what is slow goes"),
         layer(&["exit"], "errors that end the program, and exit codes"),
         layer(
             &["http", "log", "lifecycle", "lingering_close", "signals", "allocator", "options/values"],

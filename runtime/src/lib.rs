@@ -69,6 +69,7 @@
 //! | what will be, and what is in force | [`Runtime::report`], [`Running::report`] | nothing |
 //! | what the cores do | [`Running::counters`], [`cores::counters`] | they are always on: plain loads and stores |
 //! | which task keeps its core from all else | [`Running::stalls`], [`Builder::report_stalls`] | 5 to 10 instructions a poll |
+//! | what a future waits for | [`waits::watched`], with [`Builder::measure_waits`] | nothing |
 //! | how long polls take, and how busy a core is | [`Builder::measure_polls`], [`Builder::measure_time`] | a branch a poll |
 //! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a tick of the loop (and what a tick is for takes thousands), nothing a poll |
 //!
@@ -135,6 +136,7 @@ mod task;
 mod testing;
 pub mod time;
 pub mod transfer;
+pub mod waits;
 
 pub use annulus_numa as numa;
 

@@ -123,11 +123,16 @@ impl BlockPool {
         blocks.capacity() - blocks.free()
     }
 
+    /// How often there was none.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
     /// Reports how many blocks are out, the most that ever were, and how often there was none.
     pub(crate) fn count(&self, counters: &CoreCounters) {
         counters.blocks_out.set(self.out() as u64);
         counters.blocks_peak.set(self.most_out.get() as u64);
-        counters.blocks_refused.set(self.refused.get());
+        counters.blocks_refused.set(self.refused());
     }
 }
 

@@ -6,6 +6,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::Core;
 use super::peers::BY_RING;
+use crate::op::waits_for::WaitsFor;
 use crate::ring::Cqe;
 use crate::ring::user_data::Tag;
 
@@ -26,6 +27,18 @@ impl Core {
             }
             tag => self.dispatch_failure(tag, cqe),
         }
+    }
+
+    /// The same, and a note of what it is that wakes tasks.
+    pub(crate) fn dispatch_noted(&self, cqe: Cqe) {
+        let waits_for = match Tag::split(cqe.user_data) {
+            Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.waits_for(bits),
+            _ => None,
+        };
+        let [workers, _] = self.ring.features().iowq_max_workers;
+        let given = self.shared.counters.iowq_punts.get();
+        self.notes.completes(waits_for.unwrap_or((WaitsFor::Others, false)), given, workers.into());
+        self.dispatch(cqe);
     }
 
     /// Logs an unexpected completion. Out of line: its events would cost all others.

@@ -28,12 +28,20 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Core {
-    /// The first half of a tick: polls tasks that are ready now, and some of those that they wake.
-    pub(crate) fn run_tasks(&self) -> Result<()> {
+    /// The first half of a tick: polls tasks that are ready now, and some of those that they wake. With
+    /// `NOTES` the core [notes](super::notes) it.
+    pub(crate) fn run_tasks<const NOTES: bool>(&self) -> Result<()> {
+        if NOTES {
+            self.notes.polls_begin();
+        }
         // Asked once a tick, so that what is off costs a poll nothing.
         let watched = SEEN
             && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
-        if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| _ = task.0.run()) }
+        let run = if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| _ = task.0.run()) };
+        if NOTES {
+            self.notes.polls_end();
+        }
+        run
     }
 
     #[cold]
@@ -90,8 +98,8 @@ impl Core {
     }
 
     /// The second half: calls from other threads, then timers, then the ring. The core sleeps in the ring if
-    /// nothing is to be done.
-    pub(crate) fn tick_ring(&self) -> Result<()> {
+    /// nothing is to be done. With `NOTES` the core [notes](super::notes) it.
+    pub(crate) fn tick_ring<const NOTES: bool>(&self) -> Result<()> {
         let counters = &self.shared.counters;
         for task in self.shared.woken.take_all() {
             counters.remote_wakes.add(1);
@@ -111,7 +119,7 @@ impl Core {
         if self.ring.has_overflowed() {
             counters.cq_overflows.add(1);
         }
-        let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
+        let cqes = self.ring.reap(|cqe| if NOTES { self.dispatch_noted(cqe) } else { self.dispatch(cqe) });
         counters.cqes.add(cqes as u64);
         counters.cqes_per_turn.record(cqes as u64);
         counters.operations.set(self.ops.in_kernel() as u64);

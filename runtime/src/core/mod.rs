@@ -13,6 +13,7 @@ pub(crate) mod growth;
 pub(crate) mod handle;
 pub(crate) mod inbox;
 pub(crate) mod inside;
+pub(crate) mod notes;
 pub(crate) mod options;
 pub(crate) mod peers;
 mod pipe_budget;
@@ -41,6 +42,7 @@ use crate::task::queue::Tasks;
 use crate::time::timers::Timers;
 use fairness::Fairness;
 use growth::Growth;
+use notes::Notes;
 use options::Options;
 use peers::PeerCores;
 use pipe_pool::PipePool;
@@ -64,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) budget: Budget,
     /// When the core last woke. It is kept only while time is measured.
     pub(crate) busy_since: Cell<Instant>,
+    /// Kept only while it is to be known what tasks wait for.
+    pub(crate) notes: Notes,
     pub(crate) spin: Spin,
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,

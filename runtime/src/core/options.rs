@@ -19,6 +19,8 @@ pub struct Options {
     pub measure_time: bool,
     /// The time of each poll is measured.
     pub measure_polls: bool,
+    /// What tasks wait for is noted.
+    pub measure_waits: bool,
     /// Polls that last this long are logged.
     pub report_stalls: Option<Duration>,
     /// The longest time that a core spins before it sleeps.
@@ -100,6 +102,7 @@ impl fmt::Display for Options {
         let on = [
             self.measure_time.then(|| "measure_time".to_owned()),
             self.measure_polls.then(|| "measure_polls".to_owned()),
+            self.measure_waits.then(|| "measure_waits".to_owned()),
             self.report_stalls.map(|threshold| format!("report_stalls {} ms", threshold.as_millis())),
             (!self.spin.is_zero()).then(|| format!("spin {} us", self.spin.as_micros())),
             self.sqpoll.map(|idle| format!("sqpoll {} ms", idle.as_millis())),

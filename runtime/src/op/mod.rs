@@ -24,6 +24,7 @@ pub(crate) mod table;
 pub(crate) mod truncate;
 pub(crate) mod unlink;
 mod untyped;
+pub(crate) mod waits_for;
 pub(crate) mod write;
 pub(crate) mod write_vectored;
 
@@ -32,6 +33,7 @@ use std::io;
 use io_uring::squeue;
 
 use slots::Outcome;
+use waits_for::WaitsFor;
 
 /// The SQEs of an operation: one, or one behind a poll that must succeed first.
 pub(crate) struct Sqes {
@@ -68,6 +70,11 @@ pub(crate) unsafe trait Operation: Sized + 'static {
     /// Whether the kernel always hands this to an io-wq worker, so that it is counted as such.
     fn runs_on_iowq(&self) -> bool {
         false
+    }
+
+    /// What its owner waits for. Runs no code that is not ours: the operation lies in its cell.
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Others
     }
 
     /// The result: `outcome.result` is a count or a negative errno.
@@ -130,6 +137,10 @@ unsafe impl<T: UnitOperation> Operation for T {
         UnitOperation::runs_on_iowq(self)
     }
 
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(drop)
     }
@@ -143,6 +154,8 @@ unsafe impl<T: UnitOperation> Operation for T {
 pub(crate) unsafe trait Multishot<C>: Sized + 'static {
     /// For logs.
     const NAME: &'static str;
+    /// What tasks wait for that wait for its answers.
+    const WAITS_FOR: WaitsFor = WaitsFor::Receive;
 
     /// The SQE, without `user_data`.
     fn sqes(&mut self) -> Sqes;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 
 /// One open. The path and the `open_how` stay here until the kernel has read them.
@@ -46,6 +47,10 @@ unsafe impl Operation for Open {
 
     fn runs_on_iowq(&self) -> bool {
         self.makes
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

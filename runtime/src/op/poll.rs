@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 
 /// What to wait for on a descriptor.
@@ -29,6 +30,14 @@ impl Ready {
             Ready::Gone => 0,
         }) as u32
     }
+
+    /// What waits for it waits for.
+    pub(super) fn waits_for(self) -> WaitsFor {
+        match self {
+            Ready::Read | Ready::Gone => WaitsFor::Receive,
+            Ready::Write => WaitsFor::Send,
+        }
+    }
 }
 
 /// One wait. `F` keeps the descriptor open.
@@ -44,6 +53,10 @@ unsafe impl<F: AsFd + 'static> Operation for PollOnce<F> {
 
     fn sqes(&mut self) -> Sqes {
         opcode::PollAdd::new(types::Fd(self.fd.as_fd().as_raw_fd()), self.ready.events()).build().into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        self.ready.waits_for()
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufMut;
 use crate::buf::owned::registered;
@@ -33,6 +34,10 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
             // Its pages are pinned already. The kernel refuses (EFAULT) memory outside that buffer.
             Some(index) => opcode::ReadFixed::new(fd, to, len, index).offset(self.offset).build().into(),
         }
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(mut self, outcome: Outcome) -> Self::Output {

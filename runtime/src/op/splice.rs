@@ -13,6 +13,7 @@ use io_uring::{opcode, types};
 
 use super::poll::Ready;
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 
 /// One splice. `I` and `O` keep the descriptors open. The owner of the pipe counts the bytes in it by the
@@ -64,6 +65,10 @@ unsafe impl<I: AsFd + 'static, O: AsFd + 'static> Operation for Splice<I, O> {
 
     fn runs_on_iowq(&self) -> bool {
         true
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        self.wait.map_or(WaitsFor::Disk, Ready::waits_for)
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

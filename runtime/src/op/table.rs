@@ -16,6 +16,7 @@ use io_uring::{opcode, squeue};
 use super::arena::Arena;
 use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 use super::untyped::{Left, Many, Single, ValueSpace, Vtable};
+use super::waits_for::WaitsFor;
 use super::{Multishot, Operation, Sqes};
 use crate::contained::contained;
 use crate::ring::user_data::Tag;
@@ -206,6 +207,16 @@ impl<C> OpTable<C> {
             }
             Event::Released { value } => value.release(outcome),
         }
+    }
+
+    /// What the owner of an operation waits for, and whether a worker of the kernel does it; `None` for one
+    /// that is over.
+    pub(crate) fn waits_for(&self, bits: u64) -> Option<(WaitsFor, bool)> {
+        let key = Key::from_bits(bits);
+        let vtable = self.slots.borrow().extra(key)?;
+        // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table,
+        // and what is called runs no code that could change that.
+        Some(unsafe { (vtable.waits_for)(self.cell(key.index())) })
     }
 
     #[cold]

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use super::arena::CELL_SIZE;
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{ForceRelease, Multishot, Operation};
 use crate::contained::contained;
 
@@ -31,6 +32,8 @@ pub(super) struct Vtable<C> {
     pub(super) force_release: unsafe fn(NonNull<u8>) -> Option<ForceRelease>,
     /// A poll is linked before it, so a cancel must find either.
     pub(super) linked: bool,
+    /// What its owner waits for, and whether a worker of the kernel does it.
+    pub(super) waits_for: unsafe fn(NonNull<u8>) -> (WaitsFor, bool),
 }
 
 /// The function table of an operation that answers once.
@@ -65,6 +68,11 @@ impl<T: Operation, C> Single<T, C> {
         // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
         force_release: |value| unsafe { value.cast::<T>().as_ref() }.force_release(),
         linked: T::LINKED,
+        waits_for: |value| {
+            // SAFETY: as for `force_release`.
+            let operation = unsafe { value.cast::<T>().as_ref() };
+            (operation.waits_for(), operation.runs_on_iowq())
+        },
     };
 }
 
@@ -89,6 +97,7 @@ impl<T: Multishot<C>, C> Many<T, C> {
         release: |_, _| unreachable!("a multishot operation ends with its last item"),
         force_release: |_| None,
         linked: false,
+        waits_for: |_| (T::WAITS_FOR, false),
     };
 }
 

@@ -4,49 +4,74 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus,
+    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 
 use super::note;
 use crate::exit::{Failure, Kind};
 
-/// What is read in addition: for name resolution, libraries that it loads, and figures about process and
-/// machine.
-const READ_TOO: [&str; 8] = ["/etc", "/run", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev"];
+/// What is read besides: libraries that it loads, figures about process and machine. Names are looked up by
+/// the first process, so nothing of /etc is.
+const READ_TOO: [&str; 6] = ["/usr", "/lib", "/lib64", "/proc", "/sys", "/dev"];
 
-/// From now on this thread, and every thread that it starts, reaches only files below the parents of `roots`,
-/// and files in the folders of `logs`, which it may write. Call it before the first thread.
-///
-/// A root that is a symbolic link may lead elsewhere later, and its parent says nothing about where. In that
-/// case there is no such restriction, and this is noted.
-///
-/// # Errors
-/// The kernel has Landlock and refuses the rules.
-pub(crate) fn restrict(roots: &[PathBuf], logs: &[PathBuf]) -> Result<(), Failure> {
-    if let Some(link) = roots.iter().find(|root| is_link(root)) {
-        note(format!("files: not restricted: {} is a link, and may lead elsewhere", link.display()));
-        return Ok(());
-    }
-    let status = apply(roots, logs).map_err(|error| {
-        Failure::new(
-            Kind::Platform,
-            format!("cannot restrict which files can be reached (Landlock): {error}"),
-        )
-    })?;
-    note(match status {
-        RulesetStatus::NotEnforced => {
-            "files: not restricted: this kernel has no Landlock (Linux 5.13, and lsm=landlock)".to_owned()
-        }
-        RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => {
-            let parents: Vec<String> = roots.iter().map(|root| parent(root).display().to_string()).collect();
-            format!("files: read below {} only (Landlock)", parents.join(", "))
-        }
-    });
-    Ok(())
+/// Which files may be reached.
+pub(crate) enum Rules {
+    /// All: why, for the report.
+    All(String),
+    /// What the rules name, and how it is told.
+    Some(Box<RulesetCreated>, String),
 }
 
-fn apply(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetStatus, landlock::RulesetError> {
+impl Rules {
+    /// Those for the parents of `roots`, and for the folders of `logs`, which may be written.
+    ///
+    /// A root that is a link may lead elsewhere tomorrow, and its parent says nothing about where: then there
+    /// is no such restriction, which is noted.
+    ///
+    /// # Errors
+    /// The kernel has Landlock and refuses the rules.
+    pub(crate) fn find(roots: &[PathBuf], logs: &[PathBuf]) -> Result<Rules, Failure> {
+        if let Some(link) = roots.iter().find(|root| is_link(root)) {
+            let what = format!("files: not restricted: {} is a link, and may lead elsewhere", link.display());
+            return Ok(Rules::All(what));
+        }
+        let parents: Vec<String> = roots.iter().map(|root| parent(root).display().to_string()).collect();
+        let what = match parents.is_empty() {
+            true => "files: none of anybody's are read (Landlock)".to_owned(),
+            false => format!("files: read below {} only (Landlock)", parents.join(", ")),
+        };
+        Ok(Rules::Some(Box::new(rules(roots, logs).map_err(refused)?), what))
+    }
+
+    /// From now on this thread, and every one that it starts, reaches no other files. Call it before the
+    /// first thread.
+    ///
+    /// # Errors
+    /// The kernel has Landlock and refuses the rules.
+    pub(crate) fn enforce(self) -> Result<(), Failure> {
+        let (rules, what) = match self {
+            Rules::All(what) => {
+                note(what);
+                return Ok(());
+            }
+            Rules::Some(rules, what) => (rules, what),
+        };
+        note(match rules.restrict_self().map_err(refused)?.ruleset {
+            RulesetStatus::NotEnforced => {
+                "files: not restricted: this kernel has no Landlock (Linux 5.13, and lsm=landlock)".to_owned()
+            }
+            RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => what,
+        });
+        Ok(())
+    }
+}
+
+fn refused(error: RulesetError) -> Failure {
+    Failure::new(Kind::Platform, format!("cannot restrict which files can be reached (Landlock): {error}"))
+}
+
+fn rules(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
     let abi = ABI::V5;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let mut rules = Ruleset::default().handle_access(AccessFs::from_all(abi))?.create()?;
@@ -64,7 +89,7 @@ fn apply(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetStatus, landlock:
     if let Ok(null) = PathFd::new("/dev/null") {
         rules = rules.add_rule(PathBeneath::new(null, AccessFs::ReadFile | AccessFs::WriteFile))?;
     }
-    Ok(rules.restrict_self()?.ruleset)
+    Ok(rules)
 }
 
 fn is_link(path: &Path) -> bool {

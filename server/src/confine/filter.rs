@@ -22,6 +22,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_splice,
+    libc::SYS_sendfile,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,
@@ -152,7 +153,7 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError>
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![when(0, Qword, MaskedEq(thread), thread)?]);
     let family = |family: i32| when(0, Dword, Eq, u64::from(family.unsigned_abs()));
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
     rules.insert(libc::SYS_socket, families.into_iter().map(family).collect::<Result<_, _>>()?);
     // The limit may be read and not set: the third argument is the new limit.
     rules.insert(libc::SYS_prlimit64, vec![when(2, Qword, Eq, 0)?]);

@@ -1,10 +1,11 @@
 //! Least rights: a process that serves clients gives up everything that serving does not need.
 //!
-//! The process that was started keeps its rights: it opens sockets, reads the configuration and starts
-//! programs. Another process serves, even where one process serves all nodes. Before it serves anybody it
-//! becomes another user ([`user`]), reads only files below the parents of its roots ([`files`]), and makes
-//! only the system calls that serving needs ([`filter`]). Its rings take no operations but the library's
-//! (`RingFeatures::sealed`), whether or not it is confined, because no filter sees what a ring does.
+//! The process that was started keeps its rights: it opens sockets and directories, reads the
+//! configuration, looks up names and starts programs. Another process serves, even where one process serves
+//! all nodes. Before it serves anybody it becomes another user ([`user`]), reads only files below the parents
+//! of its roots ([`files`]), and makes only the system calls that serving needs ([`filter`]). Its rings take
+//! no operations but the library's (`RingFeatures::sealed`), whether or not it is confined, because no filter
+//! sees what a ring does.
 
 pub(crate) mod files;
 pub(crate) mod filter;

@@ -46,6 +46,11 @@ pub(crate) struct ProgramArgs {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stall: Option<u64>,
 
+    /// Log, with a warning, each request and each relayed connection that took so many milliseconds or more,
+    /// and where its time went: docs/logs.md has the names. A connection's idle time does not count
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) slow: Option<u64>,
+
     /// Print each core's counters on stderr at the end
     #[arg(long)]
     pub(crate) stats: bool,
@@ -185,6 +190,7 @@ impl ProgramArgs {
         if let Some(time) = ring.busy_poll {
             builder = builder.busy_poll(Duration::from_micros(time));
         }
+        builder = builder.measure_waits(self.slow.is_some());
         if let Some(stall) = self.stall {
             builder = builder.report_stalls(Duration::from_millis(stall));
         }

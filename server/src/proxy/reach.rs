@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family};
 use annulus::time::sleep;
+use annulus::waits;
 use futures_util::future::{Either, select};
 
 use super::balance::{Balancer, Candidate, mix};
@@ -16,6 +17,7 @@ use super::options::{DeadlineArgs, Source, UpstreamArgs};
 use super::upkeep::keep_up;
 use super::upstreams::{Taken, Upstream, Upstreams};
 use crate::log::access::Client;
+use crate::slow;
 
 /// What a core needs to reach upstreams.
 pub(super) struct Reach {
@@ -80,8 +82,9 @@ impl Reach {
                     return Err("queue timeout");
                 }
                 let mut later = pin!(sleep(left.min(check_again())));
-                let waiting = select(freed, &mut later);
-                if let Either::Left(_) = select(pin!(client.gone()), waiting).await {
+                let mut gone = pin!(client.gone());
+                let waiting = select(&mut gone, select(freed, &mut later));
+                if let Either::Left(_) = waits::during(slow::QUEUE, waiting).await {
                     return Err("client gone");
                 }
                 continue;

@@ -17,6 +17,7 @@ pub(crate) mod options;
 mod pages;
 mod parts;
 mod respond;
+pub(crate) mod roots;
 mod rule;
 mod rules;
 mod send;

@@ -13,6 +13,7 @@ use super::cache::Cache;
 use super::deadlines::DeadlineArgs;
 use super::facts::Facts;
 use super::options::ServeArgs;
+use super::roots::Roots;
 use super::rules::Rules;
 use super::sites::SiteConfig;
 use super::{clock, local};
@@ -60,12 +61,13 @@ impl Sites {
         configs: &[SiteConfig],
         road: Road,
         access: &Rc<AccessLog>,
+        roots: &Roots,
     ) -> Result<Self, Failure> {
         let mut sites = Vec::new();
         for config in configs {
             let mut of_config = Vec::new();
             for args in config.all_args() {
-                of_config.push(Rc::new(Site::open(args, road, Rc::clone(access)).await?));
+                of_config.push(Rc::new(Site::open(args, road, Rc::clone(access), roots).await?));
             }
             sites.push(of_config);
         }
@@ -120,11 +122,16 @@ impl Site {
     ///
     /// # Errors
     /// The directory is not there any more, or cannot be read.
-    pub(crate) async fn open(args: &ServeArgs, road: Road, access: Rc<AccessLog>) -> Result<Self, Failure> {
+    async fn open(
+        args: &ServeArgs,
+        road: Road,
+        access: Rc<AccessLog>,
+        roots: &Roots,
+    ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::input(format!("cannot ask for the file system of {}: {error}", args.root.display()))
         };
-        let root = Root::of(Dir::open(&args.root).await?, clock::now()).map_err(failed)?;
+        let root = Root::of(roots.open(&args.root).await?, clock::now()).map_err(failed)?;
         let device = local::device(&root.dir).map_err(failed)?;
         Ok(Site {
             args: args.clone(),

@@ -176,7 +176,7 @@ impl CoreState {
         let road = generation.config.program.ring.road;
         let mut services = Vec::new();
         for listener in &generation.config.listeners {
-            services.push(Rc::new(Service::new(listener, road, &self.access).await?));
+            services.push(Rc::new(Service::new(listener, road, &self.access, &generation.roots).await?));
         }
         drop(self.prepared.replace(Some(Prepared { generation, services })));
         Ok(())

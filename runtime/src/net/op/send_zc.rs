@@ -23,6 +23,7 @@ use crate::buf::{Block, IoBuf};
 use crate::core::Core;
 use crate::net::socket::{Socket, ZcGuard};
 use crate::op::slots::Outcome;
+use crate::op::waits_for::WaitsFor;
 use crate::op::{ForceRelease, Operation, Sqes, check};
 use crate::ring::user_data::{COPIED, REPORT_USAGE};
 
@@ -72,6 +73,10 @@ unsafe impl Operation for SendZc {
 
     fn failed(&self, errno: i32) {
         self.on.socket().send_failed(errno);
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Send
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -138,6 +138,12 @@ impl<A: Family, B: Family> Relay<A, B> {
     pub fn moved(&self) -> (u64, u64) {
         (self.work.state.given(0), self.work.state.given(1))
     }
+
+    /// Whether bytes of the first stream wait for the second to take them, and the other way round.
+    pub fn held_up(&self) -> (bool, bool) {
+        let [up, down] = &self.work.directions;
+        (up.is_held_up(), down.is_held_up())
+    }
 }
 
 // Nothing in it is pinned: the operations' memory lies in the core's table.

@@ -7,6 +7,7 @@
 mod change;
 mod end;
 mod group;
+mod lookups;
 mod process;
 mod questions;
 
