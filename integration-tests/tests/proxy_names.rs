@@ -1,4 +1,5 @@
-//! `annulus proxy`: upstreams whose names are looked up by DNS, of which the tests have a server of their own.
+//! `annulus proxy`: upstreams whose names are looked up by DNS, of which the tests have a server of their
+//! own.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

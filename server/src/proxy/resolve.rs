@@ -15,8 +15,8 @@ use super::names::{AT_START, Asked, Found, Missing, look_up};
 use super::options::UpstreamArgs;
 use super::upstreams::{Upstream, Upstreams};
 
-/// Look-ups at a time. Each takes a thread of those that closures run on, for as long as a resolver is silent;
-/// the rest of them is left to files.
+/// Look-ups at a time. Each takes one of the threads that closures run on, for as long as a resolver is
+/// silent; the others are left to files.
 const AT_ONCE: usize = 16;
 
 static TURNS: LazyLock<Arc<Turns>> =

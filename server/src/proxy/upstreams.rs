@@ -127,8 +127,8 @@ impl Upstreams {
         is_there
     }
 
-    /// Whether connections are counted in the table of all processes: for a limit, and where several processes
-    /// choose by how many there are.
+    /// Whether connections are counted in the table of all processes: for a limit, and where several
+    /// processes choose by how many there are.
     fn counts_all(&self) -> bool {
         self.args.upstream_max_connections.is_some()
             || (self.args.balance.looks_at_loads() && limits::are_shared())

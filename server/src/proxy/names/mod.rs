@@ -121,7 +121,7 @@ fn of_machine(name: &str, port: u16, etc: &Path) -> Result<Found, Missing> {
             let addresses = addresses.into_iter().map(|ip| (ip, port).into()).collect();
             Ok(Found { addresses, holds: None, unknown: None })
         }
-        // What DNS does not know something else may, and what to say to whoever has mistyped it is getaddrinfo's.
+        // What DNS does not know something else may know.
         Way::Dns(dns) => of_dns(&dns, name, port)?.map_or_else(|| of_system(name, port), Ok),
         Way::System(why) => {
             tracing::debug!(name, why, "the system's resolver is asked, which tells no TTL");
