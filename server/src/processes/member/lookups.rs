@@ -60,7 +60,6 @@ mod tests {
     use super::*;
     use crate::processes::orders::name_found;
 
-    /// Seen to fail: with the answer given to whoever asked last.
     #[test]
     fn each_question_has_its_answer() {
         let lookups = Lookups::default();
