@@ -172,6 +172,10 @@ step_embed_alone() {
     scripts/fresh-tree scripts/lib/embed-alone
 }
 
+# All crates that can be published, the program too.
+FULL_STEPS+=(crates-all)
+step_crates_all() { pack_crates annulus-libraries annulus-numa annulus-macros annulus annulus-server; }
+
 # Whether a public item went away, or changed, that the last release had.
 FULL_STEPS+=(semver)
 step_semver() {

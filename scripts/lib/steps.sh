@@ -176,14 +176,16 @@ step_embed() {
     [[ -z $(c_libraries "$TARGET/debug/embed") ]] || die "linked with $(c_libraries "$TARGET/debug/embed")"
 }
 
-# The crates that can be published, packed as they would be and each built from what was packed.
-step_crates() {
+# The libraries that can be published, packed as they would be and each built from what was packed. The program is left to --full.
+step_crates() { pack_crates annulus-libraries annulus-numa annulus-macros annulus; }
+
+# pack_crates NAME...: with the debug information of the workspace, so that what it has built is used again.
+pack_crates() {
     local version
     version=$(cargo --version | cut -d' ' -f2)
     [[ $(printf '%s\n' 1.90.0 "$version" | sort -V | head -n1) == 1.90.0 ]] ||
         not_needed "cargo $version cannot build packages from each other before they are published" "install Rust 1.90 or later"
-    local crates=(-p annulus-libraries -p annulus-numa -p annulus-macros -p annulus -p annulus-server)
-    CARGO_PROFILE_DEV_DEBUG=line-tables-only cargo package --locked --allow-dirty "${crates[@]}"
+    CARGO_PROFILE_DEV_DEBUG=line-tables-only cargo package --locked --allow-dirty "${@/#/--package=}"
 }
 
 # Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside. Not
