@@ -7,7 +7,7 @@
 # shellcheck disable=SC2034 # scripts/test reads both
 STEPS=(fmt shellcheck layers clippy msrv doc test no-c-libs played hostile unprivileged embed crates deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
+TEST_PACKAGES=(curl patch wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
 # Servers of others, and their tools, that stand before and behind the program in tests.
 # shellcheck disable=SC2034
 TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgresql)
@@ -78,6 +78,11 @@ promtool() {
 # Cores that are played, each from a number that no run before had: completions in any order, faults at any byte. A failure
 # prints the number; `scripts/play NUMBER` shows its steps. For a minute, or as long as SECONDS_OF_PLAY says; --full plays ten minutes more.
 step_played() {
+    # The faults that scripts/refind puts back still fit the code.
+    local fault
+    for fault in runtime/src/played/faults/*.patch; do
+        patch --dry-run --silent --force -p1 <"$fault" || { echo "$fault does not fit the code any more" && return 1; }
+    done
     build_tests
     play "${SECONDS_OF_PLAY:-60}"
 }
