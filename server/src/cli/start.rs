@@ -200,7 +200,7 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     let image = member.settle(program.cores.placement)?;
     if program.rights.is_asked() {
         let asks = Arc::clone(&member);
-        names::look_up_by(move |name, port| asks.look_up(name, port));
+        names::look_up_by(move |asked| asks.look_up(asked));
     }
     // Found by the rights of the first process, which the user may not have.
     let files = program.rights.confine.then(|| {
