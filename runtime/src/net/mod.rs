@@ -11,7 +11,7 @@ mod connection;
 mod datagrams;
 #[cfg(all(test, not(loom)))]
 mod events;
-mod eyeballs;
+pub(crate) mod eyeballs;
 mod family;
 mod fd_budget;
 mod group;
@@ -24,7 +24,7 @@ pub(crate) mod op;
 mod ownership;
 mod packets;
 mod path_lock;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "played"), not(loom)))]
 pub(crate) mod played;
 mod receives;
 mod send;

@@ -168,13 +168,17 @@ impl<F: Family, S: Reads> Connection<F, S> {
             // could be dropped.
             crate::task::consume_budget().await;
             match sys::recv_now(self.socket().fd(), buf.spare_capacity()) {
+                Ok(0) => {
+                    // It may be what is left of a reset that a send was told, whose completion waits in the
+                    // ring: it is handled before that of a poll which is asked for now.
+                    let looked = self.socket().ready(Ready::Read).await;
+                    let ended = self.socket().has_ended().map(io::Error::from_raw_os_error);
+                    return match looked.err().or(ended) {
+                        Some(e) => Err(BufError::io("receive failed", e, buf)),
+                        None => Ok((0, buf)),
+                    };
+                }
                 Ok(n) => {
-                    if n == 0
-                        && let Some(errno) = self.socket().has_ended()
-                    {
-                        let e = io::Error::from_raw_os_error(errno);
-                        return Err(BufError::io("receive failed", e, buf));
-                    }
                     // SAFETY: recv(2) has written them.
                     unsafe { buf.filled(n) };
                     Core::with(|core| core.shared.counters.recv_bytes.add(n as u64));

@@ -47,7 +47,6 @@ mod tests {
 
     use super::*;
 
-    /// Seen to fail: with a core that is taken to be alive while no poll of a task lasts.
     #[test]
     fn a_core_that_runs_nothing_is_not_alive_and_one_that_has_ended_is_not_stuck() {
         let runtime = Runtime::builder().most_cores(2).pool_bytes(1 << 20).build().unwrap();

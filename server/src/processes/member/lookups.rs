@@ -62,7 +62,6 @@ mod tests {
     use crate::processes::orders::name_found;
     use crate::proxy::names::Found;
 
-    /// Seen to fail: with the answer given to whoever asked last.
     #[test]
     fn each_question_has_its_answer() {
         let lookups = Lookups::default();
