@@ -245,8 +245,6 @@ fn what_stays_on_its_core_panics_elsewhere_and_is_leaked_there() {
 
 /// What was pinned keeps its memory until it is dropped: others may know it by its address, as a list does of
 /// which it is a link. Dropped elsewhere it is never dropped.
-///
-/// Seen to fail: with the value inside of what is freed.
 #[test]
 fn what_is_leaked_elsewhere_keeps_its_memory() {
     on_one_core(|| async {

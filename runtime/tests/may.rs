@@ -164,7 +164,6 @@ fn what_is_forgotten_costs_memory_and_no_end() {
     );
 }
 
-/// Seen to fail: with the second runtime run where the first is in the closure.
 #[test]
 fn a_runtime_that_is_run_on_a_core_stops_that_core_meanwhile() {
     let runs = || common::on_first_cpu(common::small()).build().unwrap().block_on(async || 7);

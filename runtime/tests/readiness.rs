@@ -157,7 +157,6 @@ fn an_attempt_may_use_its_core_and_panic() {
     });
 }
 
-/// Seen to fail: with a wait that keeps a duplicate of the descriptor.
 #[test]
 fn a_descriptor_is_dropped_with_its_last_wait() {
     struct Counted(OwnedFd, Rc<Cell<u32>>);

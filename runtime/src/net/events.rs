@@ -64,6 +64,7 @@ fn over_a_half_of_a_connection() {
     });
 }
 
+/// Seen to fail: the panic comes out, in the midst of whatever resets it.
 #[test]
 fn over_the_resets_of_a_socket() {
     on_a_core(small(64), async || {

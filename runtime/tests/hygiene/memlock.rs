@@ -205,7 +205,7 @@ fn starts_twelve_cores_with_the_usual_locked_memory() {
 
 /// Twelve runtimes of a core each: two cores of one runtime cannot share a CPU, and few machines have twelve.
 ///
-/// Seen to fail: with blocks registered whoever else the user has, the third does not start.
+/// Seen to fail: with blocks registered whoever else the user has, the sixth does not start.
 #[test]
 fn twelve_cores_start_with_the_usual_limit_of_an_unprivileged_user() {
     if is_child() {
