@@ -118,7 +118,7 @@ struct Line {
 }
 
 /// Values that one flag or another takes.
-const VALUES: [&str; 30] = [
+const VALUES: [&str; 31] = [
     "a.example=127.0.0.1:1",
     "client",
     "tcp",
@@ -128,6 +128,7 @@ const VALUES: [&str; 30] = [
     "16M",
     "0-0",
     "127.0.0.1:0",
+    "127.0.0.1:53",
     "0",
     "all",
     "off",

@@ -74,7 +74,7 @@ impl Found {
     /// These, for so long.
     #[cfg(test)]
     pub(crate) fn of(addresses: Vec<SocketAddr>, holds: Duration) -> Self {
-        Self { addresses, holds: Some(holds), unknown: Some(Family::V6) }
+        Self { addresses, holds: Some(holds), unknown: None }
     }
 
     /// How long it holds, if that is known.
