@@ -1,4 +1,4 @@
-//! Which system calls a filter refuses. Each is tried with arguments that the kernel rejects.
+//! Which system calls a filter refuses. Each call is tried with arguments that the kernel rejects.
 //!
 //! A filter (`seccomp(2)`) does not apply to what the ring does, but a core makes these calls itself. Some
 //! refusals would be noticed late: a server would start, and send heads without bodies.
@@ -12,7 +12,7 @@ const NONE: c_long = -1;
 
 /// The calls by which connections, files and pipes are used. `io_uring_*` are tried by
 /// [`probe_ring`](crate::probe_ring), the memory policy calls by [`numa::probe`](crate::numa::probe).
-const CALLS: [Call; 16] = [
+const CALLS: [Call; 17] = [
     ("accept4", libc::SYS_accept4, [NONE, 0, 0, 0, 0, 0]),
     ("bind", libc::SYS_bind, [NONE, 0, 0, 0, 0, 0]),
     ("eventfd2", libc::SYS_eventfd2, [0, NONE, 0, 0, 0, 0]),
@@ -24,6 +24,7 @@ const CALLS: [Call; 16] = [
     ("pipe2", libc::SYS_pipe2, [0, NONE, 0, 0, 0, 0]),
     ("preadv2", libc::SYS_preadv2, [NONE, 0, 0, 0, 0, 0]),
     ("recvfrom", libc::SYS_recvfrom, [NONE, 0, 0, 0, 0, 0]),
+    ("sendfile", libc::SYS_sendfile, [NONE, NONE, 0, 1, 0, 0]),
     ("sendto", libc::SYS_sendto, [NONE, 0, 0, 0, 0, 0]),
     ("setsockopt", libc::SYS_setsockopt, [NONE, 0, 0, 0, 0, 0]),
     ("shutdown", libc::SYS_shutdown, [NONE, 0, 0, 0, 0, 0]),
@@ -33,15 +34,15 @@ const CALLS: [Call; 16] = [
 
 /// The names of the system calls that this library makes on a core, beside those of `io_uring`, and that are
 /// refused here: the answer was `EPERM`, `EACCES` or `ENOSYS`, as from a container's seccomp profile. It is
-/// empty where none is refused. `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)), `openat2` and
-/// `preadv2` are for files, the others for sockets. `seccomp(2)`.
+/// empty where none is refused. `sendfile`, `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)),
+/// `openat2` and `preadv2` are for files, and the others are for sockets. `seccomp(2)`.
 ///
 /// ```
 /// assert_eq!(annulus::refused_calls(), Vec::<&str>::new());
 /// ```
 pub fn refused_calls() -> Vec<&'static str> {
     let is_refused = |(_, number, [a, b, c, d, e, f]): &Call| {
-        // SAFETY: the kernel rejects each for its descriptor or its flags, before it looks at memory: there
+        // SAFETY: the kernel rejects each for its descriptor or its flags, before it accesses memory: there
         // is no descriptor -1, and no call has all flags.
         let rc = unsafe { libc::syscall(*number, *a, *b, *c, *d, *e, *f) };
         let errno = std::io::Error::last_os_error().raw_os_error();
@@ -54,7 +55,7 @@ pub fn refused_calls() -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    /// No call succeeds, because one that did would have done something.
+    /// No call may succeed: one that did would have had an effect.
     #[test]
     fn each_try_is_turned_down_by_the_kernel_itself() {
         for (name, number, [a, b, c, d, e, f]) in CALLS {

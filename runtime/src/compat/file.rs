@@ -118,7 +118,7 @@ impl FileIo {
         self.position += n as u64;
     }
 
-    /// Drops the bytes that were read ahead, because they do not lie at `position` any more.
+    /// Drops the bytes that were read ahead, because `position` has moved away from them.
     fn forget_ahead(&mut self) {
         self.reading = None;
         self.ahead.clear();
@@ -155,7 +155,7 @@ impl FileIo {
         Poll::Ready(written.map_err(to_io))
     }
 
-    /// Moves to another position. [`poll_sought`](Self::poll_sought) must have been ready before.
+    /// Begins to move to another position. An earlier move that has not ended is forgotten.
     pub(super) fn seek_to(&mut self, to: SeekFrom) {
         let mut cursor = Cursor::at(self.file.clone(), self.position);
         self.seeking = Some((to, Box::pin(async move { cursor.seek(to).await })));

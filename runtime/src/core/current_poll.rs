@@ -11,36 +11,43 @@ use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// Written by the core, read by anyone. On lines of its own, because it is written all the time.
+use crate::sync::one_thread::OneThread;
+
+/// Written by the core, read by any thread. It has cache lines of its own, because it is written all the
+/// time.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct CurrentPoll {
     poll: AtomicU64,
     place: AtomicPtr<Location<'static>>,
+    core: OneThread,
 }
 
 impl CurrentPoll {
     pub(crate) fn new() -> Self {
-        Self { poll: AtomicU64::new(0), place: AtomicPtr::new(ptr::null_mut()) }
+        Self { poll: AtomicU64::new(0), place: AtomicPtr::new(ptr::null_mut()), core: OneThread::new() }
     }
 
-    /// A task is about to be polled. The core only.
+    /// A task is about to be polled. Only the core's own thread may call this: debug builds assert it.
     pub(crate) fn begin(&self, place: &'static Location<'static>) {
+        self.core.check("showing polls");
         self.poll.store(self.poll.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.place.store(ptr::from_ref(place).cast_mut(), Ordering::Release);
     }
 
-    /// The tasks of this tick have been polled. The core only.
+    /// The tasks of this tick have been polled. Only the core's own thread may call this: debug builds assert
+    /// it.
     pub(crate) fn pause(&self) {
+        self.core.check("showing polls");
         self.place.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
-    /// The number of the poll that is going on, and where its task was spawned; `None` while there is none.
+    /// The number of the current poll, and where its task was spawned; `None` if no task is being polled.
     pub(crate) fn sample(&self) -> Option<(u64, &'static Location<'static>)> {
         let poll = self.poll.load(Ordering::Relaxed);
         // SAFETY: only `begin` stores anything but null, and it stores a reference to a static.
         let place = unsafe { self.place.load(Ordering::Acquire).as_ref() }?;
-        // The place may be a later poll's: then this one is over.
+        // The place may be a later poll's: then this poll is over.
         (self.poll.load(Ordering::Relaxed) == poll).then_some((poll, place))
     }
 }
@@ -62,7 +69,7 @@ mod tests {
         ]
     }
 
-    /// Seen to fail: without the second look at the number a poll goes by the name of the next.
+    /// Seen to fail: without the second read of the number, a poll gets the place of the next.
     #[test]
     fn a_poll_never_goes_by_the_name_of_a_later_one() {
         let (word, places) = (CurrentPoll::new(), places());

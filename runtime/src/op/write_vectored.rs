@@ -7,20 +7,18 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufs;
+use crate::buf::owned::vectors_of;
 
-/// Buffers that one call may take (`IOV_MAX`, `writev(2)`); what is behind them goes with the next.
-const MAX_VECTORS: usize = 1024;
-
-/// Writes what lies behind the first `from` bytes of all buffers together.
+/// Writes everything behind the first `from` bytes of all buffers together.
 pub(crate) struct WriteVectored<V> {
     file: Rc<OwnedFd>,
     bufs: V,
     from: usize,
     offset: u64,
-    /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not
-    /// move.
+    /// The rest of each buffer. It is filled in `sqes` and kept until the end. Its allocation does not move.
     vectors: Vec<libc::iovec>,
 }
 
@@ -37,18 +35,13 @@ unsafe impl<V: IoBufs> Operation for WriteVectored<V> {
     type Output = (io::Result<usize>, V);
 
     fn sqes(&mut self) -> Sqes {
-        let (mut skip, vectors) = (self.from, &mut self.vectors);
-        self.bufs.each(&mut |bytes| {
-            let gone = skip.min(bytes.len());
-            skip -= gone;
-            let rest = &bytes[gone..];
-            if !rest.is_empty() && vectors.len() < MAX_VECTORS {
-                // The kernel only reads them.
-                vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
-            }
-        });
-        let (fd, len) = (types::Fd(self.file.as_raw_fd()), vectors.len() as u32);
-        opcode::Writev::new(fd, vectors.as_ptr(), len).offset(self.offset).build().into()
+        vectors_of(&self.bufs, self.from, &mut self.vectors);
+        let (fd, len) = (types::Fd(self.file.as_raw_fd()), self.vectors.len() as u32);
+        opcode::Writev::new(fd, self.vectors.as_ptr(), len).offset(self.offset).build().into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -112,7 +112,7 @@ impl BusyPoll {
 }
 
 impl RingOptions {
-    /// A ring of so many submissions, and of four times as many completions up to the kernel's bound.
+    /// A ring of this many submissions, and of four times as many completions up to the kernel's bound.
     pub(crate) fn for_entries(entries: u32) -> Self {
         let cq_entries = entries.saturating_mul(4).min(65_536);
         Self { entries, cq_entries, poller: None, busy_poll: None, buffers: 0, asked: entries, sealed: false }
@@ -182,14 +182,14 @@ fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
         }
         Err(e) => return Err(e),
     };
-    has_room_for_buffers(&ring, options.buffers)?;
+    has_memory_for_buffers(&ring, options.buffers)?;
     Ok((ring, no_sqarray))
 }
 
 /// `ENOMEM` when there is no memory for a buffer ring as well. It tries with one in the kernel's own memory
 /// (Linux 6.4), which counts as locked wherever ours does. Other errors appear again when the real one is
 /// registered.
-fn has_room_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
+fn has_memory_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
     if entries == 0 {
         return Ok(());
     }

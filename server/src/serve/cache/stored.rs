@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use annulus::fs::Stat;
+use annulus::transfer::Residency;
 
 use super::policy::Held;
 use crate::serve::facts::Facts;
 
-/// How long what is known of a file is believed without a look at its name, in milliseconds.
+/// How long what is known of a file is believed without a check of its name, in milliseconds.
 const BELIEVED: u64 = 1000;
 /// More hits than this say nothing more.
 const MOST_HITS: u8 = 3;
@@ -27,8 +28,11 @@ pub(crate) struct Stored {
     pub(crate) content: Option<Arc<[u8]>>,
     /// What the file was like when it was read.
     pub(crate) stat: Stat,
-    /// When somebody looked at its name last, by [`now`](super::super::clock::now).
-    looked: AtomicU64,
+    /// When its name was last checked, by [`now`](super::super::clock::now).
+    checked: AtomicU64,
+    /// When the page cache was last seen to have all of it, and when the file was last seen unchanged.
+    resident: AtomicU64,
+    unchanged: AtomicU64,
     /// It is not to be sent to anybody new.
     ended: AtomicBool,
     hits: AtomicU8,
@@ -43,22 +47,47 @@ impl Stored {
             facts,
             content,
             stat,
-            looked: AtomicU64::new(now),
+            checked: AtomicU64::new(now),
+            resident: AtomicU64::new(0),
+            unchanged: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             hits: AtomicU8::new(0),
         }
     }
 
-    /// Whether it may be sent at `now` without a look at its name.
+    /// Whether it may be sent at `now` without a check of its name.
     pub(super) fn is_current(&self, now: u64) -> bool {
         !self.ended.load(Ordering::Acquire)
-            && now.saturating_sub(self.looked.load(Ordering::Relaxed)) < BELIEVED
+            && now.saturating_sub(self.checked.load(Ordering::Relaxed)) < BELIEVED
             && !self.facts.has_settled(now)
     }
 
-    /// Somebody looked at the name at `now`, and it is the same.
-    pub(super) fn was_looked_at(&self, now: u64) {
-        self.looked.fetch_max(now, Ordering::Relaxed);
+    /// The name was checked at `now`, and still stands for this file.
+    pub(super) fn was_checked(&self, now: u64) {
+        self.checked.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// What is known of its pages. What was sent within the last second is in use, and the system drops what
+    /// is not first.
+    pub(crate) fn residency(&self, now: u64) -> Residency {
+        let seen = self.resident.load(Ordering::Relaxed);
+        if now.saturating_sub(seen) < BELIEVED { Residency::Seen } else { Residency::Unknown }
+    }
+
+    /// The page cache had all of it at `now`.
+    pub(crate) fn was_resident(&self, now: u64) {
+        self.resident.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether the file was seen unchanged within this millisecond. A change that is younger is not seen
+    /// either way: bytes under way are the page cache's own.
+    pub(crate) fn is_unchanged(&self, now: u64) -> bool {
+        self.unchanged.load(Ordering::Relaxed) == now
+    }
+
+    /// The file was unchanged at `now`.
+    pub(crate) fn was_unchanged(&self, now: u64) {
+        self.unchanged.store(now, Ordering::Relaxed);
     }
 
     /// Whether a file with `stat` is this version, of which all is said that can be.
