@@ -9,6 +9,8 @@
 
 mod connection;
 mod datagrams;
+#[cfg(all(test, not(loom)))]
+mod events;
 mod eyeballs;
 mod family;
 mod fd_budget;

@@ -130,7 +130,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
     /// for bytes that must lie in a certain place. It costs a copy of bytes that had come before, and a poll
     /// and a call of `recv(2)` for bytes that come later.
     ///
-    /// It [quiesces](Self::quiesce) the stream first. One reader at a time, as for `recv`.
+    /// It [quiesces](Self::quiesce) the stream first. If several tasks wait, one gets the bytes, and the
+    /// others wait on.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io), for good: later receives of either kind return the same. The

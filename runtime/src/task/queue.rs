@@ -104,8 +104,11 @@ impl Tasks {
 
     /// Forgets one that waited for the stop.
     pub(crate) fn forget_stop(&self, key: usize) {
-        let waker = self.stop_waiters.borrow_mut().try_remove(key);
-        drop(waker);
+        let waker = self.stop_waiters.borrow_mut().try_remove(key).flatten();
+        // A destructor comes here, and its thread may be panicking.
+        if let Some(waker) = waker {
+            contained("the destructor of a waker", || drop(waker));
+        }
     }
 
     pub(crate) fn has_stop_waiters(&self) -> bool {
