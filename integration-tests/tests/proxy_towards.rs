@@ -110,12 +110,14 @@ fn tls_goes_where_its_name_says_untouched() {
 #[test]
 fn names_that_nobody_has_are_refused_where_asked() {
     let (a, _got) = telling(b'a');
-    let server = Launch::proxy(net::free_addr())
+    let launch = Launch::proxy(net::free_addr())
         .arg("--sni")
         .arg(format!("a.example={}", a.addr()))
-        .args(["--sni-only", "--sni-timeout", "1"])
-        .start();
+        .args(["--sni-only", "--sni-timeout"]);
+    let server = launch.clone().arg("600").start();
     assert_eq!(exchange(&server, &client_hello("a.example")).1, b'a');
+    server.stop();
+    let server = launch.arg("1").start();
     let is_reset = |mut client: TcpStream| {
         assert_eq!(client.read(&mut [0]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
     };

@@ -218,7 +218,7 @@ fn a_check_by_http_looks_at_the_status() {
     for (path, is_up) in [(sample.path.as_str(), true), ("/missing", false)] {
         let check = format!("http:{path}");
         let server = relay(&[files.addr().to_string()])
-            .args(["--check", &check, "--check-interval", "1", "--fall", "1"])
+            .args(["--check", &check, "--check-interval", "1", "--check-timeout", "600", "--fall", "1"])
             .start();
         if is_up {
             // As many checks as would take it down.
@@ -240,17 +240,15 @@ fn a_check_by_http_looks_at_the_status() {
 #[test]
 fn a_full_upstream_is_waited_for() {
     let upstream = lettered(b'a');
-    let launch = || {
-        relay(&[upstream.addr().to_string()]).args([
-            "--upstream-max-connections",
-            "1",
-            "--queue-timeout",
-            "1",
-        ])
-    };
-    let server = launch().start();
+    let launch =
+        || relay(&[upstream.addr().to_string()]).args(["--upstream-max-connections", "1", "--queue-timeout"]);
+    let server = launch().arg("1").start();
     let first = letter(&server);
     is_refused(&server);
+    drop(first);
+    server.stop();
+    let server = launch().arg("600").start();
+    let first = letter(&server);
     let address = server.addr();
     let waits = thread::spawn(move || {
         let mut client = net::connect(address).expect("connecting");
@@ -260,7 +258,7 @@ fn a_full_upstream_is_waited_for() {
     drop(first);
     waits.join().expect("no panic").expect("it is served when there is room");
     server.stop();
-    let server = launch().args(["--queue", "0"]).start();
+    let server = launch().args(["600", "--queue", "0"]).start();
     let first = letter(&server);
     is_refused(&server);
     drop(first);

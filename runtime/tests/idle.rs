@@ -64,17 +64,26 @@ fn ticks(running: &Running) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
+/// On a busy machine the last events come late. A core that stirs by itself stirs in every such time.
+///
 /// Seen to fail: with a `park` that wakes every 50 ms.
 #[test]
 fn without_events_a_core_neither_turns_nor_enters_nor_takes_cpu() {
     let (running, address) = echo();
     let _idle_clients: Vec<_> = (0..20).map(|_| Std::connect(address).unwrap()).collect();
-    let before = asleep(&running);
-    let used = ticks(&running);
-    thread::sleep(Duration::from_millis(300));
-    let after = counters(&running);
-    assert_eq!((after.turns, after.enters, after.polls), (before.turns, before.enters, before.polls));
-    assert!(ticks(&running) <= used + 1, "{} ticks of CPU in an idle time of 300 ms", ticks(&running) - used);
+    let patience = Instant::now() + Duration::from_secs(20);
+    loop {
+        let before = asleep(&running);
+        let used = ticks(&running);
+        thread::sleep(Duration::from_millis(300));
+        let (after, used) = (counters(&running), ticks(&running) - used);
+        let stirs =
+            [after.turns - before.turns, after.enters - before.enters, after.polls - before.polls, used];
+        if stirs[..3] == [0; 3] && used <= 1 {
+            break;
+        }
+        assert!(Instant::now() < patience, "turns, enters, polls and ticks of CPU in 300 ms: {stirs:?}");
+    }
     running.stop();
     running.wait().unwrap();
 }

@@ -201,7 +201,7 @@ step_deny() {
 
 # Modules that are state machines without a kernel: a guest can say nothing new of them, and emulated, their thousands
 # of random cases would take minutes.
-PURE=(time::wheel:: op::slots:: sync::mailbox:: buf::returns:: buf::fragments::)
+PURE=(time::wheel:: op::slots:: sync::mailbox:: buf::returns:: buf::fragments:: played::tests::)
 
 step_guest() {
     guest_tests --kernel 6.12 2node

@@ -9,8 +9,10 @@ use annulus::numa::topology::Topology;
 
 use crate::exit::{Failure, Kind};
 
-/// How long a pool's growth is waited for.
-const GROWN_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+/// How often a core that waits for its pool's growth looks whether it was refused.
+const LOOKS: std::time::Duration = std::time::Duration::from_millis(50);
+/// How often at most.
+const MOST_LOOKS: u32 = 1200;
 
 /// Prints numactl --hardware's lines, then the core plan.
 pub(crate) fn show(selection: &CoreSelection, nic: Option<&str>) -> Result<(), Failure> {
@@ -109,13 +111,25 @@ async fn work() -> annulus::Result<()> {
         drop(task.await);
     }
     let all: Vec<_> = std::iter::from_fn(annulus::buf::Block::take).collect();
-    // Where the node has no more, the report says why.
-    let more = annulus::time::timeout(GROWN_WITHIN, annulus::buf::Block::get()).await;
-    drop((all, more));
+    growth_is_over().await;
+    drop(all);
     let root = annulus::fs::Dir::open("/proc").await?;
     let file = root.open_beneath("version", annulus::fs::OpenOptions::new()).await?;
     file.stat().await?;
     Ok(())
+}
+
+/// Waits, with no block left, until the pool has grown or could not. Where the node has no more, the report
+/// says why.
+async fn growth_is_over() {
+    let refusals = || annulus::cores::counters().pool_refusals;
+    let before = refusals();
+    let mut more = std::pin::pin!(annulus::buf::Block::get());
+    for _ in 0..MOST_LOOKS {
+        if annulus::time::timeout(LOOKS, more.as_mut()).await.is_ok() || refusals() > before {
+            return;
+        }
+    }
 }
 
 /// Writes to stdout. A reader that has gone (`| head`) has read enough.

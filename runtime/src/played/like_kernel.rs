@@ -125,8 +125,11 @@ async fn travels(stream: TcpStream) -> Seen {
 fn with_the_kernel(scene: &'static Scene) -> Seen {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
+    let (connects, connected) = mpsc::channel();
     let peer = std::thread::spawn(move || {
         let (mut peer, _) = listener.accept().unwrap();
+        // A reset that comes while the kernel still connects is told to the connect.
+        connected.recv().unwrap();
         peer.write_all(&vec![1; scene.sends as usize]).unwrap();
         if scene.resets {
             rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
@@ -138,6 +141,7 @@ fn with_the_kernel(scene: &'static Scene) -> Seen {
     let (tell, told) = mpsc::channel();
     on_a_core(small(64), async move || {
         let stream = TcpStream::connect(address).await.unwrap();
+        connects.send(()).unwrap();
         tell.send((scene.program)(stream).await).unwrap();
     });
     peer.join().unwrap();

@@ -13,8 +13,9 @@ use crate::metrics::upstreams::{self, UpstreamStatus, Upstreams};
 use crate::processes::figures::{Members, answer_by};
 use crate::service::alive;
 
-/// How long a member may take to answer. Asking where its pages lie takes longest.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a member may take to answer. A machine that is busy may hold it up for seconds, and counters
+/// without its share would look as if they had begun anew. Prometheus waits for 10 s.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A question: the member's status.
 const STATUS: &[u8] = b"status";
