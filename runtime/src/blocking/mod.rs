@@ -19,7 +19,8 @@ use async_task::FallibleTask;
 
 use self::pool::BlockingPool;
 use crate::Error;
-use crate::contained::{Kept, Payload, Shield, caught, panic_text};
+use crate::contained::{Kept, Payload, caught, panic_text};
+use crate::task::shield::Shield;
 use crate::core::Core;
 
 /// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 
 use crate::block_on::block_on;
-use crate::contained::Shield;
+use crate::task::shield::Shield;
 use crate::core::Core;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::queue::{Queue, Refused};

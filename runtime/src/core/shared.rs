@@ -93,15 +93,12 @@ impl CoreShared {
         }
     }
 
-    /// Wakes a task of this core from another thread. After the core's end the task is leaked: it may only be
-    /// dropped on its own thread, which is gone.
+    /// Wakes a task of this core from another thread. After the core's end this does nothing: the future has
+    /// been dropped.
     pub(crate) fn wake(&self, task: Woken) {
-        match self.woken.push(task) {
-            Ok(_) => {
-                Core::try_with(|here| here.peers.count_wake(&here.shared.counters, self));
-                self.notify();
-            }
-            Err(task) => std::mem::forget(task),
+        if self.woken.push(task).is_ok() {
+            Core::try_with(|here| here.peers.count_wake(&here.shared.counters, self));
+            self.notify();
         }
     }
 }

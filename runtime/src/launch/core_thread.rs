@@ -113,7 +113,7 @@ where
         }
         if !told && runtime.is_stopping() {
             told = true;
-            core.tasks.wake_stop_waiters();
+            core.tasks.stop.wake_all();
         }
         if runtime.is_cut() {
             return Ok(());
