@@ -350,7 +350,7 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
     }
 }
 
-/// Seen to fail: with the future dropped outside the containment async-task aborts the process.
+/// Seen to fail by an abort, when tasks were async-task's, with the future dropped outside the containment.
 #[test]
 fn a_panic_in_a_futures_destructor_stays_in_its_task() {
     struct Bomb;

@@ -54,15 +54,15 @@ impl Task {
     }
 
     /// A waker, made in the poll.
-    fn waker(self: &Arc<Self>) -> Arc<Self> {
-        assert!(self.state.clone_here());
-        self.clone()
+    fn waker(task: &Arc<Self>) -> Arc<Self> {
+        assert!(task.state.clone_here());
+        task.clone()
     }
 
-    fn clone_there(self: &Arc<Self>) -> Arc<Self> {
-        self.used();
-        self.state.clone_there();
-        self.clone()
+    fn clone_there(task: &Arc<Self>) -> Arc<Self> {
+        task.used();
+        task.state.clone_there();
+        task.clone()
     }
 
     fn drop_there(&self) {
@@ -140,10 +140,10 @@ fn the_memory_goes_once_and_after_its_last_user() {
     check(4, || {
         let task = Task::running();
         let threads = [0, 1].map(|thread| {
-            let waker = task.waker();
+            let waker = Task::waker(&task);
             thread::spawn(move || {
                 if thread == 1 {
-                    waker.clone_there().drop_there();
+                    Task::clone_there(&waker).drop_there();
                 }
                 waker.drop_there();
             })
@@ -161,9 +161,9 @@ fn the_memory_goes_once_and_after_its_last_user() {
 fn a_waker_may_be_made_there_and_dropped_here() {
     check(4, || {
         let task = Task::running();
-        let waker = task.waker();
+        let waker = Task::waker(&task);
         let thread = thread::spawn(move || {
-            let made = waker.clone_there();
+            let made = Task::clone_there(&waker);
             waker.drop_there();
             made
         });
@@ -183,8 +183,7 @@ fn a_wake_that_meets_the_end_holds_the_memory() {
         let task = Task::running();
         assert_eq!(task.state.pause(), Pause::List);
         let threads = [0, 1].map(|thread| {
-            assert!(task.state.clone_here());
-            let waker = task.clone();
+            let waker = Task::waker(&task);
             thread::spawn(move || {
                 if thread == 0 {
                     waker.wake_and_drop_there();
@@ -215,8 +214,7 @@ fn no_wake_is_lost_and_the_poll_finds_what_wakers_brought() {
         assert_eq!(task.state.pause(), Pause::List);
         let brought = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let threads = [0, 1].map(|thread| {
-            assert!(task.state.clone_here());
-            let (waker, brought) = (task.clone(), brought.clone());
+            let (waker, brought) = (Task::waker(&task), brought.clone());
             thread::spawn(move || {
                 brought[thread].store(1, Ordering::Relaxed);
                 if thread == 0 {
