@@ -77,7 +77,7 @@ pub fn user_and_system(pid: u32) -> io::Result<(Duration, Duration)> {
 fn children(pid: u32) -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end between the listing and the look.
+        // A thread may end between the listing and the reading.
         if let Ok(list) = fs::read_to_string(task?.path().join("children")) {
             found.extend(list.split_ascii_whitespace().filter_map(|word| word.parse::<u32>().ok()));
         }

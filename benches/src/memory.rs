@@ -18,7 +18,7 @@ pub struct Memory {
 ///
 /// # Errors
 /// The process is gone, or /proc does not have the figures.
-pub fn look(pid: u32) -> io::Result<Memory> {
+pub fn measure(pid: u32) -> io::Result<Memory> {
     let user = user(&read(&format!("/proc/{pid}/smaps_rollup"))?);
     // For root only; without it, slabs that are kept empty for later are counted as in use.
     let slabs = fs::read_to_string("/proc/slabinfo").ok();
@@ -30,18 +30,18 @@ pub fn look(pid: u32) -> io::Result<Memory> {
     })
 }
 
-/// What they have once the process gives nothing back any more: when two looks in a row find the same, or two
-/// seconds are over.
+/// What they have once the process gives nothing back any more: when two measurements in a row find the same,
+/// or two seconds are over.
 ///
 /// # Errors
-/// As for [`look`].
-pub fn look_when_settled(pid: u32) -> io::Result<Memory> {
+/// As for [`measure`].
+pub fn measure_when_settled(pid: u32) -> io::Result<Memory> {
     let deadline = Instant::now() + Duration::from_secs(2);
-    let mut last = look(pid)?;
+    let mut last = measure(pid)?;
     loop {
         // Nothing tells of memory that another process gives back.
         thread::sleep(Duration::from_millis(100));
-        let now = look(pid)?;
+        let now = measure(pid)?;
         if now.user == last.user || Instant::now() > deadline {
             return Ok(now);
         }
@@ -109,9 +109,9 @@ mod tests {
     #[test]
     fn memory_that_is_written_to_is_counted() {
         let me = std::process::id();
-        let before = look(me).unwrap();
+        let before = measure(me).unwrap();
         let pages = vec![1_u8; 64 << 20];
-        let after = look(me).unwrap();
+        let after = measure(me).unwrap();
         assert!(after.user >= before.user + (48 << 20), "{before:?} {after:?}");
         assert!(after.kernel > 0 && std::hint::black_box(&pages)[7] == 1);
     }

@@ -2,14 +2,14 @@
 //!
 //! The slowest requests of one round are few, and a neighbour of the machine makes most of them. A share of
 //! all requests of many rounds is steadier than the middle of that share round by round. Its interval comes
-//! from drawing rounds anew: pairs of rounds stay pairs. Source: Efron, Tibshirani, "An Introduction to the
+//! from drawing rounds again: pairs of rounds stay pairs. Source: Efron, Tibshirani, "An Introduction to the
 //! Bootstrap", chapter 13 (percentile intervals).
 
 use crate::histogram::Histogram;
 use crate::pattern;
 use crate::stats::{Estimate, quantile};
 
-/// So often rounds are drawn anew. The ends of the interval are the 12th value from either side.
+/// So often rounds are drawn again. The ends of the interval are the 12th value from either side.
 const DRAWS: u64 = 499;
 /// Below so many rounds there is no interval: the same few would be drawn again and again.
 const LEAST_ROUNDS: usize = 6;

@@ -1,9 +1,7 @@
-//! One request head: it is read, awaited or refused, nothing that it names lies outside of ROOT, and more bytes never
-//! change a verdict.
+//! One request head: it is read, awaited or refused, nothing that it names lies outside of ROOT, and more
+//! bytes never change a verdict.
 
 #![no_main]
-
-use std::path::{Component, Path};
 
 use libfuzzer_sys::fuzz_target;
 
@@ -12,13 +10,9 @@ use libfuzzer_sys::fuzz_target;
 mod http;
 
 use http::MAX_HEAD;
+use http::drive::is_beneath;
 use http::request::{Parsed, parse};
 use http::target::Kind;
-
-fn is_beneath(path: &Path) -> bool {
-    path.components().all(|component| matches!(component, Component::Normal(_)))
-        && !path.as_os_str().as_encoded_bytes().contains(&0)
-}
 
 fuzz_target!(|bytes: &[u8]| {
     let verdict = parse(bytes, &mut Vec::new());

@@ -1,4 +1,5 @@
-//! The table of operations' slots beside its model: any order of submissions, completions, looks, drops and stray keys.
+//! The table of operations' slots beside its model: any order of submissions, completions, polls, drops and
+//! stray keys.
 
 #![no_main]
 
@@ -18,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         match what & 0x0f {
             0..=3 => Step::Submit { multi: more },
             4..=9 => Step::Cqe { pick, result: i32::from(result) - 5, more },
-            10..=12 => Step::Look { pick },
+            10..=12 => Step::Polled { pick },
             13 | 14 => Step::Drop { pick },
             _ => Step::Stray { pick, more, notif },
         }

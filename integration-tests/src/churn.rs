@@ -9,11 +9,11 @@ mod peer;
 mod plan;
 
 use crate::{net, watch};
-pub use peer::Saw;
+pub use peer::{Outcome, Saw};
 use peer::{Peer, Side};
 pub use plan::{Plan, Random, Script, Tail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -21,19 +21,6 @@ use std::time::{Duration, Instant};
 
 /// How long a thread that polls peers waits when none of them is ready: some of them wait for a time.
 const TURN: Duration = Duration::from_millis(2);
-
-/// What became of one end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome {
-    /// What both ends were to do. `None` at the upstream's end of a connection that brought no word of it.
-    pub plan: Option<Plan>,
-    /// The client's address; of an upstream's end, 0.
-    pub client: Option<SocketAddr>,
-    /// Bytes of the other peer that came. They were the right ones.
-    pub got: u64,
-    /// How the other peer's side ended, as far as this one has looked.
-    pub saw: Saw,
-}
 
 /// How it is to be.
 #[derive(Clone, Copy, Debug)]
@@ -176,12 +163,6 @@ impl Crowd {
         }
         lane.outcomes
     }
-}
-
-/// Gives `stream` back as one that does not wait.
-fn unwaiting(stream: TcpStream) -> TcpStream {
-    stream.set_nonblocking(true).expect("a socket of ours");
-    stream
 }
 
 /// What is wrong with the two ends' outcomes of one connection, by the table in docs/relay.md.

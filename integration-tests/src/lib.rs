@@ -44,3 +44,8 @@ pub mod server;
 pub mod stats;
 pub mod upstream;
 pub mod watch;
+
+/// The examples of the README of the whole, compiled.
+#[doc = include_str!("../../README.md")]
+#[cfg(doctest)]
+struct Readme;

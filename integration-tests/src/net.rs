@@ -49,8 +49,8 @@ pub fn small_receive_buffer(socket: &impl std::os::fd::AsFd, bytes: usize) {
     sockopt::set_socket_recv_buffer_size(socket, bytes).expect("SO_RCVBUF on a socket of ours");
 }
 
-/// Has the kernel cut what is sent on a UDP socket into datagrams of so many bytes (`UDP_SEGMENT`, `udp(7)`;
-/// Linux 4.18).
+/// Has the kernel cut what is sent on a UDP socket into datagrams of this many bytes (`UDP_SEGMENT`,
+/// `udp(7)`; Linux 4.18).
 #[track_caller]
 pub fn cut_datagrams(socket: &std::net::UdpSocket, bytes: u16) {
     let value = libc::c_int::from(bytes);

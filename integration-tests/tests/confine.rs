@@ -3,8 +3,12 @@
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::Client;
 use annulus_integration_tests::server::{Launch, Server};
-use annulus_integration_tests::{cpus, curl};
+use annulus_integration_tests::upstream::Upstream;
+use annulus_integration_tests::{cpus, curl, net};
 use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The processes that `server` has started.
@@ -136,4 +140,66 @@ fn another_user_serves() {
     assert_eq!(server.wait().code(), 0);
     let ended = Launch::serve(tree.root()).args(["--user", "no-such-user"]).run();
     assert_eq!(ended.code(), 2, "{ended:#?}");
+}
+
+/// The first process opens what its members may not find, and looks up names for them: at the start, by a
+/// reload and by an upgrade. What it cannot have leaves all as it was.
+///
+/// Seen to fail: with a member that opens its root by its path, and with one that asks the resolver itself.
+#[test]
+fn the_first_process_opens_and_looks_up_for_its_members() {
+    let tree = Tree::new();
+    for dir in ["closed", "closed/www", "closed/next"] {
+        tree.dir(dir);
+    }
+    let (first, next) = (tree.file("closed/www/first.bin", 5000), tree.file("closed/next/next.bin", 5000));
+    let is_root = rustix::process::geteuid().is_root();
+    let mode = |path: &str, mode: u32| {
+        std::fs::set_permissions(tree.at(path), std::fs::Permissions::from_mode(mode)).expect("our own file");
+    };
+    mode("closed/www", 0o755);
+    mode("closed/next", 0o755);
+    // Nobody but its owner finds the way.
+    mode("closed", 0o700);
+    let upstream = Upstream::echo();
+    let file = tree.at("annulus.toml");
+    let write = |root: &str, more: &str| {
+        let user = if is_root { "user = \"65534\"\n" } else { "" };
+        let text = format!(
+            "confine = true\n{user}cores = \"{}\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\nroot = \"{}\"\n{more}",
+            cpus::list(&cpus::two()),
+            tree.at(root).display()
+        );
+        std::fs::write(&file, text).expect("writing a file of our own");
+    };
+    write("closed/www", "");
+    let server = Launch::new().arg("run").arg(&file).start();
+    let status = |path: &str| Client::connect(server.addr()).get(path).head.status;
+    assert_eq!(status(first.path.strip_prefix("/closed/www").unwrap()), 200);
+    let relay = format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\nto = [\"localhost:{}\"]\nresolve-interval = 1\n",
+        upstream.addr().port()
+    );
+    write("closed/next", &relay);
+    reload(&server, "is in force");
+    assert_eq!(status(next.path.strip_prefix("/closed/next").unwrap()), 200);
+    let relays_at = server.err().wait_for("the relay's address", |line| {
+        line.split_once("listening on ")?
+            .1
+            .split_once(", relaying to localhost")?
+            .0
+            .parse::<SocketAddr>()
+            .ok()
+    });
+    let mut stream = net::connect(relays_at.expect("the line")).expect("connecting");
+    let mut answer = [0; 5];
+    stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer)).expect("relayed");
+    assert_eq!(&answer, b"hello");
+    write("closed/none", &relay);
+    reload(&server, "nothing has changed");
+    let why = server.err().so_far();
+    assert!(why.iter().any(|line| line.contains("cannot serve") && line.contains("closed/none")), "{why:#?}");
+    assert_eq!(status(next.path.strip_prefix("/closed/next").unwrap()), 200);
+    let said = server.stop().err;
+    assert!(!said.iter().any(|line| line.contains("the name is not found")), "{said:#?}");
 }

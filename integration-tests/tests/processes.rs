@@ -226,7 +226,8 @@ fn one_that_cannot_be_started_later_ends_all_with_1() {
     let copied = Command::new("cp").arg(annulus_integration_tests::bin::annulus()).arg(&copy).status();
     assert!(copied.expect("cp is in coreutils").success());
     let mode = |mode| std::fs::set_permissions(&copy, Permissions::from_mode(mode)).expect("its mode");
-    // The second may have been started before the first was stopped: then they are ended, and it begins anew.
+    // The second may have been started before the first was stopped: then they are ended, and it begins
+    // again.
     let ended = loop {
         mode(0o755);
         let mut early = true;

@@ -1,4 +1,4 @@
-//! A relay whose configuration is read anew.
+//! A relay whose configuration is read again.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

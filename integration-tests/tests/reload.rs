@@ -1,4 +1,4 @@
-//! Reading the configuration anew while clients are served, and the order of the end.
+//! Reading the configuration again while clients are served, and the order of the end.
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::{self, Client};
@@ -182,7 +182,7 @@ fn listeners_come_and_go_and_leave_nobody_behind() {
 
 /// Many clients, each request on a connection of its own, while the configuration changes again and again:
 /// each gets an answer of one or of the other. Seen to fail, by waiting for ever: with endpoints that are
-/// opened anew in place of being kept.
+/// opened again in place of being kept.
 #[test]
 fn under_load_every_connection_is_accounted_for() {
     for processes in PROCESSES {

@@ -186,7 +186,7 @@ fn what_is_put_in_the_place_of_the_root_is_served() {
     until("two");
     turn("three");
     until("three");
-    // A directory that is made anew in the place of another.
+    // A directory that is made again in the place of another.
     std::fs::remove_file(&current).unwrap();
     std::fs::create_dir(&current).unwrap();
     std::fs::write(current.join("file.txt"), "new").unwrap();

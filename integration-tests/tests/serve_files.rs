@@ -119,7 +119,7 @@ fn two_hundred_pipelined_requests_are_answered_in_order() {
         assert_eq!(response.head.status, 200, "response {i}");
         assert_eq!(digest::of(&response.body), sample.sum, "response {i} to {}", sample.path);
     }
-    // The client has half-closed: what it had asked for was answered all the same, and then the server closes
+    // The client has half-closed: what it had asked for was answered nevertheless, and then the server closes
     // too.
     client.must_be_closed();
     server.stop();

@@ -1,5 +1,5 @@
-//! The layers of the library and of the program, and the circles of all crates:
-//! `scripts/test --only layers`.
+//! Which crate may depend on which, the layers of the library and of the program, and circles, long files and
+//! wide comments of all crates: `scripts/test --only layers`.
 //!
 //! What a file imports is read from its text: `use` lines and paths that begin with `crate`, `super` or
 //! `self`, through re-exports to the file that defines the name. Tests are left out, and so is what comes by
@@ -7,6 +7,7 @@
 //!
 //! Exit status: 0 all is well, 1 something is not.
 
+mod manifests;
 mod modules;
 mod rules;
 mod source;
@@ -18,36 +19,43 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use modules::Crate;
-use rules::{CIRCLES, LIBRARY, LINES_OF_A_FILE, LONG_FILES, Layers, NARROW, PROGRAM};
+use rules::{CRATES, LINES_OF_A_FILE, LONG_FILES, Layers, Rules};
 
 fn main() -> ExitCode {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above the crate");
+    let manifests = manifests::read(workspace);
+    let mut wrong = manifests::unknown(CRATES, &manifests);
+    wrong.extend(manifests::dependencies(CRATES, &manifests));
+    let known = CRATES.iter().filter(|rules| manifests.contains_key(rules.folder));
+    wrong.extend(known.flat_map(|rules| check(workspace, rules)));
+    for line in &wrong {
+        println!("{line}");
+    }
+    let upward = CRATES.iter().filter_map(|rules| rules.layers).map(|layers| layers.upward.len());
+    println!("{} crates, {} arrows up are left", manifests.len(), upward.sum::<usize>());
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is wrong in a crate.
+fn check(workspace: &Path, rules: &Rules) -> Vec<String> {
+    let folder = workspace.join(rules.folder);
+    let modules = folder.join(rules.modules);
+    let its = Crate::read(&modules);
     let mut wrong = Vec::new();
-    for layers in [&LIBRARY, &PROGRAM] {
-        let folder = workspace.join(layers.folder);
-        let its = Crate::read(&folder);
+    if let Some(layers) = rules.layers {
         wrong.extend(arrows(layers, &its));
         wrong.extend(far_methods(layers, &its));
         let architecture = fs::read_to_string(workspace.join("ARCHITECTURE.md")).unwrap_or_default();
-        let picture = layers.picture(|entry| !folder.join(format!("{entry}.rs")).exists());
+        let picture = layers.picture(|entry| !modules.join(format!("{entry}.rs")).exists());
         if !architecture.contains(&picture) {
             wrong.push(format!("ARCHITECTURE.md does not show the layers of {}:\n{picture}", layers.folder));
         }
     }
-    for (folder, known) in CIRCLES {
-        wrong.extend(circles(folder, &Crate::read(&workspace.join(folder)), known));
-    }
-    for folder in ["layers/src", "macros/src", "numa/src", "runtime/src", "server/src"] {
-        wrong.extend(long_files(folder, &source::files(&workspace.join(folder)), LONG_FILES));
-    }
-    for folder in NARROW {
-        wrong.extend(wide_comments(folder, &source::all_files(&workspace.join(folder))));
-    }
-    for line in &wrong {
-        println!("{line}");
-    }
-    println!("{} arrows up are left", LIBRARY.upward.len() + PROGRAM.upward.len());
-    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let place = format!("{}/{}", rules.folder, rules.modules);
+    wrong.extend(circles(&place, &its, rules.circles));
+    wrong.extend(long_files(&place, &source::files(&modules), LONG_FILES));
+    wrong.extend(wide_comments(rules.folder, &source::all_files(&folder)));
+    wrong
 }
 
 /// Arrows up that are not allowed, and allowed ones that nothing needs.

@@ -15,7 +15,7 @@ const fn layer(entries: &'static [&'static str], what: &'static str) -> Layer {
 
 /// The layers of a crate.
 pub(crate) struct Layers {
-    /// Where its files are.
+    /// Where its files are, for what is printed.
     pub(crate) folder: &'static str,
     /// From the top down.
     pub(crate) layers: &'static [Layer],
@@ -28,7 +28,10 @@ pub(crate) const LIBRARY: Layers = Layers {
     folder: "runtime/src",
     layers: &[
         layer(&["launch", "guide"], "starts cores, watches and ends them"),
-        layer(&["transfer", "compat", "channel", "process", "signal"], "what is built from the rest"),
+        layer(
+            &["transfer", "compat", "channel", "process", "signal", "waits"],
+            "what is built from the rest",
+        ),
         layer(
             &["net", "fs", "pipe", "fd", "operation"],
             "sockets, files, pipes, any descriptor; operations on sockets",
@@ -66,14 +69,14 @@ pub(crate) const PROGRAM: Layers = Layers {
         layer(&["service"], "the services of a core, and reloads"),
         layer(&["config"], "what the program is to do, from flags or a file"),
         layer(&["serve", "proxy"], "files over HTTP, and relayed connections"),
-        layer(&["doctor", "roads", "numa_bench"], "commands that look at the machine or measure it"),
+        layer(&["doctor", "roads", "numa_bench"], "commands that inspect the machine or measure it"),
         layer(&["options"], "the flags, one clap struct for each kind of thing"),
         layer(&["service_manager"], "what systemd is told"),
         layer(
             &["listen", "limits", "topology", "descriptors", "filters", "confine", "admin/options"],
             "addresses, sockets, who may connect; what the machine has and allows",
         ),
-        layer(&["metrics"], "counts of what clients do"),
+        layer(&["metrics", "slow"], "counts of what clients do; where the time of what is slow goes"),
         layer(&["exit"], "errors that end the program, and exit codes"),
         layer(
             &["http", "log", "lifecycle", "lingering_close", "signals", "allocator", "options/values"],
@@ -83,23 +86,46 @@ pub(crate) const PROGRAM: Layers = Layers {
     upward: &[],
 };
 
-/// The circles of files of each crate: how many files each has, largest first. They may only shrink.
-pub(crate) const CIRCLES: &[(&str, &[usize])] = &[
-    ("runtime/src", &[8]),
-    ("numa/src", &[]),
-    ("macros/src", &[]),
-    ("server/src", &[]),
-    ("benches/src", &[]),
+/// A crate of the repository, and what is checked of it. All crates: which of ours they depend on, circles,
+/// the length of files, the width of comments.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) folder: &'static str,
+    /// Where its modules are, beneath its folder.
+    pub(crate) modules: &'static str,
+    /// The folders of the crates that it may depend on.
+    pub(crate) depends_on: &'static [&'static str],
+    /// How many files each circle has of files that import each other, largest first. They may only shrink.
+    pub(crate) circles: &'static [usize],
+    pub(crate) layers: Option<&'static Layers>,
+}
+
+const fn rules(folder: &'static str, depends_on: &'static [&'static str]) -> Rules {
+    Rules { folder, modules: "src", depends_on, circles: &[], layers: None }
+}
+
+/// Every crate of the repository, those outside the workspace too. What imports no crate of ours comes first.
+pub(crate) const CRATES: &[Rules] = &[
+    rules("libraries", &[]),
+    rules("numa", &["libraries"]),
+    rules("macros", &[]),
+    Rules { circles: &[8], layers: Some(&LIBRARY), ..rules("runtime", &["macros", "numa"]) },
+    Rules { layers: Some(&PROGRAM), ..rules("server", &["runtime"]) },
+    rules("benches", &["runtime"]),
+    rules("benches/peers/common", &[]),
+    rules("benches/peers/compio", &["benches/peers/common"]),
+    rules("benches/peers/glommio", &["benches/peers/common"]),
+    rules("benches/peers/monoio", &["benches/peers/common"]),
+    rules("benches/peers/tokio", &["benches/peers/common"]),
+    rules("integration-tests", &["runtime"]),
+    rules("layers", &[]),
+    Rules { modules: "fuzz_targets", ..rules("fuzz", &[]) },
 ];
 
 /// Lines that a file may have, tests apart.
 pub(crate) const LINES_OF_A_FILE: usize = 400;
 /// Those that are longer. The list may only shrink.
 pub(crate) const LONG_FILES: &[&str] = &[];
-
-/// Folders whose comments are narrow.
-pub(crate) const NARROW: &[&str] =
-    &["benches", "integration-tests", "layers", "macros", "numa", "runtime", "server"];
 
 impl Layers {
     /// The layer of a file, counted from the top, and the entry that it belongs to. None for `lib.rs` and

@@ -13,7 +13,7 @@ pub(crate) fn files(folder: &Path) -> Vec<(String, String)> {
     files
 }
 
-/// All Rust files beneath `folder`.
+/// All Rust files beneath `folder`, without those of crates that lie in it.
 pub(crate) fn all_files(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     walk(folder, folder, &mut found);
@@ -26,13 +26,21 @@ fn walk(top: &Path, folder: &Path, found: &mut Vec<(String, String)>) {
     for entry in entries {
         let path = entry.expect("a directory can be listed").path();
         if path.is_dir() {
-            walk(top, &path, found);
+            if !is_left_out(&path) && !path.join("Cargo.toml").exists() {
+                walk(top, &path, found);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             let name = path.strip_prefix(top).expect("beneath the top").to_string_lossy().into_owned();
             found.push((name, text));
         }
     }
+}
+
+/// What cargo has made, and hidden folders: they have no files of ours.
+pub(crate) fn is_left_out(folder: &Path) -> bool {
+    let name = folder.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    name.starts_with('.') || name == "target"
 }
 
 fn is_test(path: &str) -> bool {

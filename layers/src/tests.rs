@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use super::*;
 
+use crate::rules::{LIBRARY, PROGRAM};
+
 /// The layers of the library, with these arrows up.
 fn layers(upward: &'static [(&'static str, &'static str, &'static str)]) -> Layers {
     Layers { upward, ..LIBRARY }
@@ -145,4 +147,35 @@ fn each_layer_has_its_line_in_the_picture() {
         }
         assert!(picture.lines().all(|line| line.chars().count() <= 120), "{picture}");
     }
+}
+
+/// Seen to fail: with `fuzz` left out of the list, the step names it.
+#[test]
+fn crates_that_the_list_does_not_know_are_found() {
+    let package = |name: &str, rest: &str| format!("[package]\nname = \"{name}\"\n{rest}");
+    let made = Made::new(
+        "crates",
+        &[
+            ("Cargo.toml", "[workspace]\nmembers = [\"low\", \"high\"]"),
+            ("low/Cargo.toml", &package("its-low", "")),
+            ("high/Cargo.toml", &package("its-high", "[dependencies]\nits-low = { path = \"../low\" }")),
+            ("deep/fuzz/Cargo.toml", &package("its-fuzz", "[dev-dependencies]\nits-high.workspace = true")),
+            ("target/package/Cargo.toml", &package("not-ours", "")),
+        ],
+    );
+    let manifests = manifests::read(&made.0);
+    assert_eq!(manifests.keys().collect::<Vec<_>>(), ["deep/fuzz", "high", "low"]);
+    let rules = |folder, depends_on| Rules { folder, depends_on, ..CRATES[0] };
+
+    let all = [rules("low", &[]), rules("high", &["low"]), rules("deep/fuzz", &["high"])];
+    assert_eq!(manifests::unknown(&all, &manifests), Vec::<String>::new());
+    assert_eq!(manifests::dependencies(&all, &manifests), Vec::<String>::new());
+
+    let unknown =
+        manifests::unknown(&[rules("low", &[]), rules("gone", &[]), rules("high", &[])], &manifests);
+    assert!(unknown.len() == 2 && unknown[0].starts_with("deep/fuzz is a crate of which"), "{unknown:?}");
+    assert!(unknown[1].starts_with("gone is no crate any more"), "{unknown:?}");
+    let wrong = manifests::dependencies(&[rules("low", &["high"]), rules("high", &[])], &manifests);
+    assert!(wrong.len() == 2 && wrong[0].starts_with("low does not depend on high"), "{wrong:?}");
+    assert!(wrong[1].starts_with("high depends on low"), "{wrong:?}");
 }

@@ -17,7 +17,7 @@ pub struct CpuQuota {
 }
 
 impl CpuQuota {
-    /// A bound of so many CPUs' worth of time, set by the group of this directory.
+    /// A bound of this many CPUs' worth of time, set by the group of this directory.
     pub fn new(cpus: f64, group: impl Into<PathBuf>) -> Self {
         Self { cpus, group: group.into() }
     }

@@ -74,7 +74,7 @@ pub unsafe fn bring_here() -> Result<Vec<Segment>> {
     let loaded = sys::loaded_segments();
     let maps = read("/proc/self/maps")?;
     let image: Vec<_> = maps.lines().filter_map(segment).filter(|s| is_loaded(s, &loaded)).collect();
-    has_room(&image, &headroom::bytes()?)?;
+    fits(&image, &headroom::bytes()?)?;
     for segment in &image {
         let range = segment.addresses.clone();
         let copied = match segment.kind {
@@ -100,14 +100,14 @@ fn is_loaded(segment: &Segment, loaded: &[Range<usize>]) -> bool {
 }
 
 /// Checks that copies of all that is copied fit into the memory that can still be taken.
-fn has_room(image: &[Segment], room: &Headroom) -> Result<()> {
+fn fits(image: &[Segment], headroom: &Headroom) -> Result<()> {
     let wanted: usize = image.iter().filter(|s| s.kind != Kind::Code).map(|s| s.addresses.len()).sum();
-    if wanted as u64 <= room.bytes {
+    if wanted as u64 <= headroom.bytes {
         return Ok(());
     }
     Err(Error::platform(format!(
         "copies of the program's constants and variables take {wanted} bytes, and {} are left {}; free memory or raise the limit",
-        room.bytes, room.limit
+        headroom.bytes, headroom.limit
     )))
 }
 
@@ -219,9 +219,9 @@ mod tests {
     #[test]
     fn an_image_that_memory_is_too_small_for_is_refused_whole() {
         let image = [constants(0..4096), Segment { kind: Kind::Code, ..constants(4096..1 << 30) }];
-        let room = |bytes| Headroom { bytes, limit: "on a machine".to_owned() };
-        has_room(&image, &room(4096)).unwrap();
-        let refused = has_room(&image, &room(4095)).unwrap_err();
+        let headroom = |bytes| Headroom { bytes, limit: "on a machine".to_owned() };
+        fits(&image, &headroom(4096)).unwrap();
+        let refused = fits(&image, &headroom(4095)).unwrap_err();
         assert_eq!(refused.kind(), crate::ErrorKind::Platform);
         assert!(refused.to_string().contains("4095 are left on a machine"), "{refused}");
     }

@@ -16,8 +16,18 @@
 //! doctor` and `annulus numa-bench` ask [`cgroup`], [`devices`], [`probe`] and [`measure`]. [`image`] is for
 //! programs that run a process for each node. System calls are private (`sys`).
 //!
-//! It runs on 64-bit Linux 6.1 and later. It needs libhwloc and libnuma, on Debian `libhwloc-dev libnuma-dev
-//! libudev-dev` to build (hwlocality asks the linker for libudev, which hwloc's static link line names).
+//! It runs on 64-bit Linux 6.1 and later.
+//!
+//! # Features
+//!
+//! | feature, on by default | what it uses | without it |
+//! |---|---|---|
+//! | `hwloc` | libhwloc, for packages, cores and caches | `/sys/devices/system/cpu` says the same |
+//! | `libnuma` | libnuma's allocator, for regions | mmap(2) and mbind(2), which that calls |
+//!
+//! To build with both, Debian needs `libhwloc-dev libnuma-dev libudev-dev` and pkg-config (hwlocality asks
+//! the linker for libudev, which hwloc's static link line names). With `default-features = false` no C
+//! library is needed.
 
 pub mod cgroup;
 pub mod devices;
@@ -38,3 +48,8 @@ pub mod verify;
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{CpuId, NodeId};
 pub use set::{CpuSet, NodeSet};
+
+/// The example of this crate's README, compiled.
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

@@ -72,7 +72,7 @@ pub fn policy_calls() -> crate::Result<PolicyCalls> {
                 .filter(|&e| e != libc::EINVAL),
         },
         get_mempolicy: errno(before),
-        move_pages: errno(sys::look_at_pages(&[page], &mut [0])),
+        move_pages: errno(sys::query_pages(&[page], &mut [0])),
     };
     // SAFETY: the page was mapped here and nobody else knows it.
     unsafe { sys::unmap(range) }.map_err(no_page)?;

@@ -1,4 +1,4 @@
-//! Which system calls a filter refuses. Each is tried with arguments that the kernel rejects.
+//! Which system calls a filter refuses. Each call is tried with arguments that the kernel rejects.
 //!
 //! A filter (`seccomp(2)`) does not apply to what the ring does, but a core makes these calls itself. Some
 //! refusals would be noticed late: a server would start, and send heads without bodies.
@@ -34,14 +34,14 @@ const CALLS: [Call; 16] = [
 /// The names of the system calls that this library makes on a core, beside those of `io_uring`, and that are
 /// refused here: the answer was `EPERM`, `EACCES` or `ENOSYS`, as from a container's seccomp profile. It is
 /// empty where none is refused. `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)), `openat2` and
-/// `preadv2` are for files, the others for sockets. `seccomp(2)`.
+/// `preadv2` are for files, and the others are for sockets. `seccomp(2)`.
 ///
 /// ```
 /// assert_eq!(annulus::refused_calls(), Vec::<&str>::new());
 /// ```
 pub fn refused_calls() -> Vec<&'static str> {
     let is_refused = |(_, number, [a, b, c, d, e, f]): &Call| {
-        // SAFETY: the kernel rejects each for its descriptor or its flags, before it looks at memory: there
+        // SAFETY: the kernel rejects each for its descriptor or its flags, before it accesses memory: there
         // is no descriptor -1, and no call has all flags.
         let rc = unsafe { libc::syscall(*number, *a, *b, *c, *d, *e, *f) };
         let errno = std::io::Error::last_os_error().raw_os_error();
@@ -54,7 +54,7 @@ pub fn refused_calls() -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    /// No call succeeds, because one that did would have done something.
+    /// No call may succeed: one that did would have had an effect.
     #[test]
     fn each_try_is_turned_down_by_the_kernel_itself() {
         for (name, number, [a, b, c, d, e, f]) in CALLS {

@@ -21,29 +21,29 @@ mod played {
     use std::time::{Duration, Instant};
 
     /// How much time a reading of the played clock takes.
-    const LOOK: Duration = Duration::from_micros(1);
+    const READ: Duration = Duration::from_micros(1);
 
-    /// Looks between two enters of a core, after which it is taken to loop for ever.
-    const MOST_LOOKS: u32 = 20_000;
+    /// Clock reads between two enters of a core, after which it is assumed to loop for ever.
+    const MOST_READS: u32 = 20_000;
 
     thread_local! {
         static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
-        static LOOKS: Cell<u32> = const { Cell::new(0) };
+        static READS: Cell<u32> = const { Cell::new(0) };
     }
 
     /// Sets this thread's clock to `now`. From then on only readings advance it. None brings the kernel's
     /// clock back.
     pub(crate) fn play(now: Option<Instant>) {
         NOW.set(now);
-        LOOKS.set(0);
+        READS.set(0);
     }
 
     pub(super) fn now() -> Option<Instant> {
         let now = NOW.get()?;
-        NOW.set(Some(now + LOOK));
-        LOOKS.set(LOOKS.get() + 1);
-        // Once: what ends the core looks at the clock as well.
-        assert!(LOOKS.get() != MOST_LOOKS, "the core goes on and on without entering the ring");
+        NOW.set(Some(now + READ));
+        READS.set(READS.get() + 1);
+        // Once: what ends the core reads the clock too.
+        assert!(READS.get() != MOST_READS, "the core goes on and on without entering the ring");
         Some(now)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Foreign code is the application's code that the runtime calls or drops: subscribers of `tracing`, wakers,
 //! futures, destructors of outputs, messages and panic payloads. Crates that abort the process when one of
-//! them panics inside them get only [`Kept`] outputs and wakers with a [shield](crate::task::shield).
+//! them panics inside them get only [`Kept`] outputs and shielded wakers (`task/shield.rs`).
 //!
 //! Some panics cannot be caught, and the standard library aborts the process: a panic hook that panics, a
 //! destructor of a thread's local value that panics, and a second panic of destructors that unwinding runs.

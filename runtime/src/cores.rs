@@ -59,8 +59,8 @@ pub fn cpu() -> CpuId {
 }
 
 /// The number of the tick that the current core's loop is in, from 1 on. All requests that tasks get in one
-/// tick had arrived when the tick began, so what one task finds out in it (about a file, for example) is new
-/// enough for all of them.
+/// tick had arrived when the tick began. So what one task finds out in it (about a file, for example) is
+/// recent enough for all of them.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -108,7 +108,7 @@ pub fn stopping() -> Stopping {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Stopping {
-    /// Its place among the tasks that wait.
+    /// Its place among the waiting tasks.
     waits: Option<usize>,
     _this_core: PhantomData<*const ()>,
 }

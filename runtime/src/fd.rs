@@ -2,7 +2,7 @@
 //!
 //! It is for descriptors that `poll(2)` knows and that have no type here: inotify, eventfd, timerfd, pidfd, a
 //! device, a socket of another kind, libraries that show their socket (libpq, librdkafka, libcurl).
-//! [`compat::FdIo`](crate::compat::FdIo) makes a stream of one, for the traits of other crates.
+//! [`compat::FdIo`](crate::compat::FdIo) makes a stream of a descriptor, for the traits of other crates.
 
 use std::fmt;
 use std::io;
@@ -71,7 +71,7 @@ impl Readiness {
         self.has(libc::POLLERR)
     }
 
-    /// The other side has gone (`POLLHUP`).
+    /// The other side has closed (`POLLHUP`).
     pub fn is_hung_up(self) -> bool {
         self.has(libc::POLLHUP)
     }
@@ -106,7 +106,7 @@ pub struct AsyncFd<T: AsFd + 'static> {
 }
 
 impl<T: AsFd + 'static> AsyncFd<T> {
-    /// Wraps `inner`, and changes nothing of it. Calls on it once it is ready must not wait, so it should be
+    /// Wraps `inner`, and changes nothing of it. Calls on it must not block once it is ready, so it should be
     /// non-blocking (`O_NONBLOCK`).
     pub fn new(inner: T) -> Self {
         Self { inner: Rc::new(inner) }

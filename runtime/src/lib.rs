@@ -7,13 +7,15 @@
 //!
 //! # From nothing to an echo server
 //!
-//! On Debian: `apt-get install gcc pkg-config libhwloc-dev libnuma-dev libudev-dev`, then `cargo new echo`,
-//! and in its `Cargo.toml`:
+//! `cargo new echo`, and in its `Cargo.toml`:
 //!
 //! ```toml
 //! [dependencies]
-//! annulus = { path = "../annulus/runtime" }
+//! annulus = { version = "0.1", default-features = false } # from a checkout: path = "../annulus/runtime"
 //! ```
+//!
+//! A Rust toolchain is enough for that. With the default features it is built with libhwloc and libnuma:
+//! [what a build needs](guide::building).
 //!
 //! `src/main.rs`, the whole of it:
 //!
@@ -46,7 +48,7 @@
 //! | you want | look at |
 //! |---|---|
 //! | to begin | [`main`](macro@main), [`test`](macro@test), [`Runtime::block_on`] |
-//! | to start, configure, stop, look inside | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
+//! | to start, configure, stop, inspect | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
 //! | tasks | [`spawn`], [`JoinHandle`], [`TaskTracker`], [`scope`], [`yield_now`] |
 //! | sockets | [`net`] |
 //! | files, pipes, any other descriptor | [`fs`], [`pipe`], [`fd`] |
@@ -57,7 +59,8 @@
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
-//! | to find your way from tokio, monoio or Seastar; what of other crates works here; what things weigh | [`guide`] |
+//! | to build it, with C libraries or without | [`guide::building`] |
+//! | to find your way from tokio, monoio, glommio, compio or Seastar; what of other crates works here; what things weigh | [`guide`] |
 //!
 //! # Seeing inside
 //!
@@ -66,6 +69,7 @@
 //! | what will be, and what is in force | [`Runtime::report`], [`Running::report`] | nothing |
 //! | what the cores do | [`Running::counters`], [`cores::counters`] | they are always on: plain loads and stores |
 //! | which task keeps its core from all else | [`Running::stalls`], [`Builder::report_stalls`] | 5 to 10 instructions a poll |
+//! | what a future waits for | [`waits::watched`], with [`Builder::measure_waits`] | nothing |
 //! | how long polls take, and how busy a core is | [`Builder::measure_polls`], [`Builder::measure_time`] | a branch a poll |
 //! | where time goes, task by task | a `tracing` subscriber: a span `core` (level info) around each core, with its index and CPU, and under the target `annulus::polls` a span `poll` (level trace) around each poll, with the place where its task was spawned | some 5 instructions a tick of the loop (and what a tick is for takes thousands), nothing a poll |
 //!
@@ -132,6 +136,7 @@ mod task;
 mod testing;
 pub mod time;
 pub mod transfer;
+pub mod waits;
 
 pub use annulus_numa as numa;
 
@@ -153,7 +158,7 @@ pub use ring::RingFeatures;
 pub use ring::probe::{RingProbe, probe_ring};
 pub use task::{AllEnded, JoinError, JoinHandle, Scope, ScopedHandle, TaskTracker, scope, spawn, yield_now};
 
-/// The example of the README, compiled.
-#[doc = include_str!("../../README.md")]
+/// The examples of this crate's README, compiled.
+#[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct Readme;

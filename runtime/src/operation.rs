@@ -1,11 +1,10 @@
-//! Operations of one's own: what `io_uring` can do and this crate does not ask it for.
+//! Your own operations: what `io_uring` can do and this crate has no function for.
 //!
-//! An [`Operation`] is a value that owns everything its entry points to. [`ask`] moves it to a place of the
-//! core where it stays until the kernel has had its last word, whatever becomes of the future: dropped, it
-//! sends a cancel, and the operation is completed or dropped later. So a crate outside can add an opcode by
-//! one block, and its users get the promises of the others. Entries are made by the crate [`io_uring`], in
-//! the version that is shown here. A ring that is [sealed](crate::Builder::seal_rings) refuses them, with
-//! `EACCES`.
+//! An [`Operation`] is a value that owns everything its entry points to. [`ask`] moves it to a cell of the
+//! core, where it stays until the kernel's final CQE, even if the future is dropped. A dropped future sends a
+//! cancel, and the operation is completed or dropped later. So another crate can add an opcode with one block
+//! of code, and its users get the same promises. Entries are made with the crate [`io_uring`], in the version
+//! that is re-exported here. A ring that is [sealed](crate::Builder::seal_rings) refuses them, with `EACCES`.
 //!
 //! Bytes that wait in a socket, by a command to it (`IORING_OP_URING_CMD`, `SOCKET_URING_OP_SIOCINQ`; Linux
 //! 6.7):
@@ -48,7 +47,7 @@
 //! # annulus::Ok(())
 //! ```
 //!
-//! What needs no operation of its own: a descriptor to wait for is an [`AsyncFd`](crate::fd::AsyncFd).
+//! To wait for a descriptor needs no operation of your own: see [`AsyncFd`](crate::fd::AsyncFd).
 
 use std::io;
 
@@ -61,24 +60,24 @@ pub use io_uring;
 /// An operation that has one answer, and what it owns.
 ///
 /// # Safety
-/// Whoever implements it promises, for as long as the kernel has the operation, which is until
+/// The implementation promises the following for as long as the kernel has the operation, which is until
 /// [`complete`](Self::complete) is called or the value is dropped:
 ///
-/// - What the entry points to lies in `self`, which is at its final address when [`entry`](Self::entry) is
-///   called and is not moved until then, or in memory that `self` owns and that does not move when `self`
-///   does not. Nobody else writes what the kernel reads, or touches what it writes.
-/// - Descriptors that the entry names are kept open by `self`.
-/// - The entry has one completion: it is not multishot, not skipped on success (`IOSQE_CQE_SKIP_SUCCESS`),
-///   has no notification after its result (`SEND_ZC`), is not linked to others (`IOSQE_IO_LINK`,
-///   `IOSQE_IO_DRAIN`), and chooses no buffer of a group (`IOSQE_BUFFER_SELECT`), whose groups are the
+/// - What the entry points to lies in `self`, or in memory that `self` owns and that does not move when
+///   `self` does not. `self` is at its final address when [`entry`](Self::entry) is called, and is not moved
+///   until the kernel is done. Nobody else writes what the kernel reads, or touches what it writes.
+/// - `self` keeps the descriptors open that the entry names.
+/// - The entry has one completion. It is not multishot, not skipped on success (`IOSQE_CQE_SKIP_SUCCESS`),
+///   has no notification after its result (`SEND_ZC`), and is not linked to others (`IOSQE_IO_LINK`,
+///   `IOSQE_IO_DRAIN`). It chooses no buffer of a group (`IOSQE_BUFFER_SELECT`), because the groups are the
 ///   runtime's.
-/// - It changes nothing of the ring itself: no registration, no cancel of what others asked for
+/// - It changes nothing of the ring itself: no registration, and no cancel of other operations
 ///   (`ASYNC_CANCEL` by descriptor or of all).
 ///
-/// `user_data` is the runtime's; what the entry says there is overwritten.
+/// `user_data` is the runtime's: the entry's value is overwritten.
 ///
-/// Neither method is called with anything of the runtime's borrowed; they may do whatever a task may, and a
-/// panic of either is the future's, or is logged.
+/// Nothing of the runtime's is borrowed while either method runs, so they may do whatever a task may. A panic
+/// of either is passed to the future, or is logged.
 pub unsafe trait Operation: 'static {
     /// For logs.
     const NAME: &'static str;
@@ -88,8 +87,8 @@ pub unsafe trait Operation: 'static {
     /// What is asked of the kernel. Called once.
     fn entry(&mut self) -> io_uring::squeue::Entry;
 
-    /// What came of it. It is called too when nobody waits any more, and its output dropped: a descriptor
-    /// that came late is closed by that.
+    /// What came of it. It is also called when nobody waits any more, and its output is then dropped. That
+    /// closes a descriptor that came late.
     ///
     /// An operation that was interrupted (`EINTR`) may be asked for again.
     fn complete(self, result: io::Result<u32>) -> Self::Output;
@@ -98,8 +97,8 @@ pub unsafe trait Operation: 'static {
 /// Asks the kernel for `operation` and waits for its answer.
 ///
 /// # Cancellation
-/// Dropped before its first poll, nothing was asked. Dropped later, the kernel is asked to cancel, and what
-/// it still brings is [completed](Operation::complete) and dropped on this core in a later tick.
+/// Dropped before its first poll, it has asked for nothing. Dropped later, it asks the kernel to cancel. What
+/// the kernel still brings is [completed](Operation::complete) and dropped on this core in a later tick.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -109,7 +108,7 @@ pub async fn ask<T: Operation>(operation: T) -> T::Output {
 
 struct Own<T>(T);
 
-// SAFETY: whoever implemented the public trait has promised the same.
+// SAFETY: the implementation of the public trait has made the same promise.
 unsafe impl<T: Operation> op::Operation for Own<T> {
     const NAME: &'static str = T::NAME;
     type Output = T::Output;

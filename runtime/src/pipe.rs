@@ -85,7 +85,7 @@ macro_rules! both_ends {
                 fcntl_getpipe_size(&self.fd).map_err(os).map_err(|e| Error::io("cannot read a pipe's size", e))
             }
 
-            /// Asks for a capacity of so many bytes and returns the new capacity (`F_SETPIPE_SZ`, Linux
+            /// Asks for a capacity of this many bytes and returns the new capacity (`F_SETPIPE_SZ`, Linux
             /// 2.6.35).
             ///
             /// # Errors

@@ -136,7 +136,7 @@ pub async fn output(mut command: Command) -> Result<Output> {
 }
 
 impl Child {
-    /// Its number, as long as it has not been waited for.
+    /// Its process number, until it has been waited for.
     pub fn id(&self) -> Option<u32> {
         self.process.as_ref().filter(|process| process.status.is_none()).map(|process| process.child.id())
     }
@@ -189,7 +189,8 @@ impl Child {
         Ok(Output { status: self.wait().await?, stdout, stderr })
     }
 
-    /// Sends it a signal: `SIGTERM` and the like. Another process that has its number by now does not get it.
+    /// Sends it a signal, such as `SIGTERM`. If another process has its number by now, that one does not get
+    /// it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] with the system's reason: `ESRCH` when it has ended and was waited for, `EPERM`.

@@ -45,7 +45,7 @@ impl Signal {
     pub const TERMINATE: Signal = Signal(libc::SIGTERM);
     /// `SIGQUIT`: Ctrl-\ at the terminal.
     pub const QUIT: Signal = Signal(libc::SIGQUIT);
-    /// `SIGHUP`: the terminal has gone. Many servers read their configuration anew.
+    /// `SIGHUP`: the terminal has gone. Many servers read their configuration again.
     pub const HANGUP: Signal = Signal(libc::SIGHUP);
     /// `SIGUSR1`.
     pub const USER1: Signal = Signal(libc::SIGUSR1);

@@ -19,7 +19,7 @@ use crate::{Builder, Runtime};
 /// How long a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Settings with a pool that does not grow and a ring of so many entries.
+/// Settings with a pool that does not grow and a ring of this many entries.
 pub(crate) fn small(ring_entries: u32) -> Builder {
     Runtime::builder().pool_bytes(1 << 20).pool_limit(1 << 20).ring_entries(ring_entries)
 }
@@ -61,7 +61,7 @@ pub(crate) fn let_kernel(what: &str, mut done: impl FnMut(&Core) -> bool) {
     }
 }
 
-/// Does the same until so many CQEs are in the queue.
+/// Does the same until this many CQEs are in the queue.
 pub(crate) fn let_come(cqes: usize) {
     let_kernel(&format!("{cqes} CQEs"), |core| {
         let there = core.ring.completions();

@@ -124,6 +124,7 @@ sanitized_tests() {
 
 # Every order of steps that the threads of the lock-free parts can take, up to so many preemptions.
 step_loom() {
+    RUSTFLAGS="--cfg loom -D warnings" cargo check --workspace --target-dir "$TARGET/loom-check"
     # Optimised, because the orders are many; not linked as for a release, because that takes longer than the tests.
     LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-4} RUSTFLAGS="--cfg loom" \
         CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
@@ -161,4 +162,22 @@ step_fuzz() {
         (cd fuzz && PATH=$TARGET/tools/bin:$PATH cargo +nightly fuzz run --target-dir "$TARGET/fuzz" "$name" \
             "$found/$name" "corpus/$name" -- -max_total_time="${FUZZ_SECONDS:-10}" -print_final_stats=1)
     done
+}
+
+# An application on a Debian tree that has a Rust toolchain and no library of ours, without default features and with them.
+FULL_STEPS+=(embed-alone)
+step_embed_alone() {
+    [[ $(id -u) == 0 ]] || cannot "making a Debian tree needs root" "run scripts/test as root"
+    scripts/fresh-tree scripts/lib/embed-alone
+}
+
+# Whether a public item went away, or changed, that the last release had.
+FULL_STEPS+=(semver)
+step_semver() {
+    local last
+    last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null) ||
+        not_needed "nothing has been released: there is no tag v1.2.3 to compare with" "tag what is published"
+    cargo semver-checks --version >/dev/null 2>&1 ||
+        not_needed "cargo-semver-checks is not installed, and building it takes minutes" "cargo install --locked cargo-semver-checks"
+    cargo semver-checks --baseline-rev "$last" -p annulus-numa -p annulus
 }

@@ -5,7 +5,7 @@
 # `--workspace` everywhere (a lone package would resolve other features of the dependencies), no RUSTFLAGS.
 
 # shellcheck disable=SC2034 # scripts/test reads both
-STEPS=(fmt shellcheck layers clippy msrv doc test played hostile unprivileged embed deny)
+STEPS=(fmt shellcheck layers clippy msrv doc test no-c-libs played hostile unprivileged embed crates deny)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
 # Servers of others, and their tools, that stand before and behind the program in tests.
@@ -15,6 +15,10 @@ TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgre
 step_fmt() {
     need_cargo_part fmt rustfmt
     cargo fmt --all --check
+    local manifest
+    for manifest in fuzz/Cargo.toml benches/peers/Cargo.toml; do
+        cargo fmt --all --check --manifest-path "$manifest"
+    done
 }
 
 # Every script of ours: those that begin with a shell's line, and those that are sourced and say so.
@@ -26,7 +30,7 @@ step_shellcheck() {
     echo "${#scripts[@]} scripts"
 }
 
-# The arrows between the files of the library point down, circles are few, files short and comments narrow: layers/src.
+# Crates depend on those that they may, arrows between files point down, circles are few, files short, comments narrow.
 step_layers() {
     cargo test -q -p annulus-layers
     cargo run -q -p annulus-layers
@@ -35,6 +39,9 @@ step_layers() {
 step_clippy() {
     need_cargo_part clippy
     cargo clippy --workspace --all-targets -- -D warnings
+    # The fuzzer's targets take in files of ours. Nothing is linked, so its C++ library need not be built.
+    CUSTOM_LIBFUZZER_PATH=/none/libfuzzer.a RUSTFLAGS="--cfg fuzzing" \
+        cargo clippy --manifest-path fuzz/Cargo.toml --locked --target-dir "$TARGET/fuzz-clippy" -- -D warnings
 }
 
 # With exactly the compiler that Cargo.toml promises, in a target folder of its own.
@@ -136,59 +143,42 @@ build_tests() {
             | "\(.manifest_path | split("/")[-2]) \(.executable)"' >"$LOGS/test-programs"
 }
 
+# The test programs of step no-c-libs.
+test_programs_without_c() {
+    cargo test -p annulus-numa --no-default-features --no-run --message-format=json-render-diagnostics |
+        jq -r 'select(.profile.test and .executable).executable'
+}
+
 # test_programs PATTERN: those of the packages whose folder matches.
 test_programs() { sed -nE "s/^($1) //p" "$LOGS/test-programs"; }
 
+# The same code without the C libraries: what they say and do, /sys and the system calls say and do.
+step_no_c_libs() {
+    cargo clippy -p annulus-numa --no-default-features --all-targets -- -D warnings
+    cargo test -p annulus-numa --no-default-features
+}
+
 # A small application outside the workspace that depends on the crate by path: shows that what the linker needs
 # travels with the crate, and that the public face is enough for a stranger. The program of the documentation's front page is
-# built beside it, as it stands there, and has to echo.
+# built beside it, as it stands there, and has to echo. Both once more without default features, and so without a C library.
 step_embed() {
     app=$(mktemp -d) # not local: the trap runs after this function
     trap 'rm -rf "$app"' EXIT
-    mkdir -p "$app/src/bin"
-    cp scripts/embed/main.rs "$app/src"
-    # A port that nobody listens on, in place of the page's.
-    local port=7000
-    while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
-    front_page | sed "s/127\.0\.0\.1:7000/127.0.0.1:$port/" >"$app/src/bin/front-page.rs"
-    grep -q "127.0.0.1:$port" "$app/src/bin/front-page.rs"
-    cp Cargo.lock "$app"
-    cat >"$app/Cargo.toml" <<EOF
-[package]
-name = "embed"
-version = "0.0.0"
-edition = "2024"
-[dependencies]
-annulus = { path = "$ROOT/runtime" }
-[profile.dev]
-debug = "line-tables-only" # as in the workspace, so that what it has built is used again
-EOF
-    (cd "$app" && cargo run --bin embed && cargo build --bin front-page)
-    "$TARGET/debug/front-page" &
-    server=$! # not local, as above
-    trap 'kill "$server" 2>/dev/null; rm -rf "$app"' EXIT
-    echoes "$port" "$server"
+    make_app "$app/with" ''
+    run_app "$app/with"
+    make_app "$app/without" ', default-features = false'
+    run_app "$app/without"
+    [[ -z $(c_libraries "$TARGET/debug/embed") ]] || die "linked with $(c_libraries "$TARGET/debug/embed")"
 }
 
-# The program of the front page.
-# shellcheck disable=SC2016 # backquotes are the page's
-front_page() {
-    sed -n '/^\/\/! `src\/main.rs`, the whole of it:/,/^\/\/! ```$/p' runtime/src/lib.rs | sed '1,/```no_run/d; /```$/d; s,^//! \{0\,1\},,'
-}
-
-# echoes PORT PID: a line to the server, and back.
-echoes() {
-    local back
-    until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do
-        kill -0 "$2" || return
-        sleep 0.1
-    done
-    exec 3<>"/dev/tcp/127.0.0.1/$1"
-    echo "hello from the front page" >&3
-    read -r -t 30 back <&3
-    exec 3>&-
-    [[ $back == "hello from the front page" ]]
-    echo "heard: $back"
+# The crates that can be published, packed as they would be and each built from what was packed.
+step_crates() {
+    local version
+    version=$(cargo --version | cut -d' ' -f2)
+    [[ $(printf '%s\n' 1.90.0 "$version" | sort -V | head -n1) == 1.90.0 ]] ||
+        not_needed "cargo $version cannot build packages from each other before they are published" "install Rust 1.90 or later"
+    local crates=(-p annulus-libraries -p annulus-numa -p annulus-macros -p annulus -p annulus-server)
+    CARGO_PROFILE_DEV_DEBUG=line-tables-only cargo package --locked --allow-dirty "${crates[@]}"
 }
 
 # Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside. Not
@@ -208,7 +198,7 @@ step_guest() {
     guest_serve --kernel 6.12 2node
 }
 
-# guest_tests [OPTIONS OF numa-vm] SHAPE: the tests of numa and runtime on machines of that shape, one after the other with as
+# guest_tests [OPTIONS OF numa-vm] SHAPE: the tests of numa and runtime, and of numa without C libraries, on machines of that shape, one after the other with as
 # many test programs as a machine of 1 GiB has room for; all of them even if one fails.
 guest_tests() {
     build_tests
@@ -222,7 +212,7 @@ guest_tests() {
             guest_part "$@" || status=1
             with=() list=() size=0
         fi
-    done < <(test_programs 'numa|runtime')
+    done < <(test_programs 'numa|runtime' && test_programs_without_c)
     ((size == 0)) || guest_part "$@" || status=1
     return "$status"
 }

@@ -13,7 +13,7 @@ const FOR_ONE_CLIENT: u64 = 6;
 /// [`Kind::Platform`] when not.
 pub(crate) fn must_do_for_clients(cores: usize) -> Result<(), Failure> {
     let (cores, limit) = (cores as u64, getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
-    if annulus::net::connection_room() >= cores && limit / 4 >= FOR_ONE_CLIENT {
+    if annulus::net::connections_left() >= cores && limit / 4 >= FOR_ONE_CLIENT {
         return Ok(());
     }
     Err(Failure::new(

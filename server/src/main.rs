@@ -28,6 +28,7 @@ mod serve;
 mod service;
 mod service_manager;
 mod signals;
+mod slow;
 mod stats;
 mod supervise;
 mod topology;

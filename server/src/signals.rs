@@ -15,9 +15,9 @@ pub(crate) enum Signal {
     End,
     /// SIGUSR1: print the counters, the stalled cores and the placement report.
     Show,
-    /// SIGUSR2: open the files of the logs anew.
+    /// SIGUSR2: open the files of the logs again.
     Reopen,
-    /// SIGHUP: read the configuration anew.
+    /// SIGHUP: read the configuration again.
     Reload,
     /// The first real-time signal: have a new program take this one's place.
     Upgrade,

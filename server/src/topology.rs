@@ -44,8 +44,8 @@ fn describe(plan: &CorePlan) -> String {
     text
 }
 
-/// Starts the runtime on the cores, makes each do a little of everything, looks where every page of it lies
-/// and where its io-wq workers may run, and says so.
+/// Starts the runtime on the cores, makes each do a little of everything, finds out where every page of it
+/// lies and where its io-wq workers may run, and says so.
 ///
 /// # Errors
 /// [`Kind::Failed`] when a page lies elsewhere, or cannot be told.

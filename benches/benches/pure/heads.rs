@@ -28,13 +28,13 @@ const REQUESTS: [(&str, &str); 2] = [
 pub(crate) fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("http");
     // As the server does: the path's memory comes back with the answer.
-    let mut room = Vec::with_capacity(256);
+    let mut memory = Vec::with_capacity(256);
     for (name, request) in REQUESTS {
-        assert!(matches!(parse(request.as_bytes(), &mut room), Parsed::Complete(..)), "{name}");
+        assert!(matches!(parse(request.as_bytes(), &mut memory), Parsed::Complete(..)), "{name}");
         group.throughput(Throughput::Bytes(request.len() as u64));
         group.bench_function(BenchmarkId::new("parse", name), |b| {
-            b.iter(|| match parse(black_box(request.as_bytes()), &mut room) {
-                Parsed::Complete(Whole { request, .. }) => room = request.target.into_room(),
+            b.iter(|| match parse(black_box(request.as_bytes()), &mut memory) {
+                Parsed::Complete(Whole { request, .. }) => memory = request.target.into_memory(),
                 other => panic!("{other:?}"),
             });
         });
@@ -42,8 +42,8 @@ pub(crate) fn bench(c: &mut Criterion) {
     let target = b"/static/media/picture-of-something%20else.webp";
     group.throughput(Throughput::Bytes(target.len() as u64));
     group.bench_function("resolve a target", |b| {
-        b.iter(|| match Target::resolve(black_box(target), &mut room) {
-            Ok(target) => room = target.into_room(),
+        b.iter(|| match Target::resolve(black_box(target), &mut memory) {
+            Ok(target) => memory = target.into_memory(),
             Err(refusal) => panic!("{refusal:?}"),
         });
     });

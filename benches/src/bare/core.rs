@@ -191,7 +191,7 @@ impl<S> Core<S> {
             }
             (e, None) if e == -libc::ENOBUFS && !closing => {
                 if self.bufs.has_free() {
-                    // The blocks came home between the kernel's look and ours.
+                    // The blocks came back between the kernel's check and ours.
                     self.receive(conn)?;
                 } else {
                     self.conns[conn].starved = true;
@@ -255,7 +255,7 @@ impl<S> Core<S> {
 
     /// Gives a block back and lets all connections that were refused one receive again.
     ///
-    /// All of them: the kernel takes a block before it looks whether the socket has bytes, so ENOBUFS may
+    /// All of them: the kernel takes a block before it checks whether the socket has bytes, so ENOBUFS may
     /// have come to one that has none. Woken alone, it would wait without taking the block, and nobody would
     /// wake the others (seen: two blocks, 32 connections, stuck).
     ///

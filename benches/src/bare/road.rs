@@ -17,7 +17,7 @@ pub enum FileRoad {
     SpliceSqe(usize),
     /// READ_FIXED linked to SEND, from registered memory.
     ReadFixedSend(usize),
-    /// READ_FIXED linked to SEND_ZC, from registered memory. Over loopback the kernel copies all the same.
+    /// READ_FIXED linked to SEND_ZC, from registered memory. Over loopback the kernel copies nevertheless.
     ReadFixedSendZc(usize),
 }
 

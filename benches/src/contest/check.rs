@@ -9,16 +9,17 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// After so many rounds we look whether a line is decided. Few looks, because each is another chance to be
-/// wrong: an interval that holds 95 times of 100 at every look holds less often at all of them.
-const LOOKS: [usize; 3] = [9, 18, 36];
+/// Numbers of rounds after which it is checked whether a line is decided. They are few, because each is
+/// another chance to be wrong: an interval that holds 95 times of 100 at every check holds less often at all
+/// of them.
+const CHECKS: [usize; 3] = [9, 18, 36];
 
 /// The same where the tails of all rounds are compared: a few more than are asked for, because those in which
 /// the driver was disturbed do not count.
-const POOLED_LOOKS: [usize; 3] = [POOLED_ROUNDS, POOLED_ROUNDS + 8, POOLED_ROUNDS * 3 / 2];
+const POOLED_CHECKS: [usize; 3] = [POOLED_ROUNDS, POOLED_ROUNDS + 8, POOLED_ROUNDS * 3 / 2];
 
 /// What all work may take. Each gets an equal share of what is left of it, and no further rounds after the
-/// first look when that is over.
+/// first check when that is over.
 const ENOUGH: Duration = Duration::from_secs(17 * 60);
 
 /// Everything that was measured.
@@ -84,7 +85,7 @@ fn one(
     let is_pooled = lines.iter().any(|(_, of)| of.unit.pooled().is_some());
     let mut game = Match::new(work, place, &settings)?;
     let mut standings = Vec::new();
-    for rounds in if is_pooled { POOLED_LOOKS } else { LOOKS } {
+    for rounds in if is_pooled { POOLED_CHECKS } else { CHECKS } {
         while game.rounds() < rounds.min(work.task.most_rounds()) {
             game.round();
         }

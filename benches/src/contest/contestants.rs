@@ -180,7 +180,7 @@ const SMALL_ROADS: &[&str] = &["mshot", "recv-send:64k", "inline-splice:64k"];
 
 const NGINX: &str = "nginx -p {scratch} -c {scratch}/conf -e stderr";
 
-/// Descriptors kept open and not looked at for an hour: what nginx's own tuning pages advise for static
+/// Descriptors kept open and not checked for an hour: what nginx's own tuning pages advise for static
 /// files, and what it does not do unless it is told to.
 const CACHE: &str = "open_file_cache max=20000 inactive=1h; open_file_cache_valid 1h;";
 

@@ -19,7 +19,7 @@ const BOTTOM: f64 = 40.0;
 /// So many nines stand at the right edge: 99.99%.
 const NINES: f64 = 4.0;
 
-/// The contestants whose latency was looked at, the quickest at 99% first.
+/// The contestants whose latency was measured, the quickest at 99% first.
 fn found(outcomes: &Outcomes) -> Vec<(&str, Histogram)> {
     let named = |result| Some((result, latency(result)?));
     let mut found: Vec<(&str, Histogram)> = outcomes
@@ -32,7 +32,7 @@ fn found(outcomes: &Outcomes) -> Vec<(&str, Histogram)> {
     found
 }
 
-/// A table in Markdown; nothing where latency was not looked at.
+/// A table in Markdown; nothing where latency was not measured.
 pub fn table(outcomes: &Outcomes) -> String {
     let found = found(outcomes);
     if found.is_empty() {

@@ -36,7 +36,7 @@ pub fn page(
     }
     for (i, (work, outcomes, reference)) in played.iter().enumerate() {
         section(&mut out, work, outcomes, reference);
-        // Once, where the same rounds are looked at more than once.
+        // Once, where the same rounds are printed more than once.
         if i == 0 || played[i - 1].0.task != work.task {
             out.push_str(&latency::table(outcomes));
         }

@@ -69,7 +69,7 @@ fn within(sample: &Sample, q: f64) -> f64 {
     latency.map_or(f64::NAN, |ns| ns as f64 / 1e3)
 }
 
-/// The latencies of all rounds, if they were looked at.
+/// The latencies of all rounds, if they were measured.
 pub fn latency(result: &Result) -> Option<Histogram> {
     let mut all = Histogram::default();
     for sample in &result.samples {

@@ -88,7 +88,7 @@ pub struct Outcomes {
 
 struct Player {
     who: Contestant,
-    /// The server, or nothing for a program that is started anew each time.
+    /// The server, or nothing for a program that is started again each time.
     running: Option<Running>,
     amount: u64,
     samples: Vec<Sample>,
@@ -238,7 +238,7 @@ impl Match {
         let mut session = load.open(running.address, Some(&self.backend), self.settings.copy)?;
         let warm = (player.amount / 10).max(load.least());
         match load {
-            // What a cold file costs is not to be warmed away, and strangers connect anew each time.
+            // What a cold file costs is not to be warmed away, and strangers connect again each time.
             Load::Cold(_) | Load::Stranger { .. } => {}
             // Each run of it begins with a file that leaves memory.
             Load::Beside { .. } => session.verify()?,
@@ -255,15 +255,15 @@ impl Match {
     fn idle(&self, player: &Player, connections: usize) -> io::Result<Sample> {
         let running = start(&player.who, &self.place)?;
         let descriptors = running.descriptors()?;
-        let before = memory::look(running.pid())?;
+        let before = memory::measure(running.pid())?;
         let mut session = self.hello(connections).open(running.address, Some(&self.backend), false)?;
         let outcome = session.run(connections as u64)?;
-        let after = memory::look(running.pid())?;
+        let after = memory::measure(running.pid())?;
         let cpu_ns = running.cpu_ns()?;
         drop(session);
         // The file that was asked for may stay open, and a few more of its own.
         running.wait_for_descriptors(descriptors + 16)?;
-        let gone = memory::look_when_settled(running.pid())?;
+        let gone = memory::measure_when_settled(running.pid())?;
         let memory = IdleMemory {
             user: after.user,
             grown: after.user as f64 - before.user as f64,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub enum Kind {
     /// Answer every GET with so many bytes of the pattern.
     Hello(u64),
-    /// Serve a file of so many bytes of the pattern over HTTP.
+    /// Serve a file of this many bytes of the pattern over HTTP.
     File(u64),
     /// The same of a file that is not in memory.
     Cold(u64),
@@ -95,7 +95,7 @@ impl Unit {
 pub enum Task {
     /// A server is driven.
     Drive(Load),
-    /// A server, started anew, answers once on each of so many connections, and then has them all idle.
+    /// A server, started again, answers once on each of this many connections, and then has them all idle.
     Idle(usize),
     /// A program measures itself.
     Own(Op),

@@ -1,6 +1,6 @@
 //! Rounds in which the driver kept its schedule.
 //!
-//! At a fixed rate the driver looks at the clock all the time, so it wants all of its CPU. Where another
+//! At a fixed rate the driver reads the clock all the time, so it wants all of its CPU. Where another
 //! program takes it, requests leave late and answers are seen late, and the contestant seems slow.
 
 use super::rounds::{Result, Sample};

@@ -49,7 +49,7 @@ impl Asks {
     /// Something that is answered without content.
     ///
     /// # Errors
-    /// The server says neither tag nor time of a file that is to be asked for anew.
+    /// The server says neither tag nor time of a file that is to be asked for again.
     pub(super) fn told(server: SocketAddr, path: &str, told: Told) -> io::Result<Asks> {
         Ok(match told {
             Told::NotFound => {

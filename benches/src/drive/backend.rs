@@ -147,8 +147,8 @@ async fn work(
     Ok(())
 }
 
-/// Sends datagrams back to where they came from, for ever. One that finds no room is lost, and missed by its
-/// client.
+/// Sends datagrams back to where they came from, for ever. One that finds the queue full is lost, and missed
+/// by its client.
 async fn send_back(socket: UdpSocket) {
     loop {
         if let Ok(datagram) = socket.recv().await {

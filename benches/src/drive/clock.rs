@@ -1,7 +1,7 @@
-//! A clock that is looked at all the time.
+//! A clock that is read all the time.
 //!
 //! A timer of the runtime sleeps in the kernel, and a wake from there costs tens of microseconds, which would
-//! be in every latency. The driver has its CPU for itself, so it looks at the clock after each turn instead.
+//! be in every latency. The driver has its CPU for itself, so it reads the clock after each round instead.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;

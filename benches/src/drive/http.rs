@@ -47,7 +47,7 @@ impl Http {
     /// The same, to be told something.
     ///
     /// # Errors
-    /// The server cannot be reached, or says neither tag nor time of a file that is to be asked for anew.
+    /// The server cannot be reached, or says neither tag nor time of a file that is to be asked for again.
     pub fn told(
         server: SocketAddr,
         path: &str,
@@ -140,8 +140,8 @@ impl Conn {
     fn take_head(&mut self, buf: &mut [u8], verify: bool) -> io::Result<bool> {
         // A large body behind a head is left to the next call, which may drop it uncopied.
         let is_large = self.due.len.is_some_and(|len| len > HEAD_MOST as u64);
-        let room = buf.len().min(if is_large { 512 } else { usize::MAX });
-        let Some(n) = receive(&self.socket, &mut buf[..room])? else { return Ok(false) };
+        let most = buf.len().min(if is_large { 512 } else { usize::MAX });
+        let Some(n) = receive(&self.socket, &mut buf[..most])? else { return Ok(false) };
         if n == 0 {
             return Err(wrong("the connection ended where an answer was due"));
         }

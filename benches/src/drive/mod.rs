@@ -49,7 +49,7 @@ pub struct Outcome {
     pub bytes: u64,
     /// From the first byte sent to the last one received.
     pub wall: Duration,
-    /// How long each request took, where that is looked at.
+    /// How long each request took, where that is measured.
     pub latency: Option<Histogram>,
     /// Whether the driver kept its schedule, where it has one.
     pub driver: Option<Driver>,

@@ -41,7 +41,7 @@ impl Poller {
             }
         }
         let token = |event: &epoll::Event| {
-            // The kernel's struct is packed: the field is copied out before it is looked at.
+            // The kernel's struct is packed: the field is copied out before it is read.
             let data = event.data;
             data.u64()
         };

@@ -16,7 +16,7 @@ fn filler() -> &'static [u8] {
     FILLER.get_or_init(|| pattern::bytes(256 << 10))
 }
 
-/// A stream, and what of it was received and not looked at yet.
+/// A stream, and the received bytes of it that were not read yet.
 pub(super) struct Wire {
     stream: TcpStream,
     rest: Option<Lease>,

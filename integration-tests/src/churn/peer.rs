@@ -1,12 +1,24 @@
 //! One end of a connection: it does what its plan says, without ever waiting.
 
-use super::plan::TOLD;
-use super::{Outcome, Plan, Random, Tail, unwaiting};
+use super::plan::{Plan, Random, TOLD, Tail};
 use crate::net;
 use rustix::event::PollFlags;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+/// What became of one end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// What both ends were to do. `None` at the upstream's end of a connection that brought no word of it.
+    pub plan: Option<Plan>,
+    /// The client's address; of an upstream's end, 0.
+    pub client: Option<SocketAddr>,
+    /// Bytes of the other peer that came. They were the right ones.
+    pub got: u64,
+    /// How the other peer's side ended, as far as this one has looked.
+    pub saw: Saw,
+}
 
 /// How the other peer's side has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,4 +231,10 @@ impl Peer {
             Err(e) => panic!("writing: {e}: {self:?}"),
         }
     }
+}
+
+/// Gives `stream` back as one that does not wait.
+fn unwaiting(stream: TcpStream) -> TcpStream {
+    stream.set_nonblocking(true).expect("a socket of ours");
+    stream
 }

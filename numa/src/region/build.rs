@@ -4,16 +4,19 @@ use std::{io, ops::Range, ptr::NonNull};
 
 use libc::MPOL_BIND;
 
-use super::{Backing, Placement, Region, Rung, backing, headroom};
+use super::{
+    Backing, Placement, Region, Rung, backing, headroom,
+    mapping::{no_address_space, preferring},
+};
 use crate::{
     Error, NodeId, Result,
-    sys::{self, MPOL_MF_MOVE, MPOL_PREFERRED_MANY, Policy},
+    sys::{self, MPOL_MF_MOVE, Policy},
     thread::{self, InheritedPolicy},
     topology::sysfs::{self, Sysfs},
     verify,
 };
 
-/// How much is populated before free memory is looked at again. It is small enough that a full node costs its
+/// How much is populated before free memory is checked again. It is small enough that a full node costs its
 /// neighbours little, and large enough that a region of 16 MiB takes a handful of calls.
 const STEP: usize = 4 << 20;
 
@@ -73,10 +76,10 @@ pub(super) fn unplaced(node: NodeId, len_bytes: usize) -> Result<Region> {
     let memory = sys::map(whole).map_err(|e| no_address_space(whole, e))?;
     let mut region = take_over(memory, whole, len, page, node)?;
     region.placement.rung = Rung::Unplaced;
-    let room = headroom::bytes()?;
-    if room.bytes < len as u64 {
-        let room = format!("only {} MiB can be taken safely {}", room.bytes >> 20, room.limit);
-        return Err(Error::platform(format!("no memory for a region of {len} bytes: {room}; ask for less")));
+    let headroom = headroom::bytes()?;
+    if headroom.bytes < len as u64 {
+        let why = format!("only {} MiB can be taken safely {}", headroom.bytes >> 20, headroom.limit);
+        return Err(Error::platform(format!("no memory for a region of {len} bytes: {why}; ask for less")));
     }
     let start = region.as_ptr().addr();
     populate(start..start + len)
@@ -105,7 +108,7 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
     }
     let granule = backing.granule(page);
     let (len, whole) = lengths(len_bytes, granule)?;
-    let (memory, policy) = allocate(whole, node)?;
+    let (memory, policy) = preferring(whole, node)?;
     // From here on dropping the region unmaps.
     let mut region = take_over(memory, whole, len, granule, node)?;
     region.placement.backing = backing;
@@ -164,7 +167,7 @@ pub(super) fn region(node: NodeId, len_bytes: usize, wanted: Backing) -> Result<
 }
 
 /// A region of reserved huge pages, bound to the node before they are faulted in. Such pages have no fallback
-/// to other nodes that could be looked at and mended. Populating where there are none is an error here and
+/// to other nodes that could be verified and moved. Populating where there are none is an error here and
 /// not a SIGBUS.
 fn reserved(node: NodeId, len_bytes: usize) -> io::Result<Region> {
     let len = len_bytes.next_multiple_of(backing::HUGE);
@@ -216,38 +219,6 @@ fn check_node(node: NodeId) -> Result<()> {
     Ok(())
 }
 
-/// A mapping that prefers `node`, by libnuma; or a plain one and the error with which the kernel refused the
-/// policy.
-fn allocate(len: usize, node: NodeId) -> Result<(NonNull<u8>, io::Result<()>)> {
-    let no_address_space = |e| no_address_space(len, e);
-    // The kernel is asked with a scratch page first, because libnuma would print to stderr and hide the
-    // refusal.
-    let scratch = sys::map(sys::page_size()).map_err(no_address_space)?;
-    let page = scratch.as_ptr().addr()..scratch.as_ptr().addr() + sys::page_size();
-    let asked = sys::mbind(page.clone(), &Policy::new(MPOL_PREFERRED_MANY, node), 0);
-    // SAFETY: the scratch page was mapped here and nobody else knows it.
-    unsafe { sys::unmap(page) }.map_err(no_address_space)?;
-    match asked {
-        Ok(()) if sys::libnuma_works() => {
-            let memory =
-                sys::libnuma_alloc(len, node).ok_or_else(|| no_address_space(io::Error::last_os_error()))?;
-            Ok((memory, Ok(())))
-        }
-        Ok(()) => {
-            Ok((sys::map(len).map_err(no_address_space)?, Err(io::Error::from_raw_os_error(libc::ENOSYS))))
-        }
-        Err(e) => Ok((sys::map(len).map_err(no_address_space)?, Err(e))),
-    }
-}
-
-fn no_address_space(len: usize, e: io::Error) -> Error {
-    Error::io(
-        format_args!("cannot map {len} bytes"),
-        e,
-        "ask for less or raise the address space limit (ulimit -v)",
-    )
-}
-
 /// Seals the page before the region and the page after it. They catch accesses beyond its ends. They also
 /// keep the region a mapping of its own, so that /proc/self/numa_maps has an account of it alone.
 fn fence(region: &Region, page: usize) -> Result<()> {
@@ -274,9 +245,10 @@ fn settle(region: &Region, node: NodeId) -> Result<Settled> {
     let mut done = 0;
     while done < region.len {
         let step = start + done..start + (done + STEP).min(region.len);
-        let room = headroom::bytes()?;
-        if room.bytes < step.len() as u64 {
-            let why = format!("only {} MiB more can be taken safely {}", room.bytes >> 20, room.limit);
+        let headroom = headroom::bytes()?;
+        if headroom.bytes < step.len() as u64 {
+            let why =
+                format!("only {} MiB more can be taken safely {}", headroom.bytes >> 20, headroom.limit);
             return stopped(done, node, (why, "ask for smaller pools or free memory".into()));
         }
         populate(step.clone()).map_err(|e| {
@@ -318,7 +290,7 @@ fn populate(range: Range<usize>) -> io::Result<()> {
 }
 
 /// The lowest page of the step that is not on the node and cannot be moved there. Where pages cannot be asked
-/// about one by one (move_pages is refused) the region's account as a whole is looked at: all earlier steps
+/// about one by one (move_pages is refused) the region's account as a whole is checked: all earlier steps
 /// were clean, so a page elsewhere counts against this whole step.
 fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usize> {
     let Ok(away) = away_from(node, step.clone()) else {
@@ -328,7 +300,7 @@ fn first_stray(region: &Region, step: Range<usize>, node: NodeId) -> Option<usiz
     if away.is_empty() {
         return None;
     }
-    // The result of the calls does not matter: the look afterwards decides.
+    // The result of the calls does not matter: the check afterwards decides.
     verify::move_home(&away, node);
     // A huge page for which the node has no space is split on its way. Since Linux 6.12 the kernel then
     // replaces those of its pages that are all zero by the shared page of zeroes, so they lie on no node at

@@ -33,7 +33,7 @@ pub(crate) fn bytes() -> Result<Headroom> {
         })
     };
     let margin = (field("MemTotal")? / 32).clamp(LEAST_OF_MACHINE, MOST_MARGIN);
-    let mut room = Headroom {
+    let mut headroom = Headroom {
         bytes: field("MemAvailable")?.saturating_sub(margin),
         limit: format!("on this machine, {} MiB being left to others", margin >> 20),
     };
@@ -43,11 +43,11 @@ pub(crate) fn bytes() -> Result<Headroom> {
             tracing::debug!(error = %e, "the memory limit of a control group cannot be read");
             None
         });
-        if let Some(bytes) = left.filter(|&bytes| bytes < room.bytes) {
-            room = Headroom { bytes, limit: format!("under the memory limit of {}", dir.display()) };
+        if let Some(bytes) = left.filter(|&bytes| bytes < headroom.bytes) {
+            headroom = Headroom { bytes, limit: format!("under the memory limit of {}", dir.display()) };
         }
     }
-    Ok(room)
+    Ok(headroom)
 }
 
 /// What is left of a group's limit; None when it has none.
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_room() {
+    fn this_machine_has_headroom() {
         assert!(bytes().unwrap().bytes > 0);
     }
 }

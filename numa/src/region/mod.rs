@@ -1,8 +1,9 @@
-//! Memory on one node: mapped, populated, looked at, bound, and looked at again, before anyone uses it.
+//! Memory on one node: mapped, populated, verified, bound, and verified again, before anyone uses it.
 
 mod backing;
 mod build;
 pub(crate) mod headroom;
+mod mapping;
 
 use std::{fmt, ops::Range, ptr::NonNull, sync::Arc};
 
@@ -45,7 +46,7 @@ pub struct Placement {
     pub node: NodeId,
     /// What backs it: never [`Backing::Auto`].
     pub backing: Backing,
-    /// Where the pages lay at the last look.
+    /// Where the pages lay at the last check.
     pub pages: PageMap,
     /// Why the rung is not [`Rung::Bound`], or the region is smaller than asked. None when all is as asked.
     pub reason: Option<String>,
@@ -97,14 +98,16 @@ impl Region {
     /// mbind(2), the pages come from the node of the CPU that touches them first.
     ///
     /// The steps, in this order:
-    /// 1. `numa_set_bind_policy(0)` and `numa_alloc_onnode` map it with a preference. Populating under a
-    ///    *binding* on a full node ends in an OOM kill; under a preference it spills to other nodes.
+    /// 1. It is mapped with a preference: with the feature `libnuma` by `numa_set_bind_policy(0)` and
+    ///    `numa_alloc_onnode`, without it by mmap(2) and mbind(2) with MPOL_PREFERRED_MANY (Linux 5.15),
+    ///    which are the calls that libnuma makes. Populating under a *binding* on a full node ends in an OOM
+    ///    kill; under a preference it spills to other nodes.
     /// 2. It is populated in steps, never more than is available.
-    /// 3. The pages are looked at. Those that spilled are moved to the node. If that fails, the node is full:
+    /// 3. The pages are verified. Those that spilled are moved to the node. If that fails, the node is full:
     ///    everything from there on is given back, and the region is smaller than asked and says so.
     /// 4. mbind(2) with MPOL_BIND and MPOL_MF_MOVE fixes the policy: later reclaim and migration keep the
     ///    pages there.
-    /// 5. The pages are looked at again, because mbind's zero proves nothing.
+    /// 5. The pages are verified again, because mbind's zero proves nothing.
     ///
     /// Only then should anyone pin it (register it with a ring): pinned pages cannot be moved.
     ///

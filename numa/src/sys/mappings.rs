@@ -93,14 +93,14 @@ pub(crate) unsafe fn put_in_place(fresh: NonNull<u8>, range: Range<usize>) -> io
 pub(crate) fn is_mapped(range: Range<usize>) -> bool {
     let mut resident = vec![0; range.len().div_ceil(4096)];
     // SAFETY: a byte is written for each page of the range, whose pages are at least that large.
-    let looked = unsafe {
+    let failed = unsafe {
         libc::mincore(std::ptr::without_provenance_mut(range.start), range.len(), resident.as_mut_ptr())
     };
-    looked == 0
+    failed == 0
 }
 
-/// Writes memory to a descriptor without looking at it, and returns how much was written. The error is EFAULT
-/// where nothing is mapped (write(2)). It does not use the C library's function, because the address
+/// Writes memory to a descriptor without reading it here, and returns how much was written. The error is
+/// EFAULT where nothing is mapped (write(2)). It does not use the C library's function, because the address
 /// sanitizer forbids that one to read between variables.
 pub(crate) fn write_from(to: impl AsFd, range: Range<usize>) -> io::Result<usize> {
     loop {

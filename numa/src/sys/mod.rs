@@ -2,12 +2,14 @@
 //! says.
 //!
 //! The libc crate has the numbers but no wrappers for the memory policy calls; libnuma has wrappers, but they
-//! print to stderr on failure, so only its allocator is used. Sources: mbind(2), set_mempolicy(2),
-//! get_mempolicy(2), move_pages(2), sched_setaffinity(2), madvise(2), numa(3).
+//! print to stderr on failure, so only its allocator is used, with the feature `libnuma`. Sources: mbind(2),
+//! set_mempolicy(2), get_mempolicy(2), move_pages(2), sched_setaffinity(2), madvise(2), numa(3).
 //!
-//! `maxnode` in the policy calls counts one more than the highest bit that the kernel looks at
+//! `maxnode` in the policy calls counts one more than the highest bit that the kernel reads
 //! (mm/mempolicy.c, `get_nodes`: `--maxnode`): for one word pass 65, not 64, else node 63 is cut off.
 
+#[cfg(feature = "libnuma")]
+mod libnuma;
 mod mappings;
 mod policy;
 mod threads;
@@ -16,6 +18,8 @@ use std::io;
 
 use libc::c_long;
 
+#[cfg(feature = "libnuma")]
+pub(crate) use libnuma::*;
 pub(crate) use mappings::*;
 pub(crate) use policy::*;
 pub(crate) use threads::*;

@@ -1,9 +1,8 @@
-//! Memory policies, where pages lie, and libnuma's allocator.
+//! Memory policies, and where pages lie.
 
 use std::ffi::c_void;
 use std::io;
 use std::ops::Range;
-use std::ptr::NonNull;
 
 use libc::c_int;
 
@@ -22,13 +21,6 @@ const MODE_FLAGS: c_int = (1 << 15) | (1 << 14) | (1 << 13);
 /// `MAX_NUMNODES` is `1 << NODES_SHIFT` and NODES_SHIFT at most 10: get_mempolicy(2) demands a mask for all
 /// of them.
 const MAX_NODES: usize = 1024;
-
-#[link(name = "numa")]
-unsafe extern "C" {
-    fn numa_available() -> c_int;
-    fn numa_set_bind_policy(strict: c_int);
-    fn numa_alloc_onnode(size: usize, node: c_int) -> *mut c_void;
-}
 
 /// A memory policy as the kernel gives and takes it: mode, mode flags, nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +127,7 @@ pub(crate) fn mbind(range: Range<usize>, policy: &Policy, flags: c_int) -> io::R
 }
 
 /// The node of each page address, or a negative errno (`-ENOENT`: never touched). It moves nothing.
-pub(crate) fn look_at_pages(pages: &[usize], status: &mut [c_int]) -> io::Result<()> {
+pub(crate) fn query_pages(pages: &[usize], status: &mut [c_int]) -> io::Result<()> {
     assert_eq!(pages.len(), status.len());
     // SAFETY: the kernel reads `pages` and writes as many ints into `status`; with nodes = NULL it moves
     // nothing.
@@ -173,30 +165,4 @@ pub(crate) fn move_pages_to(pages: &[usize], node: NodeId, status: &mut [c_int])
         )
     };
     check(rc).map(drop)
-}
-
-/// Whether libnuma finds a kernel with NUMA (numa(3), `numa_available`). A seccomp filter does not change the
-/// answer.
-pub(crate) fn libnuma_works() -> bool {
-    // SAFETY: no arguments; must be called before other libnuma functions, which `libnuma_alloc` does.
-    unsafe { numa_available() >= 0 }
-}
-
-/// `numa_alloc_onnode` with the "preferred" policy of `numa_set_bind_policy(0)`. libnuma keeps that choice
-/// per thread and has no function to read it, so this sets it back to libnuma's default (strict) rather than
-/// to what it was.
-///
-/// When the kernel refuses the policy, libnuma prints to stderr and returns memory *without* a policy. The
-/// caller therefore asks the kernel first.
-pub(crate) fn libnuma_alloc(len: usize, node: NodeId) -> Option<NonNull<u8>> {
-    debug_assert!(libnuma_works(), "the caller has checked that");
-    let node = c_int::try_from(node.0).ok()?;
-    // SAFETY: the caller has checked `libnuma_works`; the functions take plain numbers and return a fresh
-    // mapping or null.
-    unsafe {
-        numa_set_bind_policy(0);
-        let memory = numa_alloc_onnode(len, node);
-        numa_set_bind_policy(1);
-        NonNull::new(memory.cast())
-    }
 }

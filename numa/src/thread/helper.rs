@@ -24,7 +24,7 @@ impl Origin {
     pub fn of_current() -> Self {
         let mut signals = MaybeUninit::uninit();
         // SAFETY: pthread_sigmask with no new mask only writes the present one into `signals`; it fails for a
-        // bad `how` alone, which is not looked at without a new mask.
+        // bad `how` alone, which is not read without a new mask.
         let signals = unsafe {
             libc::sigemptyset(signals.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), signals.as_mut_ptr());
@@ -34,7 +34,7 @@ impl Origin {
     }
 
     /// Gives the calling thread this policy and mask, and lets it run on `cpus`. A refused call is logged and
-    /// nothing else: the thread works all the same, with the CPU or the policy of the thread that started it.
+    /// nothing else: the thread works nevertheless, with the CPU or the policy of the thread that started it.
     fn take_on(&self, cpus: &CpuSet) {
         if let Err(e) = sys::set_affinity(cpus) {
             tracing::warn!(error = %e, %cpus, "a helper thread stays on the CPU of the thread that started it (sched_setaffinity)");

@@ -8,7 +8,7 @@
 //! The kernel does the same with the kernel stack of the thread ([`super::stacks`]).
 //!
 //! glibc also keeps the stacks and the heaps (malloc arenas) of ended threads and gives them out again, with
-//! pages where the former owner had them. The new thread therefore looks at both and moves pages that lie
+//! pages where the former owner had them. The new thread therefore inspects both and moves pages that lie
 //! elsewhere to the node.
 
 use std::{cell::RefCell, io, thread::JoinHandle};
@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub(super) const CHECK_THREADS: &str =
-    "look at the limits of processes (ulimit -u, cgroup pids.max) and of memory";
+    "check the limits of processes (ulimit -u, cgroup pids.max) and of memory";
 
 /// What was done to place a thread of [`spawn_pinned`], for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 //! that are created there (kernel/fork.c, `NR_CACHED_STACKS`). Their pages lie on the node of whoever created
 //! the thread that ended. No call tells where a kernel stack lies, and none moves it. So the creator, on the
 //! new thread's CPU, first starts two threads that take the kept stacks, and then the thread that is wanted,
-//! whose stack is made anew, by the creator's memory policy. Two more are made in the same way and end first,
-//! so that the kernel keeps theirs for threads that are created there later, such as io-wq workers, and frees
-//! the others.
+//! whose stack is made again, by the creator's memory policy. Two more are made in the same way and end
+//! first, so that the kernel keeps theirs for threads that are created there later, such as io-wq workers,
+//! and frees the others.
 //!
 //! A further stack may be kept in between, and no program can see it: the stack of a thread that just ended
 //! there is kept after a grace period of RCU.
@@ -22,7 +22,7 @@ use crate::sys;
 const KEPT: usize = 2;
 
 /// Runs `f`, which creates a thread on the calling thread's CPU, while threads hold the stacks that the
-/// kernel had kept there. Where no threads can be started for that, `f` runs all the same. The calling thread
+/// kernel had kept there. Where no threads can be started for that, `f` runs nevertheless. The calling thread
 /// may run on that CPU alone.
 pub(super) fn with_fresh_stacks<T>(f: impl FnOnce() -> T) -> T {
     debug_assert!(

@@ -1,8 +1,10 @@
 //! Merges what hwloc, sysfs and the kernel say into one description.
 
+#[cfg(feature = "hwloc")]
+use super::hwloc;
 use super::{
     CpuFacts, Description, NodeFacts,
-    hwloc::{self, Hwloc},
+    parts::Parts,
     sysfs::{self, Sysfs},
 };
 use crate::{
@@ -18,27 +20,35 @@ pub(super) struct Allowed {
 }
 
 pub(super) fn this_machine() -> Result<Description> {
+    let (sys, allowed) = (Sysfs::at("/sys"), allowed_here()?);
+    #[cfg(feature = "hwloc")]
+    let parts = hwloc::this_machine()?;
+    #[cfg(not(feature = "hwloc"))]
+    let parts = sys.parts(&sys.online_cpus()?.unwrap_or_else(|| allowed.cpus.clone()))?;
+    merge(parts, &sys, whole_machine()?, allowed)
+}
+
+/// What the kernel lets the calling thread use.
+pub(super) fn allowed_here() -> Result<Allowed> {
     let bound_to = match thread::inherited_policy() {
         InheritedPolicy::Bind(nodes) => Some(nodes),
         _ => None,
     };
-    let allowed =
-        Allowed { cpus: thread::affinity_of_current()?, memory: sysfs::allowed_memory_nodes()?, bound_to };
-    let total = sysfs::meminfo_bytes(&sysfs::meminfo()?, "MemTotal");
-    let free = sysfs::meminfo_bytes(&sysfs::meminfo()?, "MemFree");
-    let whole = NodeFacts {
-        id: NodeId(0),
-        memory_total: total.ok_or_else(|| {
-            Error::platform("/proc/meminfo has no MemTotal; is /proc mounted as Linux gives it?")
-        })?,
-        memory_free: free.unwrap_or(0),
-        distances: Vec::new(),
-    };
-    merge(hwloc::this_machine()?, &Sysfs::at("/sys"), whole, allowed)
+    Ok(Allowed { cpus: thread::affinity_of_current()?, memory: sysfs::allowed_memory_nodes()?, bound_to })
+}
+
+/// The one node of a machine whose kernel knows no NUMA.
+pub(super) fn whole_machine() -> Result<NodeFacts> {
+    let meminfo = sysfs::meminfo()?;
+    let total = sysfs::meminfo_bytes(&meminfo, "MemTotal").ok_or_else(|| {
+        Error::platform("/proc/meminfo has no MemTotal; is /proc mounted as Linux gives it?")
+    })?;
+    let free = sysfs::meminfo_bytes(&meminfo, "MemFree").unwrap_or(0);
+    Ok(NodeFacts { id: NodeId(0), memory_total: total, memory_free: free, distances: Vec::new() })
 }
 
 /// Merges the sources. `whole` is the one node of a machine whose kernel knows no NUMA.
-pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowed) -> Result<Description> {
+pub(super) fn merge(parts: Parts, sys: &Sysfs, whole: NodeFacts, allowed: Allowed) -> Result<Description> {
     let sys_nodes = sys.nodes()?;
     let homes = sys_nodes.as_ref().map(sysfs::home_nodes).unwrap_or_default();
     let nodes = match &sys_nodes {
@@ -48,7 +58,7 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
             .map(|(&id, node)| NodeFacts {
                 id,
                 memory_total: match node.memory_total {
-                    0 => hwloc.memory.get(&id).copied().unwrap_or(0),
+                    0 => parts.memory.get(&id).copied().unwrap_or(0),
                     bytes => bytes,
                 },
                 memory_free: node.memory_free,
@@ -56,7 +66,7 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
                 distances: if node.distances.len() == nodes.len() {
                     node.distances.clone()
                 } else {
-                    nodes.keys().filter_map(|&to| hwloc.distances.get(&(id, to)).copied()).collect()
+                    nodes.keys().filter_map(|&to| parts.distances.get(&(id, to)).copied()).collect()
                 },
             })
             .map(|mut node| {
@@ -70,7 +80,7 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
     };
     let online = sys.online_cpus()?;
     let lowest = nodes.first().map_or(NodeId(0), |n| n.id);
-    let cpus = hwloc
+    let cpus = parts
         .cpus
         .iter()
         .filter(|pu| online.as_ref().is_none_or(|online| online.contains(pu.id)))
@@ -87,9 +97,9 @@ pub(super) fn merge(hwloc: Hwloc, sys: &Sysfs, whole: NodeFacts, allowed: Allowe
         .collect();
     let every: NodeSet = nodes.iter().map(|n| n.id).collect();
     let mut allowed_memory = match (&sys_nodes, allowed.memory) {
-        (None, _) => every.clone(),
+        (None, _) => every,
         (Some(_), Some(mems)) => mems,
-        (Some(_), None) => hwloc.allowed_nodes,
+        (Some(_), None) => parts.allowed_nodes.unwrap_or(every),
     };
     if let (Some(_), Some(bound)) = (&sys_nodes, allowed.bound_to) {
         allowed_memory = allowed_memory.intersection(&bound);
@@ -111,7 +121,7 @@ mod tests {
     use super::*;
     use crate::{
         CpuId,
-        topology::{Topology, hwloc::Pu},
+        topology::{Topology, parts::Pu},
     };
 
     /// A directory that goes away with the test.
@@ -148,9 +158,9 @@ mod tests {
         }
     }
 
-    fn hwloc(cpus: u32, node_of: impl Fn(u32) -> Option<u32>) -> Hwloc {
+    fn parts(cpus: u32, node_of: impl Fn(u32) -> Option<u32>) -> Parts {
         let pu = |i| Pu { id: CpuId(i), package: i / 2, core: i, cache: None, node: node_of(i).map(NodeId) };
-        Hwloc { cpus: (0..cpus).map(pu).collect(), ..Hwloc::default() }
+        Parts { cpus: (0..cpus).map(pu).collect(), allowed_nodes: Some(NodeSet::new()), ..Parts::default() }
     }
 
     fn whole() -> NodeFacts {
@@ -176,7 +186,7 @@ mod tests {
         sys.node(1, "2-3", 256, "21 10 12 24");
         sys.node(2, "4-5", 0, "21 12 10 28");
         sys.node(3, "", 128, "14 24 28 10");
-        let seen = || hwloc(6, |cpu| (cpu < 4).then_some(cpu / 2));
+        let seen = || parts(6, |cpu| (cpu < 4).then_some(cpu / 2));
 
         let machine = merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("0-5", Some("0-3"), None)).unwrap();
         let topology = Topology::new(machine).unwrap();
@@ -206,7 +216,7 @@ mod tests {
         sys.node(0, "0", 256, "10 30 40");
         sys.node(70, "1-2", 0, "30 10 15");
         sys.node(130, "", 256, "40 15 10");
-        let seen = || hwloc(3, |_| None);
+        let seen = || parts(3, |_| None);
         let far = merge(seen(), &Sysfs::at(&sys.0), whole(), allowed("0-2", Some("0-130"), None)).unwrap();
         let topology = Topology::new(far).unwrap();
         assert_eq!(topology.home_node(CpuId(2)).unwrap(), NodeId(70));
@@ -225,10 +235,15 @@ mod tests {
         sys.file("cpu/online", "0,2\n");
         sys.node(0, "0,2", 256, "10");
         let machine =
-            merge(hwloc(3, |_| Some(0)), &Sysfs::at(&sys.0), whole(), allowed("0-2", None, None)).unwrap();
+            merge(parts(3, |_| Some(0)), &Sysfs::at(&sys.0), whole(), allowed("0-2", None, None)).unwrap();
         assert_eq!(machine.cpus.len(), 2);
-        // The cpuset is unknown here and hwloc allows no node, so there is nothing to use.
+        // The cpuset is unknown here and the source allows no node, so there is nothing to use.
         assert!(Topology::new(machine).is_err());
+        // A source that does not say allows all of them: a kernel without cpusets.
+        let mut silent = parts(3, |_| Some(0));
+        silent.allowed_nodes = None;
+        let machine = merge(silent, &Sysfs::at(&sys.0), whole(), allowed("0-2", None, None)).unwrap();
+        assert_eq!(Topology::new(machine).unwrap().memory_nodes().to_string(), "0");
     }
 
     #[test]
@@ -236,7 +251,7 @@ mod tests {
         let sys = Fixture::new("nonuma");
         sys.file("cpu/online", "0-3\n");
         let machine =
-            merge(hwloc(4, |_| Some(0)), &Sysfs::at(&sys.0), whole(), allowed("1-3", Some(""), None))
+            merge(parts(4, |_| Some(0)), &Sysfs::at(&sys.0), whole(), allowed("1-3", Some(""), None))
                 .unwrap();
         let topology = Topology::new(machine).unwrap();
         assert!(!topology.numa_available());
@@ -250,7 +265,7 @@ mod tests {
     fn a_broken_list_is_an_error_and_no_panic() {
         let sys = Fixture::new("broken");
         sys.file("node/online", "zero\n");
-        let error = merge(hwloc(1, |_| None), &Sysfs::at(&sys.0), whole(), allowed("0", None, None));
+        let error = merge(parts(1, |_| None), &Sysfs::at(&sys.0), whole(), allowed("0", None, None));
         assert!(error.unwrap_err().to_string().contains("zero"));
     }
 }

@@ -1,43 +1,18 @@
 //! What hwloc knows, in our own types. This is the only file that names hwlocality, because every release of
 //! it is an alpha.
 
-use std::collections::BTreeMap;
-
 use hwlocality::{
     Topology,
     object::{TopologyObject, attributes::ObjectAttributes, depth::Depth, types::ObjectType},
     topology::builder::BuildFlags,
 };
 
+use super::parts::{Parts, Pu};
 use crate::{CpuId, Error, NodeId, NodeSet, Result};
-
-/// hwloc's view of a machine.
-#[derive(Debug, Default)]
-pub(super) struct Hwloc {
-    pub(super) cpus: Vec<Pu>,
-    /// Bytes of memory of each node that has some.
-    pub(super) memory: BTreeMap<NodeId, u64>,
-    /// Distances by (from, to); empty on machines with one node.
-    pub(super) distances: BTreeMap<(NodeId, NodeId), u32>,
-    /// What the cgroup's cpuset allows.
-    pub(super) allowed_nodes: NodeSet,
-}
-
-/// A hardware thread.
-#[derive(Debug)]
-pub(super) struct Pu {
-    pub(super) id: CpuId,
-    pub(super) package: u32,
-    pub(super) core: u32,
-    /// The last level of cache above it, by hwloc's number for the object.
-    pub(super) cache: Option<u32>,
-    /// The node that hwloc gives it; None on a node without memory.
-    pub(super) node: Option<NodeId>,
-}
 
 /// This machine, with the CPUs and nodes that the cpuset forbids too, so that an error can tell "not allowed"
 /// from "does not exist".
-pub(super) fn this_machine() -> Result<Hwloc> {
+pub(super) fn this_machine() -> Result<Parts> {
     let topology = Topology::builder()
         .with_flags(BuildFlags::INCLUDE_DISALLOWED)
         .map_err(|e| {
@@ -56,8 +31,9 @@ pub(super) fn this_machine() -> Result<Hwloc> {
 }
 
 /// Reads any hwloc topology. Tests pass synthetic ones.
-pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
-    let mut seen = Hwloc::default();
+pub(super) fn read(topology: &Topology) -> Result<Parts> {
+    let mut seen = Parts::default();
+    let mut allowed_nodes = NodeSet::new();
     let nodes: Vec<&TopologyObject> = topology.objects_at_depth(Depth::NUMANode).collect();
     for node in &nodes {
         let id = NodeId(os_index(node)?);
@@ -65,14 +41,14 @@ pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
             seen.memory.insert(id, numa.local_memory().map_or(0, |bytes| bytes.get()));
         }
         if node.nodeset().is_some_and(|set| topology.allowed_nodeset().includes(set)) {
-            seen.allowed_nodes.insert(id);
+            allowed_nodes.insert(id);
         }
     }
     for pu in topology.objects_with_type(ObjectType::PU) {
         let id = CpuId(os_index(pu)?);
         let ancestor = |ty| pu.first_ancestor_with_type(ty);
         let package = ancestor(ObjectType::Package).and_then(TopologyObject::os_index).unwrap_or(0);
-        // The logical index counts cores over the whole machine; the OS index of a core starts anew in each
+        // The logical index counts cores over the whole machine; the OS index of a core starts again in each
         // package.
         let core = ancestor(ObjectType::Core).unwrap_or(pu).logical_index();
         let cache = pu.ancestors().filter(|o| o.object_type().is_cpu_data_cache()).last();
@@ -95,6 +71,7 @@ pub(super) fn read(topology: &Topology) -> Result<Hwloc> {
                 .insert((NodeId(os_index(from)?), NodeId(os_index(to)?)), narrow(distance as usize)?);
         }
     }
+    seen.allowed_nodes = Some(allowed_nodes);
     Ok(seen)
 }
 
@@ -147,7 +124,7 @@ mod tests {
         assert_eq!(seen.memory.values().copied().collect::<Vec<_>>(), [4_000_000_000; 2]);
         let distances: Vec<u32> = seen.distances.values().copied().collect();
         assert_eq!(distances, [10, 21, 31, 10], "row by row");
-        assert_eq!(seen.allowed_nodes.to_string(), "0-1");
+        assert_eq!(seen.allowed_nodes.unwrap().to_string(), "0-1");
     }
 
     /// What `lstopo --of xml` printed in the guest `4odd`: node 2 has CPUs and no memory, which hwloc leaves
@@ -161,7 +138,7 @@ mod tests {
         assert_eq!(homes[..4], [(0, Some(0)), (1, Some(0)), (2, Some(1)), (3, Some(1))]);
         assert_eq!(homes[4..], [(4, None), (5, None)], "the home of these is for sysfs to tell");
         assert_eq!(seen.memory.keys().map(|node| node.0).collect::<Vec<_>>(), [0, 1, 3]);
-        assert_eq!(seen.allowed_nodes.to_string(), "0-1,3");
+        assert_eq!(seen.allowed_nodes.unwrap().to_string(), "0-1,3");
         assert_eq!(seen.distances[&(NodeId(0), NodeId(3))], 14);
         assert_eq!(seen.distances.len(), 9);
         let mut cores: Vec<u32> = seen.cpus.iter().map(|pu| pu.core).collect();

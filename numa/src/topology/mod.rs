@@ -2,8 +2,10 @@
 //!
 //! A [`Topology`] is plain data of our own, built from a [`Description`]. [`Topology::discover`] makes the
 //! description from three sources, because none of them says everything:
-//! - **hwloc** (through hwlocality): packages, cores, which CPUs are siblings, and nodes, memory and
-//!   distances where sysfs has none;
+//! - **hwloc** (feature `hwloc`, through hwlocality): packages, cores, which CPUs are siblings and share
+//!   caches, and nodes, memory and distances where sysfs has none. Without the feature sysfs says the same of
+//!   CPUs. hwloc also finds caches by the CPUID instruction where a machine's sysfs shows none, and knows of
+//!   faults in the tables of some machines;
 //! - **sysfs**: the home node of each CPU, and nodes without memory. hwloc leaves out a node without memory
 //!   and its CPUs then belong to no node; it gives a node without CPUs (CXL memory) the CPUs of its nearest
 //!   neighbour;
@@ -12,10 +14,16 @@
 //!
 //! Tests and tools build other machines from a description of their own.
 
+#[cfg(all(test, feature = "hwloc"))]
+mod agreement;
+#[cfg(any(test, not(feature = "hwloc")))]
+mod cores;
 mod describe;
 mod discover;
 mod hardware;
+#[cfg(feature = "hwloc")]
 mod hwloc;
+mod parts;
 mod proximity;
 pub(crate) mod sysfs;
 
@@ -79,7 +87,7 @@ impl Topology {
     /// # Errors
     /// [`ErrorKind::Platform`](crate::ErrorKind::Platform) when /proc, /sys or hwloc do not say enough;
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) when an `HWLOC_*` variable makes hwloc describe another
-    /// machine.
+    /// machine, where hwloc is asked.
     pub fn discover() -> Result<Self> {
         Self::new(discover::this_machine()?)
     }

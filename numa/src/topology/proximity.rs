@@ -34,9 +34,9 @@ impl fmt::Display for Proximity {
 impl Topology {
     /// How near `to` is to `from`; None when one of them is not online.
     ///
-    /// hwloc says which CPUs share a cache, from `/sys/devices/system/cpu/cpuN/cache`. Where a machine does
-    /// not say (some virtual ones), two CPUs of a node are [`Proximity::SameNode`]. A cache that spans nodes,
-    /// as with sub-NUMA clustering, makes no difference to where memory lies: such CPUs are remote.
+    /// Which CPUs share a cache is in `/sys/devices/system/cpu/cpuN/cache`. Where a machine does not say
+    /// (some virtual ones), two CPUs of a node are [`Proximity::SameNode`]. A cache that spans nodes, as
+    /// with sub-NUMA clustering, makes no difference to where memory lies: such CPUs are remote.
     pub fn proximity(&self, from: CpuId, to: CpuId) -> Option<Proximity> {
         let cpu = |id| self.machine.cpus.iter().find(|c| c.id == id);
         let (from, to) = (cpu(from)?, cpu(to)?);

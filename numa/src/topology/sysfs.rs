@@ -25,7 +25,7 @@ pub(crate) struct SysNode {
 
 /// Reads files below a root, which is `/sys` or a copy of it.
 #[derive(Debug)]
-pub(crate) struct Sysfs(PathBuf);
+pub(crate) struct Sysfs(pub(super) PathBuf);
 
 impl Sysfs {
     pub(crate) fn at(root: impl Into<PathBuf>) -> Self {

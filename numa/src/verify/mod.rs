@@ -43,7 +43,7 @@ impl fmt::Display for How {
             Self::MovePages => "by move_pages",
             Self::NumaMaps => "by numa_maps",
             Self::OneNode => "the only node",
-            Self::Blind => "nobody may look",
+            Self::Blind => "no way to find out is allowed",
         })
     }
 }
@@ -131,13 +131,13 @@ pub fn where_pages_lie(ptr: *const u8, len: usize) -> Result<PageMap> {
         }
         Err(e) => {
             return Err(crate::Error::io(
-                format_args!("cannot look where {} pages at {ptr:p} lie (move_pages)", range.len()),
+                format_args!("cannot find out where {} pages at {ptr:p} lie (move_pages)", range.len()),
                 e,
                 "see move_pages(2)",
             ));
         }
     };
-    let mut map = numa_maps::look(range.clone())
+    let mut map = numa_maps::read(range.clone())
         .or_else(|| one_node(range.clone()))
         .unwrap_or_else(|| PageMap { unknown: range.len() / sys::page_size(), ..PageMap::new(How::Blind) });
     map.refused = refused;
@@ -164,7 +164,7 @@ pub(crate) fn ask_each_page(range: Range<usize>) -> std::io::Result<(PageMap, Ve
     let mut status = [0; BATCH];
     for batch in addresses.chunks(BATCH) {
         let status = &mut status[..batch.len()];
-        sys::look_at_pages(batch, status)?;
+        sys::query_pages(batch, status)?;
         for (&address, &answer) in batch.iter().zip(status.iter()) {
             match u32::try_from(answer) {
                 Ok(node) => {

@@ -8,7 +8,7 @@ use crate::{NodeId, sys};
 
 /// The pages of a range by the accounts. None when they cannot be read or do not make sense; the caller then
 /// tries the next way.
-pub(super) fn look(range: Range<usize>) -> Option<PageMap> {
+pub(super) fn read(range: Range<usize>) -> Option<PageMap> {
     // numa_maps has only the start of a mapping; maps has its end too.
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let accounts = fs::read_to_string("/proc/self/numa_maps").ok()?;

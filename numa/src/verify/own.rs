@@ -56,7 +56,7 @@ fn bounds() -> Result<Range<usize>> {
 }
 
 /// Moves the calling thread's stack and heap to `node` and keeps them there. Returns how many pages had to
-/// move. A refusal is no failure: the report looks at both again and shows what lies elsewhere.
+/// move. A refusal is no failure: the report inspects both again and shows what lies elsewhere.
 ///
 /// Moving is not enough where NUMA balancing runs: memory without a policy of its own may follow the thread
 /// that touches it next, and the thread that made us reads what we sent it. So both get an explicit

@@ -20,8 +20,8 @@ use async_task::FallibleTask;
 use self::pool::BlockingPool;
 use crate::Error;
 use crate::contained::{Kept, Payload, caught, panic_text};
-use crate::task::shield::Shield;
 use crate::core::Core;
+use crate::task::shield::Shield;
 
 /// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.
 ///
@@ -42,7 +42,7 @@ use crate::core::Core;
 /// The handle returns [`BlockingError`]: `f` panicked, no thread could be started, or the runtime had ended.
 ///
 /// # Cancellation
-/// Nothing stops a closure. Dropping the handle only discards the result: `f` runs all the same, and its
+/// Nothing stops a closure. Dropping the handle only discards the result: `f` runs nevertheless, and its
 /// result is dropped on its thread, or with the handle if it exists by then. A panic of that drop is logged.
 /// When the runtime ends, closures that have not begun are dropped, and it waits for those that run, five
 /// seconds at most. A closure that takes longer runs on for as long as the process does.

@@ -207,7 +207,7 @@ impl Place {
                 break;
             }
         }
-        // It happens under the same lock as the last look at the queue, so a thread that pushes afterwards
+        // It happens under the same lock as the last check of the queue, so a thread that pushes afterwards
         // sees that another one must be started.
         self.leave(state);
     }

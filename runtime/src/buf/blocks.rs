@@ -20,18 +20,18 @@ thread_local! {
     static CURRENT: Current<Rc<BlockPool>> = const { Current::none() };
 }
 
-/// The blocks of a core. Kept alive by every block that is out.
+/// The blocks of a core. Every block that is out keeps it alive.
 pub(crate) struct BlockPool {
     blocks: RefCell<Blocks>,
     block_size: usize,
-    /// Addresses of the blocks that are registered with the ring, in [pieces](piece) numbered from 0. What
-    /// the pool grows by is not.
+    /// Addresses of the blocks that are registered with the ring, in [pieces](piece) numbered from 0. Blocks
+    /// that the pool grows by are not registered.
     fixed: Range<usize>,
     /// Tasks that wait for a block.
     waiters: Waiters,
-    /// Somebody found no block since [`is_short`](Self::is_short) was asked.
+    /// Whether somebody found no block since [`is_short`](Self::is_short) was last asked.
     missed: Cell<bool>,
-    /// Times that somebody found none.
+    /// How often somebody found none.
     refused: Cell<u64>,
     /// The most that were out at once.
     most_out: Cell<usize>,
@@ -43,7 +43,7 @@ const fn piece(block_size: usize) -> usize {
 }
 
 impl BlockPool {
-    /// `register` makes the memory known to the ring, in the pieces that it is given, and says whether it
+    /// `register` makes the memory known to the ring, in the pieces that it is given. It says whether it
     /// could.
     pub(crate) fn new(blocks: Blocks, register: impl FnOnce(&[libc::iovec]) -> bool) -> Rc<Self> {
         let block_size = blocks.block_size();
@@ -74,8 +74,8 @@ impl BlockPool {
         Current::enter(&CURRENT, this)
     }
 
-    /// More memory has come. Returns how many blocks it makes; when it is known everywhere,
-    /// [`wake_next`](Self::wake_next).
+    /// Adds memory. Returns how many blocks it makes. The caller wakes those who wait when the memory is
+    /// known everywhere: [`wake_next`](Self::wake_next).
     pub(crate) fn extend(&self, memory: Carved) -> usize {
         self.blocks.borrow_mut().extend(memory)
     }
@@ -85,14 +85,14 @@ impl BlockPool {
         !self.waiters.is_empty()
     }
 
-    /// Whether blocks are wanted that are not there.
+    /// Whether blocks are wanted and none is free.
     pub(crate) fn is_short(&self) -> bool {
         let wanted = self.missed.take() || self.is_waited_for();
-        // Those who wait may not have had their turn since some came.
+        // Tasks that were woken may not have been polled since a block came.
         wanted && self.blocks.borrow().free() == 0
     }
 
-    /// A block for `ticket`, or for somebody who just came: not before those who came earlier.
+    /// A block for `ticket`, or for a caller without one. Earlier tickets go first.
     fn take(self: &Rc<Self>, ticket: Option<u64>) -> Option<Block> {
         let is_first = self.waiters.first().is_none_or(|first| Some(first) == ticket);
         let memory = if is_first { self.blocks.borrow_mut().take() } else { None };
@@ -105,7 +105,7 @@ impl BlockPool {
         Some(Block { pool: Rc::clone(self), memory: memory?, len: 0 })
     }
 
-    /// Whether it is the turn of a ticket, and there is a block.
+    /// Whether a ticket is the first in line, and there is a block.
     fn has_one_for(&self, ticket: u64) -> bool {
         self.waiters.first() == Some(ticket) && self.blocks.borrow().free() > 0
     }
@@ -123,18 +123,23 @@ impl BlockPool {
         blocks.capacity() - blocks.free()
     }
 
-    /// Tells how many blocks are out, how many were at most, and how often there was none.
+    /// How often there was none.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    /// Reports how many blocks are out, the most that ever were, and how often there was none.
     pub(crate) fn count(&self, counters: &CoreCounters) {
         counters.blocks_out.set(self.out() as u64);
         counters.blocks_peak.set(self.most_out.get() as u64);
-        counters.blocks_refused.set(self.refused.get());
+        counters.blocks_refused.set(self.refused());
     }
 }
 
-/// A block of node-local memory from the current core's pool, filled like a `Vec` that cannot grow past its
-/// capacity.
+/// A block of node-local memory from the current core's pool. It is filled like a `Vec` that cannot grow past
+/// its capacity.
 ///
-/// Goes back to its pool when dropped. Not `Send`: hand its bytes on, or keep the block on its core.
+/// It goes back to its pool when it is dropped. It is not `Send`: hand its bytes on, or keep it on its core.
 pub struct Block {
     pool: Rc<BlockPool>,
     memory: NonNull<u8>,
@@ -142,7 +147,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Takes a block of the current core's pool if one is free and no task waits for it: `None` makes the
+    /// Takes a block of the current core's pool if one is free and no task waits for it. `None` makes the
     /// pool grow, if its [limit](crate::Builder::pool_limit) and the node allow that, so that a later call
     /// may find one.
     ///
@@ -155,9 +160,9 @@ impl Block {
         }
     }
 
-    /// Takes a block of the current core's pool, and waits for one while all are out: backpressure instead of
-    /// more memory than the core may have. Tasks get theirs in the order in which they came. A task that
-    /// holds blocks and waits for more waits for ever if all the others do so too.
+    /// Takes a block of the current core's pool, and waits while all are out: this is backpressure in place
+    /// of more memory than the core may have. Tasks are served in the order in which they came. A task that
+    /// holds blocks while it waits for more can wait for ever, if every other holder does the same.
     ///
     /// ```no_run
     /// # async fn f(stream: annulus::net::TcpStream) -> annulus::Result<()> {
@@ -202,13 +207,13 @@ impl Block {
         n
     }
 
-    /// The number of the registered buffer in which it lies, if it lies in one.
+    /// The number of the registered buffer that the block lies in, if it lies in one.
     pub(crate) fn fixed_index(&self) -> Option<u16> {
         let (address, fixed) = (self.memory.addr().get(), &self.pool.fixed);
         fixed.contains(&address).then(|| ((address - fixed.start) / piece(self.pool.block_size)) as u16)
     }
 
-    /// The room behind what it holds.
+    /// The uninitialised bytes behind what it holds.
     pub(crate) fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
         let spare = self.capacity() - self.len;
         // SAFETY: the pool hands each block of `capacity` bytes to one `Block` only, and `len` never exceeds
@@ -216,10 +221,10 @@ impl Block {
         unsafe { std::slice::from_raw_parts_mut(self.memory.add(self.len).cast().as_ptr(), spare) }
     }
 
-    /// Holds `n` bytes more.
+    /// Counts `n` bytes more as held.
     ///
     /// # Safety
-    /// The first `n` bytes of the room are initialised.
+    /// The first `n` bytes of [`spare`](Self::spare) are initialised.
     pub(crate) unsafe fn grow(&mut self, n: usize) {
         self.len += n;
         debug_assert!(self.len <= self.capacity());
@@ -244,7 +249,7 @@ impl DerefMut for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: the memory came from this pool's `take`, and this handle, its only one, is gone.
+        // SAFETY: the memory came from this pool's `take`. This was its only handle, and it is gone.
         unsafe { self.pool.blocks.borrow_mut().give(self.memory) };
         self.pool.wake_next();
     }
@@ -256,15 +261,15 @@ impl fmt::Debug for Block {
     }
 }
 
-/// The future of [`Block::get`]. It is polled in `core/get_block.rs`: waiting is counted by the core.
+/// The future of [`Block::get`]. `core/get_block.rs` polls it, because the core counts the waiting.
 #[must_use = "futures do nothing unless awaited"]
 pub struct GetBlock {
-    /// The pool, and the ticket with which this one stands among those who wait.
+    /// The pool, and this future's ticket in its queue.
     waits: Option<(Rc<BlockPool>, u64)>,
 }
 
 impl GetBlock {
-    /// Takes a block, if it is this one's turn: of the pool where it waits, or else of `here`.
+    /// Takes a block, if this future is next: from the pool where it waits, or else from `here`.
     pub(crate) fn take(&mut self, here: &Rc<BlockPool>) -> Option<Block> {
         let ticket = self.waits.as_ref().map(|(_, ticket)| *ticket);
         let pool = self.waits.as_ref().map_or(here, |(pool, _)| pool);
@@ -275,8 +280,8 @@ impl GetBlock {
         Some(block)
     }
 
-    /// Waits for a block: of the pool where it waits already, or else of `here`. Whether it has just begun
-    /// to.
+    /// Waits for a block: in the pool where it waits already, or else in `here`. Returns whether it has just
+    /// begun to wait.
     pub(crate) fn wait(&mut self, here: &Rc<BlockPool>, waker: &Waker) -> bool {
         let (pool, ticket) = match &self.waits {
             Some((pool, ticket)) => (Rc::clone(pool), Some(*ticket)),
@@ -287,7 +292,7 @@ impl GetBlock {
         ticket.is_none()
     }
 
-    /// Gives up the place among those who wait.
+    /// Gives up the place in the queue.
     fn leave(&mut self) -> Option<Rc<BlockPool>> {
         let (pool, ticket) = self.waits.take()?;
         pool.waiters.leave(ticket);
@@ -297,7 +302,7 @@ impl GetBlock {
 
 impl Drop for GetBlock {
     fn drop(&mut self) {
-        // A wake that was meant for this one is the next one's.
+        // A wake that was meant for this future goes to the next one.
         if let Some(pool) = self.leave() {
             pool.wake_next();
         }

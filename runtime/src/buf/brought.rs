@@ -1,38 +1,38 @@
-//! The leases on what one CQE brought, where it need not bring one buffer whole: see
+//! The leases on what one CQE brought, where a CQE need not bring exactly one whole buffer: see
 //! [`fragments`](super::fragments).
 
 use super::fragments::Fragments;
 use super::lease::Lease;
 use super::ring::{BUFFER_SIZE, BufRing};
 
-/// The leases on what came with one CQE, oldest first. What is not asked for is dropped.
+/// The leases on what came with one CQE, oldest first. Those that nobody takes are dropped.
 pub(crate) struct Brought<'a> {
     bufs: &'a BufRing,
     fragments: &'a Fragments,
     buffer: u16,
     left: u32,
     goes_on: bool,
-    /// Bytes that the kernel told of and no buffer holds.
+    /// Bytes that the kernel reported and no buffer holds.
     beyond: u32,
 }
 
 impl BufRing {
-    /// Whether what comes for streams comes in [parts](super::fragments).
+    /// Whether streams receive [fragments](super::fragments) of buffers.
     pub(crate) fn come_in_fragments(&self) -> bool {
         self.fragments.is_some()
     }
 
-    /// Whether it comes in bundles.
+    /// Whether they receive bundles.
     pub(crate) fn come_in_bundles(&self) -> bool {
         self.fragments.as_ref().is_some_and(Fragments::bundled)
     }
 
     /// A CQE says that `bytes` bytes came, from buffer `first` on, and whether the kernel goes on behind
-    /// them. `None` where each CQE brings one buffer whole.
+    /// them. `None` where each CQE brings one whole buffer.
     ///
-    /// With no bytes nothing of the buffer was used up, so it is in the ring still, whatever the flags say:
-    /// put there once more, it would be there twice. (6.18 names no buffer at the end of a stream; other
-    /// kernels do.)
+    /// With no bytes the buffer is still in the ring, whatever the flags say, because nothing of it was used.
+    /// It must not be put there a second time. (6.18 names no buffer at the end of a stream; other kernels
+    /// do.)
     pub(crate) fn brought(&self, first: u16, bytes: u32, goes_on: bool) -> Option<Brought<'_>> {
         let fragments = self.fragments.as_ref()?;
         fragments.note(self.tail(), |slot| self.placed_at(slot).0);
@@ -55,7 +55,7 @@ impl Iterator for Brought<'_> {
         let bytes = self.left.min(spare);
         self.left -= bytes;
         if bytes == 0 || (self.left > 0 && !self.fragments.bundled()) {
-            // Told when it is dropped: whoever takes the leases may be in the midst of something.
+            // The event is logged on drop, because whoever takes the leases may be in the middle of a change.
             self.beyond = std::mem::take(&mut self.left);
         }
         let ends = self.left > 0 || !self.goes_on;
@@ -78,7 +78,7 @@ impl Drop for Brought<'_> {
     }
 }
 
-/// Out of line, as all events of `tracing` are that a completion passes by.
+/// Out of line, as are all `tracing` events on the path of a completion.
 #[cold]
 fn told_of_more(bytes: u32) {
     tracing::error!("the kernel tells of {bytes} bytes more than its buffers hold; report this");

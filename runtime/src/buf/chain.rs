@@ -1,7 +1,7 @@
-//! Lists of buffers, without memory of their own: a table of the core says for each buffer which one follows
-//! it.
+//! Lists of buffers that need no memory of their own: a table of the core says for each buffer which one
+//! follows it.
 //!
-//! A buffer stands in one list at most: in that of a stream for which it came, or, if it is free, on the
+//! A buffer is in at most one list: that of the stream it came for, or, if it is free, the
 //! [stack](super::free_buffers).
 
 use std::cell::Cell;
@@ -20,13 +20,13 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) const EMPTY: Self = Self { first: NONE, last: NONE, len: 0 };
 
-    /// Chunks in it.
+    /// How many chunks it has.
     pub(crate) fn len(self) -> u32 {
         self.len
     }
 }
 
-/// What is known of a buffer that stands in a list.
+/// What is known of a buffer that is in a list.
 #[derive(Clone, Copy)]
 struct Link {
     bytes: u32,
@@ -36,12 +36,12 @@ struct Link {
 /// The table.
 pub(super) struct Links {
     links: Box<[Cell<Link>]>,
-    /// The last that was put on the stack.
+    /// The buffer that was last put on the stack.
     top: Cell<u16>,
 }
 
 impl Links {
-    /// Of so many buffers.
+    /// A table for this many buffers.
     pub(super) fn new(buffers: usize) -> Self {
         let links = vec![Cell::new(Link { bytes: 0, next: NONE }); buffers].into_boxed_slice();
         Self { links, top: Cell::new(NONE) }
@@ -60,7 +60,7 @@ impl Links {
         chain.len += 1;
     }
 
-    /// Takes the oldest chunk off a chain: its buffer and its bytes.
+    /// Takes the oldest chunk off a chain. Returns its buffer and its bytes.
     pub(super) fn next_of(&self, chain: &mut Chain) -> Option<(u16, u32)> {
         if chain.len == 0 {
             return None;
@@ -77,7 +77,7 @@ impl Links {
         self.links[usize::from(index)].set(Link { bytes: 0, next: self.top.replace(index) });
     }
 
-    /// Takes the last one off the stack: the one that was used last.
+    /// Takes the last buffer off the stack: the one that was used most recently.
     pub(super) fn unstack(&self) -> Option<u16> {
         let index = self.top.get();
         if index == NONE {

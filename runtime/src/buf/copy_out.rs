@@ -1,10 +1,10 @@
-//! Chunks of streams that nobody reads, copied out of receive buffers that others wait for.
+//! Chunks that nobody reads are copied out of receive buffers that others wait for.
 //!
-//! A multishot receive takes all that lies in the socket before its core can switch it off, however few
-//! chunks a stream may hold. So one stream that nobody reads may have every buffer, and those that are read
-//! none; so may many streams that have a chunk each. Then their chunks move to the heap and the buffers go
-//! back to the kernel: in each tick those of as many streams as it takes to have a buffer. What lies there is
-//! no more than the receive buffers hold; beyond that receives wait.
+//! A multishot receive takes everything that lies in the socket before the core can switch it off, even if
+//! the stream may hold only a few chunks. So one stream that nobody reads can hold every buffer, and so can
+//! many streams that hold a chunk each; streams that are read then find none. In that case the chunks move to
+//! the heap and their buffers go back to the kernel. Each tick does this for as many streams as it takes to
+//! free a buffer. The heap then holds no more than the receive buffers could; beyond that, receives wait.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
@@ -17,14 +17,14 @@ use super::returns::Owner;
 use super::ring::{BUFFER_SIZE, BufRing};
 use super::shares::Shares;
 
-/// Copies lie at multiples of this: what comes back writes its link there.
+/// Copies lie at multiples of this, because a returned block writes its link there.
 const STEP: usize = 64;
 
 impl BufRing {
-    /// Copies chunks that wait to be taken to the heap, from the first on that lies in one of these buffers,
-    /// and gives their leases up. Chunks of a stream are cut anew; those that have `bounds`, as datagrams do,
-    /// stay what they are. Returns how many there are in the copy: none, and `waiting` as it was, where that
-    /// would be too much.
+    /// Copies chunks that wait to be taken to the heap, from the first one that lies in one of these buffers,
+    /// and gives up their leases. Chunks of a stream are cut again. Chunks with `bounds`, such as datagrams,
+    /// keep their bounds. Returns how many chunks the copy has. Where the copy would be too large it returns
+    /// 0 and leaves `waiting` as it was.
     pub(crate) fn copy_out(
         &self,
         sleeper: Arc<dyn WakeOwner>,
@@ -57,10 +57,10 @@ impl BufRing {
         let copied = CopiedChunks { memory, bytes: Arc::clone(&self.copied_bytes) };
         let region = BufferMemory::new(shares, sleeper, Some(copied));
         let owner = Owner::new(stride, count.next_power_of_two() as u32, 1, region);
-        // SAFETY: the memory has `count` blocks, the only ones that are handed out, and lies where it does
-        // until the region, which has it and does not look at it, is dropped.
+        // SAFETY: the memory has `count` blocks and no others are handed out. It stays in place until the
+        // region is dropped, which owns it and does not access it.
         unsafe { owner.add(0, base) };
-        // These go home, each to its own owner.
+        // Dropping these sends each buffer to its own owner.
         waiting.truncate(first);
         waiting.extend((0..).zip(&lens).map(|(i, len)| {
             // SAFETY: the block was added and never handed out.

@@ -1,32 +1,33 @@
-//! What a receive brought when a buffer and a CQE are not one and the same: parts of buffers, as leases, in
+//! What a receive brought where a CQE need not bring exactly one buffer: fragments of buffers, as leases, in
 //! order.
 //!
 //! - *Incremental buffers* (`IOU_PBUF_RING_INC`, Linux 6.12): the kernel goes on in a buffer where the last
-//!   bytes ended, for whichever stream comes next, and says so (`IORING_CQE_F_BUF_MORE`). While it does the
-//!   core has a [share](super::shares) of the buffer, as each lease has; the core's becomes the lease's on
-//!   the last bytes. The last share takes the buffer home.
+//!   bytes ended, for whichever stream receives next, and says so (`IORING_CQE_F_BUF_MORE`). Meanwhile the
+//!   core has a [share](super::shares) of the buffer, as each lease has. The core's share passes to the lease
+//!   on the last bytes. The last share to go frees the buffer.
 //! - *Bundles* (`IORING_RECVSEND_BUNDLE`, Linux 6.10): one CQE names the first of several buffers, which
-//!   follow each other in the ring. Older kernels may post the last CQE of a receive behind that of another
-//!   stream whose bytes came later (until commit 687b2bae0eff, 6.15), so each buffer's slot is remembered,
-//!   and not counted. A look in vain may leave a buffer shorter than it was, in its descriptor, so that is
-//!   where its length is read.
+//!   follow each other in the ring. Before 6.15 (commit 687b2bae0eff) the kernel may post the last CQE of a
+//!   receive behind that of another stream whose bytes came later. So each buffer's slot is remembered, and
+//!   not counted. A bundled receive that finds nothing may leave a buffer shorter than it was, in its
+//!   descriptor. So its length is read there.
 //!
 //! `io_uring_register_buf_ring(3)`, `io_uring_prep_recv(3)`.
 
 use std::cell::Cell;
 
-/// What is to be known of buffers that come in parts.
+/// What is kept about buffers that are received in fragments.
 pub(super) struct Fragments {
-    /// Of incremental buffers: bytes that the kernel has written where it goes on, else 0. Empty otherwise.
+    /// For incremental buffers: the bytes that the kernel has written in a buffer where it goes on, else 0.
+    /// Empty otherwise.
     filled: Box<[Cell<u16>]>,
-    /// With bundles: where the buffer was last put into the ring. Empty otherwise.
+    /// For bundles: the slot that the buffer was last put into. Empty otherwise.
     slot: Box<[Cell<u16>]>,
-    /// The slot from which on it is not noted yet what lies where.
+    /// The first slot whose buffer has not been noted yet.
     noted: Cell<u16>,
 }
 
 impl Fragments {
-    /// For so many buffers; `None` where each CQE brings one buffer whole.
+    /// State for this many buffers; `None` where each CQE brings one whole buffer.
     pub(super) fn new(incremental: bool, bundles: bool, buffers: usize) -> Option<Self> {
         let each = |on| vec![Cell::new(0); if on { buffers } else { 0 }].into_boxed_slice();
         (incremental || bundles).then(|| Self {
@@ -36,9 +37,10 @@ impl Fragments {
         })
     }
 
-    /// With bundles, notes what was put into the ring since the last time. At each CQE and at the end of each
-    /// tick, so no slot was filled twice since: no buffer goes into the ring again before a CQE has named it.
-    /// `tail` is the slot that is filled next, and `placed_at` says which buffer lies in a slot.
+    /// For bundles, notes what was put into the ring since the last call. It is called at each CQE and at the
+    /// end of each tick, and no buffer goes into the ring again before a CQE has named it. So no slot was
+    /// filled twice since the last call. `tail` is the slot that is filled next, and `placed_at` says which
+    /// buffer lies in a slot.
     pub(super) fn note(&self, tail: u16, placed_at: impl Fn(u16) -> u16) {
         while self.bundled() && self.noted.get() != tail {
             let slot = self.noted.get();
@@ -62,23 +64,23 @@ impl Fragments {
         }
     }
 
-    /// Where a buffer was last put into the ring; `None` where buffers are used up incrementally.
+    /// The slot that a buffer was last put into; `None` for incremental buffers.
     pub(super) fn slot_of(&self, buffer: u16) -> Option<u16> {
         self.filled.is_empty().then(|| self.slot[usize::from(buffer)].get())
     }
 
-    /// Where a buffer of a bundle was last put into the ring.
+    /// The slot that a buffer of a bundle was last put into.
     pub(super) fn slot(&self, buffer: u16) -> u16 {
         self.slot[usize::from(buffer)].get()
     }
 
-    /// In how many buffers the kernel goes on.
+    /// The number of buffers in which the kernel goes on.
     #[cfg(debug_assertions)]
     pub(super) fn begun(&self) -> u16 {
         self.filled.iter().filter(|filled| filled.get() > 0).count() as u16
     }
 
-    /// The buffers in which the kernel was to go on. From now on it is not.
+    /// The buffers in which the kernel would have gone on. From now on it does not.
     pub(super) fn take_begun(&self) -> impl Iterator<Item = u16> {
         let begun = self.filled.iter().enumerate().filter(|(_, filled)| filled.take() > 0);
         begun.map(|(buffer, _)| buffer as u16)

@@ -1,40 +1,40 @@
-//! Where buffers are that are at free: a few in the ring, the rest on a stack.
+//! Where the free buffers are: a few in the ring, the others on a stack.
 //!
-//! The kernel takes buffers from the ring's head, so one that comes back to its tail is written again only
-//! after all others. With every buffer in the ring, each receive writes into the memory that was used least
-//! recently: a miss in the caches and in the TLB for every message (4 % of the CPU time of a small request,
-//! with the 8 MiB that a core has by default). So the ring holds a few times what a tick takes, and what
-//! comes back goes to it first: it is warm. The rest waits on the stack.
+//! The kernel takes buffers from the ring's head, so one that comes back to the tail is written again only
+//! after all others. With every buffer in the ring, each receive would write to the memory that was used
+//! least recently: a cache and TLB miss for every message (4 % of the CPU time of a small request, with the 8
+//! MiB that a core has by default). So the ring holds a few times what a tick takes, and a buffer that comes
+//! back goes there first, because it is warm. The others wait on the stack.
 //!
-//! How many that is follows the load. When less than a quarter is left, twice as many; when a receive found
-//! none though the stack has some, all; after many ticks that took less than an eighth, half: the more ticks
-//! the more often receives found none.
+//! The depth of the ring follows the load. It doubles when less than a quarter is left. It becomes all
+//! buffers when a receive found none although the stack had some. It halves after many ticks that took less
+//! than an eighth; the more often receives found none, the more such ticks it takes.
 
 use std::cell::Cell;
 
-/// The ring is never meant to hold less than this, if there are so many.
+/// The ring's depth never falls below this, if there are that many buffers.
 const LEAST: u16 = 64;
-/// Ticks in which little was taken, after which it holds half: the fewest and the most.
+/// Calm ticks after which the depth halves: the fewest and the most.
 const CALM_TICKS: std::ops::Range<u16> = 512..32_768;
 
-/// How many buffers are where.
+/// How many free buffers are in the ring and on the stack.
 pub(super) struct FreeBuffers {
-    /// In the ring.
+    /// How many are in the ring.
     offered: Cell<u16>,
-    /// On the stack.
+    /// How many are on the stack.
     stacked: Cell<u16>,
-    /// How many are to be in the ring.
+    /// How many are meant to be in the ring.
     depth: Cell<u16>,
     /// The fewest that were in the ring since the last tick ended.
     least: Cell<u16>,
-    /// Ticks in a row that took little.
+    /// Consecutive ticks that took few buffers.
     calm: Cell<u16>,
-    /// After how many of them the ring holds half.
+    /// Calm ticks after which the depth halves.
     patience: Cell<u16>,
 }
 
 impl FreeBuffers {
-    /// Nothing, and all that comes goes to the ring: what a burst at the beginning takes is not known.
+    /// No buffer yet. All that come go to the ring, because the size of the first burst is not known.
     pub(super) fn new() -> Self {
         Self {
             offered: Cell::new(0),
@@ -46,29 +46,29 @@ impl FreeBuffers {
         }
     }
 
-    /// Buffers at free.
+    /// The number of free buffers.
     pub(super) fn len(&self) -> u16 {
         self.offered.get() + self.stacked.get()
     }
 
-    /// Buffers in the ring.
+    /// The number of buffers in the ring.
     pub(super) fn offered(&self) -> u16 {
         self.offered.get()
     }
 
-    /// Whether a buffer that comes back belongs into the ring, not on the stack.
+    /// Whether a buffer that comes back goes into the ring, and not on the stack.
     #[inline(always)]
     pub(super) fn wants_more(&self) -> bool {
         self.offered.get() < self.depth.get()
     }
 
-    /// One was put into the ring.
+    /// Counts one that was put into the ring.
     #[inline(always)]
     pub(super) fn offer(&self) {
         self.offered.set(self.offered.get() + 1);
     }
 
-    /// The kernel took one out of the ring.
+    /// Counts one that the kernel took out of the ring.
     #[inline(always)]
     pub(super) fn take(&self) {
         let offered = self.offered.get() - 1;
@@ -76,18 +76,18 @@ impl FreeBuffers {
         self.least.set(self.least.get().min(offered));
     }
 
-    /// One was put on the stack.
+    /// Counts one that was put on the stack.
     pub(super) fn stack(&self) {
         self.stacked.set(self.stacked.get() + 1);
     }
 
-    /// One was taken from the stack.
+    /// Counts one that was taken from the stack.
     pub(super) fn unstack(&self) {
         self.stacked.set(self.stacked.get() - 1);
     }
 
-    /// A tick ends; `count` buffers there are in all, and `short` says that a receive found none. How many of
-    /// the stack shall go to the ring.
+    /// A tick ends. `count` is the number of all buffers, and `short` says that a receive found none. Returns
+    /// how many buffers go from the stack to the ring.
     #[inline(always)]
     pub(super) fn tick(&self, count: u16, short: bool) -> u16 {
         let least = self.least.replace(u16::MAX);
@@ -97,7 +97,7 @@ impl FreeBuffers {
         self.adapt(least, count, short)
     }
 
-    /// As [`tick`](Self::tick), of a tick in which some were taken.
+    /// The part of [`tick`](Self::tick) for a tick in which some were taken.
     fn adapt(&self, least: u16, count: u16, short: bool) -> u16 {
         let depth = self.depth.get().min(count);
         let more = self.stacked.get() > 0;
@@ -140,7 +140,7 @@ mod tests {
         free
     }
 
-    /// A tick takes `take` buffers, of which all come back before it ends. How many it found.
+    /// A tick takes `take` buffers, and all of them come back before it ends. Returns how many it found.
     fn tick(free: &FreeBuffers, take: u16) -> u16 {
         let found = take.min(free.offered());
         for _ in 0..found {
@@ -168,7 +168,7 @@ mod tests {
     fn the_ring_holds_a_few_times_what_a_turn_takes() {
         assert_eq!(calm(&full(), 1), LEAST);
         let offered = calm(&full(), 40);
-        assert!((80..=320).contains(&offered), "{offered} for 40 a turn");
+        assert!((80..=320).contains(&offered), "{offered} for 40 a tick");
         assert_eq!(calm(&full(), COUNT), COUNT);
     }
 

@@ -1,19 +1,19 @@
-//! What the report says of a step by which a pool has grown.
+//! What the report says of one growth step of a pool.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::numa::region::Placement;
 
-/// A step by which a core's pool has grown.
+/// One step by which a core's pool has grown.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Grown {
-    /// What it holds: `receive buffers` or `blocks`.
+    /// What was added: `receive buffers` or `blocks`.
     pub what: &'static str,
-    /// How many.
+    /// How many were added.
     pub count: usize,
-    /// How it was placed.
+    /// How their memory was placed.
     pub placement: Placement,
     pub(crate) addresses: Range<usize>,
 }

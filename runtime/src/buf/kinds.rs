@@ -1,4 +1,4 @@
-//! Which types are buffers.
+//! The types that are buffers.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -9,8 +9,8 @@ use super::{Block, IoBuf, IoBufMut, Lease};
 
 macro_rules! heap_buffers {
     ($([$($generics:tt)*] $type:ty: $bytes:ident),+ $(,)?) => {$(
-        // SAFETY: the bytes lie in an allocation of their own, which moving the handle does not move, and
-        // which nobody writes: the handle owns it, or shares it with others that read.
+        // SAFETY: the bytes lie in an allocation of their own. Moving the handle does not move it, and nobody
+        // writes it: the handle owns it, or shares it with others that read.
         unsafe impl<$($generics)*> IoBuf for $type {
             fn bytes(&self) -> &[u8] {
                 self.$bytes()
@@ -77,7 +77,7 @@ unsafe impl IoBuf for Block {
     }
 }
 
-/// A `Vec` is filled behind what it holds: its spare capacity is the room, and its length grows by what came.
+/// A `Vec` is filled behind what it holds: its spare capacity is filled, and its length grows by what came.
 // SAFETY: the spare capacity lies in the vector's own allocation.
 unsafe impl IoBufMut for Vec<u8> {
     fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
@@ -92,7 +92,7 @@ unsafe impl IoBufMut for Vec<u8> {
 }
 
 /// A [`Block`] is filled behind what it holds, as a `Vec` is.
-// SAFETY: the room is the rest of the block, which only this handle names.
+// SAFETY: the spare bytes are the rest of the block, which only this handle can reach.
 unsafe impl IoBufMut for Block {
     fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         self.spare()
@@ -104,8 +104,8 @@ unsafe impl IoBufMut for Block {
     }
 }
 
-// SAFETY: the bytes lie on the heap or are static (the crate keeps none inline, and of an owner that it was
-// given it keeps the slice that this had when it was boxed), and no handle can write them.
+// SAFETY: the bytes lie on the heap or are static (the crate keeps none inline; for an owner that it was
+// given it keeps the slice that the owner had when it was boxed). No handle can write them.
 #[cfg(feature = "bytes")]
 unsafe impl IoBuf for bytes::Bytes {
     fn bytes(&self) -> &[u8] {
@@ -113,7 +113,7 @@ unsafe impl IoBuf for bytes::Bytes {
     }
 }
 
-// SAFETY: the bytes lie on the heap, and this handle alone has this part of them.
+// SAFETY: the bytes lie on the heap, and only this handle has this range of them.
 #[cfg(feature = "bytes")]
 unsafe impl IoBuf for bytes::BytesMut {
     fn bytes(&self) -> &[u8] {

@@ -1,27 +1,27 @@
-//! Buffers become leases: a whole one, or a part of one.
+//! Buffers become leases: on a whole buffer, or on a fragment of one.
 
 use super::chain::Chain;
 use super::lease::Lease;
 use super::ring::BufRing;
 
 impl BufRing {
-    /// A lease on `bytes` bytes of a buffer, `from` on, that the kernel has just written. `ends`: it is done
-    /// with the buffer.
+    /// A lease on `bytes` bytes of a buffer, beginning at `from`, that the kernel has just written. `ends`
+    /// says that the kernel is done with the buffer.
     pub(super) fn lend(&self, index: u16, from: u16, bytes: u32, ends: bool) -> Lease {
         let shares = &self.owner.region().shares[usize::from(index)];
         if from == 0 {
-            // The first of it: the core's own share.
-            // SAFETY: the kernel had the buffer until this CQE, and writes what is filled no more.
+            // The core's own share is the first.
+            // SAFETY: the kernel had the buffer until this CQE, and does not write these bytes again.
             std::mem::forget(unsafe { self.owner.hand_out(index.into()) });
             shares.begin();
         }
         if ends {
-            // The core's share goes over to the lease.
+            // The core's share passes to the lease.
             self.picked();
         } else {
             shares.add();
         }
-        // SAFETY: the buffer is out since its first bytes came, and the handle is a share that is counted.
+        // SAFETY: the buffer has been out since its first bytes came, and the handle is a counted share.
         Lease::fragment(unsafe { self.owner.handle(index.into()) }, from.into(), bytes)
     }
 
@@ -30,8 +30,8 @@ impl BufRing {
         let (index, bytes) = self.next_of(chain)?;
         #[cfg(debug_assertions)]
         self.chained.set(self.chained.get() - 1);
-        // SAFETY: the kernel has given the buffer up with its CQE, it stood in one chain only, and it goes
-        // back to the kernel only through `recycle`, when it has come back.
+        // SAFETY: the kernel's CQE has released the buffer, and it was in one chain only. It returns to the
+        // kernel only through `recycle`, after it has come back.
         let block = unsafe { self.owner.hand_out(index.into()) };
         Some(Lease::new(block, bytes))
     }

@@ -1,4 +1,4 @@
-//! The memory of buffers that are lent out, and whom to wake when one comes back.
+//! The memory of receive buffers, and whom to wake when one comes back.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,26 +7,26 @@ use super::returns::SharedRegion;
 use super::shares::Shares;
 use crate::numa::pool::Carved;
 
-/// Who waits for buffers that come back: a core, seen from any thread.
+/// A core, seen from any thread, that waits for buffers to come back.
 pub(crate) trait WakeOwner: Send + Sync {
-    /// Wakes it, if it sleeps.
+    /// Wakes the core, if it sleeps.
     fn wake(&self);
 }
 
-/// What keeps the buffers' memory until the last lease is gone.
+/// Keeps the buffers' memory until the last lease is gone.
 pub(crate) struct BufferMemory {
-    /// The buffers' memory. Locked when it grows, and when it goes.
+    /// The buffers' memory. The lock is taken when it grows and when it is freed.
     pub(super) memory: Mutex<Vec<Carved>>,
-    /// Who shares each buffer that is out.
+    /// The shares of each buffer that is out.
     pub(super) shares: Box<[Shares]>,
     owner: Arc<dyn WakeOwner>,
-    /// Memory of another kind: see [`copy_out`](super::copy_out).
+    /// Memory of another kind, that of [copied chunks](super::copy_out).
     _copied: Option<CopiedChunks>,
 }
 
 /// The memory of chunks that were [copied](super::copy_out), until the last lease on them is gone.
 pub(super) struct CopiedChunks {
-    /// Reached through the owner's addresses only.
+    /// It is accessed only through the owner's addresses.
     pub(super) memory: Vec<u8>,
     pub(super) bytes: Arc<AtomicUsize>,
 }

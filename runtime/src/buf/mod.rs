@@ -1,8 +1,8 @@
-//! Buffers: what a send takes, what a receive gives.
+//! Buffers: what a send takes and a receive gives.
 //!
 //! A receive gives a [`Lease`] on a block of the core's provided-buffer ring. A send, a write or a read at an
-//! offset takes a buffer by value ([`IoBuf`], [`IoBufMut`]) and gives it back, with the error too
-//! ([`BufError`]). Nothing borrowed crosses an await into the kernel.
+//! offset takes a buffer by value ([`IoBuf`], [`IoBufMut`]) and gives it back, also with an error
+//! ([`BufError`]). The kernel never has borrowed memory across an await.
 
 pub(crate) mod blocks;
 pub(crate) mod brought;

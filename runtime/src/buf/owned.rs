@@ -8,15 +8,16 @@ use std::mem::MaybeUninit;
 use super::Block;
 use crate::Error;
 
-/// Initialised bytes that stay where they are while their owner is moved about: what a send may take.
+/// Initialised bytes that stay in place while their owner is moved: what a send may take.
 ///
-/// It is there for what owns its bytes on the heap, alone or with others: `Vec<u8>`, `String`, `Box`, `Rc`
-/// and `Arc` of slices, strings and arrays, [`Lease`](super::Lease), [`Block`](super::Block), `bytes::Bytes`
-/// and `BytesMut` (feature `bytes`); and for what is static: `b"..."`, `"..."`, `Cow<'static, _>`. A type of
-/// one's own needs no unsafe code: [`Owned`](super::Owned) lends it.
+/// It is implemented for types that own their bytes on the heap, alone or shared: `Vec<u8>`, `String`, `Box`,
+/// `Rc` and `Arc` of slices, strings and arrays, [`Lease`](super::Lease), [`Block`](super::Block),
+/// `bytes::Bytes` and `BytesMut` (feature `bytes`). It is also implemented for static data: `b"..."`,
+/// `"..."`, `Cow<'static, _>`. For a type of your own use [`Owned`](super::Owned), which needs no unsafe
+/// code.
 ///
-/// What is borrowed cannot be lent, because a future may be dropped or forgotten at any time, and the borrow
-/// would end before the kernel has had its last word:
+/// Borrowed bytes cannot be lent: a future may be dropped or forgotten at any time, and the borrow would then
+/// end while the kernel may still use it:
 ///
 /// ```compile_fail
 /// async fn reply(stream: &annulus::net::TcpStream, line: &mut Vec<u8>) -> annulus::Result<()> {
@@ -43,11 +44,10 @@ use crate::Error;
 /// ```
 ///
 /// # Safety
-/// [`bytes`](Self::bytes) must give the same address and length each time, whatever moves of `self` happen
-/// between, until `self` is dropped or mutated by the one who holds it; and nothing may write those bytes
-/// meanwhile.
+/// [`bytes`](Self::bytes) must give the same address and length each time, however `self` is moved between,
+/// until `self` is dropped or its holder mutates it. Nothing may write those bytes meanwhile.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be lent to the kernel, because it does not own bytes that stay in their place",
+    message = "`{Self}` cannot be lent to the kernel, because it does not own bytes that stay in place",
     label = "not a buffer that the kernel can read from",
     note = "give a buffer by value and have it back: `Vec<u8>` (`slice.to_vec()`, `std::mem::take(&mut vec)`), `String`, \
             `Arc<[u8]>`, `b\"...\"`, a `Lease` or a `Block`",
@@ -59,11 +59,11 @@ pub unsafe trait IoBuf: 'static {
     fn bytes(&self) -> &[u8];
 }
 
-/// Room that the kernel may fill: what a read may take.
+/// Memory that the kernel may fill: what a read may take.
 ///
 /// `Vec<u8>`, [`Block`](super::Block) and `bytes::BytesMut` (feature `bytes`) are filled behind what they
-/// hold. Memory of a fixed size, such as an array, `Box<[u8]>` or a mapping of one's own, is filled from its
-/// beginning on in a [`Filled`](super::Filled).
+/// hold. Memory of a fixed size, such as an array, `Box<[u8]>` or a mapping, is filled from its beginning in
+/// a [`Filled`](super::Filled).
 ///
 /// ```compile_fail
 /// async fn read(file: &annulus::fs::File, into: &mut [u8]) -> annulus::Result<usize> {
@@ -72,33 +72,33 @@ pub unsafe trait IoBuf: 'static {
 /// ```
 ///
 /// # Safety
-/// As for [`IoBuf`]: [`spare_capacity`](Self::spare_capacity) stays at its place while `self` is moved about,
-/// and nobody else touches it.
+/// As for [`IoBuf`]: [`spare_capacity`](Self::spare_capacity) stays in place while `self` is moved, and
+/// nobody else touches it.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be lent to the kernel to be filled, because it does not own room that stays in its place",
+    message = "`{Self}` cannot be lent to the kernel to be filled, because it does not own memory that stays in place",
     label = "not a buffer that the kernel can fill",
-    note = "give `Vec::with_capacity(n)` or a `Block` by value and have it back; a `Vec` without spare capacity has no room",
+    note = "give `Vec::with_capacity(n)` or a `Block` by value and have it back; a `Vec` without spare capacity takes nothing",
     note = "an array, a boxed slice, or a type of your own is given as `annulus::buf::Filled::new(value)`, and \
             `bytes::BytesMut` with the feature `bytes`"
 )]
 pub unsafe trait IoBufMut: 'static {
-    /// The room to fill. It need not be initialised.
+    /// The memory to fill. It need not be initialised.
     fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>];
 
-    /// The first `n` bytes of the room were filled.
+    /// The first `n` bytes of the spare capacity were filled.
     ///
     /// # Safety
-    /// They were.
+    /// They are initialised.
     unsafe fn filled(&mut self, n: usize);
 }
 
-/// A buffer of which only the first so many bytes of its room are to be filled.
+/// A buffer that is to be filled with at most `max` bytes.
 pub(crate) struct AtMost<B> {
     pub(crate) buf: B,
     pub(crate) len: usize,
 }
 
-// SAFETY: the room is the beginning of the buffer's own.
+// SAFETY: its spare capacity is the beginning of the buffer's own.
 unsafe impl<B: IoBufMut> IoBufMut for AtMost<B> {
     fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         let spare = self.buf.spare_capacity();
@@ -113,19 +113,19 @@ unsafe impl<B: IoBufMut> IoBufMut for AtMost<B> {
     }
 }
 
-/// The number of the buffer, registered with this core's ring, in which the memory of `buf` lies: only blocks
-/// have one. By type, so that it is no method of a trait that others implement; the compiler knows the answer
-/// for each type.
+/// The number of the registered buffer of this core's ring in which the memory of `buf` lies. Only blocks
+/// have one. It is looked up by type, so that it is no method of a trait that others implement; the compiler
+/// resolves it for each type.
 pub(crate) fn registered(buf: &impl Any) -> Option<u16> {
     let buf: &dyn Any = buf;
-    let of_part = || buf.downcast_ref::<AtMost<Block>>().map(|part| &part.buf);
-    buf.downcast_ref::<Block>().or_else(of_part)?.fixed_index()
+    let of_prefix = || buf.downcast_ref::<AtMost<Block>>().map(|prefix| &prefix.buf);
+    buf.downcast_ref::<Block>().or_else(of_prefix)?.fixed_index()
 }
 
-/// An operation failed, and here is the buffer it was given.
+/// The error of a failed operation, with the buffer that it was given.
 #[non_exhaustive]
 pub struct BufError<B> {
-    /// Why.
+    /// Why it failed.
     pub error: Error,
     /// The buffer, as it was handed in.
     pub buf: B,
@@ -165,16 +165,16 @@ impl<B> From<BufError<B>> for Error {
     }
 }
 
-/// Buffers that are sent one behind the other, as one: a head and a body, or any number of one kind.
+/// Several buffers that are sent as one, in order: a head and a body, or any number of one kind.
 ///
 /// # Safety
-/// As for [`IoBuf`], for each of the buffers; and [`each`](Self::each) shows the same ones in the same order
+/// As for [`IoBuf`], for each of the buffers. [`each`](Self::each) shows the same buffers in the same order
 /// each time.
 pub unsafe trait IoBufs: 'static {
     /// Shows the bytes of each buffer, in order.
     fn each(&self, see: &mut dyn FnMut(&[u8]));
 
-    /// Bytes of all of them.
+    /// The sum of their lengths.
     fn total(&self) -> usize {
         let mut total = 0;
         self.each(&mut |bytes| total += bytes.len());
@@ -204,17 +204,17 @@ unsafe impl<A: IoBuf, B: IoBuf> IoBufs for (A, B) {
     }
 }
 
-/// As long as a block is, about.
+/// About as long as a block.
 const COPIED_TO_HEAP: usize = 64 << 10;
 
-/// What a borrowed buffer was copied to.
+/// The copy of a borrowed buffer.
 pub(crate) enum Copied {
     Block(Block),
     Heap(Vec<u8>),
 }
 
 impl Copied {
-    /// As much of `slices`, one behind the other, as one block holds.
+    /// A copy of as much of `slices`, in order, as one block holds.
     pub(crate) fn of<'a>(slices: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
         match Block::take() {
             Some(mut block) => {
@@ -256,16 +256,16 @@ mod tests {
     use super::*;
     use crate::testing::{on_a_core, small};
 
-    /// Seen to fail: without the look at a part of a block.
+    /// Seen to fail: without the case of `AtMost`.
     #[test]
-    fn blocks_and_parts_of_them_are_registered_and_nothing_else() {
+    fn blocks_and_their_prefixes_are_registered_and_nothing_else() {
         on_a_core(small(64), async || {
             let block = Block::take().expect("a block");
             let number = registered(&block);
             assert_eq!(number, block.fixed_index());
             assert!(number.is_some(), "the pool of a core is registered");
-            let part = AtMost { buf: block, len: 10 };
-            assert_eq!(registered(&part), number);
+            let prefix = AtMost { buf: block, len: 10 };
+            assert_eq!(registered(&prefix), number);
             assert_eq!(registered(&vec![1_u8]), None);
         });
     }

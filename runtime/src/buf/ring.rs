@@ -1,9 +1,9 @@
-//! The provided-buffer ring of a core: node-local memory that the kernel picks from when something comes.
+//! The provided-buffer ring of a core: node-local memory that the kernel picks from when bytes come.
 //!
 //! The descriptors' ring and the buffers are carved out of the core's share of its node's pool. The ring has
-//! room for all buffers that there can be, so that the pool may [grow](crate::core::growth). Only the core's
-//! thread moves the ring's tail; a buffer whose last lease is dropped elsewhere comes back through the [list
-//! of returns](super::returns). Linux 5.19; `io_uring_register_buf_ring(3)`.
+//! slots for all buffers that there can be, so that the pool may [grow](crate::core::growth). Only the core's
+//! thread moves the ring's tail. A buffer whose last lease is dropped on another thread comes back through
+//! the [list of returns](super::returns). Linux 5.19; `io_uring_register_buf_ring(3)`.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -25,7 +25,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// The one buffer group of a core.
 pub(crate) const BUFFER_GROUP: u16 = 0;
-/// Bytes of a buffer: two pages hold a request with its headers, and a bulk receive takes several at a time.
+/// Bytes of a buffer. Two pages hold a request with its headers; a bulk receive takes several buffers at
+/// once.
 pub(crate) const BUFFER_SIZE: usize = 8 << 10;
 /// The kernel's limit on the entries of a buffer ring.
 const MAX_BUFFERS: usize = 1 << 15;
@@ -35,38 +36,38 @@ thread_local! {
     static CURRENT: Current<BufRing> = const { Current::none() };
 }
 
-/// The buffers of a core.
+/// The receive buffers of a core.
 pub(crate) struct BufRing {
     pub(super) owner: Owner<BufferMemory>,
     descriptors: Carved,
-    /// Slots of the ring, a power of two.
+    /// Slots of the ring: a power of two.
     slots: u16,
-    /// Buffers with consecutive numbers and addresses, a power of two: what it grows by.
+    /// Buffers with consecutive numbers and addresses, by which the ring grows: a power of two.
     per_extent: u16,
-    /// Extents that there are, and that there can be.
+    /// Extents that exist, and extents that there can be.
     extents: Cell<u16>,
     most_extents: u16,
-    /// Buffers that there are.
+    /// Buffers that exist.
     count: Cell<u16>,
     tail: Cell<u16>,
-    /// Free buffers: for the kernel to pick, or waiting for their turn in the ring.
+    /// The free buffers: those that the kernel may pick, and those that wait to be put into the ring.
     free: FreeBuffers,
     /// The most that were out at once.
     most_out: Cell<u16>,
     links: Links,
-    /// Where a CQE need not bring one buffer whole.
+    /// Present where a CQE need not bring exactly one buffer.
     pub(super) fragments: Option<Fragments>,
-    /// Bytes that copies of chunks take which nobody took.
+    /// Bytes of copied chunks that nobody has taken yet.
     pub(super) copied_bytes: Arc<AtomicUsize>,
-    /// Chunks in chains.
+    /// Chunks in all chains.
     #[cfg(debug_assertions)]
     pub(super) chained: Cell<u16>,
 }
 
 impl BufRing {
     /// Carves the ring and its buffers out of half of what `share` has left, and registers them with the
-    /// core's ring, to be used as asked as far as the kernel can. The pool may grow to a limit, by so many
-    /// bytes a step. `sleeper` is woken when a buffer comes back that it waits for.
+    /// core's ring. They are used as `options` say, as far as the kernel can. The pool may grow to a limit,
+    /// by `step` bytes at a time. `sleeper` is woken when a buffer comes back that it waits for.
     pub(crate) fn new(
         ring: &mut Ring,
         share: &mut Share,
@@ -85,8 +86,8 @@ impl BufRing {
         let count =
             if fit == 0 { return Err(too_small()) } else { 1 << fit.ilog2().min(MAX_BUFFERS.ilog2()) };
         let more = limit.saturating_sub(share.len()) / BUFFER_SIZE;
-        // The descriptors take no more than a sixteenth of what there is to begin with: the smallest pool
-        // keeps room for a block.
+        // The descriptors take at most a sixteenth of the initial share, so that the smallest pool has space
+        // for a block.
         let affordable = 1 << (share.left() / 16 / size_of::<BufRingEntry>()).max(1).ilog2();
         let slots = (count + more).min(MAX_BUFFERS).next_power_of_two().min(affordable).max(count);
         let per_extent = (step / BUFFER_SIZE).min(slots);
@@ -101,7 +102,7 @@ impl BufRing {
         let region = BufferMemory::new(shares, sleeper, None);
         let owner = Owner::new(BUFFER_SIZE, per_extent as u32, most_extents as u32, region);
         let address = descriptors.as_ptr().as_ptr().expose_provenance() as u64;
-        // SAFETY: the descriptors' memory is page-aligned, large enough and ours until `close` has
+        // SAFETY: the descriptors' memory is page-aligned, large enough, and ours until `close` has
         // unregistered it.
         unsafe { ring.register_buf_ring(address, slots as u16, BUFFER_GROUP, options) }?;
         let features = ring.features();
@@ -137,31 +138,31 @@ impl BufRing {
         Current::try_with(&CURRENT, f)
     }
 
-    /// Entries that its ring has at most, with a pool that may grow to so many bytes.
+    /// The most entries that the ring can have, with a pool that may grow to `limit` bytes.
     pub(crate) fn slots_within(limit: usize) -> u16 {
         (limit / BUFFER_SIZE).clamp(1, MAX_BUFFERS).next_power_of_two() as u16
     }
 
-    /// Buffers by which it may grow in one step.
+    /// Buffers that one growth step may add.
     pub(crate) fn spare_capacity(&self) -> usize {
         let spare = if self.extents.get() < self.most_extents { self.per_extent } else { 0 };
         spare.min(self.slots - self.count.get()).into()
     }
 
-    /// Cuts `memory` into buffers, as many as there are slots and numbers for, and returns how many. Where it
-    /// is too short for a whole number of extents, the last numbers stay unused.
+    /// Cuts `memory` into buffers, as many as there are slots and numbers for. Returns how many. Where the
+    /// memory is too short for a whole number of extents, the last numbers stay unused.
     pub(crate) fn extend(&self, memory: Carved) -> usize {
         let base = memory.as_ptr();
         let spare =
             (self.slots - self.count.get()).min((self.most_extents - self.extents.get()) * self.per_extent);
         let count = (memory.len() / BUFFER_SIZE).min(spare.into()) as u16;
-        // Locked by this thread alone until the core has ended. A list is whole at every moment.
+        // Only this thread takes the lock until the core has ended. The list is consistent at every moment.
         self.owner.region().memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
         let first = self.extents.get() * self.per_extent;
         for number in (0..count).step_by(self.per_extent.into()) {
             // SAFETY: the offset is below `count` buffers, hence inside the memory, which the region now has.
-            // The extents are new, and numbers of buffers that do not fit are not handed out: they never get
-            // to the kernel.
+            // The extents are new. Numbers of buffers that do not fit are not handed out, and never get to
+            // the kernel.
             unsafe {
                 let base = base.add(usize::from(number) * BUFFER_SIZE);
                 self.owner.add((first + number).into(), base);
@@ -175,12 +176,12 @@ impl BufRing {
         count.into()
     }
 
-    /// Bytes of a buffer, and how many there are.
+    /// The size of a buffer in bytes, and how many buffers there are.
     pub(crate) fn shape(&self) -> (usize, usize) {
         (BUFFER_SIZE, self.count.get().into())
     }
 
-    /// Where the descriptors lie, for the report.
+    /// The memory of the descriptors, for the report.
     pub(crate) fn descriptors(&self) -> std::ops::Range<usize> {
         let start = self.descriptors.as_ptr().addr().get();
         start..start + self.descriptors.len()
@@ -190,8 +191,8 @@ impl BufRing {
     fn give_to_kernel(&self, index: u16) {
         let entries: *mut BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
         let tail = self.tail.get();
-        // SAFETY: the buffer's extent was added. The slot is inside the descriptors; the kernel reads it only
-        // after the tail has passed it. The address is that of a whole buffer, which is free. The first
+        // SAFETY: the buffer's extent was added. The slot is inside the descriptors, and the kernel reads it
+        // only after the tail has passed it. The address is that of a whole buffer, which is free. The first
         // entry's last field is the tail (io_uring_register_buf_ring(3)), which no setter of an entry
         // touches.
         unsafe {
@@ -206,7 +207,7 @@ impl BufRing {
         self.free.offer();
     }
 
-    /// Gives the kernel so many from the stack.
+    /// Moves `count` buffers from the stack to the ring.
     #[inline(never)]
     fn unstack(&self, count: u16) {
         for index in (0..count).map_while(|_| self.links.unstack()) {
@@ -220,22 +221,22 @@ impl BufRing {
         self.tail.get()
     }
 
-    /// The buffer that was last put into a slot, and the bytes that the kernel takes it to have.
+    /// The buffer that was last put into a slot, and its length as the kernel has it.
     pub(super) fn placed_at(&self, slot: u16) -> (u16, u32) {
         let entries: *const BufRingEntry = self.descriptors.as_ptr().cast().as_ptr();
-        // SAFETY: the slot is inside the descriptors. Who it is for the kernel does not write, and its length
-        // no more when it has used it up.
+        // SAFETY: the slot is inside the descriptors. The kernel does not write the buffer's number, and does
+        // not write its length after it has used the buffer up.
         let entry = unsafe { &*entries.add((slot & (self.slots - 1)).into()) };
         (entry.bid(), entry.len())
     }
 
-    /// The kernel has picked a buffer: its CQE names it.
+    /// The kernel has picked a buffer, which its CQE names.
     pub(crate) fn picked(&self) {
         self.free.take();
         self.most_out.set(self.most_out.get().max(self.out()));
     }
 
-    /// Tells how many buffers are out, and how many were at most.
+    /// Reports how many buffers are out, and the most that ever were.
     pub(crate) fn tell(&self, counters: &CoreCounters) {
         counters.recv_buffers_out.set(self.out().into());
         counters.recv_buffers_peak.set(self.most_out.get().into());
@@ -246,7 +247,8 @@ impl BufRing {
         self.count.get() - self.free.len()
     }
 
-    /// A buffer that nobody holds any more goes back to the kernel, now or [later](super::free_buffers).
+    /// A buffer that nobody holds any more becomes available to the kernel, now or
+    /// [later](super::free_buffers).
     pub(crate) fn recycle(&self, index: u16) {
         if self.free.wants_more() {
             self.give_to_kernel(index);
@@ -268,11 +270,11 @@ impl BufRing {
         self.links.next_of(chain)
     }
 
-    /// A buffer whose last lease was dropped on some thread that may be this core's.
+    /// Takes a buffer whose last lease was dropped on a thread that may be this core's.
     pub(super) fn take_back(&self, block: BlockRef<BufferMemory>) {
         match self.owner.take_back(block) {
             Ok(index) => self.recycle(index as u16),
-            // Another core's: dropping it sends it home.
+            // It is another core's: dropping it puts it on that core's list.
             Err(block) => drop(block),
         }
     }
@@ -282,13 +284,13 @@ impl BufRing {
         self.free.len() > 0
     }
 
-    /// Free buffers in the ring.
+    /// Free buffers that are in the ring.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn offered(&self) -> u16 {
         self.free.offered()
     }
 
-    /// Whether an eighth of them is free, or less.
+    /// Whether at most an eighth of the buffers is free.
     #[inline(always)]
     pub(crate) fn are_few(&self) -> bool {
         self.free.len() <= self.count.get() / 8
@@ -299,8 +301,8 @@ impl BufRing {
         self.free.len()
     }
 
-    /// The tasks of this tick have run: fetches what came back from other threads, and offers the kernel as
-    /// many buffers as it needs. `short`: a receive found none.
+    /// The tasks of this tick have run: fetches the buffers that came back from other threads, and offers the
+    /// kernel as many as it needs. `short`: a receive found none.
     pub(crate) fn refill(&self, short: bool) {
         if self.owner.has_returns() {
             for index in self.owner.drain() {
@@ -318,7 +320,7 @@ impl BufRing {
         self.unstack(u16::MAX);
     }
 
-    /// The last of a tick: nothing goes to the ring before the next one.
+    /// The last step of a tick: nothing goes to the ring before the next one.
     pub(crate) fn end_of_tick(&self, counters: &CoreCounters) {
         if let Some(fragments) = &self.fragments {
             fragments.note(self.tail(), |slot| self.placed_at(slot).0);
@@ -328,8 +330,8 @@ impl BufRing {
         self.assert_conserved();
     }
 
-    /// Every buffer is in one place: free, in a chain, or handed out. One in which the kernel goes on is
-    /// handed out and counts as free until the kernel is done with it.
+    /// Asserts that every buffer is in one place: free, in a chain, or handed out. A buffer in which the
+    /// kernel goes on is handed out, and counts as free until the kernel is done with it.
     ///
     /// Seen to fail: with `copy_out` keeping the first buffer of those that it copied (`tests/crowd.rs`).
     #[cfg(debug_assertions)]
@@ -343,28 +345,28 @@ impl BufRing {
         );
     }
 
-    /// Before the core sleeps, and streams wait for a buffer: whether there are some, or some have come back
-    /// from elsewhere. Otherwise the next return wakes the core.
+    /// Asked before the core sleeps while streams wait for a buffer: whether some are free, or have come back
+    /// from other threads. Otherwise the next return wakes the core.
     pub(crate) fn has_some_or_waits(&self) -> bool {
         self.free.len() > 0 || !self.owner.starve()
     }
 
-    /// The end: every operation has been reaped. The memory goes when the last lease does.
+    /// Ends the buffers after every operation has been reaped. The memory is freed with the last lease.
     pub(crate) fn close(self, ring: &Ring) {
         if let Err(e) = ring.unregister_buf_ring(BUFFER_GROUP) {
-            // First: a subscriber that panics must not free them.
+            // Leaked before the event, because a subscriber that panics must not free them.
             self.leak();
             return tracing::error!("cannot unregister receive buffers, so their memory is leaked: {e}");
         }
-        // Where the kernel went on it does not any more.
+        // The kernel does not go on in any buffer from here on.
         for index in self.fragments.iter().flat_map(Fragments::take_begun) {
             if self.owner.region().shares[usize::from(index)].give_up() {
-                // SAFETY: the buffer is out, and the core's was the last share.
+                // SAFETY: the buffer is out, and the core's share was the last.
                 let ours = self.owner.take_back(unsafe { self.owner.handle(index.into()) });
                 debug_assert!(ours.is_ok(), "a handle of the owner itself");
             }
         }
-        // SAFETY: the ring is unregistered and every operation that could write into a buffer was reaped
+        // SAFETY: the ring is unregistered, and every operation that could write into a buffer was reaped
         // before.
         let out = unsafe { self.owner.close() };
         if out > 0 {
@@ -372,7 +374,7 @@ impl BufRing {
         }
     }
 
-    /// The end, when the kernel may still write into the buffers.
+    /// Ends the buffers when the kernel may still write into them.
     pub(crate) fn leak(self) {
         std::mem::forget(self.descriptors);
         self.owner.leak();

@@ -1,54 +1,53 @@
-//! Who still uses a buffer: a count that any thread may lower, and whose last share takes the buffer home.
+//! Who still uses a buffer: a count that any thread may lower. The last share gives the buffer back.
 //!
-//! A share is a lease, or the core's own: the core has one for as long as the kernel goes on in the buffer,
-//! or chunks in it wait to be taken. Only who has a share makes another, so a count of one never rises behind
-//! the back of who has it.
+//! A share is a lease, or the core's own. The core has one while the kernel goes on in the buffer, or while
+//! chunks in it wait to be taken. Only the holder of a share makes another, so a count of one cannot rise
+//! while its only holder reads it.
 //!
-//! A share that is forgotten (`mem::forget`) stays counted, and its buffer out. Whoever forgets 2^31 of one
-//! buffer ends the process, as with an `Arc`: a count that came round to zero would give the buffer to the
-//! kernel while leases show its bytes.
+//! A share that is forgotten (`mem::forget`) stays counted, and its buffer stays out. Forgetting 2^31 shares
+//! of one buffer ends the process, as with an `Arc`: a count that wrapped to zero would give the buffer to
+//! the kernel while leases show its bytes.
 
 use std::io::{self, Write};
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// Shares of one buffer at which the process ends. As many threads as are left to 2^32 may each add one
-/// before it has.
+/// The count at which the process ends. Up to 2^31 threads may each add one before it has ended.
 const MOST: u32 = i32::MAX as u32;
 
 /// The shares of one buffer.
 pub(crate) struct Shares(AtomicU32);
 
 impl Shares {
-    /// None: the buffer is free.
+    /// No share: the buffer is free.
     pub(super) fn none() -> Self {
         Self(AtomicU32::new(0))
     }
 
-    /// The first, of a buffer that nobody else knows: no ordering is needed.
+    /// The first share, of a buffer that nobody else knows: no ordering is needed.
     pub(super) fn begin(&self) {
         self.0.store(1, Ordering::Relaxed);
     }
 
-    /// One more. The caller's own keeps the count above zero meanwhile.
+    /// Adds a share. The caller's own share keeps the count above zero meanwhile.
     pub(super) fn add(&self) {
         if self.0.fetch_add(1, Ordering::Relaxed) >= MOST {
             too_many();
         }
     }
 
-    /// Gives the caller's share up. True: it was the last, and the caller takes the buffer home.
-    #[must_use = "who has the last share takes the buffer home"]
+    /// Gives the caller's share up. `true`: it was the last, and the caller gives the buffer back.
+    #[must_use = "the holder of the last share gives the buffer back"]
     pub(super) fn give_up(&self) -> bool {
         // The usual case, a buffer with one share, needs no locked instruction. Acquire: what others did with
-        // the buffer happened before it goes back.
+        // the buffer happens before it goes back.
         self.0.load(Ordering::Acquire) == 1 || self.0.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }
 
 #[cold]
 fn too_many() -> ! {
-    // Not by a panic: the count is wrong already, and who catches it would go on.
+    // Not a panic: the count is wrong already, and code that catches the panic would go on.
     let why = "annulus: 2^31 leases on one receive buffer, nearly all of them forgotten (mem::forget)";
     let _not_told = writeln!(io::stderr(), "{why}");
     std::process::abort()
@@ -63,9 +62,9 @@ mod tests {
 
     const CHILD: &str = "ANNULUS_TEST_TOO_MANY_SHARES";
 
-    /// Run once more as a process of its own, which is to end.
+    /// The test starts itself again as a process that is to end.
     ///
-    /// Seen to fail: without the limit the count comes round, and the child ends well.
+    /// Seen to fail: without the limit the count wraps, and the child exits well.
     #[test]
     fn a_count_that_is_about_to_come_round_ends_the_process() {
         if std::env::var_os(CHILD).is_some() {

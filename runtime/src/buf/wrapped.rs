@@ -1,8 +1,8 @@
-//! Types of the application's, lent to the kernel without unsafe code of its own.
+//! The application's own types, lent to the kernel without unsafe code in the application.
 //!
-//! What a type shows as its bytes is asked once, and kept as it was then: the value is on the heap, and until
-//! it is given back nobody is given it to change it. So it may not say something else the second time, which
-//! a safe trait does not promise.
+//! A type is asked for its bytes once, and the answer is kept. The value is on the heap, and nobody can
+//! change it until it is given back. So a second, different answer cannot matter, although a safe trait does
+//! not exclude one.
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -11,10 +11,10 @@ use std::ptr::NonNull;
 
 use super::{IoBuf, IoBufMut};
 
-/// A value on the heap, and bytes that it showed.
+/// A value on the heap, and the bytes that it showed.
 ///
-/// The pointers are raw: a `Box` that is moved claims its content for itself, and what was borrowed of it
-/// before would be void.
+/// The pointers are raw: moving a `Box` asserts unique access to its content, which would invalidate earlier
+/// borrows of it.
 struct Shown<T> {
     value: NonNull<T>,
     bytes: NonNull<[u8]>,
@@ -23,7 +23,7 @@ struct Shown<T> {
 impl<T> Shown<T> {
     fn new(value: T, bytes: impl FnOnce(NonNull<T>) -> NonNull<[u8]>) -> Self {
         let value = NonNull::from(Box::leak(Box::new(value)));
-        // In its place before the application is called: a panic of `bytes` drops the value.
+        // The value is in its place before the application's code is called: a panic of `bytes` drops it.
         let mut shown = Self { value, bytes: NonNull::from(&mut [] as &mut [u8]) };
         shown.bytes = bytes(value);
         shown
@@ -38,7 +38,7 @@ impl<T> Shown<T> {
 
 impl<T> Drop for Shown<T> {
     fn drop(&mut self) {
-        // SAFETY: as in `into_inner`, which never drops it.
+        // SAFETY: it came out of a box, and `into_inner` does not drop `self`.
         drop(unsafe { Box::from_raw(self.value.as_ptr()) });
     }
 }
@@ -46,7 +46,7 @@ impl<T> Drop for Shown<T> {
 // SAFETY: it owns its value, as a box does, and the bytes are the value's.
 unsafe impl<T: Send> Send for Shown<T> {}
 
-// SAFETY: as for a box: who shares it sees the value shared, and bytes that do not change.
+// SAFETY: as for a box: a shared reference gives a shared value, and bytes that do not change.
 unsafe impl<T: Sync> Sync for Shown<T> {}
 
 /// A value of any type that shows bytes, as a buffer to send: a mapped file, a shared string, a type of your
@@ -70,8 +70,8 @@ unsafe impl<T: Sync> Sync for Shown<T> {}
 /// # assert_eq!(line.as_ref(), b"pong\n");
 /// ```
 ///
-/// It costs an allocation. What `as_ref` gives is asked once, here; it is a borrow of the value, which lasts
-/// until [`into_inner`](Self::into_inner).
+/// It costs one allocation. `as_ref` is called once, here. Its result borrows the value until
+/// [`into_inner`](Self::into_inner).
 pub struct Owned<T>(Shown<T>);
 
 impl<T: AsRef<[u8]> + 'static> Owned<T> {
@@ -80,13 +80,14 @@ impl<T: AsRef<[u8]> + 'static> Owned<T> {
     /// # Panics
     /// When its `as_ref` does.
     pub fn new(value: T) -> Self {
-        // SAFETY: the value is there, and borrowed shared from here on: `deref` and `bytes` do the same.
+        // SAFETY: the value exists, and from here on is only borrowed shared: `deref` and `bytes` do the
+        // same.
         Self(Shown::new(value, |value| NonNull::from(unsafe { value.as_ref() }.as_ref())))
     }
 }
 
 impl<T> Owned<T> {
-    /// The value again.
+    /// Gives the value back.
     pub fn into_inner(self) -> T {
         self.0.into_inner()
     }
@@ -96,13 +97,13 @@ impl<T> Deref for Owned<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the value is there, and nobody has it to change it.
+        // SAFETY: the value exists, and nobody can change it.
         unsafe { self.0.value.as_ref() }
     }
 }
 
-// SAFETY: the bytes are a borrow of a value that lies on the heap and is not changed before it is given back:
-// a borrow that the type itself has to keep sound, however long it lasts.
+// SAFETY: the bytes are a borrow of a value that lies on the heap and does not change before it is given
+// back. The type itself has to keep such a borrow sound, however long it lasts.
 unsafe impl<T: 'static> IoBuf for Owned<T> {
     fn bytes(&self) -> &[u8] {
         // SAFETY: as above.
@@ -110,8 +111,8 @@ unsafe impl<T: 'static> IoBuf for Owned<T> {
     }
 }
 
-/// Memory of a fixed size to be read into, from its beginning on: an array, a boxed slice, or a type of your
-/// own that is `AsMut<[u8]>`. What was filled can be sent on.
+/// Memory of a fixed size to be read into, from its beginning: an array, a boxed slice, or a type of your own
+/// that is `AsMut<[u8]>`. The filled bytes can be sent on.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -128,37 +129,36 @@ unsafe impl<T: 'static> IoBuf for Owned<T> {
 /// # annulus::Ok(())
 /// ```
 ///
-/// It costs an allocation. What `as_mut` gives is asked once, here.
+/// It costs one allocation. `as_mut` is called once, here.
 pub struct Filled<T> {
     shown: Shown<T>,
     filled: usize,
 }
 
 impl<T: AsMut<[u8]> + 'static> Filled<T> {
-    /// Puts `value` on the heap and asks for its bytes, of which none counts as filled.
+    /// Puts `value` on the heap and asks for its bytes. None of them counts as filled.
     ///
     /// # Panics
     /// When its `as_mut` does.
     pub fn new(value: T) -> Self {
-        // SAFETY: the value is there, and borrowed for these bytes alone from here on: nobody else is given
-        // it.
+        // SAFETY: the value exists, and from here on is borrowed for these bytes alone: nobody else gets it.
         let shown = Shown::new(value, |mut value| NonNull::from(unsafe { value.as_mut() }.as_mut()));
         Self { shown, filled: 0 }
     }
 }
 
 impl<T> Filled<T> {
-    /// Bytes of the value in all.
+    /// The number of bytes that the value has.
     pub fn size(&self) -> usize {
         self.shown.bytes.len()
     }
 
-    /// Begins anew: nothing counts as filled.
+    /// Counts no byte as filled.
     pub fn clear(&mut self) {
         self.filled = 0;
     }
 
-    /// The value again. Bytes behind those that were filled are zero.
+    /// Gives the value back. Bytes behind the filled ones are zero.
     pub fn into_inner(self) -> T {
         let mut this = std::mem::ManuallyDrop::new(self);
         this.zero_the_rest();
@@ -166,13 +166,14 @@ impl<T> Filled<T> {
         unsafe { std::ptr::read(&this.shown) }.into_inner()
     }
 
-    /// All bytes. What is behind the filled ones may have been made uninitialised by who was shown the room.
+    /// All bytes. Those behind the filled ones may be uninitialised, because code that was given the spare
+    /// capacity may have written anything there.
     fn all(&mut self) -> &mut [MaybeUninit<u8>] {
-        // SAFETY: the bytes are a borrow of the value, which is there; as `MaybeUninit` they may be anything.
+        // SAFETY: the bytes are a borrow of the value, which exists. As `MaybeUninit` they may be anything.
         unsafe { &mut *(self.shown.bytes.as_ptr() as *mut [MaybeUninit<u8>]) }
     }
 
-    /// The value is its own again, and its bytes are initialised.
+    /// Initialises the bytes behind the filled ones, so that the value can be used as its own type again.
     fn zero_the_rest(&mut self) {
         let filled = self.filled;
         self.all()[filled..].fill(MaybeUninit::new(0));
@@ -185,7 +186,7 @@ impl<T> Drop for Filled<T> {
     }
 }
 
-/// What was filled.
+/// The filled bytes.
 impl<T> Deref for Filled<T> {
     type Target = [u8];
 
@@ -195,15 +196,15 @@ impl<T> Deref for Filled<T> {
     }
 }
 
-// SAFETY: as for `Owned`: what was filled lies in the value, on the heap or elsewhere, and is not changed.
+// SAFETY: as for `Owned`: the filled bytes lie in the value, on the heap or elsewhere, and do not change.
 unsafe impl<T: 'static> IoBuf for Filled<T> {
     fn bytes(&self) -> &[u8] {
         self
     }
 }
 
-// SAFETY: the room is a borrow of a value that lies on the heap, and that nobody is given before the kernel
-// has had its last word.
+// SAFETY: the spare capacity is a borrow of a value that lies on the heap, and nobody gets the value before
+// the kernel's last CQE.
 unsafe impl<T: 'static> IoBufMut for Filled<T> {
     fn spare_capacity(&mut self) -> &mut [MaybeUninit<u8>] {
         let filled = self.filled;
@@ -234,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    /// Says other bytes each time, and counts.
+    /// Shows other bytes each time, and counts.
     struct Fickle {
         said: Cell<usize>,
         bytes: [Vec<u8>; 2],

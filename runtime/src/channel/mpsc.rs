@@ -9,16 +9,16 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 
 use crate::block_on::block_on;
-use crate::task::shield::Shield;
 use crate::core::Core;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::queue::{Queue, Refused};
+use crate::task::shield::Shield;
 
 /// What both sides share.
 struct Shared<T> {
     queue: Queue<T>,
     /// The receiver's waker, while it waits. A sender puts its message first and then wakes; the receiver
-    /// registers first and then looks once more. One of the two sees the other, because both change the
+    /// registers first and then checks once more. One of the two sees the other, because both change the
     /// waker's one word. The waker is a [`Shield`]ed one. Otherwise one that panics while it is registered
     /// would be the last that this cell takes, and one that panics when it is woken would do so in a sender,
     /// or in its destructor.
@@ -31,7 +31,7 @@ struct Shared<T> {
 /// # Panics
 /// On a thread that is no core's, and for a capacity of 0.
 pub fn bounded<T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    assert!(capacity > 0, "a channel has room for one message at least");
+    assert!(capacity > 0, "a channel holds at least one message");
     Core::with(|_| ());
     let shared = Arc::new(Shared {
         queue: Queue::new(capacity),

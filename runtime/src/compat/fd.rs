@@ -81,14 +81,14 @@ impl<T: AsFd + 'static> FdIo<T> {
     expect(dead_code, reason = "no feature, no traits")
 )]
 impl<T: AsFd + 'static> FdIo<T> {
-    /// Reads the available bytes into `room`; 0 at the end.
+    /// Reads the available bytes into `spare`; 0 at the end.
     pub(super) fn poll_read_into(
         &mut self,
         cx: &mut Context<'_>,
-        room: &mut [u8],
+        spare: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let Some(fd) = &self.fd else { return Poll::Ready(Ok(0)) };
-        attempts(fd, Ready::Read, &mut self.reads, cx, |fd| rustix::io::read(fd, &mut *room))
+        attempts(fd, Ready::Read, &mut self.reads, cx, |fd| rustix::io::read(fd, &mut *spare))
     }
 
     /// Writes as much of `slices` as the descriptor takes.

@@ -118,7 +118,7 @@ impl FileIo {
         self.position += n as u64;
     }
 
-    /// Drops the bytes that were read ahead, because they do not lie at `position` any more.
+    /// Drops the bytes that were read ahead, because `position` has moved away from them.
     fn forget_ahead(&mut self) {
         self.reading = None;
         self.ahead.clear();

@@ -38,15 +38,15 @@ impl<T: tokio::io::AsyncRead + Unpin> Read for HyperOverTokio<T> {
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         // SAFETY: the cursor's memory goes into a `ReadBuf`, which makes nothing of it uninitialised.
-        let mut room = tokio::io::ReadBuf::uninit(unsafe { cursor.as_mut() });
-        let begin = room.filled().as_ptr();
-        ready!(Pin::new(&mut self.0).poll_read(cx, &mut room))?;
+        let mut buf = tokio::io::ReadBuf::uninit(unsafe { cursor.as_mut() });
+        let begin = buf.filled().as_ptr();
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut buf))?;
         assert_eq!(
             begin,
-            room.filled().as_ptr(),
+            buf.filled().as_ptr(),
             "the stream has put another buffer in the place of the one it was given"
         );
-        let n = room.filled().len();
+        let n = buf.filled().len();
         // SAFETY: the bytes that a `ReadBuf` counts as filled are initialised, and lie in the cursor's
         // memory.
         unsafe { cursor.advance(n) };

@@ -1,4 +1,4 @@
-//! A connection as the traits of other crates need it, for all of them in one place.
+//! A connection with everything that the traits of other crates need, shared by all of them.
 
 use std::fmt;
 use std::io;
@@ -37,8 +37,8 @@ pub struct Io<F: Family, S: Side = Both> {
     out: Option<SendAll<Copied>>,
 }
 
-/// A place among those that wait to receive, once it had to wait behind another. Given up when it is
-/// dropped: the half that writes keeps the list, and with it the waker.
+/// A place in the queue of those that wait to receive, taken when it had to wait behind another. It is given
+/// up when it is dropped, because the half that writes keeps the queue, and with it the waker.
 struct Turn {
     socket: Rc<Socket>,
     place: Option<u64>,
@@ -60,13 +60,14 @@ impl<F: Family, S: Side> Io<F, S> {
         Self { connection, chunk: None, turn, out: None }
     }
 
-    /// The connection, for its options. Receiving on it takes the bytes after those that were read here.
+    /// The connection, for its options. Receiving on it takes the bytes that follow those that were read
+    /// here.
     pub fn get_ref(&self) -> &Connection<F, S> {
         &self.connection
     }
 
-    /// The connection again. Bytes that came and were not read are received next. Flush before: bytes that
-    /// are being sent are cut off, and the connection then refuses further sends
+    /// Gives the connection back. Bytes that came and were not read are received next. Flush before: bytes
+    /// that are being sent are cut off, and the connection then refuses further sends
     /// ([`ErrorKind::WritePoisoned`](crate::ErrorKind::WritePoisoned)).
     pub fn into_inner(self) -> Connection<F, S> {
         let Self { connection, chunk, out, turn } = self;
@@ -116,7 +117,7 @@ impl<F: Family, S: Reads> Io<F, S> {
     expect(dead_code, reason = "no feature, no traits")
 )]
 impl<F: Family, S: Writes> Io<F, S> {
-    /// Takes as much of `parts` as one send takes, and starts that send.
+    /// Takes as much of `slices` as one send takes, and starts that send.
     pub(super) fn poll_send<'a>(
         &mut self,
         cx: &mut Context<'_>,
@@ -144,18 +145,18 @@ impl<F: Family, S: Writes> Io<F, S> {
         Poll::Ready(sent.map(drop).map_err(|e| to_io(e.error)))
     }
 
-    /// Waits likewise, and then ends the write side.
+    /// Waits until the kernel has taken the accepted bytes, and then ends the write side.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_sent(cx))?;
         match self.connection.shutdown(Shutdown::Write).map_err(to_io) {
-            // The peer has gone altogether, so there is nobody to tell.
+            // The other end has closed both directions, so there is nobody to tell.
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             ended => Poll::Ready(ended),
         }
     }
 }
 
-/// The system's error where there is one.
+/// The system's error if there is one.
 pub(super) fn to_io(e: Error) -> io::Error {
     match e.io_error().and_then(io::Error::raw_os_error) {
         Some(errno) => io::Error::from_raw_os_error(errno),

@@ -61,7 +61,7 @@ impl<T> OnCore<T> {
         Self { owner: Core::with(|core| Arc::clone(&core.shared)), value: ManuallyDrop::new(value) }
     }
 
-    /// The value again.
+    /// Gives the value back.
     ///
     /// # Panics
     /// On another thread than its core's.

@@ -1,4 +1,4 @@
-//! Several futures under way at the same time.
+//! Several futures that run at the same time.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -6,14 +6,15 @@ use std::task::Poll;
 
 use crate::contained::Kept;
 
-/// A panic of one's destructor does not keep the others from being dropped.
+/// A future and its output are kept apart from the others, so that a panicking destructor does not keep those
+/// from being dropped.
 enum Slot<F: Future> {
     Running(Kept<Pin<Box<F>>>),
     Done(Kept<F::Output>),
 }
 
-/// The outputs of all, in their order. Each wake polls every one that is not done: right for as many as there
-/// are cores.
+/// The outputs of all futures, in their order. Each wake polls every one that is not done, which is right for
+/// as few as there are cores.
 pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<Kept<F::Output>> {
     let mut slots: Vec<_> = futures.map(|future| Slot::Running(Kept::new(Box::pin(future)))).collect();
     poll_fn(|cx| {
@@ -54,7 +55,7 @@ mod tests {
         }
     }
 
-    /// Seen to fail: with futures, or with outputs, that are not kept, by an abort.
+    /// Seen to fail: with futures or outputs that are not kept apart, by an abort.
     #[test]
     fn futures_and_outputs_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
         let dropped = Cell::new(0);

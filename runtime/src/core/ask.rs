@@ -1,7 +1,7 @@
 //! Asking the kernel for an operation on behalf of a task: the futures of operations.
 //!
-//! The future keeps only the key of its operation. Dropped before the answer was seen, it cancels the
-//! operation, whose memory stays where it is until the kernel has answered ([`crate::op`]).
+//! The future keeps only the key of its operation. A future that is dropped before the answer was seen
+//! cancels the operation, whose memory stays in place until the kernel has answered ([`crate::op`]).
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,8 +12,7 @@ use super::Core;
 use crate::op::Operation;
 use crate::op::slots::{Key, Outcome, Polled};
 
-/// What a finished operation leaves: its output, or only the kernel's word while the kernel still holds the
-/// operation.
+/// What a finished operation leaves: its output, or only its result while the kernel still holds its memory.
 pub(crate) enum Finished<O> {
     /// The operation is over.
     Whole(O),
@@ -21,11 +20,11 @@ pub(crate) enum Finished<O> {
     Early(Outcome),
 }
 
-/// A single operation that the kernel was asked for, in the hands of its owner. Dropped before the answer was
-/// seen, it is cancelled, and its memory stays where it is until the kernel has answered.
+/// A single operation that the kernel was asked for. If it is dropped before the answer was seen, the
+/// operation is cancelled, and its memory stays in place until the kernel has answered.
 #[must_use = "dropped, it is cancelled"]
 pub(crate) struct InFlight<T: Operation> {
-    /// `None` once the answer was seen.
+    /// `None` after the answer was seen.
     key: Option<Key>,
     _operation: PhantomData<*const T>,
 }
@@ -37,9 +36,8 @@ impl<T: Operation> InFlight<T> {
     }
 
     /// Polls for the answer.
-    ///
     /// # Panics
-    /// When it was seen already.
+    /// When the answer was seen already.
     pub(crate) fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Finished<T::Output>> {
         let Some(key) = self.key else { polled_again(T::NAME) };
         // SAFETY: a `T` was submitted under this key (`new`).
@@ -69,7 +67,7 @@ impl<T: Operation> Drop for InFlight<T> {
     }
 }
 
-/// Panics: a future is polled once more than it may be.
+/// Panics, because a future is polled after its output was given.
 #[cold]
 pub(crate) fn polled_again(name: &str) -> ! {
     panic!("{name} polled after it was done")
@@ -78,13 +76,14 @@ pub(crate) fn polled_again(name: &str) -> ! {
 /// The future of a single operation.
 ///
 /// # Cancellation
-/// Dropped before the first poll, nothing was asked of the kernel. Dropped later, as [`InFlight`].
+/// Dropped before the first poll, it has asked the kernel for nothing. Dropped later, it behaves as
+/// [`InFlight`].
 pub(crate) struct OpFuture<T: Operation>(State<T>);
 
 enum State<T: Operation> {
     New(T),
     InFlight(InFlight<T>),
-    /// It was not asked for: the operation has panicked.
+    /// The answer was seen, or the operation panicked before it was asked for.
     Over,
 }
 
@@ -94,7 +93,7 @@ impl<T: Operation> OpFuture<T> {
     }
 }
 
-// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel hears of
+// Nothing in the future is pinned: the operation moves out of it, into its cell, before the kernel is told of
 // it.
 impl<T: Operation> Unpin for OpFuture<T> {}
 

@@ -1,4 +1,4 @@
-//! What goes from core to core, counted by how far it goes.
+//! Counters of what one core sends to another, by the distance between them.
 
 use super::peers::PeerCores;
 use super::shared::CoreShared;
@@ -46,13 +46,14 @@ impl PeerCores {
         );
     }
 
-    /// Adds one to that of four counters which is for a core as near as `to`, nearest first.
+    /// Adds one to the counter for a core as near as `to`. The four counters are in order of distance,
+    /// nearest first.
     fn count(&self, to: &CoreShared, [core, cache, node, remote]: [&Counter; 4]) {
         match self.proximity(to) {
             Some(Proximity::SameCore) => core.add(1),
             Some(Proximity::SameCache) => cache.add(1),
             Some(Proximity::SameNode) => node.add(1),
-            // Whatever other kind may come is farther than a node.
+            // Any other kind of distance is farther than a node.
             Some(_) => remote.add(1),
             None => {}
         }

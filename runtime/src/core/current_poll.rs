@@ -11,7 +11,8 @@ use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// Written by the core, read by anyone. On lines of its own, because it is written all the time.
+/// Written by the core, read by any thread. It has cache lines of its own, because it is written all the
+/// time.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct CurrentPoll {
@@ -35,12 +36,12 @@ impl CurrentPoll {
         self.place.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
-    /// The number of the poll that is going on, and where its task was spawned; `None` while there is none.
+    /// The number of the current poll, and where its task was spawned; `None` if no task is being polled.
     pub(crate) fn sample(&self) -> Option<(u64, &'static Location<'static>)> {
         let poll = self.poll.load(Ordering::Relaxed);
         // SAFETY: only `begin` stores anything but null, and it stores a reference to a static.
         let place = unsafe { self.place.load(Ordering::Acquire).as_ref() }?;
-        // The place may be a later poll's: then this one is over.
+        // The place may be a later poll's: then this poll is over.
         (self.poll.load(Ordering::Relaxed) == poll).then_some((poll, place))
     }
 }
@@ -62,7 +63,7 @@ mod tests {
         ]
     }
 
-    /// Seen to fail: without the second look at the number a poll goes by the name of the next.
+    /// Seen to fail: without the second read of the number, a poll gets the place of the next.
     #[test]
     fn a_poll_never_goes_by_the_name_of_a_later_one() {
         let (word, places) = (CurrentPoll::new(), places());

@@ -1,4 +1,4 @@
-//! What a CQE is for, and the SQEs that belong to no operation: the doorbell's poll and closes.
+//! Which handler a CQE goes to, and the SQEs that belong to no operation: the doorbell's poll and closes.
 
 use std::io;
 
@@ -6,6 +6,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::Core;
 use super::peers::BY_RING;
+use crate::op::waits_for::WaitsFor;
 use crate::ring::Cqe;
 use crate::ring::user_data::Tag;
 
@@ -13,12 +14,11 @@ impl Core {
     /// One CQE.
     pub(crate) fn dispatch(&self, cqe: Cqe) {
         match Tag::split(cqe.user_data) {
-            // A head that fails (it was cancelled) answers for the operation behind it, which then stays
-            // silent.
+            // A failed head (it was cancelled) stands for the operation behind it, which then posts no CQE.
             Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.complete(self, bits, cqe),
-            // Only failures come: the cancelled operation's own CQE has its outcome.
+            // Only failures come: the outcome is in the cancelled operation's own CQE.
             Some((Tag::Cancel, _)) => {}
-            // It had to end the sleep, and has done so.
+            // Its only purpose was to end the sleep, and it has.
             Some((Tag::Doorbell, BY_RING)) => {}
             Some((Tag::Doorbell, _)) => {
                 if !cqe.more() && !self.tasks.is_ending() {
@@ -27,6 +27,18 @@ impl Core {
             }
             tag => self.dispatch_failure(tag, cqe),
         }
+    }
+
+    /// The same, and a note of what it is that wakes tasks.
+    pub(crate) fn dispatch_noted(&self, cqe: Cqe) {
+        let waits_for = match Tag::split(cqe.user_data) {
+            Some((Tag::Op | Tag::LinkHead, bits)) => self.ops.waits_for(bits),
+            _ => None,
+        };
+        let [workers, _] = self.ring.features().iowq_max_workers;
+        let given = self.shared.counters.iowq_punts.get();
+        self.notes.completes(waits_for.unwrap_or((WaitsFor::Others, false)), given, workers.into());
+        self.dispatch(cqe);
     }
 
     /// Logs an unexpected completion. Out of line: its events would cost all others.

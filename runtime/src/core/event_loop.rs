@@ -12,12 +12,12 @@ use crate::ring::Wait;
 use crate::task::Ready;
 use crate::time::wakes::Plan;
 
-/// Polls of tasks between two enters: all that were ready when the tick began, but no more than this.
+/// Polls of tasks between two enters: all tasks that were ready when the tick began, but at most this many.
 const POLLS_PER_TICK: usize = 256;
-/// Polls of tasks that other polls of the same tick woke. As long as nothing was asked of the kernel, they
-/// need not wait for an enter, which costs more than they do.
+/// Polls of tasks that other polls of the same tick woke. While nothing was asked of the kernel, they need
+/// not wait for an enter, which costs more than they do.
 const POLLS_AT_LEAST: usize = 64;
-/// False for `scripts/instructions` only, which counts what it costs to show polls to other threads.
+/// False only for `scripts/instructions`, which counts the cost of showing polls to other threads.
 const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
@@ -28,13 +28,20 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Core {
-    /// The first half of a tick: tasks that are ready now, and of those that they wake as many as there is
-    /// time for.
-    pub(crate) fn run_tasks(&self) -> Result<()> {
+    /// The first half of a tick: polls tasks that are ready now, and some of those that they wake. With
+    /// `NOTES` the core [notes](super::notes) it.
+    pub(crate) fn run_tasks<const NOTES: bool>(&self) -> Result<()> {
+        if NOTES {
+            self.notes.polls_begin();
+        }
         // Asked once a tick, so that what is off costs a poll nothing.
         let watched = SEEN
             && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
-        if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| task.run()) }
+        let run = if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| task.run()) };
+        if NOTES {
+            self.notes.polls_end();
+        }
+        run
     }
 
     #[cold]
@@ -64,7 +71,7 @@ impl Core {
             if polls % POLLS_PER_NOTIFY == 0 && self.peers.must_notify() {
                 let before = self.ring.pushed();
                 self.notify_peers();
-                // Those that are awake need no signal.
+                // Cores that are awake need no signal.
                 if self.ring.pushed() != before {
                     entered = self.ring.enter(Wait::No);
                 }
@@ -90,9 +97,9 @@ impl Core {
         }
     }
 
-    /// The second half: what other threads sent, then timers, then the ring, asleep if there is nothing else
-    /// to do.
-    pub(crate) fn tick_ring(&self) -> Result<()> {
+    /// The second half: calls from other threads, then timers, then the ring. The core sleeps in the ring if
+    /// nothing is to be done. With `NOTES` the core [notes](super::notes) it.
+    pub(crate) fn tick_ring<const NOTES: bool>(&self) -> Result<()> {
         let counters = &self.shared.counters;
         for task in self.shared.woken.take_all() {
             counters.remote_wakes.add(1);
@@ -112,7 +119,7 @@ impl Core {
         if self.ring.has_overflowed() {
             counters.cq_overflows.add(1);
         }
-        let cqes = self.ring.reap(|cqe| self.dispatch(cqe));
+        let cqes = self.ring.reap(|cqe| if NOTES { self.dispatch_noted(cqe) } else { self.dispatch(cqe) });
         counters.cqes.add(cqes as u64);
         counters.cqes_per_turn.record(cqes as u64);
         counters.operations.set(self.ops.in_kernel() as u64);
@@ -121,13 +128,13 @@ impl Core {
         Ok(())
     }
 
-    /// Hands submissions over, and lets the kernel do what it has put off; nothing where there is neither.
+    /// Submits, and lets the kernel run its deferred work. Does nothing where there is neither.
     #[inline(always)]
     fn enter_if_wanted(&self) -> Result<()> {
         if self.ring.wants_enter() { self.ring.enter(Wait::No) } else { Ok(()) }
     }
 
-    /// Sleeps until a completion, a timer or a notice.
+    /// Sleeps until a completion, a timer or a notification.
     fn park(&self) -> Result<()> {
         if self.spin.is_worth_while() && self.find_work() {
             return self.enter_if_wanted();
@@ -145,7 +152,7 @@ impl Core {
         }
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(clock::now);
-        // The time that submissions take is not counted as lag of the wake.
+        // The time that submitting takes is not counted as lag of the wake.
         let submits = self.ring.wants_enter();
         let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
         doorbell.cancel_sleep();

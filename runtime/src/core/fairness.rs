@@ -1,14 +1,15 @@
 //! Which streams of a core receive, when there are fewer buffers than there are streams that want one.
 //!
 //! - Streams that found no buffer wait in order, and get one in turn when buffers are free.
-//! - Streams that hold too much when it comes are switched off at the end of the tick, when their tasks had
-//!   every chance.
+//! - Streams that hold too many chunks are switched off at the end of the tick, after their tasks had a
+//!   chance to read.
 //! - Streams that nobody reads give their buffers up when others wait for one
-//!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)): those that were switched off, and those
-//!   that came to hold a chunk when buffers were few. What others hold leaves those few at least.
+//!   ([`BufRing::copy_out`](crate::buf::ring::BufRing::copy_out)). These are streams that were switched off,
+//!   and streams that received a chunk when buffers were few. The chunks of all others leave at least those
+//!   few buffers.
 //!
-//! What receives is a socket, which this file knows by the trait [`Receives`] only: sockets are above the
-//! core that keeps these queues. These calls are rare, so dynamic dispatch costs nothing that counts.
+//! A receiver is a socket. This file knows it only by the trait [`Receives`], because sockets are above the
+//! core, which keeps these queues. The calls are rare, so the cost of dynamic dispatch does not matter.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,30 +18,31 @@ use std::rc::{Rc, Weak};
 use crate::buf::ring::BufRing;
 use crate::metrics::counters::CoreCounters;
 
-/// A stream that receives into the core's buffers. `C` is what it asks for things: the core.
+/// A stream that receives into the core's buffers. `C` is the context that its methods are given: the core.
 pub(crate) trait Receives<C> {
     /// Whether it waits for a buffer.
     fn is_starved(&self) -> bool;
     /// It was taken out of the queue of streams that wait for a buffer.
     fn left_queue(&self);
-    /// There is a buffer, and it is this stream's turn. False: it does not want to receive any more.
+    /// There is a buffer, and it is this stream's turn. `false`: it does not want to receive any more.
     fn receive_again(self: Rc<Self>, context: &C) -> bool;
     /// The tick ends: switches the receive off if nobody took what came.
     fn hold_back(self: Rc<Self>, context: &C);
-    /// Others wait for buffers: gives up those of chunks that nobody took. Whether there may be more yet.
+    /// Others wait for buffers: gives up the buffers of chunks that nobody took. Returns whether it may have
+    /// more.
     fn evict(&self, context: &C) -> bool;
 }
 
-/// A stream in a queue, which does not keep it.
+/// A stream in a queue. The queue does not keep it alive.
 type Queued<C> = Weak<dyn Receives<C>>;
 
 /// The streams of a core that wait for buffers, or hold them and should not.
 pub(crate) struct Fairness<C> {
     /// Streams that found no buffer, in the order in which they will get one.
     waiting: RefCell<VecDeque<Queued<C>>>,
-    /// Streams that held too much when it came; inspected when the tick ends.
+    /// Streams that held too many chunks after a receive. They are inspected when the tick ends.
     overfull: RefCell<Vec<Rc<dyn Receives<C>>>>,
-    /// Streams that hold chunks which nobody took, as far as is known; the first that was found so first.
+    /// Streams that are known to hold chunks which nobody took, oldest first.
     idle: RefCell<VecDeque<Queued<C>>>,
 }
 
@@ -51,7 +53,7 @@ impl<C> Default for Fairness<C> {
 }
 
 impl<C: 'static> Fairness<C> {
-    /// A stream that found no buffer waits for its turn.
+    /// Puts a stream that found no buffer into the queue.
     pub(crate) fn wait_for_buffer(&self, stream: Queued<C>) {
         self.waiting.borrow_mut().push_back(stream);
     }
@@ -72,8 +74,8 @@ impl<C: 'static> Fairness<C> {
         !bufs.has_some() && self.is_waited_for()
     }
 
-    /// Whether a stream waits that is still there and still wants to receive. Forgets those before it that do
-    /// not.
+    /// Whether a stream waits that still exists and still wants to receive. Removes the entries before it
+    /// that do not.
     fn is_waited_for(&self) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(first) = waiting.front() {
@@ -88,19 +90,20 @@ impl<C: 'static> Fairness<C> {
         false
     }
 
-    /// A stream holds much that nobody took: it is inspected again when its task has had its chance.
+    /// A stream holds many chunks that nobody took: it is inspected again after its task has had a chance to
+    /// read.
     #[inline(always)]
     pub(crate) fn inspect_later(&self, stream: Rc<dyn Receives<C>>) {
         self.overfull.borrow_mut().push(stream);
     }
 
-    /// A stream holds what nobody took.
+    /// A stream holds chunks that nobody took.
     pub(crate) fn remember_idle(&self, stream: Queued<C>) {
         self.idle.borrow_mut().push_back(stream);
     }
 
-    /// The tasks of this tick have run: buffers that came back are there, streams that wait get some, and
-    /// streams that are not being read are switched off.
+    /// The tasks of this tick have run: collects buffers that came back, lets waiting streams receive, and
+    /// switches off streams that are not being read.
     pub(crate) fn end_of_tick(&self, bufs: &BufRing, counters: &CoreCounters, context: &C) {
         let short = self.is_short();
         bufs.refill(short);
@@ -117,17 +120,17 @@ impl<C: 'static> Fairness<C> {
         bufs.end_of_tick(counters);
     }
 
-    /// Lets as many of the streams that found no buffer receive as there are buffers, in turn.
+    /// Lets streams that found no buffer receive, in order, as many as there are buffers.
     ///
-    /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that is let
-    /// receive and has nothing to receive leaves its buffer in the ring, for the next tick; so a core with
-    /// buffers and waiting streams does not sleep ([`must_not_sleep`](Self::must_not_sleep)).
+    /// `ENOBUFS` does not mean that bytes wait: the kernel looks for a buffer first. A stream that receives
+    /// and finds nothing leaves its buffer in the ring, for the next tick. So a core with buffers and waiting
+    /// streams does not sleep ([`must_not_sleep`](Self::must_not_sleep)).
     fn dispatch(&self, bufs: &BufRing, context: &C) {
         let mut credits = bufs.free_buffers();
         while credits > 0 {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(stream) = next else { return };
-            // Otherwise it was dropped, or quiesced, while it stood in the queue.
+            // Otherwise it was dropped, or quiesced, while it was in the queue.
             let Some(stream) = stream.upgrade() else { continue };
             stream.left_queue();
             if stream.receive_again(context) {
@@ -136,10 +139,10 @@ impl<C: 'static> Fairness<C> {
         }
     }
 
-    /// Out of line: it would make every tick heavier.
+    /// Out of line, because inlined it would make every tick slower.
     #[inline(never)]
     fn hold_back(&self, context: &C) {
-        // Index by index: nothing here adds to the list, and its capacity is kept.
+        // By index: nothing here adds to the list, and its capacity is kept.
         let mut overfull = self.overfull.take();
         for stream in overfull.drain(..) {
             stream.hold_back(context);
@@ -151,13 +154,14 @@ impl<C: 'static> Fairness<C> {
         }
     }
 
-    /// Whether some stream may have chunks that nobody takes.
+    /// Whether some stream may hold chunks that nobody takes.
     #[inline(always)]
     fn has_idle(&self) -> bool {
         !self.idle.borrow().is_empty()
     }
 
-    /// Frees buffers of streams that nobody reads, stream by stream until there is one. False: there is none.
+    /// Frees buffers of streams that nobody reads, one stream at a time, until one buffer is free. `false`:
+    /// none is.
     #[cold]
     fn evict(&self, bufs: &BufRing, context: &C) -> bool {
         let streams = self.idle.borrow().len();
@@ -167,7 +171,7 @@ impl<C: 'static> Fairness<C> {
             if stream.evict(context) {
                 self.remember_idle(Rc::downgrade(&stream));
             }
-            // A buffer comes free with the last of those that share it.
+            // A buffer is free only when the last lease on it is gone.
             if bufs.has_some() {
                 return true;
             }
@@ -175,8 +179,8 @@ impl<C: 'static> Fairness<C> {
         false
     }
 
-    /// Before the core sleeps. True: there are buffers, or some have come back from elsewhere, for streams
-    /// that wait for one. Otherwise, if any wait, the next return wakes the core.
+    /// Asked before the core sleeps. `true`: buffers are free, or have come back from other threads, for
+    /// streams that wait for one. Otherwise, if any stream waits, the next return wakes the core.
     pub(crate) fn must_not_sleep(&self, bufs: &BufRing) -> bool {
         self.is_short() && bufs.has_some_or_waits()
     }

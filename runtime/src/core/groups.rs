@@ -1,38 +1,38 @@
-//! Which sockets of a runtime stand on which address, and on which cores.
+//! The sockets of a runtime by address, and the cores that they are on.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::unix_path::Bound;
 use crate::place::Place;
 
-/// What a core asks for.
+/// What a core asks for at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// A socket that listens, for at most so many connections that wait; on `[::]`, for IPv6 alone or both
-    /// families.
+    /// A listening socket with this backlog; on `[::]`, for IPv6 alone or for both families.
     Stream { backlog: i32, only_v6: bool },
     /// A socket for datagrams.
     Datagram,
 }
 
 impl Ask {
-    /// Whether sockets that were asked for like this stand on an address together.
+    /// Whether sockets that were asked for in these two ways may share an address.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }
 
 pub(crate) struct Group {
-    /// Tells it from a later one on the same address.
+    /// Distinguishes it from a later group on the same address.
     pub(crate) id: u64,
     pub(crate) ask: Ask,
     pub(crate) requested: Place,
     pub(crate) bound: Place,
     /// Which cores have a socket of it.
     pub(crate) members: Vec<bool>,
-    /// Its sockets that are still open: a dropped listener's closes with the last CQE of its accept.
+    /// Its sockets that are still open: the socket of a dropped listener closes with the last CQE of its
+    /// accept.
     pub(crate) sockets: usize,
-    /// The one open socket of a Unix address.
+    /// The single open socket of a Unix address.
     pub(crate) one: Option<Bound>,
 }
 

@@ -1,14 +1,14 @@
 //! How a core's pool grows: step by step, when receives or tasks wait for memory, up to a limit, on the node.
 //!
 //! A step is a region of its own, made as every region is ([`Region::new`]: prefer, populate, verify, move or
-//! give back, bind, verify), so it takes no more than the node has free and cannot end in an OOM kill. That
-//! takes a millisecond or two for 4 MiB, most of it zeroing, so the core does not do it: a thread does, which
-//! the core starts for one step and which ends with it. It is pinned to the core's own CPU, for three
-//! reasons: pages that it touches first are on the node even where mbind(2) is refused; the core that needs
-//! memory pays for it, and no other; and a core that has nothing else to do sleeps meanwhile. A core that is
-//! busy shares its CPU with it for that time, as the kernel's scheduler has it.
+//! give back, bind, verify). So it takes no more than the node has free, and cannot end in an OOM kill. It
+//! takes a millisecond or two for 4 MiB, most of it for zeroing, so the core does not do it. The core starts
+//! a thread for one step, which ends with it. The thread is pinned to the core's own CPU, for three reasons.
+//! Pages that it touches first are on the node even where mbind(2) is refused. The core that needs memory
+//! pays for it, and no other. A core that has nothing else to do sleeps meanwhile. A busy core shares its CPU
+//! with the thread for that time, as the kernel's scheduler decides.
 //!
-//! Nothing is taken back: a core that needed the memory once is expected to need it again.
+//! Nothing is given back: a core that needed the memory once is expected to need it again.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -33,9 +33,9 @@ use crate::numa::region::{Backing, Region, Rung};
 use crate::numa::thread::{spawn_pinned_briefly, spawn_unplaced};
 use crate::{Error, ErrorKind, Result};
 
-/// How long a core waits after a step that brought less than was asked, before it asks again.
+/// How long a core waits after a step that brought less than was asked for.
 const REST: Duration = Duration::from_secs(1);
-/// Bounds of a step, in bytes: a few buffers of the smallest pool, and what some milliseconds suffice for.
+/// Bounds of a step, in bytes: from a few buffers of the smallest pool, to what takes some milliseconds.
 const STEP: Range<usize> = 64 << 10..16 << 20;
 
 /// What more memory is for.
@@ -68,49 +68,49 @@ impl fmt::Display for For {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) steps: Vec<Grown>,
-    /// Why the last step brought nothing, or less than was asked.
+    /// Why the last step brought nothing, or less than was asked for.
     pub(crate) short: Option<String>,
 }
 
-/// What a pool may become.
+/// How large a pool may become, and in which steps.
 #[derive(Debug, Clone)]
 pub(crate) struct GrowthPolicy {
-    /// Bytes that the core's pool has at most, grown or not.
+    /// The most bytes that the core's pool has, grown or not.
     pub(crate) limit: usize,
-    /// Bytes that it was to begin with.
+    /// The bytes that it was to begin with.
     pub(crate) pool_bytes: usize,
     pub(crate) backing: Backing,
     pub(crate) placement: PlacementPolicy,
-    /// There are several nodes: under `require` pages must not only lie right but be kept there.
+    /// There are several nodes: under `require` pages must be bound to their node, and not only be on it.
     pub(crate) several: bool,
 }
 
 impl GrowthPolicy {
-    /// About how much is asked for at a time, in bytes: a power of two, and a multiple of what regions are
-    /// rounded up to.
+    /// The approximate size of a step in bytes: a power of two, and a multiple of what regions are rounded up
+    /// to.
     pub(crate) fn step(&self) -> usize {
         let step = (self.pool_bytes / 4).clamp(STEP.start, STEP.end);
         (1 << step.ilog2()).max(self.backing.multiple())
     }
 }
 
-/// The growth of one core's pool. Lives on the core's thread.
+/// The growth of one core's pool. It is used on the core's thread only.
 pub(crate) struct Growth {
     policy: GrowthPolicy,
     core: PlannedCore,
-    /// Bytes of the pool now.
+    /// The current size of the pool in bytes.
     held: Cell<usize>,
     pending: RefCell<Option<PendingGrowth>>,
-    /// The thread of the last step, which has sent its region.
+    /// The thread of the last step. It has sent its region.
     last: RefCell<Option<JoinHandle<()>>>,
     rest_until: Cell<Option<Instant>>,
-    /// Somebody waits for memory, and for the end of the rest.
+    /// Somebody waits for memory, and for the end of the pause ([`REST`]).
     waits_for_rest: Cell<bool>,
-    /// What the last step was for: where both are short they take turns.
+    /// What the last step was for. Where both kinds are short, they alternate.
     last_for: Cell<For>,
 }
 
-/// A step under way.
+/// A step that has begun.
 struct PendingGrowth {
     what: For,
     asked: usize,
@@ -132,15 +132,15 @@ impl Growth {
         }
     }
 
-    /// Whether a step that was under way has ended, and waits to be taken.
+    /// Whether a step has ended and its result has not been taken.
     pub(crate) fn has_ended(&self) -> bool {
         self.pending.borrow().as_ref().is_some_and(|pending| !pending.made.is_empty())
     }
 
-    /// Takes a step that has ended into the pool.
+    /// Adds the result of an ended step to the pool.
     pub(crate) fn take(&self, core: &Core) {
         let made = self.pending.borrow().as_ref().and_then(|pending| pending.made.try_recv().ok());
-        // It is under way: its thread says something in any case.
+        // The step is still running: its thread sends a result in any case.
         let Some(made) = made else { return };
         let Some(PendingGrowth { what, asked, thread, .. }) = self.pending.take() else { return };
         *self.last.borrow_mut() = Some(thread);
@@ -159,14 +159,14 @@ impl Growth {
         }
     }
 
-    /// Gives a region to what it was made for, and returns its length.
+    /// Adds a region to what it was made for, and returns its length.
     fn keep(&self, core: &Core, what: For, region: Region) -> Result<usize> {
         let (len, start, placement) = (region.len(), region.as_ptr().addr(), region.placement().clone());
         if len < what.unit() {
-            // Dropped here: memory that nothing can use is given back.
+            // The region is dropped here, which gives back memory that nothing can use.
             return Err(Error::new(ErrorKind::Platform, format!("{len} bytes are too few for one")));
         }
-        // Whatever comes of it, the pool has it now, and the limit counts it.
+        // The pool has the region now, however the rest goes, so the limit counts it.
         self.held.set(self.held.get() + len);
         let count = match what {
             For::Receiving => core.bufs.extend(Carved::whole(region)),
@@ -180,19 +180,19 @@ impl Growth {
         let grown = Grown { what: name, count, placement, addresses: start..start + len };
         let told = grown.to_string();
         core.shared.grown().steps.push(grown);
-        // Whoever is woken or told finds the step in the report.
+        // Tasks that are woken, and subscribers that are told, find the step in the report.
         core.blocks.wake_next();
         tracing::debug!("core {}: {told}", core.shared.index);
         Ok(len)
     }
 
-    /// When a core that sleeps must wake to ask again: nothing else may happen on it before somebody gets
+    /// When a sleeping core must wake to ask again: possibly nothing else wakes it before somebody gets
     /// memory.
     pub(crate) fn asks_again_at(&self) -> Option<Instant> {
         self.rest_until.get().filter(|_| self.waits_for_rest.get())
     }
 
-    /// Starts a step if something is short of memory and may have more.
+    /// Starts a step if something is short of memory and the limit allows more.
     pub(crate) fn ask(&self, core: &Core) {
         self.waits_for_rest.set(false);
         let (receiving, blocks) = (core.fairness.is_starving(&core.bufs), core.blocks.is_short());
@@ -203,7 +203,7 @@ impl Growth {
             For::Receiving => [(For::Blocks, blocks), (For::Receiving, receiving)],
             For::Blocks => [(For::Receiving, receiving), (For::Blocks, blocks)],
         };
-        // Where the limit is too near for the one, it may still allow the other.
+        // Where the rest up to the limit is too small for one kind, it may be enough for the other.
         let step =
             |(what, short)| if short { self.step(core, what).map(|bytes| (what, bytes)) } else { None };
         let Some((what, bytes)) = order.into_iter().find_map(step) else { return };
@@ -227,7 +227,7 @@ impl Growth {
         }
     }
 
-    /// Bytes of the next step; `None` where the limit allows none.
+    /// The size of the next step in bytes; `None` where the limit allows none.
     fn step(&self, core: &Core, what: For) -> Option<usize> {
         let multiple = self.policy.backing.multiple();
         let left = self.policy.limit.saturating_sub(self.held.get()) / multiple * multiple;
@@ -268,7 +268,7 @@ impl Growth {
         }
     }
 
-    /// The core ends: so does what was begun for it.
+    /// The core ends, and with it a step that was begun for it.
     pub(crate) fn end(&self) {
         self.end_last();
         if let Some(pending) = self.pending.take() {
@@ -278,17 +278,17 @@ impl Growth {
     }
 }
 
-/// Hands what a step has made to its core and notifies it; a panic of the thread, which may be a
-/// subscriber's, likewise.
+/// Sends the result of a step to its core and notifies it. A panic of the thread, or of a subscriber on it,
+/// is a result too.
 struct Delivery {
-    /// Until it is handed over.
+    /// `None` after the result was sent.
     tx: Option<Sender<Result<Region>>>,
     core: Arc<CoreShared>,
 }
 
 impl Delivery {
     fn deliver(mut self, made: Result<Region>) {
-        // The core may have ended meanwhile: then the region ends here.
+        // If the core has ended meanwhile, the region is freed here.
         if let Some(tx) = self.tx.take() {
             drop(tx.send(made));
         }
@@ -306,7 +306,7 @@ impl Drop for Delivery {
 }
 
 impl GrowthPolicy {
-    /// On the thread that is pinned for it: the memory, or why not.
+    /// Runs on the thread that is pinned for it: makes the memory, or says why not.
     fn make(&self, node: crate::numa::NodeId, bytes: usize) -> Result<Region> {
         if self.placement == PlacementPolicy::Off {
             return Ok(Region::unplaced(node, bytes)?);
@@ -329,10 +329,10 @@ mod tests;
 impl CoreShared {
     /// What the report says of this core's growth.
     pub(crate) fn grown(&self) -> MutexGuard<'_, Record> {
-        // A list is whole at every moment.
+        // The list is consistent at every moment.
         self.growth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// As the core's shared part holds it. Locked for a report, and once a step.
+/// As the core's shared part holds it. It is locked for a report, and once in a step.
 pub(crate) type Recorded = Mutex<Record>;

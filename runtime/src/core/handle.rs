@@ -1,4 +1,4 @@
-//! A way into a runtime for threads outside it.
+//! A handle on a runtime for threads outside it.
 
 use std::fmt;
 use std::future::Future;
@@ -11,10 +11,11 @@ use crate::block_on::block_on;
 use crate::core::shared::CoreShared;
 use crate::core::submit::{SubmitError, send};
 
-/// A way into a runtime, from any thread: an application's own main thread, or a task of another runtime such
-/// as tokio. A clone costs two reference counts; it keeps nothing running.
+/// A handle on a runtime, for any thread: an application's own main thread, or a task of another runtime such
+/// as tokio. A clone costs two reference counts. A handle keeps nothing running.
 ///
-/// From [`Running::handle`](crate::Running::handle), or [`cores::handle`](crate::cores::handle) on a core.
+/// It comes from [`Running::handle`](crate::Running::handle), or on a core from
+/// [`cores::handle`](crate::cores::handle).
 #[derive(Clone)]
 pub struct Handle {
     runtime: Arc<RuntimeShared>,
@@ -26,7 +27,7 @@ impl Handle {
         Self { runtime, members }
     }
 
-    /// Into the runtime of the current core.
+    /// A handle on the runtime of the current core.
     ///
     /// # Panics
     /// On a thread that is no core's.
@@ -40,14 +41,14 @@ impl Handle {
     }
 
     /// Runs an async closure on core `core` and gives its output:
-    /// [`cores::submit_to`](crate::cores::submit_to) for any thread. The future belongs to no runtime:
-    /// whoever polls it is woken by its own waker.
+    /// [`cores::submit_to`](crate::cores::submit_to) for any thread. The future is tied to no runtime: the
+    /// waker of its poller wakes it.
     ///
     /// # Errors
-    /// [`SubmitError`], as there.
+    /// [`SubmitError`], as for [`cores::submit_to`](crate::cores::submit_to).
     ///
     /// # Cancellation
-    /// As there: work that has not begun never runs, work that has begun is aborted.
+    /// As there: work that has not begun never runs, and work that has begun is aborted.
     #[track_caller]
     pub fn submit_to<F, T>(
         &self,
@@ -98,7 +99,7 @@ impl Handle {
         block_on(self.submit_to(core, f))
     }
 
-    /// Asks every core to come to its end, as [`Running::stop`](crate::Running::stop) does.
+    /// Asks every core to end, as [`Running::stop`](crate::Running::stop) does.
     pub fn stop(&self) {
         self.runtime.stop();
     }

@@ -1,8 +1,8 @@
 //! Calls from other threads to a core.
 //!
 //! Every core has one bounded [`Queue`] of calls, in its own memory. A sender writes into the receiver's
-//! memory, never the other way round. A task that finds the queue full waits for a free place without holding
-//! its own core up. Answers do not come this way (each has a cell of its own), so a core that waits for an
+//! memory, never the other way round. A task that finds the queue full waits for a free place, and its core
+//! goes on meanwhile. Answers do not use the inbox (each has a cell of its own), so a core that waits for an
 //! answer never keeps another from sending to it.
 //!
 //! Calls in the queue when the core ends are dropped, and a dropped call tells its sender.
@@ -15,13 +15,13 @@ use crate::sync::queue::Queue;
 
 /// Places in a core's inbox. Each is a pointer pair and a stamp (24 bytes).
 const PLACES: usize = 512;
-/// Calls that a core takes in a tick, however much it has to do: so that none waits for ever.
+/// Calls that a core takes in each tick, even if it has much else to do, so that none waits for ever.
 const AT_LEAST: usize = 16;
 
-/// Something to be done on a core. Dropped without having been called, it tells its sender.
+/// Work for a core. If it is dropped without being called, it tells its sender.
 pub(crate) type RemoteCall = Box<dyn FnOnce() + Send>;
 
-/// What a core shows of itself to others, once it is up.
+/// What a core shows to others once it is up.
 pub(crate) struct Inbox {
     pub(crate) calls: Queue<RemoteCall>,
     /// The descriptor of the core's ring, valid until all cores of the runtime have ended.
@@ -29,15 +29,15 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// On the core's own thread: the queue is to lie on its node.
+    /// Called on the core's own thread, so that the queue lies on its node.
     pub(crate) fn open(ring_fd: RawFd) -> Self {
         Self { calls: Queue::new(PLACES), ring_fd }
     }
 }
 
 impl CoreShared {
-    /// Puts a call into this core's inbox, once it has a free place. When the core has ended, or ends before
-    /// that, the call is dropped.
+    /// Puts a call into this core's inbox as soon as it has a free place. If the core has ended, or ends
+    /// before that, the call is dropped.
     pub(crate) async fn send(&self, call: RemoteCall) {
         if let Some(inbox) = self.inbox.get() {
             drop(inbox.calls.put(call, || self.notify()).await);
@@ -46,14 +46,14 @@ impl CoreShared {
 }
 
 impl Core {
-    /// Whether nobody has sent anything. Between the doorbell's `prepare_sleep` and the sleep this is the
-    /// decisive check: a sender notifies after its call is in the queue.
+    /// Whether the inbox is empty. Between the doorbell's `prepare_sleep` and the sleep this is the decisive
+    /// check: a sender notifies after its call is in the queue.
     pub(crate) fn has_no_calls(&self) -> bool {
         self.shared.inbox.get().is_none_or(|inbox| inbox.calls.is_empty())
     }
 
-    /// Takes as many calls as bring the ready tasks up to `polls`, but some in any case. The others fill the
-    /// queue, and that slows the senders down.
+    /// Takes calls until `polls` tasks are ready, but at least [`AT_LEAST`]. The others stay in the queue,
+    /// and a full queue slows the senders down.
     pub(crate) fn take_calls(&self, polls: usize) {
         let Some(inbox) = self.shared.inbox.get() else { return };
         if inbox.calls.is_empty() {
@@ -70,7 +70,7 @@ impl Core {
         self.shared.counters.errands.add(taken as u64);
     }
 
-    /// The end: no more calls are taken, and the senders of those in the queue are told.
+    /// Closes the inbox: no more calls are taken, and the senders of those in the queue are told.
     pub(crate) fn close_inbox(&self) {
         if let Some(inbox) = self.shared.inbox.get() {
             inbox.calls.close();

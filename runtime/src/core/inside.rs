@@ -1,19 +1,19 @@
-//! Spans whose subscriber may panic.
+//! Spans that are left safely even if a subscriber panics.
 
 use tracing::Span;
 
 use crate::contained::{Payload, bury, caught};
 
-/// A span that this thread is in.
+/// A span that this thread has entered.
 ///
-/// Not the guard of `tracing`: that leaves the span and drops it in one destructor, and a subscriber that
-/// panics in both aborts the process.
+/// It replaces the guard of `tracing`, which leaves and drops the span in one destructor: a subscriber that
+/// panics in both steps would abort the process.
 pub(crate) struct Inside(Option<Span>);
 
 impl Inside {
     pub(crate) fn enter(span: Span) -> Self {
-        // Made before the span is entered: whether a subscriber that panics counts the span as entered is
-        // unknown, so the span is exited in any case.
+        // It is made before the span is entered. Whether a subscriber that panics counts the span as entered
+        // is unknown, so the span is exited in any case.
         let inside = Self(Some(span));
         if let Some(span) = &inside.0 {
             span.with_subscriber(|(id, subscriber)| subscriber.enter(id));
@@ -21,7 +21,7 @@ impl Inside {
         inside
     }
 
-    /// Leaves the span, and gives the first panic that comes of it.
+    /// Leaves the span. Returns the first panic that this causes.
     pub(crate) fn leave(mut self) -> Result<(), Payload> {
         self.end()
     }

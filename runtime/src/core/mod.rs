@@ -1,4 +1,4 @@
-//! What a core owns, and which core this thread is.
+//! What a core owns, and which core the current thread is.
 
 mod all;
 pub(crate) mod ask;
@@ -13,6 +13,7 @@ pub(crate) mod growth;
 pub(crate) mod handle;
 pub(crate) mod inbox;
 pub(crate) mod inside;
+pub(crate) mod notes;
 pub(crate) mod options;
 pub(crate) mod peers;
 mod pipe_budget;
@@ -41,6 +42,7 @@ use crate::task::Tasks;
 use crate::time::timers::Timers;
 use fairness::Fairness;
 use growth::Growth;
+use notes::Notes;
 use options::Options;
 use peers::PeerCores;
 use pipe_pool::PipePool;
@@ -54,7 +56,7 @@ use std::time::Instant;
 /// Ready operations that a task may consume in one poll before it must let others run.
 const POLL_BUDGET: u32 = 128;
 
-/// Everything that a core owns. Lives on its thread's stack for as long as the core runs.
+/// Everything that a core owns. It is on the stack of the core's thread while the core runs.
 pub(crate) struct Core {
     pub(crate) shared: Arc<CoreShared>,
     pub(crate) options: Options,
@@ -62,8 +64,10 @@ pub(crate) struct Core {
     pub(crate) shards: Shards,
     pub(crate) tasks: Tasks,
     pub(crate) budget: Budget,
-    /// When the core last woke. Kept only while time is measured.
+    /// When the core last woke. It is kept only while time is measured.
     pub(crate) busy_since: Cell<Instant>,
+    /// Kept only while it is to be known what tasks wait for.
+    pub(crate) notes: Notes,
     pub(crate) spin: Spin,
     pub(crate) timers: Timers,
     pub(crate) pipes: Rc<PipePool>,
@@ -126,8 +130,8 @@ impl Core {
     }
 }
 
-/// What is left of the current task's poll budget. Every operation that finds its result ready spends from
-/// it, so that a task whose socket is always full cannot keep the core.
+/// What is left of the current task's poll budget. Every operation that finds its result ready takes from it,
+/// so that a task whose socket is always ready cannot keep the core.
 pub(crate) struct Budget(Cell<u32>);
 
 impl Budget {
@@ -145,12 +149,12 @@ impl Budget {
         self.0.set(self.0.get().saturating_sub(1));
     }
 
-    /// Whether there is any.
+    /// Whether any budget is left.
     pub(crate) fn is_left(&self) -> bool {
         self.0.get() > 0
     }
 
-    /// `Pending`, with the task woken for its next tick, when the budget is used up.
+    /// `Pending` if the budget is used up; the task is then woken for the next tick.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.0.get() > 0 {
             return Poll::Ready(());

@@ -1,4 +1,4 @@
-//! What a runtime was asked to do beyond the usual, in numbers.
+//! What a runtime was asked to do beyond the defaults, as plain data.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,21 +10,22 @@ use crate::numa::{CpuId, CpuSet};
 use crate::ring::{BusyPoll, Poller, RecvOptions};
 use crate::{Error, ErrorKind, Result};
 
-/// The options of a runtime as they were asked for; what the kernel made of them is in
-/// [`RingFeatures`](crate::RingFeatures). Each is set by the method of [`Builder`](crate::Builder) of the
-/// same name, which describes it.
+/// The options of a runtime as they were asked for. [`RingFeatures`](crate::RingFeatures) has what the kernel
+/// granted. Each option is described at the method of [`Builder`](crate::Builder) that has its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Busy and parked time is counted.
+    /// Busy and parked time is measured.
     pub measure_time: bool,
-    /// The time of each poll is counted.
+    /// The time of each poll is measured.
     pub measure_polls: bool,
+    /// What tasks wait for is noted.
+    pub measure_waits: bool,
     /// Polls that last this long are logged.
     pub report_stalls: Option<Duration>,
-    /// How long a core spins before it sleeps, at most.
+    /// The longest time that a core spins before it sleeps.
     pub spin: Duration,
-    /// Kernel threads take the submissions, and sleep after so long without any.
+    /// Kernel threads take the submissions, and sleep after this long without any.
     pub sqpoll: Option<Duration>,
     /// The CPUs of those threads.
     pub sqpoll_cpus: Option<CpuSet>,
@@ -39,7 +40,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What is asked of the ring of a core whose poller, if there is one, runs on `cpu`.
+    /// What is asked of a core's ring. `cpu` is the CPU of its poller, if it has one.
     pub(crate) fn poller(&self, cpu: Option<CpuId>) -> Option<Poller> {
         let idle = self.sqpoll?;
         Some(Poller { cpu: cpu?.0, idle_ms: idle.as_millis().clamp(1, u32::MAX.into()) as u32 })
@@ -57,7 +58,7 @@ impl Options {
     /// A CPU for the poller of each core, in the order of the plan; empty without pollers.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] when no CPU is left on a core's node, or those that were named may not be used.
+    /// [`ErrorKind::Input`] when no CPU is left on a core's node, or when the named ones may not be used.
     pub(crate) fn poller_cpus(&self, cores: &[PlannedCore], topology: &Topology) -> Result<Vec<CpuId>> {
         if self.sqpoll.is_none() {
             return Ok(Vec::new());
@@ -96,11 +97,12 @@ impl Options {
 }
 
 impl fmt::Display for Options {
-    /// What is on, with commas between; `none` otherwise.
+    /// The options that are on, separated by commas; `none` if there are none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = [
             self.measure_time.then(|| "measure_time".to_owned()),
             self.measure_polls.then(|| "measure_polls".to_owned()),
+            self.measure_waits.then(|| "measure_waits".to_owned()),
             self.report_stalls.map(|threshold| format!("report_stalls {} ms", threshold.as_millis())),
             (!self.spin.is_zero()).then(|| format!("spin {} us", self.spin.as_micros())),
             self.sqpoll.map(|idle| format!("sqpoll {} ms", idle.as_millis())),

@@ -1,19 +1,19 @@
-//! The other cores, as a core sees them: how near they are, and which have to be notified.
+//! The other cores, as one core sees them: how near they are, and which have to be notified.
 //!
 //! # When a core wakes another
 //!
-//! Work for another core is put in its place at once, but the core is notified once a tick: until then the
-//! core keeps a bit for every core that it has work for. So ten wakes of ten tasks on one core cost one read
-//! of its doorbell, and a signal, if it sleeps, is an SQE of the enter that ends the tick anyway
-//! (`IORING_OP_MSG_RING`, Linux 5.18, `io_uring_enter(2)`), without a system call of its own. Where the
-//! kernel refuses that, and from threads that are no core's, the signal is a write to the core's eventfd.
+//! Work for another core is put in its place at once, but the core is notified once a tick. Until then a bit
+//! is kept for every core that there is work for. So ten wakes of ten tasks on one core cost one read of its
+//! doorbell. If it sleeps, the signal is an SQE of the enter that ends the tick anyway (`IORING_OP_MSG_RING`,
+//! Linux 5.18, `io_uring_enter(2)`), without a system call of its own. Where the kernel refuses that, and
+//! from threads that are no core's, the signal is a write to the core's eventfd.
 //!
 //! The doorbell changes only when a core is notified. A core that has work for a sleeping one has not cleared
 //! the sleeper's `SLEEPY` yet: others that bring work meanwhile notify it themselves and are not delayed. The
-//! argument of the [mailbox](crate::sync::mailbox) holds unchanged, since it requires only that the
-//! notification comes after the work, at some time. That time comes: a core notifies before it may sleep,
-//! when it ends, and after [`POLLS_PER_NOTIFY`] polls of tasks. So the delay is bounded by that many polls; a
-//! task that computes for long delays its wakes as it delays everything else of its core.
+//! argument of the [mailbox](crate::sync::mailbox) still holds, because it requires only that the
+//! notification comes at some time after the work. That time comes: a core notifies before it may sleep, when
+//! it ends, and after [`POLLS_PER_NOTIFY`] polls of tasks. So the delay is at most that many polls. A task
+//! that computes for long delays its wakes, as it delays everything else of its core.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
@@ -38,17 +38,17 @@ pub(crate) const BY_RING: u64 = 1;
 struct PeerCore {
     shared: Arc<CoreShared>,
     proximity: Proximity,
-    /// Its ring, `None` once the kernel has refused to post there.
+    /// Its ring; `None` once the kernel has refused to post a message there.
     ring_fd: Cell<Option<RawFd>>,
 }
 
 /// All cores of the runtime, by index, this one among them.
 pub(crate) struct PeerCores {
     all: Box<[PeerCore]>,
-    /// A bit for every core that has work and was not notified yet.
+    /// A bit for every core that has work and has not been notified yet.
     to_notify: Box<[Cell<u64>]>,
     any: Cell<bool>,
-    /// The others, nearest first.
+    /// The other cores, nearest first.
     near: Rc<[Neighbour]>,
 }
 
@@ -65,27 +65,27 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// All cores of a plan but `own`, nearest first.
+    /// All cores of a plan except `own`, nearest first.
     pub(crate) fn of(own: &PlannedCore, plan: &[PlannedCore], topology: &Topology) -> Vec<Self> {
         let others = plan.iter().filter(|other| other.index != own.index);
         let mut near: Vec<_> = others
             .map(|other| {
-                // Every core of the plan is of this topology; were one not, it would be far.
+                // Every core of the plan is in this topology. One that is not counts as far.
                 let proximity = topology.proximity(own.cpu, other.cpu).unwrap_or(Proximity::Remote(u32::MAX));
                 Self { core: other.index, cpu: other.cpu, proximity }
             })
             .collect();
-        // Among equally near cores, the next one by index comes first: cores that all ask for help do not all
-        // ask the same one.
+        // Among equally near cores, the next one by index comes first, so that cores which all ask for help
+        // do not all ask the same one.
         let cores = plan.len();
         near.sort_by_key(|other| (other.proximity, (other.core + cores - own.index) % cores));
         near
     }
 }
 
-/// The other cores of this runtime, nearest first: hardware threads of the same physical core, then those
-/// that share the last level of cache, those of the same node, and other nodes by their distance. For a
-/// choice of whom to [hand a connection over](crate::net::Connection::hand_over) to, or to ask.
+/// The other cores of this runtime, nearest first: hardware threads of the same physical core, then cores
+/// that share the last-level cache, then those of the same node, then other nodes by their distance. It helps
+/// to choose whom to ask, or whom to [hand a connection over](crate::net::Connection::hand_over) to.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -93,13 +93,13 @@ pub fn neighbours() -> Rc<[Neighbour]> {
     Core::with(|core| Rc::clone(&core.peers.near))
 }
 
-/// The nearest core that has less than half as much to do as this one; None when there is no such core, or
-/// this one is not busy. For an acceptor that has more than its share: it hands *connections* over, and keeps
-/// what belongs to them together.
+/// The nearest core that has less than half as much to do as this one. `None` when there is no such core, or
+/// when this one is not busy. An acceptor that has more than its share uses it to hand *connections* over,
+/// and keeps what belongs to them together.
 ///
 /// The measure is the number of tasks that are ready when a tick of the core's loop begins, averaged over
-/// some eight ticks ([`Counters::load`](crate::Counters::load)); a core that sleeps has nothing to do. It is
-/// a guess, and may be out of date when it is read.
+/// about eight ticks ([`Counters::load`](crate::Counters::load)). A core that sleeps has nothing to do. The
+/// value is an estimate and may be out of date when it is read.
 ///
 /// # Panics
 /// On a thread that is no core's.
@@ -110,7 +110,7 @@ pub fn least_loaded_neighbour() -> Option<usize> {
             let other = core.peers.get(other.core)?;
             Some(if other.doorbell().is_sleepy() { 0 } else { other.counters.load.get() })
         };
-        // The one ready task is the task that asks.
+        // The one ready task is the caller.
         if own < 2 * LOAD_OF_ONE {
             return None;
         }
@@ -122,7 +122,7 @@ pub fn least_loaded_neighbour() -> Option<usize> {
     })
 }
 
-/// One task that is ready at each tick.
+/// The load of one task that is ready at each tick.
 const LOAD_OF_ONE: u64 = 16;
 
 /// The load after a tick that began with `ready` tasks.
@@ -150,7 +150,7 @@ impl PeerCores {
         }
     }
 
-    /// Every core is up: learns the descriptors of their rings.
+    /// Every core is up: stores the descriptors of their rings.
     pub(crate) fn learn_rings(&self) {
         for peer in &self.all {
             peer.ring_fd.set(peer.shared.inbox.get().map(|inbox| inbox.ring_fd));
@@ -171,7 +171,7 @@ impl PeerCores {
         self.all.iter().map(|peer| Arc::clone(&peer.shared)).collect()
     }
 
-    /// Remembers to notify a core. False: it is no core of this runtime.
+    /// Remembers to notify a core. `false`: it is no core of this runtime.
     pub(crate) fn notify_later(&self, core: &CoreShared) -> bool {
         let known = self.all.get(core.index).is_some_and(|peer| std::ptr::eq(&*peer.shared, core));
         if known {
@@ -187,7 +187,7 @@ impl PeerCores {
         self.any.get()
     }
 
-    /// Forgets and gives the cores that are to be notified.
+    /// Takes the cores that are to be notified.
     fn take(&self) -> impl Iterator<Item = &PeerCore> {
         self.any.set(false);
         self.to_notify.iter().enumerate().flat_map(move |(word, bits)| {
@@ -200,14 +200,15 @@ impl PeerCores {
         })
     }
 
-    /// The kernel would not post into a core's ring: from now on it is woken by its eventfd, this time too.
+    /// The kernel refused to post into a core's ring: that core is woken by its eventfd from now on, this
+    /// time included.
     pub(crate) fn ring_refused(&self, index: usize) {
         let Some(peer) = self.all.get(index) else { return };
         peer.ring_fd.set(None);
         peer.shared.signal();
     }
 
-    /// How near a core is, if it is of this runtime.
+    /// How near a core is, if it belongs to this runtime.
     pub(super) fn proximity(&self, to: &CoreShared) -> Option<Proximity> {
         self.all.get(to.index).filter(|peer| std::ptr::eq(&*peer.shared, to)).map(|peer| peer.proximity)
     }
@@ -231,7 +232,7 @@ impl Core {
                 continue;
             };
             counters.signals_by_ring.add(1);
-            // Only a refusal is told.
+            // Only a refusal posts a CQE here.
             let entry = opcode::MsgRingData::new(types::Fd(fd), 0, Tag::Doorbell.with(BY_RING), None)
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS)
@@ -301,7 +302,7 @@ mod tests {
         assert_eq!((0..100).fold(busy, |load, _| smoothed(load, 0)), 0);
     }
 
-    /// Two cores that wait for their stop; `None`, with a line, where there is one CPU only.
+    /// Two cores that wait for their stop. `None`, with a printed line, where there is only one CPU.
     fn two_idle_cores() -> Option<crate::Running> {
         let allowed = crate::numa::thread::affinity_of_current().unwrap();
         if allowed.len() < 2 {
@@ -322,8 +323,9 @@ mod tests {
         Some(runtime.start(idle).unwrap())
     }
 
-    /// A core whose ring has failed may have taken another's `SLEEPY` and never sent the signal. Seen to
-    /// fail: with a wish that only rings, the other sleeps on.
+    /// A core whose ring has failed may have cleared another's `SLEEPY` and never sent the signal.
+    ///
+    /// Seen to fail: with a stop that only rings the doorbell, the other core sleeps on.
     #[test]
     fn a_stop_reaches_a_core_whose_signal_was_lost() {
         let Some(running) = two_idle_cores() else { return };
@@ -346,7 +348,9 @@ mod tests {
     }
 
     /// Where the kernel will not post into another ring, that core is woken by its eventfd, and nothing is
-    /// lost. Seen to fail, by waiting for ever: without the signal in `ring_refused`.
+    /// lost.
+    ///
+    /// Seen to fail, by waiting for ever: without the signal in `ring_refused`.
     #[test]
     fn a_ring_that_takes_no_message_is_rung_by_its_eventfd() {
         const ROUNDS: usize = 50;
@@ -354,7 +358,7 @@ mod tests {
         running
             .handle()
             .submit_to_blocking(0, async || {
-                // The eventfd is no ring: EBADFD.
+                // An eventfd is no ring, so the kernel answers EBADFD.
                 Core::with(|core| core.peers.all[1].ring_fd.set(Some(core.peers.all[1].shared.eventfd())));
                 for round in 0..ROUNDS {
                     assert_eq!(crate::cores::submit_to(1, async move || round).await.unwrap(), round);

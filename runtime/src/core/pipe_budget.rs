@@ -1,23 +1,24 @@
-//! What the pipes of a core may hold together.
+//! How many bytes the pipes of a core may hold together.
 //!
-//! For a user without `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` the kernel bounds all pipes of all its processes
-//! (`fs.pipe-user-pages-soft`, 64 MiB by default): past it a new pipe has two pages, through which splicing
-//! costs more than copying does (`pipe(7)`). A core takes its share of three quarters of that: the rest is
-//! the user's own. Pipes are large while there is much left, and smaller as it goes, so that there are more
-//! pipes than a share could hold large ones. When nothing is left, bytes are copied.
+//! For a user without `CAP_SYS_RESOURCE` and `CAP_SYS_ADMIN` the kernel limits the pipes of all its processes
+//! together (`fs.pipe-user-pages-soft`, 64 MiB by default). Beyond that a new pipe has two pages, and
+//! splicing through it costs more than copying does (`pipe(7)`). A core takes its share of three quarters of
+//! the limit; the rest is left to the user's other processes. Pipes are large while much is left, and smaller
+//! as it is used up, so that there are more pipes than the share could hold large ones. When nothing is left,
+//! bytes are copied.
 
 use rustix::thread::CapabilitySet;
 
 use crate::privilege::has_any;
 
-/// Size asked for at most.
+/// The largest size that is asked for.
 pub(super) const LARGE: usize = 1 << 20;
-/// Smaller ones are not worth their calls: each step moves less than copying does.
+/// The smallest size. A smaller pipe moves less for each call than copying does.
 pub(super) const SMALL: usize = 64 << 10;
-/// A pipe is at most this part of what is left.
+/// A pipe has at most one of this many parts of what is left.
 const PART: usize = 8;
 
-/// Bytes that pipes of a core may hold, and how many of them they do.
+/// How many bytes the pipes of a core may hold, and how many they hold now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PipeBudget {
     all: usize,
@@ -25,41 +26,41 @@ pub(super) struct PipeBudget {
 }
 
 impl PipeBudget {
-    /// One core's of `cores`.
+    /// The budget of one core of `cores`.
     pub(super) fn of_core(cores: usize) -> Self {
         let soft = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").ok();
         let soft = soft.and_then(|text| text.trim().parse().ok());
-        // What cannot be read is taken for the kernel's default.
+        // The kernel's default is assumed where the limit cannot be read.
         let pages: usize = soft.unwrap_or(16_384);
         let is_bound = !has_any(CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN);
         Self::new(if is_bound && pages > 0 { Some(pages * rustix::param::page_size()) } else { None }, cores)
     }
 
-    /// A share of `user`, which is what all pipes of the user may hold. Without a bound what others leave is
-    /// the bound: descriptors, and memory.
+    /// A share of `user`, which is the limit for all pipes of the user. Without a limit, descriptors and
+    /// memory are the only bounds.
     fn new(user: Option<usize>, cores: usize) -> Self {
         let all = user.map_or(usize::MAX, |user| user / 4 * 3 / cores.max(1));
         Self { all, used: 0 }
     }
 
-    /// The size to ask for, a power of two; `None` when no pipe is left.
+    /// The size to ask for, a power of two; `None` when nothing is left.
     pub(super) fn next(self) -> Option<usize> {
         let left = self.all - self.used;
         let size = (left / PART).clamp(SMALL, LARGE);
         (size <= left).then(|| 1 << size.ilog2())
     }
 
-    /// Whether an idle pipe of `size` is better closed: larger ones can be had.
+    /// Whether an idle pipe of `size` is better closed, because a larger one can be had.
     pub(super) fn has_better(self, size: usize) -> bool {
         self.next().is_some_and(|next| next > size)
     }
 
-    /// There is a pipe more.
+    /// Counts a new pipe.
     pub(super) fn take(&mut self, size: usize) {
         self.used = (self.used + size).min(self.all);
     }
 
-    /// One was closed.
+    /// Counts a closed pipe.
     pub(super) fn give_back(&mut self, size: usize) {
         self.used = self.used.saturating_sub(size);
     }

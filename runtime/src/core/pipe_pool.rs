@@ -1,8 +1,8 @@
-//! The pipes of a core: those that are idle, and how many there may be.
+//! The pipes of a core: the idle ones, and how many there may be.
 //!
-//! A pipe is held only while bytes are under way, so ten thousand idle relays hold none. One that still has
-//! bytes is closed, never pooled: the next transfer would send them. The kernel may give less than was asked
-//! for, so the size is read back.
+//! A pipe is held only while bytes are in transfer, so ten thousand idle relays hold none. A pipe that still
+//! has bytes is closed and never pooled, because the next transfer would send them. The kernel may give a
+//! smaller pipe than was asked for, so the size is read back.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,7 +16,7 @@ use super::pipe_budget::{PipeBudget, SMALL};
 use crate::error::os;
 use crate::metrics::counters::CoreCounters;
 
-/// Pipes that a core keeps for the next transfer.
+/// Idle pipes that a core keeps for the next transfer.
 const KEEP: usize = 16;
 
 /// The pipes of a core.
@@ -26,7 +26,7 @@ pub(crate) struct PipePool {
     budget: Cell<PipeBudget>,
 }
 
-/// Both ends of a pipe, which never wait.
+/// Both ends of a pipe. Neither ever blocks.
 pub(crate) struct Ends {
     pub(crate) read: OwnedFd,
     pub(crate) write: OwnedFd,
@@ -34,7 +34,7 @@ pub(crate) struct Ends {
 }
 
 impl PipePool {
-    /// Of one of `cores`.
+    /// The pipes of one core of `cores`.
     pub(crate) fn new(cores: usize) -> Rc<Self> {
         // A pipe has two descriptors: where descriptors are few, a connection is worth more than an idle
         // pipe.
@@ -44,11 +44,11 @@ impl PipePool {
         Rc::new(Self { idle: RefCell::new(idle), keep, budget: Cell::new(budget) })
     }
 
-    /// The ends of an empty pipe: an idle one, or a new one. Both are counted, and so is that there is none.
+    /// The ends of an empty pipe: an idle one, or a new one. Both cases are counted, and so is a failure.
     ///
     /// # Errors
-    /// What making it says. `ENFILE`, as `pipe(2)` has it for a user with too many, when the core's share is
-    /// used up or the kernel gives a pipe that is not worth its calls.
+    /// Those of making it. `ENFILE`, as from `pipe(2)` for a user with too many pipes, when the core's share
+    /// is used up or the kernel gives a pipe that is too small to pay.
     pub(crate) fn take(&self, counters: &CoreCounters) -> io::Result<Ends> {
         let idle = self.idle.borrow_mut().pop();
         if let Some(ends) = idle {
@@ -71,7 +71,7 @@ impl PipePool {
         let mut budget = self.budget.get();
         let ends = make(Some(budget.next().ok_or_else(none)?))?;
         if ends.size < SMALL {
-            // The user's other processes have used it up.
+            // The user's other processes have used the limit up.
             return Err(none());
         }
         budget.take(ends.size);
@@ -79,7 +79,7 @@ impl PipePool {
         Ok(ends)
     }
 
-    /// Keeps an empty pipe for the next transfer, if there are not enough.
+    /// Keeps an empty pipe for the next transfer, if fewer than [`KEEP`] are idle.
     pub(crate) fn give_back(&self, ends: Ends) {
         let is_enough = self.idle.borrow().len() >= self.keep || self.budget.get().has_better(ends.size);
         if is_enough {
@@ -97,12 +97,12 @@ impl PipePool {
     }
 }
 
-/// Whether a pipe could not be made for lack of something that comes back: then bytes are copied instead.
+/// Whether a pipe could not be made for lack of a resource that comes back: bytes are copied instead.
 pub(crate) fn is_lack(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
-/// Makes a pipe, of so many bytes if the kernel lets us, or of the size that it usually has.
+/// Makes a pipe, of `size` bytes if the kernel allows it, else of the usual size.
 pub(crate) fn make(size: Option<usize>) -> io::Result<Ends> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(os)?;
     match size.map_or(Ok(0), |size| fcntl_setpipe_size(&write, size)) {

@@ -16,13 +16,13 @@ use crate::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PlacementPolicy {
-    /// Do not start unless every page of every core is known to lie on its node, and no pool is smaller than
-    /// asked.
+    /// Do not start unless every page of every core is known to lie on its node, and every pool is as large
+    /// as asked.
     Require,
-    /// Place as well as the machine allows, and report what is not as it should be.
+    /// Place as well as the machine allows, and report every deviation.
     #[default]
     Prefer,
-    /// Pin threads and place nothing: memory lies where the kernel puts it. For comparison.
+    /// Pin threads and place no memory: it lies where the kernel puts it. For comparison.
     Off,
 }
 

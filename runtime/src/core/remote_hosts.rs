@@ -1,7 +1,7 @@
-//! What a core knows of zero-copy sends: for which remote hosts they pay.
+//! The remote hosts for which zero-copy sends pay.
 //!
 //! A path that copies (loopback, veth, a network card that cannot gather) copies for every connection to the
-//! same address, so what is learnt on one connection is kept for the next: a small table by address, asked
+//! same address. So what one connection learns is kept for the next, in a small table by address. It is asked
 //! once per socket, at its first zero-copy send.
 
 use std::cell::{Cell, RefCell};
@@ -11,24 +11,24 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Zero-copy sends in a row that the kernel copied after all, at which no more of them are made to that peer.
+/// Consecutive zero-copy sends that the kernel copied after all, at which no more are made to that host.
 const COPIED_IN_A_ROW: u8 = 4;
-/// Connections to a peer after which it is tried once more: routes change.
+/// Connections to a host after which zero-copy is tried once more, because routes change.
 const TRY_AGAIN: u32 = 256;
-/// Remote hosts that are remembered. The one that was not asked for longest is forgotten first.
+/// Hosts that are remembered. The one that was not asked for longest is forgotten first.
 const REMOTE_HOSTS: usize = 64;
 
-/// How the kernel deals with zero-copy sends to one peer.
+/// How the kernel handles zero-copy sends to one host.
 #[derive(Debug, Default)]
 pub(crate) struct RemoteHost {
-    /// Sends that were copied, since the last that was not.
+    /// Sends that the kernel copied, since the last one that it did not copy.
     copied: Cell<u8>,
-    /// Connections since no more are made.
+    /// Connections since zero-copy sends were given up.
     passed: Cell<u32>,
 }
 
 impl RemoteHost {
-    /// The kernel has let go of a send's pages, and says whether it copied them.
+    /// The kernel has released a send's pages, and says whether it copied them.
     pub(crate) fn notified(&self, copied: bool) {
         self.copied.set(if copied { self.copied.get().saturating_add(1) } else { 0 });
     }
@@ -38,7 +38,7 @@ impl RemoteHost {
         self.copied.get() < COPIED_IN_A_ROW
     }
 
-    /// It cannot be.
+    /// Zero-copy sends are impossible for this host.
     pub(crate) fn never_skip_copy(&self) {
         self.copied.set(COPIED_IN_A_ROW);
     }
@@ -57,9 +57,9 @@ impl RemoteHost {
 
 /// A core's zero-copy sends.
 pub(crate) struct ZeroCopy {
-    /// How long a dropped stream's may last, if its peer takes nothing.
+    /// How long the zero-copy sends of a dropped stream may last, if its peer takes nothing.
     pub(crate) patience: Duration,
-    /// The one asked for last comes last.
+    /// In order of use: the host that was asked for last comes last.
     hosts: RefCell<VecDeque<(IpAddr, Rc<RemoteHost>)>>,
 }
 
@@ -68,13 +68,13 @@ impl ZeroCopy {
         Self { patience, hosts: RefCell::default() }
     }
 
-    /// What is known of the peer of a connected socket, for as long as the socket lives. A search through the
-    /// table.
+    /// What is known of the host at the other end of a connected socket, for as long as the socket lives. It
+    /// searches the table.
     pub(crate) fn remote_host_of(&self, fd: BorrowedFd<'_>) -> Rc<RemoteHost> {
         let address = rustix::net::getpeername(fd).ok().flatten();
         match address.and_then(|address| SocketAddr::try_from(address).ok()) {
             Some(address) => self.remote_host(address.ip()),
-            // The peer has gone already, or has no address that another connection could have.
+            // The connection has ended already, or its address is one that no other connection can have.
             None => Rc::default(),
         }
     }

@@ -14,11 +14,11 @@ use crate::contained::Kept;
 use crate::sync::oneshot::{self, oneshot};
 use crate::{Error, ErrorKind, Handle, Result};
 
-/// Tells the values of one `Sharded` from those of another.
+/// Distinguishes the values of one `Sharded` from those of another.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// A core's value. The fields are dropped in this order: the task that waits for the end is told after the
-/// value is dropped.
+/// A core's value. The fields are dropped in this order, so that the task that waits for the end is told
+/// after the value is dropped.
 struct Shard<T> {
     value: T,
     _gone: oneshot::CellSender<()>,
@@ -35,11 +35,11 @@ impl<T> Shard<T> {
 
 type ShardMaker = dyn Fn(&Core) -> Result<()> + Send + Sync;
 
-/// What makes a core's values before any core begins.
+/// Makes a core's values before any core begins.
 #[derive(Clone, Default)]
 pub(crate) struct ShardMakers {
     makers: Vec<Arc<ShardMaker>>,
-    /// What their handles reach the cores by.
+    /// The runtime whose cores their handles reach.
     runtime: Arc<OnceLock<Handle>>,
 }
 
@@ -62,7 +62,7 @@ impl ShardMakers {
         self.runtime.get_or_init(|| handle);
     }
 
-    /// Makes those of `core`, the current one, in the order in which they were asked for.
+    /// Makes the values of `core`, the current one, in the order in which they were asked for.
     pub(crate) fn make(&self, core: &Core) -> Result<()> {
         self.makers.iter().try_for_each(|make| make(core))
     }
@@ -106,7 +106,7 @@ impl fmt::Debug for ShardMakers {
 /// ```
 pub struct Sharded<T: 'static> {
     id: u64,
-    /// Empty until the runtime starts, where it was made before that.
+    /// Empty until the runtime starts, if it was made before that.
     runtime: Arc<OnceLock<Handle>>,
     _value: PhantomData<fn() -> T>,
 }
@@ -126,11 +126,12 @@ impl<T: 'static> Sharded<T> {
     /// Makes a `T` on each core of the current core's runtime, by `factory`, all at the same time.
     ///
     /// # Errors
-    /// The first in the order of the cores: what a factory returned, [`ErrorKind::Panicked`] when it
-    /// panicked, [`ErrorKind::Ended`] when a core has ended. What was made elsewhere is dropped, on its core.
+    /// The first error in the order of the cores: what a factory returned, [`ErrorKind::Panicked`] when it
+    /// panicked, [`ErrorKind::Ended`] when a core has ended. The values of other cores are then dropped, each
+    /// on its core.
     ///
     /// # Cancellation
-    /// Factories that are under way are aborted; what was made stays until its core ends.
+    /// Factories that have begun are aborted. Values that were made stay until their core ends.
     ///
     /// # Panics
     /// On a thread that is no core's.
@@ -151,7 +152,7 @@ impl<T: 'static> Sharded<T> {
         let made: Result<()> =
             made.await?.into_iter().try_for_each(|made| made.take().map_err(Error::from)?);
         if let Err(e) = made {
-            // Where none was made, or the core has ended, there is nothing to stop.
+            // Where no value was made, or the core has ended, there is nothing to stop.
             drop(this.stop(async |_| ()).await);
             return Err(e);
         }
@@ -189,8 +190,8 @@ impl<T: 'static> Sharded<T> {
     /// Calls `f` on each core with its `T`, all at the same time, and waits until all have returned.
     ///
     /// # Errors
-    /// The first in the order of the cores, as for [`invoke_on`](Self::invoke_on). The other cores' calls are
-    /// finished first.
+    /// The first error in the order of the cores, as for [`invoke_on`](Self::invoke_on). The calls on the
+    /// other cores are finished first.
     ///
     /// # Cancellation
     /// As for [`submit_to`](crate::cores::submit_to), on each core.
@@ -201,8 +202,8 @@ impl<T: 'static> Sharded<T> {
         self.map_reduce(f, (), |(), ()| ()).await
     }
 
-    /// Calls `map` on each core with its `T`, all at the same time, and folds what comes back, in the order
-    /// of the cores.
+    /// Calls `map` on each core with its `T`, all at the same time, and folds the results in the order of the
+    /// cores.
     ///
     /// # Errors
     /// As for [`invoke_on_all`](Self::invoke_on_all).
@@ -220,17 +221,17 @@ impl<T: 'static> Sharded<T> {
         Ok(mapped?.into_iter().map(Kept::take).fold(first, reduce))
     }
 
-    /// Ends it in good order: on each core, all at the same time, no more calls find the `T`, `f` is called
-    /// with it, and it is dropped when the last that uses it has let go. Completes when all have been
-    /// dropped.
+    /// Ends it in order, on all cores at the same time: no more calls find the `T`, `f` is called with it,
+    /// and it is dropped when the last user has released it. Completes when all have been dropped.
     ///
     /// A [`Local`] that is kept keeps its `T`, and this waits for it. Stopping twice does nothing.
     ///
     /// # Errors
-    /// The first in the order of the cores: a core has ended (its `T` was dropped then), or `f` panicked.
+    /// The first error in the order of the cores: a core has ended (its `T` was dropped then), or `f`
+    /// panicked.
     ///
     /// # Cancellation
-    /// Cores that have begun still drop their `T`, without `f` having come to its end.
+    /// Cores that have begun still drop their `T`, but `f` may not have finished.
     pub async fn stop<F>(&self, f: F) -> Result<()>
     where
         F: AsyncFnOnce(&T) + Clone + Send + 'static,
@@ -244,7 +245,7 @@ impl<T: 'static> Sharded<T> {
                 f(&shard.value).await;
                 drop(shard);
                 if let Some(gone) = gone {
-                    // Nothing is ever sent, so this is no error: its sender goes with the value.
+                    // Nothing is ever sent: the sender is dropped with the value, so this is no error.
                     let Err(oneshot::Canceled) = gone.await else { return };
                 }
             })
@@ -252,7 +253,7 @@ impl<T: 'static> Sharded<T> {
         ended.await?.into_iter().try_for_each(|ended| ended.take().map_err(Error::from))
     }
 
-    /// One future for each core, all under way at the same time; their outputs in the order of the cores.
+    /// One future for each core, all running at the same time. Their outputs are in the order of the cores.
     async fn on_each<Fut: Future>(
         &self,
         mut future: impl FnMut(&Handle, usize) -> Fut,

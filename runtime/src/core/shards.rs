@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::contained::contained;
 
-/// The shards of a core, by number, in ascending order. There are few, and they come and go seldom.
+/// The shards of a core, by number, in ascending order. There are few, and they change seldom.
 #[derive(Default)]
 pub(crate) struct Shards(RefCell<Vec<(u64, Rc<dyn Any>)>>);
 
@@ -32,10 +32,10 @@ impl Shards {
         Rc::downcast(removed).ok()
     }
 
-    /// At the end of the core: drops what was not stopped, here, one by one.
+    /// At the end of the core: drops the values that were not stopped, here, one by one.
     pub(crate) fn clear(&self) {
         loop {
-            // The borrow ends first: a destructor may look for another shard.
+            // The borrow ends first, because a destructor may look for another shard.
             let next = self.0.borrow_mut().pop();
             let Some(shard) = next else { return };
             contained("the destructor of a shard", || drop(shard));
@@ -45,7 +45,7 @@ impl Shards {
 
 impl Drop for Shards {
     fn drop(&mut self) {
-        // What destructors have made since.
+        // Drops the values that destructors have made since.
         self.clear();
     }
 }

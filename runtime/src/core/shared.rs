@@ -1,4 +1,4 @@
-//! What other threads may touch of a core: its mailbox, its doorbell, its counters.
+//! What other threads may access of a core: its mailbox, its doorbell, its counters.
 
 use std::io;
 use std::ops::Range;
@@ -17,22 +17,22 @@ use crate::numa::CpuId;
 use crate::sync::mailbox::{Doorbell, WakeList};
 use crate::task::Woken;
 
-/// The part of a core that outlives its thread, kept by tasks and wakers. On pages of its own, which the core
-/// moves to its node: the thread that starts the runtime makes it.
+/// The part of a core that outlives its thread. Tasks and wakers keep it. It is on pages of its own, which
+/// the core moves to its node, because the thread that starts the runtime makes it.
 #[repr(align(4096))]
 pub(crate) struct CoreShared {
     pub(crate) index: usize,
     pub(crate) cpu: CpuId,
     pub(crate) runtime: Arc<RuntimeShared>,
     pub(crate) counters: CoreCounters,
-    /// Which task is polled just now.
+    /// Which task is being polled.
     pub(crate) current_poll: CurrentPoll,
     pub(crate) woken: WakeList<Woken>,
-    /// What the core shows of itself once it is up, before any core begins.
+    /// What the core shows to others. It is set when the core is up, before any core begins.
     pub(crate) inbox: OnceLock<Inbox>,
     pub(crate) growth: Recorded,
     doorbell: Doorbell,
-    /// The eventfd that a poll of the core's ring waits on.
+    /// The eventfd that the core's ring polls.
     eventfd: OwnedFd,
 }
 
@@ -59,7 +59,7 @@ impl CoreShared {
         })
     }
 
-    /// Where it lies.
+    /// The memory that it occupies.
     pub(crate) fn addresses(&self) -> Range<usize> {
         let start = std::ptr::from_ref(self).addr();
         start..start + size_of::<Self>()
@@ -83,10 +83,10 @@ impl CoreShared {
         }
     }
 
-    /// Ends the core's sleep by its eventfd.
+    /// Ends the core's sleep by a write to its eventfd.
     pub(crate) fn signal(&self) {
-        // The counter cannot overflow: it would take 2^64 - 1 notices. A failure here would lose a wake, and
-        // there is no caller to tell: it is a broken invariant, not an outside cause.
+        // The counter cannot overflow: that would take 2^64 - 1 notifications. A failure here would lose a
+        // wake, and there is no caller to tell: it is a broken invariant, not an outside cause.
         match rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()) {
             Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
             Err(e) => tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index),

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// The shortest spin that is tried, as a part of the longest. Below it a spin is not worth its two reads of
-/// the clock.
+/// The shortest spin that is tried, as a fraction of the longest. A shorter one is not worth its two clock
+/// reads.
 const LEAST: u32 = 16;
 
-/// The length of the next spin: doubled when the last spin found work, or when the sleep after it was so
-/// short that a longer spin would have; halved when it was in vain, down to nothing.
+/// The length of the next spin. It is doubled when the last spin found work, or when the sleep after it was
+/// so short that a longer spin would have found some. It is halved when the spin found none, down to nothing.
 #[derive(Debug)]
 pub(crate) struct Spin {
     most: Duration,
@@ -27,17 +27,16 @@ impl Spin {
         !self.most.is_zero()
     }
 
-    /// Whether a spin pays, by the last ones.
+    /// Whether a spin pays, judging by the last ones.
     pub(crate) fn is_worth_while(&self) -> bool {
         !self.next.get().is_zero()
     }
 
-    /// Spins until `found` says that there is work, for as long as pays by the last times. True: there is
-    /// work.
+    /// Spins until `found` says that there is work, at most for the current length. `true`: there is work.
     pub(crate) fn sample(&self, mut found: impl FnMut() -> bool) -> bool {
         let patience = self.next.get();
         let begin = clock::now();
-        // The first check comes before the clock is read: a core that was slow to get here has one check in
+        // The check comes before the clock is read, so that a core that was slow to get here has one check in
         // any case.
         loop {
             if found() {
@@ -54,7 +53,7 @@ impl Spin {
         false
     }
 
-    /// The core slept for so long, after a spin in vain.
+    /// The core slept for `time` after a spin that found nothing.
     pub(crate) fn slept(&self, time: Duration) {
         if time <= self.most {
             self.next.set(self.most.min(self.next.get().saturating_mul(2).max(self.most / LEAST)));
@@ -79,7 +78,7 @@ mod tests {
         }
         assert_eq!(vain, 5, "16, 8, 4, 2 and 1 us");
         spin.slept(Duration::from_secs(1));
-        assert!(!spin.is_worth_while(), "an idle core does not look");
+        assert!(!spin.is_worth_while(), "an idle core does not spin");
         for expected in [1, 2, 4, 8, 16, 16] {
             spin.slept(Duration::from_micros(15));
             assert_eq!(spin.next.get(), Duration::from_micros(expected));

@@ -18,10 +18,10 @@ const GO_ON: u8 = 0;
 const STOP: u8 = 1;
 const CUT: u8 = 2;
 
-/// How far the cores have got together.
+/// How far the cores have come, together.
 #[derive(Default)]
 struct Progress {
-    /// Every core is up and may begin, or one is not and all must give up.
+    /// `true`: every core is up, and all may begin. `false`: one is not, and all must give up.
     gate: Option<bool>,
     /// Cores that have not yet reaped their last CQE.
     busy: usize,
@@ -40,8 +40,7 @@ pub(crate) struct RuntimeShared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while one of these is held leaves nothing half-done that matters: each critical section is one
-    // store.
+    // A panic while one of these is held leaves nothing half-done: each critical section is one store.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -67,12 +66,12 @@ impl RuntimeShared {
         *lock(&self.members) = members.iter().map(Arc::downgrade).collect();
     }
 
-    /// The cores, by index. Fewer than there are to be when one has not come up.
+    /// The cores, by index. There are fewer than planned when one has not come up.
     pub(crate) fn members(&self) -> Vec<Arc<CoreShared>> {
         lock(&self.members).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Whether the root futures were asked to come to their end.
+    /// Whether the root futures were asked to end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop_state.load(Ordering::Acquire) >= STOP
     }
@@ -82,7 +81,7 @@ impl RuntimeShared {
         self.stop_state.load(Ordering::Acquire) >= CUT
     }
 
-    /// Asks every core to come to its end.
+    /// Asks every core to end.
     pub(crate) fn stop(&self) {
         self.raise(STOP);
     }
@@ -95,8 +94,8 @@ impl RuntimeShared {
     fn raise(&self, state: u8) {
         self.stop_state.fetch_max(state, Ordering::AcqRel);
         for core in self.members() {
-            // Whatever its doorbell says: a core whose ring has failed may have cleared `SLEEPY` and never
-            // sent the signal.
+            // It is signalled whatever its doorbell says: a core whose ring has failed may have cleared
+            // `SLEEPY` and never sent the signal.
             core.signal();
         }
     }
@@ -107,7 +106,7 @@ impl RuntimeShared {
         self.changed.notify_all();
     }
 
-    /// Waits until every core is up. False: one is not, give up.
+    /// Waits until every core is up. `false`: one is not, and the caller gives up.
     pub(crate) fn wait_at_gate(&self) -> bool {
         let mut progress = lock(&self.progress);
         loop {
@@ -118,7 +117,7 @@ impl RuntimeShared {
         }
     }
 
-    /// One more of whom the others wait for at the end, at their place in the plan.
+    /// Counts one more core that the others wait for at the end.
     pub(crate) fn awaited(self: &Arc<Self>) -> Arrival {
         Arrival(Some(Arc::clone(self)))
     }
@@ -140,7 +139,7 @@ impl RuntimeShared {
         }
     }
 
-    /// Waits at most `patience` until every core has arrived, and says whether they have.
+    /// Waits at most `patience` until every core has arrived. Returns whether they have.
     pub(crate) fn all_arrived_within(&self, patience: Duration) -> bool {
         let progress = lock(&self.progress);
         let waited = self.changed.wait_timeout_while(progress, patience, |progress| progress.busy > 0);
@@ -156,12 +155,12 @@ impl RuntimeShared {
     }
 }
 
-/// A core for which the others wait at the end. However its thread ends, or if it never began, it arrives:
-/// dropped before [`arrive`](Self::arrive) was called, it ends the others as well.
+/// A core that the others wait for at the end. It arrives however its thread ends, and even if the thread
+/// never began. If it is dropped before [`arrive`](Self::arrive) was called, it ends the others as well.
 pub(crate) struct Arrival(Option<Arc<RuntimeShared>>);
 
 impl Arrival {
-    /// This core will not touch another's memory any more, and no kernel work writes to its own.
+    /// This core will not access another's memory any more, and no kernel work writes to its own.
     pub(crate) fn arrive(mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.arrive();
@@ -172,13 +171,13 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         let Some(runtime) = self.0.take() else { return };
-        // The thread may be panicking: a second panic that left here would end the process.
+        // The thread may be panicking: a second panic that left this destructor would end the process.
         contained("the end of the other cores", || runtime.cut());
         runtime.arrive();
     }
 }
 
-/// Holds the cores back until it is known whether all are up. Dropped before, it has them give up.
+/// Holds the cores back until it is known whether all are up. If it is dropped unopened, they give up.
 pub(crate) struct Gate(Arc<RuntimeShared>);
 
 impl Gate {

@@ -27,9 +27,9 @@ pub enum SubmitError {
     },
     /// The core had ended, or ended before it took the work. Nothing ran; the closure was dropped.
     Ended,
-    /// The core ended while the work was under way, and dropped it half-way.
+    /// The core ended while the work was running, and dropped it half-way.
     Aborted,
-    /// The work panicked, with this.
+    /// The work panicked with this payload.
     Panicked(Box<dyn Any + Send>),
 }
 
@@ -74,14 +74,14 @@ impl From<SubmitError> for Error {
 
 /// Runs an async closure on core `core` of this runtime and gives its output.
 ///
-/// The closure is sent to another thread, so it is `Send`, and so is its output. The future that it makes is
-/// made on that core and stays there: it need not be `Send`. There it is a task like any other. Sending to
-/// the own core is allowed.
+/// The closure is sent to another thread, so it is `Send`, and so is its output. Its future is made on that
+/// core and stays there, so it need not be `Send`. There it is a task like any other. Sending to the current
+/// core is allowed.
 ///
 /// Each core has an inbox of 512 places, which lies on its node. This future waits while the inbox is full,
-/// and the core takes fewer when it has much to do: that is the backpressure. Answers need no place, so cores
-/// that ask each other, over however many steps, cannot block each other. Work that was taken is not counted
-/// any more: a caller that wants a bound on it keeps its own.
+/// and a core with much to do takes fewer calls at a time: that is the backpressure. Answers need no place,
+/// so cores that ask each other, over any number of steps, cannot block each other. Work that a core has
+/// taken is not limited any more: a caller that wants a limit counts its own.
 ///
 /// ```
 /// # fn main() -> annulus::Result<()> {
@@ -109,10 +109,10 @@ impl From<SubmitError> for Error {
 /// ended half-way, or the closure panicked. `?` turns it into an [`Error`].
 ///
 /// # Cancellation
-/// Nothing is sent before the first poll. Dropped before the core took the work, the closure is dropped and
-/// never runs; dropped later, the task there is aborted: its future is dropped on its own core, with all that
-/// dropping it means for the operations inside. An output that nobody waits for any more is dropped there;
-/// one that had come by then is dropped here, with the future.
+/// Nothing is sent before the first poll. Dropped before the core took the work, it drops the closure, which
+/// never runs. Dropped later, it aborts the task there: that future is dropped on its own core, which cancels
+/// the operations inside. An output that nobody waits for any more is dropped there. An output that had
+/// arrived is dropped here, with the future.
 ///
 /// # Panics
 /// On a thread that is no core's: see [`Handle::submit_to`](crate::Handle::submit_to).
@@ -155,7 +155,8 @@ where
 
 type Outcome<T> = Result<T, SubmitError>;
 
-/// A closure on its way, with the cell that its outcome goes to. Dropped unopened, it says that nothing ran.
+/// A closure on its way to a core, with the cell for its outcome. If it is dropped unopened, the outcome says
+/// that nothing ran.
 struct CallEnvelope<F, T> {
     content: Option<(F, oneshot::CellSender<Outcome<T>>)>,
     at: &'static Location<'static>,
@@ -183,8 +184,8 @@ where
 impl<F, T> Drop for CallEnvelope<F, T> {
     fn drop(&mut self) {
         let Some((f, answer)) = self.content.take() else { return };
-        // It may be dropped in the middle of a core's tick, or of its end, which a destructor's panic must
-        // not stop.
+        // The closure may be dropped in the middle of a core's tick, or of its end. A panic of its destructor
+        // must stop neither.
         contained(format_args!("the destructor of a closure sent at {}", self.at), || drop(f));
         // Refused when nobody waits any more.
         drop(answer.send(Err(SubmitError::Ended)));
@@ -205,15 +206,16 @@ where
             match caught(|| running.as_mut().poll(cx)) {
                 Ok(Poll::Ready(output)) => Poll::Ready(Some(Ok(output))),
                 Ok(Poll::Pending) => answer.poll_canceled(cx).map(|()| None),
-                // State that the future shares with others may be half-changed, as with any task that panics.
+                // State that the future shares with others may be inconsistent, as with any task that panics.
                 Err(payload) => Poll::Ready(Some(Err(SubmitError::Panicked(payload)))),
             }
         })
         .await
-        // The future is dropped here, before anyone learns of its outcome.
+        // The future is dropped here, before anyone gets its outcome.
     };
     if let Some(outcome) = outcome {
-        // Given back when nobody waits any more: then it is dropped here, on the core that made it.
+        // The outcome comes back when nobody waits any more. It is then dropped here, on the core that made
+        // it.
         drop(answer.send(outcome));
     }
 }

@@ -1,8 +1,8 @@
 //! A listening Unix socket and the file that names it.
 //!
 //! The file of a program that was killed stays behind. It is replaced if nobody listens on it: `connect(2)`
-//! says `ECONNREFUSED`. Another process may do the same between the check and the replacement. So a process
-//! that binds a path holds a lock on its directory meanwhile.
+//! then says `ECONNREFUSED`. Another process may do the same between the check and the replacement. So a
+//! process that binds a path locks its directory meanwhile.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ use crate::error::os;
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
 
-/// The one socket of a Unix address. Dropped, it stops listening and takes its file away.
+/// The one socket of a Unix address. When it is dropped, it stops listening and removes its file.
 pub(crate) struct Bound {
     socket: OwnedFd,
     /// Dropped after the socket has been shut down.
@@ -27,7 +27,7 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Binds and listens. Who binds a path has locked its directory.
+    /// Binds and listens. The caller of this has locked the directory of the path.
     pub(crate) fn new(place: &Place, backlog: i32) -> Result<Self> {
         let (socket, _file) = bind_and_listen(place, backlog, None)?;
         Ok(Self { socket, _file })
@@ -41,7 +41,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Accepts of the ring may keep it open for a tick: no client may connect to it meanwhile.
+        // Accepts in the ring may keep it open for a tick, and no client may connect to it meanwhile.
         if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             contained("a subscriber of tracing", || {
                 tracing::debug!("a Unix socket listens for a moment longer: {e}");
@@ -50,25 +50,25 @@ impl Drop for Bound {
     }
 }
 
-/// The file of a socket: dropped, it is taken away, if it is still this one.
+/// The file of a socket. When it is dropped, the file is removed, if the path still names this one.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// It is another process's.
+    /// It belongs to another process now.
     is_left: AtomicBool,
 }
 
 impl SocketFile {
-    /// The one at `path` now.
+    /// The file that is at `path` now.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let file = lstat(path).map_err(os)?;
         let is_left = AtomicBool::new(false);
         Ok(Self { path: path.to_owned(), device: file.st_dev, inode: file.st_ino, is_left })
     }
 
-    /// It is not taken away any more.
+    /// The file is not removed any more.
     pub(crate) fn leave(&self) {
         self.is_left.store(true, Ordering::Relaxed);
     }
@@ -111,7 +111,7 @@ pub(crate) fn bind_and_listen(
     let socket = socket.map_err(|e| refused(place, e))?;
     let file = SocketFile::of(path).map_err(|e| refused(place, e))?;
     if let Some(mode) = mode {
-        // The umask may have taken more than was asked for.
+        // The umask may have removed more permissions than was asked for.
         chmod(path.as_path(), mode).map_err(|e| refused(place, os(e)))?;
     }
     if replaced {
@@ -138,7 +138,7 @@ fn listening(address: &SocketAddrAny, backlog: i32, mode: Option<Mode>) -> io::R
     Ok(socket)
 }
 
-/// Takes a file away on which nobody listens.
+/// Removes a file on which nobody listens.
 fn clear(path: &Path, address: &SocketAddrAny) -> Result<()> {
     let place = Place::Path(path.to_owned());
     let file = lstat(path).map_err(|e| refused(&place, os(e)))?;
@@ -175,8 +175,8 @@ mod tests {
     use super::*;
     use crate::testing::{at_the_next_event, has_acted};
 
-    /// Seen to fail: with the event between the look and the replacement, the subscriber listens on a socket
-    /// whose file is then taken away.
+    /// Seen to fail: with the event between the check and the replacement, the subscriber listens on a socket
+    /// whose file is then removed.
     #[test]
     fn a_subscriber_that_is_told_of_a_replacement_cannot_come_before_it() {
         let path = std::env::temp_dir().join(format!("annulus-replaced-{}", std::process::id()));

@@ -60,6 +60,19 @@ impl Dir {
         Ok(Self { fd: Rc::new(fd) })
     }
 
+    /// A directory that was opened elsewhere, also with `O_PATH`.
+    ///
+    /// # Errors
+    /// `ENOTDIR` for what is no directory; what `fstat(2)` says.
+    pub fn from_owned_fd(fd: OwnedFd) -> Result<Self> {
+        let failed = |e| Error::io("cannot take a directory's descriptor", e);
+        let stat = rustix::fs::fstat(&fd).map_err(|e| failed(os(e)))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Err(failed(io::Error::from_raw_os_error(libc::ENOTDIR)));
+        }
+        Ok(Self { fd: Rc::new(fd) })
+    }
+
     pub(super) fn shared_fd(&self) -> &Rc<OwnedFd> {
         &self.fd
     }

@@ -16,9 +16,9 @@ use crate::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Alignment {
-    /// The buffer's address must be a multiple of so many bytes.
+    /// The buffer's address must be a multiple of this many bytes.
     pub memory: usize,
-    /// Offset and length must be multiples of so many bytes.
+    /// Offset and length must be multiples of this many bytes.
     pub offset: u64,
 }
 

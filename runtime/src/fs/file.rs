@@ -182,7 +182,7 @@ impl File {
         buf = may_be_at(offset, "a read at an offset", buf)?;
         let spare = buf.spare_capacity().len();
         if spare < len {
-            let what = format!("{len} bytes are to be read into room for {spare}");
+            let what = format!("{len} bytes are to be read into {spare} spare bytes");
             return Err(BufError::new(Error::new(ErrorKind::Input, what), buf));
         }
         let mut buf = AtMost { buf, len };

@@ -129,7 +129,7 @@ impl TempDir {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason, naming it.
     ///
     /// # Cancellation
-    /// It is removed all the same.
+    /// It is removed nevertheless.
     pub async fn remove(mut self) -> Result<()> {
         super::remove_dir_all(std::mem::take(&mut self.path)).await
     }

@@ -109,8 +109,8 @@ impl Watcher {
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason.
     pub fn take(&self, mut see: impl FnMut(Change<'_>)) -> Result<()> {
-        let mut room = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&*self.fd, &mut room);
+        let mut memory = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&*self.fd, &mut memory);
         loop {
             let event = match reader.next() {
                 Ok(event) => event,

@@ -65,8 +65,8 @@ pub async fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let file = File::open(path, OpenOptions::new()).await?;
     let size = file.stat().await?.size;
     // One more byte, so that the end is seen without growing.
-    let room = usize::try_from(size).unwrap_or(0).saturating_add(1);
-    match file.read_to_end_at(Vec::with_capacity(room), 0).await {
+    let capacity = usize::try_from(size).unwrap_or(0).saturating_add(1);
+    match file.read_to_end_at(Vec::with_capacity(capacity), 0).await {
         Ok((_, content)) => Ok(content),
         Err(e) => Err(of(path, "read", e.error)),
     }

@@ -33,7 +33,7 @@ pub struct BufWriter {
     /// The offset in the file of the first byte that is not written.
     position: u64,
     /// The bytes that are being written. They are kept until that is done: a write that was dropped is begun
-    /// anew at the same offset.
+    /// again at the same offset.
     out: Option<Rc<Vec<u8>>>,
     /// The bytes that come after them.
     buf: Vec<u8>,
@@ -77,7 +77,7 @@ impl BufWriter {
     /// disk.
     ///
     /// # Errors
-    /// As for [`File::write_all_at`]. The bytes are kept, and the next flush begins anew at the same offset.
+    /// As for [`File::write_all_at`]. The bytes are kept, and the next flush begins again at the same offset.
     ///
     /// # Cancellation
     /// Safe, unless the file was opened for appending: a part may then be in it twice. In other files the

@@ -15,6 +15,7 @@ use crate::buf::ring::BufRing;
 use crate::core::fairness::Fairness;
 use crate::core::growth::{Growth, GrowthPolicy};
 use crate::core::inbox::Inbox;
+use crate::core::notes::Notes;
 use crate::core::options::Options;
 use crate::core::peers::{Neighbour, PeerCores};
 use crate::core::pipe_pool::PipePool;
@@ -127,6 +128,7 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
         tasks,
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
+        notes: Notes::new(),
         timers: Timers::new(config.timer_slack),
         pipes,
         bufs,

@@ -173,7 +173,7 @@ impl Builder {
         self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
     }
 
-    /// The ring of one of so many cores, as large as the memory for all of them allows.
+    /// The ring of one of this many cores, as large as the memory for all of them allows.
     pub(super) fn ring(&self, poller: Option<CpuId>, cores: usize) -> RingOptions {
         let usual = RingOptions::for_entries(self.ring_entries);
         let asked = RingOptions {
@@ -187,9 +187,9 @@ impl Builder {
         locked::planned(asked, cores.max(self.cores_of_user), locked::limit())
     }
 
-    /// Whether one of so many cores with this ring may register its blocks.
+    /// Whether one of this many cores with this ring may register its blocks.
     pub(super) fn may_register(&self, ring: RingOptions, cores: usize) -> bool {
-        locked::leaves_room(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
+        locked::leaves_enough(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
     }
 
     /// Reads the machine's topology and plans the cores. It starts nothing.

@@ -103,12 +103,24 @@ where
         Ok(future) => spawn_at(started_at, future),
         Err(payload) => return Err(panicked("a root future", payload).into()),
     };
+    match core.options.measure_waits {
+        true => run_loop::<E, true>(core, &mut root),
+        false => run_loop::<E, false>(core, &mut root),
+    }
+}
+
+/// The loop, until the root future or the runtime is over. With `NOTES` the core notes what tasks wait for:
+/// a loop of its own, so that the other one has no branch for it.
+fn run_loop<E: From<Error>, const NOTES: bool>(
+    core: &Core,
+    root: &mut JoinHandle<Result<(), E>>,
+) -> Result<(), E> {
     let mut told = false;
     let runtime = &core.shared.runtime;
     loop {
-        core.run_tasks()?;
+        core.run_tasks::<NOTES>()?;
         // It is checked before the core may sleep, because nothing would wake the core for it.
-        if let Some(result) = finished(&mut root) {
+        if let Some(result) = finished(root) {
             return result;
         }
         if !told && runtime.is_stopping() {
@@ -118,7 +130,7 @@ where
         if runtime.is_cut() {
             return Ok(());
         }
-        core.tick_ring()?;
+        core.tick_ring::<NOTES>()?;
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// | | |
 /// |---|---|
-/// | `cores = 4` | at most so many cores, the first of the plan; 1 by default |
+/// | `cores = 4` | at most this many cores, the first of the plan; 1 by default |
 /// | `cores = "0-3,8"` | a core on each of these CPUs |
 /// | `cores = "all"` | a core on every CPU that the process may use |
 /// | `pool_bytes = 4 << 20` | [`Builder::pool_bytes`](crate::Builder::pool_bytes) |
@@ -123,7 +123,7 @@ const TEST_CORES: usize = 256;
 pub enum Cores {
     /// All that the process may use.
     All,
-    /// At most so many.
+    /// At most this many.
     Most(usize),
     /// These CPUs, as text.
     List(&'static str),

@@ -14,7 +14,7 @@ use rustix::thread::CapabilitySet;
 use crate::privilege::has_any;
 use crate::ring::{RingOptions, rings_are_locked};
 
-/// The entries that rings of so many cores can have within `limit` bytes: those asked for, or half of them,
+/// The entries that rings of this many cores can have within `limit` bytes: those asked for, or half of them,
 /// and so on.
 pub(super) fn planned(asked: RingOptions, cores: usize, limit: Option<u64>) -> RingOptions {
     let Some(limit) = limit else { return asked };
@@ -28,7 +28,7 @@ pub(super) fn planned(asked: RingOptions, cores: usize, limit: Option<u64>) -> R
 /// Whether blocks may be registered. The cores of one runtime always may, because they register after all
 /// rings are made. Where the user has `of_user` cores in several processes nobody knows when their rings are
 /// made, so there must be memory for all.
-pub(super) fn leaves_room(
+pub(super) fn leaves_enough(
     ring: RingOptions,
     pool_bytes: usize,
     cores: usize,
@@ -108,10 +108,10 @@ mod tests {
     fn blocks_are_registered_where_those_of_all_processes_fit() {
         let ring = RingOptions::for_entries(1024);
         let each = ring.locked_bytes() + (1 << 20);
-        assert!(leaves_room(ring, 1 << 20, 2, 0, Some(0)), "one process: blocks come after rings");
-        assert!(leaves_room(ring, 1 << 20, 2, 4, None));
-        assert!(leaves_room(ring, 1 << 20, 2, 4, Some(4 * each)));
-        assert!(!leaves_room(ring, 1 << 20, 2, 4, Some(4 * each - 1)));
+        assert!(leaves_enough(ring, 1 << 20, 2, 0, Some(0)), "one process: blocks come after rings");
+        assert!(leaves_enough(ring, 1 << 20, 2, 4, None));
+        assert!(leaves_enough(ring, 1 << 20, 2, 4, Some(4 * each)));
+        assert!(!leaves_enough(ring, 1 << 20, 2, 4, Some(4 * each - 1)));
     }
 
     /// Seen to fail: with `wait_for_others` that does not wait.

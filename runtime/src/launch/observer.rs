@@ -43,10 +43,7 @@ impl Observer {
     /// On a core's thread, which must not sleep.
     #[track_caller]
     pub fn stalls(&self, threshold: Duration) -> Vec<Stall> {
-        assert!(
-            !Core::is_here(),
-            "a look at stalls would stop the core: call stalls() from a thread that is no core's"
-        );
+        assert!(!Core::is_here(), "stalls() would stop the core: call it from a thread that is no core's");
         let mut sampler = Sampler::new(&self.members);
         std::thread::sleep(threshold);
         sampler.sample(threshold)

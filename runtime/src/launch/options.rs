@@ -21,6 +21,14 @@ impl Builder {
         self
     }
 
+    /// Notes what tasks wait for, so that [`waits::watched`](crate::waits::watched) says where the time of a
+    /// future goes. Off by default: then it costs nothing, and when it is on two readings of the clock for
+    /// each tick of the loop, and some stores for each completion.
+    pub fn measure_waits(mut self, on: bool) -> Self {
+        self.options.measure_waits = on;
+        self
+    }
+
     /// Logs each poll of a task that lasts for `threshold` or longer, at level `warn`, while it lasts, with
     /// the place where the task was spawned ([`Stall`](crate::Stall)). Off by default: it costs the machine a
     /// thread that wakes four times in each `threshold`, and it costs the cores no more than when it is off

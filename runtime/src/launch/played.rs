@@ -17,8 +17,8 @@ use crate::numa::pool::NodePool;
 use crate::{Builder, Error, Result};
 
 thread_local! {
-    /// Where cores of this thread are planned: the machine is looked at once.
-    static PLANNED: Runtime = planned().expect("the machine can be looked at");
+    /// The plan for the cores of this thread: the machine is inspected once.
+    static PLANNED: Runtime = planned().expect("the machine can be inspected");
 }
 
 fn planned() -> Result<Runtime> {
@@ -27,8 +27,8 @@ fn planned() -> Result<Runtime> {
     settings.cores(first.to_string().parse()?).pool_bytes(1 << 20).pool_limit(1 << 20).build()
 }
 
-/// Runs a core with a pool of so many bytes, which does not grow, and returns how many operations were leaked
-/// at its end.
+/// Runs a core with a pool of this many bytes, which does not grow, and returns how many operations were
+/// leaked at its end.
 ///
 /// # Errors
 /// The core's.

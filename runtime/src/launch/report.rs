@@ -64,7 +64,7 @@ pub struct RegionReport {
     pub node: NodeId,
     /// Its length in bytes.
     pub len: usize,
-    /// Its pages, counted per node; or why they cannot be looked at.
+    /// Its pages, counted per node; or why they cannot be inspected.
     pub pages: Result<PageMap, Error>,
 }
 
@@ -108,7 +108,7 @@ impl WorkerReport {
     }
 }
 
-/// The name of the region that grows. Its extent is looked up anew each time.
+/// The name of the region that grows. Its extent is looked up again each time.
 pub(super) const HEAP: &str = "heap";
 /// The name of what a pool has grown by.
 const GROWN: &str = "grown pool";
@@ -280,7 +280,7 @@ impl fmt::Display for RegionReport {
         write!(f, "core {}: {} of {} bytes belongs on node {}: ", self.core, self.name, self.len, self.node)?;
         match &self.pages {
             Ok(pages) => write!(f, "{pages}"),
-            Err(e) => write!(f, "cannot be looked at: {e}"),
+            Err(e) => write!(f, "cannot be inspected: {e}"),
         }
     }
 }

@@ -206,7 +206,7 @@ impl<E> Running<E> {
     /// Joins the thread that looks for stalls, which ends with the cores.
     fn end_watch(&mut self) {
         if let Some(Err(payload)) = self.watch.take().map(JoinHandle::join) {
-            let e = panicked("the thread that looked out for stalls", payload);
+            let e = panicked("the thread that watched for stalls", payload);
             contained("a subscriber of tracing", || tracing::error!("{e}"));
         }
     }

@@ -66,7 +66,7 @@ impl Sampler {
     /// Polls that have lasted for `threshold` or longer, as far as this sampler has seen. Each is returned
     /// once.
     pub(super) fn sample(&mut self, threshold: Duration) -> Vec<Stall> {
-        let look = |(core, seen): &mut (Arc<CoreShared>, Seen)| {
+        let sample = |(core, seen): &mut (Arc<CoreShared>, Seen)| {
             let now = Instant::now();
             let Some((poll, spawned_at)) = core.current_poll.sample() else {
                 seen.poll = None;
@@ -83,7 +83,7 @@ impl Sampler {
             seen.told = true;
             Some(Stall { core: core.index, cpu: core.cpu, spawned_at, lasted, poll })
         };
-        self.cores.iter_mut().filter_map(look).collect()
+        self.cores.iter_mut().filter_map(sample).collect()
     }
 
     /// Logs stalls until every core has ended. It samples four times in each `threshold`, so that a stall is

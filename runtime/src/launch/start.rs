@@ -181,7 +181,7 @@ impl Runtime {
         let (sampler, shared) = (Sampler::new(members), Arc::clone(shared));
         let thread = std::thread::Builder::new().name(format!("{}-watch", self.settings.name));
         let started = thread.spawn(move || sampler.watch(&shared, threshold));
-        started.map(Some).map_err(|e| Error::io("cannot start a thread to look out for stalls", e))
+        started.map(Some).map_err(|e| Error::io("cannot start a thread that watches for stalls", e))
     }
 
     /// Starts a core's thread as the placement policy demands.

@@ -137,11 +137,11 @@ impl<F: Family> Connection<F> {
     /// # Cancellation
     /// Safe.
     pub async fn gone(&self) {
-        const LOOKS: Duration = Duration::from_millis(100);
+        const CHECK_EVERY: Duration = Duration::from_millis(100);
         // A poll that fails reports nothing. The check after it does.
         let _told = self.socket().ready(Ready::Gone).await;
         while !self.socket().is_gone() {
-            crate::time::sleep(LOOKS).await;
+            crate::time::sleep(CHECK_EVERY).await;
         }
     }
 
@@ -186,7 +186,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
 
     /// Stops receiving and returns, in order, exactly what had come. Afterwards the connection can be spliced
     /// from, because no operation of the ring takes its bytes any more. A later [`recv`](Self::recv) starts
-    /// anew. The receive is cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last completion
+    /// again. The receive is cancelled (`io_uring_prep_cancel64(3)`, Linux 5.5) and its last completion
     /// awaited.
     ///
     /// # Cancellation
@@ -265,7 +265,7 @@ impl<F: Family, S: Side> Connection<F, S> {
         got("SO_RCVBUF", sockopt::socket_recv_buffer_size(self.socket().fd()))
     }
 
-    /// Asks for a receive buffer of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it, bounds
+    /// Asks for a receive buffer of this many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it, bounds
     /// it by `net.core.rmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors
@@ -284,7 +284,7 @@ impl<F: Family, S: Side> Connection<F, S> {
         got("SO_SNDBUF", sockopt::socket_send_buffer_size(self.socket().fd()))
     }
 
-    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it, bounds it
+    /// Asks for a send buffer of this many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it, bounds it
     /// by `net.core.wmem_max`, and tunes the buffer by itself no more.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub struct SentDatagrams {
     pub bytes: u64,
     /// Datagrams that have left.
     pub count: usize,
-    /// The first error, if there was one. Datagrams after it were sent all the same, except after two errors:
+    /// The first error, if there was one. Datagrams after it were sent nevertheless, except after two errors:
     /// `EAGAIN`, the socket's buffer is full; `ECONNREFUSED`, nobody listens where an earlier one went.
     pub error: Option<io::Error>,
 }
@@ -96,7 +96,7 @@ impl UdpSocket {
         polled.map_err(|e| Error::io("cannot wait for datagrams", e))
     }
 
-    /// Receives what there is, as many as there is room for, by one call that does not wait (`recvmmsg(2)`).
+    /// Receives what there is, as many as fit, by one call that does not wait (`recvmmsg(2)`).
     /// Returns how many receives that were; 0 where nothing is there. What was in `into` is gone.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use super::listen_options::BACKLOG;
 /// How many more connections this process can accept before its limit on descriptors (`RLIMIT_NOFILE`,
 /// `getrlimit(2)`) is near: listeners accept no more then, and leave the last quarter of the descriptors, 256
 /// at most, to files and pipes. Zero where a listener would accept nobody.
-pub fn connection_room() -> u64 {
+pub fn connections_left() -> u64 {
     let budget = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     // The lowest free number.
     match rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
@@ -92,7 +92,8 @@ mod tests {
         let budget = FdBudget::of(64);
         assert!(budget.for_one(null.as_fd()) && !budget.for_many());
         budget.open.set(48);
-        // Fewer than 48 are open in truth, and it looks; unless the tests beside this one have opened many.
+        // In fact fewer than 48 are open, and it counts them; unless the tests beside this one have opened
+        // many.
         let lowest = fcntl_dupfd_cloexec(&null, 0).unwrap().as_raw_fd();
         assert_eq!(budget.for_one(null.as_fd()), lowest < 48);
         let budget = FdBudget::of(1 << 20);

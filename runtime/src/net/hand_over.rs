@@ -1,4 +1,4 @@
-//! A connection moves to another core: it is quiesced here and built anew there, and no byte is lost.
+//! A connection moves to another core: it is quiesced here and built again there, and no byte is lost.
 //!
 //! An overloaded core gives *connections* away, never pieces of work: all work for a connection then happens
 //! on one core, near its memory.

@@ -21,7 +21,7 @@ static TAKEN: Mutex<bool> = Mutex::new(false);
 /// says, if `LISTEN_PID` names this process, in the order of the unit's `Listen...=` lines. They are made
 /// close-on-exec.
 ///
-/// Each is looked at first: it must be a socket that listens, or one for datagrams (`SO_ACCEPTCONN`,
+/// Each is checked first: it must be a socket that listens, or one for datagrams (`SO_ACCEPTCONN`,
 /// `SO_TYPE`; `socket(7)`). One that is not is an error, and then none is taken. The first call that succeeds
 /// takes them, for the whole process; later ones give none. Give each core a clone ([`OwnedFd::try_clone`]):
 ///
@@ -81,7 +81,7 @@ fn no_number(name: &str, value: &(impl fmt::Debug + ?Sized)) -> Error {
 
 /// Checks that `fd` is a socket that is passed, and makes it close-on-exec.
 fn check(fd: RawFd) -> Result<()> {
-    // SAFETY: looked at for the length of a few system calls, which fail if it is not open.
+    // SAFETY: used for the length of a few system calls, which fail if it is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     let told = |what: &str, e| {
         Error::with_source(
@@ -93,7 +93,7 @@ fn check(fd: RawFd) -> Result<()> {
     let os = crate::error::os;
     fcntl_getfd(borrowed).map_err(|e| told("is not there", os(e)))?;
     let kind = socket_type(borrowed).map_err(|e| told("is no socket", os(e)))?;
-    let listens = socket_acceptconn(borrowed).map_err(|e| told("cannot be looked at", os(e)))?;
+    let listens = socket_acceptconn(borrowed).map_err(|e| told("cannot be inspected", os(e)))?;
     if !listens && kind != SocketType::DGRAM {
         let why = std::io::Error::from_raw_os_error(libc::EINVAL);
         return Err(told("does not listen; name it under Listen...= of the socket's unit", why));

@@ -46,7 +46,7 @@ struct Shared {
     /// None for a socket that was made elsewhere.
     member: Option<Member>,
     /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that
-    /// wait, the kernel wakes the first, and who accepts anew stands at the end, so the cores get them in
+    /// wait, the kernel wakes the first, and who accepts again stands at the end, so the cores get them in
     /// turn. A multishot accept would keep its place.
     is_shared: Cell<bool>,
     accepting: Cell<AcceptState>,
@@ -378,8 +378,8 @@ impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
         let mut still_listens = None;
         if let Some(member) = &self.shared.member {
-            // The descriptor closes with the last word of its accept, a tick later. Until then it must not be
-            // handed clients that mean a listener bound anew: shutting it down takes it out of the kernel's
+            // The descriptor closes with the last CQE of its accept, a tick later. Until then it must not be
+            // handed clients that mean a listener bound again: shutting it down takes it out of the kernel's
             // table at once (inet_shutdown()). What is shared is shut down with the last that leaves.
             if !member.is_unix() {
                 still_listens = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read).err();

@@ -77,7 +77,7 @@ mod tests {
         let mut first = Ownership::Ours(None);
         let mut second = Ownership::Ours(first.hand_on(true));
         assert!(!first.is_ours() && second.is_ours());
-        // The second has lent nothing, and passes the notice on all the same.
+        // The second has lent nothing, and passes the notice on nevertheless.
         let third = Ownership::Ours(second.hand_on(false));
         assert!(!first.is_ours() && !second.is_ours());
         drop(third);

@@ -50,7 +50,7 @@ impl Messages {
         });
         match received.await {
             Ok((len, full_len, source)) => {
-                // SAFETY: recvfrom(2) has filled the first `len` bytes of the room.
+                // SAFETY: recvfrom(2) has filled the first `len` bytes of the spare capacity.
                 unsafe { buf.filled(len) };
                 Ok(Packet { buf, len, full_len, source: source.as_ref().and_then(named) })
             }
@@ -218,7 +218,7 @@ impl UnixDatagram {
         Ok(Self(Messages(AsyncFd::new(connected))))
     }
 
-    /// Receives a datagram into the room of `buf`. `recvfrom(2)`.
+    /// Receives a datagram into the spare capacity of `buf`. `recvfrom(2)`.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) with the system's reason; the buffer comes back with it.
@@ -243,8 +243,8 @@ impl UnixDatagram {
     }
 
     /// Sends `buf` to the socket that is called `to`. The name is looked up on the core, from memory as a
-    /// rule. A full receiver is tried again after 1 to 20 ms: the kernel tells nobody when it has room.
-    /// `sendto(2)`.
+    /// rule. A full receiver is tried again after 1 to 20 ms: the kernel does not say when it has space
+    /// again. `sendto(2)`.
     ///
     /// # Errors
     /// As for [`send`](Self::send), and what opening the path says.

@@ -150,7 +150,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
             for (to, from) in spare.iter_mut().zip(&chunk[..n]) {
                 to.write(*from);
             }
-            // SAFETY: `n` bytes of the room were written just now.
+            // SAFETY: `n` bytes of the spare capacity were written just now.
             unsafe { buf.filled(n) };
             chunk.advance(n);
             self.socket().put_back(chunk);

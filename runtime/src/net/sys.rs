@@ -72,6 +72,23 @@ pub(crate) struct Delivery {
 
 /// The [`Delivery`] of a socket. `None` for one that is not TCP.
 pub(crate) fn delivery(socket: impl AsFd) -> Option<Delivery> {
+    let info = tcp_info(socket)?;
+    Some(Delivery {
+        // TCP_CLOSE of include/net/tcp_states.h.
+        is_closed: info.tcpi_state == 7,
+        is_under_way: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
+        acknowledged: info.tcpi_bytes_acked,
+    })
+}
+
+/// For how long nothing was sent on a TCP connection, and for how long nothing came, in milliseconds; since
+/// the handshake where there was nothing. `None` for a socket that is not TCP.
+pub(super) fn silence(socket: impl AsFd) -> Option<(u32, u32)> {
+    tcp_info(socket).map(|info| (info.tcpi_last_data_sent, info.tcpi_last_data_recv))
+}
+
+/// `TCP_INFO` (`tcp(7)`); `None` for a socket that is not TCP.
+fn tcp_info(socket: impl AsFd) -> Option<libc::tcp_info> {
     // SAFETY: tcp_info is plain data, for which all zeros is a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&info) as libc::socklen_t;
@@ -85,12 +102,7 @@ pub(crate) fn delivery(socket: impl AsFd) -> Option<Delivery> {
             &raw mut len,
         )
     };
-    (rc == 0).then_some(Delivery {
-        // TCP_CLOSE of include/net/tcp_states.h.
-        is_closed: info.tcpi_state == 7,
-        is_under_way: info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
-        acknowledged: info.tcpi_bytes_acked,
-    })
+    (rc == 0).then_some(info)
 }
 
 /// Resets a TCP connection and discards its send queue, while the descriptor stays open. It does not wait.

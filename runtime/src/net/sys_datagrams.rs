@@ -26,14 +26,14 @@ pub(super) struct Got {
     pub(super) segment: usize,
 }
 
-/// Receives into pieces of `bytes`, of `room` bytes each, without waiting.
+/// Receives into pieces of `bytes`, of `piece_len` bytes each, without waiting.
 ///
 /// # Errors
 /// What `recvmmsg(2)` says.
 pub(super) fn receive(
     fd: BorrowedFd<'_>,
     bytes: &mut [u8],
-    room: usize,
+    piece_len: usize,
     into: &mut Vec<Got>,
 ) -> io::Result<()> {
     let mut names = [[0u8; sockaddr::MAX]; AT_ONCE];
@@ -43,7 +43,7 @@ pub(super) fn receive(
     // SAFETY: mmsghdr is plain integers and pointers, for which zeroes are a value.
     let mut messages: [libc::mmsghdr; AT_ONCE] = unsafe { std::mem::zeroed() };
     let mut count = 0;
-    for (at, piece) in bytes.chunks_exact_mut(room).take(AT_ONCE).enumerate() {
+    for (at, piece) in bytes.chunks_exact_mut(piece_len).take(AT_ONCE).enumerate() {
         vectors[at] = libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: piece.len() };
         let header = &mut messages[at].msg_hdr;
         header.msg_name = names[at].as_mut_ptr().cast();

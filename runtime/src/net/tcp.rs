@@ -268,8 +268,8 @@ impl<S: Side> TcpStream<S> {
     /// What closing does with bytes that have not left (`SO_LINGER`, `socket(7)`). With `None`, the default,
     /// they are sent in the background. With zero they are discarded and the peer sees a reset. With a longer
     /// time the close waits as long for them; it is made by a thread for [blocking
-    /// work](crate::spawn_blocking), one of [so many](crate::Builder::blocking_threads), so the core does not
-    /// wait. In whole seconds.
+    /// work](crate::spawn_blocking), one of [a limited number](crate::Builder::blocking_threads), so the core
+    /// does not wait. In whole seconds.
     ///
     /// Each such close may keep one of these threads for so long, and other blocking work waits when there
     /// are no more. Where no thread can be started, the close is made on the core, which waits.

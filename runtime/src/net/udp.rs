@@ -241,8 +241,8 @@ impl UdpSocket {
         got("SO_RCVBUF", sockopt::socket_recv_buffer_size(self.socket.fd()))
     }
 
-    /// Asks for a receive queue of so many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it and bounds
-    /// it by `net.core.rmem_max`. A small datagram takes some 800 bytes of it.
+    /// Asks for a receive queue of this many bytes (`SO_RCVBUF`, `socket(7)`): the kernel doubles it and
+    /// bounds it by `net.core.rmem_max`. A small datagram takes some 800 bytes of it.
     ///
     /// # Errors
     /// What `setsockopt(2)` says; [`ErrorKind::Input`](crate::ErrorKind::Input) for more than 2^31 - 1 bytes.
@@ -251,7 +251,7 @@ impl UdpSocket {
         set("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(self.socket.fd(), bytes))
     }
 
-    /// Asks for a send buffer of so many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it and bounds
+    /// Asks for a send buffer of this many bytes (`SO_SNDBUF`, `socket(7)`): the kernel doubles it and bounds
     /// it by `net.core.wmem_max`.
     ///
     /// # Errors

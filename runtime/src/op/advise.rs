@@ -7,7 +7,7 @@ use io_uring::{opcode, types};
 
 use super::{Sqes, UnitOperation};
 
-/// One fadvise. The length is 32 bits wide in the entry; 0 is to the end of the file.
+/// One fadvise. The length is 32 bits wide in the entry; 0 means up to the end of the file.
 pub(crate) struct Advise {
     pub(crate) file: Rc<OwnedFd>,
     pub(crate) offset: u64,
@@ -28,7 +28,8 @@ unsafe impl UnitOperation for Advise {
     }
 
     fn runs_on_iowq(&self) -> bool {
-        // `io_fadvise_force_async` of the kernel: what only sets a flag of the file runs in line.
+        // As the kernel's `io_fadvise_force_async` has it: advice that only sets a flag of the file runs
+        // inline.
         !matches!(
             self.advice,
             libc::POSIX_FADV_NORMAL | libc::POSIX_FADV_RANDOM | libc::POSIX_FADV_SEQUENTIAL

@@ -1,8 +1,8 @@
 //! Memory for what the kernel sees of an operation: fixed cells in chunks that never move.
 //!
-//! A `Slab` moves its entries when it grows; the kernel holds pointers. So the table of states is a slab, and
-//! what an SQE points at (buffers' owners, addresses, paths, time specs) lies here, in the cell of the same
-//! index. Chunks are made on the core's thread and so, by its local policy, on its node.
+//! A `Slab` moves its entries when it grows, and the kernel holds pointers. So the table of states is a slab,
+//! and what an SQE points at (buffers' owners, addresses, paths, time specs) lies here, in the cell with the
+//! same index. Chunks are allocated on the core's thread, and so on its node, by the thread's local policy.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -29,7 +29,7 @@ impl Arena {
         Layout::from_size_align(CHUNK_SIZE, CELL_ALIGN).expect("constants make a valid layout")
     }
 
-    /// The cell of `index`, made if it is new. The address stays the same for the arena's life.
+    /// The cell of `index`, which is allocated if it is new. Its address never changes.
     pub(crate) fn cell(&mut self, index: usize) -> NonNull<u8> {
         let (chunk, cell) = (index / CHUNK_CELLS, index % CHUNK_CELLS);
         while self.chunks.len() <= chunk {
@@ -46,7 +46,8 @@ impl Arena {
         assert!(size_of::<T>() <= CELL_SIZE && align_of::<T>() <= CELL_ALIGN, "operation larger than a cell");
     }
 
-    /// Gives the chunks up without freeing them: for an end at which the kernel did not give everything back.
+    /// Gives the chunks up without freeing them, for an end at which the kernel has not given everything
+    /// back.
     pub(crate) fn leak(&mut self) {
         self.chunks.clear();
     }
@@ -56,7 +57,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         for chunk in self.chunks.drain(..) {
             // SAFETY: allocated in `cell` with this layout, and freed once. The op table saw every cell
-            // vacant, or leaked.
+            // vacant, or leaked the arena.
             unsafe { dealloc(chunk.as_ptr(), Self::layout()) };
         }
     }

@@ -1,4 +1,4 @@
-//! Give a stretch of a file its blocks on the disk, or take them. Linux 5.6; `fallocate(2)`. The kernel
+//! Allocates the disk blocks of a range of a file, or frees them. Linux 5.6; `fallocate(2)`. The kernel
 //! always runs it on an io-wq worker.
 
 use std::os::fd::{AsRawFd, OwnedFd};

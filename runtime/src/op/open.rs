@@ -8,6 +8,7 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 
 /// One open. The path and the `open_how` stay here until the kernel has read them.
@@ -15,12 +16,13 @@ pub(crate) struct Open {
     dir: Option<Rc<OwnedFd>>,
     path: CString,
     how: types::OpenHow,
-    /// Makes or truncates a file: `io_openat_force_async` of the kernel sends these to a worker.
+    /// It makes or truncates a file: the kernel's `io_openat_force_async` sends these to a worker.
     makes: bool,
 }
 
 impl Open {
-    /// `path` beneath `dir` (`RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`), or as the process sees it.
+    /// `path` beneath `dir` (`RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS`), or without `dir` as the process sees
+    /// it.
     pub(crate) fn new(dir: Option<Rc<OwnedFd>>, path: CString, flags: i32, mode: u32) -> Self {
         let resolve = if dir.is_some() { libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS } else { 0 };
         let how = types::OpenHow::new()
@@ -45,6 +47,10 @@ unsafe impl Operation for Open {
 
     fn runs_on_iowq(&self) -> bool {
         self.makes
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

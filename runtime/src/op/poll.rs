@@ -7,16 +7,17 @@ use std::os::fd::AsRawFd;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 
-/// Which side of a descriptor is waited for.
+/// What to wait for on a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// Bytes, end of stream or an error can be read.
     Read,
-    /// There is room to write, or writing would fail.
+    /// Bytes can be written, or writing would fail.
     Write,
-    /// The connection has gone: an error, or the end of both directions.
+    /// The connection has ended: an error, or the end of both directions.
     Gone,
 }
 
@@ -28,6 +29,14 @@ impl Ready {
             Ready::Write => libc::POLLOUT,
             Ready::Gone => 0,
         }) as u32
+    }
+
+    /// What waits for it waits for.
+    pub(super) fn waits_for(self) -> WaitsFor {
+        match self {
+            Ready::Read | Ready::Gone => WaitsFor::Receive,
+            Ready::Write => WaitsFor::Send,
+        }
     }
 }
 
@@ -44,6 +53,10 @@ unsafe impl<F: AsFd + 'static> Operation for PollOnce<F> {
 
     fn sqes(&mut self) -> Sqes {
         opcode::PollAdd::new(types::Fd(self.fd.as_fd().as_raw_fd()), self.ready.events()).build().into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        self.ready.waits_for()
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -7,18 +7,19 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufMut;
 use crate::buf::owned::registered;
 
-/// Reads into the room of `buf`.
+/// Reads into the spare capacity of `buf`.
 pub(crate) struct Read<B> {
     pub(crate) file: Rc<OwnedFd>,
     pub(crate) buf: B,
     pub(crate) offset: u64,
 }
 
-// SAFETY: the entry points to the buffer's room, which `IoBufMut` promises not to move, and names a
+// SAFETY: the entry points to the buffer's spare capacity, which `IoBufMut` promises not to move, and names a
 // descriptor that the `Rc` keeps open.
 unsafe impl<B: IoBufMut> Operation for Read<B> {
     const NAME: &'static str = "read";
@@ -30,15 +31,19 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
         let (fd, to) = (types::Fd(self.file.as_raw_fd()), spare.as_mut_ptr().cast());
         match registered(&self.buf) {
             None => opcode::Read::new(fd, to, len).offset(self.offset).build().into(),
-            // The pages are pinned already. The kernel refuses (EFAULT) what does not lie in that buffer.
+            // Its pages are pinned already. The kernel refuses (EFAULT) memory outside that buffer.
             Some(index) => opcode::ReadFixed::new(fd, to, len, index).offset(self.offset).build().into(),
         }
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(mut self, outcome: Outcome) -> Self::Output {
         let result = check(outcome).map(|n| n as usize);
         if let Ok(n) = result {
-            // SAFETY: the kernel has filled the first `n` bytes of the room.
+            // SAFETY: the kernel has filled the first `n` bytes of the spare capacity.
             unsafe { self.buf.filled(n) };
         }
         (result, self.buf)

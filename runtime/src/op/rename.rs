@@ -1,4 +1,4 @@
-//! Give a file another name. Linux 5.11; `renameat2(2)`. The kernel always runs it on an io-wq worker.
+//! Gives a file another name. Linux 5.11; `renameat2(2)`. The kernel always runs it on an io-wq worker.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};

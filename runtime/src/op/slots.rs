@@ -1,9 +1,9 @@
-//! The life of an operation, as a pure state machine: no kernel, no memory of the operation, no waker
-//! semantics.
+//! The life of an operation, as a pure state machine: no kernel, no memory of the operation, and nothing of
+//! what a waker does.
 //!
-//! Three parties speak of an operation: its **owner** (a future, or a socket for the multishot kind), the
-//! **kernel**, and the **key** that stands in the SQE's `user_data`. The machine answers one question at each
-//! event: who still holds the operation's memory?
+//! Three parties speak of an operation: its **owner** (a future, or a socket for a multishot operation), the
+//! **kernel**, and the **key** in the SQE's `user_data`. At each event the machine answers one question: who
+//! still holds the operation's memory?
 //!
 //! | life | kernel may still speak | owner still waits | result |
 //! |---|---|---|---|
@@ -13,13 +13,13 @@
 //! | `Lingering` | yes (a notification is due) | no | taken or given up |
 //! | `Abandoned` | yes | no | not yet; a cancel was asked for |
 //!
-//! and *vacant*, the sixth, where nobody holds anything: only then is the memory given back and the key's
-//! index used again, under a new generation. So a late CQE, or a cancel that crosses its completion, finds a
-//! stranger and misses.
+//! The sixth life is *vacant*: nobody holds anything. Only then is the memory given back and the index used
+//! again, under a new generation. So a late CQE, or a cancel that crosses its completion, has a key that
+//! matches nothing.
 //!
-//! Whoever runs the machine keeps a value for each operation. A slot becomes vacant in one place only
-//! (`Slots::vacate`), which first has the value taken out, and the event that tells of it carries the value.
-//! So no code runs between the two that could be given the same index.
+//! The user of the machine keeps a value for each operation. A slot becomes vacant in one place only
+//! (`Slots::vacate`), which first has the value taken out. The event that reports it carries the value. So no
+//! code can run between the two and be given the same index.
 //!
 //! # Dropping
 //!
@@ -31,12 +31,12 @@
 
 use slab::Slab;
 
-/// Bits of a key's index; the rest of its 56 bits are generation.
+/// Bits of a key's index. The rest of its 56 bits are the generation.
 const INDEX_BITS: u32 = 24;
 /// Operations that can be in flight on one core at once.
 pub(crate) const MAX_OPERATIONS: usize = 1 << INDEX_BITS;
 
-/// Names one operation, for as long as it lives and never again: 24 bits of index, 32 of generation.
+/// Names one operation, while it lives and never again: 24 bits of index, 32 of generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     index: u32,
@@ -93,24 +93,24 @@ struct Slot<W, X> {
     extra: X,
 }
 
-/// What a CQE means for whoever runs the machine. `V` is the value of an operation whose slot is vacant now.
+/// What a CQE means for the user of the machine. `V` is the value of an operation whose slot is vacant now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event<W, X, V> {
-    /// No such operation: a stranger's key, or one long gone.
+    /// No such operation: the key is not from this table, or its operation is over.
     Stale,
-    /// The result is kept for the owner: wake it, if it left a waker.
+    /// The result is kept for the owner: wake it, if there is a waker.
     Wake(Option<W>),
-    /// One of many results: hand it to the sink. `owned` tells whether the owner is still there; if not, what
-    /// the result brings (a descriptor, a buffer) must be given back.
+    /// One of many results: hand it to the sink. `owned` says whether the owner is still there. If it is not,
+    /// what the result brings (a descriptor, a buffer) must be given back.
     Item { extra: X, owned: bool },
     /// As `Item`, and the last of them.
     Last { value: V, owned: bool },
-    /// The owner is gone and this is its result: clean up what it brings. Without the value a notification is
-    /// still due.
+    /// The result of an operation whose owner is gone: clean up what it brings. Without a value, a
+    /// notification is still due.
     Late { extra: X, outcome: Outcome, value: Option<V> },
     /// The notification came before the owner took the result. The memory is the owner's: wake it.
     Notified { extra: X, waker: Option<W> },
-    /// The notification after a result that was already dealt with.
+    /// The notification after a result that was handled already.
     Released { value: V },
 }
 
@@ -130,19 +130,19 @@ pub(crate) enum Polled<V> {
 pub(crate) enum Abandon<X, V> {
     /// Send a cancel; nothing is free yet.
     Cancel,
-    /// A result lay waiting: clean up what it brings. Without the value a notification is still due.
+    /// A result was waiting: clean up what it brings. Without a value, a notification is still due.
     Late { extra: X, outcome: Outcome, value: Option<V> },
 }
 
-/// All operations of a core. `W` is a waker, `X` what the runner wants to remember of each (its function
+/// All operations of a core. `W` is a waker. `X` is what the user keeps of each operation (its function
 /// table).
 pub(crate) struct Slots<W, X> {
     slab: Slab<Slot<W, X>>,
-    /// Begins anew after 2^32 operations. That does no harm: what still carries the key of a former life is a
-    /// cancel on its way, which the ring takes in the order in which it was pushed, thousands of operations
-    /// later at most.
+    /// It wraps after 2^32 operations. That does no harm: only a cancel on its way still carries the key of
+    /// an earlier operation. The ring takes cancels in the order in which they were pushed, so it comes
+    /// thousands of operations later at most.
     next_generation: u32,
-    /// Operations of which the kernel may still speak.
+    /// Operations that the kernel may still post a CQE for.
     in_kernel: usize,
 }
 
@@ -157,12 +157,12 @@ impl<W, X: Copy> Slots<W, X> {
         self.slab.len()
     }
 
-    /// Operations of which the kernel may still speak. Results that wait for their owners do not count.
+    /// Operations that the kernel may still post a CQE for. Results that wait for their owners do not count.
     pub(crate) fn in_kernel(&self) -> usize {
         self.in_kernel
     }
 
-    /// A new operation, `InFlight`, for which `waker` waits; `None` when [`MAX_OPERATIONS`] are.
+    /// A new operation, `InFlight`, that `waker` waits for. `None` when there are [`MAX_OPERATIONS`].
     pub(crate) fn submit(&mut self, shots: Shots, waker: Option<W>, extra: X) -> Option<Key> {
         if self.slab.len() >= MAX_OPERATIONS {
             return None;
@@ -178,8 +178,8 @@ impl<W, X: Copy> Slots<W, X> {
         self.slab.get_mut(key.index()).filter(|slot| slot.generation == key.generation)
     }
 
-    /// Makes a slot vacant: the only place that does. `take` takes the value of its operation out of where it
-    /// lies, before the index can be given out again.
+    /// Makes a slot vacant. Nothing else does. `take` takes the operation's value out of its place, before
+    /// the index can be given out again.
     #[inline(always)]
     fn vacate<V>(&mut self, key: Key, take: impl FnOnce(usize, X) -> V) -> (V, Option<W>) {
         let index = key.index();
@@ -187,8 +187,8 @@ impl<W, X: Copy> Slots<W, X> {
         (value, self.slab.remove(index).waker)
     }
 
-    /// The kernel speaks: a CQE with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as they stand in its flags.
-    /// `take` takes the value of the operation out of its place, should this be its end.
+    /// A CQE came, with `more` (`F_MORE`) and `notif` (`F_NOTIF`) as its flags have them. `take` takes the
+    /// operation's value out of its place, if this is its last CQE.
     pub(crate) fn complete<V>(
         &mut self,
         key: Key,
@@ -202,7 +202,7 @@ impl<W, X: Copy> Slots<W, X> {
             return Event::Stale;
         };
         let extra = slot.extra;
-        // `Ready` has had its last CQE already; what comes for it is not ours.
+        // `Ready` has had its last CQE already, so this one has the key of another.
         if !more && !matches!(slot.life, Life::Ready(_)) {
             self.in_kernel -= 1;
         }
@@ -228,19 +228,19 @@ impl<W, X: Copy> Slots<W, X> {
                 Event::Late { extra, outcome, value }
             }
             (Life::Answered(kept), true) => {
-                // The owner has not polled yet; it will find the memory its own again.
+                // The owner has not polled yet; its next poll gives it the memory.
                 slot.life = Life::Ready(kept);
                 Event::Notified { extra, waker: slot.waker.take() }
             }
             (Life::Lingering, true) => Event::Released { value: self.vacate(key, take).0 },
-            // The kernel sends one result and at most one notification, in that order; anything else is not
-            // ours.
+            // The kernel sends one result and at most one notification, in that order. Anything else is not
+            // from this operation.
             (Life::InFlight | Life::Abandoned, true)
             | (Life::Answered(_) | Life::Lingering | Life::Ready(_), _) => Event::Stale,
         }
     }
 
-    /// The owner polls. When it has to wait, `waits` is shown the waker that is kept, and may want
+    /// The owner polls. When it has to wait, `waits` is shown the stored waker, and may want
     /// [another](Self::wake_by). `take` as for [`complete`](Self::complete).
     pub(crate) fn poll<V>(
         &mut self,
@@ -265,20 +265,19 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// The owner waits with another waker. The one before comes back, to be dropped when the machine is no
-    /// longer borrowed: what cloning or dropping a waker does is not ours to know.
+    /// The owner waits with another waker. The one before is returned, for the caller to drop when the
+    /// machine is no longer borrowed: cloning or dropping a waker may run foreign code.
     pub(crate) fn wake_by(&mut self, key: Key, waker: W) -> Option<W> {
         match self.slot(key) {
             Some(slot) if slot.life == Life::InFlight => slot.waker.replace(waker),
-            // Its owner has just been told to wait. If it has been answered all the same, nobody is to be
-            // woken, and a slot that becomes vacant has no waker.
+            // Its owner has just been told to wait. If an answer has come meanwhile, nobody is to be woken,
+            // and a slot that becomes vacant has no waker.
             _ => Some(waker),
         }
     }
 
-    /// The owner goes without waiting. `None` when the operation is over already (a multishot that had
-    /// ended). Its waker comes back in `waker`: see [`wake_by`](Self::wake_by). `take` as for
-    /// [`complete`](Self::complete).
+    /// The owner gives up. `None` when the operation is over already (a multishot that had ended). Its waker
+    /// is returned in `waker`: see [`wake_by`](Self::wake_by). `take` as for [`complete`](Self::complete).
     pub(crate) fn abandon<V>(
         &mut self,
         key: Key,
@@ -304,8 +303,8 @@ impl<W, X: Copy> Slots<W, X> {
         }
     }
 
-    /// Takes back an operation that never reached the kernel, and returns its value and its waker. `take` as
-    /// for [`complete`](Self::complete).
+    /// Takes back an operation that never reached the kernel. Returns its value and its waker. `take` as for
+    /// [`complete`](Self::complete).
     pub(crate) fn withdraw<V>(
         &mut self,
         key: Key,
@@ -316,18 +315,18 @@ impl<W, X: Copy> Slots<W, X> {
         Some(self.vacate(key, take))
     }
 
-    /// The indices of all operations that are not vacant, and what the runner remembers of each.
+    /// The indices of all operations that are not vacant, and what the user keeps of each.
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, X)> {
         self.slab.iter().map(|(index, slot)| (index, slot.extra))
     }
 
-    /// What the runner remembers of this operation, while it is not vacant.
+    /// What the user keeps of this operation, while it is not vacant.
     pub(crate) fn extra(&self, key: Key) -> Option<X> {
         self.slab.get(key.index()).filter(|slot| slot.generation == key.generation).map(|slot| slot.extra)
     }
 }
 
-// The path is said because fuzz/ includes this file from elsewhere.
+// The path is given because fuzz/ includes this file from another place.
 #[cfg(any(test, fuzzing))]
 #[path = "slots/model.rs"]
 pub(crate) mod model;

@@ -1,11 +1,10 @@
 //! Splice: bytes from a file or a socket into a pipe, or from a pipe into a file or a socket. Linux 5.7;
 //! `splice(2)`.
 //!
-//! The kernel always runs it on an io-wq worker. One that had to wait there would hold a kernel thread, so a
-//! splice with a socket end stands behind a poll of that end, in a link, and the socket is `O_NONBLOCK`: a
-//! poll that was wrong costs an `EAGAIN`, not a thread. No `LinkTimeout` is ever used: it does not fire on a
-//! running io-wq operation on 6.12 and 6.18. A cancelled splice answers `EINTR` or one of the kernel's
-//! restart codes.
+//! The kernel always runs it on an io-wq worker. A splice that waited there would hold a kernel thread. So a
+//! splice with a socket end is linked behind a poll of that end, and the socket is `O_NONBLOCK`: a wrong poll
+//! costs an `EAGAIN`, not a thread. No `LinkTimeout` is used, because it does not fire on a running io-wq
+//! operation on 6.12 and 6.18. A cancelled splice answers `EINTR` or one of the kernel's restart codes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,10 +13,11 @@ use io_uring::{opcode, types};
 
 use super::poll::Ready;
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 
-/// One splice. `I` and `O` keep the descriptors open; whoever owns the pipe accounts for the bytes in it by
-/// the result.
+/// One splice. `I` and `O` keep the descriptors open. The owner of the pipe counts the bytes in it by the
+/// result.
 pub(crate) struct Splice<I, O> {
     pub(crate) from: I,
     /// Offset in a file; `None` for a pipe or a socket.
@@ -26,9 +26,9 @@ pub(crate) struct Splice<I, O> {
     /// As `offset`, at the other end.
     pub(crate) into_offset: Option<u64>,
     pub(crate) len: u32,
-    /// Which end to poll first, if one can keep us waiting.
+    /// Which end to poll first, if one may not be ready.
     pub(crate) wait: Option<Ready>,
-    /// More will follow at once: do not send a last short segment yet.
+    /// More bytes follow at once: a last short segment is not sent yet.
     pub(crate) more: bool,
 }
 
@@ -65,6 +65,10 @@ unsafe impl<I: AsFd + 'static, O: AsFd + 'static> Operation for Splice<I, O> {
 
     fn runs_on_iowq(&self) -> bool {
         true
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        self.wait.map_or(WaitsFor::Disk, Ready::waits_for)
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

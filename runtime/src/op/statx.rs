@@ -1,4 +1,4 @@
-//! Ask what a file is. Linux 5.6; `statx(2)`. The kernel always runs it on an io-wq worker.
+//! Reads the attributes of a file. Linux 5.6; `statx(2)`. The kernel always runs it on an io-wq worker.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -7,6 +7,7 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 
 /// One statx of an open file. The kernel writes the answer into the box.
@@ -42,6 +43,10 @@ unsafe impl Operation for Statx {
 
     fn runs_on_iowq(&self) -> bool {
         true
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -1,4 +1,4 @@
-//! Bring a file's bytes to the disk. Linux 5.1; `fsync(2)`. The kernel always runs it on an io-wq worker.
+//! Writes a file's bytes to the disk. Linux 5.1; `fsync(2)`. The kernel always runs it on an io-wq worker.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use super::{Sqes, UnitOperation};
 /// One `fsync(2)`, or `fdatasync(2)`.
 pub(crate) struct Sync {
     pub(crate) file: Rc<OwnedFd>,
-    /// Leave out what is not needed to read the bytes again.
+    /// Leaves out metadata that is not needed to read the bytes again.
     pub(crate) data_only: bool,
 }
 

@@ -1,10 +1,11 @@
 //! The table of a core's operations: runs the [state machine](super::slots), keeps the memory in the
 //! [arena](super::arena), and talks to the ring.
 //!
-//! All unsafe of operations is here, and what it calls in [`untyped`](super::untyped): a cell holds a value
-//! of the type whose function table stands in its slot, from [`OpTable::submit`] until the machine makes the
-//! slot vacant, and in that very step the value is moved out. So no code that is not ours (a waker, a
-//! destructor, a subscriber of `tracing`) can come between the two and be given the cell.
+//! All unsafe code of operations is here, and in [`untyped`](super::untyped), which it calls. From
+//! [`OpTable::submit`] until the machine makes the slot vacant, a cell holds a value of the type whose
+//! function table is in its slot. In the step that makes the slot vacant, the value is moved out. So no
+//! foreign code (a waker, a destructor, a subscriber of `tracing`) can run between the two and be given the
+//! cell.
 
 use std::cell::RefCell;
 use std::ptr::NonNull;
@@ -14,47 +15,48 @@ use io_uring::{opcode, squeue};
 
 use super::arena::Arena;
 use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
-use super::untyped::{Left, Many, Room, Single, Vtable};
+use super::untyped::{Left, Many, Single, ValueSpace, Vtable};
+use super::waits_for::WaitsFor;
 use super::{Multishot, Operation, Sqes};
 use crate::contained::contained;
 use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
 
-/// The operations of one core. `C` is what the answers of multishot operations are handled with: the core,
-/// which this folder does not know.
+/// The operations of one core. `C` is the context that answers of multishot operations are handled with: the
+/// core, which this folder does not know.
 pub(crate) struct OpTable<C: 'static> {
     slots: RefCell<Slots<Waker, &'static Vtable<C>>>,
-    /// The cells; what lies in one is described by the function table of the slot with the same index.
+    /// The cells. The function table of the slot with the same index describes what is in a cell.
     arena: RefCell<Arena>,
 }
 
 const ITS_WAKER: &str = "the destructor of an operation's waker";
 
-/// Out of line, as all events of `tracing` are that a completion passes by.
+/// Out of line, as are all `tracing` events on the path of a completion.
 #[cold]
 fn stale(cqe: Cqe) {
     tracing::debug!("CQE for an operation that is over: {cqe:?}");
 }
 
 impl<C> OpTable<C> {
-    /// An empty table with room for `capacity` operations before its states have to move.
+    /// An empty table. Its states do not move before there are more than `capacity` operations.
     pub(crate) fn new(capacity: usize) -> Self {
         Self { slots: RefCell::new(Slots::with_capacity(capacity)), arena: RefCell::new(Arena::new()) }
     }
 
-    /// Where the first cells lie, for the report: what the kernel sees of operations.
+    /// The memory of the first cells, which the kernel accesses, for the report.
     pub(crate) fn memory(&self) -> std::ops::Range<usize> {
         let first = self.arena.borrow_mut().cell(0).addr().get();
         first..first + super::arena::CHUNK_SIZE
     }
 
-    /// Operations that are not vacant: also those whose result waits for its owner.
-    #[cfg(test)]
+    /// Operations that are not vacant, including those whose result waits for its owner.
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn len(&self) -> usize {
         self.slots.borrow().len()
     }
 
-    /// Operations of which the kernel may still speak.
+    /// Operations that the kernel may still post a CQE for.
     pub(crate) fn in_kernel(&self) -> usize {
         self.slots.borrow().in_kernel()
     }
@@ -66,20 +68,20 @@ impl<C> OpTable<C> {
         let mut cell = cell.cast::<T>();
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
         unsafe { cell.write(operation) };
-        // A buffer of the application's own type may panic when it is asked for its bytes: nothing was
-        // submitted then.
+        // A buffer of the application's own type may panic when it is asked for its bytes. Nothing was
+        // submitted in that case.
         let withdraw = Withdraw { table: self, key, cell };
-        // SAFETY: it was written just now, and `withdraw` looks at it only when this reference is gone.
+        // SAFETY: it was written just now, and `withdraw` accesses it only when this reference is gone.
         let operation = unsafe { cell.as_mut() };
         let sqes = operation.sqes();
         if operation.runs_on_iowq() {
             ring.counters().iowq_punts.add(1);
         }
-        // A push panics only when the ring itself is broken (`Ring::push_all`). What the kernel knows is
-        // unknown then: the operation stays in its cell.
+        // A push panics only when the ring itself is broken (`Ring::push_all`). What the kernel knows is then
+        // unknown, so the operation stays in its cell.
         std::mem::forget(withdraw);
-        // SAFETY: the operation promises that its entries point only to what it keeps, and it stays in its
-        // cell until the machine makes the slot vacant, which it does only after the final CQE.
+        // SAFETY: the operation promises that its entries point only to what it keeps. It stays in its cell
+        // until the machine makes the slot vacant, which happens only after the final CQE.
         unsafe { push(ring, key, sqes) };
         key
     }
@@ -101,7 +103,7 @@ impl<C> OpTable<C> {
 
     fn occupy(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable<C>) -> (Key, NonNull<u8>) {
         let key = self.slots.borrow_mut().submit(shots, waker, vtable);
-        // 16.7 million operations in flight on one core would need 4 GiB of cells: memory ends first.
+        // 16.7 million operations in flight on one core would need 4 GiB of cells, so memory runs out first.
         let key = key.expect("fewer than MAX_OPERATIONS in flight on one core");
         (key, self.arena.borrow_mut().cell(key.index()))
     }
@@ -110,14 +112,14 @@ impl<C> OpTable<C> {
         self.arena.borrow_mut().cell(index)
     }
 
-    /// What the machine calls when it makes the slot of `index` vacant.
-    fn left<'a>(&self, room: &'a mut Room) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
-        // SAFETY: the cell holds the value that belongs to this function table, and the machine makes its
-        // slot vacant in this step.
-        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable, room) }
+    /// The function that the machine calls when it makes the slot of `index` vacant.
+    fn left<'a>(&self, space: &'a mut ValueSpace) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
+        // SAFETY: the cell holds a value of this function table's type, and the machine makes its slot vacant
+        // in this step.
+        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable, space) }
     }
 
-    /// The owner polls its operation. When it is over the operation comes back.
+    /// The owner polls its operation. If it is over, the operation is returned.
     ///
     /// # Safety
     /// `key` was submitted as a `T`.
@@ -129,8 +131,8 @@ impl<C> OpTable<C> {
         let take = |index, _| unsafe { self.cell(index).cast::<T>().read() };
         let polled = self.slots.borrow_mut().poll(key, waits, take);
         if moved {
-            // Cloned before the table is borrowed, and the old one dropped after: either may run code that
-            // uses the table.
+            // It is cloned before the table is borrowed, and the old one is dropped after that: either may
+            // run code that uses the table.
             let waker = waker.clone();
             let old = self.slots.borrow_mut().wake_by(key, waker);
             drop(old);
@@ -138,27 +140,26 @@ impl<C> OpTable<C> {
         polled
     }
 
-    /// The owner of `key` goes without waiting: cancels, and cleans up what had already come.
+    /// The owner of `key` gives up: cancels the operation, and cleans up what has come already.
     pub(crate) fn abandon(&self, ring: &Ring, key: Key) {
-        let (mut waker, mut room) = (None, Room::new());
-        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left(&mut room));
+        let (mut waker, mut space) = (None, ValueSpace::new());
+        let abandoned = self.slots.borrow_mut().abandon(key, &mut waker, self.left(&mut space));
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
             Some(Abandon::Late { extra, outcome, value }) => late(extra, outcome, value),
         }
-        // Last: what dropping it does is not ours to know. This thread may be panicking: a second panic that
-        // left here would end the process.
+        // Last, because dropping it may run foreign code. This thread may be panicking: a second panic that
+        // left this call would end the process.
         if let Some(waker) = waker {
             contained(ITS_WAKER, || drop(waker));
         }
     }
 
-    /// Asks the kernel to give up on an operation whose owner stays: a multishot that is to end.
+    /// Asks the kernel to end an operation whose owner stays: a multishot.
     pub(crate) fn cancel(&self, ring: &Ring, key: Key) {
-        // Interrupting a running operation is not an error, nor is missing one that has just completed: what
-        // became of it is told by its own CQE. A full submission queue is flushed by the push: no cancel is
-        // lost.
+        // Neither interrupting a running operation nor missing a completed one is an error: the operation's
+        // own CQE has its outcome. A push flushes a full submission queue, so no cancel is lost.
         let cancel = |target| {
             let entry = opcode::AsyncCancel::new(target)
                 .build()
@@ -174,32 +175,31 @@ impl<C> OpTable<C> {
         cancel(Tag::Op.with(key.to_bits()));
     }
 
-    /// The kernel's word on an operation of this table. What is not ours, and may panic, comes last in each
-    /// case.
+    /// Handles a CQE of an operation of this table. In each case foreign code, which may panic, runs last.
     pub(crate) fn complete(&self, context: &C, bits: u64, cqe: Cqe) {
         let key = Key::from_bits(bits);
         let outcome = Outcome { result: cqe.result, flags: cqe.flags };
         if cqe.result < 0 && !cqe.notif() {
             self.failed(key, -cqe.result);
         }
-        let mut room = Room::new();
-        let left = self.left(&mut room);
+        let mut space = ValueSpace::new();
+        let left = self.left(&mut space);
         let event = self.slots.borrow_mut().complete(key, outcome, cqe.more(), cqe.notif(), left);
         match event {
             Event::Wake(Some(waker)) => waker.wake(),
             Event::Wake(None) => {}
             Event::Stale => stale(cqe),
             Event::Item { extra, owned } => {
-                // SAFETY: the cell holds the value that belongs to this function table until its last CQE,
-                // which is handled after this one, whatever code this one runs: only the core's loop and its
-                // end take CQEs from the ring.
+                // SAFETY: the cell holds a value of this function table's type until its last CQE. That one
+                // is handled after this one, whatever code this one runs: only the core's loop and its end
+                // take CQEs from the ring.
                 unsafe { (extra.item)(self.cell(key.index()), context, outcome, owned) };
             }
             Event::Last { value, owned } => value.last(context, outcome, owned),
             Event::Late { extra, outcome, value } => late(extra, outcome, value),
             Event::Notified { extra, waker } => {
-                // SAFETY: the cell holds the value that belongs to this function table until its owner takes
-                // it, and what is called counts, and runs no code that could.
+                // SAFETY: the cell holds a value of this function table's type until its owner takes it.
+                // `notified` only counts, and runs no code that could take it.
                 unsafe { (extra.notified)(self.cell(key.index()), outcome) };
                 if let Some(waker) = waker {
                     waker.wake();
@@ -209,32 +209,43 @@ impl<C> OpTable<C> {
         }
     }
 
+    /// What the owner of an operation waits for, and whether a worker of the kernel does it; `None` for one
+    /// that is over.
+    pub(crate) fn waits_for(&self, bits: u64) -> Option<(WaitsFor, bool)> {
+        let key = Key::from_bits(bits);
+        let vtable = self.slots.borrow().extra(key)?;
+        // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table,
+        // and what is called runs no code that could change that.
+        Some(unsafe { (vtable.waits_for)(self.cell(key.index())) })
+    }
+
     #[cold]
     fn failed(&self, key: Key, errno: i32) {
         let vtable = self.slots.borrow().extra(key);
         if let Some(vtable) = vtable {
-            // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function
-            // table, and what is called runs no code that could change that.
+            // SAFETY: the slot is not vacant, so its cell holds a value of this function table's type.
+            // `failed` runs no code that could change that.
             unsafe { (vtable.failed)(self.cell(key.index()), errno) };
         }
     }
 
-    /// Makes the kernel let go of what it would hold for as long as some peer likes. For the end of the core.
+    /// Makes the kernel release what it would otherwise hold for as long as some remote host likes. For the
+    /// end of the core.
     pub(crate) fn force_release(&self) {
         let slots = self.slots.borrow();
-        // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table,
-        // and what is called runs no code that could change that.
+        // SAFETY: the slot is not vacant, so its cell holds a value of this function table's type.
+        // `force_release` runs no code that could change that.
         let force_release =
             |(index, vtable): (_, &Vtable<C>)| unsafe { (vtable.force_release)(self.cell(index)) };
         let each: Vec<_> = slots.all().filter_map(force_release).collect();
         drop(slots);
-        // Each has what it needs: whatever one of them makes other code do, the next still has it.
+        // Each closure owns what it needs, whatever code the closures before it have run.
         for force_release in each {
             contained("an operation that was hurried", force_release);
         }
     }
 
-    /// Gives up the memory of all operations that the kernel has not given back, for ever.
+    /// Leaks the memory of all operations that the kernel has not given back.
     pub(crate) fn leak(&self) {
         self.arena.borrow_mut().leak();
         let mut slots = self.slots.borrow_mut();
@@ -242,17 +253,17 @@ impl<C> OpTable<C> {
     }
 }
 
-/// A result after its owner had gone, of an operation that is over if there is a value.
+/// A result came after its owner had gone. There is a value if the operation is over.
 #[cold]
 fn late<C>(vtable: &Vtable<C>, outcome: Outcome, value: Option<Left<'_, C>>) {
-    // Otherwise a notification is still due and the memory stays; a byte count brings nothing to clean up.
+    // Otherwise a notification is still due and the memory stays. A byte count brings nothing to clean up.
     if let Some(value) = value {
         value.late(outcome);
     }
     tracing::trace!(operation = vtable.name, result = outcome.result, "result after its owner had gone");
 }
 
-/// Takes an operation back if its SQE could not be made: the kernel has not heard of it.
+/// Takes an operation back if its SQE could not be made. The kernel does not know of it.
 struct Withdraw<'a, T: Operation, C: 'static> {
     table: &'a OpTable<C>,
     key: Key,
@@ -267,7 +278,7 @@ impl<T: Operation, C> Drop for Withdraw<'_, T, C> {
         let take = |_, _| unsafe { self.cell.read() };
         let withdrawn = self.table.slots.borrow_mut().withdraw(self.key, take);
         let Some((operation, waker)) = withdrawn else { return };
-        // This thread is panicking: a second panic that left here would end the process.
+        // This thread is panicking: a second panic that left this destructor would end the process.
         contained(format_args!("what was left of an operation ({})", T::NAME), || drop(operation));
         contained(format_args!("the waker of an operation ({})", T::NAME), || drop(waker));
     }

@@ -34,13 +34,13 @@ use crate::testing::{alive, is_open, on_a_core, small, until};
 /// Where in its life an operation loses its future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was asked.
+    /// The kernel was asked for nothing.
     BeforePoll,
-    /// The SQE lies in the queue; the kernel has not seen it.
+    /// The SQE is in the queue, and the kernel has not taken it.
     Pushed,
-    /// The kernel has it, or its answer lies in the completion queue.
+    /// The kernel has it, or its answer is in the completion queue.
     InKernel,
-    /// The answer came and nobody has looked.
+    /// The answer came, and nobody has polled.
     Answered,
 }
 
@@ -56,7 +56,7 @@ impl Wake for Woken {
     }
 }
 
-/// A buffer whose end can be seen by the count.
+/// A buffer whose drop the reference count shows.
 struct Bytes(Vec<u8>, #[allow(dead_code, reason = "counted, not read")] Rc<()>);
 
 // SAFETY: as for the vector inside.
@@ -86,8 +86,8 @@ impl AsFd for Fd {
     }
 }
 
-/// Drops `operation` at `stage`. `is_held` tells whether what it owns is still there; `provoke` lets it
-/// complete if it waits for something.
+/// Drops `operation` at `stage`. `is_held` says whether what it owns still exists; `provoke` lets the
+/// operation complete if it waits for something.
 async fn drop_at<T: Operation>(
     stage: Stage,
     operation: T,
@@ -114,7 +114,7 @@ async fn drop_at<T: Operation>(
     }
     drop(future);
     match stage {
-        // Its notification may still be due.
+        // A notification may still be due.
         Stage::Answered if T::NAME == send_zc::SendZc::NAME => {}
         Stage::BeforePoll | Stage::Answered => assert!(!is_held(), "{}: kept at {stage:?}", T::NAME),
         // No tick has passed: the final CQE was not reaped, whatever the kernel has done meanwhile.
@@ -122,7 +122,7 @@ async fn drop_at<T: Operation>(
             assert!(is_held(), "{}: freed early at {stage:?}", T::NAME);
         }
     }
-    // A part may have left before the cancel came, and its notification waits for the peer.
+    // Some bytes may have left before the cancel came. Their notification waits for the other end.
     if T::NAME == send_zc::SendZc::NAME
         && let Some(provoke) = provoke.take()
     {
@@ -156,7 +156,7 @@ fn pair() -> (Rc<Socket>, StdStream) {
     (Socket::new(ours.into()), peer)
 }
 
-/// A non-blocking pair whose first end has nothing to read until something is written to the second.
+/// A non-blocking pair. The first end has nothing to read until something is written to the second.
 fn silent() -> (Rc<OwnedFd>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -165,7 +165,7 @@ fn silent() -> (Rc<OwnedFd>, UnixStream) {
 
 fn held<T>(counted: &Rc<T>) -> impl Fn() -> bool + use<T> {
     let counted = Rc::downgrade(counted);
-    // One is the test's own.
+    // One reference is the test's own.
     move || counted.strong_count() > 1
 }
 
@@ -191,12 +191,12 @@ fn files() {
             let open = open::Open::new(Some(Rc::clone(&dir)), name, libc::O_RDWR | libc::O_CREAT, 0o600);
             drop_at(stage, open, held(&dir), || {}).await;
             assert!(!is_open(&path), "a file that was opened late stays open at {stage:?}");
-            // A cancelled open need not have made it.
+            // A cancelled open may not have made the file.
             drop(std::fs::remove_file(&path));
             files_without_bytes(stage, &file, &dir).await;
             let mut block = Block::take().unwrap();
             block.extend_from_slice(&[1; 1000]);
-            // An operation holds its descriptor as long as its block, which is of the pool and registered.
+            // An operation holds its descriptor as long as its block, which is from the pool and registered.
             let file = file_with(&[1; 1000]);
             let write = write::Write { file: Rc::clone(&file), buf: block, from: 0, offset: 0 };
             drop_at(stage, write, held(&file), || {}).await;
@@ -206,8 +206,7 @@ fn files() {
     });
 }
 
-/// Operations on files that carry no buffer: what they hold is a descriptor, and a name in its own
-/// allocation.
+/// Operations on files that carry no buffer. They hold a descriptor, and a name in its own allocation.
 async fn files_without_bytes(stage: Stage, file: &Rc<OwnedFd>, dir: &Rc<OwnedFd>) {
     let name = || CString::new(unique_path().file_name().unwrap().to_str().unwrap()).unwrap();
     let clone = || Rc::clone(file);
@@ -225,7 +224,7 @@ async fn files_without_bytes(stage: Stage, file: &Rc<OwnedFd>, dir: &Rc<OwnedFd>
     let moved = name();
     let (from, to) = ((Rc::clone(dir), made.clone()), (Rc::clone(dir), moved.clone()));
     drop_at(stage, rename::Rename { from, to, flags: 0 }, held(dir), || {}).await;
-    // Whatever has become of the two before, neither is left.
+    // Both are removed, whichever exists.
     for name in [made, moved] {
         let unlink = unlink::Unlink { dir: Rc::clone(dir), name: name.clone(), directory: true };
         drop_at(stage, unlink, held(dir), || {}).await;
@@ -233,7 +232,7 @@ async fn files_without_bytes(stage: Stage, file: &Rc<OwnedFd>, dir: &Rc<OwnedFd>
     }
 }
 
-/// Operations that wait for the other end, which says nothing until it is provoked.
+/// Operations that wait for the other end, which does nothing until it is provoked.
 #[test]
 fn waits() {
     on_a_core(small(64), async || {
@@ -246,7 +245,7 @@ fn waits() {
             let (ours, mut theirs) = silent();
             let poll = poll::PollOnce { fd: Fd(Rc::clone(&ours)), ready: poll::Ready::Read };
             drop_at(stage, poll, held(&ours), || theirs.write_all(b"late").unwrap()).await;
-            // More than both socket buffers hold: it cannot end before the peer reads.
+            // This is more than both socket buffers hold, so it cannot end before the other end reads.
             let (socket, mut peer) = pair();
             let buf = Bytes(vec![3; 64 << 20], Rc::clone(&seen));
             let send = send::Send { socket, buf, from: 0, flags: 0 };
@@ -305,7 +304,7 @@ fn splices() {
                 more: false,
             };
             drop_at(stage, fill, held(&write_end), || {}).await;
-            // Behind a poll that waits: the cancel must find the poll.
+            // It is behind a poll that waits: the cancel must find the poll.
             let (ours, mut theirs) = silent();
             let fill = splice::Splice {
                 from: Fd(Rc::clone(&ours)),
@@ -348,8 +347,9 @@ fn connections() {
     });
 }
 
-/// 300 cancels through a submission queue of eight: none is lost, or an operation would stay for ever. Seen
-/// to fail: with a cancel left out when the queue is full.
+/// 300 cancels through a submission queue of eight: none is lost, or an operation would stay for ever.
+///
+/// Seen to fail: with a cancel left out when the queue is full.
 #[test]
 fn cancels_through_a_full_queue() {
     on_a_core(small(8), async || {
@@ -372,7 +372,7 @@ fn cancels_through_a_full_queue() {
 }
 
 /// A new operation that nobody drops, or leaves to the end, is found by its name: `op/mod.rs` and
-/// `net/op/mod.rs` say which there are.
+/// `net/op/mod.rs` name them all.
 ///
 /// Seen to fail: with `statx` taken out of `files`.
 #[test]
@@ -387,7 +387,7 @@ fn every_operation_is_dropped_here() {
     let operations: Vec<&str> = modules.filter(|name| !NO_OPERATIONS.contains(name)).collect();
     assert!(operations.len() >= 20, "{operations:?}");
     for operation in operations {
-        // The name of a type of it: `use` lines name none.
+        // The name of a type of it: `use` lines have none.
         let of_it = format!(" {operation}::");
         let are_in = |tests: [&str; 2]| tests.iter().any(|tests| tests.contains(&of_it));
         assert!(are_in(dropped), "no test drops {operation} at every stage");

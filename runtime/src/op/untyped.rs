@@ -7,7 +7,8 @@ use std::ptr::NonNull;
 
 use super::arena::CELL_SIZE;
 use super::slots::Outcome;
-use super::{Hurry, Multishot, Operation};
+use super::waits_for::WaitsFor;
+use super::{ForceRelease, Multishot, Operation};
 use crate::contained::contained;
 
 /// What to do with an untyped value. `C` is what answers are handled with.
@@ -17,7 +18,7 @@ pub(super) struct Vtable<C> {
     pub(super) size: usize,
     /// Consumes the value with a result that nobody waits for. Single operations only.
     pub(super) late: unsafe fn(NonNull<u8>, Outcome),
-    /// Shows the value one of many results, and that more may come. Multishot operations only.
+    /// Shows the value one of many results, after which more may come. Multishot operations only.
     pub(super) item: unsafe fn(NonNull<u8>, &C, Outcome, bool),
     /// Shows the value the last result and consumes it. Multishot operations only.
     pub(super) last: unsafe fn(NonNull<u8>, &C, Outcome, bool),
@@ -27,10 +28,12 @@ pub(super) struct Vtable<C> {
     pub(super) notified: unsafe fn(NonNull<u8>, Outcome),
     /// Shows the value its notification and consumes it. Single operations only.
     pub(super) release: unsafe fn(NonNull<u8>, Outcome),
-    /// What makes the kernel let go, to be run when the value is not looked at any more.
-    pub(super) force_release: unsafe fn(NonNull<u8>) -> Option<Hurry>,
-    /// A poll goes before it, and a cancel must find either.
+    /// What makes the kernel release the memory. It is run when the value is not borrowed any more.
+    pub(super) force_release: unsafe fn(NonNull<u8>) -> Option<ForceRelease>,
+    /// A poll is linked before it, so a cancel must find either.
     pub(super) linked: bool,
+    /// What its owner waits for, and whether a worker of the kernel does it.
+    pub(super) waits_for: unsafe fn(NonNull<u8>) -> (WaitsFor, bool),
 }
 
 /// The function table of an operation that answers once.
@@ -40,8 +43,7 @@ impl<T: Operation, C> Single<T, C> {
     pub(super) const VTABLE: Vtable<C> = Vtable {
         name: T::NAME,
         size: size_of::<T>(),
-        // A buffer of the application's own type may panic when it is dropped: whatever else the core does
-        // goes on.
+        // A buffer of the application's own type may panic when it is dropped. The core's other work goes on.
         late: |value, outcome| {
             // SAFETY: the caller passes the place of a `T` and treats it as empty afterwards.
             let operation = unsafe { value.cast::<T>().read() };
@@ -66,10 +68,15 @@ impl<T: Operation, C> Single<T, C> {
         // SAFETY: the caller passes the place of a `T`; only shared references to it exist meanwhile.
         force_release: |value| unsafe { value.cast::<T>().as_ref() }.force_release(),
         linked: T::LINKED,
+        waits_for: |value| {
+            // SAFETY: as for `force_release`.
+            let operation = unsafe { value.cast::<T>().as_ref() };
+            (operation.waits_for(), operation.runs_on_iowq())
+        },
     };
 }
 
-/// The function table of one that answers many times.
+/// The function table of an operation that answers many times.
 pub(super) struct Many<T, C>(PhantomData<(T, C)>);
 
 impl<T: Multishot<C>, C> Many<T, C> {
@@ -90,22 +97,23 @@ impl<T: Multishot<C>, C> Many<T, C> {
         release: |_, _| unreachable!("a multishot operation ends with its last item"),
         force_release: |_| None,
         linked: false,
+        waits_for: |_| (T::WAITS_FOR, false),
     };
 }
 
-/// The value of an operation that is over, out of its cell. Its type is known to its function table.
+/// The value of an operation that is over, out of its cell. Its function table knows its type.
 #[must_use = "what is not consumed is leaked"]
 pub(super) struct Left<'a, C: 'static> {
     vtable: &'static Vtable<C>,
-    /// Beside it, not in it: what passes through the machine stays small.
-    value: &'a mut Room,
+    /// A reference, so that what passes through the machine stays small.
+    value: &'a mut ValueSpace,
 }
 
-/// Room for a value that leaves its cell: as large and as aligned as a cell.
+/// Space for a value that leaves its cell: as large and as aligned as a cell.
 #[repr(C, align(64))]
-pub(super) struct Room(MaybeUninit<[u8; CELL_SIZE]>);
+pub(super) struct ValueSpace(MaybeUninit<[u8; CELL_SIZE]>);
 
-impl Room {
+impl ValueSpace {
     pub(super) fn new() -> Self {
         Self(MaybeUninit::uninit())
     }
@@ -116,8 +124,12 @@ impl<'a, C> Left<'a, C> {
     ///
     /// # Safety
     /// The cell holds a value of the type of `vtable`, and the caller treats it as empty afterwards.
-    pub(super) unsafe fn out_of(cell: NonNull<u8>, vtable: &'static Vtable<C>, value: &'a mut Room) -> Self {
-        // SAFETY: the cell has so many bytes and more, and so has `value`, which nobody else has.
+    pub(super) unsafe fn out_of(
+        cell: NonNull<u8>,
+        vtable: &'static Vtable<C>,
+        value: &'a mut ValueSpace,
+    ) -> Self {
+        // SAFETY: the cell has at least `size` bytes, and so has `value`, which nobody else has.
         unsafe { cell.as_ptr().copy_to_nonoverlapping(value.0.as_mut_ptr().cast(), vtable.size) };
         Self { vtable, value }
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBuf;
 use crate::buf::owned::registered;
@@ -36,6 +37,10 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
                 opcode::WriteFixed::new(fd, bytes.as_ptr(), len, index).offset(self.offset).build().into()
             }
         }
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -7,20 +7,20 @@ use std::rc::Rc;
 use io_uring::{opcode, types};
 
 use super::slots::Outcome;
+use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufs;
 
-/// Buffers that one call may take (`IOV_MAX`, `writev(2)`); what is behind them goes with the next.
+/// The most buffers that one call may take (`IOV_MAX`, `writev(2)`). The others go with the next call.
 const MAX_VECTORS: usize = 1024;
 
-/// Writes what lies behind the first `from` bytes of all buffers together.
+/// Writes everything behind the first `from` bytes of all buffers together.
 pub(crate) struct WriteVectored<V> {
     file: Rc<OwnedFd>,
     bufs: V,
     from: usize,
     offset: u64,
-    /// Where the rest of each buffer lies. Filled in `sqes`, kept until the end; its allocation does not
-    /// move.
+    /// The rest of each buffer. It is filled in `sqes` and kept until the end. Its allocation does not move.
     vectors: Vec<libc::iovec>,
 }
 
@@ -49,6 +49,10 @@ unsafe impl<V: IoBufs> Operation for WriteVectored<V> {
         });
         let (fd, len) = (types::Fd(self.file.as_raw_fd()), vectors.len() as u32);
         opcode::Writev::new(fd, vectors.as_ptr(), len).offset(self.offset).build().into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Disk
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

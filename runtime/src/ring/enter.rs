@@ -25,7 +25,7 @@ pub(crate) enum Wait {
 
 impl Ring {
     /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are no
-    /// errors: the caller checks the completion queue and decides anew.
+    /// errors: the caller checks the completion queue and decides again.
     pub(crate) fn enter(&self, wait: Wait) -> Result<()> {
         let wait = if self.early.borrow().is_empty() { wait } else { Wait::No };
         match self.enter_once(wait) {

@@ -89,7 +89,7 @@ impl Kernel {
         }
         // SAFETY: the caller keeps what the entries point to.
         let pushed = unsafe { sq.push_multiple(entries) };
-        debug_assert!(pushed.is_ok(), "there was room");
+        debug_assert!(pushed.is_ok(), "the queue had space");
         true
     }
 
@@ -101,7 +101,7 @@ impl Kernel {
     }
 
     /// How many completions are in the queue.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn completions(&self) -> usize {
         // SAFETY: as in `push`.
         unsafe { self.ring.completion_shared() }.len()

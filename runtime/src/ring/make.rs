@@ -87,7 +87,7 @@ impl Ring {
             .zc_flags(REPORT_USAGE)
             .build()
             .user_data(Tag::Cancel.with(0));
-        // SAFETY: a send of nothing on no descriptor; the kernel looks at no memory.
+        // SAFETY: a send of nothing on no descriptor; the kernel reads no memory.
         unsafe { self.is_known(&probe) }
     }
 
@@ -124,7 +124,7 @@ impl Ring {
 }
 
 /// Enables the ring, sealed if asked for: its thread is the one that may submit. One that cannot be sealed
-/// works all the same.
+/// works nevertheless.
 fn enable(ring: &IoUring, options: RingOptions, features: &mut RingFeatures) -> Result<()> {
     match options.sealed.then(|| seal(ring)) {
         Some(Ok(())) => features.sealed = true,

@@ -150,7 +150,7 @@ impl Ring {
     }
 
     /// Completions that can be taken.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn completions(&self) -> usize {
         self.queues.completions() + self.early.borrow().len()
     }

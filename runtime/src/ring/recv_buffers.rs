@@ -87,7 +87,7 @@ impl Ring {
                 None => {
                     self.features.bundles = true;
                     let probe = bundled(types::Fd(-1), group, true).user_data(Tag::Cancel.with(0));
-                    // SAFETY: a receive on no descriptor: the kernel looks at no memory.
+                    // SAFETY: a receive on no descriptor: the kernel accesses no memory.
                     self.features.bundle_limit = unsafe { self.is_known(&probe) }?;
                 }
                 Some(why) => {
@@ -120,8 +120,8 @@ impl Ring {
 /// Why buffers must not be used up incrementally here; None if they may be.
 ///
 /// The order of CQEs decides where a stream's bytes lie. Before commit 687b2bae0eff (6.15) a receive's last
-/// CQE that found no room may come behind one of another stream whose bytes came later. Without a submission
-/// poller the kernel receives nothing between the two, because it does so only when the core calls
+/// CQE that found the queue full may come behind one of another stream whose bytes came later. Without a
+/// submission poller the kernel receives nothing between the two, because it does so only when the core calls
 /// (`DEFER_TASKRUN`). This comes from reading the source and was not seen.
 fn not_incremental(polled: bool, release: &[u8]) -> Option<&'static str> {
     let may_swap = polled && version(release) < (6, 15);

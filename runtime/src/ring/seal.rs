@@ -1,9 +1,8 @@
 //! What a sealed ring may do: the operations of this library and nothing else, for as long as it lives.
 //!
-//! A seccomp filter sees no operation of a ring, so the ring says itself what it takes
-//! (`IORING_REGISTER_RESTRICTIONS`, Linux 5.10). It is made disabled, and enabled once it is restricted: from
-//! then on a forbidden operation completes with `EACCES`. It costs nothing that is seen: a NOP takes 47.6 ns
-//! in batches of 64, and 46.7 without.
+//! A seccomp filter sees no operation of a ring, so the ring itself is restricted
+//! (`IORING_REGISTER_RESTRICTIONS`, Linux 5.10). It is made disabled, restricted, and then enabled. From then
+//! on a forbidden operation completes with `EACCES`. The kernel checks each SQE against a bitmap.
 
 use std::io;
 

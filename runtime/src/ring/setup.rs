@@ -112,7 +112,7 @@ impl BusyPoll {
 }
 
 impl RingOptions {
-    /// A ring of so many submissions, and of four times as many completions up to the kernel's bound.
+    /// A ring of this many submissions, and of four times as many completions up to the kernel's bound.
     pub(crate) fn for_entries(entries: u32) -> Self {
         let cq_entries = entries.saturating_mul(4).min(65_536);
         Self { entries, cq_entries, poller: None, busy_poll: None, buffers: 0, asked: entries, sealed: false }

@@ -36,7 +36,7 @@
 //! Among the producers that see `SLEEPY`, the one whose compare-and-swap takes it back to `AWAKE` signals, so
 //! a sleep costs one signal however many producers there are. The others need not signal: the consumer is
 //! being woken, and before it sleeps again it looks for work again, behind a new fence, so the argument holds
-//! anew for them. The doorbell carries no data: data is ordered by the list's or the channel's own release
+//! again for them. The doorbell carries no data: data is ordered by the list's or the channel's own release
 //! and acquire.
 
 use std::fmt;

@@ -76,7 +76,7 @@ fn retry<T>(message: &mut Option<T>, put: impl FnOnce(T) -> Result<(), Refused<T
 }
 
 impl<T> Queue<T> {
-    /// A queue of so many places, at least one, in the memory of the calling thread.
+    /// A queue of this many places, at least one, in the memory of the calling thread.
     pub(crate) fn new(places: usize) -> Self {
         debug_assert!(places > 0);
         let (places, messages) = bounded(places);
@@ -128,7 +128,7 @@ impl<T> Queue<T> {
         self.messages.try_recv().ok()
     }
 
-    /// Says that so many messages were taken. As many senders that wait try again.
+    /// Says that this many messages were taken. As many senders that wait try again.
     pub(crate) fn freed(&self, places: usize) {
         self.space.made(places);
     }

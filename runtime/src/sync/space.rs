@@ -64,7 +64,7 @@ impl SpaceWaiters {
         poll_fn(|cx| turn.poll(cx.waker(), &mut attempt)).await
     }
 
-    /// Says that so many places have become free. As many that wait try again.
+    /// Says that this many places have become free. As many that wait try again.
     pub(crate) fn made(&self, places: usize) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -78,13 +78,13 @@ impl SpaceWaiters {
         self.tell(usize::MAX);
     }
 
-    /// Tells so many. One whose waker panics does not count, because it may never try.
+    /// Tells this many. One whose waker panics does not count, because it may never try.
     fn tell(&self, most: usize) {
         let mut told = 0;
         while told < most {
             let first = self.change(|list| list.queue.pop_front());
             let Some((_, waker)) = first else { return };
-            contained("the waker of one that waits for room", || {
+            contained("the waker of one that waits for space", || {
                 waker.wake_by_ref();
                 told += 1;
             });

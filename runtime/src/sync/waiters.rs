@@ -89,7 +89,7 @@ impl Waiters {
     }
 
     /// Wakes all that wait now, in their order. They keep their entries. A waker may make others leave, or
-    /// wait anew.
+    /// wait again.
     pub(crate) fn wake_all(&self) {
         let Some(last) = self.queue.borrow().back().map(|(ticket, _)| *ticket) else { return };
         let mut next = self.first();

@@ -282,18 +282,16 @@ impl State {
     /// A wake that leaves its waker. True: the task is to be put on the wake list, with a hold of its own.
     #[inline(always)]
     pub(super) fn wake_there(&self) -> bool {
-        let taken = self.change_there(|now| {
-            if now & NOTIFIED != 0 { now } else { (now | NOTIFIED).wrapping_add(WAKER) }
-        });
+        let taken = self
+            .change_there(|now| if now & NOTIFIED != 0 { now } else { (now | NOTIFIED).wrapping_add(WAKER) });
         taken.is_some_and(|before| before & NOTIFIED == 0)
     }
 
     /// A wake that uses its waker up.
     #[inline(always)]
     pub(super) fn wake_and_drop_there(&self) -> There {
-        let taken = self.change_there(|now| {
-            if now & NOTIFIED != 0 { now.wrapping_sub(WAKER) } else { now | NOTIFIED }
-        });
+        let taken = self
+            .change_there(|now| if now & NOTIFIED != 0 { now.wrapping_sub(WAKER) } else { now | NOTIFIED });
         match taken {
             None if self.drop_there() => There::Free,
             Some(before) if before & NOTIFIED == 0 => There::Push,

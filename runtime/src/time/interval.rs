@@ -1,4 +1,4 @@
-//! Something to do at regular times.
+//! Ticks at regular times.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,17 +9,18 @@ use super::sleep::{Sleep, far_future, sleep_until};
 
 use crate::clock;
 
-/// What an [`Interval`] does when a tick was missed: it was asked for so late that the next one was due too.
+/// What an [`Interval`] does about missed ticks. A tick is missed when it is asked for so late that the next
+/// one is due too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum MissedTick {
-    /// Every tick that was missed comes at once, until the interval has caught up: as many ticks as periods.
+    /// Every missed tick comes at once, until the interval has caught up: there are as many ticks as periods.
     #[default]
     Burst,
-    /// The late tick comes at once and the next a period after it: the times move.
+    /// The late tick comes at once, and the next one a period later: all later ticks are shifted.
     Delay,
-    /// The late tick comes at once and the next at the next of the original times: the missed ones are left
-    /// out.
+    /// The late tick comes at once, and the next one at the next of the original times: missed ticks are
+    /// skipped.
     Skip,
 }
 
@@ -63,7 +64,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// What to do when a tick was missed. [`MissedTick::Burst`] at first.
+    /// Sets what to do about missed ticks. The default is [`MissedTick::Burst`].
     pub fn missed(mut self, missed: MissedTick) -> Self {
         self.missed = missed;
         self
@@ -79,12 +80,12 @@ impl Interval {
         self.sleep.deadline()
     }
 
-    /// The next tick: completes when it is due, and gives the time at which it was.
+    /// The next tick: completes when it is due, and gives the time at which it was due.
     ///
     /// One task at a time waits, which is why it takes the interval by `&mut`.
     ///
     /// # Cancellation
-    /// Safe: the tick waits for the next call.
+    /// Safe: the tick is kept for the next call.
     pub async fn tick(&mut self) -> Instant {
         poll_fn(|cx| self.poll_tick(cx)).await
     }
@@ -99,13 +100,13 @@ impl Interval {
         Poll::Ready(due)
     }
 
-    /// Starts anew: the next tick is due a period from now.
+    /// Restarts: the next tick is due one period from now.
     pub fn reset(&mut self) {
         self.sleep.reset(super::deadline_after(self.period));
     }
 }
 
-/// The tick after the one that was due at `due` and is given at `now`.
+/// The tick that follows the one that was due at `due` and is given at `now`.
 fn next(due: Instant, now: Instant, period: Duration, missed: MissedTick) -> Instant {
     let regular = due.checked_add(period).unwrap_or_else(far_future);
     if now < regular {
@@ -129,8 +130,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Seen to fail: with `<=` for `<` in `next`, a tick that is given a whole period late does not count as
-    /// missed.
+    /// Seen to fail: with `<=` for `<` in `next`, a tick that is given exactly one period late does not count
+    /// as missed.
     #[test]
     fn missed_ticks_come_at_once_move_or_are_left_out() {
         let start = Instant::now();

@@ -1,8 +1,8 @@
 //! Time: sleeping, deadlines, intervals.
 //!
-//! Setting a timer and removing it cost the same few steps, however many are pending. A timer never fires
+//! Setting and removing a timer costs the same few steps, however many are pending. A timer never fires
 //! early. How late it may be is the runtime's choice ([`Builder::timer_slack`](crate::Builder::timer_slack)):
-//! by default what a wake takes, on average, and 50 microseconds more at most.
+//! by default as long as a wake takes, on average, plus at most 50 microseconds.
 
 mod interval;
 mod sleep;

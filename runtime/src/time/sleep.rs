@@ -11,8 +11,8 @@ use super::timers::TimerKey;
 use crate::clock;
 use crate::core::Core;
 
-/// Completes once `duration` has passed, never earlier. Resolution: one microsecond, plus what a wake costs,
-/// plus the runtime's [slack](crate::Builder::timer_slack) at most.
+/// Completes once `duration` has passed, never earlier. The resolution is one microsecond, plus the duration
+/// of a wake, plus at most the runtime's [slack](crate::Builder::timer_slack).
 ///
 /// # Cancellation
 /// Safe; dropping it removes the timer at once.
@@ -45,7 +45,7 @@ pub(super) fn far_future() -> Instant {
 pub struct Sleep {
     deadline: Instant,
     timer: Option<TimerKey>,
-    /// The duration is zero: completed from the beginning.
+    /// The duration is zero: it is complete from the beginning.
     due: bool,
     _this_core: PhantomData<*const ()>,
 }
@@ -61,11 +61,11 @@ impl Sleep {
         self.deadline <= clock::now()
     }
 
-    /// Moves the deadline, also of a sleep that has completed, which then can be awaited again. A task that
-    /// waits for it is woken at the new time.
+    /// Moves the deadline. A sleep that has completed can then be awaited again. A task that waits for it is
+    /// woken at the new time.
     ///
     /// # Panics
-    /// On another thread than the core's on which it was polled.
+    /// On another thread than that of the core on which it was polled.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
         self.due = false;
@@ -82,13 +82,13 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         Core::with(|core| {
             let waits = match self.timer {
-                // The clock is not asked again: a deadline that has passed since it was is found by the
-                // wheel, at the end of this tick.
+                // The clock is not read again: the wheel finds a deadline that has passed since, at the end
+                // of this tick.
                 None if self.due || core.timers.has_passed(self.deadline) => {
                     let waits = !core.budget.is_left();
                     if waits {
-                        // Until the end of this tick. A wait for budget could last for ever, where something
-                        // in the same task uses it up before each look at this timer.
+                        // Due at the end of this tick. A wait for budget could last for ever, if something in
+                        // the same task uses it up before each poll of this timer.
                         self.timer = Some(core.timers.insert_due(cx.waker()));
                     }
                     waits
@@ -135,8 +135,8 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-/// Runs `future` for at most `duration`; for no time, it is polled once. Then it is dropped: see its own
-/// "Cancellation" for what that means.
+/// Runs `future` for at most `duration`. With a duration of zero it is polled once. Then it is dropped: see
+/// its own "Cancellation" for what that means.
 ///
 /// # Errors
 /// [`Elapsed`] when the time is up first. A future that is ready at the same moment wins.

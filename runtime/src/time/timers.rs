@@ -1,4 +1,4 @@
-//! The timers of a core: the pure wheel, and the clock that drives it.
+//! The timers of a core: the pure wheel, and the clock that advances it.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
@@ -12,33 +12,33 @@ use crate::contained::contained;
 /// Names one timer.
 pub(crate) type TimerKey = Key;
 
-/// Nanoseconds of a tick: what a wake can be exact to.
+/// Nanoseconds of the wheel's unit of time. A wake is not more exact than that.
 const TICK: u64 = 1000;
 
-/// The wheel, in ticks since the core began.
+/// The wheel, in units since the core began.
 pub(crate) struct Timers {
     epoch: Instant,
     wheel: RefCell<Wheel<Waker>>,
-    /// When the clock was last asked.
+    /// When the clock was last read.
     asked: Cell<Instant>,
     wakes: Wakes,
 }
 
 impl Timers {
-    /// `slack` is how late a timer may be for the sake of others, if it was said.
+    /// `slack` is how late a timer may fire so that it can share a wake, if it was given.
     pub(crate) fn new(slack: Option<Duration>) -> Self {
         let epoch = clock::now();
         Self { epoch, wheel: RefCell::new(Wheel::new(0)), asked: Cell::new(epoch), wakes: Wakes::new(slack) }
     }
 
-    /// Nanoseconds from the epoch to `instant`: 584 years of them fit.
+    /// Nanoseconds from the epoch to `instant`. They suffice for 584 years.
     fn since_epoch(&self, instant: Instant) -> u64 {
         let since = instant.saturating_duration_since(self.epoch);
         since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
     }
 
-    /// A timer for `deadline`, which is rounded up to a tick, as time passed is rounded down: nothing fires
-    /// early.
+    /// Inserts a timer for `deadline`, rounded up to a unit. The time that has passed is rounded down, so
+    /// nothing fires early.
     pub(crate) fn insert(&self, deadline: Instant, waker: &Waker) -> TimerKey {
         let tick = self.tick_of(deadline);
         // Cloned with nothing borrowed: a clone may run foreign code.
@@ -46,18 +46,18 @@ impl Timers {
         self.wheel.borrow_mut().insert(tick, waker)
     }
 
-    /// A timer whose time has come already.
+    /// Inserts a timer that is due already.
     pub(crate) fn insert_due(&self, waker: &Waker) -> TimerKey {
         let waker = waker.clone();
         self.wheel.borrow_mut().insert(0, waker)
     }
 
-    /// The first tick that begins at `deadline` or after it.
+    /// The first unit that begins at `deadline` or after it.
     fn tick_of(&self, deadline: Instant) -> u64 {
         self.since_epoch(deadline).div_ceil(TICK)
     }
 
-    /// Lets a timer that has not fired do so at `deadline` instead. `None` when it has fired.
+    /// Moves a timer that has not fired to `deadline`. `None` when it has fired.
     pub(crate) fn postpone(&self, timer: TimerKey, deadline: Instant) -> Option<TimerKey> {
         let tick = self.tick_of(deadline);
         let mut wheel = self.wheel.borrow_mut();
@@ -65,30 +65,30 @@ impl Timers {
         Some(wheel.insert(tick, waker))
     }
 
-    /// Whether `deadline` had passed when the clock was last asked: true is certain, false is not.
+    /// Whether `deadline` had passed when the clock was last read. `true` is certain, `false` is not.
     pub(crate) fn has_passed(&self, deadline: Instant) -> bool {
         deadline <= self.asked.get()
     }
 
-    /// Lets a timer that has not fired wake `waker` instead. False when it has fired.
+    /// Makes a timer that has not fired wake `waker`. `false` when it has fired.
     pub(crate) fn rewake(&self, timer: TimerKey, waker: &Waker) -> bool {
         match self.wheel.borrow_mut().get_mut(timer) {
             None => return false,
             Some(kept) if kept.will_wake(waker) => return true,
             Some(_) => {}
         }
-        // Cloned, and the old one dropped, with nothing borrowed. It may have fired meanwhile.
+        // It is cloned, and the old one dropped, with nothing borrowed. The timer may have fired meanwhile.
         let mut waker = waker.clone();
         self.wheel.borrow_mut().get_mut(timer).map(|kept| std::mem::swap(kept, &mut waker)).is_some()
     }
 
-    /// Takes a timer away.
+    /// Removes a timer.
     pub(crate) fn cancel(&self, timer: TimerKey) {
         let waker = self.wheel.borrow_mut().cancel(timer);
         drop(waker);
     }
 
-    /// Wakes all whose time has come.
+    /// Wakes all timers that are due.
     pub(crate) fn fire(&self) {
         if self.is_empty() {
             return;
@@ -106,13 +106,13 @@ impl Timers {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no timers.
     pub(crate) fn is_empty(&self) -> bool {
         self.wheel.borrow().is_empty()
     }
 
-    /// How a core sleeps that has nothing else to do and wakes at `also` in any case; `None` with neither
-    /// that nor timers.
+    /// How a core sleeps that has nothing else to do and wakes at `also` in any case. `None` without `also`
+    /// and without timers.
     pub(crate) fn next_wake(&self, now: Instant, also: Option<Instant>) -> Option<Plan> {
         let now = self.since_epoch(now);
         let also = also.map(|at| self.since_epoch(at));
@@ -128,12 +128,12 @@ impl Timers {
         Some(self.wakes.plan(now, first, last.max(first)))
     }
 
-    /// The core slept as planned, and nothing else has woken it.
+    /// The core slept as planned, and was woken by nothing else.
     pub(crate) fn slept(&self, plan: Plan) {
         self.wakes.slept(plan, self.since_epoch(clock::now()));
     }
 
-    /// Takes all timers away. Destructors of wakers may set new ones, which stay.
+    /// Removes all timers. Destructors of wakers may set new ones, which stay.
     pub(crate) fn clear(&self) {
         let mut wheel = std::mem::replace(&mut *self.wheel.borrow_mut(), Wheel::new(0));
         while let Some(waker) = wheel.expire(u64::MAX) {
@@ -152,8 +152,8 @@ impl Drop for Timers {
 mod tests {
     use super::*;
 
-    /// Until when a core with these timers sleeps, in microseconds after the first, which is `ahead`
-    /// microseconds away.
+    /// Until when a core with these timers sleeps, in microseconds after the first timer, which is due in
+    /// `ahead` microseconds.
     fn due(slack: u64, ahead: u64, timers: &[u64]) -> u64 {
         let wheel = Timers::new(Some(Duration::from_micros(slack)));
         let first = wheel.epoch + Duration::from_micros(ahead);
@@ -198,7 +198,7 @@ mod tests {
         let at = |us| timers.epoch + Duration::from_micros(us);
         timers.insert(at(1_000), Waker::noop());
         let gone = timers.insert(at(1_040), Waker::noop());
-        // In the same slot, which goes on to know of 1,040.
+        // It is in the same slot, whose bound stays 1,040.
         timers.insert(at(1_070), Waker::noop());
         timers.cancel(gone);
         let plan = timers.next_wake(timers.epoch, None).expect("there are timers");

@@ -1,35 +1,35 @@
 //! A hierarchical timer wheel: pure bookkeeping, without a clock. Time is a number that the caller passes in.
 //!
-//! Servers arm a timer for nearly everything they wait for and disarm nearly all of them before they fire. So
-//! inserting and cancelling must cost the same few steps whether there are ten timers or a million, and only
-//! the few that fire may cost more.
+//! Servers arm a timer for nearly everything they wait for, and disarm nearly all of them before they fire.
+//! So inserting and cancelling must cost the same few steps for ten timers and for a million. Only the few
+//! that fire may cost more.
 //!
 //! # Where a timer lies
 //!
-//! Read the wheel's time `now` and a deadline as numbers in base 64: eleven digits hold every `u64`. The
-//! *level* of a timer is the place of the highest digit in which its deadline differs from `now`, its *slot*
-//! is the deadline's digit there. A deadline that is not after `now` belongs to the list of those that are
-//! due. Each slot is a list, linked in both directions through the entries, which lie in one array and are
-//! linked by number.
+//! Take the wheel's time `now` and a deadline as numbers in base 64: eleven digits hold every `u64`. The
+//! *level* of a timer is the place of the highest digit in which its deadline differs from `now`. Its *slot*
+//! is the deadline's digit there. A deadline that is not after `now` belongs to the list of due timers. Each
+//! slot is a list, linked in both directions through the entries, which lie in one array and are linked by
+//! number.
 //!
-//! This place is a function of `now` and the deadline alone, and it is kept true all the time: `now` moves
-//! only to the beginning of the first occupied slot (then the slot's timers are placed anew, all of them in
-//! lower levels or due), or to a time before that (which changes no place: the digits at and above each
-//! timer's level stay different or equal as they were). It follows that
-//! - every timer of a level is due before every timer of any higher level, and in a level the slots are due
-//!   in order, all in the future: nothing goes round, and no deadline is too far away;
+//! This place is a function of `now` and the deadline alone, and is true at all times. `now` moves only to
+//! the beginning of the first occupied slot, or to a time before that. In the first case the slot's timers
+//! are placed again, all of them in lower levels or as due. In the second case no place changes: the digits
+//! at and above each timer's level stay different or equal as they were. It follows that
+//! - every timer of a level is due before every timer of any higher level, and the slots of a level are due
+//!   in order, all in the future: nothing wraps, and no deadline is too far away;
 //! - a slot of level 0 is one tick, so timers fire in the order of their deadlines, and never early;
-//! - timers of equal deadline always lie in the same list, in the order of their insertion, and fire in that
-//!   order. Those that were past already when they were inserted count as due at the time of their insertion.
+//! - timers of equal deadline are always in the same list, in the order of their insertion, and fire in that
+//!   order. A timer that was past when it was inserted counts as due at the time of its insertion.
 //!
-//! A timer is placed anew at most ten times in its life, and most are cancelled before the first.
+//! A timer is placed again at most ten times in its life, and most are cancelled before the first time.
 //!
 //! # When to wake
 //!
-//! Each slot knows a lower bound of its deadlines: the least one inserted since the slot was empty. The bound
-//! of the first occupied slot is what the caller sleeps until. It is exact unless the timer that set it was
-//! cancelled; then the wake is for nothing, but it comes in the slot's time, so its timers move to lower
-//! levels with new bounds. A wake for nothing can happen to a timer at most once a level.
+//! Each slot knows a lower bound of its deadlines: the least one that was inserted since the slot was empty.
+//! The caller sleeps until the bound of the first occupied slot. It is exact unless the timer that set it was
+//! cancelled. In that case the wake is for nothing, but it comes in the slot's time, so its timers move to
+//! lower levels with new bounds. A timer can cause at most one wake for nothing for each level.
 //!
 //! # Keys
 //!
@@ -42,14 +42,14 @@ const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
 /// Digits of a `u64`.
 const LEVELS: usize = u64::BITS.div_ceil(DIGIT_BITS) as usize;
-/// The list of timers that are due, behind the lists of the slots.
+/// The list of timers that are due. It comes after the lists of the slots.
 const DUE: usize = LEVELS * SLOTS;
-/// Timers of a slot that are looked at for the last that is due in time.
-const LOOKS: usize = 16;
+/// How many timers of a slot are inspected for the last one that is due in time.
+const INSPECTED: usize = 16;
 /// No entry.
 const NIL: u32 = u32::MAX;
 
-/// Names a timer of the wheel that gave it out. Works for that timer only, and does nothing after it.
+/// Names a timer of the wheel that made the key. It is valid for that timer only, and has no effect after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     index: u32,
@@ -59,13 +59,13 @@ pub(crate) struct Key {
 #[derive(Debug)]
 struct Entry<T> {
     deadline: u64,
-    /// There while the timer is pending.
+    /// Present while the timer is pending.
     value: Option<T>,
-    /// Of the pending timer, or of the next one.
+    /// The generation of the pending timer, or of the next one.
     generation: u32,
-    /// Which list it is in; means nothing for a free entry.
+    /// The list that it is in; meaningless for a free entry.
     list: u16,
-    /// In its list, or the next free entry.
+    /// The next entry in its list, or the next free entry.
     next: u32,
     previous: u32,
 }
@@ -74,7 +74,7 @@ struct Entry<T> {
 struct List {
     first: u32,
     last: u32,
-    /// No deadline in the list is before this.
+    /// A lower bound of the deadlines in the list.
     bound: u64,
 }
 
@@ -82,12 +82,12 @@ impl List {
     const EMPTY: List = List { first: NIL, last: NIL, bound: u64::MAX };
 }
 
-/// Pending timers, each with a value that comes back when it is due. See the [module](self).
+/// Pending timers, each with a value that is returned when it is due. See the [module](self).
 ///
-/// The unit of time is the caller's, as long as it is one and never goes back.
+/// The caller chooses the unit of time. Time never goes back.
 #[derive(Debug)]
 pub(crate) struct Wheel<T> {
-    /// Everything up to here has fired or is in the list of those due.
+    /// Every timer up to this time has fired or is in the list of due ones.
     now: u64,
     entries: Vec<Entry<T>>,
     free: u32,
@@ -130,7 +130,7 @@ impl<T> Wheel<T> {
     ///
     /// # Panics
     ///
-    /// At 2^32 - 1 timers pending at once, for which the memory hardly suffices.
+    /// At 2^32 - 1 timers pending at once, which need more memory than machines have.
     pub(crate) fn insert(&mut self, deadline: u64, value: T) -> Key {
         let index = self.free;
         let index = if index == NIL {
@@ -157,7 +157,7 @@ impl<T> Wheel<T> {
         Key { index, generation: self.entries[index as usize].generation }
     }
 
-    /// Takes a timer out and returns its value, or `None` if it fired or was cancelled before.
+    /// Removes a timer and returns its value; `None` if it fired or was cancelled before.
     pub(crate) fn cancel(&mut self, key: Key) -> Option<T> {
         self.get_mut(key)?;
         self.unlink(key.index);
@@ -171,9 +171,9 @@ impl<T> Wheel<T> {
         if entry.generation == key.generation { entry.value.as_mut() } else { None }
     }
 
-    /// Until when the caller may sleep, or `None` without timers: no timer is due before, and calling
-    /// [`expire`](Wheel::expire) at that time makes progress. A time that has passed says that a timer is due
-    /// now.
+    /// Until when the caller may sleep, or `None` without timers. No timer is due before that time, and
+    /// calling [`expire`](Wheel::expire) at that time makes progress. A time in the past says that a timer is
+    /// due now.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
         if self.lists[DUE].first != NIL {
             return Some(self.now);
@@ -181,8 +181,8 @@ impl<T> Wheel<T> {
         self.first_slot().map(|slot| self.lists[slot.list].bound)
     }
 
-    /// The last time up to `limit` at which a timer is due, as far as a look at a few of them tells; at least
-    /// [`next_expiry`](Wheel::next_expiry).
+    /// The last time up to `limit` at which a timer is due, as far as an inspection of a few timers shows; at
+    /// least [`next_expiry`](Wheel::next_expiry).
     pub(crate) fn last_expiry(&self, limit: u64) -> Option<u64> {
         let mut last = self.next_expiry()?;
         let mut levels = self.levels;
@@ -192,7 +192,7 @@ impl<T> Wheel<T> {
             let shift = level * DIGIT_BITS;
             let mut slots = self.occupied[level as usize];
             if (limit ^ self.now) >> shift < SLOTS as u64 {
-                // The slots behind the limit's own are later.
+                // The slots behind that of the limit are later.
                 slots &= u64::MAX >> (SLOTS as u64 - 1 - (limit >> shift) % SLOTS as u64);
             }
             while slots != 0 {
@@ -200,9 +200,10 @@ impl<T> Wheel<T> {
                 slots &= !(1 << digit);
                 let list = &self.lists[level as usize * SLOTS + digit as usize];
                 if list.bound <= limit {
-                    // Backwards: sleeps of one length come in the order in which they are due.
+                    // Backwards, because sleeps of one length were inserted in the order in which they are
+                    // due.
                     let mut index = list.last;
-                    for _ in 0..LOOKS {
+                    for _ in 0..INSPECTED {
                         let Some(entry) = self.entries.get(index as usize) else { break };
                         if entry.deadline <= limit {
                             last = last.max(entry.deadline);
@@ -216,10 +217,10 @@ impl<T> Wheel<T> {
         Some(last)
     }
 
-    /// Moves the time on to `now` and returns the value of a timer that is due, until there is none.
+    /// Moves the time on to `now`. Each call returns the value of one due timer, until there is none.
     ///
-    /// The caller goes on until `None`: only then is the wheel at `now`. It may insert and cancel timers in
-    /// between. Time does not go back: a `now` before an earlier one counts as the earlier one.
+    /// The caller goes on until `None`: only then is the wheel at `now`. It may insert and cancel timers
+    /// between calls. Time does not go back: a `now` before an earlier one counts as the earlier one.
     pub(crate) fn expire(&mut self, now: u64) -> Option<T> {
         let now = now.max(self.now);
         loop {
@@ -248,7 +249,7 @@ impl<T> Wheel<T> {
         }
         let level = self.levels.trailing_zeros();
         let digit = self.occupied[level as usize].trailing_zeros();
-        // The digits of `now` above the level, the slot's own, and zeros below.
+        // The digits of `now` above the level, then the slot's own, then zeros.
         let shift = level * DIGIT_BITS;
         let above = (self.now >> shift) & !(SLOTS as u64 - 1);
         let begin = (above | u64::from(digit)) << shift;
@@ -266,7 +267,7 @@ impl<T> Wheel<T> {
         }
     }
 
-    /// Appends an entry, which is in no list, to the list where it belongs at this time.
+    /// Appends an entry, which is in no list, to the list where it belongs at the present time.
     fn place(&mut self, index: u32) {
         let deadline = self.entries[index as usize].deadline;
         let list = if deadline <= self.now {
@@ -293,7 +294,7 @@ impl<T> Wheel<T> {
         entry.next = NIL;
     }
 
-    /// Takes an entry out of its list.
+    /// Removes an entry from its list.
     fn unlink(&mut self, index: u32) {
         let Entry { list, next, previous, .. } = self.entries[index as usize];
         let list = list as usize;
@@ -324,7 +325,7 @@ impl<T> Wheel<T> {
         }
     }
 
-    /// Ends an entry that is in no list any more: its keys match nothing from here on.
+    /// Ends an entry that is in no list: its keys match nothing from here on.
     fn release(&mut self, index: u32) -> Option<T> {
         self.pending -= 1;
         let entry = &mut self.entries[index as usize];
@@ -337,11 +338,11 @@ impl<T> Wheel<T> {
     }
 }
 
-/// A slot with timers in it.
+/// A slot that has timers.
 #[derive(Clone, Copy)]
 struct Slot {
     list: usize,
-    /// The first time of the slot: none of its deadlines is before.
+    /// The first time of the slot: no deadline in it is earlier.
     begin: u64,
 }
 

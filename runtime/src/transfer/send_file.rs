@@ -30,7 +30,7 @@ const LAST_STEP: u64 = 64 << 10;
 /// The stretch that the page cache is asked about at once.
 const WINDOW: u64 = 1 << 20;
 
-/// The transfer stopped, after the socket had taken so many bytes.
+/// The transfer stopped, after the socket had taken this many bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SendFileError {
@@ -120,13 +120,13 @@ async fn copy(socket: &Rc<Socket>, file: &File, range: Range<u64>, sent: &mut u6
     while at < range.end {
         buf.clear();
         buf.reserve_exact((range.end - at).min(INLINE_STEP) as usize);
-        let room = (range.end - at) as usize;
+        let left = (range.end - at) as usize;
         let (read, back) = ask(Read { file: Rc::clone(file.shared_fd()), buf, offset: at }).await;
         buf = back;
         if read? == 0 {
             return Err(short());
         }
-        buf.truncate(room);
+        buf.truncate(left);
         at += buf.len() as u64;
         let mut from = 0;
         while from < buf.len() {

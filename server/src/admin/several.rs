@@ -20,7 +20,7 @@ const STATUS: &[u8] = b"status";
 /// Orders: an upstream's address follows.
 const IN: &[u8] = b"in ";
 const OUT: &[u8] = b"out ";
-/// A question: whether no core is stuck for so many milliseconds, which follow.
+/// A question: whether no core is stuck for this many milliseconds, which follow.
 const ALIVE: &[u8] = b"alive ";
 /// The answer to an order that could be followed.
 const DONE: &[u8] = b"done";
@@ -52,8 +52,8 @@ impl Source for Several {
     }
 }
 
-/// Whether all of so many members say that none of their cores is in one step of a task for `time`.
-pub(crate) fn look_alive(members: &Members, count: usize, time: Duration) -> bool {
+/// Whether all of this many members say that none of their cores is in one step of a task for `time`.
+pub(crate) fn are_alive(members: &Members, count: usize, time: Duration) -> bool {
     let question = [ALIVE, time.as_millis().to_string().as_bytes()].concat();
     let answers = members.ask(&question, time + PATIENCE);
     answers.iter().filter(|(_, answer)| answer == DONE).count() == count
@@ -79,9 +79,9 @@ impl Upstreams for OfMembers {
 pub(crate) fn answer_first(observer: Observer) {
     let gatherer = Mutex::new(Gatherer::new(observer.clone()));
     answer_by(move |question| {
-        let looks =
+        let checks =
             question.strip_prefix(ALIVE).and_then(|time| std::str::from_utf8(time).ok()?.parse().ok());
-        if let Some(time) = looks.map(Duration::from_millis) {
+        if let Some(time) = checks.map(Duration::from_millis) {
             return if observer.stalls(time).is_empty() { DONE.to_vec() } else { Vec::new() };
         }
         if question == STATUS {

@@ -49,7 +49,7 @@ enum Command {
     #[command(flatten)]
     Serving(Serving),
 
-    /// Do what a file says: several listeners, each serving files or relaying; SIGHUP reads it anew
+    /// Do what a file says: several listeners, each serving files or relaying; SIGHUP reads it again
     #[command(after_help = AFTER_HELP)]
     Run {
         /// The file, in TOML: keys have the names of flags, and each listener is a table [[listener]]
@@ -64,7 +64,7 @@ enum Command {
         file: PathBuf,
     },
 
-    /// Have a running program read its file anew, as SIGHUP does
+    /// Have a running program read its file again, as SIGHUP does
     Reload {
         #[command(flatten)]
         which: Which,

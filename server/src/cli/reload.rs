@@ -1,4 +1,4 @@
-//! `annulus reload`: the order to a running program to read its file anew.
+//! `annulus reload`: the order to a running program to read its file again.
 
 use rustix::process::{Signal, kill_process};
 

@@ -20,6 +20,8 @@ use crate::orders::Orders;
 use crate::processes::SplitConstraints;
 use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
+use crate::proxy::names;
+use crate::serve::roots::Roots;
 use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
 use crate::service::reload::{Reloader, Source};
@@ -30,7 +32,7 @@ use crate::signals::Signals;
 use crate::supervise::{Duties, Supervised, supervise};
 use crate::upgrade::giving::Giver;
 use crate::upgrade::taking;
-use crate::{descriptors, filters, limits, log, metrics, processes};
+use crate::{descriptors, filters, limits, log, metrics, processes, slow};
 
 /// What the program was told.
 pub(super) struct Told {
@@ -40,7 +42,7 @@ pub(super) struct Told {
     pub(super) text: Result<String, String>,
     /// How much the log says.
     pub(super) verbose: u8,
-    /// Where it can be read anew.
+    /// Where it can be read again.
     pub(super) source: Option<Source>,
     /// Sockets that a service manager has passed.
     pub(super) passed: Arc<Passed>,
@@ -99,6 +101,9 @@ pub(super) fn start_log(verbose: u8) -> Result<(), Failure> {
 fn prepare(config: &Configuration) -> Result<(), Failure> {
     filters::must_let_through()?;
     limits::begin().map_err(|error| Failure::failed("cannot map memory to count connections in", error))?;
+    if let Some(ms) = config.program.slow {
+        slow::tell_from(ms);
+    }
     // Before the first listener, which reads the limit.
     descriptors::raise_limit();
     log::begin().map_err(|error| Failure::failed("cannot start the thread of the log", error))?;
@@ -129,7 +134,8 @@ fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> 
     let lines = config.lines(&planned.shown);
     describe(lines.clone(), program.ring.road.to_string());
     let admin_line = entrance.as_ref().map(Entrance::line);
-    let generation = Generation { config, ids: planned.ids.clone(), new: planned.take() };
+    let (ids, new, roots) = (planned.ids.clone(), planned.take(), Roots::default());
+    let generation = Generation { config, ids, new, roots };
     // Nothing was open, so nothing is closed.
     open.commit(planned);
     let start = Start::new(Arc::new(generation), move || {
@@ -191,13 +197,22 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     }
     // Before the first thread.
     let image = member.settle(program.cores.placement)?;
+    if program.rights.is_asked() {
+        let asks = Arc::clone(&member);
+        names::look_up_by(move |name, port| asks.look_up(name, port));
+    }
+    // Found by the rights of the first process, which the user may not have.
+    let files = program.rights.confine.then(|| {
+        let logs: Vec<_> =
+            program.log.access_log.iter().filter(|log| log.as_os_str() != "-").cloned().collect();
+        confine::files::Rules::find(&generation.config.roots(), &logs)
+    });
+    let files = files.transpose()?;
     if let Some(user) = &program.rights.user {
         become_user(user)?;
     }
-    if program.rights.confine {
-        let logs: Vec<_> =
-            program.log.access_log.iter().filter(|log| log.as_os_str() != "-").cloned().collect();
-        confine::files::restrict(&generation.config.roots(), &logs)?;
+    if let Some(files) = files {
+        files.enforce()?;
     }
     prepare(&generation.config)?;
     let builder = program.runtime(CoreSelection::List(member.cores().clone()));

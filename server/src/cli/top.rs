@@ -8,7 +8,8 @@ use clap::Args;
 use super::which::ask;
 use crate::admin::options::AdminAddress;
 use crate::exit::{Failure, Kind};
-use crate::metrics::status::{CoreStatus, Status};
+use crate::metrics::overview::{CoreOverview, Overview};
+use crate::metrics::status::Status;
 use crate::metrics::summary::summary;
 
 /// Moves to the first column of the first line, and clears what is behind a line and below the last
@@ -25,11 +26,11 @@ pub(super) struct TopArgs {
     #[arg(value_name = "ADDR|unix:PATH")]
     admin: AdminAddress,
 
-    /// Seconds between two looks
+    /// Seconds between two pictures
     #[arg(long, value_name = "SECS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
 
-    /// End after so many pictures [default: until it is interrupted]
+    /// End after this many pictures [default: until it is interrupted]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
@@ -41,11 +42,12 @@ pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
     if is_terminal {
         show(CLEAR_ALL)?;
     }
-    let mut before: Option<(Instant, Status)> = None;
+    let mut before: Option<(Instant, Overview)> = None;
     for number in 1.. {
-        let (at, now) = (Instant::now(), look(&args.admin)?);
-        let since = before.as_ref().map(|(earlier, status)| (status, (at - *earlier).as_secs_f64()));
-        let lines = picture(&now, since);
+        let (at, status) = (Instant::now(), status(&args.admin)?);
+        let now = Overview::of(&status);
+        let since = before.as_ref().map(|(earlier, overview)| (overview, (at - *earlier).as_secs_f64()));
+        let lines = picture(&status, &now, since);
         show(&match is_terminal {
             true => framed(&lines, rows()),
             false => lines.iter().map(|line| format!("{line}\n")).chain(["\n".to_owned()]).collect(),
@@ -59,11 +61,11 @@ pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn look(address: &AdminAddress) -> Result<Status, Failure> {
-    let (status, body) = ask(address, "GET", "/status")?;
-    let told = serde_json::from_str(&body).ok().filter(|_| status == 200);
+fn status(address: &AdminAddress) -> Result<Status, Failure> {
+    let (code, body) = ask(address, "GET", "/status")?;
+    let told = serde_json::from_str(&body).ok().filter(|_| code == 200);
     told.ok_or_else(|| {
-        Failure::new(Kind::Failed, format!("{address} answers {status}, and no status that is known here"))
+        Failure::new(Kind::Failed, format!("{address} answers {code}, and no status that is known here"))
     })
 }
 
@@ -80,24 +82,24 @@ fn rows() -> usize {
     rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row).max(1))
 }
 
-/// Lines in place of those that the terminal shows; what has no room is left out, from the end.
+/// Lines that replace those that the terminal shows. The last ones are left out if there are too many.
 fn framed(lines: &[String], rows: usize) -> String {
-    let room = rows.saturating_sub(1);
-    let shown: String = lines.iter().take(room).map(|line| format!("{line}{CLEAR_LINE}\r\n")).collect();
+    let most = rows.saturating_sub(1);
+    let shown: String = lines.iter().take(most).map(|line| format!("{line}{CLEAR_LINE}\r\n")).collect();
     format!("{HOME}{shown}{CLEAR_BELOW}")
 }
 
-/// What is there, and what has changed in the seconds since an earlier look.
-fn picture(now: &Status, since: Option<(&Status, f64)>) -> Vec<String> {
-    let mut lines = summary(now);
+/// The present state, and what has changed in the seconds since an earlier one.
+fn picture(status: &Status, now: &Overview, since: Option<(&Overview, f64)>) -> Vec<String> {
+    let mut lines = summary(status);
+    // A program that was replaced counts from zero again.
     let rate = |later: u64, earlier: u64, seconds: f64| later.saturating_sub(earlier) as f64 / seconds;
     if let Some((before, seconds)) = since {
-        let moved = |status: &Status| status.cores.iter().map(bytes).sum();
         lines.push(format!(
             "each second: {:.0} connections accepted, {:.0} requests, {:.1} MB sent and relayed",
-            rate(now.total("accepts"), before.total("accepts"), seconds),
-            rate(now.request_count(), before.request_count(), seconds),
-            rate(moved(now), moved(before), seconds) / 1e6,
+            rate(now.accepts, before.accepts, seconds),
+            rate(now.requests, before.requests, seconds),
+            rate(now.bytes(), before.bytes(), seconds) / 1e6,
         ));
     }
     lines.push(String::new());
@@ -105,24 +107,23 @@ fn picture(now: &Status, since: Option<(&Status, f64)>) -> Vec<String> {
         "{:>4} {:>4} {:>4} {:>9} {:>9} {:>10} {:>9} {:>9} {:>9}",
         "core", "CPU", "node", "open", "accepts/s", "requests/s", "MB/s", "pool MB", "away KB"
     ));
-    for core in &now.cores {
+    for (core, counts) in status.cores.iter().zip(&now.cores) {
         let earlier = since.and_then(|(before, seconds)| {
             Some((before.cores.iter().find(|other| other.cpu == core.cpu)?, seconds))
         });
-        let per_second = |of: &dyn Fn(&CoreStatus) -> u64| {
-            earlier.map_or(0.0, |(before, seconds)| rate(of(core), of(before), seconds))
+        let per_second = |of: fn(&CoreOverview) -> u64| {
+            earlier.map_or(0.0, |(before, seconds)| rate(of(counts), of(before), seconds))
         };
-        let accepts = |core: &CoreStatus| core.counters.get("accepts").copied().unwrap_or(0);
         lines.push(format!(
             "{:>4} {:>4} {:>4} {:>9} {:>9.0} {:>10.0} {:>9.1} {:>9.0} {:>9}{}",
             core.core,
             core.cpu,
             core.node,
-            core.open.values().sum::<u64>(),
-            per_second(&accepts),
-            per_second(&|core| core.requests),
-            per_second(&bytes) / 1e6,
-            (core.pool + core.pool_grown) as f64 / 1e6,
+            counts.open,
+            per_second(|core| core.accepts),
+            per_second(|core| core.requests),
+            per_second(|core| core.bytes) / 1e6,
+            counts.pool as f64 / 1e6,
             core.memory_away / 1000,
             core.stall.as_ref().map_or_else(String::new, |stall| format!("  {stall}")),
         ));
@@ -130,31 +131,32 @@ fn picture(now: &Status, since: Option<(&Status, f64)>) -> Vec<String> {
     lines
 }
 
-/// What a core has sent and relayed.
-fn bytes(core: &CoreStatus) -> u64 {
-    core.body_bytes + core.relay_bytes_up + core.relay_bytes_down
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::status::tests::sample;
 
+    fn drawn(status: &Status, before: Option<(&Status, f64)>) -> Vec<String> {
+        let before = before.map(|(status, seconds)| (Overview::of(status), seconds));
+        let since = before.as_ref().map(|(overview, seconds)| (overview, *seconds));
+        picture(status, &Overview::of(status), since)
+    }
+
     #[test]
-    fn rates_are_of_the_seconds_between_two_looks() {
+    fn rates_are_of_the_seconds_between_two_pictures() {
         let before = sample();
         let mut now = sample();
         now.cores[0].requests += 40;
-        now.cores[0].body_bytes += 8_000_000;
+        now.cores[0].counters.insert("send_bytes".to_owned(), 8_000_000);
         now.cores[0].counters.insert("accepts".to_owned(), 20);
-        let lines = picture(&now, Some((&before, 4.0)));
+        let lines = drawn(&now, Some((&before, 4.0)));
         let core = lines.last().unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(core, ["0", "4", "1", "3", "5", "10", "2.0", "17", "0"]);
         assert!(
             lines.iter().any(|line| line.starts_with("each second: 5 connections accepted")),
             "{lines:#?}"
         );
-        assert!(!picture(&now, None).iter().any(|line| line.starts_with("each second")));
+        assert!(!drawn(&now, None).iter().any(|line| line.starts_with("each second")));
     }
 
     /// A program that was replaced counts from zero again.
@@ -162,12 +164,12 @@ mod tests {
     fn counts_that_went_back_are_no_rate() {
         let mut before = sample();
         before.cores[0].requests += 1000;
-        let lines = picture(&sample(), Some((&before, 1.0)));
+        let lines = drawn(&sample(), Some((&before, 1.0)));
         assert_eq!(lines.last().unwrap().split_whitespace().nth(5), Some("0"));
     }
 
     #[test]
-    fn what_has_no_room_is_left_out() {
+    fn lines_that_do_not_fit_are_left_out() {
         let lines: Vec<String> = (0..5).map(|number| number.to_string()).collect();
         let shown = framed(&lines, 4);
         assert!(shown.contains("2\x1b[K") && !shown.contains('3'), "{shown:?}");

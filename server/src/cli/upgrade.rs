@@ -16,8 +16,8 @@ use crate::upgrade::outcome::waits_at;
 
 /// How long it may take: somewhat longer than the running program waits for the new one.
 const PATIENCE: Duration = Duration::from_secs(330);
-/// Between two looks at how far it has come.
-const LOOKS: Duration = Duration::from_millis(50);
+/// Time between two requests for its progress.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Gives the order, and waits until the new program serves or has failed.
 pub(super) fn order(which: &Which) -> Result<(), Failure> {
@@ -28,29 +28,29 @@ pub(super) fn order(which: &Which) -> Result<(), Failure> {
 }
 
 fn by_admin(address: &AdminAddress) -> Result<(), Failure> {
-    let before = look(address)?["pid"].clone();
-    let (status, why) = ask(address, "POST", "/upgrade")?;
-    if status != 200 {
+    let before = status(address)?["pid"].clone();
+    let (code, why) = ask(address, "POST", "/upgrade")?;
+    if code != 200 {
         return Err(Failure::new(Kind::Failed, format!("{address} does not upgrade: {why}")));
     }
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        let now = look(address)?;
+        let now = status(address)?;
         if now["pid"] != before {
             return Ok(());
         }
         if now["upgrade"] == "failed" {
             return Err(failed(now["why"].as_str().unwrap_or_default()));
         }
-        std::thread::sleep(LOOKS);
+        std::thread::sleep(CHECK_EVERY);
     }
     Err(failed("nobody says what came of it"))
 }
 
 /// How far it has come.
-fn look(address: &AdminAddress) -> Result<Value, Failure> {
-    let (status, body) = ask(address, "GET", "/upgrade")?;
-    let told = serde_json::from_str(&body).ok().filter(|_| status == 200);
+fn status(address: &AdminAddress) -> Result<Value, Failure> {
+    let (code, body) = ask(address, "GET", "/upgrade")?;
+    let told = serde_json::from_str(&body).ok().filter(|_| code == 200);
     told.ok_or_else(|| Failure::new(Kind::Failed, format!("{address} knows no upgrades: {body}")))
 }
 
@@ -96,7 +96,7 @@ fn by_signal(pid: Pid) -> Result<(), Failure> {
 /// A program that does not know the signal would be killed by it (`signal(7)`).
 fn must_know_the_signal(pid: i32) -> Result<(), Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| {
-        Failure::input(format!("cannot look at process {pid}: {error}; name one that runs, or --admin"))
+        Failure::input(format!("cannot inspect process {pid}: {error}; name one that runs, or --admin"))
     })?;
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
     let blocked = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

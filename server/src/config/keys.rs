@@ -65,7 +65,7 @@ impl Keys {
     }
 
     /// What the entries of a table say, which all have keys of these. `table` is where the table begins.
-    /// Where they are not `complete`, because others were wrong, only what is wrong with each is looked
+    /// Where they are not `complete`, because others were wrong, only what is wrong with each is checked
     /// for.
     ///
     /// # Errors

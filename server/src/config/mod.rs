@@ -154,7 +154,7 @@ impl Configuration {
             self.listeners.iter().map(|listener| listener.args.name.as_deref()).collect();
         let of = |((listener, addresses), source): ((&Listener, &Vec<ListenAddress>), Source)| match source {
             Source::Own => addresses.iter().map(|address| key(listener, address, None)).collect(),
-            // The address is not looked at.
+            // The address is not checked.
             Source::Passed(passed) => {
                 passed.into_iter().map(|index| key(listener, &addresses[0], Some(index))).collect()
             }

@@ -1,6 +1,6 @@
 //! Reading a file: its text in, a configuration or all that is wrong with it out.
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::LazyLock;
 
 use clap::Args;
@@ -68,8 +68,40 @@ pub(crate) struct Read {
 /// # Errors
 /// All that is wrong with it.
 pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
+    read_by(text, true)
+}
+
+/// Reads the text of a file that another process has read before, by rights that this one may not have.
+///
+/// # Errors
+/// All that is wrong with the text.
+pub(crate) fn read_again(text: &str) -> Result<Read, Vec<Fault>> {
+    read_by(text, false)
+}
+
+/// What is wrong, and whether the machine is looked at.
+struct Faults {
+    all: Vec<Fault>,
+    looks: bool,
+}
+
+impl Deref for Faults {
+    type Target = Vec<Fault>;
+
+    fn deref(&self) -> &Vec<Fault> {
+        &self.all
+    }
+}
+
+impl DerefMut for Faults {
+    fn deref_mut(&mut self) -> &mut Vec<Fault> {
+        &mut self.all
+    }
+}
+
+fn read_by(text: &str, looks: bool) -> Result<Read, Vec<Fault>> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let mut faults = Vec::new();
+    let mut faults = Faults { all: Vec::new(), looks };
     let top = Table { content: document.get_ref(), span: 0..0 };
     let head = entries(&top, Place::Program, &["listener"], &mut faults);
     let keys = ProgramKeys::of(&head.all);
@@ -80,7 +112,7 @@ pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
         Some(Err(fault)) => faults.push(fault),
         None => faults.push(Fault::new(text.len()..text.len(), "there is no listener: write [[listener]]")),
     }
-    twice::look(&listeners, &mut faults);
+    twice::check(&listeners, &mut faults);
     if let Some(first) = errors.iter().map(|error| error.span().unwrap_or(0..0).start).min() {
         // What stands in the line of the first of them, or behind it, may have been read as something else
         // than it is.
@@ -95,7 +127,7 @@ pub(crate) fn read(text: &str) -> Result<Read, Vec<Fault>> {
             let config = Configuration { program: head.program, listeners };
             Ok(Read { config, verbose: head.verbosity.verbose, keys })
         }
-        _ => Err(faults),
+        _ => Err(faults.all),
     }
 }
 
@@ -186,7 +218,7 @@ struct Entries {
 }
 
 /// The entries of a table whose keys are flags. Its `own` keys are read elsewhere.
-fn entries(table: &Table<'_>, place: Place, own: &[&str], faults: &mut Vec<Fault>) -> Entries {
+fn entries(table: &Table<'_>, place: Place, own: &[&str], faults: &mut Faults) -> Entries {
     let before = faults.len();
     let mut entries = Vec::new();
     for item in table.items().filter(|item| !own.contains(&item.key())) {
@@ -208,13 +240,13 @@ fn parsed<T: clap::FromArgMatches>(
     keys: &Keys,
     entries: &Entries,
     span: &Range<usize>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Faults,
 ) -> Option<T> {
     keys.parse(&entries.all, span, entries.complete).map_err(|wrong| faults.extend(wrong)).ok()
 }
 
 /// A listener, and where it begins.
-fn listener(table: &Table<'_>, faults: &mut Vec<Fault>) -> Option<(Listener, Range<usize>)> {
+fn listener(table: &Table<'_>, faults: &mut Faults) -> Option<(Listener, Range<usize>)> {
     let sites = table.get("site").or_else(|| table.get("path"));
     let place = match (table.get("to"), table.get("root")) {
         (Some(_), None) => Place::Relay,
@@ -247,7 +279,9 @@ fn listener(table: &Table<'_>, faults: &mut Vec<Fault>) -> Option<(Listener, Ran
     if let ServiceConfig::Relay(relay) = &listener.service {
         let addresses = listener.addresses();
         let listens: Vec<_> = addresses.iter().flat_map(|address| address.place().candidates()).collect();
-        if let Err(why) = relay.check(&listens) {
+        if faults.looks
+            && let Err(why) = relay.check(&listens)
+        {
             faults.push(Fault::new(table.span.clone(), why));
         }
     }
@@ -256,7 +290,7 @@ fn listener(table: &Table<'_>, faults: &mut Vec<Fault>) -> Option<(Listener, Ran
 
 /// The sites of a listener: each inherits what stands in the listener, and the listener itself is the last,
 /// for all other names.
-fn files(table: &Table<'_>, inherited: &Entries, faults: &mut Vec<Fault>) -> Option<Vec<SiteConfig>> {
+fn files(table: &Table<'_>, inherited: &Entries, faults: &mut Faults) -> Option<Vec<SiteConfig>> {
     let before = faults.len();
     let mut sites = Vec::new();
     for table in tables(table, "site", "listener.site", faults) {
@@ -281,7 +315,7 @@ fn site(
     hosts: Vec<HostPattern>,
     entries: Entries,
     written: &str,
-    faults: &mut Vec<Fault>,
+    faults: &mut Faults,
 ) -> Option<SiteConfig> {
     let args = with_root(table, &entries, faults);
     let mut paths = Vec::new();
@@ -296,13 +330,15 @@ fn site(
 }
 
 /// What the entries say, with a root that is there.
-fn with_root(table: &Table<'_>, entries: &Entries, faults: &mut Vec<Fault>) -> Option<ServeArgs> {
+fn with_root(table: &Table<'_>, entries: &Entries, faults: &mut Faults) -> Option<ServeArgs> {
     let Some(root) = entries.all.iter().find(|entry| entry.key == "root") else {
         faults.push(Fault::new(table.span.clone(), "`root` is missing: the directory to serve"));
         return None;
     };
     for value in &root.values {
-        if let Err(failure) = crate::serve::check_root(value.text.as_ref()) {
+        if faults.looks
+            && let Err(failure) = crate::serve::check_root(value.text.as_ref())
+        {
             faults.push(Fault::new(value.span.clone(), failure.to_string()));
         }
     }
@@ -317,7 +353,7 @@ fn merged(outer: &Entries, inner: Entries) -> Entries {
 }
 
 /// The tables of `[[key]]` within a table.
-fn tables<'t>(table: &Table<'t>, key: &str, written: &str, faults: &mut Vec<Fault>) -> Vec<Table<'t>> {
+fn tables<'t>(table: &Table<'t>, key: &str, written: &str, faults: &mut Faults) -> Vec<Table<'t>> {
     match table.get(key).map(|item| item.tables(written)) {
         Some(Ok(tables)) => tables,
         Some(Err(fault)) => {
@@ -329,11 +365,7 @@ fn tables<'t>(table: &Table<'t>, key: &str, written: &str, faults: &mut Vec<Faul
 }
 
 /// The patterns that a table holds for.
-fn patterns<P: std::str::FromStr<Err = String>>(
-    table: &Table<'_>,
-    key: &str,
-    faults: &mut Vec<Fault>,
-) -> Vec<P> {
+fn patterns<P: std::str::FromStr<Err = String>>(table: &Table<'_>, key: &str, faults: &mut Faults) -> Vec<P> {
     let Some(item) = table.get(key) else {
         faults.push(Fault::new(table.span.clone(), format!("`{key}` is missing: what this table holds for")));
         return Vec::new();
@@ -341,7 +373,7 @@ fn patterns<P: std::str::FromStr<Err = String>>(
     read_patterns(item, faults)
 }
 
-fn read_patterns<P: std::str::FromStr<Err = String>>(item: Item<'_>, faults: &mut Vec<Fault>) -> Vec<P> {
+fn read_patterns<P: std::str::FromStr<Err = String>>(item: Item<'_>, faults: &mut Faults) -> Vec<P> {
     let entry = match item.entry() {
         Ok(entry) => entry,
         Err(wrong) => {

@@ -6,7 +6,7 @@ use super::Listener;
 use super::fault::Fault;
 
 /// What two listeners cannot have both: an address, a name.
-pub(super) fn look(listeners: &[(Listener, Range<usize>)], faults: &mut Vec<Fault>) {
+pub(super) fn check(listeners: &[(Listener, Range<usize>)], faults: &mut Vec<Fault>) {
     let mut addresses = Vec::new();
     let mut names = Vec::new();
     for (listener, span) in listeners {

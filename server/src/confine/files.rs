@@ -1,51 +1,77 @@
-//! Files that what serves may reach: those below the parents of its roots, and what the C library and the
-//! report read (Landlock, `landlock(7)`, Linux 5.13).
+//! The files that a serving process may reach: those below the parents of its roots, and those that the C
+//! library and the report read (Landlock, `landlock(7)`, Linux 5.13).
 
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus,
+    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 
 use super::note;
 use crate::exit::{Failure, Kind};
 
-/// What is read besides: name resolution, libraries that it loads, figures about process and machine.
-const READ_TOO: [&str; 8] = ["/etc", "/run", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev"];
+/// What is read besides: libraries that it loads, figures about process and machine. Names are looked up by
+/// the first process, so nothing of /etc is.
+const READ_TOO: [&str; 6] = ["/usr", "/lib", "/lib64", "/proc", "/sys", "/dev"];
 
-/// From now on this thread, and every one that it starts, reaches no files but those below the parents of
-/// `roots`, and those in the folders of `logs`, which it may write. Call it before the first thread.
-///
-/// A root that is a link may lead elsewhere tomorrow, and its parent says nothing about where: then there is
-/// no such restriction, which is noted.
-///
-/// # Errors
-/// The kernel has Landlock and refuses the rules.
-pub(crate) fn restrict(roots: &[PathBuf], logs: &[PathBuf]) -> Result<(), Failure> {
-    if let Some(link) = roots.iter().find(|root| is_link(root)) {
-        note(format!("files: not restricted: {} is a link, and may lead elsewhere", link.display()));
-        return Ok(());
-    }
-    let status = apply(roots, logs).map_err(|error| {
-        Failure::new(
-            Kind::Platform,
-            format!("cannot restrict which files can be reached (Landlock): {error}"),
-        )
-    })?;
-    note(match status {
-        RulesetStatus::NotEnforced => {
-            "files: not restricted: this kernel has no Landlock (Linux 5.13, and lsm=landlock)".to_owned()
-        }
-        RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => {
-            let parents: Vec<String> = roots.iter().map(|root| parent(root).display().to_string()).collect();
-            format!("files: read below {} only (Landlock)", parents.join(", "))
-        }
-    });
-    Ok(())
+/// Which files may be reached.
+pub(crate) enum Rules {
+    /// All: why, for the report.
+    All(String),
+    /// What the rules name, and how it is told.
+    Some(Box<RulesetCreated>, String),
 }
 
-fn apply(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetStatus, landlock::RulesetError> {
+impl Rules {
+    /// Those for the parents of `roots`, and for the folders of `logs`, which may be written.
+    ///
+    /// A root that is a link may lead elsewhere tomorrow, and its parent says nothing about where: then there
+    /// is no such restriction, which is noted.
+    ///
+    /// # Errors
+    /// The kernel has Landlock and refuses the rules.
+    pub(crate) fn find(roots: &[PathBuf], logs: &[PathBuf]) -> Result<Rules, Failure> {
+        if let Some(link) = roots.iter().find(|root| is_link(root)) {
+            let what = format!("files: not restricted: {} is a link, and may lead elsewhere", link.display());
+            return Ok(Rules::All(what));
+        }
+        let parents: Vec<String> = roots.iter().map(|root| parent(root).display().to_string()).collect();
+        let what = match parents.is_empty() {
+            true => "files: none of anybody's are read (Landlock)".to_owned(),
+            false => format!("files: read below {} only (Landlock)", parents.join(", ")),
+        };
+        Ok(Rules::Some(Box::new(rules(roots, logs).map_err(refused)?), what))
+    }
+
+    /// From now on this thread, and every one that it starts, reaches no other files. Call it before the
+    /// first thread.
+    ///
+    /// # Errors
+    /// The kernel has Landlock and refuses the rules.
+    pub(crate) fn enforce(self) -> Result<(), Failure> {
+        let (rules, what) = match self {
+            Rules::All(what) => {
+                note(what);
+                return Ok(());
+            }
+            Rules::Some(rules, what) => (rules, what),
+        };
+        note(match rules.restrict_self().map_err(refused)?.ruleset {
+            RulesetStatus::NotEnforced => {
+                "files: not restricted: this kernel has no Landlock (Linux 5.13, and lsm=landlock)".to_owned()
+            }
+            RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => what,
+        });
+        Ok(())
+    }
+}
+
+fn refused(error: RulesetError) -> Failure {
+    Failure::new(Kind::Platform, format!("cannot restrict which files can be reached (Landlock): {error}"))
+}
+
+fn rules(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
     let abi = ABI::V5;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let mut rules = Ruleset::default().handle_access(AccessFs::from_all(abi))?.create()?;
@@ -54,23 +80,23 @@ fn apply(roots: &[PathBuf], logs: &[PathBuf]) -> Result<RulesetStatus, landlock:
     let written: BitFlags<AccessFs> = read | AccessFs::WriteFile | AccessFs::MakeReg;
     let logs = logs.iter().map(|log| (parent(log), written));
     for (path, access) in read_too.chain(roots).chain(logs) {
-        // What is not there can be reached by nobody.
+        // A path that does not exist needs no rule.
         if let Ok(folder) = PathFd::new(&path) {
             rules = rules.add_rule(PathBeneath::new(folder, access))?;
         }
     }
-    // Of devices, that of no bytes is written.
+    // The only device that is written is /dev/null.
     if let Ok(null) = PathFd::new("/dev/null") {
         rules = rules.add_rule(PathBeneath::new(null, AccessFs::ReadFile | AccessFs::WriteFile))?;
     }
-    Ok(rules.restrict_self()?.ruleset)
+    Ok(rules)
 }
 
 fn is_link(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink())
 }
 
-/// The folder in which `path` is.
+/// The folder that contains `path`.
 fn parent(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(|| path.clone(), Path::to_owned)

@@ -1,7 +1,7 @@
-//! System calls that what serves may make: those that serving takes, and no others (`seccomp(2)`).
+//! The system calls that a serving process may make: those that serving needs, and no others (`seccomp(2)`).
 //!
-//! A call that is not named fails by `EPERM`. clone3(2) is not there (`ENOSYS`), because a filter cannot see
-//! what it makes: the C library then calls clone(2), which may make threads and no process.
+//! A call that is not listed fails with `EPERM`. clone3(2) is answered with `ENOSYS`, because a filter cannot
+//! see what it makes. The C library then calls clone(2), which may make threads and no process.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ use crate::exit::{Failure, Kind};
 /// cachestat(2) on every machine (Linux 6.5); not in libc.
 const CACHESTAT: libc::c_long = 451;
 
-/// What is called, whatever its arguments.
+/// Calls that are allowed with any arguments.
 const CALLS: &[libc::c_long] = &[
-    // Rings, and what is done beside them.
+    // Rings, and the calls beside them.
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_splice,
@@ -67,7 +67,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
-    // Memory and where it lies.
+    // Memory and its placement.
     libc::SYS_brk,
     libc::SYS_madvise,
     libc::SYS_mmap,
@@ -118,7 +118,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_clone3,
 ];
 
-/// From now on no thread of this process makes another call.
+/// From now on no thread of this process can make another call.
 ///
 /// # Errors
 /// [`Kind::Platform`] when the kernel has no seccomp.
@@ -152,9 +152,9 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError>
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![when(0, Qword, MaskedEq(thread), thread)?]);
     let family = |family: i32| when(0, Dword, Eq, u64::from(family.unsigned_abs()));
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
     rules.insert(libc::SYS_socket, families.into_iter().map(family).collect::<Result<_, _>>()?);
-    // Looked at, and not set: the third argument is the new limit.
+    // The limit may be read and not set: the third argument is the new limit.
     rules.insert(libc::SYS_prlimit64, vec![when(2, Qword, Eq, 0)?]);
     Ok(rules)
 }
@@ -166,14 +166,15 @@ mod tests {
 
     use super::*;
 
-    /// The highest number of a system call that we know of.
+    /// The highest number of a system call that is known.
     const LAST: libc::c_long = 480;
 
-    /// uretprobe(2) and uprobe(2) of x86_64 are for code that the kernel has put there (Linux 6.11): whoever
-    /// else calls them gets SIGILL, whatever a filter says.
+    /// uretprobe(2) and uprobe(2) of x86_64 are for code that the kernel has put there (Linux 6.11). Any
+    /// other caller gets SIGILL, whatever a filter says.
     const OF_PROBES: [libc::c_long; 2] = [335, 336];
 
-    /// Not a test: the process of the one below. It tries what the filter does not name.
+    /// Not a test of its own: it is the process of the test below. It tries the calls that the filter does
+    /// not list.
     #[test]
     #[ignore = "a process of another test"]
     fn as_a_confined_process() {
@@ -182,15 +183,15 @@ mod tests {
         let mut let_through = Vec::new();
         let others = (0..=LAST).filter(|number| !allowed.contains_key(number) && !OF_PROBES.contains(number));
         for number in others {
-            // SAFETY: the filter refuses it before the kernel looks at the arguments. If it did not, these
-            // would be no valid ones of anything that takes any.
+            // SAFETY: the filter refuses it before the kernel reads the arguments. Without the filter these
+            // arguments would be invalid for every call that takes any.
             let result = unsafe { libc::syscall(number, -1, -1, -1, -1, -1, -1) };
             if result != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::EPERM) {
                 let_through.push(number);
             }
         }
         assert_eq!(let_through, [] as [libc::c_long; 0]);
-        // SAFETY: no process comes of it. A socket would be one that nobody uses.
+        // SAFETY: no process comes of it. If a socket did, nobody would use it.
         let (fork, packet) = unsafe {
             (
                 libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0),
@@ -201,7 +202,7 @@ mod tests {
         let limit = libc::rlimit { rlim_cur: 10, rlim_max: 10 };
         // SAFETY: it reads one limit, which lives across the call.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, -1);
-        // What serving takes goes on: threads, files, sockets.
+        // The calls that serving needs still work: threads, files, sockets.
         assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
         assert!(std::fs::read_to_string("/proc/self/status").unwrap().contains("Seccomp:\t2"));
         std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,8 +1,8 @@
-//! What can be said about the rights of what serves.
+//! The options for the rights of serving processes.
 
 use clap::Args;
 
-/// The rights of the processes that serve. The one that was started keeps its own.
+/// The rights of the processes that serve. The process that was started keeps its own.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Rights")]
 pub(crate) struct ConfineArgs {
@@ -17,7 +17,7 @@ pub(crate) struct ConfineArgs {
 }
 
 impl ConfineArgs {
-    /// Whether a process of its own has to serve.
+    /// Whether another process has to serve.
     pub(crate) fn is_asked(&self) -> bool {
         self.confine || self.user.is_some()
     }

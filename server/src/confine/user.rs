@@ -1,4 +1,4 @@
-//! Becoming another user, for good.
+//! Becomes another user, for good.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -6,17 +6,17 @@ use std::io;
 use super::note;
 use crate::exit::Failure;
 
-/// A user, and his groups.
+/// A user, and the user's groups.
 struct User {
     uid: libc::uid_t,
     gid: libc::gid_t,
     groups: Vec<libc::gid_t>,
 }
 
-/// Becomes the user that `name` stands for, on every thread. Call it before the first ring.
+/// Becomes the user that `name` names, on every thread. Call it before the first ring.
 ///
 /// # Errors
-/// There is no such user, or the process may not become him.
+/// There is no such user, or the process may not become that user.
 pub(crate) fn become_user(name: &str) -> Result<(), Failure> {
     let user = find(name)?;
     let failed = |what: &str, error: io::Error| {
@@ -25,7 +25,7 @@ pub(crate) fn become_user(name: &str) -> Result<(), Failure> {
         ))
     };
     // SAFETY: the pointer and the number belong to one vector, which the C library only reads. These three
-    // change the process as a whole (nptl(7)), and nothing of ours remembers who it was.
+    // calls change the process as a whole (nptl(7)), and nothing in this program has stored the old user.
     unsafe {
         if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0 {
             return Err(failed("setgroups", io::Error::last_os_error()));
@@ -37,9 +37,9 @@ pub(crate) fn become_user(name: &str) -> Result<(), Failure> {
             return Err(failed("setresuid", io::Error::last_os_error()));
         }
     }
-    // The kernel has made /proc/self root's (PR_SET_DUMPABLE in prctl(2)), and the report reads it.
+    // The change has made /proc/self root's (PR_SET_DUMPABLE in prctl(2)), and the report reads it.
     if let Err(errno) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable) {
-        tracing::warn!(%errno, "the report cannot look at this process");
+        tracing::warn!(%errno, "the report cannot inspect this process");
     }
     note(format!("user: {name}, uid {}, gid {}, {} groups", user.uid, user.gid, user.groups.len()));
     Ok(())
@@ -54,8 +54,8 @@ fn find(name: &str) -> Result<User, Failure> {
     let mut buffer = vec![0; 16 << 10];
     let mut entry = std::mem::MaybeUninit::<libc::passwd>::uninit();
     let mut found = std::ptr::null_mut();
-    // SAFETY: entry and buffer live across the call, and the length is the buffer's. What `found` points to,
-    // if anything, is the entry, whose texts lie in the buffer; only numbers are taken out of it.
+    // SAFETY: entry and buffer live across the call, and the length is the buffer's. If `found` points to
+    // anything, it is the entry, whose texts are in the buffer. Only numbers are taken out of it.
     let (uid, gid) = unsafe {
         let errno = libc::getpwnam_r(
             text.as_ptr(),
@@ -72,7 +72,7 @@ fn find(name: &str) -> Result<User, Failure> {
     Ok(User { uid, gid, groups: groups_of(&text, gid) })
 }
 
-/// All groups of a user; his own at least.
+/// All groups of a user, at least the user's own.
 fn groups_of(name: &CStr, gid: libc::gid_t) -> Vec<libc::gid_t> {
     let mut groups = vec![gid; 256];
     let mut count = groups.len() as libc::c_int;

@@ -1,4 +1,4 @@
-//! What the checks look at.
+//! The facts that the checks read.
 
 use std::path::PathBuf;
 

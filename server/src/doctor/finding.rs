@@ -30,7 +30,7 @@ impl Verdict {
 /// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub(super) what: String,
     pub(super) verdict: Verdict,
     /// What is there.

@@ -1,4 +1,7 @@
-//! An inbox from its first byte to its last, for the properties and for the fuzzer.
+//! What the properties and the fuzzer have in common: an inbox from its first byte to its last, and where a
+//! path may lie.
+
+use std::path::{Component, Path};
 
 use super::inbox::{Inbox, Next};
 
@@ -23,4 +26,10 @@ pub(crate) fn drive<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Next>
         }
     }
     seen
+}
+
+/// Whether a path, taken from a folder, cannot lead out of it.
+pub(crate) fn is_beneath(path: &Path) -> bool {
+    path.components().all(|component| matches!(component, Component::Normal(_)))
+        && !path.as_os_str().as_encoded_bytes().contains(&0)
 }

@@ -3,9 +3,9 @@
 use super::Refusal;
 use super::body::Body;
 use super::chunked::Taken;
+use super::path_memory;
 use super::record::Record;
 use super::request::{self, Parsed, Request, Whole};
-use super::rooms;
 
 /// What came of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum Awaited {
     Head,
 }
 
-/// Bytes that a rest may take without asking for memory anew: a browser's head that came in two pieces.
+/// Bytes that a rest may take without asking for memory again: a browser's head that came in two pieces.
 const KEPT_REST: usize = 1024;
 
 /// The bytes that were received and not yet parsed.
@@ -98,7 +98,7 @@ impl Inbox {
 
     /// Takes back the memory of a request that was answered.
     pub(crate) fn reuse(request: Request) {
-        rooms::give(request.target.into_room());
+        path_memory::give(request.target.into_memory());
     }
 
     /// Whether nothing of a next request has come yet.
@@ -123,10 +123,10 @@ impl Inbox {
         if self.pending.is_some() {
             return self.read_body(bytes);
         }
-        let mut room = rooms::take();
-        let parsed = request::parse(bytes, &mut room);
+        let mut memory = path_memory::take();
+        let parsed = request::parse(bytes, &mut memory);
         // Where no request came of it, it is still there.
-        rooms::give(room);
+        path_memory::give(memory);
         // The log names a request by its X-Request-Id, also where nothing else is kept.
         if matches!(&parsed, Parsed::Complete(whole) if whole.request.has_id) {
             self.record.get_or_insert_default();

@@ -27,11 +27,11 @@ pub(crate) mod inbox;
 pub(crate) mod method;
 pub(crate) mod mime;
 pub(crate) mod multipart;
+mod path_memory;
 pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod response;
-mod rooms;
 pub(crate) mod status;
 pub(crate) mod target;
 

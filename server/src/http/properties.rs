@@ -1,11 +1,11 @@
 //! What must hold for every input: no panic, no escape, no dependence on how the network cuts the bytes.
 
-use std::path::{Component, Path};
+use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::drive::drive;
+use super::drive::{drive, is_beneath};
 use super::request::{self, Parsed};
 use super::target::{Kind, Target};
 use super::{MAX_HEAD, Refusal};
@@ -38,11 +38,6 @@ fn request_bytes() -> impl Strategy<Value = Vec<u8>> {
 /// Anything that Linux takes as a file's name.
 fn file_name() -> impl Strategy<Value = String> {
     "[^/\\x00]{1,8}".prop_map(|name| if name == "." || name == ".." { name + "x" } else { name })
-}
-
-fn is_beneath(path: &Path) -> bool {
-    path.components().all(|component| matches!(component, Component::Normal(_)))
-        && !path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 proptest! {

@@ -75,16 +75,16 @@ pub(crate) struct Whole {
     pub(crate) expects: bool,
 }
 
-/// Reads one request head from the beginning of `bytes`. `room` is memory for its path.
-pub(crate) fn parse(bytes: &[u8], room: &mut Vec<u8>) -> Parsed {
-    match try_parse(bytes, room) {
+/// Reads one request head from the beginning of `bytes`. `memory` is for its path.
+pub(crate) fn parse(bytes: &[u8], memory: &mut Vec<u8>) -> Parsed {
+    match try_parse(bytes, memory) {
         Ok(Some(whole)) => Parsed::Complete(whole),
         Ok(None) => Parsed::Partial,
         Err(refusal) => Parsed::Refused(refusal),
     }
 }
 
-fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<Whole>, Refusal> {
+fn try_parse(bytes: &[u8], memory: &mut Vec<u8>) -> Result<Option<Whole>, Refusal> {
     // RFC 9112 2.2: empty lines before a request line are ignored. They count against the head's limit.
     let start = empty_lines(bytes);
     if start > MAX_HEAD {
@@ -107,7 +107,7 @@ fn try_parse(bytes: &[u8], room: &mut Vec<u8>) -> Result<Option<Whole>, Refusal>
     } else {
         parse_fields::<MAX_FIELDS>(bytes)
     }?;
-    assess(&request_line, fields, head_len, room).map(Some)
+    assess(&request_line, fields, head_len, memory).map(Some)
 }
 
 /// How many bytes of CRLF pairs `bytes` begins with.
@@ -223,7 +223,12 @@ fn parse_fields<const SLOTS: usize>(bytes: &[u8]) -> Result<Fields, Refusal> {
 }
 
 /// Puts request line and fields together and decides what they mean.
-fn assess(line: &RequestLine<'_>, fields: Fields, head: usize, room: &mut Vec<u8>) -> Result<Whole, Refusal> {
+fn assess(
+    line: &RequestLine<'_>,
+    fields: Fields,
+    head: usize,
+    memory: &mut Vec<u8>,
+) -> Result<Whole, Refusal> {
     let old = line.minor == 0;
     // RFC 9112 3.2.
     if !fields.has_host && !old {
@@ -231,7 +236,7 @@ fn assess(line: &RequestLine<'_>, fields: Fields, head: usize, room: &mut Vec<u8
     }
     let body = body(&fields, old)?;
     let method = Method::of(line.method);
-    let target = named(method, line.target, room)?;
+    let target = named(method, line.target, memory)?;
     let mut after = match (fields.close, old, fields.keep_alive) {
         (true, _, _) | (false, true, false) => After::Close,
         (false, true, true) => After::KeepAndSay,
@@ -284,12 +289,12 @@ fn body(fields: &Fields, old: bool) -> Result<Body, Refusal> {
 }
 
 /// What the target of a request with this method names (RFC 9112 3.2).
-fn named(method: Method, target: &[u8], room: &mut Vec<u8>) -> Result<Target, Refusal> {
+fn named(method: Method, target: &[u8], memory: &mut Vec<u8>) -> Result<Target, Refusal> {
     match method {
         Method::Connect if is_host_and_port(target) => Ok(Target::server()),
         Method::Connect => Err(Refusal::bad("the target of CONNECT is not a host with a port")),
         Method::Options if target == b"*" => Ok(Target::server()),
-        _ => Target::resolve(target, room),
+        _ => Target::resolve(target, memory),
     }
 }
 

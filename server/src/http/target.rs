@@ -42,26 +42,26 @@ pub(crate) enum Kind {
 
 impl Target {
     /// Resolves the target of a request: origin-form, or absolute-form, which a server must take (RFC 9112
-    /// 3.2.2). It is written into `room`, memory of an earlier target, and keeps it.
+    /// 3.2.2). It is written into `memory`, which an earlier target left, and keeps it.
     ///
     /// # Errors
     /// It names nothing that lies below ROOT.
-    pub(crate) fn resolve(target: &[u8], room: &mut Vec<u8>) -> Result<Self, Refusal> {
+    pub(crate) fn resolve(target: &[u8], memory: &mut Vec<u8>) -> Result<Self, Refusal> {
         let target = if target.first() == Some(&b'/') { target } else { absolute_form(target)? };
         let (path, query) = match memchr::memchr(b'?', target) {
             Some(mark) => (&target[..mark], Some(&target[mark + 1..])),
             None => (target, None),
         };
-        room.clear();
+        memory.clear();
         let kind = if is_plain(path) {
-            room.extend_from_slice(&path[1..]);
+            memory.extend_from_slice(&path[1..]);
             Kind::Name
         } else {
-            resolve_segments(path, room)?
+            resolve_segments(path, memory)?
         };
-        let path_len = room.len();
-        room.extend_from_slice(query.unwrap_or_default());
-        Ok(Self { text: std::mem::take(room), path_len, kind, has_query: query.is_some() })
+        let path_len = memory.len();
+        memory.extend_from_slice(query.unwrap_or_default());
+        Ok(Self { text: std::mem::take(memory), path_len, kind, has_query: query.is_some() })
     }
 
     /// `*`, or an authority.
@@ -86,7 +86,7 @@ impl Target {
     }
 
     /// Its memory, for the next one.
-    pub(crate) fn into_room(self) -> Vec<u8> {
+    pub(crate) fn into_memory(self) -> Vec<u8> {
         self.text
     }
 }

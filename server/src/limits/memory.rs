@@ -1,7 +1,7 @@
-//! Counters in memory that the processes of a program have in common.
+//! Counters in memory that the processes of a program share.
 //!
-//! A memfd: the process that was started makes it and passes it on, and each maps it. Pages that nobody
-//! counts in do not exist. A program of one process maps plain memory.
+//! The memory is a memfd: the process that was started makes it and passes it on, and each process maps it.
+//! Pages in which nobody counts are not allocated. A program of one process maps plain memory.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 
-/// Memory for so many counters, all 0, to be mapped by several processes.
+/// Memory for `counters` counters, all 0, to be mapped by several processes.
 ///
 /// # Errors
 /// What `memfd_create(2)`, `ftruncate(2)` and `fcntl(2)` say.
@@ -23,8 +23,8 @@ pub(super) fn create(counters: usize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Maps so many counters, for as long as the process runs: those of `shared`, or of its own where there is
-/// none.
+/// Maps `counters` counters, for as long as the process runs: those of `shared`, or this process's own if
+/// that is `None`.
 ///
 /// # Errors
 /// What `mmap(2)` says; [`io::ErrorKind::InvalidInput`] where `shared` has another size.
@@ -40,15 +40,15 @@ pub(super) fn map(counters: usize, shared: Option<BorrowedFd<'_>>) -> io::Result
     }
     let access = ProtFlags::READ | ProtFlags::WRITE;
     let hint = std::ptr::null_mut();
-    // SAFETY: the kernel chooses an address where nothing is, so no other memory of the process changes.
+    // SAFETY: the kernel chooses an unused address, so no other memory of the process changes.
     let mapped = unsafe {
         match shared {
             Some(fd) => mmap(hint, len, access, MapFlags::SHARED, fd.as_fd(), 0)?,
             None => mmap_anonymous(hint, len, access, MapFlags::PRIVATE)?,
         }
     };
-    // SAFETY: the mapping has `len` bytes, is aligned to a page and is never unmapped; `create` has sealed
-    // the file beneath it against shrinking. All bytes begin as 0, which is a counter. Every process uses
-    // them as atomics only, through what this function returns.
+    // SAFETY: the mapping has `len` bytes, is aligned to a page and is never unmapped. `create` has sealed
+    // the file beneath it against shrinking. All bytes begin as 0, which is a valid counter. Every process
+    // uses them as atomics only, through what this function returns.
     Ok(unsafe { std::slice::from_raw_parts(mapped.cast::<AtomicU64>(), counters) })
 }

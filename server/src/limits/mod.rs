@@ -1,12 +1,13 @@
-//! How many connections there may be: in all, on a core, of a client address.
+//! How many connections there may be: in all, on each core, and from each client address.
 //!
-//! Past the first two the next connections wait in the backlog of the kernel: the core does not accept. Past
-//! the third a connection is refused. Without a limit nothing is counted here, and nothing costs.
+//! Beyond the first two limits the next connections wait in the kernel's backlog: the core does not accept.
+//! Beyond the third a connection is refused. Without a limit nothing is counted, which costs nothing.
 //!
-//! The limits are of the program, of however many processes: they count in one table ([`table`]) that all of
-//! them map. A share for each process, handed out and moved by the first one, would refuse clients while
-//! another process has room, and cannot tell which process an address's next connection comes to. A count
-//! costs the accept that makes it some loads and two compare-and-swaps, and no lock.
+//! The limits apply to the whole program, however many processes it has: they count in one table ([`table`])
+//! that all of them map. The alternative is a share for each process, handed out and moved by the first one.
+//! It would refuse clients while another process could take them, and it cannot tell which process an
+//! address's next connection comes to. A count costs its accept some loads and two compare-and-swaps, and no
+//! lock.
 
 mod memory;
 mod table;
@@ -31,7 +32,7 @@ use self::table::Table;
 pub(crate) use self::table::{Counted, Key};
 
 /// How often a core that waits for a place checks whether another core has freed one.
-const LOOKS: Duration = Duration::from_millis(10);
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
 /// The limits of one listener. Each field is a flag, and a key of a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
@@ -55,12 +56,12 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "write a number from 1 on".to_owned())
 }
 
-/// What the program counts in.
+/// The table that the program counts in.
 static TABLE: OnceLock<Table> = OnceLock::new();
 static ARE_SHARED: AtomicBool = AtomicBool::new(false);
 
-/// There is a table from now on: what [`count_in`] was given, or else one of this process alone. Call it
-/// before the first core.
+/// Makes the table: what [`count_in`] was given, or else one of this process alone. Call it before the first
+/// core.
 ///
 /// # Errors
 /// What `mmap(2)` says.
@@ -75,7 +76,7 @@ pub(crate) fn begin() -> io::Result<()> {
 }
 
 fn table() -> &'static Table {
-    // Where nobody has begun, in tests of this crate, it is mapped when it is used.
+    // Where nobody has called `begin`, in tests of this crate, it is mapped on first use.
     TABLE.get_or_init(|| Table::own().expect("mapping memory for the limits"))
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn share() -> io::Result<OwnedFd> {
     memory::create(Table::counters())
 }
 
-/// This process counts in what [`share`] has made. Call it before [`begin`].
+/// Makes this process count in what [`share`] has made. Call it before [`begin`].
 ///
 /// # Errors
 /// What `mmap(2)` says.
@@ -98,22 +99,22 @@ pub(crate) fn count_in(shared: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether other processes count in the same memory: of what they give back nobody is told.
+/// Whether other processes count in the same memory. They notify nobody of what they give back.
 pub(crate) fn are_shared() -> bool {
     ARE_SHARED.load(Ordering::Relaxed)
 }
 
-/// What `what` is counted under, in all processes.
+/// The key that `what` is counted under, in all processes.
 pub(crate) fn key(what: impl Hash) -> Key {
     table().key(what)
 }
 
-/// How many there are under `key`, in all processes.
+/// The count under `key`, over all processes.
 pub(crate) fn count(key: Key) -> usize {
     table().count(key)
 }
 
-/// One more under `key`, if that is no more than `most`.
+/// Counts one more under `key`, if the count is then at most `most`.
 pub(crate) fn enter(key: Key, most: usize) -> Option<Counted> {
     table().enter(key, most)
 }
@@ -122,60 +123,59 @@ pub(crate) fn enter(key: Key, most: usize) -> Option<Counted> {
 #[derive(Debug)]
 pub(crate) struct Limits {
     args: Cell<LimitArgs>,
-    /// The number that the listener has in all processes, and what its connections are counted under.
+    /// The listener's number in all processes, and the key that its connections are counted under.
     listener: Cell<(u64, Key)>,
     here: Cell<usize>,
     /// The task that accepts, while it waits.
     waiting: RefCell<Option<Waker>>,
 }
 
-/// The place of a connection, given back when it is dropped.
+/// A connection's place within the limits, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     limits: Rc<Limits>,
-    /// In the count over all cores.
+    /// Its count in the total over all cores.
     counted: Option<Counted>,
-    /// In that of its client.
+    /// Its count in that of its client.
     of_client: Option<Counted>,
 }
 
 impl Limits {
-    /// Of the listener of this number, which is the same in all processes.
+    /// The limits of the listener with this number, which is the same in all processes.
     pub(crate) fn new(args: LimitArgs, listener: u64) -> Rc<Self> {
         let listener = Cell::new((listener, key(listener)));
         Rc::new(Self { args: Cell::new(args), listener, here: Cell::new(0), waiting: RefCell::default() })
     }
 
-    /// The number that the listener has.
+    /// The number of the listener.
     pub(crate) fn listener(&self) -> u64 {
         self.listener.get().0
     }
 
-    /// Other limits hold from now on, and another number. Connections that are there already are in the total
-    /// only if there was one before.
+    /// Changes the limits and the number. Existing connections are in the total only if there was one before.
     pub(crate) fn set(&self, args: LimitArgs, listener: u64) {
         self.args.set(args);
         self.listener.set((listener, key(listener)));
     }
 
-    /// Whether connections may have to wait: then they are to be accepted one by one.
+    /// Whether connections may have to wait; they are then accepted one by one.
     pub(crate) fn make_wait(&self) -> bool {
         self.args.get().max_connections.is_some() || self.args.get().max_connections_per_core.is_some()
     }
 
-    /// Whether it matters from whom a connection comes.
+    /// Whether a limit depends on the client's address.
     pub(crate) fn ask_for_client(&self) -> bool {
         self.args.get().max_connections_per_client.is_some()
     }
 
-    /// A place for one connection, once there is one. It is to be [claimed](Self::claim) for the client.
+    /// Waits for a place for one connection. It is then [claimed](Self::claim) for the client.
     pub(crate) async fn place(self: &Rc<Self>) -> Place {
         loop {
             if let Some(place) = self.try_place() {
                 return place;
             }
-            // A connection that ends on this core wakes the task. One that ends on another core is found out
-            // by the timer.
+            // A connection that ends on this core wakes the task. The timer finds one that ends on another
+            // core.
             let mut is_first = true;
             let left = poll_fn(|cx| {
                 if !std::mem::take(&mut is_first) {
@@ -184,7 +184,7 @@ impl Limits {
                 drop(self.waiting.replace(Some(cx.waker().clone())));
                 Poll::Pending
             });
-            select(left, pin!(annulus::time::sleep(LOOKS))).await;
+            select(left, pin!(annulus::time::sleep(CHECK_EVERY))).await;
         }
     }
 
@@ -202,7 +202,7 @@ impl Limits {
 }
 
 impl Place {
-    /// Counts it as one of `client`. False if that one has as many as it may have.
+    /// Counts the connection as one of `client`. `false` if that client has as many as it may have.
     pub(crate) fn claim(&mut self, client: IpAddr) -> bool {
         let Some(most) = self.limits.args.get().max_connections_per_client else { return true };
         self.of_client = enter(key((self.limits.listener(), client)), most);
@@ -214,7 +214,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let limits = &self.limits;
         limits.here.set(limits.here.get() - 1);
-        // Uncounted before the waiting task is woken.
+        // The counts are given back before the waiting task is woken.
         (self.counted, self.of_client) = (None, None);
         let waiting = limits.waiting.borrow_mut().take();
         if let Some(waker) = waiting {
@@ -235,7 +235,7 @@ mod tests {
             max_connections_per_core: core,
             max_connections_per_client: client,
         };
-        // Tests run beside each other, and count in one table.
+        // Tests run at the same time, and count in one table.
         static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
         let listener = NEXT.fetch_add(1, Ordering::Relaxed);
         [Limits::new(args, listener), Limits::new(args, listener)]

@@ -1,9 +1,10 @@
 //! Counts by key, which threads and processes share without a lock.
 //!
-//! A table of 64-bit slots: the upper 40 bits tell the key, the lower 24 count. Both change in one
-//! compare-and-swap, so a slot whose count comes to 0 is free at once. A key has its place in one of two
-//! buckets of eight slots, a cache line each. Keys go by a hash with a secret of the program: nobody outside
-//! finds two that meet, and two of 100,000 meet by chance with a probability below 10^-7.
+//! It is a table of 64-bit slots: the upper 40 bits identify the key, the lower 24 are the count. One
+//! compare-and-swap changes both, so a slot whose count comes to 0 is free at once. A key can be in one of
+//! two buckets of eight slots, each of them a cache line. Keys are placed by a hash with a secret of the
+//! program, so nobody outside can find two that collide. Two of 100,000 keys collide by chance with a
+//! probability below 10^-7.
 
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -16,13 +17,13 @@ use super::memory;
 
 /// Slots of a bucket.
 const BUCKET: usize = 8;
-/// Buckets of the table that the program has. Its million slots are a place for each descriptor that a
-/// process has by default at most.
+/// Buckets of the program's table. Its million slots are as many as the descriptors that a process has by
+/// default at most.
 const BUCKETS: usize = 1 << 17;
-/// Bits of a slot that count.
+/// The bits of a slot that are the count.
 const COUNT_BITS: u32 = 24;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
-/// Counters before the slots: the two halves of the secret, and a cache line's rest.
+/// Counters before the slots: the two halves of the secret, and the rest of a cache line.
 const HEAD: usize = BUCKET;
 
 /// Counts by key.
@@ -32,34 +33,34 @@ pub(super) struct Table {
     slots: &'static [AtomicU64],
 }
 
-/// What something is counted under.
+/// The key that something is counted under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key(u64, u64);
 
-/// One of what is counted, until it is dropped.
+/// One counted thing. Dropping it gives the count back.
 #[derive(Debug)]
 #[must_use = "dropped, it is not counted any more"]
 pub(crate) struct Counted(Option<&'static AtomicU64>);
 
 impl Table {
-    /// For this process alone.
+    /// A table for this process alone.
     pub(super) fn own() -> io::Result<Self> {
         Self::new(BUCKETS, None)
     }
 
-    /// Of what [`memory`] has made for several processes: see [`counters`](Self::counters).
+    /// A table in what [`memory`] has made for several processes: see [`counters`](Self::counters).
     pub(super) fn shared(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Self::new(BUCKETS, Some(fd))
     }
 
-    /// How many counters it takes.
+    /// How many counters the table needs.
     pub(super) fn counters() -> usize {
         HEAD + BUCKETS * BUCKET
     }
 
     fn new(buckets: usize, shared: Option<BorrowedFd<'_>>) -> io::Result<Self> {
         let all = memory::map(HEAD + buckets * BUCKET, shared)?;
-        // Whoever is first decides.
+        // The first process decides.
         let half = |at: usize| {
             let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), at) | 1;
             all[at].compare_exchange(0, random, SeqCst, SeqCst).map_or_else(|decided| decided, |_| random)
@@ -67,7 +68,7 @@ impl Table {
         Ok(Table { secret: (half(0), half(1)), slots: &all[HEAD..] })
     }
 
-    /// What `what` is counted under: the same in every process of the program.
+    /// The key of `what`: the same in every process of the program.
     pub(super) fn key(&self, what: impl Hash) -> Key {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         what.hash(&mut hasher);
@@ -76,17 +77,17 @@ impl Table {
         Key(place, (hasher.finish() >> COUNT_BITS).max(1) << COUNT_BITS)
     }
 
-    /// The slots that may be `key`'s.
+    /// The slots that may hold `key`.
     fn slots(&self, key: Key) -> impl Iterator<Item = &'static AtomicU64> {
         let buckets = self.slots.len() / BUCKET;
         let first = key.0 as usize % buckets;
         let second = (key.0 >> 32) as usize % buckets;
-        // Once, where both are the same bucket.
+        // The bucket is searched once if both are the same.
         let second = if first == second { &[] } else { &self.slots[second * BUCKET..][..BUCKET] };
         self.slots[first * BUCKET..][..BUCKET].iter().chain(second)
     }
 
-    /// How many there are under `key`.
+    /// The count under `key`.
     pub(super) fn count(&self, key: Key) -> usize {
         let count = |slot: &AtomicU64| match slot.load(SeqCst) {
             value if value & !COUNT == key.1 => value & COUNT,
@@ -95,7 +96,7 @@ impl Table {
         self.slots(key).map(count).sum::<u64>() as usize
     }
 
-    /// One more under `key`, if that is no more than `most`.
+    /// Counts one more under `key`, if the count is then at most `most`.
     pub(super) fn enter(&self, key: Key, most: usize) -> Option<Counted> {
         let most = most.min(COUNT as usize);
         loop {
@@ -121,7 +122,7 @@ impl Table {
                 continue;
             }
             let counted = Counted(Some(slot));
-            // Two that come at once may take a slot each: whoever is over the limit tries again.
+            // Two that come at once may take a slot each. If the total is over the limit, both try again.
             if self.count(key) <= most {
                 return Some(counted);
             }
@@ -133,7 +134,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let one_less = |value| Some(if value & COUNT == 1 { 0 } else { value - 1 });
         if let Some(slot) = self.0 {
-            // It always has a value to go on from.
+            // The update always has a value to change.
             let _ = slot.fetch_update(SeqCst, SeqCst, one_less);
         }
     }
@@ -153,7 +154,7 @@ mod tests {
         table.slots.iter().all(|slot| slot.load(SeqCst) == 0)
     }
 
-    /// Two tables of the same memory are what two processes have.
+    /// Two tables of the same memory stand for two processes.
     #[test]
     fn all_who_map_it_count_together() {
         let fd = memory::create(Table::counters()).unwrap();
@@ -169,8 +170,9 @@ mod tests {
         assert_eq!(Table::shared(other.as_fd()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
-    /// Threads come and go under two keys whose places are all of a table of one bucket. Seen to fail: with a
-    /// count that is stored instead of exchanged.
+    /// Threads enter and leave under two keys, in a table of one bucket, where the keys share all slots.
+    ///
+    /// Seen to fail: with a count that is stored instead of exchanged.
     #[test]
     fn no_more_get_in_than_may_and_none_is_forgotten() {
         const MOST: usize = 3;
@@ -204,7 +206,7 @@ mod tests {
     }
 
     proptest! {
-        /// As a map counts.
+        /// It counts as a map does.
         #[test]
         fn it_counts_as_a_map_does(steps in proptest::collection::vec((0u8..6, 0usize..4, any::<bool>()), 0..200)) {
             let table = Table::new(2, None).unwrap();

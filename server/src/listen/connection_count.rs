@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Connections that are worth a look at the memory that they leave.
+/// Connections whose memory is worth giving back when they have ended.
 const MANY: usize = 1024;
-/// Of so many one is left when most have gone.
+/// Of this many one is left when most have gone.
 const MOST: usize = 8;
 
 /// Counts the connections of a core, and wakes the tasks that wait for the end of most, and of the last one.

@@ -94,7 +94,7 @@ impl EndpointKey {
         format!("{}{udp}", self.address)
     }
 
-    /// Gives the file of a Unix socket its permissions anew.
+    /// Gives the file of a Unix socket its permissions again.
     pub(crate) fn set_mode(&self) {
         if let (Place::Unix(path), Some(mode), None) = (self.address.place(), self.mode, self.passed)
             && !path.starts_with('@')
@@ -104,7 +104,7 @@ impl EndpointKey {
         }
     }
 
-    /// Takes over the sockets that the program before had for it, for so many cores.
+    /// Takes over the sockets that the program before had for it, for this many cores.
     ///
     /// # Errors
     /// What the system says to a look at them; no descriptor is left.

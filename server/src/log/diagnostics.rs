@@ -99,7 +99,7 @@ pub(crate) fn begin() -> io::Result<()> {
         drop(WRITER.set(writer));
         repeats::count_from_now_on(|| {
             if let Some(writer) = WRITER.get() {
-                writer.look();
+                writer.check();
             }
         });
         tell_panics();
@@ -205,7 +205,7 @@ impl Tell for TellOnStderr {
 
     fn not_reopened(&mut self, _: &str, _: &io::Error) {}
 
-    fn look(&mut self, now: Instant, ending: bool) -> Option<Instant> {
+    fn check(&mut self, now: Instant, ending: bool) -> Option<Instant> {
         repeats::tell(now, ending)
     }
 }

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long it waits for a disk that takes nothing.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// SIGUSR2: opens the files of all logs anew, once what was logged before is written.
+/// SIGUSR2: opens the files of all logs again, once what was logged before is written.
 pub(crate) fn reopen() {
     access::reopen();
 }

@@ -10,7 +10,7 @@ use super::access::{self, Format};
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct LogArgs {
     /// Log each request, and each relayed connection, to a file, or "-" for standard output; SIGUSR2 opens
-    /// the file anew
+    /// the file again
     #[arg(long, value_name = "PATH|-")]
     pub(crate) access_log: Option<PathBuf>,
 

@@ -31,7 +31,9 @@ const PROBES: usize = 8;
 /// The longest text that is kept of a warning, in bytes.
 const LONGEST: usize = 200;
 
-/// Lines of this module are never held back.
+/// Lines of this module are never held back, and neither are those of [`crate::slow`]: each is about another
+/// request.
+const TOLD: [&str; 2] = [TARGET, "annulus::slow"];
 const TARGET: &str = "annulus::repeats";
 
 #[derive(Default)]
@@ -64,7 +66,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         match WAKE.get() {
-            Some(wake) if *metadata.level() <= Level::WARN && metadata.target() != TARGET => {
+            Some(wake) if *metadata.level() <= Level::WARN && !TOLD.contains(&metadata.target()) => {
                 let text = |text: &mut String| write_kind(event, text);
                 is_told(kind_of(event), text, since_start(Instant::now()), *wake)
             }

@@ -1,4 +1,4 @@
-//! Where lines go: a file that can be opened anew, or a stream that the program was given.
+//! Where lines go: a file that can be opened again, or a stream that the program was given.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
@@ -52,7 +52,7 @@ impl Sink {
         Ok(Sink { file: ManuallyDrop::new(file), path: Some(path.to_owned()), step })
     }
 
-    /// Opens the file of its name anew, and closes the one it had. A stream stays what it is.
+    /// Opens the file of its name again, and closes the one it had. A stream stays what it is.
     ///
     /// # Errors
     /// What open(2) says: then it goes on with what it had.
@@ -98,9 +98,9 @@ impl Sink {
                     io::ErrorKind::Interrupted => {}
                     // Another process with the same open file description made it non-blocking.
                     io::ErrorKind::WouldBlock => {
-                        let room =
+                        let ready =
                             poll(&mut [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::OUT)], None);
-                        room.map_err(|errno| Stuck::Refused(errno.into())).map(drop)?;
+                        ready.map_err(|errno| Stuck::Refused(errno.into())).map(drop)?;
                     }
                     io::ErrorKind::BrokenPipe
                     | io::ErrorKind::ConnectionReset

@@ -66,10 +66,10 @@ pub(super) trait Tell: Send + 'static {
     fn refused(&mut self, name: &str, error: &std::io::Error);
     /// It takes them again.
     fn recovered(&mut self, name: &str);
-    /// The file could not be opened anew.
+    /// The file could not be opened again.
     fn not_reopened(&mut self, name: &str, error: &std::io::Error);
     /// Called at least whenever the thread is about to sleep. Returns when it wants to be called again.
-    fn look(&mut self, now: Instant, ending: bool) -> Option<Instant>;
+    fn check(&mut self, now: Instant, ending: bool) -> Option<Instant>;
 }
 
 impl Writer {
@@ -123,14 +123,14 @@ impl Writer {
         self.common.bell.ring(self.shared.len() > SHARED_LINES / 2);
     }
 
-    /// Has the file opened anew when what was queued so far is written.
+    /// Has the file opened again when what was queued so far is written.
     pub(super) fn reopen(&self) {
         self.common.reopening.store(true, Ordering::Release);
         self.common.bell.wake();
     }
 
-    /// Has [`Tell::look`] called soon.
-    pub(super) fn look(&self) {
+    /// Has [`Tell::check`] called soon.
+    pub(super) fn check(&self) {
         self.common.bell.wake();
     }
 
@@ -220,7 +220,7 @@ impl<T: Tell> WriterThread<T> {
                 self.reopen();
             }
             let tell_at = self.tell_dropped(ending);
-            let look_at = self.tell.look(Instant::now(), ending);
+            let check_at = self.tell.check(Instant::now(), ending);
             if ending {
                 // What was told just now is still to be written.
                 self.drain(true);
@@ -233,7 +233,7 @@ impl<T: Tell> WriterThread<T> {
                 self.common.bell.collect(COLLECT);
                 continue;
             }
-            let wake_at = [tell_at, look_at, self.retry_at].into_iter().flatten().min();
+            let wake_at = [tell_at, check_at, self.retry_at].into_iter().flatten().min();
             let limit = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
             let is_pending = || {
                 self.common.ending.load(Ordering::Acquire)

@@ -36,7 +36,7 @@ impl Tell for Told {
         self.say(format!("not reopened {:?}", error.raw_os_error()));
     }
 
-    fn look(&mut self, _: Instant, _: bool) -> Option<Instant> {
+    fn check(&mut self, _: Instant, _: bool) -> Option<Instant> {
         None
     }
 }
@@ -67,7 +67,7 @@ fn pipe() -> (Sink, OwnedFd) {
     (Sink::open(path.as_ref()).unwrap(), reader)
 }
 
-/// Seen to fail: with a queue that does not count what it has no room for.
+/// Seen to fail: with a queue that does not count the lines that it refuses.
 #[test]
 fn every_line_is_written_or_counted() {
     let directory = Directory::new("counted");

@@ -59,11 +59,7 @@ fn requests(out: &mut Exposition, status: &Status) {
     out.counter("http_response_body_bytes", "Bytes of response bodies sent.", bytes);
     let help = "From a request's head to the last byte of its answer.";
     out.histogram("http_request_duration_seconds", help, &status.request_times);
-    out.family(
-        "file_cache_lookups",
-        "counter",
-        "Looks for a file among those kept open, by what came of them.",
-    );
+    out.family("file_cache_lookups", "counter", "Lookups of a file among those kept open, by their result.");
     for (result, count) in &status.cache {
         out.sample("file_cache_lookups_total", &[("result", result)], count);
     }

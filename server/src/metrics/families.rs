@@ -58,7 +58,7 @@ pub(super) const EXPORTED: &[Exported] = &[
     counter("turns", "core_turns", "Turns of the core's loop."),
     counter("enters", "core_enters", "System calls io_uring_enter."),
     counter("parks", "core_parks", "Enters that waited for a completion."),
-    counter("spins", "core_spins", "Times that the core looked about before it slept."),
+    counter("spins", "core_spins", "Times that the core spun before it slept."),
     counter("spins_won", "core_spins_won", "Times that it found something."),
     counter("poller_wakes", "core_poller_wakes", "Enters that woke the submission poller."),
     counter("sqes", "core_sqes", "Submission queue entries submitted."),

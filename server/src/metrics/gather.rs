@@ -15,7 +15,7 @@ use crate::lifecycle::{self, Stage};
 use crate::log;
 
 /// For how long the result of checking every page is used again.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// How long one step of a task may last before it is shown.
 const STALL: Duration = Duration::from_millis(50);
 
@@ -35,27 +35,27 @@ pub(crate) fn describe(listeners: Vec<String>, road: String) {
 /// Gathers [`Status`], and keeps what is costly to find out.
 pub(crate) struct Gatherer {
     observer: Observer,
-    looked: Option<(Instant, Report, Vec<Option<String>>)>,
+    sampled: Option<(Instant, Report, Vec<Option<String>>)>,
 }
 
 impl Gatherer {
     /// Of this runtime.
     pub(crate) fn new(observer: Observer) -> Self {
-        Gatherer { observer, looked: None }
+        Gatherer { observer, sampled: None }
     }
 
     /// This process now. Waits for no core; checking the pages, every ten seconds at most, takes some
     /// milliseconds.
     pub(crate) fn gather(&mut self) -> Status {
-        if self.looked.as_ref().is_none_or(|(at, ..)| at.elapsed() >= LOOK_EVERY) {
+        if self.sampled.as_ref().is_none_or(|(at, ..)| at.elapsed() >= SAMPLE_EVERY) {
             let stalls = self.observer.stalls(STALL);
             let report = self.observer.report();
             let stalls_of = |core| stalls.iter().find(|stall| stall.core == core).map(ToString::to_string);
             let stalls = report.cores.iter().map(|core| stalls_of(core.core.index)).collect();
-            self.looked = Some((Instant::now(), report, stalls));
+            self.sampled = Some((Instant::now(), report, stalls));
         }
         let mut status = without_cores();
-        let Some((_, report, stalls)) = &self.looked else { return status };
+        let Some((_, report, stalls)) = &self.sampled else { return status };
         status.strays = report.strays();
         let cells = super::cores().clone();
         let page = rustix::param::page_size();

@@ -11,6 +11,7 @@ pub(crate) mod exposition;
 mod families;
 pub(crate) mod format;
 pub(crate) mod gather;
+pub(crate) mod overview;
 mod process;
 pub(crate) mod status;
 pub(crate) mod summary;

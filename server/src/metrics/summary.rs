@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use super::overview::Overview;
 use super::status::{Status, TimesStatus};
 
 /// The lines, without line ends.
 pub(crate) fn summary(status: &Status) -> Vec<String> {
-    let open: u64 = status.cores.iter().flat_map(|core| core.open.values()).sum();
-    let fullest = status.cores.iter().map(|core| core.open.values().sum::<u64>()).max().unwrap_or(0);
+    let overview = Overview::of(status);
     vec![
         format!(
             "annulus {}, {}, up {}, pid {}; {} cores, bulk by the {} road",
@@ -23,16 +23,18 @@ pub(crate) fn summary(status: &Status) -> Vec<String> {
             false => format!("listeners: {}", status.listeners.join("; ")),
         },
         format!(
-            "connections: {open} open, at most {fullest} on one core; {} accepted, {} put off for lack of descriptors; handed on: \
+            "connections: {} open, at most {} on one core; {} accepted, {} put off for lack of descriptors; handed on: \
              same core {}, cache {}, node {}, other node {}",
-            status.total("accepts"),
+            overview.open,
+            overview.most_open(),
+            overview.accepts,
             status.total("accept_backoffs"),
             status.total("handed_same_core"),
             status.total("handed_same_cache"),
             status.total("handed_same_node"),
             status.total("handed_remote")
         ),
-        requests(status),
+        requests(status, &overview),
         format!(
             "answers: {}; relayed connections: {}",
             Times(&status.request_times),
@@ -46,19 +48,15 @@ pub(crate) fn summary(status: &Status) -> Vec<String> {
     ]
 }
 
-fn requests(status: &Status) -> String {
-    let class = |class: u16| -> u64 {
-        let codes = status.requests.values().flatten();
-        codes.filter(|(code, _)| *code / 100 == class).map(|(_, count)| count).sum()
-    };
+fn requests(status: &Status, overview: &Overview) -> String {
     let of = |name: &str| status.cache.get(name).copied().unwrap_or(0);
     format!(
         "requests: {}; 2xx {}, 3xx {}, 4xx {}, 5xx {}; files found open {}, opened {}",
-        status.request_count(),
-        class(2),
-        class(3),
-        class(4),
-        class(5),
+        overview.requests,
+        overview.class(2),
+        overview.class(3),
+        overview.class(4),
+        overview.class(5),
         of("hit"),
         of("miss")
     )

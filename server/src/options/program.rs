@@ -41,10 +41,15 @@ pub(crate) struct ProgramArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 
-    /// Log, with a warning, each step of a task that keeps its core for so many milliseconds, and where the
+    /// Log, with a warning, each step of a task that keeps its core for this many milliseconds, and where the
     /// task was started
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stall: Option<u64>,
+
+    /// Log, with a warning, each request and each relayed connection that took so many milliseconds or more,
+    /// and where its time went: docs/logs.md has the names. A connection's idle time does not count
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) slow: Option<u64>,
 
     /// Print each core's counters on stderr at the end
     #[arg(long)]
@@ -124,11 +129,11 @@ pub(crate) struct RingArgs {
     #[arg(long, value_name = "ring|inline", default_value_t)]
     pub(crate) road: Road,
 
-    /// Look about for work for at most so many microseconds before a core sleeps: less latency for CPU time
+    /// Look about for work for at most this many microseconds before a core sleeps: less latency for CPU time
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) spin: Option<u64>,
 
-    /// Let kernel threads on CPUs of their own take submissions, and sleep after so many idle milliseconds
+    /// Let kernel threads on CPUs of their own take submissions, and sleep after this many idle milliseconds
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) sqpoll: Option<u64>,
 
@@ -137,7 +142,7 @@ pub(crate) struct RingArgs {
     #[arg(long, value_name = "LIST", requires = "sqpoll")]
     pub(crate) sqpoll_cpus: Option<CpuSet>,
 
-    /// Poll network devices for so many microseconds before a core sleeps: less latency for CPU time (Linux
+    /// Poll network devices for this many microseconds before a core sleeps: less latency for CPU time (Linux
     /// 6.9)
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) busy_poll: Option<u64>,
@@ -185,6 +190,7 @@ impl ProgramArgs {
         if let Some(time) = ring.busy_poll {
             builder = builder.busy_poll(Duration::from_micros(time));
         }
+        builder = builder.measure_waits(self.slow.is_some());
         if let Some(stall) = self.stall {
             builder = builder.report_stalls(Duration::from_millis(stall));
         }

@@ -7,6 +7,7 @@
 //! hands it on.
 
 pub(crate) mod figures;
+mod given;
 pub(crate) mod line;
 pub(crate) mod member;
 mod orders;

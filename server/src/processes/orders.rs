@@ -1,11 +1,13 @@
 //! What the first process and a member say to each other.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::given::Given;
 use super::line::Frame;
 use crate::config::read;
 use crate::listen::endpoint::{Endpoint, EndpointId};
@@ -21,7 +23,7 @@ pub(super) enum Down {
     Leave = 2,
     /// Print the picture of SIGUSR1.
     Show = 3,
-    /// Open the files of the logs anew.
+    /// Open the files of the logs again.
     Reopen = 4,
     /// Make ready for the configuration that comes with it; the first is the one to start with.
     Prepare = 5,
@@ -35,6 +37,8 @@ pub(super) enum Down {
     Limits = 9,
     /// Another program accepts in place of this one: finish what is open.
     HandOver = 10,
+    /// What a name stands for, or why it is not known.
+    Found = 11,
 }
 
 /// What a member says.
@@ -51,13 +55,15 @@ pub(super) enum Up {
     Committed = 4,
     /// The answer to a question.
     Answer = 5,
+    /// A name is to be looked up.
+    Resolve = 6,
 }
 
 impl Down {
     /// Of a frame's number.
     pub(super) fn of(kind: u8) -> Option<Self> {
-        use Down::{Abandon, Ask, Commit, End, HandOver, Leave, Limits, Prepare, Reopen, Show};
-        let all = [End, Leave, Show, Reopen, Prepare, Commit, Abandon, Ask, Limits, HandOver];
+        use Down::{Abandon, Ask, Commit, End, Found, HandOver, Leave, Limits, Prepare, Reopen, Show};
+        let all = [End, Leave, Show, Reopen, Prepare, Commit, Abandon, Ask, Limits, HandOver, Found];
         all.into_iter().find(|down| *down as u8 == kind)
     }
 }
@@ -65,7 +71,7 @@ impl Down {
 impl Up {
     /// Of a frame's number.
     pub(super) fn of(kind: u8) -> Option<Self> {
-        [Up::Ready, Up::Prepared, Up::Refused, Up::Committed, Up::Answer]
+        [Up::Ready, Up::Prepared, Up::Refused, Up::Committed, Up::Answer, Up::Resolve]
             .into_iter()
             .find(|up| *up as u8 == kind)
     }
@@ -82,6 +88,8 @@ pub(super) struct Change<'a> {
     pub(super) ids: &'a [Vec<EndpointId>],
     /// Of each new endpoint, its sockets for the member's cores.
     pub(super) new: Vec<(EndpointId, bool, Vec<OwnedFd>)>,
+    /// What was found and opened for it, and descriptors of that.
+    pub(super) given: (Value, Vec<OwnedFd>),
 }
 
 impl Change<'_> {
@@ -95,8 +103,11 @@ impl Change<'_> {
                 |(id, is_shared, sockets)| json!({"id": id.0, "shared": is_shared, "sockets": sockets.len()}),
             )
             .collect();
-        let payload = json!({"text": self.text, "verbose": self.verbose, "ids": ids, "new": new});
-        (payload.to_string().into_bytes(), self.new.into_iter().flat_map(|(_, _, sockets)| sockets).collect())
+        let (given, opened) = self.given;
+        let payload =
+            json!({"text": self.text, "verbose": self.verbose, "ids": ids, "new": new, "given": given});
+        let sockets = self.new.into_iter().flat_map(|(_, _, sockets)| sockets);
+        (payload.to_string().into_bytes(), sockets.chain(opened).collect())
     }
 }
 
@@ -113,6 +124,7 @@ pub(super) fn understood(frame: Frame) -> Result<(Generation, u8), String> {
         let own = sockets.by_ref().take(count).collect();
         new.insert(id, Arc::new(Endpoint::new(own, is_shared)));
     }
+    let roots = Given::take(&payload["given"], &mut sockets).ok_or_else(odd)?;
     let ids = |of: &Value| {
         of.as_array()?.iter().map(|id| id.as_u64().map(EndpointId)).collect::<Option<Vec<EndpointId>>>()
     };
@@ -123,6 +135,59 @@ pub(super) fn understood(frame: Frame) -> Result<(Generation, u8), String> {
     let wrong = |faults: Vec<crate::config::fault::Fault>| {
         faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>().join("; ")
     };
-    let config = read::read(text).map_err(wrong)?.config;
-    Ok((Generation { config, ids: all.ok_or_else(odd)?, new }, verbose))
+    let config = read::read_again(text).map_err(wrong)?.config;
+    Ok((Generation { config, ids: all.ok_or_else(odd)?, new, roots }, verbose))
+}
+
+/// The question of a member for a name, by its number.
+pub(super) fn ask_for_name(number: [u8; 8], name: &str, port: u16) -> Vec<u8> {
+    [&number[..], json!([name, port]).to_string().as_bytes()].concat()
+}
+
+/// What a member has asked for.
+pub(super) fn name_asked(payload: &[u8]) -> Option<([u8; 8], String, u16)> {
+    let (number, text) = payload.split_first_chunk::<8>()?;
+    let asked: Value = serde_json::from_slice(text).ok()?;
+    Some((*number, asked[0].as_str()?.to_owned(), u16::try_from(asked[1].as_u64()?).ok()?))
+}
+
+/// What a name stands for.
+pub(super) type Found = Result<Vec<SocketAddr>, String>;
+
+/// The answer to the question of this number.
+pub(super) fn name_found(number: [u8; 8], found: &Found) -> Vec<u8> {
+    let text = match found {
+        Ok(addresses) => {
+            json!({"addresses": addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>()})
+        }
+        Err(why) => json!({"why": why}),
+    };
+    [&number[..], text.to_string().as_bytes()].concat()
+}
+
+/// What was answered.
+pub(super) fn name_answered(payload: &[u8]) -> Option<([u8; 8], Found)> {
+    let (number, text) = payload.split_first_chunk::<8>()?;
+    let told: Value = serde_json::from_slice(text).ok()?;
+    let found = match told["addresses"].as_array() {
+        Some(all) => Ok(all.iter().map(|text| text.as_str()?.parse().ok()).collect::<Option<Vec<_>>>()?),
+        None => Err(told["why"].as_str()?.to_owned()),
+    };
+    Some((*number, found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_for_names_and_their_answers_are_understood() {
+        let number = 7u64.to_le_bytes();
+        let asked = name_asked(&ask_for_name(number, "a\"b", 80)).unwrap();
+        assert_eq!(asked, (number, "a\"b".to_owned(), 80));
+        for found in [Ok(vec!["[::1]:80".parse().unwrap()]), Ok(vec![]), Err("no such name".to_owned())] {
+            assert_eq!(name_answered(&name_found(number, &found)), Some((number, found)));
+        }
+        assert_eq!((name_asked(b"x"), name_answered(b"12345678{}")), (None, None));
+    }
 }

@@ -6,7 +6,7 @@ mod check;
 mod checker;
 mod connect;
 mod health;
-mod names;
+pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod own;
 mod proxy_header;
@@ -21,7 +21,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family, UdpSocket};
@@ -40,6 +40,7 @@ use crate::listen::socket_options::SocketOptions;
 use crate::log::access::{self, AccessLog};
 use crate::metrics::{self, RelayOutcome};
 use crate::proxy::options::ProxyArgs;
+use crate::slow::{Relayed, Watch};
 
 /// Where connections are carried to, and how.
 pub(crate) struct Relay {
@@ -112,20 +113,29 @@ impl<F: Family> Drop for Held<F> {
 }
 
 /// Carries one connection from its first byte to its last.
-pub(crate) async fn carry<F: Family>(relay: Rc<Relay>, client: Client<F>) {
+pub(crate) fn carry<F: Family, W: Watch>(relay: Rc<Relay>, client: Client<F>) -> impl Future<Output = ()> {
+    let watch = W::new(&client.stream);
+    carry_watched(relay, client, watch)
+}
+
+async fn carry_watched<F: Family, W: Watch>(relay: Rc<Relay>, client: Client<F>, mut watch: W) {
+    watch.begins();
+    let from = if W::IS_ON { client.address() } else { access::Client::Unknown };
     // Reaching an upstream takes more memory than all the rest, and is over soon.
-    let Some(joined) = Box::pin(reach(relay, client)).await else { return };
+    let Some(joined) = Box::pin(reach(relay, client)).await else {
+        return watch.ended(from, || Relayed { upstream: None, up: 0, down: 0 });
+    };
     let Joined { client, server, note, remembered } = joined;
     let from = note.from;
     let limits = Rc::clone(&note.relay.limits);
     let end = match server {
         Server::Tcp(server) => {
             let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
-            Carrying { relaying, note }.await
+            Carrying { relaying, note, watch }.await
         }
         Server::Unix(server) => {
             let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
-            Carrying { relaying, note }.await
+            Carrying { relaying, note, watch }.await
         }
     };
     drop(remembered);
@@ -254,22 +264,32 @@ fn local_addr<F: Family>(client: &Connection<F>) -> Option<SocketAddr> {
 }
 
 /// A relay that runs, and the line of the access log that it gets. Dropped before its end, it was cut.
-struct Carrying<F: Family, G: Family> {
+struct Carrying<F: Family, G: Family, W> {
     relaying: transfer::Relay<F, G>,
     note: Note,
+    watch: W,
 }
 
-impl<F: Family, G: Family> Future for Carrying<F, G> {
+// Nothing in it is pinned.
+impl<F: Family, G: Family, W> Unpin for Carrying<F, G, W> {}
+
+impl<F: Family, G: Family, W: Watch> Future for Carrying<F, G, W> {
     type Output = RelayEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        let end = ready!(Pin::new(&mut self.relaying).poll(cx));
+        let Poll::Ready(end) = Pin::new(&mut self.relaying).poll(cx) else {
+            W::relay_waits(|| self.relaying.held_up());
+            return Poll::Pending;
+        };
         self.note.write(end.a_to_b, end.b_to_a, word(end.cause));
+        let Self { note, watch, .. } = &mut *self;
+        let (upstream, up, down) = (note.upstream, end.a_to_b, end.b_to_a);
+        watch.ended(note.from, || Relayed { upstream, up, down });
         Poll::Ready(end)
     }
 }
 
-impl<F: Family, G: Family> Drop for Carrying<F, G> {
+impl<F: Family, G: Family, W> Drop for Carrying<F, G, W> {
     fn drop(&mut self) {
         let (up, down) = self.relaying.moved();
         self.note.write(up, down, "cut");

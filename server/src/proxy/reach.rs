@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use annulus::net::{Connection, Family};
 use annulus::time::sleep;
+use annulus::waits;
 use futures_util::future::{Either, select};
 
 use super::balance::{Balancer, Candidate, mix};
 use super::connect::{From, NoConnection, Server, connect};
 use super::options::{DeadlineArgs, Source, UpstreamArgs};
-use super::upkeep::look_after;
+use super::upkeep::keep_up;
 use super::upstreams::{Taken, Upstream, Upstreams};
 use crate::log::access::Client;
+use crate::slow;
 
 /// What a core needs to reach upstreams.
 pub(super) struct Reach {
@@ -40,7 +42,7 @@ impl Reach {
         // Each core begins with another upstream, so that few connections are spread too.
         let seed = mix(annulus::cores::index() as u64 + 1);
         Self {
-            upstreams: Upstreams::of(args, look_after),
+            upstreams: Upstreams::of(args, keep_up),
             deadlines,
             source,
             balancer: RefCell::new(Balancer::new(args.balance, seed)),
@@ -61,14 +63,15 @@ impl Reach {
         let mut tried = Vec::new();
         let mut waits = None;
         loop {
-            // From before the look on, so that what is given back meanwhile is heard of.
-            let room = waits.is_some().then(|| self.upstreams.room());
+            // It listens from before the check on, so that places that are given back meanwhile are not
+            // missed.
+            let freed = waits.is_some().then(|| self.upstreams.freed());
             let (chosen, may_wait) = self.choose(&tried, key);
             let Some(place) = chosen else {
                 if !may_wait {
                     return Err("no upstream");
                 }
-                let (Some((_, deadline)), Some(room)) = (&waits, room) else {
+                let (Some((_, deadline)), Some(freed)) = (&waits, freed) else {
                     let limit = Duration::from_secs(self.upstreams.args().queue_timeout);
                     let place = self.upstreams.wait().ok_or("queue full")?;
                     waits = Some((place, annulus::time::deadline_after(limit)));
@@ -78,9 +81,10 @@ impl Reach {
                 if left.is_zero() {
                     return Err("queue timeout");
                 }
-                let mut look = pin!(sleep(left.min(look_again())));
-                let waiting = select(room, &mut look);
-                if let Either::Left(_) = select(pin!(client.gone()), waiting).await {
+                let mut later = pin!(sleep(left.min(check_again())));
+                let mut gone = pin!(client.gone());
+                let waiting = select(&mut gone, select(freed, &mut later));
+                if let Either::Left(_) = waits::during(slow::QUEUE, waiting).await {
                     return Err("client gone");
                 }
                 continue;
@@ -167,8 +171,8 @@ fn key_of(client: Client) -> u64 {
     mix(mix((bits >> 64) as u64) ^ bits as u64)
 }
 
-/// How long a client waits to be told that an upstream has room, before it looks by itself: other processes
+/// How long a client waits to be notified of a free upstream before it checks by itself: other processes
 /// tell nothing, and nobody tells what time alone brings back.
-fn look_again() -> Duration {
+fn check_again() -> Duration {
     Duration::from_millis(if crate::limits::are_shared() { 10 } else { 1000 })
 }

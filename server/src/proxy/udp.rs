@@ -21,7 +21,7 @@ use super::upstreams::Taken;
 /// Sessions of a core at most. Each has a socket.
 const SESSIONS: usize = 16_384;
 /// How often a session is checked within the time that it may be idle.
-const LOOKS: u32 = 4;
+const CHECKS: u32 = 4;
 /// Receives of one call, and calls before others get a turn.
 const AT_ONCE: usize = 16;
 const BATCHES: usize = 4;
@@ -188,9 +188,9 @@ async fn bring_back(sessions: Weak<Sessions>, session: Rc<Session>) {
     let mut silent = 0;
     loop {
         let Some(idle) = sessions.upgrade().map(|sessions| sessions.idle.get()) else { return };
-        let look = annulus::time::timeout(idle / LOOKS, session.upstream.readable()).await;
+        let ready = annulus::time::timeout(idle / CHECKS, session.upstream.readable()).await;
         let Some(sessions) = sessions.upgrade() else { return };
-        match look {
+        match ready {
             Ok(Ok(())) => {
                 if !sessions.send_back(&session) {
                     return sessions.refused(&session);
@@ -203,7 +203,7 @@ async fn bring_back(sessions: Weak<Sessions>, session: Rc<Session>) {
             Err(_) if session.is_active.replace(false) => silent = 0,
             Err(_) => {
                 silent += 1;
-                if silent >= LOOKS {
+                if silent >= CHECKS {
                     return sessions.end(&session);
                 }
             }

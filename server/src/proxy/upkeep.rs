@@ -7,7 +7,7 @@ use super::upstreams::Upstreams;
 use super::{checker, resolve};
 
 /// Starts the tasks of `upstreams` on the current core. They end when nobody uses the upstreams any more.
-pub(super) fn look_after(upstreams: &Arc<Upstreams>) {
+pub(super) fn keep_up(upstreams: &Arc<Upstreams>) {
     for (place, upstream) in upstreams.list().iter().enumerate() {
         if let Target::Name(name, port) = upstream.target() {
             annulus::spawn(resolve::keep(Arc::downgrade(upstreams), place, name.clone(), *port)).detach();

@@ -27,8 +27,8 @@ pub(crate) struct Upstreams {
     list: Vec<Arc<Upstream>>,
     /// What waiting clients are counted under.
     waiting: Key,
-    /// One may have room that had none.
-    room: Arc<Event>,
+    /// An upstream that was full may take a connection again.
+    freed: Arc<Event>,
 }
 
 /// One of them.
@@ -46,7 +46,7 @@ pub(crate) struct Upstream {
     /// Its name has been looked up.
     is_found: AtomicBool,
     /// Of all upstreams of the relay.
-    room: Arc<Event>,
+    freed: Arc<Event>,
     active: AtomicUsize,
     /// What its connections are counted under, of all processes, where there is a limit.
     places: Key,
@@ -80,8 +80,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Upstreams {
     /// Those that `args` name: all relays that say the same share them, on all cores and over a reload. Those
-    /// that are new are handed to `look_after` first.
-    pub(super) fn of(args: &UpstreamArgs, look_after: impl FnOnce(&Arc<Self>)) -> Arc<Self> {
+    /// that are new are handed to `keep_up` first.
+    pub(super) fn of(args: &UpstreamArgs, keep_up: impl FnOnce(&Arc<Self>)) -> Arc<Self> {
         let mut all = locked(&ALL);
         all.retain(|known| known.strong_count() > 0);
         if let Some(known) = all.iter().filter_map(Weak::upgrade).find(|known| known.args == *args) {
@@ -90,7 +90,7 @@ impl Upstreams {
         let this = Arc::new(Self::new(args));
         all.push(Arc::downgrade(&this));
         drop(all);
-        look_after(&this);
+        keep_up(&this);
         // The first call decides.
         metrics::register(Box::new(Known));
         this
@@ -99,13 +99,13 @@ impl Upstreams {
     fn new(args: &UpstreamArgs) -> Self {
         // Relays that say the same share them in each process, and so they do in all.
         let said = format!("{args:?}");
-        let room = Arc::new(Event::new());
+        let freed = Arc::new(Event::new());
         let of = |(place, address)| {
-            Arc::new(Upstream::new(address, limits::key((&said, place)), Arc::clone(&room)))
+            Arc::new(Upstream::new(address, limits::key((&said, place)), Arc::clone(&freed)))
         };
         let list: Vec<_> = args.addresses().enumerate().map(of).collect();
         let waiting = limits::key((&said, list.len()));
-        Self { args: args.clone(), policy: args.policy(), list, waiting, room }
+        Self { args: args.clone(), policy: args.policy(), list, waiting, freed }
     }
 
     pub(super) fn args(&self) -> &UpstreamArgs {
@@ -122,7 +122,7 @@ impl Upstreams {
         let named = |upstream: &&Arc<Upstream>| upstream.target.to_string() == name;
         let set = |upstream: &Arc<Upstream>| upstream.is_disabled.store(!is_in, Ordering::Release);
         let is_there = self.list.iter().filter(named).map(set).count() > 0;
-        self.room.notify(usize::MAX);
+        self.freed.notify(usize::MAX);
         is_there
     }
 
@@ -137,11 +137,11 @@ impl Upstreams {
                 let share = if was_tried { 0 } else { upstream.share(&self.policy, last_resort) };
                 let load = upstream.active.load(Ordering::Relaxed);
                 let most = self.args.upstream_max_connections;
-                let has_room = most.is_none_or(|most| limits::count(upstream.places) < most)
+                let may_take = most.is_none_or(|most| limits::count(upstream.places) < most)
                     && upstream.is_found.load(Ordering::Acquire);
-                is_full |= share > 0 && !has_room;
+                is_full |= share > 0 && !may_take;
                 // A hundredth of a weight of one is something.
-                let weight = if has_room { upstream.weight * share } else { 0 };
+                let weight = if may_take { upstream.weight * share } else { 0 };
                 into.push(Candidate { id: upstream.id, weight, load });
             }
             if is_full || into.iter().any(|candidate| candidate.weight > 0) {
@@ -151,9 +151,10 @@ impl Upstreams {
         is_full
     }
 
-    /// Hears when an upstream may have room that had none: to be asked for before the look that finds none.
-    pub(super) fn room(&self) -> EventListener {
-        self.room.listen()
+    /// Is notified when a full upstream may take a connection again. Ask for it before the check that finds
+    /// none.
+    pub(super) fn freed(&self) -> EventListener {
+        self.freed.listen()
     }
 
     /// A place among the clients that wait, if there is one.
@@ -199,7 +200,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::AcqRel);
         if self.1.take().is_some() {
-            self.0.room.notify(1);
+            self.0.freed.notify(1);
         }
     }
 }
@@ -246,7 +247,7 @@ impl Drop for Attempt {
 }
 
 impl Upstream {
-    fn new(address: &UpstreamAddress, places: Key, room: Arc<Event>) -> Self {
+    fn new(address: &UpstreamAddress, places: Key, freed: Arc<Event>) -> Self {
         let addresses: Arc<[SocketAddr]> = match &address.target {
             Target::Ip(address) => Arc::new([*address]),
             Target::Name(name, port) => names::found_at_start(name, *port).into(),
@@ -264,7 +265,7 @@ impl Upstream {
             is_settled: AtomicBool::new(true),
             is_disabled: AtomicBool::new(false),
             is_found: AtomicBool::new(is_found),
-            room,
+            freed,
             active: AtomicUsize::new(0),
             places,
             connections: AtomicU64::new(0),
@@ -291,7 +292,7 @@ impl Upstream {
             *known = addresses.into();
         }
         self.is_found.store(!known.is_empty(), Ordering::Release);
-        self.room.notify(usize::MAX);
+        self.freed.notify(usize::MAX);
         is_other
     }
 
@@ -312,7 +313,7 @@ impl Upstream {
         let has_changed = change(&mut health, now);
         self.is_settled.store(health.is_settled(policy, now), Ordering::Release);
         if has_changed {
-            self.room.notify(usize::MAX);
+            self.freed.notify(usize::MAX);
         }
         has_changed
     }

@@ -19,7 +19,7 @@ use crate::topology::print;
 const SIZES: [u64; 7] = [1 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20, 1 << 30];
 const QUICK: u64 = 64 << 20;
 
-/// What is moved for a figure, in bytes, and in at most so many transfers.
+/// What is moved for a figure, in bytes, and in at most this many transfers.
 const MOVED: u64 = 512 << 20;
 const MOVED_QUICK: u64 = 64 << 20;
 const TRANSFERS: u64 = 20_000;
@@ -59,7 +59,7 @@ pub(crate) fn run(quick: bool, svg: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A file of so many bytes in the page cache, without a name.
+/// A file of this many bytes in the page cache, without a name.
 fn sample(len: u64) -> std::io::Result<File> {
     let path = std::env::temp_dir().join(format!("annulus-roads-{}", std::process::id()));
     let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;

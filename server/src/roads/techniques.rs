@@ -167,8 +167,8 @@ fn receiver() -> std::io::Result<(SocketAddr, JoinHandle<Cpu>)> {
     let address = listener.local_addr()?;
     let thread = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
         let Ok((mut stream, _)) = listener.accept() else { return Cpu::default() };
-        let mut room = vec![0; 1 << 20];
-        while !matches!(stream.read(&mut room), Ok(0) | Err(_)) {}
+        let mut buf = vec![0; 1 << 20];
+        while !matches!(stream.read(&mut buf), Ok(0) | Err(_)) {}
         Cpu::of_thread()
     })?;
     Ok((address, thread))
@@ -194,12 +194,12 @@ fn plain(
 }
 
 fn copy(file: &File, mut stream: &TcpStream, size: u64) -> std::io::Result<()> {
-    let mut room = [0; COPIED];
+    let mut buf = [0; COPIED];
     let mut at = 0;
     while at < size {
         let now = (size - at).min(COPIED as u64) as usize;
-        file.read_exact_at(&mut room[..now], at)?;
-        stream.write_all(&room[..now])?;
+        file.read_exact_at(&mut buf[..now], at)?;
+        stream.write_all(&buf[..now])?;
         at += now as u64;
     }
     Ok(())

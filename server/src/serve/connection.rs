@@ -23,32 +23,38 @@ use crate::listen::forwarded::Field;
 use crate::listen::gate::Gate;
 use crate::log::access;
 use crate::metrics;
+use crate::slow::{Answered, Watch};
 
 /// How much of a request's name is told, in bytes.
 const LONGEST_ID: usize = 128;
+
+/// How much of a slow request's target is told, in bytes.
+const LONGEST_TARGET: usize = 1024;
 
 /// Serves one connection to its end.
 ///
 /// The future holds what a connection needs while it waits, once: what an async function is handed stays
 /// where it came in, so all is made before.
-pub(crate) fn run<F: Family>(
+pub(crate) fn run<F: Family, W: Watch>(
     accepted: Accepted<F>,
     sites: Rc<Sites>,
     gate: Rc<Gate>,
 ) -> impl Future<Output = ()> {
     let address = accepted.address();
-    // Where all requests have one answer, nothing of a head is kept but for the access log.
-    let mut inbox = Inbox::new(sites.last().access.is_on() || sites.differ() || gate.reads_requests());
+    // Where all requests have one answer, nothing of a head is kept but for the logs.
+    let keeps = sites.last().access.is_on() || sites.differ() || gate.reads_requests() || W::IS_ON;
+    let mut inbox = Inbox::new(keeps);
     if let Some(chunk) = &accepted.first {
         inbox.hold(chunk);
     }
     let deadlines = Rc::clone(&sites.last().deadlines);
     let timer = DeadlineTimer::new(Duration::from_secs(deadlines.lifetime));
     let peer = gate.reads_requests().then(|| Box::new(address));
+    let watch = W::new(&accepted.stream);
     let (stream, sent) = (accepted.stream, Sent::default());
     let mut client = Client { stream, timer, deadlines, address, peer, sent };
     async move {
-        let gently = match serve_requests(&mut client, &mut inbox, &sites, &gate).await {
+        let gently = match serve_requests(&mut client, &mut inbox, &sites, &gate, watch).await {
             Ok(mode) => matches!(mode, CloseMode::Gently),
             Err(error) => {
                 tracing::debug!(client = %client.address, %error, "the connection broke off");
@@ -97,6 +103,22 @@ fn note<F: Family>(
     });
 }
 
+/// Tells where the time of the last request went, if it is watched and was slow.
+fn tell<F: Family, W: Watch>(client: &Client<F>, inbox: &Inbox, watch: &mut W) {
+    watch.answered(client.address, || {
+        let text =
+            |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_TARGET)]).into_owned();
+        let (method, target) =
+            inbox.record().map(|record| (record.method(), record.target())).unwrap_or_default();
+        Answered {
+            method: text(method),
+            target: text(target),
+            status: client.sent.status,
+            bytes: client.sent.bytes,
+        }
+    });
+}
+
 /// Lines about the last request carry the name that it came with, so that they are found beside other
 /// programs' lines.
 fn span_of(inbox: &Inbox) -> Span {
@@ -122,17 +144,21 @@ enum Arrival {
     Gone,
 }
 
-async fn serve_requests<F: Family>(
+async fn serve_requests<F: Family, W: Watch>(
     client: &mut Client<F>,
     inbox: &mut Inbox,
     sites: &Sites,
     gate: &Gate,
+    mut watch: W,
 ) -> annulus::Result<CloseMode> {
+    watch.begins();
     let mut first = true;
     loop {
         // In a block, so that what arrived is not held beside the request that it becomes.
         let (site, request, began) = {
+            let behind = W::IS_ON && !first && !inbox.is_empty();
             let arrived = arrival(client, inbox, first).await?;
+            watch.arrived(&client.stream, behind);
             let (site, arrived) = asked(client, gate, sites, inbox, arrived);
             let began = if site.access.is_timed() { Some(Instant::now()) } else { metrics::clock() };
             client.sent = Sent::default();
@@ -140,7 +166,9 @@ async fn serve_requests<F: Family>(
                 Arrival::Request(request) => (site, request, began),
                 Arrival::Gone => return Ok(CloseMode::AtOnce),
                 Arrival::Refused(refusal) => {
-                    return Box::pin(refuse(client, site, inbox, refusal, began)).await;
+                    let refused = Box::pin(refuse(client, site, inbox, refusal, began)).await;
+                    tell(client, inbox, &mut watch);
+                    return refused;
                 }
             }
         };
@@ -159,6 +187,7 @@ async fn serve_requests<F: Family>(
             client.sent.bytes = bytes;
         }
         note(client, site, inbox, Some(request.method), began);
+        tell(client, inbox, &mut watch);
         answered?;
         if after == After::Close {
             let silent = request.after == After::Close && !request.unread && inbox.is_empty();
@@ -322,7 +351,7 @@ mod tests {
         fn size<A, B, C, T: Future>(_: impl FnOnce(A, B, C) -> T) -> usize {
             size_of::<T>()
         }
-        let size = size(run::<annulus::net::Tcp>);
+        let size = size(run::<annulus::net::Tcp, crate::slow::Unwatched>);
         assert!(size <= 640, "{size} bytes");
     }
 }

@@ -67,105 +67,108 @@ pub(super) async fn send_extent<F: Family>(
     extent: &Extent,
 ) -> annulus::Result<()> {
     client.sent.status = extent.status().code();
+    let mut sending = Sending { client, answer, extent };
     if !answer.manner.with_body {
-        return send_head(client, answer, extent, false).await;
+        return sending.head(false).await;
     }
     let (at, len) = (extent.range().start, extent.len());
     let is_cached = || answer.entry.file.as_ref().is_none_or(|file| file.is_cached(at, len));
     let (held, whole) = (answer.entry.stored.content.is_some(), matches!(extent, Extent::Whole(_)));
-    match send_road::choose(held, whole, len, is_cached, client.address) {
-        SendRoad::Copied => from_memory(client, answer, extent).await,
-        SendRoad::TwoPlaces => from_two_places(client, answer, extent).await,
-        SendRoad::Read => small(client, answer, extent, false).await,
-        SendRoad::ReadZeroCopy => small(client, answer, extent, true).await,
-        SendRoad::Spliced => large(client, answer, extent).await,
+    match send_road::choose(held, whole, len, is_cached, sending.client.address) {
+        SendRoad::Copied => sending.copied().await,
+        SendRoad::TwoPlaces => sending.in_two_pieces().await,
+        SendRoad::Read => sending.read(false).await,
+        SendRoad::ReadZeroCopy => sending.read(true).await,
+        SendRoad::Spliced => sending.spliced().await,
     }
 }
 
-/// Sends content and head in one send, from a block of the core's pool. While slow clients hold all blocks,
-/// the content is sent from where it lies.
-async fn from_memory<F: Family>(
-    client: &mut Client<F>,
-    answer: FileAnswer<'_>,
-    extent: &Extent,
-) -> annulus::Result<()> {
-    let content = answer.entry.content(extent.range()).unwrap_or_default();
-    if let Some(block) = answer.copied(extent, content) {
-        send(client, block).await?;
-    } else if matches!(extent, Extent::Whole(_)) {
-        return from_two_places(client, answer, extent).await;
-    } else {
-        let mut head = answer.with_head(extent, <[u8]>::to_vec);
-        head.extend_from_slice(content);
-        send(client, head).await?;
-    }
-    client.sent.bytes = extent.len();
-    Ok(())
+/// An extent of a file on its way to a client, behind its head.
+struct Sending<'a, F: Family> {
+    client: &'a mut Client<F>,
+    answer: FileAnswer<'a>,
+    extent: &'a Extent,
 }
 
-/// All of the content from where it lies, behind its head, in one send.
-async fn from_two_places<F: Family>(
-    client: &mut Client<F>,
-    answer: FileAnswer<'_>,
-    extent: &Extent,
-) -> annulus::Result<()> {
-    let head = answer.with_head(extent, <[u8]>::to_vec);
-    if let Some(content) = &answer.entry.stored.content {
-        send_two(client, head, Arc::clone(content)).await?;
-    }
-    client.sent.bytes = extent.len();
-    Ok(())
-}
-
-/// Sends head and body in one send, from a block of the core's pool: node-local memory that exists already.
-/// While slow clients hold all blocks, the file is spliced as large ones are, which needs no memory of ours.
-/// So slow clients delay nobody else, and their number costs no memory.
-async fn small<F: Family>(
-    client: &mut Client<F>,
-    answer: FileAnswer<'_>,
-    extent: &Extent,
-    zero_copy: bool,
-) -> annulus::Result<()> {
-    let Some(mut block) = Block::take() else {
-        return large(client, answer, extent).await;
-    };
-    let body_at = answer.with_head(extent, |head| block.extend_from_slice(head));
-    if block.capacity() < body_at + extent.len() as usize {
-        drop(block);
-        return large(client, answer, extent).await;
-    }
-    match answer.entry.read(block, extent.range()).await {
-        Ok(_) if answer.entry.has_changed() => {
-            let changed = changed();
-            note_cut(client, answer, &changed);
-            Err(changed)
+impl<F: Family> Sending<'_, F> {
+    /// Sends content and head in one send, from a block of the core's pool. While slow clients hold all
+    /// blocks, the content is sent from where it lies.
+    async fn copied(&mut self) -> annulus::Result<()> {
+        let content = self.answer.entry.content(self.extent.range()).unwrap_or_default();
+        if let Some(block) = self.answer.copied(self.extent, content) {
+            send(self.client, block).await?;
+        } else if matches!(self.extent, Extent::Whole(_)) {
+            return self.in_two_pieces().await;
+        } else {
+            let mut head = self.answer.with_head(self.extent, <[u8]>::to_vec);
+            head.extend_from_slice(content);
+            send(self.client, head).await?;
         }
-        Ok(block) => {
-            if zero_copy {
-                send_block(client, block).await?;
-            } else {
-                send(client, block).await?;
+        self.client.sent.bytes = self.extent.len();
+        Ok(())
+    }
+
+    /// Sends all of the content from where it lies, behind its head, in one send.
+    async fn in_two_pieces(&mut self) -> annulus::Result<()> {
+        let head = self.answer.with_head(self.extent, <[u8]>::to_vec);
+        if let Some(content) = &self.answer.entry.stored.content {
+            send_two(self.client, head, Arc::clone(content)).await?;
+        }
+        self.client.sent.bytes = self.extent.len();
+        Ok(())
+    }
+
+    /// Reads the body, and sends head and body in one send, from a block of the core's pool: node-local
+    /// memory that exists already. While slow clients hold all blocks, the file is spliced as large ones are,
+    /// which needs no memory of ours. So slow clients delay nobody else, and their number costs no memory.
+    async fn read(&mut self, zero_copy: bool) -> annulus::Result<()> {
+        let answer = self.answer;
+        let Some(mut block) = Block::take() else { return self.spliced().await };
+        let body_at = answer.with_head(self.extent, |head| block.extend_from_slice(head));
+        if block.capacity() < body_at + self.extent.len() as usize {
+            drop(block);
+            return self.spliced().await;
+        }
+        match answer.entry.read(block, self.extent.range()).await {
+            Ok(_) if answer.entry.has_changed() => {
+                let changed = changed();
+                note_cut(self.client, answer, &changed);
+                Err(changed)
             }
-            client.sent.bytes = extent.len();
-            Ok(())
-        }
-        Err(error) => {
-            tracing::warn!(client = %client.address, path = ?answer.manner.path, %error, "a file cannot be read");
-            // Nothing has been sent yet, so the client can be told.
-            pages::error(client, answer.site, Status::InternalServerError, "", answer.manner).await
+            Ok(block) => {
+                if zero_copy {
+                    send_block(self.client, block).await?;
+                } else {
+                    send(self.client, block).await?;
+                }
+                self.client.sent.bytes = self.extent.len();
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(client = %self.client.address, path = ?answer.manner.path, %error, "a file cannot be read");
+                // Nothing has been sent yet, so the client can be told.
+                pages::error(self.client, answer.site, Status::InternalServerError, "", answer.manner).await
+            }
         }
     }
-}
 
-/// The head, held back by MSG_MORE so that it leaves with the first bytes of the body, then the body spliced.
-async fn large<F: Family>(
-    client: &mut Client<F>,
-    answer: FileAnswer<'_>,
-    extent: &Extent,
-) -> annulus::Result<()> {
-    // The head of an empty file has nothing behind it to wait for.
-    send_head(client, answer, extent, extent.len() > 0).await?;
-    body(client, answer, extent.range()).await
+    /// Sends the head, held back by MSG_MORE so that it leaves with the first bytes of the body, then splices
+    /// the body.
+    async fn spliced(&mut self) -> annulus::Result<()> {
+        // The head of an empty file has nothing behind it to wait for.
+        self.head(self.extent.len() > 0).await?;
+        body(self.client, self.answer, self.extent.range()).await
+    }
+
+    /// Sends the head of a 200 or 206 alone, or with `more` to follow.
+    async fn head(&mut self, more: bool) -> annulus::Result<()> {
+        let Some(mut block) = Block::take() else {
+            let head = self.answer.with_head(self.extent, <[u8]>::to_vec);
+            return if more { send_more(self.client, head).await } else { send(self.client, head).await };
+        };
+        self.answer.with_head(self.extent, |head| block.extend_from_slice(head));
+        if more { send_more(self.client, block).await } else { send(self.client, block).await }
+    }
 }
 
 /// Splices bytes of a file. The head has promised them: where they cannot be sent, only cutting the
@@ -214,19 +217,4 @@ pub(super) fn note_cut<F: Family>(client: &Client<F>, answer: FileAnswer<'_>, er
             tracing::warn!(client = %client.address, ?path, size, %error, "a file was not sent whole: the connection is cut");
         }
     }
-}
-
-/// Sends the head of a 200 or 206 alone, or with `more` to follow.
-async fn send_head<F: Family>(
-    client: &mut Client<F>,
-    answer: FileAnswer<'_>,
-    extent: &Extent,
-    more: bool,
-) -> annulus::Result<()> {
-    let Some(mut block) = Block::take() else {
-        let head = answer.with_head(extent, |head| head.to_vec());
-        return if more { send_more(client, head).await } else { send(client, head).await };
-    };
-    answer.with_head(extent, |head| block.extend_from_slice(head));
-    if more { send_more(client, block).await } else { send(client, block).await }
 }

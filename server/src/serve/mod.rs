@@ -17,6 +17,7 @@ pub(crate) mod options;
 mod pages;
 mod parts;
 mod respond;
+pub(crate) mod roots;
 mod rule;
 mod rules;
 mod send;
@@ -48,13 +49,13 @@ pub(crate) const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`crate::exit::Kind::Input`], with the remedy.
 pub(crate) fn check_root(root: &Path) -> Result<(), Failure> {
-    let look = || {
+    let open = || {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(root, flags, Mode::empty())?;
         // Listing a directory and opening what is in it take two permissions.
         rustix::fs::statat(&directory, ".", AtFlags::empty())
     };
-    let Err(errno) = look() else {
+    let Err(errno) = open() else {
         return Ok(());
     };
     let remedy = match errno {

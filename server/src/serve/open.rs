@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus::fs::{Dir, File, FileKind, OpenOptions, Stat};
+use annulus::waits;
 use rustix::io::Errno;
 
 use super::cache::{self, Mark, Stored};
@@ -14,6 +15,7 @@ use super::site::Site;
 use super::wanted::Wanted;
 use super::{clock, local};
 use crate::metrics::{self, CacheEvent};
+use crate::slow;
 
 /// How long a request waits for a descriptor, and how long between two tries.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -153,17 +155,19 @@ async fn open_file(site: &Site, root: &Dir, path: &Path) -> Result<File, Unavail
     let options = OpenOptions::new().nonblock(true);
     let (mut waited, mut leased) = (Duration::ZERO, Duration::ZERO);
     loop {
-        match root.open_beneath(path, options).await {
+        let opening = root.open_beneath(path, options);
+        let opened = if leased.is_zero() { opening.await } else { waits::during(slow::LEASE, opening).await };
+        match opened {
             Ok(file) => return Ok(file),
             // The listener leaves some descriptors to files, so one comes back soon.
             Err(error) if is_lack(&error) && waited < PATIENCE => {
                 site.cache.clear();
-                annulus::time::sleep(REST).await;
+                waits::during(slow::DESCRIPTORS, annulus::time::sleep(REST)).await;
                 waited += REST;
             }
             // The first try has asked for the lease to be given back (open(2), O_NONBLOCK, EWOULDBLOCK).
             Err(error) if errno(&error) == Some(Errno::AGAIN) && leased < LEASE_PATIENCE => {
-                annulus::time::sleep(LEASE_REST).await;
+                waits::during(slow::LEASE, annulus::time::sleep(LEASE_REST)).await;
                 leased += LEASE_REST;
             }
             Err(error) => return Err(judge(error)),

@@ -13,6 +13,7 @@ use super::cache::Cache;
 use super::deadlines::DeadlineArgs;
 use super::facts::Facts;
 use super::options::ServeArgs;
+use super::roots::Roots;
 use super::rules::Rules;
 use super::sites::SiteConfig;
 use super::{clock, local};
@@ -25,7 +26,7 @@ use crate::log::access::AccessLog;
 
 /// How often the name of ROOT is looked up, in milliseconds. Another directory of that name is served within
 /// a second.
-const LOOK: u64 = 500;
+const CHECK_EVERY: u64 = 500;
 
 /// What the connections of one core share.
 pub(crate) struct Site {
@@ -60,12 +61,13 @@ impl Sites {
         configs: &[SiteConfig],
         road: Road,
         access: &Rc<AccessLog>,
+        roots: &Roots,
     ) -> Result<Self, Failure> {
         let mut sites = Vec::new();
         for config in configs {
             let mut of_config = Vec::new();
             for args in config.all_args() {
-                of_config.push(Rc::new(Site::open(args, road, Rc::clone(access)).await?));
+                of_config.push(Rc::new(Site::open(args, road, Rc::clone(access), roots).await?));
             }
             sites.push(of_config);
         }
@@ -100,18 +102,18 @@ impl Sites {
     }
 }
 
-/// The directory that ROOT stood for when it was looked up.
+/// The directory that ROOT stood for when it was last looked up.
 struct Root {
     dir: Dir,
     /// Device and inode.
     identity: (u64, u64),
-    looked: u64,
+    checked: u64,
 }
 
 impl Root {
-    fn of(dir: Dir, looked: u64) -> std::io::Result<Self> {
+    fn of(dir: Dir, checked: u64) -> std::io::Result<Self> {
         let stat = rustix::fs::fstat(dir.as_fd())?;
-        Ok(Self { dir, identity: (stat.st_dev, stat.st_ino), looked })
+        Ok(Self { dir, identity: (stat.st_dev, stat.st_ino), checked })
     }
 }
 
@@ -120,11 +122,16 @@ impl Site {
     ///
     /// # Errors
     /// The directory is not there any more, or cannot be read.
-    pub(crate) async fn open(args: &ServeArgs, road: Road, access: Rc<AccessLog>) -> Result<Self, Failure> {
+    async fn open(
+        args: &ServeArgs,
+        road: Road,
+        access: Rc<AccessLog>,
+        roots: &Roots,
+    ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::input(format!("cannot ask for the file system of {}: {error}", args.root.display()))
         };
-        let root = Root::of(Dir::open(&args.root).await?, clock::now()).map_err(failed)?;
+        let root = Root::of(roots.open(&args.root).await?, clock::now()).map_err(failed)?;
         let device = local::device(&root.dir).map_err(failed)?;
         Ok(Site {
             args: args.clone(),
@@ -146,16 +153,16 @@ impl Site {
 
     /// Whether it is time to look for ROOT again.
     pub(super) fn is_root_due(&self, now: u64) -> bool {
-        now - self.root.borrow().looked >= LOOK
+        now - self.root.borrow().checked >= CHECK_EVERY
     }
 
     /// Looks up from time to time whether ROOT stands for another directory: a symbolic link that was
-    /// changed, or a directory that was made anew. While it stands for none, the former one is served.
+    /// changed, or a directory that was made again. While it stands for none, the former one is served.
     pub(super) async fn follow_root(&self, now: u64) {
         if !self.is_root_due(now) {
             return;
         }
-        self.root.borrow_mut().looked = now;
+        self.root.borrow_mut().checked = now;
         let found = match Dir::open(&self.args.root).await {
             Ok(dir) => Root::of(dir, now),
             Err(error) => {

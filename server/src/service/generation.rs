@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Configuration;
 use crate::listen::endpoint::{Endpoint, EndpointId};
+use crate::serve::roots::Roots;
 
 /// A configuration, and of each of its listeners the endpoints.
 #[derive(Debug)]
@@ -15,4 +16,6 @@ pub(crate) struct Generation {
     pub(crate) ids: Vec<Vec<EndpointId>>,
     /// The sockets of those that no core has yet.
     pub(crate) new: HashMap<EndpointId, Arc<Endpoint>>,
+    /// Directories that were opened for this process.
+    pub(crate) roots: Roots,
 }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use annulus::net::{Connection, Family, UdpSocket};
 use annulus::transfer::Road;
+use annulus::waits::watched;
 use pin_project_lite::pin_project;
 
 use crate::config::{Listener, ServiceConfig};
@@ -25,6 +26,7 @@ use crate::listen::gate::Gate;
 use crate::listen::socket_options::SocketOptions;
 use crate::log::access::AccessLog;
 use crate::metrics::{self, OpenConnection};
+use crate::slow::{self, Unwatched, Watched};
 use crate::{proxy, serve};
 
 /// What is done with the connections of a listener, on the current core.
@@ -50,11 +52,12 @@ impl Service {
         listener: &Listener,
         road: Road,
         access: &Rc<AccessLog>,
+        roots: &serve::roots::Roots,
     ) -> Result<Self, Failure> {
         let access = Rc::clone(access);
         let work = match &listener.service {
             ServiceConfig::Files(sites) => {
-                Work::Files(Rc::new(serve::Sites::open(sites, road, &access).await?))
+                Work::Files(Rc::new(serve::Sites::open(sites, road, &access, roots).await?))
             }
             ServiceConfig::Relay(args) => Work::Relay(Rc::new(proxy::Relay::new(args, road, access))),
         };
@@ -110,13 +113,21 @@ impl Service {
             Work::Files(sites) => {
                 let (sites, at) = (Rc::clone(sites), Rc::clone(&gate));
                 let guard = (guard, metrics::connection(metrics::Kind::Files));
-                let serve = |client| serve::connection::run(client, sites, at);
+                if slow::is_on() {
+                    let serve = |client| watched(serve::connection::run::<F, Watched>(client, sites, at));
+                    return spawn(gate, stream, guard, serve);
+                }
+                let serve = |client| serve::connection::run::<F, Unwatched>(client, sites, at);
                 spawn(gate, stream, guard, serve);
             }
             Work::Relay(relay) => {
                 let relay = Rc::clone(relay);
                 let guard = (guard, metrics::connection(metrics::Kind::Relay));
-                let carry = |client| proxy::carry(relay, client);
+                if slow::is_on() {
+                    let carry = |client| watched(proxy::carry::<F, Watched>(relay, client));
+                    return spawn(gate, stream, guard, carry);
+                }
+                let carry = |client| proxy::carry::<F, Unwatched>(relay, client);
                 spawn(gate, stream, guard, carry);
             }
         }

@@ -61,7 +61,7 @@ struct Entrance {
     sessions: Option<Rc<Sessions>>,
 }
 
-/// Between two looks whether a connection is still on its way from core to core, at the end.
+/// At the end, how often it is checked whether a connection is still on its way from core to core.
 const UNTIL_ARRIVED: Duration = Duration::from_millis(1);
 
 /// What a core has open.
@@ -176,7 +176,7 @@ impl CoreState {
         let road = generation.config.program.ring.road;
         let mut services = Vec::new();
         for listener in &generation.config.listeners {
-            services.push(Rc::new(Service::new(listener, road, &self.access).await?));
+            services.push(Rc::new(Service::new(listener, road, &self.access, &generation.roots).await?));
         }
         drop(self.prepared.replace(Some(Prepared { generation, services })));
         Ok(())

@@ -31,7 +31,7 @@ pub(super) fn whom_to_ask() -> Option<(usize, UnderWay)> {
     let core = annulus::cores::least_loaded_neighbour()?;
     UNDER_WAY.fetch_add(1, Ordering::AcqRel);
     let under_way = UnderWay(());
-    // Counted before this is asked: whoever ends has asked for the stop before it looks at the count.
+    // Counted before this is asked: whoever ends has asked for the stop before it reads the count.
     fence(Ordering::SeqCst);
     // At the end every core sees to its own.
     if annulus::cores::is_stopping() { None } else { Some((core, under_way)) }

@@ -22,6 +22,7 @@ use crate::lifecycle::{self, Stage};
 use crate::listen::open::OpenEndpoints;
 use crate::log;
 use crate::metrics::gather::describe;
+use crate::serve::roots::Roots;
 use crate::service_manager::message::Message;
 use crate::service_manager::notify;
 
@@ -66,8 +67,8 @@ impl Reloader {
         Arc::new(Reloader { source, cores, cpus, open, times, turn: Mutex::default() })
     }
 
-    /// Reads the file anew and goes over to what it says, on another thread; what comes of it is told on
-    /// standard error. Started by flags, there is nothing to read: the logs are opened anew.
+    /// Reads the file again and goes over to what it says, on another thread; what comes of it is told on
+    /// standard error. Started by flags, there is nothing to read: the logs are opened again.
     pub(crate) fn start(self: &Arc<Self>) {
         log::reopen();
         notify::tell(Message::Reloading);
@@ -141,7 +142,9 @@ impl Reloader {
             .and_then(|keys| open.plan(&keys, &self.cpus))
             .map_err(failed)?;
         let (new, shown) = (planned.new.clone(), planned.shown.clone());
-        let generation = Generation { config: read.config, ids: planned.ids.clone(), new: planned.take() };
+        let (ids, new_endpoints) = (planned.ids.clone(), planned.take());
+        let roots = Roots::default();
+        let generation = Generation { config: read.config, ids, new: new_endpoints, roots };
         let generation = Arc::new(generation);
         if let Err(failure) = on_all(&self.cores, || {
             let generation = Arc::clone(&generation);

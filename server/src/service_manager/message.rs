@@ -3,40 +3,41 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Something that a service manager is told.
+/// A message to a service manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// Every core accepts; also after a reload, whatever came of it. With what it does now.
+    /// Every core accepts. It is also sent after a reload, whatever its result. The text says what it does
+    /// now.
     Ready(String),
     /// A reload has begun.
     Reloading,
-    /// The end has begun and may take so long. With what is waited for.
+    /// The end has begun and may take this long. The text says what is waited for.
     Stopping(String, Duration),
     /// No core is stuck.
     Alive,
-    /// This process has taken the place of this one.
+    /// The process with this number has taken the place of this one.
     MainProcess(u32),
-    /// It ends, and this is why.
+    /// The program ends, for this reason.
     Failed(String),
 }
 
-/// What the end may take beside what an operator allows it, before the manager kills.
+/// How long the end may take in addition to what an operator allows, before the manager kills.
 const BESIDE: Duration = Duration::from_secs(15);
 
 impl Message {
-    /// New clients are still served for a while, and then what runs may finish.
+    /// New clients are served for `wait`, and then running requests may finish within `grace`.
     pub(crate) fn leaving(wait: Duration, grace: Duration) -> Self {
         let status = format!("ending: new clients are still served for {} s", wait.as_secs());
         Message::Stopping(status, wait + grace + BESIDE)
     }
 
-    /// What runs may finish.
+    /// Running requests may finish within `grace`.
     pub(crate) fn draining(grace: Duration) -> Self {
         let status = format!("ending: what runs may finish within {} s", grace.as_secs());
         Message::Stopping(status, grace + BESIDE)
     }
 
-    /// The text, at `now` of the clock CLOCK_MONOTONIC.
+    /// The text, at the time `now` of CLOCK_MONOTONIC.
     pub(super) fn text(&self, now: Duration) -> String {
         let mut text = String::new();
         let mut line = |line: std::fmt::Arguments<'_>| {
@@ -50,14 +51,14 @@ impl Message {
             }
             Message::Reloading => {
                 line(format_args!("RELOADING=1"));
-                // With Type=notify-reload it tells this reload from an earlier one.
+                // With Type=notify-reload it distinguishes this reload from an earlier one.
                 line(format_args!("MONOTONIC_USEC={}", now.as_micros()));
                 line(format_args!("STATUS=reading the configuration anew"));
             }
             Message::Stopping(status, most) => {
                 line(format_args!("STOPPING=1"));
                 line(format_args!("STATUS={}", one_line(status)));
-                // Counted from now; it never makes TimeoutStopSec= shorter.
+                // It counts from now, and never makes TimeoutStopSec= shorter.
                 line(format_args!("EXTEND_TIMEOUT_USEC={}", most.as_micros()));
             }
             Message::Alive => line(format_args!("WATCHDOG=1")),
@@ -68,7 +69,7 @@ impl Message {
     }
 }
 
-/// A line is an assignment of its own: none may begin within a value.
+/// Each line is an assignment, so no line may begin within a value.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
@@ -77,7 +78,7 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Seen to fail: with a status as it came.
+    /// Seen to fail: with a status that is passed on unchanged.
     #[test]
     fn a_status_cannot_say_anything_else() {
         let text = Message::Failed("no\nREADY=1".into()).text(Duration::ZERO);

@@ -1,7 +1,7 @@
-//! The way to the service manager.
+//! The connection to the service manager.
 //!
-//! Whoever has something to tell, a core too, puts it into a queue; a thread sends it. Without
-//! `NOTIFY_SOCKET` in the environment nothing is sent and no thread is started.
+//! Any thread, a core's too, puts its message into a queue, and a thread sends it. Without `NOTIFY_SOCKET` in
+//! the environment nothing is sent and no thread is started.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -15,29 +15,29 @@ use rustix::time::{ClockId, clock_gettime};
 use super::message::Message;
 use crate::listen::address::unix_address;
 
-/// Names where the manager listens: a path, or an abstract name behind an `@`.
+/// The variable with the manager's address: a path, or an abstract name after an `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
-/// What else a manager says to its one process in the environment.
+/// The other variables that a manager sets for its one process.
 const OTHERS: [&str; 5] = ["WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
-/// How long the end of the program waits for a manager that takes nothing.
+/// How long the end of the program waits for a manager that does not receive.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
 
-/// What is on its way.
+/// Messages to be sent.
 struct Queue {
     messages: Mutex<Option<Sender<Message>>>,
-    /// Closed when all has been sent.
+    /// Closed when all messages have been sent.
     sent: Mutex<Receiver<()>>,
 }
 
-/// Begins, if there is a manager: nothing is sent before this call, or before `may_begin` returns, which may
-/// wait. The thread runs where the caller runs: so this is not for cores.
+/// Begins, if there is a manager. Nothing is sent before `may_begin` returns, which may wait. The thread
+/// inherits the CPUs of the caller, so this is not to be called on a core.
 pub(crate) fn begin(may_begin: impl FnOnce() + Send + 'static) {
     QUEUE.get_or_init(|| start(may_begin));
 }
 
-/// Tells it, if there is a manager. Does not wait.
+/// Sends a message, if there is a manager. Does not wait.
 pub(crate) fn tell(message: Message) {
     let Some(Some(queue)) = QUEUE.get() else { return };
     let messages = queue.messages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,37 +45,37 @@ pub(crate) fn tell(message: Message) {
     let _ = messages.as_ref().map(|messages| messages.send(message));
 }
 
-/// Waits until what was told is sent, for as long as the manager takes it. Nothing is sent any more.
+/// Waits until the messages are sent, as long as the manager receives them. Nothing is sent afterwards.
 pub(crate) fn end() {
     let Some(Some(queue)) = QUEUE.get() else { return };
     drop(queue.messages.lock().unwrap_or_else(PoisonError::into_inner).take());
     let sent = queue.sent.lock().unwrap_or_else(PoisonError::into_inner);
-    // It is never sent to, only dropped.
+    // Nothing is ever sent on this channel: it ends when the sender is dropped.
     let _ = sent.recv_timeout(PATIENCE);
 }
 
-/// Says that process `pid` has taken the place of this one, which has nothing more to say.
+/// Says that process `pid` has taken the place of this one, which sends nothing afterwards.
 pub(crate) fn hand_over(pid: u32) {
     tell(Message::MainProcess(pid));
     end();
 }
 
-/// Lets a program that is to take this one's place have what the manager says to both.
+/// Passes the manager's variables on to a program that is to take this one's place.
 pub(crate) fn pass_on(command: &mut Command) {
-    // The sockets go another way, and the number is this process's.
+    // The sockets are passed in another way, and the number is this process's.
     OTHERS.iter().filter(|name| **name != "WATCHDOG_USEC").for_each(|name| {
         command.env_remove(name);
     });
 }
 
-/// Keeps what the manager says to this process from one that it starts.
+/// Removes the manager's variables from the environment of a program that this one starts.
 pub(crate) fn keep_from(command: &mut Command) {
     std::iter::once(SOCKET).chain(OTHERS).for_each(|name| {
         command.env_remove(name);
     });
 }
 
-/// The thread that sends, if there is somebody to send to.
+/// The thread that sends, if there is a manager.
 fn start(may_begin: impl FnOnce() + Send + 'static) -> Option<Queue> {
     let address = std::env::var(SOCKET).ok().filter(|address| !address.is_empty())?;
     let socket = match connect(&address) {

@@ -1,42 +1,43 @@
-//! The watchdog of a service manager (`sd_watchdog_enabled(3)`): it ends and restarts a program that does
-//! not say in time that it lives.
+//! The watchdog of a service manager (`sd_watchdog_enabled(3)`). It ends and restarts a program that does not
+//! report in time that it is alive.
 
 use std::time::{Duration, Instant};
 
 use super::message::Message;
 use super::notify::tell;
 
-/// So many looks in the time that the manager waits for word.
-const LOOKS: u32 = 3;
+/// Checks in the time that the manager waits for a report.
+const CHECKS: u32 = 3;
 
-/// Tells the manager that the program lives for as long as `looks_alive`, which may wait for about the time
-/// that it is given, says that no core was stuck all that time. Does nothing where no manager asks for it.
-pub(crate) fn watch(mut looks_alive: impl FnMut(Duration) -> bool + Send + 'static) {
+/// Reports that the program is alive, for as long as `are_alive` says that no core was stuck during the
+/// last period. `are_alive` is given that period, and may wait for about as long. Does nothing where no
+/// manager asks for it.
+pub(crate) fn watch(mut are_alive: impl FnMut(Duration) -> bool + Send + 'static) {
     let time = wanted(|name| std::env::var(name).ok(), std::process::id());
     let Some(time) = time else { return };
-    let look = time / LOOKS;
+    let period = time / CHECKS;
     let run = move || {
         let mut was_alive = true;
         loop {
             let begin = Instant::now();
-            let is_alive = looks_alive(look);
+            let is_alive = are_alive(period);
             if is_alive {
                 tell(Message::Alive);
             } else if was_alive {
                 tracing::error!(?time, "a core is stuck: the service manager is not told that all is well");
             }
             was_alive = is_alive;
-            // A look at processes that have gone takes no time.
-            std::thread::sleep(look.saturating_sub(begin.elapsed()));
+            // A check of processes that have gone takes no time.
+            std::thread::sleep(period.saturating_sub(begin.elapsed()));
         }
     };
-    // It ends with the process: looks wait for no core.
+    // It ends with the process, because a check waits for no core.
     if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(run) {
         tracing::error!(%error, "no thread can be started that answers the watchdog");
     }
 }
 
-/// How long the manager waits for word of process `pid`.
+/// How long the manager waits for a report of process `pid`.
 fn wanted(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Duration> {
     let time = variable("WATCHDOG_USEC")?.parse().ok().filter(|time| *time > 0)?;
     let is_ours = variable("WATCHDOG_PID").is_none_or(|whose| whose.parse() == Ok(pid));

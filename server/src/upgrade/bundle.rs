@@ -1,4 +1,4 @@
-//! What goes from the program that runs to the one that takes its place: its listening sockets.
+//! What the running program hands to the program that takes its place: its listening sockets.
 
 use std::os::fd::OwnedFd;
 
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::listen::inherited::Inherited;
 
-/// The sockets of a program, and what they are.
+/// The sockets of a program, and what they are for.
 #[derive(Debug, Default)]
 pub(crate) struct Bundle {
-    /// Those that a service manager has passed, with their names.
+    /// Sockets from a service manager, with their names.
     pub(crate) passed: Vec<(String, OwnedFd)>,
-    /// Those of its endpoints, but for those that were passed.
+    /// The sockets of its endpoints, except those from a service manager.
     pub(crate) endpoints: Vec<Inherited>,
-    /// Where operators ask, as it was written, and its socket.
+    /// The address of the admin interface, as it was written, and its socket.
     pub(crate) admin: Option<(String, OwnedFd)>,
 }
 
@@ -31,7 +31,7 @@ impl Bundle {
         (payload.into_bytes(), passed.chain(endpoints).chain(admin).collect())
     }
 
-    /// What a frame holds; `None` if another version of this program has put it together in another way.
+    /// What a frame holds; `None` if another version of this program has encoded it in another way.
     pub(super) fn of_frame(payload: &[u8], sockets: Vec<OwnedFd>) -> Option<Self> {
         let payload: Value = serde_json::from_slice(payload).ok()?;
         let mut sockets = sockets.into_iter();

@@ -1,4 +1,4 @@
-//! The side of the program that runs: it starts the new one and hands over.
+//! The side of the running program: it starts the new one and hands over.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,15 +24,15 @@ use crate::processes::line::{Heard, Line};
 use crate::service_manager::notify;
 use crate::signals::handed_over_signal;
 
-/// How long the new program may take until every core accepts: pools of a large machine take minutes.
+/// How long the new program may take until every core accepts. Pools of a large machine take minutes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Where the program's file is. It may be another one there when it is needed.
+/// The path of the program's file. Another program may be there when it is used.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 static HAS_GIVEN: AtomicBool = AtomicBool::new(false);
 
-/// Notes where the program's file is. Call it at the start: of a file that has been replaced the kernel only
-/// says that it was deleted (`proc(5)`).
+/// Stores the path of the program's file. Call it at the start, because the kernel only reports a replaced
+/// file as deleted (`proc(5)`).
 pub(crate) fn note_program() {
     match std::env::current_exe() {
         Ok(path) => drop(PROGRAM.set(path)),
@@ -40,25 +40,25 @@ pub(crate) fn note_program() {
     }
 }
 
-/// Whether another program has taken this one's place: it ends when its clients do.
+/// Whether another program has taken this one's place. This one then ends when its last client does.
 pub(crate) fn has_given() -> bool {
     HAS_GIVEN.load(Ordering::Acquire)
 }
 
-/// What a program needs to hand over.
+/// What the program needs for handing over.
 pub(crate) struct Giver {
     open: Arc<Mutex<OpenEndpoints>>,
     admin: Option<Handle>,
 }
 
 impl Giver {
-    /// Of what is open.
+    /// With the endpoints that are open.
     pub(crate) fn new(open: Arc<Mutex<OpenEndpoints>>, admin: Option<Handle>) -> Arc<Self> {
         Arc::new(Giver { open, admin })
     }
 
-    /// Begins, on a thread of its own. What comes of it is told on standard error, and to the main thread by
-    /// [`handed_over_signal`].
+    /// Begins, on a thread of its own. The result is written to standard error, and the main thread is told
+    /// by [`handed_over_signal`].
     pub(crate) fn start(self: &Arc<Self>) {
         if !outcome::begin() {
             let why = "an upgrade is under way already";
@@ -86,7 +86,7 @@ impl Giver {
         }
     }
 
-    /// Returns the number of the new program, every core of which accepts.
+    /// Returns the number of the new program once every core of it accepts.
     fn hand_over(&self) -> Result<u32, String> {
         if lifecycle::stage() != Stage::Ready {
             return Err("the program starts or ends just now".to_owned());
@@ -113,7 +113,7 @@ impl Giver {
         }
         self.open.lock().unwrap_or_else(PoisonError::into_inner).leave_files();
         notify::hand_over(pid);
-        // Should it not hear that, it hears our end.
+        // If the new program does not get this, it sees this one's end.
         let told = line.send(Down::Yours as u8, &[], Vec::new()).and_then(|()| flush(&mut line));
         if let Err(error) = told {
             tracing::warn!(%error, pid, "the new program does not take our last word");
@@ -134,7 +134,7 @@ fn failed(why: &str) {
     outcome::end(Outcome::Failed(why.to_owned()));
 }
 
-/// Starts the program's file as this one was started.
+/// Starts the program's file with the arguments of this one.
 fn start(line: UnixStream) -> Result<Child, String> {
     let program = PROGRAM.get().ok_or("where the program's file is, is not known; mount /proc")?;
     let mut arguments = std::env::args_os();
@@ -152,7 +152,8 @@ fn listens(line: &mut Line) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     let failed = |error: io::Error| format!("the new program cannot be heard: {error}");
     loop {
-        // What it has not taken yet goes on first; its end is the next that is heard of it.
+        // Bytes that it has not read yet are sent first. If it ends, that is the next thing that is read from
+        // it.
         line.flush().map_err(failed)?;
         match line.hear().map_err(failed)? {
             Heard::Frame(frame) if frame.kind == Up::Listening as u8 => return Ok(()),
@@ -180,7 +181,7 @@ fn flush(line: &mut Line) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until there is something to hear or room for what waits.
+/// Waits until there is something to read, or until waiting bytes can be written.
 fn wait(line: &Line, left: Option<Duration>) -> io::Result<()> {
     let flags = if line.waits() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     let left =

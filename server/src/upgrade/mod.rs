@@ -1,12 +1,12 @@
-//! A new program takes the place of the one that runs, and nobody who connects notices.
+//! A new program takes the place of the running one, and no client notices.
 //!
-//! The program that runs starts the new one ([`giving`]): so it is where the service manager put the old one,
-//! and has its rights. It hands over its listening sockets ([`bundle`]) by a socket pair, which is the new
-//! program's standard input, and goes on accepting. Once every core of the new one accepts ([`taking`]), the
-//! old one accepts what its own rings were woken for, and finishes what it has. A new program that fails, or
-//! says nothing for long, changes nothing.
+//! The running program starts the new one ([`giving`]), which therefore is where the service manager put the
+//! old one, and has its rights. The old one hands over its listening sockets ([`bundle`]) by a socket pair,
+//! which is the new program's standard input, and goes on accepting. Once every core of the new one accepts
+//! ([`taking`]), the old one accepts the connections that its own rings were woken for, and finishes the ones
+//! it has. A new program that fails, or does not report in time, changes nothing.
 //!
-//! Both accept from the same sockets for a moment, and no queue of the kernel is closed: so no client is
+//! Both accept from the same sockets for a moment, and no queue of the kernel is closed. So no client is
 //! refused or reset.
 
 pub(crate) mod bundle;
@@ -14,16 +14,16 @@ pub(crate) mod giving;
 pub(crate) mod outcome;
 pub(crate) mod taking;
 
-/// The variable that says to a program that it was started to take another's place, and whose.
+/// The variable that tells a program that it was started to take another's place, and whose.
 const VARIABLE: &str = "ANNULUS_UPGRADE_OF";
 
-/// What the old program says, the number of the frame.
+/// What the old program says: the number of the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Down {
-    /// What it hands over.
+    /// The sockets that it hands over.
     Bundle = 1,
-    /// It accepts nothing any more.
+    /// It accepts no more connections.
     Yours = 2,
 }
 
@@ -33,6 +33,6 @@ enum Down {
 enum Up {
     /// Every core accepts.
     Listening = 1,
-    /// It ends, and why.
+    /// It ends, for this reason.
     Failed = 2,
 }

@@ -1,30 +1,30 @@
-//! How an upgrade goes, for whoever has ordered it.
+//! The progress of an upgrade, for whoever ordered it.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Mutex, PoisonError};
 
-/// How far the last upgrade of this process has come.
+/// The progress of this process's last upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// None was ordered.
     None,
-    /// The new program starts.
+    /// The new program is starting.
     UnderWay,
-    /// It did not come up, and why.
+    /// It did not start, for this reason.
     Failed(String),
-    /// This process serves in the place of this one.
+    /// The process with this number serves in place of this one.
     Done(u32),
 }
 
 static OUTCOME: Mutex<Outcome> = Mutex::new(Outcome::None);
 
-/// How far it has come.
+/// The progress of the last upgrade.
 pub(crate) fn get() -> Outcome {
     OUTCOME.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Begins one; false if one is under way, or this process has been replaced.
+/// Begins an upgrade; `false` if one is in progress, or if this process has been replaced.
 pub(super) fn begin() -> bool {
     let mut outcome = OUTCOME.lock().unwrap_or_else(PoisonError::into_inner);
     let may = matches!(*outcome, Outcome::None | Outcome::Failed(_));
@@ -34,7 +34,7 @@ pub(super) fn begin() -> bool {
     may
 }
 
-/// It has come to this end, of which the one who has ordered it by number is told.
+/// Ends the upgrade with this outcome, and reports it to whoever waits for it ([`waits_at`]).
 pub(super) fn end(outcome: Outcome) {
     let text = match &outcome {
         Outcome::Done(pid) => format!("done {pid}"),
@@ -45,15 +45,15 @@ pub(super) fn end(outcome: Outcome) {
     tell_who_waits(&text);
 }
 
-/// Where whoever upgrades process `pid` waits for word.
+/// The address at which whoever upgrades process `pid` waits for the outcome.
 ///
 /// # Errors
-/// The name is too long, which it is not.
+/// None in practice: the name is short enough.
 pub(crate) fn waits_at(pid: u32) -> std::io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("annulus-upgrade-{pid}"))
 }
 
-/// Tells who waits. Most of the time nobody does.
+/// Reports to whoever waits. Usually nobody does.
 pub(super) fn tell_who_waits(text: &str) {
     let told = UnixDatagram::unbound().and_then(|socket| {
         socket.set_nonblocking(true)?;

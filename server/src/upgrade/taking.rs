@@ -1,4 +1,4 @@
-//! The side of the new program: it takes what the old one hands over, and says when it serves.
+//! The side of the new program: it takes what the old one hands over, and reports when it serves.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,13 +14,13 @@ use super::{Down, Up, VARIABLE};
 use crate::exit::Failure;
 use crate::processes::line::{Heard, Line};
 
-/// The line to the old program, until it has gone.
+/// The line to the old program, as long as that runs.
 static LINE: Mutex<Option<Line>> = Mutex::new(None);
 
 /// Takes what the old program hands over; `None` where this program takes nobody's place. Call it first.
 ///
 /// # Errors
-/// The old program has gone, or hands over what this one does not understand.
+/// The old program has ended, or sends something that this one does not understand.
 pub(crate) fn take() -> Result<Option<Bundle>, Failure> {
     if std::env::var_os(VARIABLE).is_none() || socket_domain(io::stdin()) != Ok(AddressFamily::UNIX) {
         return Ok(None);
@@ -51,7 +51,7 @@ pub(crate) fn listens() {
     say(Up::Listening, &[]);
 }
 
-/// Tells the old program, if there is one, that this one ends, and why.
+/// Tells the old program, if there is one, that this one ends, for the reason `why`.
 pub(crate) fn failed(why: &str) {
     say(Up::Failed, why.as_bytes());
 }
@@ -60,12 +60,12 @@ fn say(up: Up, payload: &[u8]) {
     if let Some(line) = &mut *lock()
         && let Err(error) = line.send(up as u8, payload, Vec::new())
     {
-        // Its end is the next that is heard of it.
+        // If it has ended, that is the next thing that is read from it.
         tracing::debug!(%error, "the program that ran does not listen any more");
     }
 }
 
-/// Waits until the old program accepts nothing any more, if there is one. Not on a core.
+/// Waits until the old program, if there is one, accepts no more connections. Not for a core's thread.
 pub(crate) fn wait_until_all_is_ours() {
     loop {
         let socket = {
@@ -81,7 +81,7 @@ pub(crate) fn wait_until_all_is_ours() {
         };
         match socket {
             None => return,
-            // Without the lock: another thread may have something to say.
+            // Without the lock, because another thread may have something to send.
             Some(Ok(socket)) => drop(poll(&mut [PollFd::new(&socket, PollFlags::IN)], None)),
             Some(Err(error)) => {
                 tracing::warn!(%error, "the program that ran is not waited for");

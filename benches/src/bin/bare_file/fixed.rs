@@ -5,7 +5,7 @@ use annulus_benches::bare::{Core, SendSlot};
 use rustix::fd::AsFd;
 use std::io;
 
-/// Room before the file's bytes in each block, so that the head leaves in one send with the first of them. A
+/// Space before the file's bytes in each block, so that the head leaves in one send with the first of them. A
 /// page, so that the file's bytes begin on a page.
 pub(crate) const HEAD_ROOM: usize = 4096;
 

@@ -27,7 +27,7 @@ fn threads_become(pool: &BlockingPool, wanted: usize) {
     }
 }
 
-/// A thread that gives up stops being counted under the lock of its last look: work that is pushed after it
+/// A thread that gives up stops being counted under the lock of its last check: work that is pushed after it
 /// finds no thread and starts one.
 #[test]
 fn idle_threads_end_and_later_work_gets_a_new_one() {

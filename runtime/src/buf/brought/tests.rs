@@ -1,6 +1,6 @@
-//! The core's buffers against a kernel that is played here: it uses the ring of descriptors up as the real
-//! one does, writes into the buffers, and tells of it in CQEs. The real kernel has the same ring and nothing
-//! to receive.
+//! The core's buffers against a kernel that is simulated here. It uses up the ring of descriptors as the real
+//! one does, writes into the buffers, and reports in CQEs. The real kernel has the same ring and nothing to
+//! receive.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,13 +21,15 @@ const BUFFER: u32 = 8 << 10;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many bytes come for some stream.
+    /// This many bytes come for some stream.
     Receive(u32),
-    /// A bundled receive looks in vain for so many bytes, and leaves the first buffer as short as that.
+    /// A bundled receive finds no data for a buffer of this many bytes, and leaves the first buffer that
+    /// short.
     LookInVain(u32),
-    /// The core sees the oldest CQE; or first the one behind it, where the kernel makes no promise.
+    /// The core sees the oldest CQE. If true it sees the one behind it first, where the kernel promises no
+    /// order.
     See(bool),
-    /// A lease is dropped here, or on a thread that is no core's.
+    /// A lease is dropped here, or (true) on a thread that is no core's.
     Drop(usize, bool),
     Split(usize, usize),
     /// The end of a tick.
@@ -46,7 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..120)
 }
 
-/// A piece of a buffer that was written.
+/// The written bytes of one buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Piece {
     buffer: u16,
@@ -68,7 +70,7 @@ struct World<'a> {
     slots: u16,
     incremental: bool,
     bundles: bool,
-    /// The next slot to be used up, and the bytes that are written in the buffer there.
+    /// The next slot to be used up, and how many bytes of the buffer there are written.
     head: u16,
     used: u32,
     byte: u8,
@@ -95,7 +97,7 @@ impl<'a> World<'a> {
     }
 
     fn entry(&self, slot: u16) -> *mut BufRingEntry {
-        // SAFETY: inside the descriptors, whose size was told.
+        // SAFETY: inside the descriptors, whose number is known.
         unsafe { self.entries.as_ptr().add((slot & (self.slots - 1)).into()) }
     }
 
@@ -119,8 +121,8 @@ impl<'a> World<'a> {
             let piece = Piece { buffer, address, len: len.min(most - cqe.bytes), byte: self.byte };
             self.byte = self.byte.wrapping_add(1);
             let start = ptr::with_exposed_provenance_mut::<u8>(address);
-            // SAFETY: the descriptor says that the buffer is the kernel's; if the core gave it too early, a
-            // lease will tell.
+            // SAFETY: the descriptor says that the buffer is the kernel's. If the core gave it too early, a
+            // lease shows it.
             unsafe { start.write_bytes(piece.byte, piece.len as usize) };
             cqe.bytes += piece.len;
             cqe.goes_on = self.incremental && piece.len < len;
@@ -185,7 +187,8 @@ impl<'a> World<'a> {
         self.inspect();
     }
 
-    /// No buffer is in the ring twice, or while somebody has it; but for the one in which the kernel goes on.
+    /// No buffer is in the ring twice, or there while somebody holds it, except the one in which the kernel
+    /// goes on.
     fn inspect(&self) {
         let mut there = Vec::new();
         for slot in 0..self.there() {
@@ -206,7 +209,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Everything comes back, but what the kernel goes on in.
+    /// Everything comes back, except the buffer in which the kernel goes on.
     fn end(&mut self, all: u16) {
         while !self.cqes.is_empty() {
             self.see(false);
@@ -217,7 +220,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// Chunks that come are put where a subscriber may look, and it is told when they are there.
+/// Chunks are put where a subscriber may look for them before it is told of them.
 ///
 /// Seen to fail ("already borrowed"): with the event where the lease is made.
 #[test]
@@ -268,8 +271,8 @@ fn shares_are_counted(incremental: bool, bundles: bool) {
                 world.end(all);
                 Ok(())
             });
-            // What was left by a case that failed is of the next cases: the first failure is the one to look
-            // at.
+            // What a failed case left behind breaks the next cases: the first failure is the one that
+            // matters.
             tried.unwrap();
         });
         crate::Ok(())

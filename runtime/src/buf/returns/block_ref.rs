@@ -1,4 +1,4 @@
-//! A block on loan: what whoever holds it can do.
+//! A block that is out: what its holder can do.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,17 +7,17 @@ use std::ptr::NonNull;
 use super::whose::Holder;
 use super::{Shared, SharedRegion, give_back};
 
-/// A block on loan. Dropping it returns the block, from any thread.
+/// A block that is out. Dropping it returns the block, from any thread.
 pub(crate) struct BlockRef<R: SharedRegion> {
     pub(super) shared: NonNull<Shared<R>>,
     pub(super) index: u32,
     pub(super) region: PhantomData<R>,
 }
 
-// SAFETY: a `BlockRef` reaches the block, which it holds alone, and of `Shared` only what is immutable,
-// atomic or the region, which is `Send + Sync` and may be used and dropped on any thread.
+// SAFETY: a `BlockRef` accesses the block, which it holds alone. Of `Shared` it accesses only what is
+// immutable or atomic, and the region, which is `Send + Sync` and may be used and dropped on any thread.
 unsafe impl<R: SharedRegion> Send for BlockRef<R> {}
-// SAFETY: through `&BlockRef` one gets the block's number and address and no access to its bytes.
+// SAFETY: `&BlockRef` gives the block's number and address, and no access to its bytes.
 unsafe impl<R: SharedRegion> Sync for BlockRef<R> {}
 
 impl<R: SharedRegion> BlockRef<R> {
@@ -26,12 +26,12 @@ impl<R: SharedRegion> BlockRef<R> {
         self.index
     }
 
-    /// Whether both are the same block.
+    /// Whether both are handles on the same block.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.shared == other.shared && self.index == other.index
     }
 
-    /// What keeps the region.
+    /// The region and its core.
     pub(crate) fn region(&self) -> &R {
         // SAFETY: a block that is out keeps `Shared` alive.
         unsafe { &self.shared.as_ref().region }
@@ -41,15 +41,15 @@ impl<R: SharedRegion> BlockRef<R> {
     ///
     /// # Safety
     ///
-    /// The caller counts the handles, and drops only the last; the others it forgets. Nobody writes the block
-    /// while there is more than one.
+    /// The caller counts the handles. It drops only the last one, and forgets the others. Nobody writes the
+    /// block while there is more than one.
     pub(crate) unsafe fn duplicate(&self) -> BlockRef<R> {
         // SAFETY: a block that is out keeps `Shared` alive.
         unsafe { self.shared.as_ref() }.whose.goes(self.index, Holder::BlockRef, Holder::BlockRef);
         BlockRef { shared: self.shared, index: self.index, region: PhantomData }
     }
 
-    /// The block's first byte. Valid for the block size, for as long as this `BlockRef` is.
+    /// The block's first byte. The pointer is valid for the block size, for as long as this `BlockRef`.
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         // SAFETY: a block that is out keeps `Shared` alive, and its number is below `blocks` (`hand_out`).
         unsafe { self.shared.as_ref().links.block(self.index) }

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Where the blocks lie, and the links in their first bytes.
 ///
-/// Blocks lie in extents of equal length: an extent is one piece of memory, and where it lies is looked up in
-/// a table that has room for all extents that there can be. So blocks can be added while others are out, and
+/// Blocks lie in extents of equal length. An extent is one piece of memory, and its address is in a table
+/// that is large enough for every extent that there can be. So blocks can be added while others are out, and
 /// none of them moves.
 ///
-/// Loom can only watch memory of its own kind: under loom the links lie in cells beside the blocks, one for
-/// each, and every access that is not ordered by the list makes the model fail.
+/// Loom can only watch memory of its own kind. Under loom the links lie in cells beside the blocks, one for
+/// each block, and the model fails on every access that the list does not order.
 pub(super) struct Links {
     /// The first byte of each extent; null for one that has not been added.
     extents: Box<[AtomicPtr<u8>]>,
-    /// Blocks of an extent are two to the power of this.
+    /// An extent has two to the power of this many blocks.
     shift: u32,
     block_size: usize,
     #[cfg(loom)]
@@ -22,7 +22,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Numbers for `extents` times `per_extent` (a power of two) blocks, of which none is there yet.
+    /// Numbers for `extents` times `per_extent` (a power of two) blocks. No block exists yet.
     pub(super) fn new(block_size: usize, per_extent: u32, extents: u32) -> Links {
         #[cfg(loom)]
         let cells = (0..per_extent * extents).map(|_| loom::cell::UnsafeCell::new(0)).collect();
@@ -35,10 +35,10 @@ impl Links {
         }
     }
 
-    /// Says where the blocks from `first` (an extent's first) on lie.
+    /// Sets the address of the blocks from `first` on, which is the first block of an extent.
     pub(super) fn add(&self, first: u32, base: NonNull<u8>) {
         debug_assert!(first.trailing_zeros() >= self.shift, "block {first} is no extent's first");
-        // Relaxed, here and below: who has a block got it after its extent was added.
+        // Relaxed, here and below: the holder of a block got it after its extent was added.
         let extent = &self.extents[(first >> self.shift) as usize];
         debug_assert!(extent.load(Ordering::Relaxed).is_null(), "block {first} was added before");
         extent.store(base.as_ptr(), Ordering::Relaxed);
@@ -46,7 +46,7 @@ impl Links {
 
     /// # Safety
     ///
-    /// There is a block `index`, and its memory has not been freed.
+    /// Block `index` exists, and its memory has not been freed.
     pub(super) unsafe fn block(&self, index: u32) -> NonNull<u8> {
         let base = self.extents[(index >> self.shift) as usize].load(Ordering::Relaxed);
         debug_assert!(!base.is_null(), "block {index} was not added");
@@ -76,7 +76,7 @@ impl Links {
 
     #[cfg(loom)]
     pub(super) unsafe fn set(&self, index: u32, next: u32) {
-        // SAFETY: loom checks that nobody else is at it.
+        // SAFETY: loom checks that nobody else accesses it.
         self.cells[index as usize].with_mut(|link| unsafe { *link = next });
     }
 

@@ -1,8 +1,8 @@
-//! Every interleaving, and every reordering that the memory model allows, of small cases.
+//! Every interleaving of small cases, and every reordering that the memory model allows.
 //!
-//! The region's memory is a loom cell that the holders of blocks read and the region's drop writes, and the
-//! region is reached through a loom `Arc`. So a region freed early, twice or never, and a free that is not
-//! ordered behind every use, each make the model fail.
+//! The region's memory is a loom cell that the holders of blocks read and the region's drop writes. The
+//! region is reached through a loom `Arc`. So the model fails when a region is freed early, twice or never,
+//! and when a free is not ordered behind every use.
 
 use std::ptr::NonNull;
 
@@ -15,15 +15,15 @@ use super::{BlockRef, Owner, SharedRegion};
 use crate::sync::mailbox::Doorbell;
 use crate::sync::model::{BothOrders, check};
 
-/// Outlives the region and sees what happens.
+/// Outlives the region and records what happens.
 struct Core {
     doorbell: Doorbell,
     signal: Notify,
     wakes: AtomicUsize,
     freed: AtomicUsize,
-    /// Written by the owner before it starves, read by who is asked for help.
+    /// Written by the owner before it starves, and read by the thread that is to wake it.
     note: UnsafeCell<u32>,
-    /// Passed by a returning thread after each return, and by the owner before each look.
+    /// A returning thread passes here after each return, and the owner before each check.
     both_orders: BothOrders,
 }
 
@@ -73,7 +73,7 @@ struct Block {
 unsafe impl Send for Block {}
 
 impl Block {
-    /// Looks at the region and returns the block.
+    /// Accesses the region and returns the block.
     fn drop_after_use(self) {
         // SAFETY: loom checks that nobody frees meanwhile.
         assert_eq!(self.memory.with(|memory| unsafe { *memory }), 7);
@@ -149,8 +149,8 @@ fn close_against_two_returns() {
     });
 }
 
-/// A block that came back goes out again to another thread, while an older one is on its way and the owner
-/// ends.
+/// A block that came back goes out again to another thread, while an earlier one is being returned and the
+/// owner ends.
 #[test]
 fn a_block_goes_out_a_second_time() {
     check(4, || {
@@ -159,7 +159,7 @@ fn a_block_goes_out_a_second_time() {
         let mut threads = drop_elsewhere(blocks);
         core.both_orders.pass();
         if let Some(index) = { owner.drain().next() } {
-            // SAFETY: the block just came home.
+            // SAFETY: the block has just come back.
             let block = Block { held: unsafe { owner.hand_out(index) }, memory, core: core.clone() };
             if index == 0 {
                 threads.extend(drop_elsewhere(vec![block]));
@@ -174,13 +174,13 @@ fn a_block_goes_out_a_second_time() {
     });
 }
 
-/// The owner has no block and sleeps until one comes. A wake that is lost is a deadlock, which loom reports.
+/// The owner has no block and sleeps until one comes. A lost wake is a deadlock, which loom reports.
 #[test]
 fn a_starving_owner_is_woken() {
     check(2, || {
         let (owner, blocks, core) = owner(2);
         let threads = drop_elsewhere(blocks);
-        // SAFETY: nobody has been asked for help yet, so nobody reads it; loom checks that.
+        // SAFETY: nobody is to wake the owner yet, so nobody reads the note; loom checks that.
         core.note.with_mut(|note| unsafe { *note = 1 });
         let mut back = 0;
         while back < 2 {
@@ -201,18 +201,18 @@ fn a_starving_owner_is_woken() {
     });
 }
 
-/// Who wakes the owner needs the region after its block is gone: the owner may take that block and end at
-/// once.
+/// The thread that wakes the owner needs the region after its block is gone: the owner may take that block
+/// and end at once.
 #[test]
 fn the_keeper_outlives_the_wake() {
     check(4, || {
         let (owner, blocks, core) = owner(2);
         let threads = drop_elsewhere(blocks);
-        // SAFETY: nobody has been asked for help yet, so nobody reads it; loom checks that.
+        // SAFETY: nobody is to wake the owner yet, so nobody reads the note; loom checks that.
         core.note.with_mut(|note| unsafe { *note = 1 });
         core.both_orders.pass();
         owner.starve();
-        // Not drained before: the close itself counts what came back.
+        // It was not drained before: `close` itself counts what came back.
         // SAFETY: no kernel here.
         unsafe { owner.close() };
         join(threads);
@@ -221,7 +221,7 @@ fn the_keeper_outlives_the_wake() {
     });
 }
 
-/// The request for help stands from an earlier sleep that another event ended: it must still be answered.
+/// The request stands from an earlier sleep that another event ended. It must still be answered.
 #[test]
 fn an_old_request_is_answered_too() {
     check(4, || {
@@ -230,7 +230,7 @@ fn an_old_request_is_answered_too() {
         assert!(owner.starve());
         core.doorbell.cancel_sleep();
         let threads = drop_elsewhere(blocks);
-        // A loop because loom's wait may also end without a reason.
+        // A loop, because loom's wait may also end without a reason.
         while owner.drain().next().is_none() {
             core.doorbell.prepare_sleep();
             core.both_orders.pass();

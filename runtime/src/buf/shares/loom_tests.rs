@@ -1,8 +1,8 @@
-//! A buffer in which the kernel goes on while leases on what came before are dropped elsewhere.
+//! The kernel goes on in a buffer while leases on earlier bytes are dropped on other threads.
 //!
-//! The buffer is a loom cell that the holders of leases read and the owner, once it is home, writes as the
-//! kernel would. So a buffer that comes back early, and one whose way back is not ordered behind every use,
-//! make the model fail; one that never comes back, or twice, is counted.
+//! The buffer is a loom cell. The holders of leases read it, and the owner writes it once it is back, as the
+//! kernel would. So the model fails when a buffer comes back early, and when its return is not ordered behind
+//! every use. A buffer that never comes back, or comes back twice, is counted.
 
 use std::ptr::NonNull;
 
@@ -14,7 +14,7 @@ use super::super::returns::{BlockRef, Owner, SharedRegion};
 use super::Shares;
 use crate::sync::model::{BothOrders, check};
 
-/// Keeps nothing: the test does.
+/// A region that keeps nothing: the test does.
 struct Nothing;
 
 impl SharedRegion for Nothing {
@@ -64,7 +64,7 @@ fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
             let buffer = Arc::clone(&buffer);
             thread::spawn(move || drop_after_use(&buffer, held))
         };
-        // Two chunks are taken, one after the other; the kernel goes on.
+        // Two chunks are taken, one after the other, and the kernel goes on.
         buffer.shares.add();
         // SAFETY: counted as a share.
         let first = lend(unsafe { own.duplicate() });
@@ -73,27 +73,27 @@ fn a_buffer_that_the_kernel_goes_on_in_comes_home_once_and_last() {
         // SAFETY: as above.
         let second = lend(unsafe { own.duplicate() });
         buffer.both_orders.pass();
-        // The kernel is done with it, and nothing waits.
-        let mut home = 0;
+        // The kernel is done with the buffer, and no chunk waits.
+        let mut back = 0;
         if buffer.shares.give_up() {
             assert_eq!(owner.take_back(own).ok(), Some(0));
-            home += 1;
+            back += 1;
         } else {
             std::mem::forget(own);
         }
         buffer.both_orders.pass();
-        home += owner.drain().count();
-        if home == 1 {
-            // SAFETY: it is home; loom checks that nobody reads it any more.
+        back += owner.drain().count();
+        if back == 1 {
+            // SAFETY: it is back; loom checks that nobody reads it any more.
             buffer.bytes.with_mut(|bytes| unsafe { *bytes = 8 });
         }
         first.join().unwrap();
         second.join().unwrap();
-        home += owner.drain().count();
-        assert_eq!((home, owner.taken()), (1, 0));
+        back += owner.drain().count();
+        assert_eq!((back, owner.taken()), (1, 0));
         // SAFETY: no kernel here.
         assert_eq!(unsafe { owner.close() }, 0);
-        // SAFETY: it was leaked above, and nobody has it any more.
+        // SAFETY: it was leaked above, and nobody else has it any more.
         drop(unsafe { Box::from_raw(link) });
     });
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::buf::Block;
 use crate::{Builder, Running, Runtime};
 
-/// One core with one block, which it has taken.
+/// One core with one block, which a task has taken.
 fn with_all_blocks_out(builder: Builder) -> Running {
     let first = crate::numa::thread::affinity_of_current().unwrap().first().unwrap();
     let builder = builder.cores(first.to_string().parse().unwrap()).pool_bytes(256 << 10);
@@ -30,7 +30,7 @@ fn a_thread_that_panics_wakes_its_core_and_is_told_of() {
         });
     };
     running.handle().submit_to_blocking(0, begin).unwrap();
-    // The core sleeps: nobody but that thread has anything for it.
+    // The core sleeps: only that thread can wake it.
     while running.counters()[0].pool_refusals == 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -38,7 +38,7 @@ fn a_thread_that_panics_wakes_its_core_and_is_told_of() {
     end(running);
 }
 
-/// Seen to fail, by waiting for ever: with a core that sleeps until something comes.
+/// Seen to fail, by waiting for ever: with a core that sleeps without a time limit.
 #[test]
 fn a_core_that_sleeps_asks_again_when_the_rest_is_over() {
     let running = with_all_blocks_out(Runtime::builder().pool_limit(1 << 20));
@@ -54,7 +54,7 @@ fn a_core_that_sleeps_asks_again_when_the_rest_is_over() {
     end(running);
 }
 
-/// Seen to fail: with the payload dropped where the thread is joined, its panic comes out there.
+/// Seen to fail: the payload is dropped where the thread is joined, and its panic comes out there.
 #[test]
 fn a_thread_that_panics_with_a_payload_that_panics_ends_no_core() {
     struct Again;
@@ -76,7 +76,7 @@ fn a_thread_that_panics_with_a_payload_that_panics_ends_no_core() {
     end(running);
 }
 
-/// Who is told of a step finds it whole: in the pool, in the limit and in the report.
+/// A subscriber that is told of a step finds it complete: in the pool, in the limit and in the report.
 ///
 /// Seen to fail: with the event before the step is in the report.
 #[test]

@@ -32,7 +32,7 @@ unsafe impl<L: Accepting> Multishot<Core> for Accept<L> {
     const NAME: &'static str = NAME;
 
     fn sqes(&mut self) -> Sqes {
-        // Every socket is O_NONBLOCK: the ring poll-arms them all the same, and splice(2) must never wait.
+        // Every socket is O_NONBLOCK: the ring poll-arms them nevertheless, and splice(2) must never wait.
         let (fd, flags) =
             (types::Fd(self.listener.fd().as_raw_fd()), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
         if self.many {

@@ -7,6 +7,7 @@ use io_uring::{opcode, types};
 use rustix::net::SocketAddrAny;
 
 use crate::op::slots::Outcome;
+use crate::op::waits_for::WaitsFor;
 use crate::op::{Operation, Sqes, check};
 
 /// Connects a new socket. The operation owns the socket until it is done.
@@ -34,6 +35,10 @@ unsafe impl Operation for Connect {
         )
         .build()
         .into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Connect
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -19,7 +19,7 @@ pub(crate) trait Receiver: AsFd + 'static {
     /// Bytes came in `buffer`, or the end, or an error. `last`: the operation has ended.
     fn received(self: &Rc<Self>, core: &Core, buffer: Option<u16>, result: io::Result<u32>, last: bool);
 
-    /// The same where what comes lies in [parts](crate::buf::brought) of buffers.
+    /// The same where what comes lies in [fragments](crate::buf::brought) of buffers.
     fn received_fragments(
         self: &Rc<Self>,
         core: &Core,

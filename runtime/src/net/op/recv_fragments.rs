@@ -1,4 +1,4 @@
-//! Receive, multishot, into parts of the core's provided buffers (see [`parts`](crate::buf::fragments)):
+//! Receive, multishot, into parts of the core's provided buffers (see [fragments](crate::buf::fragments)):
 //! incremental buffers (Linux 6.12) need nothing else than a plain receive, bundles (Linux 6.10) a flag.
 //! `io_uring_prep_recv(3)`.
 

@@ -7,6 +7,7 @@ use io_uring::{opcode, types};
 
 use crate::buf::IoBuf;
 use crate::op::slots::Outcome;
+use crate::op::waits_for::WaitsFor;
 use crate::op::{Operation, Sqes, check};
 
 /// A socket that sends, and keeps the descriptor open.
@@ -42,6 +43,10 @@ unsafe impl<S: Sender, B: IoBuf> Operation for Send<S, B> {
 
     fn failed(&self, errno: i32) {
         self.socket.send_failed(errno);
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Send
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

@@ -9,6 +9,7 @@ use io_uring::{opcode, types};
 use crate::buf::IoBuf;
 use crate::net::sockaddr::SockAddr;
 use crate::op::slots::Outcome;
+use crate::op::waits_for::WaitsFor;
 use crate::op::{Operation, Sqes, check};
 
 /// Sends all of a buffer as one datagram. `S` keeps the descriptor open.
@@ -49,6 +50,10 @@ unsafe impl<S: AsFd + 'static, B: IoBuf> Operation for SendTo<S, B> {
             .flags(libc::MSG_NOSIGNAL as u32)
             .build()
             .into()
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Send
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

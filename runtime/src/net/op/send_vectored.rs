@@ -8,6 +8,7 @@ use io_uring::{opcode, types};
 use super::send::Sender;
 use crate::buf::IoBufs;
 use crate::op::slots::Outcome;
+use crate::op::waits_for::WaitsFor;
 use crate::op::{Operation, Sqes, check};
 
 /// The most buffers that one call may take (`IOV_MAX`, `sendmsg(2)`). The others go with the next call.
@@ -61,6 +62,10 @@ unsafe impl<S: Sender, V: IoBufs> Operation for SendVectored<S, V> {
 
     fn failed(&self, errno: i32) {
         self.socket.send_failed(errno);
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Send
     }
 
     fn complete(self, outcome: Outcome) -> Self::Output {

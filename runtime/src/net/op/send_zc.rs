@@ -23,7 +23,8 @@ use crate::buf::{Block, IoBuf};
 use crate::core::Core;
 use crate::net::socket::{Socket, ZcGuard};
 use crate::op::slots::Outcome;
-use crate::op::{Hurry, Operation, Sqes, check};
+use crate::op::waits_for::WaitsFor;
+use crate::op::{ForceRelease, Operation, Sqes, check};
 use crate::ring::user_data::{COPIED, REPORT_USAGE};
 
 /// A block that the kernel and its sender share. Neither writes to it.
@@ -74,6 +75,10 @@ unsafe impl Operation for SendZc {
         self.on.socket().send_failed(errno);
     }
 
+    fn waits_for(&self) -> WaitsFor {
+        WaitsFor::Send
+    }
+
     fn complete(self, outcome: Outcome) -> Self::Output {
         check(outcome).map(|n| n as usize)
     }
@@ -84,7 +89,7 @@ unsafe impl Operation for SendZc {
         }
     }
 
-    fn force_release(&self) -> Option<Hurry> {
+    fn force_release(&self) -> Option<ForceRelease> {
         let socket = Rc::clone(self.on.socket());
         Some(Box::new(move || socket.reset("the core ends")))
     }

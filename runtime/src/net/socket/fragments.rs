@@ -1,4 +1,4 @@
-//! Receiving where a CQE and a buffer are not one and the same ([`parts`](crate::buf::fragments)).
+//! Receiving where a CQE and a buffer are not one and the same ([fragments](crate::buf::fragments)).
 
 use std::io;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! A connected socket: what it has, and how it is closed.
 //!
 //! The multishot receive holds the socket by a counted reference, so the descriptor is closed only after the
-//! kernel's last word on it. Chunks that came and were not taken yet are a list linked through the core's
+//! kernel's last CQE for it. Chunks that came and were not taken yet are a list linked through the core's
 //! buffer table: no allocation, however many.
 //! Receiving has a pure state machine ([`receiving`]), which `receive.rs` runs; `waiting.rs` is who waits for
 //! it. `lending.rs` is what the network holds of zero-copy sends, `travelling.rs` how a connection leaves its
@@ -55,7 +55,7 @@ pub(crate) struct Socket {
     kind: Kind,
     receiving: Receiving<Key>,
     chain: Cell<Chain>,
-    /// Stands in the core's list of streams to look at when the tick ends.
+    /// It is in the core's list of streams that are inspected when the tick ends.
     overfull: Cell<bool>,
     /// Stands in the core's list of streams that nobody reads.
     is_known_idle: Cell<bool>,
@@ -75,7 +75,7 @@ pub(crate) struct Socket {
     /// Its connection was reset, to have blocks back.
     was_reset: Cell<bool>,
     /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket
-    /// from another core, and all that comes in [parts](crate::buf::fragments) of buffers.
+    /// from another core, and all that comes in [fragments](crate::buf::fragments) of buffers.
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: Waiters,

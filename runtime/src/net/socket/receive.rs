@@ -51,7 +51,10 @@ impl Socket {
             }
             // Who has just been served must not push in before those that wait for a buffer: a receive takes
             // as many as there are.
-            Wanted::Queue => core.fairness.wait_for_buffer(Rc::downgrade(self) as _),
+            Wanted::Queue => {
+                core.notes.lacks_buffer();
+                core.fairness.wait_for_buffer(Rc::downgrade(self) as _);
+            }
             Wanted::Arm => self.arm(core),
             Wanted::Wait => {}
         }
@@ -116,7 +119,7 @@ impl Socket {
         self.wake_reader();
     }
 
-    /// At the end of the tick it is looked at whether somebody took what is here.
+    /// At the end of the tick it is checked whether somebody took the chunks.
     #[inline(always)]
     pub(super) fn inspect_later(self: &Rc<Self>, core: &Core) {
         if !self.overfull.replace(true) {
@@ -132,6 +135,7 @@ impl Socket {
                 let counter =
                     if core.bufs.has_some() { &counters.recv_ring_empty } else { &counters.recv_starved };
                 counter.add(1);
+                core.notes.lacks_buffer();
                 if self.receiving.lacked(self.is_waited_for(), was_ending) == Wanted::Queue {
                     core.fairness.wait_for_buffer(Rc::downgrade(self) as _);
                 }

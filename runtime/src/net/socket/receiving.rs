@@ -73,7 +73,7 @@ pub(super) enum Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quiet {
     Yes,
-    /// It is from now on, and whoever waited for a buffer has to ask anew.
+    /// It is from now on, and whoever waited for a buffer has to ask again.
     GaveUpTurn,
     NotYet,
 }
@@ -144,8 +144,8 @@ impl<K: Copy> Receiving<K> {
         self.state.set(State::Over(Some(errno)));
     }
 
-    /// The receive has found no buffer. Only a stream whose reader waits needs one; another arms anew when it
-    /// is read.
+    /// The receive has found no buffer. Only a stream whose reader waits needs one; another arms again when
+    /// it is read.
     pub(super) fn lacked(&self, is_waited_for: bool, was_ending: bool) -> Wanted {
         if is_waited_for && !was_ending { self.starve() } else { Wanted::Wait }
     }

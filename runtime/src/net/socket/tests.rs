@@ -1,7 +1,7 @@
-//! Quieting a stream whose receive says its last word at that very moment, and a stream that is always full.
+//! Quieting a stream whose receive posts its last CQE at that very moment, and a stream that is always full.
 //!
 //! Seen to fail: with bytes that come while a stream is quieted given back (nothing is handed over); with a
-//! last word's bytes given back; with an end or a reset that comes then forgotten (it is asked for again; the
+//! last CQE's bytes given back; with an end or a reset that comes then forgotten (it is asked for again; the
 //! reset has become an end); with a stream that is quieted put in the queue for buffers.
 
 use std::cell::Cell;
@@ -37,11 +37,11 @@ fn armed() -> (TcpStream, StdStream) {
     (stream, peer)
 }
 
-/// Asks for quiet while the last word lies in the completion queue, and then waits for it.
+/// Quiesces while the last CQE is in the completion queue, and then waits for it.
 async fn quiesce_late(stream: &TcpStream) -> Vec<Vec<u8>> {
     let mut quiet = pin!(stream.quiesce());
     let asked = quiet.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    assert!(asked.is_pending(), "nobody has looked at the last word yet");
+    assert!(asked.is_pending(), "nobody has polled since the last CQE");
     quiet.await.iter().map(|chunk| chunk.to_vec()).collect()
 }
 
@@ -76,7 +76,7 @@ fn a_reset_comes_while_it_is_quieted() {
     });
 }
 
-/// Takes receive buffers until so many are left.
+/// Takes receive buffers until this many are left.
 async fn take_all_but(left: usize) -> Vec<Lease> {
     let (hog, mut feeds) = pair();
     let (_, buffers) = Core::with(|core| core.bufs.shape());
@@ -138,7 +138,7 @@ fn a_stream_stands_once_among_those_that_wait_for_a_buffer() {
     });
 }
 
-/// Where the completion queue has no room a multishot receive ends, and its last word brings bytes
+/// Where the completion queue is full a multishot receive ends, and its last CQE brings bytes
 /// (linux/io_uring/net.c, `io_recv_finish`).
 #[test]
 fn the_last_bytes_come_while_it_is_quieted() {
@@ -206,7 +206,7 @@ thread_local! {
     static WOKEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Seen to fail: with no look after the waker was cloned.
+/// Seen to fail: with no check after the waker was cloned.
 #[test]
 fn what_is_given_back_while_the_waker_is_cloned_is_found() {
     use std::task::{RawWaker, RawWakerVTable};
@@ -233,7 +233,7 @@ fn what_is_given_back_while_the_waker_is_cloned_is_found() {
 
 /// What is given back when buffers are few may be copied out again, however many streams are given some.
 ///
-/// Seen to fail: with streams to which something was given back not looked at, the last is never served.
+/// Seen to fail: with streams to which something was given back not inspected, the last is never served.
 #[test]
 fn chunks_that_are_given_back_leave_buffers_for_others() {
     on_a_core(small(256), async || {
@@ -246,7 +246,7 @@ fn chunks_that_are_given_back_leave_buffers_for_others() {
             chunk.advance(1);
             kept.push((stream, peer, chunk));
         }
-        // The looks that were asked for when the chunks came are over.
+        // The inspections that were asked for when the chunks came are over.
         let ticks = || Core::with(|core| core.shared.counters.turns.get());
         let now = ticks();
         until("two ticks", || ticks() > now + 1).await;
@@ -268,7 +268,7 @@ fn chunks_that_are_given_back_leave_buffers_for_others() {
     });
 }
 
-/// A task that finds something in its socket whenever it looks lets the others have their turn all the same.
+/// A task that finds something in its socket at each poll still lets the others run.
 ///
 /// Seen to fail: with `Budget::poll` always ready, it takes all 200.
 #[test]

@@ -26,7 +26,7 @@ impl Socket {
                 // Cloned and dropped with nothing borrowed: what either does is not ours to know.
                 let waker = cx.waker().clone();
                 if let Some(other) = self.reader.replace(Some(waker)) {
-                    // It has come while ours was cloned, and waits anew.
+                    // It has come while ours was cloned, and waits again.
                     other.wake();
                 }
                 if has_come(self) {

@@ -1,17 +1,17 @@
-//! A model of the machine that knows who may still touch each operation's memory, and whom it wakes: an
-//! owner, a kernel that keeps its rules, and a stranger that does not. Property tests and the fuzzer run the
-//! machine beside it.
+//! A model of the machine. It knows who may still touch each operation's memory and whom the operation wakes.
+//! Its parties are an owner, a kernel that keeps its rules, and a stranger that does not. Property tests and
+//! the fuzzer run the machine beside it.
 
 use std::collections::HashMap;
 
 use super::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 
-/// The value of an operation, as it is taken out: where it lay, and whose it is.
+/// The value of an operation, as it is taken out: its index, and the number of its operation.
 fn value(index: usize, extra: u64) -> (usize, u64) {
     (index, extra)
 }
 
-/// Of an operation that is over.
+/// For an operation that is over.
 fn never(_: usize, _: u64) -> (usize, u64) {
     panic!("the value of an operation that is over was taken")
 }
@@ -25,7 +25,7 @@ struct Model {
     kernel: bool,
     /// The one result has been sent, and a notification is due.
     notif_due: bool,
-    /// A result was sent and neither taken by the owner nor cleaned up.
+    /// A result was sent, and neither taken by the owner nor cleaned up.
     result: Option<i32>,
     cancelled: bool,
     freed: bool,
@@ -63,7 +63,7 @@ pub(crate) enum Step {
 struct World {
     keys: Vec<Key>,
     models: HashMap<Key, Model>,
-    /// Wakers made so far: each is another.
+    /// How many wakers were made. Each has its own number.
     wakers: u64,
 }
 
@@ -140,7 +140,7 @@ impl World {
         let model = self.models.get_mut(&key).unwrap();
         let Some(result) = model.result.take() else {
             assert_eq!((polled, kept), (Polled::Pending, model.waker));
-            // Every other time it is polled by the same task.
+            // Every other time the same task polls it.
             let other = self.waker();
             let model = self.models.get_mut(&key).unwrap();
             if other.is_multiple_of(2) {
@@ -179,7 +179,7 @@ impl World {
                     self.free(key);
                 }
             }
-            // A multishot that had ended: its slot is gone.
+            // A multishot that had ended: its slot is vacant.
             (None, false) => assert_eq!(abandoned, None),
         }
     }
@@ -234,7 +234,7 @@ pub(crate) fn check(steps: impl IntoIterator<Item = Step>) {
     for step in steps {
         world.apply(&mut slots, step);
     }
-    // Whatever is left comes to its end: owners go, the kernel says its last word.
+    // What is left is brought to its end: owners give up, and the kernel posts its last CQE.
     for key in world.keys.clone() {
         if world.models[&key].owner {
             world.drop_owner(&mut slots, key);

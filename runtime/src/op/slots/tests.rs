@@ -1,5 +1,5 @@
 //! Random interleavings of an owner, a kernel that keeps its rules, and a stranger that does not, against a
-//! model that knows who may still touch each operation's memory, and whom it wakes.
+//! model. The model knows who may still touch each operation's memory and whom the operation wakes.
 //!
 //! Seen to fail: with an answer that wakes nobody, with the waker of an owner that has gone left in its slot,
 //! and with a slot that is made vacant while its value stays.

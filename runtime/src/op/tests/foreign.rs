@@ -1,5 +1,5 @@
-//! Code that is not ours where an operation is asked for and waited for: whose waker it keeps, wakers that
-//! use the runtime while they are cloned and dropped, and buffers that panic.
+//! Foreign code while an operation is asked for and waited for: which waker it keeps, wakers that use the
+//! runtime while they are cloned and dropped, and buffers that panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU32;
@@ -23,14 +23,14 @@ fn poll_once<T: Operation>(future: &mut OpFuture<T>, waker: &Waker) -> Poll<()> 
     Pin::new(future).poll(&mut Context::from_waker(waker)).map(drop)
 }
 
-/// An operation that waits, and the other end, which ends it.
+/// An operation that waits, and the other end, which makes it complete.
 fn waits() -> (OpFuture<poll::PollOnce<Fd>>, UnixStream) {
     let (ours, theirs) = silent();
     (OpFuture::new(poll::PollOnce { fd: Fd(ours), ready: poll::Ready::Read }), theirs)
 }
 
 /// Seen to fail: with the first waker kept (B is never woken), with the one before not dropped, and with a
-/// clone left behind by each look.
+/// clone left behind by each poll.
 #[test]
 fn an_operation_wakes_by_the_waker_of_its_last_poll_and_keeps_no_other() {
     on_a_core(small(64), async || {
@@ -54,7 +54,8 @@ fn an_operation_wakes_by_the_waker_of_its_last_poll_and_keeps_no_other() {
     });
 }
 
-/// One of another executor: cloned, woken and dropped, it uses the core's table. Each `number` is another.
+/// A waker of another executor. It uses the core's table when it is cloned, woken and dropped. Each has its
+/// own `number`.
 fn meddler(number: usize) -> Waker {
     fn meddle(_: *const ()) {
         Core::try_with(|core| core.ops.len());
@@ -64,7 +65,7 @@ fn meddler(number: usize) -> Waker {
         RawWaker::new(number, &VTABLE)
     }
     static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, meddle, meddle, meddle);
-    // SAFETY: nothing is behind the pointer, and no function of the table follows it.
+    // SAFETY: no data is behind the pointer, and no function of the table follows it.
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::without_provenance(number), &VTABLE)) }
 }
 
@@ -107,8 +108,10 @@ impl Drop for Panics {
     }
 }
 
-/// Nothing was submitted, so all comes back. Seen to fail: with the value left in its cell, with the slot not
-/// made vacant, and with a second panic not contained (the process aborts).
+/// Nothing was submitted, so everything is given back.
+///
+/// Seen to fail: with the value left in its cell, with the slot not made vacant, and with a second panic not
+/// contained (the process aborts).
 #[test]
 fn an_operation_whose_buffer_panics_gives_all_back() {
     on_a_core(small(64), async || {

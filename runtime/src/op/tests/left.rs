@@ -1,4 +1,4 @@
-//! Every operation that answers once, in a task that is there when the runtime ends. Each has a descriptor of
+//! Every operation that answers once, in a task that exists when the runtime ends. Each has a descriptor of
 //! its own, which is closed when the operation's memory is given back.
 //!
 //! Seen to fail: with `drain` returning at once, and with `late` forgetting its output, descriptors stay
@@ -12,29 +12,29 @@ use crate::core::shared::CoreShared;
 use crate::task::yield_now;
 use crate::testing::link_of;
 
-/// What is asked, and what is left of it.
+/// The operations of the tasks, and how their release is seen.
 #[derive(Default)]
 struct LeftBehind {
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     links: Vec<(&'static str, PathBuf)>,
-    /// The other ends, which say nothing.
+    /// The other ends, which send nothing.
     peers: Vec<OwnedFd>,
 }
 
 impl LeftBehind {
-    /// `link` tells of a descriptor that only the operation has.
+    /// `link` names a descriptor that only the operation has.
     fn ask<T: Operation>(&mut self, link: PathBuf, operation: T) {
         self.links.push((T::NAME, link));
         self.tasks.push(Box::pin(async move { drop(OpFuture::new(operation).await) }));
     }
 
-    /// An operation on a file of so many bytes.
+    /// An operation on a file of `len` bytes.
     fn on_file<T: Operation>(&mut self, len: usize, operation: impl FnOnce(Rc<OwnedFd>) -> T) {
         let file = file_with(&vec![1; len]);
         self.ask(link_of(file.as_fd()), operation(file));
     }
 
-    /// An operation on a connection that takes nothing.
+    /// An operation on a connection whose other end reads nothing.
     fn on_socket<T: Operation>(&mut self, operation: impl FnOnce(Rc<Socket>) -> T) {
         let (socket, peer) = pair();
         while rustix::io::write(socket.fd(), &[0; 1 << 16]).is_ok() {}
@@ -42,14 +42,14 @@ impl LeftBehind {
         self.ask(link_of(socket.fd()), operation(socket));
     }
 
-    /// An operation on a socket that gives nothing.
+    /// An operation on a socket whose other end sends nothing.
     fn on_quiet<T: Operation>(&mut self, operation: impl FnOnce(Rc<OwnedFd>) -> T) {
         let (ours, theirs) = silent();
         self.peers.push(theirs.into());
         self.ask(link_of(ours.as_fd()), operation(ours));
     }
 
-    /// An operation on `place`, a directory of the test's own, with the name of something in it.
+    /// An operation on `place`, a directory of the test's own, with a name in it.
     fn beneath<T: Operation>(&mut self, place: &Path, operation: impl FnOnce(Rc<OwnedFd>, CString) -> T) {
         let dir = OwnedFd::from(std::fs::File::open(place).unwrap());
         self.ask(link_of(dir.as_fd()), operation(Rc::new(dir), c"name".to_owned()));

@@ -1,10 +1,10 @@
-//! Every multishot operation, whose owner is a socket, given up by it at every stage of its life: no
-//! descriptor is left open, no buffer is lost, and what comes late is nobody's.
+//! Every multishot operation, given up by the socket that owns it at every stage of its life: no descriptor
+//! is left open, no buffer is lost, and late answers reach nobody.
 //!
 //! Seen to fail: with late connections forgotten (their clients wait for ever), with late buffers not given
-//! back, with what nobody took left in its buffers, with no cancel sent, with the owner gone without a word
-//! to the kernel (an accept that comes late is heard), with late answers shown as the owner's, and with a
-//! lease leaked (memory is kept at the end).
+//! back, with unread chunks left in their buffers, with no cancel sent, with the owner gone without the
+//! kernel being told (an accept that comes late is reported), with late answers shown as the owner's, and
+//! with a lease leaked (memory is kept at the end).
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -23,24 +23,24 @@ use crate::op::Multishot;
 use crate::task::yield_now;
 use crate::testing::{let_come, link_of};
 
-/// Where in its life an operation loses its owner, with all that came and was not taken.
+/// The stage at which an operation loses its owner, with everything that came and was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
-    /// Nothing was asked.
+    /// The kernel was asked for nothing.
     NotAsked,
-    /// The SQE lies in the queue; the kernel has not seen it.
+    /// The SQE is in the queue, and the kernel has not taken it.
     Pushed,
     /// The kernel has it, and nothing has come.
     Armed,
     /// An answer came, and more may.
     Came,
-    /// An answer lies in the completion queue: the owner will never hear of it.
+    /// An answer is in the completion queue, and the owner does not get it.
     Late,
     /// So many answers came that the owner itself has asked for the end.
     HeldBack,
-    /// An answer lies in the completion queue, and the last word behind it.
+    /// An answer is in the completion queue, and the last CQE behind it.
     LateAndLast,
-    /// The last word was heard.
+    /// The last CQE was handled.
     Over,
 }
 
@@ -55,14 +55,14 @@ const LIVES: [Life; 8] = [
     Life::Over,
 ];
 
-/// A socket that owns a multishot operation, and whoever is at the other end.
+/// A socket that owns a multishot operation, and the test's other end.
 trait Owner: Sized + 'static {
     const OPERATION: &'static str;
-    /// More answers come after the first.
+    /// Whether more answers come after the first.
     const MANY: bool = true;
-    /// So many answers that nobody takes make it ask for the end.
+    /// How many answers that nobody takes make it ask for the end.
     const HELD_BACK: usize;
-    /// By how much each raises what [`heard`](Self::heard) counts.
+    /// By how much each answer raises what [`heard`](Self::heard) counts.
     const EACH: u64;
 
     fn new() -> Self;
@@ -71,11 +71,11 @@ trait Owner: Sized + 'static {
     fn ask(&self);
     /// Makes the kernel answer once.
     fn answer(&mut self);
-    /// Makes it say its last word.
+    /// Makes it post its last CQE.
     fn end(&mut self);
-    /// What the core counts of the answers that owners have heard.
+    /// The core's count of the answers that owners have got.
     fn heard() -> u64;
-    /// The owner alone, and whether the other end sees that it is gone.
+    /// The owner alone, and a check whether the other end sees that it is gone.
     fn split(self) -> (Box<dyn Any>, Box<dyn FnMut() -> bool + Send>);
 }
 
@@ -84,7 +84,7 @@ fn poll_once<T>(future: impl Future<Output = T>) {
     assert!(is_pending, "nothing is there yet");
 }
 
-/// Closed or reset: either way nobody holds the other end any more.
+/// Closed or reset: in both cases nobody holds the other end any more.
 fn is_left_alone(peer: &mut StdStream) -> bool {
     peer.set_nonblocking(true).unwrap();
     loop {
@@ -109,7 +109,7 @@ impl<const MANY: bool> Owner for Listening<MANY> {
 
     fn new() -> Self {
         let any = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        // Of a socket that others may share connections are accepted one by one.
+        // Connections of a socket that others may share are accepted one by one.
         let listener = if MANY {
             TcpListener::bind(any)
         } else {
@@ -216,7 +216,7 @@ impl Owner for Datagrams {
         peer.send_to(&[7; Self::EACH as usize], self.socket.local_addr().unwrap()).unwrap();
     }
 
-    /// Nobody is at the peer's port any more: the receive ends with ECONNREFUSED (udp(7)).
+    /// Nobody has the other port any more: the receive ends with ECONNREFUSED (udp(7)).
     fn end(&mut self) {
         drop(self.peer.take());
         rustix::net::send(self.fd(), b"?", rustix::net::SendFlags::empty()).unwrap();
@@ -262,7 +262,7 @@ async fn brought_to<T: Owner>(life: Life) -> T {
                 let_come(n);
             }
             until("all answers", || has_heard(T::HELD_BACK)).await;
-            // It is at the end of the next tick that it asks.
+            // It asks at the end of the next tick.
             yield_now().await;
         }
         Life::LateAndLast => {
@@ -298,13 +298,13 @@ async fn given_up_at_every_stage<T: Owner>(lives: &[Life]) {
     }
 }
 
-/// Whether a listener dares accept many: it does where the process may have descriptors enough for a whole
+/// Whether a listener accepts many at once. It does where the process may have descriptors enough for a whole
 /// backlog.
 fn may_accept_many() -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let enough = || getrlimit(Resource::Nofile).current.is_none_or(|now| now >= 17_000);
     if !enough() {
-        // Root may have more than the limit that it came with.
+        // Root may have more than the limit that it started with.
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: Some(17_000), maximum: limit.maximum.map(|most| most.max(17_000)) };
         if setrlimit(Resource::Nofile, raised).is_err() {
@@ -329,12 +329,12 @@ fn multishots_are_given_up_at_every_stage() {
     });
 }
 
-/// Where the kernel can.
+/// Where the kernel can do it.
 #[test]
 fn receives_in_parts_are_given_up_at_every_stage() {
     assert_eq!(Receiving::OPERATION, recv_fragments::RecvFragments::<Socket>::NAME);
     on_a_core(small(256).incremental_buffers(true), async || {
-        // What goes on where the last chunk ends is one with it, and one chunk is not held back.
+        // Bytes that follow on the last chunk are one chunk with it, and one chunk is not held back.
         let lives: Vec<_> = LIVES.into_iter().filter(|life| *life != Life::HeldBack).collect();
         given_up_at_every_stage::<Receiving>(&lives).await;
     });
@@ -346,13 +346,13 @@ thread_local! {
     static KEPT: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
 }
 
-/// Who has the owner when the runtime ends.
+/// What has the owner when the runtime ends.
 #[derive(Debug, Clone, Copy)]
 enum Keeper {
     /// A task, which the end of the core drops.
     Task,
-    /// The thread, so that the operation is cancelled while its owner is there, and the owner finds no core
-    /// when it goes.
+    /// The thread. The operation is cancelled while its owner exists, and the owner finds no core when it is
+    /// dropped.
     Thread,
 }
 
@@ -382,7 +382,7 @@ fn left_to_the_end<T: Owner>() {
             assert!(!is_open(&link), "{what}: open still");
             assert!(is_left_alone(), "{what}: the other end hears nothing");
             assert_eq!(shared.counters.ops_leaked.get(), 0, "{what}");
-            // The memory of the buffers keeps it.
+            // The memory of the buffers keeps a reference to it.
             assert_eq!(Arc::strong_count(&shared), 1, "{what}: memory is kept");
         }
     }

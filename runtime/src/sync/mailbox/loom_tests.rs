@@ -53,7 +53,7 @@ struct Core {
     signal: Notify,
     signals: AtomicUsize,
     announced: AtomicUsize,
-    /// A producer passes it after each push, and the consumer before each look.
+    /// A producer passes it after each push, and the consumer before each check.
     both_orders: BothOrders,
 }
 

@@ -137,7 +137,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// (Seen: a deadlock without the receiver's fence, without the sender's, without the second look, and with
+/// (Seen: a deadlock without the receiver's fence, without the sender's, without the second check, and with
 /// nobody counted.)
 #[test]
 fn who_waits_for_room_is_told_of_it() {
@@ -170,7 +170,7 @@ fn two_that_wait_are_told_one_after_the_other() {
 }
 
 /// One of two gives up, perhaps just after it was told; then the other is told. (Seen: a deadlock without the
-/// receiver's fence, and without the second look.)
+/// receiver's fence, and without the second check.)
 #[test]
 fn who_gives_up_takes_no_room_from_who_waits() {
     check_large(2, || {

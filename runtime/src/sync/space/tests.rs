@@ -7,12 +7,12 @@ use std::task::{Context, Wake};
 use super::*;
 
 /// Slots, and the senders that wait for one.
-struct Room {
+struct Slots {
     places: AtomicU32,
     space: SpaceWaiters,
 }
 
-impl Room {
+impl Slots {
     fn new() -> Arc<Self> {
         Arc::new(Self { places: AtomicU32::new(0), space: SpaceWaiters::new() })
     }
@@ -66,31 +66,31 @@ fn is_ready(future: Pin<&mut impl Future>, waker: &Arc<Does>) -> bool {
 /// Seen to fail: with a sender that comes back put at the end, the one after it is told first.
 #[test]
 fn who_is_told_and_finds_no_place_stands_where_it_stood() {
-    let room = Room::new();
+    let slots = Slots::new();
     let (a, b) = (Does::nothing(), Does::nothing());
-    let (mut first, mut second) = (pin!(room.place()), pin!(room.place()));
+    let (mut first, mut second) = (pin!(slots.place()), pin!(slots.place()));
     assert!(!is_ready(first.as_mut(), &a) && !is_ready(second.as_mut(), &b));
-    room.make();
-    room.take().expect("somebody else is faster");
+    slots.make();
+    slots.take().expect("somebody else is faster");
     assert!(!is_ready(first.as_mut(), &a));
-    room.make();
+    slots.make();
     assert_eq!((a.calls(), b.calls()), (2, 0));
-    assert!(!is_ready(second.as_mut(), &b), "it looks when it is told");
+    assert!(!is_ready(second.as_mut(), &b), "it tries when it is notified");
     assert!(is_ready(first.as_mut(), &a));
 }
 
 /// Seen to fail: with nobody told instead, `second` sleeps on.
 #[test]
 fn who_is_told_and_gives_up_has_the_next_told() {
-    let room = Room::new();
+    let slots = Slots::new();
     let woken = Does::nothing();
-    let mut second = pin!(room.place());
+    let mut second = pin!(slots.place());
     {
-        let first = pin!(room.place());
+        let first = pin!(slots.place());
         let mut first = first;
         assert!(!is_ready(first.as_mut(), &Does::nothing()));
         assert!(!is_ready(second.as_mut(), &woken));
-        room.make();
+        slots.make();
         assert_eq!(woken.calls(), 0);
     }
     assert_eq!(woken.calls(), 1);
@@ -100,11 +100,11 @@ fn who_is_told_and_gives_up_has_the_next_told() {
 /// Seen to fail: with its call counted, nobody else is told of the place.
 #[test]
 fn a_waker_that_panics_has_the_next_told() {
-    let room = Room::new();
+    let slots = Slots::new();
     let (bad, woken) = (Does::new(|| panic!("on purpose")), Does::nothing());
-    let (mut first, mut second) = (pin!(room.place()), pin!(room.place()));
+    let (mut first, mut second) = (pin!(slots.place()), pin!(slots.place()));
     assert!(!is_ready(first.as_mut(), &bad) && !is_ready(second.as_mut(), &woken));
-    room.make();
+    slots.make();
     assert_eq!((bad.calls(), woken.calls()), (1, 1));
     assert!(is_ready(second.as_mut(), &woken));
 }
@@ -112,41 +112,41 @@ fn a_waker_that_panics_has_the_next_told() {
 /// Seen to fail: with the first waker kept, that one is called.
 #[test]
 fn the_waker_of_the_last_poll_is_called() {
-    let room = Room::new();
+    let slots = Slots::new();
     let (old, new) = (Does::nothing(), Does::nothing());
-    let mut place = pin!(room.place());
+    let mut place = pin!(slots.place());
     assert!(!is_ready(place.as_mut(), &old) && !is_ready(place.as_mut(), &new));
-    room.make();
+    slots.make();
     assert_eq!((old.calls(), new.calls(), Arc::strong_count(&old)), (0, 1, 1));
 }
 
 /// Seen to fail: with wakers called under the lock, the test waits for ever.
 #[test]
 fn a_waker_may_wait_for_room_anew() {
-    static ROOM: OnceLock<Arc<Room>> = OnceLock::new();
-    let room = ROOM.get_or_init(Room::new);
+    static SLOTS: OnceLock<Arc<Slots>> = OnceLock::new();
+    let slots = SLOTS.get_or_init(Slots::new);
     let comes_back = Does::new(|| {
-        let room = ROOM.get().expect("set before anyone waits");
-        assert!(is_ready(pin!(room.place()), &Does::nothing()), "it is faster");
-        assert!(!is_ready(pin!(room.place()), &Does::nothing()));
+        let slots = SLOTS.get().expect("set before anyone waits");
+        assert!(is_ready(pin!(slots.place()), &Does::nothing()), "it is faster");
+        assert!(!is_ready(pin!(slots.place()), &Does::nothing()));
     });
-    let mut place = pin!(room.place());
+    let mut place = pin!(slots.place());
     assert!(!is_ready(place.as_mut(), &comes_back));
-    room.make();
+    slots.make();
     assert_eq!(comes_back.calls(), 1);
-    room.make();
+    slots.make();
     assert!(is_ready(place.as_mut(), &comes_back));
 }
 
 /// Wakers of futures that were leaked. Seen to fail: with the list dropped as it is, the process aborts.
 #[test]
 fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
-    let room = Room::new();
+    let slots = Slots::new();
     let gone = crate::testing::BadWakers::give(3, |waker| {
-        let mut place = Box::pin(room.place());
+        let mut place = Box::pin(slots.place());
         assert!(place.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
         std::mem::forget(place);
     });
-    drop(room);
+    drop(slots);
     assert_eq!(gone.dropped(), 3);
 }

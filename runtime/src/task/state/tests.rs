@@ -12,14 +12,23 @@ use super::{Pause, State, There};
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// A waker is cloned: from the context of a poll, or from another waker. On the own core or elsewhere.
-    Clone { here: bool },
-    Drop { here: bool },
+    Clone {
+        here: bool,
+    },
+    Drop {
+        here: bool,
+    },
     /// A wake that leaves its waker, or uses it up.
-    Wake { here: bool, by_value: bool },
+    Wake {
+        here: bool,
+        by_value: bool,
+    },
     /// The core takes the wake list.
     Take,
     /// The core begins to poll or drop the task, or the code that it runs comes to its end.
-    Run { ready: bool },
+    Run {
+        ready: bool,
+    },
     Abort,
     DropHandle,
     /// The core ends: the list is closed.

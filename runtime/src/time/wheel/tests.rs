@@ -54,7 +54,7 @@ fn equal_deadlines_fire_in_the_order_of_insertion_whenever_they_were_inserted() 
     const DEADLINE: u64 = (3 << 18) + (5 << 6) + 7;
     let mut wheel = Wheel::new(0);
     let mut inserted = 0;
-    // The later ones are inserted when the deadline's digits already agree with the time's in part.
+    // The later times share their upper digits with the deadline.
     for now in [0, 1 << 18, 3 << 18, (3 << 18) + (5 << 6), DEADLINE - 1] {
         assert_eq!(wheel.expire(now), None);
         for _ in 0..3 {
@@ -131,9 +131,9 @@ fn time_does_not_go_back() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A deadline so many ticks after the present.
+    /// A deadline this many ticks after the present.
     Insert(u64),
-    /// A deadline so many ticks before it.
+    /// A deadline this many ticks before it.
     InsertPast(u64),
     /// Any deadline.
     InsertAt(u64),
@@ -141,7 +141,7 @@ enum Step {
     InsertEqual(usize),
     /// Cancels the timer of this rank among all that ever were.
     Cancel(usize),
-    /// Moves on by so many ticks.
+    /// Moves on by this many ticks.
     Advance(u64),
     /// Sleeps until the wheel says so.
     Sleep,
@@ -170,12 +170,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the wheel should be: pending timers by the time when they are due, then by insertion.
+/// What the wheel should be: pending timers by due time, then by insertion.
 #[derive(Default)]
 struct Model {
     now: u64,
     pending: BTreeMap<(u64, usize), ()>,
-    /// Of every timer that ever was: its key, and when it is due.
+    /// The key and the due time of every timer that ever was.
     timers: Vec<(Key, u64)>,
     cancelled: bool,
 }
@@ -266,8 +266,8 @@ proptest! {
             }
             model.check(&wheel);
         }
-        // Sleeping on, every timer left fires, on its tick, and each costs at most one wake for a level and
-        // one to fire.
+        // The caller sleeps on, and every timer left fires on its tick. Each costs at most one wake for each
+        // level and one to fire.
         let mut wakes = 0;
         let most = model.pending.len() * 11;
         while let Some(next) = wheel.next_expiry() {
@@ -282,7 +282,7 @@ proptest! {
         assert!(model.pending.is_empty());
     }
 
-    /// A caller that stops in the middle of expiring and inserts or cancels there loses nothing.
+    /// A caller that stops expiring in the middle, and inserts or cancels there, loses nothing.
     #[test]
     fn expiring_may_be_interrupted(
         deadlines in prop::collection::vec(short(), 1..60),

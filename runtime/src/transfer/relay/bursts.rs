@@ -2,9 +2,9 @@
 
 use crate::buf::ring::BUFFER_SIZE;
 
-/// Bytes that fill a receive buffer. A burst of so many is bulk, and worth a pipe.
+/// Bytes that fill a receive buffer. A burst of this many is bulk, and worth a pipe.
 pub(super) const BULK: usize = BUFFER_SIZE;
-/// After so many smaller bursts in a row a stream is no longer bulk.
+/// After this many smaller bursts in a row a stream is no longer bulk.
 const SMALL_BURSTS: u16 = 3;
 
 /// How much comes at once, and whether that is still bulk.

@@ -1,12 +1,12 @@
 //! When a relay has to end by itself. It is pure, so that its tests need no clock.
 //!
-//! Moving bytes reads no clock. A relay looks at its figures [`LOOKS`] times in its shortest limit, and
-//! compares them with those of the previous look. So a relay ends between its limit and an eighth more.
+//! Moving bytes reads no clock. A relay samples its figures [`SAMPLES`] times in its shortest limit, and
+//! compares them with those of the previous sample. So a relay ends between its limit and an eighth more.
 
 use std::time::{Duration, Instant};
 
-/// How many looks there are in the time of the shortest limit.
-const LOOKS: u32 = 8;
+/// How many samples there are in the time of the shortest limit.
+const SAMPLES: u32 = 8;
 /// The window over which a relay's rate is measured. Two in a row must be too slow, because the last bytes of
 /// a burst fall into a window of their own.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
@@ -59,15 +59,15 @@ pub(super) enum Phase {
     BreakingOff,
 }
 
-/// The looks of one relay at its figures.
+/// The samples of one relay's figures.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(super) struct Samples {
     born: Instant,
-    /// The latest look that has seen something move.
+    /// The latest sample that has seen something move.
     active: Instant,
-    /// How many bytes had moved at the previous look.
+    /// How many bytes had moved at the previous sample.
     moved: u64,
-    /// How many bytes peers had acknowledged at the previous look. It is asked for once nothing moves.
+    /// How many bytes peers had acknowledged at the previous sample. It is asked for once nothing moves.
     acknowledged: Option<u64>,
     phase: Phase,
     /// There where a rate is asked for: most relays do without, and their memory too.
@@ -83,15 +83,15 @@ struct Rate {
     was_slow: bool,
 }
 
-impl Looks {
+impl Samples {
     pub(super) fn new(now: Instant) -> Self {
         Self { born: now, active: now, moved: 0, acknowledged: None, phase: Phase::Open, rate: None }
     }
 
-    /// Looks at the figures. Returns when the next look is due (never, where there is no limit), or the limit
-    /// that was reached. `moved` are the bytes of both directions; `acknowledged` returns how many of them
-    /// peers have acknowledged.
-    pub(super) fn look(
+    /// Samples the figures. Returns when the next sample is due (never, where there is no limit), or the
+    /// limit that was reached. `moved` are the bytes of both directions; `acknowledged` returns how many of
+    /// them peers have acknowledged.
+    pub(super) fn sample(
         &mut self,
         limits: &RelayLimits,
         now: Instant,
@@ -126,7 +126,7 @@ impl Looks {
 
     fn next(&self, limits: &RelayLimits, now: Instant, silence: Option<Duration>) -> Option<Instant> {
         let rate = limits.min_rate.map(|_| RATE_WINDOW);
-        let step = [silence.map(|silence| silence / LOOKS), rate].into_iter().flatten().min();
+        let step = [silence.map(|silence| silence / SAMPLES), rate].into_iter().flatten().min();
         let step = step.and_then(|step| now.checked_add(step.max(Duration::from_millis(1))));
         let end = limits.lifetime.and_then(|lifetime| self.born.checked_add(lifetime));
         [step, end].into_iter().flatten().min()
@@ -153,16 +153,16 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Looks whenever a look is due, until the end. Returns which limit ended it, and when. `at` gives the
-    /// phase, and the bytes moved and acknowledged, at a time.
+    /// Samples whenever a sample is due, until the end. Returns which limit ended it, and when. `at` gives
+    /// the phase, and the bytes moved and acknowledged, at a time.
     fn lives(limits: &RelayLimits, at: impl Fn(Duration) -> (Phase, u64, u64)) -> Option<(Limit, Duration)> {
         let born = Instant::now();
-        let (mut looks, mut now) = (Looks::new(born), born);
+        let (mut samples, mut now) = (Samples::new(born), born);
         for _ in 0..10_000 {
             let (phase, moved, acknowledged) = at(now - born);
-            match looks.look(limits, now, (phase, moved), || acknowledged) {
+            match samples.sample(limits, now, (phase, moved), || acknowledged) {
                 Ok(Some(next)) => {
-                    assert!(next > now, "a look that is due at once is due for ever");
+                    assert!(next > now, "a sample that is due at once is due for ever");
                     now = next;
                 }
                 Ok(None) => return None,

@@ -22,7 +22,7 @@ use crate::net::{Connection, Family};
 use crate::time::{Sleep, sleep_until};
 use crate::{Error, Result};
 pub use deadlines::RelayLimits;
-use deadlines::{Limit, Looks, Phase};
+use deadlines::{Limit, Phase, Samples};
 use direction::{Direction, Joint};
 use state::{Side, State};
 
@@ -30,8 +30,8 @@ use state::{Side, State};
 const ACKNOWLEDGED_SOON: u8 = 1;
 const ACKNOWLEDGED_LATE: u8 = 64;
 
-/// How long it waits between two looks for the failure of a side that has sent its end.
-const FAILURE_LOOKS: Duration = Duration::from_secs(1);
+/// How long it waits between two samples for the failure of a side that has sent its end.
+const FAILURE_CHECKS: Duration = Duration::from_secs(1);
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -138,6 +138,12 @@ impl<A: Family, B: Family> Relay<A, B> {
     pub fn moved(&self) -> (u64, u64) {
         (self.work.state.given(0), self.work.state.given(1))
     }
+
+    /// Whether bytes of the first stream wait for the second to take them, and the other way round.
+    pub fn held_up(&self) -> (bool, bool) {
+        let [up, down] = &self.work.directions;
+        (up.is_held_up(), down.is_held_up())
+    }
 }
 
 // Nothing in it is pinned: the operations' memory lies in the core's table.
@@ -176,9 +182,9 @@ struct Work {
     limits: Rc<RelayLimits>,
     state: State,
     directions: [Direction; 2],
-    looks: Option<Looks>,
+    samples: Option<Samples>,
     alarm: Option<Sleep>,
-    /// The state at the previous look, as its number of changes.
+    /// The state at the previous sample, as its number of changes.
     seen: u32,
     /// Milliseconds until the next look for an acknowledgement, if one is awaited.
     acknowledged_in: Option<u8>,
@@ -193,7 +199,7 @@ impl Work {
             limits,
             state: State::new(),
             directions: [Direction::new(), Direction::new()],
-            looks: None,
+            samples: None,
             alarm: None,
             seen: u32::MAX,
             acknowledged_in: None,
@@ -204,7 +210,7 @@ impl Work {
     }
 
     fn poll(&mut self, sides: [&Rc<Socket>; 2], cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        if self.looks.is_none()
+        if self.samples.is_none()
             && let Some(end) = self.refuse_poisoned(sides)
         {
             return Poll::Ready(end);
@@ -282,7 +288,7 @@ impl Work {
         self.failed.get_or_insert_with(|| Box::new((failure_of(side), error)));
     }
 
-    /// Looks at the figures when it is time, or when the state has changed. True: the directions must be
+    /// Samples the figures when it is time, or when the state has changed. True: the directions must be
     /// polled again.
     fn poll_alarm(&mut self, sides: [&Rc<Socket>; 2], cx: &mut Context<'_>) -> Result<bool, Limit> {
         loop {
@@ -298,7 +304,7 @@ impl Work {
                 }
             }
             self.seen = self.state.changes();
-            let next = self.look(sides)?;
+            let next = self.sample(sides)?;
             match (&mut self.alarm, next) {
                 (Some(alarm), Some(next)) => alarm.reset(next),
                 (alarm, next) => *alarm = next.map(sleep_until),
@@ -306,8 +312,8 @@ impl Work {
         }
     }
 
-    /// Looks at the figures. Returns when to look again, or the limit that was reached.
-    fn look(&mut self, sides: [&Rc<Socket>; 2]) -> Result<Option<Instant>, Limit> {
+    /// Samples the figures. Returns when to sample again, or the limit that was reached.
+    fn sample(&mut self, sides: [&Rc<Socket>; 2]) -> Result<Option<Instant>, Limit> {
         let phase = if self.state.is_breaking_off() {
             Phase::BreakingOff
         } else if self.state.is_half_closed() {
@@ -318,11 +324,11 @@ impl Work {
         let (now, moved) = (clock::now(), self.state.given(0) + self.state.given(1));
         let acknowledged =
             || sides.iter().filter_map(|socket| delivery(socket.fd())).map(|it| it.acknowledged).sum();
-        let looks = self.looks.get_or_insert_with(|| Looks::new(now));
-        let next = looks.look(&self.limits, now, (phase, moved), acknowledged)?;
+        let samples = self.samples.get_or_insert_with(|| Samples::new(now));
+        let next = samples.sample(&self.limits, now, (phase, moved), acknowledged)?;
         let soon = self.acknowledged_in.map(|ms| now + Duration::from_millis(ms.into()));
         self.acknowledged_in = self.acknowledged_in.map(|ms| (ms * 2).min(ACKNOWLEDGED_LATE));
-        let deaf = (0..2).any(|side| self.state.is_deaf(side)).then(|| now + FAILURE_LOOKS);
+        let deaf = (0..2).any(|side| self.state.is_deaf(side)).then(|| now + FAILURE_CHECKS);
         Ok([next, soon, deaf].into_iter().flatten().min())
     }
 

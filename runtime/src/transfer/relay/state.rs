@@ -121,7 +121,7 @@ impl State {
         self.copied
     }
 
-    /// Of what was given, so many bytes were copied.
+    /// Of what was given, this many bytes were copied.
     pub(super) fn count_copied(&mut self, n: u64) {
         self.copied += n;
     }

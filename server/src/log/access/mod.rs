@@ -124,7 +124,7 @@ pub(crate) fn open(path: &Path, format: Format) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens its file anew.
+/// Opens its file again.
 pub(super) fn reopen() {
     if let Some((writer, _)) = WRITER.get() {
         writer.reopen();
@@ -273,7 +273,7 @@ impl Tell for TellInTheLog {
     fn refused(&mut self, name: &str, error: &io::Error) {
         tracing::error!(
             log = name, %error,
-            "the access log cannot be written; lines wait while there is room, and are dropped and counted then"
+            "the access log cannot be written; lines wait while the queue has space, and are dropped and counted then"
         );
     }
 
@@ -285,7 +285,7 @@ impl Tell for TellInTheLog {
         tracing::error!(log = name, %error, "the access log cannot be opened anew; it goes on in the old file");
     }
 
-    fn look(&mut self, _: Instant, _: bool) -> Option<Instant> {
+    fn check(&mut self, _: Instant, _: bool) -> Option<Instant> {
         None
     }
 }

@@ -66,7 +66,7 @@ impl fmt::Display for Image {
             }
             match where_pages_lie(std::ptr::without_provenance(range.start), range.len()) {
                 Ok(pages) => writeln!(f, "{pages}")?,
-                Err(error) => writeln!(f, "cannot be looked at: {error}")?,
+                Err(error) => writeln!(f, "cannot be inspected: {error}")?,
             }
         }
         Ok(())

@@ -2,10 +2,12 @@
 
 mod change;
 mod image;
+mod lookups;
 
 use std::ffi::CString;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -21,9 +23,10 @@ use rustix::net::sockopt::socket_domain;
 
 pub(crate) use self::change::OfMember;
 pub(crate) use self::image::Image;
+use self::lookups::Lookups;
 use super::ProcessShare;
 use super::line::{Frame, Heard, Line};
-use super::orders::{Down, Up, understood};
+use super::orders::{Down, Up, ask_for_name, understood};
 use crate::exit::{Failure, Kind, speak_as};
 use crate::limits;
 use crate::service::generation::Generation;
@@ -43,7 +46,7 @@ pub(crate) struct MemberArgs {
 }
 
 impl MemberArgs {
-    /// For the process that gets the cores of `share`, of so many in all.
+    /// For the process that gets the cores of `share`, of this many in all.
     pub(crate) fn new(share: &ProcessShare, cores_of_all: usize) -> Self {
         MemberArgs { node: share.node, cores: share.cores.iter().copied().collect(), cores_of_all }
     }
@@ -79,6 +82,7 @@ pub(crate) struct Member {
     line: Mutex<Line>,
     /// The same, to poll for what comes.
     socket: UnixStream,
+    lookups: Lookups,
 }
 
 /// What the parent wants.
@@ -131,7 +135,8 @@ impl Member {
             tracing::debug!(%errno, "the process keeps its name");
         }
         let MemberArgs { node, cores, cores_of_all } = given;
-        Ok(Member { node, cores, cores_of_all, line: Mutex::new(line), socket })
+        let (line, lookups) = (Mutex::new(line), Lookups::default());
+        Ok(Member { node, cores, cores_of_all, line, socket, lookups })
     }
 
     /// Waits for what to begin with, and how much the log says.
@@ -186,6 +191,15 @@ impl Member {
         }
     }
 
+    /// What a name stands for, as the parent finds it: by its rights, which this process may not have. Waits
+    /// for the resolver; not on the main thread, and on no core.
+    ///
+    /// # Errors
+    /// What the resolver says.
+    pub(crate) fn look_up(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+        self.lookups.ask(|number| self.answer(Up::Resolve, &ask_for_name(number, name, port)))
+    }
+
     /// Says something to the parent, which takes it soon. Not on the main thread, and on no core.
     fn answer(&self, up: Up, payload: &[u8]) {
         let mut sent = self.line().send(up as u8, payload, Vec::new());
@@ -213,11 +227,17 @@ impl Member {
     /// # Errors
     /// What `recvmsg(2)` says, other than "nothing there".
     pub(crate) fn next(&self) -> io::Result<Option<Order>> {
-        let frame = match self.line().hear()? {
-            Heard::Frame(frame) => frame,
-            Heard::Nothing => return Ok(None),
-            // When the parent ends, the member ends at once, as all cores of one process would.
-            Heard::Gone => return Ok(Some(Order::Signal(Signal::Gone))),
+        let frame = loop {
+            let heard = self.line().hear()?;
+            match heard {
+                Heard::Frame(frame) if Down::of(frame.kind) == Some(Down::Found) => {
+                    self.lookups.answered(&frame.payload);
+                }
+                Heard::Frame(frame) => break frame,
+                Heard::Nothing => return Ok(None),
+                // When the parent ends, the member ends at once, as all cores of one process would.
+                Heard::Gone => return Ok(Some(Order::Signal(Signal::Gone))),
+            }
         };
         Ok(Down::of(frame.kind).and_then(|down| match down {
             Down::End => Some(Order::Signal(Signal::End)),
@@ -229,8 +249,8 @@ impl Member {
             Down::Commit => Some(Order::Change(Change::Commit)),
             Down::Abandon => Some(Order::Change(Change::Abandon)),
             Down::Ask => Some(Order::Change(Change::Ask(frame.payload))),
-            // Said before it began.
-            Down::Limits => None,
+            // Said before it began, and taken above.
+            Down::Limits | Down::Found => None,
         }))
     }
 }

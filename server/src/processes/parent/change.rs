@@ -9,6 +9,7 @@ use annulus::numa::{CpuId, NodeId};
 
 use super::process::Process;
 use crate::config::{self, Configuration};
+use crate::confine::options::ConfineArgs;
 use crate::exit::{Failure, say};
 use crate::lifecycle::{self, Stage};
 use crate::listen::endpoint::EndpointId;
@@ -16,6 +17,7 @@ use crate::listen::open::{NextEndpoints, OpenEndpoints};
 use crate::listen::passed::Passed;
 use crate::processes::ProcessShare;
 use crate::processes::figures::Members;
+use crate::processes::given::Given;
 use crate::processes::orders::{Change, Down, Up};
 use crate::service::reload::{Source, tell};
 use crate::service::times::Times;
@@ -42,7 +44,12 @@ struct Next {
     /// Keys that take a restart to change.
     fixed: Vec<String>,
     endpoints: NextEndpoints,
+    /// What was found and opened for it.
+    given: Given,
 }
+
+/// What is said to a member, and the descriptors beside it.
+type OwnFrame = (Vec<u8>, Vec<OwnedFd>);
 
 /// What came of reading a file: the lines say why nothing has changed.
 type WasRead = Result<Box<Next>, Vec<String>>;
@@ -56,11 +63,13 @@ pub(super) struct Changes {
     cpus: Vec<CpuId>,
     open: Arc<Mutex<OpenEndpoints>>,
     times: Arc<Times>,
+    /// What members have given up.
+    rights: ConfineArgs,
     step: Step,
     /// It was asked for once more meanwhile.
     again: bool,
     /// What each member begins with.
-    first: Vec<(Vec<u8>, Vec<OwnedFd>)>,
+    first: Vec<OwnFrame>,
     read: (Sender<WasRead>, Receiver<WasRead>),
     wake: Members,
 }
@@ -93,10 +102,12 @@ impl Changes {
         changes.nodes = shares.iter().map(|share| share.node).collect();
         changes.cpus = shares.iter().flat_map(|share| share.cores.iter().copied()).collect();
         changes.times = times;
+        changes.rights = first.config.program.rights.clone();
         let mut open = OpenEndpoints::new(Arc::clone(&first.passed));
         let mut endpoints = open.plan(&first.config.endpoints(open.passed())?, &changes.cpus)?;
         let lines = first.config.lines(&endpoints.shown);
-        changes.first = changes.frames(first.text, first.verbose, &mut endpoints);
+        let given = Given::find(first.config)?;
+        changes.first = changes.frames(first.text, first.verbose, &mut endpoints, &given)?;
         // Nothing was open, so nothing is closed.
         open.commit(endpoints);
         *lock(&changes.open) = open;
@@ -112,6 +123,7 @@ impl Changes {
             cpus: Vec::new(),
             open: Arc::default(),
             times: Arc::new(Times::of(0, 0)),
+            rights: ConfineArgs::default(),
             step: Step::Idle,
             again: false,
             first: Vec::new(),
@@ -120,18 +132,33 @@ impl Changes {
         }
     }
 
+    /// Wakes the main thread.
+    pub(super) fn wake(&self) -> Members {
+        self.wake.clone()
+    }
+
     /// All that is open, for who hands it over.
     pub(super) fn open(&self) -> Arc<Mutex<OpenEndpoints>> {
         Arc::clone(&self.open)
     }
 
     /// What member `index` begins with, once.
-    pub(super) fn first_for(&mut self, index: usize) -> (Vec<u8>, Vec<OwnedFd>) {
+    pub(super) fn first_for(&mut self, index: usize) -> OwnFrame {
         self.first.get_mut(index).map(std::mem::take).unwrap_or_default()
     }
 
     /// Of each member, the frame that has it make ready.
-    fn frames(&self, text: &str, verbose: u8, endpoints: &mut NextEndpoints) -> Vec<(Vec<u8>, Vec<OwnedFd>)> {
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    fn frames(
+        &self,
+        text: &str,
+        verbose: u8,
+        endpoints: &mut NextEndpoints,
+        given: &Given,
+    ) -> Result<Vec<OwnFrame>, Failure> {
+        let failed = |error| Failure::failed("cannot pass directories on", error);
         let mut sockets = std::mem::take(&mut endpoints.sockets);
         let of_member = |cores: &usize| {
             let own = |(id, is_shared, sockets): &mut (EndpointId, bool, Vec<OwnedFd>)| {
@@ -139,7 +166,8 @@ impl Changes {
                 (*id, *is_shared, std::mem::replace(sockets, later))
             };
             let new = sockets.iter_mut().map(own).collect();
-            Change { text, verbose, ids: &endpoints.ids, new }.into_frame()
+            let given = given.copy().map_err(failed)?;
+            Ok(Change { text, verbose, ids: &endpoints.ids, new, given }.into_frame())
         };
         self.cores.iter().map(of_member).collect()
     }
@@ -156,11 +184,11 @@ impl Changes {
             self.again = true;
             return;
         }
-        let (open, cpus) = (Arc::clone(&self.open), self.cpus.clone());
+        let (open, cpus, rights) = (Arc::clone(&self.open), self.cpus.clone(), self.rights.clone());
         let (read, wake) = (self.read.0.clone(), self.wake.clone());
         let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
             // The receiver lives for as long as the main thread serves.
-            drop(read.send(next(&source, &open, &cpus)));
+            drop(read.send(next(&source, &open, &cpus, &rights)));
             wake.wake();
         });
         match thread {
@@ -176,7 +204,14 @@ impl Changes {
     pub(super) fn read(&mut self, members: &mut [Process]) {
         match self.read.1.try_recv() {
             Ok(Ok(mut next)) => {
-                let mut frames = self.frames(&next.text, next.verbose, &mut next.endpoints).into_iter();
+                let Next { text, verbose, endpoints, given, .. } = &mut *next;
+                let mut frames = match self.frames(text, *verbose, endpoints, given) {
+                    Ok(frames) => frames.into_iter(),
+                    Err(failure) => {
+                        let file = self.file().display();
+                        return self.end(format!("cannot reload {file}: {failure}; nothing has changed"));
+                    }
+                };
                 for member in members.iter_mut() {
                     let Some((payload, sockets)) = frames.next() else { break };
                     member.tell(Down::Prepare, &payload, sockets);
@@ -272,7 +307,12 @@ impl Changes {
 }
 
 /// Reads the file, and opens what it listens on and nobody does yet.
-fn next(source: &Source, open: &Mutex<OpenEndpoints>, cpus: &[CpuId]) -> Result<Box<Next>, Vec<String>> {
+fn next(
+    source: &Source,
+    open: &Mutex<OpenEndpoints>,
+    cpus: &[CpuId],
+    rights: &ConfineArgs,
+) -> Result<Box<Next>, Vec<String>> {
     let file = &source.file;
     if lifecycle::stage() > Stage::Ready {
         return Err(vec!["cannot reload: the program is ending; nothing has changed".to_owned()]);
@@ -281,16 +321,20 @@ fn next(source: &Source, open: &Mutex<OpenEndpoints>, cpus: &[CpuId]) -> Result<
         lines.push(format!("{} is wrong; nothing has changed", file.display()));
         lines
     })?;
+    let cannot =
+        |failure: Failure| vec![format!("cannot reload {}: {failure}; nothing has changed", file.display())];
+    // The file may say otherwise, but that takes a restart.
+    let mut config = loaded.read.config.clone();
+    config.program.rights = rights.clone();
+    let given = Given::find(&config).map_err(cannot)?;
     let open = lock(open);
     let keys = loaded.read.config.endpoints(open.passed());
     let endpoints = keys.and_then(|keys| open.plan(&keys, cpus));
     drop(open);
-    let endpoints = endpoints.map_err(|failure| {
-        vec![format!("cannot reload {}: {failure}; nothing has changed", file.display())]
-    })?;
+    let endpoints = endpoints.map_err(cannot)?;
     let fixed = loaded.read.keys.changed(&source.keys);
     let (config, text, verbose) = (loaded.read.config, loaded.text, loaded.read.verbose);
-    Ok(Box::new(Next { config, text, verbose, fixed, endpoints }))
+    Ok(Box::new(Next { config, text, verbose, fixed, endpoints, given }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::change::Changes;
 use super::end::End;
+use super::lookups::Lookups;
 use super::process::Process;
 use super::questions::Questions;
 use crate::exit::{Failure, say};
@@ -48,6 +49,7 @@ pub(super) struct ProcessGroup<'a> {
     /// Going over to another configuration.
     changes: Changes,
     questions: Questions,
+    lookups: Lookups,
     /// What it needs to have another program take its place.
     pub(super) giver: Option<Arc<Giver>>,
 }
@@ -61,6 +63,7 @@ impl<'a> ProcessGroup<'a> {
         changes: Changes,
         questions: Asked,
     ) -> Self {
+        let lookups = Lookups::new(changes.wake());
         Self {
             members: Vec::new(),
             policy,
@@ -72,6 +75,7 @@ impl<'a> ProcessGroup<'a> {
             times,
             changes,
             questions: Questions::new(questions),
+            lookups,
             giver: None,
         }
     }
@@ -150,6 +154,7 @@ impl<'a> ProcessGroup<'a> {
                 self.questions.pass_on(&mut self.members);
             }
             self.changes.read(&mut self.members);
+            self.lookups.pass_on(&mut self.members);
         }
         if self.leaving.is_some_and(|until| Instant::now() >= until) {
             self.end();
@@ -184,8 +189,8 @@ impl<'a> ProcessGroup<'a> {
             let said = if *heard { member.hear() } else { Ok(Some(Vec::new())) };
             match said {
                 Ok(Some(frames)) => {
-                    let node = member.node;
-                    frames.into_iter().for_each(|frame| self.answered(node, frame));
+                    let (node, pid) = (member.node, member.process.id());
+                    frames.into_iter().for_each(|frame| self.answered((node, pid), frame));
                     self.members.push(member);
                 }
                 Ok(None) => failure = failure.or(member.reap(self.asked > 0)),
@@ -202,9 +207,10 @@ impl<'a> ProcessGroup<'a> {
         }
     }
 
-    /// A member has answered.
-    fn answered(&mut self, node: NodeId, frame: Frame) {
+    /// A member has answered, or asks.
+    fn answered(&mut self, (node, pid): (NodeId, u32), frame: Frame) {
         match Up::of(frame.kind) {
+            Some(Up::Resolve) => self.lookups.begin(pid, &frame.payload),
             Some(Up::Answer) => self.questions.answered(node, &frame.payload),
             Some(up) => self.changes.answered(node, up, &frame.payload),
             None => tracing::debug!(%node, kind = frame.kind, "a process says what nobody understands"),

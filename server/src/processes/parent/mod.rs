@@ -7,6 +7,7 @@
 mod change;
 mod end;
 mod group;
+mod lookups;
 mod process;
 mod questions;
 
@@ -43,7 +44,7 @@ pub(crate) struct Told<'a> {
     pub(crate) text: &'a str,
     /// How much the log says.
     pub(crate) verbose: u8,
-    /// Where it can be read anew.
+    /// Where it can be read again.
     pub(crate) source: Option<Source>,
     /// Sockets that a service manager has passed.
     pub(crate) passed: Arc<Passed>,
@@ -106,7 +107,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
         notify::begin(taking::wait_until_all_is_ours);
         notify::tell(Message::Ready(lines.join(", ")));
         let (members, count) = (members.clone(), shares.len());
-        watchdog::watch(move |time| several::look_alive(&members, count, time));
+        watchdog::watch(move |time| several::are_alive(&members, count, time));
     });
     // Those that it asks are gone when it is waited for.
     let left = group.leave(served);

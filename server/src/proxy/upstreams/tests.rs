@@ -54,9 +54,9 @@ fn one_that_is_full_is_waited_for() {
     let place = of.wait().unwrap();
     assert!(of.wait().is_none(), "the queue is full");
     // Who waits is told when one goes.
-    let room = of.room();
+    let freed = of.freed();
     drop((place, held));
-    assert!(room.wait_timeout(std::time::Duration::from_secs(60)).is_some());
+    assert!(freed.wait_timeout(std::time::Duration::from_secs(60)).is_some());
     assert!(of.wait().is_some());
     assert_eq!((weights(&of, &[]), status(&of, 0).open), ((vec![100], false), 0));
 }

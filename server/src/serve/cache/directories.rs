@@ -59,7 +59,7 @@ impl Directories {
         match Watcher::new() {
             Ok(watcher) => Some(Self { watcher: Rc::new(watcher), known: RefCell::default() }),
             Err(error) => {
-                tracing::debug!(%error, "files are looked at each second");
+                tracing::debug!(%error, "files are checked each second");
                 None
             }
         }
@@ -97,7 +97,7 @@ impl Directories {
                 known.is_full = known.by_path.len() >= MOST;
             }
             Err(error) => {
-                tracing::debug!(?path, %error, "a directory cannot be watched: its files are looked at each second");
+                tracing::debug!(?path, %error, "a directory cannot be watched: its files are checked each second");
                 let errno = error.io_error().and_then(std::io::Error::raw_os_error);
                 known.is_full = errno == Some(libc::ENOSPC);
             }

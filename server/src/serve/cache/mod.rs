@@ -6,14 +6,14 @@
 //! times and a count. Whoever sends a version has a share in it: after its eviction it lives until the last
 //! has sent it. Descriptors are a core's own, since operations of its ring hold them.
 //!
-//! **Fresh.** A version is believed for a second after somebody has looked at its name: then the file is
+//! **Fresh.** A version is believed for a second after its name was checked: then the file is
 //! opened again, beneath ROOT as for the first time, and if device, inode, size, times, owner and rights are
 //! the same, so is the version. Changes that the kernel tells of ([`directories`]) end a version at once,
 //! before the requests that came after them are read. A file that cannot be watched and was changed within
 //! the last two seconds is not held, since another change in the same tick of the file system's clock would
 //! not show.
 //!
-//! Only files in ROOT's file system are held, and only if that is local ([`super::local`]): a look at a name
+//! Only files in ROOT's file system are held, and only if that is local ([`super::local`]): a check of a name
 //! on a network file system asks a server, and what the client there believes for some seconds would hide a
 //! change.
 
@@ -161,7 +161,7 @@ impl Cache {
         let stored = here.filter(|stored| stored.is_of(stat, now));
         let stored =
             stored.or_else(|| self.node.get(&self.name(&key)).filter(|stored| stored.is_of(stat, now)))?;
-        stored.was_looked_at(now);
+        stored.was_checked(now);
         stored.hit();
         Some(stored)
     }

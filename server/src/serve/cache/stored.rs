@@ -9,7 +9,7 @@ use annulus::fs::Stat;
 use super::policy::Held;
 use crate::serve::facts::Facts;
 
-/// How long what is known of a file is believed without a look at its name, in milliseconds.
+/// How long what is known of a file is believed without a check of its name, in milliseconds.
 const BELIEVED: u64 = 1000;
 /// More hits than this say nothing more.
 const MOST_HITS: u8 = 3;
@@ -27,8 +27,8 @@ pub(crate) struct Stored {
     pub(crate) content: Option<Arc<[u8]>>,
     /// What the file was like when it was read.
     pub(crate) stat: Stat,
-    /// When somebody looked at its name last, by [`now`](super::super::clock::now).
-    looked: AtomicU64,
+    /// When its name was last checked, by [`now`](super::super::clock::now).
+    checked: AtomicU64,
     /// It is not to be sent to anybody new.
     ended: AtomicBool,
     hits: AtomicU8,
@@ -43,22 +43,22 @@ impl Stored {
             facts,
             content,
             stat,
-            looked: AtomicU64::new(now),
+            checked: AtomicU64::new(now),
             ended: AtomicBool::new(false),
             hits: AtomicU8::new(0),
         }
     }
 
-    /// Whether it may be sent at `now` without a look at its name.
+    /// Whether it may be sent at `now` without a check of its name.
     pub(super) fn is_current(&self, now: u64) -> bool {
         !self.ended.load(Ordering::Acquire)
-            && now.saturating_sub(self.looked.load(Ordering::Relaxed)) < BELIEVED
+            && now.saturating_sub(self.checked.load(Ordering::Relaxed)) < BELIEVED
             && !self.facts.has_settled(now)
     }
 
-    /// Somebody looked at the name at `now`, and it is the same.
-    pub(super) fn was_looked_at(&self, now: u64) {
-        self.looked.fetch_max(now, Ordering::Relaxed);
+    /// The name was checked at `now`, and still stands for this file.
+    pub(super) fn was_checked(&self, now: u64) {
+        self.checked.fetch_max(now, Ordering::Relaxed);
     }
 
     /// Whether a file with `stat` is this version, of which all is said that can be.

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use super::*;
 use crate::testing::{at_the_next_event, has_acted};
 
-/// The cell of the late one is vacant by then, and the new one is given it.
+/// The late operation's cell is vacant by then, and the new operation gets it.
 ///
-/// Seen to fail: with the event before the value is out of its cell, the new operation is dropped in its
+/// Seen to fail: with the event before the value is out of its cell. The new operation is dropped in its
 /// place while the kernel has it, and the late one stays for ever: the program ends by SIGABRT.
 #[test]
 fn a_subscriber_may_ask_the_kernel_for_something_when_it_is_told_of_a_late_result() {
@@ -34,10 +34,10 @@ fn a_subscriber_may_ask_the_kernel_for_something_when_it_is_told_of_a_late_resul
     });
 }
 
-/// Every connection that a core which ends has to reset is known before the first is, and held.
+/// An ending core knows every connection that it has to reset before it resets the first, and holds them.
 ///
-/// Seen to fail: with a list of cells that was made before the first reset, the second is taken for a send
-/// where a read lies by then (SIGSEGV).
+/// Seen to fail: with a list of cells that was made before the first reset. The second cell, which has a read
+/// by then, is taken for a send (SIGSEGV).
 #[test]
 fn a_subscriber_may_end_operations_while_a_core_hurries_them() {
     on_a_core(small(64), async || {
@@ -61,7 +61,7 @@ fn a_subscriber_may_end_operations_while_a_core_hurries_them() {
         assert!(poll_once(&mut answered, Waker::noop()).is_pending());
         drain(&mut peer);
         until("its notification", || in_kernel() == stuck_ones).await;
-        assert_eq!(socket.lent(), 1, "its future has not looked");
+        assert_eq!(socket.lent(), 1, "its future was not polled");
         let (fd, _theirs) = silent();
         let new = Rc::new(RefCell::new(None));
         let (polls, watched) = (Rc::clone(&new), Rc::clone(&fd));

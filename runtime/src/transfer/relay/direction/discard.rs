@@ -52,9 +52,9 @@ impl Direction {
         state: &mut State,
         cx: &mut Context<'_>,
     ) -> Option<(Side, io::Error)> {
-        let is_blocked = matches!(self.waits, Waits::Writable(_) | Waits::Send(..) | Waits::Empty(_));
+        let is_held_up = self.is_held_up();
         match &mut self.watch {
-            Watch::Off if is_blocked => {
+            Watch::Off if is_held_up => {
                 self.watch = Watch::Armed(wait(io.from, Ready::Gone, cx));
             }
             Watch::Off | Watch::Spoken => return None,

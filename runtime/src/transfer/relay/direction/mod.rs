@@ -110,6 +110,11 @@ impl Direction {
         }
     }
 
+    /// Whether it waits for its target to take bytes.
+    pub(super) fn is_held_up(&self) -> bool {
+        matches!(self.waits, Waits::Writable(_) | Waits::Send(..) | Waits::Empty(_))
+    }
+
     /// Goes on until it has to wait, or has nothing to do. An error is only for the report, because the state
     /// knows of it already.
     pub(super) fn poll(

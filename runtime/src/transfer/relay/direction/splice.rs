@@ -145,7 +145,7 @@ impl Direction {
     pub(super) fn burst_is_over(&mut self) {
         if self.bursts.over() {
             self.manner = Manner::Talk;
-            // A message finds room nearly always: an idle relay has no operation for the look-out.
+            // A message nearly always fits, so an idle relay has no operation that waits for space.
             if let Watch::Armed(_) = self.watch {
                 self.watch = Watch::Off;
             }

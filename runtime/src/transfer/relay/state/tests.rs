@@ -22,7 +22,7 @@ struct Peer {
     takes: u64,
 }
 
-/// A step of the model for one direction: it takes or gives up to so many bytes.
+/// A step of the model for one direction: it takes or gives up to this many bytes.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     d: Side,

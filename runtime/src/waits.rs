@@ -1,0 +1,363 @@
+//! Where the time of a future goes: to its own code, to the core that is late, to the kernel, to others.
+//!
+//! [`watched`] wraps a future. A wait of it begins when it reticks `Pending`, and ends when its waker is
+//! called; then the task waits to be polled. What the wait was for is known from what has called the waker:
+//!
+//! | name | what was waited for |
+//! |---|---|
+//! | [`POLLS`] | nothing: its own code ran |
+//! | [`TASK`] | the core, which polled other tasks first, from the wake on |
+//! | [`TICKS`] | the core, which was in a tick of its loop and had not asked the kernel yet, or not heard it yet: at most so long |
+//! | [`RECEIVE`] | bytes of a peer, or a client |
+//! | [`SEND`] | a peer that takes bytes |
+//! | [`CONNECT`] | a connection that is being made |
+//! | [`DISK`] | a file, or its name |
+//! | [`IO_WQ`] | the same, while the kernel had more such work than workers ([`RingFeatures`](crate::RingFeatures)) |
+//! | [`BUFFERS`] | a receive buffer of the core, and then bytes |
+//! | [`TIMER`] | a timer |
+//! | [`OTHERS`] | another task, another thread, an operation of one's own |
+//!
+//! The core has to note what it does ([`Builder::measure_waits`](crate::Builder::measure_waits)): otherwise
+//! everything is for [`OTHERS`].
+//!
+//! ```
+//! use annulus::{Runtime, time, waits};
+//! use std::time::Duration;
+//!
+//! Runtime::builder().most_cores(1).measure_waits(true).build()?.run(|| async {
+//!     let waited = waits::watched(async {
+//!         time::sleep(Duration::from_millis(2)).await;
+//!         waits::so_far()
+//!     });
+//!     let waits = waited.await.expect("inside of a watched future");
+//!     assert!(waits.of(waits::TIMER) >= Duration::from_millis(1));
+//!     annulus::Ok(())
+//! })?;
+//! # annulus::Ok(())
+//! ```
+
+mod note;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::core::Core;
+use crate::core::notes::nanoseconds;
+use crate::op::waits_for::WaitsFor;
+use note::Note;
+
+/// Its own code ran.
+pub const POLLS: &str = "polls";
+/// It had been woken, and the core polled other tasks.
+pub const TASK: &str = "task";
+/// The core entered the ring late: at most so long.
+pub const TICKS: &str = "ticks";
+/// Bytes of a peer, or a client.
+pub const RECEIVE: &str = "receive";
+/// A peer that takes bytes.
+pub const SEND: &str = "send";
+/// A connection that was being made.
+pub const CONNECT: &str = "connect";
+/// Files and their names.
+pub const DISK: &str = "disk";
+/// The same, while the kernel had more such work than workers.
+pub const IO_WQ: &str = "io-wq";
+/// A receive buffer of the core, and then bytes.
+pub const BUFFERS: &str = "buffers";
+/// A timer.
+pub const TIMER: &str = "timer";
+/// Another task, another thread, an operation of one's own.
+pub const OTHERS: &str = "others";
+
+/// Where the time of a watched future has gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waits {
+    /// What for, and how long, in the order in which they came first.
+    pub spent: Vec<(&'static str, Duration)>,
+    /// Times that it asked for a block and there was none.
+    pub blocks_refused: u64,
+    /// Times that it asked for a pipe and there was none.
+    pub pipes_refused: u64,
+}
+
+impl Waits {
+    /// How long it has waited for this.
+    pub fn of(&self, what: &str) -> Duration {
+        self.spent.iter().find(|(name, _)| *name == what).map_or(Duration::ZERO, |(_, time)| *time)
+    }
+
+    fn add(&mut self, what: &'static str, time: Duration) {
+        if time.is_zero() {
+            return;
+        }
+        match self.spent.iter_mut().find(|(name, _)| *name == what) {
+            Some((_, sum)) => *sum += time,
+            None => self.spent.push((what, time)),
+        }
+    }
+}
+
+/// The last wait of a watched future, for who wants to tell what it brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastWait {
+    /// From `Pending` to the wake.
+    pub lasted: Duration,
+    /// Of that, what the core was late, at most.
+    pub ticks: Duration,
+    /// From the wake to the poll.
+    pub task: Duration,
+    /// A receive had found no buffer.
+    pub lacked_buffer: bool,
+}
+
+/// Watches a future: [the module](self) has what for.
+///
+/// It takes memory for the future and for a waker, two readings of the clock for each poll, and one for each
+/// wake.
+pub fn watched<F: Future>(future: F) -> Watched<F> {
+    Watched { future: Box::pin(future), journal: Rc::default() }
+}
+
+/// The future of [`watched`].
+///
+/// # Cancellation
+/// Drops the future that it watches.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Watched<F> {
+    future: Pin<Box<F>>,
+    journal: Rc<Journal>,
+}
+
+impl<F> fmt::Debug for Watched<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("waits", &self.journal.waits.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// Where the time of the watched future that is being polled has gone since it began, or since
+/// [`start_over`]; `None` outside of one.
+pub fn so_far() -> Option<Waits> {
+    here(|journal| {
+        journal.count_refused();
+        let mut waits = journal.waits.borrow().clone();
+        waits.add(POLLS, clock::now().saturating_duration_since(journal.polled.get()));
+        waits
+    })
+}
+
+/// Forgets where the time has gone until now. Reticks the last wait; `None` outside of a watched future.
+pub fn start_over() -> Option<LastWait> {
+    here(|journal| {
+        journal.count_refused();
+        drop(journal.waits.take());
+        journal.polled.set(clock::now());
+        journal.last.get()
+    })
+}
+
+/// The next wait of the watched future that is being polled is for this, whatever wakes it.
+pub fn next_is(what: &'static str) {
+    here(|journal| journal.next.set(Some(what)));
+}
+
+/// Waits for `future`: the waits of the watched future until then have this name, whatever wakes it.
+///
+/// # Cancellation
+/// Drops `future`.
+pub async fn during<F: Future>(what: &'static str, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            next_is(what);
+        }
+        polled
+    })
+    .await
+}
+
+/// Adds to what the watched future has waited for.
+pub fn add(what: &'static str, time: Duration) {
+    here(|journal| journal.waits.borrow_mut().add(what, time));
+}
+
+thread_local! {
+    /// Of the watched future that is being polled.
+    static HERE: RefCell<Option<Rc<Journal>>> = const { RefCell::new(None) };
+}
+
+fn here<T>(f: impl FnOnce(&Journal) -> T) -> Option<T> {
+    let journal = HERE.with_borrow(Option::clone);
+    journal.map(|journal| f(&journal))
+}
+
+/// What is known of a watched future.
+struct Journal {
+    waits: RefCell<Waits>,
+    last: Cell<LastWait>,
+    /// What the next wait is for, if its future has said so.
+    next: Cell<Option<&'static str>>,
+    /// What has been said before this poll, of the wait that it ends.
+    said: Cell<Option<&'static str>>,
+    /// The receive that it waits for has found no buffer.
+    lacks_buffer: Cell<bool>,
+    /// When this poll began, or what was counted of it.
+    polled: Cell<Instant>,
+    /// Blocks and pipes that the core had refused then.
+    refused: Cell<(u64, u64)>,
+    note: RefCell<Option<(Arc<Note>, Waker)>>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            waits: RefCell::default(),
+            last: Cell::default(),
+            next: Cell::new(None),
+            said: Cell::new(None),
+            lacks_buffer: Cell::new(false),
+            polled: Cell::new(clock::now()),
+            refused: Cell::new((0, 0)),
+            note: RefCell::new(None),
+        }
+    }
+}
+
+impl Journal {
+    /// The waker that notes how `outer` was called. What dropping another one does is not ours to know, so
+    /// nothing is borrowed then.
+    fn waker(&self, outer: &Waker) -> Waker {
+        let known =
+            self.note.borrow().as_ref().map(|(note, waker)| (note.outer.will_wake(outer), waker.clone()));
+        match known {
+            Some((true, waker)) => waker,
+            _ => {
+                let note = Arc::new(Note::new(outer.clone()));
+                let waker = Waker::from(Arc::clone(&note));
+                let before = self.note.replace(Some((note, waker.clone())));
+                drop(before);
+                waker
+            }
+        }
+    }
+
+    fn note(&self) -> Option<Arc<Note>> {
+        self.note.borrow().as_ref().map(|(note, _)| Arc::clone(note))
+    }
+
+    /// A poll begins: counts the wait before it.
+    fn end_wait(&self) {
+        let now = clock::now();
+        self.polled.set(now);
+        let Some(note) = self.note() else { return };
+        let (since, woken) = (note.since.load(Ordering::Relaxed), note.woken.load(Ordering::Acquire));
+        let said = self.said.take();
+        if since != 0 {
+            let now = nanoseconds(note.start, now) + 1;
+            // Polled by who has not called the waker: nothing is known of why.
+            let woken = if woken == 0 { now } else { woken.max(since).min(now) };
+            let lasted = woken - since;
+            let ticks = note.ticks.load(Ordering::Relaxed).min(lasted);
+            let cause = WaitsFor::of(note.cause.load(Ordering::Relaxed));
+            let lacked = self.lacks_buffer.get() && cause == WaitsFor::Receive;
+            let what = said.unwrap_or(if lacked { BUFFERS } else { cause.name() });
+            let last = LastWait {
+                lasted: Duration::from_nanos(lasted),
+                ticks: Duration::from_nanos(ticks),
+                task: Duration::from_nanos(now - woken),
+                lacked_buffer: lacked,
+            };
+            let mut waits = self.waits.borrow_mut();
+            waits.add(what, last.lasted - last.ticks);
+            waits.add(TICKS, last.ticks);
+            waits.add(TASK, last.task);
+            drop(waits);
+            self.last.set(last);
+            match (note.lacked_buffer.load(Ordering::Relaxed), cause) {
+                (true, _) => self.lacks_buffer.set(true),
+                (false, WaitsFor::Receive) => self.lacks_buffer.set(false),
+                _ => {}
+            }
+        }
+        note.rearm();
+    }
+
+    /// The poll is over, and the future waits.
+    fn begin_wait(&self) {
+        self.said.set(self.next.take());
+        let Some(note) = self.note() else { return };
+        Core::try_with(|core| {
+            if core.notes.found_no_buffer() {
+                self.lacks_buffer.set(true);
+            }
+            note.tick.store(core.notes.tick(), Ordering::Relaxed);
+        });
+        note.since.store(nanoseconds(note.start, clock::now()) + 1, Ordering::Relaxed);
+    }
+
+    /// Counts blocks and pipes that this poll was refused.
+    fn count_refused(&self) {
+        let now = refused();
+        let (blocks, pipes) = self.refused.replace(now);
+        let mut waits = self.waits.borrow_mut();
+        waits.blocks_refused += now.0 - blocks;
+        waits.pipes_refused += now.1 - pipes;
+    }
+}
+
+/// Blocks and pipes that this core has refused.
+fn refused() -> (u64, u64) {
+    Core::try_with(|core| (core.blocks.refused(), core.shared.counters.pipes_refused.get())).unwrap_or((0, 0))
+}
+
+/// Makes a journal that of this thread, until dropped.
+struct Entered(Option<Rc<Journal>>);
+
+impl Entered {
+    fn new(journal: &Rc<Journal>) -> Self {
+        Entered(HERE.replace(Some(Rc::clone(journal))))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // The journal that was here is its future's as well: it does not end here.
+        drop(HERE.replace(self.0.take()));
+    }
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let journal = Rc::clone(&self.journal);
+        journal.end_wait();
+        journal.refused.set(refused());
+        Core::try_with(|core| core.notes.poll_begins());
+        let waker = journal.waker(cx.waker());
+        let polled = {
+            let _entered = Entered::new(&journal);
+            self.future.as_mut().poll(&mut Context::from_waker(&waker))
+        };
+        journal.count_refused();
+        let ran = clock::now().saturating_duration_since(journal.polled.get());
+        journal.waits.borrow_mut().add(POLLS, ran);
+        if polled.is_pending() {
+            journal.begin_wait();
+        }
+        polled
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,78 @@
+//! Names that the first process looks up for this one.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::processes::orders::{Found, name_answered};
+
+/// How long an answer may take: more than a resolver does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Questions that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Lookups(Mutex<Questions>);
+
+#[derive(Debug, Default)]
+struct Questions {
+    /// How many there were.
+    asked: u64,
+    /// Who waits, by the number of the question.
+    waiting: HashMap<[u8; 8], Sender<Found>>,
+}
+
+impl Lookups {
+    /// Sends a question by `send`, which is given its number, and waits for the answer.
+    pub(super) fn ask(&self, send: impl FnOnce([u8; 8])) -> Found {
+        let (tell, told) = channel();
+        let number = {
+            let mut questions = self.lock();
+            questions.asked += 1;
+            let number = questions.asked.to_le_bytes();
+            questions.waiting.insert(number, tell);
+            number
+        };
+        send(number);
+        told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            self.lock().waiting.remove(&number);
+            Err("the first process has no answer".to_owned())
+        })
+    }
+
+    /// The first process has answered.
+    pub(super) fn answered(&self, payload: &[u8]) {
+        let Some((number, found)) = name_answered(payload) else {
+            return tracing::warn!("the first process answers what nobody understands");
+        };
+        let asked = self.lock().waiting.remove(&number);
+        // Whoever asked may have lost patience.
+        drop(asked.map(|asked| asked.send(found)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Questions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processes::orders::name_found;
+
+    /// Seen to fail: with the answer given to whoever asked last.
+    #[test]
+    fn each_question_has_its_answer() {
+        let lookups = Lookups::default();
+        let found = |last: u8| -> Found { Ok(vec![([192, 0, 2, last], 80).into()]) };
+        let first = lookups.ask(|first| {
+            let second = lookups.ask(|second| {
+                lookups.answered(&name_found(first, &found(1)));
+                lookups.answered(&name_found(second, &found(2)));
+            });
+            assert_eq!(second, found(2));
+        });
+        assert_eq!(first, found(1));
+        lookups.answered(&name_found([0; 8], &found(3)));
+    }
+}

@@ -1,0 +1,57 @@
+//! Names that members want to know: a member that has given up its rights asks no resolver itself.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::process::Process;
+use crate::processes::figures::Members;
+use crate::processes::orders::{self, Down, Found};
+use crate::proxy::names;
+
+/// What a member has asked: its process, and the number of its question.
+type Asked = (u32, [u8; 8]);
+
+/// What was found, and for whom.
+type Answer = (Asked, Found);
+
+/// Questions that are under way.
+pub(super) struct Lookups {
+    tell: Sender<Answer>,
+    told: Receiver<Answer>,
+    wake: Members,
+}
+
+impl Lookups {
+    /// None; `wake` has the main thread call [`pass_on`](Self::pass_on).
+    pub(super) fn new(wake: Members) -> Self {
+        let (tell, told) = channel();
+        Lookups { tell, told, wake }
+    }
+
+    /// Looks up what the process `pid` asks, on a thread of its own: the resolver may take its time.
+    pub(super) fn begin(&self, pid: u32, question: &[u8]) {
+        let Some((number, name, port)) = orders::name_asked(question) else {
+            return tracing::warn!(pid, "a process asks for a name in words that nobody understands");
+        };
+        let (tell, wake) = (self.tell.clone(), self.wake.clone());
+        let thread = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+            // The receiver lives for as long as the main thread serves.
+            drop(tell.send(((pid, number), names::look_up(&name, port))));
+            wake.wake();
+        });
+        if let Err(error) = thread {
+            let why = Err(format!("no thread can be started: {error}"));
+            drop(self.tell.send(((pid, number), why)));
+            self.wake.wake();
+        }
+    }
+
+    /// Passes on what was found.
+    pub(super) fn pass_on(&self, members: &mut [Process]) {
+        while let Ok(((pid, number), found)) = self.told.try_recv() {
+            // It may have gone meanwhile.
+            if let Some(member) = members.iter_mut().find(|member| member.process.id() == pid) {
+                member.tell(Down::Found, &orders::name_found(number, &found), Vec::new());
+            }
+        }
+    }
+}
