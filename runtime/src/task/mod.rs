@@ -15,6 +15,7 @@ mod state;
 mod stop_waiters;
 mod tracker;
 mod waker;
+mod woken;
 
 use std::future::Future;
 use std::panic::Location;
@@ -31,7 +32,7 @@ use crate::core::shared::CoreShared;
 use handle::Handle;
 
 /// A task of a core on its wake list, or on its way there.
-pub(crate) type Woken = waker::Woken<CoreShared>;
+pub(crate) type Woken = woken::Woken<CoreShared>;
 /// The tasks of a core.
 pub(crate) type Tasks = queue::Tasks<CoreShared>;
 /// A task of a core that is to be polled.

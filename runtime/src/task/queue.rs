@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::raw::{self, Header, Owner, Task};
 use super::state::{Pause, There};
 use super::stop_waiters::StopWaiters;
-use super::waker::Woken;
+use super::woken::Woken;
 
 /// The run queue of a core, and the list of its tasks that wait.
 ///

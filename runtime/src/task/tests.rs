@@ -10,7 +10,8 @@ use std::task::{Context, Wake};
 use std::thread;
 
 use super::raw::Owner;
-use super::waker::{Wakes, Woken};
+use super::waker::Wakes;
+use super::woken::Woken;
 use super::*;
 use crate::contained::Payload;
 use crate::sync::mailbox::WakeList;

@@ -5,15 +5,13 @@
 //! in the task itself: waking never waits, needs no memory and cannot fail. Once the core has ended its
 //! futures have been dropped, so the wakers that are left wake nobody.
 
-use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{RawWaker, RawWakerVTable};
 
 use super::queue::Tasks;
 use super::raw::{self, Header, Owner, Task};
 use super::state::There;
-use crate::sync::mailbox::{Link, Node};
+use super::woken::{Woken, drop_there};
 
 /// How wakers reach the core of their task.
 pub(crate) trait Wakes: Owner {
@@ -23,48 +21,6 @@ pub(crate) trait Wakes: Owner {
 
     /// Puts a woken task on the core's wake list, from any thread.
     fn take(&self, woken: Woken<Self>);
-}
-
-/// A task on a wake list, or on its way there. It keeps the task's memory, not its future. Dropped, the wake
-/// is lost.
-pub(crate) struct Woken<O: Owner>(Task<O>);
-
-// SAFETY: it uses the task's shared word and its link only, which any thread may, and frees memory in which
-// there is neither a future nor an output.
-unsafe impl<O: Owner> Send for Woken<O> {}
-
-impl<O: Owner> Woken<O> {
-    /// The core takes the task in. `Push`: it is to be put into the queue. It is held no more by this.
-    pub(super) fn taken(self) -> (Task<O>, There) {
-        let task = ManuallyDrop::new(self).0;
-        // SAFETY: this held the task, and only the state has it released.
-        (task, unsafe { (*task.as_ptr()).state.taken() })
-    }
-}
-
-impl<O: Owner> Drop for Woken<O> {
-    fn drop(&mut self) {
-        // SAFETY: this holds the task, and does so no more.
-        unsafe { drop_there(self.0) };
-    }
-}
-
-// SAFETY: a place on the wake list is one of a task's holds, and the state lets one thread at a time put the
-// task there (`State::wake_there`), so this value is the only one for its pointer. The pointer is the task's
-// allocation, which the hold keeps, and the link lies in it; into_raw and from_raw only convert.
-unsafe impl<O: Owner> Node for Woken<O> {
-    fn link(&self) -> &Link {
-        // SAFETY: the task is held.
-        unsafe { &(*self.0.as_ptr()).link }
-    }
-
-    fn into_raw(self) -> NonNull<()> {
-        ManuallyDrop::new(self).0.cast()
-    }
-
-    unsafe fn from_raw(raw: NonNull<()>) -> Self {
-        Self(raw.cast())
-    }
 }
 
 /// The functions of wakers, for [`Owner::wakers`].
@@ -171,20 +127,6 @@ unsafe fn push<O: Wakes>(task: Task<O>) {
         Arc::increment_strong_count(owner);
         Arc::from_raw(owner)
     };
-    owner.take(Woken(task));
-}
-
-/// Gives a hold up, on any thread.
-///
-/// # Safety
-/// The caller had it.
-#[inline(never)]
-unsafe fn drop_there<O: Owner>(task: Task<O>) {
-    // SAFETY: the caller's promise. Others may free the task as soon as its word has changed, and no
-    // reference to the header is left then.
-    unsafe {
-        if (*task.as_ptr()).state.drop_there() {
-            raw::free(task);
-        }
-    }
+    // SAFETY: the caller gives a hold that the state has told it to push.
+    owner.take(unsafe { Woken::of(task) });
 }
