@@ -12,6 +12,7 @@
 //!
 //! Contestants that are other runtimes build in `benches/peers`, a workspace of its own.
 
+pub mod answer_args;
 pub mod bare;
 pub mod cold;
 pub mod contest;

@@ -53,6 +53,7 @@ fn a_call_that_serving_takes_and_a_filter_refuses_is_exit_code_3_and_named() {
     let upstream = Upstream::echo();
     let calls = [
         (libc::SYS_splice, "splice"),
+        (libc::SYS_sendfile, "sendfile"),
         (libc::SYS_pipe2, "pipe2"),
         (libc::SYS_openat2, "openat2"),
         (libc::SYS_sendto, "sendto"),

@@ -12,7 +12,7 @@ const NONE: c_long = -1;
 
 /// The calls by which connections, files and pipes are used. `io_uring_*` are tried by
 /// [`probe_ring`](crate::probe_ring), the memory policy calls by [`numa::probe`](crate::numa::probe).
-const CALLS: [Call; 16] = [
+const CALLS: [Call; 17] = [
     ("accept4", libc::SYS_accept4, [NONE, 0, 0, 0, 0, 0]),
     ("bind", libc::SYS_bind, [NONE, 0, 0, 0, 0, 0]),
     ("eventfd2", libc::SYS_eventfd2, [0, NONE, 0, 0, 0, 0]),
@@ -24,6 +24,7 @@ const CALLS: [Call; 16] = [
     ("pipe2", libc::SYS_pipe2, [0, NONE, 0, 0, 0, 0]),
     ("preadv2", libc::SYS_preadv2, [NONE, 0, 0, 0, 0, 0]),
     ("recvfrom", libc::SYS_recvfrom, [NONE, 0, 0, 0, 0, 0]),
+    ("sendfile", libc::SYS_sendfile, [NONE, NONE, 0, 1, 0, 0]),
     ("sendto", libc::SYS_sendto, [NONE, 0, 0, 0, 0, 0]),
     ("setsockopt", libc::SYS_setsockopt, [NONE, 0, 0, 0, 0, 0]),
     ("shutdown", libc::SYS_shutdown, [NONE, 0, 0, 0, 0, 0]),
@@ -33,8 +34,8 @@ const CALLS: [Call; 16] = [
 
 /// The names of the system calls that this library makes on a core, beside those of `io_uring`, and that are
 /// refused here: the answer was `EPERM`, `EACCES` or `ENOSYS`, as from a container's seccomp profile. It is
-/// empty where none is refused. `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)), `openat2` and
-/// `preadv2` are for files, and the others are for sockets. `seccomp(2)`.
+/// empty where none is refused. `sendfile`, `splice` and `pipe2` move bulk ([`transfer`](crate::transfer)),
+/// `openat2` and `preadv2` are for files, and the others are for sockets. `seccomp(2)`.
 ///
 /// ```
 /// assert_eq!(annulus::refused_calls(), Vec::<&str>::new());

@@ -9,18 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use common::{one_cpu, two_cpus};
-
-/// cargo puts examples beside the tests' folder. Where only the test programs were copied there are none.
-fn example(name: &str) -> Option<PathBuf> {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent()?.parent()?.join("examples").join(name);
-    if !path.exists() {
-        println!("skipped: there is no {}; build the examples beside the tests", path.display());
-        return None;
-    }
-    Some(path)
-}
+use common::{example, one_cpu, two_cpus};
 
 /// Whether a client is installed.
 fn installed(client: &str) -> bool {

@@ -2,21 +2,9 @@
 
 mod common;
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use common::two_cpus;
-
-/// cargo puts examples beside the tests' folder. Where only the test programs were copied there are none.
-fn example(name: &str) -> Option<PathBuf> {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent()?.parent()?.join("examples").join(name);
-    if !path.exists() {
-        println!("skipped: there is no {}; build the examples beside the tests", path.display());
-        return None;
-    }
-    Some(path)
-}
+use common::{example, two_cpus};
 
 #[test]
 fn ping_pong_counts_its_round_trips() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use annulus::fs::{Dir, File, FileKind, OpenOptions};
 use annulus::net::{TcpListener, TcpStream, UnixStream};
-use annulus::transfer::{Road, relay, send_file};
+use annulus::transfer::{Residency, Road, relay, send_cached, send_file, send_file_behind};
 use common::wire::{connected, reader};
 use common::{Scratch, bulk, on_one_core, on_one_core_of, small};
 
@@ -62,6 +62,63 @@ fn a_file_that_is_not_in_memory_arrives_whole() {
         Ok(client)
     });
     assert!(got.join().unwrap() == content);
+}
+
+/// A head of more than a socket holds stops half-way, and goes on.
+#[test]
+fn a_head_goes_before_the_file_also_where_the_socket_is_full() {
+    for road in ROADS {
+        let scratch = Scratch::new(&format!("behind-{road}"));
+        let path = scratch.0.join("file");
+        let (head, content) = (pattern(8 << 20, 7), pattern(3 << 20, 1));
+        std::fs::write(&path, &content).unwrap();
+        let (expected, first) = ([&head[..], &content[100..]].concat(), head.clone());
+        let got = on_one_core(move || async move {
+            let (stream, client) = connected().await?;
+            let client = reader(client);
+            let file = File::open(&path, OpenOptions::new()).await?;
+            let sent = send_file_behind(&stream, first, &file, 100..3 << 20, road).await?;
+            assert_eq!(sent, (3 << 20) - 100, "the head is not counted");
+            Ok(client)
+        });
+        assert!(got.join().unwrap() == expected, "{road}");
+    }
+}
+
+#[test]
+fn what_is_in_memory_is_sent_and_of_all_else_nothing() {
+    let scratch = Scratch::new("cached");
+    let path = scratch.0.join("file");
+    let content = pattern(1 << 20, 5);
+    std::fs::write(&path, &content).unwrap();
+    on_one_core(move || async move {
+        let (stream, mut client) = connected().await?;
+        let file = File::open(&path, OpenOptions::new()).await?;
+        let read = |client: &mut Std, len| {
+            let mut got = vec![0; len];
+            client.read_exact(&mut got).unwrap();
+            got
+        };
+        assert_eq!(send_cached(&stream, "empty", &file, 9..9, Residency::Unknown).await?, Some(0));
+        assert_eq!(read(&mut client, 5), b"empty");
+        assert_eq!(send_cached(&stream, "head", &file, 10..70_010, Residency::Unknown).await?, Some(70_000));
+        assert_eq!(read(&mut client, 70_004), [b"head", &content[10..70_010]].concat());
+        assert_eq!(send_cached(&stream, "", &file, 10..70_010, Residency::Seen).await?, Some(70_000));
+        assert_eq!(read(&mut client, 70_000), content[10..70_010]);
+
+        let held = std::fs::File::open(&path).unwrap();
+        held.sync_all().unwrap();
+        rustix::fs::fadvise(&held, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        if file.is_cached(0, 1 << 20) {
+            println!("skipped: the pages of {} stay in memory", path.display());
+            return Ok(());
+        }
+        assert_eq!(send_cached(&stream, "not sent", &file, 0..1 << 20, Residency::Unknown).await?, None);
+        // The stream is as good as before.
+        stream.send_all("next").await?;
+        assert_eq!(read(&mut client, 4), b"next");
+        Ok(())
+    });
 }
 
 #[test]

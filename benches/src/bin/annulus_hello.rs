@@ -2,23 +2,13 @@
 
 use annulus::Runtime;
 use annulus::net::{TcpListener, TcpStream};
+use annulus_benches::answer_args::AnswerArgs;
 use annulus_benches::bare::{HeadCounter, response_head};
-use annulus_benches::{pattern, size};
+use annulus_benches::pattern;
 use clap::Parser;
 
-/// Answers every request on every path with the same bytes, on one core.
-#[derive(Parser)]
-struct Args {
-    /// The CPU to run on
-    #[arg(long)]
-    cpu: u32,
-    /// Bytes of the body
-    #[arg(long, default_value = "1k", value_parser = size::parse_size)]
-    body: u64,
-}
-
 fn main() -> annulus::Result<()> {
-    let args = Args::parse();
+    let args = AnswerArgs::parse();
     let mut answer = response_head(args.body);
     answer.extend(pattern::bytes(args.body as usize));
     let answer: &'static [u8] = answer.leak();

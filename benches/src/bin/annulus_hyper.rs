@@ -3,7 +3,8 @@
 use annulus::Runtime;
 use annulus::compat::Io;
 use annulus::net::TcpListener;
-use annulus_benches::{pattern, size};
+use annulus_benches::answer_args::AnswerArgs;
+use annulus_benches::pattern;
 use clap::Parser;
 use http_body_util::Full;
 use hyper::Response;
@@ -12,19 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use std::convert::Infallible;
 
-/// Answers every request on every path with the same bytes, on one core.
-#[derive(Parser)]
-struct Args {
-    /// The CPU to run on
-    #[arg(long)]
-    cpu: u32,
-    /// Bytes of the body
-    #[arg(long, default_value = "1k", value_parser = size::parse_size)]
-    body: u64,
-}
-
 fn main() -> annulus::Result<()> {
-    let args = Args::parse();
+    let args = AnswerArgs::parse();
     let body = Bytes::from(pattern::bytes(args.body as usize));
     Runtime::builder().cores(args.cpu.to_string().parse()?).build()?.run(move || {
         let body = body.clone();

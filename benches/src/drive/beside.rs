@@ -51,7 +51,7 @@ impl ColdStream {
         if length != self.body {
             return Err(wrong(format!("a cold file of {length} bytes came")));
         }
-        Ok(Streaming { task: spawn(async move { wire.take(left, false, 0).await }) })
+        Ok(Streaming { task: spawn(wire.discard(left)) })
     }
 }
 

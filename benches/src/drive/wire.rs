@@ -3,12 +3,17 @@
 use super::wrong;
 use crate::pattern;
 use annulus::buf::{IoBuf, Lease};
+use annulus::fd::{AsyncFd, Interest};
 use annulus::net::TcpStream;
+use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that are thrown away by one call.
+const DISCARDED: usize = 128 << 10;
 
 /// What is sent over and over where nobody checks.
 fn filler() -> &'static [u8] {
@@ -100,6 +105,33 @@ impl Wire {
     /// Sends all of `buf` and gives it back.
     pub(super) async fn send<B: IoBuf>(&mut self, buf: B) -> io::Result<B> {
         self.stream.send_all(buf).await.map_err(|e| told(e.into()))
+    }
+
+    /// Takes `bytes` bytes and throws them away in the kernel (`MSG_TRUNC`, tcp(7)): a copy of a fast stream
+    /// would take the driver's CPU from what it measures.
+    pub(super) async fn discard(self, bytes: u64) -> io::Result<()> {
+        let had = self.rest.as_ref().map_or(0, |rest| rest.len());
+        let (fd, chunks) = self.stream.into_owned_fd().await.map_err(told)?;
+        let had = had + chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+        drop(chunks);
+        let (mut left, fd) = (bytes.saturating_sub(had as u64), AsyncFd::new(fd));
+        let mut spare = vec![0; DISCARDED];
+        while left > 0 {
+            let most = left.min(DISCARDED as u64) as usize;
+            let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+            let taken = fd
+                .io(Interest::READABLE, |fd| Ok(recv(fd, &mut spare[..most], flags)?.1))
+                .await
+                .map_err(told)?;
+            if taken == 0 {
+                return Err(cut(left));
+            }
+            left -= taken as u64;
+            self.moved.fetch_add(taken as u64, Ordering::Relaxed);
+            // Others have their turn, however much has come.
+            annulus::yield_now().await;
+        }
+        Ok(())
     }
 
     /// Whether something came that nobody waited for.

@@ -182,6 +182,24 @@ pub unsafe trait IoBufs: 'static {
     }
 }
 
+/// The most buffers that one call may take (`IOV_MAX`, `writev(2)`). The others go with the next call.
+const MAX_VECTORS: usize = 1024;
+
+/// Where the bytes lie that come after the first `skip` bytes of all buffers together. `vectors` is emptied
+/// first. The addresses are valid for as long as `bufs` is ([`IoBufs`]).
+pub(crate) fn vectors_of<V: IoBufs>(bufs: &V, mut skip: usize, vectors: &mut Vec<libc::iovec>) {
+    vectors.clear();
+    bufs.each(&mut |bytes| {
+        let gone = skip.min(bytes.len());
+        skip -= gone;
+        let rest = &bytes[gone..];
+        if !rest.is_empty() && vectors.len() < MAX_VECTORS {
+            // The kernel only reads them.
+            vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+        }
+    });
+}
+
 // SAFETY: each is an `IoBuf`; the vector moves the handles, not the bytes.
 unsafe impl<B: IoBuf> IoBufs for Vec<B> {
     fn each(&self, see: &mut dyn FnMut(&[u8])) {

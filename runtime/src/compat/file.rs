@@ -155,7 +155,7 @@ impl FileIo {
         Poll::Ready(written.map_err(to_io))
     }
 
-    /// Moves to another position. [`poll_sought`](Self::poll_sought) must have been ready before.
+    /// Begins to move to another position. An earlier move that has not ended is forgotten.
     pub(super) fn seek_to(&mut self, to: SeekFrom) {
         let mut cursor = Cursor::at(self.file.clone(), self.position);
         self.seeking = Some((to, Box::pin(async move { cursor.seek(to).await })));

@@ -11,6 +11,8 @@ use std::panic::Location;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use crate::sync::one_thread::OneThread;
+
 /// Written by the core, read by any thread. It has cache lines of its own, because it is written all the
 /// time.
 #[derive(Debug)]
@@ -18,21 +20,25 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 pub(crate) struct CurrentPoll {
     poll: AtomicU64,
     place: AtomicPtr<Location<'static>>,
+    core: OneThread,
 }
 
 impl CurrentPoll {
     pub(crate) fn new() -> Self {
-        Self { poll: AtomicU64::new(0), place: AtomicPtr::new(ptr::null_mut()) }
+        Self { poll: AtomicU64::new(0), place: AtomicPtr::new(ptr::null_mut()), core: OneThread::new() }
     }
 
-    /// A task is about to be polled. The core only.
+    /// A task is about to be polled. Only the core's own thread may call this: debug builds assert it.
     pub(crate) fn begin(&self, place: &'static Location<'static>) {
+        self.core.check("showing polls");
         self.poll.store(self.poll.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.place.store(ptr::from_ref(place).cast_mut(), Ordering::Release);
     }
 
-    /// The tasks of this tick have been polled. The core only.
+    /// The tasks of this tick have been polled. Only the core's own thread may call this: debug builds assert
+    /// it.
     pub(crate) fn pause(&self) {
+        self.core.check("showing polls");
         self.place.store(ptr::null_mut(), Ordering::Relaxed);
     }
 

@@ -17,7 +17,7 @@ fn bucket(value: u64) -> usize {
 pub(crate) struct HistogramCells([Counter; BUCKETS]);
 
 impl HistogramCells {
-    /// Counts `value`. Only the core's own thread may call this.
+    /// Counts `value`. Only the core's own thread may call this: debug builds assert it.
     pub(crate) fn record(&self, value: u64) {
         self.0[bucket(value)].add(1);
     }

@@ -1,9 +1,9 @@
 //! Many datagrams at once, by calls on the core.
 //!
-//! A receive into the core's buffers ([`UdpSocket::recv`]) costs a completion a datagram and holds some 8,100
-//! bytes of each. Here one call brings a batch (`recvmmsg(2)`), of datagrams of any length, and those of one
-//! peer that the network has put together come as one (`UDP_GRO`, Linux 5.0). They leave likewise
-//! (`UDP_SEGMENT`, Linux 4.18).
+//! A receive into the core's buffers ([`UdpSocket::recv`]) costs a completion for each datagram and holds
+//! about 8,100 bytes of it. Here one call brings a batch (`recvmmsg(2)`) of datagrams of any length.
+//! Datagrams of one peer that the network has put together come as one (`UDP_GRO`, Linux 5.0), and can be
+//! sent so (`UDP_SEGMENT`, Linux 4.18).
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::op::poll::{PollOnce, Ready};
 use crate::{Error, Result};
 
 /// Space for a datagram of any length, or for datagrams that the network has put together.
-const ROOM: usize = 65_536;
+const SPACE: usize = 65_536;
 /// The most bytes that leave by one call: the longest payload of UDP over IPv4 (RFC 768).
 const LONGEST: usize = 65_507;
 
@@ -46,7 +46,7 @@ impl Datagrams {
     /// Space for `count` receives of 64 KiB each, 1 to 32. Only what is written to takes memory.
     pub fn new(count: usize) -> Self {
         let count = count.clamp(1, sys::AT_ONCE);
-        Self { bytes: vec![0; count * ROOM].into_boxed_slice(), got: Vec::with_capacity(count) }
+        Self { bytes: vec![0; count * SPACE].into_boxed_slice(), got: Vec::with_capacity(count) }
     }
 
     /// The received datagrams, in order: for each run of datagrams from one peer, the peer and the datagrams.
@@ -56,7 +56,7 @@ impl Datagrams {
         let bytes = &self.bytes;
         self.got.chunk_by(|a, b| a.source == b.source).filter_map(move |run| {
             let datagrams = run.iter().flat_map(move |got| {
-                let whole = &bytes[got.place * ROOM..][..got.len];
+                let whole = &bytes[got.place * SPACE..][..got.len];
                 // A datagram of no bytes counts too.
                 let empty = whole.is_empty().then_some(whole);
                 empty.into_iter().chain(whole.chunks(got.segment))
@@ -74,8 +74,8 @@ impl std::fmt::Debug for Datagrams {
 
 impl UdpSocket {
     /// Whether the kernel may hand datagrams of one peer over together, where
-    /// [`recv_many_now`](Self::recv_many_now) receives (`UDP_GRO`, `udp(7)`; Linux 5.0). They come apart
-    /// again there. [`recv`](Self::recv) would take several for one: do not use it with this on.
+    /// [`recv_many_now`](Self::recv_many_now) receives (`UDP_GRO`, `udp(7)`; Linux 5.0). It separates them
+    /// again. [`recv`](Self::recv) would take several for one, so do not use it while this is on.
     ///
     /// # Errors
     /// What `setsockopt(2)` says: the kernel does not know the option.
@@ -96,14 +96,14 @@ impl UdpSocket {
         polled.map_err(|e| Error::io("cannot wait for datagrams", e))
     }
 
-    /// Receives what there is, as many as fit, by one call that does not wait (`recvmmsg(2)`).
-    /// Returns how many receives that were; 0 where nothing is there. What was in `into` is gone.
+    /// Receives all datagrams that have come, as many as fit, by one call that does not wait (`recvmmsg(2)`).
+    /// Returns the number of receives; 0 if nothing has come. The former content of `into` is lost.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv): an error is told once.
+    /// As [`recv`](Self::recv): an error is reported once.
     pub fn recv_many_now(&self, into: &mut Datagrams) -> Result<usize> {
         into.got.clear();
-        match sys::receive(self.as_fd(), &mut into.bytes, ROOM, &mut into.got) {
+        match sys::receive(self.as_fd(), &mut into.bytes, SPACE, &mut into.got) {
             Ok(()) => {}
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(e) => return Err(Error::io("receive failed", e)),
@@ -113,9 +113,9 @@ impl UdpSocket {
         Ok(into.got.len())
     }
 
-    /// Sends datagrams in their order, to `to` or where the socket is [connected](Self::connect) to, by calls
-    /// that do not wait. Neighbours of one length leave by one call (`UDP_SEGMENT`, `udp(7)`; Linux 4.18),
-    /// and one by one where the kernel or the device refuses that.
+    /// Sends datagrams in their order, to `to` or to where the socket is [connected](Self::connect), by calls
+    /// that do not wait. Consecutive datagrams of one length are sent by one call (`UDP_SEGMENT`, `udp(7)`;
+    /// Linux 4.18), and one by one where the kernel or the device refuses that.
     pub fn send_many_now<'a>(
         &self,
         to: Option<SocketAddr>,
@@ -133,7 +133,7 @@ impl UdpSocket {
         sent
     }
 
-    /// Sends a group, and empties it. Break: nothing more must be sent.
+    /// Sends a group, and empties it. `Break`: nothing more must be sent.
     fn send_group(
         &self,
         group: &mut Group<'_>,
@@ -179,7 +179,7 @@ impl SentDatagrams {
     }
 }
 
-/// Datagrams that leave by one call: all of one length, but for the last, which may be shorter.
+/// Datagrams that are sent by one call: all have one length, except the last, which may be shorter.
 struct Group<'a> {
     parts: [IoSlice<'a>; SEGMENTS],
     len: usize,

@@ -96,10 +96,10 @@ mod tests {
         assert_eq!(Vec::from(in_turn(one.clone())), one);
     }
 
-    /// Who does not answer keeps nobody waiting for longer than its head start; who fails, not at all; and
-    /// none is asked once another has answered.
+    /// An address that does not answer delays the next by no more than its head start, and one that fails
+    /// does not delay it at all. No address is tried after another has answered.
     ///
-    /// With an attempt that begins when the one before it has ended, this would wait for ever.
+    /// With attempts that begin only when the one before has ended, this would wait for ever.
     #[test]
     fn the_first_that_answers_is_taken_whoever_is_silent() {
         on_a_core(small(64), async || {

@@ -17,8 +17,8 @@ use rustix::process::{Resource, getrlimit};
 use super::listen_options::BACKLOG;
 
 /// How many more connections this process can accept before its limit on descriptors (`RLIMIT_NOFILE`,
-/// `getrlimit(2)`) is near: listeners accept no more then, and leave the last quarter of the descriptors, 256
-/// at most, to files and pipes. Zero where a listener would accept nobody.
+/// `getrlimit(2)`) is near. Near the limit listeners accept no more, and leave the last quarter of the
+/// descriptors, at most 256, to files and pipes. Zero where a listener would accept nobody.
 pub fn connections_left() -> u64 {
     let budget = FdBudget::of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     // The lowest free number.

@@ -45,8 +45,8 @@ static TAKEN: Mutex<bool> = Mutex::new(false);
 /// ```
 ///
 /// # Safety
-/// Nothing in the process owns the descriptors from 3 on that `LISTEN_FDS` promises, nor takes them later: no
-/// socket that was opened before this call, and no other library that speaks the protocol. The look does not
+/// Nothing in the process owns the descriptors from 3 on that `LISTEN_FDS` promises, and nothing takes them
+/// later: no socket was opened before this call, and no other library speaks the protocol. The check does not
 /// tell whose a socket is, and the variables are whatever the environment says.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Listening sockets: the part of accepting that TCP and Unix have in common.
+//! Listening sockets: what accepting has in common for TCP and Unix.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -45,17 +45,17 @@ struct Shared {
     bound: Place,
     /// None for a socket that was made elsewhere.
     member: Option<Member>,
-    /// Its socket is open on other cores as well. Then connections are accepted one by one: of those that
-    /// wait, the kernel wakes the first, and who accepts again stands at the end, so the cores get them in
-    /// turn. A multishot accept would keep its place.
+    /// Whether its socket is open on other cores as well. Connections are then accepted one by one: the
+    /// kernel wakes the first in its queue, and a core that accepts again is queued at the end, so the cores
+    /// get connections in turn. A multishot accept would keep its place in the queue.
     is_shared: Cell<bool>,
     accepting: Cell<AcceptState>,
     fd_budget: FdBudget,
     /// Whether closing an accepted connection may take long, which connections inherit. Only a socket that
-    /// was made elsewhere has that.
+    /// was made elsewhere can have that.
     lingers: bool,
     accepted: RefCell<VecDeque<io::Result<OwnedFd>>>,
-    /// All of them are woken for each connection: one that has given up, or is not polled, keeps nobody else
+    /// Each connection wakes all of them, so one that has given up, or is not polled, keeps nobody else
     /// waiting.
     waiters: Waiters,
 }
@@ -117,7 +117,7 @@ impl Accepting for Shared {
     }
 }
 
-/// One task that waits for a listener, and its place among those that wait, once it had to.
+/// One task that waits for a listener, and its place in the queue, if it had to wait.
 struct Wait<'a> {
     on: &'a Shared,
     place: Option<u64>,
@@ -128,7 +128,7 @@ impl<'a> Wait<'a> {
         Self { on, place: None }
     }
 
-    /// `has_come` looks for what it waits for.
+    /// Waits. `has_come` checks once more for what it waits for.
     fn wait(&mut self, cx: &Context<'_>, has_come: impl FnOnce(&Shared) -> bool) {
         self.place = Some(self.on.waiters.wait(self.place, cx.waker(), |_| has_come(self.on)));
     }
@@ -167,8 +167,8 @@ fn aborted(e: &io::Error) -> bool {
     )
 }
 
-/// A lack of something that comes back by itself, or a refusal by a firewall or a security module, which
-/// would come again at once. Trying again without a rest would only waste CPU time.
+/// A lack of a resource that comes back by itself, or a refusal by a firewall or a security module, which
+/// would come again at once. Trying again without a pause would only waste CPU time.
 fn exhausted(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -190,7 +190,7 @@ impl<F: Family> Listener<F> {
     pub(super) fn listen_on(place: Place, options: &ListenOptions) -> Result<Self> {
         Core::with(|core| {
             let (fd, member) = Member::join(core, options.ask(), place)?;
-            // From here on it ends as any listener does, whatever fails.
+            // From here on it ends as any listener does, whatever fails next.
             let this = Self::of(Shared::new(fd, member.bound.clone(), Some(member)));
             options.steer(this.shared.fd(), &this.shared.bound, core.shared.cpu)?;
             Ok(this)
@@ -223,8 +223,8 @@ impl<F: Family> Listener<F> {
         Core::with(|_| Ok(Self::of(Shared::new(fd, bound, None))))
     }
 
-    /// Says of a socket that was taken over that nobody else accepts from it, no other core and no other
-    /// process: then connections are accepted by one multishot operation, as on a socket of our own.
+    /// Declares that nobody else accepts from a socket that was taken over, no other core and no other
+    /// process. Connections are then accepted by one multishot operation, as on a socket of our own.
     pub fn sole(self) -> Self {
         self.shared.is_shared.set(false);
         self
@@ -378,9 +378,9 @@ impl<F: Family> Drop for Listener<F> {
     fn drop(&mut self) {
         let mut still_listens = None;
         if let Some(member) = &self.shared.member {
-            // The descriptor closes with the last CQE of its accept, a tick later. Until then it must not be
-            // handed clients that mean a listener bound again: shutting it down takes it out of the kernel's
-            // table at once (inet_shutdown()). What is shared is shut down with the last that leaves.
+            // The descriptor closes with the last CQE of its accept, a tick later. Until then it must not get
+            // clients of a listener that binds the address again. So it is taken out of the kernel's table at
+            // once (inet_shutdown()). The last member does so with a shared socket.
             if !member.is_unix() {
                 still_listens = rustix::net::shutdown(self.shared.fd(), rustix::net::Shutdown::Read).err();
             }

@@ -1,9 +1,9 @@
 //! The owner of a connection that was given away while the network still held blocks of it.
 //!
-//! A zero-copy send keeps the socket of its core until the network has let go of its block. Once the
+//! A zero-copy send keeps the socket of its core until the network has released its block. Once the
 //! connection has been given away, the core that it left must not reset it to get the block back, because it
 //! belongs to another core. So a notice goes with the connection from core to core. When the connection is
-//! closed for good the notice tells the cores that it left, which may then [get their blocks
+//! finally closed, the notice tells the cores that it left, which may then [get their blocks
 //! back](super::zero_copy). Nothing reports what happens to a descriptor outside of the runtime.
 
 use std::sync::Arc;
@@ -12,17 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Who owns a socket's connection.
 #[derive(Debug)]
 pub(super) enum Ownership {
-    /// The holder of a handle on this socket. With the notice to the cores that the connection has left, if
+    /// The holder of a handle on this socket, with the notice to the cores that the connection has left, if
     /// there are any.
     Ours(Option<CloseNotice>),
-    /// Another socket has it, until the flag says that it was closed.
+    /// Another socket, until the flag says that the connection was closed.
     Theirs(Arc<AtomicBool>),
     /// Somebody outside of the runtime.
     Outside,
 }
 
 impl Ownership {
-    /// Gives it to another socket, which gets the notice. `lent`: the network holds blocks of this one.
+    /// Gives the connection to another socket, which gets the notice. `lent`: the network holds blocks of
+    /// this socket.
     pub(super) fn hand_on(&mut self, lent: bool) -> Option<CloseNotice> {
         let Self::Ours(notice) = self else { return None };
         let notice = notice.take().or_else(|| lent.then(CloseNotice::new));
@@ -32,7 +33,7 @@ impl Ownership {
         notice
     }
 
-    /// Gives it out of the runtime.
+    /// Gives the connection out of the runtime.
     pub(super) fn give_up(&mut self) {
         if let Self::Ours(Some(mut notice)) = std::mem::replace(self, Self::Outside) {
             // The cores that it has left are never told that it was closed.
@@ -50,7 +51,8 @@ impl Ownership {
     }
 }
 
-/// It goes with a connection. Dropping it tells the cores that the connection has left that it was closed.
+/// The notice that goes with a connection. Dropping it tells the cores that the connection has left that it
+/// was closed.
 #[derive(Debug)]
 pub(super) struct CloseNotice(Option<Arc<AtomicBool>>);
 
@@ -77,7 +79,7 @@ mod tests {
         let mut first = Ownership::Ours(None);
         let mut second = Ownership::Ours(first.hand_on(true));
         assert!(!first.is_ours() && second.is_ours());
-        // The second has lent nothing, and passes the notice on nevertheless.
+        // The second has lent nothing, and still passes the notice on.
         let third = Ownership::Ours(second.hand_on(false));
         assert!(!first.is_ours() && !second.is_ours());
         drop(third);

@@ -1,8 +1,8 @@
 //! The lock on a directory in which a Unix socket's file is checked and replaced.
 //!
 //! It is `flock(2)`, which does not affect readers and writers of the directory. Any process that may read
-//! the directory may hold that lock for any time, so it is waited for with a timer, which holds no core up,
-//! and not for ever.
+//! the directory may hold the lock for any time. So a timer waits for it, which does not block a core, and
+//! gives up after a while.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

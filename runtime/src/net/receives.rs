@@ -1,5 +1,5 @@
-//! A socket as those see it that know it by a trait: a core's [`Fairness`](crate::core::fairness::Fairness),
-//! and the [operations](super::op) that receive for it.
+//! A socket as seen through traits: by a core's [`Fairness`](crate::core::fairness::Fairness), and by the
+//! [operations](super::op) that receive for it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,4 +1,4 @@
-//! The writing side of a socket: one sender at a time, and poison where an unknown part has been sent.
+//! The writing side of a socket: one sender at a time, and poison after an unknown number of bytes was sent.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,8 +18,8 @@ use crate::net::op::send::Send;
 use crate::op::Operation as _;
 use crate::{Error, ErrorKind, Result};
 
-/// The permit to write to a socket. Dropped after it was granted and before it is [`done`](Self::done), it
-/// poisons the write side.
+/// The permit to write to a socket. If it is dropped after it was granted and before it is
+/// [`done`](Self::done), it poisons the write side.
 #[must_use = "dropped before it is done, it poisons the write side"]
 pub(crate) struct WritePermit {
     socket: Rc<Socket>,
@@ -27,8 +27,7 @@ pub(crate) struct WritePermit {
 }
 
 enum Stage {
-    /// It is granted after those that have waited longer. Has its ticket among those that wait, once it had
-    /// to.
+    /// It is granted after those that have waited longer. It has its ticket, once it had to wait.
     Awaited(Option<u64>),
     Here,
     Over,
@@ -69,12 +68,12 @@ impl WritePermit {
         Poll::Ready(permit)
     }
 
-    /// Ends it: the kernel has the bytes, or the send failed in a way that the caller is told of.
+    /// Ends the send: the kernel has the bytes, or the send failed in a way that the caller is told of.
     pub(crate) fn done(mut self) {
         self.end(true);
     }
 
-    /// Ends it. `sound`: it is known how much was sent.
+    /// Ends the send. `sound`: it is known how much was sent.
     fn end(&mut self, sound: bool) {
         self.stage = Stage::Over;
         let Socket { writing, writers, .. } = &*self.socket;
@@ -90,7 +89,7 @@ impl WritePermit {
 impl Drop for WritePermit {
     fn drop(&mut self) {
         match self.stage {
-            // If it was granted unseen, others have been told as well.
+            // If it was granted and not used, others have been woken as well.
             Stage::Awaited(Some(ticket)) => self.socket.writers.leave(ticket),
             Stage::Here => self.end(false),
             Stage::Awaited(None) | Stage::Over => {}

@@ -10,9 +10,7 @@ use super::slots::Outcome;
 use super::waits_for::WaitsFor;
 use super::{Operation, Sqes, check};
 use crate::buf::IoBufs;
-
-/// The most buffers that one call may take (`IOV_MAX`, `writev(2)`). The others go with the next call.
-const MAX_VECTORS: usize = 1024;
+use crate::buf::owned::vectors_of;
 
 /// Writes everything behind the first `from` bytes of all buffers together.
 pub(crate) struct WriteVectored<V> {
@@ -37,18 +35,9 @@ unsafe impl<V: IoBufs> Operation for WriteVectored<V> {
     type Output = (io::Result<usize>, V);
 
     fn sqes(&mut self) -> Sqes {
-        let (mut skip, vectors) = (self.from, &mut self.vectors);
-        self.bufs.each(&mut |bytes| {
-            let gone = skip.min(bytes.len());
-            skip -= gone;
-            let rest = &bytes[gone..];
-            if !rest.is_empty() && vectors.len() < MAX_VECTORS {
-                // The kernel only reads them.
-                vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
-            }
-        });
-        let (fd, len) = (types::Fd(self.file.as_raw_fd()), vectors.len() as u32);
-        opcode::Writev::new(fd, vectors.as_ptr(), len).offset(self.offset).build().into()
+        vectors_of(&self.bufs, self.from, &mut self.vectors);
+        let (fd, len) = (types::Fd(self.file.as_raw_fd()), self.vectors.len() as u32);
+        opcode::Writev::new(fd, self.vectors.as_ptr(), len).offset(self.offset).build().into()
     }
 
     fn waits_for(&self) -> WaitsFor {

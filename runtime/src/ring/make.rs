@@ -178,8 +178,7 @@ fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatur
     features
 }
 
-/// Maps the ring's memory once more for the report. A ring whose memory cannot be mapped again works all the
-/// same.
+/// Maps the ring's memory once more for the report. A ring whose memory cannot be mapped again still works.
 fn inspect(ring: &IoUring) -> Vec<(&'static str, View)> {
     let params = ring.params();
     // SAFETY: the descriptor is the ring's own, which outlives the borrow.

@@ -182,14 +182,14 @@ fn attempt(options: RingOptions) -> io::Result<(IoUring, bool)> {
         }
         Err(e) => return Err(e),
     };
-    has_room_for_buffers(&ring, options.buffers)?;
+    has_memory_for_buffers(&ring, options.buffers)?;
     Ok((ring, no_sqarray))
 }
 
 /// `ENOMEM` when there is no memory for a buffer ring as well. It tries with one in the kernel's own memory
 /// (Linux 6.4), which counts as locked wherever ours does. Other errors appear again when the real one is
 /// registered.
-fn has_room_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
+fn has_memory_for_buffers(ring: &IoUring, entries: u16) -> io::Result<()> {
     if entries == 0 {
         return Ok(());
     }

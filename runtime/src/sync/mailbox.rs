@@ -248,20 +248,23 @@ const SLEEPY: u32 = 1;
 /// 3. Otherwise it sleeps until a signal (or a timer, or a completion), and then calls
 ///    [`cancel_sleep`](Doorbell::cancel_sleep).
 ///
-/// A producer first makes the work visible to the receiver and then calls [`ring`](Doorbell::ring).
+/// A producer first makes the work visible to the receiver and then calls [`notify`](Doorbell::notify).
 #[derive(Debug)]
 pub(crate) struct Doorbell {
     state: AtomicU32,
+    receiver: OneThread,
 }
 
 impl Doorbell {
     /// The doorbell of a receiver that is awake.
     pub(crate) fn new() -> Doorbell {
-        Doorbell { state: AtomicU32::new(AWAKE) }
+        Doorbell { state: AtomicU32::new(AWAKE), receiver: OneThread::new() }
     }
 
-    /// Announces that the receiver will sleep unless its next check finds work. Receiver only.
+    /// Announces that the receiver will sleep unless its next check finds work. Receiver only: debug builds
+    /// assert it.
     pub(crate) fn prepare_sleep(&self) {
+        self.receiver.check("receiving by a doorbell");
         self.state.store(SLEEPY, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
@@ -271,12 +274,13 @@ impl Doorbell {
         self.state.load(Ordering::Relaxed) == SLEEPY
     }
 
-    /// Announces that the receiver is awake. Receiver only, after every sleep and every sleep that was given
-    /// up.
+    /// Announces that the receiver is awake. Receiver only (debug builds assert it), after every sleep and
+    /// every sleep that was given up.
     ///
-    /// Returns whether somebody rang since `prepare_sleep`: then a signal has been sent or is about to be,
-    /// which may end the next sleep at once.
+    /// Returns whether somebody has notified it since `prepare_sleep`: then a signal has been sent or is
+    /// about to be, which may end the next sleep at once.
     pub(crate) fn cancel_sleep(&self) -> bool {
+        self.receiver.check("receiving by a doorbell");
         // A producer that reads AWAKE from here sends no signal. Its work is found by the check after the
         // next `prepare_sleep`, whose fence orders that check behind the producer's fence.
         self.state.swap(AWAKE, Ordering::Relaxed) == AWAKE

@@ -1,4 +1,4 @@
-//! A future whose panics stay in it.
+//! A future whose panics become its output.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -6,10 +6,10 @@ use std::task::Poll;
 
 use crate::contained::{Payload, bury, caught};
 
-/// Runs a future whose panics become its output, those of its destructor too.
+/// Runs a future. Its panics, and those of its destructor, become its output.
 pub(crate) async fn caught_of<F: Future>(future: F) -> Result<F::Output, Payload> {
     let mut future = pin!(Some(future));
-    // Nothing outside the future is left half-changed by its panic: it is not polled again, only dropped.
+    // A panic leaves nothing outside the future half-changed: it is not polled again, only dropped.
     let output = poll_fn(|cx| {
         let polled = caught(|| {
             let running = future.as_mut().as_pin_mut().expect("a child that has ended is not polled");

@@ -1,10 +1,11 @@
 //! A scope: child futures that may borrow what their parent owns.
 //!
-//! A spawned task must be `'static`, because nothing guarantees that its parent outlives it: a parent's
-//! future can be leaked (`std::mem::forget`) and its destructor never run, so the borrow checker cannot rely
-//! on a parent that waits for its children. Here the children lie *inside* the parent's future and are polled
-//! by it. If that future is dropped, they go with it; if it is leaked, nothing polls them any more, and the
-//! borrow lasts for ever. So this file needs no unsafe code. The price: the parent's task polls its children.
+//! A spawned task must be `'static`, because nothing guarantees that its parent outlives it. A parent's
+//! future can be leaked (`std::mem::forget`), and then its destructor never runs, so the borrow checker
+//! cannot rely on a parent that waits for its children. Here the children are *inside* the parent's future,
+//! which polls them. If that future is dropped, they are dropped with it. If it is leaked, nothing polls them
+//! any more, and the borrow lasts for ever. So this file needs no unsafe code. The price is that the parent's
+//! task polls its children.
 //!
 //! Each child has a waker of its own, so a wake polls the one child that it is for.
 
@@ -48,11 +49,11 @@ use crate::contained::{Payload, bury};
 /// ```
 ///
 /// # Panics
-/// When the body does, or a child whose handle was dropped did; the other children have ended by then, or are
-/// dropped.
+/// When the body does, or when a child did whose handle was dropped. The other children have ended by then,
+/// or are dropped.
 ///
 /// # Cancellation
-/// Dropping the future drops the body and all children where they stand.
+/// Dropping the future drops the body and all children where they are.
 pub async fn scope<'env, T>(body: impl AsyncFnOnce(&Scope<'env>) -> T) -> T {
     let scope = Scope {
         children: RefCell::default(),
@@ -97,7 +98,7 @@ pub struct Scope<'env> {
 }
 
 impl<'env> Scope<'env> {
-    /// Adds a child. It is first polled after the body has come to its next `.await` that waits.
+    /// Adds a child. It is first polled when the body has come to its next `.await` that waits.
     ///
     /// # Cancellation
     /// Dropping the handle does not end the child: the scope waits for it. Dropping the scope's future drops
@@ -110,7 +111,7 @@ impl<'env> Scope<'env> {
         let tell = Rc::clone(&end);
         let future = Box::pin(async move {
             let output = caught_of(future).await;
-            // A handle that has gone leaves this the only reference: then a panic is the scope's to raise.
+            // If the handle has been dropped, this is the only reference, and the scope raises the panic.
             match output {
                 Err(payload) if Rc::strong_count(&tell) == 1 => return Some(payload),
                 output => tell.borrow_mut().output = Some(output),
@@ -131,12 +132,12 @@ impl<'env> Scope<'env> {
         let waker = Waker::from(waker);
         entry.insert(Child { future: Some(future), waker: waker.clone() });
         drop(children);
-        // With nothing borrowed: it wakes the parent.
+        // Nothing is borrowed, because this wakes the parent.
         waker.wake();
         ScopedHandle { end }
     }
 
-    /// Keeps the first panic that is the scope's to raise.
+    /// Keeps the first panic that the scope will raise.
     #[cold]
     fn keep_first(&self, payload: Payload) {
         if self.panic.borrow().is_some() {
@@ -146,19 +147,19 @@ impl<'env> Scope<'env> {
         self.panic.replace(Some(payload));
     }
 
-    /// Polls those children that were woken since the last time; those that they wake wait for the next.
+    /// Polls the children that were woken since the last call. Those that they wake wait for the next call.
     fn poll_children(&self) {
         let woken = lock(&self.ready.0.keys).as_mut().map(std::mem::take);
         for ready in woken.into_iter().flatten() {
             ready.queued.store(false, Ordering::Release);
-            // A waker may outlive its child, and another may have its place: only the child's own waker
+            // A waker may outlive its child, and another child may have its place. Only the child's own waker
             // counts.
             let taken = self.children.borrow_mut().get_mut(ready.key).and_then(|child| {
                 let same = child.waker.data() == Arc::as_ptr(&ready).cast();
                 if same { Some((child.future.take()?, child.waker.clone())) } else { None }
             });
             let Some((mut future, waker)) = taken else { continue };
-            // Nothing here is borrowed while the child runs: it may wake, and its destructors may do
+            // Nothing is borrowed while the child runs: it may wake others, and its destructors may do
             // anything.
             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Pending => self.children.borrow_mut()[ready.key].future = Some(future),
@@ -220,7 +221,7 @@ impl<T> Future for ScopedHandle<T> {
         // Cloned and dropped with nothing borrowed: either may run foreign code.
         let waker = cx.waker().clone();
         let mut end = self.end.borrow_mut();
-        // The clone may have brought the child to its end, which has told nobody then.
+        // The clone may have brought the child to its end, which then woke nobody.
         let output = end.output.take();
         let late = if output.is_some() { Some(waker) } else { end.waiter.replace(waker) };
         drop(end);
@@ -235,11 +236,12 @@ impl<T> fmt::Debug for ScopedHandle<T> {
     }
 }
 
-/// Children to be polled, and whom to wake for it. Wakers are `Send`: locks, held for a push or a swap.
+/// Children to be polled, and the waker of their parent. Wakers are `Send`, so these are behind locks, which
+/// are held for a push or a swap.
 struct Ready {
     /// `None` once the scope has gone: a waker that outlives it does nothing.
     keys: Mutex<Option<Vec<Arc<ChildWaker>>>>,
-    /// Counted, because a waker of the application's may not be cloned under the lock: its clone may wake a
+    /// In an `Arc`, because an application's waker may not be cloned under the lock: its clone may wake a
     /// child.
     parent: Mutex<Option<Arc<Waker>>>,
 }
@@ -274,7 +276,7 @@ impl Ready {
 
 struct ChildWaker {
     key: usize,
-    /// Stands in the list already.
+    /// Whether it is in the list already.
     queued: AtomicBool,
     ready: Arc<Ready>,
 }

@@ -13,11 +13,12 @@ use slab::Slab;
 use super::{JoinHandle, spawn_at};
 use crate::sync::waiters::Waiters;
 
-/// Tasks that run by themselves and can be awaited together: the connections of a listener, before the end.
+/// Tasks that run by themselves and can be awaited together, such as the connections of a listener before the
+/// end.
 ///
-/// It is of one core, as its tasks are; a [`Sharded`](crate::cores::Sharded) has one on each. Clones are
-/// handles on the same tasks. A tracked task costs a place in a list, and goes from it when its future has
-/// been dropped. Outputs are dropped; a task whose output somebody wants has a [`JoinHandle`] instead.
+/// It belongs to one core, as its tasks do; a [`Sharded`](crate::cores::Sharded) has one on each core. Clones
+/// are handles on the same tasks. A tracked task has an entry in a list, which is removed when its future has
+/// been dropped. Outputs are dropped; a task whose output is wanted has a [`JoinHandle`] instead.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -57,7 +58,7 @@ pub struct TaskTracker {
 
 #[derive(Default)]
 struct Tracked {
-    /// `None` once the task is aborted: then it is here until its future has been dropped.
+    /// `None` after the task was aborted. The entry stays until its future has been dropped.
     tasks: RefCell<Slab<Option<JoinHandle<()>>>>,
     /// Tasks that wait until none is left.
     waiters: Waiters,
@@ -80,7 +81,7 @@ impl TaskTracker {
     {
         let key = self.tracked.tasks.borrow_mut().insert(None);
         let place = Place { tracked: Rc::clone(&self.tracked), key };
-        // Nothing is borrowed meanwhile: a core that ends drops the future at once.
+        // Nothing is borrowed meanwhile, because an ending core drops the future at once.
         let handle = spawn_at(Location::caller(), in_place(future, place));
         let mut tasks = self.tracked.tasks.borrow_mut();
         let late = match tasks.get_mut(key) {
@@ -101,8 +102,8 @@ impl TaskTracker {
         self.len() == 0
     }
 
-    /// Completes when no tracked task is left: all have come to their end, or were aborted and their futures
-    /// dropped. Tasks that are spawned while it waits are waited for too.
+    /// Completes when no tracked task is left: all have ended, or were aborted and their futures dropped. It
+    /// also waits for tasks that are spawned meanwhile.
     ///
     /// # Cancellation
     /// Safe: dropping the future forgets the wait.
@@ -125,14 +126,14 @@ impl fmt::Debug for TaskTracker {
     }
 }
 
-/// The future goes before its place does, wherever it stands: parameters of a future that was never polled
+/// The future is dropped before its place, in every case: the parameters of a future that was never polled
 /// are dropped in their order.
 async fn in_place<F: Future>(future: F, place: Place) {
     future.await;
     drop(place);
 }
 
-/// A task's place in the list, for as long as its future lives.
+/// A task's entry in the list. It exists as long as the task's future.
 struct Place {
     tracked: Rc<Tracked>,
     key: usize,
@@ -144,7 +145,7 @@ impl Drop for Place {
         let handle = tasks.try_remove(self.key).flatten();
         let last = tasks.is_empty();
         drop(tasks);
-        // It comes to its end by itself: nothing is left to abort.
+        // The task ends by itself, so there is nothing to abort.
         if let Some(handle) = handle {
             handle.detach();
         }

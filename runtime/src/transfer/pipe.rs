@@ -57,13 +57,15 @@ impl Pipe {
         self.held.get()
     }
 
-    /// Splices into the pipe on the core. `EAGAIN` when the source has nothing; the pipe must not be full.
+    /// Splices into the pipe on the core. `EAGAIN` when the source has nothing. The pipe must not be full, or
+    /// its own `EAGAIN` would be taken for the source's: debug builds assert it, as far as bytes tell.
     pub(crate) fn fill_now(
         &self,
         from: BorrowedFd<'_>,
         offset: Option<&mut u64>,
         len: usize,
     ) -> io::Result<usize> {
+        debug_assert!(self.held.get() < self.size(), "filling a full pipe");
         let n = now(from, offset, self.ends().write.as_fd(), len, false)?;
         self.held.set(self.held.get() + n);
         Ok(n)

@@ -15,8 +15,8 @@ use std::str::FromStr;
 pub enum Road {
     /// Splice SQEs: the ring's pinned and bounded io-wq workers move every byte, each step after a poll.
     Ring,
-    /// `splice(2)` on the core, which never waits: sockets are `O_NONBLOCK`, readiness comes from the ring,
-    /// and a splice SQE reads file pages that are not in memory.
+    /// `splice(2)`, or `sendfile(2)` for a file's pages in memory, on the core. Neither waits: sockets are
+    /// `O_NONBLOCK`, readiness comes from the ring, and a splice SQE reads file pages that are not in memory.
     #[default]
     Inline,
 }

@@ -324,3 +324,15 @@ pub(crate) async fn once_without_budget<T>(wait: impl Future<Output = T>) {
     assert!(spent.await, "ready without a budget");
     drop(other);
 }
+
+/// The program of an example. cargo puts them beside the tests' folder. Where only the test programs were
+/// copied there are none.
+pub(crate) fn example(name: &str) -> Option<PathBuf> {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent()?.parent()?.join("examples").join(name);
+    if !path.exists() {
+        println!("skipped: there is no {}; build the examples beside the tests", path.display());
+        return None;
+    }
+    Some(path)
+}

@@ -22,6 +22,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_splice,
+    libc::SYS_sendfile,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,

@@ -7,6 +7,7 @@ use annulus::buf::IoBufMut;
 use annulus::fs::File;
 
 use super::cache::Stored;
+use super::clock;
 use super::facts::Facts;
 use crate::http::conditions::Validators;
 
@@ -55,8 +56,16 @@ impl Entry {
     /// is not.
     pub(super) fn has_changed(&self) -> bool {
         let Some(file) = &self.file else { return false };
-        let stat = &self.stored.stat;
+        let (stored, now) = (&self.stored, clock::now());
+        if !stored.facts.is_strong() || stored.is_unchanged(now) {
+            return false;
+        }
+        let stat = &stored.stat;
         let is_same = |now: &annulus::fs::Stat| now.size == stat.size && now.modified == stat.modified;
-        self.stored.facts.is_strong() && !file.stat_now().is_ok_and(|now| is_same(&now))
+        let changed = !file.stat_now().is_ok_and(|now| is_same(&now));
+        if !changed {
+            stored.was_unchanged(now);
+        }
+        changed
     }
 }

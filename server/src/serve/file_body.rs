@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use annulus::buf::Block;
 use annulus::net::Family;
-use annulus::{Error, ErrorKind, transfer};
+use annulus::transfer::{self, Residency};
+use annulus::{Error, ErrorKind};
 
 use super::client::Client;
+use super::clock;
 use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
-use super::send::{send, send_block, send_more, send_two, too_slow};
+use super::send::{send, send_block, send_two, too_slow};
 use super::send_road::{self, COPIED, SendRoad};
 use super::{SEND_STEP, Site};
 use crate::http::Status;
@@ -69,16 +71,20 @@ pub(super) async fn send_extent<F: Family>(
     client.sent.status = extent.status().code();
     let mut sending = Sending { client, answer, extent };
     if !answer.manner.with_body {
-        return sending.head(false).await;
+        return sending.head_alone().await;
     }
-    let (at, len) = (extent.range().start, extent.len());
-    let is_cached = || answer.entry.file.as_ref().is_none_or(|file| file.is_cached(at, len));
     let (held, whole) = (answer.entry.stored.content.is_some(), matches!(extent, Extent::Whole(_)));
-    match send_road::choose(held, whole, len, is_cached, sending.client.address) {
+    match send_road::choose(held, whole, extent.len()) {
         SendRoad::Copied => sending.copied().await,
         SendRoad::TwoPlaces => sending.in_two_pieces().await,
         SendRoad::Read => sending.read(false).await,
-        SendRoad::ReadZeroCopy => sending.read(true).await,
+        SendRoad::Cached => {
+            if sending.cached().await? {
+                return Ok(());
+            }
+            let zero_copy = send_road::may_skip_copy(extent.len(), sending.client.address);
+            sending.read(zero_copy).await
+        }
         SendRoad::Spliced => sending.spliced().await,
     }
 }
@@ -152,50 +158,104 @@ impl<F: Family> Sending<'_, F> {
         }
     }
 
-    /// Sends the head, held back by MSG_MORE so that it leaves with the first bytes of the body, then splices
-    /// the body.
-    async fn spliced(&mut self) -> annulus::Result<()> {
-        // The head of an empty file has nothing behind it to wait for.
-        self.head(self.extent.len() > 0).await?;
-        body(self.client, self.answer, self.extent.range()).await
+    /// Sends head and body by one call each, if the page cache has all of the body. False: it has not, and
+    /// nothing has been sent.
+    async fn cached(&mut self) -> annulus::Result<bool> {
+        let Some(file) = &self.answer.entry.file else { return Ok(false) };
+        let (head, range) = (self.head(), self.extent.range());
+        let (stored, now) = (&self.answer.entry.stored, clock::now());
+        let residency = stored.residency(now);
+        let Client { stream, timer, deadlines, .. } = &mut *self.client;
+        let sending = async { Ok(transfer::send_cached(stream, head, file, range, residency).await?) };
+        let sent = timer.wait(deadlines.sending(self.extent.len()), OnStop::Wait, sending).await;
+        let sent = unless_changed(sent, self.answer);
+        if let Err(error) = &sent {
+            note_cut(self.client, self.answer, error);
+        }
+        let sent = sent?;
+        if matches!(self.extent, Extent::Whole(_)) && residency == Residency::Unknown && sent.is_some() {
+            stored.was_resident(now);
+        }
+        self.client.sent.bytes = sent.unwrap_or_default();
+        Ok(sent.is_some())
     }
 
-    /// Sends the head of a 200 or 206 alone, or with `more` to follow.
-    async fn head(&mut self, more: bool) -> annulus::Result<()> {
-        let Some(mut block) = Block::take() else {
-            let head = self.answer.with_head(self.extent, <[u8]>::to_vec);
-            return if more { send_more(self.client, head).await } else { send(self.client, head).await };
-        };
-        self.answer.with_head(self.extent, |head| block.extend_from_slice(head));
-        if more { send_more(self.client, block).await } else { send(self.client, block).await }
+    /// Sends the head and behind it the body, spliced.
+    async fn spliced(&mut self) -> annulus::Result<()> {
+        let head = self.head();
+        body(self.client, self.answer, head, self.extent.range()).await
+    }
+
+    /// Sends the head of a 200 or 206 alone.
+    async fn head_alone(&mut self) -> annulus::Result<()> {
+        match self.head() {
+            Head::Block(block) => send(self.client, block).await,
+            Head::Own(bytes) => send(self.client, bytes).await,
+        }
+    }
+
+    /// The head of a 200 or 206.
+    fn head(&self) -> Head {
+        match Block::take() {
+            Some(mut block) => {
+                self.answer.with_head(self.extent, |head| block.extend_from_slice(head));
+                Head::Block(block)
+            }
+            None => Head::Own(self.answer.with_head(self.extent, <[u8]>::to_vec)),
+        }
     }
 }
 
-/// Splices bytes of a file. The head has promised them: where they cannot be sent, only cutting the
-/// connection tells the client.
+/// Bytes that stand before those of a file.
+pub(super) enum Head {
+    /// In a block of the core's pool.
+    Block(Block),
+    /// Elsewhere: while slow clients hold all blocks, or where it is gathered.
+    Own(Vec<u8>),
+}
+
+impl AsRef<[u8]> for Head {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Head::Block(block) => block,
+            Head::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// Sends `head` and behind it bytes of a file. The head has promised them: where they cannot be sent, only
+/// cutting the connection tells the client.
 pub(super) async fn body<F: Family>(
     client: &mut Client<F>,
     answer: FileAnswer<'_>,
+    head: Head,
     range: Range<u64>,
 ) -> annulus::Result<()> {
     let Some(file) = &answer.entry.file else { return Ok(()) };
-    let mut at = range.start;
-    while at < range.end {
+    let (mut at, mut head) = (range.start, Some(head));
+    loop {
         let end = range.end.min(at + SEND_STEP);
-        let stream = &client.stream;
-        let sending = async { Ok(transfer::send_file(stream, file, at..end, answer.site.road).await?) };
+        let (stream, road) = (&client.stream, answer.site.road);
+        let before = head.take().unwrap_or(Head::Own(Vec::new()));
+        let sending = async { Ok(transfer::send_file_behind(stream, before, file, at..end, road).await?) };
         let sent = client.timer.wait(client.deadlines.sending(end - at), OnStop::Wait, sending).await;
-        // A client that resumes would put bytes of two versions with one strong tag together.
-        let sent = sent.unwrap_or_else(|| Err(too_slow()));
-        let sent = sent.and_then(|sent| if answer.entry.has_changed() { Err(changed()) } else { Ok(sent) });
-        if let Err(error) = sent {
+        if let Err(error) = unless_changed(sent, answer) {
             note_cut(client, answer, &error);
             return Err(error);
         }
         client.sent.bytes += end - at;
         at = end;
+        if at >= range.end {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// What became of sending bytes of a file in time. A client that resumes would put bytes of two versions with
+/// one strong tag together.
+fn unless_changed<T>(sent: Option<annulus::Result<T>>, answer: FileAnswer<'_>) -> annulus::Result<T> {
+    let sent = sent.unwrap_or_else(|| Err(too_slow()))?;
+    if answer.entry.has_changed() { Err(changed()) } else { Ok(sent) }
 }
 
 /// Why a client was cut whose file became another while it was sent.

@@ -71,6 +71,12 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
         let now = clock::now();
         if let Some(stored) = site.cache.known(wanted, &stat, now) {
             metrics::cache(CacheEvent::Hit);
+            if let Some(entry) = site.cache.held(wanted, &stored, now) {
+                if mark.is_none() {
+                    site.cache.watch(&root, wanted.path).await;
+                }
+                return Ok(entry);
+            }
             let file = stored.content.is_none().then_some(file);
             let entry = Entry { stored, file };
             return Ok(kept(site, &root, wanted, entry, mark, now).await);

@@ -7,7 +7,7 @@ use std::ops::Range;
 use annulus::net::Family;
 
 use super::client::Client;
-use super::file_body::{FileAnswer, body, changed, note_cut};
+use super::file_body::{FileAnswer, Head, body, changed, note_cut};
 use super::send::{send, send_more};
 use crate::http::Status;
 use crate::http::multipart::Multipart;
@@ -45,8 +45,7 @@ pub(super) async fn parts<F: Family>(
         out.extend_from_slice(head.as_bytes());
         let len = range.end - range.start;
         if len > SMALL_PART && entry.file.is_some() {
-            send_more(client, std::mem::take(&mut out)).await?;
-            body(client, answer, range).await?;
+            body(client, answer, Head::Own(std::mem::take(&mut out)), range).await?;
             continue;
         }
         if out.len() + len as usize > GATHERED {

@@ -3,8 +3,9 @@
 //! CPU for a request on a shared 2-core machine, loopback, 64 keep-alive connections, files in the page
 //! cache, median of three: 8 KiB: read and sent 17 us, spliced inline 16; 16 KiB: 26 and 16; 32 KiB: 39 and
 //! 19; 64 KiB: 47 and 24. By the ring a splice costs more: 8 KiB: sent 19 us, spliced 25; 64 KiB: 47 and 30.
-//! So the two meet near 8 KiB by either. `annulus roads` measures each technique alone on any machine,
-//! `scripts/roads-veth` over veth with segments of 1,500 bytes.
+//! So the two meet near 8 KiB by either. A system call is up to 0.8 us there, which is why what is in the
+//! page cache goes by sendfile(2), one call where splice(2) takes two. `annulus roads` measures each
+//! technique alone on any machine, `scripts/roads-veth` over veth with segments of 1,500 bytes.
 
 use crate::log::access::Client;
 
@@ -34,32 +35,29 @@ pub(super) enum SendRoad {
     TwoPlaces,
     /// Read into a block behind its head, in one send.
     Read,
-    /// The same, without the copy into the kernel where the peer's notifications say that it pays (SEND_ZC).
-    ReadZeroCopy,
-    /// Spliced, as `--road` says. Bytes that are not in memory are spliced by the ring in any case.
+    /// From the page cache, by one call for the head and one for the bytes (`sendfile(2)`); read into a block
+    /// if they are not there, since a splice from the disk would take a thread of the kernel's.
+    Cached,
+    /// Without passing through user memory, as `--road` says. Bytes that are not in memory are spliced by the
+    /// ring in any case.
     Spliced,
 }
 
-/// Names the road of `len` bytes: `held` in memory of ours, all of the content if `whole`, else of a file of
-/// which `is_cached` says whether they are in the page cache.
-pub(super) fn choose(
-    held: bool,
-    whole: bool,
-    len: u64,
-    is_cached: impl FnOnce() -> bool,
-    peer: Client,
-) -> SendRoad {
-    match len {
-        _ if held && whole && len > COPIED => SendRoad::TwoPlaces,
-        _ if held => SendRoad::Copied,
-        0..=READ => SendRoad::Read,
-        ..=READ_COLD if !is_cached() => {
-            // A process of this machine can receive bytes of our memory only by a copy.
-            let is_far = !matches!(peer, Client::Unix);
-            if len >= ZERO_COPY && is_far { SendRoad::ReadZeroCopy } else { SendRoad::Read }
-        }
-        _ => SendRoad::Spliced,
+/// Names the road of `len` bytes: `held` in memory of ours, all of the content if `whole`, else of a file.
+pub(super) fn choose(held: bool, whole: bool, len: u64) -> SendRoad {
+    match held {
+        true if whole && len > COPIED => SendRoad::TwoPlaces,
+        true => SendRoad::Copied,
+        false if len <= READ => SendRoad::Read,
+        false if len <= READ_COLD => SendRoad::Cached,
+        false => SendRoad::Spliced,
     }
+}
+
+/// Whether bytes in a block may go to `peer` without the copy into the kernel (SEND_ZC). A process of this
+/// machine can receive bytes of our memory only by a copy.
+pub(super) fn may_skip_copy(len: u64, peer: Client) -> bool {
+    len >= ZERO_COPY && !matches!(peer, Client::Unix)
 }
 
 #[cfg(test)]
@@ -68,17 +66,16 @@ mod tests {
 
     #[test]
     fn each_road_has_its_case() {
+        assert_eq!(choose(true, true, COPIED), SendRoad::Copied);
+        assert_eq!(choose(true, true, COPIED + 1), SendRoad::TwoPlaces);
+        assert_eq!(choose(true, false, COPIED + 1), SendRoad::Copied);
+        assert_eq!(choose(false, true, READ), SendRoad::Read);
+        assert_eq!(choose(false, true, READ + 1), SendRoad::Cached);
+        assert_eq!(choose(false, true, READ_COLD), SendRoad::Cached);
+        assert_eq!(choose(false, true, READ_COLD + 1), SendRoad::Spliced);
         let far = Client::Tcp(([192, 0, 2, 1], 1).into());
-        let road = |held, whole, len, cached, peer| choose(held, whole, len, || cached, peer);
-        assert_eq!(road(true, true, COPIED, true, far), SendRoad::Copied);
-        assert_eq!(road(true, true, COPIED + 1, true, far), SendRoad::TwoPlaces);
-        assert_eq!(road(true, false, COPIED + 1, true, far), SendRoad::Copied);
-        assert_eq!(road(false, true, READ, true, far), SendRoad::Read);
-        assert_eq!(road(false, true, READ + 1, true, far), SendRoad::Spliced);
-        assert_eq!(road(false, true, READ + 1, false, far), SendRoad::Read);
-        assert_eq!(road(false, true, ZERO_COPY, false, far), SendRoad::ReadZeroCopy);
-        assert_eq!(road(false, true, ZERO_COPY, false, Client::Unix), SendRoad::Read);
-        assert_eq!(road(false, true, READ_COLD, false, far), SendRoad::ReadZeroCopy);
-        assert_eq!(road(false, true, READ_COLD + 1, false, far), SendRoad::Spliced);
+        assert!(may_skip_copy(ZERO_COPY, far));
+        assert!(!may_skip_copy(ZERO_COPY - 1, far));
+        assert!(!may_skip_copy(ZERO_COPY, Client::Unix));
     }
 }

@@ -7,12 +7,10 @@ use io_uring::{opcode, types};
 
 use super::send::Sender;
 use crate::buf::IoBufs;
+use crate::buf::owned::vectors_of;
 use crate::op::slots::Outcome;
 use crate::op::waits_for::WaitsFor;
 use crate::op::{Operation, Sqes, check};
-
-/// The most buffers that one call may take (`IOV_MAX`, `sendmsg(2)`). The others go with the next call.
-const MAX_VECTORS: usize = 1024;
 
 /// Sends the bytes after the first `from` bytes of all buffers together. `S` keeps the descriptor open.
 pub(crate) struct SendVectored<S, V> {
@@ -41,19 +39,9 @@ unsafe impl<S: Sender, V: IoBufs> Operation for SendVectored<S, V> {
     type Output = (io::Result<usize>, V, Vec<libc::iovec>);
 
     fn sqes(&mut self) -> Sqes {
-        let (mut skip, vectors) = (self.from, &mut self.vectors);
-        vectors.clear();
-        self.bufs.each(&mut |bytes| {
-            let gone = skip.min(bytes.len());
-            skip -= gone;
-            let rest = &bytes[gone..];
-            if !rest.is_empty() && vectors.len() < MAX_VECTORS {
-                // The kernel only reads them.
-                vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
-            }
-        });
-        self.message.msg_iov = vectors.as_mut_ptr();
-        self.message.msg_iovlen = vectors.len();
+        vectors_of(&self.bufs, self.from, &mut self.vectors);
+        self.message.msg_iov = self.vectors.as_mut_ptr();
+        self.message.msg_iovlen = self.vectors.len();
         opcode::SendMsg::new(types::Fd(self.socket.as_fd().as_raw_fd()), &raw const self.message)
             .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
             .build()

@@ -1,4 +1,4 @@
-//! Receiving where a CQE and a buffer are not one and the same ([fragments](crate::buf::fragments)).
+//! Receiving where a CQE need not bring exactly one buffer ([fragments](crate::buf::fragments)).
 
 use std::io;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::net::op::recv_fragments::RecvFragments;
 use crate::op::slots::Key;
 
-// Cold: without the options nobody comes here, and who does not pays nothing for it.
+// Cold: without the options this code is not called, and costs nothing.
 impl Socket {
     #[cold]
     pub(super) fn arm_fragments(socket: Rc<Self>, core: &Core) -> Key {
@@ -18,13 +18,13 @@ impl Socket {
             .submit_multi(&core.ring, RecvFragments { socket, bundles: core.bufs.come_in_bundles(), limit })
     }
 
-    /// Chunks that nobody took yet.
+    /// Chunks that nobody has taken yet.
     #[cold]
     pub(super) fn fragments_waiting(&self) -> u32 {
         self.rest.borrow().len() as u32
     }
 
-    /// As [`received`](Self::received); what goes on where the last chunk ends is one with it.
+    /// As [`received`](Self::received). Bytes that follow directly on the last chunk are joined to it.
     pub(crate) fn received_fragments(
         self: &Rc<Self>,
         core: &Core,
@@ -49,7 +49,7 @@ impl Socket {
                 if many || core.bufs.are_few() {
                     self.inspect_later(core);
                 }
-                // Last: it may have something to tell.
+                // Last, because dropping it may log an event.
                 drop(brought);
             }
             (Ok(_), _) => self.receiving.ended(),

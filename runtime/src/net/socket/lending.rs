@@ -1,4 +1,4 @@
-//! What the network holds of a socket's zero-copy sends, and whose the connection is by then.
+//! What the network holds of a socket's zero-copy sends, and whose the connection is meanwhile.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::net::sys;
 
 impl Socket {
-    /// The kernel has let go of a zero-copy send's pages, and says whether it copied them.
+    /// The kernel has released a zero-copy send's pages, and says whether it copied them.
     pub(crate) fn zc_notified(&self, core: &Core, copied: bool) {
         if copied {
             core.shared.counters.zc_copied.add(1);
@@ -17,22 +17,23 @@ impl Socket {
         }
     }
 
-    /// Whether sending without a copy is worth its while on the way to this peer, as far as is known.
+    /// Whether sending without a copy pays on the way to this peer, as far as is known.
     pub(crate) fn may_skip_copy(&self, core: &Core) -> bool {
         self.remote_host.get_or_init(|| core.zero_copy.remote_host_of(self.fd())).may_skip_copy()
     }
 
-    /// Zero-copy sends of which the kernel has not said that it has let go of their blocks.
+    /// Zero-copy sends whose blocks the kernel has not released.
     pub(crate) fn lent(&self) -> u32 {
         self.lent.get()
     }
 
-    /// Whether the connection is this core's, or was closed by whom it was given to.
+    /// Whether the connection is this core's, or was closed by the owner that it was given to.
     pub(crate) fn is_ours(&self) -> bool {
         self.ownership.borrow().is_ours()
     }
 
-    /// Resets the connection, so that the network lets go of what it was lent; not if it is another's by now.
+    /// Resets the connection, so that the network releases the blocks that it was lent. Does nothing if the
+    /// connection is another's by now.
     pub(crate) fn reset(&self, why: &str) {
         if !self.is_ours() || self.was_reset.replace(true) {
             return;
@@ -45,7 +46,7 @@ impl Socket {
         }
     }
 
-    /// The socket cannot send without a copy at all, as a Unix socket cannot.
+    /// The socket cannot send without a copy at all. Unix sockets cannot.
     pub(crate) fn never_skip_copy(&self) {
         self.remote_host.get_or_init(Rc::default).never_skip_copy();
     }
@@ -56,7 +57,7 @@ impl Socket {
     }
 }
 
-/// A zero-copy send on a socket, which keeps it open, until the kernel has let go of its block.
+/// A zero-copy send on a socket. It keeps the socket open until the kernel has released its block.
 pub(crate) struct ZcGuard(Rc<Socket>);
 
 impl ZcGuard {

@@ -2,10 +2,9 @@
 //!
 //! The multishot receive holds the socket by a counted reference, so the descriptor is closed only after the
 //! kernel's last CQE for it. Chunks that came and were not taken yet are a list linked through the core's
-//! buffer table: no allocation, however many.
-//! Receiving has a pure state machine ([`receiving`]), which `receive.rs` runs; `waiting.rs` is who waits for
-//! it. `lending.rs` is what the network holds of zero-copy sends, `travelling.rs` how a connection leaves its
-//! core and comes to another.
+//! buffer table: no allocation, however many they are. Receiving has a pure state machine ([`receiving`]),
+//! which `receive.rs` runs; `waiting.rs` has the tasks that wait for it. `lending.rs` has what the network
+//! holds of zero-copy sends, and `travelling.rs` how a connection moves from core to core.
 
 mod fragments;
 mod lending;
@@ -44,12 +43,12 @@ pub(super) use write_state::Writing;
 enum Kind {
     /// Bytes, which have an end.
     Stream,
-    /// Datagrams, each in its own buffer behind its sender's address; errors pass. The group in which the
-    /// socket is bound.
+    /// Datagrams, each in its own buffer behind its sender's address. Errors do not end receiving. It has the
+    /// group that the socket is bound in.
     Datagram(Option<Member>),
 }
 
-/// A connected socket, or one for datagrams, shared by its stream and the operations on it.
+/// A connected socket, or one for datagrams. Its stream and the operations on it share it.
 pub(crate) struct Socket {
     fd: Option<OwnedFd>,
     kind: Kind,
@@ -57,25 +56,25 @@ pub(crate) struct Socket {
     chain: Cell<Chain>,
     /// It is in the core's list of streams that are inspected when the tick ends.
     overfull: Cell<bool>,
-    /// Stands in the core's list of streams that nobody reads.
+    /// It is in the core's list of streams that nobody reads.
     is_known_idle: Cell<bool>,
     /// Its writer has been dropped.
     unwritten: Cell<bool>,
-    /// Who waits to receive, of those that wait alone.
+    /// The waker of a task that waits to receive, if only one does.
     reader: RefCell<Option<Waker>>,
-    /// Those that wait behind another, in their order.
+    /// Tasks that wait behind another, in their order.
     readers: Waiters,
-    /// What is known of zero-copy sends to its peer. Asked for at the first of them.
+    /// What is known of zero-copy sends to its peer. It is looked up at the first of them.
     remote_host: OnceCell<Rc<RemoteHost>>,
     /// Zero-copy sends whose blocks the kernel holds.
     lent: Cell<u32>,
     ownership: RefCell<Ownership>,
-    /// Closing it may take long (`SO_LINGER`), as far as is known.
+    /// Whether closing it may take long (`SO_LINGER`), as far as is known.
     lingers: Cell<bool>,
-    /// Its connection was reset, to have blocks back.
+    /// Its connection was reset, to get blocks back.
     was_reset: Cell<bool>,
-    /// What comes before the chain: what is left of a chunk that was taken in part, what came with the socket
-    /// from another core, and all that comes in [fragments](crate::buf::fragments) of buffers.
+    /// What comes before the chain: the rest of a chunk that was taken in part, what came with the socket
+    /// from another core, and everything that is received in [fragments](crate::buf::fragments).
     rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
     pub(super) writers: Waiters,
@@ -118,8 +117,8 @@ impl Socket {
         self.fd.as_ref().expect("taken in Drop only").as_fd()
     }
 
-    /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): what was not sent is thrown away. A
-    /// Unix socket knows no reset, and stays as it is.
+    /// Ends the connection by a reset (`connect(2)` with `AF_UNSPEC`): unsent bytes are discarded. A Unix
+    /// socket knows no reset, and stays as it is.
     pub(crate) fn abort(&self) {
         if let Err(e) = sys::disconnect(self.fd()) {
             tracing::trace!("a connection cannot be reset: {e}");
@@ -141,7 +140,7 @@ impl Socket {
         ask(PollOnce { fd: SocketFd(Rc::clone(self)), ready }).await
     }
 
-    /// A handle that could read, or one that could write, or both in one, is dropped. True: it was the last.
+    /// A handle that could read, write or both is dropped. `true`: it was the last.
     pub(super) fn drop_handle(&self, read: bool, wrote: bool) -> bool {
         if read {
             self.stop_receiving();
@@ -167,8 +166,8 @@ impl Drop for Socket {
     fn drop(&mut self) {
         match (self.fd.take(), &mut self.kind) {
             (Some(fd), Kind::Datagram(member)) => {
-                // Nothing of it waits to be sent, so closing is quick. First the socket, then the word that
-                // the address is free.
+                // No bytes of it wait to be sent, so closing is quick. The socket is closed before the
+                // address is reported free.
                 drop(fd);
                 drop(member.take());
             }
@@ -180,9 +179,9 @@ impl Drop for Socket {
     }
 }
 
-/// Closes the descriptor of a connection, from a core through its ring; without a core, close(2) does it. The
-/// ring closes a socket on the core's own thread and, if it lingers, waits there (seen on 6.18), so one that
-/// may is closed by a thread for blocking work.
+/// Closes the descriptor of a connection: on a core through its ring, else by close(2). The ring closes a
+/// socket on the core's own thread and waits there if it lingers (seen on 6.18), so a blocking thread closes
+/// a socket that may linger.
 pub(super) fn close(fd: OwnedFd, lingers: bool) {
     let mut fd = Some(fd);
     Core::try_with(|core| match fd.take() {
@@ -194,7 +193,7 @@ pub(super) fn close(fd: OwnedFd, lingers: bool) {
 
 /// Whether closing a socket that was made elsewhere may take long.
 pub(super) fn lingers(fd: BorrowedFd<'_>) -> bool {
-    // One that cannot say has no such option.
+    // A socket that cannot say has no such option.
     rustix::net::sockopt::socket_linger(fd).is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero()))
 }
 

@@ -1,4 +1,4 @@
-//! How a connection leaves its core, and comes to another.
+//! How a connection moves from core to core.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -9,13 +9,13 @@ use crate::buf::Lease;
 use crate::core::Core;
 use crate::net::ownership::{CloseNotice, Ownership};
 
-/// What a socket has beside its descriptor when it goes from core to core.
+/// What a socket has beside its descriptor when it moves from core to core.
 pub(crate) struct DetachedState {
     /// Chunks that came and were not taken.
     pub(crate) chunks: VecDeque<Lease>,
     /// How receiving has ended, if it has.
     end: Option<Option<i32>>,
-    /// What a send was told of the connection's end: receiving has not come to it, and bytes may lie before
+    /// What a send was told of the connection's end, if receiving has not come to it: bytes may lie before
     /// it.
     cut_off: Option<i32>,
     poisoned: bool,
@@ -24,16 +24,17 @@ pub(crate) struct DetachedState {
 }
 
 impl Socket {
-    /// What goes with the descriptor to another core, and the chunks that were just taken.
+    /// What goes with the descriptor to another core, with the chunks that were just taken.
     pub(crate) fn leave(&self, mut chunks: VecDeque<Lease>) -> DetachedState {
-        // Whoever has them there does not know when this core waits for their buffers.
+        // Their holder on the other core does not know when this core waits for their buffers.
         Core::try_with(|core| {
             if core.bufs.are_few() {
                 let copied = core.bufs.copy_out(core.shared.clone(), &mut chunks, false);
                 core.shared.counters.recv_spilt.add(copied as u64);
             }
         });
-        // Nobody can still be sending: the connection was given up. If so, what has left is unknown.
+        // Nobody can still be sending, because the connection was given up. If somebody is, it is unknown
+        // what has left.
         let poisoned = !self.is_between_sends();
         let notice = self.ownership.borrow_mut().hand_on(self.lent.get() > 0);
         DetachedState {
@@ -46,7 +47,7 @@ impl Socket {
         }
     }
 
-    /// It stays after all.
+    /// The connection stays on this core after all.
     pub(crate) fn stay(&self, state: DetachedState) {
         *self.rest.borrow_mut() = state.chunks;
         *self.ownership.borrow_mut() = Ownership::Ours(state.notice);

@@ -140,7 +140,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// (Seen: a deadlock without the receiver's fence, without the sender's, without the second check, and with
 /// nobody counted.)
 #[test]
-fn who_waits_for_room_is_told_of_it() {
+fn who_waits_for_space_is_told_of_it() {
     check(3, || {
         let queue = Narrow::full();
         let sender = {
@@ -172,7 +172,7 @@ fn two_that_wait_are_told_one_after_the_other() {
 /// One of two gives up, perhaps just after it was told; then the other is told. (Seen: a deadlock without the
 /// receiver's fence, and without the second check.)
 #[test]
-fn who_gives_up_takes_no_room_from_who_waits() {
+fn who_gives_up_takes_no_space_from_who_waits() {
     check_large(2, || {
         let queue = Narrow::full();
         let waits = {
@@ -218,7 +218,7 @@ fn who_changes_its_waker_is_told_by_the_new_one() {
 
 /// (Seen: a deadlock with nobody told.)
 #[test]
-fn who_waits_for_room_is_told_that_there_will_be_none() {
+fn who_waits_for_space_is_told_that_there_will_be_none() {
     check(3, || {
         let queue = Narrow::full();
         let sender = {

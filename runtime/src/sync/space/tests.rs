@@ -122,7 +122,7 @@ fn the_waker_of_the_last_poll_is_called() {
 
 /// Seen to fail: with wakers called under the lock, the test waits for ever.
 #[test]
-fn a_waker_may_wait_for_room_anew() {
+fn a_waker_may_wait_for_space_again() {
     static SLOTS: OnceLock<Arc<Slots>> = OnceLock::new();
     let slots = SLOTS.get_or_init(Slots::new);
     let comes_back = Does::new(|| {

@@ -166,6 +166,14 @@ impl Cache {
         Some(stored)
     }
 
+    /// What this core holds under a name, if it is this version: its name was just checked.
+    pub(super) fn held(&self, wanted: &Wanted<'_>, stored: &Arc<Stored>, now: u64) -> Option<Entry> {
+        let local = self.local.borrow();
+        let local = local.get(&*key(wanted)).filter(|local| Arc::ptr_eq(&local.entry.stored, stored))?;
+        local.used.set(now);
+        Some(local.entry.clone())
+    }
+
     /// Marks the directory of what is about to be read. `None` if nobody tells what happens in it.
     pub(super) fn mark(&self, path: &Path) -> Option<Mark> {
         self.directories.borrow().as_ref()?.mark(path)

@@ -6,7 +6,7 @@
 //! without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError, Weak};
 
 use annulus::numa::CpuId;
 use rustix::process::{Resource, getrlimit};
@@ -31,9 +31,11 @@ static NODES: Mutex<Vec<(ServeArgs, u32, Weak<NodeCache>)>> = Mutex::new(Vec::ne
 /// Open files that all caches of the process keep.
 pub(super) static KEPT_FILES: AtomicU64 = AtomicU64::new(0);
 
-/// How many open files caches may keep: half of the descriptors that the process may have.
+/// How many open files caches may keep: half of the descriptors that the process may have when the first is
+/// kept.
 pub(super) fn most_files() -> u64 {
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2
+    static MOST: OnceLock<u64> = OnceLock::new();
+    *MOST.get_or_init(|| getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2)
 }
 
 /// The node of a CPU; 0 where the machine has none. Called when a core starts, so it may wait.

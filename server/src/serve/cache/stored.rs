@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use annulus::fs::Stat;
+use annulus::transfer::Residency;
 
 use super::policy::Held;
 use crate::serve::facts::Facts;
@@ -29,6 +30,9 @@ pub(crate) struct Stored {
     pub(crate) stat: Stat,
     /// When its name was last checked, by [`now`](super::super::clock::now).
     checked: AtomicU64,
+    /// When the page cache was last seen to have all of it, and when the file was last seen unchanged.
+    resident: AtomicU64,
+    unchanged: AtomicU64,
     /// It is not to be sent to anybody new.
     ended: AtomicBool,
     hits: AtomicU8,
@@ -44,6 +48,8 @@ impl Stored {
             content,
             stat,
             checked: AtomicU64::new(now),
+            resident: AtomicU64::new(0),
+            unchanged: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             hits: AtomicU8::new(0),
         }
@@ -59,6 +65,29 @@ impl Stored {
     /// The name was checked at `now`, and still stands for this file.
     pub(super) fn was_checked(&self, now: u64) {
         self.checked.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// What is known of its pages. What was sent within the last second is in use, and the system drops what
+    /// is not first.
+    pub(crate) fn residency(&self, now: u64) -> Residency {
+        let seen = self.resident.load(Ordering::Relaxed);
+        if now.saturating_sub(seen) < BELIEVED { Residency::Seen } else { Residency::Unknown }
+    }
+
+    /// The page cache had all of it at `now`.
+    pub(crate) fn was_resident(&self, now: u64) {
+        self.resident.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether the file was seen unchanged within this millisecond. A change that is younger is not seen
+    /// either way: bytes under way are the page cache's own.
+    pub(crate) fn is_unchanged(&self, now: u64) -> bool {
+        self.unchanged.load(Ordering::Relaxed) == now
+    }
+
+    /// The file was unchanged at `now`.
+    pub(crate) fn was_unchanged(&self, now: u64) {
+        self.unchanged.store(now, Ordering::Relaxed);
     }
 
     /// Whether a file with `stat` is this version, of which all is said that can be.
