@@ -346,11 +346,10 @@ fn a_waker_that_panics_may_await_a_handle() {
     });
 }
 
-/// Seen to fail: with wakers that change the own count on any thread (by Miri and the thread sanitizer), and
-/// with futures that are dropped by their last waker.
+/// For Miri and the sanitizers: elsewhere a count that two threads change without a lock is seldom wrong.
 #[test]
 fn wakers_may_be_used_anywhere_and_after_the_end() {
-    let (rounds, tasks) = if cfg!(miri) { (3, 2) } else { (50, 20) };
+    let (rounds, tasks) = if cfg!(miri) { (3, 2) } else { (10, 20) };
     for _ in 0..rounds {
         let (to, wakers) = mpsc::channel::<Waker>();
         let ended = Arc::new(AtomicBool::new(false));
