@@ -232,7 +232,8 @@ struct Meddles(Waker, Option<Handle<()>>);
 impl Drop for Meddles {
     fn drop(&mut self) {
         self.0.wake_by_ref();
-        self.0.clone().wake();
+        let clone = self.0.clone();
+        clone.wake();
         self.1 = None;
     }
 }
@@ -372,7 +373,8 @@ fn wakers_may_be_used_anywhere_and_after_the_end() {
                 // The core has ended.
                 for waker in kept {
                     waker.wake_by_ref();
-                    waker.clone().wake();
+                    let clone = waker.clone();
+                    clone.wake();
                 }
             });
             (give, thread)
