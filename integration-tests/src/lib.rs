@@ -30,6 +30,7 @@ pub mod churn;
 pub mod cpus;
 pub mod curl;
 pub mod digest;
+pub mod dns;
 pub mod files;
 pub mod http;
 pub mod lines;

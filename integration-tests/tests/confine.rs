@@ -145,7 +145,7 @@ fn another_user_serves() {
 /// The first process opens what its members may not find, and looks up names for them: at the start, by a
 /// reload and by an upgrade. What it cannot have leaves all as it was.
 ///
-/// Seen to fail: with a member that opens its root by its path, and with one that asks the resolver itself.
+/// Seen to fail: with a member that looks at its root by its path; with one that asks the resolver itself.
 #[test]
 fn the_first_process_opens_and_looks_up_for_its_members() {
     let tree = Tree::new();

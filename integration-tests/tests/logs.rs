@@ -184,6 +184,43 @@ fn lines_that_nobody_reads_are_dropped_and_counted_and_hold_nobody_up() {
     assert!(lines.lines().all(|line| line.ends_with("200 100 \"-\" \"-\"")), "{lines}");
 }
 
+/// As many connections as the machine does, of which each has a line that is far longer than what it carries.
+///
+/// Seen to fail: with a queue that waits for room, by the watchdog; with dropped lines that are not counted.
+#[test]
+fn a_relays_lines_that_nobody_reads_are_dropped_and_counted_and_hold_nobody_up() {
+    const THREADS: usize = 8;
+    const EACH: usize = 2000;
+    let upstream = Upstream::echo();
+    let logs = Tree::new();
+    logs.fifo("access");
+    let path = logs.at("access");
+    // A reader that reads nothing.
+    let _reader = std::fs::File::options().read(true).write(true).open(&path).expect("opening a FIFO");
+    // One core has one queue, which is full the sooner.
+    let launch = Launch::proxy(upstream.addr()).cores(&cpus::allowed()[0].to_string());
+    let launch = launch.args(["--access-log-format", "json", "--stats", "--access-log"]);
+    let server = launch.arg(&path).start();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for i in 0..EACH {
+                    let mut client = net::connect(server.addr()).expect("connecting");
+                    client.write_all(b"?").expect("asking");
+                    client.read_exact(&mut [0]).unwrap_or_else(|e| panic!("connection {i}: {e}"));
+                    // It leaves no port behind that waits.
+                    net::reset(client);
+                }
+            });
+        }
+    });
+    let ended = server.stop();
+    let [logged, written, dropped] = counts(&ended);
+    assert_eq!(logged, (THREADS * EACH) as u64);
+    assert!(dropped > 0 && written > 0 && written + dropped == logged, "{written} + {dropped}");
+    assert!(ended.err.iter().any(|line| line.contains("lines of the access log were")), "{ended:#?}");
+}
+
 /// As many requests as the machine does: each is answered, and has its line in the file or is counted. Seen
 /// to fail: with one line in a thousand that is neither queued nor counted.
 #[test]

@@ -94,6 +94,31 @@ fn a_half_closed_connection_has_a_deadline_of_its_own() {
     server.stop();
 }
 
+/// What has no room at a client that never reads waits at the upstream, and the idle time is over for both.
+///
+/// Seen to fail, by the watchdog: with idle time that begins anew at each look.
+#[test]
+fn a_client_that_never_reads_is_idle() {
+    for road in ROADS {
+        let (tell, told) = channel();
+        let upstream = Upstream::start(move |mut stream| {
+            let block = vec![7; 64 << 10];
+            let refused = loop {
+                if let Err(e) = stream.write_all(&block) {
+                    break e;
+                }
+            };
+            let _ = tell.send(net::is_gone(&refused));
+        });
+        let server = Launch::proxy(upstream.addr()).road(road).args(["--idle-timeout", "1"]).start();
+        let client = net::connect(server.addr()).expect("connecting");
+        assert!(told.recv_timeout(watch::LIMIT).expect("its end"), "the upstream is reset, by {road}");
+        let (came, is_reset) = read_to_end(&client);
+        assert!(came > 0 && is_reset, "{came} bytes by {road}");
+        server.stop();
+    }
+}
+
 #[test]
 fn what_drips_is_too_slow() {
     let upstream = Upstream::echo();

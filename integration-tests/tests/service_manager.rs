@@ -143,6 +143,78 @@ fn the_watchdog_hears_that_it_lives() {
     }
 }
 
+/// One thread that does not run, as long as this lives (`ptrace(2)`).
+struct StoppedThread(i32);
+
+impl StoppedThread {
+    /// `None` where no process may look at its children.
+    fn new(tid: i32) -> Option<Self> {
+        // SAFETY: none of these takes memory of ours. The thread is one of a child of ours, and goes on when
+        // this one ends at the latest.
+        unsafe {
+            if libc::ptrace(libc::PTRACE_SEIZE, tid, 0, 0) != 0 {
+                return None;
+            }
+            assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, tid, 0, 0), 0);
+            assert_eq!(libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL), tid);
+        }
+        Some(StoppedThread(tid))
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, 0, 0) };
+    }
+}
+
+/// The thread of core 0 of a process.
+fn core_thread(pid: u32) -> Option<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    tasks.map(|task| task.expect("a thread").file_name().into_string().expect("a number")).find_map(|tid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+        name.trim_end().ends_with("-0").then(|| tid.parse().expect("a number"))
+    })
+}
+
+/// A core that is idle and does not run any more is stuck as well as one that is busy: the manager hears
+/// nothing until it runs again.
+///
+/// Seen to fail: with cores that count as alive while none is in one poll of a task.
+#[test]
+fn the_watchdog_hears_nothing_while_a_core_is_stuck() {
+    let tree = Tree::new();
+    for processes in ["one", "core"] {
+        let manager = Manager::at_path(&tree);
+        let launch = Launch::serve(tree.root()).processes(processes).cores(&cpus::list(&cpus::two()));
+        let server = manager.started_by(launch, &["WATCHDOG_USEC=600000"]);
+        manager.must_hear("READY=1", "listening");
+        assert_eq!(manager.next(), ["WATCHDOG=1"]);
+        let children = format!("/proc/{0}/task/{0}/children", server.pid());
+        let children = std::fs::read_to_string(children).expect("it lives");
+        let member = children.split_whitespace().next().map(|pid| pid.parse().expect("a number"));
+        let tid = core_thread(member.unwrap_or(server.pid())).expect("a core");
+        let Some(stopped) = StoppedThread::new(tid) else {
+            eprintln!("note: ptrace(2) is refused, so no core can be stopped");
+            return;
+        };
+        let word = "a core is stuck";
+        server.err().wait_for(word, |line| line.contains(word).then_some(())).expect("it lives");
+        // What was on its way is here by now. After it nothing comes, for three times what is usual.
+        manager.socket.set_nonblocking(true).expect("a socket of ours");
+        while manager.socket.recv(&mut [0; 4096]).is_ok() {}
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        let more = manager.socket.recv(&mut [0; 4096]).map_err(|error| error.kind());
+        assert_eq!(more, Err(std::io::ErrorKind::WouldBlock));
+        manager.socket.set_nonblocking(false).expect("a socket of ours");
+        drop(stopped);
+        assert_eq!(manager.next(), ["WATCHDOG=1"]);
+        server.stop();
+        std::fs::remove_file(tree.at("notify")).expect("the socket's file");
+    }
+}
+
 /// The manager learns which process is the main one now before that one speaks, and from the old one nothing
 /// more.
 #[test]

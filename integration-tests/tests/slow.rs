@@ -91,7 +91,7 @@ impl Drop for Stopped<'_> {
     }
 }
 
-/// Seen to fail: with waits that are for whatever has woken the task.
+/// Seen to fail: with a socket that takes no bytes told as one that gives none.
 #[test]
 fn a_client_that_does_not_read_is_named() {
     let tree = Tree::new();
@@ -175,7 +175,7 @@ fn a_disk_is_named() {
 
 /// A server that was not run: one connection had a request under way, another one was not accepted yet.
 ///
-/// Seen to fail: with the time of the queue counted from the accept on.
+/// Seen to fail: without what the kernel knows of the queue.
 #[test]
 fn a_core_that_is_not_run_is_named_and_so_is_the_queue_before_it() {
     let tree = Tree::new();
@@ -204,8 +204,6 @@ fn a_core_that_is_not_run_is_named_and_so_is_the_queue_before_it() {
 
 /// Many requests at once: those that are polled last wait for the task, and while the first ones are polled
 /// the core hears of nothing else.
-///
-/// Seen to fail: with the time from the wake to the poll left out.
 #[test]
 fn a_busy_core_is_named() {
     let tree = Tree::new();
@@ -228,7 +226,7 @@ fn a_busy_core_is_named() {
 
 /// More requests at once than receive buffers.
 ///
-/// Seen to fail: with the lack of a buffer forgotten when the receive is asked for again.
+/// Seen to fail: with the lack of a buffer forgotten.
 #[test]
 fn exhausted_buffers_are_named() {
     let tree = Tree::new();

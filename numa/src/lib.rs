@@ -30,6 +30,7 @@
 //! library is needed.
 
 pub mod cgroup;
+mod contained;
 pub mod devices;
 pub mod error;
 pub mod ids;

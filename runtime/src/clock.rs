@@ -5,17 +5,17 @@ use std::time::Instant;
 /// Now.
 #[inline(always)]
 pub(crate) fn now() -> Instant {
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
     if let Some(now) = played::now() {
         return now;
     }
     Instant::now()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "played"), not(loom)))]
 pub(crate) use played::play;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "played"), not(loom)))]
 mod played {
     use std::cell::Cell;
     use std::time::{Duration, Instant};

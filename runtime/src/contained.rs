@@ -54,6 +54,12 @@ pub(crate) fn contained(what: impl fmt::Display, f: impl FnOnce()) {
     }
 }
 
+/// Runs `f`, which tells a subscriber of `tracing` something, where a panic of it must stop nothing: in a
+/// destructor, because the thread may be panicking already, and where more is left to be done.
+pub(crate) fn told(f: impl FnOnce()) {
+    contained("a subscriber of tracing", f);
+}
+
 /// Logs a panic. If the subscriber panics over it, the panic hook has reported that.
 ///
 /// It is out of line, because an event of `tracing` makes every poll that contains it larger, even if it is

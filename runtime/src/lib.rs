@@ -124,8 +124,10 @@ mod op;
 pub mod operation;
 pub mod pipe;
 mod place;
-#[cfg(all(test, not(loom)))]
-mod played;
+#[cfg(all(any(test, feature = "played"), not(loom)))]
+#[doc(hidden)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests of the library use all of it"))]
+pub mod played;
 mod privilege;
 pub mod process;
 mod ring;

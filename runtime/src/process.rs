@@ -29,7 +29,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal as Sent, pidfd_open, pidfd_send_signal};
 
-use crate::contained::contained;
+use crate::contained::told;
 use crate::core::Core;
 use crate::error::os;
 use crate::fd::AsyncFd;
@@ -102,11 +102,15 @@ struct Started(Option<std::process::Child>);
 impl Drop for Started {
     fn drop(&mut self) {
         let Some(mut child) = self.0.take() else { return };
-        // A killed process ends at once. One that cannot be killed has ended already.
-        let ended = child.kill().and_then(|()| child.wait());
-        if let Err(e) = ended {
-            contained("a subscriber of tracing", || tracing::warn!("a child cannot be ended: {e}"));
-        }
+        // One that cannot be killed has ended already.
+        let killed = child.kill();
+        let wait = move || {
+            if let Err(e) = killed.and_then(|()| child.wait()) {
+                told(|| tracing::warn!("a child cannot be ended: {e}"));
+            }
+        };
+        // A killed process ends soon, but a core does not wait for it.
+        if Core::is_here() { spawn_blocking(wait).detach() } else { wait() }
     }
 }
 
@@ -255,7 +259,7 @@ impl Drop for Child {
             && self.id().is_some()
             && let Err(e) = self.kill()
         {
-            contained("a subscriber of tracing", || tracing::warn!("a child cannot be killed: {e}"));
+            told(|| tracing::warn!("a child cannot be killed: {e}"));
         }
         let Some(mut process) = self.process.take().filter(|process| process.status.is_none()) else {
             return;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -129,6 +130,16 @@ pub(crate) fn at_the_next_event(
 
 pub(crate) fn has_acted() -> bool {
     NEXT.with_borrow(Option::is_none)
+}
+
+/// Drops `value` while the thread panics, and has the subscriber panic at the next event of `module`.
+pub(crate) fn dropped_by_a_panic<T>(module: &'static str, value: T) {
+    let _guard = at_the_next_event(module, || panic!("the subscriber, on purpose"));
+    let panicked = catch_unwind(AssertUnwindSafe(move || {
+        let _value = value;
+        panic!("the task, on purpose");
+    }));
+    assert!(panicked.is_err() && has_acted(), "it was told nothing");
 }
 
 /// How many wakers that panic when they are dropped have been dropped.

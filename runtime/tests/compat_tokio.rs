@@ -242,3 +242,16 @@ fn what_stays_on_its_core_panics_elsewhere_and_is_leaked_there() {
         Ok(())
     });
 }
+
+/// What was pinned keeps its memory until it is dropped: others may know it by its address, as a list does of
+/// which it is a link. Dropped elsewhere it is never dropped.
+#[test]
+fn what_is_leaked_elsewhere_keeps_its_memory() {
+    on_one_core(|| async {
+        let pinned = Box::pin(OnCore::new([7_u8; 64]));
+        let (outer, inner) = (std::ptr::from_ref(&*pinned).addr(), pinned.as_ptr().addr());
+        assert!(!(outer..outer + size_of::<OnCore<[u8; 64]>>()).contains(&inner));
+        annulus::spawn_blocking(move || drop(pinned)).await?;
+        Ok(())
+    });
+}

@@ -18,13 +18,22 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Leaves no descriptor until the returned limit is set again.
-fn leave_none() -> Rlimit {
+/// The limit of descriptors as it was, to be set again.
+struct Limit(Rlimit);
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.0).unwrap();
+    }
+}
+
+/// Leaves no descriptor until the returned limit is dropped.
+fn leave_none() -> Limit {
     let limit = getrlimit(Resource::Nofile);
     // Descriptors are given out from the lowest: this one is the first that is free.
     let next = rustix::fd::AsRawFd::as_raw_fd(&std::fs::File::open("/dev/null").unwrap());
     setrlimit(Resource::Nofile, Rlimit { current: Some(next as u64), ..limit }).unwrap();
-    limit
+    Limit(limit)
 }
 
 /// Seen to fail: with pipes counted before they are made.
@@ -46,7 +55,7 @@ fn a_file_is_copied_where_no_pipe_can_be_had() {
         let file = File::open(&path, OpenOptions::new()).await?;
         let limit = leave_none();
         let (refused, sent) = (pipe().err(), send_file(&stream, &file, 0..LEN, Road::Inline).await);
-        setrlimit(Resource::Nofile, limit).unwrap();
+        drop(limit);
         let errno = refused.and_then(|e| e.io_error()?.raw_os_error());
         assert_eq!(errno, Some(libc::EMFILE), "the limit did not hold: the test shows nothing");
         assert_eq!(sent.expect("copied"), LEN);
@@ -90,7 +99,7 @@ fn a_relay_copies_where_no_pipe_can_be_had() {
             got
         });
         let end = relay(a, b, Road::Inline).await;
-        setrlimit(Resource::Nofile, limit).unwrap();
+        drop(limit);
         end.result?;
         let counters = annulus::cores::counters();
         let inline = counters.relay_bytes_inline;
@@ -174,7 +183,7 @@ fn a_relay_that_gets_no_pipe_goes_back_to_messages() {
             told.await.expect("bulk arrives");
             let before = annulus::cores::counters().recv_bytes;
             let end = relaying.await.expect("no panic");
-            setrlimit(Resource::Nofile, limit).unwrap();
+            drop(limit);
             end.result?;
             let counters = annulus::cores::counters();
             let received = (counters.recv_bytes - before) as usize;
@@ -214,7 +223,7 @@ fn accepting_recovers_when_descriptors_come_back() {
         let rests = annulus::cores::counters().accept_backoffs as u128;
         assert!(rests <= begin.elapsed().as_millis() / 20 + 1, "{rests} rests in {:?}", begin.elapsed());
         assert_eq!(annulus::cores::counters().accepts, 0, "the limit did not hold: the test shows nothing");
-        setrlimit(Resource::Nofile, limit).unwrap();
+        drop(limit);
         served.await.expect("no panic")?;
         let read = thread::spawn(move || {
             for client in &mut clients {

@@ -110,7 +110,7 @@ impl Armed {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let subscriber = SUBSCRIBER.get_or_init(|| {
             let subscriber = Box::leak(Box::new(Panicking(Mutex::new(None))));
-            tracing::subscriber::set_global_default(Global(subscriber)).unwrap();
+            common::hostile::set_subscriber(Global(subscriber));
             subscriber
         });
         *subscriber.0.lock().unwrap_or_else(PoisonError::into_inner) = at;

@@ -21,11 +21,16 @@ use common::on_one_core;
 /// The page, and the files of tests that it names.
 const PAGE: &str = include_str!("../src/guide/may.md");
 const FILES: &[(&str, &str)] = &[
+    ("tests/compat_tokio.rs", include_str!("../tests/compat_tokio.rs")),
     ("tests/foreign.rs", include_str!("../tests/foreign.rs")),
     ("tests/handed_blocks.rs", include_str!("../tests/handed_blocks.rs")),
     ("tests/hygiene/descriptors.rs", include_str!("../tests/hygiene/descriptors.rs")),
     ("tests/hygiene/memory.rs", include_str!("../tests/hygiene/memory.rs")),
     ("tests/may.rs", include_str!("../tests/may.rs")),
+    ("tests/operation.rs", include_str!("../tests/operation.rs")),
+    ("tests/process.rs", include_str!("../tests/process.rs")),
+    ("tests/readiness.rs", include_str!("../tests/readiness.rs")),
+    ("tests/roots.rs", include_str!("../tests/roots.rs")),
     ("tests/stopping.rs", include_str!("../tests/stopping.rs")),
     ("tests/submit.rs", include_str!("../tests/submit.rs")),
     ("tests/tcp.rs", include_str!("../tests/tcp.rs")),
@@ -157,6 +162,23 @@ fn what_is_forgotten_costs_memory_and_no_end() {
         Err(std::io::ErrorKind::WouldBlock),
         "a forgotten connection is open as long as the process"
     );
+}
+
+#[test]
+fn a_runtime_that_is_run_on_a_core_stops_that_core_meanwhile() {
+    let runs = || common::on_first_cpu(common::small()).build().unwrap().block_on(async || 7);
+    on_one_core(move || async move {
+        let ran = std::rc::Rc::new(Cell::new(false));
+        let tells = std::rc::Rc::clone(&ran);
+        let other = annulus::spawn(async move { tells.set(true) });
+        assert_eq!((runs()?, ran.get()), (7, false), "its other task was polled");
+        other.await?;
+        let waits = annulus::spawn(annulus::yield_now());
+        let closure = annulus::spawn_blocking(runs);
+        waits.await?;
+        assert_eq!(closure.await??, 7);
+        Ok(())
+    });
 }
 
 /// A subscriber whose methods use the core that they are called on.

@@ -167,3 +167,65 @@ fn a_sealed_ring_refuses_it() {
     assert!(report.cores.iter().all(|core| core.ring.sealed), "{report}");
     running.wait().unwrap();
 }
+
+/// Uses its core in both its methods, and panics in the one that it is told to.
+struct Meddles {
+    fd: Rc<OwnedFd>,
+    called: Rc<Cell<u32>>,
+    panics_in: Option<u32>,
+}
+
+impl Meddles {
+    fn act(&self, method: u32) {
+        annulus::spawn(annulus::yield_now()).detach();
+        let waits = Read { fd: Rc::clone(&self.fd), buf: Vec::with_capacity(1), ended: Rc::default() };
+        let mut waits = std::pin::pin!(ask(waits));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        self.called.set(self.called.get() + 1);
+        assert!(self.panics_in != Some(method), "on purpose");
+    }
+}
+
+// SAFETY: the entry names a descriptor that the `Rc` keeps open and points to nothing; it has one completion.
+unsafe impl Operation for Meddles {
+    const NAME: &'static str = "one that meddles";
+    type Output = ();
+
+    fn entry(&mut self) -> squeue::Entry {
+        self.act(0);
+        opcode::PollAdd::new(types::Fd(self.fd.as_raw_fd()), libc::POLLIN as u32).build()
+    }
+
+    fn complete(self, _: io::Result<u32>) -> Self::Output {
+        self.act(1);
+    }
+}
+
+/// Seen to fail: with the panic of a method that is called late not contained, it ends the core.
+#[test]
+fn the_methods_of_an_operation_may_use_their_core_and_panic() {
+    on_one_core(|| async {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let (fd, called) = (Rc::new(reader), Rc::new(Cell::new(0)));
+        let meddles = |panics_in| ask(Meddles { fd: Rc::clone(&fd), called: Rc::clone(&called), panics_in });
+        // Nobody waits for its answer any more.
+        assert!(timeout(Duration::from_millis(5), meddles(Some(1))).await.is_err());
+        while called.get() < 2 {
+            annulus::yield_now().await;
+        }
+        rustix::io::write(&writer, &[7; 100]).unwrap();
+        meddles(None).await;
+        assert_eq!(called.get(), 4);
+        for (method, more) in [(0, 1), (1, 2)] {
+            let before = called.get();
+            let panicked = annulus::spawn(meddles(Some(method))).await.unwrap_err();
+            assert!(panicked.to_string().contains("on purpose"), "{panicked}");
+            assert_eq!(called.get(), before + more);
+        }
+        while Rc::strong_count(&fd) > 1 {
+            annulus::yield_now().await;
+        }
+        Ok(())
+    });
+}

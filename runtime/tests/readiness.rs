@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnix;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use annulus::ErrorKind;
@@ -109,7 +113,6 @@ fn a_child_that_ends_makes_its_pidfd_readable() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
             pidfd
                 .io(Interest::READABLE, |fd| {
-                    use std::os::fd::AsFd;
                     let status = waitid(WaitId::PidFd(fd.as_fd()), options)?;
                     status.ok_or_else(|| std::io::ErrorKind::WouldBlock.into())
                 })
@@ -119,6 +122,72 @@ fn a_child_that_ends_makes_its_pidfd_readable() {
         assert!(!waits.is_finished());
         drop(child.stdin.take());
         assert_eq!(waits.await.unwrap()?.exit_status(), Some(0));
+        Ok(())
+    });
+}
+
+fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+/// The calls that an application makes on a descriptor are its own code.
+#[test]
+fn an_attempt_may_use_its_core_and_panic() {
+    on_one_core(|| async {
+        let event = AsyncFd::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+        let (other, mut attempts) = (event.clone(), 0);
+        let came = event.io(Interest::READABLE, |fd| {
+            annulus::spawn(annulus::yield_now()).detach();
+            assert!(poll_once(&mut Box::pin(other.readable())) || attempts > 0);
+            attempts += 1;
+            if attempts == 1 {
+                rustix::io::write(fd, &1_u64.to_ne_bytes())?;
+                return Err(std::io::ErrorKind::WouldBlock.into());
+            }
+            Ok(rustix::io::read(fd, &mut [0; 8])?)
+        });
+        assert_eq!((came.await?, attempts), (8, 2));
+        let panics = event.clone();
+        let panics =
+            async move { panics.io(Interest::READABLE, |_| -> std::io::Result<()> { panic!() }).await };
+        assert!(annulus::spawn(panics).await.is_err());
+        rustix::io::write(event.get_ref(), &1_u64.to_ne_bytes()).unwrap();
+        event.readable().await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_descriptor_is_dropped_with_its_last_wait() {
+    struct Counted(OwnedFd, Rc<Cell<u32>>);
+    impl AsFd for Counted {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.1.set(self.1.get() + 1);
+        }
+    }
+    on_one_core(|| async {
+        let dropped = Rc::new(Cell::new(0));
+        let (ours, _theirs) = StdUnix::pair().unwrap();
+        let fd = AsyncFd::new(Counted(ours.into(), Rc::clone(&dropped)));
+        let mut waits = Box::pin({
+            let fd = fd.clone();
+            async move { fd.readable().await }
+        });
+        assert!(poll_once(&mut waits));
+        drop(fd);
+        for _ in 0..10 {
+            annulus::yield_now().await;
+        }
+        assert_eq!(dropped.get(), 0, "the kernel looks at it");
+        drop(waits);
+        while dropped.get() == 0 {
+            annulus::yield_now().await;
+        }
         Ok(())
     });
 }

@@ -7,18 +7,23 @@
 mod common;
 
 use std::future::{Future, poll_fn};
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use annulus::buf::Block;
+use annulus::fd::{AsyncFd, Interest};
+use annulus::fs::{Dir, TempDir, Watcher};
 use annulus::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
+use annulus::net::{UnixDatagram, UnixSeqpacket, UnixSeqpacketListener};
 use annulus::pipe::pipe;
 use annulus::signal::{Signal, Signals, block_before_threads};
 use annulus::time::timeout;
-use annulus::{Result, spawn};
+use annulus::{Result, TaskTracker, spawn};
 use common::on_one_core;
+use rustix::event::{EventfdFlags, eventfd};
 
 /// Long enough for what must happen, on any machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -251,6 +256,101 @@ fn recv_of_signals() {
             assert_eq!(unsafe { libc::raise(queued.as_raw()) }, 0);
         })
         .await;
+        Ok(())
+    });
+}
+
+#[test]
+fn recv_into_a_buffer() {
+    on_one_core(|| async {
+        let (near, far) = connected().await?;
+        let wait = |near: Rc<TcpStream>| async move {
+            assert_eq!(near.recv_into(Vec::with_capacity(1)).await.unwrap().1, b"x");
+        };
+        each_gets_one(near, wait, || async { assert_eq!(far.send_all("x").await.unwrap(), "x") }).await;
+        Ok(())
+    });
+}
+
+#[test]
+fn any_descriptor() {
+    on_one_core(|| async {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
+        let event = AsyncFd::new(eventfd(0, flags).unwrap());
+        let one = event.clone();
+        let wait = |event: Rc<AsyncFd<OwnedFd>>| async move {
+            let taken = event.io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut [0; 8])?)).await;
+            assert_eq!(taken.unwrap(), 8);
+        };
+        each_gets_one(event, wait, || async {
+            assert_eq!(rustix::io::write(one.get_ref(), &1_u64.to_ne_bytes()), Ok(8));
+        })
+        .await;
+        Ok(())
+    });
+}
+
+#[test]
+fn unix_datagrams_and_packets() {
+    on_one_core(|| async {
+        let (near, far) = UnixDatagram::pair()?;
+        let wait = |near: Rc<UnixDatagram>| async move {
+            assert_eq!(near.recv(Vec::with_capacity(8)).await.unwrap().buf, b"x");
+        };
+        each_gets_one(near, wait, || async { assert_eq!(far.send("x").await.unwrap(), "x") }).await;
+        let (near, far) = UnixSeqpacket::pair()?;
+        let wait = |near: Rc<UnixSeqpacket>| async move {
+            assert_eq!(near.recv(Vec::with_capacity(8)).await.unwrap().buf, b"x");
+        };
+        each_gets_one(near, wait, || async { assert_eq!(far.send("x").await.unwrap(), "x") }).await;
+        let path = std::env::temp_dir().join(format!("annulus-two-packets-{}", std::process::id()));
+        let listener = UnixSeqpacketListener::bind(&path).await?;
+        let wait = |listener: Rc<UnixSeqpacketListener>| async move {
+            drop(listener.accept().await.unwrap());
+        };
+        each_gets_one(listener, wait, || async { drop(UnixSeqpacket::connect(&path).await.unwrap()) }).await;
+        std::fs::remove_file(path)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn changes_in_a_directory() {
+    on_one_core(|| async {
+        let place = TempDir::new().await?;
+        let (dir, watcher) = (Dir::open(place.path()).await?, Watcher::new()?);
+        watcher.watch(&dir, ".").await?;
+        let wait = |watcher: Rc<Watcher>| async move {
+            watcher.changed().await.unwrap();
+            watcher.take(|_| ()).unwrap();
+        };
+        each_gets_one(watcher, wait, || async {
+            std::fs::write(place.path().join("name"), "x").unwrap();
+            settle().await;
+        })
+        .await;
+        Ok(())
+    });
+}
+
+/// Seen to fail: with the first woken only.
+#[test]
+fn the_end_of_tracked_tasks_is_told_to_all() {
+    on_one_core(|| async {
+        let tracker = TaskTracker::new();
+        let (tell, told) = annulus::channel::oneshot::<()>();
+        tracker.spawn(told);
+        let waits = || {
+            let tracker = tracker.clone();
+            spawn(async move { tracker.all_ended().await })
+        };
+        let (first, second, third) = (waits(), waits(), waits());
+        settle().await;
+        drop(second);
+        tell.send(()).unwrap();
+        for waits in [first, third] {
+            timeout(PATIENCE, waits).await.expect("told of the end").unwrap();
+        }
         Ok(())
     });
 }

@@ -1,6 +1,8 @@
 //! What a runtime tells a `tracing` subscriber. In a program of its own, because the subscriber is the whole
 //! process's.
 
+mod common;
+
 use std::fmt::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -60,7 +62,7 @@ fn wait_for(lines: &Receiver<String>, words: &[&str]) {
 #[test]
 fn a_stall_is_logged_while_it_lasts_and_polls_have_spans() {
     let (tell, lines) = channel();
-    tracing::subscriber::set_global_default(Ears(Mutex::new(tell))).unwrap();
+    common::hostile::set_subscriber(Ears(Mutex::new(tell)));
     let (go, wait) = channel::<()>();
     let wait = Arc::new(Mutex::new(wait));
     let first = annulus::numa::thread::affinity_of_current().unwrap().first().unwrap();

@@ -59,4 +59,4 @@ echoes() {
 }
 
 # c_libraries PROGRAM: which of the C libraries that are features it is linked with, a line each.
-c_libraries() { LC_ALL=C ldd "$1" | grep -oE 'lib(hwloc|numa|udev)[^ ]*' || true; }
+c_libraries() { LC_ALL=C ldd "$1" | awk '$1 ~ /^lib(hwloc|numa|udev)\./ { print $1 }'; }

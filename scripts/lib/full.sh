@@ -14,6 +14,10 @@ step_played_long() {
     play "${SECONDS_OF_PLAY:-600}"
 }
 
+# Faults that were mended, put back one at a time: a play finds each.
+FULL_STEPS+=(refind)
+step_refind() { scripts/refind; }
+
 step_guest_6.1() { on_shape 6.1 2node; }
 step_guest_4odd() { on_shape 6.12 4odd; }
 step_guest_4odd_6.1() { on_shape 6.1 4odd; }
@@ -124,7 +128,8 @@ sanitized_tests() {
 
 # Every order of steps that the threads of the lock-free parts can take, up to so many preemptions.
 step_loom() {
-    RUSTFLAGS="--cfg loom -D warnings" cargo check --workspace --target-dir "$TARGET/loom-check"
+    # Without a warning, so that nothing is left over that only other builds use.
+    RUSTFLAGS="--cfg loom -D warnings" cargo check -p annulus --lib --tests --target-dir "$TARGET/loom-check"
     # Optimised, because the orders are many; not linked as for a release, because that takes longer than the tests.
     LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-4} RUSTFLAGS="--cfg loom" \
         CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
@@ -170,6 +175,10 @@ step_embed_alone() {
     [[ $(id -u) == 0 ]] || cannot "making a Debian tree needs root" "run scripts/test as root"
     scripts/fresh-tree scripts/lib/embed-alone
 }
+
+# All crates that can be published, the program too.
+FULL_STEPS+=(crates-all)
+step_crates_all() { pack_crates annulus-libraries annulus-numa annulus-macros annulus annulus-server; }
 
 # Whether a public item went away, or changed, that the last release had.
 FULL_STEPS+=(semver)

@@ -7,7 +7,7 @@
 # shellcheck disable=SC2034 # scripts/test reads both
 STEPS=(fmt shellcheck layers clippy msrv doc test no-c-libs played hostile unprivileged embed crates deny)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(curl wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
+TEST_PACKAGES=(curl patch wrk shellcheck iproute2 numactl util-linux procps jq qemu-system-x86 python3-prometheus-client systemd)
 # Servers of others, and their tools, that stand before and behind the program in tests.
 # shellcheck disable=SC2034
 TEST_SERVERS=(nginx libnginx-mod-stream haproxy redis-server redis-tools postgresql)
@@ -78,15 +78,23 @@ promtool() {
 # Cores that are played, each from a number that no run before had: completions in any order, faults at any byte. A failure
 # prints the number; `scripts/play NUMBER` shows its steps. For a minute, or as long as SECONDS_OF_PLAY says; --full plays ten minutes more.
 step_played() {
+    # The faults that scripts/refind puts back still fit the code.
+    local fault
+    for fault in runtime/src/played/faults/*.patch; do
+        patch --dry-run --silent --force -p1 <"$fault" || { echo "$fault does not fit the code any more" && return 1; }
+    done
     build_tests
     play "${SECONDS_OF_PLAY:-60}"
 }
 
-# play SECONDS: new seeds for so long. What a run began with follows from its time.
+# play SECONDS: new seeds for so long, a fourth of it of the server's connections. What a run began with follows from its time.
 play() {
-    local program
-    program=$(test_programs runtime | grep -E '/annulus-[0-9a-f]*$')
-    PLAY_SECONDS=$1 PLAY_SEED=$(($(date +%s) * 100000)) "$program" --exact --ignored --nocapture played::tests::for_a_while
+    local runtime server
+    runtime=$(test_programs runtime | grep -E '/annulus-[0-9a-f]*$')
+    server=$(test_programs server | grep -E '/annulus-[0-9a-f]*$')
+    export PLAY_SEED=$(($(date +%s) * 100000))
+    PLAY_SECONDS=$(($1 * 3 / 4)) "$runtime" --exact --ignored --nocapture played::tests::for_a_while
+    PLAY_SECONDS=$(($1 / 4)) "$server" --exact --ignored --nocapture serve::played::for_a_while
 }
 
 # The test programs of the runtime, once more on a host whose subscriber and wakers spawn, submit, drop and panic.
@@ -171,14 +179,16 @@ step_embed() {
     [[ -z $(c_libraries "$TARGET/debug/embed") ]] || die "linked with $(c_libraries "$TARGET/debug/embed")"
 }
 
-# The crates that can be published, packed as they would be and each built from what was packed.
-step_crates() {
+# The libraries that can be published, packed as they would be and each built from what was packed. The program is left to --full.
+step_crates() { pack_crates annulus-libraries annulus-numa annulus-macros annulus; }
+
+# pack_crates NAME...: with the debug information of the workspace, so that what it has built is used again.
+pack_crates() {
     local version
     version=$(cargo --version | cut -d' ' -f2)
     [[ $(printf '%s\n' 1.90.0 "$version" | sort -V | head -n1) == 1.90.0 ]] ||
         not_needed "cargo $version cannot build packages from each other before they are published" "install Rust 1.90 or later"
-    local crates=(-p annulus-libraries -p annulus-numa -p annulus-macros -p annulus -p annulus-server)
-    CARGO_PROFILE_DEV_DEBUG=line-tables-only cargo package --locked --allow-dirty "${crates[@]}"
+    CARGO_PROFILE_DEV_DEBUG=line-tables-only cargo package --locked --allow-dirty "${@/#/--package=}"
 }
 
 # Licences, bans and sources, by deny.toml; the advisories need a database that cargo-deny would fetch from outside. Not

@@ -1,6 +1,6 @@
 //! The stage of the program, for load balancers that ask whether to send it clients.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Where a program is between its start and its end. It only ever goes on to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,19 @@ pub(crate) fn stage() -> Stage {
 /// Goes on to `stage`; an earlier one than it has come to is ignored.
 pub(crate) fn reach(stage: Stage) {
     STAGE.fetch_max(stage as u8, Ordering::AcqRel);
+}
+
+/// Whether another program has taken this one's place.
+static IS_REPLACED: AtomicBool = AtomicBool::new(false);
+
+/// Another program serves new clients from now on.
+pub(crate) fn replace() {
+    IS_REPLACED.store(true, Ordering::Release);
+}
+
+/// Whether another program serves new clients.
+pub(crate) fn is_replaced() -> bool {
+    IS_REPLACED.load(Ordering::Acquire)
 }
 
 /// Whether new clients are welcome.

@@ -321,7 +321,6 @@ mod tests {
         told.into_iter().map(|(what, time)| (what, time.as_millis())).filter(|(_, ms)| *ms > 0).collect()
     }
 
-    /// Seen to fail: with what nobody accounts for told of the buffers in any case.
     #[test]
     fn the_time_before_a_request_was_read_is_told_once() {
         assert_eq!(told(Some(300), last(0, 0, false), None), [("core", 300)]);
@@ -337,7 +336,6 @@ mod tests {
         assert_eq!(before_it_was_read(Some(at(40)), last(9, 9, true), None, true), [("behind", at(40))]);
     }
 
-    /// Seen to fail: with a client that was silent in the queue told as one that waited there.
     #[test]
     fn a_request_was_queued_for_as_long_as_it_and_its_connection_were() {
         let opening =

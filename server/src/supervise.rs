@@ -196,6 +196,7 @@ impl Supervised<'_> {
             return phase;
         }
         let most = self.times.upgrade_grace();
+        lifecycle::replace();
         tracing::info!("another program accepts, what runs here may finish");
         lifecycle::reach(Stage::Draining);
         self.duties.stop_accepting();

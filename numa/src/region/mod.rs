@@ -9,7 +9,7 @@ use std::{fmt, ops::Range, ptr::NonNull, sync::Arc};
 
 pub use backing::Backing;
 
-use crate::{NodeId, Result, sys, verify::PageMap};
+use crate::{NodeId, Result, contained::told, sys, verify::PageMap};
 
 /// How a region was placed, from the best way to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -177,7 +177,23 @@ impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: the mapping is this region's own, and whoever uses bytes of it keeps the region alive.
         if let Err(e) = unsafe { sys::unmap(self.mapping.clone()) } {
-            tracing::error!(error = %e, mapping = ?self.mapping, "a region could not be unmapped; its memory stays taken");
+            told(|| {
+                tracing::error!(error = %e, mapping = ?self.mapping, "a region could not be unmapped; its memory stays taken");
+            });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail, by an abort: with the event as it is.
+    #[test]
+    fn a_subscriber_that_panics_over_a_region_may_do_so_while_its_thread_panics() {
+        let mut region = Region::unplaced(NodeId(0), 1 << 16).unwrap();
+        // No mapping begins there: munmap(2) says EINVAL, and the memory stays until the process ends.
+        region.mapping = region.mapping.start + 1..region.mapping.end;
+        crate::contained::tests::dropped_by_a_panic(region);
     }
 }

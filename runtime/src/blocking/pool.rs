@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 
-use crate::contained::contained;
+use crate::contained::{contained, told};
 use crate::numa::plan::PlannedCore;
 use crate::numa::thread::{Origin, spawn_helper};
 use crate::numa::topology::Topology;
@@ -112,9 +112,7 @@ impl BlockingPool {
         if threads > 0 {
             // The work is done later, by another thread. Destructors of sockets that linger come here, and
             // they must not panic.
-            contained("a subscriber of tracing", || {
-                tracing::warn!("blocking work waits for one of {threads} threads: {e}");
-            });
+            told(|| tracing::warn!("blocking work waits for one of {threads} threads: {e}"));
         }
     }
 

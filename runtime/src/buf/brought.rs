@@ -4,6 +4,7 @@
 use super::fragments::Fragments;
 use super::lease::Lease;
 use super::ring::{BUFFER_SIZE, BufRing};
+use crate::contained::told;
 
 /// The leases on what came with one CQE, oldest first. Those that nobody takes are dropped.
 pub(crate) struct Brought<'a> {
@@ -81,7 +82,8 @@ impl Drop for Brought<'_> {
 /// Out of line, as are all `tracing` events on the path of a completion.
 #[cold]
 fn told_of_more(bytes: u32) {
-    tracing::error!("the kernel tells of {bytes} bytes more than its buffers hold; report this");
+    // A destructor tells it, and its thread may be panicking.
+    told(|| tracing::error!("the kernel tells of {bytes} bytes more than its buffers hold; report this"));
 }
 
 #[cfg(all(test, not(loom)))]

@@ -285,7 +285,7 @@ impl BufRing {
     }
 
     /// Free buffers that are in the ring.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
     pub(crate) fn offered(&self) -> u16 {
         self.free.offered()
     }

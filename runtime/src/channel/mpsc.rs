@@ -23,6 +23,8 @@ struct Shared<T> {
     /// would be the last that this cell takes, and one that panics when it is woken would do so in a sender,
     /// or in its destructor.
     receiver: AtomicWaker,
+    /// Never more than the references of the `Arc` around this, whose limit ends the process long before this
+    /// count could wrap.
     senders: AtomicUsize,
 }
 

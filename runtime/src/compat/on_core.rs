@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -35,14 +36,19 @@ use crate::core::shared::CoreShared;
 /// # annulus::Ok(())
 /// ```
 ///
-/// Each use costs a comparison. Dropped on another thread, or after its core has ended, the value is leaked.
+/// It costs an allocation, and each use a comparison. Dropped on another thread, or after its core has ended,
+/// the value is leaked.
 ///
 /// # Panics
 /// When it is made on a thread that is no core's, and when it is used, polled or cloned on another thread
 /// than its core's.
 pub struct OnCore<T> {
     owner: Arc<CoreShared>,
-    value: ManuallyDrop<T>,
+    /// In memory of its own. A leaked value keeps its memory, as what was pinned must: others may know it by
+    /// its address until it is dropped.
+    value: ManuallyDrop<Box<T>>,
+    /// It is pinned with this.
+    _pinned: PhantomData<T>,
 }
 
 // SAFETY: `value` is touched only on its core's thread: a use elsewhere panics before that, and a drop
@@ -58,7 +64,11 @@ impl<T> OnCore<T> {
     /// # Panics
     /// On a thread that is no core's.
     pub fn new(value: T) -> Self {
-        Self { owner: Core::with(|core| Arc::clone(&core.shared)), value: ManuallyDrop::new(value) }
+        Self::owned(Core::with(|core| Arc::clone(&core.shared)), value)
+    }
+
+    fn owned(owner: Arc<CoreShared>, value: T) -> Self {
+        Self { owner, value: ManuallyDrop::new(Box::new(value)), _pinned: PhantomData }
     }
 
     /// Gives the value back.
@@ -71,7 +81,7 @@ impl<T> OnCore<T> {
         // SAFETY: `this` is not dropped, so each field is taken once.
         let (owner, value) = unsafe { (std::ptr::read(&this.owner), ManuallyDrop::take(&mut this.value)) };
         drop(owner);
-        value
+        *value
     }
 
     fn must_be_here(&self) {
@@ -94,7 +104,7 @@ impl<T> Deref for OnCore<T> {
 
 impl<T: Clone> Clone for OnCore<T> {
     fn clone(&self) -> Self {
-        Self { owner: Arc::clone(&self.owner), value: ManuallyDrop::new((**self).clone()) }
+        Self::owned(Arc::clone(&self.owner), (**self).clone())
     }
 }
 
@@ -103,9 +113,9 @@ impl<F: Future> Future for OnCore<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.must_be_here();
-        // SAFETY: the value is pinned whenever `self` is: it is dropped in its place, and `into_inner` takes
-        // an `OnCore` that was never pinned, or whose value does not mind.
-        unsafe { self.map_unchecked_mut(|this| &mut *this.value) }.poll(cx)
+        // SAFETY: the value is pinned whenever `self` is: it is dropped in its place or keeps that for ever,
+        // and `into_inner` takes an `OnCore` that was never pinned, or whose value does not mind (`_pinned`).
+        unsafe { self.map_unchecked_mut(|this| &mut **this.value) }.poll(cx)
     }
 }
 
@@ -121,7 +131,7 @@ impl<T> Drop for OnCore<T> {
 impl<T: fmt::Debug> fmt::Debug for OnCore<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if Core::is_current(&self.owner) {
-            f.debug_tuple("OnCore").field(&*self.value).finish()
+            f.debug_tuple("OnCore").field(&**self.value).finish()
         } else {
             f.debug_tuple("OnCore").finish_non_exhaustive()
         }

@@ -5,7 +5,8 @@
 //! times mean that one poll has lasted from the first sample to the second. The place is stored with
 //! *release* and loaded with *acquire*, and the number is read before and after it, so the place is not that
 //! of a later poll. Between the two stores it is that of the poll before, which the second sample finds
-//! corrected. A place is a `&'static Location`, so following it is sound whatever the core does meanwhile.
+//! corrected. No core lives to see 2^64 polls, after which numbers would begin anew. A place is a `&'static
+//! Location`, so following it is sound whatever the core does meanwhile.
 
 use std::panic::Location;
 use std::ptr;

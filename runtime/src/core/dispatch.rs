@@ -48,10 +48,11 @@ impl Core {
         match tag {
             Some((Tag::Close, fd)) => tracing::warn!("close of descriptor {fd}: {why}"),
             Some((Tag::Signal, peer)) => {
+                // First: a subscriber that panics must not keep the other core asleep.
+                self.peers.ring_refused(peer as usize);
                 tracing::info!(
                     "core {peer} is woken by its eventfd: its ring takes no message (IORING_OP_MSG_RING): {why}"
                 );
-                self.peers.ring_refused(peer as usize);
             }
             _ => tracing::error!("a CQE that nobody asked for: {cqe:?}"),
         }

@@ -30,7 +30,7 @@ pub(crate) struct Group {
     /// Which cores have a socket of it.
     pub(crate) members: Vec<bool>,
     /// Its sockets that are still open: the socket of a dropped listener closes with the last CQE of its
-    /// accept.
+    /// accept. Each has a descriptor, so there are never too many to be counted.
     pub(crate) sockets: usize,
     /// The single open socket of a Unix address.
     pub(crate) one: Option<Bound>,
@@ -43,7 +43,7 @@ pub(crate) struct Groups(Mutex<Table>);
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) groups: Vec<Group>,
-    /// The id of the next group.
+    /// The id of the next group. 2^64 are never given out.
     pub(crate) next: u64,
 }
 

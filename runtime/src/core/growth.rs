@@ -138,7 +138,17 @@ impl Growth {
     }
 
     /// Adds the result of an ended step to the pool.
+    #[inline(always)]
     pub(crate) fn take(&self, core: &Core) {
+        if self.pending.borrow().is_some() {
+            self.take_made(core);
+        }
+    }
+
+    /// Out of line, as [`ask_for`](Self::ask_for) is: it would make every tick heavier.
+    #[cold]
+    #[inline(never)]
+    fn take_made(&self, core: &Core) {
         let made = self.pending.borrow().as_ref().and_then(|pending| pending.made.try_recv().ok());
         // The step is still running: its thread sends a result in any case.
         let Some(made) = made else { return };
@@ -193,12 +203,18 @@ impl Growth {
     }
 
     /// Starts a step if something is short of memory and the limit allows more.
+    #[inline(always)]
     pub(crate) fn ask(&self, core: &Core) {
         self.waits_for_rest.set(false);
         let (receiving, blocks) = (core.fairness.is_starving(&core.bufs), core.blocks.is_short());
-        if !receiving && !blocks || self.pending.borrow().is_some() {
-            return;
+        if (receiving || blocks) && self.pending.borrow().is_none() {
+            self.ask_for(core, receiving, blocks);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_for(&self, core: &Core, receiving: bool, blocks: bool) {
         let order = match self.last_for.get() {
             For::Receiving => [(For::Blocks, blocks), (For::Receiving, receiving)],
             For::Blocks => [(For::Receiving, receiving), (For::Blocks, blocks)],

@@ -156,7 +156,6 @@ mod tests {
         notes.get_or_insert_with(Notes::new);
     }
 
-    /// Seen to fail: with the polls of the tick in which a send was asked for left out.
     #[test]
     fn a_core_that_enters_late_is_told_apart_from_the_kernel() {
         let (start, ms) = (Instant::now(), Duration::from_millis);
@@ -184,7 +183,6 @@ mod tests {
         clock::play(None);
     }
 
-    /// Seen to fail: with operations that are over counted as under way.
     #[test]
     fn more_work_than_workers_is_a_wait_for_workers() {
         let notes = Notes::new();

@@ -18,7 +18,8 @@ pub(super) const SMALL: usize = 64 << 10;
 /// A pipe has at most one of this many parts of what is left.
 const PART: usize = 8;
 
-/// How many bytes the pipes of a core may hold, and how many they hold now.
+/// How many bytes the pipes of a core may hold, and how many they hold now. `used` stays between zero and
+/// `all`, whatever sizes the kernel gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PipeBudget {
     all: usize,
@@ -33,7 +34,8 @@ impl PipeBudget {
         // The kernel's default is assumed where the limit cannot be read.
         let pages: usize = soft.unwrap_or(16_384);
         let is_bound = !has_any(CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN);
-        Self::new(if is_bound && pages > 0 { Some(pages * rustix::param::page_size()) } else { None }, cores)
+        let bytes = pages.saturating_mul(rustix::param::page_size());
+        Self::new((is_bound && pages > 0).then_some(bytes), cores)
     }
 
     /// A share of `user`, which is the limit for all pipes of the user. Without a limit, descriptors and

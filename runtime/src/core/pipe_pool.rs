@@ -66,6 +66,12 @@ impl PipePool {
         }
     }
 
+    /// Bytes in the pipes that are idle: none.
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
+    pub(crate) fn idle_bytes(&self) -> u64 {
+        self.idle.borrow().iter().map(|ends| rustix::io::ioctl_fionread(&ends.read).unwrap_or(0)).sum()
+    }
+
     fn make(&self) -> io::Result<Ends> {
         let none = || io::Error::from_raw_os_error(libc::ENFILE);
         let mut budget = self.budget.get();

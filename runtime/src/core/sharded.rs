@@ -14,7 +14,7 @@ use crate::contained::Kept;
 use crate::sync::oneshot::{self, oneshot};
 use crate::{Error, ErrorKind, Handle, Result};
 
-/// Distinguishes the values of one `Sharded` from those of another.
+/// Distinguishes the values of one `Sharded` from those of another. 2^64 are never made.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A core's value. The fields are dropped in this order, so that the task that waits for the end is told

@@ -9,6 +9,7 @@ use super::Core;
 use super::current_poll::CurrentPoll;
 use super::inbox::Inbox;
 use crate::buf::memory::WakeOwner;
+use crate::contained::told;
 use crate::core::growth::Recorded;
 use crate::core::state::RuntimeShared;
 use crate::error::os;
@@ -89,8 +90,15 @@ impl CoreShared {
         // wake, and there is no caller to tell: it is a broken invariant, not an outside cause.
         match rustix::io::write(&self.eventfd, &1u64.to_ne_bytes()) {
             Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-            Err(e) => tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index),
+            Err(e) => self.cannot_be_woken(e),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn cannot_be_woken(&self, e: rustix::io::Errno) {
+        // Wakers call this, on any thread and in destructors: it must not panic.
+        told(|| tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index));
     }
 
     /// Wakes a task of this core from another thread. After the core's end this does nothing: the future has

@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::groups::Groups;
 use super::shared::CoreShared;
-use crate::contained::contained;
+use crate::contained::{contained, told};
 use crate::error::os;
 
 const GO_ON: u8 = 0;
@@ -133,9 +133,7 @@ impl RuntimeShared {
         }
         self.changed.notify_all();
         if let Err(e) = rustix::io::write(&self.finished, &1u64.to_ne_bytes()) {
-            contained("a subscriber of tracing", || {
-                tracing::error!("the end of the runtime cannot be signalled: {e}");
-            });
+            told(|| tracing::error!("the end of the runtime cannot be signalled: {e}"));
         }
     }
 

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FileType, Mode, chmod, fchmod, lstat, unlink};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
-use crate::contained::contained;
+use crate::contained::told;
 use crate::error::os;
 use crate::place::Place;
 use crate::{Error, ErrorKind, Result};
@@ -22,32 +23,71 @@ use crate::{Error, ErrorKind, Result};
 /// The one socket of a Unix address. When it is dropped, it stops listening and removes its file.
 pub(crate) struct Bound {
     socket: OwnedFd,
-    /// Dropped after the socket has been shut down.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
+    ended: bool,
 }
 
 impl Bound {
-    /// Binds and listens. The caller of this has locked the directory of the path.
-    pub(crate) fn new(place: &Place, backlog: i32) -> Result<Self> {
-        let (socket, _file) = bind_and_listen(place, backlog, None)?;
-        Ok(Self { socket, _file })
+    /// Binds and listens. The caller of this has locked the directory of the path. The flag says whether a
+    /// file that was left behind was replaced, which is to be [told](tell_replaced).
+    pub(crate) fn new(place: &Place, backlog: i32) -> Result<(Self, bool)> {
+        let Listening { socket, file, replaced } = bind_and_listen(place, backlog, None)?;
+        Ok((Self { socket, file, ended: false }, replaced))
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// One more descriptor of the same open socket.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.socket.try_clone()
     }
+
+    /// Stops listening and takes the file away, in this order, and tells nobody yet.
+    pub(crate) fn end(mut self) -> Ended {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Ended {
+        self.ended = true;
+        // Accepts of the ring may keep it open for a tick: no client may connect to it meanwhile.
+        let still_listens = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both).err();
+        Ended { still_listens, left: self.file.take().and_then(SocketFile::remove) }
+    }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Accepts in the ring may keep it open for a tick, and no client may connect to it meanwhile.
-        if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
-            contained("a subscriber of tracing", || {
-                tracing::debug!("a Unix socket listens for a moment longer: {e}");
-            });
+        if !self.ended {
+            self.stop().tell();
         }
     }
+}
+
+/// What a log has to be told of the end of a listening socket. Telling it runs foreign code, which may bind
+/// the same address, so it is told when nothing is locked.
+#[must_use]
+pub(crate) struct Ended {
+    still_listens: Option<Errno>,
+    left: Option<(PathBuf, Errno)>,
+}
+
+impl Ended {
+    pub(crate) fn tell(self) {
+        let Self { still_listens, left } = self;
+        if let Some(e) = still_listens {
+            told(|| tracing::debug!("a Unix socket listens for a moment longer: {e}"));
+        }
+        if let Some((path, e)) = left {
+            tell_left(&path, e);
+        }
+    }
+}
+
+fn tell_left(path: &Path, e: Errno) {
+    told(|| tracing::warn!("the socket's file {} stays behind: {e}", path.display()));
 }
 
 /// The file of a socket. When it is dropped, the file is removed, if the path still names this one.
@@ -56,7 +96,7 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// It belongs to another process now.
+    /// It belongs to another process now, or was removed.
     is_left: AtomicBool,
 }
 
@@ -72,32 +112,44 @@ impl SocketFile {
     pub(crate) fn leave(&self) {
         self.is_left.store(true, Ordering::Relaxed);
     }
+
+    /// Takes it away. Returns its path and the reason if it stays behind.
+    fn remove(self) -> Option<(PathBuf, Errno)> {
+        self.take_away().map(|e| (self.path.clone(), e))
+    }
+
+    fn take_away(&self) -> Option<Errno> {
+        let Self { path, device, inode, is_left } = self;
+        if is_left.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let is_ours = lstat(path.as_path()).is_ok_and(|file| (file.st_dev, file.st_ino) == (*device, *inode));
+        if is_ours { unlink(path.as_path()).err() } else { None }
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let Self { path, device, inode, is_left } = self;
-        if is_left.load(Ordering::Relaxed) {
-            return;
-        }
-        let is_ours = lstat(path.as_path()).is_ok_and(|file| (file.st_dev, file.st_ino) == (*device, *inode));
-        if is_ours && let Err(e) = unlink(path.as_path()) {
-            contained("a subscriber of tracing", || {
-                tracing::warn!("the socket's file {} stays behind: {e}", path.display());
-            });
+        if let Some(e) = self.take_away() {
+            tell_left(&self.path, e);
         }
     }
 }
 
+/// A socket that listens, and its file. `replaced`: a program that has ended had left a file there, which is
+/// to be [told](tell_replaced) when nothing is locked.
+pub(crate) struct Listening {
+    pub(crate) socket: OwnedFd,
+    pub(crate) file: Option<SocketFile>,
+    pub(crate) replaced: bool,
+}
+
 /// A socket that listens at `place`, and its file.
-pub(crate) fn bind_and_listen(
-    place: &Place,
-    backlog: i32,
-    mode: Option<Mode>,
-) -> Result<(OwnedFd, Option<SocketFile>)> {
+pub(crate) fn bind_and_listen(place: &Place, backlog: i32, mode: Option<Mode>) -> Result<Listening> {
     let address = place.to_any()?;
     let Place::Path(path) = place else {
-        return Ok((listening(&address, backlog, None).map_err(|e| refused(place, e))?, None));
+        let socket = listening(&address, backlog, None).map_err(|e| refused(place, e))?;
+        return Ok(Listening { socket, file: None, replaced: false });
     };
     let mut replaced = false;
     let socket = match listening(&address, backlog, mode) {
@@ -114,11 +166,13 @@ pub(crate) fn bind_and_listen(
         // The umask may have removed more permissions than was asked for.
         chmod(path.as_path(), mode).map_err(|e| refused(place, os(e)))?;
     }
-    if replaced {
-        // Logged after the replacement: a subscriber might bind the path between the check and it.
-        tracing::info!("{place} was left behind by a program that has ended: replaced");
-    }
-    Ok((socket, Some(file)))
+    Ok(Listening { socket, file: Some(file), replaced })
+}
+
+/// Tells a log that a file was replaced. A subscriber may bind addresses: it is told after the replacement,
+/// and when nothing is locked.
+pub(crate) fn tell_replaced(place: &Place) {
+    told(|| tracing::info!("{place} was left behind by a program that has ended: replaced"));
 }
 
 fn socket() -> io::Result<OwnedFd> {
@@ -175,25 +229,60 @@ mod tests {
     use super::*;
     use crate::testing::{at_the_next_event, has_acted};
 
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("annulus-{name}-{}", std::process::id()))
+    }
+
     /// Seen to fail: with the event between the check and the replacement, the subscriber listens on a socket
     /// whose file is then removed.
     #[test]
     fn a_subscriber_that_is_told_of_a_replacement_cannot_come_before_it() {
-        let path = std::env::temp_dir().join(format!("annulus-replaced-{}", std::process::id()));
+        let path = path("replaced");
         drop(UnixListener::bind(&path).unwrap());
         let place = Place::Path(path.clone());
         let guard = at_the_next_event("annulus::core::unix_path", {
             let place = place.clone();
             move || {
-                let taken = bind_and_listen(&place, 8, None).unwrap_err();
+                let taken = bind_and_listen(&place, 8, None).err().unwrap();
                 assert_eq!(taken.io_error().unwrap().raw_os_error(), Some(libc::EADDRINUSE), "{taken}");
             }
         });
-        let (_socket, file) = bind_and_listen(&place, 8, None).unwrap();
+        let made = bind_and_listen(&place, 8, None).unwrap();
+        assert!(made.replaced);
+        tell_replaced(&place);
         drop(guard);
         assert!(has_acted(), "it was told");
         UnixStream::connect(&path).unwrap();
-        drop(file);
+        drop(made.file);
         assert!(!path.exists());
+    }
+
+    /// A socket that cannot be shut down, as it is none, and a file that cannot be removed, as it is a
+    /// directory.
+    fn cannot_end(directory: &Path) -> Bound {
+        std::fs::create_dir(directory).unwrap();
+        let socket = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        Bound { socket, file: Some(SocketFile::of(directory).unwrap()), ended: false }
+    }
+
+    /// Seen to fail, by an abort: with the event of the socket, and with that of the file, as it is.
+    #[test]
+    fn a_subscriber_that_panics_over_the_end_of_a_socket_may_do_so_while_its_thread_panics() {
+        let directory = path("cannot-end");
+        for dropped in ["both", "the file"] {
+            let (bound, other) = (cannot_end(&directory), SocketFile::of(&directory).unwrap());
+            let _guard = at_the_next_event("annulus::core::unix_path", || panic!("on purpose"));
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                if dropped == "both" {
+                    let (_bound, _) = (bound, other.leave());
+                    panic!("the task, on purpose");
+                }
+                bound.file.as_ref().unwrap().leave();
+                let _other = other;
+                panic!("the task, on purpose");
+            }));
+            assert!(panicked.is_err() && has_acted(), "{dropped}");
+            std::fs::remove_dir(&directory).unwrap();
+        }
     }
 }

@@ -147,8 +147,13 @@ impl File {
         if self.direct.is_some() {
             return Ok(None);
         }
-        let read =
-            read_now(self.as_fd(), offset, buf.spare_capacity()).map_err(|e| Error::io("read failed", e))?;
+        let (file, spare) = (self.as_fd(), buf.spare_capacity());
+        #[cfg(all(any(test, feature = "played"), not(loom)))]
+        let read = crate::net::played::ask(|played| played.read_now(file, offset, spare))
+            .unwrap_or_else(|| read_now(file, offset, spare));
+        #[cfg(not(all(any(test, feature = "played"), not(loom))))]
+        let read = read_now(file, offset, spare);
+        let read = read.map_err(|e| Error::io("read failed", e))?;
         if let Some(n) = read {
             // SAFETY: preadv2(2) has written them.
             unsafe { buf.filled(n) };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::File;
-use crate::contained::contained;
+use crate::contained::told;
 use crate::core::Core;
 use crate::{Error, Result, spawn_blocking};
 
@@ -143,9 +143,7 @@ impl Drop for TempDir {
         }
         let remove = move || {
             if let Err(e) = std::fs::remove_dir_all(&path) {
-                contained("a subscriber of tracing", || {
-                    tracing::warn!("cannot remove the temporary directory {}: {e}", path.display());
-                });
+                told(|| tracing::warn!("cannot remove the temporary directory {}: {e}", path.display()));
             }
         };
         if Core::is_here() { spawn_blocking(remove).detach() } else { remove() }

@@ -83,6 +83,8 @@ fn release(core: ManuallyDrop<Core>, drained: bool) {
     // Streams that are still in its lists must go before the buffers.
     drop(fairness);
     if drained {
+        // Before the buffers: they may have some.
+        ops.drop_answered(&ring);
         bufs.close(&ring);
         return;
     }

@@ -10,7 +10,7 @@ mod forecast;
 mod locked;
 mod observer;
 mod options;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "played"), not(loom)))]
 pub(crate) mod played;
 mod report;
 mod roots;

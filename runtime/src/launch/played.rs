@@ -27,12 +27,20 @@ fn planned() -> Result<Runtime> {
     settings.cores(first.to_string().parse()?).pool_bytes(1 << 20).pool_limit(1 << 20).build()
 }
 
-/// Runs a core with a pool of this many bytes, which does not grow, and returns how many operations were
-/// leaked at its end.
+/// What cores are made of that are played.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Shape {
+    /// Bytes of the pool, which does not grow.
+    pub(crate) pool_bytes: usize,
+    pub(crate) incremental_buffers: bool,
+    pub(crate) bundles: bool,
+}
+
+/// Runs a core, and returns how many operations were leaked at its end.
 ///
 /// # Errors
 /// The core's.
-pub(crate) fn run_here<F, Fut>(pool_bytes: usize, root: F) -> Result<u64>
+pub(crate) fn run_here<F, Fut>(shape: Shape, root: F) -> Result<u64>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<()>> + 'static,
@@ -44,13 +52,16 @@ where
         let member = CoreShared::new(0, core.cpu, Arc::clone(&shared));
         let member = Arc::new(member.map_err(|e| Error::io("cannot make a core's eventfd", e))?);
         shared.set_members(std::slice::from_ref(&member));
-        let pool = NodePool::unplaced(planned, pool_bytes)?;
+        let pool = NodePool::unplaced(planned, shape.pool_bytes)?;
         let share = pool.take_share(core.cpu).expect("the pool is its own");
         let arrival = shared.awaited();
         Gate::new(&shared).open();
         let blocking = BlockingPool::for_nodes("played", planned, &runtime.topology, 1);
         let mut growth = runtime.growth_policy();
-        (growth.limit, growth.pool_bytes) = (pool_bytes, pool_bytes);
+        (growth.limit, growth.pool_bytes) = (shape.pool_bytes, shape.pool_bytes);
+        let mut options = runtime.settings.options.clone();
+        options.incremental_buffers = shape.incremental_buffers;
+        options.bundles = shape.bundles;
         let config = WorkerConfig {
             shared: member,
             share,
@@ -59,7 +70,7 @@ where
             ring: runtime.settings.ring(None, 1),
             near: Vec::new(),
             blocking: Arc::clone(&blocking[&core.node]),
-            options: runtime.settings.options.clone(),
+            options,
             started_at: Location::caller(),
             timer_slack: None,
             zero_copy_patience: runtime.settings.zero_copy_patience,

@@ -11,7 +11,7 @@ use super::observer::Observer;
 use super::report::{CoreReport, Report};
 use super::stalls::Stall;
 use crate::blocking::pool::BlockingPool;
-use crate::contained::{Kept, contained};
+use crate::contained::{Kept, contained, told};
 use crate::core::handle::Handle;
 use crate::core::shared::CoreShared;
 use crate::core::state::RuntimeShared;
@@ -83,7 +83,7 @@ impl<E: From<Error> + Send + 'static> Running<E> {
         );
         let ended: Vec<_> = self.threads.drain(..).map(end_of).collect();
         self.end_watch();
-        end_blocking(&self.blocking);
+        end_blocking(&self.blocking, BLOCKING_PATIENCE);
         // All cores have ended before code of the application runs here: an error's conversion, or its
         // destructor.
         let first = ended.into_iter().find(|end| {
@@ -157,15 +157,18 @@ impl<E: From<Error> + Send + 'static> Running<E> {
 }
 
 /// Ends the threads for blocking work. The cores have ended, so nobody waits for results any more.
-fn end_blocking(pools: &[Arc<BlockingPool>]) {
-    let deadline = Instant::now() + BLOCKING_PATIENCE;
+fn end_blocking(pools: &[Arc<BlockingPool>], patience: Duration) {
+    let deadline = Instant::now() + patience;
     for pool in pools {
         let left = pool.end(deadline);
         if left > 0 {
-            tracing::warn!(
-                "{left} blocking closures still run {} s after the runtime's end and are left to themselves",
-                BLOCKING_PATIENCE.as_secs()
-            );
+            // The next node's have to end too.
+            told(|| {
+                tracing::warn!(
+                    "{left} blocking closures still run {} s after the runtime's end and are left to themselves",
+                    patience.as_secs()
+                );
+            });
         }
     }
 }
@@ -187,11 +190,11 @@ impl<E> Drop for Running<E> {
         }
         for thread in self.threads.drain(..) {
             if let Err(e) = end_of(thread) {
-                contained("a subscriber of tracing", || tracing::error!("at the end of the runtime {e}"));
+                told(|| tracing::error!("at the end of the runtime {e}"));
             }
         }
         self.end_watch();
-        contained("the end of blocking work", || end_blocking(&self.blocking));
+        contained("the end of blocking work", || end_blocking(&self.blocking, BLOCKING_PATIENCE));
     }
 }
 
@@ -207,7 +210,7 @@ impl<E> Running<E> {
     fn end_watch(&mut self) {
         if let Some(Err(payload)) = self.watch.take().map(JoinHandle::join) {
             let e = panicked("the thread that watched for stalls", payload);
-            contained("a subscriber of tracing", || tracing::error!("{e}"));
+            told(|| tracing::error!("{e}"));
         }
     }
 }
@@ -215,5 +218,46 @@ impl<E> Running<E> {
 impl<E> std::fmt::Debug for Running<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").field("cores", &self.observer.members.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::numa::thread::Origin;
+    use crate::testing::{at_the_next_event, has_acted};
+
+    /// The pool of a node, and what ends its closure.
+    fn busy_pool() -> (Arc<BlockingPool>, mpsc::Sender<()>) {
+        let cpus = crate::numa::thread::affinity_of_current().unwrap();
+        let pool = BlockingPool::new("busy".into(), cpus, Arc::new(Origin::of_current()), 1);
+        let ((begin, begun), (end, ended)) = (mpsc::channel(), mpsc::channel::<()>());
+        let work = async move {
+            begin.send(()).unwrap();
+            ended.recv().unwrap_err();
+        };
+        let queue = Arc::clone(&pool);
+        let (runnable, task) = async_task::spawn(work, move |runnable| queue.push(runnable));
+        task.detach();
+        runnable.schedule();
+        pool.ensure_thread();
+        begun.recv().unwrap();
+        (pool, end)
+    }
+
+    /// Seen to fail: with the event as it is, the panic comes out and the second pool goes on.
+    #[test]
+    fn a_subscriber_that_panics_over_the_threads_of_one_node_leaves_no_other_to_itself() {
+        let ((first, _end_first), (second, _end_second)) = (busy_pool(), busy_pool());
+        let _guard = at_the_next_event("annulus::launch::running", || panic!("the subscriber, on purpose"));
+        end_blocking(&[first, Arc::clone(&second)], Duration::ZERO);
+        assert!(has_acted());
+        let queue = Arc::clone(&second);
+        let (runnable, task) = async_task::spawn(async {}, move |runnable| queue.push(runnable));
+        runnable.schedule();
+        assert!(task.is_finished(), "a pool that has ended takes nothing more");
+        drop(task.fallible());
     }
 }

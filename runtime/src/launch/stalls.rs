@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::contained::contained;
+use crate::contained::told;
 use crate::core::shared::CoreShared;
 use crate::core::state::RuntimeShared;
 use crate::numa::CpuId;
@@ -92,7 +92,7 @@ impl Sampler {
         let pause = (threshold / 4).max(Duration::from_millis(1));
         while !runtime.all_arrived_within(pause) {
             for stall in self.sample(threshold) {
-                contained("a subscriber of tracing", || {
+                told(|| {
                     tracing::warn!(
                         core = stall.core,
                         "{stall}; let it yield, or move what it does to a thread of its own"

@@ -17,7 +17,7 @@ use super::family::{Both, Family, Reader, Reads, Side, Writer, Writes};
 use super::socket::{ReadWait, Socket, lingers};
 use super::writing::SendAll;
 use crate::buf::{BufError, IoBuf, Lease};
-use crate::contained::contained;
+use crate::contained::told;
 use crate::core::Core;
 use crate::core::ask::polled_again;
 use crate::error::os;
@@ -352,9 +352,7 @@ impl<F: Family, S: Side> Drop for Connection<F, S> {
         if !S::READS
             && let Err(e) = socket.shutdown(Shutdown::Write)
         {
-            contained("a subscriber of tracing", || {
-                tracing::debug!("the write side of a dropped half stays as it is: {e}");
-            });
+            told(|| tracing::debug!("the write side of a dropped half stays as it is: {e}"));
         }
     }
 }

@@ -29,7 +29,7 @@ fn in_turn(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 /// Calls `connect` with one address after the other, each with a head start over the next, until one has
 /// succeeded. The others are dropped. When one fails the next begins at once. The error is that of the first
 /// that failed.
-pub(super) async fn first_to_answer<T, Fut>(
+pub(crate) async fn first_to_answer<T, Fut>(
     addresses: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> Fut,
 ) -> Result<T>

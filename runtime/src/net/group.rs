@@ -25,7 +25,7 @@ use super::listen_options::ListenOptions;
 use crate::core::Core;
 use crate::core::groups::{Ask, Group, Table};
 use crate::core::state::RuntimeShared;
-use crate::core::unix_path::Bound;
+use crate::core::unix_path::{Bound, Ended, tell_replaced};
 use crate::error::os;
 use crate::numa::CpuId;
 use crate::place::Place;
@@ -51,6 +51,9 @@ impl Member {
     pub(super) fn join(core: &Core, ask: Ask, requested: Place) -> Result<(OwnedFd, Self)> {
         let runtime = Arc::clone(&core.shared.runtime);
         let (core, cores) = (core.shared.index, runtime.cores());
+        // Declared before the lock: what ends here after an error ends when the lock is free, because its end
+        // may run foreign code.
+        let (mut one, mut was_replaced) = (None, false);
         let mut table = runtime.groups.lock();
         let Table { groups, next } = &mut *table;
         let known =
@@ -68,12 +71,13 @@ impl Member {
             }
             None => {
                 let refused = |e| refused(&requested, &ask, e);
-                let (socket, one) = match (&requested, &ask) {
-                    (Place::Ip(_), _) => (open(&requested, &ask, false).map_err(refused)?, None),
+                let socket = match (&requested, &ask) {
+                    (Place::Ip(_), _) => open(&requested, &ask, false).map_err(refused)?,
                     (_, Ask::Datagram) => return Err(refused(io::ErrorKind::Unsupported.into())),
                     (_, Ask::Stream { backlog, .. }) => {
-                        let one = Bound::new(&requested, *backlog)?;
-                        (one.duplicate().map_err(refused)?, Some(one))
+                        let (made, replaced) = Bound::new(&requested, *backlog)?;
+                        was_replaced = replaced;
+                        one.insert(made).duplicate().map_err(refused)?
                     }
                 };
                 let bound = Place::of(&socket)?;
@@ -81,22 +85,32 @@ impl Member {
                 members[core] = true;
                 let id = *next;
                 *next += 1;
+                let one = one.take();
                 groups.push(Group { id, ask, requested, bound: bound.clone(), members, sockets: 1, one });
                 (socket, bound, id)
             }
         };
         drop(table);
+        if was_replaced {
+            tell_replaced(&bound);
+        }
         let is_shared = cores > 1 && !matches!(bound, Place::Ip(_));
         Ok((socket, Self { runtime, core, group, bound, is_shared, left: Cell::new(false) }))
     }
 
+    /// Calls `f` with the group, if it is still there. The group ends if `f` says so.
     fn with_group(&self, f: impl FnOnce(&mut Group) -> bool) {
-        let groups = &mut self.runtime.groups.lock().groups;
-        if let Some(at) = groups.iter().position(|group| group.id == self.group)
-            && f(&mut groups[at])
-        {
-            drop(groups.swap_remove(at));
+        let mut table = self.runtime.groups.lock();
+        let groups = &mut table.groups;
+        let Some(at) = groups.iter().position(|group| group.id == self.group) else { return };
+        if !f(&mut groups[at]) {
+            return;
         }
+        // Its socket ends while the table is locked, so that a bind of the same address comes after it. The
+        // log is told when it is not.
+        let ended = groups.swap_remove(at).one.map(Bound::end);
+        drop(table);
+        ended.into_iter().for_each(Ended::tell);
     }
 
     /// Whether its address is no IP address, so that all cores share one socket.

@@ -18,7 +18,7 @@ use super::fd_budget::FdBudget;
 use super::group::Member;
 use super::listen_options::{BACKLOG, ListenOptions};
 use super::socket::lingers;
-use crate::contained::contained;
+use crate::contained::told;
 use crate::core::Core;
 use crate::error::os;
 use crate::net::op::accept::{Accept, Accepting};
@@ -339,20 +339,22 @@ impl<F: Family> Listener<F> {
         for result in self.shared.accepted.take() {
             match result {
                 Ok(fd) => streams.push(self.connection(fd)),
-                Err(e) => {
+                // Contained, as what is told below: those that were taken would be lost.
+                Err(e) => told(|| {
                     tracing::warn!("a connection on {} could not be taken at the end: {e}", self.shared.bound)
-                }
+                }),
             }
         }
-        // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more than
-        // this.
+        // Clients that connect while this runs are taken too, but not for ever: a backlog holds no more.
         for _ in 0..BACKLOG {
             match accept_with(self.shared.fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(os) {
                 Ok(fd) => streams.push(self.connection(fd)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted || aborted(&e) => {}
                 Err(e) => {
-                    tracing::warn!("connections in the backlog of {} are lost: {e}", self.shared.bound);
+                    told(|| {
+                        tracing::warn!("connections in the backlog of {} are lost: {e}", self.shared.bound)
+                    });
                     break;
                 }
             }
@@ -392,9 +394,7 @@ impl<F: Family> Drop for Listener<F> {
             }
         });
         if let Some(e) = still_listens {
-            contained("a subscriber of tracing", || {
-                tracing::debug!("{} listens for a moment longer: {e}", self.shared.bound);
-            });
+            told(|| tracing::debug!("{} listens for a moment longer: {e}", self.shared.bound));
         }
     }
 }

@@ -9,7 +9,9 @@
 
 mod connection;
 mod datagrams;
-mod eyeballs;
+#[cfg(all(test, not(loom)))]
+mod events;
+pub(crate) mod eyeballs;
 mod family;
 mod fd_budget;
 mod group;
@@ -22,7 +24,7 @@ pub(crate) mod op;
 mod ownership;
 mod packets;
 mod path_lock;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "played"), not(loom)))]
 pub(crate) mod played;
 mod receives;
 mod send;

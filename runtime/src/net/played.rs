@@ -1,14 +1,14 @@
-//! The seam at which the system calls on connections are played that go by the ring: for the library's own
-//! tests ([`crate::played`]).
+//! The seam at which the system calls are played that go by the ring: for tests ([`crate::played`]).
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 
-/// Who answers for descriptors that stand for played connections; `None` for others.
-pub(crate) trait PlayedSockets {
+/// Who answers for the kernel. `None` for a descriptor that stands for no played connection.
+pub(crate) trait PlayedCalls {
     fn shutdown(&self, fd: RawFd, how: Shutdown) -> Option<io::Result<()>>;
     /// `connect(2)` to `AF_UNSPEC`: the connection is reset.
     fn disconnect(&self, fd: RawFd) -> Option<io::Result<()>>;
@@ -17,19 +17,26 @@ pub(crate) trait PlayedSockets {
     fn send(&self, fd: RawFd, bytes: &[u8]) -> Option<io::Result<usize>>;
     fn is_gone(&self, fd: RawFd) -> Option<bool>;
     fn splice(&self, from: RawFd, into: RawFd, len: usize) -> Option<io::Result<usize>>;
+    /// `preadv2(2)` with `RWF_NOWAIT`; nothing where the first byte is not in memory.
+    fn read_now(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        into: &mut [MaybeUninit<u8>],
+    ) -> Option<io::Result<Option<usize>>>;
 }
 
 thread_local! {
-    static SOCKETS: RefCell<Option<Rc<dyn PlayedSockets>>> = const { RefCell::new(None) };
+    static CALLS: RefCell<Option<Rc<dyn PlayedCalls>>> = const { RefCell::new(None) };
 }
 
-/// From now on `sockets` answers on this thread.
-pub(crate) fn set(sockets: Option<Rc<dyn PlayedSockets>>) {
-    SOCKETS.set(sockets);
+/// From now on `calls` answers on this thread.
+pub(crate) fn set(calls: Option<Rc<dyn PlayedCalls>>) {
+    CALLS.set(calls);
 }
 
 /// What it answers.
-pub(crate) fn ask<T>(call: impl FnOnce(&dyn PlayedSockets) -> Option<T>) -> Option<T> {
-    let sockets = SOCKETS.with_borrow(Clone::clone)?;
-    call(&*sockets)
+pub(crate) fn ask<T>(call: impl FnOnce(&dyn PlayedCalls) -> Option<T>) -> Option<T> {
+    let calls = CALLS.with_borrow(Clone::clone)?;
+    call(&*calls)
 }

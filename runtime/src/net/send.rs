@@ -130,7 +130,8 @@ impl<F: Family, S: Reads> Connection<F, S> {
     /// for bytes that must lie in a certain place. It costs a copy of bytes that had come before, and a poll
     /// and a call of `recv(2)` for bytes that come later.
     ///
-    /// It [quiesces](Self::quiesce) the stream first. One reader at a time, as for `recv`.
+    /// It [quiesces](Self::quiesce) the stream first. If several tasks wait, one gets the bytes, and the
+    /// others wait on.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io), for good: later receives of either kind return the same. The
@@ -167,13 +168,17 @@ impl<F: Family, S: Reads> Connection<F, S> {
             // could be dropped.
             crate::task::consume_budget().await;
             match sys::recv_now(self.socket().fd(), buf.spare_capacity()) {
+                Ok(0) => {
+                    // It may be what is left of a reset that a send was told, whose completion waits in the
+                    // ring: it is handled before that of a poll which is asked for now.
+                    let looked = self.socket().ready(Ready::Read).await;
+                    let ended = self.socket().has_ended().map(io::Error::from_raw_os_error);
+                    return match looked.err().or(ended) {
+                        Some(e) => Err(BufError::io("receive failed", e, buf)),
+                        None => Ok((0, buf)),
+                    };
+                }
                 Ok(n) => {
-                    if n == 0
-                        && let Some(errno) = self.socket().has_ended()
-                    {
-                        let e = io::Error::from_raw_os_error(errno);
-                        return Err(BufError::io("receive failed", e, buf));
-                    }
                     // SAFETY: recv(2) has written them.
                     unsafe { buf.filled(n) };
                     Core::with(|core| core.shared.counters.recv_bytes.add(n as u64));

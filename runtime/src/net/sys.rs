@@ -107,7 +107,7 @@ fn tcp_info(socket: impl AsFd) -> Option<libc::tcp_info> {
 
 /// Resets a TCP connection and discards its send queue, while the descriptor stays open. It does not wait.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
     if let Some(answer) = super::played::ask(|played| played.disconnect(fd.as_raw_fd())) {
         return answer;
     }
@@ -116,7 +116,7 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// `shutdown(2)`: it never waits.
 pub(super) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
     if let Some(answer) = super::played::ask(|played| played.shutdown(fd.as_raw_fd(), how)) {
         return answer;
     }
@@ -130,7 +130,7 @@ pub(super) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
 
 /// `recv(2)` that does not wait: how many bytes at the beginning of `into` it has written.
 pub(crate) fn recv_now(fd: BorrowedFd<'_>, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
     if let Some(answer) = super::played::ask(|played| played.recv(fd.as_raw_fd(), into.len())) {
         let came = answer?;
         for (to, byte) in into.iter_mut().zip(&came) {
@@ -143,7 +143,7 @@ pub(crate) fn recv_now(fd: BorrowedFd<'_>, into: &mut [MaybeUninit<u8>]) -> io::
 
 /// `send(2)` that does not wait.
 pub(super) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
     if let Some(answer) = super::played::ask(|played| played.send(fd.as_raw_fd(), bytes)) {
         return answer;
     }
@@ -153,7 +153,7 @@ pub(super) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -> io
 /// Whether a connection has failed, or was closed in both directions (`poll(2)`: `POLLERR`, `POLLHUP`).
 pub(super) fn is_gone(fd: BorrowedFd<'_>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
     if let Some(answer) = super::played::ask(|played| played.is_gone(fd.as_raw_fd())) {
         return answer;
     }

@@ -168,8 +168,8 @@ impl UdpSocket {
     /// The first call arms a multishot receive that stays armed (Linux 6.0). When eight datagrams wait to be
     /// taken at the end of a tick it is switched off until they are taken. The kernel's queue
     /// ([`set_recv_buffer_size`](Self::set_recv_buffer_size)) holds datagrams that come meanwhile, and drops
-    /// those that do not fit; [`dropped`](Self::dropped) counts them. Only one task may wait: of two, only
-    /// the later is woken.
+    /// those that do not fit; [`dropped`](Self::dropped) counts them. If several tasks wait, each
+    /// datagram wakes all of them, in the order in which they came, and one gets it.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io). An error is reported once and receiving goes on: on a

@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 use super::listen_options::ListenOptions;
 use super::path_lock::lock_directory_blocking;
 use crate::Result;
-use crate::core::unix_path::{SocketFile, bind_and_listen};
+use crate::core::unix_path::{Listening, SocketFile, bind_and_listen, tell_replaced};
 use crate::place::Place;
 
 /// A listening Unix socket that belongs to no core: a program opens it before its cores start, or while they
@@ -41,9 +41,14 @@ impl UnixSocket {
             _ => None,
         };
         let made = bind_and_listen(&place, options.bounded_backlog(), mode.map(Mode::from_raw_mode));
+        // A subscriber that binds a socket in the same directory would wait for it.
         drop(lock);
-        let (socket, file) = made?;
-        Ok(Self { socket, file })
+        let Listening { socket, file, replaced } = made?;
+        let this = Self { socket, file };
+        if replaced {
+            tell_replaced(&place);
+        }
+        Ok(this)
     }
 
     /// Takes over a socket that listens, from another process that this one replaces and that has [left the

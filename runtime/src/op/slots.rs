@@ -320,6 +320,12 @@ impl<W, X: Copy> Slots<W, X> {
         self.slab.iter().map(|(index, slot)| (index, slot.extra))
     }
 
+    /// Any operation that is not vacant.
+    pub(crate) fn any(&self) -> Option<Key> {
+        let (index, slot) = self.slab.iter().next()?;
+        Some(Key { index: index as u32, generation: slot.generation })
+    }
+
     /// What the user keeps of this operation, while it is not vacant.
     pub(crate) fn extra(&self, key: Key) -> Option<X> {
         self.slab.get(key.index()).filter(|slot| slot.generation == key.generation).map(|slot| slot.extra)

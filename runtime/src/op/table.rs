@@ -18,7 +18,7 @@ use super::slots::{Abandon, Event, Key, Outcome, Polled, Shots, Slots};
 use super::untyped::{Left, Many, Single, ValueSpace, Vtable};
 use super::waits_for::WaitsFor;
 use super::{Multishot, Operation, Sqes};
-use crate::contained::contained;
+use crate::contained::{contained, told};
 use crate::ring::user_data::Tag;
 use crate::ring::{Cqe, Ring};
 
@@ -147,7 +147,8 @@ impl<C> OpTable<C> {
         match abandoned {
             None => {}
             Some(Abandon::Cancel) => self.cancel(ring, key),
-            Some(Abandon::Late { extra, outcome, value }) => late(extra, outcome, value),
+            // Destructors of futures come here, and their thread may be panicking.
+            Some(Abandon::Late { extra, outcome, value }) => told(|| late(extra, outcome, value)),
         }
         // Last, because dropping it may run foreign code. This thread may be panicking: a second panic that
         // left this call would end the process.
@@ -242,6 +243,17 @@ impl<C> OpTable<C> {
         // Each closure owns what it needs, whatever code the closures before it have run.
         for force_release in each {
             contained("an operation that was hurried", force_release);
+        }
+    }
+
+    /// Drops operations that are over and that their owners have not looked at: the core has ended, and they
+    /// never will. Otherwise what they own would be leaked with their cells. The kernel has given all of them
+    /// back.
+    pub(crate) fn drop_answered(&self, ring: &Ring) {
+        loop {
+            let any = self.slots.borrow().any();
+            let Some(key) = any.filter(|_| self.in_kernel() == 0) else { return };
+            self.abandon(ring, key);
         }
     }
 

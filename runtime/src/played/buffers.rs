@@ -18,14 +18,28 @@ pub(super) struct Buffers {
     offered: BTreeSet<u16>,
     /// Buffers that a CQE has named, and that did not come back.
     out: BTreeSet<u16>,
+    /// The kernel goes on in a buffer where the last bytes ended.
+    is_incremental: bool,
+}
+
+/// What a receive has brought.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Brought {
+    /// The first buffer.
+    pub(super) first: u16,
+    pub(super) bytes: u64,
+    /// Buffers that are not in the ring any more.
+    pub(super) used_up: u16,
+    /// The kernel goes on in the last one.
+    pub(super) goes_on: bool,
 }
 
 /// What a buffer holds while it is the kernel's: whoever still looks at it sees that.
 const NOBODYS: u8 = 0xEE;
 
 impl Buffers {
-    pub(super) fn register(&mut self, address: u64, slots: u16) {
-        *self = Self { address, slots, ..Self::default() };
+    pub(super) fn register(&mut self, address: u64, slots: u16, is_incremental: bool) {
+        *self = Self { address, slots, is_incremental, ..Self::default() };
     }
 
     pub(super) fn unregister(&mut self) {
@@ -59,22 +73,65 @@ impl Buffers {
         self.offered.len()
     }
 
-    /// Picks the next buffer and writes to it: how many bytes, of which buffer. None: there is none.
-    pub(super) fn pick(&mut self, bytes: u64, byte: impl Fn(u64) -> u8) -> Option<(u64, u16)> {
-        if self.address == 0 || self.head == self.seen {
-            return None;
+    /// Picks the next buffer and writes to it. None: there is none.
+    pub(super) fn pick(&mut self, bytes: u64, byte: impl Fn(u64) -> u8) -> Option<Brought> {
+        self.bring(bytes, 1, byte)
+    }
+
+    /// The next buffer, with nothing in it and not used up. None: there is none.
+    pub(super) fn name(&self) -> Option<Brought> {
+        let first = self.has_some().then(|| self.entry(self.head).2)?;
+        Some(Brought { first, bytes: 0, used_up: 0, goes_on: false })
+    }
+
+    /// Picks as many buffers as bytes need, up to `most`, and writes to them. None: there is none.
+    pub(super) fn bring(&mut self, bytes: u64, most: usize, byte: impl Fn(u64) -> u8) -> Option<Brought> {
+        let mut brought = self.name()?;
+        for _ in 0..most {
+            if !self.has_some() || brought.bytes == bytes && brought.used_up > 0 {
+                break;
+            }
+            let (at, len, id) = self.entry(self.head);
+            let n = (bytes - brought.bytes).min(len.into());
+            // SAFETY: as in `look`.
+            let memory = unsafe { std::slice::from_raw_parts_mut(at as *mut u8, n as usize) };
+            for (to, at) in memory.iter_mut().zip(brought.bytes..) {
+                *to = byte(at);
+            }
+            brought.bytes += n;
+            if self.is_incremental && n < len.into() {
+                self.shorten(at + n, len - n as u32);
+                brought.goes_on = true;
+                break;
+            }
+            self.head = self.head.wrapping_add(1);
+            self.offered.remove(&id);
+            self.out.insert(id);
+            brought.used_up += 1;
         }
-        let (at, len, id) = self.entry(self.head);
-        self.head = self.head.wrapping_add(1);
-        self.offered.remove(&id);
-        self.out.insert(id);
-        let bytes = bytes.min(len.into());
-        // SAFETY: as in `look`.
-        let memory = unsafe { std::slice::from_raw_parts_mut(at as *mut u8, bytes as usize) };
-        for (to, at) in memory.iter_mut().zip(0..) {
-            *to = byte(at);
+        Some(brought)
+    }
+
+    /// A bundled receive has looked for this many bytes, and found none: the next buffer counts as no longer
+    /// than that (`io_ring_buffers_peek()`).
+    pub(super) fn look_in_vain(&mut self, bytes: u64) {
+        if self.has_some() && !self.is_incremental {
+            let (at, len, _) = self.entry(self.head);
+            self.shorten(at, len.min(bytes as u32));
         }
-        Some((bytes, id))
+    }
+
+    fn has_some(&self) -> bool {
+        self.address != 0 && self.head != self.seen
+    }
+
+    /// What is left of the buffer at the ring's head, as the kernel writes it into the ring.
+    fn shorten(&mut self, at: u64, len: u32) {
+        let slot = (self.head & (self.slots - 1)).into();
+        // SAFETY: the slot is inside the registered memory, and it is the kernel's until a CQE names it.
+        let entry = unsafe { &mut *self.entries().cast_mut().add(slot) };
+        entry.set_addr(at);
+        entry.set_len(len);
     }
 
     fn entries(&self) -> *const BufRingEntry {

@@ -1,14 +1,15 @@
-//! System calls on connections that go by the ring.
+//! System calls that go by the ring.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::World;
 use super::network::Found;
-use crate::net::played::PlayedSockets;
+use crate::net::played::PlayedCalls;
 
-impl PlayedSockets for World {
+impl PlayedCalls for World {
     fn shutdown(&self, fd: RawFd, how: Shutdown) -> Option<io::Result<()>> {
         let mut state = self.state.borrow_mut();
         let at = state.conn_at(fd)?;
@@ -68,6 +69,21 @@ impl PlayedSockets for World {
         let state = self.state.borrow();
         let at = state.conn_at(fd)?;
         Some(state.conns[at].gone)
+    }
+
+    fn read_now(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        into: &mut [MaybeUninit<u8>],
+    ) -> Option<io::Result<Option<usize>>> {
+        let bytes =
+            self.state.borrow_mut().in_memory(file.as_raw_fd(), offset).min(into.len() as u64) as usize;
+        if bytes == 0 {
+            return Some(Ok(None));
+        }
+        let read = rustix::io::pread(file, &mut into[..bytes], offset);
+        Some(read.map(|(read, _)| Some(read.len())).map_err(io::Error::from))
     }
 
     fn splice(&self, from: RawFd, into: RawFd, len: usize) -> Option<io::Result<usize>> {

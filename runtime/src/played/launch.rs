@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::dice::Dice;
-use super::program::program;
 use super::{World, player};
+use crate::launch::played::Shape;
 use crate::ring::played::{self, Player};
 use crate::{clock, launch, net};
 
@@ -28,27 +28,26 @@ impl Drop for Set {
     }
 }
 
-/// Runs the program of a seed to the end of its core.
-///
-/// # Errors
-/// What failed, in words.
-pub(super) fn run(world: &Rc<World>, seed: u64) -> Result<(), String> {
-    let dice = Dice::new(seed ^ 0x70_6c_61_79);
-    let pool = dice.pick(&[256 << 10, 512 << 10, 1 << 20]);
-    on_a_core_of(world, pool, program(world, dice))
+/// What the core of a play is made of.
+pub(super) fn shape(dice: &Dice) -> Shape {
+    Shape {
+        pool_bytes: dice.pick(&[256 << 10, 512 << 10, 1 << 20]),
+        incremental_buffers: dice.once_in(6),
+        bundles: dice.once_in(6),
+    }
 }
 
-/// Runs a root future on a core of a world, with a pool of so many bytes, to the core's end.
+/// Runs a root future on a core of a world to the core's end.
 ///
 /// # Errors
 /// What failed, in words.
-pub(super) fn on_a_core_of<F, Fut>(world: &Rc<World>, pool_bytes: usize, root: F) -> Result<(), String>
+pub(super) fn on_a_core_of<F, Fut>(world: &Rc<World>, shape: Shape, root: F) -> Result<(), String>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = crate::Result<()>> + 'static,
 {
     let _set = Set::up(world);
-    let leaked = launch::played::run_here(pool_bytes, root).map_err(|e| e.to_string())?;
+    let leaked = launch::played::run_here(shape, root).map_err(|e| e.to_string())?;
     if leaked > 0 {
         return Err(format!("{leaked} operations were leaked at the end"));
     }

@@ -16,6 +16,7 @@ use super::launch::on_a_core_of;
 use super::network::{Ending, Peer};
 use super::program::Bytes;
 use super::trace::Tracing;
+use crate::launch::played::Shape;
 use crate::net::TcpStream;
 use crate::testing::{on_a_core, small};
 
@@ -156,7 +157,7 @@ fn played(scene: &'static Scene, seed: u64) -> Seen {
         stalls: 0,
     });
     let (fd, into) = (RefCell::new(Some(fd)), Rc::clone(&seen));
-    let ended = on_a_core_of(&world, 1 << 20, move || {
+    let ended = on_a_core_of(&world, Shape { pool_bytes: 1 << 20, ..Shape::default() }, move || {
         let (stream, into) = (TcpStream::from_fd(fd.take().expect("once")), Rc::clone(&into));
         async move {
             let seen = (scene.program)(stream).await;

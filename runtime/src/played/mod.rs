@@ -10,22 +10,47 @@
 //! results, multishots that stop, resets at any byte, accepts that fail. Whenever the core enters, what must
 //! hold is asserted ([`player`]); at the end the [`program`]s and the world compare what they saw.
 //!
+//! The tests of the program `annulus` have their connections on a [`Stage`]: for them the feature `played`
+//! makes this module part of the library, and nothing else does.
+//!
 //! `scripts/play SEED` plays one again with all its steps; a failure prints the seed.
 
 mod buffers;
 mod calls;
+mod connects;
+#[cfg(test)]
+mod crowds;
+mod datagrams;
 mod dice;
+mod files;
+#[cfg(test)]
+mod filing;
+#[cfg(test)]
+mod foreign;
 mod launch;
+#[cfg(test)]
 mod like_kernel;
+#[cfg(test)]
+mod like_kernel_mail;
+#[cfg(test)]
+mod mailing;
 mod network;
 mod ops;
+#[cfg(test)]
+mod outgoing;
 mod player;
+#[cfg(test)]
 mod program;
+#[cfg(test)]
 mod programs;
+mod script;
+#[cfg(test)]
 mod several;
 mod splice;
 mod sqe;
+mod stage;
 mod state;
+#[cfg(test)]
 mod tests;
 mod trace;
 
@@ -34,11 +59,16 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use connects::{Manner, Serving};
+use datagrams::Mailbox;
+use files::Opened;
 use network::{Conn, Listening, Peer};
+pub use stage::{Client, Stage, play_on_stage};
 use state::State;
-use trace::Tracing;
+pub use trace::Tracing;
 
 use crate::clock;
+use crate::time::sleep;
 
 /// The kernel, the network and the peers of one play.
 pub(crate) struct World {
@@ -48,20 +78,25 @@ pub(crate) struct World {
 
 /// How a play has ended.
 #[derive(Debug)]
-pub(crate) struct Played {
+pub struct Played {
     /// What went wrong, with the last steps.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
     /// Enters of the core.
-    pub(crate) steps: u64,
+    pub steps: u64,
 }
 
-/// Plays the core once, with all that follows from `seed`. A seed that fails is played once more, for its
-/// last steps.
+/// Plays the core once, with all that follows from `seed`.
+#[cfg(test)]
 pub(crate) fn play(seed: u64, tracing: Tracing) -> Played {
-    let played = play_once(seed, tracing);
+    play_and_again(seed, tracing, |world| program::run(world, seed))
+}
+
+/// Plays once. A seed that fails is played once more, for its last steps.
+fn play_and_again(seed: u64, tracing: Tracing, run: impl Fn(&Rc<World>) -> Result<(), String>) -> Played {
+    let played = play_once(seed, tracing, &run);
     match &played.failure {
         Some(first) if tracing == Tracing::Off => {
-            let again = play_once(seed, Tracing::Last);
+            let again = play_once(seed, Tracing::Last, &run);
             let differs =
                 || Some(format!("{first}\nPlayed again it did not fail: something is not of the play."));
             Played { failure: again.failure.or_else(differs), ..played }
@@ -70,9 +105,9 @@ pub(crate) fn play(seed: u64, tracing: Tracing) -> Played {
     }
 }
 
-fn play_once(seed: u64, tracing: Tracing) -> Played {
+fn play_once(seed: u64, tracing: Tracing, run: impl Fn(&Rc<World>) -> Result<(), String>) -> Played {
     let world = Rc::new(World::new(seed, tracing));
-    let ended = launch::run(&world, seed);
+    let ended = run(&world);
     let mut state = world.state.borrow_mut();
     let wrong = state.failure.take().or_else(|| ended.err()).or_else(|| at_the_end(&state));
     let steps = state.steps;
@@ -80,10 +115,18 @@ fn play_once(seed: u64, tracing: Tracing) -> Played {
     Played { failure, steps }
 }
 
+/// The time of the play on this thread, or the kernel's where nothing is played.
+pub fn now() -> Instant {
+    clock::now()
+}
+
 /// What must hold when the core has ended.
 fn at_the_end(state: &State) -> Option<String> {
     if let Some((key, name)) = state.spoken_of.first_key_value() {
         return Some(format!("the kernel still has {name} of key {key:x} at the end"));
+    }
+    if let Some(fd) = state.opened.iter().find_map(Opened::left_open) {
+        return Some(format!("a file that was opened as descriptor {fd} is still open at the end"));
     }
     let open = state.conns.iter().find(|conn| conn.is_open());
     open.map(|conn| format!("connection {} is still open at the end", conn.id))
@@ -125,7 +168,28 @@ impl World {
     /// Clients will connect to a listening socket.
     fn listen(&self, fd: std::os::fd::RawFd, clients: Vec<Peer>) {
         let listening = Listening { fd, to_come: clients, backlog: Vec::new() };
-        self.state.borrow_mut().listening.push(listening);
+        let mut state = self.state.borrow_mut();
+        // One before it had the same number.
+        state.listening.retain(|one| one.fd != fd);
+        state.listening.push(listening);
+    }
+
+    /// A server answers at an address, each connection with one of the peers.
+    fn serve(&self, address: std::net::SocketAddr, manner: Manner, peers: Vec<Peer>) {
+        self.state.borrow_mut().serving.push(Serving { address, manner, peers });
+    }
+
+    /// A socket of datagrams: this many of the stream `comes` will come, and what leaves is of `leaves`. Its
+    /// place in the list.
+    fn mailbox(&self, fd: std::os::fd::RawFd, (comes, to_come): (u32, u32), leaves: u32) -> usize {
+        let mut state = self.state.borrow_mut();
+        state.mail.push(Mailbox::new(fd, comes, to_come, leaves));
+        state.mail.len() - 1
+    }
+
+    /// Looks at a mailbox.
+    fn mail<R>(&self, at: usize, f: impl FnOnce(&Mailbox) -> R) -> R {
+        f(&self.state.borrow().mail[at])
     }
 
     /// Looks at a connection.
@@ -141,6 +205,20 @@ impl World {
     /// A connection that was not closed.
     fn is_left_open(&self) -> Option<u32> {
         self.state.borrow().conns.iter().find(|conn| conn.is_open()).map(|conn| conn.id)
+    }
+
+    /// Waits until all connections are closed: longer than blocks may stay lent to a peer that takes nothing,
+    /// and step by step, because time may pass before the kernel has done what it can.
+    async fn all_are_closed(&self) {
+        for _ in 0..60 {
+            if self.is_left_open().is_none() {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        if let Some(conn) = self.is_left_open() {
+            self.wrong(format!("connection {conn} is open when nobody has it any more"));
+        }
     }
 
     /// A program has seen something that must not be.

@@ -5,8 +5,10 @@
 //! `sk_stream_error()`).
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use super::dice::{Dice, byte, differs};
+use super::script::Script;
 
 /// Bytes that lie in a socket untaken, at most.
 const RECEIVE_BUFFER: u64 = 48 << 10;
@@ -49,6 +51,8 @@ pub(super) struct Conn {
     /// The other end of the pair whose one end stands for the connection: it tells when that was closed.
     witness: OwnedFd,
     pub(super) peer: Peer,
+    /// What the peer says, where that is no stream of numbers.
+    pub(super) script: Option<Script>,
     /// Bytes that have come, and of these how many were taken.
     pub(super) arrived: u64,
     pub(super) taken: u64,
@@ -95,6 +99,7 @@ impl Conn {
             inode,
             witness,
             peer,
+            script: None,
             arrived: 0,
             taken: 0,
             fin: false,
@@ -160,17 +165,42 @@ impl Conn {
     /// # Errors
     /// They are not those that the peer expects.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        if let Some(at) = differs(self.peer.expects, self.sent, bytes) {
-            return Err(format!("connection {} was sent a wrong byte at {at}", self.id));
+        match &mut self.script {
+            Some(script) => script.heard.extend_from_slice(bytes),
+            None => {
+                if let Some(at) = differs(self.peer.expects, self.sent, bytes) {
+                    return Err(format!("connection {} was sent a wrong byte at {at}", self.id));
+                }
+            }
         }
         self.sent += bytes.len() as u64;
         Ok(())
     }
 
+    /// The first place where `bytes` are not those that were sent from `at` on.
+    pub(super) fn differs(&self, at: u64, bytes: &[u8]) -> Option<u64> {
+        match &self.script {
+            None => differs(self.peer.expects, at, bytes),
+            Some(script) => {
+                let sent = script.heard[at as usize..].iter().zip(bytes).zip(at..);
+                sent.filter(|((was, is), _)| was != is).map(|(_, at)| at).next()
+            }
+        }
+    }
+
     /// The byte that came `at` bytes after those that were taken.
     pub(super) fn incoming(&self) -> impl Fn(u64) -> u8 + use<> {
         let (stream, from) = (self.peer.sends, self.taken);
-        move |at| byte(stream, from + at)
+        let says = self.script.as_ref().map(|script| Rc::clone(&script.says));
+        move |at| match &says {
+            Some(says) => says[(from + at) as usize],
+            None => byte(stream, from + at),
+        }
+    }
+
+    /// Bytes that the peer would send by now.
+    fn has_to_say(&self) -> u64 {
+        self.script.as_ref().map_or(self.peer.total, |script| script.up_to(self.read))
     }
 
     /// What poll(2) tells.
@@ -215,7 +245,8 @@ impl Conn {
             return acts;
         }
         let has_sent = self.arrived == self.peer.total;
-        if !has_sent && !self.fin && self.arrived - self.taken < RECEIVE_BUFFER {
+        let more = self.arrived < self.has_to_say();
+        if more && !self.fin && self.arrived - self.taken < RECEIVE_BUFFER {
             acts.push(Act::Sends);
         }
         if self.read < self.sent {
@@ -249,7 +280,8 @@ impl Conn {
     pub(super) fn act(&mut self, act: Act, dice: &Dice, now: u64) {
         match act {
             Act::Sends => {
-                let most = (self.peer.total - self.arrived).min(RECEIVE_BUFFER - (self.arrived - self.taken));
+                let most =
+                    (self.has_to_say() - self.arrived).min(RECEIVE_BUFFER - (self.arrived - self.taken));
                 let most = if dice.once_in(3) { most } else { most.min(3000) };
                 self.arrived += dice.between(1, most);
             }

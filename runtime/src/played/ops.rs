@@ -1,15 +1,23 @@
 //! Operations that the kernel has: when each is ready, and what it may answer.
 
+use super::buffers::Brought;
+use super::files::{is_of_files, ready_events};
 use super::network::Found;
 use super::sqe::{Sqe, code};
 use super::state::State;
 use crate::ring::user_data::COPIED;
 
-/// `IORING_CQE_F_BUFFER`, `_F_MORE`, `_F_NOTIF` and where the number of a buffer stands in a CQE's flags.
+/// `IORING_CQE_F_BUFFER`, `_F_MORE`, `_F_NOTIF`, `_F_BUF_MORE` and where the number of a buffer stands in a
+/// CQE's flags.
 const F_BUFFER: u32 = 1 << 0;
 pub(super) const F_MORE: u32 = 1 << 1;
 const F_NOTIF: u32 = 1 << 3;
+const F_BUF_MORE: u32 = 1 << 4;
 const BUFFER_AT: u32 = 16;
+/// `IORING_RECVSEND_BUNDLE` in a receive's `ioprio`.
+const BUNDLE: u16 = 1 << 4;
+/// Buffers that a bundle has at most here. The kernel takes more; that changes nothing but the time.
+const MOST_OF_BUNDLE: u64 = 8;
 /// `IORING_SEND_ZC_REPORT_USAGE` in a send's `ioprio`.
 const REPORT_USAGE: u16 = 1 << 3;
 /// `IORING_ACCEPT_MULTISHOT` in an accept's `ioprio`.
@@ -22,6 +30,10 @@ pub(super) struct Op {
     pub(super) then: Option<Sqe>,
     /// The connection that it is on, by its place in the list.
     pub(super) conn: Option<usize>,
+    /// The mailbox that it is on.
+    pub(super) mail: Option<usize>,
+    /// The server that a connect is for.
+    pub(super) server: Option<usize>,
     /// Where the bytes of a send lie.
     parts: Vec<(u64, u64)>,
     /// Bytes that have moved.
@@ -35,17 +47,39 @@ pub(super) struct Op {
 }
 
 impl Op {
-    pub(super) fn new(sqe: Sqe, then: Option<Sqe>, conn: Option<usize>) -> Self {
+    pub(super) fn new(state: &State, sqe: Sqe, then: Option<Sqe>) -> Self {
         let parts = match sqe.opcode {
             code::SEND | code::SEND_ZC => vec![(sqe.addr, sqe.len.into())],
             code::SENDMSG => vectors(sqe.addr),
             _ => Vec::new(),
         };
-        Self { sqe, then, conn, parts, done: 0, cancelled: false, tried: false, lent_up_to: None }
+        Self {
+            sqe,
+            then,
+            conn: state.conn_of(sqe),
+            mail: state.mail_at(sqe.fd),
+            server: if sqe.opcode == code::CONNECT { state.server_of(sqe) } else { None },
+            parts,
+            done: 0,
+            cancelled: false,
+            tried: false,
+            lent_up_to: None,
+        }
     }
 
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.parts.iter().map(|(_, len)| len).sum()
+    }
+
+    /// A receive that may bring several buffers at once.
+    fn is_bundled(&self) -> bool {
+        self.sqe.ioprio & BUNDLE != 0
+    }
+
+    /// After how many bytes a receive ends by itself.
+    fn limit(&self) -> u64 {
+        let limit = if self.is_bundled() { self.sqe.splice_from } else { 0 };
+        if limit > 0 { limit as u64 } else { u64::MAX }
     }
 
     /// Whether a cancel ends it: not when all is over but the notification.
@@ -54,7 +88,7 @@ impl Op {
     }
 
     /// The bytes of a send, `n` of them from `from` on.
-    fn bytes(&self, from: u64, n: u64) -> Vec<u8> {
+    pub(super) fn bytes(&self, from: u64, n: u64) -> Vec<u8> {
         let (mut skip, mut bytes) = (from, Vec::new());
         for (at, len) in &self.parts {
             let gone = skip.min(*len);
@@ -100,14 +134,33 @@ impl State {
             (code::RECV, Some(conn)) => {
                 conn.found() != Found::Nothing || !op.tried && self.buffers.len() == 0
             }
+            (code::RECV, None) => true,
+            (code::RECVMSG, _) => self.has_mail(op) || !op.tried && self.buffers.len() == 0,
+            (code::SEND | code::SENDMSG, None) => op.mail.is_some(),
             (code::SEND | code::SENDMSG | code::SEND_ZC, Some(conn)) => conn.is_writable(),
-            (code::POLL_ADD, Some(conn)) => conn.events() & poll_mask(op.sqe) != 0,
-            (code::ACCEPT, None) => {
-                self.listening.iter().any(|one| one.fd == op.sqe.fd && !one.backlog.is_empty())
-            }
+            (code::POLL_ADD, _) => self.polled(op) != 0,
+            (code::CONNECT, _) => self.answers(op),
+            (code::ACCEPT, None) => self.has_client(op),
             (code::CLOSE | code::NOP, _) => true,
             (code::SPLICE, _) => self.splice_is_ready(op.sqe),
-            _ => false,
+            (opcode, _) => is_of_files(opcode),
+        }
+    }
+
+    /// Whether a client waits to be accepted.
+    fn has_client(&self, op: &Op) -> bool {
+        self.listening.iter().any(|one| one.fd == op.sqe.fd && !one.backlog.is_empty())
+    }
+
+    /// The events that a poll waits for and that have come. The core's own poll of its doorbell finds
+    /// nothing: nobody else runs.
+    fn polled(&self, op: &Op) -> u32 {
+        let mask = poll_mask(op.sqe);
+        match (op.conn, op.mail) {
+            (Some(at), _) => self.conns[at].events() & mask,
+            (None, Some(at)) => self.mail[at].events() & mask,
+            (None, None) if op.sqe.key().is_some() => ready_events(op.sqe.fd, mask),
+            (None, None) => 0,
         }
     }
 
@@ -115,11 +168,15 @@ impl State {
     pub(super) fn go_on(&mut self, op: &mut Op) -> Goes {
         match op.sqe.opcode {
             code::RECV => self.receive(op),
+            code::RECVMSG => self.receive_letter(op),
+            code::SEND | code::SENDMSG if op.mail.is_some() => self.send_letter(op),
             code::SEND | code::SENDMSG | code::SEND_ZC => self.send(op),
             code::POLL_ADD => self.poll(op),
+            code::CONNECT => self.connects(op),
             code::ACCEPT => self.accept(op),
             code::CLOSE => self.close(op),
             code::SPLICE => self.splice(op),
+            opcode if is_of_files(opcode) => self.file(op),
             _ => self.end(op, 0, 0),
         }
     }
@@ -133,40 +190,37 @@ impl State {
         Goes::Over
     }
 
-    fn receive(&mut self, op: &mut Op) -> Goes {
-        let at = op.conn.expect("a receive is on a connection");
-        let found = self.conns[at].found();
-        let races = op.cancelled && matches!(found, Found::Bytes(_)) && self.dice.once_in(4);
+    /// What a receive that was cancelled, or that finds no buffer, answers at once; and now and then any.
+    pub(super) fn refuses(&mut self, op: &mut Op, there_is_some: bool) -> Option<i32> {
+        let lacks = self.buffers.len() == 0;
+        let races = op.cancelled && (there_is_some || lacks) && self.dice.once_in(4);
         if op.cancelled && !races {
-            return self.end(op, -libc::ECANCELED, 0);
+            return Some(libc::ECANCELED);
         }
         if self.dice.once_in(120) {
-            let errno = self.dice.pick(&[libc::EINTR, libc::EAGAIN]);
-            return self.end(op, -errno, 0);
+            return Some(self.dice.pick(&[libc::EINTR, libc::EAGAIN]));
         }
         op.tried = true;
         // The kernel looks for a buffer before it looks at the socket.
-        if self.buffers.len() == 0 {
-            return self.end(op, -libc::ENOBUFS, 0);
+        lacks.then_some(libc::ENOBUFS)
+    }
+
+    fn receive(&mut self, op: &mut Op) -> Goes {
+        // So a ring is asked what it knows.
+        let Some(at) = op.conn else { return self.end(op, -libc::EBADF, 0) };
+        let found = self.conns[at].found();
+        if let Some(errno) = self.refuses(op, matches!(found, Found::Bytes(_))) {
+            return self.end(op, -errno, 0);
         }
         match found {
             Found::Nothing => Goes::On,
-            Found::Bytes(there) => {
-                let most = if self.dice.once_in(3) { self.dice.between(1, there) } else { there };
-                let incoming = self.conns[at].incoming();
-                let (n, buffer) = self.buffers.pick(most, incoming).expect("there are buffers");
-                self.conns[at].taken += n;
-                let flags = F_BUFFER | u32::from(buffer) << BUFFER_AT;
-                if self.dice.once_in(24) {
-                    return self.end(op, n as i32, flags);
-                }
-                self.post(op.sqe.user_data, n as i32, flags | F_MORE);
-                Goes::On
-            }
+            Found::Bytes(there) => self.bring(op, at, there),
             // Some kernels name a buffer at the end of a stream.
             Found::End if self.dice.once_in(4) => {
-                let (_, buffer) = self.buffers.pick(0, |_| 0).expect("there are buffers");
-                self.end(op, 0, F_BUFFER | u32::from(buffer) << BUFFER_AT)
+                let named = if op.is_bundled() { self.buffers.name() } else { self.buffers.pick(0, |_| 0) };
+                let named = named.expect("there are buffers");
+                self.post_brought(op.sqe.user_data, named, 0);
+                Goes::Over
             }
             Found::End => self.end(op, 0, 0),
             Found::Error => {
@@ -174,6 +228,31 @@ impl State {
                 self.end(op, -errno, 0)
             }
         }
+    }
+
+    /// A receive on a connection brings some of the bytes that are there.
+    fn bring(&mut self, op: &mut Op, at: usize, there: u64) -> Goes {
+        let most = if self.dice.once_in(3) { self.dice.between(1, there) } else { there };
+        if op.is_bundled() && self.dice.once_in(6) {
+            self.buffers.look_in_vain(most);
+            return Goes::On;
+        }
+        let most = most.min(op.limit() - op.done);
+        let buffers = if op.is_bundled() { self.dice.between(1, MOST_OF_BUNDLE) } else { 1 };
+        let incoming = self.conns[at].incoming();
+        let brought = self.buffers.bring(most, buffers as usize, incoming).expect("there are buffers");
+        self.conns[at].taken += brought.bytes;
+        op.done += brought.bytes;
+        let is_last = op.done == op.limit() || self.dice.once_in(24);
+        self.post_brought(op.sqe.user_data, brought, if is_last { 0 } else { F_MORE });
+        if is_last { Goes::Over } else { Goes::On }
+    }
+
+    /// Posts the CQE of a receive.
+    pub(super) fn post_brought(&mut self, user_data: u64, brought: Brought, flags: u32) {
+        let goes_on = if brought.goes_on { F_BUF_MORE } else { 0 };
+        let flags = flags | F_BUFFER | goes_on | u32::from(brought.first) << BUFFER_AT;
+        self.post_with(user_data, brought.bytes as i32, flags, brought.used_up);
     }
 
     fn send(&mut self, op: &mut Op) -> Goes {
@@ -223,8 +302,7 @@ impl State {
     /// The network lets go of what was sent without a copy, which must be there still.
     fn notify(&mut self, op: &Op, at: usize, up_to: u64) -> Goes {
         let bytes = op.bytes(0, op.done);
-        let stream = self.conns[at].peer.expects;
-        if let Some(wrong) = super::dice::differs(stream, up_to - op.done, &bytes) {
+        if let Some(wrong) = self.conns[at].differs(up_to - op.done, &bytes) {
             let id = self.conns[at].id;
             self.fail(format!("what was lent on connection {id} changed at {wrong} before its notification"));
         }
@@ -233,21 +311,20 @@ impl State {
     }
 
     fn poll(&mut self, op: &mut Op) -> Goes {
-        if op.cancelled {
+        let events = self.polled(op);
+        if op.cancelled && (events == 0 || !self.dice.once_in(4)) {
             return self.end(op, -libc::ECANCELED, 0);
         }
-        let at = op.conn.expect("a poll that is ready is on a connection");
-        let events = self.conns[at].events() & poll_mask(op.sqe);
         let goes = self.end(op, events as i32, 0);
         if let Some(then) = op.then {
-            let conn = self.conn_of(then);
-            self.running.push(Op::new(then, None, conn));
+            let next = Op::new(self, then, None);
+            self.running.push(next);
         }
         goes
     }
 
     fn accept(&mut self, op: &mut Op) -> Goes {
-        if op.cancelled {
+        if op.cancelled && !(self.has_client(op) && self.dice.once_in(3)) {
             return self.end(op, -libc::ECANCELED, 0);
         }
         if self.dice.once_in(40) {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use io_uring::squeue;
+use io_uring::{squeue, types};
 
 use super::World;
 use super::sqe::Sqe;
@@ -11,8 +11,11 @@ use crate::core::Core;
 use crate::ring::played::Player;
 use crate::ring::{Cqe, RingFeatures, Wait};
 
-/// Of a submission queue, in the report.
+/// Workers of io-wq, in the report.
 const IOWQ: [u32; 2] = [4, 8];
+
+/// Nanoseconds that pass on any machine while the kernel has something to do.
+const A_WHILE: u64 = 250_000_000;
 
 fn error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
@@ -46,6 +49,7 @@ impl Player for World {
         self.state.borrow().sq.len()
     }
 
+    #[cfg(test)]
     fn completions(&self) -> usize {
         self.state.borrow().completions()
     }
@@ -78,16 +82,21 @@ impl Player for World {
     }
 
     fn register_buf_ring(&self, address: u64, slots: u16, flags: u16) -> io::Result<()> {
-        if flags != 0 {
+        let is_incremental = flags == types::IOU_PBUF_RING_INC as u16;
+        if flags != 0 && !is_incremental {
             return Err(error(libc::EINVAL));
         }
-        self.state.borrow_mut().buffers.register(address, slots);
+        self.state.borrow_mut().buffers.register(address, slots, is_incremental);
         Ok(())
     }
 
     fn unregister_buf_ring(&self) -> io::Result<()> {
         self.state.borrow_mut().buffers.unregister();
         Ok(())
+    }
+
+    fn offers_bundles(&self) -> bool {
+        true
     }
 
     fn features(&self) -> RingFeatures {
@@ -129,11 +138,17 @@ fn check(state: &mut State, wait: Wait) {
         if in_kernel < spoken_of || asleep && in_kernel != spoken_of {
             return Some(format!("the core counts {in_kernel} operations, the kernel {spoken_of}"));
         }
+        if core.fairness.stands_twice() {
+            return Some("a stream stands twice in the queue for buffers".to_owned());
+        }
         if !asleep || core.tasks.is_ending() {
             return None;
         }
         if !core.tasks.is_idle() {
             return Some("the core sleeps although a task is ready".to_owned());
+        }
+        if core.pipes.idle_bytes() > 0 {
+            return Some("a pipe that nobody has is not empty".to_owned());
         }
         let counted = usize::from(core.bufs.offered());
         (counted != offered)
@@ -196,7 +211,9 @@ fn sleep(state: &mut State, deadline: Option<u64>) -> io::Result<()> {
             return Ok(());
         }
         let events = state.events();
-        if !came && deadline.is_some() && state.dice.once_in(12) || events.is_empty() && !came {
+        let is_near = |deadline: u64| state.leaps || deadline - state.now.min(deadline) <= A_WHILE;
+        let passes = deadline.is_some_and(is_near) && state.dice.once_in(12);
+        if !came && (passes || events.is_empty()) {
             let next = if events.is_empty() { state.next_wake() } else { None };
             match (next, deadline) {
                 (Some(next), deadline) if deadline.is_none_or(|deadline| next < deadline) => {

@@ -6,10 +6,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::World;
 use super::dice::{Dice, byte, differs};
 use super::network::{Ending, Peer};
-use super::programs;
+use super::{World, foreign, launch, programs};
 use crate::buf::{Block, IoBuf, Lease};
 use crate::net::TcpStream;
 use crate::time::{sleep, timeout};
@@ -39,6 +38,19 @@ impl Drop for Bytes {
 
 type Root = Pin<Box<dyn Future<Output = crate::Result<()>>>>;
 
+/// Runs the program of a seed to the end of its core.
+///
+/// # Errors
+/// What failed, in words.
+pub(super) fn run(world: &Rc<World>, seed: u64) -> Result<(), String> {
+    let dice = Dice::new(seed ^ 0x70_6c_61_79);
+    let shape = launch::shape(&dice);
+    let is_watched = dice.once_in(8);
+    let root = program(world, dice);
+    let play = || launch::on_a_core_of(world, shape, root);
+    if is_watched { foreign::watches(play) } else { play() }
+}
+
 /// The root future of a play.
 pub(super) fn program(world: &Rc<World>, dice: Dice) -> impl Fn() -> Root + use<> {
     let made = RefCell::new(Some((Rc::clone(world), dice)));
@@ -55,17 +67,7 @@ pub(super) fn program(world: &Rc<World>, dice: Dice) -> impl Fn() -> Root + use<
                     ground.world.wrong(wrong);
                 }
             }
-            // Longer than blocks may stay lent to a peer that takes nothing, and step by step: time may pass
-            // before the kernel has done what it can.
-            for _ in 0..60 {
-                if ground.world.is_left_open().is_none() {
-                    break;
-                }
-                sleep(Duration::from_secs(1)).await;
-            }
-            if let Some(conn) = ground.world.is_left_open() {
-                ground.world.wrong(format!("connection {conn} is open when nobody has it any more"));
-            }
+            ground.world.all_are_closed().await;
             Ok(())
         })
     }

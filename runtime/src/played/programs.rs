@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::network::{Ending, Peer};
 use super::program::{Bytes, End, Ground, Reading, Writing};
-use super::several;
+use super::{crowds, filing, mailing, outgoing, several};
 use crate::buf::BufError;
 use crate::net::{TcpListener, TcpStream};
 use crate::time::{sleep, timeout};
@@ -17,7 +17,7 @@ use crate::{spawn, yield_now};
 pub(super) type Seen = Result<(), String>;
 
 pub(super) async fn one_of_them(ground: Rc<Ground>) -> Seen {
-    let which = ground.dice.below(14);
+    let which = ground.dice.below(24);
     ground.world.says(format_args!("program {which}"));
     match which {
         0 | 1 => both_ways(ground).await,
@@ -31,7 +31,16 @@ pub(super) async fn one_of_them(ground: Rc<Ground>) -> Seen {
         10 => several::writers(ground).await,
         11 => several::acceptors(ground).await,
         12 => several::one_after_the_other(ground).await,
-        _ => several::in_time(ground).await,
+        13 => several::in_time(ground).await,
+        14 => several::one_that_is_not_polled(ground).await,
+        15 => several::stops_listening(ground).await,
+        16 => crowds::unread(ground).await,
+        17 => crowds::quieted(ground).await,
+        18 => told_by_a_send(ground).await,
+        19 => relays_in_turn(ground).await,
+        20 => outgoing::dials(ground).await,
+        21 => mailing::datagrams(ground).await,
+        _ => filing::files(ground).await,
     }
 }
 
@@ -184,6 +193,42 @@ async fn relays(ground: Rc<Ground>) -> Seen {
         }
     }
     Ok(())
+}
+
+/// Relays one after the other, so that what one leaves behind in a pipe the next one finds.
+async fn relays_in_turn(ground: Rc<Ground>) -> Seen {
+    for _ in 0..ground.dice.between(2, 4) {
+        relays(Rc::clone(&ground)).await?;
+    }
+    Ok(())
+}
+
+/// Is told of the connection's end by a send, and reads what had come before it: here, or after a journey.
+async fn told_by_a_send(ground: Rc<Ground>) -> Seen {
+    let mut peer = ground.peer(20_000);
+    peer.ending = Ending::ResetAtIn(peer.total);
+    let (mut stream, conn) = connect(&ground, peer);
+    let (mut reading, mut writing) = (Reading::new(&ground, conn), Writing::new(&ground, conn));
+    if ground.dice.once_in(2)
+        && let Some(end) = reading.step(&ground, &stream).await?
+    {
+        return reading.judge(&ground, &end);
+    }
+    if ground.dice.once_in(2) {
+        stream.gone().await;
+    }
+    for _ in 0..3 {
+        if !writing.step(&ground, &stream).await? {
+            break;
+        }
+    }
+    if ground.dice.once_in(2) {
+        stream = match stream.detach().await {
+            Ok(detached) => detached.attach(),
+            Err(e) => return Err(format!("connection {conn} cannot be detached: {}", e.error)),
+        };
+    }
+    reading.finish(&ground, &stream).await
 }
 
 /// Accepts clients, and echoes to each.

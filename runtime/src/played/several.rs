@@ -2,12 +2,14 @@
 //! wait for each other.
 
 use std::cell::RefCell;
+use std::future::{Future as _, poll_fn};
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::dice::{ANY, byte};
-use super::network::Ending;
+use super::network::{Ending, Peer};
 use super::program::{Bytes, End, Ground, Reading};
 use super::programs::{Seen, connect, echoes};
 use crate::net::{TcpListener, TcpStream};
@@ -15,7 +17,7 @@ use crate::time::{sleep, timeout};
 use crate::{JoinHandle, spawn};
 
 /// Waits for all, and gives the first thing that was wrong.
-async fn all(tasks: Vec<JoinHandle<Seen>>) -> Seen {
+pub(super) async fn all(tasks: Vec<JoinHandle<Seen>>) -> Seen {
     let mut seen = Ok(());
     for task in tasks {
         let one = task.await.map_err(|e| e.to_string()).and_then(|seen| seen);
@@ -84,11 +86,7 @@ pub(super) async fn writers(ground: Rc<Ground>) -> Seen {
 pub(super) async fn acceptors(ground: Rc<Ground>) -> Seen {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
     let clients = ground.dice.between(2, 6);
-    let peers = (0..clients).map(|_| {
-        let mut peer = ground.peer(3_000);
-        peer.expects = peer.sends;
-        peer
-    });
+    let peers = (0..clients).map(|_| echoed(&ground, 3_000));
     ground.world.listen(listener.as_fd().as_raw_fd(), peers.collect());
     let (listener, left) = (Rc::new(listener), Rc::new(RefCell::new(clients)));
     let tasks = (0..2).map(|_| {
@@ -102,16 +100,74 @@ pub(super) async fn acceptors(ground: Rc<Ground>) -> Seen {
                 };
                 let Ok(stream) = accepted else { continue };
                 *left.borrow_mut() -= 1;
-                let ground = Rc::clone(&ground);
-                echoing.push(spawn(async move {
-                    let conn = ground.world.conn_at(stream.as_fd().as_raw_fd());
-                    echoes(&ground, &stream, conn).await
-                }));
+                echoing.push(echo_of(&ground, stream));
             }
             all(echoing).await
         })
     });
     all(tasks.collect()).await
+}
+
+/// One that accepts is not polled for a while, and must keep nobody else waiting.
+pub(super) async fn one_that_is_not_polled(ground: Rc<Ground>) -> Seen {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+    let clients = ground.dice.between(1, 4);
+    let peers = (0..clients).map(|_| echoed(&ground, 3_000));
+    ground.world.listen(listener.as_fd().as_raw_fd(), peers.collect());
+    let listener = Rc::new(listener);
+    let mut waits = Box::pin(listener.accept());
+    let first = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx))).await;
+    let (shared, accepting) = (Rc::clone(&ground), Rc::clone(&listener));
+    let left = clients - u64::from(first.is_ready());
+    let others = spawn(async move {
+        let mut echoing = Vec::new();
+        while (echoing.len() as u64) < left {
+            if let Ok(stream) = accepting.accept().await {
+                echoing.push(echo_of(&shared, stream));
+            }
+        }
+        all(echoing).await
+    });
+    let seen = all(vec![others]).await;
+    drop(waits);
+    if let Poll::Ready(Ok(stream)) = first {
+        return seen.and(all(vec![echo_of(&ground, stream)]).await);
+    }
+    seen
+}
+
+/// A client whose bytes come back to it.
+fn echoed(ground: &Ground, most: u64) -> Peer {
+    let mut peer = ground.peer(most);
+    peer.expects = peer.sends;
+    peer
+}
+
+fn echo_of(ground: &Rc<Ground>, stream: TcpStream) -> JoinHandle<Seen> {
+    let ground = Rc::clone(ground);
+    spawn(async move {
+        let conn = ground.world.conn_at(stream.as_fd().as_raw_fd());
+        echoes(&ground, &stream, conn).await
+    })
+}
+
+/// Stops to listen while clients come: what is accepted late is nobody's. Or empties the backlog first.
+pub(super) async fn stops_listening(ground: Rc<Ground>) -> Seen {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+    let peers = (0..ground.dice.between(1, 8)).map(|_| echoed(&ground, 3_000));
+    ground.world.listen(listener.as_fd().as_raw_fd(), peers.collect());
+    let mut echoing = Vec::new();
+    for _ in 0..ground.dice.below(4) {
+        if let Ok(Ok(stream)) = timeout(ground.time(), listener.accept()).await {
+            echoing.push(echo_of(&ground, stream));
+        }
+    }
+    if ground.dice.once_in(2) {
+        echoing.extend(listener.drain().await.into_iter().map(|stream| echo_of(&ground, stream)));
+    } else {
+        drop(listener);
+    }
+    all(echoing).await
 }
 
 /// Reads one stream only when another has been read to its end: what came for the first must not take what

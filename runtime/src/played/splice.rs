@@ -25,7 +25,10 @@ impl State {
                 return self.end(op, -errno, 0);
             }
         }
-        let moved = self.splice_now(op.sqe.splice_from, op.sqe.fd, op.sqe.len.into());
+        let moved = match op.conn {
+            Some(_) => self.splice_now(op.sqe.splice_from, op.sqe.fd, op.sqe.len.into()),
+            None => by_kernel(op.sqe, self.shorter(op.sqe.len as usize)),
+        };
         let result = match moved {
             Ok(n) => n as i32,
             Err(e) => -e.raw_os_error().unwrap_or(libc::EIO),
@@ -82,7 +85,16 @@ impl State {
     }
 }
 
+/// Between a file and a pipe: neither is played.
+fn by_kernel(sqe: Sqe, len: usize) -> io::Result<usize> {
+    let place = |at: u64| (at != u64::MAX).then_some(at);
+    let (mut from_at, mut into_at) = (place(sqe.addr), place(sqe.off));
+    let (from, into) = (borrowed(sqe.splice_from), borrowed(sqe.fd));
+    let flags = rustix::pipe::SpliceFlags::NONBLOCK;
+    rustix::pipe::splice(from, from_at.as_mut(), into, into_at.as_mut(), len, flags).map_err(io::Error::from)
+}
+
 fn borrowed<'a>(fd: i32) -> BorrowedFd<'a> {
-    // SAFETY: the pipe is kept open by the splice that is played.
+    // SAFETY: the pipe, or the file, is kept open by the splice that is played.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }

@@ -7,15 +7,29 @@ use crate::ring::user_data::Tag;
 /// Opcodes (`enum io_uring_op`).
 pub(super) mod code {
     pub(crate) const NOP: u8 = 0;
+    pub(crate) const WRITEV: u8 = 2;
+    pub(crate) const FSYNC: u8 = 3;
     pub(crate) const POLL_ADD: u8 = 6;
     pub(crate) const SENDMSG: u8 = 9;
+    pub(crate) const RECVMSG: u8 = 10;
     pub(crate) const ACCEPT: u8 = 13;
     pub(crate) const ASYNC_CANCEL: u8 = 14;
+    pub(crate) const CONNECT: u8 = 16;
+    pub(crate) const FALLOCATE: u8 = 17;
     pub(crate) const CLOSE: u8 = 19;
+    pub(crate) const STATX: u8 = 21;
+    pub(crate) const READ: u8 = 22;
+    pub(crate) const WRITE: u8 = 23;
+    pub(crate) const FADVISE: u8 = 24;
     pub(crate) const SEND: u8 = 26;
     pub(crate) const RECV: u8 = 27;
+    pub(crate) const OPENAT2: u8 = 28;
     pub(crate) const SPLICE: u8 = 30;
+    pub(crate) const RENAMEAT: u8 = 35;
+    pub(crate) const UNLINKAT: u8 = 36;
+    pub(crate) const MKDIRAT: u8 = 37;
     pub(crate) const SEND_ZC: u8 = 47;
+    pub(crate) const FTRUNCATE: u8 = 55;
 }
 
 /// `IOSQE_IO_LINK` and `IOSQE_CQE_SKIP_SUCCESS`.
@@ -28,10 +42,13 @@ pub(super) struct Sqe {
     flags: u8,
     pub(super) ioprio: u16,
     pub(super) fd: i32,
+    /// An offset, or a second address.
+    pub(super) off: u64,
     pub(super) addr: u64,
     pub(super) len: u32,
     pub(super) op_flags: u32,
     pub(super) user_data: u64,
+    /// The other end of a splice, or the most bytes of a receive.
     pub(super) splice_from: i32,
 }
 
@@ -47,6 +64,7 @@ impl Sqe {
             flags: raw[1],
             ioprio: u16_at(2),
             fd: u32_at(4) as i32,
+            off: u64_at(8),
             addr: u64_at(16),
             len: u32_at(24),
             op_flags: u32_at(28),
@@ -73,15 +91,29 @@ impl Sqe {
     pub(super) fn name(self) -> &'static str {
         match self.opcode {
             code::NOP => "nop",
+            code::WRITEV => "writev",
+            code::FSYNC => "fsync",
             code::POLL_ADD => "poll",
             code::SENDMSG => "sendmsg",
+            code::RECVMSG => "recvmsg",
             code::ACCEPT => "accept",
             code::ASYNC_CANCEL => "cancel",
+            code::CONNECT => "connect",
+            code::FALLOCATE => "fallocate",
             code::CLOSE => "close",
+            code::STATX => "statx",
+            code::READ => "read",
+            code::WRITE => "write",
+            code::FADVISE => "fadvise",
             code::SEND => "send",
             code::RECV => "recv",
+            code::OPENAT2 => "openat2",
             code::SPLICE => "splice",
+            code::RENAMEAT => "renameat",
+            code::UNLINKAT => "unlinkat",
+            code::MKDIRAT => "mkdirat",
             code::SEND_ZC => "send_zc",
+            code::FTRUNCATE => "ftruncate",
             _ => "?",
         }
     }

@@ -5,7 +5,10 @@ use std::fmt;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::buffers::Buffers;
+use super::connects::Serving;
+use super::datagrams::Mailbox;
 use super::dice::Dice;
+use super::files::Opened;
 use super::network::{Act, Conn, Listening, Peer, inode, stand_in};
 use super::ops::{F_MORE, Goes, Op};
 use super::sqe::{Sqe, code, key_of};
@@ -28,9 +31,10 @@ pub(super) struct State {
     pub(super) stopped: bool,
     pub(super) sq: VecDeque<Sqe>,
     pub(super) sq_entries: usize,
-    cq: VecDeque<Cqe>,
+    /// Each with how many buffers of the ring it has used up.
+    cq: VecDeque<(Cqe, u16)>,
     cq_entries: usize,
-    pub(super) overflow: VecDeque<Cqe>,
+    pub(super) overflow: VecDeque<(Cqe, u16)>,
     /// An enter would post something.
     pub(super) taskrun: bool,
     pub(super) running: Vec<Op>,
@@ -39,8 +43,16 @@ pub(super) struct State {
     pub(super) buffers: Buffers,
     pub(super) conns: Vec<Conn>,
     pub(super) listening: Vec<Listening>,
+    pub(super) serving: Vec<Serving>,
+    pub(super) mail: Vec<Mailbox>,
+    /// Files that the core had opened for it.
+    pub(super) opened: Vec<Opened>,
+    /// How many bytes of files are in memory, by inode.
+    pub(super) cached: BTreeMap<u64, u64>,
     /// Zero-copy sends are copied after all.
     pub(super) copies: bool,
+    /// Seconds may pass while the kernel has something to do, as on a machine that was suspended.
+    pub(super) leaps: bool,
 }
 
 /// What may happen next.
@@ -52,6 +64,8 @@ pub(super) enum Event {
     Peer(usize, Act),
     /// A client connects to the listener at this place.
     Client(usize),
+    /// Something comes for the mailbox at this place.
+    Letter(usize),
 }
 
 impl State {
@@ -78,7 +92,12 @@ impl State {
             buffers: Buffers::default(),
             conns: Vec::new(),
             listening: Vec::new(),
+            serving: Vec::new(),
+            mail: Vec::new(),
+            opened: Vec::new(),
+            cached: BTreeMap::new(),
             copies,
+            leaps: true,
         }
     }
 
@@ -117,7 +136,7 @@ impl State {
         }
     }
 
-    /// The kernel takes so many SQEs.
+    /// The kernel takes this many SQEs.
     pub(super) fn submit(&mut self, count: usize) {
         for _ in 0..count {
             let Some(sqe) = self.sq.pop_front() else { return };
@@ -130,8 +149,7 @@ impl State {
         if sqe.opcode == code::ASYNC_CANCEL {
             return self.cancel(sqe);
         }
-        let conn = self.conn_of(sqe);
-        match conn {
+        match self.conn_of(sqe) {
             Some(at) => {
                 self.tell(format_args!("takes {} on connection {at}, {:x}", sqe.name(), sqe.user_data))
             }
@@ -146,7 +164,7 @@ impl State {
                 op.sqe.name()
             ));
         }
-        let mut op = Op::new(sqe, then, conn);
+        let mut op = Op::new(self, sqe, then);
         // Closing a socket is done when the SQE is taken.
         if sqe.opcode == code::CLOSE {
             self.go_on(&mut op);
@@ -179,8 +197,13 @@ impl State {
 
     /// Posts a CQE, into the queue or behind it.
     pub(super) fn post(&mut self, user_data: u64, result: i32, flags: u32) {
+        self.post_with(user_data, result, flags, 0);
+    }
+
+    /// Posts a CQE that has used up this many receive buffers.
+    pub(super) fn post_with(&mut self, user_data: u64, result: i32, flags: u32, used_up: u16) {
         self.tell(format_args!("answers {user_data:x}: {result}, flags {flags:x}"));
-        let cqe = Cqe { user_data, result, flags };
+        let cqe = (Cqe { user_data, result, flags }, used_up);
         if self.cq.len() < self.cq_entries && self.overflow.is_empty() {
             self.cq.push_back(cqe);
         } else {
@@ -203,12 +226,12 @@ impl State {
 
     /// Buffers that are named by CQEs which the core has not taken.
     pub(super) fn untaken_buffers(&self) -> usize {
-        self.cq.iter().chain(&self.overflow).filter(|cqe| cqe.buffer().is_some()).count()
+        self.cq.iter().chain(&self.overflow).map(|(_, used_up)| usize::from(*used_up)).sum()
     }
 
     /// The core takes a CQE.
     pub(super) fn take(&mut self) -> Option<Cqe> {
-        let cqe = self.cq.pop_front()?;
+        let (cqe, _) = self.cq.pop_front()?;
         if cqe.flags & F_MORE == 0
             && let Some(key) = key_of(cqe.user_data)
         {
@@ -231,6 +254,11 @@ impl State {
         for (at, listening) in self.listening.iter().enumerate() {
             if !listening.to_come.is_empty() {
                 events.push(Event::Client(at));
+            }
+        }
+        for (at, mailbox) in self.mail.iter().enumerate() {
+            if mailbox.is_awaited() {
+                events.push(Event::Letter(at));
             }
         }
         events
@@ -259,6 +287,7 @@ impl State {
                 let client = listening.to_come.pop();
                 listening.backlog.extend(client);
             }
+            Event::Letter(at) => self.mail[at].arrive(&self.dice),
         }
     }
 

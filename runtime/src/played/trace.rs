@@ -8,7 +8,7 @@ const KEPT: usize = 80;
 
 /// What becomes of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tracing {
+pub enum Tracing {
     /// None is made: a seed that fails is played again.
     Off,
     /// The last ones are kept, for the message of the failure.

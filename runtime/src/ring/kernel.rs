@@ -13,6 +13,7 @@ use io_uring::{IoUring, cqueue, squeue};
 
 use super::enter::Wait;
 use super::register;
+use crate::contained::told;
 
 // The io_uring crate does not export it (linux/io_uring.h).
 const ENTER_EXT_ARG: u32 = 1 << 3;
@@ -187,7 +188,7 @@ impl Drop for Kernel {
         if self.enter_flags & ENTER_REGISTERED_RING != 0
             && let Err(e) = register::unregister_ring_fd(self.ring.as_raw_fd(), self.enter_fd)
         {
-            tracing::warn!("cannot unregister the ring's descriptor: {e}");
+            told(|| tracing::warn!("cannot unregister the ring's descriptor: {e}"));
         }
     }
 }

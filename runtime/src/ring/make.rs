@@ -27,7 +27,7 @@ impl Ring {
     /// Makes the ring on the calling thread, which is the only one that will use it. `cpu` is the CPU for
     /// io-wq workers.
     pub(crate) fn new(options: RingOptions, cpu: Option<u32>, counters: CoreCounters) -> Result<Self> {
-        #[cfg(all(test, not(loom)))]
+        #[cfg(all(any(test, feature = "played"), not(loom)))]
         if let Some(ring) = Self::played(&counters) {
             return Ok(ring);
         }

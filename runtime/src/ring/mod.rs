@@ -7,7 +7,7 @@
 mod enter;
 mod kernel;
 mod make;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "played"), not(loom)))]
 pub(crate) mod played;
 pub(crate) mod probe;
 mod recv_buffers;
@@ -30,9 +30,9 @@ use std::os::fd::RawFd;
 use io_uring::{cqueue, squeue};
 
 pub(crate) use enter::Wait;
-#[cfg(not(all(test, not(loom))))]
+#[cfg(not(all(any(test, feature = "played"), not(loom))))]
 use kernel::Kernel as Queues;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "played"), not(loom)))]
 use played::Queues;
 pub(crate) use recv_buffers::{RecvOptions, bundled};
 pub use setup::RingFeatures;

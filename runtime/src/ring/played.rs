@@ -22,6 +22,7 @@ pub(crate) trait Player {
     /// Queues SQEs that belong together. False: there are too few free entries for all of them.
     fn push(&self, entries: &[squeue::Entry]) -> bool;
     fn unsubmitted(&self) -> usize;
+    #[cfg(test)]
     fn completions(&self) -> usize;
     fn has_completions(&self) -> bool;
     fn has_overflowed(&self) -> bool;
@@ -30,6 +31,8 @@ pub(crate) trait Player {
     fn enter(&self, to_submit: usize, wait: Wait) -> io::Result<()>;
     fn register_buf_ring(&self, address: u64, slots: u16, flags: u16) -> io::Result<()>;
     fn unregister_buf_ring(&self) -> io::Result<()>;
+    /// Whether receives may bring several buffers at once.
+    fn offers_bundles(&self) -> bool;
     /// The features of the ring.
     fn features(&self) -> RingFeatures;
 }
@@ -94,7 +97,7 @@ impl Queues {
     pub(super) fn offers_bundles(&self) -> bool {
         match self {
             Self::Kernel(kernel) => kernel.offers_bundles(),
-            Self::Played(_) => false,
+            Self::Played(player) => player.offers_bundles(),
         }
     }
 
@@ -138,6 +141,7 @@ impl Queues {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn completions(&self) -> usize {
         match self {
             Self::Kernel(kernel) => kernel.completions(),

@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+use crate::contained::told;
 use crate::error::os;
 
 /// `IORING_OFF_SQ_RING` and `IORING_OFF_SQES` of linux/io_uring.h.
@@ -65,7 +66,7 @@ impl Drop for View {
     fn drop(&mut self) {
         // SAFETY: the mapping was made by `map`, nobody has a reference into it, and it is unmapped once.
         if let Err(e) = unsafe { munmap(self.start, self.len) } {
-            tracing::warn!("cannot unmap the view of a ring: {e}");
+            told(|| tracing::warn!("cannot unmap the view of a ring: {e}"));
         }
     }
 }

@@ -81,7 +81,7 @@ impl KernelThread {
 impl Ring {
     /// How the names of its workers are formed. The calling thread is the ring's own.
     pub(crate) fn workers_named_after(&self) -> NamedAfter {
-        #[cfg(all(test, not(loom)))]
+        #[cfg(all(any(test, feature = "played"), not(loom)))]
         if super::played::is_on() {
             return NamedAfter::Unknown;
         }

@@ -10,9 +10,9 @@ use crate::contained::contained;
 /// its future does.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    /// The tickets rise. A wait that has left never comes back with the same one, so a number may be given
-    /// out again later. A waker is taken out of its entry while it is called, because wakers run with nothing
-    /// borrowed.
+    /// The tickets rise, and 2^64 are never given out. A wait that has left never comes back with the same
+    /// one, so a number may be given out again later. A waker is taken out of its entry while it is called,
+    /// because wakers run with nothing borrowed.
     queue: RefCell<VecDeque<(u64, Option<Waker>)>>,
 }
 

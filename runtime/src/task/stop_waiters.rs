@@ -37,8 +37,11 @@ impl StopWaiters {
 
     /// Forgets one that waited.
     pub(crate) fn forget(&self, key: usize) {
-        let waker = self.wakers.borrow_mut().try_remove(key);
-        drop(waker);
+        let waker = self.wakers.borrow_mut().try_remove(key).flatten();
+        // A destructor comes here, and its thread may be panicking.
+        if let Some(waker) = waker {
+            contained("the destructor of a waker", || drop(waker));
+        }
     }
 
     /// Whether some wait that were not told.

@@ -85,7 +85,10 @@ impl Timers {
     /// Removes a timer.
     pub(crate) fn cancel(&self, timer: TimerKey) {
         let waker = self.wheel.borrow_mut().cancel(timer);
-        drop(waker);
+        // Destructors of timers come here, and their thread may be panicking.
+        if let Some(waker) = waker {
+            contained("the destructor of a waker", || drop(waker));
+        }
     }
 
     /// Wakes all timers that are due.
@@ -190,6 +193,29 @@ mod tests {
         });
         drop(timers);
         assert_eq!(gone.dropped(), 3);
+    }
+
+    /// Seen to fail, by an abort: with the waker dropped as it is.
+    #[test]
+    fn a_timer_whose_waker_panics_may_be_taken_away_by_a_thread_that_panics() {
+        struct Takes<'a>(&'a Timers, TimerKey);
+        impl Drop for Takes<'_> {
+            fn drop(&mut self) {
+                self.0.cancel(self.1);
+            }
+        }
+        let timers = Timers::new(None);
+        let mut key = None;
+        let gone = crate::testing::BadWakers::give(1, |waker| {
+            key = Some(timers.insert(timers.epoch + Duration::from_secs(1), waker));
+        });
+        let takes = Takes(&timers, key.expect("given"));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _takes = takes;
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!((gone.dropped(), timers.is_empty()), (1, true));
     }
 
     #[test]

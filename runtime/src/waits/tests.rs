@@ -43,7 +43,6 @@ fn spent_most_on(waits: &Waits, what: &str) {
     assert!(most.1 >= LONG * 9 / 10, "{waits:?}");
 }
 
-/// Seen to fail: without the note before a completion is handled everything is for a timer.
 #[test]
 fn a_wait_has_the_name_of_what_ended_it() {
     runtime()
@@ -91,8 +90,6 @@ fn a_wait_has_the_name_of_what_ended_it() {
 
 /// Another task keeps the core: after the wake that is the wait for the task, and before it the core's late
 /// enter.
-///
-/// Seen to fail: with the time from the wake to the poll added to what was waited for.
 #[test]
 fn a_core_that_is_kept_busy_is_named() {
     runtime()
@@ -127,7 +124,6 @@ fn a_core_that_is_kept_busy_is_named() {
         .unwrap();
 }
 
-/// Seen to fail: with a name that holds for all later waits.
 #[test]
 fn a_wait_may_be_given_a_name_once() {
     runtime()

@@ -10,8 +10,8 @@ use std::future::{Future, pending, poll_fn};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::panic::catch_unwind;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
@@ -75,8 +75,29 @@ extern "C" fn arm() {
             told(info);
         }
     }));
-    // A program with a subscriber of its own sets it later and fails: `scripts/lib/hostile` leaves it out.
     drop(tracing::subscriber::set_global_default(Host));
+}
+
+/// The subscriber of a program that has one of its own. On a hostile host, that host is told first.
+static BESIDE: OnceLock<Box<dyn Subscriber + Send + Sync>> = OnceLock::new();
+
+/// Sets the subscriber of the whole process, also where the hostile host is one already. Once.
+pub(crate) fn set_subscriber(subscriber: impl Subscriber + Send + Sync + 'static) {
+    if SEED.load(Ordering::Relaxed) == 0 {
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        return;
+    }
+    assert!(BESIDE.set(Box::new(subscriber)).is_ok(), "one subscriber for a program");
+}
+
+/// Acts, and then has the program's own subscriber, if it wants this.
+fn act_and_tell(metadata: Option<&Metadata<'_>>, tell: impl FnOnce(&dyn Subscriber)) {
+    act_and_panic(true);
+    if let Some(beside) = BESIDE.get()
+        && metadata.is_none_or(|metadata| beside.enabled(metadata))
+    {
+        tell(&**beside);
+    }
 }
 
 fn random() -> u64 {
@@ -142,6 +163,8 @@ fn do_one(what: u64) {
             let Ok((a, b)) = UnixStream::pair() else { return };
             if b.send_all("x").await.is_ok()
                 && let Ok(Some(lease)) = a.recv().await
+                // Where there are few buffers, a test may need each of them.
+                && annulus::cores::counters().recv_buffers_ready > 16
             {
                 keep(async move {
                     let _lease = lease;
@@ -219,33 +242,33 @@ impl Subscriber for Host {
         metadata.target().starts_with("annulus")
     }
 
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        act_and_panic(true);
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        act_and_tell(Some(span.metadata()), |beside| _ = beside.new_span(span));
         span::Id::from_u64(1)
     }
 
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {
-        act_and_panic(true);
+    fn record(&self, span: &span::Id, values: &span::Record<'_>) {
+        act_and_tell(None, |beside| beside.record(span, values));
     }
 
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {
-        act_and_panic(true);
+    fn record_follows_from(&self, span: &span::Id, follows: &span::Id) {
+        act_and_tell(None, |beside| beside.record_follows_from(span, follows));
     }
 
-    fn event(&self, _: &Event<'_>) {
-        act_and_panic(true);
+    fn event(&self, event: &Event<'_>) {
+        act_and_tell(Some(event.metadata()), |beside| beside.event(event));
     }
 
-    fn enter(&self, _: &span::Id) {
-        act_and_panic(true);
+    fn enter(&self, span: &span::Id) {
+        act_and_tell(None, |beside| beside.enter(span));
     }
 
-    fn exit(&self, _: &span::Id) {
-        act_and_panic(true);
+    fn exit(&self, span: &span::Id) {
+        act_and_tell(None, |beside| beside.exit(span));
     }
 
-    fn try_close(&self, _: span::Id) -> bool {
-        act_and_panic(true);
+    fn try_close(&self, span: span::Id) -> bool {
+        act_and_tell(None, |beside| _ = beside.try_close(span));
         true
     }
 }

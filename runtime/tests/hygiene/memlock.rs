@@ -154,3 +154,66 @@ fn where_little_may_be_locked_rings_are_smaller_and_the_report_says_so() {
     let said = said_by_several(4 << 10, 1, &first);
     assert!(said.contains("RLIMIT_MEMLOCK (ulimit -l)"), "{said}");
 }
+
+/// Makes this process one of a user of its own, whom limits bind and whose locked memory nobody else's adds
+/// to. Where it may not, because it is a plain user already, it stays that user.
+fn become_plain_user() {
+    let user = 61_000 + std::process::id() % 4_000;
+    // SAFETY: the calls change this process's own numbers only; it has no thread but the harness's and this
+    // test's, both of which the C library changes.
+    unsafe {
+        if libc::setgroups(0, std::ptr::null()) == 0 {
+            assert_eq!(libc::setresgid(user, user, user), 0);
+            assert_eq!(libc::setresuid(user, user, user), 0);
+        }
+        // What /proc has of it is its own again.
+        libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+    }
+    assert!(rustix::thread::capabilities(None).unwrap().effective.is_empty());
+}
+
+/// What Linux gives everyone, and twelve cores with the settings that a program has which asks for nothing
+/// (but for the pool, which is no locked memory).
+#[test]
+fn starts_twelve_cores_with_the_usual_locked_memory() {
+    if !is_child() {
+        return;
+    }
+    become_plain_user();
+    setrlimit(Resource::Memlock, Rlimit { current: Some(8 << 20), maximum: Some(8 << 20) }).unwrap();
+    println!();
+    let mut running = Vec::new();
+    for _ in 0..12 {
+        let settings = on_first_cpu(annulus::Runtime::builder()).pool_bytes(4 << 20).cores_of_user(12);
+        let started = settings.build().unwrap().start(|| async {
+            drop(tcp().await?);
+            annulus::cores::stopping().await;
+            annulus::Ok(())
+        });
+        match started {
+            Ok(one) => running.push(one),
+            Err(e) => return println!("says {} start, and then {e}", running.len()),
+        }
+    }
+    let entries = running.iter().map(|one| one.report().cores[0].ring.sq_entries).min().unwrap_or(0);
+    println!("says {} run, the smallest ring of {entries} entries", running.len());
+    for one in running {
+        one.stop();
+        one.wait().unwrap();
+    }
+}
+
+/// Twelve runtimes of a core each: two cores of one runtime cannot share a CPU, and few machines have twelve.
+///
+/// Seen to fail: with blocks registered whoever else the user has, the sixth does not start.
+#[test]
+fn twelve_cores_start_with_the_usual_limit_of_an_unprivileged_user() {
+    if is_child() {
+        return;
+    }
+    let _turn = alone();
+    let told = child("memlock::starts_twelve_cores_with_the_usual_locked_memory").output().unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let says = told.lines().find_map(|line| line.strip_prefix("says ")).unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(says, "12 run, the smallest ring of 4096 entries");
+}

@@ -4,13 +4,14 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use annulus::Observer;
+use annulus::{Handle, Observer};
 
 use super::source::Source;
 use crate::metrics::gather::{Gatherer, without_cores};
 use crate::metrics::status::Status;
 use crate::metrics::upstreams::{self, UpstreamStatus, Upstreams};
 use crate::processes::figures::{Members, answer_by};
+use crate::service::alive;
 
 /// How long a member may take to answer. Asking where its pages lie takes longest.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -76,13 +77,13 @@ impl Upstreams for OfMembers {
 }
 
 /// Answers the first process from now on: this one is a member of it.
-pub(crate) fn answer_first(observer: Observer) {
-    let gatherer = Mutex::new(Gatherer::new(observer.clone()));
+pub(crate) fn answer_first(observer: Observer, cores: Handle) {
+    let gatherer = Mutex::new(Gatherer::new(observer));
     answer_by(move |question| {
         let checks =
             question.strip_prefix(ALIVE).and_then(|time| std::str::from_utf8(time).ok()?.parse().ok());
         if let Some(time) = checks.map(Duration::from_millis) {
-            return if observer.stalls(time).is_empty() { DONE.to_vec() } else { Vec::new() };
+            return if alive::are_alive(&cores, time) { DONE.to_vec() } else { Vec::new() };
         }
         if question == STATUS {
             let status = gatherer.lock().unwrap_or_else(PoisonError::into_inner).gather();

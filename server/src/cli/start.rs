@@ -22,6 +22,7 @@ use crate::processes::member::{Change, Member, MemberArgs, OfMember};
 use crate::processes::parent::{self, End};
 use crate::proxy::names;
 use crate::serve::roots::Roots;
+use crate::service::alive::are_alive;
 use crate::service::generation::Generation;
 use crate::service::on_core::{Start, on_core};
 use crate::service::reload::{Reloader, Source};
@@ -149,8 +150,8 @@ fn start(config: Configuration, source: Option<Source>, passed: Arc<Passed>) -> 
     let times = Arc::new(Times::new(&program));
     let open = Arc::new(Mutex::new(open));
     let gatherer = Gatherer::new(running.observer());
-    let observer = running.observer();
-    watchdog::watch(move |time| observer.stalls(time).is_empty());
+    let cores = running.handle();
+    watchdog::watch(move |time| are_alive(&cores, time));
     let _admin = entrance
         .map(|entrance| entrance.answer(Box::new(gatherer)))
         .transpose()
@@ -199,7 +200,7 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     let image = member.settle(program.cores.placement)?;
     if program.rights.is_asked() {
         let asks = Arc::clone(&member);
-        names::look_up_by(move |name, port| asks.look_up(name, port));
+        names::look_up_by(move |asked| asks.look_up(asked));
     }
     // Found by the rights of the first process, which the user may not have.
     let files = program.rights.confine.then(|| {
@@ -229,7 +230,7 @@ pub(super) fn begin_member(given: MemberArgs) -> Result<(), Failure> {
     }));
     let running = runtime.start(move || on_core(Arc::clone(&start)))?;
     let times = Arc::new(Times::new(&program));
-    answer_first(running.observer());
+    answer_first(running.observer(), running.handle());
     let duties = Obeying(OfMember::new(Arc::clone(&member), running.handle(), Arc::clone(&times)));
     let supervised = Supervised {
         plan: &plan,

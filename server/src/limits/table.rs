@@ -98,6 +98,7 @@ impl Table {
 
     /// Counts one more under `key`, if the count is then at most `most`.
     pub(super) fn enter(&self, key: Key, most: usize) -> Option<Counted> {
+        // A slot counts no more than this, so its count never runs over into its key.
         let most = most.min(COUNT as usize);
         loop {
             let (mut count, mut known, mut free) = (0, None, None);
@@ -132,6 +133,7 @@ impl Table {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        // This one is counted, so the count is 1 at least.
         let one_less = |value| Some(if value & COUNT == 1 { 0 } else { value - 1 });
         if let Some(slot) = self.0 {
             // The update always has a value to change.

@@ -1,7 +1,6 @@
 //! What the first process and a member say to each other.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use super::given::Given;
 use super::line::Frame;
 use crate::config::read;
 use crate::listen::endpoint::{Endpoint, EndpointId};
+use crate::proxy::names::{Answer, Asked};
 use crate::service::generation::Generation;
 
 /// What a member is to do. The number is that of the frame.
@@ -140,52 +140,44 @@ pub(super) fn understood(frame: Frame) -> Result<(Generation, u8), String> {
 }
 
 /// The question of a member for a name, by its number.
-pub(super) fn ask_for_name(number: [u8; 8], name: &str, port: u16) -> Vec<u8> {
-    [&number[..], json!([name, port]).to_string().as_bytes()].concat()
+pub(super) fn ask_for_name(number: [u8; 8], asked: &Asked) -> Vec<u8> {
+    [&number[..], json!(asked).to_string().as_bytes()].concat()
 }
 
 /// What a member has asked for.
-pub(super) fn name_asked(payload: &[u8]) -> Option<([u8; 8], String, u16)> {
+pub(super) fn name_asked(payload: &[u8]) -> Option<([u8; 8], Asked)> {
     let (number, text) = payload.split_first_chunk::<8>()?;
-    let asked: Value = serde_json::from_slice(text).ok()?;
-    Some((*number, asked[0].as_str()?.to_owned(), u16::try_from(asked[1].as_u64()?).ok()?))
+    Some((*number, serde_json::from_slice(text).ok()?))
 }
 
-/// What a name stands for.
-pub(super) type Found = Result<Vec<SocketAddr>, String>;
-
 /// The answer to the question of this number.
-pub(super) fn name_found(number: [u8; 8], found: &Found) -> Vec<u8> {
-    let text = match found {
-        Ok(addresses) => {
-            json!({"addresses": addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>()})
-        }
-        Err(why) => json!({"why": why}),
-    };
-    [&number[..], text.to_string().as_bytes()].concat()
+pub(super) fn name_found(number: [u8; 8], found: &Answer) -> Vec<u8> {
+    [&number[..], json!(found).to_string().as_bytes()].concat()
 }
 
 /// What was answered.
-pub(super) fn name_answered(payload: &[u8]) -> Option<([u8; 8], Found)> {
+pub(super) fn name_answered(payload: &[u8]) -> Option<([u8; 8], Answer)> {
     let (number, text) = payload.split_first_chunk::<8>()?;
-    let told: Value = serde_json::from_slice(text).ok()?;
-    let found = match told["addresses"].as_array() {
-        Some(all) => Ok(all.iter().map(|text| text.as_str()?.parse().ok()).collect::<Option<Vec<_>>>()?),
-        None => Err(told["why"].as_str()?.to_owned()),
-    };
-    Some((*number, found))
+    Some((*number, serde_json::from_slice(text).ok()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
     use super::*;
+    use crate::proxy::names::{Found, Missing};
 
     #[test]
     fn questions_for_names_and_their_answers_are_understood() {
         let number = 7u64.to_le_bytes();
-        let asked = name_asked(&ask_for_name(number, "a\"b", 80)).unwrap();
-        assert_eq!(asked, (number, "a\"b".to_owned(), 80));
-        for found in [Ok(vec!["[::1]:80".parse().unwrap()]), Ok(vec![]), Err("no such name".to_owned())] {
+        let addresses: Vec<SocketAddr> = vec!["[::1]:80".parse().unwrap(), "192.0.2.1:1".parse().unwrap()];
+        let asked = Asked { name: "a\"b".to_owned(), port: 80, servers: addresses.clone() };
+        assert_eq!(name_asked(&ask_for_name(number, &asked)), Some((number, asked)));
+        let found = Found::of(addresses, Duration::from_millis(1500));
+        let missing = [Missing::NoSuchName, Missing::NoAnswer].map(|missing| Err(missing("why".to_owned())));
+        for found in missing.into_iter().chain([Ok(found)]) {
             assert_eq!(name_answered(&name_found(number, &found)), Some((number, found)));
         }
         assert_eq!((name_asked(b"x"), name_answered(b"12345678{}")), (None, None));

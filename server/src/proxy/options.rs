@@ -12,7 +12,7 @@ use super::address::{Target, UpstreamAddress, UpstreamList};
 use super::balance::Balance;
 use super::check::{Check, StatusRange};
 use super::health::Policy;
-use super::names::look_up_at_start;
+use super::names::{self, Asked};
 use super::own;
 use super::proxy_header::Version;
 use super::sni::SniRoute;
@@ -162,7 +162,21 @@ pub(crate) struct UpstreamArgs {
     #[arg(long, value_name = "SECS", default_value_t = 5, help_heading = UPSTREAMS)]
     pub(crate) queue_timeout: u64,
 
-    /// Seconds after which the system's resolver is asked again for the names of upstreams
+    /// Servers of DNS to ask for the names of upstreams, as often as wanted: ADDR or ADDR:PORT [default: the
+    /// hosts file and the servers of this machine]
+    #[arg(long, value_name = "ADDR", value_parser = names::server, help_heading = UPSTREAMS)]
+    pub(crate) resolver: Vec<SocketAddr>,
+
+    /// Seconds for which the address of a name holds at least, whatever its TTL says
+    #[arg(long, value_name = "SECS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = UPSTREAMS)]
+    pub(crate) ttl_min: u64,
+
+    /// Seconds for which the address of a name holds at most, whatever its TTL says
+    #[arg(long, value_name = "SECS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = UPSTREAMS)]
+    pub(crate) ttl_max: u64,
+
+    /// Seconds after which a name is looked up again where nothing tells how long the answer holds (the hosts
+    /// file, getaddrinfo), or where no answer came
     #[arg(long, value_name = "SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = UPSTREAMS)]
     pub(crate) resolve_interval: u64,
 }
@@ -189,16 +203,18 @@ impl UpstreamArgs {
         }
     }
 
-    /// Whether none is at one of these addresses, where a relay listens; and whether the names that can be
-    /// looked up at once exist.
+    /// Whether none is at one of these addresses, where a relay listens, as far as names have been looked up.
     ///
     /// # Errors
-    /// Which is wrong.
+    /// Which is.
     fn check(&self, listens: &[SocketAddr]) -> Result<(), String> {
+        if self.ttl_min > self.ttl_max {
+            return Err(format!("--ttl-min {} is more than --ttl-max {}", self.ttl_min, self.ttl_max));
+        }
         for upstream in self.addresses() {
             let addresses = match &upstream.target {
                 Target::Ip(address) => vec![*address],
-                Target::Name(name, port) => look_up_at_start(name, *port)?.unwrap_or_default(),
+                Target::Name(name, port) => names::found_at_start(name, *port),
                 Target::Unix(_) => Vec::new(),
             };
             let is_own = |listen: &&SocketAddr| addresses.iter().any(|to| own::comes_to(*to, **listen));
@@ -300,8 +316,16 @@ impl ProxyArgs {
     /// Why not.
     pub(crate) fn check(&self, listens: &[SocketAddr]) -> Result<(), String> {
         self.deadlines.check()?;
-        self.upstreams.check(listens)?;
-        self.routes().try_for_each(|route| route.check(listens))
+        let all: Vec<UpstreamArgs> = std::iter::once(self.upstreams.clone()).chain(self.routes()).collect();
+        let targets = all.iter().flat_map(UpstreamArgs::addresses).map(|upstream| &upstream.target);
+        let names = targets.filter_map(|target| match target {
+            Target::Name(name, port) => {
+                Some(Asked { name: name.clone(), port: *port, servers: self.upstreams.resolver.clone() })
+            }
+            Target::Ip(_) | Target::Unix(_) => None,
+        });
+        names::look_up_at_start(names)?;
+        all.iter().try_for_each(|upstreams| upstreams.check(listens))
     }
 
     /// The upstreams of each name, chosen and checked as all others.

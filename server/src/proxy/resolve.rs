@@ -1,44 +1,150 @@
 //! Keeps the addresses of upstreams up to date whose names are looked up.
 //!
-//! The system's resolver is asked, because it alone knows what the machine's operator has set up: /etc/hosts,
-//! search domains, nsswitch. It does not tell how long an answer holds, so it is asked every
-//! [`resolve_interval`](super::options::UpstreamArgs::resolve_interval) seconds; where it caches, that costs
-//! no packet. A stub resolver of our own (hickory-proto) would know the TTL and none of the rest. Where no
-//! answer comes, or an empty one, the addresses stay as they were: connections that are open keep theirs, and
-//! new ones have an address to go to.
+//! A name is looked up again when its TTL is over, within bounds, or after
+//! [`resolve_interval`](super::options::UpstreamArgs::resolve_interval) where nothing says how long the
+//! answer holds. Where no answer comes, or an empty one, the addresses stay as they were: connections that
+//! are open keep theirs, and new ones have an address to go to.
 
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
-use super::names::{AT_START, look_up};
+use event_listener::Event;
+
+use super::names::{AT_START, Asked, Found, Missing, look_up};
+use super::options::UpstreamArgs;
 use super::upstreams::{Upstream, Upstreams};
+
+/// Look-ups at a time. Each takes one of the threads that closures run on, for as long as a resolver is
+/// silent; the others are left to files.
+const AT_ONCE: usize = 16;
+
+static TURNS: LazyLock<Arc<Turns>> =
+    LazyLock::new(|| Arc::new(Turns { left: AtomicUsize::new(AT_ONCE), freed: Event::new() }));
+
+/// How many look-ups may begin, and who waits.
+struct Turns {
+    left: AtomicUsize,
+    freed: Event,
+}
+
+/// One look-up. Dropped, the next may begin.
+struct Turn(Arc<Turns>);
+
+impl Turns {
+    async fn next(self: &Arc<Self>) -> Turn {
+        loop {
+            // From before the look on.
+            let freed = self.freed.listen();
+            let one_less = |left: usize| left.checked_sub(1);
+            if self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_ok() {
+                return Turn(Arc::clone(self));
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.left.fetch_add(1, Ordering::AcqRel);
+        self.0.freed.notify(1);
+    }
+}
 
 /// Keeps the addresses of an upstream up to date, as a task of one core, for as long as anybody uses them.
 pub(super) async fn keep(upstreams: Weak<Upstreams>, place: usize, name: String, port: u16) {
     let mut was_told = false;
     loop {
-        let asked = name.clone();
-        let found = annulus::spawn_blocking(move || look_up(&asked, port)).await;
-        let found = found.unwrap_or_else(|error| Err(error.to_string()));
+        let Some(all) = upstreams.upgrade() else { return };
+        let asked = Asked { name: name.clone(), port, servers: all.args().resolver.clone() };
+        drop(all);
+        let turn = TURNS.next().await;
+        let look = move || {
+            // Its end is the thread's, whoever waits for it.
+            let _turn = turn;
+            look_up(&asked)
+        };
+        let found = annulus::spawn_blocking(look).await;
+        let found = found.unwrap_or_else(|error| Err(Missing::NoAnswer(error.to_string())));
         let Some(all) = upstreams.upgrade() else { return };
         let upstream: &Arc<Upstream> = &all.list()[place];
-        match found {
-            Ok(addresses) => {
+        match &found {
+            Ok(found) => {
                 was_told = false;
-                if upstream.set_addresses(addresses) {
+                if upstream.set_addresses(found.after(&upstream.addresses())) {
                     tracing::info!(upstream = %upstream.target(), addresses = ?upstream.addresses(), "has other addresses");
                 }
             }
             // Logged once, until a name is found again.
             Err(error) if !std::mem::replace(&mut was_told, true) => {
-                tracing::warn!(upstream = %upstream.target(), error, "the name is not found; its addresses stay as they were");
+                tracing::warn!(upstream = %upstream.target(), %error, "the name is not found; its addresses stay as they were");
             }
             Err(_) => {}
         }
+        let interval = interval(found.ok().as_ref(), all.args());
         // Clients wait while there is no address.
-        let interval = Duration::from_secs(all.args().resolve_interval);
         let interval = if upstream.addresses().is_empty() { interval.min(AT_START) } else { interval };
         drop(all);
         annulus::time::sleep(interval).await;
+    }
+}
+
+/// When to look again.
+fn interval(found: Option<&Found>, args: &UpstreamArgs) -> Duration {
+    let [least, most, otherwise] =
+        [args.ttl_min, args.ttl_max.max(args.ttl_min), args.resolve_interval].map(Duration::from_secs);
+    found.and_then(Found::holds).map_or(otherwise, |holds| holds.clamp(least, most))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    fn args(flags: &[&str]) -> UpstreamArgs {
+        let command = UpstreamArgs::augment_args(Command::new("test")).no_binary_name(true);
+        let words = [&["--to", "a.test:1"], flags].concat();
+        UpstreamArgs::from_arg_matches(&command.get_matches_from(words)).unwrap()
+    }
+
+    #[test]
+    fn a_ttl_is_kept_within_bounds() {
+        let after = |ttl, flags: &[&str]| {
+            let found = Found::of(Vec::new(), Duration::from_secs(ttl));
+            interval(Some(&found), &args(flags)).as_secs()
+        };
+        assert_eq!([0, 1, 60, 3600, 100_000].map(|ttl| after(ttl, &[])), [1, 1, 60, 3600, 3600]);
+        assert_eq!([0, 60].map(|ttl| after(ttl, &["--ttl-min", "20", "--ttl-max", "30"])), [20, 30]);
+        assert_eq!(interval(None, &args(&["--resolve-interval", "7"])).as_secs(), 7);
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Seen to fail: without the notification.
+    #[test]
+    fn so_many_look_ups_and_no_more_are_made_at_once() {
+        let turns = Arc::new(Turns { left: AtomicUsize::new(1), freed: Event::new() });
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let (mut first, mut second) = (Box::pin(turns.next()), Box::pin(turns.next()));
+        let Poll::Ready(held) = first.as_mut().poll(&mut cx) else { panic!("nobody has the turn") };
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        drop(held);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        let Poll::Ready(held) = second.as_mut().poll(&mut cx) else { panic!("the turn was given back") };
+        drop(held);
+        assert_eq!(turns.left.load(Ordering::Relaxed), 1);
     }
 }

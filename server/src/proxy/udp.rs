@@ -8,15 +8,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use annulus::net::{Datagrams, SentDatagrams, UdpSocket};
+use futures_util::future::select;
 
 use super::reach::Reach;
 use super::upstreams::Taken;
+use crate::lifecycle;
 
 /// Sessions of a core at most. Each has a socket.
 const SESSIONS: usize = 16_384;
@@ -34,6 +39,8 @@ pub(crate) struct Sessions {
     reach: RefCell<Rc<Reach>>,
     idle: Cell<Duration>,
     open: RefCell<HashMap<SocketAddr, Rc<Session>>>,
+    /// Who waits for the end of the last one.
+    waiting: RefCell<Option<Waker>>,
     /// What is under way: taken, and given, without waiting between.
     batch: RefCell<Datagrams>,
 }
@@ -54,7 +61,7 @@ impl Sessions {
         coalesce(&listener);
         let batch = RefCell::new(Datagrams::new(AT_ONCE));
         let (reach, idle) = (RefCell::new(Rc::new(reach)), Cell::new(idle));
-        Rc::new(Self { listener, reach, idle, open: RefCell::default(), batch })
+        Rc::new(Self { listener, reach, idle, open: RefCell::default(), waiting: RefCell::default(), batch })
     }
 
     /// New sessions go where `reach` says from now on.
@@ -67,7 +74,7 @@ impl Sessions {
     ///
     /// # Cancellation
     /// Ends all sessions, once their tasks notice that nobody holds them.
-    pub(crate) async fn run(self: Rc<Self>) {
+    async fn run(self: Rc<Self>) {
         loop {
             if let Err(error) = self.listener.readable().await {
                 tracing::warn!(%error, "waiting for datagrams");
@@ -84,6 +91,31 @@ impl Sessions {
                 }
             }
         }
+    }
+
+    /// Takes datagrams of clients until `end`. Sessions finish where another process takes them then.
+    ///
+    /// # Cancellation
+    /// As for [`run`](Self::run).
+    pub(crate) async fn run_until(self: Rc<Self>, end: impl Future + Unpin) {
+        select(end, pin!(Rc::clone(&self).run())).await;
+        if lifecycle::is_replaced() {
+            self.finished().await;
+        }
+    }
+
+    /// Waits until every session is over. Nothing of clients is taken meanwhile: another process does. What
+    /// upstreams send still goes to the clients.
+    async fn finished(&self) {
+        poll_fn(|cx| {
+            if self.open.borrow().is_empty() {
+                return Poll::Ready(());
+            }
+            // The old waker is dropped after the borrow.
+            drop(self.waiting.replace(Some(cx.waker().clone())));
+            Poll::Pending
+        })
+        .await;
     }
 
     fn pass_on<'a>(self: &Rc<Self>, client: SocketAddr, run: impl Iterator<Item = &'a [u8]>) {
@@ -178,6 +210,10 @@ impl Sessions {
         let ended = self.open.borrow_mut().remove(&session.client);
         if ended.is_some() {
             session.taken.carried(session.up.get(), session.down.get());
+        }
+        let waiting = if self.open.borrow().is_empty() { self.waiting.take() } else { None };
+        if let Some(waiting) = waiting {
+            waiting.wake();
         }
     }
 }

@@ -47,8 +47,9 @@ pub(crate) struct Upstream {
     is_found: AtomicBool,
     /// Of all upstreams of the relay.
     freed: Arc<Event>,
+    /// Its connections of this process.
     active: AtomicUsize,
-    /// What its connections are counted under, of all processes, where there is a limit.
+    /// What its connections are counted under, of all processes, where that matters.
     places: Key,
     connections: AtomicU64,
     failures: AtomicU64,
@@ -126,6 +127,13 @@ impl Upstreams {
         is_there
     }
 
+    /// Whether connections are counted in the table of all processes: for a limit, and where several
+    /// processes choose by how many there are.
+    fn counts_all(&self) -> bool {
+        self.args.upstream_max_connections.is_some()
+            || (self.args.balance.looks_at_loads() && limits::are_shared())
+    }
+
     /// Fills `into` with those that are available, without those that were `tried`. True where others have
     /// all the connections that they may have, or a name that is not looked up yet: then waiting may help.
     pub(super) fn candidates(&self, tried: &[usize], into: &mut Vec<Candidate>) -> bool {
@@ -135,9 +143,11 @@ impl Upstreams {
             for (place, upstream) in self.list.iter().enumerate() {
                 let was_tried = tried.contains(&place);
                 let share = if was_tried { 0 } else { upstream.share(&self.policy, last_resort) };
-                let load = upstream.active.load(Ordering::Relaxed);
-                let most = self.args.upstream_max_connections;
-                let may_take = most.is_none_or(|most| limits::count(upstream.places) < most)
+                let load = match self.counts_all() {
+                    true => limits::count(upstream.places),
+                    false => upstream.active.load(Ordering::Relaxed),
+                };
+                let may_take = self.args.upstream_max_connections.is_none_or(|most| load < most)
                     && upstream.is_found.load(Ordering::Acquire);
                 is_full |= share > 0 && !may_take;
                 // A hundredth of a weight of one is something.
@@ -166,9 +176,10 @@ impl Upstreams {
     /// has no place left.
     pub(super) fn take(self: &Arc<Self>, place: usize) -> Option<Attempt> {
         let upstream = &self.list[place];
-        let counted = match self.args.upstream_max_connections {
-            Some(most) => Some(limits::enter(upstream.places, most)?),
-            None => None,
+        let most = self.args.upstream_max_connections.unwrap_or(usize::MAX);
+        let counted = match self.counts_all() {
+            true => Some(limits::enter(upstream.places, most)?),
+            false => None,
         };
         upstream.active.fetch_add(1, Ordering::AcqRel);
         if !upstream.is_settled.load(Ordering::Acquire) {
@@ -284,11 +295,12 @@ impl Upstream {
         Arc::clone(&self.addresses.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// False if they are the same as before.
+    /// False if they are the same as before, in whatever order: servers of DNS change that all the time.
     pub(super) fn set_addresses(&self, addresses: Vec<SocketAddr>) -> bool {
         let mut known = self.addresses.write().unwrap_or_else(PoisonError::into_inner);
-        let is_other = **known != *addresses;
-        if is_other {
+        let is_in = |address: &SocketAddr| known.contains(address);
+        let is_other = known.len() != addresses.len() || !addresses.iter().all(is_in);
+        if **known != *addresses {
             *known = addresses.into();
         }
         self.is_found.store(!known.is_empty(), Ordering::Release);

@@ -11,7 +11,7 @@ use super::client::{Client, Sent};
 use super::deadline_timer::{DeadlineTimer, OnStop};
 use super::deadlines::DeadlineArgs;
 use super::send::send;
-use super::{LAST_REQUEST_TIMEOUT, Site, Sites, respond};
+use super::{LAST_REQUEST_TIMEOUT, Site, Sites, clock, respond};
 use crate::http::inbox::{Awaited, Inbox, Next};
 use crate::http::method::Method;
 use crate::http::request::{After, Request};
@@ -264,7 +264,7 @@ async fn arrival<F: Family>(
             Next::More => {}
         }
         let idle = inbox.is_empty();
-        let limit = deadline.limit(inbox.awaited(), &client.deadlines, Instant::now);
+        let limit = deadline.limit(inbox.awaited(), &client.deadlines, clock::instant);
         let on_stop = match (idle, first) {
             (false, _) => OnStop::Wait,
             (true, true) => OnStop::WaitFor(LAST_REQUEST_TIMEOUT),

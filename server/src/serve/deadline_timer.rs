@@ -12,6 +12,8 @@ use annulus::cores::Stopping;
 use annulus::time::Sleep;
 use pin_project_lite::pin_project;
 
+use super::clock;
+
 /// A deadline of a connection, and how it is kept.
 pub(super) struct DeadlineTimer {
     /// Wakes the connection's task at its deadline or before.
@@ -81,7 +83,7 @@ impl DeadlineTimer {
 
     /// Whether the connection has lasted long enough.
     pub(super) fn is_over(&self) -> bool {
-        self.ends.is_some_and(|ends| ends <= Instant::now())
+        self.ends.is_some_and(|ends| ends <= clock::instant())
     }
 
     /// Waits for `future`, for at most `limit`; `None` when that is over. An output that is ready is taken,
@@ -104,7 +106,7 @@ impl DeadlineTimer {
                 return Poll::Pending;
             }
             // It was set for an earlier wait.
-            if alarm.deadline() >= deadline || deadline <= Instant::now() {
+            if alarm.deadline() >= deadline || deadline <= clock::instant() {
                 return Poll::Ready(());
             }
             alarm.reset(deadline);

@@ -16,6 +16,8 @@ mod open;
 pub(crate) mod options;
 mod pages;
 mod parts;
+#[cfg(test)]
+mod played;
 mod respond;
 pub(crate) mod roots;
 mod rule;

@@ -57,6 +57,12 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
     }
     let root = site.root();
     let mark = site.cache.mark(wanted.path);
+    if mark.is_some()
+        && let Some(entry) = site.cache.confirm(&root, wanted, clock::now())
+    {
+        metrics::cache(CacheEvent::Hit);
+        return Ok(entry);
+    }
     let mut tries = 0;
     loop {
         let file = open_file(site, &root, wanted.path).await?;

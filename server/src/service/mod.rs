@@ -1,5 +1,6 @@
 //! What is done with connections, on one core.
 
+pub(crate) mod alive;
 pub(crate) mod generation;
 pub(crate) mod on_core;
 pub(crate) mod on_cores;

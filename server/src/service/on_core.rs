@@ -261,7 +261,7 @@ impl CoreState {
         annulus::spawn(async move {
             if let Some(sessions) = entrance.sessions.clone() {
                 let (stopping, closed) = (pin!(annulus::cores::stopping()), pin!(entrance.closing.wait()));
-                select(select(stopping, closed), pin!(sessions.run())).await;
+                sessions.run_until(select(stopping, closed)).await;
             }
             state.entrances.borrow_mut().retain(|other| !Rc::ptr_eq(other, &entrance));
             guard.end(Ok(()));

@@ -121,3 +121,37 @@ fn a_thread_that_panics_before_its_first_closure_gives_its_place_back() {
     assert!(task.is_finished(), "what waited was dropped");
     drop(task.fallible());
 }
+
+/// A destructor of a socket that lingers may want a thread, and its own may be panicking.
+///
+/// Seen to fail, by an abort: with the event as it is.
+#[test]
+fn a_subscriber_that_panics_over_a_thread_that_cannot_be_had_may_do_so_while_its_thread_panics() {
+    struct Wants(Arc<BlockingPool>);
+    impl Drop for Wants {
+        fn drop(&mut self) {
+            self.0.ensure_thread();
+        }
+    }
+    let cpus = crate::numa::thread::affinity_of_current().unwrap();
+    // No thread has such a name.
+    let pool = BlockingPool::new("\0".into(), cpus, Arc::new(Origin::of_current()), 2);
+    // One that does not take the work, so that it waits.
+    pool.lock().threads = 1;
+    let task = give(&pool, || 7);
+    let guard = crate::testing::at_the_next_event("annulus::blocking::pool", || panic!("the subscriber"));
+    let wants = Wants(Arc::clone(&pool));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _wants = wants;
+        panic!("on purpose");
+    }));
+    assert!(panicked.is_err() && crate::testing::has_acted());
+    drop(guard);
+    let (threads, waiting) = {
+        let state = pool.lock();
+        (state.threads, state.queue.len())
+    };
+    assert_eq!((threads, waiting), (1, 1), "the work waits for the other thread");
+    drop(task);
+    pool.close();
+}

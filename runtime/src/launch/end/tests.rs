@@ -6,7 +6,7 @@
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +18,12 @@ use io_uring::{opcode, squeue, types};
 use crate::buf::IoBufMut;
 use crate::core::Core;
 use crate::core::ask::OpFuture;
+use crate::op::poll::{PollOnce, Ready};
 use crate::op::read::Read;
 use crate::op::slots::Outcome;
 use crate::op::{Operation, Sqes};
 use crate::ring::Wait;
+use crate::testing::{on_a_core, small, until};
 use crate::{ErrorKind, Result, Runtime};
 
 /// Bytes of a read. A guest whose CPUs are emulated takes as long for a sixteenth.
@@ -150,4 +152,29 @@ fn reads_in_flight_when_a_root_panics() {
         _ => std::future::pending().await,
     });
     assert_eq!(e.unwrap_err().kind(), ErrorKind::Panicked);
+}
+
+/// An operation that was answered, and whose future is not dropped while there is a core: it was forgotten,
+/// or is kept by the thread. Its descriptor and its buffer are given up with the core.
+///
+/// Seen to fail: with what is left in the cells leaked.
+#[test]
+fn an_answered_operation_whose_owner_outlives_the_core_keeps_nothing() {
+    struct Holds(OwnedFd, #[allow(dead_code, reason = "counted, not read")] Arc<()>);
+    impl AsFd for Holds {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    on_a_core(small(64), async move || {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let owned = Arc::new(());
+        tell.send(Arc::downgrade(&owned)).unwrap();
+        let mut future = OpFuture::new(PollOnce { fd: Holds(ours.into(), owned), ready: Ready::Write });
+        assert!(Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        until("the answer", || Core::with(|core| core.ops.in_kernel() == 0)).await;
+        std::mem::forget(future);
+    });
+    assert_eq!(told.recv().unwrap().strong_count(), 0, "what it owns is leaked");
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Socket;
+use crate::contained::told;
 use crate::core::Core;
 use crate::net::sys;
 
@@ -40,10 +41,10 @@ impl Socket {
         }
         let reset = sys::disconnect(self.fd());
         Core::try_with(|core| core.shared.counters.zc_resets.add(1));
-        match reset {
+        told(|| match reset {
             Ok(()) => tracing::debug!("connection reset with zero-copy sends under way: {why}"),
             Err(e) => tracing::warn!("connection with zero-copy sends under way cannot be reset: {e}"),
-        }
+        });
     }
 
     /// The socket cannot send without a copy at all. Unix sockets cannot.

@@ -26,6 +26,7 @@ use super::ownership::Ownership;
 use super::sys;
 use crate::buf::Lease;
 use crate::buf::chain::Chain;
+use crate::contained::told;
 use crate::core::Core;
 use crate::core::ask::ask;
 use crate::core::remote_hosts::RemoteHost;
@@ -66,7 +67,8 @@ pub(crate) struct Socket {
     readers: Waiters,
     /// What is known of zero-copy sends to its peer. It is looked up at the first of them.
     remote_host: OnceCell<Rc<RemoteHost>>,
-    /// Zero-copy sends whose blocks the kernel holds.
+    /// Zero-copy sends whose blocks the kernel holds. Each is an operation of the core's table, which holds
+    /// 2^24 at most.
     lent: Cell<u32>,
     ownership: RefCell<Ownership>,
     /// Whether closing it may take long (`SO_LINGER`), as far as is known.
@@ -121,7 +123,7 @@ impl Socket {
     /// socket knows no reset, and stays as it is.
     pub(crate) fn abort(&self) {
         if let Err(e) = sys::disconnect(self.fd()) {
-            tracing::trace!("a connection cannot be reset: {e}");
+            told(|| tracing::trace!("a connection cannot be reset: {e}"));
         }
     }
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::receiving::{Quiet, Wanted};
-use super::waiting::ReadWait;
+use super::waiting::QuietWait;
 use super::{Kind, Socket};
 use crate::buf::Lease;
 use crate::buf::chain::Chain;
@@ -64,7 +64,8 @@ impl Socket {
 
     /// Whether there is something for a reader: bytes, the end, or a receive to ask for.
     pub(super) fn has_something(&self) -> bool {
-        !self.receiving.is_awaited() || self.chain.get().len() > 0 || !self.rest.borrow().is_empty()
+        let comes = self.receiving.is_awaited() || self.receiving.is_hushed();
+        !comes || self.chain.get().len() > 0 || !self.rest.borrow().is_empty()
     }
 
     /// It was taken out of the queue of streams that wait for a buffer.
@@ -227,10 +228,10 @@ impl Socket {
         }
     }
 
-    /// Waits until no receive is armed.
+    /// Waits until no receive is armed. Meanwhile no reader arms one.
     pub(crate) async fn quiet(self: &Rc<Self>) {
-        let mut wait = ReadWait::new(self);
-        poll_fn(|cx| Core::with(|core| wait.on.poll_quiet(core, cx, &mut wait.place))).await;
+        let mut wait = QuietWait::new(self);
+        poll_fn(|cx| Core::with(|core| wait.poll(core, cx))).await;
     }
 
     /// How receiving has ended, if it has: an error's errno, or none at the end of the stream. The kernel

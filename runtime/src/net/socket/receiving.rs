@@ -12,7 +12,7 @@
 //!
 //! | | `Idle` | `Armed` | `Ending` | `Starved` | `Over` |
 //! |---|---|---|---|---|---|
-//! | a reader wants bytes | `Armed` or `Starved` | | | | told; `Idle` if the end passes |
+//! | a reader wants bytes | `Armed` or `Starved`; waits while another waits for quiet | | | | told; `Idle` if the end passes |
 //! | bytes came, and more will | | | | | |
 //! | bytes came, the last | | `Idle` | `Idle` | | |
 //! | the end, or an error | | `Over` | `Over` | | |
@@ -52,6 +52,8 @@ pub(super) struct Receiving<K> {
     is_queued: Cell<bool>,
     /// Nobody reads any more.
     is_released: Cell<bool>,
+    /// How many wait until no receive is under way; more than fit count as the most.
+    hushed: Cell<u16>,
     /// What a send was told of the connection's end.
     cut_off: Cell<End>,
 }
@@ -84,6 +86,7 @@ impl<K: Copy> Receiving<K> {
             state: Cell::new(State::Idle),
             is_queued: Cell::new(false),
             is_released: Cell::new(false),
+            hushed: Cell::new(0),
             cut_off: Cell::new(None),
         }
     }
@@ -107,6 +110,8 @@ impl<K: Copy> Receiving<K> {
                 }
                 Wanted::Told(end)
             }
+            // It would be ended at once, and whoever waits for quiet would wait on.
+            State::Idle if self.is_hushed() => Wanted::Wait,
             State::Idle if others_wait() => self.starve(),
             State::Idle => Wanted::Arm,
             State::Armed(_) | State::Ending(_) | State::Starved => Wanted::Wait,
@@ -168,6 +173,24 @@ impl<K: Copy> Receiving<K> {
     /// Whether something will come without being asked for.
     pub(super) fn is_awaited(&self) -> bool {
         self.is_receiving() || matches!(self.state.get(), State::Starved)
+    }
+
+    /// Somebody begins to wait until it is [quiet](Self::quiet).
+    pub(super) fn hush(&self) {
+        self.hushed.set(self.hushed.get().saturating_add(1));
+    }
+
+    /// Somebody has ceased to wait until it is quiet. Whether readers may ask for a receive again: they have
+    /// to be woken for it.
+    #[must_use = "readers wait"]
+    pub(super) fn unhush(&self) -> bool {
+        self.hushed.set(self.hushed.get().saturating_sub(1));
+        !self.is_hushed()
+    }
+
+    /// Whether somebody waits until it is quiet.
+    pub(super) fn is_hushed(&self) -> bool {
+        self.hushed.get() > 0
     }
 
     /// It is to stop: which receive is to be cancelled.

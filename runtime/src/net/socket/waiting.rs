@@ -112,3 +112,29 @@ impl Drop for ReadWait<'_> {
         self.on.wait_is_over(&mut self.place);
     }
 }
+
+/// One that waits until no receive is armed. While it does no reader arms one: with a reader that did, the
+/// two would go on for ever, each by what the other has asked for.
+pub(super) struct QuietWait<'a>(ReadWait<'a>);
+
+impl<'a> QuietWait<'a> {
+    pub(super) fn new(on: &'a Rc<Socket>) -> Self {
+        on.receiving.hush();
+        Self(ReadWait::new(on))
+    }
+
+    /// As [`Socket::poll_quiet`].
+    pub(super) fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.on.poll_quiet(core, cx, &mut self.0.place)
+    }
+}
+
+impl Drop for QuietWait<'_> {
+    fn drop(&mut self) {
+        self.0.on.wait_is_over(&mut self.0.place);
+        if self.0.on.receiving.unhush() {
+            // This thread may be panicking.
+            contained("a waker", || self.0.on.wake_reader());
+        }
+    }
+}

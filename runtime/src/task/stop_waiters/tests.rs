@@ -94,3 +94,23 @@ fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
     drop(waiters);
     assert_eq!(gone.dropped(), 3);
 }
+
+/// Seen to fail, by an abort: with the waker dropped as it is.
+#[test]
+fn a_wait_for_the_stop_whose_waker_panics_may_be_dropped_by_a_thread_that_panics() {
+    struct Leaves<'a>(&'a StopWaiters, usize);
+    impl Drop for Leaves<'_> {
+        fn drop(&mut self) {
+            self.0.forget(self.1);
+        }
+    }
+    let (waiters, mut key) = (StopWaiters::default(), None);
+    let gone = BadWakers::give(1, |waker| waiters.wait(&mut key, waker));
+    let leaves = Leaves(&waiters, key.expect("it has a place"));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _leaves = leaves;
+        panic!("on purpose");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!((gone.dropped(), waiters.must_be_told()), (1, false));
+}

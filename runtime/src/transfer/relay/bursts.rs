@@ -13,6 +13,8 @@ pub(super) struct Bursts {
     /// Bytes of the current burst, up to [`BULK`].
     bytes: u16,
     small: u16,
+    /// The last burst was bulk.
+    was_bulk: bool,
 }
 
 impl Bursts {
@@ -20,9 +22,15 @@ impl Bursts {
         self.bytes = n.saturating_add(self.bytes.into()).min(BULK) as u16;
     }
 
+    /// Whether more bulk is to be expected: this burst is, or the last one was.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.was_bulk || usize::from(self.bytes) >= BULK
+    }
+
     /// Ends a burst. True when there were too many small ones.
     pub(super) fn over(&mut self) -> bool {
         let is_small = usize::from(std::mem::take(&mut self.bytes)) < BULK;
+        self.was_bulk = !is_small;
         self.small = if is_small { self.small + 1 } else { 0 };
         self.small >= SMALL_BURSTS
     }

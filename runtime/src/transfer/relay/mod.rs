@@ -4,6 +4,8 @@ mod bursts;
 mod calls;
 mod deadlines;
 mod direction;
+#[cfg(all(test, not(loom)))]
+mod events;
 mod state;
 
 use std::future::Future;
@@ -15,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use super::Road;
 use crate::clock;
-use crate::contained::contained;
 use crate::net::socket::Socket;
 use crate::net::sys::delivery;
 use crate::net::{Connection, Family};
@@ -162,11 +163,7 @@ impl<A: Family, B: Family> Drop for Relay<A, B> {
     fn drop(&mut self) {
         // An orderly end of a relay that was dropped would look like success.
         if !self.work.is_over {
-            for socket in [self.a.socket(), self.b.socket()] {
-                // It may have something to tell. The thread may be panicking, and the other is reset in any
-                // case.
-                contained("a subscriber of tracing", || socket.abort());
-            }
+            [self.a.socket(), self.b.socket()].into_iter().for_each(|socket| socket.abort());
         }
     }
 }

@@ -68,6 +68,7 @@ pub(super) struct State {
     copied: u64,
     /// Whether the kernel was asked to give bytes of each direction, and the result has not come.
     is_asked: [bool; 2],
+    /// Each kind of change comes once or twice for each side and then never again, so there are few.
     changes: u32,
 }
 

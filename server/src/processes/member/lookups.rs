@@ -5,7 +5,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::processes::orders::{Found, name_answered};
+use crate::processes::orders::name_answered;
+use crate::proxy::names::{Answer, Missing};
 
 /// How long an answer may take: more than a resolver does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,12 +20,12 @@ struct Questions {
     /// How many there were.
     asked: u64,
     /// Who waits, by the number of the question.
-    waiting: HashMap<[u8; 8], Sender<Found>>,
+    waiting: HashMap<[u8; 8], Sender<Answer>>,
 }
 
 impl Lookups {
     /// Sends a question by `send`, which is given its number, and waits for the answer.
-    pub(super) fn ask(&self, send: impl FnOnce([u8; 8])) -> Found {
+    pub(super) fn ask(&self, send: impl FnOnce([u8; 8])) -> Answer {
         let (tell, told) = channel();
         let number = {
             let mut questions = self.lock();
@@ -36,7 +37,7 @@ impl Lookups {
         send(number);
         told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
             self.lock().waiting.remove(&number);
-            Err("the first process has no answer".to_owned())
+            Err(Missing::NoAnswer("the first process has no answer".to_owned()))
         })
     }
 
@@ -59,12 +60,14 @@ impl Lookups {
 mod tests {
     use super::*;
     use crate::processes::orders::name_found;
+    use crate::proxy::names::Found;
 
-    /// Seen to fail: with the answer given to whoever asked last.
     #[test]
     fn each_question_has_its_answer() {
         let lookups = Lookups::default();
-        let found = |last: u8| -> Found { Ok(vec![([192, 0, 2, last], 80).into()]) };
+        let found = |last: u8| -> Answer {
+            Ok(Found::of(vec![([192, 0, 2, last], 80).into()], Duration::from_secs(9)))
+        };
         let first = lookups.ask(|first| {
             let second = lookups.ask(|second| {
                 lookups.answered(&name_found(first, &found(1)));

@@ -7,7 +7,6 @@ mod lookups;
 use std::ffi::CString;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -29,6 +28,7 @@ use super::line::{Frame, Heard, Line};
 use super::orders::{Down, Up, ask_for_name, understood};
 use crate::exit::{Failure, Kind, speak_as};
 use crate::limits;
+use crate::proxy::names::{Answer, Asked};
 use crate::service::generation::Generation;
 use crate::signals::Signal;
 
@@ -196,8 +196,8 @@ impl Member {
     ///
     /// # Errors
     /// What the resolver says.
-    pub(crate) fn look_up(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-        self.lookups.ask(|number| self.answer(Up::Resolve, &ask_for_name(number, name, port)))
+    pub(crate) fn look_up(&self, asked: &Asked) -> Answer {
+        self.lookups.ask(|number| self.answer(Up::Resolve, &ask_for_name(number, asked)))
     }
 
     /// Says something to the parent, which takes it soon. Not on the main thread, and on no core.

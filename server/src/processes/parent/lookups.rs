@@ -4,19 +4,19 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::process::Process;
 use crate::processes::figures::Members;
-use crate::processes::orders::{self, Down, Found};
-use crate::proxy::names;
+use crate::processes::orders::{self, Down};
+use crate::proxy::names::{self, Answer, Missing};
 
-/// What a member has asked: its process, and the number of its question.
-type Asked = (u32, [u8; 8]);
+/// Who has asked: a process, and the number of its question.
+type Asker = (u32, [u8; 8]);
 
 /// What was found, and for whom.
-type Answer = (Asked, Found);
+type Told = (Asker, Answer);
 
 /// Questions that are under way.
 pub(super) struct Lookups {
-    tell: Sender<Answer>,
-    told: Receiver<Answer>,
+    tell: Sender<Told>,
+    told: Receiver<Told>,
     wake: Members,
 }
 
@@ -29,17 +29,17 @@ impl Lookups {
 
     /// Looks up what the process `pid` asks, on a thread of its own: the resolver may take its time.
     pub(super) fn begin(&self, pid: u32, question: &[u8]) {
-        let Some((number, name, port)) = orders::name_asked(question) else {
+        let Some((number, asked)) = orders::name_asked(question) else {
             return tracing::warn!(pid, "a process asks for a name in words that nobody understands");
         };
         let (tell, wake) = (self.tell.clone(), self.wake.clone());
         let thread = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
             // The receiver lives for as long as the main thread serves.
-            drop(tell.send(((pid, number), names::look_up(&name, port))));
+            drop(tell.send(((pid, number), names::look_up(&asked))));
             wake.wake();
         });
         if let Err(error) = thread {
-            let why = Err(format!("no thread can be started: {error}"));
+            let why = Err(Missing::NoAnswer(format!("no thread can be started: {error}")));
             drop(self.tell.send(((pid, number), why)));
             self.wake.wake();
         }

@@ -27,6 +27,13 @@ pub(crate) enum Balance {
     First,
 }
 
+impl Balance {
+    /// Whether a choice depends on how many connections each has.
+    pub(crate) fn looks_at_loads(self) -> bool {
+        matches!(self, Balance::Leastconn | Balance::Random2 | Balance::Hash)
+    }
+}
+
 /// Chooses for one core.
 #[derive(Debug)]
 pub(crate) struct Balancer {

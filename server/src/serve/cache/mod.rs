@@ -19,12 +19,12 @@
 
 mod directories;
 mod node;
+mod path_hash;
 mod policy;
 mod stored;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
@@ -36,6 +36,7 @@ use annulus::fs::{Dir, Stat};
 pub(crate) use directories::Mark;
 use directories::{Affected, Directories};
 use node::{KEPT_FILES, Name, NodeCache, most_files};
+use path_hash::PathHash;
 pub(crate) use stored::Stored;
 
 use super::clock;
@@ -164,6 +165,23 @@ impl Cache {
         stored.was_checked(now);
         stored.hit();
         Some(stored)
+    }
+
+    /// What this core holds open under a name, if the name still stands for it: one call in place of an open,
+    /// a stat and a close. The open file keeps its name in memory (dcache), so the call waits for no disk. It
+    /// follows links out of ROOT, but what is sent is the file that was found beneath it.
+    pub(super) fn confirm(&self, root: &Dir, wanted: &Wanted<'_>, now: u64) -> Option<Entry> {
+        let entry = {
+            let local = self.local.borrow();
+            local.get(&*key(wanted)).filter(|local| local.kept.is_some())?.entry.clone()
+        };
+        let stat = root.stat_now(wanted.path).ok()?;
+        if !self.is_of_device(stat.device) || !entry.stored.is_of(&stat, now) {
+            return None;
+        }
+        entry.stored.was_checked(now);
+        entry.stored.hit();
+        self.held(wanted, &entry.stored, now)
     }
 
     /// What this core holds under a name, if it is this version: its name was just checked.
@@ -344,40 +362,6 @@ async fn sweep(cache: Weak<Cache>) {
             cache.swept.set(false);
             return;
         }
-    }
-}
-
-/// A sum over a path, eight bytes at a time. Only names of files that are there get into the table, so nobody
-/// can fill it with names of one sum.
-#[derive(Debug, Clone, Copy, Default)]
-struct PathHash;
-
-impl BuildHasher for PathHash {
-    type Hasher = PathHasher;
-
-    fn build_hasher(&self) -> PathHasher {
-        PathHasher(0)
-    }
-}
-
-/// The sum so far.
-struct PathHasher(u64);
-
-impl Hasher for PathHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mix = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(FACTOR);
-        let (words, rest) = bytes.as_chunks::<8>();
-        let sum =
-            words.iter().fold(self.0 ^ bytes.len() as u64, |sum, word| mix(sum, u64::from_le_bytes(*word)));
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.0 = mix(sum, u64::from_le_bytes(last));
-    }
-
-    fn finish(&self) -> u64 {
-        // A product's upper bits are mixed best; tables use the lower ones.
-        self.0 ^ (self.0 >> 32)
     }
 }
 

@@ -19,6 +19,9 @@ enum Event {
     /// A cancel that comes too late: the receive ends by what it had.
     HeldBack,
     Quieted,
+    /// Somebody waits for quiet, and ceases to.
+    Hushed,
+    Unhushed,
     Turn,
     SendTold,
     OthersFindEnd,
@@ -35,6 +38,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Again),
         2 => Just(Event::HeldBack),
         2 => Just(Event::Quieted),
+        1 => Just(Event::Hushed),
+        1 => Just(Event::Unhushed),
         3 => Just(Event::Turn),
         1 => Just(Event::SendTold),
         1 => Just(Event::OthersFindEnd),
@@ -53,6 +58,8 @@ struct Model {
     queued: u32,
     /// The reader sleeps until it is woken.
     sleeps: bool,
+    /// How many wait for quiet.
+    hushed: u32,
     told: bool,
     end: Option<End>,
     released: bool,
@@ -64,6 +71,7 @@ impl Model {
         assert!(self.receive.is_none(), "two receives at once");
         assert!(!self.released, "nobody reads any more");
         assert_eq!(self.end, None, "it is over");
+        assert_eq!(self.hushed, 0, "somebody waits for quiet");
         self.receive = Some((self.next, false));
         it.armed(self.next);
         self.next += 1;
@@ -112,6 +120,8 @@ impl Model {
                 }
                 assert_eq!(self.receive, None, "quiet, and a receive is under way");
             }
+            Event::Hushed => self.hushes(it),
+            Event::Unhushed if self.hushed > 0 => self.unhushes(it),
             Event::Turn if self.queued > 0 => {
                 self.queued = 0;
                 it.left_queue();
@@ -142,6 +152,19 @@ impl Model {
             }
             _ => {}
         }
+    }
+
+    fn hushes(&mut self, it: &Receiving<u32>) {
+        self.hushed += 1;
+        it.hush();
+        // Whoever waits asks for it at once.
+        self.happens(it, Event::Quieted);
+    }
+
+    fn unhushes(&mut self, it: &Receiving<u32>) {
+        self.hushed -= 1;
+        assert_eq!(it.unhush(), self.hushed == 0);
+        self.sleeps &= self.hushed > 0;
     }
 
     /// The kernel answers.
@@ -177,7 +200,8 @@ impl Model {
             assert_eq!(it.over(), self.end);
         }
         assert!(!it.is_starved() || self.queued == 1, "starved, and in no queue");
-        assert!(!self.sleeps || it.is_awaited(), "a reader sleeps, and nothing will come");
+        let comes = it.is_awaited() || it.is_hushed();
+        assert!(!self.sleeps || comes, "a reader sleeps, and nothing will come");
     }
 }
 

@@ -81,3 +81,26 @@ fn a_subscriber_may_end_operations_while_a_core_hurries_them() {
         assert_eq!((Rc::strong_count(&fd), Rc::strong_count(&stuck), stuck.lent()), (1, 1, 0));
     });
 }
+
+/// A future whose answer has come, dropped by a task that panics.
+///
+/// Seen to fail, by an abort: with the event of the late result as it is.
+#[test]
+fn a_subscriber_that_panics_over_a_late_result_may_do_so_while_its_thread_panics() {
+    on_a_core(small(64), async || {
+        let before = alive();
+        let (mut future, mut theirs) = waits();
+        let count = Arc::new(Count::default());
+        assert!(poll_once(&mut future, &Waker::from(Arc::clone(&count))).is_pending());
+        theirs.write_all(b"come").unwrap();
+        until("the answer", || count.0.load(Ordering::Relaxed) > 0).await;
+        let guard = at_the_next_event("annulus::op::table", || panic!("the subscriber, on purpose"));
+        let panicked = catch_unwind(AssertUnwindSafe(move || {
+            let _future = future;
+            panic!("the task, on purpose");
+        }));
+        assert!(panicked.is_err() && has_acted());
+        drop(guard);
+        assert_eq!(alive(), before);
+    });
+}

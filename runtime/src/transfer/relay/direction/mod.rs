@@ -2,7 +2,8 @@
 //!
 //! Small messages are copied and bulk is spliced, and a direction changes between the two as its stream does.
 //! It begins with bulk, because a receive into buffers takes all that lies in the socket, so a short transfer
-//! would be copied whole. A stream of small messages is recognised after a few of them.
+//! would be copied whole. Of a burst that may be one message as much as a receive buffer holds is copied, and
+//! the rest is spliced. A stream of small messages is recognised after a few of them.
 //!
 //! A direction is polled by hand and is no async function, to be small: ten thousand idle relays have twenty
 //! thousand of them. A direction that waits has one operation, whose memory lies in the core's table.

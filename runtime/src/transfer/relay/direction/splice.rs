@@ -37,6 +37,9 @@ impl Direction {
                     self.waits = Waits::Readable(wait(io.from, Ready::Read, cx));
                     return Ok(());
                 }
+                if io.road == Road::Inline && !self.bursts.is_bulk() {
+                    return self.begin(io, state);
+                }
                 match Pipe::take() {
                     Ok(pipe) => self.pipe.insert(pipe),
                     Err(e) if is_lack(&e) => {

@@ -78,6 +78,27 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes the beginning of a burst of which it is not known whether it is bulk, and sends it on at once.
+    /// That is two calls, where a message that is spliced costs three and a pipe. What does not fill the
+    /// buffer was all.
+    pub(super) fn begin(&mut self, io: Joint<'_>, state: &mut State) -> Result<(), Failure> {
+        let mut found = [0; BULK];
+        let n = receive(io.from, &mut found).map_err(Failure::Source)?;
+        if n > 0 {
+            state.took(io.d, n as u64);
+            self.bursts.add(n);
+            let sent = send_now(io.into, &found[..n], 0).map_err(Failure::Target)?;
+            state.gave(io.d, sent as u64);
+            count_copied(state, sent);
+            self.rest.extend_from_slice(&found[sent..n]);
+        }
+        if n < BULK {
+            self.is_promised = false;
+            self.burst_is_over();
+        }
+        Ok(())
+    }
+
     /// Receives by copying, once: where no pipe can be had, and where splicing is not possible. Returns
     /// whether there was anything; the end of the source is an error.
     ///

@@ -1,0 +1,228 @@
+//! What the names of upstreams stand for, and for how long.
+//!
+//! Where this machine has names looked up in its hosts file and by DNS, both are asked here, because
+//! getaddrinfo(3) tells no TTL. Where it has anything else set up, and for names that DNS does not know,
+//! getaddrinfo(3) is asked. Every call waits: no core makes them.
+
+mod dns;
+mod message;
+mod order;
+mod setup;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use self::message::Family;
+use self::setup::{Dns, PORT, Setup, Way};
+
+/// How long the start waits for a resolver before it goes on without.
+pub(super) const AT_START: Duration = Duration::from_secs(1);
+
+/// A name that is to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    /// The servers of DNS to ask. None: as this machine has it.
+    pub(crate) servers: Vec<SocketAddr>,
+}
+
+/// What came of it.
+pub(crate) type Answer = Result<Found, Missing>;
+
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    /// In the order in which they are to be tried; one at least.
+    addresses: Vec<SocketAddr>,
+    /// How long it holds, if whoever was asked knows it.
+    holds: Option<Duration>,
+    /// Of this family nobody could tell anything.
+    unknown: Option<Family>,
+}
+
+/// Why it is not known what a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Missing {
+    /// There is no such name, or it has no address.
+    NoSuchName(String),
+    /// Nobody can tell now.
+    NoAnswer(String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Missing::NoSuchName(why) | Missing::NoAnswer(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl Found {
+    /// What a name stands for now, that stood for `before`: addresses of a family of which nobody could tell
+    /// anything are still its own.
+    pub(super) fn after(&self, before: &[SocketAddr]) -> Vec<SocketAddr> {
+        let is_kept = |address: &&SocketAddr| self.unknown.is_some_and(|family| family.is_of(address.ip()));
+        self.addresses.iter().chain(before.iter().filter(is_kept)).copied().collect()
+    }
+
+    /// These, for so long.
+    #[cfg(test)]
+    pub(crate) fn of(addresses: Vec<SocketAddr>, holds: Duration) -> Self {
+        Self { addresses, holds: Some(holds), unknown: Some(Family::V6) }
+    }
+
+    /// How long it holds, if that is known.
+    pub(super) fn holds(&self) -> Option<Duration> {
+        // The family that is unknown is asked for again as if nothing were known.
+        if self.unknown.is_some() { None } else { self.holds }
+    }
+}
+
+/// Looks a name up.
+type LookUp = Box<dyn Fn(&Asked) -> Answer + Send + Sync>;
+
+/// Who looks names up in place of this process.
+static LOOK_UP: OnceLock<LookUp> = OnceLock::new();
+
+/// From now on names are looked up by `look_up`: this process may not do it. The first call decides.
+pub(crate) fn look_up_by(look_up: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
+    LOOK_UP.get_or_init(|| Box::new(look_up));
+}
+
+/// Looks a name up.
+///
+/// # Errors
+/// Why nothing was found.
+pub(crate) fn look_up(asked: &Asked) -> Answer {
+    if let Some(look_up) = LOOK_UP.get() {
+        return look_up(asked);
+    }
+    let Asked { name, port, servers } = asked;
+    let port = *port;
+    if servers.is_empty() {
+        return of_machine(name, port, Path::new("/etc"));
+    }
+    let no_such_name = || Missing::NoSuchName(format!("the resolver knows no address of the name {name}"));
+    of_dns(&Dns::of(servers, name.trim_end_matches('.')), name, port)?.ok_or_else(no_such_name)
+}
+
+/// As the files in `etc` say.
+fn of_machine(name: &str, port: u16, etc: &Path) -> Result<Found, Missing> {
+    let way = Setup::read(etc).map_or_else(|error| Way::System(error.to_string()), |setup| setup.way(name));
+    match way {
+        Way::Hosts(mut addresses) => {
+            order::sort(&mut addresses);
+            let addresses = addresses.into_iter().map(|ip| (ip, port).into()).collect();
+            Ok(Found { addresses, holds: None, unknown: None })
+        }
+        // What DNS does not know something else may know.
+        Way::Dns(dns) => of_dns(&dns, name, port)?.map_or_else(|| of_system(name, port), Ok),
+        Way::System(why) => {
+            tracing::debug!(name, why, "the system's resolver is asked, which tells no TTL");
+            of_system(name, port)
+        }
+    }
+}
+
+fn of_dns(dns: &Dns, name: &str, port: u16) -> Result<Option<Found>, Missing> {
+    let no_answer =
+        |why| Missing::NoAnswer(format!("nobody can tell what the name {name} stands for: {why}"));
+    let Some(mut known) = dns::ask(dns).map_err(no_answer)? else { return Ok(None) };
+    order::sort(&mut known.addresses);
+    let addresses = known.addresses.into_iter().map(|ip| (ip, port).into()).collect();
+    Ok(Some(Found { addresses, holds: Some(known.holds), unknown: known.unknown }))
+}
+
+/// By getaddrinfo(3).
+fn of_system(name: &str, port: u16) -> Result<Found, Missing> {
+    let found = (name, port).to_socket_addrs().map_err(|error| {
+        let why = error.to_string();
+        // EAI_AGAIN, which the standard library tells by its text alone.
+        if why.contains("Temporary failure") { Missing::NoAnswer(why) } else { Missing::NoSuchName(why) }
+    })?;
+    let mut addresses = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(Missing::NoSuchName(format!("the name {name} has no address")));
+    }
+    Ok(Found { addresses, holds: None, unknown: None })
+}
+
+/// A server of DNS: an address, with its port or without.
+///
+/// # Errors
+/// It is none.
+pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = || text.parse::<SocketAddr>().ok().filter(|server| server.port() > 0);
+    let address = text.parse::<IpAddr>().ok().map(|ip| (ip, PORT).into());
+    address.or_else(with_port).ok_or_else(|| "write ADDR or ADDR:PORT, such as 127.0.0.1:53".to_owned())
+}
+
+/// What the resolver said at the start, so that the first clients need not wait for it.
+static AT_START_FOUND: Mutex<Vec<(String, u16, Vec<SocketAddr>)>> = Mutex::new(Vec::new());
+
+/// All that was found at the start, and for the last configuration.
+pub(crate) fn found() -> Vec<(String, u16, Vec<SocketAddr>)> {
+    AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Somebody has found what a name stands for.
+pub(crate) fn know(name: &str, port: u16, addresses: Vec<SocketAddr>) {
+    let mut found = AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    found.retain(|known| known.0 != name || known.1 != port);
+    found.push((name.to_owned(), port, addresses));
+}
+
+/// What was found for a name at the start; nothing if it was not.
+pub(crate) fn found_at_start(name: &str, port: u16) -> Vec<SocketAddr> {
+    let found = AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = found.iter().find(|known| known.0 == name && known.1 == port);
+    known.map_or_else(Vec::new, |known| known.2.clone())
+}
+
+/// Looks names up, all at the same time, and keeps what is known at once for [`found_at_start`].
+///
+/// # Errors
+/// There is no such name.
+pub(super) fn look_up_at_start(names: impl Iterator<Item = Asked>) -> Result<(), String> {
+    let (tell, told) = channel();
+    let mut left = 0;
+    for asked in names {
+        let tell = tell.clone();
+        let look = move || {
+            let found = look_up(&asked);
+            // Nobody hears it when it is late: the thread goes on where the resolver does not answer.
+            drop(tell.send((asked, found)));
+        };
+        // Without a thread the cores find it out.
+        left += usize::from(std::thread::Builder::new().name("resolver".to_owned()).spawn(look).is_ok());
+    }
+    let until = Instant::now() + AT_START;
+    while left > 0 {
+        let Ok((asked, found)) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else {
+            break;
+        };
+        left -= 1;
+        match found {
+            Ok(found) => know(&asked.name, asked.port, found.addresses),
+            Err(Missing::NoAnswer(why)) => tracing::debug!(name = asked.name, why, "not looked up yet"),
+            Err(Missing::NoSuchName(why)) => {
+                return Err(format!("{why}; write an address that exists, such as 127.0.0.1:8080"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Connections of the server on a core that is played (`annulus::played`): clients whose requests come in
+//! any pieces, who take answers slowly, stop, end or reset at any byte. Whatever the order of events, what a
+//! client has heard is the beginning of the right answers, whole but for the last, and every answer that is
+//! owed comes.
+
+mod exchange;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use annulus::net::Tcp;
+use annulus::played::{Stage, Tracing, play_on_stage};
+use annulus::transfer::Road;
+use clap::Parser;
+use exchange::{Expected, Files, answers, requests};
+
+use super::Sites;
+use super::connection::run;
+use super::options::ServeArgs;
+use super::roots::Roots;
+use super::sites::SiteConfig;
+use crate::listen::client::Client as Accepted;
+use crate::listen::forwarded::Field;
+use crate::listen::gate::Gate;
+use crate::listen::networks::AccessList;
+use crate::log::access::AccessLog;
+use crate::slow::Unwatched;
+
+/// Seeds that every run of the tests plays.
+const FEW: u64 = 60;
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// A directory to be served, which goes with the value.
+struct Root(PathBuf);
+
+impl Root {
+    fn with(files: &Files) -> std::io::Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("annulus-served-{}-{number}", std::process::id());
+        // Memory where there is such a place: nothing is to be learnt from a disk.
+        let memory = Path::new("/dev/shm");
+        let path = if memory.is_dir() { memory.join(name) } else { std::env::temp_dir().join(name) };
+        std::fs::create_dir(&path)?;
+        let root = Self(path);
+        for (name, content) in files.iter() {
+            std::fs::write(root.0.join(name), content)?;
+        }
+        Ok(root)
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // Nothing that a test could do about it.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is served to a few clients at once, on one core.
+async fn serves(stage: Stage) -> Result<(), String> {
+    let files = Rc::new(Files::new());
+    let root = Root::with(&files).map_err(|e| format!("cannot make a directory to serve: {e}"))?;
+    let mut flags = vec!["serve".into(), root.0.clone().into_os_string()];
+    if stage.once_in(2) {
+        flags.extend(["--cache".into(), "0".into()]);
+    }
+    let args = Flags::try_parse_from(flags).map_err(|e| e.to_string())?.serve;
+    let road = stage.pick(&[Road::Inline, Road::Ring]);
+    let (configs, access) = ([SiteConfig::of_all(args)], Rc::new(AccessLog::on_core()));
+    let sites = loop {
+        // No descriptor may be left for it.
+        if let Ok(sites) = Sites::open(&configs, road, &access, &Roots::default()).await {
+            break Rc::new(sites);
+        }
+    };
+    let gate = Rc::new(Gate::new(AccessList::default(), Vec::new(), Vec::new(), Field::XForwardedFor));
+    let clients = (0..1 + stage.below(4)).map(|_| {
+        let (stage, files) = (stage.clone(), Rc::clone(&files));
+        annulus::spawn(served(stage, files, Rc::clone(&sites), Rc::clone(&gate)))
+    });
+    let clients: Vec<_> = clients.collect();
+    let mut seen = Ok(());
+    for client in clients {
+        seen = seen.and(client.await.map_err(|e| e.to_string())?);
+    }
+    seen
+}
+
+/// One connection, from its first byte to its last.
+async fn served(stage: Stage, files: Rc<Files>, sites: Rc<Sites>, gate: Rc<Gate>) -> Result<(), String> {
+    let asked: Rc<[Expected]> = requests(&stage, &files).into();
+    let says: Vec<u8> = asked.iter().flat_map(|one| one.request.clone()).collect();
+    // How many answers a client lets be outstanding: one waits for each, another says all at once.
+    let ahead = stage.pick(&[1, 2, 100]);
+    let known = Rc::clone(&asked);
+    let up_to = move |heard: &[u8]| {
+        let answered = answers(&known, heard).map_or(0, |heard| heard.whole);
+        known.iter().take(answered + ahead).map(|one| one.request.len() as u64).sum()
+    };
+    let (stream, client) = stage.client(says, up_to);
+    let mut accepted = Accepted::new(stream);
+    if stage.once_in(2) {
+        accepted.declared = Some(([192, 0, 2, 1], 4711).into());
+    }
+    run::<Tcp, Unwatched>(accepted, sites, gate).await;
+    let heard = answers(&asked, &client.heard())?;
+    stage.says(format_args!("{heard:?} of {} answers, reset {}", asked.len(), client.was_reset()));
+    if client.was_reset() {
+        return Ok(());
+    }
+    if heard.partial > 0 {
+        return Err(format!("the connection ended in the midst of an answer: {heard:?}"));
+    }
+    let mut end = 0;
+    let owed = asked.iter().take_while(|one| {
+        end += one.request.len() as u64;
+        end <= client.has_said()
+    });
+    let owed = owed.count();
+    if heard.whole < owed && !heard.said_close {
+        return Err(format!("{owed} requests have come, and {} were answered", heard.whole));
+    }
+    Ok(())
+}
+
+fn must_be_well(seed: u64) -> u64 {
+    let played = play_on_stage(seed, Tracing::Off, serves);
+    if let Some(failure) = played.failure {
+        panic!("{failure}\nscripts/play --server {seed} plays it again");
+    }
+    played.steps
+}
+
+/// Seen to fail: see the faults of this folder's name in `scripts/refind`.
+#[test]
+fn connections_on_a_core_that_is_played_get_the_answers_that_they_are_owed() {
+    for seed in 0..FEW {
+        must_be_well(seed);
+    }
+}
+
+/// One seed, with all its steps: for `scripts/play`.
+#[test]
+#[ignore = "for scripts/play"]
+fn one() {
+    let seed = std::env::var("PLAY_SEED").expect("scripts/play sets it");
+    let played = play_on_stage(seed.parse().expect("a seed is a number"), Tracing::All, serves);
+    eprintln!("{} steps", played.steps);
+    if let Some(failure) = played.failure {
+        panic!("{failure}");
+    }
+}
+
+/// New seeds, for as long as is asked: for `scripts/test`.
+#[test]
+#[ignore = "for scripts/test"]
+fn for_a_while() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("PLAY_SECONDS").expect("scripts/test sets it");
+    let first = number("PLAY_SEED").unwrap_or(FEW);
+    let (begun, mut seeds, mut steps) = (Instant::now(), 0, 0);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let played = play_on_stage(first + seeds, Tracing::Off, serves);
+        if let Some(failure) = played.failure {
+            let (after, seed) = (begun.elapsed().as_secs(), first + seeds);
+            panic!(
+                "after {seeds} seeds\n{failure}\nfailed after {after} s; scripts/play --server {seed} plays it again"
+            );
+        }
+        steps += played.steps;
+        seeds += 1;
+    }
+    eprintln!("{seeds} seeds from {first} on, {steps} steps, no failure");
+}
