@@ -159,6 +159,7 @@ fn a_core_is_woken_from_other_threads_however_often() {
                         waker.wake();
                     }));
                 }
+                return Poll::Pending;
             }
             if done.load(Ordering::Acquire) == 4 { Poll::Ready(()) } else { Poll::Pending }
         })
