@@ -17,6 +17,8 @@ pub(crate) trait PlayedCalls {
     fn send(&self, fd: RawFd, bytes: &[u8]) -> Option<io::Result<usize>>;
     fn is_gone(&self, fd: RawFd) -> Option<bool>;
     fn splice(&self, from: RawFd, into: RawFd, len: usize) -> Option<io::Result<usize>>;
+    /// `sendfile(2)` from a place in a file.
+    fn send_file(&self, into: RawFd, file: BorrowedFd<'_>, at: u64, len: usize) -> Option<io::Result<usize>>;
     /// `preadv2(2)` with `RWF_NOWAIT`; nothing where the first byte is not in memory.
     fn read_now(
         &self,

@@ -86,6 +86,28 @@ impl PlayedCalls for World {
         Some(read.map(|(read, _)| Some(read.len())).map_err(io::Error::from))
     }
 
+    fn send_file(&self, into: RawFd, file: BorrowedFd<'_>, at: u64, len: usize) -> Option<io::Result<usize>> {
+        let mut state = self.state.borrow_mut();
+        let to = state.conn_at(into)?;
+        let (conn, most) = (&mut state.conns[to], 64 << 10);
+        if conn.refuses() {
+            return Some(Err(io::Error::from_raw_os_error(conn.refusal())));
+        }
+        let mut bytes = vec![0; len.min(conn.room().min(most) as usize)];
+        if bytes.is_empty() {
+            return Some(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+        }
+        let n = match rustix::io::pread(file, &mut bytes[..], at) {
+            Ok(n) => n,
+            Err(e) => return Some(Err(e.into())),
+        };
+        if let Err(wrong) = conn.send(&bytes[..n]) {
+            state.fail(format!("{wrong} (sendfile)"));
+        }
+        state.tell(format_args!("sendfile(2) into connection {to}: {n} of {len}"));
+        Some(Ok(n))
+    }
+
     fn splice(&self, from: RawFd, into: RawFd, len: usize) -> Option<io::Result<usize>> {
         let mut state = self.state.borrow_mut();
         if state.conn_at(from).is_none() && state.conn_at(into).is_none() {

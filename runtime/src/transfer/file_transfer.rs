@@ -180,11 +180,7 @@ impl<'a> FileTransfer<'a> {
         let known = self.warm - self.next;
         let is_last = known <= LAST_STEP && self.warm == self.end;
         let step = if is_last { known } else { INLINE_STEP.min(known) };
-        let mut offset = self.next;
-        // The socket is O_NONBLOCK, which is what sendfile(2) looks at.
-        let sent =
-            rustix::fs::sendfile(self.socket.fd(), self.file.as_fd(), Some(&mut offset), step as usize);
-        match sent.map_err(os) {
+        match send_file_now(self.socket.fd(), self.file.as_fd(), self.next, step as usize) {
             Ok(n) => {
                 self.came(n)?;
                 self.sent += n as u64;
@@ -318,4 +314,16 @@ impl<'a> FileTransfer<'a> {
 
 fn short() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was")
+}
+
+/// `sendfile(2)` into a socket, which is O_NONBLOCK: that is what the call looks at.
+fn send_file_now(into: BorrowedFd<'_>, file: BorrowedFd<'_>, at: u64, len: usize) -> io::Result<usize> {
+    #[cfg(all(any(test, feature = "played"), not(loom)))]
+    if let Some(answer) = crate::net::played::ask(|played| {
+        played.send_file(std::os::fd::AsRawFd::as_raw_fd(&into), file, at, len)
+    }) {
+        return answer;
+    }
+    let mut offset = at;
+    rustix::fs::sendfile(into, file, Some(&mut offset), len).map_err(os)
 }
