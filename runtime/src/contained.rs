@@ -1,19 +1,15 @@
 //! Panics of foreign code are contained here.
 //!
 //! Foreign code is the application's code that the runtime calls or drops: subscribers of `tracing`, wakers,
-//! futures, destructors of outputs, messages and panic payloads. async-task aborts the process when one of
-//! them panics inside it, so it gets only [`Kept`] outputs and [`Shield`]ed wakers.
+//! futures, destructors of outputs, messages and panic payloads. Crates that abort the process when one of
+//! them panics inside them get only [`Kept`] outputs and shielded wakers (`task/shield.rs`).
 //!
 //! Some panics cannot be caught, and the standard library aborts the process: a panic hook that panics, a
 //! destructor of a thread's local value that panics, and a second panic of destructors that unwinding runs.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
-use std::sync::Arc;
-use std::task::{RawWakerVTable, Wake, Waker};
 
 /// The payload of a panic.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -110,63 +106,6 @@ impl<T> Drop for Kept<T> {
         {
             contained("the destructor of a value that nobody took", || drop(value));
         }
-    }
-}
-
-/// A foreign waker, whose panics are contained.
-struct Foreign(Kept<Waker>);
-
-impl Foreign {
-    fn is(&self, waker: &Waker) -> bool {
-        self.0.get().is_some_and(|kept| kept.will_wake(waker))
-    }
-}
-
-impl Wake for Foreign {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        contained("a waker", || self.0.get().into_iter().for_each(Waker::wake_by_ref));
-    }
-}
-
-thread_local! {
-    /// The functions of the waker of the task that is polled on this thread, or was last. Every kind of task
-    /// has its own, and each comes from async-task and [`crate::task`].
-    static OURS: Cell<*const RawWakerVTable> = const { Cell::new(ptr::null()) };
-}
-
-/// Notes that one of our tasks is about to be polled with its own waker.
-#[inline(always)]
-pub(crate) fn is_polled_with(waker: &Waker) {
-    OURS.set(waker.vtable());
-}
-
-/// The waker to give to async-task in place of the one that a handle is polled with. It never panics, when it
-/// is cloned, called or dropped. It is the waker itself where that belongs to the task which is being polled,
-/// because it calls only async-task and this library. Each other waker that a handle waits with costs an
-/// allocation.
-#[derive(Default)]
-pub(crate) struct Shield(Option<(Arc<Foreign>, Waker)>);
-
-impl Shield {
-    #[inline(always)]
-    pub(crate) fn of<'a>(&'a mut self, waker: &'a Waker) -> &'a Waker {
-        if ptr::eq(waker.vtable(), OURS.get()) { waker } else { self.around(waker) }
-    }
-
-    #[cold]
-    fn around(&mut self, waker: &Waker) -> &Waker {
-        if !self.0.as_ref().is_some_and(|(foreign, _)| foreign.is(waker)) {
-            self.0 = None;
-        }
-        let (_, shielded) = self.0.get_or_insert_with(|| {
-            let foreign = Arc::new(Foreign(Kept::new(waker.clone())));
-            (Arc::clone(&foreign), Waker::from(foreign))
-        });
-        shielded
     }
 }
 

@@ -121,7 +121,7 @@ impl Future for Stopping {
             if core.shared.runtime.is_stopping() {
                 return Poll::Ready(());
             }
-            core.tasks.wait_for_stop(&mut self.waits, cx.waker());
+            core.tasks.stop.wait(&mut self.waits, cx.waker());
             Poll::Pending
         })
     }
@@ -130,7 +130,7 @@ impl Future for Stopping {
 impl Drop for Stopping {
     fn drop(&mut self) {
         if let Some(key) = self.waits {
-            Core::try_with(|core| core.tasks.forget_stop(key));
+            Core::try_with(|core| core.tasks.stop.forget(key));
         }
     }
 }

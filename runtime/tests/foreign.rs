@@ -267,7 +267,7 @@ fn a_root_whose_payload_panics_ends_all_cores() {
     assert_names(closure, "a root future panicked");
 }
 
-/// Seen to fail by an abort: async-task drops the output.
+/// Seen to fail by an abort, when tasks were async-task's, which drops the output.
 #[test]
 fn an_output_that_nobody_takes_may_panic_when_it_is_dropped() {
     let _armed = Armed::at(None);
@@ -303,7 +303,7 @@ impl Drop for Bad {
     }
 }
 
-/// Seen to fail by an abort: async-task calls the waker of whoever waits for a task.
+/// Seen to fail by an abort, when tasks were async-task's, which calls the waker of whoever waits.
 #[test]
 fn a_waker_that_panics_may_wait_for_a_task_or_a_closure() {
     let _armed = Armed::at(None);

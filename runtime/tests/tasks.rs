@@ -159,6 +159,7 @@ fn a_core_is_woken_from_other_threads_however_often() {
                         waker.wake();
                     }));
                 }
+                return Poll::Pending;
             }
             if done.load(Ordering::Acquire) == 4 { Poll::Ready(()) } else { Poll::Pending }
         })
@@ -350,7 +351,7 @@ fn each_worker_is_pinned_and_its_memory_lies_at_home() {
     }
 }
 
-/// Seen to fail: with the future dropped outside the containment async-task aborts the process.
+/// Seen to fail by an abort, when tasks were async-task's, with the future dropped outside the containment.
 #[test]
 fn a_panic_in_a_futures_destructor_stays_in_its_task() {
     struct Bomb;

@@ -19,8 +19,9 @@ use async_task::FallibleTask;
 
 use self::pool::BlockingPool;
 use crate::Error;
-use crate::contained::{Kept, Payload, Shield, caught, panic_text};
+use crate::contained::{Kept, Payload, caught, panic_text};
 use crate::core::Core;
+use crate::task::shield::Shield;
 
 /// Runs `f` on a thread of the current core's node, where it may block. Await the handle for its result.
 ///

@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 use atomic_waker::AtomicWaker;
 
 use crate::block_on::block_on;
-use crate::contained::Shield;
 use crate::core::Core;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::queue::{Queue, Refused};
+use crate::task::shield::Shield;
 
 /// What both sides share.
 struct Shared<T> {

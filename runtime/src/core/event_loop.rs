@@ -9,7 +9,7 @@ use super::peers::{self, POLLS_PER_NOTIFY};
 use crate::Result;
 use crate::clock;
 use crate::ring::Wait;
-use crate::task::Woken;
+use crate::task::Ready;
 use crate::time::wakes::Plan;
 
 /// Polls of tasks between two enters: all tasks that were ready when the tick began, but at most this many.
@@ -37,7 +37,7 @@ impl Core {
         // Asked once a tick, so that what is off costs a poll nothing.
         let watched = SEEN
             && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
-        let run = if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| _ = task.0.run()) };
+        let run = if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| task.run()) };
         if NOTES {
             self.notes.polls_end();
         }
@@ -50,7 +50,7 @@ impl Core {
     }
 
     #[inline(always)]
-    fn run_tasks_by(&self, run: impl Fn(Woken)) -> Result<()> {
+    fn run_tasks_by(&self, run: impl Fn(Ready<'_>)) -> Result<()> {
         debug_assert!(Core::is_current(&self.shared), "the loop of another core's thread");
         let counters = &self.shared.counters;
         counters.turns.add(1);
@@ -84,11 +84,11 @@ impl Core {
 
     /// Polls a task in a span, and takes the time.
     #[cold]
-    fn run_watched(&self, task: Woken) {
+    fn run_watched(&self, task: Ready<'_>) {
         let span = tracing::trace_span!(target: POLLS, "poll", spawned_at = %task.spawned_at());
         let begin = self.options.measure_polls.then(clock::now);
         let inside = Inside::enter(span);
-        task.0.run();
+        task.run();
         if let Err(payload) = inside.leave() {
             resume_unwind(payload);
         }
@@ -103,7 +103,7 @@ impl Core {
         let counters = &self.shared.counters;
         for task in self.shared.woken.take_all() {
             counters.remote_wakes.add(1);
-            self.tasks.push(task);
+            self.tasks.take_in(task);
         }
         self.take_calls(POLLS_PER_TICK);
         self.growth.take(self);
@@ -231,6 +231,6 @@ impl Core {
 
     /// Whether tasks wait for a stop that was asked for and that they have not been told of.
     fn must_tell_stop(&self) -> bool {
-        self.shared.runtime.is_stopping() && self.tasks.has_stop_waiters()
+        self.shared.runtime.is_stopping() && self.tasks.stop.must_be_told()
     }
 }

@@ -38,7 +38,7 @@ use crate::buf::ring::BufRing;
 use crate::current::{self, Current};
 use crate::op::table::OpTable;
 use crate::ring::Ring;
-use crate::task::queue::Tasks;
+use crate::task::Tasks;
 use crate::time::timers::Timers;
 use fairness::Fairness;
 use growth::Growth;

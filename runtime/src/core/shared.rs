@@ -97,19 +97,16 @@ impl CoreShared {
     #[cold]
     #[inline(never)]
     fn cannot_be_woken(&self, e: rustix::io::Errno) {
-        // Wakers call this, and async-task aborts the process over a waker that panics.
+        // Wakers call this, on any thread and in destructors: it must not panic.
         told(|| tracing::error!("core {} cannot be woken: write to its eventfd: {e}", self.index));
     }
 
-    /// Wakes a task of this core from another thread. After the core's end the task is leaked, because it may
-    /// only be dropped on its own thread, which is gone.
+    /// Wakes a task of this core from another thread. After the core's end this does nothing: the future has
+    /// been dropped.
     pub(crate) fn wake(&self, task: Woken) {
-        match self.woken.push(task) {
-            Ok(_) => {
-                Core::try_with(|here| here.peers.count_wake(&here.shared.counters, self));
-                self.notify();
-            }
-            Err(task) => std::mem::forget(task),
+        if self.woken.push(task).is_ok() {
+            Core::try_with(|here| here.peers.count_wake(&here.shared.counters, self));
+            self.notify();
         }
     }
 }

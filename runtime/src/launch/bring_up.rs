@@ -31,7 +31,7 @@ use crate::numa::thread::placement_of_current;
 use crate::numa::verify;
 use crate::op::table::OpTable;
 use crate::ring::{Ring, RingOptions};
-use crate::task::queue::Tasks;
+use crate::task::Tasks;
 use crate::time::timers::Timers;
 use crate::{Error, ErrorKind, Result};
 
@@ -118,13 +118,14 @@ pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
         return Err(Error::new(ErrorKind::Platform, "a core was brought up twice; report this"));
     }
     let pipes = PipePool::new(config.cores_of_user.max(shared.runtime.cores()));
+    let tasks = Tasks::new(Arc::clone(&shared));
     let core = Core {
         spin: Spin::new(options.spin),
         shared,
         options,
         peers,
         shards: Shards::default(),
-        tasks: Tasks::new(),
+        tasks,
         budget: Budget::new(),
         busy_since: Cell::new(Instant::now()),
         notes: Notes::new(),

@@ -125,7 +125,7 @@ fn run_loop<E: From<Error>, const NOTES: bool>(
         }
         if !told && runtime.is_stopping() {
             told = true;
-            core.tasks.wake_stop_waiters();
+            core.tasks.stop.wake_all();
         }
         if runtime.is_cut() {
             return Ok(());

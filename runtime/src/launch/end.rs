@@ -28,7 +28,6 @@ use crate::core::Core;
 use crate::core::state::Arrival;
 use crate::ring::Wait;
 use crate::ring::user_data::Tag;
-use crate::task::Woken;
 
 /// How long the last CQEs may take. A disk that hangs for longer costs the memory of its operations.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,12 +44,10 @@ pub(super) fn of_core(core: ManuallyDrop<Core>, arrival: Arrival, faults: &mut F
         let shared = &core.shared;
         // Work that was sent here and not begun is dropped, and its senders are told.
         step(faults, "the end of a core's inbox", || core.close_inbox());
-        step(faults, "the end of a core's tasks", || {
-            core.tasks.drop_all(|| shared.woken.take_all().collect::<Vec<Woken>>());
-        });
+        step(faults, "the end of a core's tasks", || core.tasks.drop_all());
         step(faults, "the end of a core's values", || core.shards.clear());
         step(faults, "the end of a core's tasks", || core.tasks.drop_ready());
-        // A task that another thread wakes after this is leaked by its waker.
+        // Wakers that are left on other threads wake nobody.
         step(faults, "the end of a core's tasks", || drop(shared.woken.close()));
         step(faults, "the end of a core's timers", || core.timers.clear());
         step(faults, "the end of a core's memory", || core.growth.end());

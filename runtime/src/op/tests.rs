@@ -377,7 +377,7 @@ fn cancels_through_a_full_queue() {
 /// Seen to fail: with `statx` taken out of `files`.
 #[test]
 fn every_operation_is_dropped_here() {
-    const NO_OPERATIONS: [&str; 4] = ["arena", "limits", "slots", "table"];
+    const NO_OPERATIONS: [&str; 5] = ["arena", "limits", "slots", "table", "waits_for"];
     let lists = [include_str!("mod.rs"), include_str!("../net/op/mod.rs")];
     let multishots = include_str!("tests/multishots.rs");
     let (dropped, left) =

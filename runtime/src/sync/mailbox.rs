@@ -70,7 +70,7 @@ impl fmt::Debug for Link {
     }
 }
 
-/// An owned node of a [`WakeList`], for example a task's `Runnable` whose metadata holds the [`Link`].
+/// An owned node of a [`WakeList`], for example a hold on a task, whose header has the [`Link`].
 ///
 /// # Safety
 ///
@@ -110,7 +110,7 @@ fn closed() -> *mut () {
 /// builds assert it. If it were broken, nodes could leak or a closed list open again, but no memory would be
 /// misused.
 ///
-/// Dropping a list leaks the nodes in it, because only the owner may drop a task, while any thread may hold
+/// Dropping a list leaks the nodes in it, because only the owner may close it, while any thread may hold
 /// the list's last reference. The owner calls [`close`](WakeList::close) first.
 pub(crate) struct WakeList<N> {
     head: AtomicPtr<()>,
@@ -138,8 +138,7 @@ impl<N: Node> WakeList<N> {
     ///
     /// # Errors
     ///
-    /// The list is closed. The node comes back. The caller must leak a task (`mem::forget`) unless it is on
-    /// the owner's thread.
+    /// The list is closed. The node comes back.
     pub(crate) fn push(&self, node: N) -> Result<bool, N> {
         let raw = node.into_raw();
         // SAFETY: `raw` was just made by `into_raw`. This value is used for its link only and never dropped;

@@ -2,18 +2,14 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::marker::PhantomData;
-use std::pin::{Pin, pin};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use async_task::{FallibleTask, Task};
-
-use super::Meta;
-use crate::contained::{Kept, Payload, Shield, panic_text};
+use super::handle::Handle;
+use crate::contained::panic_text;
+use crate::core::shared::CoreShared;
 use crate::{Error, ErrorKind};
-
-/// What a task leaves.
-type Output<T> = Kept<Result<T, Payload>>;
 
 /// A handle on a spawned task: await it for its output, [`detach`](Self::detach) it, or drop it to abort the
 /// task.
@@ -23,15 +19,19 @@ type Output<T> = Kept<Result<T, Payload>>;
 /// dropping the future means for the operations inside.
 #[must_use = "dropping the handle aborts the task: await it, keep it, or call detach()"]
 pub struct JoinHandle<T> {
-    task: FallibleTask<Output<T>, Meta>,
-    /// The waker that the task calls.
-    waker: Shield,
-    _this_core: PhantomData<*const ()>,
+    task: Handle<T, CoreShared>,
 }
 
+// Nothing of the output is pinned by its handle.
+impl<T> Unpin for JoinHandle<T> {}
+
+// A handle is changed by whole steps: a panic cannot leave it in the middle of one.
+impl<T> UnwindSafe for JoinHandle<T> {}
+impl<T> RefUnwindSafe for JoinHandle<T> {}
+
 impl<T> JoinHandle<T> {
-    pub(super) fn new(task: Task<Output<T>, Meta>) -> Self {
-        Self { task: task.fallible(), waker: Shield::default(), _this_core: PhantomData }
+    pub(super) fn new(task: Handle<T, CoreShared>) -> Self {
+        Self { task }
     }
 
     /// Lets the task run on by itself.
@@ -49,15 +49,14 @@ impl<T> JoinHandle<T> {
     /// # Cancellation
     /// The task is aborted; nothing waits for it.
     pub async fn cancel(self) -> Option<T> {
-        let Self { task, mut waker, .. } = self;
-        let mut cancelled = pin!(task.cancel());
-        let output = poll_fn(|cx| cancelled.as_mut().poll(&mut Context::from_waker(waker.of(cx.waker()))));
-        output.await?.take().ok()
+        let mut task = self.task;
+        task.abort();
+        poll_fn(|cx| task.poll(cx.waker())).await?.ok()
     }
 
     /// Whether the task has finished or was aborted.
     pub fn is_finished(&self) -> bool {
-        self.task.is_finished()
+        self.task.is_over()
     }
 }
 
@@ -65,13 +64,10 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { task, waker, .. } = &mut *self;
-        Pin::new(task).poll(&mut Context::from_waker(waker.of(cx.waker()))).map(|end| {
-            match end.map(Kept::take) {
-                Some(Ok(output)) => Ok(output),
-                Some(Err(payload)) => Err(JoinError::Panicked(payload)),
-                None => Err(JoinError::Aborted),
-            }
+        self.task.poll(cx.waker()).map(|end| match end {
+            Some(Ok(output)) => Ok(output),
+            Some(Err(payload)) => Err(JoinError::Panicked(payload)),
+            None => Err(JoinError::Aborted),
         })
     }
 }

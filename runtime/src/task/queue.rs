@@ -1,118 +1,126 @@
-//! The tasks of a core: those to be polled, and all that are alive.
+//! The tasks of a core: those to be polled, and all that wait.
+//!
+//! Both are linked through the tasks themselves, so nothing is allocated for them.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::task::Waker;
+use std::cell::Cell;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::panic::Location;
+use std::sync::Arc;
 
-use slab::Slab;
+use super::raw::{self, Header, Owner, Task};
+use super::state::{Pause, There};
+use super::stop_waiters::StopWaiters;
+use super::woken::Woken;
 
-use super::Woken;
-use crate::contained::contained;
-use crate::core::Core;
-
-/// The run queue and the registry of a core.
-pub(crate) struct Tasks {
-    ready: RefCell<VecDeque<Woken>>,
-    /// A waker of every task that waits, so that the end of the core reaches those that nothing wakes, and so
-    /// that a task whose other wakers were dropped is kept until then. A task that has not been polled is in
-    /// the run queue or on the wake list, and one that never waits need not be here at all.
-    alive: RefCell<Slab<Option<Waker>>>,
-    /// Tasks that wait for the runtime to be asked to stop. A server has one for each idle connection, so
-    /// adding and removing takes constant time, and no entry outlives its future.
-    ///
-    /// A place is its future's until that is dropped; it is empty once the waker was called.
-    stop_waiters: RefCell<Slab<Option<Waker>>>,
-    /// All that wait for the stop were told, and nobody waits any more.
-    stop_told: Cell<bool>,
+/// The run queue of a core, and the list of its tasks that wait.
+///
+/// A task whose future has not been dropped is in the queue, in the list, or running. So the end of the core
+/// reaches those that nothing wakes, and a task whose wakers were all dropped is kept until then. One that
+/// never waits is in the list never.
+pub(crate) struct Tasks<O: Owner> {
+    ready: Queue<O>,
+    waiting: List<O>,
+    /// Tasks that wait for the runtime to be asked to stop.
+    pub(crate) stop: StopWaiters,
     /// No task is polled any more; one that is woken or new is dropped.
     ending: Cell<bool>,
+    /// The core that the tasks name. It is kept until their futures have been dropped.
+    owner: Arc<O>,
 }
 
-/// An entry in the registry, for as long as the task's future lives.
-pub(crate) struct Registered(usize);
+/// A task that is to be polled. Dropped, its future is dropped instead.
+pub(crate) struct Ready<'a, O: Owner> {
+    tasks: &'a Tasks<O>,
+    task: Task<O>,
+}
 
-impl Drop for Registered {
-    fn drop(&mut self) {
-        // The future lives and dies on its core's thread; without a core there is no registry any more.
-        let waker = Core::try_with(|core| core.tasks.alive.borrow_mut().try_remove(self.0));
-        // Dropping a waker may run a scheduler: not while the registry is borrowed.
-        drop(waker);
+impl<O: Owner> Ready<'_, O> {
+    /// Where the task was spawned.
+    #[inline(always)]
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        // SAFETY: the future has not been dropped, and keeps the task.
+        unsafe { self.task.as_ref() }.spawned_at
+    }
+
+    /// Polls the task. What panics in it is contained.
+    #[inline(always)]
+    pub(crate) fn run(self) {
+        let this = ManuallyDrop::new(self);
+        this.tasks.run(this.task);
     }
 }
 
-impl Tasks {
-    pub(crate) fn new() -> Self {
+impl<O: Owner> Drop for Ready<'_, O> {
+    fn drop(&mut self) {
+        self.tasks.drop_future(self.task);
+    }
+}
+
+impl<O: Owner> Tasks<O> {
+    pub(crate) fn new(owner: Arc<O>) -> Self {
         Self {
-            ready: RefCell::new(VecDeque::with_capacity(1024)),
-            alive: RefCell::new(Slab::with_capacity(1024)),
-            stop_waiters: RefCell::new(Slab::new()),
-            stop_told: Cell::new(false),
+            ready: Queue::new(),
+            waiting: List::new(),
+            stop: StopWaiters::default(),
             ending: Cell::new(false),
+            owner,
         }
     }
 
-    /// Enters a task that waits.
-    pub(super) fn register(&self, waker: Waker) -> Registered {
-        Registered(self.alive.borrow_mut().insert(Some(waker)))
+    /// Makes a task and puts it at the end of the queue. The caller makes its handle.
+    pub(super) fn spawn<F: Future + 'static>(
+        &self,
+        future: F,
+        spawned_at: &'static Location<'static>,
+    ) -> Task<O> {
+        let task = raw::new(future, &self.owner, spawned_at);
+        // SAFETY: it is new, so it is not in the queue.
+        unsafe { self.ready.push(task) };
+        task
     }
 
-    /// Puts a task at the end of the queue, at the core's end too: the waking code may hold a lock that the
-    /// task's destructor takes, so no future is dropped in here.
-    pub(crate) fn push(&self, task: Woken) {
-        self.ready.borrow_mut().push_back(task);
+    /// Wakes a task of this core: puts it at the end of the queue unless it is there. At the core's end too:
+    /// the waking code may hold a lock that the task's destructor takes, so no future is dropped in here.
+    ///
+    /// The caller holds the task.
+    #[inline(always)]
+    pub(super) fn wake(&self, task: Task<O>) {
+        // SAFETY: the caller holds the task. What the state says is to be queued is not in the queue.
+        unsafe {
+            if task.as_ref().state.wake_here() {
+                self.ready.push(task);
+            }
+        }
     }
 
-    /// Drops the tasks in the queue, and those that this wakes. For the end of the core.
-    pub(crate) fn drop_ready(&self) {
-        // Dropping a Runnable drops its future: here, on its own thread, which is right, and with nothing
-        // borrowed.
-        while let Some(task) = self.pop() {
-            drop(task);
+    /// Takes in a task that another thread has woken.
+    pub(crate) fn take_in(&self, woken: Woken<O>) {
+        let (task, next) = woken.taken();
+        // SAFETY: what the state says is to be freed is nobody's any more; what is to be queued has a future,
+        // which keeps it, and is not in the queue.
+        unsafe {
+            match next {
+                There::Nothing => {}
+                There::Push => self.ready.push(task),
+                There::Free => raw::free(task),
+            }
         }
     }
 
     /// The next task to poll.
-    pub(crate) fn pop(&self) -> Option<Woken> {
-        self.ready.borrow_mut().pop_front()
+    #[inline(always)]
+    pub(crate) fn pop(&self) -> Option<Ready<'_, O>> {
+        self.ready.pop().map(|task| Ready { tasks: self, task })
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.borrow().is_empty()
+        self.ready.len() == 0
     }
 
     /// Tasks ready to be polled.
     pub(crate) fn ready_len(&self) -> usize {
-        self.ready.borrow().len()
-    }
-
-    /// Remembers one that waits for the stop, under `key` once it has one.
-    pub(crate) fn wait_for_stop(&self, key: &mut Option<usize>, waker: &Waker) {
-        let kept = |kept: &Option<Waker>| kept.as_ref().is_some_and(|kept| kept.will_wake(waker));
-        if key.is_some_and(|key| self.stop_waiters.borrow().get(key).is_some_and(kept)) {
-            return;
-        }
-        // Cloned and dropped with nothing borrowed: either may run code that uses the list.
-        let mut waker = Some(waker.clone());
-        match *key {
-            Some(key) => {
-                let mut waiters = self.stop_waiters.borrow_mut();
-                waiters.get_mut(key).into_iter().for_each(|kept| std::mem::swap(kept, &mut waker));
-            }
-            None => *key = Some(self.stop_waiters.borrow_mut().insert(waker.take())),
-        }
-    }
-
-    /// Forgets one that waited for the stop.
-    pub(crate) fn forget_stop(&self, key: usize) {
-        let waker = self.stop_waiters.borrow_mut().try_remove(key).flatten();
-        // A destructor comes here, and its thread may be panicking.
-        if let Some(waker) = waker {
-            contained("the destructor of a waker", || drop(waker));
-        }
-    }
-
-    pub(crate) fn has_stop_waiters(&self) -> bool {
-        !self.stop_told.get() && !self.stop_waiters.borrow().is_empty()
+        self.ready.len()
     }
 
     /// Whether the core is dropping its tasks.
@@ -120,61 +128,185 @@ impl Tasks {
         self.ending.get()
     }
 
-    /// The runtime was asked to stop: wakes all that waited for it.
-    pub(crate) fn wake_stop_waiters(&self) {
-        self.stop_told.set(true);
-        self.each_stop_waiter(Waker::wake);
-    }
-
-    /// Takes the wakers out one by one: what `f` runs may change the list.
-    fn each_stop_waiter(&self, f: impl Fn(Waker)) {
-        let mut key = 0;
-        while key < self.stop_waiters.borrow().capacity() {
-            let waker = self.stop_waiters.borrow_mut().get_mut(key).and_then(Option::take);
-            key += 1;
-            waker.into_iter().for_each(&f);
+    /// Polls a task that was taken out of the queue.
+    #[inline(always)]
+    fn run(&self, task: Task<O>) {
+        // SAFETY: a task in the queue has its future, which is of this thread, and is not running: what
+        // runs is not queued (`State::wake_here`). The future keeps the task until `end`.
+        unsafe {
+            if !task.as_ref().state.begin() {
+                return self.drop_running(task);
+            }
+            if raw::poll(task) {
+                return self.end(task, true);
+            }
+            match task.as_ref().state.pause() {
+                Pause::Wait => {}
+                Pause::List => self.waiting.push(task),
+                Pause::Queue => self.ready.push(task),
+                Pause::Drop => self.drop_running(task),
+            }
         }
     }
 
-    fn drop_stop_waiters(&self) {
-        self.each_stop_waiter(|waker| contained("the destructor of a waker", || drop(waker)));
+    /// Drops the future of a task that is not in the queue.
+    fn drop_future(&self, task: Task<O>) {
+        // SAFETY: the task has its future, as above; nothing runs it.
+        unsafe {
+            task.as_ref().state.abort();
+            task.as_ref().state.begin();
+            self.drop_running(task);
+        }
+    }
+
+    /// Drops the future of a task that is marked as running.
+    ///
+    /// # Safety
+    /// The future is in its place and nothing polls it.
+    #[cold]
+    unsafe fn drop_running(&self, task: Task<O>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            raw::drop_future(task);
+            self.end(task, false);
+        }
+    }
+
+    /// # Safety
+    /// As for [`raw::end`].
+    #[inline(always)]
+    unsafe fn end(&self, task: Task<O>, output: bool) {
+        // SAFETY: the caller's promise. The state says whether the task is in the list.
+        unsafe {
+            if task.as_ref().state.is_listed() {
+                self.waiting.remove(task);
+            }
+            raw::end(task, output);
+        }
+    }
+
+    /// Drops the tasks in the queue, and those that this wakes. For the end of the core.
+    pub(crate) fn drop_ready(&self) {
+        while let Some(task) = self.pop() {
+            drop(task);
+        }
     }
 
     /// Drops every task of this core. Futures may spawn and wake in their destructors; what they spawn is
-    /// dropped too. `foreign` takes what other threads have woken meanwhile.
-    pub(crate) fn drop_all(&self, mut foreign: impl FnMut() -> Vec<Woken>) {
+    /// dropped too. Tasks that other threads have woken are in the list like all that wait.
+    pub(crate) fn drop_all(&self) {
         self.ending.set(true);
-        self.drop_stop_waiters();
-        let mut patience = 1000;
+        self.stop.drop_all();
+        self.drop_each();
+    }
+
+    fn drop_each(&self) {
         loop {
             self.drop_ready();
-            drop(foreign());
-            let wakers: Vec<Waker> =
-                self.alive.borrow_mut().iter_mut().filter_map(|(_, waker)| waker.take()).collect();
-            if wakers.is_empty() {
-                // What is left was woken by a thread that has not put it on the wake list yet: it is about
-                // to. If it never does, the task is leaked, as is one that is woken after the end.
-                patience -= 1;
-                if self.is_idle() && self.alive.borrow().is_empty() || patience == 0 {
-                    return;
-                }
-                std::thread::yield_now();
-            }
-            // A task that is idle becomes a Runnable in the queue; one that is on the wake list is found
-            // there.
-            for waker in wakers {
-                waker.wake();
-            }
+            let Some(task) = self.waiting.first() else { return };
+            // It is not in the queue, which is empty, and stays in the list until it has been dropped.
+            self.drop_future(task);
         }
     }
 }
 
-impl Drop for Tasks {
+impl<O: Owner> Drop for Tasks<O> {
     fn drop(&mut self) {
-        // Of futures that destructors have polled since, and leaked.
-        self.drop_stop_waiters();
+        // Of a core that has not come to its end in order, and what destructors have spawned since.
+        self.drop_each();
     }
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests;
+/// Tasks in the order in which they came, linked by [`Header::next`].
+struct Queue<O: Owner> {
+    first: Cell<Option<Task<O>>>,
+    last: Cell<Option<Task<O>>>,
+    len: Cell<usize>,
+}
+
+impl<O: Owner> Queue<O> {
+    fn new() -> Self {
+        Self { first: Cell::new(None), last: Cell::new(None), len: Cell::new(0) }
+    }
+
+    fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    /// # Safety
+    /// The task is not in the queue, and is not freed while it is.
+    #[inline(always)]
+    unsafe fn push(&self, task: Task<O>) {
+        // SAFETY: the caller's promise, also for the task that was the last.
+        unsafe {
+            task.as_ref().next.set(None);
+            match self.last.replace(Some(task)) {
+                Some(last) => last.as_ref().next.set(Some(task)),
+                None => self.first.set(Some(task)),
+            }
+        }
+        self.len.set(self.len.get() + 1);
+    }
+
+    #[inline(always)]
+    fn pop(&self) -> Option<Task<O>> {
+        let task = self.first.get()?;
+        // SAFETY: what is in the queue is not freed (`push`).
+        let next = unsafe { task.as_ref() }.next.get();
+        self.first.set(next);
+        if next.is_none() {
+            self.last.set(None);
+        }
+        self.len.set(self.len.get() - 1);
+        Some(task)
+    }
+}
+
+/// Tasks in the order in which they came, linked by [`Header::before`] and [`Header::behind`].
+struct List<O: Owner> {
+    first: Cell<Option<Task<O>>>,
+    last: Cell<Option<Task<O>>>,
+}
+
+impl<O: Owner> List<O> {
+    fn new() -> Self {
+        Self { first: Cell::new(None), last: Cell::new(None) }
+    }
+
+    fn first(&self) -> Option<Task<O>> {
+        self.first.get()
+    }
+
+    /// # Safety
+    /// The task is not in the list, and is not freed while it is.
+    unsafe fn push(&self, task: Task<O>) {
+        let last = self.last.replace(Some(task));
+        // SAFETY: the caller's promise, also for the task that was the last.
+        unsafe {
+            task.as_ref().before.set(last);
+            task.as_ref().behind.set(None);
+            match last {
+                Some(last) => last.as_ref().behind.set(Some(task)),
+                None => self.first.set(Some(task)),
+            }
+        }
+    }
+
+    /// # Safety
+    /// The task is in the list.
+    unsafe fn remove(&self, task: Task<O>) {
+        // SAFETY: the caller's promise; its neighbours are in the list too, and not freed (`push`).
+        unsafe {
+            let Header { before, behind, .. } = task.as_ref();
+            let (before, behind) = (before.get(), behind.get());
+            match before {
+                Some(before) => before.as_ref().behind.set(behind),
+                None => self.first.set(behind),
+            }
+            match behind {
+                Some(behind) => behind.as_ref().before.set(before),
+                None => self.last.set(before),
+            }
+        }
+    }
+}

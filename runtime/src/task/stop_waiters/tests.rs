@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::BadWakers;
 
 thread_local! {
-    static TASKS: Tasks = Tasks::new();
+    static WAITERS: StopWaiters = StopWaiters::default();
     /// Calls of the functions of `VTABLE`.
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
@@ -14,10 +14,10 @@ thread_local! {
 /// Waits for the stop, and no more: the list changes under whoever looks at it.
 fn changes_the_list() {
     CALLS.set(CALLS.get() + 1);
-    TASKS.with(|tasks| {
+    WAITERS.with(|waiters| {
         let mut key = None;
-        tasks.wait_for_stop(&mut key, Waker::noop());
-        tasks.forget_stop(key.expect("it has a place"));
+        waiters.wait(&mut key, Waker::noop());
+        waiters.forget(key.expect("it has a place"));
     });
 }
 
@@ -41,21 +41,21 @@ fn comes_back() -> Waker {
 /// one of a place that is given up dropped so.
 #[test]
 fn wakers_may_use_the_list_of_those_that_wait_for_the_stop() {
-    TASKS.with(|tasks| {
+    WAITERS.with(|waiters| {
         let mut key = None;
-        tasks.wait_for_stop(&mut key, &comes_back());
+        waiters.wait(&mut key, &comes_back());
         // The clone, and the one that was cloned.
         assert_eq!(CALLS.take(), 2);
         let place = key;
-        tasks.wait_for_stop(&mut key, Waker::noop());
+        waiters.wait(&mut key, Waker::noop());
         assert_eq!((CALLS.take(), key), (1, place));
-        tasks.wait_for_stop(&mut key, &comes_back());
-        tasks.forget_stop(key.take().expect("it has a place"));
+        waiters.wait(&mut key, &comes_back());
+        waiters.forget(key.take().expect("it has a place"));
         assert_eq!(CALLS.take(), 3);
-        tasks.wait_for_stop(&mut key, &comes_back());
-        tasks.wake_stop_waiters();
+        waiters.wait(&mut key, &comes_back());
+        waiters.wake_all();
         assert_eq!(CALLS.take(), 3);
-        tasks.forget_stop(key.expect("it has a place"));
+        waiters.forget(key.expect("it has a place"));
     });
 }
 
@@ -65,7 +65,7 @@ struct Forgets(usize, AtomicUsize);
 impl Wake for Forgets {
     fn wake(self: Arc<Self>) {
         self.1.fetch_add(1, Ordering::Relaxed);
-        TASKS.with(|tasks| tasks.forget_stop(self.0));
+        WAITERS.with(|waiters| waiters.forget(self.0));
     }
 }
 
@@ -73,44 +73,44 @@ impl Wake for Forgets {
 /// though its future has gone.
 #[test]
 fn who_leaves_while_others_are_told_of_the_stop_is_not_told() {
-    TASKS.with(|tasks| {
+    WAITERS.with(|waiters| {
         let [first, second, third] = [1, 2, 0].map(|other| Arc::new(Forgets(other, AtomicUsize::new(0))));
         for waker in [&first, &second, &third] {
-            tasks.wait_for_stop(&mut None, &Arc::clone(waker).into());
+            waiters.wait(&mut None, &Arc::clone(waker).into());
         }
-        tasks.wake_stop_waiters();
+        waiters.wake_all();
         let calls = [&first, &second, &third].map(|waker| waker.1.load(Ordering::Relaxed));
         assert_eq!(calls, [1, 0, 1]);
-        assert!(tasks.stop_waiters.borrow().get(2).is_some());
-        tasks.forget_stop(2);
+        assert!(waiters.wakers.borrow().get(2).is_some());
+        waiters.forget(2);
     });
 }
 
 /// Seen to fail: with the list dropped as it is, by an abort.
 #[test]
 fn wakers_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
-    let tasks = Tasks::new();
-    let gone = BadWakers::give(3, |waker| tasks.wait_for_stop(&mut None, waker));
-    drop(tasks);
+    let waiters = StopWaiters::default();
+    let gone = BadWakers::give(3, |waker| waiters.wait(&mut None, waker));
+    drop(waiters);
     assert_eq!(gone.dropped(), 3);
 }
 
 /// Seen to fail, by an abort: with the waker dropped as it is.
 #[test]
 fn a_wait_for_the_stop_whose_waker_panics_may_be_dropped_by_a_thread_that_panics() {
-    struct Leaves<'a>(&'a Tasks, usize);
+    struct Leaves<'a>(&'a StopWaiters, usize);
     impl Drop for Leaves<'_> {
         fn drop(&mut self) {
-            self.0.forget_stop(self.1);
+            self.0.forget(self.1);
         }
     }
-    let (tasks, mut key) = (Tasks::new(), None);
-    let gone = BadWakers::give(1, |waker| tasks.wait_for_stop(&mut key, waker));
-    let leaves = Leaves(&tasks, key.expect("it has a place"));
+    let (waiters, mut key) = (StopWaiters::default(), None);
+    let gone = BadWakers::give(1, |waker| waiters.wait(&mut key, waker));
+    let leaves = Leaves(&waiters, key.expect("it has a place"));
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let _leaves = leaves;
         panic!("on purpose");
     }));
     assert!(panicked.is_err());
-    assert_eq!((gone.dropped(), tasks.has_stop_waiters()), (1, false));
+    assert_eq!((gone.dropped(), waiters.must_be_told()), (1, false));
 }
