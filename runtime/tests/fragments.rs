@@ -90,7 +90,7 @@ fn many_messages_share_a_buffer_and_keep_it_until_the_last_is_gone() {
         let (end, begin) = (stream.recv().await?.expect("two"), stream.recv().await?.expect("three"));
         assert_eq!((&*end, &*begin), (&b"12"[..], &b"345"[..]));
         assert_eq!(buffers_out().await, 1, "the first is full, and the kernel is in the second");
-        // Dropped in any order, here and elsewhere: the last one takes it home.
+        // Dropped in any order, here and elsewhere: the last one gives it back.
         let last = leases.remove(400);
         let elsewhere = leases.split_off(300);
         thread::spawn(move || drop(elsewhere)).join().unwrap();

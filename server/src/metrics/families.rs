@@ -94,7 +94,7 @@ pub(super) const EXPORTED: &[Exported] = &[
     counter(
         "recv_ring_empty",
         "core_receive_ring_empty",
-        "Receives that found none in the kernel's ring though some were at home.",
+        "Receives that found none in the kernel's ring though the core had some.",
     ),
     counter(
         "recv_held_back",
