@@ -7,6 +7,12 @@ FULL_STEPS=(guest guest-6.1 guest-4odd guest-4odd-6.1 guest-8node guest-8node-6.
     aarch64 fuzz upgrade package image chart)
 HOST=x86_64-unknown-linux-gnu
 
+# All of them, as nobody.
+FULL_STEPS+=(unprivileged-all)
+step_unprivileged_all() {
+    as_nobody_without '^$'
+}
+
 # The step played for ten minutes more.
 FULL_STEPS+=(played-long)
 step_played_long() {

@@ -105,16 +105,25 @@ step_hostile() {
     scripts/lib/hostile "${programs[@]}"
 }
 
+# Test programs that ask for nothing that root alone has, nor reach a limit that does not bind root: step unprivileged leaves
+# them to unprivileged-all, of --full.
+SAME_FOR_NOBODY='/(proxy_(bulk|churn|ends|faults|itself|limits|long|names|overload|peers|reload|towards|udp|upstreams)|serve_(clients|conditions|directories|heads|ranges|refusals|rules)|samples|upgrade|reload|clients|examples|deploy)-'
+
 # The tests that touch the kernel, once more as a user whom pipe, memlock and mbind limits bind, as they do not bind root.
-# They and the program under test are copied out of the checkout, because that may lie where only root can read.
 step_unprivileged() {
+    as_nobody_without "$SAME_FOR_NOBODY"
+}
+
+# as_nobody_without PATTERN: runs the test programs whose path does not match. They and the program under test are copied out
+# of the checkout, because that may lie where only root can read.
+as_nobody_without() {
     [[ $(id -u) == 0 ]] ||
         not_needed "step test ran as user $(id -un) already, who is not root" "run scripts/test as root to see both"
     build_tests
     local program programs status=0
     place=$(mktemp -d) # not local: the trap runs after this function
     trap 'rm -rf "$place"' EXIT
-    mapfile -t programs < <(test_programs 'numa|runtime|integration-tests')
+    mapfile -t programs < <(test_programs 'numa|runtime|integration-tests' | grep -vE "$1")
     copy_for_nobody "$place" "${programs[@]}"
     for program in "$place"/*; do
         [[ -f $program && $program != "$place/annulus" ]] || continue
