@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
 
+/// It was told that the program is ready. Changed under the queue's lock.
+static READY: AtomicBool = AtomicBool::new(false);
+
 /// Messages to be sent.
 struct Queue {
     messages: Mutex<Option<Sender<Message>>>,
@@ -41,6 +45,12 @@ pub(crate) fn begin(may_begin: impl FnOnce() + Send + 'static) {
 pub(crate) fn tell(message: Message) {
     let Some(Some(queue)) = QUEUE.get() else { return };
     let messages = queue.messages.lock().unwrap_or_else(PoisonError::into_inner);
+    match message {
+        Message::Ready(_) => READY.store(true, Ordering::Relaxed),
+        // The manager's watchdog waits from then on.
+        Message::Alive if !READY.load(Ordering::Relaxed) => return,
+        _ => {}
+    }
     // The thread takes messages until the sender is dropped.
     let _ = messages.as_ref().map(|messages| messages.send(message));
 }
