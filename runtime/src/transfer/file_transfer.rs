@@ -106,6 +106,18 @@ impl<'a> FileTransfer<'a> {
         Ok(Self { socket, file, permit, pipe: None, next: start, end, warm: start, cold: 0, sent: 0 })
     }
 
+    /// Sends the head and behind it the range, and ends.
+    pub(super) async fn send(mut self, head: &[u8], road: Road) -> Result<u64, SendFileError> {
+        let mut result = self.head(head).await;
+        if result.is_ok() {
+            result = match road {
+                Road::Inline => self.inline().await,
+                Road::Ring => self.ring().await,
+            };
+        }
+        self.end(result)
+    }
+
     /// Ends it, because it is known how much was sent.
     pub(super) fn end(self, result: io::Result<()>) -> Result<u64, SendFileError> {
         self.permit.done();
@@ -129,7 +141,7 @@ impl<'a> FileTransfer<'a> {
     }
 
     /// Sends the head, held back by MSG_MORE so that it leaves with the first bytes of the file.
-    pub(super) async fn head(&mut self, head: &[u8]) -> io::Result<()> {
+    async fn head(&mut self, head: &[u8]) -> io::Result<()> {
         let flags = if self.next < self.end { libc::MSG_MORE } else { 0 };
         let mut from = 0;
         while from < head.len() {
@@ -139,14 +151,6 @@ impl<'a> FileTransfer<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Sends the range.
-    pub(super) async fn by(&mut self, road: Road) -> io::Result<()> {
-        match road {
-            Road::Inline => self.inline().await,
-            Road::Ring => self.ring().await,
-        }
     }
 
     async fn inline(&mut self) -> io::Result<()> {

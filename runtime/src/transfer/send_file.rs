@@ -30,10 +30,7 @@ pub async fn send_file<F: Family, S: Writes>(
     range: Range<u64>,
     road: Road,
 ) -> Result<u64, SendFileError> {
-    refuse(&range)?;
-    let mut transfer = FileTransfer::new(stream.socket(), file, range).await?;
-    let result = transfer.by(road).await;
-    transfer.end(result)
+    send_file_behind(stream, [], file, range, road).await
 }
 
 /// Sends `head` and behind it bytes `range` of `file`, as [`send_file`] does. The head leaves in one segment
@@ -52,12 +49,8 @@ pub async fn send_file_behind<F: Family, S: Writes>(
     road: Road,
 ) -> Result<u64, SendFileError> {
     refuse(&range)?;
-    let mut transfer = FileTransfer::new(stream.socket(), file, range).await?;
-    let mut result = transfer.head(head.as_ref()).await;
-    if result.is_ok() {
-        result = transfer.by(road).await;
-    }
-    transfer.end(result)
+    let transfer = FileTransfer::new(stream.socket(), file, range).await?;
+    transfer.send(head.as_ref(), road).await
 }
 
 /// Sends as [`send_file_behind`] does if all of `range` is in the page cache. `None` if it is not: then
@@ -83,11 +76,7 @@ pub async fn send_cached<F: Family, S: Writes>(
     if !transfer.is_cached(residency) {
         return transfer.end(Ok(())).map(|_| None);
     }
-    let mut result = transfer.head(head.as_ref()).await;
-    if result.is_ok() {
-        result = transfer.by(Road::Inline).await;
-    }
-    transfer.end(result).map(Some)
+    transfer.send(head.as_ref(), Road::Inline).await.map(Some)
 }
 
 /// Refuses a range that the kernel has no number for.
