@@ -55,13 +55,9 @@ impl Manager {
         assert_eq!(more, Err(std::io::ErrorKind::WouldBlock));
     }
 
-    /// The next message but for the watchdog's must say `word`, and with it this of its status. A program that
-    /// takes its time to start tells the watchdog before it is ready.
+    /// The next message must say `word`, and with it this of its status.
     fn must_hear(&self, word: &str, status: &str) -> Vec<String> {
-        let mut lines = self.next();
-        while lines == ["WATCHDOG=1"] {
-            lines = self.next();
-        }
+        let lines = self.next();
         assert!(lines.iter().any(|line| line == word), "{word}: {lines:?}");
         let said = lines.iter().find_map(|line| line.strip_prefix("STATUS=")).expect("a status");
         assert!(said.contains(status), "{status}: {lines:?}");
