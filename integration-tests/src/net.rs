@@ -28,13 +28,32 @@ pub fn connect_from(from: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddr::new(from, 0))?;
-    let stream = TcpStream::from(socket);
+    finish_connect(TcpStream::from(socket), addr)
+}
+
+fn finish_connect(stream: TcpStream, addr: SocketAddr) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(watch::LIMIT))?;
     // It bounds connecting too (`SO_SNDTIMEO`, `socket(7)`).
     stream.set_write_timeout(Some(watch::LIMIT))?;
     stream.set_nodelay(true)?;
     rustix::net::connect(&stream, &addr)?;
     Ok(stream)
+}
+
+/// As [`connect`], and tells the client's address also where connecting fails: a server may reset a connection
+/// before the client has heard that it stands.
+///
+/// # Panics
+/// When 127.0.0.1 has no free port.
+#[track_caller]
+pub fn connect_known(addr: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map(TcpStream::from)
+        .expect("a socket");
+    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port of 127.0.0.1");
+    let from = socket.local_addr().expect("its own address");
+    (from, finish_connect(socket, addr))
 }
 
 /// Closes a connection so that the peer is told of a reset (RST) instead of an orderly end.

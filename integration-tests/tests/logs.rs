@@ -372,10 +372,12 @@ fn a_relayed_connection_has_its_line() {
     let nobody =
         std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let server = Launch::proxy(nobody).args(["--access-log", "-"]).start();
-    let mut client = net::connect(server.addr()).expect("connecting");
-    // It ends, or it is reset: nobody has answered.
-    let _ = client.read_to_end(&mut Vec::new());
-    let from = client.local_addr().expect("its own address");
+    let (from, client) = net::connect_known(server.addr());
+    match client {
+        // It ends, or it is reset: nobody has answered.
+        Ok(mut client) => drop(client.read_to_end(&mut Vec::new())),
+        Err(e) => assert!(net::is_gone(&e), "connecting: {e}"),
+    }
     let ended = server.stop();
     assert!(
         ended.out[0].contains("TCP \"-\" up=0 down=0") && ended.out[0].contains("no upstream"),

@@ -124,6 +124,9 @@ pub struct LastWait {
 ///
 /// It takes memory for the future and for a waker, two readings of the clock for each poll, and one for each
 /// wake.
+///
+/// # Cancellation
+/// Dropping what it gives drops the future.
 pub fn watched<F: Future>(future: F) -> Watched<F> {
     Watched { future: Box::pin(future), journal: Rc::default() }
 }
