@@ -44,6 +44,7 @@ mod program;
 #[cfg(test)]
 mod programs;
 mod script;
+mod seeds;
 #[cfg(test)]
 mod several;
 mod splice;
@@ -63,6 +64,7 @@ use connects::{Manner, Serving};
 use datagrams::Mailbox;
 use files::Opened;
 use network::{Conn, Listening, Peer};
+pub use seeds::Seeds;
 pub use stage::{Client, Stage, play_on_stage};
 use state::State;
 pub use trace::Tracing;
