@@ -78,7 +78,8 @@ impl Known {
                 continue;
             }
             let mut tell = |what: String| wrong.push(format!("{page}:{}: {what}", at + 1));
-            let pieces: Vec<&str> = if is_code { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
+            let pieces: Vec<&str> =
+                if is_code { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
             for piece in &pieces {
                 for path in paths_in(piece).filter(|path| !is_code && !self.has_path(path)) {
                     tell(format!("{path} is no file or folder here"));
@@ -113,9 +114,7 @@ impl Known {
             return Vec::new();
         }
         let command = code.split([';', '|', '&', '#']).next().unwrap_or(code);
-        let is_known = |flag: &String| {
-            self.flags.contains(flag) || !is_program && self.others.contains(flag)
-        };
+        let is_known = |flag: &String| self.flags.contains(flag) || !is_program && self.others.contains(flag);
         named_flags(command).filter(|flag| !is_known(flag)).collect()
     }
 }

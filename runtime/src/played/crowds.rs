@@ -1,4 +1,5 @@
-//! Many streams on few buffers. Streams that nobody reads must not keep the buffers from streams that are read.
+//! Many streams on few buffers. Streams that nobody reads must not keep the buffers from streams that are
+//! read.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -30,8 +30,8 @@ where
 {
     play_and_again(seed, tracing, |world| {
         let dice = Dice::new(seed ^ 0x73_74_61_67_65);
-        // The server cuts clients that take too little for too long. Without leaps of the clock only the client
-        // decides that.
+        // The server cuts clients that take too little for too long. Without leaps of the clock only the
+        // client decides that.
         world.state.borrow_mut().leaps = false;
         let shape = launch::shape(&dice);
         let program = RefCell::new(Some(program(Stage { world: Rc::clone(world), dice: Rc::new(dice) })));

@@ -22,9 +22,9 @@ pub(super) struct Part {
     pub(super) own: usize,
 }
 
-/// Gives each core a socket. If the program before had fewer cores, some cores share a socket. If it had more,
-/// there are several parts, and each core accepts from one socket of each part: connections in the backlog of
-/// a socket that nobody accepts from would be reset.
+/// Gives each core a socket. If the program before had fewer cores, some cores share a socket. If it had
+/// more, there are several parts, and each core accepts from one socket of each part: connections in the
+/// backlog of a socket that nobody accepts from would be reset.
 ///
 /// # Errors
 /// No descriptor is left.

@@ -47,8 +47,8 @@ pub(super) fn ask(dns: &Dns) -> Result<Option<Known>, String> {
         match ask_for(dns, name) {
             Ok(Some(known)) => return Ok(Some(known)),
             Ok(None) => {}
-            // The name that is meant may stand behind one for which servers fail. Where they are silent it may
-            // be this one, so no other is tried.
+            // The name that is meant may stand behind one for which servers fail. Where they are silent it
+            // may be this one, so no other is tried.
             Err(Failed { why, is_silence: true }) => return Err(why),
             Err(Failed { why, is_silence: false }) => failed = failed.or(Some(why)),
         }
