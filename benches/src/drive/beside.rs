@@ -38,8 +38,8 @@ impl ColdStream {
         Ok(ColdStream(Rc::new(Source { server, moved, request, file, body: cold.body })))
     }
 
-    /// Drops the file from memory, asks for it, and returns when its first bytes are here. When the whole file
-    /// has come, it is dropped and asked for again: a disk may be faster than a run is long.
+    /// Drops the file from memory, asks for it, and returns when its first bytes are here. When the whole
+    /// file has come, it is dropped and asked for again: a disk may be faster than a run is long.
     ///
     /// # Errors
     /// The file does not leave memory, or the server does not send it.
