@@ -1,6 +1,6 @@
 //! Where the time of a future goes: to its own code, to the core that is late, to the kernel, to others.
 //!
-//! [`watched`] wraps a future. A wait of it begins when it reticks `Pending`, and ends when its waker is
+//! [`watched`] wraps a future. A wait of it begins when it returns `Pending`, and ends when its waker is
 //! called; then the task waits to be polled. What the wait was for is known from what has called the waker:
 //!
 //! | name | what was waited for |
@@ -100,7 +100,8 @@ impl Waits {
             return;
         }
         match self.spent.iter_mut().find(|(name, _)| *name == what) {
-            Some((_, sum)) => *sum += time,
+            // Times may be the application's own.
+            Some((_, sum)) => *sum = sum.saturating_add(time),
             None => self.spent.push((what, time)),
         }
     }
@@ -158,7 +159,7 @@ pub fn so_far() -> Option<Waits> {
     })
 }
 
-/// Forgets where the time has gone until now. Reticks the last wait; `None` outside of a watched future.
+/// Forgets where the time has gone until now. Returns the last wait; `None` outside of a watched future.
 pub fn start_over() -> Option<LastWait> {
     here(|journal| {
         journal.count_refused();
@@ -200,7 +201,8 @@ thread_local! {
 }
 
 fn here<T>(f: impl FnOnce(&Journal) -> T) -> Option<T> {
-    let journal = HERE.with_borrow(Option::clone);
+    // There is none at the end of a thread, where destructors of other values still run.
+    let journal = HERE.try_with(|here| here.borrow().clone()).ok().flatten();
     journal.map(|journal| f(&journal))
 }
 
@@ -240,8 +242,7 @@ impl Journal {
     /// The waker that notes how `outer` was called. What dropping another one does is not ours to know, so
     /// nothing is borrowed then.
     fn waker(&self, outer: &Waker) -> Waker {
-        let known =
-            self.note.borrow().as_ref().map(|(note, waker)| (note.outer.will_wake(outer), waker.clone()));
+        let known = self.note.borrow().as_ref().map(|(note, waker)| (note.is_of(outer), waker.clone()));
         match known {
             Some((true, waker)) => waker,
             _ => {
@@ -328,14 +329,14 @@ struct Entered(Option<Rc<Journal>>);
 
 impl Entered {
     fn new(journal: &Rc<Journal>) -> Self {
-        Entered(HERE.replace(Some(Rc::clone(journal))))
+        Entered(HERE.try_with(|here| here.replace(Some(Rc::clone(journal)))).ok().flatten())
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         // The journal that was here is its future's as well: it does not end here.
-        drop(HERE.replace(self.0.take()));
+        drop(HERE.try_with(|here| here.replace(self.0.take())));
     }
 }
 
