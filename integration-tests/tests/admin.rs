@@ -382,9 +382,8 @@ fn a_process_that_does_not_answer_is_missing_and_that_is_told() {
     let flags = ["--admin", "127.0.0.1:0"];
     let server = Launch::serve(tree.root()).processes("core").cores(&cpus::list(&two)).args(flags).start();
     let admin = admin(&server);
-    let status = || -> serde_json::Value {
-        serde_json::from_str(&get(admin, "/status", "*/*", 200)).expect("JSON")
-    };
+    let status =
+        || -> serde_json::Value { serde_json::from_str(&get(admin, "/status", "*/*", 200)).expect("JSON") };
     let all = status();
     assert_eq!((&all["members"]["asked"], &all["members"]["answered"]), (&2.into(), &2.into()), "{all}");
     let member = procfs::children(server.pid())[0];
@@ -394,7 +393,10 @@ fn a_process_that_does_not_answer_is_missing_and_that_is_told() {
     assert_eq!((&some["members"]["asked"], &some["members"]["answered"]), (&2.into(), &1.into()), "{some}");
     assert_eq!(some["cores"].as_array().map(Vec::len), Some(1), "{some}");
     let metrics = get(admin, "/metrics", "*/*", 200);
-    assert_eq!((value(&metrics, "annulus_processes"), value(&metrics, "annulus_processes_silent")), (2.0, 1.0));
+    assert_eq!(
+        (value(&metrics, "annulus_processes"), value(&metrics, "annulus_processes_silent")),
+        (2.0, 1.0)
+    );
     kill_process(member, Signal::CONT).expect("letting it go on");
     watch::until("all answer again", || (status()["members"]["answered"] == 2).then_some(()));
     server.stop();

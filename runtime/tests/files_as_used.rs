@@ -153,8 +153,7 @@ fn lines_are_read_whole_wherever_the_buffer_ends() {
                 // Each is dropped once on its way.
                 {
                     let mut dropped = pin!(reader.next_line());
-                    if let Poll::Ready(line) =
-                        dropped.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+                    if let Poll::Ready(line) = dropped.as_mut().poll(&mut Context::from_waker(Waker::noop()))
                     {
                         match line? {
                             Some(line) => read.push(line),

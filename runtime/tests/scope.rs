@@ -388,7 +388,7 @@ impl Drop for BadWaker {
     }
 }
 
-/// Seen to fail, by an abort: with the panic of a child, or the waker of the parent, dropped as it is.
+/// Seen to fail, by an abort: with the panic of a child and the waker of the parent dropped as they are.
 #[test]
 fn what_a_scope_holds_may_panic_when_a_panic_drops_it() {
     struct Bad;
@@ -412,7 +412,7 @@ fn what_a_scope_holds_may_panic_when_a_panic_drops_it() {
     assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"the task, on purpose"));
 }
 
-/// Seen to fail: with the waker called as it is, its panic comes out of the scope.
+/// Seen to fail, by an abort: with the waker called as it is.
 #[test]
 fn a_waker_that_panics_when_a_child_ends_does_not_end_the_others() {
     let other = Cell::new(false);

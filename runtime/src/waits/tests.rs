@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::*;
 use crate::core::ask::ask;
 use crate::net::TcpStream;
-use crate::op::waits_for::WaitsFor;
 use crate::op::read::Read as ReadOperation;
+use crate::op::waits_for::WaitsFor;
 use crate::{Builder, Runtime, spawn, spawn_blocking, yield_now};
 
 /// What is planted lasts this long. More than enough to be told from what else a wait holds.

@@ -57,7 +57,9 @@ pub(crate) fn summary(status: &Status) -> Vec<String> {
 fn silent(status: &Status) -> Option<String> {
     let (silent, asked) = (status.members.silent(), status.members.asked);
     (silent > 0).then(|| {
-        format!("INCOMPLETE: {silent} of {asked} processes did not answer: their part is in none of these figures")
+        format!(
+            "INCOMPLETE: {silent} of {asked} processes did not answer: their part is in none of these figures"
+        )
     })
 }
 
