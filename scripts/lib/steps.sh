@@ -30,7 +30,8 @@ step_shellcheck() {
     echo "${#scripts[@]} scripts"
 }
 
-# Crates depend on those that they may, arrows between files point down, circles are few, files short, comments narrow.
+# Crates depend on those that they may, arrows between files point down, circles are few, files short, comments narrow, and
+# files and flags that pages name are there.
 step_layers() {
     cargo test -q -p annulus-layers
     cargo run -q -p annulus-layers

@@ -1,5 +1,5 @@
-//! Datagrams: each that a receive was told of is seen, whole, once and in its place; each that was sent left
-//! once, or its sender was told that it did not.
+//! Tasks with datagrams. Each one that a receive was told of is seen once, whole and in its place. Each one
+//! that was sent has left once, or its sender was told that it did not.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! A core that is played: its ring, its clock, the network and the peers follow from one number.
 //!
 //! The kernel's part is played by [`World`], which takes the place of the ring's queues and of the few system
-//! calls that go by it ([`ring::played`](crate::ring::played), [`net::played`](crate::net::played),
+//! calls that bypass it ([`ring::played`](crate::ring::played), [`net::played`](crate::net::played),
 //! [`clock`](crate::clock)). All else is what runs elsewhere: `launch/` brings the core up on the calling
 //! thread, runs it to its end, and drains it.
 //!
@@ -44,6 +44,7 @@ mod program;
 #[cfg(test)]
 mod programs;
 mod script;
+mod seeds;
 #[cfg(test)]
 mod several;
 mod splice;
@@ -63,6 +64,7 @@ use connects::{Manner, Serving};
 use datagrams::Mailbox;
 use files::Opened;
 use network::{Conn, Listening, Peer};
+pub use seeds::Seeds;
 pub use stage::{Client, Stage, play_on_stage};
 use state::State;
 pub use trace::Tracing;

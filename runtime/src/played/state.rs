@@ -1,4 +1,4 @@
-//! What the played kernel has, and how a step of it goes.
+//! The state of the played kernel, and its steps.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -240,7 +240,7 @@ impl State {
         Some(cqe)
     }
 
-    /// All that may happen now.
+    /// All events that may happen now.
     pub(super) fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
         for (at, op) in self.running.iter().enumerate() {
@@ -264,7 +264,7 @@ impl State {
         events
     }
 
-    /// One of them happens.
+    /// Has one of them happen.
     pub(super) fn happen(&mut self, event: Event) {
         match event {
             Event::Op(at) => {

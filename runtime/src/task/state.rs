@@ -183,9 +183,9 @@ impl State {
         self.own.get() & (HANDLE | ABORTED) == HANDLE
     }
 
-    /// The future has been dropped, and is the output's place empty unless `output`. True: the memory is to
-    /// be freed. `retain` makes sure that the owner lives as long as the memory, since wakers are left: it is
-    /// called before they may outlive the core.
+    /// The future has been dropped, and its place holds the output if `output`, else nothing. True: the
+    /// memory is to be freed. Where wakers are left `retain` is called before they can outlive the core: it
+    /// makes the owner live as long as the memory.
     #[inline(always)]
     pub(super) fn end(&self, output: bool, retain: impl FnOnce()) -> bool {
         let own = self.own.get() & !(RUNNING | QUEUED | LISTED) | OVER | if output { OUTPUT } else { 0 };

@@ -284,7 +284,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Seen to fail: with the output dropped as it is, the panic comes out of the turn.
+/// Seen to fail: with the output dropped as it is, the panic comes out of the poll.
 #[test]
 fn panics_stay_in_their_task() {
     on_a_worker(|worker| {
@@ -326,7 +326,7 @@ impl Drop for Bad {
     }
 }
 
-/// Seen to fail: with the waker called as it is, the panic comes out of the turn.
+/// Seen to fail: with the waker called as it is, the panic comes out of the poll.
 #[test]
 fn a_waker_that_panics_may_await_a_handle() {
     on_a_worker(|worker| {

@@ -1,4 +1,4 @@
-//! The waker of a watched future: it notes how it was called, and calls the one that it stands for.
+//! The waker of a watched future. It notes how it was called, and calls the task's own waker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use crate::clock;
 use crate::core::Core;
 use crate::core::notes::nanoseconds;
 
-/// What a waker leaves: how its task was woken first. Times are nanoseconds since `start`, and one more.
+/// How a task was woken first. Times are nanoseconds since `start`, plus one, so that 0 stands for none.
 pub(super) struct Note {
     pub(super) outer: Waker,
     pub(super) start: Instant,
@@ -29,7 +29,7 @@ impl Wake for Note {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The first wake counts, of whichever thread.
+        // Of all threads' wakes the first one counts.
         if !self.is_taken.swap(true, Ordering::AcqRel) {
             let (since, tick) = (self.since.load(Ordering::Relaxed), self.tick.load(Ordering::Relaxed));
             let wake = Core::try_with(|core| core.notes.woken(since.saturating_sub(1), tick));
@@ -60,7 +60,7 @@ impl Note {
         }
     }
 
-    /// Wakes from now on count anew.
+    /// Forgets the wake: the next one is the first again.
     pub(super) fn rearm(&self) {
         self.since.store(0, Ordering::Relaxed);
         self.cause.store(0, Ordering::Relaxed);
