@@ -31,6 +31,7 @@ use crate::core::ask::ask;
 use crate::op::poll::{PollOnce, Ready};
 use crate::op::slots::Key;
 use crate::spawn_blocking;
+use crate::sync::waiters::Waiters;
 pub(crate) use lending::ZcGuard;
 use rare::Rare;
 use receiving::Receiving;
@@ -137,6 +138,38 @@ impl Socket {
         if let Some(member) = self.rare.get().and_then(|rare| rare.member.as_ref()) {
             member.leave();
         }
+    }
+
+    /// What few need, made if it is not there. Whoever only asks for it takes what [`rare`](Socket::rare)
+    /// has.
+    #[inline(always)]
+    fn rare(&self) -> &Rare {
+        match self.rare.get() {
+            Some(rare) => rare,
+            None => self.make_rare(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// Whether there is something before the chain.
+    fn has_rest(&self) -> bool {
+        self.rare.get().is_some_and(|rare| !rare.rest.borrow().is_empty())
+    }
+
+    /// Where tasks wait for one that sends.
+    pub(super) fn writers(&self) -> &Waiters {
+        &self.rare().writers
+    }
+
+    /// The same, if some do.
+    #[inline(always)]
+    pub(super) fn waiting_writers(&self) -> Option<&Waiters> {
+        self.rare.get().map(|rare| &rare.writers).filter(|writers| !writers.is_empty())
     }
 
     /// The last handle gives the descriptor up: no operation holds the socket.

@@ -5,7 +5,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::Socket;
 use crate::buf::Lease;
 use crate::core::remote_hosts::RemoteHost;
 use crate::net::group::Member;
@@ -21,7 +20,7 @@ pub(super) struct Rare {
     /// Tasks that wait behind another to receive, in their order.
     pub(super) readers: Waiters,
     /// Tasks that wait for one that sends.
-    writers: Waiters,
+    pub(super) writers: Waiters,
     /// What is known of zero-copy sends to its peer. It is looked up at the first of them.
     pub(super) remote_host: OnceCell<Rc<RemoteHost>>,
     /// Zero-copy sends whose blocks the kernel holds. Each is an operation of the core's table, which holds
@@ -37,39 +36,5 @@ pub(super) struct Rare {
 impl Rare {
     pub(super) fn of_member(member: Member) -> Self {
         Self { member: Some(member), ..Self::default() }
-    }
-}
-
-impl Socket {
-    /// What few need, made if it is not there. Whoever only asks for it takes what [`rare`](Socket::rare)
-    /// has.
-    #[inline(always)]
-    pub(super) fn rare(&self) -> &Rare {
-        match self.rare.get() {
-            Some(rare) => rare,
-            None => self.make_rare(),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn make_rare(&self) -> &Rare {
-        self.rare.get_or_init(Box::default)
-    }
-
-    /// Whether there is something before the chain.
-    pub(super) fn has_rest(&self) -> bool {
-        self.rare.get().is_some_and(|rare| !rare.rest.borrow().is_empty())
-    }
-
-    /// Where tasks wait for one that sends.
-    pub(in crate::net) fn writers(&self) -> &Waiters {
-        &self.rare().writers
-    }
-
-    /// The same, if some do.
-    #[inline(always)]
-    pub(in crate::net) fn waiting_writers(&self) -> Option<&Waiters> {
-        self.rare.get().map(|rare| &rare.writers).filter(|writers| !writers.is_empty())
     }
 }
