@@ -100,7 +100,8 @@ impl Waits {
             return;
         }
         match self.spent.iter_mut().find(|(name, _)| *name == what) {
-            Some((_, sum)) => *sum += time,
+            // Times may be the application's own.
+            Some((_, sum)) => *sum = sum.saturating_add(time),
             None => self.spent.push((what, time)),
         }
     }
@@ -201,7 +202,8 @@ thread_local! {
 }
 
 fn here<T>(f: impl FnOnce(&Journal) -> T) -> Option<T> {
-    let journal = HERE.with_borrow(Option::clone);
+    // There is none at the end of a thread, where destructors of other values still run.
+    let journal = HERE.try_with(|here| here.borrow().clone()).ok().flatten();
     journal.map(|journal| f(&journal))
 }
 
@@ -241,8 +243,7 @@ impl Journal {
     /// The waker that notes how `outer` was called. The one before it is dropped with nothing borrowed,
     /// because its destructor may be the application's.
     fn waker(&self, outer: &Waker) -> Waker {
-        let known =
-            self.note.borrow().as_ref().map(|(note, waker)| (note.outer.will_wake(outer), waker.clone()));
+        let known = self.note.borrow().as_ref().map(|(note, waker)| (note.is_of(outer), waker.clone()));
         match known {
             Some((true, waker)) => waker,
             _ => {
@@ -329,14 +330,14 @@ struct Entered(Option<Rc<Journal>>);
 
 impl Entered {
     fn new(journal: &Rc<Journal>) -> Self {
-        Entered(HERE.replace(Some(Rc::clone(journal))))
+        Entered(HERE.try_with(|here| here.replace(Some(Rc::clone(journal)))).ok().flatten())
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         // This drops no journal, because its future has it too.
-        drop(HERE.replace(self.0.take()));
+        drop(HERE.try_with(|here| here.replace(self.0.take())));
     }
 }
 

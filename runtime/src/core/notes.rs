@@ -131,7 +131,8 @@ impl Notes {
         }
         let last = over.saturating_sub(self.began.get());
         // A receive is armed already, so only its completion can be late.
-        if cause == WaitsFor::Receive || now - tick >= TICKS as u64 {
+        let is_known = now.checked_sub(tick).is_some_and(|ago| ago < TICKS as u64);
+        if cause == WaitsFor::Receive || !is_known {
             return last;
         }
         last + self.over_in(tick).get().saturating_sub(since)
@@ -180,6 +181,14 @@ mod tests {
             assert_eq!((wake.cause, wake.ticks / 1_000_000), (cause, whole));
         }
         clock::play(None);
+    }
+
+    /// Seen to fail, by an overflow.
+    #[test]
+    fn a_tick_that_is_unknown_is_none() {
+        let notes = Notes::new();
+        notes.completes((WaitsFor::Send, false), 0, 4);
+        assert_eq!(notes.woken(0, 7).ticks, 0);
     }
 
     #[test]
