@@ -139,7 +139,8 @@ fn must_be_well(seed: u64) -> u64 {
     played.steps
 }
 
-/// Seen to fail: see the faults of this folder's name in `scripts/refind`.
+/// Seen to fail: see the faults of this folder's name in `scripts/refind`; and at seed 1, with what a first read
+/// brings of a small file taken for the whole.
 #[test]
 fn connections_on_a_core_that_is_played_get_the_answers_that_they_are_owed() {
     for seed in 0..FEW {
