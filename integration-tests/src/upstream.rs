@@ -1,6 +1,7 @@
 //! Servers that the proxy relays to: a thread that accepts, and one for each connection.
 
-use crate::watch;
+use crate::server::Server;
+use crate::{net, watch};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -99,4 +100,13 @@ pub fn echo(mut stream: TcpStream) -> io::Result<()> {
             n => stream.write_all(&block[..n])?,
         }
     }
+}
+
+/// A connection to a relay whose upstreams send a letter first, and the letter.
+#[track_caller]
+pub fn letter(relay: &Server) -> (TcpStream, u8) {
+    let mut client = net::connect(relay.addr()).expect("connecting");
+    let mut letter = [0];
+    client.read_exact(&mut letter).expect("an upstream's letter");
+    (client, letter[0])
 }

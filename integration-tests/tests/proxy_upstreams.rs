@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::server::{Launch, Server};
-use annulus_integration_tests::upstream::Upstream;
+use annulus_integration_tests::upstream::{Upstream, letter};
 use annulus_integration_tests::{net, watch};
 
 /// An upstream that says its letter to each connection, and then reads to the end.
@@ -29,15 +29,6 @@ fn say(mut stream: TcpStream, letter: u8) {
 fn relay(to: &[String]) -> Launch {
     let launch = Launch::new().arg("proxy").listen("127.0.0.1:0").processes("one").cores("0");
     to.iter().fold(launch, |launch, to| launch.arg("--to").arg(to))
-}
-
-/// A connection, and the letter of its upstream.
-#[track_caller]
-fn letter(server: &Server) -> (TcpStream, u8) {
-    let mut client = net::connect(server.addr()).expect("connecting");
-    let mut letter = [0];
-    client.read_exact(&mut letter).expect("an upstream's letter");
-    (client, letter[0])
 }
 
 #[track_caller]

@@ -29,7 +29,7 @@ mod met;
 mod node;
 mod path_hash;
 mod policy;
-mod stored;
+pub(super) mod stored;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
