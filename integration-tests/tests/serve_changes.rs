@@ -100,8 +100,8 @@ fn whatever_happens_to_a_file_of_any_size_is_seen_by_the_next_request() {
 /// Where nobody tells of changes, a name is believed for a second more, and each answer is one version: what
 /// has one strong tag has the same bytes.
 ///
-/// Seen to fail: without the look at an open file before it is sent, at 40,000 bytes that are rewritten: it was
-/// cut only after the last of them.
+/// Seen to fail: without the look at an open file before it is sent, at 40,000 bytes that are rewritten: it
+/// was cut only after the last of them.
 #[test]
 fn without_word_of_changes_no_tag_stands_for_two_contents() {
     let tree = Tree::new();
@@ -201,7 +201,7 @@ fn until_it_holds(client: &mut Client, server: &Server, name: &str, tag: &str, h
 /// elsewhere, its name is a link, or it has another name.
 ///
 /// Seen to fail: with `verify` that believes, at the first; with `is_plain` that always says yes, at the
-/// second; without the look at an open file before it is sent, at the third.
+/// second.
 #[test]
 fn what_no_watched_directory_tells_of_is_seen_too() {
     for len in SIZES {

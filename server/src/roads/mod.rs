@@ -26,7 +26,8 @@ use crate::topology::print;
 const SIZES: [u64; 7] = [1 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20, 1 << 30];
 const QUICK: u64 = 64 << 20;
 
-/// How long the transfers of a figure may take, as far as the first ones tell, and how many there are at most.
+/// How long the transfers of a figure may take, as far as the first ones tell, and how many there are at
+/// most.
 const TIME: Duration = Duration::from_millis(600);
 const TIME_QUICK: Duration = Duration::from_millis(60);
 const TRANSFERS: u64 = 20_000;
@@ -37,7 +38,8 @@ const FIRST_TRANSFERS: u64 = 1000;
 /// Measures, prints the table, and draws it into the file `svg`.
 ///
 /// # Errors
-/// A file cannot be had, or plain copying fails. What is missing of the other techniques is said in the table.
+/// A file cannot be had, or plain copying fails. What is missing of the other techniques is said in the
+/// table.
 pub(crate) fn run(quick: bool, target: Target, svg: Option<&Path>) -> Result<(), Failure> {
     let most = if quick { QUICK } else { SIZES[SIZES.len() - 1] };
     let file = sample(most).map_err(|error| {
