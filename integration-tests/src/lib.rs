@@ -33,6 +33,7 @@ pub mod digest;
 pub mod dns;
 pub mod files;
 pub mod http;
+pub mod lease;
 pub mod lines;
 pub mod namespace;
 pub mod net;

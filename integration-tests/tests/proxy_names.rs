@@ -10,7 +10,7 @@ use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::namespace::Namespace;
 use annulus_integration_tests::net;
 use annulus_integration_tests::server::{Launch, Server};
-use annulus_integration_tests::upstream::Upstream;
+use annulus_integration_tests::upstream::{Upstream, letter};
 
 const A: &str = "127.0.0.1";
 const B: &str = "127.0.0.2";
@@ -37,14 +37,8 @@ fn lettered(addresses: &[(&str, u8)]) -> Lettered {
             Err(e) => panic!("listening at {addresses:?}: {e}"),
         }
     };
-    let upstreams = listeners.zip(&addresses).map(|(listener, (_, letter))| {
-        let letter = *letter;
-        Upstream::on(listener, move |mut stream| {
-            // The test looks at the other end.
-            let _ =
-                stream.write_all(&[letter]).and_then(|()| annulus_integration_tests::upstream::echo(stream));
-        })
-    });
+    let upstreams =
+        listeners.zip(&addresses).map(|(listener, (_, letter))| Upstream::lettered_on(listener, *letter));
     Lettered { port, _upstreams: upstreams.collect() }
 }
 
@@ -60,15 +54,6 @@ fn relay(name: &str, port: u16, dns: SocketAddr, interval: &str) -> Launch {
         .args(["--resolve-interval", interval, "--queue-timeout", "80"])
         .listen("127.0.0.1:0")
         .processes("one")
-}
-
-/// A connection, and the letter of its upstream.
-#[track_caller]
-fn letter(server: &Server) -> (TcpStream, u8) {
-    let mut client = net::connect(server.addr()).expect("connecting");
-    let mut letter = [0];
-    client.read_exact(&mut letter).expect("an upstream's letter");
-    (client, letter[0])
 }
 
 #[track_caller]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::server::{Launch, Server};
-use annulus_integration_tests::{net, procfs, watch};
+use annulus_integration_tests::{cpus, net, procfs, watch};
 
 /// Sends each datagram back with its letter before it, until it is dropped.
 struct Echo {
@@ -76,16 +76,17 @@ fn datagrams_go_there_and_back_in_order() {
             assert_eq!(ask(socket, &question), [&b"e"[..], &question].concat());
         }
     }
-    // As many at once as every queue on the way holds.
-    let socket = &clients[0];
+    // As many at once as every queue on the way holds, of two clients and of all lengths.
+    let numbered = |n: u32| [&n.to_be_bytes()[..], &vec![0; n as usize * 37 % 1500]].concat();
     for round in 0..20_u32 {
-        for i in 0..30_u32 {
-            socket.send(&(round * 30 + i).to_be_bytes()).expect("sending");
+        let numbers = round * 20..round * 20 + 20;
+        for n in numbers.clone() {
+            clients[..2].iter().for_each(|socket| drop(socket.send(&numbered(n)).expect("sending")));
         }
-        for i in 0..30_u32 {
-            let mut answer = [0; 5];
-            socket.recv(&mut answer).expect("an answer");
-            assert_eq!(answer[1..], (round * 30 + i).to_be_bytes(), "in order");
+        for (socket, n) in clients[..2].iter().flat_map(|socket| numbers.clone().map(move |n| (socket, n))) {
+            let mut answer = [0; 2000];
+            let len = socket.recv(&mut answer).expect("an answer");
+            assert_eq!(answer[1..len], numbered(n), "{n} in order");
         }
     }
     server.stop();
@@ -130,6 +131,78 @@ fn an_idle_session_ends() {
         assert_eq!(ask(&clients[0], b"again")[0], b'e');
         server.stop();
     }
+}
+
+/// Clients by their addresses: each stays with its upstream, and each upstream has some.
+#[test]
+fn clients_are_spread_by_their_addresses() {
+    let (a, b) = (Echo::new(b'a'), Echo::new(b'b'));
+    let to = format!("{},{}", a.address, b.address);
+    let server =
+        Launch::new().args(["proxy", "--udp", "--to", &to]).listen("127.0.0.1:0").processes("one").start();
+    let of = |client: u8| -> Vec<u8> {
+        let once = || {
+            let socket =
+                UdpSocket::bind(SocketAddr::from(([127, 0, 0, client], 0))).expect("an address of ours");
+            socket.set_read_timeout(Some(watch::LIMIT)).expect("a time-out");
+            socket.connect(server.addr()).expect("connecting");
+            ask(&socket, b"?")[0]
+        };
+        (0..3).map(|_| once()).collect()
+    };
+    let letters: Vec<Vec<u8>> = (1..=40).map(of).collect();
+    assert!(letters.iter().all(|of| of.iter().all(|letter| *letter == of[0])), "{letters:?}");
+    assert_eq!(letters.iter().map(|of| of[0]).collect::<HashSet<_>>().len(), 2, "{letters:?}");
+    server.stop();
+}
+
+#[test]
+fn a_core_has_so_many_sessions_and_no_more() {
+    let echo = Echo::new(b'e');
+    let server = Launch::proxy(echo.address)
+        .cores(&cpus::allowed()[0].to_string())
+        .args(["--udp", "--udp-sessions", "2", "--udp-timeout", "1"])
+        .start();
+    let [first, second, third] = [(); 3].map(|()| client(&server));
+    assert_eq!((ask(&first, b"?"), ask(&second, b"?")), (b"e?".to_vec(), b"e?".to_vec()));
+    third.set_read_timeout(Some(Duration::from_millis(50))).expect("a time-out");
+    // Those that it has are served on, and go when they are idle.
+    let asked_third = || {
+        third.send(b"!").expect("sending");
+        third.recv(&mut [0; 2]).is_ok()
+    };
+    let mut refused = 0;
+    while !asked_third() {
+        refused += 1;
+        assert!(refused < 10_000, "its turn never comes");
+        // One goes on.
+        assert_eq!(ask(&first, b"?"), b"e?");
+    }
+    assert!(refused > 0, "a third session beside two");
+    let told = |line: &str| line.contains("as many sessions as it may have").then_some(());
+    server.err().wait_for("the line", told).expect("it lives");
+    server.stop();
+}
+
+/// What a client's kernel cuts and the network has together arrives at the upstream together: the relay has
+/// neither taken it apart nor put together what was apart.
+#[test]
+fn what_comes_together_leaves_together() {
+    const PIECE: usize = 1000;
+    let upstream = UdpSocket::bind("127.0.0.1:0").expect("binding");
+    upstream.set_read_timeout(Some(watch::LIMIT)).expect("a time-out");
+    net::take_datagrams_together(&upstream);
+    let server = Launch::proxy(upstream.local_addr().expect("its address")).arg("--udp").start();
+    let socket = client(&server);
+    net::cut_datagrams(&socket, PIECE as u16);
+    let mut came = vec![0; 65_536];
+    for pieces in [1, 10, 2] {
+        let sent: Vec<u8> = (0..pieces * PIECE).map(|at| (at / PIECE) as u8).collect();
+        socket.send(&sent).expect("sending");
+        let len = upstream.recv(&mut came).expect("what was sent");
+        assert!(came[..len] == sent, "{len} bytes of {}", sent.len());
+    }
+    server.stop();
 }
 
 /// A client that has the kernel cut what it sends, as those do that send much: it comes together, and leaves

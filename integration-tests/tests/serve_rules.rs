@@ -2,6 +2,7 @@
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::{self, Client};
+use annulus_integration_tests::lease::Lease;
 use annulus_integration_tests::server::Launch;
 use annulus_integration_tests::{curl, watch};
 
@@ -254,38 +255,26 @@ fn curl_undoes_what_gzip_did() {
 #[test]
 fn a_file_under_a_lease_is_waited_for() {
     use std::io::Read;
-    use std::os::fd::AsRawFd;
     let tree = Tree::new();
     tree.bytes("leased.txt", b"at last");
     tree.bytes("other.txt", b"other");
     let one_core = annulus_integration_tests::cpus::allowed()[0].to_string();
     let server = Launch::serve(tree.root()).cores(&one_core).start();
-    let file = std::fs::File::options().read(true).write(true).open(tree.at("leased.txt")).unwrap();
-    // SAFETY: fcntl(2) on descriptors of ours. The default action of SIGIO, the lease's word, is to be
-    // ignored here.
-    let leased = unsafe {
-        libc::signal(libc::SIGIO, libc::SIG_IGN);
-        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
-    };
-    if leased != 0 {
-        eprintln!("note: no lease on a file of TMPDIR: {}", std::io::Error::last_os_error());
-        return;
-    }
+    let Some(lease) = Lease::take(&tree.at("leased.txt")) else { return };
     let mut client = Client::connect(server.addr());
     client.send(http::get("/leased.txt")).unwrap();
     let mut other = Client::connect(server.addr());
     // The break of the lease shows that the server has asked.
     watch::until("the lease is asked for", || {
-        // SAFETY: fcntl(2) on a descriptor of ours.
-        let held = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) };
+        let is_asked_for = lease.is_asked_for();
         assert_eq!(other.get("/other.txt").body, b"other");
-        (held != libc::F_WRLCK).then_some(())
+        is_asked_for.then_some(())
     });
     // Nothing has been answered, since the file cannot have been opened.
     client.stream().set_nonblocking(true).unwrap();
     assert!(client.stream().read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock));
     client.stream().set_nonblocking(false).unwrap();
-    drop(file);
+    drop(lease);
     assert_eq!(client.response().expect("an answer").body, b"at last");
     server.stop();
 }

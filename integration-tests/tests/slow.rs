@@ -2,12 +2,12 @@
 
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::{self, Client};
+use annulus_integration_tests::lease::Lease;
 use annulus_integration_tests::server::{Launch, Server};
 use annulus_integration_tests::upstream::Upstream;
 use annulus_integration_tests::{cpus, net, watch};
 use rustix::process::Signal;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -123,26 +123,12 @@ fn a_file_that_cannot_be_opened_yet_is_named() {
     let tree = Tree::new();
     tree.bytes("leased.txt", b"at last");
     let server = files(&tree).start();
-    let file = std::fs::File::options().read(true).write(true).open(tree.at("leased.txt")).unwrap();
-    // SAFETY: fcntl(2) on descriptors of ours. The default action of SIGIO, the lease's word, is to be
-    // ignored here.
-    let leased = unsafe {
-        libc::signal(libc::SIGIO, libc::SIG_IGN);
-        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
-    };
-    if leased != 0 {
-        eprintln!("note: no lease on a file of TMPDIR: {}", std::io::Error::last_os_error());
-        return;
-    }
+    let Some(lease) = Lease::take(&tree.at("leased.txt")) else { return };
     let mut client = Client::connect(server.addr());
     client.send(http::get("/leased.txt")).unwrap();
-    watch::until("the lease is asked for", || {
-        // SAFETY: fcntl(2) on a descriptor of ours.
-        let held = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) };
-        (held != libc::F_WRLCK).then_some(())
-    });
+    watch::until("the lease is asked for", || lease.is_asked_for().then_some(()));
     std::thread::sleep(LONG);
-    drop(file);
+    drop(lease);
     assert_eq!(client.response().expect("an answer").body, b"at last");
     told(&server, "/leased.txt").is_mostly("lease", 150.0);
     server.stop();
