@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use annulus_integration_tests::files::Tree;
-use annulus_integration_tests::server::{Launch, Server};
+use annulus_integration_tests::server::{Launch, Server, Stopped};
 use annulus_integration_tests::{cpus, net, procfs, watch};
 
 /// Sends each datagram back with its letter before it, until it is dropped.
@@ -65,6 +65,7 @@ fn ask(socket: &UdpSocket, question: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// Seen to fail: with each batch sent in the other order, and with one that is sorted by length.
 #[test]
 fn datagrams_go_there_and_back_in_order() {
     let echo = Echo::new(b'e');
@@ -76,14 +77,22 @@ fn datagrams_go_there_and_back_in_order() {
             assert_eq!(ask(socket, &question), [&b"e"[..], &question].concat());
         }
     }
-    // As many at once as every queue on the way holds, of two clients and of all lengths.
+    // As many at once as every queue on the way holds, of two clients and of all lengths: first what each has
+    // sent, then by turns. The relay finds all of it at once.
     let numbered = |n: u32| [&n.to_be_bytes()[..], &vec![0; n as usize * 37 % 1500]].concat();
-    for round in 0..20_u32 {
-        let numbers = round * 20..round * 20 + 20;
-        for n in numbers.clone() {
-            clients[..2].iter().for_each(|socket| drop(socket.send(&numbered(n)).expect("sending")));
+    for round in 0..10_u32 {
+        let of_each =
+            || clients[..2].iter().flat_map(move |it| (round * 20..round * 20 + 20).map(move |n| (it, n)));
+        let mut sends: Vec<_> = of_each().collect();
+        if round % 2 == 1 {
+            sends.sort_by_key(|(_, n)| *n);
         }
-        for (socket, n) in clients[..2].iter().flat_map(|socket| numbers.clone().map(move |n| (socket, n))) {
+        let stopped = Stopped::new(&server);
+        for (socket, n) in sends {
+            socket.send(&numbered(n)).expect("sending");
+        }
+        drop(stopped);
+        for (socket, n) in of_each() {
             let mut answer = [0; 2000];
             let len = socket.recv(&mut answer).expect("an answer");
             assert_eq!(answer[1..len], numbered(n), "{n} in order");
@@ -92,6 +101,7 @@ fn datagrams_go_there_and_back_in_order() {
     server.stop();
 }
 
+/// Seen to fail: with upstreams in turn; with sessions that go on when nobody listens.
 #[test]
 fn a_client_stays_with_its_upstream_until_that_is_gone() {
     let (a, b) = (Echo::new(b'a'), Echo::new(b'b'));

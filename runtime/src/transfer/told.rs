@@ -108,7 +108,7 @@ fn a_splice_tells_it() {
 
 /// A send that was taken in part returns how much that was, and the next one `EPIPE`.
 ///
-/// Seen to fail: with `EPIPE` that is not looked into, in each of these.
+/// Seen to fail: with nobody asking whether the peer's end had come.
 #[test]
 fn a_send_that_hides_it_costs_no_receive_the_news() {
     on_a_core(small(64), async || {

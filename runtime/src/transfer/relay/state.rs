@@ -188,9 +188,9 @@ impl State {
     }
 
     /// Whether what looks like the end of `side` may be a failure. The kernel reports one once, and may have
-    /// reported it to bytes that it was asked to give to `side`, whether their result has come or not.
+    /// reported it to bytes that it was asked to give to `side`.
     pub(super) fn may_have_failed(&self, side: Side) -> bool {
-        self.is_asked[1 - side] || self.output[side] == Output::Refused
+        self.is_asked[1 - side]
     }
 
     /// Whether `side` must be reset, to tell it how the other side has ended.

@@ -136,7 +136,11 @@ impl Model {
     fn tail(&mut self, d: Side) {
         match self.peers[d].tail {
             Tail::Fin => self.state.ended(d),
-            Tail::Reset if self.told[d] && !self.state.may_have_failed(d) => self.state.ended(d),
+            Tail::Reset
+                if self.told[d] && self.answers[1 - d].is_some() && !self.state.may_have_failed(d) =>
+            {
+                self.state.ended(d);
+            }
             Tail::Reset => self.state.cut(d),
             Tail::Never => {}
         }
