@@ -124,6 +124,7 @@ fn a_client_stays_with_its_upstream_until_that_is_gone() {
     server.stop();
 }
 
+/// Seen to fail: with sessions that never end.
 #[test]
 fn an_idle_session_ends() {
     let echo = Echo::new(b'e');
@@ -144,6 +145,8 @@ fn an_idle_session_ends() {
 }
 
 /// Clients by their addresses: each stays with its upstream, and each upstream has some.
+///
+/// Seen to fail: with the port among what is hashed; with the first upstream for all.
 #[test]
 fn clients_are_spread_by_their_addresses() {
     let (a, b) = (Echo::new(b'a'), Echo::new(b'b'));
@@ -166,6 +169,7 @@ fn clients_are_spread_by_their_addresses() {
     server.stop();
 }
 
+/// Seen to fail: without the bound.
 #[test]
 fn a_core_has_so_many_sessions_and_no_more() {
     let echo = Echo::new(b'e');
@@ -217,6 +221,8 @@ fn what_comes_together_leaves_together() {
 
 /// A client that has the kernel cut what it sends, as those do that send much: it comes together, and leaves
 /// so.
+///
+/// Seen to fail: with what has come together sent as one datagram.
 #[test]
 fn what_was_cut_by_the_kernel_comes_apart_where_it_was_cut() {
     const PIECE: usize = 1000;
@@ -236,6 +242,7 @@ fn what_was_cut_by_the_kernel_comes_apart_where_it_was_cut() {
     server.stop();
 }
 
+/// Seen to fail: with a listener by TCP beside.
 #[test]
 fn datagrams_alone_leave_the_tcp_port_to_others() {
     let echo = Echo::new(b'e');
@@ -255,6 +262,8 @@ fn datagrams_alone_leave_the_tcp_port_to_others() {
 }
 
 /// Sessions that there are stay with their upstream, and new ones go where the file says now.
+///
+/// Seen to fail: with new ones that go where it said before; with sessions that end.
 #[test]
 fn a_reload_is_in_force_for_new_sessions() {
     let (a, b) = (Echo::new(b'a'), Echo::new(b'b'));
@@ -278,6 +287,7 @@ fn a_reload_is_in_force_for_new_sessions() {
     server.stop();
 }
 
+/// Seen to fail, by the watchdog: with datagrams relayed in any case.
 #[test]
 fn without_the_flag_there_is_no_udp() {
     let server = Launch::proxy(net::free_addr()).start();

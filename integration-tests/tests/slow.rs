@@ -6,7 +6,6 @@ use annulus_integration_tests::lease::Lease;
 use annulus_integration_tests::server::{Launch, Server, Stopped};
 use annulus_integration_tests::upstream::Upstream;
 use annulus_integration_tests::{cpus, net, watch};
-use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::sync::mpsc::channel;
 use std::time::Duration;
