@@ -4,6 +4,7 @@ use crate::digest::{self, Sum};
 use crate::pattern;
 use std::fs::{self, File};
 use std::io::BufWriter;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,6 +32,34 @@ pub fn small_and_large() -> (Tree, Sample, Sample) {
     let small = tree.file("small.txt", 100);
     let large = tree.file("large.bin", LARGE);
     (tree, small, large)
+}
+
+/// A lease on a file (`fcntl(2)`, F_SETLEASE), for which whoever opens the file waits. Given up when dropped.
+pub struct Lease(File);
+
+impl Lease {
+    /// Takes a lease on a file of ours; `None`, with a note, where its file system has no leases.
+    #[track_caller]
+    pub fn take(path: &Path) -> Option<Lease> {
+        let file = File::options().read(true).write(true).open(path).expect("our file");
+        // SAFETY: fcntl(2) on a descriptor of ours. SIGIO, by which the kernel tells that somebody opens the
+        // file, would end the process, and is ignored here.
+        let leased = unsafe {
+            libc::signal(libc::SIGIO, libc::SIG_IGN);
+            libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
+        };
+        if leased != 0 {
+            eprintln!("note: no lease on a file of TMPDIR: {}", std::io::Error::last_os_error());
+            return None;
+        }
+        Some(Lease(file))
+    }
+
+    /// Whether somebody opens the file, and waits.
+    pub fn is_asked_for(&self) -> bool {
+        // SAFETY: fcntl(2) on a descriptor of ours.
+        unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_GETLEASE) != libc::F_WRLCK }
+    }
 }
 
 impl Tree {

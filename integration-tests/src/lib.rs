@@ -33,7 +33,6 @@ pub mod digest;
 pub mod dns;
 pub mod files;
 pub mod http;
-pub mod lease;
 pub mod lines;
 pub mod namespace;
 pub mod net;
@@ -44,6 +43,7 @@ pub mod prepare;
 pub mod procfs;
 pub mod server;
 pub mod stats;
+pub mod tls;
 pub mod upstream;
 pub mod watch;
 

@@ -54,8 +54,8 @@ fn finish_connect(stream: TcpStream, addr: SocketAddr) -> io::Result<TcpStream> 
     Ok(stream)
 }
 
-/// As [`connect`], and tells the client's address also where connecting fails: a server may reset a connection
-/// before the client has heard that it stands.
+/// As [`connect`], and tells the client's address also where connecting fails: a server may reset a
+/// connection before the client has heard that it stands.
 ///
 /// # Panics
 /// When 127.0.0.1 has no free port.

@@ -4,8 +4,8 @@ use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::Client;
 use annulus_integration_tests::server::{Launch, Server};
 use annulus_integration_tests::upstream::Upstream;
-use annulus_integration_tests::{net, watch};
-use rustix::process::Signal;
+use annulus_integration_tests::{cpus, net, procfs, watch};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -366,6 +366,39 @@ fn several_processes_are_one_program() {
     assert_eq!(value(&metrics, "annulus_ready"), 1.0);
     let status: serde_json::Value = serde_json::from_str(&get(admin, "/status", "*/*", 200)).expect("JSON");
     assert!(status["listeners"][0].as_str().is_some_and(|line| line.contains("listening on")), "{status}");
+    server.stop();
+}
+
+/// A process that does not answer is named as missing, and the others' figures are told. It takes the eight
+/// seconds that a process has for its answer. Seen to fail: with the figures of those that answered, as if
+/// they were all.
+#[test]
+fn a_process_that_does_not_answer_is_missing_and_that_is_told() {
+    let two = cpus::two();
+    if two.len() < 2 {
+        return;
+    }
+    let tree = Tree::new();
+    let flags = ["--admin", "127.0.0.1:0"];
+    let server = Launch::serve(tree.root()).processes("core").cores(&cpus::list(&two)).args(flags).start();
+    let admin = admin(&server);
+    let status =
+        || -> serde_json::Value { serde_json::from_str(&get(admin, "/status", "*/*", 200)).expect("JSON") };
+    let all = status();
+    assert_eq!((&all["members"]["asked"], &all["members"]["answered"]), (&2.into(), &2.into()), "{all}");
+    let member = procfs::children(server.pid())[0];
+    let member = Pid::from_raw(member as i32).expect("not 0");
+    kill_process(member, Signal::STOP).expect("stopping a member");
+    let some = status();
+    assert_eq!((&some["members"]["asked"], &some["members"]["answered"]), (&2.into(), &1.into()), "{some}");
+    assert_eq!(some["cores"].as_array().map(Vec::len), Some(1), "{some}");
+    let metrics = get(admin, "/metrics", "*/*", 200);
+    assert_eq!(
+        (value(&metrics, "annulus_processes"), value(&metrics, "annulus_processes_silent")),
+        (2.0, 1.0)
+    );
+    kill_process(member, Signal::CONT).expect("letting it go on");
+    watch::until("all answer again", || (status()["members"]["answered"] == 2).then_some(()));
     server.stop();
 }
 

@@ -1,8 +1,7 @@
 //! `annulus serve`: what the operator says about paths, and files that lie compressed beside their originals.
 
-use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::files::{Lease, Tree};
 use annulus_integration_tests::http::{self, Client};
-use annulus_integration_tests::lease::Lease;
 use annulus_integration_tests::server::Launch;
 use annulus_integration_tests::{curl, watch};
 

@@ -1,8 +1,7 @@
 //! `--slow`: what is planted is named, once, by the request or connection that it has held up.
 
-use annulus_integration_tests::files::Tree;
+use annulus_integration_tests::files::{Lease, Tree};
 use annulus_integration_tests::http::{self, Client};
-use annulus_integration_tests::lease::Lease;
 use annulus_integration_tests::server::{Launch, Server, Stopped};
 use annulus_integration_tests::upstream::Upstream;
 use annulus_integration_tests::{cpus, net, watch};

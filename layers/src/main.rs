@@ -1,5 +1,5 @@
-//! Which crate may depend on which, the layers of the library and of the program, and circles, long files and
-//! wide comments of all crates: `scripts/test --only layers`.
+//! Which crate may depend on which, the layers of the library and of the program, circles, long files and
+//! wide comments of all crates, and what pages name that is not there: `scripts/test --only layers`.
 //!
 //! What a file imports is read from its text: `use` lines and paths that begin with `crate`, `super` or
 //! `self`, through re-exports to the file that defines the name. Tests are left out, and so is what comes by
@@ -7,6 +7,7 @@
 //!
 //! Exit status: 0 all is well, 1 something is not.
 
+mod docs;
 mod manifests;
 mod modules;
 mod rules;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     wrong.extend(manifests::dependencies(CRATES, &manifests));
     let known = CRATES.iter().filter(|rules| manifests.contains_key(rules.folder));
     wrong.extend(known.flat_map(|rules| check(workspace, rules)));
+    wrong.extend(docs::wrong(workspace));
     for line in &wrong {
         println!("{line}");
     }

@@ -179,3 +179,38 @@ fn crates_that_the_list_does_not_know_are_found() {
     assert!(wrong.len() == 2 && wrong[0].starts_with("low does not depend on high"), "{wrong:?}");
     assert!(wrong[1].starts_with("high depends on low"), "{wrong:?}");
 }
+
+/// Seen to fail: with a page of the repository that names `runtime/src/gone.rs` and `--gone`.
+#[test]
+fn what_pages_name_is_there() {
+    let made = Made::new(
+        "docs",
+        &[
+            (
+                "server/src/flags.rs",
+                "#[arg(long, default_value = \"a\")]\n    pub(crate) idle_timeout: u64,\n",
+            ),
+            (
+                "server/src/more.rs",
+                "    #[arg(short, long = \"as-user\")]\n    /// Its user\n    user: String,\n",
+            ),
+            ("scripts/bench", "bench --only hello"),
+            ("docs/page.md", ""),
+        ],
+    );
+    let known = docs::Known::read(&made.0);
+    let right = "`src/flags.rs`, `flags.rs`, `server/`, `src/NAME.rs`, `docs/page.md`, `text/html`, `/etc/hosts`\n\
+                 [a](page.md#there) [b](../server/src) [c](https://example.org/none)\n\
+                 `--idle-timeout SECS`, `--only`, `curl --gone`, `annulus serve --as-user www --help`\n\
+                 ```sh\nannulus serve --idle-timeout 1 # --gone\nnone.rs\n```\n";
+    assert_eq!(known.wrong_in("docs/page.md", right), Vec::<String>::new());
+    let wrong =
+        "`flag.rs`, `server/src/none`\n[a](docs/page.md)\n`--user`\n```\n./annulus serve --only x\n```\n";
+    let wrong = known.wrong_in("docs/page.md", wrong);
+    let expected =
+        ["1: flag.rs is", "1: server/src/none is", "2: the link to docs/page.md", "3: --user", "5: --only"];
+    assert_eq!(wrong.len(), expected.len(), "{wrong:?}");
+    for (line, begins) in wrong.iter().zip(expected) {
+        assert!(line.starts_with(&format!("docs/page.md:{begins}")), "{line}");
+    }
+}

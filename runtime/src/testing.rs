@@ -1,15 +1,16 @@
 //! What the tests inside the library have in common.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::core::Core;
@@ -92,14 +93,24 @@ type Act = Box<dyn FnOnce()>;
 thread_local! {
     /// The action at the next event.
     static NEXT: RefCell<Option<Act>> = const { RefCell::new(None) };
+    /// The module whose event that is, while somebody holds the guard.
+    static MODULE: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
 /// A subscriber that runs, once, the action that was [asked for](at_the_next_event).
-struct Acts(&'static str);
+///
+/// It is that of the process, and wants to be asked about every event again. `tracing` remembers of an event
+/// that nobody wants it, by the subscriber of the thread that comes to it first, where there is but one: a
+/// subscriber of a thread would miss the event for ever because another thread has none.
+struct Acts;
 
 impl Subscriber for Acts {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == self.0
+        MODULE.try_with(Cell::get).ok().flatten() == Some(metadata.target())
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -119,13 +130,26 @@ impl Subscriber for Acts {
     fn exit(&self, _: &Id) {}
 }
 
+/// Events of a module are told on this thread, until it is dropped.
+#[must_use]
+pub(crate) struct Told {
+    before: Option<&'static str>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        MODULE.set(self.before);
+    }
+}
+
 /// Makes `act` run at the next event of `module` on this thread, until the guard is dropped.
-pub(crate) fn at_the_next_event(
-    module: &'static str,
-    act: impl FnOnce() + 'static,
-) -> tracing::subscriber::DefaultGuard {
+pub(crate) fn at_the_next_event(module: &'static str, act: impl FnOnce() + 'static) -> Told {
+    static SET: Once = Once::new();
+    SET.call_once(|| tracing::subscriber::set_global_default(Acts).expect("it is the only one"));
+    // Of events that another thread has come to while it was being set.
+    tracing::callsite::rebuild_interest_cache();
     NEXT.set(Some(Box::new(act)));
-    tracing::subscriber::set_default(Acts(module))
+    Told { before: MODULE.replace(Some(module)) }
 }
 
 pub(crate) fn has_acted() -> bool {
@@ -170,5 +194,23 @@ impl Drop for BadWaker {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
         panic!("the waker's destructor, on purpose");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail, alone: with a subscriber of this thread, the other one has the event switched off.
+    #[test]
+    fn a_thread_that_comes_first_to_an_event_does_not_hide_it_from_others() {
+        fn tell() {
+            tracing::debug!("told");
+        }
+        let _told = at_the_next_event("annulus::testing::tests", || {});
+        std::thread::spawn(tell).join().unwrap();
+        assert!(!has_acted());
+        tell();
+        assert!(has_acted());
     }
 }

@@ -1,24 +1,24 @@
 //! Where the time of a future goes: to its own code, to the core that is late, to the kernel, to others.
 //!
-//! [`watched`] wraps a future. A wait of it begins when it reticks `Pending`, and ends when its waker is
-//! called; then the task waits to be polled. What the wait was for is known from what has called the waker:
+//! [`watched`] wraps a future. A wait begins when the future returns `Pending`, and ends when its waker is
+//! called; from then on the task waits to be polled. What has called the waker tells what was waited for:
 //!
 //! | name | what was waited for |
 //! |---|---|
-//! | [`POLLS`] | nothing: its own code ran |
-//! | [`TASK`] | the core, which polled other tasks first, from the wake on |
-//! | [`TICKS`] | the core, which was in a tick of its loop and had not asked the kernel yet, or not heard it yet: at most so long |
+//! | [`POLLS`] | nothing: the future's own code ran |
+//! | [`TASK`] | the core, which after the wake polled other tasks first |
+//! | [`TICKS`] | the core, which was in a tick of its loop and had not entered the ring yet; an upper bound |
 //! | [`RECEIVE`] | bytes of a peer, or a client |
-//! | [`SEND`] | a peer that takes bytes |
-//! | [`CONNECT`] | a connection that is being made |
+//! | [`SEND`] | a peer, to take bytes |
+//! | [`CONNECT`] | a connection to be established |
 //! | [`DISK`] | a file, or its name |
 //! | [`IO_WQ`] | the same, while the kernel had more such work than workers ([`RingFeatures`](crate::RingFeatures)) |
 //! | [`BUFFERS`] | a receive buffer of the core, and then bytes |
 //! | [`TIMER`] | a timer |
 //! | [`OTHERS`] | another task, another thread, an operation of one's own |
 //!
-//! The core has to note what it does ([`Builder::measure_waits`](crate::Builder::measure_waits)): otherwise
-//! everything is for [`OTHERS`].
+//! The core has to note what it does ([`Builder::measure_waits`](crate::Builder::measure_waits)). Otherwise
+//! every wait counts as one for [`OTHERS`].
 //!
 //! ```
 //! use annulus::{Runtime, time, waits};
@@ -54,21 +54,21 @@ use crate::core::notes::nanoseconds;
 use crate::op::waits_for::WaitsFor;
 use note::Note;
 
-/// Its own code ran.
+/// The future's own code ran.
 pub const POLLS: &str = "polls";
-/// It had been woken, and the core polled other tasks.
+/// The task had been woken, and the core polled other tasks.
 pub const TASK: &str = "task";
-/// The core entered the ring late: at most so long.
+/// The core entered the ring late. The time is an upper bound.
 pub const TICKS: &str = "ticks";
 /// Bytes of a peer, or a client.
 pub const RECEIVE: &str = "receive";
-/// A peer that takes bytes.
+/// A peer had to take bytes.
 pub const SEND: &str = "send";
-/// A connection that was being made.
+/// A connection was being established.
 pub const CONNECT: &str = "connect";
 /// Files and their names.
 pub const DISK: &str = "disk";
-/// The same, while the kernel had more such work than workers.
+/// Files and their names, while the kernel had more such work than io-wq workers.
 pub const IO_WQ: &str = "io-wq";
 /// A receive buffer of the core, and then bytes.
 pub const BUFFERS: &str = "buffers";
@@ -81,16 +81,16 @@ pub const OTHERS: &str = "others";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waits {
-    /// What for, and how long, in the order in which they came first.
+    /// What was waited for, and for how long in all, in the order in which the waits came first.
     pub spent: Vec<(&'static str, Duration)>,
-    /// Times that it asked for a block and there was none.
+    /// How often the future asked for a block and there was none.
     pub blocks_refused: u64,
-    /// Times that it asked for a pipe and there was none.
+    /// How often the future asked for a pipe and there was none.
     pub pipes_refused: u64,
 }
 
 impl Waits {
-    /// How long it has waited for this.
+    /// How long the future has waited for `what`.
     pub fn of(&self, what: &str) -> Duration {
         self.spent.iter().find(|(name, _)| *name == what).map_or(Duration::ZERO, |(_, time)| *time)
     }
@@ -100,33 +100,34 @@ impl Waits {
             return;
         }
         match self.spent.iter_mut().find(|(name, _)| *name == what) {
-            Some((_, sum)) => *sum += time,
+            // Times may be the application's own.
+            Some((_, sum)) => *sum = sum.saturating_add(time),
             None => self.spent.push((what, time)),
         }
     }
 }
 
-/// The last wait of a watched future, for who wants to tell what it brought.
+/// The last wait of a watched future.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LastWait {
-    /// From `Pending` to the wake.
+    /// The time from `Pending` to the wake.
     pub lasted: Duration,
-    /// Of that, what the core was late, at most.
+    /// The part of `lasted` by which the core was late, at most.
     pub ticks: Duration,
-    /// From the wake to the poll.
+    /// The time from the wake to the poll.
     pub task: Duration,
-    /// A receive had found no buffer.
+    /// Whether a receive had found no buffer.
     pub lacked_buffer: bool,
 }
 
-/// Watches a future: [the module](self) has what for.
+/// Watches where the time of a future goes, as [the module](self) has it.
 ///
-/// It takes memory for the future and for a waker, two readings of the clock for each poll, and one for each
-/// wake.
+/// Watching costs an allocation for the future and one for a waker, two readings of the clock for each poll,
+/// and one for each wake.
 ///
 /// # Cancellation
-/// Dropping what it gives drops the future.
+/// Dropping the [`Watched`] drops the future.
 pub fn watched<F: Future>(future: F) -> Watched<F> {
     Watched { future: Box::pin(future), journal: Rc::default() }
 }
@@ -158,7 +159,7 @@ pub fn so_far() -> Option<Waits> {
     })
 }
 
-/// Forgets where the time has gone until now. Reticks the last wait; `None` outside of a watched future.
+/// Forgets where the time has gone until now, and returns the last wait. `None` outside of a watched future.
 pub fn start_over() -> Option<LastWait> {
     here(|journal| {
         journal.count_refused();
@@ -168,12 +169,13 @@ pub fn start_over() -> Option<LastWait> {
     })
 }
 
-/// The next wait of the watched future that is being polled is for this, whatever wakes it.
+/// Says that the next wait of the watched future that is being polled is for `what`, whatever wakes it.
 pub fn next_is(what: &'static str) {
     here(|journal| journal.next.set(Some(what)));
 }
 
-/// Waits for `future`: the waits of the watched future until then have this name, whatever wakes it.
+/// Awaits `future`. Until it is ready the waits of the watched future around it count as waits for `what`,
+/// whatever wakes it.
 ///
 /// # Cancellation
 /// Drops `future`.
@@ -189,18 +191,19 @@ pub async fn during<F: Future>(what: &'static str, future: F) -> F::Output {
     .await
 }
 
-/// Adds to what the watched future has waited for.
+/// Adds to the time that the watched future has waited for `what`.
 pub fn add(what: &'static str, time: Duration) {
     here(|journal| journal.waits.borrow_mut().add(what, time));
 }
 
 thread_local! {
-    /// Of the watched future that is being polled.
+    /// The journal of the watched future that is being polled.
     static HERE: RefCell<Option<Rc<Journal>>> = const { RefCell::new(None) };
 }
 
 fn here<T>(f: impl FnOnce(&Journal) -> T) -> Option<T> {
-    let journal = HERE.with_borrow(Option::clone);
+    // There is none at the end of a thread, where destructors of other values still run.
+    let journal = HERE.try_with(|here| here.borrow().clone()).ok().flatten();
     journal.map(|journal| f(&journal))
 }
 
@@ -208,15 +211,15 @@ fn here<T>(f: impl FnOnce(&Journal) -> T) -> Option<T> {
 struct Journal {
     waits: RefCell<Waits>,
     last: Cell<LastWait>,
-    /// What the next wait is for, if its future has said so.
+    /// What the next wait is for, if the future has said so.
     next: Cell<Option<&'static str>>,
-    /// What has been said before this poll, of the wait that it ends.
+    /// What the wait before this poll was for, if the future has said so.
     said: Cell<Option<&'static str>>,
-    /// The receive that it waits for has found no buffer.
+    /// Whether the receive that the future waits for has found no buffer.
     lacks_buffer: Cell<bool>,
-    /// When this poll began, or what was counted of it.
+    /// The time up to which this poll has been counted: its beginning, or the last [`start_over`].
     polled: Cell<Instant>,
-    /// Blocks and pipes that the core had refused then.
+    /// Blocks and pipes that the core had refused when they were last counted.
     refused: Cell<(u64, u64)>,
     note: RefCell<Option<(Arc<Note>, Waker)>>,
 }
@@ -237,11 +240,10 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// The waker that notes how `outer` was called. What dropping another one does is not ours to know, so
-    /// nothing is borrowed then.
+    /// The waker that notes how `outer` was called. The one before it is dropped with nothing borrowed,
+    /// because its destructor may be the application's.
     fn waker(&self, outer: &Waker) -> Waker {
-        let known =
-            self.note.borrow().as_ref().map(|(note, waker)| (note.outer.will_wake(outer), waker.clone()));
+        let known = self.note.borrow().as_ref().map(|(note, waker)| (note.is_of(outer), waker.clone()));
         match known {
             Some((true, waker)) => waker,
             _ => {
@@ -267,7 +269,7 @@ impl Journal {
         let said = self.said.take();
         if since != 0 {
             let now = nanoseconds(note.start, now) + 1;
-            // Polled by who has not called the waker: nothing is known of why.
+            // Without a wake nothing is known of why the future is polled.
             let woken = if woken == 0 { now } else { woken.max(since).min(now) };
             let lasted = woken - since;
             let ticks = note.ticks.load(Ordering::Relaxed).min(lasted);
@@ -328,14 +330,14 @@ struct Entered(Option<Rc<Journal>>);
 
 impl Entered {
     fn new(journal: &Rc<Journal>) -> Self {
-        Entered(HERE.replace(Some(Rc::clone(journal))))
+        Entered(HERE.try_with(|here| here.replace(Some(Rc::clone(journal)))).ok().flatten())
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // The journal that was here is its future's as well: it does not end here.
-        drop(HERE.replace(self.0.take()));
+        // This drops no journal, because its future has it too.
+        drop(HERE.try_with(|here| here.replace(self.0.take())));
     }
 }
 

@@ -63,7 +63,7 @@ fn a_socket_that_is_always_full() {
             Ok(())
         })
         .await;
-        // Its end comes with the stream's, which the core closes when it turns.
+        // Its end comes with the stream's, which the core closes in a later tick.
         Ok(writer)
     })
     .join()

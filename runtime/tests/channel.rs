@@ -299,7 +299,7 @@ fn a_send_that_was_begun_on_a_core_may_go_on_elsewhere() {
                     theirs.send(number).await.unwrap();
                 }
             });
-            // As many as a poll may, and then it waits for its next tick.
+            // A poll may send this many; the rest waits for the next poll.
             let waits = send.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             let (done, gone) = oneshot();
             annulus::spawn(async move {

@@ -2,19 +2,21 @@
 
 mod common;
 
+use std::future::{Future, pending, poll_fn};
 use std::io::SeekFrom;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use annulus::ErrorKind;
 use annulus::compat::FileIo;
 use annulus::fs::{self, BufReader, BufWriter, Cursor, File, FileKind, OpenOptions, TempDir};
 use annulus::time::timeout;
+use annulus::{ErrorKind, spawn, spawn_blocking};
 use common::wire::pattern;
-use common::{bulk, on_one_core};
+use common::{bulk, on_first_cpu, on_one_core, small};
 
 fn errno(e: &annulus::Error) -> Option<i32> {
     e.io_error().and_then(std::io::Error::raw_os_error)
@@ -151,8 +153,7 @@ fn lines_are_read_whole_wherever_the_buffer_ends() {
                 // Each is dropped once on its way.
                 {
                     let mut dropped = pin!(reader.next_line());
-                    if let std::task::Poll::Ready(line) =
-                        dropped.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+                    if let Poll::Ready(line) = dropped.as_mut().poll(&mut Context::from_waker(Waker::noop()))
                     {
                         match line? {
                             Some(line) => read.push(line),
@@ -297,4 +298,42 @@ fn a_temporary_directory_goes_wherever_it_is_dropped() {
     let path = dropped.path().to_owned();
     drop(dropped);
     assert!(!path.exists());
+}
+
+/// A closure that no thread has begun when the runtime ends is dropped. Seen to fail: with the directory
+/// removed by the closure and not by what is in it.
+#[test]
+fn a_temporary_directory_that_is_dropped_with_its_core_goes_though_every_thread_is_busy() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let kept = Mutex::new(Some(tell));
+    let settings = on_first_cpu(small().blocking_threads(1));
+    let root = move || {
+        let tell = kept.lock().unwrap().take().unwrap();
+        async move {
+            let [dropped, removed] = [TempDir::new().await?, TempDir::new().await?];
+            for dir in [&dropped, &removed] {
+                tell.send(dir.path().to_owned()).unwrap();
+            }
+            // The one thread works until the second closure, which is never begun, is dropped: that is when
+            // those that wait are.
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            spawn_blocking(move || ended.recv().unwrap_err()).detach();
+            spawn_blocking(move || drop(end)).detach();
+            let mut remove = Box::pin(removed.remove());
+            poll_fn(|cx| {
+                assert!(remove.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            spawn(async {
+                let _dropped = dropped;
+                pending::<()>().await;
+            })
+            .detach();
+            annulus::Ok(())
+        }
+    };
+    settings.build().unwrap().run(root).unwrap();
+    let there: Vec<_> = told.iter().filter(|path| path.exists()).collect();
+    assert!(there.is_empty(), "{there:?}");
 }

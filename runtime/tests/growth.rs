@@ -142,7 +142,7 @@ fn nothing_grows_for_a_stream_that_has_gone() {
         client.write_all(b"x").unwrap();
         let stream = listener.accept().await?;
         let mut starves = Box::pin(async move { stream.recv().await });
-        // It is woken by the lack, and the stream goes in the very turn, before the pool is asked for more.
+        // It is woken by the lack, and the stream goes in the same tick, before the pool is asked for more.
         let before = cores::counters().recv_starved;
         poll_fn(|cx| {
             assert!(starves.as_mut().poll(cx).is_pending(), "a buffer was left: the test shows nothing");

@@ -1,4 +1,4 @@
-//! Rings that are far too small: a full submission queue costs enters, a full completion queue costs turns,
+//! Rings that are far too small: a full submission queue costs enters, a full completion queue costs ticks,
 //! and neither costs a completion.
 
 mod common;

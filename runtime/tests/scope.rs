@@ -4,7 +4,8 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
@@ -52,7 +53,7 @@ fn a_wake_polls_the_child_that_it_is_for() {
         scope(async |s| {
             for (i, count) in polls.iter().enumerate() {
                 drop(s.spawn(async move {
-                    let mut sleep = std::pin::pin!(time::sleep(Duration::from_millis(i as u64 % 7)));
+                    let mut sleep = pin!(time::sleep(Duration::from_millis(i as u64 % 7)));
                     poll_fn(|cx| {
                         count.set(count.get() + 1);
                         sleep.as_mut().poll(cx)
@@ -256,7 +257,7 @@ fn acts(number: usize) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(std::ptr::without_provenance(number), &ACTS)) }
 }
 
-fn poll_once(future: std::pin::Pin<&mut (impl Future + ?Sized)>, waker: &Waker) -> bool {
+fn poll_once(future: Pin<&mut (impl Future + ?Sized)>, waker: &Waker) -> bool {
     future.poll(&mut Context::from_waker(waker)).is_ready()
 }
 
@@ -366,4 +367,63 @@ fn children_that_panic_when_they_are_dropped_are_dropped_one_by_one() {
         assert!(!poll_once(parent.as_mut(), Waker::noop()));
     }
     assert_eq!(dropped.get(), 3);
+}
+
+/// A waker that panics when it is dropped, and if it may also when it is called.
+struct BadWaker(bool);
+
+impl Wake for BadWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        assert!(!self.0, "the waker, on purpose");
+    }
+}
+
+impl Drop for BadWaker {
+    fn drop(&mut self) {
+        panic!("the waker's destructor, on purpose");
+    }
+}
+
+/// Seen to fail, by an abort: with the panic of a child and the waker of the parent dropped as they are.
+#[test]
+fn what_a_scope_holds_may_panic_when_a_panic_drops_it() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            panic!("the payload's destructor, on purpose");
+        }
+    }
+    let mut parent = Box::pin(scope(async |s| {
+        drop(s.spawn(async { std::panic::panic_any(Bad) }));
+        pending::<()>().await;
+    }));
+    let waker = Waker::from(Arc::new(BadWaker(false)));
+    assert!(!poll_once(parent.as_mut(), &waker));
+    // That of the scope is the last.
+    drop(waker);
+    let panicked = catch_unwind(AssertUnwindSafe(move || {
+        let _parent = parent;
+        panic!("the task, on purpose");
+    }));
+    assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"the task, on purpose"));
+}
+
+/// Seen to fail, by an abort: with the waker called as it is.
+#[test]
+fn a_waker_that_panics_when_a_child_ends_does_not_end_the_others() {
+    let other = Cell::new(false);
+    let mut parent = pin!(scope(async |s| {
+        let handle = RefCell::new(s.spawn(async {}));
+        let waker = Waker::from(Arc::new(BadWaker(true)));
+        assert!(!poll_once(Pin::new(&mut *handle.borrow_mut()), &waker));
+        drop(waker);
+        drop(s.spawn(async { other.set(true) }));
+        std::mem::forget(handle);
+    }));
+    assert!(poll_once(parent.as_mut(), Waker::noop()));
+    assert!(other.get());
 }

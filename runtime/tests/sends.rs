@@ -96,7 +96,7 @@ async fn cut_off(client: Std, send: impl Future<Output = Result<()>> + 'static) 
     assert_eq!(sending.await.expect("no panic").expect_err("it is cut off").kind(), ErrorKind::Io);
 }
 
-/// With the tick given on after any error, the next send would go on in the middle of this one.
+/// If the permit were given on after any error, the next send would go on in the middle of this one.
 /// Seen to fail: with the write side left free.
 #[test]
 fn a_send_that_fails_after_a_part_has_left_poisons() {
@@ -158,7 +158,7 @@ fn a_send_that_waits_for_its_turn_leaves_one_waker_and_takes_it_along() {
     });
 }
 
-/// Seen to fail: with the tick taken again at once, the other task sends when this one is done.
+/// Seen to fail: with the permit taken again at once, the other task sends when this one is done.
 #[test]
 fn a_task_that_sends_on_and_on_lets_others_have_their_turn() {
     on_one_core(|| async {

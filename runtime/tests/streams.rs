@@ -151,7 +151,7 @@ fn a_close_that_lingers_holds_no_core_up() {
         }
         let packed = inherits.detach().await?;
         drop((told, adopted, packed));
-        // The core turns.
+        // Some ticks pass.
         for _ in 0..3 {
             annulus::time::sleep(Duration::from_millis(1)).await;
         }

@@ -306,7 +306,7 @@ fn nothing_is_lost_when_the_core_ends_meanwhile() {
 
 /// Two tasks on two cores that wake each other by nothing but their wakers: no wake may be lost when the
 /// core is notified at the end of the tick. A lost one hangs the test. Seen to fail: with no core notified at
-/// the end of a turn it hangs; with eventfds in place of messages between the rings, they are counted.
+/// the end of a tick it hangs; with eventfds in place of messages between the rings, they are counted.
 #[test]
 fn sleeping_cores_wake_each_other_by_their_rings() {
     const ROUNDS: usize = 2000;

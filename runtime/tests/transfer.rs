@@ -5,6 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream as Std};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream as StdUnix;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -523,6 +524,35 @@ fn a_side_that_does_not_read_holds_no_receive_buffer() {
             Ok(())
         });
     }
+}
+
+/// The far side takes nothing, and may send for long: what had come from the near one before is discarded.
+/// Seen to fail: with a buffer that the relay keeps to its end.
+#[test]
+fn what_came_before_a_relay_to_a_side_that_refuses_it_holds_no_receive_buffer() {
+    on_one_core(|| async {
+        let out = || annulus::cores::counters().recv_buffers_out;
+        let (a, near) = UnixStream::pair()?;
+        let (b, far) = StdUnix::pair()?;
+        near.send_all("taken before").await?;
+        drop(a.recv().await?);
+        for chunks in 1..=2 {
+            near.send_all("not taken").await?;
+            while out() < chunks {
+                annulus::yield_now().await;
+            }
+        }
+        far.shutdown(Shutdown::Read)?;
+        let relaying = annulus::spawn(relay(a, UnixStream::from_std(b)?, Road::Inline));
+        let given_back = async {
+            while out() > 0 {
+                annulus::yield_now().await;
+            }
+        };
+        annulus::time::timeout(Duration::from_secs(20), given_back).await.expect("buffers come back");
+        assert!(!relaying.is_finished(), "the far side may still send");
+        Ok(())
+    });
 }
 
 /// Whoever holds the buffers may wait for what the relay brings. Seen to fail, after the patience: with a

@@ -92,7 +92,10 @@ step_tsan() {
     need_nightly "the thread sanitizer"
     export RUSTFLAGS=-Zsanitizer=thread
     if [[ -d $(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library ]] || use_debian_rust; then
-        sanitized_tests tsan -Zbuild-std -p annulus-numa -p annulus --lib --tests --no-fail-fast
+        # The one test left out counts how often a core sleeps while a thread starts: the sanitizer's pthread_create(3) waits
+        # for the new thread.
+        sanitized_tests tsan -Zbuild-std -p annulus-numa -p annulus --lib --tests --no-fail-fast -- \
+            --skip a_step_does_not_hold_its_core_up
         return
     fi
     echo "only the lock-free modules; for the rest: rustup component add --toolchain nightly rust-src"

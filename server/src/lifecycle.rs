@@ -46,12 +46,6 @@ pub(crate) fn is_replaced() -> bool {
     IS_REPLACED.load(Ordering::Acquire)
 }
 
-/// Whether new clients are welcome.
-#[allow(dead_code, reason = "for /readyz, which comes next")]
-pub(crate) fn is_ready() -> bool {
-    stage() == Stage::Ready
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,10 +54,9 @@ mod tests {
     fn it_goes_on_and_never_back() {
         assert!(Stage::Starting < Stage::Ready && Stage::Leaving < Stage::Draining);
         reach(Stage::Ready);
-        assert!(is_ready());
+        assert_eq!(stage(), Stage::Ready);
         reach(Stage::Draining);
         reach(Stage::Leaving);
         assert_eq!(stage(), Stage::Draining);
-        assert!(!is_ready());
     }
 }

@@ -1,8 +1,9 @@
-//! `--slow`: a request, or a connection, that took longer is told once, with where its time went.
+//! `--slow MS`: a line in the log for each request and each relayed connection that took so long, with where
+//! its time went.
 //!
-//! Whether anything is watched is decided when a connection begins: what is not has a [`Watch`] of no bytes
-//! and no code. What is watched is a future of [`annulus::waits`], which knows what its task waited for; this
-//! file adds what only the kernel knows of the time before (`TCP_INFO`), and tells it.
+//! Whether a connection is watched is decided when it begins. One that is not has a [`Watch`] of no bytes and
+//! no code. One that is watched is a future of [`annulus::waits`], which knows what its task waited for. This
+//! file adds the time before the task heard of a request, which the kernel knows (`TCP_INFO`).
 //!
 //! docs/logs.md has the names.
 
@@ -15,69 +16,69 @@ use annulus::waits::{self, LastWait, Waits};
 
 use crate::log::access::Client;
 
-/// In the kernel's queue of a listening socket.
+/// The connection was in the backlog.
 const ACCEPT: &str = "accept";
-/// The core was asleep, or not run by the kernel, while bytes had come.
+/// Bytes had come, and the core was asleep, or was not run by the kernel.
 const CORE: &str = "core";
-/// Behind the answer to an earlier request of the connection.
+/// An earlier request of the connection was being answered.
 const BEHIND: &str = "behind";
-/// Behind others, for an upstream with room.
+/// The connection was queued, because every upstream had as many connections as it may have.
 pub(crate) const QUEUE: &str = "queue";
-/// For a descriptor.
+/// There was no descriptor left.
 pub(crate) const DESCRIPTORS: &str = "descriptors";
-/// For the end of a lease that somebody holds on the file.
+/// Another program held a lease on the file (`fcntl(2)`, F_SETLEASE).
 pub(crate) const LEASE: &str = "lease";
-/// For the client to take bytes.
+/// The client had to take bytes.
 const CLIENT: &str = "client";
-/// For the upstream to take bytes.
+/// The upstream had to take bytes.
 const UPSTREAM: &str = "upstream";
-/// Nobody had anything to say: no part of what a connection took.
+/// Neither side had sent anything. This time does not count for a connection.
 const IDLE: &str = "idle";
 
 /// The target of the lines.
 pub(crate) const TARGET: &str = "annulus::slow";
 
-/// The kernel counts silence in ticks, of 10 ms at most: what is shorter may be none.
+/// The kernel counts silence in steps of up to 10 ms, so a shorter one may be none.
 const GRAIN: Duration = Duration::from_millis(10);
 
-/// Milliseconds, 0 for never.
+/// Milliseconds from which on a line is written; 0 for never.
 static THRESHOLD: AtomicU64 = AtomicU64::new(0);
 
-/// From now on what takes so many milliseconds is told.
+/// Sets the threshold, in milliseconds.
 pub(crate) fn tell_from(ms: u64) {
     THRESHOLD.store(ms, Ordering::Relaxed);
 }
 
-/// Whether anything is told.
+/// Whether there is a threshold.
 pub(crate) fn is_on() -> bool {
     THRESHOLD.load(Ordering::Relaxed) > 0
 }
 
 /// How a connection is watched.
 pub(crate) trait Watch: Sized {
-    /// Whether it is.
+    /// Whether the connection is watched.
     const IS_ON: bool;
 
-    /// From now on, where `stream` was accepted just now.
+    /// Watches `stream`, which was accepted just now.
     fn new<F: Family>(stream: &Connection<F>) -> Self;
 
-    /// It is polled for the first time.
+    /// The connection's task is polled for the first time.
     fn begins(&mut self);
 
-    /// A request has come on `stream`; `behind` another, which was answered first.
+    /// A request has come on `stream`. `behind`: another one had to be answered first.
     fn arrived<F: Family>(&mut self, stream: &Connection<F>, behind: bool);
 
-    /// It has been answered.
+    /// The request has been answered.
     fn answered(&mut self, client: Client, request: impl FnOnce() -> Answered);
 
-    /// The relay waits; `held_up` as [`annulus::transfer::Relay::held_up`] has it.
+    /// The relay waits. `held_up` gives what [`annulus::transfer::Relay::held_up`] does.
     fn relay_waits(held_up: impl FnOnce() -> (bool, bool));
 
-    /// A relayed connection has ended.
+    /// The relayed connection has ended.
     fn ended(&mut self, client: Client, connection: impl FnOnce() -> Relayed);
 }
 
-/// What is told of a request.
+/// A request, for the log.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) method: String,
@@ -86,7 +87,7 @@ pub(crate) struct Answered {
     pub(crate) bytes: u64,
 }
 
-/// What is told of a relayed connection.
+/// A relayed connection, for the log.
 #[derive(Debug)]
 pub(crate) struct Relayed {
     pub(crate) upstream: Option<Client>,
@@ -94,7 +95,7 @@ pub(crate) struct Relayed {
     pub(crate) down: u64,
 }
 
-/// Nothing is watched.
+/// The watch of a connection that is not watched.
 #[derive(Debug)]
 pub(crate) struct Unwatched;
 
@@ -116,15 +117,16 @@ impl Watch for Unwatched {
     fn ended(&mut self, _: Client, _: impl FnOnce() -> Relayed) {}
 }
 
-/// A connection, or the request that it is at.
+/// The watch of a connection and of its current request.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// When it was accepted, and how long it had waited for that.
+    /// When the connection was accepted.
     accepted: Instant,
+    /// How long the connection was in the backlog.
     queued: Duration,
-    /// From the accept to the first poll.
+    /// The time from the accept to the first poll.
     first_poll: Duration,
-    /// Its first request is still to come.
+    /// Whether the first request is still to come.
     is_new: bool,
     /// When the request came.
     began: Instant,
@@ -135,7 +137,7 @@ impl Watch for Watched {
 
     fn new<F: Family>(stream: &Connection<F>) -> Self {
         let (accepted, silence) = (Instant::now(), stream.silence());
-        // Nothing was sent yet, so that is the time since the handshake.
+        // Nothing was sent yet, so this is the time since the handshake.
         let queued = silence.map_or(Duration::ZERO, |silence| silence.sent);
         let first_poll = Duration::ZERO;
         Watched { accepted, queued, first_poll, is_new: true, began: accepted }
@@ -207,17 +209,17 @@ fn threshold() -> Duration {
 /// A connection that has just been accepted.
 #[derive(Debug, Clone, Copy)]
 struct Opening {
-    /// Since it was accepted.
+    /// The time since the accept.
     since: Duration,
-    /// Before that.
+    /// The time in the backlog before.
     queued: Duration,
-    /// From the accept to the first poll.
+    /// The time from the accept to the first poll.
     first_poll: Duration,
 }
 
-/// Where the time of a request went since its last byte `came`, until it has been read: the kernel knows how
-/// long, and the last wait of the task what of it was its own. What nobody accounts for was the
-/// core's, which heard of it late, or the buffers', where there was none.
+/// Where the time went from the arrival of a request's last byte, `came` ago, until the request was read.
+/// The kernel knows how long that was, and the last wait of the task tells its own part of it. The rest was
+/// the core's, which heard of the bytes late, or the buffers', where there was none.
 fn before_it_was_read(
     came: Option<Duration>,
     last: LastWait,
@@ -229,7 +231,7 @@ fn before_it_was_read(
     }
     let first_poll = opening.map_or(Duration::ZERO, |opening| opening.first_poll);
     let task = last.task + first_poll;
-    // Unknown for what is not TCP: then it is what the task knows of.
+    // It is unknown for what is not TCP. Then only the task's part counts.
     let mut left = came.unwrap_or(task + last.ticks).max(task);
     let mut take = |what: &'static str, time: Duration| {
         let time = time.min(left);
@@ -252,8 +254,8 @@ fn before_it_was_read(
     vec![queued, task, ticks, rest]
 }
 
-/// What is told in place of the library's names where files are served. Of timers, only an open has some: one
-/// that the kernel could not do at once is tried again.
+/// The name in the log for one of the library's, where files are served. Only opening a file waits for
+/// timers: one that the kernel could not open at once is tried again.
 fn name_for_files(what: &'static str) -> &'static str {
     match what {
         waits::TIMER => waits::DISK,
@@ -263,8 +265,8 @@ fn name_for_files(what: &'static str) -> &'static str {
     }
 }
 
-/// The same where connections are relayed. Of timers, only connecting has some: they look after a client that
-/// goes meanwhile.
+/// The name in the log for one of the library's, where connections are relayed. Only connecting has timers:
+/// they look whether the client has gone meanwhile.
 fn name_for_relays(what: &'static str) -> &'static str {
     match what {
         waits::SEND => UPSTREAM,
@@ -273,7 +275,7 @@ fn name_for_relays(what: &'static str) -> &'static str {
     }
 }
 
-/// The times in milliseconds, the longest first.
+/// The times as text, in milliseconds, the longest first.
 fn spent(waits: &Waits, name: fn(&'static str) -> &'static str) -> String {
     let mut times: Vec<(&str, Duration)> = Vec::new();
     for (what, time) in waits.spent.iter().map(|(what, time)| (name(what), *time)) {
@@ -343,7 +345,7 @@ mod tests {
         let none = last(0, 0, false);
         assert_eq!(told(Some(300), none, opening(0, 300)), [("accept", 300)]);
         assert_eq!(told(Some(300), none, opening(100, 300)), [("accept", 200), ("core", 100)]);
-        // Its bytes came after the accept, however long it had been queued before.
+        // The bytes came after the accept, however long the connection had been queued before.
         assert_eq!(told(Some(3), none, opening(100, 300)), []);
         assert_eq!(told(Some(300), none, opening(0, 50)), [("accept", 50), ("core", 250)]);
     }

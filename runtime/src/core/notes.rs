@@ -1,6 +1,6 @@
-//! What a core notes of its ticks, where it is to be known what tasks wait for ([`crate::waits`]).
+//! What a core notes of its ticks, so that [`crate::waits`] can say what tasks wait for.
 //!
-//! A core that notes has a loop of its own (`launch/core_thread.rs`), so that all others pay nothing.
+//! A core that takes notes has a loop of its own (`launch/core_thread.rs`), so that all others pay nothing.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::clock;
 use crate::op::waits_for::WaitsFor;
 
-/// So many ticks back it is known when their polls were over.
+/// The number of past ticks for which the end of their polls is kept.
 const TICKS: usize = 64;
 
 /// The notes of a core. Times are nanoseconds since [`start`](Notes::start).
@@ -17,24 +17,24 @@ pub(crate) struct Notes {
     tick: Cell<u64>,
     /// When the polls of this tick began.
     began: Cell<u64>,
-    /// When those of the last ticks were over, by the tick's number.
+    /// When the polls of the last ticks were over, by the tick's number.
     over: [Cell<u64>; TICKS],
-    /// What it is that wakes tasks just now.
+    /// What wakes tasks at the moment.
     cause: Cell<WaitsFor>,
-    /// A receive has found no buffer: in this poll, or by the completion that is being handled.
+    /// Whether a receive found no buffer, in this poll or by the completion that is being handled.
     lacks_buffer: Cell<bool>,
-    /// Operations that workers of the kernel have done.
+    /// How many operations io-wq workers have done.
     done_by_workers: Cell<u64>,
 }
 
 /// How a task was woken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wake {
-    /// By what.
+    /// What woke it.
     pub(crate) cause: WaitsFor,
-    /// So much of the wait, at most, was the core's: it entered the ring late.
+    /// The part of the wait by which the core entered the ring late, at most.
     pub(crate) ticks: u64,
-    /// Its receive has found no buffer.
+    /// Whether its receive has found no buffer.
     pub(crate) lacks_buffer: bool,
 }
 
@@ -51,12 +51,11 @@ impl Notes {
         }
     }
 
-    /// What times count from.
+    /// The moment that times count from.
     pub(crate) fn start(&self) -> Instant {
         self.start
     }
 
-    /// Now.
     pub(crate) fn now(&self) -> u64 {
         nanoseconds(self.start, clock::now())
     }
@@ -66,14 +65,14 @@ impl Notes {
         self.tick.get()
     }
 
-    /// A tick begins: tasks are polled, and wake each other.
+    /// A tick begins. From now on tasks are polled, and wake each other.
     pub(crate) fn polls_begin(&self) {
         self.tick.set(self.tick.get() + 1);
         self.began.set(self.now());
         self.cause.set(WaitsFor::Others);
     }
 
-    /// Its tasks have been polled: what wakes others before the first completion is a timer.
+    /// The tick's tasks have been polled. What wakes tasks before the first completion is a timer.
     pub(crate) fn polls_end(&self) {
         self.over_in(self.tick.get()).set(self.now());
         self.cause.set(WaitsFor::Timer);
@@ -83,8 +82,8 @@ impl Notes {
         &self.over[tick as usize % TICKS]
     }
 
-    /// A completion of an operation is handled next: what was waited for, and whether a worker of the kernel
-    /// has done it, of which `given` were given any so far, and `workers` work at a time.
+    /// A completion is handled next. The pair says what was waited for, and whether an io-wq worker did it.
+    /// `given` operations have gone to such workers so far, and `workers` of them are done at a time.
     pub(crate) fn completes(&self, (waits_for, by_worker): (WaitsFor, bool), given: u64, workers: u64) {
         self.lacks_buffer.set(false);
         self.cause.set(waits_for);
@@ -97,7 +96,7 @@ impl Notes {
         }
     }
 
-    /// A receive finds no buffer.
+    /// A receive has found no buffer.
     pub(crate) fn lacks_buffer(&self) {
         self.lacks_buffer.set(true);
     }
@@ -112,7 +111,7 @@ impl Notes {
         self.lacks_buffer.get()
     }
 
-    /// A task is woken that waits since `since`, in this `tick`.
+    /// A task is woken that has waited since `since`, which was in `tick`.
     pub(crate) fn woken(&self, since: u64, tick: u64) -> Wake {
         let cause = self.cause.get();
         let ticks = match cause {
@@ -122,8 +121,8 @@ impl Notes {
         Wake { cause, ticks, lacks_buffer: self.lacks_buffer.get() }
     }
 
-    /// How long the core kept what was asked for from the kernel, and the completion from the task, at most:
-    /// from the ask to the end of that tick's polls, and through the polls before the enter that brought it.
+    /// By how much the core was late, at most: the time from the request to the end of that tick's polls,
+    /// before which the kernel did not see it, and the polls before the enter that brought the completion.
     fn late(&self, since: u64, tick: u64, cause: WaitsFor) -> u64 {
         let now = self.tick.get();
         let over = self.over_in(now).get();
@@ -131,15 +130,16 @@ impl Notes {
             return over.saturating_sub(since);
         }
         let last = over.saturating_sub(self.began.get());
-        // A receive is armed already: its bytes can only be told late.
-        if cause == WaitsFor::Receive || now - tick >= TICKS as u64 {
+        // A receive is armed already, so only its completion can be late.
+        let is_known = now.checked_sub(tick).is_some_and(|ago| ago < TICKS as u64);
+        if cause == WaitsFor::Receive || !is_known {
             return last;
         }
         last + self.over_in(tick).get().saturating_sub(since)
     }
 }
 
-/// From `start` to `now`.
+/// The nanoseconds from `start` to `now`.
 pub(crate) fn nanoseconds(start: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
 }
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// The played clock goes on by a microsecond a look, so each look is a little later.
+    /// The played clock goes on by a microsecond each time that it is read.
     fn played(notes: &mut Option<Notes>, at: Duration, start: Instant) {
         clock::play(Some(start + at));
         notes.get_or_insert_with(Notes::new);
@@ -181,6 +181,14 @@ mod tests {
             assert_eq!((wake.cause, wake.ticks / 1_000_000), (cause, whole));
         }
         clock::play(None);
+    }
+
+    /// Seen to fail, by an overflow.
+    #[test]
+    fn a_tick_that_is_unknown_is_none() {
+        let notes = Notes::new();
+        notes.completes((WaitsFor::Send, false), 0, 4);
+        assert_eq!(notes.woken(0, 7).ticks, 0);
     }
 
     #[test]

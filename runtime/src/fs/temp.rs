@@ -62,7 +62,8 @@ fn fresh<T>(dir: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(Pa
 /// A new directory that only this user may read. Dropping it removes it with its content, on a [blocking
 /// thread](crate::spawn_blocking) if it is dropped on a core. A failure of that is logged.
 ///
-/// It stays if the process is killed.
+/// At the end of the runtime it has been removed when [`Running::wait`](crate::Running::wait) returns, unless
+/// that takes longer than blocking work may. It stays if the process is killed.
 ///
 /// ```
 /// # annulus::Runtime::builder().most_cores(1).pool_bytes(1 << 20).build()?.run(|| async {
@@ -131,7 +132,9 @@ impl TempDir {
     /// # Cancellation
     /// It is removed nevertheless.
     pub async fn remove(mut self) -> Result<()> {
-        super::remove_dir_all(std::mem::take(&mut self.path)).await
+        let doomed = Doomed(std::mem::take(&mut self.path));
+        let removed = spawn_blocking(move || doomed.remove()).await?;
+        removed.map_err(|(path, e)| Error::io(format!("cannot remove directory {}", path.display()), e))
     }
 }
 
@@ -141,11 +144,32 @@ impl Drop for TempDir {
         if path.as_os_str().is_empty() {
             return;
         }
-        let remove = move || {
-            if let Err(e) = std::fs::remove_dir_all(&path) {
-                told(|| tracing::warn!("cannot remove the temporary directory {}: {e}", path.display()));
-            }
-        };
-        if Core::is_here() { spawn_blocking(remove).detach() } else { remove() }
+        let doomed = Doomed(path);
+        if Core::is_here() { spawn_blocking(move || drop(doomed)).detach() } else { drop(doomed) }
+    }
+}
+
+/// A directory that goes when this is dropped, on whatever thread. So it goes as well when the runtime ends
+/// before a blocking thread has begun the closure that has this: then the closure is dropped.
+struct Doomed(
+    /// Empty once it was removed.
+    PathBuf,
+);
+
+impl Doomed {
+    fn remove(mut self) -> Result<(), (PathBuf, io::Error)> {
+        let path = std::mem::take(&mut self.0);
+        std::fs::remove_dir_all(&path).map_err(|e| (path, e))
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.0);
+        if !path.as_os_str().is_empty()
+            && let Err(e) = std::fs::remove_dir_all(&path)
+        {
+            told(|| tracing::warn!("cannot remove the temporary directory {}: {e}", path.display()));
+        }
     }
 }

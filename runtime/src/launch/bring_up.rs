@@ -38,8 +38,8 @@ use crate::{Error, ErrorKind, Result};
 /// How many states the operation table holds before it has to move them.
 const OPERATIONS: usize = 4096;
 
-/// What a worker needs to come up.
-pub(super) struct WorkerConfig {
+/// What a core is brought up with.
+pub(super) struct CoreConfig {
     pub(super) core: PlannedCore,
     pub(super) shared: Arc<CoreShared>,
     pub(super) share: Share,
@@ -78,8 +78,8 @@ pub(super) fn block_sigpipe() -> io::Result<()> {
 
 /// Makes everything that the core owns, on the core's own thread, so that what is allocated and touched here
 /// lies on its node.
-pub(super) fn bring_up(config: WorkerConfig) -> Result<(Core, CoreReport)> {
-    let WorkerConfig { core: planned, shared, mut share, options, .. } = config;
+pub(super) fn bring_up(config: CoreConfig) -> Result<(Core, CoreReport)> {
+    let CoreConfig { core: planned, shared, mut share, options, .. } = config;
     let mut ring = Ring::new(config.ring, Some(planned.cpu.0), shared.counters.clone())?;
     let mut ranges = vec![(POOL, share.addresses())];
     ranges.extend(seen_by_others(&shared, &planned));

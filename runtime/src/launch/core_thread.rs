@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use crossbeam_channel::Sender;
 
-use super::bring_up::{WorkerConfig, block_sigpipe, bring_up};
+use super::bring_up::{CoreConfig, block_sigpipe, bring_up};
 use super::end;
 use super::faults::{Faults, panicked};
 use super::report::CoreReport;
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// The thread of a core, from its first instruction to its last. If anything panics in it, others wait for
 /// `arrival` only.
 pub(super) fn run<F, Fut, E>(
-    config: WorkerConfig,
+    config: CoreConfig,
     root: &F,
     ready: Sender<Result<CoreReport>>,
     arrival: Arrival,

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::bring_up::WorkerConfig;
+use super::bring_up::CoreConfig;
 use super::builder::Runtime;
 use super::core_thread;
 use super::locked::Essentials;
@@ -62,7 +62,7 @@ where
         let mut options = runtime.settings.options.clone();
         options.incremental_buffers = shape.incremental_buffers;
         options.bundles = shape.bundles;
-        let config = WorkerConfig {
+        let config = CoreConfig {
             shared: member,
             share,
             growth,

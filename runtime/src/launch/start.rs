@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Receiver;
 
-use super::bring_up::WorkerConfig;
+use super::bring_up::CoreConfig;
 use super::builder::Runtime;
 use super::core_thread;
 use super::locked::Essentials;
@@ -138,7 +138,7 @@ impl Runtime {
                 break;
             };
             let ring = self.settings.ring(self.pollers.get(core.index).copied(), cores.len());
-            let config = WorkerConfig {
+            let config = CoreConfig {
                 core: core.clone(),
                 shared: Arc::clone(member),
                 share,

@@ -1,4 +1,4 @@
-//! The seam at which the system calls are played that go by the ring: for tests ([`crate::played`]).
+//! The seam at which the system calls are played that bypass the ring: for tests ([`crate::played`]).
 
 use std::cell::RefCell;
 use std::io;

@@ -1,4 +1,4 @@
-//! Calls on sockets that go by the ring: options that rustix has no name for, and what never waits.
+//! Calls on sockets that bypass the ring: options that rustix has no name for, and what never waits.
 
 use std::io;
 use std::mem::MaybeUninit;

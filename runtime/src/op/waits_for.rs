@@ -1,18 +1,18 @@
 //! What a task waits for, by what it has asked of the kernel.
 
-/// What wakes a task, and so what it has waited for.
+/// What a task has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum WaitsFor {
     /// Bytes of a peer, or a client.
     Receive = 1,
-    /// A peer that takes bytes.
+    /// A peer, to take bytes.
     Send,
-    /// A connection that is being made.
+    /// A connection to be established.
     Connect,
     /// Files and their names.
     Disk,
-    /// The same, while the kernel had more such work than workers.
+    /// Files and their names, while the kernel had more such work than io-wq workers.
     Workers,
     /// A receive buffer of the core.
     Buffers,
@@ -23,7 +23,7 @@ pub(crate) enum WaitsFor {
 }
 
 impl WaitsFor {
-    /// Its name, and what it is.
+    /// The name that [`crate::waits`] has for it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Receive => "receive",
@@ -37,7 +37,7 @@ impl WaitsFor {
         }
     }
 
-    /// Of the number of a variant.
+    /// The variant with this number.
     pub(crate) fn of(number: u8) -> Self {
         use WaitsFor::{Buffers, Connect, Disk, Others, Receive, Send, Timer, Workers};
         let all = [Receive, Send, Connect, Disk, Workers, Buffers, Timer];

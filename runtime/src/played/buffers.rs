@@ -8,33 +8,33 @@ use io_uring::types::BufRingEntry;
 /// A registered ring of buffers.
 #[derive(Default)]
 pub(super) struct Buffers {
-    /// Where the entries lie; 0 for none.
+    /// The address of the entries; 0 if no ring is registered.
     address: u64,
     slots: u16,
     head: u16,
-    /// Up to where the entries have been looked at.
+    /// The number of entries that have been read.
     seen: u16,
     /// Buffers in the ring.
     offered: BTreeSet<u16>,
-    /// Buffers that a CQE has named, and that did not come back.
+    /// Buffers that a CQE has named and that are not in the ring again.
     out: BTreeSet<u16>,
     /// The kernel goes on in a buffer where the last bytes ended.
     is_incremental: bool,
 }
 
-/// What a receive has brought.
+/// The buffers of one receive.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Brought {
     /// The first buffer.
     pub(super) first: u16,
     pub(super) bytes: u64,
-    /// Buffers that are not in the ring any more.
+    /// How many buffers have left the ring.
     pub(super) used_up: u16,
-    /// The kernel goes on in the last one.
+    /// Whether the kernel goes on in the last one.
     pub(super) goes_on: bool,
 }
 
-/// What a buffer holds while it is the kernel's: whoever still looks at it sees that.
+/// The content of a buffer that is the kernel's. Code that still reads the buffer finds it.
 const NOBODYS: u8 = 0xEE;
 
 impl Buffers {
@@ -46,10 +46,10 @@ impl Buffers {
         self.address = 0;
     }
 
-    /// Takes note of what was put into the ring since the last look.
+    /// Reads the entries that were put into the ring since the last call.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the ring.
     pub(super) fn look(&mut self) -> Result<(), String> {
         while self.address != 0 && self.seen != self.tail() {
             let (at, len, id) = self.entry(self.seen);
@@ -73,18 +73,18 @@ impl Buffers {
         self.offered.len()
     }
 
-    /// Picks the next buffer and writes to it. None: there is none.
+    /// Picks the next buffer and writes to it. `None` where there is none.
     pub(super) fn pick(&mut self, bytes: u64, byte: impl Fn(u64) -> u8) -> Option<Brought> {
         self.bring(bytes, 1, byte)
     }
 
-    /// The next buffer, with nothing in it and not used up. None: there is none.
+    /// The next buffer, with nothing in it and not used up. `None` where there is none.
     pub(super) fn name(&self) -> Option<Brought> {
         let first = self.has_some().then(|| self.entry(self.head).2)?;
         Some(Brought { first, bytes: 0, used_up: 0, goes_on: false })
     }
 
-    /// Picks as many buffers as bytes need, up to `most`, and writes to them. None: there is none.
+    /// Picks as many buffers as the bytes need, up to `most`, and writes to them. `None` where there is none.
     pub(super) fn bring(&mut self, bytes: u64, most: usize, byte: impl Fn(u64) -> u8) -> Option<Brought> {
         let mut brought = self.name()?;
         for _ in 0..most {

@@ -1,4 +1,4 @@
-//! System calls that go by the ring.
+//! System calls that bypass the ring.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -1,5 +1,4 @@
-//! Servers that the core connects to: those that answer, those that refuse, and those of which nothing is
-//! ever heard.
+//! Servers that the core connects to: some answer, some refuse, and some never reply.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,7 +9,7 @@ use super::sqe::Sqe;
 use super::state::State;
 use crate::net::sockaddr;
 
-/// What a server does with whoever connects.
+/// What a server does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
     Answers,
@@ -18,11 +17,11 @@ pub(super) enum Manner {
     Silent,
 }
 
-/// A server at an address that nobody else has.
+/// A server at an address of its own.
 pub(super) struct Serving {
     pub(super) address: SocketAddr,
     pub(super) manner: Manner,
-    /// What it does on each connection, the last first.
+    /// What it does with each connection, the last first.
     pub(super) peers: Vec<Peer>,
 }
 
@@ -42,7 +41,7 @@ impl State {
     }
 
     pub(super) fn connects(&mut self, op: &Op) -> Goes {
-        // What was answered before the cancel came is connected.
+        // A connect that was answered before the cancel came is connected.
         if op.cancelled && !(self.answers(op) && self.dice.once_in(3)) {
             return self.end(op, -libc::ECANCELED, 0);
         }

@@ -1,4 +1,5 @@
-//! Many streams on few buffers: those that nobody reads must not keep them from those that are read.
+//! Many streams on few buffers. Streams that nobody reads must not keep the buffers from streams that are
+//! read.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use crate::net::TcpStream;
 use crate::spawn;
 use crate::time::{sleep, timeout};
 
-/// A stream, and what was read of it.
+/// A stream, and how much of it was read.
 struct Read {
     stream: TcpStream,
     reading: Reading,

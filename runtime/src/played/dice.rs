@@ -1,4 +1,4 @@
-//! Where all chance of a play comes from: one number.
+//! The random numbers of a play, all from one seed.
 
 use std::cell::Cell;
 
@@ -16,22 +16,22 @@ impl Dice {
         mix(state)
     }
 
-    /// 0 to `n - 1`.
+    /// A number below `n`.
     pub(super) fn below(&self, n: u64) -> u64 {
         self.roll() % n.max(1)
     }
 
-    /// `least` to `most`, both included.
+    /// A number from `least` to `most`, both included.
     pub(super) fn between(&self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }
 
-    /// True once in `n` times.
+    /// Whether a chance of one in `n` has come.
     pub(super) fn once_in(&self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    /// One of some.
+    /// One of `some`.
     pub(super) fn pick<T: Copy>(&self, some: &[T]) -> T {
         some[self.below(some.len() as u64) as usize]
     }

@@ -1,4 +1,4 @@
-//! A core on the calling thread, in a world.
+//! Runs a core of a world on the calling thread.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use crate::launch::played::Shape;
 use crate::ring::played::{self, Player};
 use crate::{clock, launch, net};
 
-/// What a thread plays with, until dropped.
+/// Has this thread use the played kernel, until dropped.
 struct Set;
 
 impl Set {

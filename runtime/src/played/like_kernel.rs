@@ -1,5 +1,5 @@
-//! The other way round: what the player does not know of kernels. The same programs run on the kernel's ring
-//! and on the played one, with peers that do the same, and must see the same.
+//! The played kernel against the real one. The same programs run on a kernel's ring and on a played one, with
+//! peers that do the same, and must see the same.
 
 use std::cell::RefCell;
 use std::future::Future;

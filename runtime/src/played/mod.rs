@@ -1,7 +1,7 @@
 //! A core that is played: its ring, its clock, the network and the peers follow from one number.
 //!
 //! The kernel's part is played by [`World`], which takes the place of the ring's queues and of the few system
-//! calls that go by it ([`ring::played`](crate::ring::played), [`net::played`](crate::net::played),
+//! calls that bypass it ([`ring::played`](crate::ring::played), [`net::played`](crate::net::played),
 //! [`clock`](crate::clock)). All else is what runs elsewhere: `launch/` brings the core up on the calling
 //! thread, runs it to its end, and drains it.
 //!
@@ -22,18 +22,16 @@ mod connects;
 mod crowds;
 mod datagrams;
 mod dice;
-mod files;
 #[cfg(test)]
-mod filing;
+mod file_tasks;
+mod files;
 #[cfg(test)]
 mod foreign;
 mod launch;
 #[cfg(test)]
 mod like_kernel;
 #[cfg(test)]
-mod like_kernel_mail;
-#[cfg(test)]
-mod mailing;
+mod like_kernel_udp;
 mod network;
 mod ops;
 #[cfg(test)]
@@ -44,6 +42,7 @@ mod program;
 #[cfg(test)]
 mod programs;
 mod script;
+mod seeds;
 #[cfg(test)]
 mod several;
 mod splice;
@@ -53,6 +52,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod trace;
+#[cfg(test)]
+mod udp_tasks;
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -60,9 +61,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use connects::{Manner, Serving};
-use datagrams::Mailbox;
+use datagrams::PlayedUdp;
 use files::Opened;
 use network::{Conn, Listening, Peer};
+pub use seeds::Seeds;
 pub use stage::{Client, Stage, play_on_stage};
 use state::State;
 pub use trace::Tracing;
@@ -181,15 +183,15 @@ impl World {
 
     /// A socket of datagrams: this many of the stream `comes` will come, and what leaves is of `leaves`. Its
     /// place in the list.
-    fn mailbox(&self, fd: std::os::fd::RawFd, (comes, to_come): (u32, u32), leaves: u32) -> usize {
+    fn add_udp(&self, fd: std::os::fd::RawFd, (comes, to_come): (u32, u32), leaves: u32) -> usize {
         let mut state = self.state.borrow_mut();
-        state.mail.push(Mailbox::new(fd, comes, to_come, leaves));
-        state.mail.len() - 1
+        state.udp.push(PlayedUdp::new(fd, comes, to_come, leaves));
+        state.udp.len() - 1
     }
 
-    /// Looks at a mailbox.
-    fn mail<R>(&self, at: usize, f: impl FnOnce(&Mailbox) -> R) -> R {
-        f(&self.state.borrow().mail[at])
+    /// Looks at a UDP socket.
+    fn udp<R>(&self, at: usize, f: impl FnOnce(&PlayedUdp) -> R) -> R {
+        f(&self.state.borrow().udp[at])
     }
 
     /// Looks at a connection.

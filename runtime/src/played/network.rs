@@ -70,11 +70,11 @@ pub(super) struct Conn {
     pub(super) shut_write: bool,
     /// Its last descriptor was closed.
     pub(super) closed: bool,
-    /// Until when the peer does nothing, in nanoseconds of the play.
+    /// The time until which the peer does nothing, in nanoseconds of the play.
     pub(super) stalled_until: u64,
 }
 
-/// What a receive finds.
+/// The answer to a receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
@@ -83,7 +83,7 @@ pub(super) enum Found {
     Error,
 }
 
-/// What a peer can do next.
+/// The next step of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
     Sends,
@@ -142,7 +142,7 @@ impl Conn {
         self.error.take().unwrap_or(libc::EPIPE)
     }
 
-    /// Whether a send would do anything but wait.
+    /// Whether a send would not wait.
     pub(super) fn is_writable(&self) -> bool {
         self.room() > 0 || self.refuses()
     }
@@ -203,7 +203,7 @@ impl Conn {
         self.script.as_ref().map_or(self.peer.total, |script| script.up_to(self.read))
     }
 
-    /// What poll(2) tells.
+    /// The events that poll(2) reports.
     pub(super) fn events(&self) -> u32 {
         let mut events = 0;
         if self.found() != Found::Nothing {
@@ -276,7 +276,7 @@ impl Conn {
         at.filter(|_| !(self.gone || self.fin && self.read == self.sent))
     }
 
-    /// The peer does it.
+    /// Has the peer take the step.
     pub(super) fn act(&mut self, act: Act, dice: &Dice, now: u64) {
         match act {
             Act::Sends => {

@@ -1,5 +1,5 @@
-//! Connections that the core makes: to servers that answer, refuse, or say nothing; to one, or to the first
-//! of several that answers.
+//! Connections that the core makes, to one server or to the first of several that answers. Servers answer,
+//! refuse, or never reply.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,7 +13,7 @@ use crate::net::TcpStream;
 use crate::net::eyeballs::first_to_answer;
 use crate::time::timeout;
 
-/// An address that no other task of the play has, and a server there that echoes.
+/// An address of its own in the play, and a server there that echoes.
 fn server(ground: &Ground, manner: Manner) -> SocketAddr {
     let number = ground.dice.roll() as u32;
     let host = [198, 18, (number >> 24) as u8, (number >> 16) as u8];

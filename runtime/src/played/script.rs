@@ -1,12 +1,12 @@
-//! A peer that says given words, in its own time, and keeps what it hears.
+//! A peer that sends given bytes, in its own time, and keeps what it receives.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How many bytes of what it says a peer would have said by now, when it has heard these.
+/// How many of its bytes a peer would have sent by now, after it has received these.
 pub(super) type UpTo = Box<dyn Fn(&[u8]) -> u64>;
 
-/// What a peer says and has heard.
+/// What a peer sends and has received.
 pub(super) struct Script {
     pub(super) says: Rc<[u8]>,
     /// All that was sent to it, also what it has not taken yet.
@@ -22,7 +22,7 @@ impl Script {
         Self { says, heard: Vec::new(), up_to, known }
     }
 
-    /// Bytes that it would have said, after it has taken `read`.
+    /// How many bytes it would have sent after it has taken `read`.
     pub(super) fn up_to(&self, read: u64) -> u64 {
         if self.known.get().0 != read {
             self.known.set((read, (self.up_to)(&self.heard[..read as usize])));

@@ -1,5 +1,4 @@
-//! Several tasks at one thing: readers and writers of one stream, acceptors of one listener; and tasks that
-//! wait for each other.
+//! Several tasks with one stream or one listener, and tasks that wait for each other.
 
 use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};

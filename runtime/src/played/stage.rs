@@ -1,4 +1,4 @@
-//! A play whose program is another crate's: the connections of the program `annulus`.
+//! A play of another crate's code: the connections of the program `annulus`.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -10,7 +10,7 @@ use super::script::Script;
 use super::{Played, Tracing, World, launch, play_and_again};
 use crate::net::TcpStream;
 
-/// What a program has of its play.
+/// The play, as its program sees it.
 #[derive(Clone)]
 pub struct Stage {
     world: Rc<World>,
@@ -30,7 +30,8 @@ where
 {
     play_and_again(seed, tracing, |world| {
         let dice = Dice::new(seed ^ 0x73_74_61_67_65);
-        // Clients are cut that take too little for too long: here that is told from the client's side.
+        // The server cuts clients that take too little for too long. Without leaps of the clock only the
+        // client decides that.
         world.state.borrow_mut().leaps = false;
         let shape = launch::shape(&dice);
         let program = RefCell::new(Some(program(Stage { world: Rc::clone(world), dice: Rc::new(dice) })));
@@ -48,28 +49,28 @@ where
 }
 
 impl Stage {
-    /// 0 to `n - 1`.
+    /// A number below `n`.
     pub fn below(&self, n: u64) -> u64 {
         self.dice.below(n)
     }
 
-    /// True once in `n` times.
+    /// Whether a chance of one in `n` has come.
     pub fn once_in(&self, n: u64) -> bool {
         self.dice.once_in(n)
     }
 
-    /// One of some.
+    /// One of `some`.
     pub fn pick<T: Copy>(&self, some: &[T]) -> T {
         self.dice.pick(some)
     }
 
-    /// For the trace.
+    /// Adds a line to the trace.
     pub fn says(&self, what: std::fmt::Arguments<'_>) {
         self.world.says(what);
     }
 
-    /// A connection whose other end says `says`, of that as much as `up_to` gives for what it has heard by
-    /// then. When it has said all it waits for the end, or ends in another way.
+    /// A connection whose other end sends `says`: at each time as many bytes as `up_to` gives for what it has
+    /// received by then. When it has sent all it waits for the end, or ends in another way.
     pub fn client(&self, says: Vec<u8>, up_to: impl Fn(&[u8]) -> u64 + 'static) -> (TcpStream, Client) {
         let total = says.len() as u64;
         let ending = match self.dice.below(9) {
@@ -95,24 +96,24 @@ impl Stage {
 }
 
 impl Client {
-    /// All that was sent to it.
+    /// All that the client has received.
     pub fn heard(&self) -> Vec<u8> {
         self.world
             .conn(self.at, |conn| conn.script.as_ref().map(|script| script.heard.clone()))
             .unwrap_or_default()
     }
 
-    /// How many bytes of what it says have come.
+    /// How many bytes of what the client sends have arrived.
     pub fn has_said(&self) -> u64 {
         self.world.conn(self.at, |conn| conn.arrived)
     }
 
-    /// It has said all that it will, and that this is the end.
+    /// Whether the client has ended its side in order.
     pub fn has_ended(&self) -> bool {
         self.world.conn(self.at, |conn| conn.fin)
     }
 
-    /// The connection was reset, by either side.
+    /// Whether the connection was reset, by either side.
     pub fn was_reset(&self) -> bool {
         self.world.conn(self.at, |conn| conn.was_reset)
     }

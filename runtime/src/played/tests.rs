@@ -1,10 +1,10 @@
 //! Seeds that are played: a few with every run of the tests, for as long as `scripts/test` says, or one.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
+use super::seeds::Seeds;
 use super::trace::Tracing;
-use super::{World, play, play_and_again, program};
+use super::{Played, World, play, play_and_again, program};
 use crate::transfer::Road;
 
 /// Seeds that every run of the library's tests plays.
@@ -12,56 +12,26 @@ const FEW: u64 = 150;
 /// Seeds of plays that are of one kind, and short.
 const MANY: u64 = 200;
 
-fn must_be_well(seed: u64) -> u64 {
-    let played = play(seed, Tracing::Off);
-    if let Some(failure) = played.failure {
-        panic!("{failure}\nscripts/play {seed} plays it again");
-    }
-    played.steps
-}
+const SEEDS: Seeds<fn(u64, Tracing) -> Played> = Seeds { play, command: "scripts/play" };
 
 /// Seen to fail: see `scripts/refind`.
 #[test]
 fn a_core_that_is_played_does_what_it_must() {
-    for seed in 0..FEW {
-        must_be_well(seed);
-    }
+    SEEDS.first(FEW);
 }
 
-/// One seed, with all its steps: for `scripts/play`.
+/// For `scripts/play`.
 #[test]
 #[ignore = "for scripts/play"]
 fn one() {
-    let seed = std::env::var("PLAY_SEED").expect("scripts/play sets it");
-    let seed = seed.parse().expect("a seed is a number");
-    let played = play(seed, Tracing::All);
-    eprintln!("{} steps", played.steps);
-    if let Some(failure) = played.failure {
-        panic!("{failure}");
-    }
+    SEEDS.one();
 }
 
-/// New seeds, for as long as is asked: for `scripts/test`.
+/// For `scripts/test`.
 #[test]
 #[ignore = "for scripts/test"]
 fn for_a_while() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = number("PLAY_SECONDS").expect("scripts/test sets it");
-    let most = number("PLAY_SEEDS").unwrap_or(u64::MAX);
-    let first = number("PLAY_SEED").unwrap_or(FEW);
-    let (begun, mut seeds, mut steps) = (Instant::now(), 0, 0);
-    while seeds < most && begun.elapsed() < Duration::from_secs(seconds) {
-        let played = play(first + seeds, Tracing::Off);
-        if let Some(failure) = played.failure {
-            let (after, seed) = (begun.elapsed().as_secs(), first + seeds);
-            panic!(
-                "after {seeds} seeds\n{failure}\nfailed after {after} s; scripts/play {seed} plays it again"
-            );
-        }
-        steps += played.steps;
-        seeds += 1;
-    }
-    eprintln!("{seeds} seeds from {first} on, {steps} steps, no failure");
+    SEEDS.for_a_while(FEW);
 }
 
 fn a_reset_is_told_as_one(road: Road) {

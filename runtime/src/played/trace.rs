@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-/// Lines that are kept where not all are wanted.
+/// How many lines are kept for the message of a failure.
 const KEPT: usize = 80;
 
-/// What becomes of the lines.
+/// What is done with the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracing {
-    /// None is made: a seed that fails is played again.
+    /// No line is made. A seed that fails is played again.
     Off,
     /// The last ones are kept, for the message of the failure.
     Last,

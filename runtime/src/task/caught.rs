@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::contained::{Payload, bury, caught};
+use crate::contained::{Kept, Payload, caught};
 
 /// Runs a future. Its panics, and those of its destructor, become its output.
 pub(crate) async fn caught_of<F: Future>(future: F) -> Result<F::Output, Payload> {
@@ -21,13 +21,10 @@ pub(crate) async fn caught_of<F: Future>(future: F) -> Result<F::Output, Payload
         }
     })
     .await;
+    // It may be lost to the panic of the future's destructor, and its own destructor may panic.
+    let output = Kept::new(output);
     match caught(|| future.set(None)) {
-        Ok(()) => output,
-        Err(payload) => {
-            if let Err(earlier) = output {
-                bury(earlier);
-            }
-            Err(payload)
-        }
+        Ok(()) => output.take(),
+        Err(payload) => Err(payload),
     }
 }

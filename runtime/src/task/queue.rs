@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::raw::{self, Header, Owner, Task};
-use super::state::{Pause, There};
+use super::state::{AfterWake, Pause};
 use super::stop_waiters::StopWaiters;
 use super::woken::Woken;
 
@@ -101,9 +101,9 @@ impl<O: Owner> Tasks<O> {
         // which keeps it, and is not in the queue.
         unsafe {
             match next {
-                There::Nothing => {}
-                There::Push => self.ready.push(task),
-                There::Free => raw::free(task),
+                AfterWake::Nothing => {}
+                AfterWake::Push => self.ready.push(task),
+                AfterWake::Free => raw::free(task),
             }
         }
     }

@@ -23,7 +23,7 @@ use slab::Slab;
 
 use super::JoinError;
 use super::caught::caught_of;
-use crate::contained::{Payload, bury};
+use crate::contained::{Kept, Payload, bury, contained};
 
 /// Runs `body` with a [`Scope`] in which it can spawn children that borrow from outside the scope, and
 /// completes when the body and all children have.
@@ -116,10 +116,10 @@ impl<'env> Scope<'env> {
                 Err(payload) if Rc::strong_count(&tell) == 1 => return Some(payload),
                 output => tell.borrow_mut().output = Some(output),
             }
-            let waiter = tell.borrow_mut().waiter.take();
-            if let Some(waiter) = waiter {
-                waiter.wake();
-            }
+            // In its wrapping: it is called and dropped one after the other, and either may panic. Such a
+            // panic would end the parent, with all other children.
+            let waiter = tell.borrow_mut().waiter.take().map(Kept::new);
+            contained("a waker", || waiter.iter().filter_map(Kept::get).for_each(Waker::wake_by_ref));
             None
         });
         let mut children = self.children.borrow_mut();
@@ -185,7 +185,11 @@ impl Drop for Scope<'_> {
             let Some(key) = children.iter().next().map(|(key, _)| key) else { break };
             let child = children.remove(key);
             drop(children);
-            crate::contained::contained("a child of a scope", || drop(child));
+            contained("a child of a scope", || drop(child));
+        }
+        // That of a child, if the body has panicked too.
+        if let Some(payload) = self.panic.take() {
+            bury(payload);
         }
     }
 }
@@ -225,7 +229,7 @@ impl<T> Future for ScopedHandle<T> {
         let output = end.output.take();
         let late = if output.is_some() { Some(waker) } else { end.waiter.replace(waker) };
         drop(end);
-        drop(late);
+        contained("the destructor of a waker", || drop(late));
         output.map_or(Poll::Pending, |output| Poll::Ready(output.map_err(JoinError::Panicked)))
     }
 }
@@ -242,8 +246,8 @@ struct Ready {
     /// `None` once the scope has gone: a waker that outlives it does nothing.
     keys: Mutex<Option<Vec<Arc<ChildWaker>>>>,
     /// In an `Arc`, because an application's waker may not be cloned under the lock: its clone may wake a
-    /// child.
-    parent: Mutex<Option<Arc<Waker>>>,
+    /// child. Who drops it last may be panicking.
+    parent: Mutex<Option<Arc<Kept<Waker>>>>,
 }
 
 /// The list of a scope that has not ended. The list and the wakers in it refer to each other until the scope
@@ -265,10 +269,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ready {
     fn set_parent(&self, waker: &Waker) {
-        if lock(&self.parent).as_ref().is_some_and(|parent| parent.will_wake(waker)) {
+        let is_same = |parent: &Arc<Kept<Waker>>| parent.get().is_some_and(|parent| parent.will_wake(waker));
+        if lock(&self.parent).as_ref().is_some_and(is_same) {
             return;
         }
-        let parent = Arc::new(waker.clone());
+        let parent = Arc::new(Kept::new(waker.clone()));
         let old = lock(&self.parent).replace(parent);
         drop(old);
     }
@@ -296,8 +301,6 @@ impl Wake for ChildWaker {
         }
         // Woken outside the lock: waking runs the parent's scheduler.
         let parent = lock(&self.ready.parent).clone();
-        if let Some(parent) = parent {
-            parent.wake_by_ref();
-        }
+        parent.iter().filter_map(|parent| parent.get()).for_each(Waker::wake_by_ref);
     }
 }

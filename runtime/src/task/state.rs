@@ -122,7 +122,7 @@ pub(super) enum Pause {
 
 /// What a thread that has used up a waker has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum There {
+pub(super) enum AfterWake {
     Nothing,
     /// Put the task on the core's wake list, with the waker's hold on it.
     Push,
@@ -183,9 +183,9 @@ impl State {
         self.own.get() & (HANDLE | ABORTED) == HANDLE
     }
 
-    /// The future has been dropped, and is the output's place empty unless `output`. True: the memory is to
-    /// be freed. `retain` makes sure that the owner lives as long as the memory, since wakers are left: it is
-    /// called before they may outlive the core.
+    /// The future has been dropped, and its place holds the output if `output`, else nothing. True: the
+    /// memory is to be freed. Where wakers are left `retain` is called before they can outlive the core: it
+    /// makes the owner live as long as the memory.
     #[inline(always)]
     pub(super) fn end(&self, output: bool, retain: impl FnOnce()) -> bool {
         let own = self.own.get() & !(RUNNING | QUEUED | LISTED) | OVER | if output { OUTPUT } else { 0 };
@@ -289,13 +289,13 @@ impl State {
 
     /// A wake that uses its waker up.
     #[inline(always)]
-    pub(super) fn wake_and_drop_there(&self) -> There {
+    pub(super) fn wake_and_drop_there(&self) -> AfterWake {
         let taken = self
             .change_there(|now| if now & NOTIFIED != 0 { now.wrapping_sub(WAKER) } else { now | NOTIFIED });
         match taken {
-            None if self.drop_there() => There::Free,
-            Some(before) if before & NOTIFIED == 0 => There::Push,
-            None | Some(_) => There::Nothing,
+            None if self.drop_there() => AfterWake::Free,
+            Some(before) if before & NOTIFIED == 0 => AfterWake::Push,
+            None | Some(_) => AfterWake::Nothing,
         }
     }
 
@@ -313,12 +313,12 @@ impl State {
     }
 
     /// The own core has taken the task from the wake list. `Push`: it is to be put into the queue.
-    pub(super) fn taken(&self) -> There {
+    pub(super) fn taken(&self) -> AfterWake {
         if self.own.get() & MERGED != 0 {
-            return if self.drop_there() { There::Free } else { There::Nothing };
+            return if self.drop_there() { AfterWake::Free } else { AfterWake::Nothing };
         }
         self.shared.fetch_sub(NOTIFIED + WAKER, Ordering::AcqRel);
-        if self.wake_here() { There::Push } else { There::Nothing }
+        if self.wake_here() { AfterWake::Push } else { AfterWake::Nothing }
     }
 }
 

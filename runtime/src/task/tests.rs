@@ -17,33 +17,33 @@ use crate::contained::Payload;
 use crate::sync::mailbox::WakeList;
 
 /// What other threads see of a core.
-struct Desk {
-    woken: WakeList<Woken<Desk>>,
+struct Shared {
+    woken: WakeList<Woken<Shared>>,
 }
 
 /// A core.
-struct Worker {
-    desk: Arc<Desk>,
-    tasks: queue::Tasks<Desk>,
+struct TestCore {
+    shared: Arc<Shared>,
+    tasks: queue::Tasks<Shared>,
 }
 
 thread_local! {
-    static HERE: Cell<*const Worker> = const { Cell::new(ptr::null()) };
+    static HERE: Cell<*const TestCore> = const { Cell::new(ptr::null()) };
 }
 
-static WAKERS: RawWakerVTable = waker::functions::<Desk>();
+static WAKERS: RawWakerVTable = waker::functions::<Shared>();
 
-impl Owner for Desk {
+impl Owner for Shared {
     fn wakers() -> &'static RawWakerVTable {
         &WAKERS
     }
 }
 
-impl Wakes for Desk {
+impl Wakes for Shared {
     fn here<R>(owner: *const Self, f: impl FnOnce(&queue::Tasks<Self>) -> R) -> Option<R> {
-        // SAFETY: the worker of this thread is there until `on_a_worker` has reset this.
-        let worker = unsafe { HERE.get().as_ref() }?;
-        ptr::eq(Arc::as_ptr(&worker.desk), owner).then(|| f(&worker.tasks))
+        // SAFETY: the core of this thread is there until `on_a_core` has reset this.
+        let core = unsafe { HERE.get().as_ref() }?;
+        ptr::eq(Arc::as_ptr(&core.shared), owner).then(|| f(&core.tasks))
     }
 
     fn take(&self, woken: Woken<Self>) {
@@ -51,9 +51,9 @@ impl Wakes for Desk {
     }
 }
 
-type Handle<T> = handle::Handle<T, Desk>;
+type Handle<T> = handle::Handle<T, Shared>;
 
-impl Worker {
+impl TestCore {
     #[track_caller]
     fn spawn<F: Future + 'static>(&self, future: F) -> Handle<F::Output> {
         let task = self.tasks.spawn(future, Location::caller());
@@ -62,8 +62,8 @@ impl Worker {
     }
 
     /// Polls each task that is ready.
-    fn turn(&self) {
-        for woken in self.desk.woken.take_all() {
+    fn tick(&self) {
+        for woken in self.shared.woken.take_all() {
             self.tasks.take_in(woken);
         }
         for _ in 0..self.tasks.ready_len() {
@@ -72,21 +72,21 @@ impl Worker {
     }
 }
 
-/// Runs `f` with a worker, and ends the worker as a core ends.
-fn on_a_worker<R>(f: impl FnOnce(&Worker) -> R) -> R {
+/// Runs `f` with a core, and ends the core as a core ends.
+fn on_a_core<R>(f: impl FnOnce(&TestCore) -> R) -> R {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
             HERE.set(ptr::null());
         }
     }
-    let desk = Arc::new(Desk { woken: WakeList::new() });
-    let worker = Worker { desk: Arc::clone(&desk), tasks: queue::Tasks::new(desk) };
-    HERE.set(&raw const worker);
+    let shared = Arc::new(Shared { woken: WakeList::new() });
+    let core = TestCore { shared: Arc::clone(&shared), tasks: queue::Tasks::new(shared) };
+    HERE.set(&raw const core);
     let leave = Leave;
-    let result = f(&worker);
-    worker.tasks.drop_all();
-    drop(worker.desk.woken.close());
+    let result = f(&core);
+    core.tasks.drop_all();
+    drop(core.shared.woken.close());
     drop(leave);
     result
 }
@@ -126,10 +126,10 @@ fn gives_waker(to: &mpsc::Sender<Waker>) -> impl Future<Output = ()> + use<> {
 
 #[test]
 fn a_task_runs_when_it_is_woken_and_leaves_its_output() {
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         let polls = Rc::new(Cell::new(0));
         let counts = Rc::clone(&polls);
-        let mut handle = worker.spawn(async move {
+        let mut handle = core.spawn(async move {
             for _ in 0..3 {
                 counts.set(counts.get() + 1);
                 yield_now().await;
@@ -139,10 +139,10 @@ fn a_task_runs_when_it_is_woken_and_leaves_its_output() {
         assert_eq!(polls.get(), 0);
         for turn in 1..=3 {
             assert!(handle.poll(Waker::noop()).is_pending());
-            worker.turn();
+            core.tick();
             assert_eq!(polls.get(), turn);
         }
-        worker.turn();
+        core.tick();
         assert_eq!(output(&mut handle).unwrap().unwrap(), "its output");
         assert!(output(&mut handle).is_none(), "it was taken");
     });
@@ -151,22 +151,22 @@ fn a_task_runs_when_it_is_woken_and_leaves_its_output() {
 /// A handle that waits is woken once the future has been dropped.
 #[test]
 fn who_awaits_a_handle_is_woken_at_the_end() {
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         let (told, dropped) = (Rc::new(Cell::new(false)), Arc::new(AtomicUsize::new(0)));
         let holds = Dropped::counted_by(&dropped);
-        let mut awaited = worker.spawn(async move {
+        let mut awaited = core.spawn(async move {
             let _holds = holds;
             yield_now().await;
         });
         let tell = Rc::clone(&told);
-        let awaiter = worker.spawn(async move {
+        let awaiter = core.spawn(async move {
             poll_fn(|cx| awaited.poll(cx.waker())).await.unwrap().unwrap();
             assert_eq!(dropped.load(Ordering::Relaxed), 1);
             tell.set(true);
         });
         awaiter.detach();
         for _ in 0..3 {
-            worker.turn();
+            core.tick();
         }
         assert!(told.get());
     });
@@ -174,7 +174,7 @@ fn who_awaits_a_handle_is_woken_at_the_end() {
 
 #[test]
 fn a_handle_aborts_its_task_when_it_is_dropped_and_not_when_it_is_detached() {
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         let (aborted, detached) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let future = |count| {
             let holds = Dropped::counted_by(count);
@@ -186,14 +186,14 @@ fn a_handle_aborts_its_task_when_it_is_dropped_and_not_when_it_is_detached() {
         };
         // Before the first poll, in the queue after it, and while it waits.
         for turns in 0..3 {
-            let [one, other] = [&aborted, &detached].map(|count| worker.spawn(future(count)));
+            let [one, other] = [&aborted, &detached].map(|count| core.spawn(future(count)));
             for _ in 0..turns {
-                worker.turn();
+                core.tick();
             }
             drop(one);
             other.detach();
             assert_eq!(aborted.load(Ordering::Relaxed), turns, "not in the call");
-            worker.turn();
+            core.tick();
             assert_eq!(aborted.load(Ordering::Relaxed), turns + 1);
         }
         assert_eq!(detached.load(Ordering::Relaxed), 0);
@@ -203,12 +203,12 @@ fn a_handle_aborts_its_task_when_it_is_dropped_and_not_when_it_is_detached() {
 /// A task that drops its own handle in its poll, and one whose output nobody takes.
 #[test]
 fn a_task_may_drop_its_own_handle() {
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         for ready in [false, true] {
             let dropped = Arc::new(AtomicUsize::new(0));
             let own: Rc<RefCell<Option<Handle<Dropped>>>> = Rc::default();
             let (holds, left) = (Dropped::counted_by(&dropped), Dropped::counted_by(&dropped));
-            let handle = worker.spawn({
+            let handle = core.spawn({
                 let own = Rc::clone(&own);
                 async move {
                     let _holds = holds;
@@ -220,7 +220,7 @@ fn a_task_may_drop_its_own_handle() {
                 }
             });
             *own.borrow_mut() = Some(handle);
-            worker.turn();
+            core.tick();
             assert_eq!(dropped.load(Ordering::Relaxed), 2);
         }
     });
@@ -240,7 +240,7 @@ impl Drop for Meddles {
 
 #[test]
 fn a_destructor_may_wake_its_own_task_and_drop_handles() {
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         let meddles = |other| async move {
             let mut meddles = Some(other);
             poll_fn(|cx| {
@@ -250,29 +250,28 @@ fn a_destructor_may_wake_its_own_task_and_drop_handles() {
             .await
         };
         // As the output that nobody takes, as the output in its handle, and as a part of the future.
-        worker.spawn(meddles(worker.spawn(pending()))).detach();
-        let in_handle = worker.spawn(meddles(worker.spawn(pending())));
-        let other = worker.spawn(pending());
-        let in_future = worker.spawn(async move {
+        core.spawn(meddles(core.spawn(pending()))).detach();
+        let in_handle = core.spawn(meddles(core.spawn(pending())));
+        let other = core.spawn(pending());
+        let in_future = core.spawn(async move {
             let _held = meddles(other).await;
             pending::<()>().await;
         });
-        worker.turn();
+        core.tick();
         drop(in_handle);
         drop(in_future);
         for _ in 0..3 {
-            worker.turn();
+            core.tick();
         }
-        assert!(worker.tasks.is_idle());
+        assert!(core.tasks.is_idle());
         // And at the end.
-        let other = worker.spawn(pending());
-        worker
-            .spawn(async move {
-                let _held = meddles(other).await;
-                pending::<()>().await;
-            })
-            .detach();
-        worker.turn();
+        let other = core.spawn(pending());
+        core.spawn(async move {
+            let _held = meddles(other).await;
+            pending::<()>().await;
+        })
+        .detach();
+        core.tick();
     });
 }
 
@@ -284,24 +283,24 @@ impl Drop for Bomb {
     }
 }
 
-/// Seen to fail: with the output dropped as it is, the panic comes out of the turn.
+/// Seen to fail: with the output dropped as it is, the panic comes out of the poll.
 #[test]
 fn panics_stay_in_their_task() {
-    on_a_worker(|worker| {
-        let mut polled = worker.spawn(async { panic!("a poll, on purpose") });
-        let mut dropped = worker.spawn(async {
+    on_a_core(|core| {
+        let mut polled = core.spawn(async { panic!("a poll, on purpose") });
+        let mut dropped = core.spawn(async {
             let bomb = Bomb;
             poll_fn(|_| Poll::Ready(_ = &bomb)).await;
         });
-        worker.spawn(async { Bomb }).detach();
-        let left = worker.spawn(async { Bomb });
-        let aborted = worker.spawn(async {
+        core.spawn(async { Bomb }).detach();
+        let left = core.spawn(async { Bomb });
+        let aborted = core.spawn(async {
             let _bomb = Bomb;
             pending::<()>().await;
         });
-        worker.turn();
+        core.tick();
         drop((left, aborted));
-        worker.turn();
+        core.tick();
         assert!(output(&mut polled).unwrap().is_err());
         assert!(output(&mut dropped).unwrap().is_err());
     });
@@ -326,13 +325,13 @@ impl Drop for Bad {
     }
 }
 
-/// Seen to fail: with the waker called as it is, the panic comes out of the turn.
+/// Seen to fail: with the waker called as it is, the panic comes out of the poll.
 #[test]
 fn a_waker_that_panics_may_await_a_handle() {
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         let bad = || Waker::from(Arc::new(Bad));
-        let mut called = worker.spawn(yield_now());
-        let mut replaced = worker.spawn(pending::<()>());
+        let mut called = core.spawn(yield_now());
+        let mut replaced = core.spawn(pending::<()>());
         for handle in [&mut called, &mut replaced] {
             let waker = bad();
             assert!(handle.poll(&waker).is_pending());
@@ -341,8 +340,8 @@ fn a_waker_that_panics_may_await_a_handle() {
         let waker = std::mem::ManuallyDrop::new(bad());
         assert!(replaced.poll(&waker).is_pending());
         assert!(replaced.poll(Waker::noop()).is_pending());
-        worker.turn();
-        worker.turn();
+        core.tick();
+        core.tick();
         assert!(output(&mut called).unwrap().is_ok());
     });
 }
@@ -380,19 +379,18 @@ fn wakers_may_be_used_anywhere_and_after_the_end() {
             (give, thread)
         });
         let dropped = Arc::new(AtomicUsize::new(0));
-        let handle = on_a_worker(|worker| {
+        let handle = on_a_core(|core| {
             for _ in 0..tasks {
                 let (holds, gives) = (Dropped::counted_by(&dropped), gives_waker(&to));
-                worker
-                    .spawn(async move {
-                        let _holds = holds;
-                        gives.await;
-                    })
-                    .detach();
+                core.spawn(async move {
+                    let _holds = holds;
+                    gives.await;
+                })
+                .detach();
             }
-            let kept = worker.spawn(gives_waker(&to));
+            let kept = core.spawn(gives_waker(&to));
             for turn in 0..10 * tasks {
-                worker.turn();
+                core.tick();
                 for (i, waker) in wakers.try_iter().enumerate() {
                     drop(tormentors[(turn + i) % 2].0.send(waker));
                 }
@@ -416,15 +414,15 @@ fn wakers_may_be_used_anywhere_and_after_the_end() {
 fn a_wake_that_comes_to_a_closed_list_is_lost_and_drops_nothing_of_the_task() {
     let (to, wakers) = mpsc::channel();
     let dropped = Arc::new(AtomicUsize::new(0));
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         let (holds, gives) = (Dropped::counted_by(&dropped), gives_waker(&to));
         let future = async move {
             let _holds = holds;
             gives.await;
         };
-        worker.spawn(future).detach();
-        worker.turn();
-        drop(worker.desk.woken.close());
+        core.spawn(future).detach();
+        core.tick();
+        drop(core.shared.woken.close());
         let waker = wakers.recv().unwrap();
         thread::spawn(move || {
             waker.wake_by_ref();
@@ -440,16 +438,16 @@ fn a_wake_that_comes_to_a_closed_list_is_lost_and_drops_nothing_of_the_task() {
 /// Wakers of a task that are equal are known to be, and a task that waits with the same one costs no clone.
 #[test]
 fn wakers_of_a_task_are_equal_wherever_they_were_cloned() {
-    on_a_worker(|worker| {
+    on_a_core(|core| {
         let (to, wakers) = mpsc::channel();
-        worker.spawn(gives_waker(&to)).detach();
-        worker.spawn(gives_waker(&to)).detach();
-        worker.turn();
+        core.spawn(gives_waker(&to)).detach();
+        core.spawn(gives_waker(&to)).detach();
+        core.tick();
         let [one, other] = [(); 2].map(|()| wakers.recv().unwrap());
         let there = thread::scope(|scope| scope.spawn(|| one.clone()).join().unwrap());
         assert!(one.will_wake(&there) && !one.will_wake(&other));
         let cx = Context::from_waker(&there);
-        let mut handle = worker.spawn(pending::<()>());
+        let mut handle = core.spawn(pending::<()>());
         assert!(handle.poll(cx.waker()).is_pending() && handle.poll(cx.waker()).is_pending());
         cx.waker().wake_by_ref();
     });

@@ -10,7 +10,7 @@ use std::task::{RawWaker, RawWakerVTable};
 
 use super::queue::Tasks;
 use super::raw::{self, Header, Owner, Task};
-use super::state::There;
+use super::state::AfterWake;
 use super::woken::{Woken, drop_there};
 
 /// How wakers reach the core of their task.
@@ -104,9 +104,9 @@ unsafe fn wake_from_elsewhere<O: Wakes>(task: Task<O>) {
     // SAFETY: the caller's promise. What is done with its hold is what the state says.
     unsafe {
         match (*task.as_ptr()).state.wake_and_drop_there() {
-            There::Nothing => {}
-            There::Push => push(task),
-            There::Free => raw::free(task),
+            AfterWake::Nothing => {}
+            AfterWake::Push => push(task),
+            AfterWake::Free => raw::free(task),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use super::raw::{self, Owner, Task};
-use super::state::There;
+use super::state::AfterWake;
 use crate::sync::mailbox::{Link, Node};
 
 /// A task on a wake list, or on its way there. It keeps the task's memory, not its future. Dropped, the wake
@@ -25,7 +25,7 @@ impl<O: Owner> Woken<O> {
     }
 
     /// The core takes the task in. `Push`: it is to be put into the queue. It is held no more by this.
-    pub(super) fn taken(self) -> (Task<O>, There) {
+    pub(super) fn taken(self) -> (Task<O>, AfterWake) {
         let task = ManuallyDrop::new(self).0;
         // SAFETY: this held the task, and only the state has it released.
         (task, unsafe { (*task.as_ptr()).state.taken() })

@@ -291,7 +291,11 @@ impl<'a> FileTransfer<'a> {
             let (read, back) =
                 ask(Read { file: Rc::clone(self.file.shared_fd()), buf, offset: self.next }).await;
             buf = back;
-            self.came(read?)?;
+            let read = match read {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            self.came(read)?;
             buf.truncate(left as usize);
             self.next = self.next.min(end);
             buf = self.send_copied(buf).await?;

@@ -1,9 +1,8 @@
 //! Bulk from a file to a socket, and from socket to socket, without passing through user memory.
 //!
-//! There are two kinds of calls, [`send_file`] with its like, and [`relay`], and two roads ([`Road`]). A
-//! relay, and a file that is not in the page cache, use a pipe of the core's pool. Counters tell how many
-//! bytes each road moved. [`splice`] and [`tee`] are single steps, by a
-//! [pipe](crate::pipe) of the caller's.
+//! There are two kinds of calls, those like [`send_file`], and [`relay`], and two roads ([`Road`]). A relay,
+//! and a file that is not in the page cache, use a pipe of the core's pool. Counters tell how many bytes each
+//! road moved. [`splice`] and [`tee`] are single steps, by a [pipe](crate::pipe) of the caller's.
 
 mod file_transfer;
 pub(crate) mod pipe;

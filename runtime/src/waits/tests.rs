@@ -11,6 +11,7 @@ use super::*;
 use crate::core::ask::ask;
 use crate::net::TcpStream;
 use crate::op::read::Read as ReadOperation;
+use crate::op::waits_for::WaitsFor;
 use crate::{Builder, Runtime, spawn, spawn_blocking, yield_now};
 
 /// What is planted lasts this long. More than enough to be told from what else a wait holds.
@@ -112,9 +113,13 @@ fn a_core_that_is_kept_busy_is_named() {
                 drop(peer.read(&mut [0]));
             })
             .await;
+            // The byte comes while the core is busy, and not before.
             let late = of(async {
-                tell.send(()).unwrap();
-                busy();
+                spawn(async move {
+                    tell.send(()).unwrap();
+                    std::thread::sleep(LONG);
+                })
+                .detach();
                 drop(stream.recv().await.unwrap());
             })
             .await;
@@ -164,4 +169,60 @@ fn without_notes_everything_is_for_others() {
             crate::Ok(())
         })
         .unwrap();
+}
+
+/// A task of another core has a waker that wakes this one, and that core calls it while it handles a
+/// completion. Seen to fail: with the notes of whichever core wakes, by a difference of ticks that overflows.
+#[test]
+fn a_wake_by_another_core_is_for_others() {
+    runtime()
+        .build()
+        .unwrap()
+        .run(|| async {
+            let elsewhere = || Arc::new(Note::new(Waker::noop().clone()));
+            let note = std::thread::spawn(elsewhere).join().unwrap();
+            note.tick.store(1 << 40, Ordering::Relaxed);
+            Core::with(|core| core.notes.completes((WaitsFor::Send, false), 0, 4));
+            Waker::from(Arc::clone(&note)).wake();
+            assert_eq!(WaitsFor::of(note.cause.load(Ordering::Relaxed)), WaitsFor::Others);
+            assert!(note.woken.load(Ordering::Relaxed) > 0);
+            crate::Ok(())
+        })
+        .unwrap();
+}
+
+/// Seen to fail, by an overflow.
+#[test]
+fn times_of_the_application_add_up_to_a_limit() {
+    let future = pin!(watched(async {
+        add("mine", Duration::MAX);
+        add("mine", LONG);
+        so_far().unwrap()
+    }));
+    let Poll::Ready(waits) = future.poll(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
+    assert_eq!(waits.of("mine"), Duration::MAX);
+}
+
+/// Destructors of a thread's values run when others of them have gone. Seen to fail, by an abort: with a
+/// future that is watched there, and with a time that is added.
+#[test]
+fn at_the_end_of_a_thread_nothing_is_watched() {
+    struct Last(std::sync::mpsc::Sender<Poll<bool>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            add("mine", LONG);
+            let future = pin!(watched(async { so_far().is_none() }));
+            self.0.send(future.poll(&mut Context::from_waker(Waker::noop()))).unwrap();
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        // The first that is used is the last to go.
+        LAST.set(Some(Last(tell)));
+        assert!(so_far().is_none());
+    });
+    assert_eq!(told.recv(), Ok(Poll::Ready(true)));
 }

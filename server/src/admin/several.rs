@@ -28,24 +28,31 @@ const ALIVE: &[u8] = b"alive ";
 const DONE: &[u8] = b"done";
 
 /// What all members together do.
-pub(crate) struct Several(Members);
+pub(crate) struct Several {
+    members: Members,
+    count: usize,
+}
 
 impl Several {
-    /// Of these members. Their upstreams are this process's from now on.
-    pub(crate) fn new(members: &Members) -> Self {
+    /// Of these members, which are so many. Their upstreams are this process's from now on.
+    pub(crate) fn new(members: &Members, count: usize) -> Self {
         upstreams::register(Box::new(OfMembers(Mutex::new(members.clone()))));
-        Several(members.clone())
+        Several { members: members.clone(), count }
     }
 }
 
 impl Source for Several {
     fn status(&mut self) -> Status {
         let mut status = without_cores();
-        let mut answers = self.0.ask(STATUS, PATIENCE);
+        let mut answers = self.members.ask(STATUS, PATIENCE);
         answers.sort_by_key(|(node, _)| *node);
+        status.members.asked = self.count;
         for (node, answer) in answers {
             match serde_json::from_slice(&answer) {
-                Ok(member) => status.merge(member),
+                Ok(member) => {
+                    status.merge(member);
+                    status.members.answered += 1;
+                }
                 Err(error) => tracing::warn!(%node, %error, "a process does not say how it is doing"),
             }
         }

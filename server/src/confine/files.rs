@@ -11,23 +11,23 @@ use landlock::{
 use super::note;
 use crate::exit::{Failure, Kind};
 
-/// What is read besides: libraries that it loads, figures about process and machine. Names are looked up by
-/// the first process, so nothing of /etc is.
+/// What is read besides the roots: libraries that the program loads, and figures about process and machine.
+/// Nothing of /etc is read, because the first process looks names up.
 const READ_TOO: [&str; 6] = ["/usr", "/lib", "/lib64", "/proc", "/sys", "/dev"];
 
 /// Which files may be reached.
 pub(crate) enum Rules {
-    /// All: why, for the report.
+    /// All files, for the reason that the report gives.
     All(String),
-    /// What the rules name, and how it is told.
+    /// The files that the rules name, and the text for the report.
     Some(Box<RulesetCreated>, String),
 }
 
 impl Rules {
-    /// Those for the parents of `roots`, and for the folders of `logs`, which may be written.
+    /// The rules for the parents of `roots`, and for the folders of `logs`, which may be written.
     ///
-    /// A root that is a link may lead elsewhere tomorrow, and its parent says nothing about where: then there
-    /// is no such restriction, which is noted.
+    /// A root that is a symbolic link may be changed to lead elsewhere, and its parent says nothing about
+    /// where. Then files are not restricted, and the report says so.
     ///
     /// # Errors
     /// The kernel has Landlock and refuses the rules.
@@ -44,8 +44,8 @@ impl Rules {
         Ok(Rules::Some(Box::new(rules(roots, logs).map_err(refused)?), what))
     }
 
-    /// From now on this thread, and every one that it starts, reaches no other files. Call it before the
-    /// first thread.
+    /// Keeps this thread, and every one that it starts, from all other files. Call it before the first thread
+    /// is started.
     ///
     /// # Errors
     /// The kernel has Landlock and refuses the rules.

@@ -8,9 +8,9 @@ use std::os::fd::OwnedFd;
 pub(crate) struct Inherited {
     /// The address, as it was written.
     pub(crate) address: String,
-    /// `[::]` leaves IPv4 to another listener.
+    /// Whether `[::]` leaves IPv4 to another listener.
     pub(crate) only_v6: bool,
-    /// All of them.
+    /// All sockets of the endpoint.
     pub(crate) sockets: Vec<OwnedFd>,
 }
 
@@ -18,13 +18,13 @@ pub(crate) struct Inherited {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) sockets: Vec<OwnedFd>,
-    /// How many, from the first on, are open sockets of their own; the others are descriptors of these.
+    /// How many, from the first on, are different sockets. The others are more descriptors of these.
     pub(super) own: usize,
 }
 
-/// Gives each of the cores a socket. Those of a program with fewer cores are shared by some; of one with more
-/// cores there are several parts, and each core accepts from one socket of each: what waits in a socket that
-/// nobody takes would be reset.
+/// Gives each core a socket. If the program before had fewer cores, some cores share a socket. If it had
+/// more, there are several parts, and each core accepts from one socket of each part: connections in the
+/// backlog of a socket that nobody accepts from would be reset.
 ///
 /// # Errors
 /// No descriptor is left.

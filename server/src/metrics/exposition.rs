@@ -31,6 +31,8 @@ fn program(out: &mut Exposition, status: &Status) {
         out.sample("stage", &[("stage", &stage)], u8::from(status.stage == stage));
     }
     out.gauge("processes", "Processes that serve.", status.pids.len());
+    let help = "Processes that did not answer, whose part is missing in every other metric.";
+    out.gauge("processes_silent", help, status.members.silent());
     let process = &status.process;
     out.gauge(
         "process_start_time_seconds",

@@ -83,7 +83,7 @@ pub(super) const EXPORTED: &[Exported] = &[
     one_of("submits_remote", "core_submits", ("distance", "remote"), SUBMITS),
     Exported {
         scale: 1.0 / 16.0,
-        ..gauge("load", "core_load", "Tasks ready when a turn begins, on average over some eight turns.")
+        ..gauge("load", "core_load", "Tasks ready when a tick begins, on average over some eight ticks.")
     },
     one_of("signals_by_ring", "core_signals", ("by", "ring"), SIGNALS),
     one_of("signals_by_eventfd", "core_signals", ("by", "eventfd"), SIGNALS),

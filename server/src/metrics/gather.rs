@@ -9,7 +9,7 @@ use annulus::{Observer, Report};
 
 use super::cells::{CACHE_EVENTS, Cells, KINDS, METHODS, OUTCOMES, Times};
 use super::process::ProcessStatus;
-use super::status::{CoreStatus, Status, TimesStatus};
+use super::status::{CoreStatus, MembersStatus, Status, TimesStatus};
 use super::upstreams;
 use crate::lifecycle::{self, Stage};
 use crate::log;
@@ -118,6 +118,7 @@ pub(crate) fn without_cores() -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pids: vec![std::process::id()],
+        members: MembersStatus::default(),
         stage: stage.to_owned(),
         started: time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
         uptime: at.elapsed().as_secs_f64(),

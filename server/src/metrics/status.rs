@@ -16,6 +16,9 @@ pub(crate) struct Status {
     pub(crate) version: String,
     /// Process numbers: more than one where a process serves for each node.
     pub(crate) pids: Vec<u32>,
+    /// How many processes were asked, and how many are in here.
+    #[serde(default)]
+    pub(crate) members: MembersStatus,
     /// `starting`, `ready`, `leaving` or `draining`.
     pub(crate) stage: String,
     /// Seconds since 1970 when it started.
@@ -46,6 +49,21 @@ pub(crate) struct Status {
     pub(crate) upstreams: Vec<UpstreamStatus>,
     /// What is not on its node, a few words each.
     pub(crate) strays: Vec<String>,
+}
+
+/// Who of the processes that serve has told its part: where one did not answer, its cores, clients and bytes
+/// are missing everywhere. Nobody is asked where one process serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MembersStatus {
+    pub(crate) asked: usize,
+    pub(crate) answered: usize,
+}
+
+impl MembersStatus {
+    /// How many did not answer.
+    pub(crate) fn silent(self) -> usize {
+        self.asked.saturating_sub(self.answered)
+    }
 }
 
 /// A core at one moment.
@@ -203,6 +221,7 @@ pub(crate) mod tests {
         Status {
             version: "1".to_owned(),
             pids: vec![7],
+            members: MembersStatus::default(),
             stage: "ready".to_owned(),
             started: 1e9,
             uptime: 10.0,

@@ -1,4 +1,4 @@
-//! [`Status`] in ten lines that an operator reads.
+//! [`Status`] in ten lines that an operator reads, and one more where a process has not told its part.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::status::{Status, TimesStatus};
 /// The lines, without line ends.
 pub(crate) fn summary(status: &Status) -> Vec<String> {
     let overview = Overview::of(status);
-    vec![
+    let mut lines = vec![
         format!(
             "annulus {}, {}, up {}, pid {}; {} cores, bulk by the {} road",
             status.version,
@@ -45,7 +45,22 @@ pub(crate) fn summary(status: &Status) -> Vec<String> {
         upstreams(status),
         logs(status),
         stalls(status),
-    ]
+    ];
+    // Behind the first, because all that follow are without them.
+    if let Some(line) = silent(status) {
+        lines.insert(1, line);
+    }
+    lines
+}
+
+/// `None` where every process that was asked has answered.
+fn silent(status: &Status) -> Option<String> {
+    let (silent, asked) = (status.members.silent(), status.members.asked);
+    (silent > 0).then(|| {
+        format!(
+            "INCOMPLETE: {silent} of {asked} processes did not answer: their part is in none of these figures"
+        )
+    })
 }
 
 fn requests(status: &Status, overview: &Overview) -> String {
@@ -171,6 +186,17 @@ impl fmt::Display for Times<'_> {
 mod tests {
     use super::super::status::tests::sample;
     use super::*;
+
+    /// Seen to fail: with the figures of those that answered alone, as if they were all.
+    #[test]
+    fn a_process_that_does_not_answer_has_a_line() {
+        let mut status = sample();
+        (status.members.asked, status.members.answered) = (3, 3);
+        assert_eq!(summary(&status).len(), 10);
+        status.members.answered = 2;
+        let lines = summary(&status);
+        assert!(lines.len() == 11 && lines[1].contains("1 of 3 processes did not answer"), "{lines:#?}");
+    }
 
     #[test]
     fn ten_lines() {

@@ -13,20 +13,21 @@ use crate::exit::Failure;
 use crate::proxy::names;
 use crate::serve::roots::Roots;
 
-/// What goes with a configuration.
+/// What a member gets with a configuration.
 #[derive(Debug, Default)]
 pub(super) struct Given {
-    /// Directories, by the paths of the configuration: places only, which a member opens by its own rights.
+    /// Directories, by the paths of the configuration. The descriptors are `O_PATH`: a member opens what lies
+    /// beneath by its own rights.
     roots: Vec<(PathBuf, OwnedFd)>,
     names: Vec<(String, u16, Vec<SocketAddr>)>,
 }
 
 impl Given {
-    /// What `config` needs, where its members have given up their rights: nothing otherwise. Its names were
-    /// looked up when it was read.
+    /// What `config` needs where its members have given up their rights, and nothing otherwise. The names
+    /// were looked up when the configuration was read.
     ///
     /// # Errors
-    /// A directory is not there.
+    /// A directory does not exist.
     pub(super) fn find(config: &Configuration) -> Result<Self, Failure> {
         if !config.program.rights.is_asked() {
             return Ok(Given::default());
@@ -44,7 +45,7 @@ impl Given {
         Ok(Given { roots, names: names::found() })
     }
 
-    /// As a value of JSON, and descriptors of the roots in the order in which it names them.
+    /// A value of JSON, and descriptors of the roots in the order in which the value names them.
     ///
     /// # Errors
     /// No descriptor is left.
@@ -57,12 +58,12 @@ impl Given {
         Ok((json!({"roots": paths, "names": names}), copies))
     }
 
-    /// Takes it in, in a member: the names are known from now on.
+    /// Takes it in, in a member. From now on the names are known there.
     pub(super) fn take(value: &Value, descriptors: &mut impl Iterator<Item = OwnedFd>) -> Option<Roots> {
         let mut roots = Roots::default();
         for path in value["roots"].as_array()? {
             let root = descriptors.next()?;
-            // One whose path is no text is opened by the member itself.
+            // A root whose path is no text is opened by the member itself.
             if let Some(path) = path.as_str() {
                 roots.insert(path.into(), root);
             }

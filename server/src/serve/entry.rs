@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annulus::buf::IoBufMut;
 use annulus::fs::File;
 
-use super::cache::Stored;
+use super::cache::stored::Stored;
 use super::clock;
 use super::facts::Facts;
 use crate::http::conditions::Validators;

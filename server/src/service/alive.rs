@@ -1,4 +1,4 @@
-//! Whether the cores of this process are alive: each is asked to run something.
+//! Whether the cores of this process are alive: each is asked to run a closure.
 
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use annulus::Handle;
 
-/// Between two tries to ask a core whose inbox is full.
+/// The time between two attempts to ask a core whose inbox is full.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Whether every core runs what it is asked to within `time`. A core that is in one poll for longer, or that
-/// is stopped, or waits in a system call, does not; one that has come to its end is not stuck. Returns as
-/// soon as it is known. Not on a core.
+/// Whether every core runs the closure within `time`. A core that is in one poll for longer, that is stopped,
+/// or that waits in a system call does not. A core that has ended is not stuck. Returns as soon as the answer
+/// is known. Do not call it on a core, which would wait for itself.
 pub(crate) fn are_alive(cores: &Handle, time: Duration) -> bool {
     let (tell, told) = channel();
     let ask = |core| {
         let tell = tell.clone();
         Box::pin(cores.submit_to(core, async move || {
-            // Nobody hears it when it is late.
+            // A late answer has no receiver.
             let _ = tell.send(());
         }))
     };

@@ -10,7 +10,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use super::{Pause, State, There};
+use super::{AfterWake, Pause, State};
 use crate::sync::model::{BothOrders, check};
 
 /// A task of which only the state is real.
@@ -85,9 +85,9 @@ impl Task {
         self.used();
         self.both_orders.pass();
         match self.state.wake_and_drop_there() {
-            There::Nothing => {}
-            There::Push => self.push(),
-            There::Free => self.free(),
+            AfterWake::Nothing => {}
+            AfterWake::Push => self.push(),
+            AfterWake::Free => self.free(),
         }
     }
 
@@ -104,9 +104,9 @@ impl Task {
         self.on_list.fetch_sub(1, Ordering::AcqRel);
         self.used();
         match self.state.taken() {
-            There::Nothing => false,
-            There::Push => true,
-            There::Free => {
+            AfterWake::Nothing => false,
+            AfterWake::Push => true,
+            AfterWake::Free => {
                 self.free();
                 false
             }

@@ -6,7 +6,7 @@
 
 use proptest::prelude::*;
 
-use super::{Pause, State, There};
+use super::{AfterWake, Pause, State};
 
 /// What happens next.
 #[derive(Debug, Clone, Copy)]
@@ -102,11 +102,11 @@ impl World {
     }
 
     /// The state has said that a waker that was used up, or a place on the list, did this.
-    fn then(&mut self, there: There) {
-        match there {
-            There::Nothing => {}
-            There::Push => self.push(),
-            There::Free => self.free(),
+    fn then(&mut self, after: AfterWake) {
+        match after {
+            AfterWake::Nothing => {}
+            AfterWake::Push => self.push(),
+            AfterWake::Free => self.free(),
         }
     }
 
@@ -149,7 +149,7 @@ impl World {
             self.on_list = 0;
             let there = self.state.taken();
             match there {
-                There::Push => self.enqueue(),
+                AfterWake::Push => self.enqueue(),
                 other => self.then(other),
             }
         }

@@ -17,9 +17,9 @@ pub(super) struct Lookups(Mutex<Questions>);
 
 #[derive(Debug, Default)]
 struct Questions {
-    /// How many there were.
+    /// How many questions there were. The next one has this number and one more.
     asked: u64,
-    /// Who waits, by the number of the question.
+    /// Where answers go, by the number of the question.
     waiting: HashMap<[u8; 8], Sender<Answer>>,
 }
 
@@ -47,7 +47,7 @@ impl Lookups {
             return tracing::warn!("the first process answers what nobody understands");
         };
         let asked = self.lock().waiting.remove(&number);
-        // Whoever asked may have lost patience.
+        // The wait may have ended after `PATIENCE`.
         drop(asked.map(|asked| asked.send(found)));
     }
 

@@ -1,4 +1,4 @@
-//! Names that members want to know: a member that has given up its rights asks no resolver itself.
+//! Look-ups of names for members: one that has given up its rights asks no resolver itself.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -7,13 +7,13 @@ use crate::processes::figures::Members;
 use crate::processes::orders::{self, Down};
 use crate::proxy::names::{self, Answer, Missing};
 
-/// Who has asked: a process, and the number of its question.
+/// The process that has asked, and the number of its question.
 type Asker = (u32, [u8; 8]);
 
-/// What was found, and for whom.
+/// An answer, and where it goes.
 type Told = (Asker, Answer);
 
-/// Questions that are under way.
+/// Look-ups that are under way.
 pub(super) struct Lookups {
     tell: Sender<Told>,
     told: Receiver<Told>,
@@ -21,13 +21,13 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
-    /// None; `wake` has the main thread call [`pass_on`](Self::pass_on).
+    /// No look-ups. `wake` has the main thread call [`pass_on`](Self::pass_on).
     pub(super) fn new(wake: Members) -> Self {
         let (tell, told) = channel();
         Lookups { tell, told, wake }
     }
 
-    /// Looks up what the process `pid` asks, on a thread of its own: the resolver may take its time.
+    /// Looks up what process `pid` asks, on a thread of its own, because the resolver may take long.
     pub(super) fn begin(&self, pid: u32, question: &[u8]) {
         let Some((number, asked)) = orders::name_asked(question) else {
             return tracing::warn!(pid, "a process asks for a name in words that nobody understands");
@@ -45,10 +45,10 @@ impl Lookups {
         }
     }
 
-    /// Passes on what was found.
+    /// Sends answers to the members.
     pub(super) fn pass_on(&self, members: &mut [Process]) {
         while let Ok(((pid, number), found)) = self.told.try_recv() {
-            // It may have gone meanwhile.
+            // The member may have ended meanwhile.
             if let Some(member) = members.iter_mut().find(|member| member.process.id() == pid) {
                 member.tell(Down::Found, &orders::name_found(number, &found), Vec::new());
             }

@@ -95,7 +95,7 @@ pub(crate) fn run(shares: &[ProcessShare], reasons: &[String], told: Told<'_>) -
         describe(lines.clone(), told.config.program.ring.road.to_string());
         if let Some(entrance) = entrance.take() {
             let line = entrance.line();
-            match entrance.answer(Box::new(Several::new(&members))) {
+            match entrance.answer(Box::new(Several::new(&members, shares.len()))) {
                 Ok(answering) => {
                     admin.set(Some(answering));
                     say(&line);

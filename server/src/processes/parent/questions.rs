@@ -16,23 +16,23 @@ type UnderWay = (Sender<(NodeId, Vec<u8>)>, usize);
 /// What other threads ask, and what of it is under way.
 pub(super) struct Questions {
     asked: Asked,
-    /// By their number.
+    /// Questions that were passed on, by their number.
     under_way: HashMap<u64, UnderWay>,
     next: u64,
 }
 
 impl Questions {
-    /// Those that come by `asked`.
+    /// Questions that come by `asked`.
     pub(super) fn new(asked: Asked) -> Self {
         Questions { asked, under_way: HashMap::new(), next: 0 }
     }
 
-    /// The main thread is awake.
+    /// Says that the main thread is awake.
     pub(super) fn awake(&self) {
         self.asked.awake();
     }
 
-    /// Passes on what was asked; nobody answers where there are no `members`.
+    /// Passes on what was asked. A question without `members` to answer it is dropped, which its asker sees.
     pub(super) fn pass_on(&mut self, members: &mut [Process]) {
         while let Ok(question) = self.asked.questions.try_recv() {
             if members.is_empty() {
@@ -51,7 +51,7 @@ impl Questions {
         let Some((id, answer)) = payload.split_first_chunk::<8>() else { return };
         let id = u64::from_le_bytes(*id);
         let Some((answers, left)) = self.under_way.get_mut(&id) else { return };
-        // Whoever asked may have lost patience.
+        // The asker may have stopped waiting.
         let is_heard = answers.send((node, answer.to_vec())).is_ok();
         *left -= 1;
         if *left == 0 || !is_heard {

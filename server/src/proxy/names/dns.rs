@@ -1,4 +1,4 @@
-//! Asks DNS for the addresses of a name, and for how long they hold. Every call waits: no core makes them.
+//! Asks DNS for the addresses of a name, and for how long they hold. Every call blocks, so no core makes one.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -13,7 +13,7 @@ use super::setup::Dns;
 pub(super) struct Known {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) holds: Duration,
-    /// Of this family no server could tell anything.
+    /// The family for which no server had an answer.
     pub(super) unknown: Option<Family>,
 }
 
@@ -24,7 +24,7 @@ struct Failed {
     is_silence: bool,
 }
 
-/// A question, and what the last server has said to it.
+/// A question, and what the last server answered.
 struct Asked {
     question: Question,
     said: Option<Said>,
@@ -40,15 +40,15 @@ impl Asked {
 /// known to have none.
 ///
 /// # Errors
-/// No server can tell.
+/// No server has an answer.
 pub(super) fn ask(dns: &Dns) -> Result<Option<Known>, String> {
     let mut failed = None;
     for name in &dns.names {
         match ask_for(dns, name) {
             Ok(Some(known)) => return Ok(Some(known)),
             Ok(None) => {}
-            // The name that is meant may stand behind one that servers have trouble with. Where they are
-            // silent it may be this one.
+            // The name that is meant may stand behind one for which servers fail. Where they are silent it
+            // may be this one, so no other is tried.
             Err(Failed { why, is_silence: true }) => return Err(why),
             Err(Failed { why, is_silence: false }) => failed = failed.or(Some(why)),
         }
@@ -60,7 +60,7 @@ pub(super) fn ask(dns: &Dns) -> Result<Option<Known>, String> {
 fn ask_for(dns: &Dns, name: &str) -> Result<Option<Known>, Failed> {
     let families: &[Family] = if dns.only_v4 { &[Family::V4] } else { &[Family::V4, Family::V6] };
     let asked = |family: &Family| Some(Asked { question: Question::new(name, *family)?, said: None });
-    // The search list makes some names too long. Nothing has them.
+    // The search list makes some names too long. Such names do not exist.
     let Some(mut asked) = families.iter().map(asked).collect::<Option<Vec<_>>>() else { return Ok(None) };
     let mut failed = None;
     for server in order(dns).cycle().take(dns.servers.len() * dns.attempts as usize) {
@@ -117,13 +117,13 @@ fn ask_server(server: SocketAddr, dns: &Dns, asked: &mut [Asked]) -> io::Result<
     by_udp
 }
 
-/// By datagrams.
+/// Asks by UDP.
 fn by_udp(server: SocketAddr, open: &mut [&mut Asked], until: Instant) -> io::Result<()> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // Each time from another port, which nobody guesses. Connected, it gets what comes from the server alone.
+    // Each call has another port, which nobody guesses. A connected socket gets only what the server sends.
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
     for it in &*open {
@@ -134,7 +134,7 @@ fn by_udp(server: SocketAddr, open: &mut [&mut Asked], until: Instant) -> io::Re
         socket.set_read_timeout(Some(time_left(until)?))?;
         let Some(len) = unless_it_waits(socket.recv(&mut datagram))? else { continue };
         let answered = open.iter_mut().filter(|it| it.said.is_none());
-        // What answers nothing that was asked is not for us.
+        // A message that answers no question is ignored.
         for it in answered {
             it.said = it.question.answered_by(&datagram[..len]);
         }
@@ -142,7 +142,7 @@ fn by_udp(server: SocketAddr, open: &mut [&mut Asked], until: Instant) -> io::Re
     Ok(())
 }
 
-/// By TCP, where a message has its length before it (RFC 1035, 4.2.2).
+/// Asks by TCP, where a message has its length before it (RFC 1035, 4.2.2).
 fn by_tcp(server: SocketAddr, question: &Question, until: Instant) -> io::Result<Said> {
     let mut stream = TcpStream::connect_timeout(&server, time_left(until)?)?;
     stream.set_write_timeout(Some(time_left(until)?))?;
@@ -181,10 +181,10 @@ fn unless_it_waits(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// How long there is until then.
+/// The time left until `until`.
 ///
 /// # Errors
-/// It has come.
+/// None is left.
 fn time_left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer")) } else { Ok(left) }

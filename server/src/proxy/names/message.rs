@@ -7,7 +7,7 @@ use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use serde::{Deserialize, Serialize};
 
-/// Addresses of which family are asked for.
+/// The family of the addresses that are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Family {
     V4,
@@ -22,13 +22,13 @@ impl Family {
         }
     }
 
-    /// Whether an address is of it.
+    /// Whether an address is of this family.
     pub(super) fn is_of(self, address: IpAddr) -> bool {
         address.is_ipv4() == (self == Family::V4)
     }
 }
 
-/// A question.
+/// A question to a server.
 #[derive(Debug)]
 pub(super) struct Question {
     id: u16,
@@ -37,14 +37,14 @@ pub(super) struct Question {
     bytes: Vec<u8>,
 }
 
-/// What a server says to a question.
+/// What a server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
-    /// These addresses, for so long. None: the name has none of this family, or is no name.
+    /// The addresses and their TTL. There is none if the name has none of this family, or does not exist.
     Addresses(Vec<IpAddr>, Duration),
-    /// They do not go into a datagram: ask by TCP.
+    /// The answer does not fit a datagram, so the question has to go by TCP.
     Cut,
-    /// It cannot tell, for this reason.
+    /// The server has no answer, for this reason.
     Fails(String),
 }
 
@@ -53,7 +53,7 @@ impl Question {
     pub(super) fn new(name: &str, family: Family) -> Option<Self> {
         let mut asked = Name::from_ascii(name).ok()?;
         asked.set_fqdn(true);
-        // With a number that nobody guesses.
+        // The query gets an identifier that nobody guesses.
         let mut message = Message::query();
         message.metadata.recursion_desired = true;
         message.add_query(Query::query(asked.clone(), family.record()));
@@ -61,16 +61,16 @@ impl Question {
         Some(Self { id: message.metadata.id, name: asked, family, bytes })
     }
 
-    /// What is sent.
+    /// The message to send.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What `bytes` say to this question; `None` if they are no answer to it.
+    /// The answer in `bytes`; `None` if they do not answer this question.
     pub(super) fn answered_by(&self, bytes: &[u8]) -> Option<Said> {
         let message = Message::from_vec(bytes).ok()?;
         let head = message.metadata;
-        // A server that understands nothing may leave the question out.
+        // A server that does not understand the message may leave the question out.
         let is_asked = match message.queries.as_slice() {
             [] => head.response_code != ResponseCode::NoError,
             [query] => query.name() == &self.name && query.query_type() == self.family.record(),
@@ -91,7 +91,7 @@ impl Question {
     /// The addresses of the name, or of the one that it stands for.
     fn addresses(&self, answers: &[Record]) -> Said {
         let (mut addresses, mut name, mut holds) = (Vec::new(), &self.name, u32::MAX);
-        // A chain that leads round comes to an end with the records.
+        // A chain of aliases has at most as many links as there are records, also where it is a circle.
         for _ in 0..=answers.len() {
             let mut stands_for = None;
             let of_name = |it: &&Record| it.dns_class == DNSClass::IN && it.name == *name;
@@ -120,7 +120,7 @@ impl Question {
     }
 }
 
-/// One with its highest bit set is 0 (RFC 2181, 8).
+/// The value of a TTL: one with its highest bit set is 0 (RFC 2181, 8).
 fn ttl(ttl: u32) -> u32 {
     if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl }
 }

@@ -1,8 +1,8 @@
 //! What the names of upstreams stand for, and for how long.
 //!
-//! Where this machine has names looked up in its hosts file and by DNS, both are asked here, because
+//! Where this machine looks names up in its hosts file and by DNS, both are asked here, because
 //! getaddrinfo(3) tells no TTL. Where it has anything else set up, and for names that DNS does not know,
-//! getaddrinfo(3) is asked. Every call waits: no core makes them.
+//! getaddrinfo(3) is asked. Every call blocks, so no core makes one.
 
 mod dns;
 mod message;
@@ -29,21 +29,21 @@ pub(super) const AT_START: Duration = Duration::from_secs(1);
 pub(crate) struct Asked {
     pub(crate) name: String,
     pub(crate) port: u16,
-    /// The servers of DNS to ask. None: as this machine has it.
+    /// The DNS servers to ask. Where there is none the machine's own set-up counts.
     pub(crate) servers: Vec<SocketAddr>,
 }
 
-/// What came of it.
+/// What a look-up brought.
 pub(crate) type Answer = Result<Found, Missing>;
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Found {
-    /// In the order in which they are to be tried; one at least.
+    /// The addresses in the order in which they are to be tried; at least one.
     addresses: Vec<SocketAddr>,
-    /// How long it holds, if whoever was asked knows it.
+    /// The TTL, if it is known.
     holds: Option<Duration>,
-    /// Of this family nobody could tell anything.
+    /// The family for which no server had an answer.
     unknown: Option<Family>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Found {
 pub(crate) enum Missing {
     /// There is no such name, or it has no address.
     NoSuchName(String),
-    /// Nobody can tell now.
+    /// No server has an answer now.
     NoAnswer(String),
 }
 
@@ -64,8 +64,8 @@ impl fmt::Display for Missing {
 }
 
 impl Found {
-    /// What a name stands for now, that stood for `before`: addresses of a family of which nobody could tell
-    /// anything are still its own.
+    /// What a name stands for now that stood for `before`. It keeps the addresses of a family for which no
+    /// server had an answer.
     pub(super) fn after(&self, before: &[SocketAddr]) -> Vec<SocketAddr> {
         let is_kept = |address: &&SocketAddr| self.unknown.is_some_and(|family| family.is_of(address.ip()));
         self.addresses.iter().chain(before.iter().filter(is_kept)).copied().collect()
@@ -77,20 +77,20 @@ impl Found {
         Self { addresses, holds: Some(holds), unknown: None }
     }
 
-    /// How long it holds, if that is known.
+    /// The TTL, if it is known.
     pub(super) fn holds(&self) -> Option<Duration> {
-        // The family that is unknown is asked for again as if nothing were known.
+        // A family that is unknown is asked for again as if there were no TTL.
         if self.unknown.is_some() { None } else { self.holds }
     }
 }
 
-/// Looks a name up.
+/// A function that looks a name up.
 type LookUp = Box<dyn Fn(&Asked) -> Answer + Send + Sync>;
 
-/// Who looks names up in place of this process.
+/// What looks names up in a process that may not do it itself.
 static LOOK_UP: OnceLock<LookUp> = OnceLock::new();
 
-/// From now on names are looked up by `look_up`: this process may not do it. The first call decides.
+/// Has names looked up by `look_up` from now on, because this process may not do it. The first call decides.
 pub(crate) fn look_up_by(look_up: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
     LOOK_UP.get_or_init(|| Box::new(look_up));
 }
@@ -112,7 +112,7 @@ pub(crate) fn look_up(asked: &Asked) -> Answer {
     of_dns(&Dns::of(servers, name.trim_end_matches('.')), name, port)?.ok_or_else(no_such_name)
 }
 
-/// As the files in `etc` say.
+/// Looks a name up as the files in `etc` say.
 fn of_machine(name: &str, port: u16, etc: &Path) -> Result<Found, Missing> {
     let way = Setup::read(etc).map_or_else(|error| Way::System(error.to_string()), |setup| setup.way(name));
     match way {
@@ -121,7 +121,7 @@ fn of_machine(name: &str, port: u16, etc: &Path) -> Result<Found, Missing> {
             let addresses = addresses.into_iter().map(|ip| (ip, port).into()).collect();
             Ok(Found { addresses, holds: None, unknown: None })
         }
-        // What DNS does not know something else may know.
+        // A name that DNS does not know may be known to another source of nsswitch.conf(5).
         Way::Dns(dns) => of_dns(&dns, name, port)?.map_or_else(|| of_system(name, port), Ok),
         Way::System(why) => {
             tracing::debug!(name, why, "the system's resolver is asked, which tells no TTL");
@@ -139,7 +139,7 @@ fn of_dns(dns: &Dns, name: &str, port: u16) -> Result<Option<Found>, Missing> {
     Ok(Some(Found { addresses, holds: Some(known.holds), unknown: known.unknown }))
 }
 
-/// By getaddrinfo(3).
+/// Looks a name up by getaddrinfo(3).
 fn of_system(name: &str, port: u16) -> Result<Found, Missing> {
     let found = (name, port).to_socket_addrs().map_err(|error| {
         let why = error.to_string();
@@ -158,42 +158,42 @@ fn of_system(name: &str, port: u16) -> Result<Found, Missing> {
     Ok(Found { addresses, holds: None, unknown: None })
 }
 
-/// A server of DNS: an address, with its port or without.
+/// Parses a DNS server: an address, with its port or without.
 ///
 /// # Errors
-/// It is none.
+/// The text is no address.
 pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
     let with_port = || text.parse::<SocketAddr>().ok().filter(|server| server.port() > 0);
     let address = text.parse::<IpAddr>().ok().map(|ip| (ip, PORT).into());
     address.or_else(with_port).ok_or_else(|| "write ADDR or ADDR:PORT, such as 127.0.0.1:53".to_owned())
 }
 
-/// What the resolver said at the start, so that the first clients need not wait for it.
+/// What was found at the start, so that the first clients need not wait for the resolver.
 static AT_START_FOUND: Mutex<Vec<(String, u16, Vec<SocketAddr>)>> = Mutex::new(Vec::new());
 
-/// All that was found at the start, and for the last configuration.
+/// All that was found at the start and for the last configuration.
 pub(crate) fn found() -> Vec<(String, u16, Vec<SocketAddr>)> {
     AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Somebody has found what a name stands for.
+/// Keeps what a name stands for, for [`found_at_start`].
 pub(crate) fn know(name: &str, port: u16, addresses: Vec<SocketAddr>) {
     let mut found = AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     found.retain(|known| known.0 != name || known.1 != port);
     found.push((name.to_owned(), port, addresses));
 }
 
-/// What was found for a name at the start; nothing if it was not.
+/// The addresses that were found for a name at the start.
 pub(crate) fn found_at_start(name: &str, port: u16) -> Vec<SocketAddr> {
     let found = AT_START_FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     let known = found.iter().find(|known| known.0 == name && known.1 == port);
     known.map_or_else(Vec::new, |known| known.2.clone())
 }
 
-/// Looks names up, all at the same time, and keeps what is known at once for [`found_at_start`].
+/// Looks names up, all at the same time, and keeps what is found within [`AT_START`] for [`found_at_start`].
 ///
 /// # Errors
-/// There is no such name.
+/// One of the names does not exist.
 pub(super) fn look_up_at_start(names: impl Iterator<Item = Asked>) -> Result<(), String> {
     let (tell, told) = channel();
     let mut left = 0;
@@ -201,10 +201,10 @@ pub(super) fn look_up_at_start(names: impl Iterator<Item = Asked>) -> Result<(),
         let tell = tell.clone();
         let look = move || {
             let found = look_up(&asked);
-            // Nobody hears it when it is late: the thread goes on where the resolver does not answer.
+            // A late result has no receiver: the thread goes on while the resolver does not answer.
             drop(tell.send((asked, found)));
         };
-        // Without a thread the cores find it out.
+        // A name without a thread is looked up later, like one whose resolver does not answer.
         left += usize::from(std::thread::Builder::new().name("resolver".to_owned()).spawn(look).is_ok());
     }
     let until = Instant::now() + AT_START;

@@ -1,4 +1,4 @@
-//! In which order the addresses of a name are tried (RFC 6724, 6): as getaddrinfo(3) has it, without
+//! The order in which the addresses of a name are tried (RFC 6724, 6): that of getaddrinfo(3) without a
 //! gai.conf(5).
 
 use std::cmp::Reverse;
@@ -17,7 +17,7 @@ const POLICY: [(Ipv6Addr, u32, u8, u8); 9] = [
     (Ipv6Addr::UNSPECIFIED, 0, 40, 1),
 ];
 
-/// Sorts `addresses`: the one to try first comes first, and those alike stay as they are.
+/// Sorts `addresses` in the order in which they are tried. Equal ones stay in their order.
 pub(super) fn sort(addresses: &mut [IpAddr]) {
     addresses.sort_by_cached_key(|address| rank(*address, source(*address)));
 }
@@ -29,13 +29,13 @@ fn source(address: IpAddr) -> Option<IpAddr> {
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).ok()?;
-    // It sends nothing (connect(2)); any port will do.
+    // Connecting sends nothing (connect(2)), so any port will do.
     socket.connect((address, 9)).ok()?;
     socket.local_addr().ok().map(|address| address.ip())
 }
 
-/// What comes first is less: rules 1, 2, 5, 6, 8 and 9 of the section. Rules 3, 4 and 7 are about what only
-/// the kernel knows of its addresses.
+/// A rank by rules 1, 2, 5, 6, 8 and 9 of the section; the least is tried first. Rules 3, 4 and 7 are about
+/// what only the kernel knows of its addresses.
 fn rank(to: IpAddr, from: Option<IpAddr>) -> impl Ord {
     let (precedence, label) = policy(to);
     let is_other_scope = from.is_none_or(|from| scope(from) != scope(to));

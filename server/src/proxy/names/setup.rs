@@ -1,9 +1,9 @@
-//! How this machine has names looked up, as far as we can do the same and see how long an answer holds.
+//! How this machine looks names up, as far as this program can do the same and get the TTL.
 //!
-//! The C library follows nsswitch.conf(5), hosts(5), resolv.conf(5) and gai.conf(5), and tells no TTL. What
-//! nearly every machine has is "the hosts file, then DNS", and that is done here, with the TTL. Whatever else
-//! an operator has set up is the C library's to do: where a file says something that is not known here, the
-//! answer of this module is [`Way::System`], with what it was.
+//! The C library follows nsswitch.conf(5), hosts(5), resolv.conf(5) and gai.conf(5), and tells no TTL. Nearly
+//! every machine has "the hosts file, then DNS", and that is done here, with the TTL. Whatever else an
+//! operator has set up is left to the C library: where a file says something that is not known here, the
+//! answer of this module is [`Way::System`], with the reason.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,11 +20,11 @@ const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0
 /// How a name is to be looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
-    /// The hosts file has it.
+    /// By the hosts file, which has these addresses.
     Hosts(Vec<IpAddr>),
-    /// DNS is asked.
+    /// By DNS.
     Dns(Dns),
-    /// Only the C library can tell, because of this.
+    /// By the C library, for this reason.
     System(String),
 }
 
@@ -34,25 +34,25 @@ pub(super) struct Dns {
     pub(super) servers: Vec<SocketAddr>,
     /// The names that may be meant, in the order in which they are tried.
     pub(super) names: Vec<String>,
-    /// For one answer of one server.
+    /// How long one answer of one server is waited for.
     pub(super) timeout: Duration,
     /// How often each server is asked.
     pub(super) attempts: u32,
-    /// The first server asked is another one each time.
+    /// Whether each look-up begins with another server.
     pub(super) rotate: bool,
-    /// By TCP from the first question on.
+    /// Whether all questions go by TCP.
     pub(super) tcp: bool,
-    /// For IPv4 addresses only.
+    /// Whether only IPv4 addresses are asked for.
     pub(super) only_v4: bool,
 }
 
 impl Dns {
-    /// Asks these servers for this name as it is.
+    /// These servers are asked for this name as it is.
     pub(super) fn of(servers: &[SocketAddr], name: &str) -> Self {
         Self { servers: servers.to_vec(), ..Self::new(vec![name.to_owned()]) }
     }
 
-    /// As resolv.conf(5) has it where the file says nothing.
+    /// The defaults of resolv.conf(5).
     fn new(names: Vec<String>) -> Self {
         let servers = vec![(Ipv4Addr::LOCALHOST, PORT).into()];
         let timeout = Duration::from_secs(5);
@@ -60,7 +60,7 @@ impl Dns {
     }
 }
 
-/// What the files of a machine say, and how it is called. A file that is not there is empty.
+/// The text of a machine's files, and the machine's name. A file that is not there is empty.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Setup {
     pub(super) nsswitch: String,
@@ -68,15 +68,15 @@ pub(super) struct Setup {
     pub(super) resolv: String,
     pub(super) gai: String,
     pub(super) host_name: String,
-    /// Something in the environment changes it.
+    /// Whether a variable of the environment changes the resolver.
     pub(super) has_environment: bool,
 }
 
 impl Setup {
-    /// What this machine's files say now.
+    /// Reads this machine's files.
     ///
     /// # Errors
-    /// A file is there and cannot be read.
+    /// A file exists and cannot be read.
     pub(super) fn read(etc: &Path) -> io::Result<Self> {
         let text = |name: &str| match std::fs::read(etc.join(name)) {
             Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -104,7 +104,7 @@ impl Setup {
         }
     }
 
-    /// `Err` says what is not known here.
+    /// The way, where it is the hosts file or DNS; else the reason why it is not.
     fn known_way(&self, name: &str) -> Result<Way, String> {
         if self.has_environment {
             return Err("the environment has settings of the resolver".to_owned());
@@ -146,15 +146,16 @@ impl Setup {
         for word in words {
             match word {
                 "dns" => return Ok(()),
-                // They answer for names of one link, those below .local (nss-mdns).
+                // These answer for names of one link, which are below .local (nss-mdns).
                 "mdns_minimal" | "mdns4_minimal" | "mdns6_minimal" if !ends_with(name, "local") => {}
-                // It answers for names of this machine (nss-myhostname(8)).
+                // This answers for names of this machine (nss-myhostname(8)).
                 "myhostname" if has_dot && !self.is_own(name) => {}
-                // It answers for names of containers, which have no dot (nss-mymachines(8)).
+                // This answers for names of containers, which have no dot (nss-mymachines(8)).
                 "mymachines" if has_dot => {}
-                // The same answers come by DNS, where that is asked at the same place (nss-resolve(8)).
+                // DNS gives the same answers where systemd-resolved is the server (nss-resolve(8)).
                 "resolve" if has_dot && are_stubs(servers) && !ends_with(name, "local") => {}
-                // What to do where the one before had nothing. Behind those above it says nothing about DNS.
+                // This says what to do if the source before has nothing. None of those above leaves a name to
+                // DNS that it would have answered, so it changes nothing.
                 "[NOTFOUND=return]" | "[!UNAVAIL=return]" if !was_files => {}
                 _ => return other(word),
             }
@@ -280,7 +281,7 @@ mod tests {
         }
         let stub = setup("hosts: files resolve [!UNAVAIL=return] dns", "nameserver 127.0.0.53\n");
         assert_eq!(dns(&stub, "a.example").servers, [(STUBS[0], PORT).into()]);
-        // Nobody is named: this machine is.
+        // Without a server this machine is the server (resolv.conf(5)).
         assert_eq!(dns(&setup("", ""), "a.example").servers, [(Ipv4Addr::LOCALHOST, PORT).into()]);
     }
 

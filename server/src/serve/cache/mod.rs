@@ -21,7 +21,7 @@ mod directories;
 mod node;
 mod path_hash;
 mod policy;
-mod stored;
+pub(super) mod stored;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -8,10 +8,9 @@ mod exchange;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use annulus::net::Tcp;
-use annulus::played::{Stage, Tracing, play_on_stage};
+use annulus::played::{Played, Seeds, Stage, Tracing, play_on_stage};
 use annulus::transfer::Road;
 use clap::Parser;
 use exchange::{Expected, Files, answers, requests};
@@ -131,52 +130,28 @@ async fn served(stage: Stage, files: Rc<Files>, sites: Rc<Sites>, gate: Rc<Gate>
     Ok(())
 }
 
-fn must_be_well(seed: u64) -> u64 {
-    let played = play_on_stage(seed, Tracing::Off, serves);
-    if let Some(failure) = played.failure {
-        panic!("{failure}\nscripts/play --server {seed} plays it again");
-    }
-    played.steps
+/// The connections of the server.
+fn seeds() -> Seeds<impl Fn(u64, Tracing) -> Played> {
+    let play = |seed, tracing| play_on_stage(seed, tracing, serves);
+    Seeds { play, command: "scripts/play --server" }
 }
 
 /// Seen to fail: see the faults of this folder's name in `scripts/refind`.
 #[test]
 fn connections_on_a_core_that_is_played_get_the_answers_that_they_are_owed() {
-    for seed in 0..FEW {
-        must_be_well(seed);
-    }
+    seeds().first(FEW);
 }
 
-/// One seed, with all its steps: for `scripts/play`.
+/// For `scripts/play`.
 #[test]
 #[ignore = "for scripts/play"]
 fn one() {
-    let seed = std::env::var("PLAY_SEED").expect("scripts/play sets it");
-    let played = play_on_stage(seed.parse().expect("a seed is a number"), Tracing::All, serves);
-    eprintln!("{} steps", played.steps);
-    if let Some(failure) = played.failure {
-        panic!("{failure}");
-    }
+    seeds().one();
 }
 
-/// New seeds, for as long as is asked: for `scripts/test`.
+/// For `scripts/test`.
 #[test]
 #[ignore = "for scripts/test"]
 fn for_a_while() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = number("PLAY_SECONDS").expect("scripts/test sets it");
-    let first = number("PLAY_SEED").unwrap_or(FEW);
-    let (begun, mut seeds, mut steps) = (Instant::now(), 0, 0);
-    while begun.elapsed() < Duration::from_secs(seconds) {
-        let played = play_on_stage(first + seeds, Tracing::Off, serves);
-        if let Some(failure) = played.failure {
-            let (after, seed) = (begun.elapsed().as_secs(), first + seeds);
-            panic!(
-                "after {seeds} seeds\n{failure}\nfailed after {after} s; scripts/play --server {seed} plays it again"
-            );
-        }
-        steps += played.steps;
-        seeds += 1;
-    }
-    eprintln!("{seeds} seeds from {first} on, {steps} steps, no failure");
+    seeds().for_a_while(FEW);
 }

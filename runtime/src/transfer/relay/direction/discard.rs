@@ -10,7 +10,7 @@ use crate::op::poll::Ready;
 use crate::transfer::relay::calls::{poll_asked, receive, wait};
 use crate::transfer::relay::state::{Side, State};
 
-/// How many receives are discarded at most before others get a tick.
+/// The most receives that are discarded before the direction waits for readiness again.
 const DISCARDS: u32 = 16;
 
 impl Direction {

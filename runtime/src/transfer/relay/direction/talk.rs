@@ -63,7 +63,6 @@ impl Direction {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         ready!(self.poll_quiet(io, cx));
-        self.manner = Manner::Bulk;
         while let Some(chunk) = Core::with(|core| io.from.take_chunk(core)) {
             state.took(io.d, chunk.len() as u64);
             let sent = if self.rest.is_empty() {
@@ -75,6 +74,8 @@ impl Direction {
             count_copied(state, sent);
             self.rest.extend_from_slice(&chunk[sent..]);
         }
+        // Not before: if the target has gone, what is left is discarded, and gives its buffers back.
+        self.manner = Manner::Bulk;
         Poll::Ready(Ok(()))
     }
 

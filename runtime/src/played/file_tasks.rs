@@ -1,5 +1,5 @@
-//! Files: what was written is read again, whatever was cut short, interrupted or came late; what was opened
-//! late is closed.
+//! Tasks with files. What was written is read again, whatever was cut short, interrupted or late. What was
+//! opened late is closed.
 
 use std::ops::Range;
 use std::rc::Rc;
