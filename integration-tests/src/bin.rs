@@ -28,7 +28,7 @@ pub fn annulus() -> PathBuf {
     path
 }
 
-/// The path of an example of the library.
+/// The path of an example of the library, or of the crate annulus-examples.
 ///
 /// The environment variable `ANNULUS_EXAMPLES` names the directory; without it, it is the one that cargo
 /// built into the same profile's directory as this test. `cargo test --workspace` builds them.
@@ -46,7 +46,7 @@ pub fn example(name: &str) -> PathBuf {
     let path = dir.join(name);
     assert!(
         path.is_file(),
-        "there is no example at {}: run `cargo build -p annulus --examples` (with --release where the tests run so), or \
+        "there is no example at {}: run `cargo build -p annulus -p annulus-examples --examples` (with --release where the tests run so), or \
          name their directory in ANNULUS_EXAMPLES",
         path.display()
     );

@@ -43,6 +43,7 @@ pub mod prepare;
 pub mod procfs;
 pub mod server;
 pub mod stats;
+pub mod tls;
 pub mod upstream;
 pub mod watch;
 

@@ -117,6 +117,7 @@ pub(crate) const CRATES: &[Rules] = &[
     rules("benches/peers/glommio", &["benches/peers/common"]),
     rules("benches/peers/monoio", &["benches/peers/common"]),
     rules("benches/peers/tokio", &["benches/peers/common"]),
+    rules("examples", &["runtime"]),
     rules("integration-tests", &["runtime"]),
     rules("layers", &[]),
     Rules { modules: "fuzz_targets", ..rules("fuzz", &[]) },

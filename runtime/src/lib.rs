@@ -47,7 +47,7 @@
 //!
 //! | you want | look at |
 //! |---|---|
-//! | to begin | [`main`](macro@main), [`test`](macro@test), [`Runtime::block_on`] |
+//! | to begin | [the book](guide), [`main`](macro@main), [`test`](macro@test), [`Runtime::block_on`] |
 //! | to start, configure, stop, inspect | [`Runtime`], [`Builder`], [`Running`], [`Report`], [`Counters`] |
 //! | tasks | [`spawn`], [`JoinHandle`], [`TaskTracker`], [`scope`], [`yield_now`] |
 //! | sockets | [`net`] |
@@ -59,6 +59,7 @@
 //! | time | [`time`] |
 //! | other cores, other threads | [`cores`], [`Handle`], [`spawn_blocking`] |
 //! | where memory and threads lie | [`numa`] |
+//! | TLS, HTTP/2, axum, WebSocket | [`guide::tls`] |
 //! | to build it, with C libraries or without | [`guide::building`] |
 //! | to find your way from tokio, monoio, glommio, compio or Seastar; what of other crates works here; what things weigh | [`guide`] |
 //!

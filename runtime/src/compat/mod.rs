@@ -32,7 +32,8 @@
 //! each direction. Reading copies out of the leases that the core's receive fills anyway, or, through
 //! `AsyncBufRead`, not at all.
 //!
-//! For interfaces that ask for `Send` there is [`OnCore`].
+//! For interfaces that ask for `Send` there is [`OnCore`]. [A page of the guide](crate::guide::tls) has TLS,
+//! HTTP/2, axum and WebSocket.
 
 mod fd;
 mod file;
