@@ -32,8 +32,8 @@ impl Told {
             Some((name.to_owned(), ms.parse().ok()?))
         };
         let times: Vec<(String, f64)> = times.split(", ").map(time).collect::<Option<_>>()?;
-        // Nothing else is told: what was idle would be more. Each time is rounded by half a millisecond at
-        // most. What is not told is less than what is told first, however late a busy machine is between two.
+        // Nothing else is told: what was idle would be more. Each time is rounded by half a millisecond. What
+        // is not told is less than what is told first, however late a busy machine is between two of them.
         let (took, sum) = (took.parse::<f64>().ok()?, times.iter().map(|(_, ms)| ms).sum::<f64>());
         let rounded = times.len() as f64;
         assert!(sum < took + rounded && took - sum < times[0].1 + rounded, "{line}");

@@ -3,6 +3,9 @@
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
+use tracing::Level;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+
 use super::Core;
 use super::inside::Inside;
 use super::peers::{self, POLLS_PER_NOTIFY};
@@ -22,6 +25,18 @@ const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
 
+/// Whether a subscriber wants the spans around polls. Where none wants anything so fine, that is known by one
+/// number of `tracing`'s, and the rest of its question is out of the loop's way.
+#[inline(always)]
+fn wants_spans() -> bool {
+    #[cold]
+    #[inline(never)]
+    fn asked() -> bool {
+        tracing::span_enabled!(target: POLLS, Level::TRACE)
+    }
+    Level::TRACE <= STATIC_MAX_LEVEL && Level::TRACE <= LevelFilter::current() && asked()
+}
+
 /// A longer time counts as 584 years.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -35,8 +50,7 @@ impl Core {
             self.notes.polls_begin();
         }
         // Asked once a tick, so that what is off costs a poll nothing.
-        let watched = SEEN
-            && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
+        let watched = SEEN && (self.options.measure_polls || wants_spans());
         // A result that comes from two places is copied, with room for an error: 12 instructions a tick. So
         // each is looked at where it comes from.
         if watched {
