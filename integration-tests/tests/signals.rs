@@ -242,7 +242,7 @@ fn options_that_trade_cpu_time_and_latency_are_in_force_and_serve_all_the_same()
         ["--spin", "50", "--sqpoll", "1", "--sqpoll-cpus", &cpu],
         ["--busy-poll", "20", "--min-wait", "40", "--min-wait-for", "9"],
     ];
-    let server = Launch::serve(tree.root()).cores(&cpu).args(asked.concat()).start();
+    let server = Launch::serve(tree.root()).cores(&cpu).args(asked[0]).args(asked[1]).start();
     drop(idle(&server, &small));
     assert_eq!(curl::sum(&server.url(&large.path)), large.sum);
     server.signal(Signal::USR1);
