@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// A core whose buffers never run out evicts nobody, and still forgets streams that are gone: each entry
-    /// keeps 320 bytes.
+    /// keeps the memory of its stream.
     ///
     /// Seen to fail: with a plain push, and by 33 bytes for each connection of ten minutes' soak of relays.
     #[test]

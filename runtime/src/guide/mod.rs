@@ -3,15 +3,15 @@
 //! To be read in this order, each block compiled and run with the tests:
 //!
 //! 1. [a first server](first_server): a connection, every core, clients that do nothing, the end
-//! 2. [state](state): within a core, and split by core
-//! 3. [cancellation](cancellation): what dropping a future means
-//! 4. [buffers](buffers): what a receive gives, and what a send takes
-//! 5. [files](files): whole, by lines, safely, beneath a directory, to a socket
+//! 2. [state]: within a core, and split by core
+//! 3. [cancellation]: what dropping a future means
+//! 4. [buffers]: what a receive gives, and what a send takes
+//! 5. [files]: whole, by lines, safely, beneath a directory, to a socket
 //! 6. [TLS](tls), and what is spoken over it: HTTP/2, axum, WebSocket
-//! 7. [testing](testing)
+//! 7. [testing]
 //! 8. [finding out why it is slow](slow)
-//! 9. [placement](placement): cores on CPUs, memory on nodes
-//! 10. [containers](containers)
+//! 9. [placement]: cores on CPUs, memory on nodes
+//! 10. [containers]
 //! 11. [what is missing, and why](missing)
 //!
 //! To look things up: [what a build needs](building), [what you may do](may), [where `io_uring` is

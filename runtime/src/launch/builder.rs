@@ -20,8 +20,10 @@ use crate::{Error, ErrorKind, Result};
 /// The default entries of a core's submission queue.
 const RING_ENTRIES: u32 = 4096;
 /// The default node-local memory of a core, in bytes: half for receiving, half as
-/// [`Block`](crate::buf::Block)s.
-const POOL_BYTES: usize = 16 << 20;
+/// [`Block`](crate::buf::Block)s. Most cores never come to need more.
+const POOL_BYTES: usize = 4 << 20;
+/// What it may grow to by default, in bytes.
+const POOL_LIMIT: usize = 64 << 20;
 /// The default limit of a node's threads for blocking work.
 const BLOCKING_THREADS: usize = 64;
 /// A larger slack would be a mistake in the unit.
@@ -37,7 +39,7 @@ const MIN_POOL_BYTES: usize = 256 << 10;
 pub struct Builder {
     pub(super) cores: CoreSelection,
     pub(super) most_cores: Option<usize>,
-    pub(super) pool_bytes: usize,
+    pub(super) pool_bytes: Option<usize>,
     pub(super) pool_limit: Option<usize>,
     pub(super) ring_entries: u32,
     pub(super) cq_entries: Option<u32>,
@@ -68,14 +70,14 @@ impl Builder {
         self
     }
 
-    /// The node-local memory that each core begins with, in bytes, at least 256 KiB. 16 MiB by default.
+    /// The node-local memory that each core begins with, in bytes, at least 256 KiB. 4 MiB by default.
     pub fn pool_bytes(mut self, bytes: usize) -> Self {
-        self.pool_bytes = bytes;
+        self.pool_bytes = Some(bytes);
         self
     }
 
-    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes); four times as
-    /// many by default.
+    /// Bytes to which each core's pool may grow, at least [`pool_bytes`](Self::pool_bytes). By default four
+    /// times as many, or 64 MiB if that is left at its default too.
     ///
     /// A pool grows by a quarter of what it began with (64 KiB to 16 MiB) each time that receives find no
     /// buffer or tasks find no [`Block`](crate::buf::Block). The memory comes from the core's node and is no
@@ -170,7 +172,12 @@ impl Builder {
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.pool_limit.unwrap_or_else(|| self.pool_bytes.saturating_mul(4))
+        self.pool_limit.unwrap_or_else(|| self.pool_bytes.map_or(POOL_LIMIT, |bytes| bytes.saturating_mul(4)))
+    }
+
+    /// What a core's pool begins with.
+    pub(super) fn pool(&self) -> usize {
+        self.pool_bytes.unwrap_or(POOL_BYTES)
     }
 
     /// The ring of one of this many cores, as large as the memory for all of them allows.
@@ -190,7 +197,7 @@ impl Builder {
 
     /// Whether one of this many cores with this ring may register its blocks.
     pub(super) fn may_register(&self, ring: RingOptions, cores: usize) -> bool {
-        locked::leaves_enough(ring, self.pool_bytes, cores, self.cores_of_user, locked::limit())
+        locked::leaves_enough(ring, self.pool(), cores, self.cores_of_user, locked::limit())
     }
 
     /// Reads the machine's topology and plans the cores. It starts nothing.
@@ -199,18 +206,16 @@ impl Builder {
     /// [`ErrorKind::Input`] for a CPU that does not exist or is not allowed, and for sizes out of range;
     /// [`ErrorKind::Platform`] when the topology cannot be read.
     pub fn build(self) -> Result<Runtime> {
-        if self.pool_bytes < MIN_POOL_BYTES {
+        if self.pool() < MIN_POOL_BYTES {
             let what = format!(
                 "a core's pool of {} bytes is too small; give at least {MIN_POOL_BYTES}",
-                self.pool_bytes
+                self.pool()
             );
             return Err(Error::new(ErrorKind::Input, what));
         }
-        if let Some(limit) = self.pool_limit.filter(|&limit| limit < self.pool_bytes) {
-            let what = format!(
-                "a pool of {} bytes cannot have a limit of {limit}; raise the limit",
-                self.pool_bytes
-            );
+        if let Some(limit) = self.pool_limit.filter(|&limit| limit < self.pool()) {
+            let what =
+                format!("a pool of {} bytes cannot have a limit of {limit}; raise the limit", self.pool());
             return Err(Error::new(ErrorKind::Input, what));
         }
         if !(8..=32_768).contains(&self.ring_entries) {
@@ -282,7 +287,7 @@ impl Runtime {
         Builder {
             cores: CoreSelection::All,
             most_cores: None,
-            pool_bytes: POOL_BYTES,
+            pool_bytes: None,
             pool_limit: None,
             ring_entries: RING_ENTRIES,
             cq_entries: None,
@@ -353,7 +358,7 @@ impl Runtime {
             pollers: self.pollers.clone(),
             ring: probe(self.settings.ring(self.pollers.first().copied(), self.plan.cores().len()))?,
             refused_calls: crate::refused_calls(),
-            pool_bytes: self.settings.pool_bytes,
+            pool_bytes: self.settings.pool(),
             pool_limit: self.settings.limit(),
             placement: self.settings.placement,
             options: self.settings.options.clone(),

@@ -59,7 +59,7 @@ impl Runtime {
         if failure.is_none() && self.settings.placement == PlacementPolicy::Require {
             let report = Report::inspect(&reports, &members);
             failure = report
-                .refusal(self.settings.pool_bytes, self.has_several_nodes())
+                .refusal(self.settings.pool(), self.has_several_nodes())
                 .map(|why| Error::new(ErrorKind::Platform, why));
         }
         let watch = match failure {
@@ -98,7 +98,7 @@ impl Runtime {
     pub(super) fn growth_policy(&self) -> GrowthPolicy {
         GrowthPolicy {
             limit: self.settings.limit(),
-            pool_bytes: self.settings.pool_bytes,
+            pool_bytes: self.settings.pool(),
             backing: self.settings.pages,
             placement: self.settings.placement,
             several: self.has_several_nodes(),
@@ -204,7 +204,7 @@ impl Runtime {
         }
         let mut pools = BTreeMap::new();
         for (node, cores) in by_node {
-            let bytes = self.settings.pool_bytes;
+            let bytes = self.settings.pool();
             let pool = match self.settings.placement {
                 PlacementPolicy::Off => NodePool::unplaced(&cores, bytes),
                 _ => NodePool::with_backing(&cores, bytes, self.settings.pages),

@@ -21,6 +21,12 @@ pub(super) enum Ownership {
     Outside,
 }
 
+impl Default for Ownership {
+    fn default() -> Self {
+        Self::Ours(None)
+    }
+}
+
 impl Ownership {
     /// Gives the connection to another socket, which gets the notice. `lent`: the network holds blocks of
     /// this socket.

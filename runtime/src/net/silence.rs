@@ -1,4 +1,4 @@
-//! For how long a connection was silent, as the kernel knows it.
+//! For how long a connection has been silent, as the kernel counts it.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::connection::Connection;
 use super::family::{Family, Side};
 use super::sys;
 
-/// For how long a TCP connection was silent, as the kernel counts it: in its ticks of 1 to 10 ms.
+/// For how long a TCP connection has been silent. The kernel counts in steps of 1 to 10 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Silence {
-    /// Since data was sent last. Before the first send: since the handshake, so that of a connection that was
-    /// accepted just now it is the time that it had waited for that.
+    /// The time since data was sent. Before the first send it is the time since the handshake. For a
+    /// connection that was accepted just now that is the time in the backlog.
     pub sent: Duration,
-    /// Since data came last, taken or not; before the first: since the handshake.
+    /// The time since data came, taken or not. Before the first data it is the time since the handshake.
     pub received: Duration,
 }
 

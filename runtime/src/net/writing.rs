@@ -55,7 +55,7 @@ impl WritePermit {
             Writing::Busy => {
                 self.stage = Stage::Awaited(Some({
                     let is_over = |_| socket.writing.get() != Writing::Busy;
-                    socket.writers.wait(ticket, cx.waker(), is_over)
+                    socket.writers().wait(ticket, cx.waker(), is_over)
                 }));
                 return Poll::Pending;
             }
@@ -63,7 +63,7 @@ impl WritePermit {
         };
         self.stage = if permit.is_ok() { Stage::Here } else { Stage::Over };
         if let Some(ticket) = ticket {
-            socket.writers.leave(ticket);
+            socket.writers().leave(ticket);
         }
         Poll::Ready(permit)
     }
@@ -76,11 +76,10 @@ impl WritePermit {
     /// Ends the send. `sound`: it is known how much was sent.
     fn end(&mut self, sound: bool) {
         self.stage = Stage::Over;
-        let Socket { writing, writers, .. } = &*self.socket;
-        if sound && writers.is_empty() {
-            writing.set(Writing::Free);
-            return;
-        }
+        let writing = &self.socket.writing;
+        let Some(writers) = self.socket.waiting_writers() else {
+            return writing.set(if sound { Writing::Free } else { Writing::Poisoned });
+        };
         writing.set(if sound { Writing::Due } else { Writing::Poisoned });
         writers.wake_all();
     }
@@ -90,7 +89,7 @@ impl Drop for WritePermit {
     fn drop(&mut self) {
         match self.stage {
             // If it was granted and not used, others have been woken as well.
-            Stage::Awaited(Some(ticket)) => self.socket.writers.leave(ticket),
+            Stage::Awaited(Some(ticket)) => self.socket.writers().leave(ticket),
             Stage::Here => self.end(false),
             Stage::Awaited(None) | Stage::Over => {}
         }

@@ -46,7 +46,7 @@ impl<C> OpTable<C> {
 
     /// The memory of the first cells, which the kernel accesses, for the report.
     pub(crate) fn memory(&self) -> std::ops::Range<usize> {
-        let first = self.arena.borrow_mut().cell(0).addr().get();
+        let first = self.arena.borrow_mut().cell(0, 0).addr().get();
         first..first + super::arena::CHUNK_SIZE
     }
 
@@ -64,8 +64,7 @@ impl<C> OpTable<C> {
     /// Submits a single operation on behalf of the task behind `waker`.
     pub(crate) fn submit<T: Operation>(&self, ring: &Ring, operation: T, waker: &Waker) -> Key {
         const { Arena::fits::<T>() }
-        let (key, cell) = self.occupy(Shots::Single, Some(waker.clone()), &Single::<T, C>::VTABLE);
-        let mut cell = cell.cast::<T>();
+        let (key, mut cell) = self.occupy::<T>(Shots::Single, Some(waker.clone()), &Single::<T, C>::VTABLE);
         // SAFETY: the cell is as large and aligned as a `T` (`fits`) and vacant: the slot is new.
         unsafe { cell.write(operation) };
         // A buffer of the application's own type may panic when it is asked for its bytes. Nothing was
@@ -89,11 +88,13 @@ impl<C> OpTable<C> {
     /// Submits a multishot operation.
     pub(crate) fn submit_multi<T: Multishot<C>>(&self, ring: &Ring, operation: T) -> Key {
         const { Arena::fits::<T>() }
-        let (key, cell) = self.occupy(Shots::Multi, None, &Many::<T, C>::VTABLE);
+        // What answers many times is under way for long, and many connections have one.
+        const { Arena::is_small::<T>() }
+        let (key, mut cell) = self.occupy::<T>(Shots::Multi, None, &Many::<T, C>::VTABLE);
         // SAFETY: as in `submit`.
         let sqes = unsafe {
-            cell.cast::<T>().write(operation);
-            cell.cast::<T>().as_mut()
+            cell.write(operation);
+            cell.as_mut()
         }
         .sqes();
         // SAFETY: as in `submit`.
@@ -101,22 +102,30 @@ impl<C> OpTable<C> {
         key
     }
 
-    fn occupy(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable<C>) -> (Key, NonNull<u8>) {
+    /// A new slot, and its cell for a `T`, which is that of `vtable`.
+    fn occupy<T>(&self, shots: Shots, waker: Option<Waker>, vtable: &'static Vtable<C>) -> (Key, NonNull<T>) {
         let key = self.slots.borrow_mut().submit(shots, waker, vtable);
-        // 16.7 million operations in flight on one core would need 4 GiB of cells, so memory runs out first.
+        // 16.7 million operations in flight on one core would need a GiB of cells at least.
         let key = key.expect("fewer than MAX_OPERATIONS in flight on one core");
-        (key, self.arena.borrow_mut().cell(key.index()))
+        (key, self.cell(key.index(), size_of::<T>()).cast())
     }
 
-    fn cell(&self, index: usize) -> NonNull<u8> {
-        self.arena.borrow_mut().cell(index)
+    /// The cell of an operation of `size` bytes.
+    #[inline(always)]
+    fn cell(&self, index: usize, size: usize) -> NonNull<u8> {
+        self.arena.borrow_mut().cell(index, size)
+    }
+
+    /// The cell of an operation, by its function table.
+    fn cell_of(&self, index: usize, vtable: &Vtable<C>) -> NonNull<u8> {
+        self.cell(index, vtable.size)
     }
 
     /// The function that the machine calls when it makes the slot of `index` vacant.
     fn left<'a>(&self, space: &'a mut ValueSpace) -> impl FnOnce(usize, &'static Vtable<C>) -> Left<'a, C> {
         // SAFETY: the cell holds a value of this function table's type, and the machine makes its slot vacant
         // in this step.
-        |index, vtable| unsafe { Left::out_of(self.cell(index), vtable, space) }
+        |index, vtable| unsafe { Left::out_of(self.cell_of(index, vtable), vtable, space) }
     }
 
     /// The owner polls its operation. If it is over, the operation is returned.
@@ -128,7 +137,7 @@ impl<C> OpTable<C> {
         let waits = |kept: Option<&Waker>| moved = !kept.is_some_and(|kept| kept.will_wake(waker));
         // SAFETY: the cell holds a `T`, by the caller's promise, and the machine makes its slot vacant in
         // this step.
-        let take = |index, _| unsafe { self.cell(index).cast::<T>().read() };
+        let take = |index, _| unsafe { self.cell(index, size_of::<T>()).cast::<T>().read() };
         let polled = self.slots.borrow_mut().poll(key, waits, take);
         if moved {
             // It is cloned before the table is borrowed, and the old one is dropped after that: either may
@@ -191,17 +200,19 @@ impl<C> OpTable<C> {
             Event::Wake(None) => {}
             Event::Stale => stale(cqe),
             Event::Item { extra, owned } => {
+                // The cell is a small one (`submit_multi`).
+                //
                 // SAFETY: the cell holds a value of this function table's type until its last CQE. That one
                 // is handled after this one, whatever code this one runs: only the core's loop and its end
                 // take CQEs from the ring.
-                unsafe { (extra.item)(self.cell(key.index()), context, outcome, owned) };
+                unsafe { (extra.item)(self.cell(key.index(), 0), context, outcome, owned) };
             }
             Event::Last { value, owned } => value.last(context, outcome, owned),
             Event::Late { extra, outcome, value } => late(extra, outcome, value),
             Event::Notified { extra, waker } => {
                 // SAFETY: the cell holds a value of this function table's type until its owner takes it.
                 // `notified` only counts, and runs no code that could take it.
-                unsafe { (extra.notified)(self.cell(key.index()), outcome) };
+                unsafe { (extra.notified)(self.cell_of(key.index(), extra), outcome) };
                 if let Some(waker) = waker {
                     waker.wake();
                 }
@@ -217,7 +228,7 @@ impl<C> OpTable<C> {
         let vtable = self.slots.borrow().extra(key)?;
         // SAFETY: the slot is not vacant, so its cell holds the value that belongs to this function table,
         // and what is called runs no code that could change that.
-        Some(unsafe { (vtable.waits_for)(self.cell(key.index())) })
+        Some(unsafe { (vtable.waits_for)(self.cell_of(key.index(), vtable)) })
     }
 
     #[cold]
@@ -226,7 +237,7 @@ impl<C> OpTable<C> {
         if let Some(vtable) = vtable {
             // SAFETY: the slot is not vacant, so its cell holds a value of this function table's type.
             // `failed` runs no code that could change that.
-            unsafe { (vtable.failed)(self.cell(key.index()), errno) };
+            unsafe { (vtable.failed)(self.cell_of(key.index(), vtable), errno) };
         }
     }
 
@@ -237,7 +248,7 @@ impl<C> OpTable<C> {
         // SAFETY: the slot is not vacant, so its cell holds a value of this function table's type.
         // `force_release` runs no code that could change that.
         let force_release =
-            |(index, vtable): (_, &Vtable<C>)| unsafe { (vtable.force_release)(self.cell(index)) };
+            |(index, vtable): (_, &Vtable<C>)| unsafe { (vtable.force_release)(self.cell_of(index, vtable)) };
         let each: Vec<_> = slots.all().filter_map(force_release).collect();
         drop(slots);
         // Each closure owns what it needs, whatever code the closures before it have run.

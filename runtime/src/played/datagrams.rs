@@ -1,6 +1,6 @@
 //! Sockets of datagrams: what comes for them, and what leaves.
 //!
-//! Each datagram follows from the mailbox's stream and its place in it, so whoever receives one knows what it
+//! Each datagram follows from the socket's stream and its place in it, so whoever receives one knows what it
 //! has to be.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -18,7 +18,7 @@ const HEAD: usize = 16;
 pub(super) const NUMBER: usize = 4;
 
 /// A socket of datagrams, as the kernel has it.
-pub(super) struct Mailbox {
+pub(super) struct PlayedUdp {
     inode: u64,
     /// Which stream comes, and how many datagrams of it are still to come.
     comes: u32,
@@ -35,7 +35,7 @@ pub(super) struct Mailbox {
 }
 
 /// The `number`th datagram of a stream: its length, and who it is from or for.
-pub(super) fn letter(stream: u32, number: u32) -> (u64, SocketAddr) {
+pub(super) fn datagram_of(stream: u32, number: u32) -> (u64, SocketAddr) {
     let dice = Dice::new(u64::from(stream) << 32 | u64::from(number));
     let most = dice.pick(&[0, 1, 100, 1_400, 8_148, 9_000]);
     let host = [192, 0, 2, dice.between(1, 3) as u8];
@@ -43,11 +43,11 @@ pub(super) fn letter(stream: u32, number: u32) -> (u64, SocketAddr) {
 }
 
 /// The byte of the `number`th datagram at a place.
-pub(super) fn letter_byte(stream: u32, number: u32, at: u64) -> u8 {
+pub(super) fn datagram_byte(stream: u32, number: u32, at: u64) -> u8 {
     byte(stream, u64::from(number) << 20 | at)
 }
 
-impl Mailbox {
+impl PlayedUdp {
     pub(super) fn new(fd: i32, comes: u32, to_come: u32, leaves: u32) -> Self {
         Self {
             inode: inode(fd).expect("it is open"),
@@ -88,7 +88,7 @@ impl Mailbox {
     fn send(&mut self, bytes: &[u8], to: Option<SocketAddr>) -> Result<(), String> {
         let number = bytes.first_chunk::<NUMBER>().map(|number| u32::from_le_bytes(*number));
         let Some(number) = number else { return Err(format!("a datagram of {} bytes left", bytes.len())) };
-        let (len, address) = letter(self.leaves, number);
+        let (len, address) = datagram_of(self.leaves, number);
         let wrong = if to != Some(address) {
             format!("was sent to {to:?}, not {address}")
         } else if bytes.len() as u64 != len + NUMBER as u64 {
@@ -105,38 +105,38 @@ impl Mailbox {
 }
 
 impl State {
-    /// The mailbox that a descriptor stands for.
-    pub(super) fn mail_at(&self, fd: i32) -> Option<usize> {
-        if self.mail.is_empty() {
+    /// The UDP socket that a descriptor stands for.
+    pub(super) fn udp_at(&self, fd: i32) -> Option<usize> {
+        if self.udp.is_empty() {
             return None;
         }
         let inode = inode(fd)?;
-        self.mail.iter().position(|mailbox| mailbox.inode == inode)
+        self.udp.iter().position(|udp| udp.inode == inode)
     }
 
     /// Whether a receive of datagrams finds something.
-    pub(super) fn has_mail(&self, op: &Op) -> bool {
-        op.mail.is_none_or(|at| !self.mail[at].waiting.is_empty() || self.mail[at].error)
+    pub(super) fn has_datagram(&self, op: &Op) -> bool {
+        op.udp.is_none_or(|at| !self.udp[at].waiting.is_empty() || self.udp[at].error)
     }
 
-    pub(super) fn receive_letter(&mut self, op: &mut Op) -> Goes {
-        let Some(at) = op.mail else { return self.end(op, -libc::EBADF, 0) };
-        let there_is_some = !self.mail[at].waiting.is_empty();
+    pub(super) fn receive_datagram(&mut self, op: &mut Op) -> Goes {
+        let Some(at) = op.udp else { return self.end(op, -libc::EBADF, 0) };
+        let there_is_some = !self.udp[at].waiting.is_empty();
         if let Some(errno) = self.refuses(op, there_is_some) {
             return self.end(op, -errno, 0);
         }
-        let mailbox = &mut self.mail[at];
-        if std::mem::take(&mut mailbox.error) {
+        let udp = &mut self.udp[at];
+        if std::mem::take(&mut udp.error) {
             return self.end(op, -libc::ECONNREFUSED, 0);
         }
-        let Some(number) = mailbox.waiting.pop_front() else { return Goes::On };
-        mailbox.told += 1;
-        let (stream, (len, from)) = (mailbox.comes, letter(mailbox.comes, number));
+        let Some(number) = udp.waiting.pop_front() else { return Goes::On };
+        udp.told += 1;
+        let (stream, (len, from)) = (udp.comes, datagram_of(udp.comes, number));
         let before = before(len, from);
         let before_len = before.len() as u64;
         let bytes = |at| match before.get(at as usize) {
             Some(byte) => *byte,
-            None => letter_byte(stream, number, at - before_len),
+            None => datagram_byte(stream, number, at - before_len),
         };
         let brought = self.buffers.pick(before_len + len, bytes).expect("there are buffers");
         // Nothing in a datagram ends the receive, as the end of a stream does (`io_recv_finish()`).
@@ -145,8 +145,8 @@ impl State {
         if is_last { Goes::Over } else { Goes::On }
     }
 
-    pub(super) fn send_letter(&mut self, op: &Op) -> Goes {
-        let at = op.mail.expect("a send of a datagram");
+    pub(super) fn send_datagram(&mut self, op: &Op) -> Goes {
+        let at = op.udp.expect("a send of a datagram");
         if op.cancelled && self.dice.once_in(2) {
             return self.end(op, -libc::ECANCELED, 0);
         }
@@ -154,13 +154,13 @@ impl State {
             let errno = self.dice.pick(&[libc::EINTR, libc::ENOBUFS]);
             return self.end(op, -errno, 0);
         }
-        if self.mail[at].error && self.dice.once_in(2) {
-            self.mail[at].error = false;
+        if self.udp[at].error && self.dice.once_in(2) {
+            self.udp[at].error = false;
             return self.end(op, -libc::ECONNREFUSED, 0);
         }
-        self.mail[at].error |= self.dice.once_in(20);
+        self.udp[at].error |= self.dice.once_in(20);
         let bytes = op.bytes(0, op.len());
-        if let Err(wrong) = self.mail[at].send(&bytes, recipient(op.sqe.addr)) {
+        if let Err(wrong) = self.udp[at].send(&bytes, recipient(op.sqe.addr)) {
             self.fail(wrong);
         }
         self.end(op, bytes.len() as i32, 0)

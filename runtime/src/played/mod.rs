@@ -22,18 +22,16 @@ mod connects;
 mod crowds;
 mod datagrams;
 mod dice;
-mod files;
 #[cfg(test)]
-mod filing;
+mod file_tasks;
+mod files;
 #[cfg(test)]
 mod foreign;
 mod launch;
 #[cfg(test)]
 mod like_kernel;
 #[cfg(test)]
-mod like_kernel_mail;
-#[cfg(test)]
-mod mailing;
+mod like_kernel_udp;
 mod network;
 mod ops;
 #[cfg(test)]
@@ -54,6 +52,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod trace;
+#[cfg(test)]
+mod udp_tasks;
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -61,7 +61,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use connects::{Manner, Serving};
-use datagrams::Mailbox;
+use datagrams::PlayedUdp;
 use files::Opened;
 use network::{Conn, Listening, Peer};
 pub use seeds::Seeds;
@@ -183,15 +183,15 @@ impl World {
 
     /// A socket of datagrams: this many of the stream `comes` will come, and what leaves is of `leaves`. Its
     /// place in the list.
-    fn mailbox(&self, fd: std::os::fd::RawFd, (comes, to_come): (u32, u32), leaves: u32) -> usize {
+    fn add_udp(&self, fd: std::os::fd::RawFd, (comes, to_come): (u32, u32), leaves: u32) -> usize {
         let mut state = self.state.borrow_mut();
-        state.mail.push(Mailbox::new(fd, comes, to_come, leaves));
-        state.mail.len() - 1
+        state.udp.push(PlayedUdp::new(fd, comes, to_come, leaves));
+        state.udp.len() - 1
     }
 
-    /// Looks at a mailbox.
-    fn mail<R>(&self, at: usize, f: impl FnOnce(&Mailbox) -> R) -> R {
-        f(&self.state.borrow().mail[at])
+    /// Looks at a UDP socket.
+    fn udp<R>(&self, at: usize, f: impl FnOnce(&PlayedUdp) -> R) -> R {
+        f(&self.state.borrow().udp[at])
     }
 
     /// Looks at a connection.

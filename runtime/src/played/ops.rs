@@ -30,8 +30,8 @@ pub(super) struct Op {
     pub(super) then: Option<Sqe>,
     /// The connection that it is on, by its place in the list.
     pub(super) conn: Option<usize>,
-    /// The mailbox that it is on.
-    pub(super) mail: Option<usize>,
+    /// The UDP socket that it is on.
+    pub(super) udp: Option<usize>,
     /// The server that a connect is for.
     pub(super) server: Option<usize>,
     /// Where the bytes of a send lie.
@@ -57,7 +57,7 @@ impl Op {
             sqe,
             then,
             conn: state.conn_of(sqe),
-            mail: state.mail_at(sqe.fd),
+            udp: state.udp_at(sqe.fd),
             server: if sqe.opcode == code::CONNECT { state.server_of(sqe) } else { None },
             parts,
             done: 0,
@@ -135,8 +135,8 @@ impl State {
                 conn.found() != Found::Nothing || !op.tried && self.buffers.len() == 0
             }
             (code::RECV, None) => true,
-            (code::RECVMSG, _) => self.has_mail(op) || !op.tried && self.buffers.len() == 0,
-            (code::SEND | code::SENDMSG, None) => op.mail.is_some(),
+            (code::RECVMSG, _) => self.has_datagram(op) || !op.tried && self.buffers.len() == 0,
+            (code::SEND | code::SENDMSG, None) => op.udp.is_some(),
             (code::SEND | code::SENDMSG | code::SEND_ZC, Some(conn)) => conn.is_writable(),
             (code::POLL_ADD, _) => self.polled(op) != 0,
             (code::CONNECT, _) => self.answers(op),
@@ -156,9 +156,9 @@ impl State {
     /// nothing: nobody else runs.
     fn polled(&self, op: &Op) -> u32 {
         let mask = poll_mask(op.sqe);
-        match (op.conn, op.mail) {
+        match (op.conn, op.udp) {
             (Some(at), _) => self.conns[at].events() & mask,
-            (None, Some(at)) => self.mail[at].events() & mask,
+            (None, Some(at)) => self.udp[at].events() & mask,
             (None, None) if op.sqe.key().is_some() => ready_events(op.sqe.fd, mask),
             (None, None) => 0,
         }
@@ -168,8 +168,8 @@ impl State {
     pub(super) fn go_on(&mut self, op: &mut Op) -> Goes {
         match op.sqe.opcode {
             code::RECV => self.receive(op),
-            code::RECVMSG => self.receive_letter(op),
-            code::SEND | code::SENDMSG if op.mail.is_some() => self.send_letter(op),
+            code::RECVMSG => self.receive_datagram(op),
+            code::SEND | code::SENDMSG if op.udp.is_some() => self.send_datagram(op),
             code::SEND | code::SENDMSG | code::SEND_ZC => self.send(op),
             code::POLL_ADD => self.poll(op),
             code::CONNECT => self.connects(op),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::network::{Ending, Peer};
 use super::program::{Bytes, End, Ground, Reading, Writing};
-use super::{crowds, filing, mailing, outgoing, several};
+use super::{crowds, file_tasks, outgoing, several, udp_tasks};
 use crate::buf::BufError;
 use crate::net::{TcpListener, TcpStream};
 use crate::time::{sleep, timeout};
@@ -39,8 +39,8 @@ pub(super) async fn one_of_them(ground: Rc<Ground>) -> Seen {
         18 => told_by_a_send(ground).await,
         19 => relays_in_turn(ground).await,
         20 => outgoing::dials(ground).await,
-        21 => mailing::datagrams(ground).await,
-        _ => filing::files(ground).await,
+        21 => udp_tasks::datagrams(ground).await,
+        _ => file_tasks::files(ground).await,
     }
 }
 

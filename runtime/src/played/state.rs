@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::buffers::Buffers;
 use super::connects::Serving;
-use super::datagrams::Mailbox;
+use super::datagrams::PlayedUdp;
 use super::dice::Dice;
 use super::files::Opened;
 use super::network::{Act, Conn, Listening, Peer, inode, stand_in};
@@ -44,7 +44,7 @@ pub(super) struct State {
     pub(super) conns: Vec<Conn>,
     pub(super) listening: Vec<Listening>,
     pub(super) serving: Vec<Serving>,
-    pub(super) mail: Vec<Mailbox>,
+    pub(super) udp: Vec<PlayedUdp>,
     /// Files that the core had opened for it.
     pub(super) opened: Vec<Opened>,
     /// How many bytes of files are in memory, by inode.
@@ -64,8 +64,8 @@ pub(super) enum Event {
     Peer(usize, Act),
     /// A client connects to the listener at this place.
     Client(usize),
-    /// Something comes for the mailbox at this place.
-    Letter(usize),
+    /// Something comes for the UDP socket at this place.
+    Datagram(usize),
 }
 
 impl State {
@@ -93,7 +93,7 @@ impl State {
             conns: Vec::new(),
             listening: Vec::new(),
             serving: Vec::new(),
-            mail: Vec::new(),
+            udp: Vec::new(),
             opened: Vec::new(),
             cached: BTreeMap::new(),
             copies,
@@ -256,9 +256,9 @@ impl State {
                 events.push(Event::Client(at));
             }
         }
-        for (at, mailbox) in self.mail.iter().enumerate() {
-            if mailbox.is_awaited() {
-                events.push(Event::Letter(at));
+        for (at, udp) in self.udp.iter().enumerate() {
+            if udp.is_awaited() {
+                events.push(Event::Datagram(at));
             }
         }
         events
@@ -287,7 +287,7 @@ impl State {
                 let client = listening.to_come.pop();
                 listening.backlog.extend(client);
             }
-            Event::Letter(at) => self.mail[at].arrive(&self.dice),
+            Event::Datagram(at) => self.udp[at].arrive(&self.dice),
         }
     }
 

@@ -113,9 +113,13 @@ fn a_core_that_is_kept_busy_is_named() {
                 drop(peer.read(&mut [0]));
             })
             .await;
+            // The byte comes while the core is busy, and not before.
             let late = of(async {
-                tell.send(()).unwrap();
-                busy();
+                spawn(async move {
+                    tell.send(()).unwrap();
+                    std::thread::sleep(LONG);
+                })
+                .detach();
                 drop(stream.recv().await.unwrap());
             })
             .await;

@@ -1,4 +1,4 @@
-//! Keeps the addresses of upstreams up to date whose names are looked up.
+//! Keeps the addresses of upstreams with names up to date.
 //!
 //! A name is looked up again when its TTL is over, within bounds, or after
 //! [`resolve_interval`](super::options::UpstreamArgs::resolve_interval) where nothing says how long the
@@ -15,37 +15,37 @@ use super::names::{AT_START, Asked, Found, Missing, look_up};
 use super::options::UpstreamArgs;
 use super::upstreams::{Upstream, Upstreams};
 
-/// Look-ups at a time. Each takes one of the threads that closures run on, for as long as a resolver is
-/// silent; the others are left to files.
+/// The most look-ups at a time. Each takes one of the threads for blocking work for as long as a resolver is
+/// silent. The other threads are left to files.
 const AT_ONCE: usize = 16;
 
-static TURNS: LazyLock<Arc<Turns>> =
-    LazyLock::new(|| Arc::new(Turns { left: AtomicUsize::new(AT_ONCE), freed: Event::new() }));
+static LOOK_UPS: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore { left: AtomicUsize::new(AT_ONCE), freed: Event::new() }));
 
-/// How many look-ups may begin, and who waits.
-struct Turns {
+/// A semaphore: how many look-ups may begin, and who waits.
+struct Semaphore {
     left: AtomicUsize,
     freed: Event,
 }
 
-/// One look-up. Dropped, the next may begin.
-struct Turn(Arc<Turns>);
+/// The permit for one look-up. Dropping it lets the next one begin.
+struct Permit(Arc<Semaphore>);
 
-impl Turns {
-    async fn next(self: &Arc<Self>) -> Turn {
+impl Semaphore {
+    async fn acquire(self: &Arc<Self>) -> Permit {
         loop {
-            // From before the look on.
+            // Listening begins before the check, so that no notification is lost.
             let freed = self.freed.listen();
             let one_less = |left: usize| left.checked_sub(1);
             if self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_ok() {
-                return Turn(Arc::clone(self));
+                return Permit(Arc::clone(self));
             }
             freed.await;
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.left.fetch_add(1, Ordering::AcqRel);
         self.0.freed.notify(1);
@@ -59,10 +59,10 @@ pub(super) async fn keep(upstreams: Weak<Upstreams>, place: usize, name: String,
         let Some(all) = upstreams.upgrade() else { return };
         let asked = Asked { name: name.clone(), port, servers: all.args().resolver.clone() };
         drop(all);
-        let turn = TURNS.next().await;
+        let permit = LOOK_UPS.acquire().await;
         let look = move || {
-            // Its end is the thread's, whoever waits for it.
-            let _turn = turn;
+            // The thread holds the permit until it is done, also if this task ends before.
+            let _permit = permit;
             look_up(&asked)
         };
         let found = annulus::spawn_blocking(look).await;
@@ -134,17 +134,17 @@ mod tests {
     /// Seen to fail: without the notification.
     #[test]
     fn so_many_look_ups_and_no_more_are_made_at_once() {
-        let turns = Arc::new(Turns { left: AtomicUsize::new(1), freed: Event::new() });
+        let permits = Arc::new(Semaphore { left: AtomicUsize::new(1), freed: Event::new() });
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
-        let (mut first, mut second) = (Box::pin(turns.next()), Box::pin(turns.next()));
-        let Poll::Ready(held) = first.as_mut().poll(&mut cx) else { panic!("nobody has the turn") };
+        let (mut first, mut second) = (Box::pin(permits.acquire()), Box::pin(permits.acquire()));
+        let Poll::Ready(held) = first.as_mut().poll(&mut cx) else { panic!("nobody has the permit") };
         assert!(second.as_mut().poll(&mut cx).is_pending());
         drop(held);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        let Poll::Ready(held) = second.as_mut().poll(&mut cx) else { panic!("the turn was given back") };
+        let Poll::Ready(held) = second.as_mut().poll(&mut cx) else { panic!("the permit was given back") };
         drop(held);
-        assert_eq!(turns.left.load(Ordering::Relaxed), 1);
+        assert_eq!(permits.left.load(Ordering::Relaxed), 1);
     }
 }

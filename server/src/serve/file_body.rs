@@ -1,4 +1,4 @@
-//! A file's head and body on their way to a client: small ones in one send, large ones spliced.
+//! Sends a file's head and body: small ones in one send, large ones without passing through user memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::deadline_timer::OnStop;
 use super::entry::Entry;
 use super::pages::{self, Manner};
 use super::send::{send, send_block, send_two, too_slow};
-use super::send_road::{self, COPIED, SendRoad};
+use super::send_method::{self, COPIED, SendMethod};
 use super::{SEND_STEP, Site};
 use crate::http::Status;
 use crate::http::response::{self, Extent};
@@ -74,18 +74,18 @@ pub(super) async fn send_extent<F: Family>(
         return sending.head_alone().await;
     }
     let (held, whole) = (answer.entry.stored.content.is_some(), matches!(extent, Extent::Whole(_)));
-    match send_road::choose(held, whole, extent.len()) {
-        SendRoad::Copied => sending.copied().await,
-        SendRoad::TwoPlaces => sending.in_two_pieces().await,
-        SendRoad::Read => sending.read(false).await,
-        SendRoad::Cached => {
+    match send_method::choose(held, whole, extent.len()) {
+        SendMethod::Copied => sending.copied().await,
+        SendMethod::TwoPlaces => sending.in_two_pieces().await,
+        SendMethod::Read => sending.read(false).await,
+        SendMethod::Cached => {
             if sending.cached().await? {
                 return Ok(());
             }
-            let zero_copy = send_road::may_skip_copy(extent.len(), sending.client.address());
+            let zero_copy = send_method::may_skip_copy(extent.len(), sending.client.address());
             sending.read(zero_copy).await
         }
-        SendRoad::Spliced => sending.spliced().await,
+        SendMethod::Spliced => sending.spliced().await,
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) mod roots;
 mod rule;
 mod rules;
 mod send;
-mod send_road;
+mod send_method;
 mod site;
 pub(crate) mod sites;
 mod wanted;

@@ -7,7 +7,7 @@ use compio::io::{AsyncReadMulti, AsyncWriteExt};
 use compio::net::{TcpListener, TcpStream};
 use compio::runtime::{Runtime, RuntimeBuilder, spawn};
 use compio::time::sleep;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use peer_common::micro::{self, Measured, Op};
 use peer_common::pin::pin_current_thread;
 use peer_common::request::HeadCounter;
@@ -15,7 +15,7 @@ use peer_common::{ANY_PORT, Args, BLOCK, Micro, Work, beside, end, listening, no
 use std::future::poll_fn;
 use std::io;
 use std::num::NonZero;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::task::Poll;
 
@@ -70,12 +70,24 @@ where
     Ok(())
 }
 
+/// The next piece that came, or `None` at the end. A receive that finds no buffer is an error here, and asks
+/// again when it is polled again: until then other tasks give theirs back. Thousands of connections that send
+/// at once are more than there are buffers.
+async fn next<P>(pieces: &mut Pin<&mut impl Stream<Item = io::Result<P>>>) -> io::Result<Option<P>> {
+    loop {
+        match pieces.next().await.transpose() {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => yield_now().await,
+            piece => return piece,
+        }
+    }
+}
+
 async fn answer_all(stream: TcpStream, answer: &'static [u8]) -> io::Result<()> {
     let mut heads = HeadCounter::default();
     let (mut reader, mut writer) = (&stream, &stream);
     let mut pieces = pin!(reader.read_multi(0));
-    while let Some(piece) = pieces.next().await {
-        let asked = heads.feed(&piece?);
+    while let Some(piece) = next(&mut pieces).await? {
+        let asked = heads.feed(&piece);
         for _ in 0..asked {
             let BufResult(sent, _) = writer.write_all(answer).await;
             sent?;
@@ -87,8 +99,8 @@ async fn answer_all(stream: TcpStream, answer: &'static [u8]) -> io::Result<()> 
 async fn echo(stream: TcpStream) -> io::Result<()> {
     let (mut reader, mut writer) = (&stream, &stream);
     let mut pieces = pin!(reader.read_multi(0));
-    while let Some(piece) = pieces.next().await {
-        let BufResult(sent, _) = writer.write_all(piece?).await;
+    while let Some(piece) = next(&mut pieces).await? {
+        let BufResult(sent, _) = writer.write_all(piece).await;
         sent?;
     }
     Ok(())

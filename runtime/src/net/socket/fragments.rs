@@ -21,7 +21,7 @@ impl Socket {
     /// Chunks that nobody has taken yet.
     #[cold]
     pub(super) fn fragments_waiting(&self) -> u32 {
-        self.rest.borrow().len() as u32
+        self.rare.get().map_or(0, |rare| rare.rest.borrow().len() as u32)
     }
 
     /// As [`received`](Self::received). Bytes that follow directly on the last chunk are joined to it.
@@ -36,7 +36,7 @@ impl Socket {
         match (result, brought) {
             (Ok(n), Some(mut brought)) if n > 0 => {
                 core.shared.counters.recv_bytes.add(n.into());
-                let mut waiting = self.rest.borrow_mut();
+                let mut waiting = self.rare().rest.borrow_mut();
                 for lease in brought.by_ref() {
                     let next = match waiting.back_mut() {
                         Some(before) => before.join(lease),

@@ -13,30 +13,31 @@ impl Socket {
         if copied {
             core.shared.counters.zc_copied.add(1);
         }
-        if let Some(host) = self.remote_host.get() {
+        if let Some(host) = self.rare.get().and_then(|rare| rare.remote_host.get()) {
             host.notified(copied);
         }
     }
 
     /// Whether sending without a copy pays on the way to this peer, as far as is known.
     pub(crate) fn may_skip_copy(&self, core: &Core) -> bool {
-        self.remote_host.get_or_init(|| core.zero_copy.remote_host_of(self.fd())).may_skip_copy()
+        let host = self.rare().remote_host.get_or_init(|| core.zero_copy.remote_host_of(self.fd()));
+        host.may_skip_copy()
     }
 
     /// Zero-copy sends whose blocks the kernel has not released.
     pub(crate) fn lent(&self) -> u32 {
-        self.lent.get()
+        self.rare.get().map_or(0, |rare| rare.lent.get())
     }
 
     /// Whether the connection is this core's, or was closed by the owner that it was given to.
     pub(crate) fn is_ours(&self) -> bool {
-        self.ownership.borrow().is_ours()
+        self.rare.get().is_none_or(|rare| rare.ownership.borrow().is_ours())
     }
 
     /// Resets the connection, so that the network releases the blocks that it was lent. Does nothing if the
     /// connection is another's by now.
     pub(crate) fn reset(&self, why: &str) {
-        if !self.is_ours() || self.was_reset.replace(true) {
+        if !self.is_ours() || self.rare().was_reset.replace(true) {
             return;
         }
         let reset = sys::disconnect(self.fd());
@@ -49,12 +50,12 @@ impl Socket {
 
     /// The socket cannot send without a copy at all. Unix sockets cannot.
     pub(crate) fn never_skip_copy(&self) {
-        self.remote_host.get_or_init(Rc::default).never_skip_copy();
+        self.rare().remote_host.get_or_init(Rc::default).never_skip_copy();
     }
 
     /// The descriptor leaves the runtime.
     pub(crate) fn give_up(&self) {
-        self.ownership.borrow_mut().give_up();
+        self.rare().ownership.borrow_mut().give_up();
     }
 }
 
@@ -63,7 +64,8 @@ pub(crate) struct ZcGuard(Rc<Socket>);
 
 impl ZcGuard {
     pub(crate) fn new(socket: Rc<Socket>) -> Self {
-        socket.lent.set(socket.lent.get() + 1);
+        let lent = &socket.rare().lent;
+        lent.set(lent.get() + 1);
         Self(socket)
     }
 
@@ -74,6 +76,7 @@ impl ZcGuard {
 
 impl Drop for ZcGuard {
     fn drop(&mut self) {
-        self.0.lent.set(self.0.lent.get() - 1);
+        let lent = &self.0.rare().lent;
+        lent.set(lent.get() - 1);
     }
 }

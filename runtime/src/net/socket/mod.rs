@@ -4,49 +4,48 @@
 //! kernel's last CQE for it. Chunks that came and were not taken yet are a list linked through the core's
 //! buffer table: no allocation, however many they are. Receiving has a pure state machine ([`receiving`]),
 //! which `receive.rs` runs; `waiting.rs` has the tasks that wait for it. `lending.rs` has what the network
-//! holds of zero-copy sends, and `travelling.rs` how a connection moves from core to core.
+//! holds of zero-copy sends, and `travelling.rs` how a connection moves from core to core. What few sockets
+//! need is apart (`rare.rs`), because a server may have very many that only wait.
 
 mod fragments;
 mod lending;
+mod rare;
 mod receive;
 mod receiving;
 mod travelling;
 mod waiting;
 mod write_state;
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 
 use super::group::Member;
-use super::ownership::Ownership;
 use super::sys;
-use crate::buf::Lease;
 use crate::buf::chain::Chain;
 use crate::contained::told;
 use crate::core::Core;
 use crate::core::ask::ask;
-use crate::core::remote_hosts::RemoteHost;
 use crate::op::poll::{PollOnce, Ready};
 use crate::op::slots::Key;
 use crate::spawn_blocking;
 use crate::sync::waiters::Waiters;
 pub(crate) use lending::ZcGuard;
+use rare::Rare;
 use receiving::Receiving;
 pub(super) use travelling::DetachedState;
 pub(crate) use waiting::ReadWait;
 pub(super) use write_state::Writing;
 
 /// What comes.
+#[derive(Clone, Copy)]
 enum Kind {
     /// Bytes, which have an end.
     Stream,
-    /// Datagrams, each in its own buffer behind its sender's address. Errors do not end receiving. It has the
-    /// group that the socket is bound in.
-    Datagram(Option<Member>),
+    /// Datagrams, each in its own buffer behind its sender's address. Errors do not end receiving.
+    Datagram,
 }
 
 /// A connected socket, or one for datagrams. Its stream and the operations on it share it.
@@ -61,39 +60,28 @@ pub(crate) struct Socket {
     is_known_idle: Cell<bool>,
     /// Its writer has been dropped.
     unwritten: Cell<bool>,
-    /// The waker of a task that waits to receive, if only one does.
-    reader: RefCell<Option<Waker>>,
-    /// Tasks that wait behind another, in their order.
-    readers: Waiters,
-    /// What is known of zero-copy sends to its peer. It is looked up at the first of them.
-    remote_host: OnceCell<Rc<RemoteHost>>,
-    /// Zero-copy sends whose blocks the kernel holds. Each is an operation of the core's table, which holds
-    /// 2^24 at most.
-    lent: Cell<u32>,
-    ownership: RefCell<Ownership>,
     /// Whether closing it may take long (`SO_LINGER`), as far as is known.
     lingers: Cell<bool>,
-    /// Its connection was reset, to get blocks back.
-    was_reset: Cell<bool>,
-    /// What comes before the chain: the rest of a chunk that was taken in part, what came with the socket
-    /// from another core, and everything that is received in [fragments](crate::buf::fragments).
-    rest: RefCell<VecDeque<Lease>>,
     pub(super) writing: Cell<Writing>,
-    pub(super) writers: Waiters,
+    /// The waker of a task that waits to receive, if only one does.
+    reader: Cell<Option<Waker>>,
+    /// Present once it was needed.
+    rare: OnceCell<Box<Rare>>,
 }
 
 impl Socket {
     /// Of a connection.
     pub(crate) fn new(fd: OwnedFd) -> Rc<Self> {
-        Self::of(fd, Kind::Stream)
+        Self::of(fd, Kind::Stream, OnceCell::new())
     }
 
     /// For datagrams.
     pub(super) fn datagram(fd: OwnedFd, member: Option<Member>) -> Rc<Self> {
-        Self::of(fd, Kind::Datagram(member))
+        let rare = member.map(|member| Box::new(Rare::of_member(member)));
+        Self::of(fd, Kind::Datagram, rare.map_or_else(OnceCell::new, OnceCell::from))
     }
 
-    fn of(fd: OwnedFd, kind: Kind) -> Rc<Self> {
+    fn of(fd: OwnedFd, kind: Kind, rare: OnceCell<Box<Rare>>) -> Rc<Self> {
         Rc::new(Self {
             fd: Some(fd),
             kind,
@@ -102,16 +90,10 @@ impl Socket {
             overfull: Cell::new(false),
             is_known_idle: Cell::new(false),
             unwritten: Cell::new(false),
-            reader: RefCell::new(None),
-            readers: Waiters::default(),
-            remote_host: OnceCell::new(),
-            lent: Cell::new(0),
-            ownership: RefCell::new(Ownership::Ours(None)),
             lingers: Cell::new(false),
-            was_reset: Cell::new(false),
-            rest: RefCell::default(),
             writing: Cell::new(Writing::Free),
-            writers: Waiters::default(),
+            reader: Cell::new(None),
+            rare,
         })
     }
 
@@ -153,9 +135,41 @@ impl Socket {
 
     /// The core has no more use for its place in the group.
     pub(super) fn leave_group(&self) {
-        if let Kind::Datagram(Some(member)) = &self.kind {
+        if let Some(member) = self.rare.get().and_then(|rare| rare.member.as_ref()) {
             member.leave();
         }
+    }
+
+    /// What few need, made if it is not there. Whoever only asks for it takes what [`rare`](Socket::rare)
+    /// has.
+    #[inline(always)]
+    fn rare(&self) -> &Rare {
+        match self.rare.get() {
+            Some(rare) => rare,
+            None => self.make_rare(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// Whether there is something before the chain.
+    fn has_rest(&self) -> bool {
+        self.rare.get().is_some_and(|rare| !rare.rest.borrow().is_empty())
+    }
+
+    /// Where tasks wait for one that sends.
+    pub(super) fn writers(&self) -> &Waiters {
+        &self.rare().writers
+    }
+
+    /// The same, if some do.
+    #[inline(always)]
+    pub(super) fn waiting_writers(&self) -> Option<&Waiters> {
+        self.rare.get().map(|rare| &rare.writers).filter(|writers| !writers.is_empty())
     }
 
     /// The last handle gives the descriptor up: no operation holds the socket.
@@ -166,12 +180,12 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        match (self.fd.take(), &mut self.kind) {
-            (Some(fd), Kind::Datagram(member)) => {
+        match (self.fd.take(), self.kind) {
+            (Some(fd), Kind::Datagram) => {
                 // No bytes of it wait to be sent, so closing is quick. The socket is closed before the
                 // address is reported free.
                 drop(fd);
-                drop(member.take());
+                drop(self.rare.get_mut().and_then(|rare| rare.member.take()));
             }
             // The last reference: no operation is in flight on this descriptor.
             (Some(fd), Kind::Stream) => close(fd, self.lingers.get()),

@@ -41,7 +41,7 @@ impl Socket {
             core.budget.spend();
             return Poll::Ready(Ok(Some(lease)));
         }
-        match self.receiving.want(|| core.fairness.is_short(), matches!(self.kind, Kind::Datagram(_))) {
+        match self.receiving.want(|| core.fairness.is_short(), matches!(self.kind, Kind::Datagram)) {
             Wanted::Told(end) => {
                 core.budget.spend();
                 return Poll::Ready(match end {
@@ -65,7 +65,7 @@ impl Socket {
     /// Whether there is something for a reader: bytes, the end, or a receive to ask for.
     pub(super) fn has_something(&self) -> bool {
         let comes = self.receiving.is_awaited() || self.receiving.is_hushed();
-        !comes || self.chain.get().len() > 0 || !self.rest.borrow().is_empty()
+        !comes || self.chain.get().len() > 0 || self.has_rest()
     }
 
     /// It was taken out of the queue of streams that wait for a buffer.
@@ -78,7 +78,7 @@ impl Socket {
         let key = match self.kind {
             Kind::Stream if core.bufs.come_in_fragments() => Self::arm_fragments(socket, core),
             Kind::Stream => core.ops.submit_multi(&core.ring, RecvMulti { socket }),
-            Kind::Datagram(_) => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
+            Kind::Datagram => core.ops.submit_multi(&core.ring, RecvMsgMulti::new(socket)),
         };
         self.receiving.armed(key);
     }
@@ -95,7 +95,7 @@ impl Socket {
         let was_ending = self.receiving.answered(last);
         match (result, buffer) {
             (Ok(n), Some(buffer)) if n > 0 => {
-                let before = if let Kind::Datagram(_) = self.kind { recv_msg::BEFORE as u64 } else { 0 };
+                let before = if let Kind::Datagram = self.kind { recv_msg::BEFORE as u64 } else { 0 };
                 core.shared.counters.recv_bytes.add(u64::from(n).saturating_sub(before));
                 let mut chain = self.chain.get();
                 core.bufs.push(&mut chain, buffer, n);
@@ -179,16 +179,18 @@ impl Socket {
     /// Others wait for buffers: gives up those of chunks that nobody took, whether they are in the chain or
     /// leases by now. Whether it may come to have more.
     pub(crate) fn evict(&self, core: &Core) -> bool {
-        let mut waiting = self.rest.take();
+        let mut waiting = self.rare.get().map(|rare| rare.rest.take()).unwrap_or_default();
         let mut chain = self.chain.replace(Chain::EMPTY);
         while let Some(chunk) = core.bufs.pop(&mut chain) {
             waiting.push_back(chunk);
         }
-        let has_bounds = matches!(self.kind, Kind::Datagram(_));
+        let has_bounds = matches!(self.kind, Kind::Datagram);
         let copied = core.bufs.copy_out(core.shared.clone(), &mut waiting, has_bounds);
         core.shared.counters.recv_spilt.add(copied as u64);
         let more = waiting.iter().any(|chunk| core.bufs.has_lent(chunk)) || self.receiving.is_receiving();
-        self.rest.replace(waiting);
+        if !waiting.is_empty() {
+            self.rare().rest.replace(waiting);
+        }
         self.is_known_idle.set(more);
         more
     }
@@ -196,7 +198,7 @@ impl Socket {
     pub(super) fn hold_back_at(&self) -> u32 {
         match self.kind {
             Kind::Stream => HOLD_BACK,
-            Kind::Datagram(_) => HOLD_BACK_DATAGRAMS,
+            Kind::Datagram => HOLD_BACK_DATAGRAMS,
         }
     }
 
@@ -264,9 +266,11 @@ impl Socket {
 
     /// Takes one chunk of what is there, without asking for more.
     pub(crate) fn take_chunk(&self, core: &Core) -> Option<Lease> {
-        let rest = self.rest.borrow_mut().pop_front();
-        if rest.is_some() {
-            return rest;
+        if let Some(rare) = self.rare.get() {
+            let rest = rare.rest.borrow_mut().pop_front();
+            if rest.is_some() {
+                return rest;
+            }
         }
         let mut chain = self.chain.get();
         let lease = core.bufs.pop(&mut chain);
@@ -277,7 +281,7 @@ impl Socket {
     /// Gives back what is left of a chunk that was just taken: the next to be taken.
     pub(crate) fn put_back(self: &Rc<Self>, rest: Lease) {
         if !rest.is_empty() {
-            self.rest.borrow_mut().push_front(rest);
+            self.rare().rest.borrow_mut().push_front(rest);
             Core::try_with(|core| {
                 if core.bufs.are_few() {
                     self.inspect_later(core);

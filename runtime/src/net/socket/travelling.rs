@@ -36,7 +36,8 @@ impl Socket {
         // Nobody can still be sending, because the connection was given up. If somebody is, it is unknown
         // what has left.
         let poisoned = !self.is_between_sends();
-        let notice = self.ownership.borrow_mut().hand_on(self.lent.get() > 0);
+        let notice =
+            self.rare.get().and_then(|rare| rare.ownership.borrow_mut().hand_on(rare.lent.get() > 0));
         DetachedState {
             chunks,
             end: self.over(),
@@ -49,8 +50,12 @@ impl Socket {
 
     /// The connection stays on this core after all.
     pub(crate) fn stay(&self, state: DetachedState) {
-        *self.rest.borrow_mut() = state.chunks;
-        *self.ownership.borrow_mut() = Ownership::Ours(state.notice);
+        if self.rare.get().is_none() && state.chunks.is_empty() && state.notice.is_none() {
+            return;
+        }
+        let rare = self.rare();
+        *rare.rest.borrow_mut() = state.chunks;
+        *rare.ownership.borrow_mut() = Ownership::Ours(state.notice);
     }
 
     /// A socket that came from another core.

@@ -8,6 +8,7 @@ use super::Socket;
 use crate::buf::Lease;
 use crate::contained::contained;
 use crate::core::Core;
+use crate::sync::waiters::Waiters;
 
 impl Socket {
     /// Waits for what comes next: alone, or behind others at a place that
@@ -19,10 +20,10 @@ impl Socket {
         place: &mut Option<u64>,
         has_come: impl FnOnce(&Self) -> bool,
     ) {
-        let stands = self.reader.borrow().as_ref().map(|waker| waker.will_wake(cx.waker()));
+        let stands = self.reader_as(|kept| kept.map(|waker| waker.will_wake(cx.waker())));
         match stands {
             Some(true) => {}
-            None if self.readers.is_empty() => {
+            None if self.waiting_readers().is_none() => {
                 // Cloned and dropped with nothing borrowed: what either does is not ours to know.
                 let waker = cx.waker().clone();
                 if let Some(other) = self.reader.replace(Some(waker)) {
@@ -44,25 +45,40 @@ impl Socket {
         place: &mut Option<u64>,
         has_come: impl FnOnce(&Self) -> bool,
     ) {
-        *place = Some(self.readers.wait(*place, cx.waker(), |_| has_come(self)));
+        *place = Some(self.rare().readers.wait(*place, cx.waker(), |_| has_come(self)));
     }
 
     /// A wait to receive is over.
     pub(crate) fn wait_is_over(&self, place: &mut Option<u64>) {
         if let Some(place) = place.take() {
-            self.readers.leave(place);
+            self.rare().readers.leave(place);
         }
     }
 
     /// Whether somebody waits to receive.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.reader.borrow().is_some() || !self.readers.is_empty()
+        self.reader_as(|kept| kept.is_some()) || self.waiting_readers().is_some()
+    }
+
+    /// Calls `look`, which runs no foreign code, with the waker of the task that waits alone.
+    #[inline(always)]
+    fn reader_as<T>(&self, look: impl FnOnce(Option<&Waker>) -> T) -> T {
+        let kept = self.reader.take();
+        let looked = look(kept.as_ref());
+        self.reader.set(kept);
+        looked
+    }
+
+    /// The tasks that wait behind another, if there are any.
+    #[inline(always)]
+    fn waiting_readers(&self) -> Option<&Waiters> {
+        self.rare.get().map(|rare| &rare.readers).filter(|readers| !readers.is_empty())
     }
 
     pub(super) fn wake_reader(self: &Rc<Self>) {
         // A reader that waits re-arms when it is polled and finds nothing.
-        let reader = self.reader.borrow_mut().take();
-        if !self.readers.is_empty() {
+        let reader = self.reader.take();
+        if self.waiting_readers().is_some() {
             return self.wake_all(reader);
         }
         if let Some(reader) = reader {
@@ -77,7 +93,7 @@ impl Socket {
         if let Some(first) = first {
             contained("a waker", || first.wake());
         }
-        self.readers.wake_all();
+        self.rare().readers.wake_all();
     }
 
     /// Forgets who waited to receive. What dropping a waker does is not ours to know, so it comes last, and

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::sync::mpsc;
 
 use super::World;
-use super::datagrams::{letter, letter_byte};
+use super::datagrams::{datagram_byte, datagram_of};
 use super::launch::on_a_core_of;
-use super::mailing::made;
 use super::trace::Tracing;
+use super::udp_tasks::made;
 use crate::launch::played::Shape;
 use crate::net::UdpSocket;
 use crate::testing::{on_a_core, small};
@@ -38,8 +38,8 @@ fn with_the_kernel(stream: u32) -> Vec<String> {
         let sender = StdSocket::bind("127.0.0.1:0").unwrap();
         sender.connect(socket.local_addr().unwrap()).unwrap();
         for number in 0..COUNT {
-            let (len, _) = letter(stream, number);
-            let bytes: Vec<u8> = (0..len).map(|at| letter_byte(stream, number, at)).collect();
+            let (len, _) = datagram_of(stream, number);
+            let bytes: Vec<u8> = (0..len).map(|at| datagram_byte(stream, number, at)).collect();
             assert_eq!(sender.send(&bytes).unwrap(), bytes.len());
         }
         tell.send(receives(&socket).await).unwrap();
@@ -57,7 +57,7 @@ fn played(stream: u32, seed: u64) -> Vec<String> {
             let fd = made();
             let number = fd.as_fd().as_raw_fd();
             let socket = UdpSocket::from_owned_fd(fd)?;
-            world.mailbox(number, (stream, COUNT), 0);
+            world.add_udp(number, (stream, COUNT), 0);
             seen.replace(receives(&socket).await);
             Ok(())
         }

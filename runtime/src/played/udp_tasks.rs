@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::datagrams::{NUMBER, letter, letter_byte};
+use super::datagrams::{NUMBER, datagram_byte, datagram_of};
 use super::program::{Bytes, Ground};
 use super::programs::Seen;
 use super::several::all;
@@ -18,13 +18,13 @@ use crate::net::{Datagram, UdpSocket};
 use crate::spawn;
 use crate::time::{sleep, timeout};
 
-/// A socket of the kernel's stands for the mailbox.
+/// A socket of the kernel's stands for the UDP socket.
 pub(super) fn made() -> OwnedFd {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None).expect("a socket")
 }
 
-struct Mailing {
+struct Exchange {
     socket: UdpSocket,
     at: usize,
     comes: u32,
@@ -40,67 +40,67 @@ pub(super) async fn datagrams(ground: Rc<Ground>) -> Seen {
     let Ok(socket) = UdpSocket::from_owned_fd(fd) else { return Ok(()) };
     let (comes, leaves) = (ground.dice.roll() as u32, ground.dice.roll() as u32);
     let to_come = ground.dice.below(60) as u32;
-    let at = ground.world.mailbox(number, (comes, to_come), leaves);
-    let mailing = Rc::new(Mailing { socket, at, comes, leaves, left: RefCell::default() });
-    let mut tasks = vec![spawn(receives(Rc::clone(&ground), Rc::clone(&mailing), to_come))];
+    let at = ground.world.add_udp(number, (comes, to_come), leaves);
+    let exchange = Rc::new(Exchange { socket, at, comes, leaves, left: RefCell::default() });
+    let mut tasks = vec![spawn(receives(Rc::clone(&ground), Rc::clone(&exchange), to_come))];
     for sender in 0..ground.dice.below(4) as u32 {
-        tasks.push(spawn(sends(Rc::clone(&ground), Rc::clone(&mailing), sender)));
+        tasks.push(spawn(sends(Rc::clone(&ground), Rc::clone(&exchange), sender)));
     }
     all(tasks).await?;
-    let has_left = ground.world.mail(at, |mailbox| mailbox.left.clone());
-    match mailing.left.borrow().difference(&has_left).next() {
+    let has_left = ground.world.udp(at, |udp| udp.left.clone());
+    match exchange.left.borrow().difference(&has_left).next() {
         Some(number) => Err(format!("datagram {number} was sent and has not left")),
         None => Ok(()),
     }
 }
 
-async fn receives(ground: Rc<Ground>, mailing: Rc<Mailing>, to_come: u32) -> Seen {
+async fn receives(ground: Rc<Ground>, exchange: Rc<Exchange>, to_come: u32) -> Seen {
     let mut seen = 0;
     while seen < to_come {
         if ground.dice.once_in(6) {
             sleep(ground.time()).await;
         }
         let received = match ground.dice.once_in(3) {
-            true => timeout(ground.time(), mailing.socket.recv()).await,
-            false => Ok(mailing.socket.recv().await),
+            true => timeout(ground.time(), exchange.socket.recv()).await,
+            false => Ok(exchange.socket.recv().await),
         };
         // An error is of a datagram that was sent. It is told once, and receiving goes on.
         if let Ok(Ok(datagram)) = received {
-            must_be(&datagram, mailing.comes, seen)?;
+            must_be(&datagram, exchange.comes, seen)?;
             seen += 1;
         }
     }
-    let told = ground.world.mail(mailing.at, |mailbox| mailbox.told);
+    let told = ground.world.udp(exchange.at, |udp| udp.told);
     if told == seen { Ok(()) } else { Err(format!("{told} datagrams were told of, {seen} seen")) }
 }
 
 fn must_be(datagram: &Datagram, stream: u32, number: u32) -> Seen {
-    let (len, from) = letter(stream, number);
+    let (len, from) = datagram_of(stream, number);
     if (datagram.full_len() as u64, datagram.source()) != (len, from) {
         let (is, source) = (datagram.full_len(), datagram.source());
         return Err(format!("datagram {number} has {is} bytes from {source}, not {len} from {from}"));
     }
-    match datagram.iter().zip(0..).find(|(is, at)| **is != letter_byte(stream, number, *at)) {
+    match datagram.iter().zip(0..).find(|(is, at)| **is != datagram_byte(stream, number, *at)) {
         Some((_, at)) => Err(format!("byte {at} of datagram {number} is wrong")),
         None => Ok(()),
     }
 }
 
-async fn sends(ground: Rc<Ground>, mailing: Rc<Mailing>, sender: u32) -> Seen {
+async fn sends(ground: Rc<Ground>, exchange: Rc<Exchange>, sender: u32) -> Seen {
     for number in (0..ground.dice.below(12) as u32).map(|at| sender << 8 | at) {
-        let (len, to): (u64, SocketAddr) = letter(mailing.leaves, number);
+        let (len, to): (u64, SocketAddr) = datagram_of(exchange.leaves, number);
         let mut bytes = Vec::with_capacity(NUMBER + len as usize);
         bytes.extend_from_slice(&number.to_le_bytes());
-        bytes.extend((0..len).map(|at| letter_byte(mailing.leaves, number, at)));
-        let sending = mailing.socket.send_to(Bytes(bytes), to);
+        bytes.extend((0..len).map(|at| datagram_byte(exchange.leaves, number, at)));
+        let sending = exchange.socket.send_to(Bytes(bytes), to);
         let sent = match ground.dice.once_in(5) {
             true => timeout(ground.time(), sending).await,
             false => Ok(sending.await),
         };
         match sent {
-            Ok(Ok(_)) => drop(mailing.left.borrow_mut().insert(number)),
+            Ok(Ok(_)) => drop(exchange.left.borrow_mut().insert(number)),
             Ok(Err(BufError { error, .. })) => {
-                if ground.world.mail(mailing.at, |mailbox| mailbox.left.contains(&number)) {
+                if ground.world.udp(exchange.at, |udp| udp.left.contains(&number)) {
                     return Err(format!("datagram {number} has left, and its sender was told: {error}"));
                 }
             }

@@ -1,4 +1,5 @@
-//! Which road an answer takes, named from where its bytes are, how many they are, and to whom they go.
+//! How the body of an answer is sent. That depends on where its bytes are, how many they are, and who gets
+//! them.
 //!
 //! CPU for a request on a shared 2-core machine, loopback, 64 keep-alive connections, files in the page
 //! cache, median of three: 8 KiB: read and sent 17 us, spliced inline 16; 16 KiB: 26 and 16; 32 KiB: 39 and
@@ -13,8 +14,8 @@ use crate::log::access::Client;
 /// than one of two.
 pub(super) const COPIED: u64 = 8 * 1024;
 
-/// Files up to this size, in bytes, are read into memory and leave together with their head in one send;
-/// larger ones are spliced.
+/// Files up to this size, in bytes, are read into memory and leave together with their head in one send.
+/// Larger ones do not pass through user memory.
 pub(super) const READ: u64 = 8 * 1024;
 
 /// Files up to this size, in bytes, go the same way when they are not in memory: the ring reads them into a
@@ -26,9 +27,9 @@ pub(super) const READ_COLD: u64 = 64 * 1024;
 /// pays.
 pub(super) const ZERO_COPY: u64 = 16 * 1024;
 
-/// A way from where bytes are to a socket.
+/// How bytes get from where they are to a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SendRoad {
+pub(super) enum SendMethod {
     /// From content in memory, copied behind its head, in one send.
     Copied,
     /// From content in memory where it lies, in one send with its head.
@@ -43,14 +44,15 @@ pub(super) enum SendRoad {
     Spliced,
 }
 
-/// Names the road of `len` bytes: `held` in memory of ours, all of the content if `whole`, else of a file.
-pub(super) fn choose(held: bool, whole: bool, len: u64) -> SendRoad {
+/// The method for `len` bytes, which are all of the content if `whole`. `held`: they are in memory of ours,
+/// and not only in a file.
+pub(super) fn choose(held: bool, whole: bool, len: u64) -> SendMethod {
     match held {
-        true if whole && len > COPIED => SendRoad::TwoPlaces,
-        true => SendRoad::Copied,
-        false if len <= READ => SendRoad::Read,
-        false if len <= READ_COLD => SendRoad::Cached,
-        false => SendRoad::Spliced,
+        true if whole && len > COPIED => SendMethod::TwoPlaces,
+        true => SendMethod::Copied,
+        false if len <= READ => SendMethod::Read,
+        false if len <= READ_COLD => SendMethod::Cached,
+        false => SendMethod::Spliced,
     }
 }
 
@@ -66,13 +68,13 @@ mod tests {
 
     #[test]
     fn each_road_has_its_case() {
-        assert_eq!(choose(true, true, COPIED), SendRoad::Copied);
-        assert_eq!(choose(true, true, COPIED + 1), SendRoad::TwoPlaces);
-        assert_eq!(choose(true, false, COPIED + 1), SendRoad::Copied);
-        assert_eq!(choose(false, true, READ), SendRoad::Read);
-        assert_eq!(choose(false, true, READ + 1), SendRoad::Cached);
-        assert_eq!(choose(false, true, READ_COLD), SendRoad::Cached);
-        assert_eq!(choose(false, true, READ_COLD + 1), SendRoad::Spliced);
+        assert_eq!(choose(true, true, COPIED), SendMethod::Copied);
+        assert_eq!(choose(true, true, COPIED + 1), SendMethod::TwoPlaces);
+        assert_eq!(choose(true, false, COPIED + 1), SendMethod::Copied);
+        assert_eq!(choose(false, true, READ), SendMethod::Read);
+        assert_eq!(choose(false, true, READ + 1), SendMethod::Cached);
+        assert_eq!(choose(false, true, READ_COLD), SendMethod::Cached);
+        assert_eq!(choose(false, true, READ_COLD + 1), SendMethod::Spliced);
         let far = Client::Tcp(([192, 0, 2, 1], 1).into());
         assert!(may_skip_copy(ZERO_COPY, far));
         assert!(!may_skip_copy(ZERO_COPY - 1, far));
