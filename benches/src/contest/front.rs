@@ -1,4 +1,5 @@
-//! The two pictures of the front page: what some of the work costs beside the peers, and how long requests wait.
+//! The two pictures of the front page: what some of the work costs beside the peers, and how long requests
+//! wait.
 
 use super::latency;
 use super::svg::{Block, Layout, cost_of, list, picture};

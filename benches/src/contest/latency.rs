@@ -81,9 +81,9 @@ impl<'a> Line<'a> {
     }
 }
 
-/// One diagram for each work whose latency was measured: from left to right the share of requests (90% is one
-/// step, 99% the next), upwards the time within which they were answered, each step ten times as long. `title`
-/// says what stands above one, `chosen` who is in it.
+/// One diagram for each work whose latency was measured: from left to right the share of requests (90% is
+/// one step, 99% the next), upwards the time within which they were answered, each step ten times as long.
+/// `title` says what stands above one, `chosen` who is in it.
 pub fn picture(
     results: &Value,
     title: impl Fn(&str) -> String,

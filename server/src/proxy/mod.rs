@@ -225,8 +225,8 @@ async fn first_bytes(server: Server, head: Vec<u8>, note: &mut Note) -> Option<S
 }
 
 impl Relay {
-    /// Whether anything needs a client's address, which is a call to the system. Lines at `debug` are told when
-    /// the connection has gone, and then it cannot be asked for.
+    /// Whether anything needs a client's address, which is a call to the system. Lines at `debug` are told
+    /// when the connection has gone, and then it cannot be asked for.
     fn asks_for_client(&self) -> bool {
         self.access.is_on()
             || self.towards.send_proxy.is_some()
