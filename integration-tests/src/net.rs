@@ -3,7 +3,7 @@
 use crate::watch;
 use rustix::net::sockopt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -17,6 +17,20 @@ pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     stream.set_write_timeout(Some(watch::LIMIT))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// As [`connect`], where the server may reset a connection at once, before the client has heard that it
+/// stands: `None` then.
+///
+/// # Panics
+/// When connecting fails otherwise.
+#[track_caller]
+pub fn connect_unless_reset(addr: SocketAddr) -> Option<TcpStream> {
+    match connect(addr) {
+        Ok(stream) => Some(stream),
+        Err(e) if is_gone(&e) => None,
+        Err(e) => panic!("connecting to {addr}: {e}"),
+    }
 }
 
 /// As [`connect`], from an address of ours.
@@ -71,19 +85,29 @@ pub fn small_receive_buffer(socket: &impl std::os::fd::AsFd, bytes: usize) {
 /// Has the kernel cut what is sent on a UDP socket into datagrams of this many bytes (`UDP_SEGMENT`,
 /// `udp(7)`; Linux 4.18).
 #[track_caller]
-pub fn cut_datagrams(socket: &std::net::UdpSocket, bytes: u16) {
-    let value = libc::c_int::from(bytes);
+pub fn cut_datagrams(socket: &UdpSocket, bytes: u16) {
+    set_udp_option(socket, libc::UDP_SEGMENT, bytes.into());
+}
+
+/// Takes datagrams that are put together as one (`UDP_GRO`, `udp(7)`; Linux 5.0).
+#[track_caller]
+pub fn take_datagrams_together(socket: &UdpSocket) {
+    set_udp_option(socket, libc::UDP_GRO, 1);
+}
+
+#[track_caller]
+fn set_udp_option(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) {
     // SAFETY: the value is an integer on our stack, which the kernel only reads, and its size is told.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_UDP,
-            libc::UDP_SEGMENT,
+            option,
             (&raw const value).cast(),
             size_of_val(&value) as libc::socklen_t,
         )
     };
-    assert_eq!(result, 0, "UDP_SEGMENT: {}", io::Error::last_os_error());
+    assert_eq!(result, 0, "option {option} of UDP: {}", io::Error::last_os_error());
 }
 
 /// Bytes that were sent on this connection and are not acknowledged (`SIOCOUTQ`, `tcp(7)`). 0 for one that

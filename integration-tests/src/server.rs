@@ -1,8 +1,10 @@
 //! Starts the program, waits for its listening line, and ends it as its users do: with a signal.
 
 mod ended;
+mod stopped;
 
 pub use ended::Ended;
+pub use stopped::Stopped;
 
 use crate::bin;
 use crate::lines::Lines;

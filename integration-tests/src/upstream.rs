@@ -68,6 +68,18 @@ impl Upstream {
         })
     }
 
+    /// Says its letter to each connection, and then sends back what comes.
+    #[track_caller]
+    pub fn lettered(letter: u8) -> Upstream {
+        Upstream::start(move |stream| say(stream, letter))
+    }
+
+    /// As [`Upstream::lettered`], on a listener that is there already.
+    #[track_caller]
+    pub fn lettered_on(listener: TcpListener, letter: u8) -> Upstream {
+        Upstream::on(listener, move |stream| say(stream, letter))
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -88,6 +100,20 @@ impl Drop for Upstream {
     }
 }
 
+fn say(mut stream: TcpStream, letter: u8) {
+    // The test looks at the other end; here there is nothing to add to an error.
+    let _ = stream.write_all(&[letter]).and_then(|()| echo(stream));
+}
+
+/// A new connection by a relay, and the letter of the [upstream](Upstream::lettered) that it came to.
+#[track_caller]
+pub fn letter(relay: &Server) -> (TcpStream, u8) {
+    let mut client = net::connect(relay.addr()).expect("connecting");
+    let mut letter = [0];
+    client.read_exact(&mut letter).expect("an upstream's letter");
+    (client, letter[0])
+}
+
 /// Sends back what comes on `stream` until its end, then ends its own side.
 ///
 /// # Errors
@@ -100,13 +126,4 @@ pub fn echo(mut stream: TcpStream) -> io::Result<()> {
             n => stream.write_all(&block[..n])?,
         }
     }
-}
-
-/// A connection to a relay whose upstreams send a letter first, and the letter.
-#[track_caller]
-pub fn letter(relay: &Server) -> (TcpStream, u8) {
-    let mut client = net::connect(relay.addr()).expect("connecting");
-    let mut letter = [0];
-    client.read_exact(&mut letter).expect("an upstream's letter");
-    (client, letter[0])
 }

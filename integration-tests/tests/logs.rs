@@ -131,6 +131,7 @@ fn ask(server: &Server, path: &str, connections: usize, requests: usize) {
     });
 }
 
+/// Seen to fail: with an end that writes nothing more.
 #[test]
 fn every_request_has_its_line_on_disk_when_the_program_has_ended() {
     let (tree, logs) = (Tree::new(), Tree::new());
@@ -245,6 +246,7 @@ fn a_flood_of_requests_is_written_or_counted_and_holds_nobody_up() {
     }
 }
 
+/// Seen to fail: with each refusal told; with lines that are not counted at the end.
 #[test]
 fn a_full_disk_is_told_and_holds_nobody_up() {
     let tree = Tree::new();
@@ -261,6 +263,7 @@ fn a_full_disk_is_told_and_holds_nobody_up() {
     assert_eq!(told.len(), 1, "{ended:#?}");
 }
 
+/// Seen to fail: with the error passed over.
 #[test]
 fn a_log_that_cannot_be_opened_is_refused_before_anything_starts() {
     let tree = Tree::new();
@@ -305,6 +308,7 @@ fn sigusr2_opens_the_log_anew_and_loses_nothing() {
     assert!(lines(&kept) >= 100);
 }
 
+/// Seen to fail: without the escapes; without the line of what is no request.
 #[test]
 fn standard_output_has_lines_of_whoever_asks_for_what() {
     let tree = Tree::new();
@@ -341,9 +345,14 @@ fn standard_output_has_lines_of_whoever_asks_for_what() {
     assert!(ended.out.iter().any(|line| line.contains(r#" "\x16\x03\x01\x22" 400 "#)), "{:#?}", ended.out);
 }
 
+/// Seen to fail: with the bytes of the other direction, in either format.
 #[test]
 fn a_relayed_connection_has_its_line() {
-    let upstream = Upstream::echo();
+    let upstream = Upstream::start(|mut stream| {
+        let mut asked = String::new();
+        // The test looks at the other end.
+        let _ = stream.read_to_string(&mut asked).and_then(|_| stream.write_all(b"and back"));
+    });
     let logs = Tree::new();
     for (format, road) in [("combined", "inline"), ("json", "ring")] {
         let log = logs.at(format);
@@ -354,17 +363,17 @@ fn a_relayed_connection_has_its_line() {
         client.write_all(b"hello").expect("sending");
         client.shutdown(std::net::Shutdown::Write).expect("half a close");
         let mut back = String::new();
-        client.read_to_string(&mut back).expect("the echo");
+        client.read_to_string(&mut back).expect("the answer");
         server.stop();
         let text = std::fs::read_to_string(&log).expect("the access log");
         assert_eq!(text.lines().count(), 1, "{text}");
         let (to, from) = (upstream.addr().to_string(), from.to_string());
         let parts = match format {
             "json" => [
-                format!("\"client\":\"{from}\",\"upstream\":\"{to}\",\"bytes_up\":5,\"bytes_down\":5,"),
+                format!("\"client\":\"{from}\",\"upstream\":\"{to}\",\"bytes_up\":5,\"bytes_down\":8,"),
                 format!("\"road\":\"{road}\",\"end\":\"closed\"}}"),
             ],
-            _ => [format!("{from} ["), format!("TCP \"{to}\" up=5 down=5 seconds=0.")],
+            _ => [format!("{from} ["), format!("TCP \"{to}\" up=5 down=8 seconds=0.")],
         };
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     }

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use annulus_integration_tests::files::Tree;
 use annulus_integration_tests::http::Client;
 use annulus_integration_tests::server::Launch;
-use annulus_integration_tests::upstream::Upstream;
+use annulus_integration_tests::upstream::{Upstream, letter};
 use annulus_integration_tests::{cpus, net};
 
 /// Of all clients, what one limit lets in.
@@ -95,22 +95,15 @@ fn those_who_wait_for_room_wait_for_that_of_all_processes() {
 /// Seen to fail: with the connections of each process counted by itself.
 #[test]
 fn connections_are_balanced_over_all_processes() {
-    let lettered = |letter: u8| {
-        Upstream::start(move |mut stream| {
-            // The test looks at the other end.
-            let _ = stream.write_all(&[letter]).and_then(|()| stream.read(&mut [0]));
-        })
-    };
-    let upstreams = [b'a', b'b', b'c'].map(lettered);
+    let upstreams = [b'a', b'b', b'c'].map(Upstream::lettered);
     let to = upstreams.each_ref().map(|it| it.addr().to_string()).join(",");
     let launch = || several(Launch::new().args(["proxy", "--to", &to]).listen("127.0.0.1:0"));
     let proxy = launch().args(["--balance", "leastconn"]).start();
     let mut held = Vec::new();
     let mut counts = [0; 3];
     for n in 1..=CLIENTS {
-        let (mut client, mut letter) = (net::connect(proxy.addr()).expect("connecting"), [0]);
-        client.read_exact(&mut letter).expect("an upstream's letter");
-        counts[usize::from(letter[0] - b'a')] += 1;
+        let (client, letter) = letter(&proxy);
+        counts[usize::from(letter - b'a')] += 1;
         held.push(client);
         let (least, most) = (counts.iter().min(), counts.iter().max());
         assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{counts:?} of {n}");

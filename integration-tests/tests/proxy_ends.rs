@@ -76,16 +76,6 @@ fn only_listeners_are_left(server: &Server) {
     });
 }
 
-/// A connection, unless it was reset before the client knew of it.
-#[track_caller]
-fn connected(server: &Server) -> Option<TcpStream> {
-    match net::connect(server.addr()) {
-        Ok(stream) => Some(stream),
-        Err(e) if net::is_gone(&e) => None,
-        Err(e) => panic!("connecting: {e}"),
-    }
-}
-
 #[track_caller]
 fn is_closed_without_a_byte(mut client: TcpStream) {
     let mut rest = Vec::new();
@@ -100,7 +90,7 @@ fn an_upstream_that_refuses_closes_the_client_and_is_logged() {
     let nobody = net::free_addr();
     let mut server = Launch::proxy(nobody).start();
     for _ in 0..20 {
-        let _gone = connected(&server).map(is_closed_without_a_byte);
+        let _gone = net::connect_unless_reset(server.addr()).map(is_closed_without_a_byte);
     }
     let line = server
         .err()
@@ -129,7 +119,7 @@ fn bytes_sent_before_the_upstream_refuses_harm_nobody() {
     let mut server = Launch::proxy(nobody).start();
     for _ in 0..50 {
         // Connecting may seem to fail already: the server resets as soon as it knows.
-        let Some(mut client) = connected(&server) else { continue };
+        let Some(mut client) = net::connect_unless_reset(server.addr()) else { continue };
         let _ = client.write_all(&[7; 100_000]);
         is_closed_without_a_byte(client);
     }

@@ -37,14 +37,8 @@ fn lettered(addresses: &[(&str, u8)]) -> Lettered {
             Err(e) => panic!("listening at {addresses:?}: {e}"),
         }
     };
-    let upstreams = listeners.zip(&addresses).map(|(listener, (_, letter))| {
-        let letter = *letter;
-        Upstream::on(listener, move |mut stream| {
-            // The test looks at the other end.
-            let _ =
-                stream.write_all(&[letter]).and_then(|()| annulus_integration_tests::upstream::echo(stream));
-        })
-    });
+    let upstreams =
+        listeners.zip(&addresses).map(|(listener, (_, letter))| Upstream::lettered_on(listener, *letter));
     Lettered { port, _upstreams: upstreams.collect() }
 }
 

@@ -24,8 +24,12 @@ fn has_keepalive(client: &TcpStream) -> Option<bool> {
     found.first().map(|it| it.has_keepalive)
 }
 
+/// The user timeout is set by the same call; nothing outside of the program shows it.
+///
+/// Seen to fail, by the watchdog: with options that stay as they were, and with keepalive that is never taken
+/// back.
 #[test]
-fn keepalive_and_user_timeout_are_changed_by_a_reload() {
+fn keepalive_is_changed_by_a_reload() {
     let upstream = Upstream::echo();
     let tree = Tree::new();
     let path = tree.root().join("annulus.toml");

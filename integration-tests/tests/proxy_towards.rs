@@ -125,8 +125,11 @@ fn names_that_nobody_has_are_refused_where_asked() {
         [client_hello("b.example"), b"SSH-2.0-x\r\n".to_vec(), client_hello("a.example")[..9].to_vec()]
     {
         let mut client = net::connect(server.addr()).expect("connecting");
-        client.write_all(&sends).expect("sending");
-        is_reset(client);
+        match client.write_all(&sends) {
+            Ok(()) => is_reset(client),
+            // It came so late that the relay waited no more.
+            Err(e) => assert!(net::is_gone(&e), "sending: {e}"),
+        }
     }
     server.stop();
 }
@@ -141,10 +144,9 @@ fn connections_come_from_the_address_that_was_named() {
     server.stop();
     // The client's own takes a privilege; without it the client is reset, and a line says why.
     let server = Launch::proxy(upstream.addr()).args(["--source", "client"]).start();
-    let mut client = net::connect(server.addr()).expect("connecting");
-    match client.read_exact(&mut [0]) {
+    let asked = net::connect(server.addr()).and_then(|mut client| client.read_exact(&mut [0]));
+    match asked {
         Ok(()) => {
-            drop(client);
             assert_eq!(told.recv_timeout(watch::LIMIT).expect("its peer").0.ip(), Ipv4Addr::LOCALHOST);
         }
         Err(e) => {

@@ -14,17 +14,6 @@ use annulus_integration_tests::server::{Launch, Server};
 use annulus_integration_tests::upstream::{Upstream, letter};
 use annulus_integration_tests::{net, watch};
 
-/// An upstream that says its letter to each connection, and then reads to the end.
-fn lettered(letter: u8) -> Upstream {
-    Upstream::start(move |stream| say(stream, letter))
-}
-
-fn say(mut stream: TcpStream, letter: u8) {
-    if stream.write_all(&[letter]).is_ok() {
-        let _ = stream.read_to_end(&mut Vec::new());
-    }
-}
-
 /// `annulus proxy --to A --to B ...` on one core.
 fn relay(to: &[String]) -> Launch {
     let launch = Launch::new().arg("proxy").listen("127.0.0.1:0").processes("one").cores("0");
@@ -47,7 +36,7 @@ fn is_refused(server: &Server) {
 
 #[test]
 fn connections_are_shared_out() {
-    let upstreams = [b'a', b'b', b'c'].map(lettered);
+    let upstreams = [b'a', b'b', b'c'].map(Upstream::lettered);
     let to = |weights: [&str; 3]| -> Vec<String> {
         upstreams.iter().zip(weights).map(|(it, weight)| format!("{}{weight}", it.addr())).collect()
     };
@@ -80,7 +69,7 @@ fn connections_are_shared_out() {
 /// Seen to fail: without the time out each client asks the dead one, and each writes a line.
 #[test]
 fn a_dead_upstream_costs_no_client_and_is_not_asked_by_each() {
-    let alive = lettered(b'a');
+    let alive = Upstream::lettered(b'a');
     for how in ["first", "roundrobin", "leastconn", "random2", "hash"] {
         let dead = net::free_addr();
         let server = relay(&[dead.to_string(), alive.addr().to_string()])
@@ -107,7 +96,7 @@ fn a_silent_upstream_is_given_up_for_the_next() {
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
         fill.push(stream);
     }
-    let alive = lettered(b'a');
+    let alive = Upstream::lettered(b'a');
     let server = relay(&[address.to_string(), alive.addr().to_string()])
         .args(["--balance", "first", "--connect-timeout", "1"])
         .start();
@@ -126,7 +115,7 @@ struct Restless {
 
 impl Restless {
     fn new(letter: u8) -> Self {
-        let running = lettered(letter);
+        let running = Upstream::lettered(letter);
         Self { address: running.addr(), running: Some(running) }
     }
 
@@ -136,7 +125,7 @@ impl Restless {
 
     fn revive(&mut self, letter: u8) {
         let listener = TcpListener::bind(self.address).expect("its port again");
-        self.running = Some(Upstream::on(listener, move |stream| say(stream, letter)));
+        self.running = Some(Upstream::lettered_on(listener, letter));
     }
 }
 
@@ -187,7 +176,7 @@ fn no_client_fails_while_upstreams_are_killed_and_revived() {
 #[test]
 fn checks_take_an_upstream_out_and_in() {
     let mut one = Restless::new(b'a');
-    let other = lettered(b'b');
+    let other = Upstream::lettered(b'b');
     let server = relay(&[one.address.to_string(), other.addr().to_string()])
         .args(["--balance", "first", "--check", "tcp", "--check-interval", "1", "--fall", "1", "--rise", "1"])
         .start();
@@ -230,7 +219,7 @@ fn a_check_by_http_looks_at_the_status() {
 
 #[test]
 fn a_full_upstream_is_waited_for() {
-    let upstream = lettered(b'a');
+    let upstream = Upstream::lettered(b'a');
     let launch =
         || relay(&[upstream.addr().to_string()]).args(["--upstream-max-connections", "1", "--queue-timeout"]);
     let server = launch().arg("1").start();
@@ -281,7 +270,7 @@ fn an_upstream_may_be_a_unix_socket() {
 
 #[test]
 fn a_name_is_looked_up() {
-    let upstream = lettered(b'a');
+    let upstream = Upstream::lettered(b'a');
     let server = relay(&[format!("localhost:{}", upstream.addr().port())]).start();
     assert!(server.line().contains("relaying to localhost:"), "{}", server.line());
     for _ in 0..5 {

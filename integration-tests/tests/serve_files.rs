@@ -204,7 +204,7 @@ fn a_file_that_changes_between_two_requests_is_served_anew() {
 /// no further.
 ///
 /// With what was read so taken for the whole, 3 of 10,000 such requests at 64 at a time were 500; alone, four
-/// tries hide it, so this was not seen to fail.
+/// tries hide it. The connections that are played see it at seed 1 (server/src/serve/played).
 #[test]
 fn a_small_file_of_which_a_part_is_in_memory_arrives_whole() {
     let tree = Tree::new();

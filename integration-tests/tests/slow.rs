@@ -2,10 +2,9 @@
 
 use annulus_integration_tests::files::{Lease, Tree};
 use annulus_integration_tests::http::{self, Client};
-use annulus_integration_tests::server::{Launch, Server};
+use annulus_integration_tests::server::{Launch, Server, Stopped};
 use annulus_integration_tests::upstream::Upstream;
 use annulus_integration_tests::{cpus, net, watch};
-use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -68,26 +67,6 @@ fn one_core() -> String {
 
 fn files(tree: &Tree) -> Launch {
     Launch::serve(tree.root()).cores(&one_core()).args(["--slow", SLOW])
-}
-
-/// Stopped, the server's core does not run; it goes on when this is dropped.
-struct Stopped<'a>(&'a Server);
-
-impl<'a> Stopped<'a> {
-    fn new(server: &'a Server) -> Self {
-        server.signal(Signal::STOP);
-        watch::until("it is stopped", || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("it lives");
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')).then_some(())
-        });
-        Stopped(server)
-    }
-}
-
-impl Drop for Stopped<'_> {
-    fn drop(&mut self) {
-        self.0.signal(Signal::CONT);
-    }
 }
 
 /// Seen to fail: with a socket that takes no bytes told as one that gives none.

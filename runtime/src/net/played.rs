@@ -16,6 +16,8 @@ pub(crate) trait PlayedCalls {
     fn recv(&self, fd: RawFd, most: usize) -> Option<io::Result<Vec<u8>>>;
     fn send(&self, fd: RawFd, bytes: &[u8]) -> Option<io::Result<usize>>;
     fn is_gone(&self, fd: RawFd) -> Option<bool>;
+    /// Whether the peer's end had come on a connection that has gone.
+    fn fin_has_come(&self, fd: RawFd) -> Option<Option<bool>>;
     fn splice(&self, from: RawFd, into: RawFd, len: usize) -> Option<io::Result<usize>>;
     /// `sendfile(2)` from a place in a file.
     fn send_file(&self, into: RawFd, file: BorrowedFd<'_>, at: u64, len: usize) -> Option<io::Result<usize>>;

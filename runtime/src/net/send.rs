@@ -172,6 +172,7 @@ impl<F: Family, S: Reads> Connection<F, S> {
                     // It may be what is left of a reset that a send was told, whose completion waits in the
                     // ring: it is handled before that of a poll which is asked for now.
                     let looked = self.socket().ready(Ready::Read).await;
+                    self.socket().failure();
                     let ended = self.socket().has_ended().map(io::Error::from_raw_os_error);
                     return match looked.err().or(ended) {
                         Some(e) => Err(BufError::io("receive failed", e, buf)),

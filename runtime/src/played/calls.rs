@@ -71,6 +71,12 @@ impl PlayedCalls for World {
         Some(state.conns[at].gone)
     }
 
+    fn fin_has_come(&self, fd: RawFd) -> Option<Option<bool>> {
+        let state = self.state.borrow();
+        let conn = &state.conns[state.conn_at(fd)?];
+        Some(conn.gone.then_some(conn.fin))
+    }
+
     fn read_now(
         &self,
         file: BorrowedFd<'_>,

@@ -44,6 +44,8 @@ pub(super) struct Op {
     tried: bool,
     /// The result of a zero-copy send was told, and with what offset of the connection its bytes end.
     lent_up_to: Option<u64>,
+    /// What a worker's call has come to, which the ring is told later.
+    pub(super) come_to: Option<i32>,
 }
 
 impl Op {
@@ -64,6 +66,7 @@ impl Op {
             cancelled: false,
             tried: false,
             lent_up_to: None,
+            come_to: None,
         }
     }
 
@@ -281,6 +284,10 @@ impl State {
         }
         let done = op.done as i32;
         if op.done == op.len() || op.done > 0 && (stops || self.dice.once_in(30)) {
+            if op.done < op.len() && self.conns[at].refuses() {
+                // It has asked for the error, and tells how much it had sent before.
+                self.conns[at].refusal();
+            }
             return self.sent(op, at, done);
         }
         if op.cancelled {

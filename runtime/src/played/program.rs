@@ -12,6 +12,7 @@ use super::{World, foreign, launch, programs};
 use crate::buf::{Block, IoBuf, Lease};
 use crate::net::TcpStream;
 use crate::time::{sleep, timeout};
+use crate::transfer::Road;
 use crate::{ErrorKind, spawn};
 
 /// What all tasks of a program have.
@@ -53,14 +54,33 @@ pub(super) fn run(world: &Rc<World>, seed: u64) -> Result<(), String> {
 
 /// The root future of a play.
 pub(super) fn program(world: &Rc<World>, dice: Dice) -> impl Fn() -> Root + use<> {
-    let made = RefCell::new(Some((Rc::clone(world), dice)));
+    tasks(world, dice, programs::one_of_them)
+}
+
+/// Runs nothing but relays by a road, of which one side is reset.
+///
+/// # Errors
+/// What failed, in words.
+pub(super) fn relays_of_reset(world: &Rc<World>, seed: u64, road: Road) -> Result<(), String> {
+    let dice = Dice::new(seed);
+    let shape = launch::shape(&dice);
+    let root = tasks(world, dice, move |ground| programs::relays_one_that_is_reset(ground, road));
+    launch::on_a_core_of(world, shape, root)
+}
+
+/// A root future that runs a task a few times at once.
+fn tasks<F, Fut>(world: &Rc<World>, dice: Dice, task: F) -> impl Fn() -> Root + use<F, Fut>
+where
+    F: Fn(Rc<Ground>) -> Fut + 'static,
+    Fut: Future<Output = programs::Seen> + 'static,
+{
+    let made = RefCell::new(Some((Rc::clone(world), dice, task)));
     move || {
-        let (world, dice) = made.take().expect("called once");
+        let (world, dice, task) = made.take().expect("called once");
         let ground = Rc::new(Ground { world, dice });
         Box::pin(async move {
-            let tasks: Vec<_> = (0..ground.dice.between(1, 6))
-                .map(|_| spawn(programs::one_of_them(Rc::clone(&ground))))
-                .collect();
+            let tasks: Vec<_> =
+                (0..ground.dice.between(1, 6)).map(|_| spawn(task(Rc::clone(&ground)))).collect();
             for task in tasks {
                 let seen = task.await.map_err(|e| format!("a task of the program: {e}"));
                 if let Err(wrong) = seen.and_then(|seen| seen) {

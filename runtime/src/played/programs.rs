@@ -166,18 +166,37 @@ async fn relays(ground: Rc<Ground>) -> Seen {
             peer.ending = Ending::Fin;
         }
     }
-    let ((a, at_a), (b, at_b)) = (connect(&ground, first), connect(&ground, second));
     let road = ground.dice.pick(&[Road::Inline, Road::Ring]);
+    joins(&ground, [first, second], road).await
+}
+
+/// Joins two of which one is reset, mostly while it is given bytes.
+pub(super) async fn relays_one_that_is_reset(ground: Rc<Ground>, road: Road) -> Seen {
+    let (mut first, mut second) = (ground.peer(20_000), ground.peer(150_000));
+    second.expects = first.sends;
+    first.expects = second.sends;
+    (first.ending, second.ending) = (Ending::ResetAtIn(first.total), Ending::Fin);
+    let pair = if ground.dice.once_in(2) { [first, second] } else { [second, first] };
+    joins(&ground, pair, road).await
+}
+
+/// Joins these two.
+async fn joins(ground: &Ground, [first, second]: [Peer; 2], road: Road) -> Seen {
+    let ((a, at_a), (b, at_b)) = (connect(ground, first), connect(ground, second));
     let joined = relay(a, b, road);
     let ended = match ground.dice.once_in(4) {
         // Given up half-way: both are reset, and what was under way in a pipe is nobody's.
-        true => match timeout(ground.time(), joined).await {
-            Ok(ended) => ended,
-            Err(_) => return Ok(()),
-        },
-        false => joined.await,
+        true => timeout(ground.time(), joined).await.ok(),
+        false => Some(joined.await),
     };
     ground.world.says(format_args!("relay of {at_a} and {at_b} has ended: {ended:?}"));
+    for (from, into) in [(at_a, at_b), (at_b, at_a)] {
+        let has_ended = ground.world.conn(from, |conn| conn.fin);
+        if ground.world.conn(into, |conn| conn.shut_write) && !has_ended {
+            return Err(format!("connection {into} was told an end by a relay, and {from} was reset"));
+        }
+    }
+    let Some(ended) = ended else { return Ok(()) };
     let whole = |from: usize, into: usize| {
         let (total, fin, reset) = ground.world.conn(from, |conn| (conn.peer.total, conn.fin, conn.was_reset));
         let sent = ground.world.conn(into, |conn| conn.sent);

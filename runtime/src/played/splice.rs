@@ -18,7 +18,10 @@ impl State {
         true
     }
 
-    pub(super) fn splice(&mut self, op: &Op) -> Goes {
+    pub(super) fn splice(&mut self, op: &mut Op) -> Goes {
+        if let Some(result) = op.come_to {
+            return self.end(op, result, 0);
+        }
         if op.cancelled {
             let errno = self.dice.pick(&[libc::ECANCELED, libc::ECANCELED, libc::EINTR, 512]);
             if errno != libc::ECANCELED || self.dice.once_in(2) {
@@ -33,6 +36,10 @@ impl State {
             Ok(n) => n as i32,
             Err(e) => -e.raw_os_error().unwrap_or(libc::EIO),
         };
+        if self.dice.once_in(3) {
+            op.come_to = Some(result);
+            return Goes::On;
+        }
         self.end(op, result, 0)
     }
 

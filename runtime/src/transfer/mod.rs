@@ -10,6 +10,8 @@ mod relay;
 mod road;
 mod send_file;
 mod splice;
+#[cfg(all(test, not(loom)))]
+mod told;
 
 pub use file_transfer::{Residency, SendFileError};
 pub use relay::{Relay, RelayCause, RelayEnd, RelayLimits, relay, relay_within};

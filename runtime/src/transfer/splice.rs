@@ -110,24 +110,22 @@ pub async fn splice<'a>(
     // This comes before any byte moves, so a future that is dropped here has moved nothing.
     task::consume_budget().await;
     loop {
-        match step(from, into, len).await? {
-            Ok(n) => {
-                let cut_off = match from {
-                    End::Socket(socket) if n == 0 => socket.cut_off(),
-                    _ => None,
-                };
-                return match cut_off {
-                    Some(errno) => Err(failed(io::Error::from_raw_os_error(errno))),
-                    None => Ok(n),
-                };
+        match (step(from, into, len).await?, from) {
+            (Ok(0), End::Socket(socket)) if len > 0 => {
+                // As in `Connection::recv_into`: the completion of a send that was told of a reset comes
+                // before that of this poll.
+                let looked = socket.ready(Ready::Read).await;
+                let failure = socket.failure().map(io::Error::from_raw_os_error);
+                return looked.err().or(failure).map_or(Ok(0), |e| Err(failed(e)));
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
+            (Ok(n), _) => return Ok(n),
+            (Err(e), _) if e.kind() == io::ErrorKind::Interrupted => {}
+            (Err(e), _) if e.kind() == io::ErrorKind::WouldBlock && fruitless < FRUITLESS => {
                 fruitless += 1;
                 from.ready(Ready::Read).await.map_err(failed)?;
                 into.ready(Ready::Write).await.map_err(failed)?;
             }
-            Err(e) => {
+            (Err(e), _) => {
                 if let (End::Socket(socket), _) | (_, End::Socket(socket)) = (from, into) {
                     socket.has_failed(&e);
                 }

@@ -10,6 +10,7 @@ mod upgrade;
 mod which;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::exit::Failure;
 use crate::listen::passed::Passed;
 use crate::options::program::Verbosity;
 use crate::processes::member::{COMMAND, MemberArgs};
+use crate::roads::Target;
 use crate::service::reload::Source;
 use crate::upgrade::bundle::Bundle;
 use crate::upgrade::{giving, taking};
@@ -138,13 +140,22 @@ enum Command {
     /// Measure what each way to bring a file to a socket costs here, from 1 KiB to 1 GiB, beside what
     /// is said of it
     Roads {
-        /// Up to 64 MiB, and less of each: seconds instead of a minute or two
+        /// Up to 64 MiB, and less of each: seconds instead of a minute or so
         #[arg(long)]
         quick: bool,
 
         /// Draw the table into this file too, as SVG
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
+
+        /// Send to `annulus roads --receive` at this address, in place of this process over loopback
+        #[arg(long, value_name = "ADDR:PORT")]
+        to: Option<SocketAddr>,
+
+        /// Measure nothing: take what another machine's `annulus roads --to` sends to this address, until a
+        /// signal
+        #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["quick", "svg", "to"])]
+        receive: Option<SocketAddr>,
     },
 
     /// Check everything that Annulus needs of this machine: what is there, what a lack costs, which command
@@ -226,9 +237,13 @@ pub(crate) fn run() -> Result<(), Failure> {
             start_log(verbose)?;
             numa_bench::run(&cores, quick)
         }
-        Command::Roads { quick, svg } => {
+        Command::Roads { receive: Some(address), .. } => {
             start_log(verbose)?;
-            roads::run(quick, svg.as_deref())
+            roads::receive(address)
+        }
+        Command::Roads { quick, svg, to, .. } => {
+            start_log(verbose)?;
+            roads::run(quick, to.map_or(Target::Loopback, Target::Elsewhere), svg.as_deref())
         }
         Command::Doctor { json, cores, tolerate_advice } => {
             start_log(verbose)?;

@@ -29,7 +29,7 @@ use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
 
 use self::balance::Balance;
 use self::connect::{LateKeepalive, Server};
-use self::options::{DeadlineArgs, TowardsArgs, UpstreamArgs};
+use self::options::{DeadlineArgs, TowardsArgs, UdpArgs, UpstreamArgs};
 use self::own::Remembered;
 use self::reach::{Reach, Reached};
 use self::sni::Hello;
@@ -48,8 +48,8 @@ pub(crate) struct Relay {
     reaches: Vec<Reach>,
     towards: TowardsArgs,
     deadlines: DeadlineArgs,
-    /// Where datagrams go, and how long a session may be idle, if they are relayed too.
-    datagrams: Option<(UpstreamArgs, Duration)>,
+    /// Where datagrams go, and what bounds their sessions, if they are relayed too.
+    datagrams: Option<(UpstreamArgs, UdpArgs)>,
     limits: Rc<RelayLimits>,
     /// The road for bulk.
     road: Road,
@@ -64,22 +64,21 @@ impl Relay {
         let reaches =
             all.map(|upstreams| Reach::new(&upstreams, args.deadlines, args.towards.source)).collect();
         let by_hash = || UpstreamArgs { balance: Balance::Hash, ..args.upstreams.clone() };
-        let datagrams = (args.udp.udp || args.udp.udp_only)
-            .then(|| (by_hash(), Duration::from_secs(args.udp.udp_timeout)));
+        let datagrams = (args.udp.udp || args.udp.udp_only).then(|| (by_hash(), args.udp));
         let (towards, deadlines) = (args.towards.clone(), args.deadlines);
         Relay { reaches, towards, deadlines, datagrams, limits, road, access }
     }
 
     /// What relays the datagrams that come on `socket`; `None` if that was not asked for.
     pub(crate) fn datagrams(&self, socket: UdpSocket) -> Option<Rc<Sessions>> {
-        let (upstreams, idle) = self.datagrams.as_ref()?;
-        Some(Sessions::new(socket, Reach::new(upstreams, self.deadlines, None), *idle))
+        let (upstreams, bounds) = self.datagrams.as_ref()?;
+        Some(Sessions::new(socket, Reach::new(upstreams, self.deadlines, None), bounds))
     }
 
     /// Has `sessions` go on as this one says: for new clients.
     pub(crate) fn take_over(&self, sessions: &Sessions) {
-        if let Some((upstreams, idle)) = &self.datagrams {
-            sessions.go_over(Reach::new(upstreams, self.deadlines, None), *idle);
+        if let Some((upstreams, bounds)) = &self.datagrams {
+            sessions.go_over(Reach::new(upstreams, self.deadlines, None), bounds);
         }
     }
 

@@ -50,6 +50,18 @@ pub(crate) struct UdpArgs {
     /// Seconds without a datagram after which a session is over
     #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) udp_timeout: u64,
+
+    /// Sessions that each core has at most, each with a socket of its own; datagrams of further clients are
+    /// dropped
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub(crate) udp_sessions: u32,
+}
+
+impl UdpArgs {
+    /// How long a session may be idle, and how many each core may have.
+    pub(super) fn of_sessions(&self) -> (Duration, usize) {
+        (Duration::from_secs(self.udp_timeout), self.udp_sessions as usize)
+    }
 }
 
 /// What upstreams learn of the client, and what of the client's first bytes decides where it goes.

@@ -124,7 +124,8 @@ impl Reach {
         let mut tried = Vec::new();
         loop {
             let place = self.choose(&tried, key_of(Client::Tcp(client))).0?;
-            let attempt = self.upstreams.take(place)?;
+            // As in `reach`.
+            let Some(attempt) = self.upstreams.take(place) else { continue };
             match attempt.upstream().addresses().first() {
                 Some(&address) => return Some((attempt.connected(), address)),
                 // A Unix socket.

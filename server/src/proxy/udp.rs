@@ -19,12 +19,11 @@ use std::time::Duration;
 use annulus::net::{Datagrams, SentDatagrams, UdpSocket};
 use futures_util::future::select;
 
+use super::options::UdpArgs;
 use super::reach::Reach;
 use super::upstreams::Taken;
 use crate::lifecycle;
 
-/// Sessions of a core at most. Each has a socket.
-const SESSIONS: usize = 16_384;
 /// How often a session is checked within the time that it may be idle.
 const CHECKS: u32 = 4;
 /// Receives of one call, and calls before others get a turn.
@@ -37,7 +36,8 @@ const AFTER_AN_ERROR: Duration = Duration::from_millis(20);
 pub(crate) struct Sessions {
     listener: UdpSocket,
     reach: RefCell<Rc<Reach>>,
-    idle: Cell<Duration>,
+    /// How long a session may be idle, and how many there may be.
+    bounds: Cell<(Duration, usize)>,
     open: RefCell<HashMap<SocketAddr, Rc<Session>>>,
     /// Who waits for the end of the last one.
     waiting: RefCell<Option<Waker>>,
@@ -57,17 +57,24 @@ struct Session {
 }
 
 impl Sessions {
-    pub(super) fn new(listener: UdpSocket, reach: Reach, idle: Duration) -> Rc<Self> {
+    pub(super) fn new(listener: UdpSocket, reach: Reach, bounds: &UdpArgs) -> Rc<Self> {
         coalesce(&listener);
         let batch = RefCell::new(Datagrams::new(AT_ONCE));
-        let (reach, idle) = (RefCell::new(Rc::new(reach)), Cell::new(idle));
-        Rc::new(Self { listener, reach, idle, open: RefCell::default(), waiting: RefCell::default(), batch })
+        let (reach, bounds) = (RefCell::new(Rc::new(reach)), Cell::new(bounds.of_sessions()));
+        Rc::new(Self {
+            listener,
+            reach,
+            bounds,
+            open: RefCell::default(),
+            waiting: RefCell::default(),
+            batch,
+        })
     }
 
     /// New sessions go where `reach` says from now on.
-    pub(super) fn go_over(&self, reach: Reach, idle: Duration) {
+    pub(super) fn go_over(&self, reach: Reach, bounds: &UdpArgs) {
         drop(self.reach.replace(Rc::new(reach)));
-        self.idle.set(idle);
+        self.bounds.set(bounds.of_sessions());
     }
 
     /// Takes datagrams of clients, for ever.
@@ -135,10 +142,11 @@ impl Sessions {
 
     /// A new session, if there may be one and an upstream can be had.
     fn begin(self: &Rc<Self>, client: SocketAddr) -> Option<Rc<Session>> {
-        if self.open.borrow().len() >= SESSIONS {
+        let (_, most) = self.bounds.get();
+        if self.open.borrow().len() >= most {
             tracing::warn!(
                 %client,
-                sessions = SESSIONS,
+                sessions = most,
                 "a core has as many sessions as it may have: datagrams are dropped"
             );
             return None;
@@ -223,7 +231,7 @@ impl Sessions {
 async fn bring_back(sessions: Weak<Sessions>, session: Rc<Session>) {
     let mut silent = 0;
     loop {
-        let Some(idle) = sessions.upgrade().map(|sessions| sessions.idle.get()) else { return };
+        let Some(idle) = sessions.upgrade().map(|sessions| sessions.bounds.get().0) else { return };
         let ready = annulus::time::timeout(idle / CHECKS, session.upstream.readable()).await;
         let Some(sessions) = sessions.upgrade() else { return };
         match ready {

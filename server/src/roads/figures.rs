@@ -9,6 +9,8 @@ pub(super) struct Figures {
     pub(super) user: f64,
     pub(super) sys: f64,
     pub(super) bytes: u64,
+    /// The share of zero-copy sends that the kernel copied all the same, where there were any and it says so.
+    pub(super) copied: Option<f64>,
 }
 
 impl Figures {
@@ -66,6 +68,12 @@ impl Clock {
     pub(super) fn stop(self, bytes: u64, receiver: Cpu) -> Figures {
         let wall = self.begun.elapsed();
         let cpu = Cpu::of_process().less(self.cpu).less(receiver);
-        Figures { wall: wall.as_secs_f64(), user: cpu.user.as_secs_f64(), sys: cpu.sys.as_secs_f64(), bytes }
+        Figures {
+            wall: wall.as_secs_f64(),
+            user: cpu.user.as_secs_f64(),
+            sys: cpu.sys.as_secs_f64(),
+            bytes,
+            copied: None,
+        }
     }
 }

@@ -7,7 +7,6 @@ use annulus::buf::IoBufMut;
 use annulus::fs::File;
 
 use super::cache::stored::Stored;
-use super::clock;
 use super::facts::Facts;
 use crate::http::conditions::Validators;
 
@@ -52,19 +51,35 @@ impl Entry {
         file.read_exact_at(buf, len, range.start).await.map_err(|failed| failed.error)
     }
 
-    /// Whether what an open file holds now may be another version, which the tag of this one promises that it
-    /// is not.
+    /// Whether an open file is another version by now. Then this one is ended: it is sent to nobody new.
+    pub(super) fn has_ended(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let stored = &self.stored;
+        if stored.is_unchanged() {
+            return false;
+        }
+        let is_same = file.stat_now().is_ok_and(|now| stored.stat.is_unchanged(&now));
+        if is_same {
+            stored.was_unchanged();
+        } else {
+            stored.finish();
+        }
+        !is_same
+    }
+
+    /// Whether what was just sent of an open file may be of another version, which the tag of this one
+    /// promises that it is not. Another name or other rights are of no account here.
     pub(super) fn has_changed(&self) -> bool {
         let Some(file) = &self.file else { return false };
-        let (stored, now) = (&self.stored, clock::now());
-        if !stored.facts.is_strong() || stored.is_unchanged(now) {
+        let stored = &self.stored;
+        if !stored.facts.is_strong() || stored.is_unchanged() {
             return false;
         }
         let stat = &stored.stat;
         let is_same = |now: &annulus::fs::Stat| now.size == stat.size && now.modified == stat.modified;
         let changed = !file.stat_now().is_ok_and(|now| is_same(&now));
-        if !changed {
-            stored.was_unchanged(now);
+        if changed {
+            stored.finish();
         }
         changed
     }

@@ -76,6 +76,7 @@ pub(super) async fn open(site: &Site, wanted: &Wanted<'_>) -> Result<Entry, Unav
         }
         let now = clock::now();
         if let Some(stored) = site.cache.known(wanted, &stat, now) {
+            stored.was_unchanged();
             metrics::cache(CacheEvent::Hit);
             if let Some(entry) = site.cache.held(wanted, &stored, now) {
                 if mark.is_none() {

@@ -52,7 +52,7 @@ impl Socket {
                 // Last, because dropping it may log an event.
                 drop(brought);
             }
-            (Ok(_), _) => self.receiving.ended(),
+            (Ok(_), _) => self.ended(),
             (Err(e), _) => self.failed(core, &e, was_ending),
         }
         self.wake_reader();

@@ -14,12 +14,13 @@ use std::task::{Context, Poll};
 
 use super::receiving::{Quiet, Wanted};
 use super::waiting::QuietWait;
-use super::{Kind, Socket};
+use super::{Kind, Socket, Writing};
 use crate::buf::Lease;
 use crate::buf::chain::Chain;
 use crate::core::Core;
 use crate::net::op::recv::RecvMulti;
 use crate::net::op::recv_msg::{self, RecvMsgMulti};
+use crate::net::sys;
 
 /// Undelivered chunks at which a stream's receive is switched off.
 const HOLD_BACK: u32 = 2;
@@ -108,7 +109,7 @@ impl Socket {
                 if let Some(buffer) = buffer {
                     core.bufs.recycle(buffer);
                 }
-                self.receiving.ended();
+                self.ended();
             }
             (Err(e), buffer) => {
                 if let Some(buffer) = buffer {
@@ -245,12 +246,31 @@ impl Socket {
     /// A send, or receiving by other means, has failed. If that is the connection's end, later receives are
     /// told of it.
     pub(crate) fn has_failed(&self, error: &io::Error) {
-        if let Some(errno) = error.raw_os_error()
-            && is_cut_off(errno)
-            && matches!(self.kind, Kind::Stream)
-        {
-            self.receiving.told(errno);
+        match error.raw_os_error() {
+            _ if !matches!(self.kind, Kind::Stream) => {}
+            Some(errno) if is_cut_off(errno) => self.receiving.told(errno),
+            // The send before may have hidden the reason.
+            Some(libc::EPIPE) => drop(self.failure()),
+            _ => {}
         }
+    }
+
+    /// The connection's failure, if it has failed, whether somebody was told or not. The kernel reports it
+    /// once. A send that was taken in part before it returns how much that was, and hides it; a send that was
+    /// told may not have its completion yet. Then the kernel is asked whether the peer's end had come.
+    pub(crate) fn failure(&self) -> Option<i32> {
+        if self.cut_off().is_none() && sys::fin_has_come(self.fd()) == Some(false) {
+            self.receiving.told(libc::ECONNRESET);
+        }
+        self.cut_off()
+    }
+
+    /// The receive has found the end. A failure may have been told to a send that is under way.
+    pub(super) fn ended(&self) {
+        if self.writing.get() != Writing::Free {
+            self.failure();
+        }
+        self.receiving.ended();
     }
 
     /// What was told of the connection's end, if it was.

@@ -267,7 +267,7 @@ impl Work {
                 continue;
             }
             // The peer of a Unix socket has all that was given to the socket.
-            if delivery(socket.fd()).is_some_and(|it| it.is_under_way && !it.is_closed) {
+            if delivery(socket.fd()).is_some_and(|it| it.is_under_way() && !it.is_closed) {
                 self.acknowledged_in.get_or_insert(ACKNOWLEDGED_SOON);
             } else {
                 self.state.has_acknowledged(side);

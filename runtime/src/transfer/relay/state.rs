@@ -187,6 +187,12 @@ impl State {
         self.changes += 1;
     }
 
+    /// Whether what looks like the end of `side` may be a failure. The kernel reports one once, and may have
+    /// reported it to bytes that it was asked to give to `side`.
+    pub(super) fn may_have_failed(&self, side: Side) -> bool {
+        self.is_asked[1 - side]
+    }
+
     /// Whether `side` must be reset, to tell it how the other side has ended.
     pub(super) fn is_to_be_reset(&self, side: Side) -> bool {
         self.output[1 - side] == Output::Refused

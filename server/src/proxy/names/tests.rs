@@ -200,6 +200,7 @@ fn both_families_and_names_that_stand_for_others() {
     assert_eq!(addresses(&dns::ask(&only).unwrap().unwrap()), ["192.0.2.1", "192.0.2.2"]);
 }
 
+/// Seen to fail, by going on for ever: without a bound on the names of a chain.
 #[test]
 fn a_chain_that_leads_round_has_an_end() {
     let server = Server::start(|came| {
@@ -245,6 +246,7 @@ fn answers_to_other_questions_are_passed_over() {
     assert_eq!(addresses(&known), ["192.0.2.1", "2001:db8::1"]);
 }
 
+/// Seen to fail: with the first server alone; with silence taken for "no such name".
 #[test]
 fn a_server_that_cannot_tell_is_followed_by_the_next() {
     let ill = Server::start(|came| vec![came.answer(2, false, &[])]);
@@ -267,6 +269,8 @@ fn a_server_that_cannot_tell_is_followed_by_the_next() {
 }
 
 /// Who rotates asks another server first each time.
+///
+/// Seen to fail: with the first server first.
 #[test]
 fn servers_may_take_turns() {
     let both = [(); 2].map(|()| Server::start(|came| vec![came.of_kind(&[v4("a.test", 9, [192, 0, 2, 1])])]));
@@ -298,6 +302,8 @@ fn a_family_of_which_nothing_is_known_keeps_its_addresses() {
     assert_eq!((found.after(&before).len(), found.holds()), (1, Some(Duration::from_secs(9))));
 }
 
+/// Seen to fail: with an end at the first name that is none; with a next name after silence; with the trouble
+/// that servers have forgotten.
 #[test]
 fn the_search_list_goes_on_past_names_that_are_none_and_not_past_silence() {
     let server = Server::start(|came| match came.name.as_str() {
@@ -321,6 +327,7 @@ fn the_search_list_goes_on_past_names_that_are_none_and_not_past_silence() {
     assert!(ask(&["a.ill.test", "a.none.test"]).is_err());
 }
 
+/// Seen to fail: with a port of 0.
 #[test]
 fn servers_are_written_with_their_port_or_without() {
     assert_eq!(server("127.0.0.1"), Ok("127.0.0.1:53".parse().unwrap()));
@@ -333,6 +340,8 @@ fn servers_are_written_with_their_port_or_without() {
 
 proptest! {
     /// Whatever comes, and however an answer is spoilt, no address is made up and nothing panics.
+    ///
+    /// Seen to fail: with a look at the third byte of what may be shorter.
     #[test]
     fn bytes_of_any_kind_are_an_answer_or_none(
         junk in prop::collection::vec(any::<u8>(), 0..200),

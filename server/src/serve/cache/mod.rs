@@ -8,16 +8,24 @@
 //!
 //! **Fresh.** A version is believed for a second after its name was checked: then the file is
 //! opened again, beneath ROOT as for the first time, and if device, inode, size, times, owner and rights are
-//! the same, so is the version. Changes that the kernel tells of ([`directories`]) end a version at once,
-//! before the requests that came after them are read. A file that cannot be watched and was changed within
-//! the last two seconds is not held, since another change in the same tick of the file system's clock would
-//! not show.
+//! the same, so is the version. What was asked for a moment ago has its name in memory, and a call that looks
+//! it up does. Changes that the kernel tells of ([`directories`]) end a version at once, before the requests
+//! that came after them are read. So a file whose directory is watched is believed as long as the path leads
+//! to that directory, which is looked up once a second for all files in it. That holds for an open file whose
+//! name is no link: what the kernel does not tell of (writes through a mapping or by another name) is seen by
+//! an fstat before it is sent. A file that cannot be watched and was changed within the last two seconds is
+//! not held, since another change in the same tick of the file system's clock would not show.
+//!
+//! **One version under one strong tag.** An open file is looked at before it is sent, once for all requests
+//! of a [tick](annulus::cores::tick), and again afterwards where sending took longer than that. When it
+//! became another meanwhile the connection is cut.
 //!
 //! Only files in ROOT's file system are held, and only if that is local ([`super::local`]): a check of a name
 //! on a network file system asks a server, and what the client there believes for some seconds would hide a
 //! change.
 
 mod directories;
+mod met;
 mod node;
 mod path_hash;
 mod policy;
@@ -25,17 +33,18 @@ pub(super) mod stored;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use annulus::fs::{Dir, Stat};
 pub(crate) use directories::Mark;
-use directories::{Affected, Directories};
-use node::{KEPT_FILES, Name, NodeCache, most_files};
+use directories::{Affected, Directories, is_plain};
+use met::{KeptFile, Local};
+use node::{Name, NodeCache};
 use path_hash::PathHash;
 pub(crate) use stored::Stored;
 
@@ -49,9 +58,7 @@ use crate::metrics::{self, CacheEvent};
 /// Files up to this size, in bytes, are held with what is in them.
 pub(super) const CONTENT: u64 = 16 * 1024;
 
-/// In milliseconds: how long an open file is kept that nobody asks for, and how long it is believed that no
-/// compressed file lies beside another.
-const IDLE: u64 = 5000;
+/// How long it is believed that no compressed file lies beside another, in milliseconds.
 const ABSENT: u64 = 1000;
 
 /// The files that a core holds.
@@ -71,34 +78,6 @@ pub(super) struct Cache {
     swept: Cell<bool>,
     /// How many had left the node's table when this one was looked through last.
     left: Cell<u64>,
-}
-
-/// What a core has met.
-struct Local {
-    entry: Entry,
-    kept: Option<KeptFile>,
-    used: Cell<u64>,
-    /// For each coding, when there was no such file beside it.
-    absent: Cell<[u64; 3]>,
-}
-
-/// One of the open files that all caches may keep.
-struct KeptFile(());
-
-impl KeptFile {
-    fn take() -> Option<Self> {
-        if KEPT_FILES.fetch_add(1, Ordering::Relaxed) < most_files() {
-            return Some(Self(()));
-        }
-        KEPT_FILES.fetch_sub(1, Ordering::Relaxed);
-        None
-    }
-}
-
-impl Drop for KeptFile {
-    fn drop(&mut self) {
-        KEPT_FILES.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Cache {
@@ -144,7 +123,7 @@ impl Cache {
     /// The version that a path stands for, if it is held and need not be looked at.
     pub(super) fn find(&self, path: &[u8], now: u64) -> Option<Entry> {
         let local = self.local.borrow();
-        let local = local.get(path).filter(|local| local.entry.stored.is_current(now))?;
+        let local = local.get(path).filter(|local| local.is_current(now) && !local.entry.has_ended())?;
         local.entry.stored.hit();
         local.used.set(now);
         metrics::cache(CacheEvent::Hit);
@@ -167,21 +146,35 @@ impl Cache {
         Some(stored)
     }
 
-    /// What this core holds open under a name, if the name still stands for it: one call in place of an open,
-    /// a stat and a close. The open file keeps its name in memory (dcache), so the call waits for no disk. It
-    /// follows links out of ROOT, but what is sent is the file that was found beneath it.
+    /// What this core holds under a name in a watched directory, if the name still stands for it: one call in
+    /// place of an open, a stat and a close, and for open files one for the whole directory. An open file
+    /// keeps its name in memory (dcache), and so does the system for a while after a lookup, so the call
+    /// waits for no disk. It follows links out of ROOT, but what is sent is the file that was found beneath
+    /// it.
     pub(super) fn confirm(&self, root: &Dir, wanted: &Wanted<'_>, now: u64) -> Option<Entry> {
-        let entry = {
-            let local = self.local.borrow();
-            local.get(&*key(wanted)).filter(|local| local.kept.is_some())?.entry.clone()
-        };
-        let stat = root.stat_now(wanted.path).ok()?;
-        if !self.is_of_device(stat.device) || !entry.stored.is_of(&stat, now) {
-            return None;
+        let local = self.local.borrow();
+        let local = local.get(&*key(wanted)).filter(|local| local.is_at_hand(now))?;
+        let (stored, place) = (&local.entry.stored, local.place.get());
+        let is_watched = stored.is_current_if_watched(now)
+            && place.is_some_and(|place| place.verify(root, wanted.path, now))
+            && !local.entry.has_ended();
+        if !is_watched {
+            let stat = root.stat_now(wanted.path).ok()?;
+            if !self.is_of_device(stat.device) || !stored.is_of(&stat, now) {
+                return None;
+            }
+            stored.was_checked(now);
+            stored.was_unchanged();
+            if place.is_none() && local.is_open() && is_plain(root, wanted.path) {
+                let directories = self.directories.borrow();
+                let place = directories.as_ref().and_then(|directories| directories.place(wanted.path));
+                // It is not set: that was just seen.
+                place.map(|place| local.place.set(place));
+            }
         }
-        entry.stored.was_checked(now);
-        entry.stored.hit();
-        self.held(wanted, &entry.stored, now)
+        stored.hit();
+        local.used.set(now);
+        Some(local.entry.clone())
     }
 
     /// What this core holds under a name, if it is this version: its name was just checked.
@@ -235,7 +228,7 @@ impl Cache {
         }
         self.let_go();
         let has_file = kept.is_some();
-        let local = Local { entry: entry.clone(), kept, used: Cell::new(now), absent: Cell::default() };
+        let local = Local::new(entry.clone(), kept, now);
         let before = self.local.borrow_mut().insert(key, local);
         drop(before);
         if has_file && !self.swept.replace(true) {
@@ -318,9 +311,13 @@ impl Cache {
     fn close_idle(&self) -> bool {
         let now = clock::now();
         let mut left = false;
-        self.local.borrow_mut().retain(|_, local| {
-            let idle = local.kept.is_some() && now - local.used.get() > IDLE;
-            let stays = !idle && !local.entry.stored.has_ended();
+        let directories = self.directories.borrow();
+        let is_watched = |key: &[u8]| {
+            let path = Path::new(OsStr::from_bytes(key));
+            directories.as_ref().is_some_and(|directories| directories.mark(path).is_some())
+        };
+        self.local.borrow_mut().retain(|key, local| {
+            let stays = !local.is_idle(now, || is_watched(key)) && !local.entry.stored.has_ended();
             left |= stays && local.kept.is_some();
             stays
         });
@@ -350,6 +347,12 @@ async fn listen(cache: Weak<Cache>, directories: Rc<Directories>) {
     while watcher.changed().await.is_ok() {
         let Some(cache) = cache.upgrade() else { return };
         cache.take_changes();
+    }
+    // Nobody tells any more.
+    if let Some(cache) = cache.upgrade() {
+        let before = cache.directories.take();
+        drop(before);
+        cache.end_where(|_| true);
     }
 }
 

@@ -11,7 +11,12 @@ use super::policy::Held;
 use crate::serve::facts::Facts;
 
 /// How long what is known of a file is believed without a check of its name, in milliseconds.
-const BELIEVED: u64 = 1000;
+pub(super) const BELIEVED: u64 = 1000;
+/// The same where the kernel tells of changes, for what it does not tell of: a file that another one was
+/// mounted over.
+const BELIEVED_WATCHED: u64 = 120_000;
+/// How long it is believed that the page cache has what was sent of a file.
+const RESIDENT: u64 = 5000;
 /// More hits than this say nothing more.
 const MOST_HITS: u8 = 3;
 /// What an entry costs beyond its content and its path, in bytes: its facts, and places in tables.
@@ -30,8 +35,9 @@ pub(crate) struct Stored {
     pub(crate) stat: Stat,
     /// When its name was last checked, by [`now`](super::super::clock::now).
     checked: AtomicU64,
-    /// When the page cache was last seen to have all of it, and when the file was last seen unchanged.
+    /// When the page cache was last seen to have all of it.
     resident: AtomicU64,
+    /// The [tick](this_tick) in which the file was last seen unchanged.
     unchanged: AtomicU64,
     /// It is not to be sent to anybody new.
     ended: AtomicBool,
@@ -62,16 +68,23 @@ impl Stored {
             && !self.facts.has_settled(now)
     }
 
+    /// The same, where the kernel tells what happens to its name.
+    pub(super) fn is_current_if_watched(&self, now: u64) -> bool {
+        !self.ended.load(Ordering::Acquire)
+            && !self.facts.has_settled(now)
+            && now.saturating_sub(self.checked.load(Ordering::Relaxed)) < BELIEVED_WATCHED
+    }
+
     /// The name was checked at `now`, and still stands for this file.
     pub(super) fn was_checked(&self, now: u64) {
         self.checked.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// What is known of its pages. What was sent within the last second is in use, and the system drops what
-    /// is not first.
+    /// What is known of its pages. What was sent a moment ago is in use, and the system drops what is not
+    /// first.
     pub(crate) fn residency(&self, now: u64) -> Residency {
         let seen = self.resident.load(Ordering::Relaxed);
-        if now.saturating_sub(seen) < BELIEVED { Residency::Seen } else { Residency::Unknown }
+        if now.saturating_sub(seen) < RESIDENT { Residency::Seen } else { Residency::Unknown }
     }
 
     /// The page cache had all of it at `now`.
@@ -79,15 +92,16 @@ impl Stored {
         self.resident.store(now, Ordering::Relaxed);
     }
 
-    /// Whether the file was seen unchanged within this millisecond. A change that is younger is not seen
-    /// either way: bytes under way are the page cache's own.
-    pub(crate) fn is_unchanged(&self, now: u64) -> bool {
-        self.unchanged.load(Ordering::Relaxed) == now
+    /// Whether the file was seen unchanged in this tick of the core. Whoever changed it and asked then is
+    /// heard in a later one. A change that is younger is not seen either way: bytes under way are the page
+    /// cache's own.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.unchanged.load(Ordering::Relaxed) == this_tick()
     }
 
-    /// The file was unchanged at `now`.
-    pub(crate) fn was_unchanged(&self, now: u64) {
-        self.unchanged.store(now, Ordering::Relaxed);
+    /// The file was seen unchanged just now.
+    pub(crate) fn was_unchanged(&self) {
+        self.unchanged.store(this_tick(), Ordering::Relaxed);
     }
 
     /// Whether a file with `stat` is this version, of which all is said that can be.
@@ -103,13 +117,20 @@ impl Stored {
         }
     }
 
-    pub(super) fn finish(&self) {
+    /// From now on it is sent to nobody new.
+    pub(crate) fn finish(&self) {
         self.ended.store(true, Ordering::Release);
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
+}
+
+/// The tick that the core is in, and which core that is: never 0.
+fn this_tick() -> u64 {
+    const TICKS: u32 = 48;
+    (annulus::cores::index() as u64 + 1) << TICKS | annulus::cores::tick() & ((1 << TICKS) - 1)
 }
 
 impl Held for Arc<Stored> {

@@ -136,7 +136,8 @@ fn seeds() -> Seeds<impl Fn(u64, Tracing) -> Played> {
     Seeds { play, command: "scripts/play --server" }
 }
 
-/// Seen to fail: see the faults of this folder's name in `scripts/refind`.
+/// Seen to fail: see the faults of this folder's name in `scripts/refind`; and at seed 1, with what a first
+/// read brings of a small file taken for the whole.
 #[test]
 fn connections_on_a_core_that_is_played_get_the_answers_that_they_are_owed() {
     seeds().first(FEW);

@@ -125,7 +125,7 @@ impl Direction {
         cx: &mut Context<'_>,
     ) -> Option<(Side, io::Error)> {
         loop {
-            state.asked(io.d, matches!(self.waits, Waits::Send(..) | Waits::Empty(_)));
+            self.say_asked(io.d, state);
             let step = state.next(io.d);
             if step != self.step && step != Step::Settle {
                 // Nobody needs the operation under way any more.
@@ -152,11 +152,13 @@ impl Direction {
             match polled {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(Failure::Source(None))) => state.ended(io.d),
-                Poll::Ready(Err(Failure::Source(Some(e)))) => {
-                    state.cut(io.d);
-                    return Some((io.d, e));
-                }
+                Poll::Ready(Err(Failure::Source(end))) => match end.or_else(|| hidden_failure(io, state)) {
+                    None => state.ended(io.d),
+                    Some(e) => {
+                        state.cut(io.d);
+                        return Some((io.d, e));
+                    }
+                },
                 Poll::Ready(Err(Failure::Target(e))) => {
                     io.into.has_failed(&e);
                     state.refused(1 - io.d);
@@ -164,7 +166,12 @@ impl Direction {
                 }
             }
         }
+        self.say_asked(io.d, state);
         self.watch(io, state, cx)
+    }
+
+    fn say_asked(&self, d: Side, state: &mut State) {
+        state.asked(d, matches!(self.waits, Waits::Send(..) | Waits::Empty(_)));
     }
 
     /// Gives what it holds, and takes more, until it has to wait.
@@ -277,6 +284,12 @@ impl Direction {
             Err(_) => state.refused(1 - io.d),
         }
     }
+}
+
+/// The failure of a source that seems to have ended in order, if it was one.
+fn hidden_failure(io: Joint<'_>, state: &State) -> Option<io::Error> {
+    let failure = if state.may_have_failed(io.d) { io.from.failure() } else { io.from.cut_off() };
+    failure.map(io::Error::from_raw_os_error)
 }
 
 /// So many bytes that were given had been copied.

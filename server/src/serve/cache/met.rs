@@ -1,0 +1,74 @@
+//! What a core has met: entries in a table of its own.
+
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use super::directories::Place;
+use super::node::{KEPT_FILES, most_files};
+use crate::serve::entry::Entry;
+
+/// In milliseconds: how long an open file is kept that nobody asks for, and so long its name stays in memory;
+/// the same where nobody tells that it was removed, so that its blocks are given back.
+const IDLE: u64 = 60_000;
+const IDLE_UNWATCHED: u64 = 5000;
+
+/// What a core has met.
+pub(super) struct Local {
+    pub(super) entry: Entry,
+    pub(super) kept: Option<KeptFile>,
+    pub(super) used: Cell<u64>,
+    /// The directory in which the kernel tells of all that happens to it.
+    pub(super) place: OnceCell<Rc<Place>>,
+    /// For each coding, when there was no such file beside it.
+    pub(super) absent: Cell<[u64; 3]>,
+}
+
+impl Local {
+    /// An entry that is met at `now`.
+    pub(super) fn new(entry: Entry, kept: Option<KeptFile>, now: u64) -> Self {
+        Self { entry, kept, used: Cell::new(now), place: OnceCell::new(), absent: Cell::default() }
+    }
+
+    /// Whether its file is to be closed at `now`. `is_watched` tells of its directory.
+    pub(super) fn is_idle(&self, now: u64, is_watched: impl FnOnce() -> bool) -> bool {
+        let unused = if self.kept.is_some() { now.saturating_sub(self.used.get()) } else { 0 };
+        unused > IDLE || (unused > IDLE_UNWATCHED && !is_watched())
+    }
+
+    /// Whether it may be sent at `now` without a look at its name.
+    pub(super) fn is_current(&self, now: u64) -> bool {
+        let stored = &self.entry.stored;
+        let is_watched = || self.place.get().is_some_and(|place| place.is_verified(now));
+        stored.is_current(now) || (is_watched() && stored.is_current_if_watched(now))
+    }
+
+    /// Whether its name is in the system's memory, as far as can be known.
+    pub(super) fn is_at_hand(&self, now: u64) -> bool {
+        self.kept.is_some() || now.saturating_sub(self.used.get()) < IDLE
+    }
+
+    /// Whether it is an open file, which is looked at before it is sent.
+    pub(super) fn is_open(&self) -> bool {
+        self.kept.is_some()
+    }
+}
+
+/// One of the open files that all caches may keep.
+pub(super) struct KeptFile(());
+
+impl KeptFile {
+    pub(super) fn take() -> Option<Self> {
+        if KEPT_FILES.fetch_add(1, Ordering::Relaxed) < most_files() {
+            return Some(Self(()));
+        }
+        KEPT_FILES.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        KEPT_FILES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
