@@ -11,7 +11,6 @@ use std::os::fd::RawFd;
 
 use super::Core;
 use super::shared::CoreShared;
-use crate::sync::mark::Mark;
 use crate::sync::queue::Queue;
 
 /// Places in a core's inbox. Each is a pointer pair and a stamp (24 bytes).
@@ -24,9 +23,7 @@ pub(crate) type RemoteCall = Box<dyn FnOnce() + Send>;
 
 /// What a core shows to others once it is up.
 pub(crate) struct Inbox {
-    calls: Queue<RemoteCall>,
-    /// Whether there may be calls. Cores ask twice a tick, and the queue's own answer takes 58 instructions.
-    mark: Mark,
+    pub(crate) calls: Queue<RemoteCall>,
     /// The descriptor of the core's ring, valid until all cores of the runtime have ended.
     pub(crate) ring_fd: RawFd,
 }
@@ -34,7 +31,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Called on the core's own thread, so that the queue lies on its node.
     pub(crate) fn open(ring_fd: RawFd) -> Self {
-        Self { calls: Queue::new(PLACES), mark: Mark::new(), ring_fd }
+        Self { calls: Queue::new(PLACES), ring_fd }
     }
 }
 
@@ -43,11 +40,7 @@ impl CoreShared {
     /// before that, the call is dropped.
     pub(crate) async fn send(&self, call: RemoteCall) {
         if let Some(inbox) = self.inbox.get() {
-            let told = || {
-                inbox.mark.raise();
-                self.notify();
-            };
-            drop(inbox.calls.put(call, told).await);
+            drop(inbox.calls.put(call, || self.notify()).await);
         }
     }
 }
@@ -56,31 +49,20 @@ impl Core {
     /// Whether the inbox is empty. Between the doorbell's `prepare_sleep` and the sleep this is the decisive
     /// check: a sender notifies after its call is in the queue.
     pub(crate) fn has_no_calls(&self) -> bool {
-        self.shared.inbox.get().is_none_or(|inbox| !inbox.mark.is_up())
+        self.shared.inbox.get().is_none_or(|inbox| inbox.calls.is_empty())
     }
 
     /// Takes calls until `polls` tasks are ready, but at least [`AT_LEAST`]. The others stay in the queue,
     /// and a full queue slows the senders down.
-    #[inline(always)]
     pub(crate) fn take_calls(&self, polls: usize) {
-        if let Some(inbox) = self.shared.inbox.get()
-            && inbox.mark.is_up()
-        {
-            self.take_calls_of(inbox, polls);
+        let Some(inbox) = self.shared.inbox.get() else { return };
+        if inbox.calls.is_empty() {
+            return;
         }
-    }
-
-    #[inline(never)]
-    fn take_calls_of(&self, inbox: &Inbox, polls: usize) {
         let most = polls.saturating_sub(self.tasks.ready_len()).max(AT_LEAST);
         let mut taken = 0;
         while taken < most {
-            let call = inbox.calls.try_take().or_else(|| {
-                inbox.mark.lower();
-                let late = inbox.calls.try_take();
-                late.inspect(|_| inbox.mark.raise())
-            });
-            let Some(call) = call else { break };
+            let Some(call) = inbox.calls.try_take() else { break };
             taken += 1;
             call();
         }

@@ -275,14 +275,15 @@ impl Doorbell {
     }
 
     /// Announces that the receiver is awake. Receiver only (debug builds assert it), after every sleep and
-    /// every sleep that was given up. A producer may have notified meanwhile: then a signal has been sent or
-    /// is about to be, which may end the next sleep at once.
-    pub(crate) fn cancel_sleep(&self) {
+    /// every sleep that was given up.
+    ///
+    /// Returns whether somebody has notified it since `prepare_sleep`: then a signal has been sent or is
+    /// about to be, which may end the next sleep at once.
+    pub(crate) fn cancel_sleep(&self) -> bool {
         self.receiver.check("receiving by a doorbell");
         // A producer that reads AWAKE from here sends no signal. Its work is found by the check after the
-        // next `prepare_sleep`, whose fence orders that check behind the producer's fence. Producers write
-        // AWAKE only, so there is nothing of theirs that a plain store could lose.
-        self.state.store(AWAKE, Ordering::Relaxed);
+        // next `prepare_sleep`, whose fence orders that check behind the producer's fence.
+        self.state.swap(AWAKE, Ordering::Relaxed) == AWAKE
     }
 
     /// Tells the receiver that there is work, from any thread, after the work was made visible.

@@ -3,7 +3,6 @@
 
 mod atomics;
 pub(crate) mod mailbox;
-pub(crate) mod mark;
 pub(crate) mod one_thread;
 pub(crate) mod oneshot;
 pub(crate) mod queue;

@@ -200,7 +200,7 @@ fn nobody_signals_a_receiver_that_is_awake() {
     check(4, || {
         let core = core();
         core.doorbell.prepare_sleep();
-        core.doorbell.cancel_sleep();
+        assert!(!core.doorbell.cancel_sleep());
         let producer = {
             let core = core.clone();
             thread::spawn(move || {
