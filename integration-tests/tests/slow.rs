@@ -32,9 +32,11 @@ impl Told {
             Some((name.to_owned(), ms.parse().ok()?))
         };
         let times: Vec<(String, f64)> = times.split(", ").map(time).collect::<Option<_>>()?;
-        // All of it is told, and nothing else: what was idle would be more.
+        // Nothing else is told: what was idle would be more. Each time is rounded by half a millisecond. What
+        // is not told is less than what is told first, however late a busy machine is between two of them.
         let (took, sum) = (took.parse::<f64>().ok()?, times.iter().map(|(_, ms)| ms).sum::<f64>());
-        assert!((took - sum).abs() < 200.0, "{line}");
+        let rounded = times.len() as f64;
+        assert!(sum < took + rounded && took - sum < times[0].1 + rounded, "{line}");
         Some(Told { line: line.to_owned(), times })
     }
 

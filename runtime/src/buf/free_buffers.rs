@@ -2,9 +2,9 @@
 //!
 //! The kernel takes buffers from the ring's head, so one that comes back to the tail is written again only
 //! after all others. With every buffer in the ring, each receive would write to the memory that was used
-//! least recently: a cache and TLB miss for every message (4 % of the CPU time of a small request, with the 8
-//! MiB that a core has by default). So the ring holds a few times what a tick takes, and a buffer that comes
-//! back goes there first, because it is warm. The others wait on the stack.
+//! least recently: a cache and TLB miss for every message (4 % of the CPU time of a small request, with 8 MiB
+//! of buffers). So the ring holds a few times what a tick takes, and a buffer that comes back goes there
+//! first, because it is warm. The others wait on the stack.
 //!
 //! The depth of the ring follows the load. It doubles when less than a quarter is left. It becomes all
 //! buffers when a receive found none although the stack had some. It halves after many ticks that took less

@@ -3,6 +3,9 @@
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
+use tracing::Level;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+
 use super::Core;
 use super::inside::Inside;
 use super::peers::{self, POLLS_PER_NOTIFY};
@@ -23,6 +26,18 @@ const SEEN: bool = cfg!(not(annulus_unseen));
 /// The target of the spans around polls of tasks.
 const POLLS: &str = "annulus::polls";
 
+/// Whether a subscriber wants the spans around polls. Where none wants anything so fine, that is known by one
+/// number of `tracing`'s, and the rest of its question is out of the loop's way.
+#[inline(always)]
+fn wants_spans() -> bool {
+    #[cold]
+    #[inline(never)]
+    fn asked() -> bool {
+        tracing::span_enabled!(target: POLLS, Level::TRACE)
+    }
+    Level::TRACE <= STATIC_MAX_LEVEL && Level::TRACE <= LevelFilter::current() && asked()
+}
+
 /// A longer time counts as 584 years.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -36,13 +51,18 @@ impl Core {
             self.notes.polls_begin();
         }
         // Asked once a tick, so that what is off costs a poll nothing.
-        let watched = SEEN
-            && (self.options.measure_polls || tracing::span_enabled!(target: POLLS, tracing::Level::TRACE));
-        let run = if watched { self.run_watched_tasks() } else { self.run_tasks_by(|task| task.run()) };
+        let watched = SEEN && (self.options.measure_polls || wants_spans());
+        // A result that comes from two places is copied, with room for an error: 12 instructions a tick. So
+        // each is looked at where it comes from.
+        if watched {
+            self.run_watched_tasks()?;
+        } else {
+            self.run_tasks_by(|task| task.run())?;
+        }
         if NOTES {
             self.notes.polls_end();
         }
-        run
+        Ok(())
     }
 
     #[cold]
@@ -61,14 +81,13 @@ impl Core {
         let mut due = ready.min(POLLS_PER_TICK);
         let mut woken_are_due = false;
         let mut polls = 0;
-        let mut entered = Ok(());
         loop {
             if polls == due && !woken_are_due {
                 woken_are_due = true;
                 due += self.tasks.ready_len().min(POLLS_AT_LEAST);
             }
             let goes_on = polls < POLLS_AT_LEAST && self.ring.pushed() == pushed;
-            if entered.is_err() || polls >= due && !goes_on {
+            if polls >= due && !goes_on {
                 break;
             }
             let Some(task) = self.tasks.pop() else { break };
@@ -78,18 +97,30 @@ impl Core {
             }
             run(task);
             polls += 1;
-            if polls % POLLS_PER_NOTIFY == 0 && self.peers.must_notify() {
-                let before = self.ring.pushed();
-                self.notify_peers();
-                // Cores that are awake need no signal.
-                if self.ring.pushed() != before {
-                    entered = self.ring.enter(Wait::No);
-                }
+            if polls % POLLS_PER_NOTIFY == 0
+                && self.peers.must_notify()
+                && let Err(e) = self.notify_between_polls()
+            {
+                self.polled(polls);
+                return Err(e);
             }
         }
+        self.polled(polls);
+        Ok(())
+    }
+
+    /// So many tasks have been polled, and none is just now.
+    #[inline(always)]
+    fn polled(&self, polls: usize) {
         self.shared.current_poll.pause();
-        counters.polls.add(polls as u64);
-        entered
+        self.shared.counters.polls.add(polls as u64);
+    }
+
+    fn notify_between_polls(&self) -> Result<()> {
+        let before = self.ring.pushed();
+        self.notify_peers();
+        // Cores that are awake need no signal.
+        if self.ring.pushed() == before { Ok(()) } else { self.ring.enter(Wait::No) }
     }
 
     /// Polls a task in a span, and takes the time.

@@ -187,7 +187,6 @@ mod tests {
     use super::super::status::tests::sample;
     use super::*;
 
-    /// Seen to fail: with the figures of those that answered alone, as if they were all.
     #[test]
     fn a_process_that_does_not_answer_has_a_line() {
         let mut status = sample();

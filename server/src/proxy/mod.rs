@@ -5,6 +5,7 @@ mod balance;
 mod check;
 mod checker;
 mod connect;
+mod first_bytes;
 mod health;
 pub(crate) mod names;
 pub(crate) mod options;
@@ -199,28 +200,21 @@ async fn reach<F: Family>(relay: Rc<Relay>, client: Client<F>, is_watched: bool)
     Some(Joined { client, server, note, remembered })
 }
 
-/// Sends an upstream what comes before the relay, if there is anything; `None` where that failed.
+/// Sends an upstream what comes before the relay, if there is anything; `None` where that failed or took
+/// longer than nothing may move.
 async fn first_bytes(server: Server, head: Vec<u8>, note: &mut Note) -> Option<Server> {
-    if head.is_empty() {
-        return Some(server);
-    }
     note.first = head.len() as u64;
-    let sent = match &server {
-        Server::Tcp(server) => server.send_all(head).await,
-        Server::Unix(server) => server.send_all(head).await,
+    let why = match first_bytes::send(&server, head, note.relay.limits.idle).await {
+        Ok(()) => return Some(server),
+        Err(why) => why,
     };
-    match sent {
-        Ok(_) => Some(server),
-        Err(failed) => {
-            tracing::debug!(client = %note.from, error = %failed.error, "broke off");
-            match server {
-                Server::Tcp(server) => server.reset(),
-                Server::Unix(server) => server.reset(),
-            }
-            note.write(0, 0, "upstream failed");
-            None
-        }
+    tracing::debug!(client = %note.from, "broke off: {why}");
+    match server {
+        Server::Tcp(server) => server.reset(),
+        Server::Unix(server) => server.reset(),
     }
+    note.write(0, 0, why.name());
+    None
 }
 
 impl Relay {
