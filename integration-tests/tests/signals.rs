@@ -235,15 +235,18 @@ fn sigusr1_prints_the_counters_and_ends_nothing() {
 }
 
 #[test]
-fn options_that_pay_cpu_time_for_latency_are_in_force_and_serve_all_the_same() {
+fn options_that_trade_cpu_time_and_latency_are_in_force_and_serve_all_the_same() {
     let (tree, small, large) = files::small_and_large();
     let cpu = cpus::allowed()[0].to_string();
-    let asked = ["--spin", "50", "--sqpoll", "1", "--sqpoll-cpus", &cpu, "--busy-poll", "20"];
-    let server = Launch::serve(tree.root()).cores(&cpu).args(asked).start();
+    let asked = [
+        ["--spin", "50", "--sqpoll", "1", "--sqpoll-cpus", &cpu],
+        ["--busy-poll", "20", "--min-wait", "40", "--min-wait-for", "9"],
+    ];
+    let server = Launch::serve(tree.root()).cores(&cpu).args(asked[0]).args(asked[1]).start();
     drop(idle(&server, &small));
     assert_eq!(curl::sum(&server.url(&large.path)), large.sum);
     server.signal(Signal::USR1);
-    let options = "options: spin 50 us, sqpoll 1 ms, busy_poll 20 us";
+    let options = "options: spin 50 us, sqpoll 1 ms, busy_poll 20 us, min_wait 40 us for 9 completions";
     let line = server.err().wait_for("the options", |line| line.contains(options).then(|| line.to_owned()));
     let line = line.expect("the server ended");
     assert!(line.contains(&format!("polled from CPU {cpu}")), "{line}");

@@ -35,6 +35,22 @@ fn features_follow_the_kernel() {
     }
 }
 
+/// Seen to fail: with the kernel's word not asked for.
+#[test]
+fn a_minimum_wait_follows_the_kernel() {
+    let builder = Runtime::builder().pool_bytes(1 << 20).min_wait(std::time::Duration::from_micros(50), 8);
+    let report = common::report_of(builder.build().unwrap()).unwrap();
+    let text = report.to_string();
+    assert!(text.contains("options: min_wait 50 us for 8 completions"), "{text}");
+    for core in &report.cores {
+        let has = core.ring.min_wait;
+        assert_eq!(has, kernel() >= (6, 12), "on {:?}", kernel());
+        assert_eq!(core.ring.lacks.iter().any(|lack| lack.starts_with("a minimum wait")), !has, "{text}");
+    }
+    let is_told = [text.contains("; sleeps gather completions"), text.contains("; without a minimum wait")];
+    assert_eq!(is_told, [kernel() >= (6, 12), kernel() < (6, 12)], "{text}");
+}
+
 /// Bundles are left out of 6.13 to 6.15, and before 6.16 beside incremental buffers, where kernels lose
 /// bytes.
 #[test]

@@ -3,7 +3,7 @@
 use annulus_benches::contest::budget::Budget;
 use annulus_benches::contest::launch::Place;
 use annulus_benches::contest::rounds::{Outcomes, Settings, play};
-use annulus_benches::contest::{bars, check, copy_demo, latency, markdown, order, report, svg, table};
+use annulus_benches::contest::{bars, check, copy_demo, front, latency, markdown, order, report, svg, table};
 use annulus_benches::pin::pin_current_thread;
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -61,9 +61,13 @@ struct Args {
     /// Where results go as a page of Markdown
     #[arg(long)]
     markdown: Option<PathBuf>,
-    /// A directory in which results go as pictures, cost.svg, speed.svg and latency.svg
+    /// A directory in which results go as pictures: cost.svg, speed.svg, latency.svg, and front-cost.svg and
+    /// front-latency.svg for a front page
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Instead, draw the pictures of a file that --json wrote
+    #[arg(long, value_name = "RESULTS", requires = "svg", conflicts_with_all = ["workloads", "check", "copy_demo"])]
+    draw: Option<PathBuf>,
     /// A line for JSON and Markdown, such as versions of the contestants
     #[arg(long, default_value = "")]
     note: String,
@@ -98,6 +102,9 @@ fn run(args: Args) -> io::Result<bool> {
     if let [first, second] = &args.same_order[..] {
         return same_order(first, second);
     }
+    if let (Some(results), Some(dir)) = (&args.draw, &args.svg) {
+        return draw(dir, &read(results)?).map(|()| true);
+    }
     let chosen = choose(&args.workloads)?;
     let place = prepare(&args)?;
     pin_current_thread(args.drive_cpu)?;
@@ -129,7 +136,9 @@ fn run(args: Args) -> io::Result<bool> {
             let budget = Budget::new(args.budget.map(Duration::from_secs));
             let played = play_all(&chosen, &place, &settings, budget, args.against.as_deref())?;
             let load_after = report::machine()["load_average"].as_str().unwrap_or_default().to_owned();
-            draw(&args, &machine, &load_after, &played)?;
+            if let Some(path) = &args.markdown {
+                write(path, &markdown::page(&machine, &load_after, &args.note, &played))?;
+            }
             let good = played.iter().all(|(_, outcomes, _)| !outcomes.results.is_empty());
             let json =
                 played.iter().map(|(work, outcomes, reference)| report::json(work, outcomes, reference));
@@ -137,16 +146,19 @@ fn run(args: Args) -> io::Result<bool> {
         }
     };
     fs::remove_dir_all(&place.scratch)?;
+    let all = serde_json::json!({
+        "machine": machine,
+        "note": args.note,
+        "load_average_after": report::machine()["load_average"],
+        "run_ms": args.run_ms,
+        "copy": settings.copy,
+        "workloads": results,
+    });
     if let Some(path) = args.json {
-        let all = serde_json::json!({
-            "machine": machine,
-            "note": args.note,
-            "load_average_after": report::machine()["load_average"],
-            "run_ms": args.run_ms,
-            "copy": settings.copy,
-            "workloads": results,
-        });
         write(&path, &format!("{all:#}\n"))?;
+    }
+    if let Some(dir) = &args.svg {
+        draw(dir, &all)?;
     }
     Ok(good)
 }
@@ -175,20 +187,22 @@ fn prepare(args: &Args) -> io::Result<Place> {
     Ok(Place { root: place.root.canonicalize()?, scratch: place.scratch.canonicalize()?, ..place })
 }
 
-/// The page and the pictures, as far as they are asked for.
-fn draw(args: &Args, machine: &serde_json::Value, load_after: &str, played: &Played) -> io::Result<()> {
-    if let Some(path) = &args.markdown {
-        write(path, &markdown::page(machine, load_after, &args.note, played))?;
-    }
-    if let Some(dir) = &args.svg {
-        fs::create_dir_all(dir)?;
-        let (cost, speed) = svg::pictures(played);
-        write(&dir.join("cost.svg"), &cost)?;
-        write(&dir.join("speed.svg"), &speed)?;
-        let distinct =
-            played.iter().enumerate().filter(|(i, (work, ..))| *i == 0 || played[*i - 1].0.task != work.task);
-        let pictured = distinct.map(|(_, (work, outcomes, _))| (work, outcomes));
-        write(&dir.join("latency.svg"), &latency::picture(pictured))?;
+/// The pictures of what came out. Those that nothing was measured for are left out.
+fn draw(dir: &Path, results: &serde_json::Value) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let (cost, speed) = svg::pictures(results);
+    let latency = latency::picture(results, |work| format!("{work}: latency, less is better"), |_, _| true);
+    let pictures = [
+        ("cost.svg", Some(cost)),
+        ("speed.svg", Some(speed)),
+        ("latency.svg", latency),
+        ("front-cost.svg", front::cost(results)),
+        ("front-latency.svg", front::waits(results)),
+    ];
+    for (name, picture) in pictures {
+        if let Some(picture) = picture {
+            write(&dir.join(name), &picture)?;
+        }
     }
     Ok(())
 }
@@ -239,14 +253,16 @@ fn measure_bars(
 }
 
 fn same_order(first: &Path, second: &Path) -> io::Result<bool> {
-    let read = |path: &Path| -> io::Result<serde_json::Value> {
-        let bad = |e: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", path.display()));
-        let text = fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
-        serde_json::from_str(&text).map_err(|e| bad(e.to_string()))
-    };
     let found = order::agreement(&read(first)?, &read(second)?).map_err(io::Error::other)?;
     println!("order: {found}");
     Ok(found.turned.is_empty())
+}
+
+/// A file that --json wrote.
+fn read(path: &Path) -> io::Result<serde_json::Value> {
+    let bad = |e: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", path.display()));
+    let text = fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| bad(e.to_string()))
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

@@ -91,7 +91,7 @@ pub fn contestants(kind: Kind) -> Vec<Contestant> {
         }
         Kind::Echo => {
             add("bare", "{bare}/bare_echo --cpu {cpu} --buffers 128", Learn::Line, None);
-            add("annulus", "{bare}/examples/echo 127.0.0.1:0 {cpu}", Learn::Line, None);
+            add("annulus", "{bare}/annulus_echo --cpu {cpu}", Learn::Line, None);
             for peer in PEERS {
                 add(peer, &format!("{{peers}}/peer-{peer} echo --cpu {{cpu}}"), Learn::Line, None);
             }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod contestants;
 pub mod copy_demo;
 pub mod figure;
+pub mod front;
 pub mod latency;
 pub mod launch;
 pub mod markdown;

@@ -82,6 +82,18 @@ pub fn latency(result: &Result) -> Option<Histogram> {
 pub const SHARES: [(&str, f64); 5] =
     [("50%", 0.5), ("90%", 0.9), ("99%", 0.99), ("99.9%", 0.999), ("100%", 1.0)];
 
+/// A curve ends at so many nines: 99.99%.
+pub const NINES: usize = 4;
+/// The points of a curve between two nines.
+pub const STEPS: usize = 20;
+
+/// Nanoseconds within which a share was answered: none, then 1 - 10^-1/20 of all, and so on, until all but
+/// one of ten thousand.
+fn curve(latency: &Histogram) -> Vec<u64> {
+    let at = |step: usize| latency.quantile(1.0 - 10_f64.powf(-(step as f64) / STEPS as f64));
+    (0..=NINES * STEPS).filter_map(at).collect()
+}
+
 /// Our cost to that of the reference.
 pub fn ratio(unit: Unit, ours: &Result, reference: &Result) -> Option<Estimate> {
     let Some(share) = unit.pooled() else {
@@ -200,6 +212,7 @@ pub fn json(work: &Workload, outcomes: &Outcomes, reference: &str) -> Value {
                     let shares = SHARES.map(|(name, q)| (name.to_owned(), json!(latency.quantile(q))));
                     Value::Object(shares.into_iter().collect())
                 }),
+                "latency_curve_ns": latency(line.result).map(|latency| curve(&latency)),
                 "samples": samples,
             })
         })

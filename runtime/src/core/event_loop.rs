@@ -17,8 +17,9 @@ use crate::time::wakes::Plan;
 
 /// Polls of tasks between two enters: all tasks that were ready when the tick began, but at most this many.
 const POLLS_PER_TICK: usize = 256;
-/// Polls of tasks that other polls of the same tick woke. While nothing was asked of the kernel, they need
-/// not wait for an enter, which costs more than they do.
+/// Polls of tasks that other polls of the same tick woke, because an enter costs more than they do. While
+/// nothing was asked of the kernel, these are all that follow; else those that were woken by the first ones:
+/// a connection that was just accepted begins to receive by the enter that its listener's tick ends with.
 const POLLS_AT_LEAST: usize = 64;
 /// False only for `scripts/instructions`, which counts the cost of showing polls to other threads.
 const SEEN: bool = cfg!(not(annulus_unseen));
@@ -77,9 +78,18 @@ impl Core {
         let pushed = self.ring.pushed();
         let ready = self.tasks.ready_len();
         counters.load.set(peers::smoothed(counters.load.get(), ready));
-        let ready = ready.min(POLLS_PER_TICK);
+        let mut due = ready.min(POLLS_PER_TICK);
+        let mut woken_are_due = false;
         let mut polls = 0;
-        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
+        loop {
+            if polls == due && !woken_are_due {
+                woken_are_due = true;
+                due += self.tasks.ready_len().min(POLLS_AT_LEAST);
+            }
+            let goes_on = polls < POLLS_AT_LEAST && self.ring.pushed() == pushed;
+            if polls >= due && !goes_on {
+                break;
+            }
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             if SEEN {
@@ -184,8 +194,9 @@ impl Core {
         self.shared.counters.parks.add(1);
         let parked = (self.options.measure_time || self.spin.is_on()).then(clock::now);
         // The time that submitting takes is not counted as lag of the wake.
-        let submits = self.ring.wants_enter();
-        let entered = self.ring.enter(plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep())));
+        let submits = plan.is_some() && self.ring.wants_enter();
+        let wait = plan.map_or(Wait::Forever, |plan| Wait::For(plan.sleep()));
+        let entered = self.ring.sleep(wait, self.ops.in_kernel());
         doorbell.cancel_sleep();
         let timer = plan.filter(|_| !self.ring.has_completions());
         if let Some(plan) = timer.filter(|_| !submits) {

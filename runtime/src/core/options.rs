@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::numa::plan::PlannedCore;
 use crate::numa::topology::Topology;
 use crate::numa::{CpuId, CpuSet};
-use crate::ring::{BusyPoll, Poller, RecvOptions};
+use crate::ring::{BusyPoll, MinWait, Poller, RecvOptions};
 use crate::{Error, ErrorKind, Result};
 
 /// The options of a runtime as they were asked for. [`RingFeatures`](crate::RingFeatures) has what the kernel
@@ -31,6 +31,8 @@ pub struct Options {
     pub sqpoll_cpus: Option<CpuSet>,
     /// How long a wait polls network devices before it sleeps.
     pub busy_poll: Option<Duration>,
+    /// How long a core that sleeps gathers completions, and how many.
+    pub min_wait: Option<(Duration, u32)>,
     /// Receive buffers are used up incrementally.
     pub incremental_buffers: bool,
     /// One completion may tell of several receive buffers.
@@ -49,6 +51,11 @@ impl Options {
     pub(crate) fn busy_poll(&self) -> Option<BusyPoll> {
         let time = self.busy_poll?;
         Some(BusyPoll { micros: time.as_micros().clamp(1, u32::MAX.into()) as u32 })
+    }
+
+    pub(crate) fn min_wait(&self) -> Option<MinWait> {
+        let (time, completions) = self.min_wait.filter(|(_, completions)| *completions > 1)?;
+        Some(MinWait { micros: time.as_micros().clamp(1, u32::MAX.into()) as u32, completions })
     }
 
     pub(crate) fn receive(&self) -> RecvOptions {
@@ -107,6 +114,9 @@ impl fmt::Display for Options {
             (!self.spin.is_zero()).then(|| format!("spin {} us", self.spin.as_micros())),
             self.sqpoll.map(|idle| format!("sqpoll {} ms", idle.as_millis())),
             self.busy_poll.map(|time| format!("busy_poll {} us", time.as_micros())),
+            self.min_wait.map(|(time, completions)| {
+                format!("min_wait {} us for {completions} completions", time.as_micros())
+            }),
             self.incremental_buffers.then(|| "incremental_buffers".to_owned()),
             self.bundles.then(|| "bundles".to_owned()),
             self.seal_rings.then(|| "seal_rings".to_owned()),

@@ -187,6 +187,7 @@ impl Builder {
             cq_entries: self.cq_entries.unwrap_or(usual.cq_entries),
             poller: self.options.poller(poller),
             busy_poll: self.options.busy_poll(),
+            min_wait: self.options.min_wait(),
             buffers: BufRing::slots_within(self.limit()),
             sealed: self.options.seal_rings,
             ..usual

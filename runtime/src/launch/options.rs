@@ -107,6 +107,26 @@ impl Builder {
         self
     }
 
+    /// Lets a core that sleeps gather completions: it wakes when `completions` of them have come, or when
+    /// `time` (whole microseconds, at least one) is over and at least one has. Off by default; `completions`
+    /// below two leave it off.
+    ///
+    /// It is for cores that are woken again and again for little. Each wake costs a switch of context and a
+    /// system call, and a core that finds more at once has fewer of them. The price is latency: what has
+    /// completed waits for up to `time`, and so do wakes from other threads and the end of the runtime, which
+    /// reach a sleeping core as a completion. Timers fire when they are due. A core that has something to do
+    /// waits for nothing. A message that is answered brings two completions, its own and that of its answer.
+    /// A core with fewer operations in flight waits for no more completions than it has operations.
+    ///
+    /// Where the kernel cannot (before Linux 6.12) a core wakes at each completion as always, and the report
+    /// says so: [`RingFeatures::min_wait`](crate::RingFeatures::min_wait).
+    /// [`Counters::parks`](crate::Counters::parks) tells how often a core slept.
+    /// `io_uring_submit_and_wait_min_timeout(3)`.
+    pub fn min_wait(mut self, time: Duration, completions: u32) -> Self {
+        self.options.min_wait = Some((time, completions));
+        self
+    }
+
     /// Lets the received bytes of several streams share a buffer of 8 KiB: the kernel goes on in a buffer
     /// where the last bytes ended (`IOU_PBUF_RING_INC`), so that small messages take the memory that they
     /// fill, and not a buffer each. Off by default. Where the kernel cannot (before Linux 6.12, and before

@@ -259,6 +259,9 @@ impl fmt::Display for CoreReport {
         if ring.busy_poll {
             f.write_str("; waits poll network devices")?;
         }
+        if ring.min_wait {
+            f.write_str("; sleeps gather completions")?;
+        }
         if ring.incremental_buffers {
             f.write_str("; receive buffers are used up incrementally")?;
         }

@@ -20,6 +20,7 @@ mod inherited;
 mod listen_options;
 pub(crate) mod listener;
 mod names;
+mod oneself;
 pub(crate) mod op;
 mod ownership;
 mod packets;

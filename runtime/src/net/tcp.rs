@@ -3,10 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::{SocketFlags, SocketType, bind, getpeername, getsockname, ipproto, socket_with, sockopt};
+use rustix::net::{SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 use super::connection::{Connection, got, set};
 use super::eyeballs::first_to_answer;
@@ -15,7 +15,7 @@ use super::listen_options::ListenOptions;
 use super::listener::Listener;
 use super::names::{Target, ToTarget, addresses_of};
 use super::op::connect::Connect;
-use super::sys;
+use super::{oneself, sys};
 use crate::core::ask::ask;
 use crate::error::os;
 use crate::limits::{Unit, in_units, refuse_outside};
@@ -155,32 +155,10 @@ async fn connect(from: Option<(SocketAddr, bool)>, address: SocketAddr) -> Resul
         bind_to(&socket, from)?;
     }
     let socket = ask(Connect::new(socket, place.to_any()?)).await.map_err(failed)?;
-    refuse_itself(&socket, address)?;
+    if oneself::may_be(from.map(|(from, _)| from), address) {
+        oneself::refuse(&socket, address)?;
+    }
     Ok(TcpStream::from_fd(socket))
-}
-
-/// Refuses a connection to `address` whose two ends are one.
-fn refuse_itself(socket: &OwnedFd, address: SocketAddr) -> Result<()> {
-    // A socket whose connection has gone already has no address; its next use reports that.
-    let Ok(local) = getsockname(socket).and_then(SocketAddr::try_from) else { return Ok(()) };
-    if local.port() != address.port() {
-        return Ok(());
-    }
-    // The peer's address is compared and not `address`, because connecting to 0.0.0.0 leads to a loopback
-    // address.
-    match getpeername(socket).map(|peer| peer.map(SocketAddr::try_from)) {
-        Ok(Some(Ok(peer))) if peer == local => {}
-        _ => return Ok(()),
-    }
-    let what =
-        format!("cannot connect to {address}: nobody listens there, and the connection has met itself");
-    let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-    // A close would leave the port in TIME-WAIT, and a program that wants to listen there could not.
-    let error = match sys::disconnect(socket.as_fd()) {
-        Ok(()) => refused,
-        Err(e) => e,
-    };
-    Err(Error::io(what, error))
 }
 
 fn bind_to(socket: &OwnedFd, from: SocketAddr) -> Result<()> {
@@ -242,11 +220,14 @@ impl<S: Side> TcpStream<S> {
             in_units(Unit::Seconds, KEEPALIVE_SECONDS, "a keepalive time", time)?;
             in_units(Unit::Seconds, KEEPALIVE_SECONDS, "a keepalive interval", interval)?;
             refuse_outside(KEEPALIVE_COUNT, "a keepalive count", count)?;
-            set("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(fd, time))?;
             set("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(fd, interval))?;
             set("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(fd, count))?;
+            set("SO_KEEPALIVE", sockopt::set_socket_keepalive(fd, true))?;
+            // Last: only where keepalive is on does the kernel count from the last byte that came, and not
+            // from now (`tcp_sock_set_keepidle_locked()` in net/ipv4/tcp.c).
+            return set("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(fd, time));
         }
-        set("SO_KEEPALIVE", sockopt::set_socket_keepalive(fd, keepalive.is_some()))
+        set("SO_KEEPALIVE", sockopt::set_socket_keepalive(fd, false))
     }
 
     /// How the kernel asks a silent peer; `None` when it does not.

@@ -113,6 +113,7 @@ impl Player for World {
             zc_report: state.dice.once_in(2),
             sqpoll: None,
             busy_poll: false,
+            min_wait: false,
             incremental_buffers: false,
             bundles: false,
             bundle_limit: false,

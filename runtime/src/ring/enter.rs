@@ -23,12 +23,40 @@ pub(crate) enum Wait {
     Forever,
 }
 
+/// How a core that sleeps gathers completions (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12): with fewer it wakes
+/// only when the time is over, and after that with the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MinWait {
+    pub(crate) micros: u32,
+    /// More than one.
+    pub(crate) completions: u32,
+}
+
+impl MinWait {
+    /// For a core that has so many operations in flight, which may bring no more than a completion each.
+    fn among(self, operations: usize) -> Option<Self> {
+        let completions = self.completions.min(u32::try_from(operations).unwrap_or(u32::MAX));
+        (completions > 1).then_some(Self { completions, ..self })
+    }
+}
+
 impl Ring {
     /// Submits what is queued, runs deferred work and waits as told. Interruptions and time-outs are no
     /// errors: the caller checks the completion queue and decides again.
     pub(crate) fn enter(&self, wait: Wait) -> Result<()> {
+        self.enter_gathering(wait, None)
+    }
+
+    /// As [`enter`](Self::enter), for a core that sleeps while so many operations are in flight: it gathers
+    /// completions, where that was [asked for](MinWait).
+    pub(crate) fn sleep(&self, wait: Wait, operations: usize) -> Result<()> {
+        self.enter_gathering(wait, self.min_wait.and_then(|min_wait| min_wait.among(operations)))
+    }
+
+    #[inline(always)]
+    fn enter_gathering(&self, wait: Wait, gather: Option<MinWait>) -> Result<()> {
         let wait = if self.early.borrow().is_empty() { wait } else { Wait::No };
-        match self.enter_once(wait) {
+        match self.enter_once(wait, gather) {
             Ok(()) => Ok(()),
             Err(e) => match e.raw_os_error() {
                 Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(()),
@@ -43,7 +71,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn enter_once(&self, wait: Wait) -> io::Result<()> {
+    pub(super) fn enter_once(&self, wait: Wait, gather: Option<MinWait>) -> io::Result<()> {
         let to_submit = self.queues.unsubmitted() as libc::c_uint;
         let mut flags = ENTER_GETEVENTS;
         if self.is_polled() {
@@ -57,7 +85,7 @@ impl Ring {
             }
         }
         self.count_enter(to_submit);
-        self.queues.enter(to_submit, wait, flags)
+        self.queues.enter(to_submit, wait, gather, flags)
     }
 
     fn count_enter(&self, to_submit: libc::c_uint) {
@@ -75,6 +103,6 @@ impl Ring {
         let wake = if self.queues.must_wake_poller() { ENTER_SQ_WAKEUP } else { 0 };
         self.counters.poller_wakes.add((wake != 0).into());
         self.count_enter(0);
-        self.queues.enter(0, Wait::No, ENTER_SQ_WAIT | wake)
+        self.queues.enter(0, Wait::No, None, ENTER_SQ_WAIT | wake)
     }
 }

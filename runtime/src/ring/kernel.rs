@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, squeue};
 
-use super::enter::Wait;
+use super::enter::{MinWait, Wait};
 use super::register;
 use crate::contained::told;
 
@@ -27,6 +27,10 @@ struct GetEventsArg {
     min_wait_usec: u32,
     ts: u64,
 }
+
+/// A wait that gathers and has no end of its own would end with the minimum wait, although nothing has
+/// completed (io_cqring_min_timer_wakeup() in io_uring/io_uring.c). So it ends once a day.
+const LONGEST_GATHERING: Duration = Duration::from_secs(24 * 3600);
 
 /// A ring of the kernel.
 pub(super) struct Kernel {
@@ -148,22 +152,36 @@ impl Kernel {
         unsafe { self.ring.completion_shared() }.fill(batch)
     }
 
-    /// io_uring_enter(2), with `flags` in addition to those of every enter.
+    /// io_uring_enter(2), with `flags` in addition to those of every enter. A wait gathers completions, if
+    /// `gather` says so.
     #[inline(always)]
-    pub(super) fn enter(&self, to_submit: libc::c_uint, wait: Wait, flags: u32) -> io::Result<()> {
+    pub(super) fn enter(
+        &self,
+        to_submit: libc::c_uint,
+        wait: Wait,
+        gather: Option<MinWait>,
+        flags: u32,
+    ) -> io::Result<()> {
         let mut flags = self.enter_flags | flags;
         let mut timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let mut arg = GetEventsArg { sigmask: 0, sigmask_sz: 0, min_wait_usec: 0, ts: 0 };
         let (min_complete, arg_ptr, arg_len) = match wait {
             // Measured: min_complete = 0 costs 0.3 us; waiting for one with a zero time-out costs 16-18 us.
             Wait::No | Wait::For(Duration::ZERO) => (0, std::ptr::null(), 0),
-            Wait::Forever => (1, std::ptr::null(), 0),
-            Wait::For(d) => {
+            Wait::Forever if gather.is_none() => (1, std::ptr::null(), 0),
+            _ => {
+                let d = if let Wait::For(d) = wait { d } else { LONGEST_GATHERING };
                 timespec.tv_sec = d.as_secs().min(i64::MAX as u64) as i64;
                 timespec.tv_nsec = i64::from(d.subsec_nanos());
                 arg.ts = std::ptr::from_ref(&timespec).expose_provenance() as u64;
                 flags |= ENTER_EXT_ARG;
-                (1, std::ptr::from_ref(&arg).cast::<libc::c_void>(), size_of::<GetEventsArg>())
+                let mut min_complete = 1;
+                if let Some(gather) = gather {
+                    min_complete = gather.completions;
+                    // Else it would outlast the wait.
+                    arg.min_wait_usec = gather.micros.min(u32::try_from(d.as_micros()).unwrap_or(u32::MAX));
+                }
+                (min_complete, std::ptr::from_ref(&arg).cast::<libc::c_void>(), size_of::<GetEventsArg>())
             }
         };
         // SAFETY: a descriptor that this value owns; `arg` and what it points to are alive, and the SQEs' own
@@ -173,7 +191,7 @@ impl Kernel {
                 libc::SYS_io_uring_enter,
                 self.enter_fd,
                 to_submit,
-                min_complete as libc::c_uint,
+                min_complete,
                 flags,
                 arg_ptr,
                 arg_len,

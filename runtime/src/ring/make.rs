@@ -50,6 +50,12 @@ impl Ring {
         if let Some(cpu) = cpu {
             features.iowq_pinned = register::pin_iowq(&ring, cpu);
         }
+        let min_wait = options.min_wait.filter(|_| ring.params().is_feature_min_timeout());
+        features.min_wait = min_wait.is_some();
+        if options.min_wait.is_some() && min_wait.is_none() {
+            tracing::warn!("a core wakes at each completion: this kernel knows no minimum wait (Linux 6.12)");
+            features.lacks.push("a minimum wait: the kernel does not offer it (Linux 6.12)".to_owned());
+        }
         let views = inspect(&ring);
         let mut enter_fd = ring.as_raw_fd();
         let mut enter_flags = if features.no_iowait { ENTER_NO_IOWAIT } else { 0 };
@@ -71,6 +77,7 @@ impl Ring {
             queues,
             features,
             views,
+            min_wait,
             early,
             counters,
             #[cfg(debug_assertions)]
@@ -153,6 +160,7 @@ fn offered(ring: &IoUring, options: RingOptions, no_sqarray: bool) -> RingFeatur
         zc_report: false,
         sqpoll: options.poller.map(|poller| poller.cpu),
         busy_poll: false,
+        min_wait: false,
         incremental_buffers: false,
         bundles: false,
         bundle_limit: false,

@@ -29,7 +29,7 @@ use std::os::fd::RawFd;
 
 use io_uring::{cqueue, squeue};
 
-pub(crate) use enter::Wait;
+pub(crate) use enter::{MinWait, Wait};
 #[cfg(not(all(any(test, feature = "played"), not(loom))))]
 use kernel::Kernel as Queues;
 #[cfg(all(any(test, feature = "played"), not(loom)))]
@@ -76,6 +76,8 @@ pub(crate) struct Ring {
     queues: Queues,
     features: RingFeatures,
     views: Vec<(&'static str, View)>,
+    /// How the core's sleep gathers completions, if it does.
+    min_wait: Option<MinWait>,
     /// CQEs that had to be taken out early, to free a full submission queue.
     early: RefCell<VecDeque<Cqe>>,
     counters: CoreCounters,
@@ -158,7 +160,7 @@ impl Ring {
     /// Hands the full submission queue to the kernel. It puts completions aside if the kernel demands that
     /// first.
     fn flush_queue(&self) {
-        let made = if self.is_polled() { self.wait_for_poller() } else { self.enter_once(Wait::No) };
+        let made = if self.is_polled() { self.wait_for_poller() } else { self.enter_once(Wait::No, None) };
         match made {
             Ok(()) => {}
             Err(e) => {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use io_uring::{IoUring, cqueue, squeue};
 
-use super::enter::Wait;
+use super::enter::{MinWait, Wait};
 use super::kernel::Kernel;
 use super::setup::RingFeatures;
 use super::{Cqe, Ring};
@@ -61,6 +61,7 @@ impl Ring {
             queues,
             features,
             views: Vec::new(),
+            min_wait: None,
             early: RefCell::default(),
             counters,
             #[cfg(debug_assertions)]
@@ -200,9 +201,15 @@ impl Queues {
         unsafe { std::slice::from_raw_parts_mut(batch.as_mut_ptr().cast(), count) }
     }
 
-    pub(super) fn enter(&self, to_submit: libc::c_uint, wait: Wait, flags: u32) -> io::Result<()> {
+    pub(super) fn enter(
+        &self,
+        to_submit: libc::c_uint,
+        wait: Wait,
+        gather: Option<MinWait>,
+        flags: u32,
+    ) -> io::Result<()> {
         match self {
-            Self::Kernel(kernel) => kernel.enter(to_submit, wait, flags),
+            Self::Kernel(kernel) => kernel.enter(to_submit, wait, gather, flags),
             Self::Played(player) => player.enter(to_submit as usize, wait),
         }
     }

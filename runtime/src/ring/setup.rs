@@ -22,6 +22,7 @@ use std::time::Duration;
 use io_uring::IoUring;
 use io_uring::types::Napi;
 
+use super::enter::MinWait;
 use crate::{Error, ErrorKind, Result};
 
 /// What the ring of a core has in force.
@@ -54,6 +55,9 @@ pub struct RingFeatures {
     /// Waits poll network devices, which was [asked for](crate::Builder::busy_poll) (`IORING_REGISTER_NAPI`,
     /// Linux 6.9).
     pub busy_poll: bool,
+    /// A core that sleeps gathers completions, which was [asked for](crate::Builder::min_wait)
+    /// (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12).
+    pub min_wait: bool,
     /// Receive buffers are used up incrementally, which was [asked for](crate::Builder::incremental_buffers)
     /// (`IOU_PBUF_RING_INC`, Linux 6.12).
     pub incremental_buffers: bool,
@@ -80,6 +84,8 @@ pub(crate) struct RingOptions {
     pub(crate) poller: Option<Poller>,
     /// Whether waits poll network devices.
     pub(crate) busy_poll: Option<BusyPoll>,
+    /// How its core gathers completions while it sleeps.
+    pub(crate) min_wait: Option<MinWait>,
     /// Entries of the buffer ring that will be registered with it, because there must be memory for both.
     /// Zero for none.
     pub(crate) buffers: u16,
@@ -115,7 +121,16 @@ impl RingOptions {
     /// A ring of this many submissions, and of four times as many completions up to the kernel's bound.
     pub(crate) fn for_entries(entries: u32) -> Self {
         let cq_entries = entries.saturating_mul(4).min(65_536);
-        Self { entries, cq_entries, poller: None, busy_poll: None, buffers: 0, asked: entries, sealed: false }
+        Self {
+            entries,
+            cq_entries,
+            poller: None,
+            busy_poll: None,
+            min_wait: None,
+            buffers: 0,
+            asked: entries,
+            sealed: false,
+        }
     }
 
     /// The same with half as many entries.

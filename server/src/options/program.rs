@@ -147,6 +147,20 @@ pub(crate) struct RingArgs {
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) busy_poll: Option<u64>,
 
+    /// Let a core that sleeps gather completions for this many microseconds: fewer wakes for latency (Linux
+    /// 6.12)
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) min_wait: Option<u64>,
+
+    /// Completions that end such a sleep before its time; a request and its answer are two
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(2..=4096)
+    )]
+    pub(crate) min_wait_for: u32,
+
     /// Let small messages of several connections share a receive buffer: less memory, held for longer
     /// (Linux 6.12)
     #[arg(long)]
@@ -189,6 +203,9 @@ impl ProgramArgs {
         }
         if let Some(time) = ring.busy_poll {
             builder = builder.busy_poll(Duration::from_micros(time));
+        }
+        if let Some(time) = ring.min_wait {
+            builder = builder.min_wait(Duration::from_micros(time), ring.min_wait_for);
         }
         builder = builder.measure_waits(self.slow.is_some());
         if let Some(stall) = self.stall {

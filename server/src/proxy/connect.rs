@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::Context;
 use std::time::Duration;
 
-use annulus::net::{Connection, Family, TcpStream, UnixStream};
-use annulus::time::sleep;
+use annulus::net::{Connection, Family, Keepalive, TcpStream, UnixStream};
+use annulus::time::{Sleep, sleep};
 use futures_util::future::{Either, select};
 
 use super::address::Target;
@@ -84,7 +85,7 @@ pub(super) struct From {
     pub(super) is_client: bool,
 }
 
-/// Connects to an upstream for `client`, with the socket options of relays. Each of its addresses is given
+/// Connects to an upstream for `client`, with the user timeout of relays. Each of its addresses is given
 /// the whole connect timeout. Returns the address too, if the upstream has one.
 ///
 /// # Cancellation
@@ -113,8 +114,8 @@ pub(super) async fn connect<F: Family>(
         };
         last = match select(pin!(connect_to(upstream, address, source)), pin!(given_up)).await {
             Either::Left((Ok(server), _)) => {
-                if let Server::Tcp(stream) = &server {
-                    set_options(stream, deadlines);
+                if let (Server::Tcp(stream), Some(timeout)) = (&server, deadlines.user_timeout()) {
+                    tell(stream.set_user_timeout(Some(timeout)));
                 }
                 return Ok((server, address));
             }
@@ -155,12 +156,34 @@ pub(super) async fn connect_to(
     connected.map(Server::Tcp)
 }
 
-/// Keepalive and user timeout. A connection that has gone meanwhile refuses them, and its relay will find
-/// out.
-fn set_options(stream: &TcpStream, deadlines: &DeadlineArgs) {
-    let keepalive = deadlines.keepalive().map_or(Ok(()), |keepalive| stream.set_keepalive(Some(keepalive)));
-    let timeout = deadlines.user_timeout().map_or(Ok(()), |timeout| stream.set_user_timeout(Some(timeout)));
-    if let Err(error) = keepalive.and(timeout) {
+/// A connection that has gone meanwhile refuses an option, and its relay will find out.
+fn tell(set: annulus::Result<()>) {
+    if let Err(error) = set {
         tracing::debug!(%error, "a connection without its options");
+    }
+}
+
+/// Keepalive for a connection to an upstream that lasts. It takes four calls, and the kernel asks nobody
+/// before the connection was silent for a second at least, so one that is over sooner does without.
+pub(super) struct LateKeepalive {
+    due: Sleep,
+    keepalive: Keepalive,
+}
+
+impl LateKeepalive {
+    /// For a connection that was made just now.
+    pub(super) fn new(keepalive: Keepalive) -> Box<Self> {
+        // The kernel counts from the last byte, also where it is told later.
+        let due = sleep((keepalive.time / 2).min(Duration::from_secs(1)));
+        Box::new(Self { due, keepalive })
+    }
+
+    /// Sets it when it is time. True: it is done.
+    pub(super) fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> bool {
+        let is_due = Pin::new(&mut self.due).poll(cx).is_ready();
+        if is_due {
+            tell(stream.set_keepalive(Some(self.keepalive)));
+        }
+        is_due
     }
 }

@@ -25,11 +25,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use annulus::net::{Connection, Family, UdpSocket};
+use annulus::net::{Connection, Family, TcpStream, UdpSocket};
 use annulus::transfer::{self, RelayCause, RelayEnd, RelayLimits, Road};
 
 use self::balance::Balance;
-use self::connect::Server;
+use self::connect::{LateKeepalive, Server};
 use self::options::{DeadlineArgs, TowardsArgs, UdpArgs, UpstreamArgs};
 use self::own::Remembered;
 use self::reach::{Reach, Reached};
@@ -122,7 +122,7 @@ async fn carry_watched<F: Family, W: Watch>(relay: Rc<Relay>, client: Client<F>,
     watch.begins();
     let from = if W::IS_ON { client.address() } else { access::Client::Unknown };
     // Reaching an upstream takes more memory than all the rest, and is over soon.
-    let Some(joined) = Box::pin(reach(relay, client)).await else {
+    let Some(joined) = Box::pin(reach(relay, client, W::IS_ON)).await else {
         return watch.ended(from, || Relayed { upstream: None, up: 0, down: 0 });
     };
     let Joined { client, server, note, remembered } = joined;
@@ -130,12 +130,14 @@ async fn carry_watched<F: Family, W: Watch>(relay: Rc<Relay>, client: Client<F>,
     let limits = Rc::clone(&note.relay.limits);
     let end = match server {
         Server::Tcp(server) => {
+            let late = note.relay.deadlines.keepalive().map(LateKeepalive::new);
+            let late = late.map(|late| Late { keepalive: late, of: |stream| stream });
             let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
-            Carrying { relaying, note, watch }.await
+            Carrying { relaying, note, watch, late }.await
         }
         Server::Unix(server) => {
             let relaying = transfer::relay_within(client.take(), server, note.relay.road, &limits);
-            Carrying { relaying, note, watch }.await
+            Carrying { relaying, note, watch, late: None }.await
         }
     };
     drop(remembered);
@@ -156,10 +158,11 @@ struct Joined<F: Family> {
 }
 
 /// Finds an upstream for a client and gives it what comes before the relay; `None` where that failed, of
-/// which there is a line.
-async fn reach<F: Family>(relay: Rc<Relay>, client: Client<F>) -> Option<Joined<F>> {
+/// which there is a line. `is_watched`: its end is told of.
+async fn reach<F: Family>(relay: Rc<Relay>, client: Client<F>, is_watched: bool) -> Option<Joined<F>> {
     let began = Instant::now();
-    let from = client.address();
+    let asks = is_watched || client.declared.is_some() || relay.asks_for_client();
+    let from = if asks { client.address() } else { access::Client::Unknown };
     let Client { stream, first, .. } = client;
     let client = Held(Some(stream));
     let mut note = Note { relay, from, upstream: None, taken: None, began, first: 0, is_written: false };
@@ -215,6 +218,16 @@ async fn first_bytes(server: Server, head: Vec<u8>, note: &mut Note) -> Option<S
 }
 
 impl Relay {
+    /// Whether anything needs a client's address, which is a call to the system. Lines at `debug` are told
+    /// when the connection has gone, and then it cannot be asked for.
+    fn asks_for_client(&self) -> bool {
+        self.access.is_on()
+            || self.towards.send_proxy.is_some()
+            || self.reaches.iter().any(Reach::asks_for_client)
+            || own::has_any()
+            || tracing::enabled!(tracing::Level::INFO)
+    }
+
     /// Which of its reaches a client is for. Bytes that had to be read for that are appended to `head`.
     async fn choose<F: Family>(
         &self,
@@ -261,6 +274,14 @@ struct Carrying<F: Family, G: Family, W> {
     relaying: transfer::Relay<F, G>,
     note: Note,
     watch: W,
+    late: Option<Late<G>>,
+}
+
+/// What is to be done for the connection to the upstream.
+struct Late<G: Family> {
+    keepalive: Box<LateKeepalive>,
+    /// The connection as what it is.
+    of: fn(&Connection<G>) -> &TcpStream,
 }
 
 // Nothing in it is pinned.
@@ -271,7 +292,13 @@ impl<F: Family, G: Family, W: Watch> Future for Carrying<F, G, W> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Poll::Ready(end) = Pin::new(&mut self.relaying).poll(cx) else {
-            W::relay_waits(|| self.relaying.held_up());
+            let this = &mut *self;
+            W::relay_waits(|| this.relaying.held_up());
+            if let Some(Late { keepalive, of }) = &mut this.late
+                && keepalive.poll(of(this.relaying.second()), cx)
+            {
+                this.late = None;
+            }
             return Poll::Pending;
         };
         self.note.write(end.a_to_b, end.b_to_a, word(end.cause));

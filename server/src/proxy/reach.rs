@@ -11,11 +11,12 @@ use annulus::time::sleep;
 use annulus::waits;
 use futures_util::future::{Either, select};
 
-use super::balance::{Balancer, Candidate, mix};
+use super::balance::{Balance, Balancer, Candidate, mix};
 use super::connect::{From, NoConnection, Server, connect};
 use super::options::{DeadlineArgs, Source, UpstreamArgs};
 use super::upkeep::keep_up;
 use super::upstreams::{Taken, Upstream, Upstreams};
+use crate::listen::client::peer_of;
 use crate::log::access::Client;
 use crate::slow;
 
@@ -50,7 +51,13 @@ impl Reach {
         }
     }
 
-    /// Connects to an upstream that takes the client; else a word for the access log.
+    /// Whether the choice of an upstream, or the way there, depends on where the client is.
+    pub(super) fn asks_for_client(&self) -> bool {
+        matches!(self.source, Some(Source::Client)) || self.upstreams.args().balance == Balance::Hash
+    }
+
+    /// Connects to an upstream that takes the client; else a word for the access log. `from` may be unknown
+    /// where nothing [asks for it](Self::asks_for_client).
     ///
     /// # Cancellation
     /// Ends the attempt.
@@ -95,11 +102,11 @@ impl Reach {
                 Ok((server, address)) => return Ok(Reached { server, address, taken: attempt.connected() }),
                 Err(NoConnection::ClientGone) => return Err("client gone"),
                 Err(none @ NoConnection::Lack(_)) => {
-                    self.tell(from, attempt.upstream(), &none);
+                    self.tell((from, client), attempt.upstream(), &none);
                     tried.push(place);
                 }
                 Err(none) => {
-                    self.tell(from, attempt.upstream(), &none);
+                    self.tell((from, client), attempt.upstream(), &none);
                     attempt.refused();
                     tried.push(place);
                 }
@@ -142,8 +149,14 @@ impl Reach {
         (self.balancer.borrow_mut().choose(&candidates, key), may_wait)
     }
 
-    fn tell(&self, from: Client, upstream: &Upstream, none: &NoConnection) {
-        let (client, upstream, errno) = (from, upstream.target(), none.errno());
+    fn tell<F: Family>(
+        &self,
+        (from, client): (Client, &Connection<F>),
+        upstream: &Upstream,
+        none: &NoConnection,
+    ) {
+        let client = if from == Client::Unknown { peer_of(client) } else { from };
+        let (upstream, errno) = (upstream.target(), none.errno());
         match none {
             NoConnection::Refused(error) if errno.is_some() => {
                 tracing::warn!(%client, %upstream, errno, %error, "the upstream refuses; is it running there?");

@@ -1,5 +1,6 @@
 //! One connection: its requests and their answers, until either side closes.
 
+use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -40,7 +41,12 @@ pub(crate) fn run<F: Family, W: Watch>(
     sites: Rc<Sites>,
     gate: Rc<Gate>,
 ) -> impl Future<Output = ()> {
-    let address = accepted.address();
+    // A line about a client that has gone cannot ask for its address, nor can the access log.
+    let asks = sites.last().access.is_on()
+        || gate.reads_requests()
+        || W::IS_ON
+        || tracing::enabled!(tracing::Level::INFO);
+    let known = (asks || accepted.declared.is_some()).then(|| accepted.address());
     // Where all requests have one answer, nothing of a head is kept but for the logs.
     let keeps = sites.last().access.is_on() || sites.differ() || gate.reads_requests() || W::IS_ON;
     let mut inbox = Inbox::new(keeps);
@@ -49,15 +55,15 @@ pub(crate) fn run<F: Family, W: Watch>(
     }
     let deadlines = Rc::clone(&sites.last().deadlines);
     let timer = DeadlineTimer::new(Duration::from_secs(deadlines.lifetime));
-    let peer = gate.reads_requests().then(|| Box::new(address));
+    let peer = known.filter(|_| gate.reads_requests()).map(Box::new);
     let watch = W::new(&accepted.stream);
     let (stream, sent) = (accepted.stream, Sent::default());
-    let mut client = Client { stream, timer, deadlines, address, peer, sent };
+    let mut client = Client { stream, timer, deadlines, known: Cell::new(known), peer, sent };
     async move {
         let gently = match serve_requests(&mut client, &mut inbox, &sites, &gate, watch).await {
             Ok(mode) => matches!(mode, CloseMode::Gently),
             Err(error) => {
-                tracing::debug!(client = %client.address, %error, "the connection broke off");
+                tracing::debug!(client = %client.address(), %error, "the connection broke off");
                 false
             }
         };
@@ -89,7 +95,7 @@ fn note<F: Family>(
     metrics::request(method, client.sent.status, client.sent.bytes, elapsed);
     let Some(record) = inbox.record() else { return };
     site.access.request(&access::Request {
-        client: client.address,
+        client: client.address(),
         method: record.method(),
         target: record.target(),
         version: record.version(),
@@ -105,7 +111,10 @@ fn note<F: Family>(
 
 /// Tells where the time of the last request went, if it is watched and was slow.
 fn tell<F: Family, W: Watch>(client: &Client<F>, inbox: &Inbox, watch: &mut W) {
-    watch.answered(client.address, || {
+    if !W::IS_ON {
+        return;
+    }
+    watch.answered(client.address(), || {
         let text =
             |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_TARGET)]).into_owned();
         let (method, target) =
@@ -206,7 +215,7 @@ async fn refuse<F: Family>(
     refusal: Refusal,
     began: Option<Instant>,
 ) -> annulus::Result<CloseMode> {
-    tracing::debug!(client = %client.address, status = refusal.status.line(), why = refusal.why, "refused");
+    tracing::debug!(client = %client.address(), status = refusal.status.line(), why = refusal.why, "refused");
     let refused = respond::refuse(client, site, refusal).await;
     note(client, site, inbox, None, began);
     refused.map(|()| CloseMode::Gently)
@@ -219,10 +228,10 @@ fn named<F: Family>(client: &mut Client<F>, gate: &Gate, inbox: &Inbox, arrival:
         Field::XForwardedFor => record.x_forwarded_for(),
         Field::Forwarded => record.forwarded(),
     };
-    let peer = client.peer.as_deref().copied().unwrap_or(client.address);
+    let peer = client.peer.as_deref().copied().unwrap_or_else(|| client.address());
     match gate.forwarded(peer, lines) {
         Some(from) => {
-            client.address = from;
+            client.known.set(Some(from));
             arrival
         }
         None => Arrival::Refused(Refusal::new(Status::Forbidden, "the lists do not allow this client")),

@@ -82,7 +82,7 @@ pub(super) async fn send_extent<F: Family>(
             if sending.cached().await? {
                 return Ok(());
             }
-            let zero_copy = send_method::may_skip_copy(extent.len(), sending.client.address);
+            let zero_copy = send_method::may_skip_copy(extent.len(), sending.client.address());
             sending.read(zero_copy).await
         }
         SendMethod::Spliced => sending.spliced().await,
@@ -151,7 +151,7 @@ impl<F: Family> Sending<'_, F> {
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!(client = %self.client.address, path = ?answer.manner.path, %error, "a file cannot be read");
+                tracing::warn!(client = %self.client.address(), path = ?answer.manner.path, %error, "a file cannot be read");
                 // Nothing has been sent yet, so the client can be told.
                 pages::error(self.client, answer.site, Status::InternalServerError, "", answer.manner).await
             }
@@ -271,10 +271,10 @@ pub(super) fn note_cut<F: Family>(client: &Client<F>, answer: FileAnswer<'_>, er
     let (path, size) = (answer.manner.path, answer.entry.size());
     match error.io_error().map(std::io::Error::kind) {
         Some(BrokenPipe | ConnectionReset | TimedOut) => {
-            tracing::info!(client = %client.address, ?path, size, %error, "the client did not take the whole file");
+            tracing::info!(client = %client.address(), ?path, size, %error, "the client did not take the whole file");
         }
         _ => {
-            tracing::warn!(client = %client.address, ?path, size, %error, "a file was not sent whole: the connection is cut");
+            tracing::warn!(client = %client.address(), ?path, size, %error, "a file was not sent whole: the connection is cut");
         }
     }
 }

@@ -136,7 +136,7 @@ pub(super) async fn listing<F: Family>(
     let items = match listing::read(&site.root(), manner.path, site.args.hidden, order).await {
         Ok(items) => items,
         Err(problem) => {
-            tracing::warn!(client = %client.address, path = ?manner.path, error = %problem, "a directory cannot be listed");
+            tracing::warn!(client = %client.address(), path = ?manner.path, error = %problem, "a directory cannot be listed");
             return error(client, site, Status::InternalServerError, "", manner).await;
         }
     };

@@ -127,7 +127,7 @@ async fn file<F: Family>(
         Found::Listing => pages::listing(client, site, request, manner).await,
         Found::Nothing(status) => pages::error(client, site, status, "", manner).await,
         Found::Unreadable(error) => {
-            tracing::warn!(client = %client.address, path = ?manner.path, %error, "a file cannot be read");
+            tracing::warn!(client = %client.address(), path = ?manner.path, %error, "a file cannot be read");
             pages::error(client, site, Status::InternalServerError, "", manner).await
         }
     }

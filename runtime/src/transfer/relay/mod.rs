@@ -140,6 +140,11 @@ impl<A: Family, B: Family> Relay<A, B> {
         (self.work.state.given(0), self.work.state.given(1))
     }
 
+    /// The second stream, for its options.
+    pub fn second(&self) -> &Connection<B> {
+        &self.b
+    }
+
     /// Whether bytes of the first stream wait for the second to take them, and the other way round.
     pub fn held_up(&self) -> (bool, bool) {
         let [up, down] = &self.work.directions;
