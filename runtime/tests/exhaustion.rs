@@ -226,7 +226,7 @@ fn accepting_recovers_when_descriptors_come_back() {
         assert_eq!(annulus::cores::counters().accepts, 0, "the limit did not hold: the test shows nothing");
         drop(limit);
         served.await.expect("no panic")?;
-        let read = thread::spawn(move || {
+        let read = annulus::spawn_blocking(move || {
             for client in &mut clients {
                 let mut got = String::new();
                 client.read_to_string(&mut got).unwrap();
@@ -235,7 +235,7 @@ fn accepting_recovers_when_descriptors_come_back() {
                 drop(client.write_all(b"x"));
             }
         });
-        read.join().unwrap();
+        read.await.expect("no panic");
         Ok(())
     });
 }

@@ -17,9 +17,9 @@ use crate::time::wakes::Plan;
 
 /// Polls of tasks between two enters: all tasks that were ready when the tick began, but at most this many.
 const POLLS_PER_TICK: usize = 256;
-/// Polls of tasks that other polls of the same tick woke, because an enter costs more than they do. While
-/// nothing was asked of the kernel, these are all that follow; else those that were woken by the first ones:
-/// a connection that was just accepted begins to receive by the enter that its listener's tick ends with.
+/// Polls of tasks that other polls of the same tick woke. While nothing was asked of the kernel, they need
+/// not wait for an enter, which costs more than they do. Else they wait: what a task asked for, a close too,
+/// is with the kernel before who waits for that task goes on, and may block.
 const POLLS_AT_LEAST: usize = 64;
 /// False only for `scripts/instructions`, which counts the cost of showing polls to other threads.
 const SEEN: bool = cfg!(not(annulus_unseen));
@@ -78,18 +78,9 @@ impl Core {
         let pushed = self.ring.pushed();
         let ready = self.tasks.ready_len();
         counters.load.set(peers::smoothed(counters.load.get(), ready));
-        let mut due = ready.min(POLLS_PER_TICK);
-        let mut woken_are_due = false;
+        let ready = ready.min(POLLS_PER_TICK);
         let mut polls = 0;
-        loop {
-            if polls == due && !woken_are_due {
-                woken_are_due = true;
-                due += self.tasks.ready_len().min(POLLS_AT_LEAST);
-            }
-            let goes_on = polls < POLLS_AT_LEAST && self.ring.pushed() == pushed;
-            if polls >= due && !goes_on {
-                break;
-            }
+        while polls < ready || (polls < POLLS_AT_LEAST && self.ring.pushed() == pushed) {
             let Some(task) = self.tasks.pop() else { break };
             self.budget.refill();
             if SEEN {
