@@ -154,8 +154,10 @@ async fn connect(from: Option<(SocketAddr, bool)>, address: SocketAddr) -> Resul
         }
         bind_to(&socket, from)?;
     }
+    // Asked before, so that the future need not keep `from`.
+    let may_be_itself = oneself::may_be(from.map(|(from, _)| from), address);
     let socket = ask(Connect::new(socket, place.to_any()?)).await.map_err(failed)?;
-    if oneself::may_be(from.map(|(from, _)| from), address) {
+    if may_be_itself {
         oneself::refuse(&socket, address)?;
     }
     Ok(TcpStream::from_fd(socket))
