@@ -144,7 +144,9 @@ fn an_idle_session_ends() {
     }
 }
 
-/// Clients by their addresses: each stays with its upstream, and each upstream has some.
+/// Clients by their addresses: a client stays with its upstream, and each upstream has some. An upstream that
+/// has more than its share is passed over, so that a new session of some clients goes to the other one: how
+/// many depends on the ports that the two have got. With ports hashed three in four would be split.
 ///
 /// Seen to fail: with the port among what is hashed; with the first upstream for all.
 #[test]
@@ -164,7 +166,8 @@ fn clients_are_spread_by_their_addresses() {
         (0..3).map(|_| once()).collect()
     };
     let letters: Vec<Vec<u8>> = (1..=40).map(of).collect();
-    assert!(letters.iter().all(|of| of.iter().all(|letter| *letter == of[0])), "{letters:?}");
+    let stay = letters.iter().filter(|of| of.iter().all(|letter| *letter == of[0])).count();
+    assert!(stay > 20, "{stay} of 40: {letters:?}");
     assert_eq!(letters.iter().map(|of| of[0]).collect::<HashSet<_>>().len(), 2, "{letters:?}");
     server.stop();
 }
