@@ -38,11 +38,16 @@ pub fn connect_unless_reset(addr: SocketAddr) -> Option<TcpStream> {
 /// # Errors
 /// What making, binding and connecting the socket says.
 pub fn connect_from(from: IpAddr, addr: SocketAddr) -> io::Result<TcpStream> {
+    finish_connect(bound(from)?, addr)
+}
+
+/// A socket with a free port of an address of ours.
+fn bound(from: IpAddr) -> io::Result<TcpStream> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
-    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddr::new(from, 0))?;
-    finish_connect(TcpStream::from(socket), addr)
+    Ok(TcpStream::from(socket))
 }
 
 fn finish_connect(stream: TcpStream, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -61,11 +66,7 @@ fn finish_connect(stream: TcpStream, addr: SocketAddr) -> io::Result<TcpStream> 
 /// When 127.0.0.1 has no free port.
 #[track_caller]
 pub fn connect_known(addr: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map(TcpStream::from)
-        .expect("a socket");
-    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port of 127.0.0.1");
+    let socket = bound(Ipv4Addr::LOCALHOST.into()).expect("a port of 127.0.0.1");
     let from = socket.local_addr().expect("its own address");
     (from, finish_connect(socket, addr))
 }
