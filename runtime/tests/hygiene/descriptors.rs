@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 
 use crate::things::with_everything_open;
-use crate::{alone, child, is_child};
+use crate::{alone, child, finish, is_child};
 
 /// Number and target of each open descriptor, without the one that is open for the look.
 pub(crate) fn descriptors() -> BTreeSet<String> {
@@ -19,9 +19,8 @@ pub(crate) fn descriptors() -> BTreeSet<String> {
 
 /// The descriptors that a program finds which this one executes now.
 fn descriptors_of_a_child() -> BTreeSet<String> {
-    let child = child("descriptors::lists_its_descriptors").output().unwrap();
-    let told = String::from_utf8(child.stdout).unwrap();
-    assert!(child.status.success(), "{told}");
+    let (ended, told) = finish(child("descriptors::lists_its_descriptors"));
+    assert!(ended.success(), "{ended}");
     told.lines().filter_map(|line| line.strip_prefix("has ")).map(str::to_owned).collect()
 }
 

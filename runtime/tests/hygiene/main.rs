@@ -12,7 +12,7 @@ mod several;
 mod signals;
 mod things;
 
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use annulus::{Builder, Running};
@@ -35,8 +35,17 @@ fn wait_for_stop(settings: Builder) -> Running {
 fn child(test: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env("ANNULUS_CHILD", "1");
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    command.stdin(Stdio::null());
     command
+}
+
+/// Runs it to its end. What it wrote is the test's output too: whoever reads why a test failed finds there
+/// why its child did.
+fn finish(mut child: Command) -> (ExitStatus, String) {
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    eprint!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    (output.status, said)
 }
 
 fn is_child() -> bool {

@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::common::small;
 use crate::things::tcp;
-use crate::{alone, child, is_child, on_first_cpu};
+use crate::{alone, child, finish, is_child, on_first_cpu};
 
 /// A child that may lock so many bytes, and is not above the limit, starts a runtime and says how it went.
 #[test]
@@ -51,11 +51,9 @@ fn a_memlock_limit_is_respected_or_refused_with_the_remedy() {
     let tried: Vec<String> = [0, 16 << 10, 256 << 10, 1 << 20, 8 << 20]
         .iter()
         .map(|limit: &u64| {
-            let child = child("memlock::starts_with_little_locked_memory")
-                .env("ANNULUS_MEMLOCK", limit.to_string())
-                .output()
-                .unwrap();
-            let told = String::from_utf8_lossy(&child.stdout).into_owned();
+            let mut child = child("memlock::starts_with_little_locked_memory");
+            child.env("ANNULUS_MEMLOCK", limit.to_string());
+            let (_, told) = finish(child);
             let says = told.lines().find_map(|line| line.strip_prefix("says "));
             let says = says.unwrap_or_else(|| panic!("with {limit} bytes: {told}")).to_owned();
             let refused =
@@ -115,8 +113,8 @@ fn starts_several_with_little_locked_memory() {
 fn said_by_several(memlock: u64, runtimes: usize, cpus: &str) -> String {
     let mut child = child("memlock::starts_several_with_little_locked_memory");
     child.env("ANNULUS_MEMLOCK", memlock.to_string()).env("ANNULUS_RUNTIMES", runtimes.to_string());
-    let told = child.env("ANNULUS_CPUS", cpus).output().unwrap();
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    child.env("ANNULUS_CPUS", cpus);
+    let (_, told) = finish(child);
     let says = told.lines().find_map(|line| line.strip_prefix("says "));
     says.unwrap_or_else(|| panic!("with {memlock} bytes: {told}")).to_owned()
 }
@@ -212,8 +210,7 @@ fn twelve_cores_start_with_the_usual_limit_of_an_unprivileged_user() {
         return;
     }
     let _turn = alone();
-    let told = child("memlock::starts_twelve_cores_with_the_usual_locked_memory").output().unwrap();
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let (_, told) = finish(child("memlock::starts_twelve_cores_with_the_usual_locked_memory"));
     let says = told.lines().find_map(|line| line.strip_prefix("says ")).unwrap_or_else(|| panic!("{told}"));
     assert_eq!(says, "12 run, the smallest ring of 4096 entries");
 }

@@ -9,7 +9,7 @@ use annulus::transfer::{Road, send_file};
 
 use crate::common::{Scratch, on_one_core, small};
 use crate::things::{pair, with_everything_open};
-use crate::{alone, child, is_child, on_first_cpu, wait_for_stop};
+use crate::{alone, child, finish, is_child, on_first_cpu, wait_for_stop};
 
 /// A mask of /proc/.../status, such as `SigCgt`.
 fn mask(task: impl AsRef<Path>, name: &str) -> u64 {
@@ -28,8 +28,8 @@ fn signals_are_left_to_the_program() {
     // In a process in which no runtime has been before.
     if !is_child() {
         let _turn = alone();
-        let child = child("signals::signals_are_left_to_the_program").output().unwrap();
-        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        let (ended, _) = finish(child("signals::signals_are_left_to_the_program"));
+        assert!(ended.success(), "{ended}");
         return;
     }
     let process = || ["SigCgt", "SigIgn"].map(|name| mask("/proc/thread-self", name));
@@ -53,8 +53,8 @@ fn signals_are_left_to_the_program() {
 fn who_has_gone_is_an_error_and_no_signal() {
     if !is_child() {
         let _turn = alone();
-        let child = child("signals::who_has_gone_is_an_error_and_no_signal").output().unwrap();
-        assert!(child.status.success(), "{child:?}");
+        let (ended, _) = finish(child("signals::who_has_gone_is_an_error_and_no_signal"));
+        assert!(ended.success(), "{ended}");
         return;
     }
     // SAFETY: the default action, in a process that this test has for itself.
